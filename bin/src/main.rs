@@ -1,0 +1,2 @@
+//! The `arenite` command line.
+fn main() {}

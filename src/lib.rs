@@ -1,0 +1,16 @@
+//! arenite runs array and image kernels in separate worker processes, on shared memory.
+
+pub mod arena;
+pub mod array;
+mod control;
+pub mod engine;
+#[cfg(feature = "image")]
+pub mod image;
+pub mod kernel;
+mod link;
+mod supervisor;
+mod sync;
+mod sys;
+#[cfg(feature = "bench")]
+pub mod twins;
+mod worker;
