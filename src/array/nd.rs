@@ -1,0 +1,1 @@
+//! Views as `ndarray` arrays, and copies of them.
