@@ -76,6 +76,10 @@ impl Block {
     pub fn extent(&self) -> Extent {
         self.0
     }
+    /// Arena.
+    pub fn arena_id(&self) -> u64 {
+        0
+    }
     /// Its base.
     pub fn as_ptr(&self) -> NonNull<u8> {
         NonNull::dangling()

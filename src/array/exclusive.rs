@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, Exclusive};
 use super::sealed::{check_reshape, debug};
-use super::{Array, BadReshape, Element, Shape, TilesMut};
+use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
 /// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
@@ -242,6 +242,14 @@ impl<T: Element> ArrayMut<T> {
     /// ```
     pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
         TilesMut::new(self, rows)
+    }
+
+    /// The whole array as one tile.
+    pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
+        let (shape, rows) = (self.shape(), 0..self.shape().rows());
+        let (first, place) = self.parts_mut();
+        // SAFETY: the elements of this array, borrowed mutably for as long as the tile lives.
+        unsafe { TileMut::from_parts(first.cast(), shape, rows, place) }
     }
 
     /// # Safety

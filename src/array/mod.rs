@@ -56,6 +56,7 @@ mod tile;
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::PlaceMut;
 pub use sealed::Array;
+pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use sealed::Place;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};

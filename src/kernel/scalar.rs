@@ -31,4 +31,4 @@ macro_rules! scalars {
 }
 scalars!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char);
 
-impl<S: Scalar, const N: usize> Scalar for [S; N] {}
+impl<S: Scalar + bytemuck::Pod, const N: usize> Scalar for [S; N] {}
