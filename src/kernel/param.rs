@@ -294,7 +294,7 @@ fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
         PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
             call.0.array(extent, &tile.shape());
             call.0.word(tile.rows().start as u64);
-            call.0.leases.push(Lease::Lent(extent));
+            call.0.leases.push(Lease::Lent(tile.rows()));
             call.0.exclusive = true;
         }
         _ => call.0.refuse(Refused::Foreign),

@@ -21,8 +21,8 @@ pub(crate) enum Lease {
     Shared(Arc<Block>),
     /// An array that moved into the job.
     Owned(Arc<Block>),
-    /// Memory lent by a scope, which keeps it alive: here only for messages.
-    Lent(Extent),
+    /// Rows of an array lent by a scope, which keeps it alive: here only for messages.
+    Lent(std::ops::Range<usize>),
 }
 
 /// The leases of one call: one per array argument, and one for a spilled argument block.

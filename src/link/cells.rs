@@ -122,6 +122,8 @@ pub(crate) const STOP: u32 = 1;
 pub(crate) const SPIN: u32 = 2;
 /// The supervisor keeps jobs that this lane could have.
 pub(crate) const MORE: u32 = 4;
+/// Other lanes have jobs ahead that this one could take over.
+pub(crate) const SPARE: u32 = 8;
 /// The low-water mark lies above this bit of the flags.
 pub(crate) const LOW_SHIFT: u32 = 16;
 

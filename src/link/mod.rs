@@ -11,7 +11,7 @@ mod taker;
 mod tests;
 
 pub(crate) use cells::{
-    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, REPLY_AT, SLOTS, SPIN, STOP,
+    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, REPLY_AT, SLOTS, SPARE, SPIN, STOP, LOW_SHIFT,
     control_bytes, link_at, LINK_BYTES,
 };
 pub(crate) use poster::{Call, Drained, Poster, Reply};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::{
-    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPIN, STOP,
+    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
 };
 use super::doorbell;
 use super::poster::Reply;
@@ -172,9 +172,16 @@ impl<const N: usize> Taker<N> {
         self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
     }
 
-    /// Does the supervisor keep jobs that this lane could have?
+    /// Are there jobs that this lane could have, kept by the supervisor or posted to others?
     pub(crate) fn more(&self) -> bool {
-        self.cells.post().flags.load(Ordering::Relaxed) & MORE != 0
+        self.cells.post().flags.load(Ordering::Relaxed) & (MORE | SPARE) != 0
+    }
+
+    /// Is there something to look at?
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.cells.state(self.position).is_live(self.generation())
+            || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
     }
 
     /// Sleeps until there is something to look at.
@@ -186,19 +193,10 @@ impl<const N: usize> Taker<N> {
         asleep.store(self.sleeps, Ordering::Relaxed);
         // SeqCst fence: "announced, then looked again", pairs with the one in `Poster::ring`.
         fence(Ordering::SeqCst);
-        if !self.has_reason_to_wake() {
+        if !self.has_work() {
             doorbell::wait(bell, heard, None);
         }
         asleep.store(0, Ordering::Relaxed);
-    }
-
-    fn has_reason_to_wake(&self) -> bool {
-        let post = self.cells.post();
-        self.cells.state(self.position).is_live(self.generation())
-            || post.flags.load(Ordering::Acquire) & STOP != 0
-            || (self.wants != 0
-                && (post.granted.load(Ordering::Acquire) != self.taken
-                    || post.refused.load(Ordering::Acquire) == self.wants))
     }
 
     /// The next grant, if one was given ahead.
