@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use event::{EventFd, Poller};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::{
-    Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, ignore_sigint,
-    kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn_self,
+    Exit, PidFd, WatchPipe, close_all_except, effective_user, first_target_fd, getppid,
+    ignore_sigint, kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn_self,
 };
 pub use segment::{Access, Segment, SegmentStat};

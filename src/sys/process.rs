@@ -302,3 +302,8 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
     Ok(own)
 }
+
+/// The user this process acts as.
+pub fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
