@@ -21,7 +21,7 @@ pub(super) const CHUNK: u64 = sys::HUGE as u64;
 pub(super) const GRANULE: u64 = 64 << 10;
 
 /// Bytes of the control segment before the part that links use.
-pub(super) const HEADER_LEN: u64 = PAGE;
+pub(crate) const HEADER_LEN: u64 = PAGE;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"arenite\x01");
 /// Changes with every change of what lies where in shared memory.

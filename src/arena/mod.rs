@@ -13,6 +13,7 @@ mod spec;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 
 use std::os::fd::BorrowedFd;
@@ -30,6 +31,7 @@ pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
+pub(crate) use layout::HEADER_LEN;
 use layout::{GRANULE, LARGE, Layout, PAGE, QUANTUM};
 use region::{Region, Reserved};
 use spec::{Plan, Surroundings};

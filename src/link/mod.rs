@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod attach;
 mod cells;
 mod doorbell;
 #[cfg(all(test, arenite_loom))]
@@ -11,11 +12,11 @@ mod taker;
 mod tests;
 
 pub(crate) use cells::{
-    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, REPLY_AT, SLOTS, SPARE, SPIN, STOP, LOW_SHIFT,
-    control_bytes, link_at, LINK_BYTES,
+    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP, LOW_SHIFT,
+    control_bytes,
 };
 pub(crate) use poster::{Call, Drained, Poster, Reply};
-pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER};
+pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
 pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
 
 /// What a reply is.

@@ -301,9 +301,9 @@ impl<const N: usize> Poster<N> {
         self.set_flags(0);
     }
 
-    /// After the exit of the worker: was this job running?
-    pub(crate) fn was_running(&self, position: u64) -> bool {
-        self.cells.state(position).was_running(Generation::of(position, N))
+    /// After the exit of the worker: had it not begun this job?
+    pub(crate) fn is_queued(&self, position: u64) -> bool {
+        self.cells.state(position).is_queued(Generation::of(position, N))
     }
 
     /// The cells, for a thread that sleeps on a state word.

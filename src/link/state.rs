@@ -271,7 +271,7 @@ impl StateWord {
         }
     }
 
-    /// Worker: is this job posted and not begun? A hint.
+    /// Is this job posted and not begun? A hint, while a worker lives.
     #[inline]
     pub(crate) fn is_queued(&self, generation: Generation) -> bool {
         Word(self.0.load(Ordering::Relaxed)).is(Phase::Queued, generation)
@@ -283,9 +283,14 @@ impl StateWord {
         let word = Word(self.0.load(Ordering::Acquire));
         word.is(Phase::Queued, generation) || word.is(Phase::Retracted, generation)
     }
+}
 
-    /// Supervisor, after the exit of the worker: was the job running?
-    pub(crate) fn was_running(&self, generation: Generation) -> bool {
-        Word(self.0.load(Ordering::Acquire)).is(Phase::Running, generation)
-    }
+/// Is the job at this position queued or running, as its state word reads now? For a thread that
+/// spins on the word without holding the link.
+#[inline]
+pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
+    let generation = Generation::of(position, slots);
+    // Relaxed: only a hint; whoever believes it drains under the lock.
+    let word = Word(word.load(Ordering::Relaxed));
+    word.is(Phase::Queued, generation) || word.is(Phase::Running, generation)
 }

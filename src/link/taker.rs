@@ -59,6 +59,8 @@ pub(crate) struct Taker<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
     /// Number of the next job to look at.
     position: u64,
+    /// The job at `position` is this lane's, until `finish`.
+    claimed: bool,
     /// Number of the last sleep.
     sleeps: u32,
     /// The last sleep of the monitor that was rung.
@@ -72,7 +74,7 @@ pub(crate) struct Taker<const N: usize = SLOTS> {
 impl<const N: usize> Taker<N> {
     /// The one taker of this link, beginning where the supervisor's posting stood.
     pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
-        Self { cells, position, sleeps: 0, rung: 0, taken, wants: 0 }
+        Self { cells, position, claimed: false, sleeps: 0, rung: 0, taken, wants: 0 }
     }
 
     fn generation(&self) -> Generation {
@@ -84,7 +86,10 @@ impl<const N: usize> Taker<N> {
     pub(crate) fn next(&mut self) -> Next {
         loop {
             match self.cells.state(self.position).claim(self.generation()) {
-                Claim::Run => return Next::Run,
+                Claim::Run => {
+                    self.claimed = true;
+                    return Next::Run;
+                }
                 Claim::Retracted => {
                     self.cells.state(self.position).pass(self.generation());
                     self.position += 1;
@@ -98,10 +103,13 @@ impl<const N: usize> Taker<N> {
         }
     }
 
-    /// The job that was claimed.
+    /// A copy of the job that was claimed.
     #[inline]
-    pub(crate) fn call(&self) -> *const CallSlot {
-        self.cells.post().slots[LinkCells::<N>::index(self.position)].with(|slot| slot)
+    pub(crate) fn call(&self) -> CallSlot {
+        debug_assert!(self.claimed);
+        let slot = &self.cells.post().slots[LinkCells::<N>::index(self.position)];
+        // SAFETY: `next` claimed this job, so the supervisor does not write its slot before `finish`.
+        slot.with(|slot| unsafe { *slot })
     }
 
     /// Has the caller given up on the job that runs?
@@ -133,6 +141,7 @@ impl<const N: usize> Taker<N> {
             doorbell::wake(cell.state.place_to_sleep());
         }
         self.position += 1;
+        self.claimed = false;
         self.must_ring(notice)
     }
 

@@ -1,6 +1,6 @@
 //! Doorbells and waiting on several descriptors.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,6 +22,13 @@ impl EventFd {
         RawEventFd::from_value_and_flags(0, flags)
             .map(|raw| EventFd { raw })
             .map_err(|errno| Error::new("eventfd", errno, "a doorbell"))
+    }
+
+    /// One that was inherited.
+    pub fn from_fd(fd: OwnedFd) -> EventFd {
+        // SAFETY: the descriptor is an eventfd that the supervisor made for this; wrong ones only make ring fail.
+        let raw = unsafe { RawEventFd::from_owned_fd(fd) };
+        EventFd { raw }
     }
 
     /// Makes it readable. A counter that is full is readable already, so that is not an error.

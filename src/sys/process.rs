@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -306,4 +307,51 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// The user this process acts as.
 pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// Closes every descriptor but 0, 1, 2 and the `count` from `first` on, and takes those over.
+///
+/// For a process that has just been started by [`spawn_self`] with exactly these; once.
+pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
+    static ADOPTED: AtomicBool = AtomicBool::new(false);
+    let numbers: Vec<RawFd> = (first..).take(count).collect();
+    if first <= 2 || ADOPTED.swap(true, Ordering::Relaxed) {
+        return Err(Error::new("adopt", Errno::EINVAL, format!("{count} descriptors from {first}")));
+    }
+    close_all_except(&numbers)?;
+    let adopt = |&fd: &RawFd| {
+        // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(Error::last("fcntl(F_GETFD)", format!("inherited descriptor {fd}")));
+        }
+        // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
+        // runs once, before anything else opens or owns a descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    numbers.iter().map(adopt).collect()
+}
+
+/// Takes a variable out of the environment.
+///
+/// For the start of a process, while it has one thread.
+pub fn take_env(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    // SAFETY: a process that carries the variable was started by this crate, and calls this before any other thread
+    // exists, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
+}
+
+/// Ignores SIGPIPE, so that writing to a closed pipe is an error and not the end.
+pub fn ignore_sigpipe() -> Result<()> {
+    // SAFETY: SigIgn installs no handler function.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }
+        .map(drop)
+        .map_err(|errno| Error::new("signal", errno, "SIGPIPE"))
+}
+
+/// Ends this process at once, without destructors and exit handlers of the program.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` only ends the process.
+    unsafe { libc::_exit(code) }
 }

@@ -1,5 +1,6 @@
 //! A lane: one thread that claims jobs and runs them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
 use crate::arena::{ArenaFull, Extent, View};
-use crate::array::{LaneChunk, LaneCount, LaneMemory, lane};
+use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
-use crate::link::{Answering, Next, Taker, kind};
+use crate::link::{Answering, CallSlot, Next, Taker, kind};
 use crate::sys::event::EventFd;
 
 /// How long a lane with the permit spins after its last job.
@@ -22,11 +23,11 @@ const TEXT_LIMIT: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) taker: RefCell<Taker>,
-    pub(super) view: View,
+    pub(super) view: &'static View,
     pub(super) region: u16,
     pub(super) guard: bool,
     pub(super) heap: LaneHeap,
-    pub(super) count: LaneCount,
+    pub(super) count: &'static LaneCount,
     /// Rings the monitor.
     bell: EventFd,
     /// Extents opened for the running job.
@@ -59,14 +60,14 @@ impl Ending {
 }
 
 impl Lane {
-    pub(super) fn new(taker: Taker, view: View, region: u16, guard: bool, bell: EventFd) -> Self {
+    pub(super) fn new(taker: Taker, view: &'static View, region: u16, guard: bool, bell: EventFd) -> Self {
         Self {
             taker: RefCell::new(taker),
             view,
             region,
             guard,
             heap: LaneHeap::new(),
-            count: LaneCount::new(),
+            count: Box::leak(Box::new(LaneCount::new())),
             bell,
             lent: RefCell::default(),
         }
@@ -108,12 +109,10 @@ impl Lane {
 
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
-        // SAFETY: the job is claimed, so the supervisor does not write its call slot until it is
-        // finished, at the end of this function.
-        let call = unsafe { &*self.taker.borrow().call() };
+        let call = self.taker.borrow().call();
         self.heap.begin();
-        let ended = match self.words_of(call) {
-            Ok(words) => self.run_fenced(call.entry, words),
+        let ended = match self.words_of(&call) {
+            Ok(words) => self.run_fenced(call.entry, &words),
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
         self.close_lent();
@@ -128,16 +127,14 @@ impl Lane {
     }
 
     /// The argument words of a call, in its slot or in a block of region 0.
-    fn words_of<'a>(&self, call: &'a crate::link::CallSlot) -> Result<&'a [u64], String> {
+    fn words_of<'a>(&self, call: &'a CallSlot) -> Result<Cow<'a, [u64]>, String> {
         let count = call.len as usize;
         if call.spilled == 0 {
-            return call.args.get(..count).ok_or_else(|| "more arguments than a slot holds".into());
+            let inline = call.args.get(..count).map(Cow::Borrowed);
+            return inline.ok_or_else(|| "more arguments than a slot holds".into());
         }
         let extent = Extent { at: bytemuck::cast(call.args[0]), len: count as u64 * 8 };
-        let ptr = self.view.pointer(extent).map_err(|error| error.to_string())?;
-        // SAFETY: the supervisor wrote the block before it posted the job, holds it until the job is
-        // answered, and writes it no more; blocks are aligned to 64 bytes.
-        Ok(unsafe { std::slice::from_raw_parts(ptr.cast::<u64>().as_ptr(), count) })
+        self.view.copy_words(extent).map(Cow::Owned).map_err(|error| error.to_string())
     }
 
     /// `None`: a value without any words.
@@ -146,7 +143,7 @@ impl Lane {
         // handshake), from an entry.
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
-        let _lane = lane::enter(self, &self.count);
+        let _lane = lane::enter(self, self.count);
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
@@ -173,7 +170,7 @@ impl Lane {
             .then(|| Ending::full(full))
     }
 
-    fn answer(&self, ended: Option<Ending>, took: u32) {
+    fn answer(&'static self, ended: Option<Ending>, took: u32) {
         let Some(Ending { kind, mut reply }) = ended else {
             self.settle(std::iter::empty());
             return self.finish(false, took, None);
@@ -216,12 +213,10 @@ impl Lane {
         self.finish(kind != kind::VALUE, took, Some(&answer));
     }
 
-    fn spill(&self, words: &[u64]) -> Result<Extent, ArenaFull> {
-        let bytes: &[u8] = bytemuck::cast_slice(words);
-        let chunk = LaneMemory::alloc(self, bytes.len(), crate::arena::Placement::Packed)?;
-        // SAFETY: the chunk was just allocated for this and is that long.
-        unsafe { chunk.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Ok(Extent { at: chunk.at, len: bytes.len() as u64 })
+    fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
+        let _lane = lane::enter(self, self.count);
+        let copy = Array::try_from_slice(words)?;
+        Ok(copy.take_lane().expect("a lane is set on this thread, so the array lies in it"))
     }
 
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
@@ -277,8 +272,7 @@ unsafe impl Host for Lane {
     }
 
     fn count(&self) -> &'static LaneCount {
-        // SAFETY: lanes are leaked when the worker starts (`Lane` lives as long as the process).
-        unsafe { &*std::ptr::from_ref(&self.count) }
+        self.count
     }
 
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {

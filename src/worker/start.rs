@@ -1,6 +1,6 @@
 //! The first acts of a worker, numbered as in the README of this floor.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
@@ -10,7 +10,7 @@ use super::{EXIT_CANNOT_START, fence};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
-use crate::link::{LINK_BYTES, LinkCells, REPLY_AT, Taker, link_at};
+use crate::link::{LinkCells, Taker};
 use crate::sys::event::EventFd;
 use crate::sys::process;
 
@@ -79,13 +79,7 @@ fn live(mark: &Mark) -> Result<(), String> {
         return Err(String::new());
     }
     // 3.
-    let numbers: Vec<RawFd> = (0..mark.fds as RawFd).map(|n| mark.first_fd + n).collect();
-    process::close_all_except(&numbers).map_err(text)?;
-    let inherited: Vec<OwnedFd> = numbers
-        .iter()
-        // SAFETY: the supervisor opened exactly these for this process, and nothing here owns them yet.
-        .map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .collect();
+    let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
     // 4.
     process::ignore_sigint().map_err(text)?;
     process::ignore_sigpipe().map_err(text)?;
@@ -95,7 +89,7 @@ fn live(mark: &Mark) -> Result<(), String> {
         (Some(watch), Some(bell)) => (watch, bell),
         _ => return Err("descriptors are missing".into()),
     };
-    let watched = process::kill_me_on_hangup(std::os::fd::AsFd::as_fd(&watch)).map_err(text)?;
+    let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
     // Watching ends with the descriptor, so it stays open for good.
     let _ = watched.as_raw_fd();
     std::mem::forget(watched);
@@ -127,23 +121,10 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
         lend: true,
     };
     let text = |error: crate::sys::Error| error.to_string();
-    let mut view = View::attach(spec).map_err(|error| error.to_string())?;
-    let link = link_at(welcome.worker as usize);
-    let body = view.control_body();
-    let reply = view
-        .control_writable(link + REPLY_AT..link + LINK_BYTES)
-        .map_err(|error| error.to_string())?;
-    let cells = {
-        let (hub, post) = match (body.at(0), body.at(link)) {
-            (Some(hub), Some(post)) => (hub, post),
-            _ => return Err("the control segment is too short for this worker's link".into()),
-        };
-        let base = reply.base();
-        let keep = Arc::new((body, reply));
-        // SAFETY: the supervisor laid the link out there (same build, so the same layout), and both
-        // maps live as long as the cells.
-        unsafe { LinkCells::from_mapped(hub, post, base, keep) }
-    };
+    let view: &'static View = Box::leak(Box::new(View::attach(spec).map_err(|error| error.to_string())?));
+    let cells =
+        LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
+    view.close_control();
     // 8.
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
