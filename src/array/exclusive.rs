@@ -313,6 +313,10 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// The array itself, where it does not start a block: it is not in the arena, or was a sub-array that became the
     /// only handle to its block.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
     pub(crate) fn into_block(self) -> Result<(Block, Shape), ArrayMut<T>> {
         match self.memory {
             Exclusive::Block { block, at } if at == block.extent().at => Ok((block, self.shape)),
@@ -366,6 +370,10 @@ impl<T: Element> ArrayMut<T> {
     /// # Errors
     ///
     /// The array itself, where it does not lie in a lane.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
     pub(crate) fn take_lane(self) -> Result<Extent, ArrayMut<T>> {
         let PlaceMut::Lane(extent) = self.place() else {
             return Err(self);

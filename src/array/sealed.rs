@@ -147,7 +147,7 @@ impl<T: Element> Array<T> {
     #[track_caller]
     pub fn rows(&self, range: impl RangeBounds<usize>) -> Array<T> {
         let range = resolve(range, self.shape.rows());
-        self.view(range.start, self.shape.with_rows(range.len()))
+        self.part(range.start, self.shape.with_rows(range.len()))
     }
 
     /// Step `index` along the leading axis, without a copy. The leading axis is dropped, or kept with the extent 1
@@ -161,7 +161,7 @@ impl<T: Element> Array<T> {
     pub fn row(&self, index: usize) -> Array<T> {
         let rows = self.shape.rows();
         assert!(index < rows, "row {index} of an array of {rows} rows");
-        self.view(index, self.shape.row())
+        self.part(index, self.shape.row())
     }
 
     /// The same elements in another shape.
@@ -236,7 +236,7 @@ impl<T: Element> Array<T> {
         }
     }
 
-    fn view(&self, skip_rows: usize, shape: Shape) -> Array<T> {
+    fn part(&self, skip_rows: usize, shape: Shape) -> Array<T> {
         let row_len = self
             .shape
             .row_len()
