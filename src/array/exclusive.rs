@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, Exclusive};
 use super::sealed::{check_reshape, debug};
-use super::{Array, BadReshape, Element, Shape, TilesMut};
+use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
 /// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
@@ -188,6 +188,28 @@ impl<T: Element> ArrayMut<T> {
         &mut self[range]
     }
 
+    /// The whole array as one tile, as a kernel that changes a tile in place takes it.
+    ///
+    /// ```
+    /// # use arenite::array::{ArrayMut, TileMut};
+    /// fn number_rows(mut tile: TileMut<'_, usize>) {
+    ///     let rows = tile.rows();
+    ///     for (element, row) in tile.iter_mut().zip(rows) {
+    ///         *element = row;
+    ///     }
+    /// }
+    ///
+    /// let mut out = ArrayMut::zeros(3);
+    /// number_rows(out.as_tile_mut());
+    /// assert_eq!(out[..], [0, 1, 2]);
+    /// ```
+    pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
+        let shape = self.shape;
+        let place = self.place();
+        // SAFETY: the tile borrows the array mutably, and is all of it.
+        unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), place) }
+    }
+
     /// The same elements in another shape.
     ///
     /// # Errors
@@ -280,6 +302,12 @@ impl<T: Element> ArrayMut<T> {
             memory,
             element: PhantomData,
         }
+    }
+
+    /// The same elements in a shape that is known to have as many.
+    pub(super) fn with_shape(self, shape: Shape) -> ArrayMut<T> {
+        debug_assert_eq!(shape.len(), Some(self.len));
+        ArrayMut { shape, ..self }
     }
 
     /// The parts that tiles are cut from: the first element, and what tells their place.

@@ -117,6 +117,13 @@ pub(super) enum Shared {
     },
 }
 
+// The handles promise to be Send and Sync in spite of their raw pointer; what owns the memory must be so by itself.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Exclusive>();
+    send_and_sync::<Shared>();
+};
+
 impl Exclusive {
     pub(super) fn seal(self) -> Shared {
         match self {

@@ -189,7 +189,8 @@ impl<T: Element> Array<T> {
     /// # Errors
     ///
     /// The array itself, where there are other handles, and where its memory cannot be written here: an input of a
-    /// kernel, or a mapped file. Copy it then: `ArrayMut::from_slice(&array)`.
+    /// kernel, or a mapped file. [`copy`](Array::copy) it
+    /// then.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -219,6 +220,25 @@ impl<T: Element> Array<T> {
                 element,
             }),
         }
+    }
+
+    /// A copy of the elements in the same shape, to change.
+    ///
+    /// # Panics
+    ///
+    /// Inside a kernel, where the arena is full.
+    #[track_caller]
+    pub fn copy(&self) -> ArrayMut<T> {
+        ArrayMut::from_slice(self).with_shape(self.shape)
+    }
+
+    /// Like [`copy`](Array::copy).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
+        Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
     }
 
     pub(super) fn assemble(

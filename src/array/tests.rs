@@ -374,8 +374,11 @@ fn reshaping_keeps_the_elements() {
     let array = Array::from_fn(12, |i| i as u8);
     let array = array.reshape([3, 2, 2]).unwrap();
     assert_eq!(array.row(1).row(1)[..], [6, 7]);
-    let error = array.reshape([5, 2]).unwrap_err();
+    let error = array.clone().reshape([5, 2]).unwrap_err();
     assert_eq!((error.from, error.to), ((3, 2, 2).into(), [5, 2].into()));
+    let copy = array.clone().copy();
+    assert_eq!(copy.shape(), Shape::from([3, 2, 2]));
+    assert_eq!(copy[..], array[..]);
     let empty = Array::<u8>::zeros([0, 4]);
     assert!(empty.clone().reshape([7, 0]).is_ok());
     assert!(empty.reshape([0, usize::MAX, 2]).is_err());

@@ -42,6 +42,8 @@ pub enum NpyError {
         /// NumPy's name of the type that was asked for.
         expected: &'static str,
     },
+    /// The elements are records of several fields.
+    Records,
     /// The array has more dimensions than a [`Shape`].
     Rank {
         /// The number of dimensions in the file.
@@ -102,6 +104,9 @@ impl fmt::Display for NpyError {
                 f,
                 "the elements are of type '{}', not '{expected}'",
                 found.escape_debug()
+            ),
+            NpyError::Records => f.write_str(
+                "the elements are records of several fields, not numbers: store each field as an array",
             ),
             NpyError::Rank { rank } => write!(
                 f,

@@ -282,11 +282,8 @@ impl<'t> Text<'t> {
 
     fn descr(&mut self) -> Result<String, Problem> {
         match self.peek() {
-            // A list of fields or a tuple with a sub-array: named in the error, not taken apart.
-            Some(b'[' | b'(') => Err(Problem::Other(NpyError::Dtype {
-                found: "a record of several fields".to_owned(),
-                expected: "a number",
-            })),
+            // A list of fields, or a tuple of a type and a sub-array.
+            Some(b'[' | b'(') => Err(Problem::Other(NpyError::Records)),
             _ => Ok(String::from_utf8_lossy(self.string()?).into_owned()),
         }
     }

@@ -48,7 +48,7 @@ fn read_bytes<T: Number>(bytes: &[u8]) -> Result<Array<T>, NpyError> {
     read
 }
 
-/// As numpy 1.26 wrote `np.save(f, np.arange(6, dtype='<i2').reshape(2, 3))`.
+/// What `np.save(f, np.arange(6, dtype='<i2').reshape(2, 3))` writes with NumPy 2.4.
 #[test]
 fn a_file_that_numpy_wrote_is_read() {
     let mut bytes =
@@ -208,7 +208,7 @@ fn booleans_are_bytes() {
 #[test]
 fn a_map_that_is_not_aligned_is_refused() {
     let text = text("'<f8'", "False", "(1,)");
-    let odd = if text.len() % 2 == 0 {
+    let odd = if text.len().is_multiple_of(2) {
         text + " "
     } else {
         text
