@@ -104,6 +104,19 @@ fn extent(offset: u64, len: u64) -> Extent {
 }
 
 #[test]
+fn handles_cross_threads_and_tiles_shrink_their_lifetime() {
+    fn send_and_sync<T: Send + Sync>() {}
+    fn shorter<'short, 'long: 'short>(tile: TileMut<'long, u8>) -> TileMut<'short, u8> {
+        tile
+    }
+    send_and_sync::<Array<u8>>();
+    send_and_sync::<ArrayMut<u8>>();
+    send_and_sync::<TileMut<'static, u8>>();
+    let mut array = ArrayMut::<u8>::zeros(2);
+    assert_eq!(shorter(array.as_tile_mut()).len(), 2);
+}
+
+#[test]
 fn arrays_outside_a_kernel_are_private() {
     let array = Array::from_slice(&[1_u16, 2, 3]);
     assert!(matches!(array.place(), Place::Private));

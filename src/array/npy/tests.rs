@@ -195,6 +195,17 @@ fn a_header_that_says_4_gib_is_refused_unread() {
     assert!(error.to_string().contains("64 KiB"), "{error}");
 }
 
+/// If it were allocated before the file is measured, this process would end here.
+#[test]
+fn an_array_that_says_4_eib_is_refused_unallocated() {
+    let text = text("'|u1'", "False", "(4611686018427387904,)");
+    let error = read_bytes::<u8>(&file(1, &text, &[0; 4])).unwrap_err();
+    assert!(matches!(
+        error,
+        NpyError::Truncated { expected, found: 4 } if expected == 1 << 62
+    ));
+}
+
 #[test]
 fn booleans_are_bytes() {
     let bytes = file(1, &text("'|b1'", "False", "(3,)"), &[1, 0, 1]);
