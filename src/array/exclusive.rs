@@ -220,6 +220,27 @@ impl<T: Element> ArrayMut<T> {
         Ok(self)
     }
 
+    /// Keeps the first `rows` steps along the leading axis, or all where there are fewer. So a kernel can allocate as
+    /// much as its result may take, and return what it took.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut found = ArrayMut::<u32>::zeros(100);
+    /// let mut count = 0;
+    /// for number in (1..100).filter(|number| 100 % number == 0) {
+    ///     found[count] = number;
+    ///     count += 1;
+    /// }
+    /// found.truncate(count);
+    /// assert_eq!(found[..], [1, 2, 4, 5, 10, 20, 25, 50]);
+    /// ```
+    pub fn truncate(&mut self, rows: usize) {
+        if rows < self.shape.rows() {
+            self.shape = self.shape.with_rows(rows);
+            self.len = memory::len_of(&self.shape);
+        }
+    }
+
     /// Ends writing: the array becomes immutable and can be shared. Costs nothing per element.
     /// [`Array::try_into_mut`] is the way back.
     pub fn seal(self) -> Array<T> {

@@ -303,6 +303,22 @@ fn results_stay_when_their_handles_go() {
 }
 
 #[test]
+fn a_truncated_result_is_as_long_as_what_it_keeps() {
+    let (memory, count) = MockLane::new(4096);
+    let _guard = lane::enter(memory, count);
+    let mut array = ArrayMut::<u16>::zeros([10, 4]);
+    array.truncate(11);
+    assert_eq!(array.len(), 40);
+    array.truncate(3);
+    assert_eq!((array.shape(), array.len()), (Shape::from([3, 4]), 12));
+    assert_eq!(array.take_lane().unwrap(), extent(0, 24));
+    let mut array = ArrayMut::<u16>::zeros([10, 4]);
+    array.truncate(0);
+    drop(array);
+    assert_eq!((count.live(), memory.released(), memory.top()), (0, 1, 128));
+}
+
+#[test]
 fn a_lent_window_is_written_and_never_released() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);

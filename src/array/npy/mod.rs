@@ -226,7 +226,7 @@ pub fn write_to<T: Number>(
 }
 
 /// Opens a file and checks that it holds an array of `T` in full. The file stands at the first element.
-fn open<T: Number>(path: &Path) -> Result<(Header, File), NpyError> {
+pub(crate) fn open<T: Number>(path: &Path) -> Result<(Header, File), NpyError> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
