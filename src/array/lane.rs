@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::arena::{ArenaFull, Offset, Placement};
+use crate::arena::{ArenaFull, Extent, Offset, Placement};
 
 /// Memory that a lane gives to the fresh arrays of its running job.
 ///
@@ -119,6 +119,11 @@ impl LaneChunkOwner {
             published: AtomicBool::new(false),
             count,
         }
+    }
+
+    /// The chunk, as it was asked for; `None` for a window.
+    pub(super) fn chunk(&self) -> Option<Extent> {
+        self.fresh.map(|(at, len)| Extent { at, len })
     }
 
     pub(super) fn publish(&self) {

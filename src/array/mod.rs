@@ -57,6 +57,7 @@ mod tile;
 
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::PlaceMut;
+pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub use sealed::Array;
 pub(crate) use sealed::Place;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};

@@ -346,6 +346,16 @@ impl<T: Element> Array<T> {
         }
     }
 
+    /// The chunk of the lane that was allocated for this array; `None` for parameters, windows and memory elsewhere.
+    pub(crate) fn lane_chunk(&self) -> Option<Extent> {
+        match &self.memory {
+            Shared::Lane {
+                owner: Some(owner), ..
+            } => owner.chunk(),
+            _ => None,
+        }
+    }
+
     /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
     /// not rolled back.
     ///
