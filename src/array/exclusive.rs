@@ -339,7 +339,10 @@ impl<T: Element> ArrayMut<T> {
 
 /// Hooks for the floors that move arrays between processes.
 impl<T: Element> ArrayMut<T> {
-    /// An exclusive array of `shape` at the start of `block`, which this process may write and no other does.
+    /// An exclusive array of `shape` at the start of `block`.
+    ///
+    /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
+    /// way as for [`Array::from_block`].
     ///
     /// # Panics
     ///

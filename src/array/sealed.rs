@@ -277,8 +277,11 @@ impl<T: Element> Array<T> {
 
 /// Hooks for the floors that move arrays between processes.
 impl<T: Element> Array<T> {
-    /// A sealed array of `shape`, `skip` bytes into `block`, which from now on nobody writes: the block was never
-    /// granted, or what was written into it has been published.
+    /// A sealed array of `shape`, `skip` bytes into `block`.
+    ///
+    /// A block says who owns memory, not who writes it. The caller vouches that from now on nobody does while the
+    /// block lives: it was never granted or lent, or the job that had it has published it and been answered, or the
+    /// exit of the worker that had it is confirmed. The references of the array rest on that.
     ///
     /// # Panics
     ///
