@@ -188,6 +188,28 @@ impl<T: Element> ArrayMut<T> {
         &mut self[range]
     }
 
+    /// The whole array as one tile, as a kernel that changes a tile in place takes it.
+    ///
+    /// ```
+    /// # use arenite::array::{ArrayMut, TileMut};
+    /// fn number_rows(mut tile: TileMut<'_, usize>) {
+    ///     let rows = tile.rows();
+    ///     for (element, row) in tile.iter_mut().zip(rows) {
+    ///         *element = row;
+    ///     }
+    /// }
+    ///
+    /// let mut out = ArrayMut::zeros(3);
+    /// number_rows(out.as_tile_mut());
+    /// assert_eq!(out[..], [0, 1, 2]);
+    /// ```
+    pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
+        let shape = self.shape;
+        let place = self.place();
+        // SAFETY: the tile borrows the array mutably, and is all of it.
+        unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), place) }
+    }
+
     /// The same elements in another shape.
     ///
     /// # Errors
@@ -196,6 +218,27 @@ impl<T: Element> ArrayMut<T> {
     pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, BadReshape> {
         self.shape = check_reshape::<T>(self.shape, shape.into())?;
         Ok(self)
+    }
+
+    /// Keeps the first `rows` steps along the leading axis, or all where there are fewer. So a kernel can allocate as
+    /// much as its result may take, and return what it took.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut found = ArrayMut::<u32>::zeros(100);
+    /// let mut count = 0;
+    /// for number in (1..100).filter(|number| 100 % number == 0) {
+    ///     found[count] = number;
+    ///     count += 1;
+    /// }
+    /// found.truncate(count);
+    /// assert_eq!(found[..], [1, 2, 4, 5, 10, 20, 25, 50]);
+    /// ```
+    pub fn truncate(&mut self, rows: usize) {
+        if rows < self.shape.rows() {
+            self.shape = self.shape.with_rows(rows);
+            self.len = memory::len_of(&self.shape);
+        }
     }
 
     /// Ends writing: the array becomes immutable and can be shared. Costs nothing per element.
@@ -244,14 +287,6 @@ impl<T: Element> ArrayMut<T> {
         TilesMut::new(self, rows)
     }
 
-    /// The whole array as one tile.
-    pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
-        let (shape, rows) = (self.shape(), 0..self.shape().rows());
-        let (first, place) = self.parts_mut();
-        // SAFETY: the elements of this array, borrowed mutably for as long as the tile lives.
-        unsafe { TileMut::from_parts(first.cast(), shape, rows, place) }
-    }
-
     /// # Safety
     ///
     /// `fill` makes the memory that it gets (room for the shape's elements, zero if `zeroed`, otherwise
@@ -290,6 +325,12 @@ impl<T: Element> ArrayMut<T> {
         }
     }
 
+    /// The same elements in a shape that is known to have as many.
+    pub(super) fn with_shape(self, shape: Shape) -> ArrayMut<T> {
+        debug_assert_eq!(shape.len(), Some(self.len));
+        ArrayMut { shape, ..self }
+    }
+
     /// The parts that tiles are cut from: the first element, and what tells their place.
     pub(super) fn parts_mut(&mut self) -> (NonNull<T>, PlaceMut<'_>) {
         (self.first, self.place())
@@ -298,7 +339,10 @@ impl<T: Element> ArrayMut<T> {
 
 /// Hooks for the floors that move arrays between processes.
 impl<T: Element> ArrayMut<T> {
-    /// An exclusive array of `shape` at the start of `block`, which this process may write and no other does.
+    /// An exclusive array of `shape` at the start of `block`.
+    ///
+    /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
+    /// way as for [`Array::from_block`].
     ///
     /// # Panics
     ///
@@ -321,6 +365,10 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// The array itself, where it does not start a block: it is not in the arena, or was a sub-array that became the
     /// only handle to its block.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
     pub(crate) fn into_block(self) -> Result<(Block, Shape), ArrayMut<T>> {
         match self.memory {
             Exclusive::Block { block, at } if at == block.extent().at => Ok((block, self.shape)),
@@ -374,6 +422,10 @@ impl<T: Element> ArrayMut<T> {
     /// # Errors
     ///
     /// The array itself, where it does not lie in a lane.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
     pub(crate) fn take_lane(self) -> Result<Extent, ArrayMut<T>> {
         let PlaceMut::Lane(extent) = self.place() else {
             return Err(self);

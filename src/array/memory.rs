@@ -34,7 +34,7 @@ impl Heap {
             (0, _) => (0, ALIGN),
             // At this alignment the allocator takes zero pages from the system as they are; at a larger one it
             // writes them all. So the array is moved up inside a larger allocation.
-            (_, true) => (bytes.checked_add(ALIGN).unwrap_or(usize::MAX), 16),
+            (_, true) => (bytes.saturating_add(ALIGN), 16),
             (_, false) => (bytes, ALIGN),
         };
         let Ok(layout) = Layout::from_size_align(size, align) else {
@@ -116,6 +116,13 @@ pub(super) enum Shared {
         ticket: LaneTicket,
     },
 }
+
+// The handles promise to be Send and Sync in spite of their raw pointer; what owns the memory must be so by itself.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Exclusive>();
+    send_and_sync::<Shared>();
+};
 
 impl Exclusive {
     pub(super) fn seal(self) -> Shared {

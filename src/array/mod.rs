@@ -41,6 +41,8 @@
 //! - *fresh chunk, lent window* (in a kernel): granted to this lane's job alone;
 //! - *mapped file*: whoever maps it promises that nobody changes the file ([`npy::map`]).
 
+#[cfg(test)]
+mod block_tests;
 mod exclusive;
 pub(crate) mod lane;
 mod memory;
@@ -55,8 +57,8 @@ mod tile;
 
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::PlaceMut;
-pub use sealed::Array;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
+pub use sealed::Array;
 pub(crate) use sealed::Place;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
@@ -72,6 +74,16 @@ pub use tile::{TileMut, TilesMut};
 /// use arenite::array::Array;
 ///
 /// let words = Array::from_slice(&[String::from("a"), String::from("b")]);
+/// ```
+///
+/// What is aligned to more than 64 bytes fails when the program is built:
+///
+/// ```compile_fail,E0080
+/// #[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+/// #[repr(C, align(128))]
+/// struct Wide([u8; 128]);
+///
+/// let wide = arenite::array::Array::<Wide>::zeros(1);
 /// ```
 pub trait Element: bytemuck::Pod + Send + Sync + 'static {}
 

@@ -147,7 +147,7 @@ impl<T: Element> Array<T> {
     #[track_caller]
     pub fn rows(&self, range: impl RangeBounds<usize>) -> Array<T> {
         let range = resolve(range, self.shape.rows());
-        self.view(range.start, self.shape.with_rows(range.len()))
+        self.part(range.start, self.shape.with_rows(range.len()))
     }
 
     /// Step `index` along the leading axis, without a copy. The leading axis is dropped, or kept with the extent 1
@@ -161,7 +161,7 @@ impl<T: Element> Array<T> {
     pub fn row(&self, index: usize) -> Array<T> {
         let rows = self.shape.rows();
         assert!(index < rows, "row {index} of an array of {rows} rows");
-        self.view(index, self.shape.row())
+        self.part(index, self.shape.row())
     }
 
     /// The same elements in another shape.
@@ -189,7 +189,8 @@ impl<T: Element> Array<T> {
     /// # Errors
     ///
     /// The array itself, where there are other handles, and where its memory cannot be written here: an input of a
-    /// kernel, or a mapped file. Copy it then: `ArrayMut::from_slice(&array)`.
+    /// kernel, or a mapped file. [`copy`](Array::copy) it
+    /// then.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -221,6 +222,25 @@ impl<T: Element> Array<T> {
         }
     }
 
+    /// A copy of the elements in the same shape, to change.
+    ///
+    /// # Panics
+    ///
+    /// Inside a kernel, where the arena is full.
+    #[track_caller]
+    pub fn copy(&self) -> ArrayMut<T> {
+        ArrayMut::from_slice(self).with_shape(self.shape)
+    }
+
+    /// Like [`copy`](Array::copy).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
+        Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
+    }
+
     pub(super) fn assemble(
         first: NonNull<T>,
         shape: Shape,
@@ -236,7 +256,7 @@ impl<T: Element> Array<T> {
         }
     }
 
-    fn view(&self, skip_rows: usize, shape: Shape) -> Array<T> {
+    fn part(&self, skip_rows: usize, shape: Shape) -> Array<T> {
         let row_len = self
             .shape
             .row_len()
@@ -257,8 +277,11 @@ impl<T: Element> Array<T> {
 
 /// Hooks for the floors that move arrays between processes.
 impl<T: Element> Array<T> {
-    /// A sealed array of `shape`, `skip` bytes into `block`, which from now on nobody writes: the block was never
-    /// granted, or what was written into it has been published.
+    /// A sealed array of `shape`, `skip` bytes into `block`.
+    ///
+    /// A block says who owns memory, not who writes it. The caller vouches that from now on nobody does while the
+    /// block lives: it was never granted or lent, or the job that had it has published it and been answered, or the
+    /// exit of the worker that had it is confirmed. The references of the array rest on that.
     ///
     /// # Panics
     ///

@@ -1,6 +1,7 @@
 //! The extents of an array along its axes.
 
 use std::fmt;
+use std::ops::Index;
 
 /// The most dimensions an array can have.
 pub const MAX_DIMS: usize = 6;
@@ -15,6 +16,7 @@ pub const MAX_DIMS: usize = 6;
 /// assert_eq!(Shape::from(12).dims(), [12]);
 /// assert_eq!(Shape::from([1024, 768, 3]), Shape::from((1024, 768, 3)));
 /// assert_eq!(Shape::from([1024, 768, 3]).to_string(), "1024x768x3");
+/// assert_eq!(Shape::from([1024, 768, 3])[1], 768);
 /// assert_eq!(Shape::from([4, 0]).len(), Some(0));
 /// assert_eq!(Shape::from([usize::MAX, 2]).len(), None);
 /// ```
@@ -108,6 +110,15 @@ impl Shape {
             // At most MAX_DIMS: the slice index above has checked it.
             rank: given.len() as u8,
         }
+    }
+}
+
+/// The extent of an axis; panics where there is no such axis.
+impl Index<usize> for Shape {
+    type Output = usize;
+
+    fn index(&self, axis: usize) -> &usize {
+        &self.dims()[axis]
     }
 }
 

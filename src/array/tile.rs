@@ -12,7 +12,16 @@ use super::{ArrayMut, Element, PlaceMut, Shape};
 
 /// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
 ///
-/// It is a `&mut [T]` that knows its shape and its place in the parent.
+/// It is a `&mut [T]` that knows its shape and its place in the parent. While it is alive the parent is borrowed, and
+/// cannot be sealed for instance:
+///
+/// ```compile_fail,E0505
+/// # use arenite::array::ArrayMut;
+/// let mut out = ArrayMut::<u32>::zeros([5, 2]);
+/// let mut tile = out.as_tile_mut();
+/// let sealed = out.seal();
+/// tile[0] = 1;
+/// ```
 pub struct TileMut<'s, T: Element> {
     first: NonNull<T>,
     shape: Shape,
