@@ -1,6 +1,7 @@
 //! The [`Kernel`] trait, and how one is called in another process.
 
 use std::any::{TypeId, type_name};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::host::Host;
@@ -142,6 +143,117 @@ pub(crate) enum Failure {
     Full(ArenaFull),
 }
 
+/// The first parameter of a kernel apart from the others, for [`Chain`]s. Sealed.
+pub trait SplitFirst: Params {
+    #[doc(hidden)]
+    type First: Param;
+    #[doc(hidden)]
+    type Rest: Params;
+    #[doc(hidden)]
+    fn join(
+        first: <Self::First as Param>::Held,
+        rest: <Self::Rest as Params>::Held,
+    ) -> Self::Held;
+}
+
+macro_rules! splits {
+    ($(($p0:ident $(, $p:ident $x:ident)*))+) => { $(
+        impl<$p0: Param, $($p: Param),*> SplitFirst for ($p0, $($p,)*) {
+            type First = $p0;
+            type Rest = ($($p,)*);
+            fn join(first: $p0::Held, rest: ($($p::Held,)*)) -> Self::Held {
+                let ($($x,)*) = rest;
+                (first, $($x,)*)
+            }
+        }
+    )+ };
+}
+splits! {
+    (P0)
+    (P0, P1 x1)
+    (P0, P1 x1, P2 x2)
+    (P0, P1 x1, P2 x2, P3 x3)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6, P7 x7)
+}
+
+/// What one job runs: a kernel, or several of which each takes over what the one before returned.
+/// Sealed.
+pub trait Program: params_sealed::Sealed {
+    #[doc(hidden)]
+    type Reply: Reply;
+    #[doc(hidden)]
+    type Id: 'static;
+    #[doc(hidden)]
+    fn name() -> &'static str;
+    #[doc(hidden)]
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Stopped>;
+}
+
+/// A program that ended before its last kernel.
+#[derive(Debug)]
+pub struct Stopped(Failure);
+
+/// A program of one kernel.
+#[derive(Debug)]
+pub struct Single<F, P, R>(PhantomData<fn(F, P) -> R>);
+
+/// A program, and then a kernel that takes over its result.
+#[derive(Debug)]
+pub struct Chain<A, G, Q, R>(PhantomData<fn(A, G, Q) -> R>);
+
+impl<F, P, R> params_sealed::Sealed for Single<F, P, R> {}
+impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
+    type Reply = R;
+    type Id = F;
+    fn name() -> &'static str {
+        type_name::<F>()
+    }
+    #[inline]
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+        let held = P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+        Ok(conjure::<F>().call(held))
+    }
+}
+
+impl<A, G, Q, R> params_sealed::Sealed for Chain<A, G, Q, R> {}
+impl<A, G, Q, R> Program for Chain<A, G, Q, R>
+where
+    A: Program,
+    G: Kernel<Q, R>,
+    Q: SplitFirst,
+    R: Reply,
+    <A::Reply as Reply>::Out: Arg<'static, Q::First>,
+{
+    type Reply = R;
+    type Id = (A::Id, G);
+    fn name() -> &'static str {
+        type_name::<(A::Id, G)>()
+    }
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+        let first = A::run(words, host)?;
+        let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
+        let rest = Q::Rest::receive(words, host)
+            .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+        Ok(conjure::<G>().call(Q::join(first.hold(), rest)))
+    }
+}
+
+/// A value of a type without bytes, of which this program had one.
+pub(crate) fn conjure<F: Copy + 'static>() -> F {
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
+        );
+    }
+    // SAFETY: `F` has no bytes (asserted), so every value is this one; the caller's program had a
+    // value of it, which is `Copy`, so there may be another.
+    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+}
+
 /// A kernel as a worker calls it: reads the arguments, runs, writes the reply.
 pub(crate) type Entry =
     for<'a> fn(WordReader<'a>, &'a dyn Host, &'a mut ReplyWriter) -> Result<(), Failure>;
@@ -157,39 +269,29 @@ pub(crate) struct KernelInfo {
 }
 
 impl KernelInfo {
-    /// The kernel `F`.
+    /// The program `G`.
     #[inline]
-    pub(crate) fn of<F, P, R>() -> Self
-    where
-        F: Kernel<P, R>,
-        P: Params,
-        R: Reply,
-    {
-        const {
-            assert!(
-                size_of::<F>() == 0,
-                "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
-            );
-        }
-        Self { name: type_name::<F>(), id: TypeId::of::<F>(), entry: entry::<F, P, R> }
+    pub(crate) fn of<G: Program>() -> Self {
+        Self { name: G::name(), id: TypeId::of::<G::Id>(), entry: entry::<G> }
     }
 }
 
-fn entry<F, P, R>(words: WordReader<'_>, host: &dyn Host, writer: &mut ReplyWriter) -> Result<(), Failure>
-where
-    F: Kernel<P, R>,
-    P: Params,
-    R: Reply,
-{
-    // SAFETY: `KernelInfo::of`, the only place that names this function, asserts that `F` has no
-    // bytes; its caller had a value of it, which is `Copy`, so there may be another one.
-    let kernel = unsafe { MaybeUninit::<F>::uninit().assume_init() };
-    let held = P::receive(&mut Words(words), &HostRef(host)).map_err(|Rejected(why)| Failure::Rejected(why))?;
-    let value = kernel.call(held);
-    value.send(&mut Sending { writer, host }).map_err(|unsent| match unsent {
-        Unsent::Returned(text) => Failure::Returned(text),
-        Unsent::Full(full) => Failure::Full(full),
-    })
+fn entry<G: Program>(
+    words: WordReader<'_>,
+    host: &dyn Host,
+    writer: &mut ReplyWriter,
+) -> Result<(), Failure> {
+    let value = G::run(&mut Words(words), &HostRef(host)).map_err(|Stopped(why)| why)?;
+    value.send(&mut Sending { writer, host }).map_err(Failure::from)
+}
+
+impl From<Unsent> for Failure {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Returned(text) => Self::Returned(text),
+            Unsent::Full(full) => Self::Full(full),
+        }
+    }
 }
 
 /// Distance of an entry from the start of the executable's image, the same in every process of this

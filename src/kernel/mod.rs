@@ -16,8 +16,8 @@ mod reply;
 mod scalar;
 pub(crate) mod wire;
 
-pub use entry::{Args, Kernel, Params};
-pub(crate) use entry::{Failure, KernelInfo, from_offset, to_offset};
+pub use entry::{Args, Chain, Kernel, Params, Program, Single, SplitFirst, Stopped};
+pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use param::BadArgument;
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};

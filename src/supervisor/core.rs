@@ -13,8 +13,8 @@ use super::lane::{Lane, NOBODY, Status};
 use super::parking::Parking;
 use super::record::{JobId, Outcome, Record, Records, Stage};
 use crate::arena::Arena;
-use crate::kernel::KernelInfo;
-use crate::kernel::wire::{ArgWriter, Lease, Leases, Refused, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{ArgWriter, Lease, Leases, Refused, ReplyReader, SENT_WORDS, Sent, WordReader};
+use crate::kernel::{BadReply, KernelInfo, Receiving};
 use crate::link::{
     Ask, CANCEL, Call, Drained, INLINE_WORDS, LOW_SHIFT, MORE, NOTICE, Reply, Retract, SLOTS, SPARE,
     SPIN, STOP, kind,
@@ -433,7 +433,7 @@ impl Core {
         }
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        if record.parked || record.announced || record.waker.is_some() {
+        if record.parked || record.waker.is_some() {
             self.tell_slow(index);
         }
     }
@@ -442,12 +442,8 @@ impl Core {
     fn tell_slow(&mut self, index: u32) {
         let record = self.records.at(index);
         self.wakers.extend(record.waker.take());
-        let (parked, announced) = (record.parked, record.announced);
-        if parked {
+        if record.parked {
             self.parking.of(index).notify();
-        }
-        if announced {
-            self.parking.any.notify();
         }
     }
 
@@ -640,6 +636,36 @@ pub(crate) struct Taken {
     pub(super) arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
     pub(super) kernel: u32,
     pub(super) job: u64,
+}
+
+impl Taken {
+    /// The value; or the failure; or nothing, if the reply is not what the kernel returns.
+    pub(crate) fn read<R>(
+        &mut self,
+        read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
+    ) -> Result<R, Option<Box<JobError>>> {
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Bare);
+        let words: &[u64] = match &outcome {
+            Outcome::Failed(_) => &[],
+            Outcome::Bare => &[],
+            Outcome::Inline { len } => &self.words[..*len as usize],
+            Outcome::Long(words) => words,
+        };
+        if let Outcome::Failed(error) = outcome {
+            return Err(Some(error));
+        }
+        let arrays = std::mem::take(&mut self.arrays).into_iter();
+        let words = WordReader::new(words);
+        read(&mut Receiving(ReplyReader { words, arrays })).map_err(|BadReply| None)
+    }
+
+    /// The failure, if it is one.
+    pub(crate) fn error(&self) -> Option<&JobError> {
+        match &self.outcome {
+            Outcome::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {

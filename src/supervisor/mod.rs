@@ -186,6 +186,40 @@ impl Shared {
         id
     }
 
+    /// Sends calls of one kernel in order, and takes the answers at the front of `in_flight` that have
+    /// come; returns how many. One lock for all of it.
+    pub(crate) fn exchange(
+        &self,
+        kernel: &KernelInfo,
+        calls: impl Iterator<Item = ArgWriter>,
+        in_flight: &mut std::collections::VecDeque<JobId>,
+        ended: &mut [Option<Taken>],
+    ) -> usize {
+        let mut core = self.lock();
+        for call in calls {
+            let id = core.submit(kernel, call, 0);
+            in_flight.push_back(id);
+        }
+        core.drain_busy();
+        core.refill();
+        let mut count = 0;
+        while count < ended.len()
+            && let Some(&id) = in_flight.front()
+            && let Some(taken) = core.try_take(id)
+        {
+            in_flight.pop_front();
+            ended[count] = Some(taken);
+            count += 1;
+        }
+        self.unlock(core);
+        count
+    }
+
+    /// Number of workers.
+    pub(crate) fn workers(&self) -> usize {
+        self.settings.workers.into()
+    }
+
     /// See [`Core::abandon`].
     pub(crate) fn abandon(&self, id: JobId) {
         let mut core = self.lock();

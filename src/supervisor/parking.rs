@@ -46,8 +46,6 @@ impl Spot {
 #[derive(Debug)]
 pub(super) struct Parking {
     spots: [Spot; SPOTS],
-    /// For threads that wait for any of several jobs.
-    pub(super) any: Spot,
     /// For threads that wait for the engine itself: start, drain.
     pub(super) engine: Spot,
 }
@@ -56,7 +54,6 @@ impl Parking {
     pub(super) fn new() -> Self {
         Self {
             spots: std::array::from_fn(|_| Spot::default()),
-            any: Spot::default(),
             engine: Spot::default(),
         }
     }

@@ -56,8 +56,6 @@ pub(super) struct Record {
     pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record.
     pub(super) parked: bool,
-    /// A thread waits for any of several jobs, this one among them.
-    pub(super) announced: bool,
     /// The call's words name a block.
     pub(super) spilled: bool,
     /// Bits for the state word.
@@ -103,7 +101,6 @@ impl Records {
             attempt: 1,
             detached: false,
             parked: false,
-            announced: false,
             spilled: false,
             requests: 0,
             len: 0,
@@ -141,7 +138,6 @@ impl Records {
         record.stage = Stage::Free;
         record.detached = false;
         record.parked = false;
-        record.announced = false;
         record.requests = 0;
         record.attempt = 1;
         record.waker = None;

@@ -151,36 +151,6 @@ impl Shared {
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The first of these jobs that has an answer: its place among them, and the answer. Sleeps
-    /// until there is one.
-    pub(crate) fn wait_any(&self, ids: &[JobId]) -> (usize, Taken) {
-        loop {
-            let mut core = self.lock();
-            core.drain_busy();
-            core.refill();
-            for (place, &id) in ids.iter().enumerate() {
-                if let Some(taken) = core.try_take(id) {
-                    self.unlock(core);
-                    return (place, taken);
-                }
-            }
-            for &id in ids {
-                core.records.get(id).announced = true;
-                core.want_notice(id);
-            }
-            // What ended while it was being asked for notice.
-            core.drain_busy();
-            let ended = ids.iter().any(|&id| core.records.get(id).stage == Stage::Answered);
-            if ended {
-                self.unlock(core);
-                continue;
-            }
-            let ticket = self.parking.any.ticket();
-            self.unlock(core);
-            self.parking.any.sleep(ticket, None);
-        }
-    }
-
     /// Sleeps until all workers have been ready once, or one cannot start.
     pub(super) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
