@@ -189,6 +189,9 @@ impl Region {
             gained += self.punch_free(start..start + len, hard, budget);
             lock(&self.books).free.give(start, len);
         }
+        if gained >= CHUNK {
+            budget.collapse.forgive();
+        }
         gained
     }
 

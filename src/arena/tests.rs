@@ -46,3 +46,30 @@ fn blocks_come_and_go() {
         assert_eq!(arena.stats().committed, 0);
     }
 }
+
+#[test]
+#[ignore = "probe"]
+fn probe_commit() {
+    let arena = arena(Backing::Memfd, 2 << 30);
+    let mut last = arena.stats();
+    for round in 0..10 {
+        let t = std::time::Instant::now();
+        let block = arena.grant(0, 1 << 30, true).unwrap();
+        let c = t.elapsed();
+        let t = std::time::Instant::now();
+        fill(&block, 1);
+        let w = t.elapsed();
+        let s = arena.stats();
+        eprintln!(
+            "round {round}: commit {c:?} write {w:?} collapses {} slow {} failed {} us/collapse {} small {}",
+            s.collapses - last.collapses,
+            s.slow_collapses - last.slow_collapses,
+            s.failed_collapses - last.failed_collapses,
+            (s.collapse_nanos - last.collapse_nanos) / 1000 / (s.collapses - last.collapses).max(1),
+            s.small_chunks,
+        );
+        last = s;
+        drop(block);
+        arena.trim();
+    }
+}

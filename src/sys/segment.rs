@@ -225,8 +225,7 @@ impl Segment {
     /// `fd` must be open and owned by nobody else in this process: a descriptor inherited for this purpose.
     pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
         // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
-        Segment {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        }
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Segment { fd }
     }
 }
