@@ -1,6 +1,7 @@
 //! Tests of the arena against real segments.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use super::layout::CHUNK;
 use super::*;
 
 fn arena(backing: Backing, capacity: u64) -> Arc<Arena> {
@@ -48,28 +49,228 @@ fn blocks_come_and_go() {
 }
 
 #[test]
-#[ignore = "probe"]
-fn probe_commit() {
-    let arena = arena(Backing::Memfd, 2 << 30);
-    let mut last = arena.stats();
-    for round in 0..10 {
-        let t = std::time::Instant::now();
-        let block = arena.grant(0, 1 << 30, true).unwrap();
-        let c = t.elapsed();
-        let t = std::time::Instant::now();
-        fill(&block, 1);
-        let w = t.elapsed();
-        let s = arena.stats();
-        eprintln!(
-            "round {round}: commit {c:?} write {w:?} collapses {} slow {} failed {} us/collapse {} small {}",
-            s.collapses - last.collapses,
-            s.slow_collapses - last.slow_collapses,
-            s.failed_collapses - last.failed_collapses,
-            (s.collapse_nanos - last.collapse_nanos) / 1000 / (s.collapses - last.collapses).max(1),
-            s.small_chunks,
-        );
-        last = s;
-        drop(block);
-        arena.trim();
+fn empty_blocks_are_legal_and_cost_nothing() {
+    let arena = arena(Backing::Memfd, 1 << 20);
+    let block = arena.alloc(2, 0, Placement::Packed).unwrap();
+    assert!(block.is_empty() && block.is_fresh());
+    assert_eq!(
+        block.extent(),
+        Extent {
+            at: Offset::new(2, 0),
+            len: 0
+        }
+    );
+    assert_eq!(block.as_ptr().as_ptr() as usize % 64, 0);
+    assert_eq!(arena.stats().blocks, 0);
+    assert!(arena.pointer(block.extent()).is_ok());
+}
+
+#[test]
+fn small_blocks_are_packed_and_large_ones_own_their_pages() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let place = |len, placement| arena.alloc(0, len, placement).unwrap();
+    let first = place(1, Placement::Packed);
+    let second = place(1, Placement::Packed);
+    assert_eq!(second.extent().at.offset(), 64);
+    assert_eq!(first.held(), 64);
+    for (len, placement) in [
+        (1, Placement::Pages),
+        (LARGE, Placement::Packed),
+        (LARGE + 1, Placement::Packed),
+    ] {
+        let block = place(len, placement);
+        assert_eq!(block.extent().at.offset() % PAGE, 0);
+        assert_eq!(block.held() % PAGE, 0);
+        assert_eq!(block.len(), len);
     }
+    assert_eq!(place(LARGE - 1, Placement::Packed).held(), LARGE);
+}
+
+#[test]
+fn a_grant_without_huge_pages_commits_only_itself() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let grant = arena.grant(1, 100_000, false).unwrap();
+    assert_eq!(grant.len(), 102_400);
+    assert_eq!(arena.stats().committed, 128 << 10);
+    assert_eq!(arena.stats().collapses + arena.stats().failed_collapses, 0);
+    fill(&grant, 3);
+    // Later the chunk becomes a huge page in one step, with the same content.
+    while arena.collapse_later() {}
+    let stats = arena.stats();
+    if stats.collapses == 1 {
+        assert_eq!((stats.committed, stats.collapsed_chunks), (CHUNK, 1));
+    }
+    assert!(bytes(&grant).iter().all(|&byte| byte == 3));
+    let beside = arena.alloc_zeroed(1, 1 << 20, Placement::Packed).unwrap();
+    assert!(bytes(&beside).iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn parts_of_a_block_are_freed_exactly() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let mut head = arena.grant(1, 1 << 20, true).unwrap();
+    let mut middle = head.split_off(4096);
+    let tail = middle.split_off(8192);
+    assert_eq!(
+        middle.extent(),
+        Extent {
+            at: Offset::new(1, 4096),
+            len: 8192
+        }
+    );
+    assert_eq!(tail.len(), (1 << 20) - 12_288);
+    assert_eq!(arena.stats().blocks, 3);
+    drop((head, tail));
+    assert_eq!((arena.stats().blocks, arena.stats().in_use), (1, 8192));
+    let again = arena.alloc(1, 4096, Placement::Pages).unwrap();
+    assert_eq!(again.extent().at.offset(), 0, "the hole that fits best");
+    drop((again, middle));
+    assert_eq!(arena.stats().largest_free, 16 << 20);
+    assert_eq!(arena.stats().fragmentation, 0.0);
+
+    let mut padded = arena.alloc(0, 100, Placement::Packed).unwrap();
+    let rest = padded.split_off(128);
+    assert_eq!((padded.len(), padded.held()), (100, 128));
+    assert_eq!((rest.len(), rest.held()), (0, 0));
+    drop((rest, padded));
+    assert_eq!((arena.stats().blocks, arena.stats().in_use), (0, 0));
+}
+
+#[test]
+fn full_says_all_numbers_and_dropping_helps() {
+    let arena = arena(Backing::Memfd, 8 << 20);
+    let held: Vec<Block> = (0..7)
+        .map(|_| arena.alloc(0, 1 << 20, Placement::Packed).unwrap())
+        .collect();
+    let full = arena.alloc(1, 2 << 20, Placement::Packed).unwrap_err();
+    assert_eq!(
+        (full.requested, full.free, full.capacity, full.largest_free),
+        (2 << 20, 1 << 20, 8 << 20, 1 << 20)
+    );
+    assert!(full.to_string().contains("drop arrays"), "{full}");
+    for absurd in [9 << 20, u64::MAX, u64::MAX - 63, 1 << 48] {
+        let full = arena.alloc(0, absurd, Placement::Packed).unwrap_err();
+        assert_eq!(full.requested, absurd);
+        assert!(arena.grant(1, absurd, true).is_err());
+    }
+    drop(held);
+    assert_eq!(arena.stats().in_use, 0);
+    let other = arena.alloc(1, 8 << 20, Placement::Packed).unwrap();
+    assert_eq!(arena.stats().committed, 8 << 20, "taken from region 0");
+    drop(other);
+}
+
+#[test]
+fn trimmed_memory_is_fresh_again_and_blocks_keep_their_content() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let kept = arena.alloc(0, 100, Placement::Packed).unwrap();
+    let large = arena.alloc(0, 20 << 20, Placement::Packed).unwrap();
+    let last = arena.alloc(0, 100_000, Placement::Packed).unwrap();
+    for block in [&kept, &large, &last] {
+        fill(block, 5);
+    }
+    drop(large);
+    assert!(arena.trim() >= 16 << 20);
+    let books: u64 = arena
+        .regions
+        .iter()
+        .map(|r| lock(&r.books).committed())
+        .sum();
+    assert_eq!(arena.stats().committed, books);
+    let system: u64 = arena
+        .regions
+        .iter()
+        .map(|region| region.segment.stat().unwrap().blocks)
+        .sum();
+    assert_eq!(books, system, "the system agrees");
+    assert!(
+        bytes(&kept)
+            .iter()
+            .chain(&bytes(&last))
+            .all(|&byte| byte == 5)
+    );
+    let again = arena.alloc_zeroed(0, 20 << 20, Placement::Packed).unwrap();
+    assert!(bytes(&again).iter().all(|&byte| byte == 0));
+    drop(again);
+    arena.trim();
+    let aligned = arena.alloc(0, 18 << 20, Placement::Packed).unwrap();
+    assert!(!aligned.is_fresh(), "the first chunk holds old bytes");
+}
+
+#[test]
+fn pages_that_readers_left_in_holes_are_found() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let block = arena.alloc(0, 32 << 20, Placement::Packed).unwrap();
+    let extent = block.extent();
+    drop(block);
+    arena.trim();
+    let base = arena.pointer(extent).unwrap();
+    for page in 0..100 {
+        // SAFETY: a hole of the segment: no process writes there, and reading makes a page of zeros.
+        assert_eq!(unsafe { base.add(page * 8192).read_volatile() }, 0);
+    }
+    let region = &arena.regions[0];
+    assert!(region.segment.stat().unwrap().blocks >= 100 * PAGE);
+    assert!(arena.trim() >= 100 * PAGE);
+    assert_eq!(region.segment.stat().unwrap().blocks, 0);
+}
+
+#[test]
+fn pointers_are_bounded_by_what_was_committed() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let block = arena.alloc(1, 5000, Placement::Packed).unwrap();
+    assert_eq!(arena.pointer(block.extent()), Ok(block.as_ptr()));
+    for (region, offset, len) in [
+        (1, CHUNK - 1, 2),
+        (1, 64 << 20, 1),
+        (1, 0, u64::MAX),
+        (0, 0, 1),
+        (3, 0, 0),
+        (u16::MAX, 0, 1),
+    ] {
+        let extent = Extent {
+            at: Offset::new(region, offset),
+            len,
+        };
+        let bad = arena.pointer(extent).unwrap_err();
+        assert_eq!(bad.extent, extent);
+        assert_eq!(bad.committed, if region == 1 { CHUNK } else { 0 });
+    }
+}
+
+#[test]
+fn many_threads_never_share_a_byte() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    std::thread::scope(|scope| {
+        for mark in 1..=4_u8 {
+            let arena = &arena;
+            scope.spawn(move || {
+                let mut held: Vec<Block> = Vec::new();
+                for turn in 0..2_000_u64 {
+                    let len = (turn * 7919 + u64::from(mark) * 104_729) % 150_000;
+                    let region = (turn % 3) as u16;
+                    let Ok(block) = arena.alloc_zeroed(region, len, Placement::Packed) else {
+                        held.clear();
+                        continue;
+                    };
+                    assert!(bytes(&block).iter().all(|&byte| byte == 0));
+                    fill(&block, mark);
+                    held.push(block);
+                    if held.len() > 40 {
+                        let block = held.swap_remove((turn % 40) as usize);
+                        assert!(bytes(&block).iter().all(|&byte| byte == mark));
+                    }
+                    if turn % 500 == 0 {
+                        arena.trim();
+                        arena.collapse_later();
+                    }
+                }
+            });
+        }
+    });
+    let stats = arena.stats();
+    assert_eq!((stats.in_use, stats.blocks), (0, 0));
+    assert!(stats.committed <= stats.capacity && stats.high_water <= stats.capacity);
+    arena.trim();
+    assert_eq!(arena.stats().committed, 0);
 }
