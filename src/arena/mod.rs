@@ -30,7 +30,7 @@ pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
-use layout::{GRANULE, LARGE, Layout, PAGE, QUANTUM};
+use layout::{CHUNK, GRANULE, LARGE, Layout, PAGE, QUANTUM};
 use region::{Region, Reserved};
 use spec::{Plan, Surroundings};
 
@@ -87,6 +87,9 @@ impl Arena {
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let plan = spec.plan(&Surroundings::read())?;
+        if spec.name.is_some() {
+            sweep();
+        }
         Arena::build(spec.name.as_deref(), &plan)
     }
 
@@ -263,8 +266,12 @@ impl Arena {
             .checked_next_multiple_of(unit)
             .filter(|&held| held <= self.capacity().next_multiple_of(GRANULE))
             .ok_or_else(|| self.full(region, len))?;
-        // The first failure is answered by taking free memory back everywhere, the second is final.
-        for last in [false, true] {
+        // A failure is answered by taking free memory back, first where that costs nothing, then everywhere.
+        for attempt in 0..3 {
+            let in_use = self.in_use.load(Ordering::Relaxed);
+            if in_use.saturating_add(held) > self.capacity().next_multiple_of(GRANULE) {
+                break;
+            }
             if let Some(stale) = &mut stale {
                 stale.clear();
             }
@@ -275,9 +282,6 @@ impl Arena {
                 committed,
             }) = reserved
             else {
-                if last {
-                    break;
-                }
                 // A trim that is under way holds free ranges back: wait for it, then look again.
                 drop(lock(&books.turn));
                 continue;
@@ -294,7 +298,8 @@ impl Arena {
                 return Ok(Block::new(Arc::clone(self), at, len, held, fresh));
             }
             lock(&books.books).release(start, held);
-            if last || self.trim_with(true) == 0 {
+            let want = held.saturating_add(2 * CHUNK);
+            if attempt == 2 || self.take_back(attempt == 1, want) == 0 && attempt == 1 {
                 break;
             }
         }
@@ -407,18 +412,31 @@ impl Arena {
 
     /// Gives memory that no block holds back to the system; how many bytes. Content of blocks stays.
     pub fn trim(&self) -> u64 {
-        self.trim_with(false)
+        self.take_back(false, u64::MAX)
     }
 
-    fn trim_with(&self, hard: bool) -> u64 {
-        self.regions
-            .iter()
-            .map(|region| region.trim(hard, &self.budget))
-            .sum()
+    fn take_back(&self, hard: bool, want: u64) -> u64 {
+        let mut gained = 0_u64;
+        for region in &self.regions {
+            if gained >= want {
+                break;
+            }
+            gained += region.trim(hard, want - gained, &self.budget);
+        }
+        gained
     }
 
-    /// Does one bounded step of making huge pages of chunks that began with small ones; says whether there was one.
+    /// Does one bounded step of what can wait until nothing else is to be done; says whether there was one.
+    ///
+    /// Makes a huge page of a chunk that began with small ones; or gives memory back, 64 MiB at most, when more is
+    /// committed than was ever in use at once.
     pub fn collapse_later(&self) -> bool {
+        const STEP: u64 = 64 << 20;
+        let keep = self.high_water.load(Ordering::Relaxed).saturating_add(STEP);
+        let excess = self.budget.committed().saturating_sub(keep);
+        if excess > 0 && self.take_back(false, excess.min(STEP)) > 0 {
+            return true;
+        }
         let mut cursor = lock(&self.cursor);
         let (region, chunks) = &mut *cursor;
         for _ in 0..self.regions.len() {

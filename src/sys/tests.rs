@@ -250,7 +250,7 @@ fn a_futex_wakes_through_another_map_that_is_read_only() {
         futex::Wait::TimedOut
     );
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| {
+        scope.spawn(|| {
             while word(&read_only).load(Ordering::Acquire) == 0 {
                 let end = futex::wait(word(&read_only), 0, Some(LONG));
                 assert_ne!(end, futex::Wait::TimedOut);

@@ -1,7 +1,11 @@
 //! Tests of the arena against real segments.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use super::layout::CHUNK;
+mod plan;
+mod process;
+
+use proptest::prelude::*;
+
 use super::*;
 
 fn arena(backing: Backing, capacity: u64) -> Arc<Arena> {
@@ -273,4 +277,138 @@ fn many_threads_never_share_a_byte() {
     assert!(stats.committed <= stats.capacity && stats.high_water <= stats.capacity);
     arena.trim();
     assert_eq!(arena.stats().committed, 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Alloc {
+        region: u16,
+        len: u64,
+        placement: Placement,
+        zeroed: bool,
+    },
+    Grant {
+        region: u16,
+        len: u64,
+        huge: bool,
+    },
+    Split {
+        which: usize,
+        part: u64,
+    },
+    Drop {
+        which: usize,
+    },
+    Trim {
+        hard: bool,
+    },
+    Later,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let placement = prop_oneof![Just(Placement::Packed), Just(Placement::Pages)];
+    let len = prop_oneof![0_u64..300, 0_u64..100_000, 0_u64..(5 << 20)];
+    let step = prop_oneof![
+        6 => (0_u16..3, len.clone(), placement, any::<bool>())
+            .prop_map(|(region, len, placement, zeroed)| Step::Alloc { region, len, placement, zeroed }),
+        2 => (0_u16..3, len, any::<bool>())
+            .prop_map(|(region, len, huge)| Step::Grant { region, len, huge }),
+        3 => (any::<usize>(), 0_u64..=16).prop_map(|(which, part)| Step::Split { which, part }),
+        5 => any::<usize>().prop_map(|which| Step::Drop { which }),
+        1 => any::<bool>().prop_map(|hard| Step::Trim { hard }),
+        1 => Just(Step::Later),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+/// A block and the byte all of it was filled with.
+type Marked = (Block, u8);
+
+/// What must be true between any two steps.
+fn check(arena: &Arena, held: &[Marked]) -> Result<(), TestCaseError> {
+    let stats = arena.stats();
+    let sum: u64 = held.iter().map(|(block, _)| block.held()).sum();
+    let count = held.iter().filter(|(block, _)| block.held() > 0).count();
+    prop_assert_eq!((stats.in_use, stats.blocks), (sum, count as u64));
+    prop_assert!(stats.committed >= stats.in_use && stats.committed <= stats.capacity);
+    prop_assert!(stats.high_water >= stats.in_use);
+    let mut system = 0;
+    let mut books = 0;
+    for region in &arena.regions {
+        system += region.segment.stat().unwrap().blocks;
+        books += lock(&region.books).committed();
+    }
+    prop_assert_eq!(books, stats.committed);
+    prop_assert_eq!(system, books, "no memory that the books do not know");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_is_exact_and_no_block_touches_another(steps in steps()) {
+        let arena = arena(Backing::Memfd, 16 << 20);
+        let mut held: Vec<Marked> = Vec::new();
+        let mut mark = 0_u8;
+        for step in steps {
+            let made = match step {
+                Step::Alloc { region, len, placement, zeroed } => {
+                    let made = if zeroed {
+                        arena.alloc_zeroed(region, len, placement)
+                    } else {
+                        arena.alloc(region, len, placement)
+                    };
+                    if let Ok(block) = &made && (zeroed || block.is_fresh()) {
+                        prop_assert!(bytes(block).iter().all(|&byte| byte == 0));
+                    }
+                    Some(made)
+                }
+                Step::Grant { region, len, huge } => Some(arena.grant(region, len, huge)),
+                Step::Split { which, part } => {
+                    if !held.is_empty() {
+                        let which = which % held.len();
+                        let (block, mark) = &mut held[which];
+                        let at = block.held() / 64 * part / 16 * 64;
+                        let (rest, mark) = (block.split_off(at), *mark);
+                        held.push((rest, mark));
+                    }
+                    None
+                }
+                Step::Drop { which } => {
+                    if !held.is_empty() {
+                        let (block, mark) = held.swap_remove(which % held.len());
+                        prop_assert!(bytes(&block).iter().all(|&byte| byte == mark));
+                    }
+                    None
+                }
+                Step::Trim { hard } => {
+                    arena.take_back(hard, u64::MAX);
+                    None
+                }
+                Step::Later => {
+                    arena.collapse_later();
+                    None
+                }
+            };
+            match made {
+                Some(Ok(block)) => {
+                    mark = mark.wrapping_add(1).max(1);
+                    fill(&block, mark);
+                    held.push((block, mark));
+                }
+                Some(Err(full)) => prop_assert!(full.requested > 0 && full.capacity == 16 << 20),
+                None => {}
+            }
+            check(&arena, &held)?;
+        }
+        for (block, mark) in held.drain(..) {
+            prop_assert!(bytes(&block).iter().all(|&byte| byte == mark));
+        }
+        arena.trim();
+        check(&arena, &[])?;
+        prop_assert_eq!(arena.stats().committed, 0);
+        let longest = arena.alloc(1, 16 << 20, Placement::Packed);
+        prop_assert!(longest.is_ok(), "everything has grown together again: {longest:?}");
+    }
 }
