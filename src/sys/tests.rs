@@ -29,10 +29,7 @@ extern "C" fn child() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
-    let code = match std::panic::catch_unwind(|| act(&role)) {
-        Ok(code) => code,
-        Err(_) => 101,
-    };
+    let code = std::panic::catch_unwind(|| act(&role)).unwrap_or(101);
     std::process::exit(code);
 }
 
@@ -197,7 +194,9 @@ fn names_are_exclusive_and_locks_belong_to_descriptions() {
         "taken twice by one description"
     );
     assert!(!other.try_lock().unwrap());
+    assert!(other.is_locked().unwrap());
     drop(segment);
+    assert!(!other.is_locked().unwrap());
     assert!(other.try_lock().unwrap());
     Segment::unlink(&name).unwrap();
     assert_eq!(other.stat().unwrap().nlink, 0);

@@ -412,3 +412,25 @@ proptest! {
         prop_assert!(longest.is_ok(), "everything has grown together again: {longest:?}");
     }
 }
+
+#[test]
+fn a_gibibyte_is_committed_whole() {
+    const LEN: u64 = 1 << 30;
+    if crate::sys::limits::memory_available(std::path::Path::new("/")).available < 3 * LEN {
+        eprintln!("skipped a_gibibyte_is_committed_whole: less than 3 GiB of memory available");
+        return;
+    }
+    let arena = arena(Backing::Auto, 2 * LEN);
+    let block = arena.alloc_zeroed(0, LEN, Placement::Packed).unwrap();
+    assert!(block.is_fresh());
+    let stats = arena.stats();
+    assert_eq!(
+        (stats.committed, stats.in_use, stats.high_water),
+        (LEN, LEN, LEN)
+    );
+    assert_eq!(stats.collapsed_chunks + stats.small_chunks, LEN / CHUNK);
+    assert_eq!(arena.regions[0].segment.stat().unwrap().blocks, LEN);
+    drop(block);
+    assert_eq!(arena.stats().committed, LEN, "kept for the next one");
+    assert_eq!(arena.trim(), LEN);
+}
