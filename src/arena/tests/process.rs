@@ -429,7 +429,13 @@ fn full() {
         // SAFETY: a hole of a region that this process alone maps; the file system has room for this page.
         unsafe { base.add(page * 4096).read_volatile() };
     }
-    let strays = arena.alloc(0, (left.min(512) - 32) * 4096, Placement::Packed);
+    assert!(
+        sys::limits::shm_space(std::path::Path::new("/dev/shm"))
+            .unwrap()
+            .free
+            < 32 * 4096
+    );
+    let strays = arena.alloc(1, (left.min(512) - 32) * 4096, Placement::Packed);
     fill(&strays.unwrap(), 3);
 
     drop((arena, auto));
