@@ -30,18 +30,25 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct Allowance {
     bytes: u64,
-    read_at: Option<Instant>,
+    read_at: Instant,
+}
+
+impl Allowance {
+    fn now(available: u64) -> Allowance {
+        Allowance {
+            bytes: available.saturating_sub(RESERVE.min(available / 8)),
+            read_at: Instant::now(),
+        }
+    }
 }
 
 impl Budget {
-    pub(super) fn new(capacity: u64) -> Budget {
+    /// `available` is what the system has said just now.
+    pub(super) fn new(capacity: u64, available: u64) -> Budget {
         Budget {
             capacity,
             committed: AtomicU64::new(0),
-            memory: Mutex::new(Allowance {
-                bytes: 0,
-                read_at: None,
-            }),
+            memory: Mutex::new(Allowance::now(available)),
             collapse: CollapsePolicy::default(),
         }
     }
@@ -82,11 +89,8 @@ impl Budget {
     /// Whether the machine and the container have `bytes` left: segments beyond that would call the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
-        let stale = allowance.read_at.is_none_or(|at| at.elapsed() > FRESH);
-        if stale || allowance.bytes < bytes {
-            let available = limits::memory_available(Path::new("/")).available;
-            allowance.bytes = available.saturating_sub(RESERVE.min(available / 8));
-            allowance.read_at = Some(Instant::now());
+        if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
+            *allowance = Allowance::now(limits::memory_available(Path::new("/")).available);
         }
         match allowance.bytes.checked_sub(bytes) {
             Some(left) => {
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_capacity_is_never_passed() {
-        let budget = Budget::new(1000);
+        let budget = Budget::new(1000, 1 << 30);
         assert!(budget.take(600));
         assert!(!budget.take(401));
         assert!(!budget.take(u64::MAX));

@@ -86,14 +86,15 @@ impl Arena {
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        let plan = spec.plan(&Surroundings::read())?;
+        let around = Surroundings::read();
+        let plan = spec.plan(&around)?;
         if spec.name.is_some() {
             sweep();
         }
-        Arena::build(spec.name.as_deref(), &plan)
+        Arena::build(spec.name.as_deref(), &plan, around.memory.available)
     }
 
-    fn build(name: Option<&str>, plan: &Plan) -> Result<Arc<Arena>, ArenaError> {
+    fn build(name: Option<&str>, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
         let named = plan.backing == Backing::Named;
         let sealed = plan.backing == Backing::Sealed;
         let control = if named || name.is_some() {
@@ -128,7 +129,7 @@ impl Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity),
+            budget: Budget::new(plan.capacity, available),
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),

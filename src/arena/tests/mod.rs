@@ -434,3 +434,11 @@ fn a_gibibyte_is_committed_whole() {
     assert_eq!(arena.stats().committed, LEN, "kept for the next one");
     assert_eq!(arena.trim(), LEN);
 }
+
+#[test]
+fn handles_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arena>();
+    shared::<Block>();
+    shared::<View>();
+}
