@@ -164,15 +164,18 @@ impl Region {
         before.blocks.saturating_sub(after)
     }
 
-    /// Takes memory away that nobody holds; the bytes given back.
+    /// Takes memory away that nobody holds, until that is `want` bytes or all; the bytes given back.
     ///
     /// Whole chunks and granules of small pages only; with `hard` also parts of huge pages, which become small then.
-    pub(super) fn trim(&self, hard: bool, budget: &Budget) -> u64 {
+    pub(super) fn trim(&self, hard: bool, want: u64, budget: &Budget) -> u64 {
         let _turn = lock(&self.turn);
         let mut gained = self.punch_strays();
         let mut ranges = lock(&self.books).free.ranges();
         ranges.retain(|&(_, len)| len >= GRANULE);
         for (start, len) in ranges {
+            if gained >= want {
+                break;
+            }
             // While it is being punched the range belongs to us: nobody can be given a page that is about to go.
             if !lock(&self.books).free.take_exact(start, len) {
                 continue;
@@ -180,14 +183,19 @@ impl Region {
             gained += self.punch_free(start..start + len, hard, budget);
             lock(&self.books).free.give(start, len);
         }
-        let above = {
+        let above = || {
             let mut books = lock(&self.books);
             let end = books.chunks.len() as u64 * CHUNK;
             books.free.take_up_to(end)
         };
-        if let Some((start, len)) = above {
+        if gained < want
+            && let Some((start, len)) = above()
+        {
             gained += self.punch_free(start..start + len, hard, budget);
             lock(&self.books).free.give(start, len);
+        }
+        if gained >= CHUNK {
+            budget.collapse.forgive();
         }
         gained
     }

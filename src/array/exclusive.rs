@@ -415,26 +415,6 @@ impl<T: Element> ArrayMut<T> {
             Exclusive::Lane { at, .. } => PlaceMut::Lane(memory::extent(*at, bytes)),
         }
     }
-
-    /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
-    /// not rolled back.
-    ///
-    /// # Errors
-    ///
-    /// The array itself, where it does not lie in a lane.
-    #[allow(
-        clippy::result_large_err,
-        reason = "the array itself goes back, to be copied instead"
-    )]
-    pub(crate) fn take_lane(self) -> Result<Extent, ArrayMut<T>> {
-        let PlaceMut::Lane(extent) = self.place() else {
-            return Err(self);
-        };
-        if let Exclusive::Lane { owner, .. } = &self.memory {
-            owner.publish();
-        }
-        Ok(extent)
-    }
 }
 
 impl<T: Element> Deref for ArrayMut<T> {
