@@ -317,6 +317,11 @@ impl Arena {
         }
     }
 
+    /// The numbers of a refusal of so many bytes in region 0.
+    pub(crate) fn no_room(&self, requested: u64) -> ArenaFull {
+        self.full(0, requested)
+    }
+
     #[cold]
     fn full(&self, region: u16, requested: u64) -> ArenaFull {
         let space = limits::memory_available(std::path::Path::new("/")).available;

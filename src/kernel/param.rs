@@ -213,7 +213,7 @@ impl<T: Element> Param for ArrayMut<T> {
 }
 
 impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
-    fn send(self, call: &mut CallWriter) {
+    fn send(mut self, call: &mut CallWriter) {
         let shape = self.shape();
         match self.place() {
             PlaceMut::Block(block, _) if block.arena_id() == call.0.arena() => {}
@@ -221,6 +221,10 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
                 call.0.foreign = true;
                 return;
             }
+        }
+        if let Err(full) = self.own_pages() {
+            call.0.full = Some(full);
+            return;
         }
         match self.into_block() {
             Ok((block, _)) => {
@@ -319,6 +323,9 @@ impl<T: Element> Param for &mut [T] {
 fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
     match tile.place() {
         PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
+            if !tile.place().owns_pages() && extent.len > 0 {
+                call.0.full = Some(block.arena().no_room(extent.len));
+            }
             call.0.array(extent, &tile.shape());
             call.0.word(tile.rows().start as u64);
             call.0.leases.push(Lease::Lent(tile.rows()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::arena::{Block, Extent, Offset};
+use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::Shape;
 
 /// Words that fit into a slot of a link (asserted to be equal there).
@@ -40,6 +40,8 @@ pub(crate) struct ArgWriter {
     pub(crate) leases: Leases,
     /// An argument lies in private memory, a mapped file, or another engine.
     pub(crate) foreign: bool,
+    /// There was no room to give a lent array pages of its own.
+    pub(crate) full: Option<ArenaFull>,
     /// An argument is changed in place, so the job may not run twice.
     pub(crate) exclusive: bool,
 }
@@ -54,6 +56,7 @@ impl ArgWriter {
             long: Vec::new(),
             leases: SmallVec::new(),
             foreign: false,
+            full: None,
             exclusive: false,
         }
     }

@@ -748,8 +748,17 @@ fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobE
         return fill_long(record, call, arena);
     }
     record.payload[..words.len()].copy_from_slice(words);
+    let refusal = refusal_of(&call);
     record.leases = call.leases;
-    call.foreign.then_some(JobErrorKind::ForeignArray)
+    refusal
+}
+
+#[inline]
+fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
+    if call.foreign {
+        return Some(JobErrorKind::ForeignArray);
+    }
+    call.full.map(JobErrorKind::ArenaFull)
 }
 
 #[cold]
@@ -761,9 +770,10 @@ fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);
     record.payload[1] = extent.len;
+    let refusal = refusal_of(&call);
     record.leases = call.leases;
     record.leases.push(Lease::Shared(Arc::new(block)));
-    call.foreign.then_some(JobErrorKind::ForeignArray)
+    refusal
 }
 
 /// Grants ahead what jobs of this kernel are known to need.
