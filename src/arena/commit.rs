@@ -19,7 +19,7 @@ const FILL_HAVE: u32 = 4;
 const FILL_MOST: u32 = 8;
 /// How many empty chunks are collapsed by one call: the kernel begins each call by asking every core to empty its page
 /// caches, which takes milliseconds when cores are busy.
-const RUN: usize = 8;
+const RUN: usize = 16;
 /// How often a collapse that says "try again" is tried.
 const TRIES: u32 = 3;
 
