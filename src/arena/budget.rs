@@ -162,22 +162,22 @@ impl CollapsePolicy {
         lock(&self.pace).until.is_none_or(|until| now >= until)
     }
 
-    /// Learns from one try that took `time`.
-    pub(super) fn learn(&self, time: Duration, worked: bool) {
-        self.learn_at(Instant::now(), time, worked);
+    /// Learns from one try of `count` chunks that took `time`.
+    pub(super) fn learn(&self, time: Duration, count: u32, worked: bool) {
+        self.learn_at(Instant::now(), time, count, worked);
     }
 
-    fn learn_at(&self, now: Instant, time: Duration, worked: bool) {
+    fn learn_at(&self, now: Instant, time: Duration, count: u32, worked: bool) {
         let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX / 2);
         // Relaxed: counts for people.
         self.nanos
             .fetch_add(nanos.unsigned_abs(), Ordering::Relaxed);
         let counter = if worked { &self.done } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if worked && nanos > SLOW {
-            self.slow.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(count.into(), Ordering::Relaxed);
+        if worked && nanos / i64::from(count.max(1)) > SLOW {
+            self.slow.fetch_add(count.into(), Ordering::Relaxed);
         }
-        let gain = if worked { SMALL } else { 0 } - nanos;
+        let gain = if worked { SMALL * i64::from(count) } else { 0 } - nanos;
         let mut pace = lock(&self.pace);
         pace.saved = pace.saved.saturating_add(gain).min(MOST_SAVED);
         if worked && pace.saved >= 0 {
@@ -210,27 +210,27 @@ mod tests {
         let slow = Duration::from_micros(5_100);
         let mut afforded = 0;
         while policy.may_try_at(start) {
-            policy.learn_at(start, slow, true);
+            policy.learn_at(start, slow, 1, true);
             afforded += 1;
         }
         assert_eq!(afforded, ADVANCE / 4_000_000 + 1);
         assert!(policy.may_try_at(start + FIRST_PAUSE));
-        policy.learn_at(start, slow, true);
+        policy.learn_at(start, slow, 1, true);
         assert!(!policy.may_try_at(start + FIRST_PAUSE), "twice as long");
         for _ in 0..20 {
-            policy.learn_at(start, Duration::ZERO, false);
+            policy.learn_at(start, Duration::ZERO, 1, false);
         }
         assert!(!policy.may_try_at(start + LONGEST_PAUSE / 2));
         assert!(policy.may_try_at(start + LONGEST_PAUSE));
         for _ in 0..8 {
-            policy.learn_at(start, good, true);
+            policy.learn_at(start, good, 1, true);
         }
         for _ in 0..2 {
             assert!(policy.may_try_at(start), "eight good ones pay for two");
-            policy.learn_at(start, slow, true);
+            policy.learn_at(start, slow, 1, true);
         }
         assert!(policy.may_try_at(start));
-        policy.learn_at(start, slow, true);
+        policy.learn_at(start, slow, 1, true);
         assert!(!policy.may_try_at(start));
         policy.forgive();
         assert!(policy.may_try_at(start));
