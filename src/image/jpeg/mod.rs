@@ -15,6 +15,7 @@ use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::spec::ResizeSpec;
+use scans::Scans;
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
@@ -64,7 +65,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     let plan = StoredPlan::new(spec, (full_width, full_height), orientation, Format::Jpeg)?;
 
     let scans = scans::count(input, MOST_SCANS);
-    if scans > MOST_SCANS {
+    if matches!(scans, Scans::Several(n) if n > MOST_SCANS) {
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
@@ -90,7 +91,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     lines.finish().map_err(broken)?;
     // Without its end marker a picture of one scan is whole all the same, if no pixel was missing
     // (`faults` would have said so); one of several may lack a whole scan.
-    if faults::ended_early() && scans != 1 {
+    if faults::ended_early() && scans != Scans::AllInOne {
         return Err(ImageError::Truncated {
             format: Format::Jpeg,
         });
