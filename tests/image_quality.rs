@@ -9,16 +9,28 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 const SSIM: f64 = 0.98;
 const PSNR: f64 = 36.0;
 
-/// Everything decoded, turned upright, nothing scaled.
+/// Everything decoded, turned upright, in sRGB, nothing scaled.
 fn full_decode(file: &[u8]) -> RgbImage {
     let reader = ImageReader::new(std::io::Cursor::new(file))
         .with_guessed_format()
         .unwrap();
     let mut decoder = reader.into_decoder().unwrap();
     let orientation = decoder.orientation().unwrap();
+    let icc = decoder.icc_profile().unwrap();
     let mut picture = DynamicImage::from_decoder(decoder).unwrap();
     picture.apply_orientation(orientation);
-    picture.to_rgb8()
+    let mut picture = picture.to_rgb8();
+    if let Some(icc) = icc {
+        let profile = moxcms::ColorProfile::new_from_slice(&icc).unwrap();
+        let srgb = moxcms::ColorProfile::new_srgb();
+        let (rgb, options) = (moxcms::Layout::Rgb, moxcms::TransformOptions::default());
+        let transform = profile
+            .create_transform_8bit(rgb, &srgb, rgb, options)
+            .unwrap();
+        let source = picture.as_raw().clone();
+        transform.transform(&source, &mut picture).unwrap();
+    }
+    picture
 }
 
 /// For each output sample: the first source sample and the weights, which sum to 1.
