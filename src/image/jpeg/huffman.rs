@@ -1,0 +1,394 @@
+//! Huffman codes of a JPEG scan, for a reader that mostly skips.
+
+/// How many bits a look for one symbol takes in. Longer codes are rare by construction.
+const LOOK: u32 = 10;
+/// How many bits a look for several symbols takes in: more save steps until the table, 16 KiB here,
+/// no longer fits the first cache beside everything else.
+const FAR_LOOK: u32 = 13;
+
+/// A Huffman table, in two forms.
+pub(super) struct Table {
+    /// By the next `LOOK` bits: length of the code (high byte) and symbol; 0 if the code is longer.
+    codes: Box<[u16; 1 << LOOK]>,
+    /// By length: the largest code, and what to add to a code for its symbol's index.
+    longest: [(i32, i32); 17],
+    symbols: Vec<u8>,
+}
+
+/// What to skip for the next `FAR_LOOK` bits: as many whole symbols as begin and have their code in
+/// them, with their values.
+pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
+
+/// Several symbols at once, in 16 bits: `bits` in the low 5, whether the last ends the block in the
+/// next, `coefficients` above. 0 if not even the first symbol's code fits.
+#[derive(Clone, Copy, Default)]
+struct Skip(u16);
+
+impl Skip {
+    const END: u16 = 1 << 5;
+
+    /// How many bits they have, values included; at most 13 + 15.
+    #[inline]
+    fn bits(self) -> u32 {
+        u32::from(self.0 & 31)
+    }
+
+    #[inline]
+    fn ends(self) -> bool {
+        self.0 & Self::END != 0
+    }
+
+    /// How many coefficients they stand for.
+    #[inline]
+    fn coefficients(self) -> u32 {
+        u32::from(self.0 >> 6)
+    }
+}
+
+impl std::fmt::Debug for Skips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Skips of {} entries", self.0.len())
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Table of {} symbols", self.symbols.len())
+    }
+}
+
+/// Whether an AC symbol ends its block, how many coefficients it stands for, and how many bits of
+/// value follow it.
+#[inline]
+fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
+    let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+    (size == 0 && zeros != 15, zeros + 1, size)
+}
+
+impl Table {
+    /// From the number of codes of each length 1 to 16 and the symbols in their order; `None` if
+    /// that is no code.
+    pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
+        let mut codes = Box::new([0u16; 1 << LOOK]);
+        let mut longest = [(-1, 0); 17];
+        let (mut code, mut index) = (0i32, 0);
+        for (length, &count) in (1u32..).zip(counts) {
+            let first = code;
+            longest[length as usize].1 = index as i32 - code;
+            for &symbol in symbols.get(index..index + usize::from(count))? {
+                if length <= LOOK {
+                    let start = (code as usize) << (LOOK - length);
+                    let entry = (length as u16) << 8 | u16::from(symbol);
+                    codes
+                        .get_mut(start..start + (1 << (LOOK - length)))?
+                        .fill(entry);
+                }
+                code += 1;
+            }
+            index += usize::from(count);
+            if code > 1 << length {
+                return None;
+            }
+            if code > first {
+                longest[length as usize].0 = code - 1;
+            }
+            code <<= 1;
+        }
+        Some(Self {
+            codes,
+            longest,
+            symbols: symbols.to_vec(),
+        })
+    }
+
+    /// The symbol whose code begins the `FAR_LOOK` bits `look`, of which `known` are real, and the
+    /// code's length.
+    fn first(&self, look: usize, known: u32) -> Option<(u8, u32)> {
+        let entry = self.codes[look >> (FAR_LOOK - LOOK)];
+        if entry != 0 {
+            let length = u32::from(entry >> 8);
+            return (length <= known).then_some((entry as u8, length));
+        }
+        (LOOK + 1..=known).find_map(|length| {
+            let code = (look >> (FAR_LOOK - length)) as i32;
+            let (largest, offset) = self.longest[length as usize];
+            let index = usize::try_from(code + offset).ok()?;
+            (code <= largest).then(|| self.symbols.get(index).map(|&symbol| (symbol, length)))?
+        })
+    }
+
+    /// The table to skip by.
+    pub(super) fn skips(&self) -> Skips {
+        let mut skips = Box::new([Skip::default(); 1 << FAR_LOOK]);
+        for (look, skip) in skips.iter_mut().enumerate() {
+            *skip = self.skip(look);
+        }
+        Skips(skips)
+    }
+
+    fn skip(&self, look: usize) -> Skip {
+        let mut skip = Skip::default();
+        let mut bits = 0;
+        let mut coefficients = 0;
+        while bits < FAR_LOOK && !skip.ends() {
+            let rest = (look << bits) & ((1 << FAR_LOOK) - 1);
+            let Some((symbol, length)) = self.first(rest, FAR_LOOK - bits) else {
+                break;
+            };
+            let (end, advance, size) = ac_symbol(symbol);
+            // A value may reach beyond what is looked at: it is not looked at anyway.
+            bits += length + if end { 0 } else { size };
+            coefficients += if end { 0 } else { advance };
+            let end = if end { Skip::END } else { 0 };
+            skip = Skip(bits as u16 | end | (coefficients as u16) << 6);
+        }
+        skip
+    }
+}
+
+/// The bits of a scan, stuffing removed. Reading beyond the end yields zeros and is noticed by
+/// [`ended_within_data`](Self::ended_within_data).
+pub(super) struct Bits<'a> {
+    /// What follows the present stretch: begins with a marker, or is empty.
+    rest: &'a [u8],
+    /// The stretch up to the next marker, unstuffed, and `PADDING` zeros.
+    bytes: Vec<u8>,
+    /// The next byte to take in.
+    at: usize,
+    /// The next bits, first one highest.
+    window: u64,
+    /// How many of them there are.
+    filled: u32,
+    /// The number of the next restart marker, 0 to 7.
+    next_restart: u8,
+}
+
+const PADDING: usize = 16;
+
+impl<'a> Bits<'a> {
+    pub(super) fn new(data: &'a [u8]) -> Self {
+        let mut bits = Self {
+            rest: data,
+            bytes: Vec::new(),
+            at: 0,
+            window: 0,
+            filled: 0,
+            next_restart: 0,
+        };
+        bits.take_stretch();
+        bits
+    }
+
+    /// Unstuffs up to the next marker or the end.
+    fn take_stretch(&mut self) {
+        const CHUNK: usize = 32;
+        let source = self.rest;
+        self.bytes.clear();
+        let mut at = 0;
+        loop {
+            // Most chunks have no 0xff: looked at and copied as a whole.
+            while let Some(chunk) = source[at..].first_chunk::<CHUNK>()
+                && !chunk
+                    .iter()
+                    .fold(false, |found, &byte| found | (byte == 0xff))
+            {
+                self.bytes.extend_from_slice(chunk);
+                at += CHUNK;
+            }
+            let end = (at + CHUNK).min(source.len());
+            let plain = source[at..end].iter().position(|&byte| byte == 0xff);
+            let until = plain.map_or(end, |plain| at + plain);
+            self.bytes.extend_from_slice(&source[at..until]);
+            at = until;
+            match source.get(at..at + 2) {
+                Some([0xff, 0]) => {
+                    self.bytes.push(0xff);
+                    at += 2;
+                }
+                // Fill bytes before a marker.
+                Some([0xff, 0xff]) => at += 1,
+                Some([0xff, _]) => break,
+                _ if at + 1 >= source.len() => {
+                    // The last byte, if it is not half of a marker.
+                    self.bytes
+                        .extend(source[at..].iter().filter(|&&byte| byte != 0xff));
+                    at = source.len();
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.rest = &source[at..];
+        self.bytes.extend_from_slice(&[0; PADDING]);
+        (self.at, self.window, self.filled) = (0, 0, 0);
+    }
+
+    /// Goes on behind the restart marker that must come next.
+    pub(super) fn restart(&mut self) -> Option<()> {
+        if !self.ended_within_data() {
+            return None;
+        }
+        let (marker, rest) = self.rest.split_first_chunk::<2>()?;
+        if *marker != [0xff, 0xd0 + self.next_restart] {
+            return None;
+        }
+        self.next_restart = (self.next_restart + 1) % 8;
+        self.rest = rest;
+        self.take_stretch();
+        Some(())
+    }
+
+    /// Whether no more bits were used than there are, up to the next marker.
+    pub(super) fn ended_within_data(&self) -> bool {
+        let used = self.at * 8 - self.filled as usize;
+        used <= (self.bytes.len() - PADDING) * 8
+    }
+
+    /// At least 56 bits in the window, as long as there are bytes.
+    #[inline]
+    fn refill(&mut self) {
+        (self.window, self.filled, self.at) =
+            refilled(&self.bytes, self.window, self.filled, self.at);
+    }
+
+    #[inline]
+    fn consume(&mut self, count: u32) {
+        self.window <<= count;
+        self.filled -= count;
+    }
+
+    #[inline]
+    fn look(&self) -> usize {
+        (self.window >> (64 - LOOK)) as usize
+    }
+
+    /// The next symbol. At least 16 bits must be in the window.
+    #[inline]
+    fn symbol(&mut self, table: &Table) -> Option<u8> {
+        let entry = table.codes[self.look()];
+        if entry != 0 {
+            self.consume(u32::from(entry >> 8));
+            return Some(entry as u8);
+        }
+        self.long_symbol(table)
+    }
+
+    #[cold]
+    fn long_symbol(&mut self, table: &Table) -> Option<u8> {
+        for length in LOOK + 1..=16 {
+            let code = (self.window >> (64 - length)) as i32;
+            let (largest, offset) = table.longest[length as usize];
+            if code <= largest {
+                self.consume(length);
+                let index = usize::try_from(code + offset).ok()?;
+                return table.symbols.get(index).copied();
+            }
+        }
+        None
+    }
+
+    /// A value of `size` bits, 1 to 16: its highest bit tells its sign.
+    #[inline]
+    fn value(&mut self, size: u32) -> i32 {
+        let raw = (self.window >> (64 - size)) as i32;
+        self.consume(size);
+        if raw >> (size - 1) == 0 {
+            raw - (1 << size) + 1
+        } else {
+            raw
+        }
+    }
+
+    /// By how much the mean of a block differs from the last one's.
+    #[inline]
+    pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
+        if self.filled < 32 {
+            self.refill();
+        }
+        match self.symbol(table)? {
+            0 => Some(0),
+            size @ 1..=15 => Some(self.value(size.into())),
+            _ => None,
+        }
+    }
+
+    /// Skips the 63 other coefficients of a block.
+    #[inline]
+    pub(super) fn skip_ac(&mut self, table: &Table, skips: &Skips) -> Option<()> {
+        // Copies that live in registers: this is the innermost loop of a thumbnail.
+        let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
+        let mut next = 1;
+        while next < 64 {
+            if filled < 32 {
+                (window, filled, at) = refilled(&self.bytes, window, filled, at);
+            }
+            let skip = skips.0[(window >> (64 - FAR_LOOK)) as usize];
+            let after = next + skip.coefficients();
+            // A stretch that fills the block may hold symbols of the next one: not taken at once.
+            if skip.0 != 0 && (after < 64 || (after == 64 && !skip.ends())) {
+                window <<= skip.bits();
+                filled -= skip.bits();
+                next = after;
+                if skip.ends() {
+                    next = 64;
+                }
+                continue;
+            }
+            (self.window, self.filled, self.at) = (window, filled, at);
+            let (end, advance, size) = ac_symbol(self.symbol(table)?);
+            if end {
+                return Some(());
+            }
+            self.consume(size);
+            (window, filled, at) = (self.window, self.filled, self.at);
+            next += advance;
+        }
+        (self.window, self.filled, self.at) = (window, filled, at);
+        (next == 64).then_some(())
+    }
+
+    /// Decodes the 63 other coefficients into `block`, by `places`; whether all of them are zero.
+    #[inline]
+    pub(super) fn ac(
+        &mut self,
+        table: &Table,
+        block: &mut [i16; 64],
+        places: &[u8; 64],
+    ) -> Option<bool> {
+        let mut next = 1;
+        let mut flat = true;
+        while next < 64 {
+            if self.filled < 32 {
+                self.refill();
+            }
+            let (end, advance, size) = ac_symbol(self.symbol(table)?);
+            if end {
+                break;
+            }
+            next += advance as usize;
+            if next > 64 {
+                return None;
+            }
+            if size > 0 {
+                let value = self.value(size);
+                block[usize::from(places[next - 1])] = value as i16;
+                flat = false;
+            }
+        }
+        Some(flat)
+    }
+}
+
+/// Window, number of bits in it, and next byte, after taking in what fits.
+#[inline]
+fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
+    match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(next) => (
+            window | u64::from_be_bytes(*next) >> filled,
+            filled | 56,
+            at + ((63 - filled) >> 3) as usize,
+        ),
+        // Only zeros follow, and there are already more of them than bits could be missing.
+        None => (window, 63, bytes.len()),
+    }
+}
