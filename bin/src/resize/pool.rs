@@ -25,7 +25,7 @@ pub(crate) struct EnginePool {
 /// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
 fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), ImageError> {
     let start = Instant::now();
-    let picture = resize_encoded(file, &spec)?;
+    let picture = Array::from_slice(&resize_encoded(file, &spec)?.bytes);
     Ok((picture, start.elapsed().as_micros() as u64))
 }
 
