@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 /// The jobs of the program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Resize photos: files, folders, globs or a list on stdin
+    // Described by the arguments themselves: a line here would replace their longer text.
     Resize(Box<ResizeArgs>),
     // At the merge of `arenite bench`: `#[cfg(feature = "bench")] Bench(crate::bench::BenchArgs)`.
 }

@@ -64,7 +64,7 @@ no input found, 130 interrupted.";
 /// Every picture is read, resized and written by itself: a broken one is reported, the others are done. Decoding
 /// happens in worker processes, so that no file can take the program down.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
+#[command(override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
 pub(crate) struct ResizeArgs {
     /// Files, folders or globs; - reads a list of names from stdin, one per line
     #[arg(value_name = "INPUT", required_unless_present_any = ["null", "what"])]

@@ -17,6 +17,7 @@ use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arenite::image::ResizeSpec;
 
@@ -142,15 +143,7 @@ fn work(
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let stop = Stop::listen();
     let mut folder = OutFolder::create(out)?;
-    let mut recorder = Recorder::open(out, &args.fingerprint())
-        .inspect_err(|error| {
-            let name = show(&out.join(record::NAME));
-            report.note(&format!(
-                "{name}: {}; --resume will not know of this run",
-                reason(error)
-            ));
-        })
-        .ok();
+    let mut recorder = Some(Recorder::new(out, args.fingerprint()));
     let mut turn = Turn { items, next: 0 };
     if ready > 0 {
         let pool = EnginePool::start(args, spec, ready)?;
@@ -167,8 +160,27 @@ fn work(
             if stop.code().is_some() && !std::mem::replace(&mut told, true) {
                 report.note("stopping: what is under way is finished; Ctrl-C again ends at once");
             }
-            let (outcome, flow) = settle(&items[index], result, &mut folder, recorder.as_mut());
-            turn.item(index, outcome, report);
+            let (made, flow) = settle(&items[index], result, &mut folder);
+            if let (Some(notes), Ok(task), Ok((stamp, _))) =
+                (&mut recorder, &items[index].task, &made)
+            {
+                if let Err(error) = notes.note(&task.relative, stamp, &task.stamp) {
+                    let name = show(&out.join(record::NAME));
+                    report.note(&format!(
+                        "{name}: {}; --resume will not know of this run",
+                        reason(&error)
+                    ));
+                    recorder = None;
+                }
+            }
+            turn.item(
+                index,
+                made.map_or_else(Outcome::Failed, |(stamp, took)| Outcome::Written {
+                    bytes: stamp.len,
+                    took,
+                }),
+                report,
+            );
             flow
         });
     }
@@ -176,40 +188,25 @@ fn work(
     Ok(farewell(&stop, report))
 }
 
-/// Writes a result and notes it for `--resume`.
+/// Writes a result; what it looks like then and how long it took, or why not, and whether to go on.
 fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
     folder: &mut OutFolder,
-    recorder: Option<&mut Recorder>,
-) -> (Outcome, ControlFlow<()>) {
+) -> (Result<(Stamp, Duration), Fault>, ControlFlow<()>) {
+    let go_on = ControlFlow::Continue(());
     let (made, task) = match (result, &item.task) {
         (Ok(made), Ok(task)) => (made, task),
-        (Err(fault), _) => return (Outcome::Failed(fault), ControlFlow::Continue(())),
-        (_, Err(fault)) => return (Outcome::Failed(fault.clone()), ControlFlow::Continue(())),
+        (Err(fault), _) => return (Err(fault), go_on),
+        (_, Err(fault)) => return (Err(fault.clone()), go_on),
     };
     match folder.write(&task.relative, &made.bytes) {
-        Ok(stamp) => {
-            if let Some(recorder) = recorder {
-                // A result without its line is made again by `--resume`: slower, never wrong.
-                let _ = recorder.note(&task.relative, &stamp, &task.stamp);
-            }
-            (
-                Outcome::Written {
-                    bytes: made.bytes.len() as u64,
-                    took: made.took,
-                },
-                ControlFlow::Continue(()),
-            )
-        }
-        Err(WriteFault { fault, fatal }) => {
-            let flow = if fatal {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            };
-            (Outcome::Failed(fault), flow)
-        }
+        Ok(stamp) => (Ok((stamp, made.took)), go_on),
+        Err(WriteFault { fault, fatal: true }) => (Err(fault), ControlFlow::Break(())),
+        Err(WriteFault {
+            fault,
+            fatal: false,
+        }) => (Err(fault), go_on),
     }
 }
 

@@ -100,43 +100,32 @@ impl Record {
     }
 }
 
-/// Appends to the record of one run.
+/// Appends to the record of one run. The file is opened, and made, with the first note.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    file: File,
-    options: Fingerprint,
+    path: PathBuf,
+    options: String,
+    fingerprint: Fingerprint,
+    file: Option<File>,
 }
 
 impl Recorder {
-    /// Opens the record of `out`, an existing folder, and notes the options.
-    pub(crate) fn open(out: &Path, options: &str) -> io::Result<Recorder> {
-        let path = out.join(NAME);
-        if path.is_symlink() {
-            // Nothing is written outside the output folder.
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    /// For results in `out`, which exists by the time of the first note.
+    pub(crate) fn new(out: &Path, options: String) -> Recorder {
+        let fingerprint = Fingerprint::of(&options);
+        Recorder {
+            path: out.join(NAME),
+            options,
+            fingerprint,
+            file: None,
         }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .create(true)
-            .open(&path)?;
-        let fingerprint = Fingerprint::of(options);
-        let mut start = Vec::new();
-        if file.metadata()?.len() == 0 {
-            start.extend_from_slice(HEADER.as_bytes());
-        } else {
-            // Ends a line that a crash may have torn; empty lines are passed by.
-            start.push(b'\n');
-        }
-        start.extend_from_slice(format!("options {:016x} {options}\n", fingerprint.0).as_bytes());
-        file.write_all(&start)?;
-        Ok(Recorder {
-            file,
-            options: fingerprint,
-        })
     }
 
     /// Notes that `relative` was made from an input that looked like `input`.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be written; results without a note are made again by `--resume`: slower, never wrong.
     pub(crate) fn note(
         &mut self,
         relative: &Path,
@@ -145,15 +134,93 @@ impl Recorder {
     ) -> io::Result<()> {
         let line = format!(
             "file {:016x} {} {} {} {} {}\n",
-            self.options.0,
+            self.fingerprint.0,
             result.len,
             result.modified,
             input.len,
             input.modified,
             escape(relative)
         );
-        self.file.write_all(line.as_bytes())
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self
+                .file
+                .insert(open(&self.path, &self.options, self.fingerprint)?),
+        };
+        file.write_all(line.as_bytes())
     }
+}
+
+fn open(path: &Path, options: &str, fingerprint: Fingerprint) -> io::Result<File> {
+    if path.is_symlink() {
+        // Nothing is written outside the output folder.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    }
+    let old = match std::fs::read(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
+        // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
+        let mut file = tempfile::Builder::new()
+            .prefix(".arenite-")
+            .suffix(".tmp")
+            .tempfile_in(folder)?;
+        file.write_all(&kept)?;
+        file.persist(path).map_err(|error| error.error)?;
+    }
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut start = String::new();
+    if old.is_empty() {
+        start.push_str(HEADER);
+    } else if !old.ends_with(b"\n") {
+        // Ends the line that a crash has torn.
+        start.push('\n');
+    }
+    let line = format!("options {:016x} {options}\n", fingerprint.0);
+    if !old
+        .split_inclusive(|byte| *byte == b'\n')
+        .any(|old| old == line.as_bytes())
+    {
+        start.push_str(&line);
+    }
+    file.write_all(start.as_bytes())?;
+    Ok(file)
+}
+
+/// The record with only the last line of each path, once that is worth it: less than half of what is there.
+fn without_history(old: &[u8]) -> Option<Vec<u8>> {
+    const SMALL: usize = 64 << 10;
+    if old.len() < SMALL {
+        return None;
+    }
+    let lines: Vec<&[u8]> = old
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+        .collect();
+    // Of a line that is no note, the line itself is the key: the same options need no second line.
+    let key = |line: &'_ [u8]| -> Vec<u8> {
+        let note = std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| parse(line.trim_end_matches('\n')));
+        note.map_or_else(
+            || line.to_vec(),
+            |(path, _)| path.into_os_string().into_vec(),
+        )
+    };
+    let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        last.insert(key(line), index);
+    }
+    let mut kept: Vec<usize> = last.into_values().collect();
+    kept.sort_unstable();
+    let kept = kept
+        .into_iter()
+        .flat_map(|index| lines[index])
+        .copied()
+        .collect::<Vec<u8>>();
+    (kept.len() < old.len() / 2).then_some(kept)
 }
 
 fn parse(line: &str) -> Option<(PathBuf, Note)> {
@@ -225,8 +292,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let path = Path::new("x/a b.jpg");
         let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
-        Recorder::open(out.path(), OPTIONS)
-            .unwrap()
+        Recorder::new(out.path(), OPTIONS.to_owned())
             .note(path, &result, &input)
             .unwrap();
 
@@ -267,8 +333,7 @@ mod tests {
     fn one_tick_for_both_is_fresh_when_the_input_is_the_one_noted() {
         let out = tempfile::tempdir().unwrap();
         let both = stamp(5, 1_000);
-        Recorder::open(out.path(), OPTIONS)
-            .unwrap()
+        Recorder::new(out.path(), OPTIONS.to_owned())
             .note(Path::new("a"), &both, &both)
             .unwrap();
         assert!(Record::read(out.path()).is_fresh(
@@ -284,8 +349,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for options in ["1 a", "1 b"] {
-            Recorder::open(out.path(), options)
-                .unwrap()
+            Recorder::new(out.path(), options.to_owned())
                 .note(Path::new("f"), &result, &input)
                 .unwrap();
         }
@@ -298,8 +362,7 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
-        Recorder::open(out.path(), OPTIONS)
-            .unwrap()
+        Recorder::new(out.path(), OPTIONS.to_owned())
             .note(Path::new("a"), &result, &input)
             .unwrap();
         let mut file = OpenOptions::new()
@@ -307,8 +370,7 @@ mod tests {
             .open(out.path().join(NAME))
             .unwrap();
         file.write_all(b"file 0123 7 8 9").unwrap();
-        Recorder::open(out.path(), OPTIONS)
-            .unwrap()
+        Recorder::new(out.path(), OPTIONS.to_owned())
             .note(Path::new("b"), &result, &input)
             .unwrap();
         let record = Record::read(out.path());
@@ -316,6 +378,50 @@ mod tests {
         assert!(record.is_fresh(Path::new("a"), &result, &input, options));
         assert!(record.is_fresh(Path::new("b"), &result, &input, options));
         assert_eq!(record.files.len(), 2);
+    }
+
+    #[test]
+    fn history_is_cut_when_it_outgrows_what_counts() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(1, 10), stamp(2, 5));
+        for _ in 0..50 {
+            let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+            for index in 0..100 {
+                recorder
+                    .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
+                    .unwrap();
+            }
+        }
+        let text = std::fs::read_to_string(out.path().join(NAME)).unwrap();
+        assert!(text.len() < 96 << 10, "{} bytes", text.len());
+        assert!(text.starts_with(HEADER));
+        assert_eq!(text.matches("options ").count(), 1);
+        let record = Record::read(out.path());
+        assert_eq!(record.files.len(), 100);
+        assert!(record.is_fresh(
+            Path::new("folder/99.jpg"),
+            &result,
+            &input,
+            Fingerprint::of(OPTIONS)
+        ));
+        assert_eq!(
+            std::fs::read_dir(out.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_a_link_is_not_written_through() {
+        let out = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("elsewhere", out.path().join(NAME)).unwrap();
+        let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+        assert!(
+            recorder
+                .note(Path::new("a"), &stamp(1, 1), &stamp(1, 1))
+                .is_err()
+        );
+        assert!(!out.path().join("elsewhere").exists());
     }
 
     #[test]

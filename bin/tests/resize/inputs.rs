@@ -254,3 +254,28 @@ fn a_folder_and_a_file_in_it_are_both_done() {
     let run = world.run("p p -s 8 -o out").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg"]);
 }
+
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let name = std::ffi::OsStr::from_bytes(b"p/\xff\xfe.jpg");
+    world.file("p/a.jpg", &jpeg(20, 20));
+    std::fs::write(world.path("").join(name), jpeg(20, 20)).unwrap();
+    world.run("p -s 8 -o out").exits(0);
+    assert!(
+        world
+            .path("out")
+            .join(std::ffi::OsStr::from_bytes(b"\xff\xfe.jpg"))
+            .exists()
+    );
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        [""; 0]
+    );
+    let run = world
+        .run_with_stdin("-0 -s 8 -o list", b"p/\xff\xfe.jpg\0")
+        .exits(0);
+    assert_eq!(run.lines().len(), 1);
+    assert_eq!(world.run("p -s 8 -o out --json").exits(0).json().len(), 3);
+}

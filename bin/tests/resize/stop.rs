@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Stdio};
 
-use crate::world::{Run, World, jpeg, signal, wait};
+use crate::world::{Run, World, jpeg, signal, signal_group, wait};
 
 const PICTURES: usize = 150;
 
@@ -26,6 +27,7 @@ fn world() -> World {
 fn begun(world: &World, line: &str) -> (Child, BufReader<ChildStdout>, String) {
     let mut command = world.command(line);
     let mut child = command
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -49,7 +51,8 @@ fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String))
 fn ctrl_c_finishes_what_runs_says_how_to_resume_and_ends_with_130() {
     let world = world();
     let running = begun(&world, "p -s 200 -o out");
-    signal(running.0.id(), libc::SIGINT);
+    // As a terminal does it: the workers get it, too.
+    signal_group(running.0.id(), libc::SIGINT);
     let run = ended(running).exits(130).says(&["interrupted", "--resume"]);
     let written: Vec<String> = run
         .lines()

@@ -252,3 +252,9 @@ pub fn signal(id: u32, number: i32) {
     // SAFETY: `kill` touches no memory; the child has not been waited for, so the number is still its own.
     unsafe { libc::kill(id as i32, number) };
 }
+
+/// To a whole process group, which the child leads.
+pub fn signal_group(id: u32, number: i32) {
+    // SAFETY: `kill` touches no memory; the leader has not been waited for, so the number is still its group's.
+    unsafe { libc::kill(-(id as i32), number) };
+}
