@@ -52,9 +52,11 @@ Sizes:
 --json:
   One object per line and input, in the order of the inputs: type (\"file\"), input, output, status
   (written, planned, fresh, failed or pending), error, cause, ms and bytes; at the end one of type
-  \"summary\". Names that are not UTF-8 are shown with replacement characters. Causes: not-found,
-  read, unsupported-format, not-an-image, returned (the picture itself is at fault), write,
-  disk-full, arena-full, and for a worker that failed panicked, signal-N, exited-N, protocol, ...
+  \"summary\". Names that are not UTF-8 are shown with replacement characters.
+  Causes: not-found, read (of the file); unsupported-format, not-an-image, truncated, corrupt,
+  too-many-pixels, output-too-large, out-of-memory, encode, returned (of the picture); write,
+  disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
+  (of a worker: N is the signal or the exit code).
 
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong usage or set-up or
 no input found, 130 interrupted.";

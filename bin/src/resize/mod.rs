@@ -163,15 +163,14 @@ fn work(
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok((stamp, _))) =
                 (&mut recorder, &items[index].task, &made)
+                && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
             {
-                if let Err(error) = notes.note(&task.relative, stamp, &task.stamp) {
-                    let name = show(&out.join(record::NAME));
-                    report.note(&format!(
-                        "{name}: {}; --resume will not know of this run",
-                        reason(&error)
-                    ));
-                    recorder = None;
-                }
+                let name = show(&out.join(record::NAME));
+                report.note(&format!(
+                    "{name}: {}; --resume will not know of this run",
+                    reason(&error)
+                ));
+                recorder = None;
             }
             turn.item(
                 index,

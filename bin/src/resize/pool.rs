@@ -1,5 +1,6 @@
 //! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,56 @@ pub(crate) struct EnginePool {
 }
 
 /// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
-fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), ImageError> {
+fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), Told> {
     let start = Instant::now();
-    let picture = Array::from_slice(&resize_encoded(file, &spec)?.bytes);
-    Ok((picture, start.elapsed().as_micros() as u64))
+    let picture = resize_encoded(file, &spec).map_err(Told)?;
+    let bytes = Array::from_slice(&picture.bytes);
+    Ok((bytes, start.elapsed().as_micros() as u64))
+}
+
+/// Only text crosses from a kernel that fails: the word for programs goes in front of the sentence for people.
+#[derive(Debug)]
+struct Told(ImageError);
+
+/// Stands between the two; no sentence contains it.
+const BETWEEN: char = '\u{1f}';
+
+/// What a kernel can say about a picture.
+const CAUSES: [&str; 9] = [
+    "unsupported-format",
+    "not-an-image",
+    "truncated",
+    "corrupt",
+    "too-many-pixels",
+    "output-too-large",
+    "out-of-memory",
+    "encode",
+    "returned",
+];
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = match &self.0 {
+            ImageError::Unsupported { .. } => "unsupported-format",
+            ImageError::NotAnImage => "not-an-image",
+            ImageError::Truncated { .. } => "truncated",
+            ImageError::Corrupt { .. } => "corrupt",
+            ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::OutputTooLarge { .. } => "output-too-large",
+            ImageError::OutOfMemory { .. } => "out-of-memory",
+            ImageError::Encode { .. } => "encode",
+            _ => "returned",
+        };
+        write!(f, "{cause}{BETWEEN}{}", self.0)
+    }
+}
+
+/// The other end of [`Told`].
+fn returned(text: &str) -> Fault {
+    let (cause, text) = text.split_once(BETWEEN).unwrap_or(("returned", text));
+    // Back to the constant: what comes from a worker is no name for anything.
+    let cause = CAUSES.into_iter().find(|known| *known == cause);
+    Fault::new(cause.unwrap_or("returned"), text)
 }
 
 impl EnginePool {
@@ -96,5 +143,33 @@ fn refused(error: std::io::Error) -> Refused {
 }
 
 fn fault(error: &JobError) -> Fault {
-    Fault::new("returned", error.to_string())
+    returned(&error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_cause_on_the_way() {
+        let error = ImageError::TooManyPixels {
+            width: 9,
+            height: 9,
+            limit: 5,
+        };
+        let fault = returned(&Told(error.clone()).to_string());
+        assert_eq!(fault, Fault::new("too-many-pixels", error.to_string()));
+        assert_eq!(returned("plain").cause, "returned");
+        assert_eq!(returned("made up\u{1f}text").cause, "returned");
+    }
+
+    #[test]
+    fn the_kernel_is_a_plain_function() {
+        let spec = ResizeSpec::new("8x8".parse().unwrap());
+        let text = resize_file(&Array::from_slice(b"no picture"), spec)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(returned(&text).cause, "not-an-image");
+    }
 }

@@ -84,9 +84,10 @@ fn json_has_an_object_per_input_and_a_summary_last() {
     assert!(unsupported["output"].is_null() && unsupported["bytes"].is_null());
 
     let torn = &lines[3];
-    assert_eq!(
-        (&torn["status"], &torn["cause"]),
-        (&"failed".into(), &"returned".into())
+    assert_eq!(torn["status"], "failed");
+    assert!(
+        ["truncated", "corrupt"].contains(&torn["cause"].as_str().unwrap()),
+        "{torn}"
     );
     assert!(!torn["error"].as_str().unwrap().is_empty());
 

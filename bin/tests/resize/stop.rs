@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Stdio};
 
-use crate::world::{Run, World, jpeg, signal, signal_group, wait};
+use crate::world::{Run, World, encoded, jpeg, signal, signal_group, wait};
 
 const PICTURES: usize = 150;
 
@@ -128,4 +128,74 @@ fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
     }
     world.run("p -s 200 -o out --resume").exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);
+}
+
+/// The processes whose parent is `id`, whichever of its threads started them.
+fn children(id: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let mut children: Vec<u32> = tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect();
+    children.sort_unstable();
+    children.dedup();
+    children
+}
+
+#[test]
+fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
+    let world = world();
+    // Between two jobs a worker dies without harm; the next try meets it at work.
+    for _ in 0..5 {
+        let mut command = world.command("p -s 200 -o out -j 1 --json");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        stdout.read_line(&mut text).unwrap();
+        let workers = children(child.id());
+        assert_eq!(workers.len(), 1, "one worker process was asked for");
+        signal(workers[0], libc::SIGSEGV);
+        let run = ended((child, stdout, text));
+        let lines = run.json();
+        let (summary, files) = lines.split_last().unwrap();
+        let failed: Vec<_> = files
+            .iter()
+            .filter(|line| line["status"] == "failed")
+            .collect();
+        assert_eq!(files.len(), PICTURES);
+        if failed.is_empty() {
+            continue;
+        }
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert_eq!(summary["written"], PICTURES - 1);
+        assert_eq!(failed[0]["cause"], "signal-11", "{failed:?}");
+        let name = failed[0]["input"].as_str().unwrap().to_owned();
+        run.exits(1).says(&[&name, "SIGSEGV"]);
+        return;
+    }
+    panic!("a worker was never met at work");
+}
+
+#[test]
+fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/z.jpg"]);
+    // 200 MB of pixels in a small file.
+    let flat = image::DynamicImage::ImageRgb8(image::RgbImage::new(8200, 8200));
+    world.file("p/large.png", &encoded(&flat, image::ImageFormat::Png));
+    let run = world
+        .run("p -s 8 -o out -j 1 --memory-limit 100MiB")
+        .exits(1)
+        .says(&["p/large.png"]);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
 }
