@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 use crate::cli::Generate;
 use crate::units;
@@ -69,7 +69,7 @@ no input found, 130 interrupted.";
 #[command(override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
 pub(crate) struct ResizeArgs {
     /// Files, folders or globs; - reads a list of names from stdin, one per line
-    #[arg(value_name = "INPUT", required_unless_present_any = ["null", "what"])]
+    #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath, required_unless_present_any = ["null", "what"])]
     pub inputs: Vec<OsString>,
 
     /// Target size in pixels: N, WxH, Wx or xH, with > < or ! behind it if wanted
@@ -77,7 +77,7 @@ pub(crate) struct ResizeArgs {
     pub size: Option<Size>,
 
     /// Folder for the results; made if it does not exist
-    #[arg(short, long, value_name = "DIR", required_unless_present = "what")]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "what")]
     pub out: Option<PathBuf>,
 
     /// Read the list on stdin NUL-separated, as find -print0 writes it (implies -)

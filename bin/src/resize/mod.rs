@@ -63,8 +63,8 @@ fn resize(args: &ResizeArgs, report: &mut Report) -> Result<u8, String> {
         for item in &items {
             report.item(item, &unworked(item, Outcome::Planned));
         }
-        let failed = report.end("dry-run").failed;
-        return Ok(u8::from(failed > 0));
+        report.end("dry-run");
+        return Ok(report.code());
     }
     work(args, out, spec, &items, report)
 }
@@ -241,10 +241,7 @@ fn farewell(stop: &Stop, report: &mut Report) -> u8 {
     } else {
         "done"
     };
-    let (pending, failed) = {
-        let count = report.end(status);
-        (count.pending, count.failed)
-    };
+    let pending = report.end(status).pending;
     match (signal, pending) {
         (Some(code), 0) => {
             report.error("interrupted, after the last image was begun: nothing is left to do");
@@ -256,7 +253,7 @@ fn farewell(stop: &Stop, report: &mut Report) -> u8 {
             ));
             code
         }
-        (None, 0) => u8::from(failed > 0),
+        (None, 0) => report.code(),
         (None, _) => {
             report.error(&format!("stopped: {pending} not begun; run the same command with --resume when that is mended"));
             1

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::args::{Choice, ResizeArgs};
-use super::fault::{Fault, one_line};
+use super::fault::{Fault, one_line, reason};
 use super::inputs::Found;
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
@@ -36,6 +36,10 @@ pub(crate) enum Outcome {
 pub(crate) struct Report {
     /// `None` once nobody reads it any more.
     stdout: Option<LineWriter<Stdout>>,
+    /// A bar on the same screen has to make room for each line.
+    stdout_is_terminal: bool,
+    /// Results were made, but not all of their names arrived.
+    stdout_failed: bool,
     json: bool,
     quiet: bool,
     color: bool,
@@ -88,6 +92,8 @@ impl Report {
     pub(crate) fn new(args: &ResizeArgs) -> Report {
         Report {
             stdout: Some(LineWriter::new(io::stdout())),
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stdout_failed: false,
             json: args.json,
             quiet: args.quiet,
             color: wants_color(args.color),
@@ -229,13 +235,23 @@ impl Report {
         let Some(stdout) = &mut self.stdout else {
             return;
         };
-        let result = self.progress.aside(|| stdout.write_all(line));
+        let result = if self.stdout_is_terminal {
+            self.progress.aside(|| stdout.write_all(line))
+        } else {
+            stdout.write_all(line)
+        };
         if let Err(error) = result {
             self.stdout = None;
             if error.kind() != io::ErrorKind::BrokenPipe {
-                self.error(&format!("stdout: {error}"));
+                self.stdout_failed = true;
+                self.error(&format!("stdout: {}", reason(&error)));
             }
         }
+    }
+
+    /// The exit code of a run that was not stopped: 0, or 1 after any failure.
+    pub(crate) fn code(&self) -> u8 {
+        u8::from(self.count.failed > 0 || self.stdout_failed)
     }
 }
 

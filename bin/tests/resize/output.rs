@@ -145,6 +145,17 @@ fn a_reader_that_goes_away_does_not_stop_the_work() {
 }
 
 #[test]
+fn a_list_that_cannot_be_printed_is_a_failure_of_its_own() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    let mut command = world.command("p -s 8 -o out");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    wait(child).exits(1).says(&["stdout", "no space left"]);
+    assert_eq!(world.tree("out"), ["a.jpg", "b.jpg"]);
+}
+
+#[test]
 fn no_progress_in_a_pipe_unless_it_is_asked_for() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
