@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::fault::{Fault, reason};
 use super::inputs::Stamp;
 use super::report::show;
@@ -44,6 +46,8 @@ impl OutFolder {
         };
         fs::create_dir_all(root).map_err(sentence)?;
         let canonical = fs::canonicalize(root).map_err(sentence)?;
+        // Once, and not once per picture: nothing can be written here at all.
+        temporary(&canonical).map_err(sentence)?;
         Ok(OutFolder {
             root: root.to_owned(),
             canonical,
@@ -56,13 +60,7 @@ impl OutFolder {
         let path = self.root.join(relative);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         self.prepare(&folder)?;
-        // The mask of the process applies to this mode, as it does to any new file.
-        let mut file = tempfile::Builder::new()
-            .prefix(".arenite-")
-            .suffix(".tmp")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(&folder)
-            .map_err(|error| failed(&error, &folder, bytes.len()))?;
+        let mut file = temporary(&folder).map_err(|error| failed(&error, &folder, bytes.len()))?;
         file.write_all(bytes)
             .map_err(|error| failed(&error, &folder, bytes.len()))?;
         // A failed rename hands the temporary file back, and dropping that removes it.
@@ -95,6 +93,16 @@ impl OutFolder {
         self.ready.insert(folder.to_owned());
         Ok(())
     }
+}
+
+/// A new file beside the results, gone when it is dropped.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".arenite-")
+        .suffix(".tmp")
+        // The mask of the process applies to this mode, as it does to any new file.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {

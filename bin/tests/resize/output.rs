@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::world::{World, jpeg, wait};
+use crate::world::{Run, World, jpeg, wait};
 
 #[test]
 fn stdout_lists_the_written_paths_in_the_order_of_the_inputs() {
@@ -277,18 +277,9 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
          find small -type f -printf '%f %s\\n'; exit $code",
         env!("CARGO_BIN_EXE_arenite")
     );
-    let mut command = Command::new("unshare");
-    command
-        .args(["-r", "-m", "sh", "-c", &script])
-        .current_dir(world.path(""));
-    let run = world.finish(command);
-    if run.stderr.contains("unshare") || run.stderr.contains("mount:") {
-        eprintln!(
-            "not tried: no small file system can be made here: {}",
-            run.stderr
-        );
+    let Some(run) = with_own_mounts(&world, &script) else {
         return;
-    }
+    };
     let run = run
         .exits(1)
         .says(&["is full"])
@@ -316,4 +307,32 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
         pictures.iter().all(|line| size(line) == size(pictures[0])),
         "{pictures:?}"
     );
+}
+
+/// Runs a shell script that may mount what only it sees; `None` where that is not allowed.
+fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-m", "sh", "-c", script])
+        .current_dir(world.path(""));
+    let run = world.finish(command);
+    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
+        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        return None;
+    }
+    Some(run)
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_one_error() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    std::fs::create_dir(world.path("fixed")).unwrap();
+    let program = env!("CARGO_BIN_EXE_arenite");
+    let script = format!("mount -t tmpfs -o ro none fixed && {program} resize p -s 8 -o fixed");
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run.exits(2).says(&["fixed", "read-only"]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
 }
