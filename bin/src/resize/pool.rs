@@ -1,16 +1,18 @@
 //! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
-use arenite::{Array, Engine, Job, JobError};
+use arenite::{Array, ArenaFull, Engine, InputError, Job, JobError, JobErrorKind};
 
 use super::args::ResizeArgs;
-use super::fault::Fault;
+use super::fault::{Fault, one_line};
 use super::plan::Task;
 use super::runner::{Made, Pool, Refused};
+use crate::units::show_bytes;
 
 /// Jobs under way per worker: one runs, one waits beside it, and the rest covers reading and writing of files.
 const PER_WORKER: usize = 4;
@@ -21,6 +23,10 @@ pub(crate) struct EnginePool {
     engine: Engine,
     spec: ResizeSpec,
     workers: usize,
+    /// Most bytes of files under way at once: half of the arena, so that there is room for results. One file alone
+    /// may take more.
+    budget: u64,
+    under_way: Cell<u64>,
 }
 
 /// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
@@ -97,53 +103,89 @@ impl EnginePool {
             builder = builder.capacity(capacity);
         }
         let engine = builder.build().map_err(|error| error.to_string())?;
+        let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
             engine,
             spec,
             workers,
+            budget,
+            under_way: Cell::new(0),
         })
     }
 }
 
+/// A picture on its way, and what its file holds of the budget.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    job: Job<(Array<u8>, u64)>,
+    len: u64,
+}
+
 impl Pool for EnginePool {
-    type Ticket = Job<(Array<u8>, u64)>;
+    type Ticket = Ticket;
     type Bytes = Array<u8>;
 
     fn depth(&self) -> usize {
         self.workers * PER_WORKER
     }
 
-    fn start(&self, path: &Path, task: &Task) -> Result<Self::Ticket, Refused> {
+    fn start(&self, path: &Path, task: &Task) -> Result<Ticket, Refused> {
+        let under_way = self.under_way.get();
+        if under_way > 0 && under_way + task.stamp.len > self.budget {
+            let text = format!("{} do not fit beside what is under way", show_bytes(task.stamp.len));
+            return Err(Refused::Full(Fault::new("arena-full", text)));
+        }
         let file = self.engine.read_file(path).map_err(refused)?;
+        let len = file.len() as u64;
         // The name is already fixed: the format is what it was named for, whatever the file turns into meanwhile.
         let output = Output::try_from(task.format)
             .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
-        Ok(self.engine.submit(
-            resize_file,
-            (
-                file,
-                ResizeSpec {
-                    output,
-                    ..self.spec
-                },
-            ),
-        ))
+        let job = self.engine.submit(resize_file, (file, ResizeSpec { output, ..self.spec }));
+        self.under_way.set(under_way + len);
+        Ok(Ticket { job, len })
     }
 
-    fn finish(&self, job: Self::Ticket) -> Result<Made<Array<u8>>, Fault> {
-        let (bytes, micros) = job.wait().map_err(|error| fault(&error))?;
-        Ok(Made {
-            bytes,
-            took: Duration::from_micros(micros),
-        })
+    fn finish(&self, ticket: Ticket) -> Result<Made<Array<u8>>, Fault> {
+        let result = ticket.job.wait();
+        self.under_way.set(self.under_way.get() - ticket.len);
+        let (bytes, micros) = result.map_err(|error| fault(&error))?;
+        Ok(Made { bytes, took: Duration::from_micros(micros) })
     }
 }
-fn refused(error: std::io::Error) -> Refused {
-    Refused::Failed(Fault::read(&error))
+
+/// A file that did not get into the arena.
+fn refused(error: InputError) -> Refused {
+    match error {
+        InputError::Io { error, .. } => Refused::Failed(Fault::read(&error)),
+        InputError::Full(full) => Refused::Full(no_room(&full)),
+        other => Refused::Failed(Fault::new("read", other.to_string())),
+    }
 }
 
+fn no_room(full: &ArenaFull) -> Fault {
+    let text = format!(
+        "no room in shared memory: {} needed, {} free of {}; raise --capacity, or lower --workers",
+        show_bytes(full.requested),
+        show_bytes(full.free),
+        show_bytes(full.capacity)
+    );
+    Fault::new("arena-full", text)
+}
+
+/// The word for programs, and the engine's sentence without the job's number: the file is named already.
 fn fault(error: &JobError) -> Fault {
-    returned(&error.to_string())
+    let kind = error.kind();
+    let cause = match kind {
+        JobErrorKind::Returned(text) => return returned(text),
+        JobErrorKind::ArenaFull(full) => return no_room(full),
+        JobErrorKind::Panicked { .. } => "panicked".into(),
+        JobErrorKind::Signal(number) => format!("signal-{number}").into(),
+        JobErrorKind::Exited(Some(code)) => format!("exited-{code}").into(),
+        JobErrorKind::Protocol(_) => "protocol".into(),
+        JobErrorKind::NoWorkers(_) => "no-workers".into(),
+        _ => "other".into(),
+    };
+    Fault { cause, text: one_line(&kind.to_string()) }
 }
 
 #[cfg(test)]
