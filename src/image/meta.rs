@@ -107,10 +107,10 @@ impl Metadata {
                 b"<tiff:Orientation>",
             ] {
                 let found = xmp.windows(name.len()).position(|window| window == name);
-                if let Some(digit) = found.and_then(|at| xmp.get_mut(at + name.len())) {
-                    if digit.is_ascii_digit() {
-                        *digit = b'1';
-                    }
+                if let Some(digit) = found.and_then(|at| xmp.get_mut(at + name.len()))
+                    && digit.is_ascii_digit()
+                {
+                    *digit = b'1';
                 }
             }
         }
@@ -133,7 +133,7 @@ pub(super) fn add_xmp_to_png(png: &mut Vec<u8>, xmp: &[u8]) {
 }
 
 /// The checksum of a PNG chunk. A few kilobytes at most: no table.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
             (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
@@ -162,32 +162,26 @@ pub(super) fn add_to_webp(
     header.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
     header.extend_from_slice(&(height - 1).to_le_bytes()[..3]);
     let mut body = b"WEBP".to_vec();
-    let mut push = |name: &[u8; 4], content: &[u8]| -> Option<()> {
-        body.extend_from_slice(name);
-        body.extend_from_slice(&u32::try_from(content.len()).ok()?.to_le_bytes());
-        body.extend_from_slice(content);
-        // Chunks begin at even places.
-        body.resize(body.len().next_multiple_of(2), 0);
-        Some(())
-    };
-    push(b"VP8X", &header)?;
+    push_chunk(&mut body, b"VP8X", &header)?;
     if let Some(icc) = &metadata.icc {
-        push(b"ICCP", icc)?;
+        push_chunk(&mut body, b"ICCP", icc)?;
     }
     body.extend_from_slice(chunks);
-    let mut push = |name: &[u8; 4], content: &[u8]| -> Option<()> {
-        body.extend_from_slice(name);
-        body.extend_from_slice(&u32::try_from(content.len()).ok()?.to_le_bytes());
-        body.extend_from_slice(content);
-        body.resize(body.len().next_multiple_of(2), 0);
-        Some(())
-    };
     if let Some(exif) = &metadata.exif {
-        push(b"EXIF", exif)?;
+        push_chunk(&mut body, b"EXIF", exif)?;
     }
     if let Some(xmp) = &metadata.xmp {
-        push(b"XMP ", xmp)?;
+        push_chunk(&mut body, b"XMP ", xmp)?;
     }
     let length = u32::try_from(body.len()).ok()?;
     Some([b"RIFF", &length.to_le_bytes()[..], &body].concat())
+}
+
+fn push_chunk(body: &mut Vec<u8>, name: &[u8; 4], content: &[u8]) -> Option<()> {
+    body.extend_from_slice(name);
+    body.extend_from_slice(&u32::try_from(content.len()).ok()?.to_le_bytes());
+    body.extend_from_slice(content);
+    // Chunks begin at even places.
+    body.resize(body.len().next_multiple_of(2), 0);
+    Some(())
 }

@@ -251,12 +251,20 @@ impl Plan {
             Some(_) if scale < 1.0 && !may_shrink => untouched,
             Some((box_width, box_height)) => {
                 // Too small to cover the box, and enlarging is off: cut to the box, not scaled.
-                let scale = if allowed(scale) { scale } else { 1.0 };
-                let out_width = box_width.min((f64::from(width) * scale).round().max(1.0) as u32);
-                let out_height =
-                    box_height.min((f64::from(height) * scale).round().max(1.0) as u32);
-                let region_width = (f64::from(out_width) / scale).min(f64::from(width));
-                let region_height = (f64::from(out_height) / scale).min(f64::from(height));
+                // As a fraction, so that the side that decides comes out as it went in.
+                let (to, from) = match (allowed(scale), x == Some(scale)) {
+                    (false, _) => (1.0, 1.0),
+                    (true, true) => (f64::from(box_width), f64::from(width)),
+                    (true, false) => (f64::from(box_height), f64::from(height)),
+                };
+                let scale = to / from;
+                let out = |own: u32, wanted: u32| {
+                    wanted.min((f64::from(own) * to / from).round().max(1.0) as u32)
+                };
+                let out_width = out(width, box_width);
+                let out_height = out(height, box_height);
+                let region_width = (f64::from(out_width) * from / to).min(f64::from(width));
+                let region_height = (f64::from(out_height) * from / to).min(f64::from(height));
                 let mut left = (f64::from(width) - region_width) / 2.0;
                 let mut top = (f64::from(height) - region_height) / 2.0;
                 if scale == 1.0 {

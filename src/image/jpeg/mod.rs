@@ -4,8 +4,12 @@
 //! 12-megapixel photo becomes 500 pixels wide before a single pixel is filtered. The scale is the
 //! smallest that leaves at least twice the target on each side; the filter does the rest.
 
+mod eighth;
 mod faults;
+mod huffman;
 mod scans;
+#[cfg(test)]
+mod tests;
 
 use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 
@@ -15,6 +19,7 @@ use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::spec::ResizeSpec;
+use scans::Scans;
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
@@ -64,11 +69,38 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     let plan = StoredPlan::new(spec, (full_width, full_height), orientation, Format::Jpeg)?;
 
     let scans = scans::count(input, MOST_SCANS);
-    if scans > MOST_SCANS {
+    if matches!(scans, Scans::Several(n) if n > MOST_SCANS) {
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
     let eighths = eighths(&plan);
+    let sequential = scans == Scans::AllInOne;
+    let common = matches!(
+        header.color_space(),
+        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
+    );
+    if eighths == 1
+        && sequential
+        && common
+        && let Some(eighth) = eighth::decode(input)
+    {
+        let size = (eighth.width as u32, eighth.height as u32);
+        return Ok(Decoded {
+            pixels: Pixels {
+                width: size.0,
+                height: size.1,
+                color: if eighth.channels == 1 {
+                    Color::Gray
+                } else {
+                    Color::Rgb
+                },
+                samples: Samples::Eight(eighth.samples),
+            },
+            plan: plan.scaled(1.0 / f64::from(BLOCK), size),
+            orientation,
+            metadata,
+        });
+    }
     if eighths < BLOCK {
         header.scale(eighths as u8);
     }
@@ -90,7 +122,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     lines.finish().map_err(broken)?;
     // Without its end marker a picture of one scan is whole all the same, if no pixel was missing
     // (`faults` would have said so); one of several may lack a whole scan.
-    if faults::ended_early() && scans != 1 {
+    if faults::ended_early() && !sequential {
         return Err(ImageError::Truncated {
             format: Format::Jpeg,
         });

@@ -1,8 +1,17 @@
-//! How many scans a JPEG has, by walking its markers.
+//! How a JPEG is cut into scans, by walking its markers.
 
-/// The number of scans, or one more than `most` as soon as there are more. A file whose first frame
-/// header is sequential and whose first scan holds all components answers 1 without being walked.
-pub(super) fn count(input: &[u8], most: usize) -> usize {
+/// The scans of a JPEG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scans {
+    /// Sequential, and the first scan holds all components: there are no others to wait for.
+    AllInOne,
+    /// Progressive, or one scan per component: so many of them are in the file.
+    Several(usize),
+}
+
+/// The scans of a file; it is walked until there are more than `most`, and not at all behind the
+/// first scan if that holds everything, as most photos' does.
+pub(super) fn count(input: &[u8], most: usize) -> Scans {
     let mut at = 2;
     let mut scans = 0;
     let mut components = None;
@@ -15,17 +24,19 @@ pub(super) fn count(input: &[u8], most: usize) -> usize {
                 let sequential = matches!(marker, 0xc0 | 0xc1);
                 components = sequential.then(|| segment.get(5).copied()).flatten();
             }
+            0xda if components.is_some() && segment.first() == components.as_ref() => {
+                return Scans::AllInOne;
+            }
             0xda => {
                 scans += 1;
-                if scans > most || (components.is_some() && segment.first() == components.as_ref())
-                {
+                if scans > most {
                     break;
                 }
             }
             _ => {}
         }
     }
-    scans
+    Scans::Several(scans)
 }
 
 /// The next marker and its segment's content; `at` moves behind both. Entropy-coded bytes are skipped.
@@ -56,7 +67,7 @@ fn next_marker<'a>(input: &'a [u8], at: &mut usize) -> Option<(u8, &'a [u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::count;
+    use super::{Scans, count};
 
     fn segment(marker: u8, content: &[u8]) -> Vec<u8> {
         let length = (content.len() as u16 + 2).to_be_bytes();
@@ -76,17 +87,17 @@ mod tests {
             file.extend_from_slice(&scan);
         }
         file.extend_from_slice(&[0xff, 0xd9, 0xff, 0xda, 0, 2]);
-        assert_eq!(count(&file, 100), 5);
-        assert_eq!(count(&file, 3), 4);
+        assert_eq!(count(&file, 100), Scans::Several(5));
+        assert_eq!(count(&file, 3), Scans::Several(4));
         for end in 0..file.len() {
-            assert!(count(&file[..end], 100) <= 5);
+            assert!(matches!(count(&file[..end], 100), Scans::Several(0..=5)));
         }
 
         let baseline = segment(0xc0, &[8, 0, 8, 0, 8, 3]);
         let all = segment(0xda, &[3, 0, 0]);
         let file = [&[0xff, 0xd8][..], &baseline, &all, &all].concat();
-        assert_eq!(count(&file, 100), 1);
+        assert_eq!(count(&file, 100), Scans::AllInOne);
         let file = [&[0xff, 0xd8][..], &baseline, &scan, &scan, &scan].concat();
-        assert_eq!(count(&file, 100), 3);
+        assert_eq!(count(&file, 100), Scans::Several(3));
     }
 }
