@@ -14,3 +14,11 @@ mod sys;
 #[cfg(feature = "bench")]
 pub mod twins;
 mod worker;
+
+pub use arena::{ArenaFull, Backing};
+pub use array::{Array, ArrayMut, Element, Shape, TileMut};
+pub use engine::{
+    BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Scope, Stats, as_completed,
+};
+pub use kernel::{Kernel, Scalar};
+pub use worker::init;

@@ -1,1 +1,60 @@
-//! Atomics.
+//! Atomics, fences and cells: the one place that switches between the real ones and loom's.
+//!
+//! Protocol code (the link floor) takes its atomics from here. A build with
+//! `--cfg arenite_loom` swaps in loom's, and the models in `link/loom.rs` explore every order of
+//! their accesses. Everything else in the crate uses `std` directly.
+
+#[cfg(not(arenite_loom))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+#[cfg(arenite_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Memory that one side writes and the other reads, at times that the protocol keeps apart.
+///
+/// loom's cell checks that claim at each access; the real one is `UnsafeCell` with the same
+/// interface.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Cell<T>(
+    #[cfg(arenite_loom)] loom::cell::UnsafeCell<T>,
+    #[cfg(not(arenite_loom))] std::cell::UnsafeCell<T>,
+);
+
+impl<T> Cell<T> {
+    /// A cell on the heap, for models and tests; mapped cells are never constructed.
+    #[cfg(any(test, arenite_loom))]
+    pub(crate) fn new(value: T) -> Self {
+        #[cfg(arenite_loom)]
+        return Self(loom::cell::UnsafeCell::new(value));
+        #[cfg(not(arenite_loom))]
+        return Self(std::cell::UnsafeCell::new(value));
+    }
+
+    /// Calls `f` with a pointer that may be read through.
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        #[cfg(arenite_loom)]
+        return self.0.with(f);
+        #[cfg(not(arenite_loom))]
+        return f(self.0.get());
+    }
+
+    /// Calls `f` with a pointer that may be written through.
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        #[cfg(arenite_loom)]
+        return self.0.with_mut(f);
+        #[cfg(not(arenite_loom))]
+        return f(self.0.get());
+    }
+}
+
+/// Tells the processor (or loom's scheduler) that this thread waits for another one.
+#[inline]
+pub(crate) fn spin_hint() {
+    #[cfg(arenite_loom)]
+    loom::thread::yield_now();
+    #[cfg(not(arenite_loom))]
+    std::hint::spin_loop();
+}

@@ -1,1 +1,434 @@
-//! The `arena` floor.
+#![doc = include_str!("README.md")]
+
+mod block;
+mod budget;
+mod commit;
+mod error;
+mod free;
+mod layout;
+mod names;
+mod offset;
+mod region;
+mod spec;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod view;
+
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use crate::sys::Error as SystemError;
+pub use block::Block;
+pub use error::{ArenaError, ArenaFull, Limit};
+pub use names::{Control, NamedArena, list, sweep};
+pub use offset::{BadOffset, Extent, Offset};
+pub use spec::{Backing, Spec, default_capacity};
+pub use stats::ArenaStats;
+pub use view::{AttachSpec, View};
+
+use budget::{Budget, lock};
+pub(crate) use layout::HEADER_LEN;
+use layout::{GRANULE, LARGE, Layout, PAGE, QUANTUM};
+use region::{Region, Reserved};
+use spec::{Plan, Surroundings};
+
+use crate::sys::{Segment, limits};
+
+/// How a block is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// Aligned to 64 bytes beside others; from 64 KiB up as [`Placement::Pages`].
+    #[default]
+    Packed,
+    /// Aligned to a page, and nothing else in its pages: for what is lent to a worker.
+    Pages,
+}
+
+/// Shared memory in regions, one per writing process, as the supervisor holds it.
+///
+/// Blocks hold the arena, so memory stays as long as anybody uses it; the name does not, see [`Arena::retire`].
+#[derive(Debug)]
+pub struct Arena {
+    id: u64,
+    control: Control,
+    regions: Vec<Region>,
+    budget: Budget,
+    backing: Backing,
+    in_use: AtomicU64,
+    high_water: AtomicU64,
+    /// Where the background collapse goes on: region, and chunk in each.
+    cursor: Mutex<(usize, Vec<usize>)>,
+}
+
+impl Arena {
+    /// Makes an arena with `spec.writers + 1` regions; nothing but the control segment is committed.
+    ///
+    /// No name is left when this returns, unless `spec.name` asks for one. The header is written;
+    /// [`Arena::set_ready`] declares it valid when the links are laid out too.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::TooLarge`] when a limit of the system is below the capacity, and says which and what to do;
+    /// [`ArenaError::NameTaken`], [`ArenaError::BadName`]; [`ArenaError::System`] when the system refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arenite::arena::{Arena, Placement, Spec};
+    ///
+    /// let arena = Arena::create(&Spec { capacity: 64 << 20, ..Spec::default() })?;
+    /// let block = arena.alloc_zeroed(0, 10 << 20, Placement::Packed)?;
+    /// assert_eq!(arena.stats().in_use, 10 << 20);
+    /// drop(block);
+    /// assert_eq!(arena.stats().in_use, 0);
+    /// # Ok::<(), arenite::arena::ArenaError>(())
+    /// ```
+    pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
+        let plan = spec.plan(&Surroundings::read())?;
+        Arena::build(spec.name.as_deref(), &plan)
+    }
+
+    fn build(name: Option<&str>, plan: &Plan) -> Result<Arc<Arena>, ArenaError> {
+        let named = plan.backing == Backing::Named;
+        let sealed = plan.backing == Backing::Sealed;
+        let control = if named || name.is_some() {
+            Control::named(name, plan.control_len)?
+        } else {
+            Control::anonymous(plan.control_len, sealed)?
+        };
+        let id = names::random();
+        let layout = Layout {
+            id,
+            control_len: plan.control_len,
+            reservation: plan.reservation,
+            capacity: plan.capacity,
+            regions: plan.regions.into(),
+            pid: std::process::id(),
+        };
+        // SAFETY: the control segment is mapped writable and committed whole; no descriptor of it has left this
+        // function, and readers of a kept name wait for the ready word.
+        unsafe { layout::write(control.base(), &layout) };
+
+        let mut regions = Vec::with_capacity(plan.regions.into());
+        for index in 0..plan.regions {
+            let segment = if named {
+                names::region_segment(id, index)?
+            } else {
+                Segment::create_memfd(&format!("arenite-region-{index}"), sealed)?
+            };
+            regions.push(Region::new(segment, plan.reservation)?);
+        }
+        let cursors = vec![0; regions.len()];
+        Ok(Arc::new(Arena {
+            id,
+            control,
+            regions,
+            budget: Budget::new(plan.capacity),
+            backing: plan.backing,
+            in_use: AtomicU64::new(0),
+            high_water: AtomicU64::new(0),
+            cursor: Mutex::new((0, cursors)),
+        }))
+    }
+
+    /// A random number that tells this arena from others.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What its segments are made of: never [`Backing::Auto`].
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The most that may be committed, in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.budget.capacity()
+    }
+
+    /// Bytes of addresses that each region reserves: the largest block there can ever be.
+    pub fn reservation(&self) -> u64 {
+        self.regions
+            .first()
+            .map_or(0, |region| region.map.len() as u64)
+    }
+
+    /// How many regions there are: one more than workers.
+    pub fn regions(&self) -> u16 {
+        self.regions.len() as u16
+    }
+
+    /// The control segment.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// What workers inherit: the control segment, then region 0, 1, …
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.control.as_fd())
+            .chain(self.regions.iter().map(|region| region.segment.as_fd()))
+            .collect()
+    }
+
+    /// Declares the control segment complete: from now on workers can attach.
+    pub fn set_ready(&self) {
+        // SAFETY: the control segment is mapped writable and committed as long as `self` lives.
+        unsafe { layout::set_ready(self.control.base()) };
+    }
+
+    /// Takes the name away, if one was kept. Blocks may live on.
+    pub fn retire(&self) {
+        self.control.remove_name();
+    }
+
+    /// Allocates `len` bytes of `region`, committed, with unspecified content. No bytes are an empty block.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] with all numbers, also when the system has no memory left.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such region.
+    pub fn alloc(
+        self: &Arc<Self>,
+        region: u16,
+        len: u64,
+        placement: Placement,
+    ) -> Result<Block, ArenaFull> {
+        let pages = placement == Placement::Pages || len >= LARGE;
+        let unit = if pages { PAGE } else { QUANTUM };
+        self.place(region, len, unit, true, None)
+    }
+
+    /// As [`Arena::alloc`], with zeros in it; memory that was committed just now needs no writing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::alloc`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Arena::alloc`].
+    pub fn alloc_zeroed(
+        self: &Arc<Self>,
+        region: u16,
+        len: u64,
+        placement: Placement,
+    ) -> Result<Block, ArenaFull> {
+        let pages = placement == Placement::Pages || len >= LARGE;
+        let unit = if pages { PAGE } else { QUANTUM };
+        let mut stale = Vec::new();
+        let block = self.place(region, len, unit, true, Some(&mut stale))?;
+        for range in stale {
+            let at = self.address(Offset::new(region, range.start));
+            // SAFETY: the range lies inside the block just allocated, which is committed, and which nobody else has
+            // been told of.
+            unsafe { at.write_bytes(0, (range.end - range.start) as usize) };
+        }
+        Ok(block)
+    }
+
+    /// Allocates whole pages of `region` for a worker to allocate in. Without `huge` exactly these, as small pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::alloc`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Arena::alloc`].
+    pub fn grant(self: &Arc<Self>, region: u16, len: u64, huge: bool) -> Result<Block, ArenaFull> {
+        let padded = len.checked_next_multiple_of(PAGE);
+        let padded = padded.ok_or_else(|| self.full(region, len))?;
+        self.place(region, padded, PAGE, huge, None)
+    }
+
+    fn place(
+        self: &Arc<Self>,
+        region: u16,
+        len: u64,
+        unit: u64,
+        huge: bool,
+        mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
+    ) -> Result<Block, ArenaFull> {
+        let books = self.region(region);
+        if len == 0 {
+            let at = Offset::new(region, 0);
+            return Ok(Block::new(Arc::clone(self), at, 0, 0, true));
+        }
+        let held = len
+            .checked_next_multiple_of(unit)
+            .filter(|&held| held <= self.capacity().next_multiple_of(GRANULE))
+            .ok_or_else(|| self.full(region, len))?;
+        // The first failure is answered by taking free memory back everywhere, the second is final.
+        for last in [false, true] {
+            if let Some(stale) = &mut stale {
+                stale.clear();
+            }
+            let reserved = lock(&books.books).reserve(held, unit, stale.as_deref_mut());
+            let Some(Reserved {
+                start,
+                fresh,
+                committed,
+            }) = reserved
+            else {
+                if last {
+                    break;
+                }
+                // A trim that is under way holds free ranges back: wait for it, then look again.
+                drop(lock(&books.turn));
+                continue;
+            };
+            if committed
+                || books
+                    .commit(&(start..start + held), huge, &self.budget)
+                    .is_ok()
+            {
+                // Relaxed: counts that guard no other memory.
+                let in_use = self.in_use.fetch_add(held, Ordering::Relaxed) + held;
+                self.high_water.fetch_max(in_use, Ordering::Relaxed);
+                let at = Offset::new(region, start);
+                return Ok(Block::new(Arc::clone(self), at, len, held, fresh));
+            }
+            lock(&books.books).release(start, held);
+            if last || self.trim_with(true) == 0 {
+                break;
+            }
+        }
+        Err(self.full(region, len))
+    }
+
+    fn region(&self, region: u16) -> &Region {
+        let regions = self.regions.len();
+        match self.regions.get(usize::from(region)) {
+            Some(region) => region,
+            None => panic!("there is no region {region} in an arena of {regions}"),
+        }
+    }
+
+    #[cold]
+    fn full(&self, region: u16, requested: u64) -> ArenaFull {
+        let space = limits::memory_available(std::path::Path::new("/")).available;
+        let shm_free = match self.backing {
+            Backing::Named => limits::shm_space(std::path::Path::new("/dev/shm"))
+                .map_or(space, |shm| shm.free.min(space)),
+            _ => space,
+        };
+        let capacity = self.capacity();
+        let free = capacity.saturating_sub(self.in_use.load(Ordering::Relaxed));
+        ArenaFull {
+            requested,
+            free,
+            capacity,
+            largest_free: lock(&self.region(region).books).free.largest().min(free),
+            shm_free,
+        }
+    }
+
+    fn release(&self, at: Offset, held: u64) {
+        self.in_use.fetch_sub(held, Ordering::Relaxed);
+        lock(&self.region(at.region()).books).release(at.offset(), held);
+    }
+
+    fn note_split(&self, region: u16, kept: u64, rest: u64) {
+        if kept > 0 && rest > 0 {
+            lock(&self.region(region).books).blocks += 1;
+        }
+    }
+
+    /// The address of a place inside a block, which is inside its region.
+    fn address(&self, at: Offset) -> NonNull<u8> {
+        let region = self.region(at.region());
+        region
+            .map
+            .at(at.offset() as usize, 0)
+            .expect("a block lies inside its region")
+    }
+
+    /// The address of `extent` in this process, if all of it has ever been committed.
+    ///
+    /// Nothing may be read through it while another process may write there.
+    ///
+    /// # Errors
+    ///
+    /// [`BadOffset`] when it reaches beyond the committed part, or there is no such region.
+    pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, BadOffset> {
+        let region = self.regions.get(usize::from(extent.at.region()));
+        let committed = region.map_or(0, Region::len);
+        let bad = BadOffset { extent, committed };
+        let region = region.ok_or(bad)?;
+        let end = extent.end().filter(|&end| end <= committed).ok_or(bad)?;
+        region
+            .map
+            .at(
+                extent.at.offset() as usize,
+                (end - extent.at.offset()) as usize,
+            )
+            .ok_or(bad)
+    }
+
+    /// Figures of this moment.
+    pub fn stats(&self) -> ArenaStats {
+        let collapse = &self.budget.collapse;
+        let mut stats = ArenaStats {
+            capacity: self.capacity(),
+            committed: self.budget.committed(),
+            high_water: self.high_water.load(Ordering::Relaxed),
+            collapses: collapse.done.load(Ordering::Relaxed),
+            slow_collapses: collapse.slow.load(Ordering::Relaxed),
+            failed_collapses: collapse.failed.load(Ordering::Relaxed),
+            collapse_nanos: collapse.nanos.load(Ordering::Relaxed),
+            ..ArenaStats::default()
+        };
+        let (mut holes, mut largest_hole) = (0_u64, 0_u64);
+        for region in &self.regions {
+            let books = lock(&region.books);
+            stats.in_use += books.in_use;
+            stats.blocks += books.blocks;
+            stats.largest_free = stats.largest_free.max(books.free.largest());
+            holes += books.free.holes();
+            largest_hole = largest_hole.max(books.free.largest_hole());
+            for chunk in &books.chunks {
+                stats.collapsed_chunks += u64::from(chunk.huge);
+                stats.small_chunks += u64::from(!chunk.huge && chunk.committed != 0);
+            }
+        }
+        stats.largest_free = stats
+            .largest_free
+            .min(stats.capacity.saturating_sub(stats.in_use));
+        if holes > 0 {
+            stats.fragmentation = 1.0 - largest_hole as f64 / holes as f64;
+        }
+        stats
+    }
+
+    /// Gives memory that no block holds back to the system; how many bytes. Content of blocks stays.
+    pub fn trim(&self) -> u64 {
+        self.trim_with(false)
+    }
+
+    fn trim_with(&self, hard: bool) -> u64 {
+        self.regions
+            .iter()
+            .map(|region| region.trim(hard, &self.budget))
+            .sum()
+    }
+
+    /// Does one bounded step of making huge pages of chunks that began with small ones; says whether there was one.
+    pub fn collapse_later(&self) -> bool {
+        let mut cursor = lock(&self.cursor);
+        let (region, chunks) = &mut *cursor;
+        for _ in 0..self.regions.len() {
+            if self.regions[*region].collapse_one(&mut chunks[*region], &self.budget) {
+                return true;
+            }
+            *region = (*region + 1) % self.regions.len();
+        }
+        false
+    }
+}

@@ -1,1 +1,90 @@
-//! The `array` floor.
+//! Arrays: typed, shaped views of memory that may lie in the arena, in a worker's lane, in a mapped file or in
+//! private memory, and that look the same everywhere.
+//!
+//! | type | meaning | like |
+//! |---|---|---|
+//! | [`Array<T>`] | sealed, immutable, counted; any number of jobs may read it | `Arc<[T]>` with a shape |
+//! | [`ArrayMut<T>`] | exclusive; moves into a job and comes back as part of its result | `Box<[T]>` with a shape |
+//! | [`TileMut<'s, T>`] | an exclusive part of an `ArrayMut` along its leading axis | a piece of `chunks_mut` |
+//!
+//! Elements are plain old data ([`Element`]); arrays are row-major, contiguous and have one to six dimensions
+//! ([`Shape`]). All three types are slices of their elements by `Deref`.
+//!
+//! The constructors here allocate in the worker's own part of the arena inside a kernel, and private memory
+//! elsewhere. So a kernel can be tested as the plain function it is:
+//!
+//! ```
+//! use arenite::array::{Array, ArrayMut};
+//!
+//! fn brighten(pixels: &Array<u8>, by: u8) -> Array<u8> {
+//!     let mut out = ArrayMut::zeros(pixels.shape());
+//!     for (to, from) in out.iter_mut().zip(pixels.iter()) {
+//!         *to = from.saturating_add(by);
+//!     }
+//!     out.seal()
+//! }
+//!
+//! let pixels = Array::from_slice(&[1, 100, 250]);
+//! assert_eq!(brighten(&pixels, 10)[..], [11, 110, 255]);
+//! ```
+//!
+//! # Where references come from
+//!
+//! A `&[T]` or `&mut [T]` exists only while no other process may write the memory behind it. Each handle stands for a
+//! state in which that holds:
+//!
+//! - *private*: no other process sees the memory;
+//! - *owned block* (`ArrayMut` in the supervisor): this process holds the block alone, no job has it;
+//! - *sealed block* (`Array` in the supervisor): no process writes it until the last handle, leases of running jobs
+//!   included, is gone;
+//! - *parameter* (in a kernel): the supervisor holds a lease for the job, under which nobody writes;
+//! - *fresh chunk, lent window* (in a kernel): granted to this lane's job alone;
+//! - *mapped file*: whoever maps it promises that nobody changes the file ([`npy::map`]).
+
+#[cfg(test)]
+mod block_tests;
+mod exclusive;
+pub(crate) mod lane;
+mod memory;
+#[cfg(feature = "ndarray")]
+mod nd;
+pub mod npy;
+mod sealed;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub use exclusive::ArrayMut;
+pub(crate) use exclusive::PlaceMut;
+pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
+pub use sealed::Array;
+pub(crate) use sealed::Place;
+pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
+pub use tile::{TileMut, TilesMut};
+
+/// What an array can hold: plain old data, valid in every bit pattern, without padding and without pointers.
+///
+/// Implemented for everything that is [`bytemuck::Pod`], `Send`, `Sync` and `'static`; derive `Pod` for types of your
+/// own. Alignments of up to 64 bytes are supported.
+///
+/// A `String` points into the memory of one process, so it is refused:
+///
+/// ```compile_fail,E0277
+/// use arenite::array::Array;
+///
+/// let words = Array::from_slice(&[String::from("a"), String::from("b")]);
+/// ```
+///
+/// What is aligned to more than 64 bytes fails when the program is built:
+///
+/// ```compile_fail,E0080
+/// #[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+/// #[repr(C, align(128))]
+/// struct Wide([u8; 128]);
+///
+/// let wide = arenite::array::Array::<Wide>::zeros(1);
+/// ```
+pub trait Element: bytemuck::Pod + Send + Sync + 'static {}
+
+impl<T: bytemuck::Pod + Send + Sync + 'static> Element for T {}

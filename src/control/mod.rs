@@ -1,1 +1,246 @@
-//! The `control` floor.
+//! The start-up handshake of a worker, over `ipc-channel`, and nothing else.
+//!
+//! ```text
+//! supervisor                                worker
+//!   one-shot server, its name in the environment of the spawned process
+//!                       ◄── Hello { build id, layout, reply channel }
+//!   compares
+//!   Welcome { … } ──►
+//!                                             attaches
+//!                       ◄── Ready, or Failed with the reason
+//! ```
+//!
+//! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
+//! Both ends are dropped afterwards; everything later travels in the link.
+//!
+//! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
+//! own ([`Server::answer`]), and whoever learns that the worker died before it connected sends
+//! [`release`] to that thread in the worker's place.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
+use serde::{Deserialize, Serialize};
+
+/// What a worker says first, and last.
+#[derive(Debug, Serialize, Deserialize)]
+enum FromWorker {
+    Hello { build_id: Vec<u8>, reply: IpcSender<Welcome> },
+    Ready,
+    Failed(String),
+    /// Sent by the supervisor itself when the worker is gone.
+    Gone,
+}
+
+/// What a worker has to know to attach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    /// Number of the worker, from 0.
+    pub(crate) worker: u32,
+    /// Its region; regions up to this engine's number of workers exist.
+    pub(crate) region: u16,
+    /// Where its lane begins in the link: next job, grants already used up.
+    pub(crate) position: u64,
+    pub(crate) grants: u32,
+    /// Close pages that are not the running job's.
+    pub(crate) guard: bool,
+    /// Ceiling on private memory in bytes, 0 for none.
+    pub(crate) memory_limit: u64,
+    /// Entry to run before `Ready`.
+    pub(crate) on_start: Option<u64>,
+    /// Address space reserved for each region, in bytes.
+    pub(crate) reservation: u64,
+}
+
+/// Why a worker did not become ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HandshakeError {
+    /// The channel failed.
+    Channel(String),
+    /// It runs another executable.
+    OtherBuild { ours: String, theirs: String },
+    /// It says why.
+    Failed(String),
+    /// It ended before it was ready.
+    Gone,
+}
+
+impl std::fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Channel(why) => write!(f, "the start-up channel failed: {why}"),
+            Self::OtherBuild { ours, theirs } => write!(
+                f,
+                "the worker runs another build of this program ({theirs}, not {ours}): was the executable replaced while it ran?"
+            ),
+            Self::Failed(why) => f.write_str(why),
+            Self::Gone => f.write_str("the worker ended before it was ready"),
+        }
+    }
+}
+
+/// The supervisor's end, waiting for one worker.
+pub(crate) struct Server {
+    server: IpcOneShotServer<FromWorker>,
+    name: String,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    pub(crate) fn new() -> Result<Self, HandshakeError> {
+        let (server, name) = IpcOneShotServer::new().map_err(channel)?;
+        Ok(Self { server, name })
+    }
+
+    /// What the worker has to know to connect.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Goes through the handshake; returns when the worker is ready, or why it is not. Blocks until
+    /// the worker connects or [`release`] is called.
+    pub(crate) fn answer(self, build_id: &[u8], welcome: Welcome) -> Result<(), HandshakeError> {
+        let server = self.server;
+        // A malformed packet is a panic inside the channel.
+        catch_unwind(AssertUnwindSafe(move || Self::converse(server, build_id, welcome)))
+            .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
+    }
+
+    fn converse(
+        server: IpcOneShotServer<FromWorker>,
+        build_id: &[u8],
+        welcome: Welcome,
+    ) -> Result<(), HandshakeError> {
+        let (receiver, first): (IpcReceiver<FromWorker>, _) = server.accept().map_err(channel)?;
+        let reply = match first {
+            FromWorker::Hello { build_id: theirs, reply } if theirs == build_id => reply,
+            FromWorker::Hello { build_id: theirs, .. } => {
+                return Err(HandshakeError::OtherBuild { ours: hex(build_id), theirs: hex(&theirs) });
+            }
+            FromWorker::Gone => return Err(HandshakeError::Gone),
+            FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
+            FromWorker::Ready => {
+                return Err(HandshakeError::Channel("ready before hello".into()));
+            }
+        };
+        reply.send(welcome).map_err(|_| HandshakeError::Gone)?;
+        // An error here is the end of the other side.
+        match receiver.recv().map_err(|_| HandshakeError::Gone)? {
+            FromWorker::Ready => Ok(()),
+            FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
+            other => Err(HandshakeError::Channel(format!("{other:?} instead of ready"))),
+        }
+    }
+}
+
+/// Lets [`Server::answer`] return when its worker ended without having connected.
+pub(crate) fn release(name: &str) {
+    // An error means that nobody waits there any more, which is as good.
+    if let Ok(sender) = IpcSender::connect(name.to_owned()) {
+        let _ = sender.send(FromWorker::Gone);
+    }
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    sender: IpcSender<FromWorker>,
+}
+
+impl Caller {
+    /// Connects, says hello and returns what the supervisor answers.
+    pub(crate) fn hello(name: &str, build_id: &[u8]) -> Result<(Self, Welcome), HandshakeError> {
+        let sender = IpcSender::connect(name.to_owned()).map_err(channel)?;
+        let (reply, welcome) = ipc::channel().map_err(channel)?;
+        sender.send(FromWorker::Hello { build_id: build_id.to_vec(), reply }).map_err(channel)?;
+        let welcome = welcome.recv().map_err(|_| HandshakeError::Gone)?;
+        Ok((Self { sender }, welcome))
+    }
+
+    /// The worker takes jobs from now on.
+    pub(crate) fn ready(self) -> Result<(), HandshakeError> {
+        self.sender.send(FromWorker::Ready).map_err(channel)
+    }
+
+    /// The worker cannot start.
+    pub(crate) fn failed(self, why: String) {
+        // If even this fails the supervisor sees the exit.
+        let _ = self.sender.send(FromWorker::Failed(why));
+    }
+}
+
+fn channel(error: impl std::fmt::Display) -> HandshakeError {
+    HandshakeError::Channel(error.to_string())
+}
+
+fn hex(id: &[u8]) -> String {
+    id.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn welcome() -> Welcome {
+        Welcome {
+            worker: 3,
+            region: 4,
+            position: 7,
+            grants: 2,
+            guard: true,
+            memory_limit: 0,
+            on_start: None,
+            reservation: 1 << 30,
+        }
+    }
+
+    #[test]
+    fn a_worker_of_the_same_build_is_welcomed() {
+        let server = Server::new().unwrap();
+        let name = server.name().to_owned();
+        let worker = std::thread::spawn(move || {
+            let (caller, welcome) = Caller::hello(&name, b"abc").unwrap();
+            caller.ready().unwrap();
+            welcome
+        });
+        server.answer(b"abc", welcome()).unwrap();
+        assert_eq!(worker.join().unwrap(), welcome());
+    }
+
+    #[test]
+    fn another_build_is_refused() {
+        let server = Server::new().unwrap();
+        let name = server.name().to_owned();
+        let worker = std::thread::spawn(move || Caller::hello(&name, b"old").map(drop));
+        let error = server.answer(b"new", welcome()).unwrap_err();
+        assert!(matches!(error, HandshakeError::OtherBuild { .. }), "{error}");
+        assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
+    }
+
+    #[test]
+    fn a_worker_that_never_connects_is_released() {
+        let server = Server::new().unwrap();
+        let name = server.name().to_owned();
+        let waiting = std::thread::spawn(move || server.answer(b"", welcome()));
+        release(&name);
+        assert_eq!(waiting.join().unwrap(), Err(HandshakeError::Gone));
+    }
+
+    #[test]
+    fn a_worker_that_fails_says_why() {
+        let server = Server::new().unwrap();
+        let name = server.name().to_owned();
+        let worker = std::thread::spawn(move || {
+            Caller::hello(&name, b"x").unwrap().0.failed("no room".into());
+        });
+        let error = server.answer(b"x", welcome()).unwrap_err();
+        assert_eq!(error, HandshakeError::Failed("no room".into()));
+        worker.join().unwrap();
+    }
+}

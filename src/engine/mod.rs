@@ -1,1 +1,191 @@
-//! The `engine` floor.
+//! The public face: [`Engine`] and what it gives.
+
+mod builder;
+mod completed;
+mod input;
+mod job;
+mod map;
+mod par;
+mod scope;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+pub use crate::supervisor::{JobError, JobErrorKind, KernelStats, Stats, WorkerStats};
+pub use builder::{BuildError, Builder, Guard};
+pub use completed::{AsCompleted, as_completed};
+pub use input::InputError;
+pub use job::{Job, JobBuilder};
+pub use map::Map;
+pub use scope::{Scope, ScopedJob};
+
+use crate::arena::ArenaStats;
+use crate::kernel::{Args, Kernel, Params, Reply, Single};
+use crate::supervisor::{Closing, Shared};
+
+/// Worker processes and the arena that they share.
+///
+/// An engine is used from any number of threads at once. Dropping it ends its workers: queued jobs
+/// answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed. [`shutdown`](Engine::shutdown)
+/// finishes everything first. Arrays may outlive their engine.
+///
+/// ```standalone_crate
+/// use arenite::{Array, Engine};
+///
+/// fn total(values: &Array<u32>) -> u64 {
+///     values.iter().map(|&value| u64::from(value)).sum()
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     arenite::init();
+///     let engine = Engine::builder().workers(2).capacity(64 << 20).build()?;
+///     let values = engine.from_slice(&[1u32, 2, 3])?;
+///     assert_eq!(engine.submit(total, (&values,)).wait()?, 6);
+///     Ok(())
+/// }
+/// ```
+pub struct Engine {
+    pub(crate) place: Place,
+}
+
+/// Where an engine runs its kernels.
+pub(crate) enum Place {
+    /// In worker processes.
+    Workers(Workers),
+    /// In the calling thread.
+    Inline,
+}
+
+pub(crate) struct Workers {
+    pub(crate) shared: Arc<Shared>,
+    monitor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Workers(workers) => f
+                .debug_struct("Engine")
+                .field("arena", workers.shared.arena.as_ref())
+                .finish_non_exhaustive(),
+            Place::Inline => f.write_str("Engine::inline()"),
+        }
+    }
+}
+
+impl Engine {
+    /// An engine with settings of one's own.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// An engine without processes: kernels run in the calling thread when they are submitted, on
+    /// private memory. For debugging, and where processes are not to be had. The same calls and the
+    /// same results; no isolation, and every array is accepted.
+    ///
+    /// ```
+    /// let engine = arenite::Engine::inline();
+    /// assert_eq!(engine.submit(|x: u32, y: u32| x + y, (40, 2)).wait().unwrap(), 42);
+    /// ```
+    pub fn inline() -> Self {
+        Self { place: Place::Inline }
+    }
+
+    /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
+    /// [`Job::wait`].
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Array;
+    ///
+    /// fn scale(values: &Array<f32>, by: f32) -> Array<f32> {
+    ///     Array::from_fn(values.shape(), |i| values[i] * by)
+    /// }
+    ///
+    /// let values = engine.from_slice(&[1.0f32, 2.0])?;
+    /// let scaled = engine.submit(scale, (&values, 10.0)).wait()?;
+    /// assert_eq!(scaled[..], [10.0, 20.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> Job<R::Out>
+    where
+        F: Kernel<P, R>,
+        A: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        // `kernel` is a name for its type: it has no bytes.
+        let _ = kernel;
+        match &self.place {
+            Place::Workers(workers) => {
+                Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
+            }
+            Place::Inline => Job::run_here(kernel, args.hold()),
+        }
+    }
+
+    /// A job under construction: [`JobBuilder::then`] runs another kernel on its result, in the same
+    /// worker.
+    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>>
+    where
+        F: Kernel<P, R>,
+        A: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        JobBuilder::first(self, kernel, args)
+    }
+
+    /// Figures at this moment.
+    pub fn stats(&self) -> Stats {
+        match &self.place {
+            Place::Workers(workers) => workers.shared.stats(),
+            Place::Inline => Stats {
+                arena: ArenaStats::default(),
+                workers: Vec::new(),
+                kernels: Vec::new(),
+                queued: 0,
+                open: 0,
+                untaken: 0,
+            },
+        }
+    }
+
+    /// Gives committed memory that nobody uses back to the system. Returns the bytes.
+    pub fn trim(&self) -> u64 {
+        match &self.place {
+            Place::Workers(workers) => workers.shared.arena.trim(),
+            Place::Inline => 0,
+        }
+    }
+
+    /// Finishes all jobs, those that are detached included, and ends the workers.
+    pub fn shutdown(self) {
+        self.close(Closing::Drain);
+    }
+
+    fn close(&self, how: Closing) {
+        let Place::Workers(workers) = &self.place else { return };
+        let monitor = workers.monitor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(monitor) = monitor else { return };
+        workers.shared.close(how);
+        // A monitor that panicked has closed its pipe and its workers are gone with it.
+        let _ = monitor.join();
+        workers.shared.arena.retire();
+    }
+
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+        match &self.place {
+            Place::Workers(workers) => Some(&workers.shared),
+            Place::Inline => None,
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close(Closing::Now);
+    }
+}

@@ -1,1 +1,26 @@
-//! The `kernel` floor.
+//! Kernels: ordinary functions that a worker can run.
+//!
+//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take,
+//! [`Arg`] what its caller may pass for that, [`Reply`] what it may return. The two tuples of a call,
+//! what the function takes and what the caller passes, are inferred apart: the first from the
+//! function, the second from the call, so that `224` becomes the `u32` that the function wants and an
+//! owned array from an iterator fits a parameter that borrows.
+//!
+//! What crosses is the distance of the monomorphised entry from the start of the executable. The
+//! worker is the same executable; attaching compares build ids.
+
+mod entry;
+mod host;
+mod param;
+mod reply;
+mod scalar;
+pub(crate) mod wire;
+
+pub use entry::{Args, Chain, Kernel, Params, Program, Single, SplitFirst, Stopped};
+pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
+pub(crate) use host::{Host, Unreachable};
+pub(crate) use param::BadArgument;
+pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
+pub(crate) use reply::Unsent;
+pub use reply::{BadReply, Receiving, Reply, Sending, Value};
+pub use scalar::Scalar;

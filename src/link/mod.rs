@@ -1,1 +1,36 @@
-//! The `link` floor.
+#![doc = include_str!("README.md")]
+
+mod attach;
+mod cells;
+mod doorbell;
+#[cfg(all(test, arenite_loom))]
+mod loom;
+mod poster;
+mod state;
+mod taker;
+#[cfg(all(test, not(arenite_loom)))]
+mod tests;
+
+pub(crate) use cells::{
+    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP, LOW_SHIFT,
+    control_bytes,
+};
+pub(crate) use poster::{Call, Drained, Poster, Reply};
+pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
+pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
+
+/// What a reply is.
+pub(crate) mod kind {
+    /// The kernel's value.
+    pub(crate) const VALUE: u8 = 0;
+    /// The text of the kernel's `Err`.
+    pub(crate) const RETURNED: u8 = 1;
+    /// Message, location and backtrace of a panic.
+    pub(crate) const PANICKED: u8 = 2;
+    /// Handles that outlived the job: their number. The worker ends itself.
+    pub(crate) const ESCAPED: u8 = 3;
+    /// The numbers of an `ArenaFull`.
+    pub(crate) const ARENA_FULL: u8 = 4;
+    /// Arguments that this worker cannot accept.
+    pub(crate) const BAD_ARGUMENTS: u8 = 5;
+}

@@ -1,1 +1,327 @@
-//! The `supervisor` floor.
+#![doc = include_str!("README.md")]
+
+mod core;
+mod error;
+mod kernels;
+mod lane;
+mod monitor;
+mod parking;
+mod record;
+mod recover;
+mod spawn;
+mod wait;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use self::core::Core;
+pub(crate) use self::core::{Closing, Taken};
+pub use error::{JobError, JobErrorKind};
+use lane::{Lane, Status};
+use parking::Parking;
+pub(crate) use record::JobId;
+use spawn::Arrival;
+
+use crate::arena::{Arena, ArenaStats};
+use crate::control::HandshakeError;
+use crate::kernel::KernelInfo;
+use crate::kernel::wire::ArgWriter;
+use crate::link::{LinkCells, SLOTS};
+use crate::sys::event::EventFd;
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) workers: u16,
+    pub(crate) guard: bool,
+    /// Bytes of private memory per worker, 0 for no ceiling.
+    pub(crate) memory_limit: u64,
+    /// Entry to run in each worker before its first job.
+    pub(crate) on_start: Option<u64>,
+    pub(crate) label: String,
+    /// How long `shutdown` lets a worker run on.
+    pub(crate) grace: Duration,
+}
+
+/// What user threads, the monitor and the handshake threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) arena: Arc<Arena>,
+    core: Mutex<Core>,
+    /// For sleepers, who do not hold the lock.
+    cells: Vec<Arc<LinkCells>>,
+    parking: Arc<Parking>,
+    /// Wakes the monitor.
+    bell: EventFd,
+    arrivals: Mutex<Vec<Arrival>>,
+    /// Threads of this process that spin.
+    spinners: AtomicUsize,
+    cores: usize,
+    settings: Settings,
+}
+
+/// One worker in the statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Process number, 0 while there is none.
+    pub pid: u32,
+    /// Takes jobs.
+    pub ready: bool,
+    /// Jobs finished since the engine was built, by all processes of this worker.
+    pub jobs: u64,
+    /// Jobs it holds now, running and ahead.
+    pub open: usize,
+    /// How often its process was replaced.
+    pub restarts: u64,
+}
+
+/// One kernel in the statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelStats {
+    /// Its name, as [`std::any::type_name`] has it.
+    pub name: &'static str,
+    /// Jobs that ended in a worker, well or badly.
+    pub calls: u64,
+    /// Those that gave no value.
+    pub failures: u64,
+    /// Time in the kernel, all calls together.
+    pub total: Duration,
+}
+
+/// Figures of an engine at one moment.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The arena.
+    pub arena: ArenaStats,
+    /// The workers.
+    pub workers: Vec<WorkerStats>,
+    /// The kernels that were ever submitted.
+    pub kernels: Vec<KernelStats>,
+    /// Jobs that no worker has yet.
+    pub queued: usize,
+    /// Jobs that workers have.
+    pub open: usize,
+    /// Jobs whose answer has not been taken, whether they have ended or not.
+    pub untaken: usize,
+}
+
+/// An engine's supervisor could not be started.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    System(crate::sys::Error),
+    Worker(HandshakeError),
+}
+
+/// Starts the workers; returns when all are ready.
+pub(crate) fn start(
+    arena: Arc<Arena>,
+    settings: Settings,
+) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
+    let workers = settings.workers;
+    let cells: Vec<_> =
+        (0..workers).map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into()))).collect();
+    let lanes =
+        cells.iter().zip(1..).map(|(cells, region)| Lane::new(region, Arc::clone(cells))).collect();
+    let parking = Arc::new(Parking::new());
+    arena.set_ready();
+    let shared = Arc::new(Shared {
+        core: Mutex::new(Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes)),
+        arena,
+        cells,
+        parking,
+        bell: EventFd::new().map_err(StartError::System)?,
+        arrivals: Mutex::default(),
+        spinners: AtomicUsize::new(0),
+        cores: crate::sys::limits::cores(),
+        settings,
+    });
+    let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
+    if let Err(why) = shared.wait_until_started() {
+        shared.close(Closing::Now);
+        // Its panics are caught inside.
+        let _ = monitor.join();
+        return Err(StartError::Worker(why));
+    }
+    Ok((shared, monitor))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic with the lock held is a defect; the books are still the best there are.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Releases the lock and does what has to be done outside it.
+    #[inline]
+    fn unlock(&self, mut core: MutexGuard<'_, Core>) {
+        let call = std::mem::take(&mut core.call_monitor);
+        if !call && core.wakers.is_empty() {
+            return;
+        }
+        let wakers = std::mem::take(&mut core.wakers);
+        drop(core);
+        if call {
+            self.ring();
+        }
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// Wakes the monitor.
+    fn ring(&self) {
+        // Only a bad descriptor fails, and ours lives as long as we.
+        let _ = self.bell.ring();
+    }
+
+    /// Takes a job.
+    #[inline]
+    pub(crate) fn submit(&self, kernel: &KernelInfo, call: ArgWriter, requests: u32) -> JobId {
+        let mut core = self.lock();
+        let id = core.submit(kernel, call, requests);
+        self.unlock(core);
+        id
+    }
+
+    /// Sends calls of one kernel in order, and takes the answers at the front of `in_flight` that have
+    /// come; returns how many. One lock for all of it.
+    pub(crate) fn exchange(
+        &self,
+        kernel: &KernelInfo,
+        calls: impl Iterator<Item = ArgWriter>,
+        in_flight: &mut std::collections::VecDeque<JobId>,
+        ended: &mut [Option<Taken>],
+    ) -> usize {
+        let mut core = self.lock();
+        for call in calls {
+            let id = core.submit(kernel, call, 0);
+            in_flight.push_back(id);
+        }
+        core.drain_busy();
+        core.refill();
+        let mut count = 0;
+        while count < ended.len()
+            && let Some(&id) = in_flight.front()
+            && let Some(taken) = core.try_take(id)
+        {
+            in_flight.pop_front();
+            ended[count] = Some(taken);
+            count += 1;
+        }
+        self.unlock(core);
+        count
+    }
+
+    /// Number of workers.
+    pub(crate) fn workers(&self) -> usize {
+        self.settings.workers.into()
+    }
+
+    /// See [`Core::abandon`].
+    pub(crate) fn abandon(&self, id: JobId) {
+        let mut core = self.lock();
+        core.abandon(id);
+        self.unlock(core);
+    }
+
+    /// See [`Core::detach`].
+    pub(crate) fn detach(&self, id: JobId) {
+        let mut core = self.lock();
+        core.detach(id);
+        self.unlock(core);
+    }
+
+    /// See [`Core::cancel`].
+    pub(crate) fn cancel(&self, id: JobId) {
+        let mut core = self.lock();
+        core.cancel(id);
+        self.unlock(core);
+    }
+
+    /// What a job of this kernel is expected to take, in nanoseconds.
+    pub(crate) fn expected_ns(&self, kernel: &KernelInfo) -> u32 {
+        let mut core = self.lock();
+        let index = core.kernels.index(kernel);
+        core.kernels.get(index).expected_ns
+    }
+
+    /// An error about an answer that this process cannot read.
+    pub(crate) fn unreadable(&self, taken: &Taken) -> JobError {
+        let mut core = self.lock();
+        JobError {
+            kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
+            kernel: core.kernels.get(taken.kernel).info.name,
+            job: taken.job,
+            attempt: 1,
+            worker: None,
+            lent: Vec::new(),
+        }
+    }
+
+    /// Ends the engine; the monitor does it.
+    pub(crate) fn close(&self, how: Closing) {
+        let mut core = self.lock();
+        if core.closing != Closing::Now {
+            core.closing = how;
+        }
+        drop(core);
+        self.ring();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let arena = self.arena.stats();
+        let mut core = self.lock();
+        core.drain_busy();
+        let workers = core.lanes.iter().map(|lane| WorkerStats {
+            pid: lane.process.as_ref().map_or(0, |process| process.pidfd.pid().as_raw() as u32),
+            ready: lane.status == Status::Ready,
+            jobs: lane.jobs,
+            open: lane.poster.open(),
+            restarts: lane.restarts,
+        });
+        let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
+            name: kernel.info.name,
+            calls: kernel.calls,
+            failures: kernel.failures,
+            total: Duration::from_nanos(kernel.total_ns),
+        });
+        let stats = Stats {
+            arena,
+            workers: workers.collect(),
+            kernels: kernels.collect(),
+            queued: core.queue.len(),
+            open: core.open,
+            untaken: core.records.live(),
+        };
+        self.unlock(core);
+        stats
+    }
+
+    /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
+    /// runs dry, and not more.
+    pub(crate) fn window(&self, expected_ns: u32) -> usize {
+        let workers = usize::from(self.settings.workers);
+        // A lane's depth in time, and two jobs per lane at least.
+        let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);
+        (per_lane * workers).clamp(2 * workers, 2 * SLOTS.max(workers))
+    }
+
+    /// A permit to spin, while there are fewer spinners than cores to spare.
+    fn may_spin(&self) -> bool {
+        let spare = self.cores - 1;
+        // Relaxed: a count of permits that guards nothing.
+        let taken = self.spinners.fetch_add(1, Ordering::Relaxed);
+        if taken < spare {
+            return true;
+        }
+        self.spinners.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    fn done_spinning(&self) {
+        self.spinners.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,1 +1,100 @@
-//! The `worker` floor.
+#![doc = include_str!("README.md")]
+
+pub(crate) mod fence;
+mod lane;
+mod memory;
+mod start;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use start::{Mark, fds};
+
+use crate::arena::ArenaFull;
+use crate::link::REFUSAL_WORDS;
+
+/// The variable that makes a process a worker.
+pub(crate) const MARK: &str = "ARENITE_WORKER";
+/// A worker that could not start (BSD's `EX_SOFTWARE`).
+pub(crate) const EXIT_CANNOT_START: i32 = 70;
+/// A worker whose job left handles behind.
+pub(crate) const EXIT_ESCAPED: i32 = 71;
+
+/// `init` has been called, so a copy of this program would become a worker.
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+/// This process is a worker.
+static WORKER: AtomicBool = AtomicBool::new(false);
+
+/// Makes this program able to be its own worker. Call it first in `main`, before any runtime or
+/// thread: in a worker it never returns.
+///
+/// An engine starts copies of the running program. A copy finds a mark in its environment here, and
+/// becomes a worker instead of running `main` again. In the program itself `init` returns at once.
+///
+/// ```
+/// fn main() {
+///     arenite::init();
+///     // … the program
+/// }
+/// ```
+pub fn init() {
+    if let Some(mark) = crate::sys::process::take_env(MARK) {
+        WORKER.store(true, Ordering::Relaxed);
+        start::main(&mark);
+    }
+    INITIALISED.store(true, Ordering::Relaxed);
+}
+
+/// Has `init` been called in this process?
+pub(crate) fn is_initialised() -> bool {
+    INITIALISED.load(Ordering::Relaxed)
+}
+
+/// Is this process a worker, or a copy that should have become one?
+pub(crate) fn is_worker() -> bool {
+    WORKER.load(Ordering::Relaxed) || std::env::var_os(MARK).is_some()
+}
+
+/// Ends this process, which cannot go on, with the reason on stderr.
+fn die(why: &str) -> ! {
+    eprintln!("arenite worker {}: {why}", std::process::id());
+    crate::sys::process::exit_now(EXIT_CANNOT_START);
+}
+
+/// The numbers of a refusal as words of a link.
+pub(crate) fn full_to_words(full: ArenaFull) -> [u64; REFUSAL_WORDS] {
+    [full.requested, full.free, full.capacity, full.largest_free, full.shm_free]
+}
+
+/// See [`full_to_words`].
+pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
+    let [requested, free, capacity, largest_free, shm_free] = words;
+    ArenaFull { requested, free, capacity, largest_free, shm_free }
+}
+
+/// Lets the `#[test]` functions of a crate start engines: call it once, at the top level of the test
+/// crate.
+///
+/// A test binary has no `main` of its own in which [`init`] could be called. This places a function
+/// among those that run before `main`, and there does what `init` does.
+///
+/// ```
+/// arenite::test_workers!();
+///
+/// # fn main() {
+/// let engine = arenite::Engine::builder().workers(1).build().unwrap();
+/// assert_eq!(engine.submit(|x: u32| x + 1, (41,)).wait().unwrap(), 42);
+/// # }
+/// ```
+#[macro_export]
+macro_rules! test_workers {
+    () => {
+        const _: () = {
+            extern "C" fn arenite_start() {
+                $crate::init();
+            }
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static ARENITE_START: extern "C" fn() = arenite_start;
+        };
+    };
+}

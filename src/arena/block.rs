@@ -1,0 +1,128 @@
+//! Ownership of an extent.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::Arena;
+use super::layout::QUANTUM;
+use super::offset::{Extent, Offset};
+
+/// An extent of an arena that its holder owns; dropping it frees exactly that.
+///
+/// A block says who owns memory, not who may read or write it: while a worker holds it as a grant or as an array lent
+/// to a job, nobody else looks into it.
+pub struct Block {
+    arena: Arc<Arena>,
+    at: Offset,
+    len: u64,
+    /// What the books count for it: at least `len`, a multiple of the quantum, 0 for an empty block.
+    held: u64,
+    fresh: bool,
+}
+
+impl Block {
+    pub(super) fn new(arena: Arc<Arena>, at: Offset, len: u64, held: u64, fresh: bool) -> Block {
+        Block {
+            arena,
+            at,
+            len,
+            held,
+            fresh,
+        }
+    }
+
+    /// Where it is and how many bytes were asked for.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            at: self.at,
+            len: self.len,
+        }
+    }
+
+    /// Bytes asked for.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes it keeps others from having: its length with padding.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Its first byte in this process, aligned to 64 bytes at least. Nothing may be read through it while another
+    /// process may write there.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.arena.address(self.at)
+    }
+
+    /// The arena it belongs to, as [`Arena::id`].
+    pub fn arena_id(&self) -> u64 {
+        self.arena.id()
+    }
+
+    /// The arena it belongs to.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Whether all of it was known to be zero when it was allocated.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Splits it: this block keeps the bytes before `at`, the answer owns those from `at` on (and the padding).
+    ///
+    /// # Panics
+    ///
+    /// If `at` is not a multiple of 64, or lies beyond what the block holds.
+    #[must_use = "the part split off is freed when it is dropped"]
+    pub fn split_off(&mut self, at: u64) -> Block {
+        assert!(
+            at.is_multiple_of(QUANTUM) && at <= self.held,
+            "a block of {} bytes cannot be split at byte {at}",
+            self.held
+        );
+        let place = Offset::new(self.at.region(), self.at.offset() + at);
+        let rest = Block {
+            arena: Arc::clone(&self.arena),
+            at: if at == self.held {
+                Offset::new(self.at.region(), 0)
+            } else {
+                place
+            },
+            len: self.len.saturating_sub(at),
+            held: self.held - at,
+            fresh: self.fresh,
+        };
+        self.len = self.len.min(at);
+        self.held = at;
+        self.arena
+            .note_split(self.at.region(), self.held, rest.held);
+        rest
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.held > 0 {
+            self.arena.release(self.at, self.held);
+        }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("at", &self.at)
+            .field("len", &self.len)
+            .field("held", &self.held)
+            .field("arena", &format_args!("{:#x}", self.arena.id()))
+            .finish_non_exhaustive()
+    }
+}

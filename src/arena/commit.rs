@@ -1,0 +1,265 @@
+//! Putting memory behind a region and taking it away: chunks, huge pages, fallbacks, trim.
+
+use std::ops::Range;
+use std::sync::TryLockError;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::budget::{Budget, lock};
+use super::layout::{CHUNK, GRANULE, PAGE};
+use super::region::{Region, chunks_of, inside, runs, touched, within};
+use crate::sys;
+
+/// A chunk needed by at least this many granules at once (1 MiB) becomes a huge page right away.
+const FILL_NEED: u32 = 16;
+/// A chunk that has got this many granules of small pages (256 KiB) becomes one when it needs more.
+const FILL_HAVE: u32 = 4;
+/// Beyond this many granules of small pages, copying them costs more than it brings.
+const FILL_MOST: u32 = 8;
+/// How often a collapse that says "try again" is tried.
+const TRIES: u32 = 3;
+
+/// There was no memory to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+fn bytes(mask: u32) -> u64 {
+    u64::from(mask.count_ones()) * GRANULE
+}
+
+impl Region {
+    /// Puts memory behind `range`, which the caller has reserved in the books.
+    ///
+    /// `huge` allows huge pages, which may commit more than asked for; without it only the 64 KiB granules touched.
+    pub(super) fn commit(
+        &self,
+        range: &Range<u64>,
+        huge: bool,
+        budget: &Budget,
+    ) -> Result<(), NoRoom> {
+        let _turn = lock(&self.turn);
+        for index in chunks_of(range) {
+            let chunk = self.chunk(index);
+            let need = touched(&within(range, index)) & !chunk.committed;
+            if need != 0 {
+                self.commit_chunk(index, chunk.committed, need, huge, budget)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_chunk(
+        &self,
+        index: usize,
+        have: u32,
+        need: u32,
+        huge: bool,
+        budget: &Budget,
+    ) -> Result<(), NoRoom> {
+        let worth = need.count_ones() >= FILL_NEED || have.count_ones() >= FILL_HAVE;
+        let cheap = have.count_ones() <= FILL_MOST;
+        if huge && worth && cheap && budget.collapse.may_try() && budget.take(bytes(!have)) {
+            match self.fill(index, have, budget) {
+                Ok(huge) => {
+                    self.note_committed(index, u32::MAX, huge);
+                    return Ok(());
+                }
+                Err(_) => budget.give(bytes(!have)),
+            }
+        }
+        if !budget.take(bytes(need)) {
+            return Err(NoRoom);
+        }
+        let done = self
+            .grow((index as u64 + 1) * CHUNK)
+            .and_then(|()| runs(index, need).try_for_each(|run| self.allocate(run)));
+        if done.is_err() {
+            // Part of it may have got memory; what the books do not count must not stay.
+            self.punch(index, need);
+            budget.give(bytes(need));
+            return Err(NoRoom);
+        }
+        self.note_committed(index, need, false);
+        Ok(())
+    }
+
+    /// Makes chunk `index` a huge page, or fills it with small ones; says which.
+    fn fill(&self, index: usize, have: u32, budget: &Budget) -> sys::Result<bool> {
+        let start = index as u64 * CHUNK;
+        self.grow(start + CHUNK)?;
+        if have == 0 {
+            // A collapse needs one page to start from.
+            self.allocate(start..start + PAGE)?;
+        }
+        if self.collapse(index, budget) {
+            return Ok(true);
+        }
+        // Whatever the reason was: fallocate decides whether there is room.
+        let filled = self.allocate(start..start + CHUNK);
+        if filled.is_err() {
+            self.punch(index, !have);
+        }
+        filled.map(|()| false)
+    }
+
+    fn collapse(&self, index: usize, budget: &Budget) -> bool {
+        let start = index * CHUNK as usize;
+        let range = start..start + CHUNK as usize;
+        let began = Instant::now();
+        let mut worked = false;
+        for _ in 0..TRIES {
+            match self.map.collapse(range.clone()) {
+                Ok(()) => worked = true,
+                Err(error) if error.errno() == Errno::EAGAIN => continue,
+                Err(_) => {}
+            }
+            break;
+        }
+        budget.collapse.learn(began.elapsed(), worked);
+        worked
+    }
+
+    /// Commits bytes of the segment; where there is no room, looks for pages that readers of holes have left.
+    fn allocate(&self, range: Range<u64>) -> sys::Result<()> {
+        match self.segment.allocate(range.clone()) {
+            Err(error) if error.errno() == Errno::ENOSPC && self.punch_strays() > 0 => {
+                self.segment.allocate(range)
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the memory of granules away. Only with `turn`; content is lost.
+    fn punch(&self, index: usize, mask: u32) {
+        for run in runs(index, mask) {
+            // Punching whole pages of a file in memory needs no memory and cannot fail for lack of it; if a kernel
+            // refuses all the same, the pages stay as strays, which `punch_strays` tries again.
+            let _ = self.segment.punch(run);
+        }
+    }
+
+    /// Reading a hole gives it a page of zeros: if the segment has more memory than the books know of, takes the rest
+    /// away. Only with `turn`. Returns the bytes gained.
+    pub(super) fn punch_strays(&self) -> u64 {
+        let Ok(before) = self.segment.stat() else {
+            return 0;
+        };
+        let (known, chunks) = {
+            let books = lock(&self.books);
+            (books.committed(), books.chunks.clone())
+        };
+        if before.blocks <= known {
+            return 0;
+        }
+        for (index, chunk) in chunks.iter().enumerate() {
+            if index as u64 * CHUNK < self.len() {
+                self.punch(index, !chunk.committed);
+            }
+        }
+        let after = self
+            .segment
+            .stat()
+            .map_or(before.blocks, |stat| stat.blocks);
+        before.blocks.saturating_sub(after)
+    }
+
+    /// Takes memory away that nobody holds; the bytes given back.
+    ///
+    /// Whole chunks and granules of small pages only; with `hard` also parts of huge pages, which become small then.
+    pub(super) fn trim(&self, hard: bool, budget: &Budget) -> u64 {
+        let _turn = lock(&self.turn);
+        let mut gained = self.punch_strays();
+        let mut ranges = lock(&self.books).free.ranges();
+        ranges.retain(|&(_, len)| len >= GRANULE);
+        for (start, len) in ranges {
+            // While it is being punched the range belongs to us: nobody can be given a page that is about to go.
+            if !lock(&self.books).free.take_exact(start, len) {
+                continue;
+            }
+            gained += self.punch_free(start..start + len, hard, budget);
+            lock(&self.books).free.give(start, len);
+        }
+        let above = {
+            let mut books = lock(&self.books);
+            let end = books.chunks.len() as u64 * CHUNK;
+            books.free.take_up_to(end)
+        };
+        if let Some((start, len)) = above {
+            gained += self.punch_free(start..start + len, hard, budget);
+            lock(&self.books).free.give(start, len);
+        }
+        gained
+    }
+
+    fn punch_free(&self, range: Range<u64>, hard: bool, budget: &Budget) -> u64 {
+        let mut gained = 0;
+        for index in chunks_of(&range) {
+            let part = within(&range, index);
+            let chunk = self.chunk(index);
+            let whole = part == (0..CHUNK);
+            let mask = inside(&part) & chunk.committed;
+            if mask == 0 || (chunk.huge && !whole && !hard) {
+                continue;
+            }
+            let mut punched = 0;
+            for run in runs(index, mask) {
+                if self.segment.punch(run.clone()).is_ok() {
+                    punched |= touched(&within(&run, index));
+                }
+            }
+            let mut books = lock(&self.books);
+            let chunk = &mut books.chunks[index];
+            chunk.committed &= !punched;
+            if punched != 0 {
+                chunk.huge = false;
+            }
+            if whole && chunk.committed == 0 {
+                chunk.fresh_from = 0;
+            }
+            drop(books);
+            budget.give(bytes(punched));
+            gained += bytes(punched);
+        }
+        gained
+    }
+
+    /// Makes one chunk of few small pages a huge page, if there is one from `cursor` on; says whether it tried.
+    pub(super) fn collapse_one(&self, cursor: &mut usize, budget: &Budget) -> bool {
+        const LOOK: usize = 4096;
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let found = {
+            let books = lock(&self.books);
+            let used = (books.free.top().div_ceil(CHUNK) as usize).min(books.chunks.len());
+            if *cursor >= used {
+                *cursor = 0;
+            }
+            let from = *cursor;
+            let found = books.chunks[from..used.min(from + LOOK)]
+                .iter()
+                .position(|chunk| {
+                    !chunk.huge && (1..=FILL_MOST).contains(&chunk.committed.count_ones())
+                });
+            *cursor = found.map_or(from + LOOK, |at| from + at + 1);
+            found.map(|at| (from + at, books.chunks[from + at].committed))
+        };
+        let Some((index, have)) = found else {
+            return false;
+        };
+        // Huge pages are a luxury: not with the last quarter of the capacity.
+        let roomy = budget.committed() + CHUNK <= budget.capacity() / 4 * 3;
+        if !roomy || !budget.collapse.may_try() || !budget.take(bytes(!have)) {
+            return false;
+        }
+        if self.collapse(index, budget) {
+            self.note_committed(index, u32::MAX, true);
+        } else {
+            budget.give(bytes(!have));
+        }
+        true
+    }
+}

@@ -1,0 +1,226 @@
+//! What can go wrong with an arena, in numbers.
+
+use std::fmt;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::sys;
+
+/// An allocation found no room. All numbers are bytes.
+///
+/// Plain numbers, so that it can cross a link from a worker unchanged.
+#[repr(C)]
+#[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq, Debug)]
+pub struct ArenaFull {
+    /// What was asked for.
+    pub requested: u64,
+    /// What nobody holds, in all regions together.
+    pub free: u64,
+    /// What the arena may have at most.
+    pub capacity: u64,
+    /// The largest run that nobody holds in the region that was asked.
+    pub largest_free: u64,
+    /// What the system can still give: room of `/dev/shm`, or memory where segments have no names.
+    pub shm_free: u64,
+}
+
+const _: () = assert!(size_of::<ArenaFull>() == 40 && align_of::<ArenaFull>() == 8);
+
+impl fmt::Display for ArenaFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ArenaFull {
+            requested,
+            free,
+            capacity,
+            largest_free,
+            shm_free,
+        } = *self;
+        write!(
+            f,
+            "the arena is full: requested {requested}, free {free}, capacity {capacity}, largest free run \
+             {largest_free}, left in shared memory {shm_free} bytes; "
+        )?;
+        if requested > capacity {
+            write!(f, "raise the capacity")
+        } else if requested > free {
+            write!(
+                f,
+                "drop arrays that are no longer needed, or raise the capacity"
+            )
+        } else if requested > largest_free {
+            write!(
+                f,
+                "the free memory is in pieces: drop neighbouring arrays, or raise the capacity"
+            )
+        } else {
+            write!(
+                f,
+                "the system has no more memory for it: mount a larger /dev/shm, raise the container's memory limit, or \
+                 stop other programs"
+            )
+        }
+    }
+}
+
+impl std::error::Error for ArenaFull {}
+
+/// Which limit an arena does not fit into.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Limit {
+    /// The size of the file system `/dev/shm`.
+    DevShm,
+    /// The memory limit of the container (control group).
+    Container,
+    /// The memory of the machine.
+    Machine,
+    /// `RLIMIT_AS`, or what addresses can express.
+    AddressSpace,
+    /// `RLIMIT_FSIZE`.
+    FileSize,
+}
+
+/// An arena could not be made or attached to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ArenaError {
+    /// No room for an allocation.
+    Full(ArenaFull),
+    /// The capacity is larger than a limit of the system.
+    TooLarge {
+        /// The capacity asked for, in bytes.
+        capacity: u64,
+        /// Which limit.
+        limit: Limit,
+        /// The largest capacity that would do, in bytes.
+        largest: u64,
+    },
+    /// An arena of this name is in use.
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A name that cannot be one.
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// What was asked for does not exist here.
+    Unsupported {
+        /// A sentence about it.
+        what: String,
+    },
+    /// There is no arena to attach to.
+    Absent {
+        /// What was looked for.
+        what: String,
+    },
+    /// The arena is being made right now.
+    NotReady,
+    /// The arena was made by another version of this crate, or it is not an arena.
+    WrongVersion {
+        /// The layout version found; 0 if it is not an arena at all.
+        found: u32,
+        /// The layout version of this program.
+        expected: u32,
+    },
+    /// A segment is shorter than its header says.
+    Truncated {
+        /// Which segment.
+        segment: String,
+        /// Its length in bytes.
+        len: u64,
+        /// The length it must have.
+        expected: u64,
+    },
+    /// The system refused.
+    System(sys::Error),
+}
+
+impl fmt::Display for ArenaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ArenaError::Full(full) => full.fmt(f),
+            ArenaError::TooLarge {
+                capacity,
+                limit,
+                largest,
+            } => {
+                write!(f, "a capacity of {capacity} bytes is more than ")?;
+                let (what, todo) = match limit {
+                    Limit::DevShm => (
+                        "/dev/shm has",
+                        "mount a larger one (`mount -o remount,size=…`, `docker run --shm-size=…`), or use a backing \
+                         without names",
+                    ),
+                    Limit::Container => ("the memory limit of this container", "raise that limit"),
+                    Limit::Machine => ("the memory of this machine", "add memory"),
+                    Limit::AddressSpace => (
+                        "the address space allows (RLIMIT_AS; each process maps each region, workers twice)",
+                        "raise it (`ulimit -v unlimited`), use fewer workers",
+                    ),
+                    Limit::FileSize => (
+                        "the file size limit allows (RLIMIT_FSIZE, which counts for shared memory too)",
+                        "raise it (`ulimit -f unlimited`)",
+                    ),
+                };
+                write!(
+                    f,
+                    "{what}: {todo}, or lower the capacity to {largest} bytes at most"
+                )
+            }
+            ArenaError::NameTaken { name } => write!(
+                f,
+                "an arena named \"{name}\" is in use by a running program: choose another name"
+            ),
+            ArenaError::BadName { name } => write!(
+                f,
+                "\"{name}\" cannot name an arena: use 1 to 100 letters, digits, '-' and '_'"
+            ),
+            ArenaError::Unsupported { what } => f.write_str(what),
+            ArenaError::Absent { what } => write!(f, "there is no arena: {what}"),
+            ArenaError::NotReady => {
+                write!(
+                    f,
+                    "the arena is not ready yet: its program is still making it"
+                )
+            }
+            ArenaError::WrongVersion { found: 0, .. } => write!(f, "this is not an arena"),
+            ArenaError::WrongVersion { found, expected } => write!(
+                f,
+                "the arena has layout version {found}, this program knows {expected}: use the same version of arenite"
+            ),
+            ArenaError::Truncated {
+                segment,
+                len,
+                expected,
+            } => write!(
+                f,
+                "the {segment} segment is {len} bytes long instead of {expected}: something has cut it"
+            ),
+            ArenaError::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ArenaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ArenaError::Full(full) => Some(full),
+            ArenaError::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<sys::Error> for ArenaError {
+    fn from(error: sys::Error) -> ArenaError {
+        ArenaError::System(error)
+    }
+}
+
+impl From<ArenaFull> for ArenaError {
+    fn from(full: ArenaFull) -> ArenaError {
+        ArenaError::Full(full)
+    }
+}

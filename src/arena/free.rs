@@ -1,0 +1,312 @@
+//! Free ranges of one region: best fit by size bins, neighbours merged at once.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::layout::QUANTUM;
+
+/// Bins per power of two, so that sizes in one bin differ by 3 % at most.
+const STEPS: u64 = 32;
+const STEP_BITS: u32 = STEPS.trailing_zeros();
+/// Enough for 2^48 bytes in quanta of 64.
+const BINS: usize = ((48 - 6 - STEP_BITS as usize) + 2) * STEPS as usize;
+const WORDS: usize = BINS.div_ceil(64);
+/// How many ranges of a bin are looked at before the best of them is taken.
+const LOOK: usize = 12;
+const NONE: u32 = u32::MAX;
+
+/// Offsets are multiples of 64: one multiplication spreads them well enough for a table of our own numbers.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Table = HashMap<u64, u32, BuildHasherDefault<Spread>>;
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    start: u64,
+    len: u64,
+    previous: u32,
+    next: u32,
+}
+
+/// The free ranges of a region of `limit` bytes.
+///
+/// Everything from `top` on has never been given out, or has come back: it is free and in no bin. Below it, free ranges
+/// are maximal: no two touch each other or `top`. Lengths and starts are multiples of [`QUANTUM`].
+#[derive(Debug)]
+pub(super) struct FreeRanges {
+    nodes: Vec<Node>,
+    unused: Vec<u32>,
+    by_start: Table,
+    by_end: Table,
+    heads: Box<[u32; BINS]>,
+    occupied: [u64; WORDS],
+    holes: u64,
+    top: u64,
+    limit: u64,
+}
+
+/// The bin of a range of `len` bytes: larger ranges never lie in a lower bin.
+fn bin(len: u64) -> usize {
+    let units = len / QUANTUM;
+    if units < STEPS {
+        return units as usize;
+    }
+    let power = units.ilog2();
+    let step = (units >> (power - STEP_BITS)) & (STEPS - 1);
+    (u64::from(power - STEP_BITS + 1) * STEPS + step) as usize
+}
+
+impl FreeRanges {
+    /// All of `limit` bytes, free.
+    pub(super) fn new(limit: u64) -> FreeRanges {
+        FreeRanges {
+            nodes: Vec::new(),
+            unused: Vec::new(),
+            by_start: Table::default(),
+            by_end: Table::default(),
+            heads: Box::new([NONE; BINS]),
+            occupied: [0; WORDS],
+            holes: 0,
+            top: 0,
+            limit,
+        }
+    }
+
+    /// Where the part begins above which nothing is given out.
+    pub(super) fn top(&self) -> u64 {
+        self.top
+    }
+
+    /// Free bytes below the top.
+    pub(super) fn holes(&self) -> u64 {
+        self.holes
+    }
+
+    /// The longest free range below the top.
+    pub(super) fn largest_hole(&self) -> u64 {
+        let Some(bin) = self.last_bin() else {
+            return 0;
+        };
+        self.list(bin).map(|(_, node)| node.len).max().unwrap_or(0)
+    }
+
+    /// The longest free range.
+    pub(super) fn largest(&self) -> u64 {
+        self.largest_hole().max(self.limit - self.top)
+    }
+
+    /// Every free range below the top, as start and length, in no order.
+    pub(super) fn ranges(&self) -> Vec<(u64, u64)> {
+        self.by_start
+            .values()
+            .map(|&index| {
+                let node = self.nodes[index as usize];
+                (node.start, node.len)
+            })
+            .collect()
+    }
+
+    /// Takes `len` bytes at a multiple of `align`; where they start.
+    pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
+        let index = self.find(len, align, LOOK).or_else(|| {
+            let start = self.top.checked_next_multiple_of(align)?;
+            // Only when nothing is left above: look at every range that might do, however long that takes.
+            (start.checked_add(len)? > self.limit).then(|| self.find(len, align, usize::MAX))?
+        });
+        let Some(index) = index else {
+            return self.take_top(len, align);
+        };
+        let Node {
+            start, len: had, ..
+        } = self.nodes[index as usize];
+        self.remove(index);
+        let at = start.next_multiple_of(align);
+        if at > start {
+            self.insert(start, at - start);
+        }
+        if start + had > at + len {
+            self.insert(at + len, start + had - (at + len));
+        }
+        Some(at)
+    }
+
+    fn take_top(&mut self, len: u64, align: u64) -> Option<u64> {
+        let at = self.top.checked_next_multiple_of(align)?;
+        let end = at.checked_add(len)?;
+        if end > self.limit {
+            return None;
+        }
+        if at > self.top {
+            self.insert(self.top, at - self.top);
+        }
+        self.top = end;
+        Some(at)
+    }
+
+    /// Takes exactly the free range of `len` bytes at `start`, if there is such a one now.
+    pub(super) fn take_exact(&mut self, start: u64, len: u64) -> bool {
+        match self.by_start.get(&start) {
+            Some(&index) if self.nodes[index as usize].len == len => {
+                self.remove(index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes everything from the top up to `to`; the range taken.
+    pub(super) fn take_up_to(&mut self, to: u64) -> Option<(u64, u64)> {
+        if to <= self.top || to > self.limit {
+            return None;
+        }
+        let start = std::mem::replace(&mut self.top, to);
+        Some((start, to - start))
+    }
+
+    /// Gives `len` bytes at `start` back; merges them with what is free beside them.
+    ///
+    /// # Panics
+    ///
+    /// If part of it is free already, as far as that shows at its ends: the books are wrong then.
+    pub(super) fn give(&mut self, start: u64, len: u64) {
+        let (mut start, mut end) = (start, start + len);
+        assert!(
+            end <= self.top
+                && !self.by_start.contains_key(&start)
+                && !self.by_end.contains_key(&end),
+            "bytes {start} to {end} of a region were freed twice"
+        );
+        if let Some(&before) = self.by_end.get(&start) {
+            start = self.nodes[before as usize].start;
+            self.remove(before);
+        }
+        if let Some(&after) = self.by_start.get(&end) {
+            end += self.nodes[after as usize].len;
+            self.remove(after);
+        }
+        if end == self.top {
+            self.top = start;
+        } else {
+            self.insert(start, end - start);
+        }
+    }
+
+    /// The smallest range that fits among the first `look` of the first bin that has one that fits.
+    fn find(&self, len: u64, align: u64, look: usize) -> Option<u32> {
+        let mut from = bin(len);
+        while let Some(bin) = self.next_bin(from) {
+            let best = self
+                .list(bin)
+                .take(look)
+                .filter(|(_, node)| {
+                    let at = node.start.next_multiple_of(align);
+                    at + len <= node.start + node.len
+                })
+                .min_by_key(|(_, node)| node.len);
+            if let Some((index, _)) = best {
+                return Some(index);
+            }
+            from = bin + 1;
+        }
+        None
+    }
+
+    fn list(&self, bin: usize) -> impl Iterator<Item = (u32, Node)> + '_ {
+        let mut index = self.heads[bin];
+        std::iter::from_fn(move || {
+            let node = *self.nodes.get(index as usize)?;
+            Some((std::mem::replace(&mut index, node.next), node))
+        })
+    }
+
+    fn next_bin(&self, from: usize) -> Option<usize> {
+        let mut word = from / 64;
+        let mut bits = self.occupied.get(word)? & (u64::MAX << (from % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.occupied.get(word)?;
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    }
+
+    fn last_bin(&self) -> Option<usize> {
+        let (word, bits) = self
+            .occupied
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|&(_, &bits)| bits != 0)?;
+        Some(word * 64 + bits.ilog2() as usize)
+    }
+
+    fn insert(&mut self, start: u64, len: u64) {
+        let bin = bin(len);
+        let head = self.heads[bin];
+        let node = Node {
+            start,
+            len,
+            previous: NONE,
+            next: head,
+        };
+        let index = match self.unused.pop() {
+            Some(index) => {
+                self.nodes[index as usize] = node;
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                u32::try_from(self.nodes.len() - 1)
+                    .ok()
+                    .filter(|&index| index != NONE)
+                    .expect("free ranges are bookkeeping of 24 bytes each: 4 billion never fit")
+            }
+        };
+        if let Some(head) = self.nodes.get_mut(head as usize) {
+            head.previous = index;
+        }
+        self.heads[bin] = index;
+        self.occupied[bin / 64] |= 1 << (bin % 64);
+        self.by_start.insert(start, index);
+        self.by_end.insert(start + len, index);
+        self.holes += len;
+    }
+
+    fn remove(&mut self, index: u32) {
+        let node = self.nodes[index as usize];
+        let bin = bin(node.len);
+        match self.nodes.get_mut(node.previous as usize) {
+            Some(previous) => previous.next = node.next,
+            None => {
+                self.heads[bin] = node.next;
+                if node.next == NONE {
+                    self.occupied[bin / 64] &= !(1 << (bin % 64));
+                }
+            }
+        }
+        if let Some(next) = self.nodes.get_mut(node.next as usize) {
+            next.previous = node.previous;
+        }
+        self.by_start.remove(&node.start);
+        self.by_end.remove(&(node.start + node.len));
+        self.unused.push(index);
+        self.holes -= node.len;
+    }
+}

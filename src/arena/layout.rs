@@ -1,0 +1,145 @@
+//! What lies where: units, and the header of the control segment.
+
+use std::mem::offset_of;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::error::ArenaError;
+use crate::sys;
+
+/// Blocks start at and are padded to multiples of this many bytes: a cache line.
+pub(super) const QUANTUM: u64 = 64;
+/// The unit of mappings and of blocks that are lent or published, in bytes.
+pub(super) const PAGE: u64 = sys::PAGE as u64;
+/// From this length on, in bytes, a block owns whole pages.
+pub(super) const LARGE: u64 = 64 << 10;
+/// The unit of committing huge pages, in bytes.
+pub(super) const CHUNK: u64 = sys::HUGE as u64;
+/// The unit of committing small pages, in bytes.
+pub(super) const GRANULE: u64 = 64 << 10;
+
+/// Bytes of the control segment before the part that links use.
+pub(crate) const HEADER_LEN: u64 = PAGE;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"arenite\x01");
+/// Changes with every change of what lies where in shared memory.
+pub(super) const LAYOUT_VERSION: u32 = 1;
+const READY: u32 = 0x5EAD_1E55;
+
+/// The numbers of an arena, written once by the supervisor before `ready`.
+#[repr(C)]
+#[derive(Copy, Clone, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Random number of this arena.
+    pub id: u64,
+    /// Bytes of the control segment, header included.
+    pub control_len: u64,
+    /// Bytes that each region reserves.
+    pub reservation: u64,
+    /// Bytes that all regions together may commit.
+    pub capacity: u64,
+    /// How many regions there are: one for the supervisor and one for each worker.
+    pub regions: u32,
+    /// Process number of the supervisor, for people; never used to decide who lives.
+    pub pid: u32,
+}
+
+/// The first page of the control segment.
+///
+/// | field | writer | reader | protection |
+/// |---|---|---|---|
+/// | `magic`, `version`, `layout` | supervisor, before `ready` | everybody | never change after `ready` |
+/// | `ready` | supervisor, once, Release | everybody, Acquire | atomic |
+#[repr(C)]
+#[derive(Debug)]
+struct Header {
+    magic: u64,
+    version: u32,
+    ready: AtomicU32,
+    layout: Layout,
+}
+
+const _: () = {
+    assert!(size_of::<Layout>() == 40 && align_of::<Layout>() == 8);
+    assert!(size_of::<Header>() == 56 && align_of::<Header>() == 8);
+    assert!(offset_of!(Header, magic) == 0);
+    assert!(offset_of!(Header, version) == 8);
+    assert!(offset_of!(Header, ready) == 12);
+    assert!(offset_of!(Header, layout) == 16);
+    assert!(size_of::<Header>() as u64 <= HEADER_LEN);
+    assert!(CHUNK.is_multiple_of(GRANULE) && GRANULE.is_multiple_of(PAGE) && CHUNK / GRANULE == 32);
+};
+
+/// Writes everything but the ready word.
+///
+/// # Safety
+///
+/// `base` must be the start of a mapped, writable and committed control segment that nobody else has been told of.
+pub(super) unsafe fn write(base: NonNull<u8>, layout: &Layout) {
+    let header = base.cast::<Header>().as_ptr();
+    // SAFETY: the caller owns the page exclusively until `set_ready`, and a map is aligned to pages.
+    unsafe {
+        (&raw mut (*header).magic).write(MAGIC);
+        (&raw mut (*header).version).write(LAYOUT_VERSION);
+        (&raw mut (*header).layout).write(*layout);
+    }
+}
+
+/// Declares the control segment complete.
+///
+/// # Safety
+///
+/// `base` must be the start of a mapped, writable and committed control segment.
+pub(super) unsafe fn set_ready(base: NonNull<u8>) {
+    // SAFETY: the ready word is only ever accessed as an atomic, and the page is mapped as long as the caller says.
+    let ready = unsafe { &(*base.cast::<Header>().as_ptr()).ready };
+    // Release: "layout written", pairs with the Acquire in `read`.
+    ready.store(READY, Ordering::Release);
+}
+
+/// Reads and checks the header of a control segment of `len` bytes.
+///
+/// # Safety
+///
+/// `base` must be the start of a map of at least one page of a control segment that is at least `len` bytes long.
+pub(super) unsafe fn read(base: NonNull<u8>, len: u64) -> Result<Layout, ArenaError> {
+    let header = base.cast::<Header>().as_ptr();
+    // SAFETY: the ready word is only ever accessed as an atomic; the caller maps the page.
+    let ready = unsafe { &(*header).ready };
+    // Acquire: "layout written", pairs with the Release in `set_ready`.
+    match ready.load(Ordering::Acquire) {
+        READY => {}
+        0 => return Err(ArenaError::NotReady),
+        _ => {
+            return Err(ArenaError::WrongVersion {
+                found: 0,
+                expected: LAYOUT_VERSION,
+            });
+        }
+    }
+    // SAFETY: plain fields never change after the ready word was seen; volatile, because in a foreign file of the
+    // right shape nothing promises that.
+    let (magic, version, layout) = unsafe {
+        (
+            (&raw const (*header).magic).read_volatile(),
+            (&raw const (*header).version).read_volatile(),
+            (&raw const (*header).layout).read_volatile(),
+        )
+    };
+    if magic != MAGIC || version != LAYOUT_VERSION {
+        return Err(ArenaError::WrongVersion {
+            found: if magic == MAGIC { version } else { 0 },
+            expected: LAYOUT_VERSION,
+        });
+    }
+    if layout.control_len > len {
+        return Err(ArenaError::Truncated {
+            segment: "control".into(),
+            len,
+            expected: layout.control_len,
+        });
+    }
+    Ok(layout)
+}

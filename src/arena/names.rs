@@ -1,0 +1,314 @@
+//! Names in `/dev/shm`: making the control segment under one, telling living arenas from dead ones, sweeping.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use nix::errno::Errno;
+use shared_memory::{Shmem, ShmemConf, ShmemError};
+
+use super::budget::lock;
+use super::error::ArenaError;
+use super::layout::{self, HEADER_LEN};
+use crate::sys::{self, Access, Map, Prot, Segment};
+
+/// How often a name is tried before something must be wrong.
+const ATTEMPTS: u32 = 100;
+
+/// A number that no other arena has.
+pub(super) fn random() -> u64 {
+    // The hasher's keys come from the system's random source, once per thread, and differ at each call.
+    RandomState::new().build_hasher().finish()
+}
+
+fn prefix() -> String {
+    format!("/arenite-{}-", sys::effective_user())
+}
+
+/// The segment name of an arena that a user has named.
+fn kept_name(name: &str) -> String {
+    // The dot keeps it apart from random names.
+    format!("{}{name}.kept", prefix())
+}
+
+/// The control segment as the supervisor holds it: mapped whole, readable and writable.
+pub struct Control {
+    held: Held,
+    len: u64,
+    segment: Segment,
+    kept: Mutex<Option<String>>,
+}
+
+enum Held {
+    Named(Shmem),
+    Plain(Map),
+}
+
+// SAFETY: both variants are an address range that is unmapped on drop; Control hands out its raw start only, and what
+// lies there is accessed by the rules of the link floor.
+unsafe impl Send for Control {}
+// SAFETY: as above; `&Control` gives no access to the Shmem but its address.
+unsafe impl Sync for Control {}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control")
+            .field("base", &self.base())
+            .field("len", &self.len)
+            .field("kept", &self.kept)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Makes one without a name.
+    pub(super) fn anonymous(len: u64, sealed: bool) -> Result<Control, ArenaError> {
+        let segment = Segment::create_memfd("arenite-control", sealed)?;
+        segment.allocate(0..len)?;
+        let map = Map::new(&segment, 0, len as usize, Prot::ReadWrite, false)?;
+        Ok(Control {
+            held: Held::Plain(map),
+            len,
+            segment,
+            kept: Mutex::new(None),
+        })
+    }
+
+    /// Makes one in `/dev/shm`, keeping its name only if the user gave one.
+    ///
+    /// Create exclusively, lock, look whether the name is still there; start again if a sweep came between.
+    pub(super) fn named(name: Option<&str>, len: u64) -> Result<Control, ArenaError> {
+        for _ in 0..ATTEMPTS {
+            let full = match name {
+                Some(name) => kept_name(name),
+                None => format!("{}{:016x}", prefix(), random()),
+            };
+            let mut shmem = match ShmemConf::new().os_id(&full).size(len as usize).create() {
+                Ok(shmem) => shmem,
+                Err(ShmemError::MappingIdExists) => {
+                    if let Some(name) = name
+                        && !remove_if_stale(&full)?
+                    {
+                        return Err(ArenaError::NameTaken { name: name.into() });
+                    }
+                    continue;
+                }
+                Err(error) => return Err(shmem_error(&error, &full).into()),
+            };
+            // From here on the name is removed by us: the crate would remove whatever has it at that time.
+            shmem.set_owner(false);
+            let segment = match Segment::open_named(&full, Access::ReadWrite) {
+                Ok(segment) => segment,
+                Err(error) if error.errno() == Errno::ENOENT => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let locked = segment.try_lock()?;
+            let stat = segment.stat()?;
+            let ours = NonNull::new(shmem.as_ptr()).and_then(sys::mapped_file);
+            if !locked || stat.nlink == 0 || ours != Some(stat.identity) {
+                // A random name is nobody else's: if only a reader of locks came between, it must not stay.
+                if name.is_none() {
+                    let _ = Segment::unlink(&full);
+                }
+                continue;
+            }
+            let mut control = Control {
+                held: Held::Named(shmem),
+                len,
+                segment,
+                kept: Mutex::new(Some(full)),
+            };
+            // An error from here on removes the name by dropping `control`.
+            control.segment.allocate(0..len)?;
+            if name.is_none() {
+                control.remove_name();
+            }
+            control.len = len;
+            return Ok(control);
+        }
+        Err(sys::Error::new("shm_open", Errno::EAGAIN, "a new control segment").into())
+    }
+
+    /// The first byte. The header page is written; the rest, from [`Control::body`] on, belongs to the links.
+    pub fn base(&self) -> NonNull<u8> {
+        match &self.held {
+            Held::Named(shmem) => {
+                NonNull::new(shmem.as_ptr()).expect("a map of a segment never starts at address 0")
+            }
+            Held::Plain(map) => map.base(),
+        }
+    }
+
+    /// Bytes, header included.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes, which never happens.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first byte behind the header: zero when the arena was made, aligned to a page.
+    pub fn body(&self) -> NonNull<u8> {
+        // SAFETY: every control segment is longer than its header.
+        unsafe { self.base().add(HEADER_LEN as usize) }
+    }
+
+    /// Where [`Control::body`] lies in the segment, in bytes.
+    pub const fn body_offset() -> u64 {
+        HEADER_LEN
+    }
+
+    /// The descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+
+    /// Removes the name, if one was kept and is still ours.
+    pub(super) fn remove_name(&self) {
+        let Some(name) = lock(&self.kept).take() else {
+            return;
+        };
+        // Only who holds the lock removes a name, so it is ours, unless somebody has removed it by hand.
+        let same = Segment::open_named(&name, Access::ReadOnly)
+            .and_then(|found| Ok(found.stat()?.identity == self.segment.stat()?.identity));
+        if same == Ok(true) {
+            let _ = Segment::unlink(&name);
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.remove_name();
+    }
+}
+
+fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {
+    let (call, code) = match error {
+        ShmemError::MapCreateFailed(code) => ("shm_open", *code),
+        ShmemError::UnknownOsError(code) => ("ftruncate", *code),
+        _ => ("shm_open", libc::EIO as u32),
+    };
+    let errno = Errno::from_raw(i32::try_from(code).unwrap_or(libc::EIO));
+    sys::Error::new(call, errno, format!("the segment {name}"))
+}
+
+/// Removes `name` if no living process holds its lock; says whether it is gone.
+///
+/// The lock is held while the name is removed, and whoever finds a name without links has lost it: without this order a
+/// sweep would remove segments that have just been made.
+fn remove_if_stale(name: &str) -> sys::Result<bool> {
+    let segment = match Segment::open_named(name, Access::ReadWrite) {
+        Ok(segment) => segment,
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    if !segment.try_lock()? {
+        return Ok(false);
+    }
+    if segment.stat()?.nlink > 0 {
+        match Segment::unlink(name) {
+            Err(error) if error.errno() != Errno::ENOENT => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(true)
+}
+
+/// Segment names of this user's arenas, living or not, with the leading slash.
+fn names() -> Vec<String> {
+    let prefix = prefix();
+    let Ok(entries) = std::fs::read_dir("/dev/shm") else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| format!("/{name}"))
+        .filter(|name| name.starts_with(&prefix))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Removes what arenas of this user left in `/dev/shm` when their programs were killed; the names removed.
+///
+/// A living arena is never touched: its program holds a lock that the kernel lets go of only when it ends. What cannot
+/// be opened is left alone.
+pub fn sweep() -> Vec<String> {
+    names()
+        .into_iter()
+        .filter(|name| remove_if_stale(name) == Ok(true))
+        .collect()
+}
+
+/// An arena that keeps a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedArena {
+    /// The name its program gave it.
+    pub name: String,
+    /// Whether that program lives.
+    pub live: bool,
+    /// Process number of that program, when the header could be read.
+    pub pid: Option<u32>,
+    /// Its capacity in bytes, when the header could be read.
+    pub capacity: Option<u64>,
+    /// How many workers it has, when the header could be read.
+    pub workers: Option<u32>,
+}
+
+/// This user's arenas that keep a name, sorted by it.
+pub fn list() -> Vec<NamedArena> {
+    let prefix = prefix();
+    names()
+        .into_iter()
+        .filter_map(|full| {
+            let name = full
+                .strip_prefix(&prefix)?
+                .strip_suffix(".kept")?
+                .to_owned();
+            let segment = Segment::open_named(&full, Access::ReadWrite).ok()?;
+            let live = !segment.try_lock().ok()?;
+            let layout = read_header(&segment).ok();
+            Some(NamedArena {
+                name,
+                live,
+                pid: layout.map(|layout| layout.pid),
+                capacity: layout.map(|layout| layout.capacity),
+                workers: layout.map(|layout| layout.regions.saturating_sub(1)),
+            })
+        })
+        .collect()
+}
+
+/// Checks and reads the header of a control segment that somebody else has made.
+pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaError> {
+    let len = segment.stat()?.len;
+    if len == 0 {
+        return Err(ArenaError::NotReady);
+    }
+    if len < HEADER_LEN {
+        return Err(ArenaError::Truncated {
+            segment: "control".into(),
+            len,
+            expected: HEADER_LEN,
+        });
+    }
+    let map = Map::new(segment, 0, HEADER_LEN as usize, Prot::Read, false)?;
+    // SAFETY: the map is one page long and the segment is at least that long.
+    unsafe { layout::read(map.base(), len) }
+}
+
+/// A segment for a region of a named arena, without its name already.
+pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
+    let name = format!("{}{id:016x}.r{index}", prefix());
+    let segment = Segment::create_named(&name)?;
+    match Segment::unlink(&name) {
+        // A sweep has been faster.
+        Err(error) if error.errno() != Errno::ENOENT => Err(error),
+        _ => Ok(segment),
+    }
+}

@@ -1,0 +1,64 @@
+//! Plain words and bytes in and out of an arena: what a link is too small for.
+
+use std::sync::Arc;
+
+use super::{Arena, BadOffset, Block, Extent, Placement, View};
+use crate::arena::ArenaFull;
+
+impl Arena {
+    /// A block of region 0 that holds a copy of these words.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] where there is no room for it.
+    pub(crate) fn alloc_words(self: &Arc<Self>, words: &[u64]) -> Result<Block, ArenaFull> {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        let block = self.alloc(0, bytes.len() as u64, Placement::Packed)?;
+        // SAFETY: the block was just allocated and nobody else knows of it; it is that long.
+        unsafe {
+            block
+                .as_ptr()
+                .as_ptr()
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        Ok(block)
+    }
+
+    /// A private copy of words that a worker has published.
+    ///
+    /// # Errors
+    ///
+    /// [`BadOffset`] where the extent is not committed memory of the arena, or not whole aligned words.
+    pub(crate) fn copy_words(&self, extent: Extent) -> Result<Vec<u64>, BadOffset> {
+        copy(extent, self.pointer(extent)?)
+    }
+}
+
+impl View {
+    /// A private copy of words that the supervisor has lent to the running job.
+    ///
+    /// # Errors
+    ///
+    /// [`BadOffset`] as for [`View::pointer`], and where the extent is not whole aligned words.
+    pub(crate) fn copy_words(&self, extent: Extent) -> Result<Vec<u64>, BadOffset> {
+        copy(extent, self.pointer(extent)?)
+    }
+}
+
+fn copy(extent: Extent, from: std::ptr::NonNull<u8>) -> Result<Vec<u64>, BadOffset> {
+    let from = from.cast::<u64>();
+    if !extent.len.is_multiple_of(8) || !from.is_aligned() {
+        return Err(BadOffset {
+            extent,
+            committed: 0,
+        });
+    }
+    let mut words = vec![0; (extent.len / 8) as usize];
+    // SAFETY: `pointer` checked that the extent is mapped; its writer handed it over before it said where it is
+    // (published, or lent with the job), and any bytes are a valid `u64`.
+    unsafe {
+        from.as_ptr()
+            .copy_to_nonoverlapping(words.as_mut_ptr(), words.len())
+    };
+    Ok(words)
+}

@@ -1,0 +1,523 @@
+//! `ArrayMut`: exclusive.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
+use super::memory::{self, Exclusive};
+use super::sealed::{check_reshape, debug};
+use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
+use crate::arena::{ArenaFull, Block, Extent, Offset};
+
+/// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
+/// of its result, or lends its tiles to the jobs of a scope.
+///
+/// ```
+/// use arenite::array::ArrayMut;
+///
+/// let mut a = ArrayMut::<i64>::zeros([2, 3]);
+/// a[4] = 5;
+/// a.row_mut(0).fill(1);
+/// assert_eq!(a.seal()[..], [1, 1, 1, 0, 5, 0]);
+/// ```
+pub struct ArrayMut<T: Element> {
+    first: NonNull<T>,
+    shape: Shape,
+    len: usize,
+    memory: Exclusive,
+    element: PhantomData<T>,
+}
+
+// SAFETY: the handle is the only access to its elements, which are Send; what owns the memory is Send too (a lane's
+// chunk is given back to its lane only on the lane's own thread).
+unsafe impl<T: Element> Send for ArrayMut<T> {}
+// SAFETY: `&ArrayMut` only reads elements, which are Sync.
+unsafe impl<T: Element> Sync for ArrayMut<T> {}
+
+/// Where the elements of an [`ArrayMut`] or a tile of one lie.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum PlaceMut<'a> {
+    /// On this process's heap.
+    Private,
+    /// In this extent of a block of the arena, in the supervisor.
+    Block(&'a Block, Extent),
+    /// In this extent of the arena, inside a kernel.
+    Lane(Extent),
+}
+
+impl PlaceMut<'_> {
+    /// The place of the `bytes` bytes from `skip` on.
+    pub(super) fn part(self, skip: usize, bytes: usize) -> Self {
+        let part = |whole: Extent| memory::extent(memory::advance(whole.at, skip), bytes);
+        match self {
+            PlaceMut::Private => PlaceMut::Private,
+            PlaceMut::Block(block, whole) => PlaceMut::Block(block, part(whole)),
+            PlaceMut::Lane(whole) => PlaceMut::Lane(part(whole)),
+        }
+    }
+}
+
+impl<T: Element> ArrayMut<T> {
+    /// A one-dimensional array with a copy of `elements`.
+    ///
+    /// # Panics
+    ///
+    /// Inside a kernel, where the arena is full; [`try_from_slice`](ArrayMut::try_from_slice) returns the error.
+    #[track_caller]
+    pub fn from_slice(elements: &[T]) -> ArrayMut<T> {
+        or_panic(ArrayMut::try_from_slice(elements))
+    }
+
+    /// Like [`from_slice`](ArrayMut::from_slice).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    pub fn try_from_slice(elements: &[T]) -> Result<ArrayMut<T>, ArenaFull> {
+        // SAFETY: `fill` gets room for as many elements as the slice has, in memory that nobody else has yet, and
+        // writes them all.
+        unsafe {
+            ArrayMut::build(elements.len().into(), false, |first| {
+                first.copy_from_nonoverlapping(NonNull::from(elements).cast(), elements.len());
+            })
+        }
+    }
+
+    /// An array of zeros.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, and inside a kernel where the arena is full;
+    /// [`try_zeros`](ArrayMut::try_zeros) returns that error.
+    #[track_caller]
+    pub fn zeros(shape: impl Into<Shape>) -> ArrayMut<T> {
+        or_panic(ArrayMut::try_zeros(shape))
+    }
+
+    /// Like [`zeros`](ArrayMut::zeros).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the array.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space.
+    pub fn try_zeros(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+        // SAFETY: the memory is asked for as zeros, which are elements: T is Pod.
+        unsafe { ArrayMut::build(shape.into(), true, |_| {}) }
+    }
+
+    /// An array whose element number `i`, counted in row-major order, is `f(i)`.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, and inside a kernel where the arena is full;
+    /// [`try_from_fn`](ArrayMut::try_from_fn) returns that error.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let width = 4;
+    /// let a = ArrayMut::from_fn([3, width], |i| (i / width, i % width).0 as u8);
+    /// assert_eq!(a.row(2), [2, 2, 2, 2]);
+    /// ```
+    #[track_caller]
+    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> ArrayMut<T> {
+        or_panic(ArrayMut::try_from_fn(shape, f))
+    }
+
+    /// Like [`from_fn`](ArrayMut::from_fn).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the array; `f` has not been called then.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space.
+    pub fn try_from_fn(
+        shape: impl Into<Shape>,
+        mut f: impl FnMut(usize) -> T,
+    ) -> Result<ArrayMut<T>, ArenaFull> {
+        let shape = shape.into();
+        let len = memory::len_of(&shape);
+        // SAFETY: `fill` gets room for `len` elements in memory that nobody else has yet, and writes them all before
+        // it returns; where `f` panics, the memory is freed without being read.
+        unsafe {
+            ArrayMut::build(shape, false, |first| {
+                for i in 0..len {
+                    first.add(i).write(f(i));
+                }
+            })
+        }
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The elements in row-major order.
+    pub fn as_slice(&self) -> &[T] {
+        self
+    }
+
+    /// The elements in row-major order, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        self
+    }
+
+    /// Step `index` along the leading axis.
+    ///
+    /// # Panics
+    ///
+    /// Where `index` is not below `shape().rows()`.
+    pub fn row(&self, index: usize) -> &[T] {
+        &self[row_range(self.shape, index)]
+    }
+
+    /// Step `index` along the leading axis, to change.
+    ///
+    /// # Panics
+    ///
+    /// Where `index` is not below `shape().rows()`.
+    pub fn row_mut(&mut self, index: usize) -> &mut [T] {
+        let range = row_range(self.shape, index);
+        &mut self[range]
+    }
+
+    /// The whole array as one tile, as a kernel that changes a tile in place takes it.
+    ///
+    /// ```
+    /// # use arenite::array::{ArrayMut, TileMut};
+    /// fn number_rows(mut tile: TileMut<'_, usize>) {
+    ///     let rows = tile.rows();
+    ///     for (element, row) in tile.iter_mut().zip(rows) {
+    ///         *element = row;
+    ///     }
+    /// }
+    ///
+    /// let mut out = ArrayMut::zeros(3);
+    /// number_rows(out.as_tile_mut());
+    /// assert_eq!(out[..], [0, 1, 2]);
+    /// ```
+    pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
+        let shape = self.shape;
+        let place = self.place();
+        // SAFETY: the tile borrows the array mutably, and is all of it.
+        unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), place) }
+    }
+
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    ///
+    /// [`BadReshape`] where the number of elements differs.
+    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, BadReshape> {
+        self.shape = check_reshape::<T>(self.shape, shape.into())?;
+        Ok(self)
+    }
+
+    /// Keeps the first `rows` steps along the leading axis, or all where there are fewer. So a kernel can allocate as
+    /// much as its result may take, and return what it took.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut found = ArrayMut::<u32>::zeros(100);
+    /// let mut count = 0;
+    /// for number in (1..100).filter(|number| 100 % number == 0) {
+    ///     found[count] = number;
+    ///     count += 1;
+    /// }
+    /// found.truncate(count);
+    /// assert_eq!(found[..], [1, 2, 4, 5, 10, 20, 25, 50]);
+    /// ```
+    pub fn truncate(&mut self, rows: usize) {
+        if rows < self.shape.rows() {
+            self.shape = self.shape.with_rows(rows);
+            self.len = memory::len_of(&self.shape);
+        }
+    }
+
+    /// Ends writing: the array becomes immutable and can be shared. Costs nothing per element.
+    /// [`Array::try_into_mut`] is the way back.
+    pub fn seal(self) -> Array<T> {
+        Array::assemble(self.first, self.shape, self.len, self.memory.seal())
+    }
+
+    /// Cuts the array along its leading axis into tiles of `rows` steps each; the last one has what is left. The
+    /// tiles are disjoint, so that several jobs of a scope can write one array.
+    ///
+    /// # Panics
+    ///
+    /// Where `rows` is 0.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut out = ArrayMut::<u32>::zeros([5, 2]);
+    /// for mut tile in out.tiles_mut(2) {
+    ///     let first = tile.rows().start as u32;
+    ///     tile.fill(first);
+    /// }
+    /// assert_eq!(out[..], [0, 0, 0, 0, 2, 2, 2, 2, 4, 4]);
+    /// ```
+    ///
+    /// An array lends each of its rows once:
+    ///
+    /// ```compile_fail,E0499
+    /// # use arenite::array::ArrayMut;
+    /// let mut out = ArrayMut::<u32>::zeros([5, 2]);
+    /// let mut tiles = out.tiles_mut(2);
+    /// let mut overlapping = out.tiles_mut(3);
+    /// tiles.next().unwrap()[0] = 1;
+    /// ```
+    ///
+    /// and cannot be touched itself while a tile is alive:
+    ///
+    /// ```compile_fail,E0502
+    /// # use arenite::array::ArrayMut;
+    /// let mut out = ArrayMut::<u32>::zeros([5, 2]);
+    /// let mut tile = out.tiles_mut(2).next().unwrap();
+    /// let first = out[0];
+    /// tile[0] = first;
+    /// ```
+    pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
+        TilesMut::new(self, rows)
+    }
+
+    /// # Safety
+    ///
+    /// `fill` makes the memory that it gets (room for the shape's elements, zero if `zeroed`, otherwise
+    /// uninitialised, and nobody else's) hold initialised elements.
+    unsafe fn build(
+        shape: Shape,
+        zeroed: bool,
+        fill: impl FnOnce(NonNull<T>),
+    ) -> Result<ArrayMut<T>, ArenaFull> {
+        const {
+            assert!(
+                align_of::<T>() <= memory::ALIGN,
+                "elements of an array may be aligned to 64 bytes at most"
+            );
+        }
+        let bytes = memory::bytes_of::<T>(&shape);
+        let (ptr, memory) = memory::allocate(bytes, zeroed)?;
+        let first = memory::first_element(ptr, bytes);
+        fill(first);
+        let len = memory::len_of(&shape);
+        Ok(ArrayMut::assemble(first, shape, len, memory))
+    }
+
+    pub(super) fn assemble(
+        first: NonNull<T>,
+        shape: Shape,
+        len: usize,
+        memory: Exclusive,
+    ) -> ArrayMut<T> {
+        ArrayMut {
+            first,
+            shape,
+            len,
+            memory,
+            element: PhantomData,
+        }
+    }
+
+    /// The same elements in a shape that is known to have as many.
+    pub(super) fn with_shape(self, shape: Shape) -> ArrayMut<T> {
+        debug_assert_eq!(shape.len(), Some(self.len));
+        ArrayMut { shape, ..self }
+    }
+
+    /// The parts that tiles are cut from: the first element, and what tells their place.
+    pub(super) fn parts_mut(&mut self) -> (NonNull<T>, PlaceMut<'_>) {
+        (self.first, self.place())
+    }
+}
+
+/// Hooks for the floors that move arrays between processes.
+impl<T: Element> ArrayMut<T> {
+    /// An exclusive array of `shape` at the start of `block`.
+    ///
+    /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
+    /// way as for [`Array::from_block`].
+    ///
+    /// # Panics
+    ///
+    /// Where the array is not within the block or not aligned.
+    pub(crate) fn from_block(block: Block, shape: Shape) -> ArrayMut<T> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        let (ptr, at) = memory::in_block(&block, 0, bytes)
+            .unwrap_or_else(|| panic!("an array of {bytes} bytes does not lie within {block:?}"));
+        ArrayMut::assemble(
+            memory::first_element(ptr, bytes),
+            shape,
+            memory::len_of(&shape),
+            Exclusive::Block { block, at },
+        )
+    }
+
+    /// Gives the block back, so that it can move into a job. The elements start at its start.
+    ///
+    /// # Errors
+    ///
+    /// The array itself, where it does not start a block: it is not in the arena, or was a sub-array that became the
+    /// only handle to its block.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
+    pub(crate) fn into_block(self) -> Result<(Block, Shape), ArrayMut<T>> {
+        match self.memory {
+            Exclusive::Block { block, at } if at == block.extent().at => Ok((block, self.shape)),
+            memory => Err(ArrayMut { memory, ..self }),
+        }
+    }
+
+    /// An array that was moved into the job which runs on the lane of `count`: `shape` at `ptr`, which is `at` in
+    /// the arena. The handle counts itself; dropping it gives nothing back to the lane.
+    ///
+    /// # Safety
+    ///
+    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped, readable and
+    /// writable at `ptr`, and no other process and no other handle reads or writes them: they are lent to this job.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, or `ptr` is not aligned.
+    pub(crate) unsafe fn from_lane_window(
+        ptr: NonNull<u8>,
+        at: Offset,
+        shape: Shape,
+        count: &'static LaneCount,
+    ) -> ArrayMut<T> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        ArrayMut::assemble(
+            memory::first_element(ptr, bytes),
+            shape,
+            memory::len_of(&shape),
+            Exclusive::Lane {
+                owner: LaneChunkOwner::window(count),
+                at,
+                ticket: LaneTicket::new(count),
+            },
+        )
+    }
+
+    /// Where the elements lie.
+    pub(crate) fn place(&self) -> PlaceMut<'_> {
+        let bytes = self.len * size_of::<T>();
+        match &self.memory {
+            Exclusive::Private(_) => PlaceMut::Private,
+            Exclusive::Block { block, at } => PlaceMut::Block(block, memory::extent(*at, bytes)),
+            Exclusive::Lane { at, .. } => PlaceMut::Lane(memory::extent(*at, bytes)),
+        }
+    }
+
+    /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
+    /// not rolled back.
+    ///
+    /// # Errors
+    ///
+    /// The array itself, where it does not lie in a lane.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the array itself goes back, to be copied instead"
+    )]
+    pub(crate) fn take_lane(self) -> Result<Extent, ArrayMut<T>> {
+        let PlaceMut::Lane(extent) = self.place() else {
+            return Err(self);
+        };
+        if let Exclusive::Lane { owner, .. } = &self.memory {
+            owner.publish();
+        }
+        Ok(extent)
+    }
+}
+
+impl<T: Element> Deref for ArrayMut<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and
+        // no other process writes them. Private: nobody else sees them. Block: held by this process alone, in no
+        // job. Lane: granted or lent to this job alone.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> DerefMut for ArrayMut<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`, and this is the only handle, borrowed mutably: nobody reads them either.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> AsRef<[T]> for ArrayMut<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: Element> AsMut<[T]> for ArrayMut<T> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
+impl<T: Element> From<ArrayMut<T>> for Array<T> {
+    fn from(array: ArrayMut<T>) -> Array<T> {
+        array.seal()
+    }
+}
+
+impl<'a, T: Element> IntoIterator for &'a ArrayMut<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<'a, T: Element> IntoIterator for &'a mut ArrayMut<T> {
+    type Item = &'a mut T;
+    type IntoIter = std::slice::IterMut<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
+/// Equal in shape and in every element.
+impl<T: Element + PartialEq> PartialEq for ArrayMut<T> {
+    fn eq(&self, other: &ArrayMut<T>) -> bool {
+        self.shape == other.shape && **self == **other
+    }
+}
+
+impl<T: Element + Eq> Eq for ArrayMut<T> {}
+
+impl<T: Element> fmt::Debug for ArrayMut<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::<T>(f, "ArrayMut", self.shape, &self.place())
+    }
+}
+
+/// The payload is the error itself, so that the fence around a kernel reports it with its numbers.
+#[track_caller]
+fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
+    match made {
+        Ok(made) => made,
+        Err(full) => std::panic::panic_any(full),
+    }
+}
+
+fn row_range(shape: Shape, index: usize) -> std::ops::Range<usize> {
+    let rows = shape.rows();
+    assert!(index < rows, "row {index} of an array of {rows} rows");
+    let row_len = shape.row_len().expect("counted when the array was made");
+    index * row_len..(index + 1) * row_len
+}

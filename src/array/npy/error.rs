@@ -1,0 +1,154 @@
+//! What can be wrong with a `.npy` file.
+
+use std::fmt;
+use std::io;
+
+use super::Shape;
+use crate::arena::ArenaFull;
+
+/// Why an array could not be read from, mapped from or written to a `.npy` file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NpyError {
+    /// Reading or writing failed.
+    Io(io::Error),
+    /// The first bytes are not those of a `.npy` file.
+    NotNpy,
+    /// A format version that is not 1, 2 or 3.
+    Version {
+        /// The major version in the file.
+        major: u8,
+        /// The minor version in the file.
+        minor: u8,
+    },
+    /// The header is damaged.
+    Header {
+        /// What is wrong.
+        problem: &'static str,
+        /// Where, in bytes from the start of the file.
+        at: u64,
+    },
+    /// The elements are stored in column-major order.
+    FortranOrder,
+    /// The numbers are stored with their most significant byte first.
+    BigEndian {
+        /// NumPy's name of the type.
+        descr: String,
+    },
+    /// The elements are of another type than was asked for.
+    Dtype {
+        /// NumPy's name of the type in the file.
+        found: String,
+        /// NumPy's name of the type that was asked for.
+        expected: &'static str,
+    },
+    /// The elements are records of several fields.
+    Records,
+    /// The array has more dimensions than a [`Shape`].
+    Rank {
+        /// The number of dimensions in the file.
+        rank: usize,
+    },
+    /// The array does not fit the address space.
+    TooLarge {
+        /// Its shape.
+        shape: Shape,
+    },
+    /// The arena has no room for the array that a kernel reads.
+    ArenaFull(ArenaFull),
+    /// The file ends before the array does.
+    Truncated {
+        /// Bytes that the array takes.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// The slice to read into, or the one to write, has another length than the shape asks for.
+    Length {
+        /// The shape.
+        shape: Shape,
+        /// The length of the slice, in elements.
+        given: usize,
+    },
+    /// The elements do not lie in the file as they must lie in memory.
+    Misaligned {
+        /// Where they start, in bytes from the start of the file.
+        offset: u64,
+        /// The alignment that they need, in bytes.
+        align: usize,
+    },
+}
+
+impl fmt::Display for NpyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NpyError::Io(error) => write!(f, "{error}"),
+            NpyError::NotNpy => f.write_str("not a .npy file: it does not start with \\x93NUMPY"),
+            NpyError::Version { major, minor } => write!(
+                f,
+                "version {major}.{minor} of the .npy format: only 1.0, 2.0 and 3.0 are known"
+            ),
+            NpyError::Header { problem, at } => {
+                write!(f, "the .npy header is damaged at byte {at}: {problem}")
+            }
+            NpyError::FortranOrder => f.write_str(
+                "the array is stored in column-major order (fortran_order): store it with \
+                 numpy.ascontiguousarray(a)",
+            ),
+            NpyError::BigEndian { descr } => write!(
+                f,
+                "the numbers are stored big-endian ('{}'): store them with a.astype(a.dtype.newbyteorder('<'))",
+                descr.escape_debug()
+            ),
+            NpyError::Dtype { found, expected } => write!(
+                f,
+                "the elements are of type '{}', not '{expected}'",
+                found.escape_debug()
+            ),
+            NpyError::Records => f.write_str(
+                "the elements are records of several fields, not numbers: store each field as an array",
+            ),
+            NpyError::Rank { rank } => write!(
+                f,
+                "the array has {rank} dimensions, and at most {} are supported",
+                crate::array::MAX_DIMS
+            ),
+            NpyError::TooLarge { shape } => {
+                write!(
+                    f,
+                    "an array of shape {shape} does not fit the address space"
+                )
+            }
+            NpyError::ArenaFull(full) => write!(f, "{full}"),
+            NpyError::Truncated { expected, found } => write!(
+                f,
+                "the array takes {expected} bytes and only {found} are there"
+            ),
+            NpyError::Length { shape, given } => write!(
+                f,
+                "the shape {shape} does not have the {given} elements of the slice"
+            ),
+            NpyError::Misaligned { offset, align } => write!(
+                f,
+                "the elements start at byte {offset} of the file, which is not a multiple of {align}: read the file \
+                 instead of mapping it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for NpyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            NpyError::Io(error) => Some(error),
+            NpyError::ArenaFull(full) => Some(full),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for NpyError {
+    fn from(error: io::Error) -> NpyError {
+        NpyError::Io(error)
+    }
+}

@@ -1,0 +1,248 @@
+//! NumPy's `.npy` files: read into memory, mapped without a copy, written.
+//!
+//! Format versions 1 to 3 are read and version 1 is written. The element type of the file must be that of the array
+//! ([`Number`]); nothing is converted. Arrays in column-major order (`fortran_order`) and with big-endian numbers are
+//! refused, with an error that says how to store them otherwise. An array without dimensions (a NumPy scalar) becomes
+//! one with the shape 1.
+//!
+//! A file is not trusted: its header is checked before anything is allocated, and an array is allocated only where
+//! the file is long enough to hold it. Bytes behind the array are ignored, as NumPy does.
+//!
+//! ```
+//! use arenite::array::{Array, npy};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("table.npy");
+//! let table = Array::from_fn([2, 3], |i| i as f64);
+//! npy::write(&path, &table)?;
+//! assert_eq!(npy::read::<f64>(&path)?, table);
+//! assert!(npy::read::<i64>(&path).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod header;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+pub use error::NpyError;
+pub use header::Header;
+
+use super::memory::{self, Shared};
+use super::{Array, ArrayMut, Element, Shape};
+
+/// A number that `.npy` files hold and arrays can: the integers of 8 to 64 bits, `f32` and `f64`.
+///
+/// `u8` also reads files of NumPy's booleans (0 and 1).
+pub trait Number: Element + sealed::Sealed {
+    /// NumPy's name of the type: its kind and its size in bytes, without the byte order (`f4`).
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! numbers {
+    ($($number:ty = $name:literal),+ $(,)?) => {$(
+        impl sealed::Sealed for $number {}
+        impl Number for $number {
+            const NAME: &'static str = $name;
+        }
+    )+};
+}
+
+numbers! {
+    u8 = "u1", u16 = "u2", u32 = "u4", u64 = "u8",
+    i8 = "i1", i16 = "i2", i32 = "i4", i64 = "i8",
+    f32 = "f4", f64 = "f8",
+}
+
+/// The longest header text that is read, in bytes. Those of arrays of numbers have about 100.
+const MAX_TEXT: usize = 64 << 10;
+
+// What is written below says `<`, and what is read is taken as it lies.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+/// Reads the array in the file at `path` into memory (in a kernel, the lane's).
+///
+/// # Errors
+///
+/// [`NpyError`] where the file cannot be read, is damaged, or holds something else than an array of `T`; and
+/// [`NpyError::ArenaFull`] inside a kernel where the arena has no room for the array.
+pub fn read<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
+    let (header, file) = open::<T>(path.as_ref())?;
+    let mut array = ArrayMut::try_zeros(header.shape()).map_err(NpyError::ArenaFull)?;
+    read_into(&header, file, &mut array)?;
+    Ok(array.seal())
+}
+
+/// Reads the elements that follow `header` from `reader` into `out`, without a copy in between.
+///
+/// ```
+/// use arenite::array::{Array, ArrayMut, npy};
+///
+/// let mut file = Vec::new();
+/// npy::write_to(&mut file, [2, 2], &[1_i32, 2, 3, 4])?;
+///
+/// let mut reader = file.as_slice();
+/// let header = npy::Header::read(&mut reader)?;
+/// header.check::<i32>()?;
+/// let mut array = ArrayMut::<i32>::zeros(header.shape());
+/// npy::read_into(&header, reader, &mut array)?;
+/// assert_eq!(array.row(1), [3, 4]);
+/// # Ok::<(), npy::NpyError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`NpyError`] where the header is not one of an array of `T`, where `out` has another length than that array, and
+/// where `reader` fails or ends early; `out` is partly overwritten then.
+pub fn read_into<T: Number>(
+    header: &Header,
+    mut reader: impl Read,
+    out: &mut [T],
+) -> Result<(), NpyError> {
+    header.check::<T>()?;
+    if header.shape().len() != Some(out.len()) {
+        return Err(NpyError::Length {
+            shape: header.shape(),
+            given: out.len(),
+        });
+    }
+    let out: &mut [u8] = bytemuck::must_cast_slice_mut(out);
+    let mut done = 0;
+    while done < out.len() {
+        match reader.read(&mut out[done..]) {
+            Ok(0) => {
+                return Err(NpyError::Truncated {
+                    expected: out.len() as u64,
+                    found: done as u64,
+                });
+            }
+            Ok(some) => done += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Maps the array in the file at `path`: nothing is read before it is used, nothing is copied, and the array may be
+/// larger than memory. Submitting it to a worker needs a copy in the arena.
+///
+/// # Safety
+///
+/// Until the array and all its clones and sub-arrays are gone, nobody may write to the file or make it shorter: not
+/// this process, not another one. Elements would change behind a shared reference, or the process would be killed by
+/// SIGBUS. (Replacing the file by renaming another one over it is fine.)
+///
+/// # Errors
+///
+/// [`NpyError`] where the file cannot be read or mapped, is damaged, or holds something else than an array of `T`; and
+/// [`NpyError::Misaligned`] where the elements do not lie at a multiple of their alignment, as NumPy stores them:
+/// [`read`] it then.
+///
+/// ```
+/// use arenite::array::{Array, npy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("table.npy");
+/// npy::write(&path, &Array::from_slice(&[1_u16, 2, 3]))?;
+/// // SAFETY: the file is in a directory of our own, and nothing writes to it.
+/// let mapped = unsafe { npy::map::<u16>(&path)? };
+/// assert_eq!(mapped[..], [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub unsafe fn map<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
+    let (header, file) = open::<T>(path.as_ref())?;
+    // SAFETY: the caller promises that nobody changes the file while the array lives, and the map lives in it.
+    let map = unsafe { Mmap::map(&file)? };
+    // The file has this length at least: `open` has compared them. It is compared again with what was mapped.
+    let shape = header.shape();
+    let bytes = memory::bytes_of::<T>(&shape);
+    let data = usize::try_from(header.data_offset())
+        .ok()
+        .and_then(|offset| map.get(offset..)?.get(..bytes))
+        .ok_or(NpyError::Truncated {
+            expected: bytes as u64,
+            found: (map.len() as u64).saturating_sub(header.data_offset()),
+        })?;
+    let start = NonNull::from(data).cast::<u8>();
+    if bytes > 0 && !start.cast::<T>().is_aligned() {
+        return Err(NpyError::Misaligned {
+            offset: header.data_offset(),
+            align: align_of::<T>(),
+        });
+    }
+    Ok(Array::assemble(
+        memory::first_element(start, bytes),
+        shape,
+        memory::len_of(&shape),
+        Shared::Mapped(Arc::new(map)),
+    ))
+}
+
+/// Writes `array` to a file at `path`, which is replaced if it exists.
+///
+/// # Errors
+///
+/// [`NpyError::Io`] where the file cannot be written; it may be there in part then.
+pub fn write<T: Number>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), NpyError> {
+    let mut file = File::create(path)?;
+    write_to(&mut file, array.shape(), array)
+}
+
+/// Writes `elements` in the given shape to `writer`, header first.
+///
+/// # Errors
+///
+/// [`NpyError::Length`] where the shape asks for another number of elements, [`NpyError::Io`] where `writer` fails.
+pub fn write_to<T: Number>(
+    writer: impl Write,
+    shape: impl Into<Shape>,
+    elements: &[T],
+) -> Result<(), NpyError> {
+    let shape = shape.into();
+    if shape.len() != Some(elements.len()) {
+        return Err(NpyError::Length {
+            shape,
+            given: elements.len(),
+        });
+    }
+    let mut writer = BufWriter::new(writer);
+    writer.write_all(&header::encode::<T>(&shape))?;
+    writer.write_all(bytemuck::must_cast_slice(elements))?;
+    writer.flush()?;
+    Ok(())
+}
+
+/// Opens a file and checks that it holds an array of `T` in full. The file stands at the first element.
+pub(crate) fn open<T: Number>(path: &Path) -> Result<(Header, File), NpyError> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(NpyError::Io(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file", path.display()),
+        )));
+    }
+    let mut reader = io::BufReader::with_capacity(512, file);
+    let header = Header::read(&mut reader)?;
+    let expected = header.check::<T>()?;
+    let found = metadata.len().saturating_sub(header.data_offset());
+    if found < expected {
+        return Err(NpyError::Truncated { expected, found });
+    }
+    let mut file = reader.into_inner();
+    file.seek(SeekFrom::Start(header.data_offset()))?;
+    Ok((header, file))
+}

@@ -1,0 +1,329 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::array::ArrayMut;
+
+/// A file of the given version with the given header text and data behind it.
+fn file(major: u8, text: &str, data: &[u8]) -> Vec<u8> {
+    let mut file = b"\x93NUMPY".to_vec();
+    file.extend([major, 0]);
+    if major == 1 {
+        file.extend((text.len() as u16).to_le_bytes());
+    } else {
+        file.extend((text.len() as u32).to_le_bytes());
+    }
+    file.extend(text.as_bytes());
+    file.extend(data);
+    file
+}
+
+fn text(descr: &str, fortran: &str, shape: &str) -> String {
+    format!("{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n")
+}
+
+fn parse(text: &str) -> Result<Header, NpyError> {
+    Header::read(file(1, text, &[]).as_slice())
+}
+
+fn bytes_of<T: Number>(array: &[T]) -> &[u8] {
+    bytemuck::must_cast_slice(array)
+}
+
+fn read_bytes<T: Number>(bytes: &[u8]) -> Result<Array<T>, NpyError> {
+    let mut saved = tempfile::NamedTempFile::new().unwrap();
+    saved.write_all(bytes).unwrap();
+    let read = read(saved.path());
+    // SAFETY: nothing writes to the temporary file while it is mapped.
+    let mapped = unsafe { map(saved.path()) };
+    match (&read, &mapped) {
+        (Ok(read), Ok(mapped)) => assert_eq!(bytes_of::<T>(read), bytes_of::<T>(mapped)),
+        (Ok(_), Err(NpyError::Misaligned { .. })) => {}
+        (Err(read), Err(mapped)) => assert_eq!(read.to_string(), mapped.to_string()),
+        (read, mapped) => panic!("read: {read:?}, mapped: {mapped:?}"),
+    }
+    read
+}
+
+/// What `np.save(f, np.arange(6, dtype='<i2').reshape(2, 3))` writes with NumPy 2.4.
+#[test]
+fn a_file_that_numpy_wrote_is_read() {
+    let mut bytes =
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i2', 'fortran_order': False, 'shape': (2, 3), }"
+            .to_vec();
+    bytes.resize(127, b' ');
+    bytes.push(b'\n');
+    bytes.extend([0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
+    let array = read_bytes::<i16>(&bytes).unwrap();
+    assert_eq!(array.shape().dims(), [2, 3]);
+    assert_eq!(array[..], [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn all_versions_are_read_and_others_refused() {
+    let text = text("'<u2'", "False", "(2,)");
+    for major in 1..=3 {
+        let array = read_bytes::<u16>(&file(major, &text, &[1, 0, 2, 0])).unwrap();
+        assert_eq!(array[..], [1, 2], "version {major}");
+    }
+    for major in [0, 4, 255] {
+        let error = read_bytes::<u16>(&file(major, &text, &[1, 0, 2, 0])).unwrap_err();
+        assert!(matches!(error, NpyError::Version { major: found, .. } if found == major));
+    }
+}
+
+#[test]
+fn entries_in_any_order_and_either_quote_are_read() {
+    let header = parse("{ \"shape\" : ( 3 , 4L ) ,\t'descr':'<f8','fortran_order':False}").unwrap();
+    assert_eq!(header.shape().dims(), [3, 4]);
+    assert_eq!(header.descr(), "<f8");
+    assert_eq!(header.check::<f64>().unwrap(), 96);
+}
+
+#[test]
+fn an_array_without_dimensions_has_the_shape_1() {
+    let bytes = file(1, &text("'|i1'", "False", "()"), &[0xff]);
+    let array = read_bytes::<i8>(&bytes).unwrap();
+    assert_eq!(array.shape(), Shape::from(1));
+    assert_eq!(array[..], [-1]);
+}
+
+#[test]
+fn what_is_refused_says_why() {
+    let little = "'<f4'";
+    let cases: [(&str, String, &str); 12] = [
+        (
+            "column-major",
+            text(little, "True", "(2, 3)"),
+            "ascontiguousarray",
+        ),
+        ("big-endian", text("'>f4'", "False", "(2,)"), "big-endian"),
+        (
+            "other type",
+            text("'<f8'", "False", "(2,)"),
+            "'<f8', not 'f4'",
+        ),
+        (
+            "no order",
+            text("'|f4'", "False", "(2,)"),
+            "'|f4', not 'f4'",
+        ),
+        ("fields", text("[('x', '<f4')]", "False", "(2,)"), "record"),
+        (
+            "7 axes",
+            text(little, "False", "(1, 1, 1, 1, 1, 1, 1)"),
+            "7 dimensions",
+        ),
+        (
+            "too large",
+            text(little, "False", "(4294967296, 4294967296)"),
+            "address space",
+        ),
+        (
+            "strides too large",
+            text(little, "False", "(0, 4294967296, 4294967296)"),
+            "address space",
+        ),
+        (
+            "number too large",
+            text(little, "False", "(18446744073709551616,)"),
+            "64 bits",
+        ),
+        (
+            "negative",
+            text(little, "False", "(-1,)"),
+            "number is expected",
+        ),
+        (
+            "not a tuple",
+            text(little, "False", "(2)"),
+            "comma is expected",
+        ),
+        ("short", text(little, "False", "(2,)"), "8 bytes and only 4"),
+    ];
+    for (case, text, expected) in cases {
+        let error = read_bytes::<f32>(&file(1, &text, &[0; 4])).unwrap_err();
+        assert!(error.to_string().contains(expected), "{case}: {error}");
+    }
+}
+
+#[test]
+fn damage_is_told_with_its_place() {
+    let whole = text("'<f4'", "False", "(2,)");
+    for (text, expected) in [
+        ("", "at byte 10: a dictionary is expected".to_owned()),
+        (
+            "{'shape': (1,), 'shape': (1,)}",
+            "at byte 26: an entry stands here twice".to_owned(),
+        ),
+        (
+            "{'shapes': (1,)}",
+            "at byte 11: an entry other than".to_owned(),
+        ),
+        (
+            "{'descr': '<f4",
+            "at byte 20: a string does not end".to_owned(),
+        ),
+        (
+            "{'fortran_order': 0}",
+            "at byte 28: True or False is expected".to_owned(),
+        ),
+        (
+            &format!("{whole}x"),
+            format!("at byte {}: something follows", 10 + whole.len()),
+        ),
+        ("{}", "the entry descr is missing".to_owned()),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(&expected), "{text:?}: {error}");
+    }
+    // Cut off anywhere, it is never a panic and never taken for whole.
+    let whole = file(1, &whole, &[]);
+    for end in 0..whole.len() {
+        Header::read(&whole[..end]).unwrap_err();
+    }
+}
+
+#[test]
+fn a_header_that_says_4_gib_is_refused_unread() {
+    let mut bytes = b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec();
+    bytes.extend([b' '; 100]);
+    let error = Header::read(bytes.as_slice()).unwrap_err();
+    assert!(error.to_string().contains("64 KiB"), "{error}");
+}
+
+/// If it were allocated before the file is measured, this process would end here.
+#[test]
+fn an_array_that_says_4_eib_is_refused_unallocated() {
+    let text = text("'|u1'", "False", "(4611686018427387904,)");
+    let error = read_bytes::<u8>(&file(1, &text, &[0; 4])).unwrap_err();
+    assert!(matches!(
+        error,
+        NpyError::Truncated { expected, found: 4 } if expected == 1 << 62
+    ));
+}
+
+#[test]
+fn booleans_are_bytes() {
+    let bytes = file(1, &text("'|b1'", "False", "(3,)"), &[1, 0, 1]);
+    assert_eq!(read_bytes::<u8>(&bytes).unwrap()[..], [1, 0, 1]);
+    assert!(matches!(
+        read_bytes::<i8>(&bytes),
+        Err(NpyError::Dtype { .. })
+    ));
+}
+
+#[test]
+fn a_map_that_is_not_aligned_is_refused() {
+    let text = text("'<f8'", "False", "(1,)");
+    let odd = if text.len().is_multiple_of(2) {
+        text + " "
+    } else {
+        text
+    };
+    let mut saved = tempfile::NamedTempFile::new().unwrap();
+    saved
+        .write_all(&file(1, &odd, &1.5_f64.to_le_bytes()))
+        .unwrap();
+    // SAFETY: nothing writes to the temporary file while it is mapped.
+    let error = unsafe { map::<f64>(saved.path()) }.unwrap_err();
+    assert!(matches!(error, NpyError::Misaligned { align: 8, .. }));
+    assert_eq!(read::<f64>(saved.path()).unwrap()[..], [1.5]);
+}
+
+#[test]
+fn what_stands_behind_the_array_is_left_alone() {
+    let mut bytes = Vec::new();
+    write_to(&mut bytes, [2], &[1_u32, 2]).unwrap();
+    write_to(&mut bytes, [3], &[3_u32, 4, 5]).unwrap();
+    assert_eq!(read_bytes::<u32>(&bytes).unwrap()[..], [1, 2]);
+
+    let mut reader = bytes.as_slice();
+    for expected in [&[1_u32, 2][..], &[3, 4, 5]] {
+        let header = Header::read(&mut reader).unwrap();
+        let mut array = ArrayMut::<u32>::zeros(header.shape());
+        read_into(&header, &mut reader, &mut array).unwrap();
+        assert_eq!(array[..], *expected);
+    }
+    assert!(reader.is_empty());
+}
+
+#[test]
+fn a_slice_of_another_length_is_refused() {
+    let mut bytes = Vec::new();
+    write_to(&mut bytes, [2], &[1_u32, 2]).unwrap();
+    let header = Header::read(bytes.as_slice()).unwrap();
+    let error = read_into::<u32>(&header, &[0; 12][..], &mut [0; 3]).unwrap_err();
+    assert!(matches!(error, NpyError::Length { given: 3, .. }));
+    let error = write_to(Vec::new(), [2, 2], &[1_u8; 3]).unwrap_err();
+    assert!(matches!(error, NpyError::Length { given: 3, .. }));
+}
+
+#[test]
+fn a_folder_is_not_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(read::<u8>(dir.path()), Err(NpyError::Io(_))));
+}
+
+fn dims() -> impl Strategy<Value = Vec<usize>> {
+    proptest::collection::vec(0..5_usize, 1..=6)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(dims in dims(), seed: u64) {
+        let shape = Shape::try_from(&dims[..]).unwrap();
+        let array = Array::from_fn(shape, |i| seed.wrapping_mul(i as u64 + 1));
+        let mut bytes = Vec::new();
+        write_to(&mut bytes, shape, &array).unwrap();
+        let header = Header::read(bytes.as_slice()).unwrap();
+        prop_assert_eq!(header.data_offset() % 64, 0);
+        prop_assert_eq!(read_bytes::<u64>(&bytes).unwrap(), array);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(
+        version in prop_oneof![Just(1_u8), Just(2), Just(3), any::<u8>()],
+        tail in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = b"\x93NUMPY".to_vec();
+        bytes.extend([version, 0]);
+        bytes.extend(&tail);
+        let _ = read_bytes::<u16>(&bytes);
+        let _ = Header::read(tail.as_slice());
+    }
+
+    #[test]
+    fn random_dictionaries_never_panic(text in "[{}(),:'\"L0-9 \\\\descrfotanpFTue<>|i_-]{0,80}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({text}, }}"));
+        let _ = parse(&format!("{{'descr': {text}', 'fortran_order': False, 'shape': (2,), }}"));
+    }
+
+    /// A header that is accepted describes no more than what lies behind it, whatever was done to the file.
+    #[test]
+    fn mutated_files_are_refused_or_in_bounds(
+        dims in dims(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let shape = Shape::try_from(&dims[..]).unwrap();
+        let array = Array::from_fn(shape, |i| i as u32);
+        let mut bytes = Vec::new();
+        write_to(&mut bytes, shape, &array).unwrap();
+        for (at, byte) in changes {
+            // Most of them in the part that is not padding.
+            let at = at.index(bytes.len().min(90));
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(read) = read_bytes::<u32>(&bytes) {
+            prop_assert!(size_of_val(&read[..]) <= bytes.len());
+        }
+    }
+}

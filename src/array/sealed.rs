@@ -1,0 +1,475 @@
+//! `Array`: sealed, immutable, counted.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Bound, Deref, Range, RangeBounds};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::lane::{LaneCount, LaneTicket};
+use super::memory::{self, Shared};
+use super::{ArrayMut, BadReshape, Element, Shape};
+use crate::arena::{ArenaFull, Block, Extent, Offset};
+
+/// A sealed array: immutable, row-major, contiguous, shared by counting. Any number of jobs may read it.
+///
+/// `clone`, [`rows`](Array::rows) and [`row`](Array::row) give one more handle to the same memory and copy nothing.
+///
+/// ```
+/// use arenite::array::Array;
+///
+/// let a = Array::from_fn([3, 4], |i| i as f32);
+/// assert_eq!(a.shape().dims(), [3, 4]);
+/// assert_eq!(a.rows(1..3)[..], [4., 5., 6., 7., 8., 9., 10., 11.]);
+/// assert_eq!(a.row(2).iter().sum::<f32>(), 38.);
+/// ```
+pub struct Array<T: Element> {
+    first: NonNull<T>,
+    shape: Shape,
+    len: usize,
+    memory: Shared,
+    element: PhantomData<T>,
+}
+
+// SAFETY: the handle gives shared access to elements that are Send + Sync; the memory behind it is counted by atomics
+// and stays sealed (no writer in any process) while the handle lives.
+unsafe impl<T: Element> Send for Array<T> {}
+// SAFETY: as above.
+unsafe impl<T: Element> Sync for Array<T> {}
+
+/// Where the elements of an [`Array`] lie.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Place<'a> {
+    /// On this process's heap.
+    Private,
+    /// In a mapped file.
+    Mapped,
+    /// In this extent of a block of the arena, in the supervisor.
+    Block(&'a Arc<Block>, Extent),
+    /// In this extent of the arena, inside a kernel.
+    Lane(Extent),
+}
+
+impl<T: Element> Array<T> {
+    /// A one-dimensional array with a copy of `elements`.
+    ///
+    /// # Panics
+    ///
+    /// Inside a kernel, where the arena is full; [`try_from_slice`](Array::try_from_slice) returns the error.
+    #[track_caller]
+    pub fn from_slice(elements: &[T]) -> Array<T> {
+        ArrayMut::from_slice(elements).seal()
+    }
+
+    /// Like [`from_slice`](Array::from_slice).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    pub fn try_from_slice(elements: &[T]) -> Result<Array<T>, ArenaFull> {
+        ArrayMut::try_from_slice(elements).map(ArrayMut::seal)
+    }
+
+    /// An array of zeros.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, and inside a kernel where the arena is full.
+    #[track_caller]
+    pub fn zeros(shape: impl Into<Shape>) -> Array<T> {
+        ArrayMut::zeros(shape).seal()
+    }
+
+    /// Like [`zeros`](Array::zeros).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the array.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space.
+    pub fn try_zeros(shape: impl Into<Shape>) -> Result<Array<T>, ArenaFull> {
+        ArrayMut::try_zeros(shape).map(ArrayMut::seal)
+    }
+
+    /// An array whose element number `i`, counted in row-major order, is `f(i)`.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, and inside a kernel where the arena is full.
+    #[track_caller]
+    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Array<T> {
+        ArrayMut::from_fn(shape, f).seal()
+    }
+
+    /// Like [`from_fn`](Array::from_fn).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the array; `f` has not been called then.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space.
+    pub fn try_from_fn(
+        shape: impl Into<Shape>,
+        f: impl FnMut(usize) -> T,
+    ) -> Result<Array<T>, ArenaFull> {
+        ArrayMut::try_from_fn(shape, f).map(ArrayMut::seal)
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The elements in row-major order.
+    pub fn as_slice(&self) -> &[T] {
+        self
+    }
+
+    /// The steps `range` along the leading axis, without a copy: a handle to the same memory.
+    ///
+    /// # Panics
+    ///
+    /// Where the range is not within `0..shape().rows()`.
+    ///
+    /// ```
+    /// # use arenite::array::Array;
+    /// let table = Array::from_fn([10, 3], |i| i as u32);
+    /// let head = table.rows(..2);
+    /// drop(table);
+    /// assert_eq!(head.shape().dims(), [2, 3]);
+    /// assert_eq!(head[..], [0, 1, 2, 3, 4, 5]);
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn rows(&self, range: impl RangeBounds<usize>) -> Array<T> {
+        let range = resolve(range, self.shape.rows());
+        self.part(range.start, self.shape.with_rows(range.len()))
+    }
+
+    /// Step `index` along the leading axis, without a copy. The leading axis is dropped, or kept with the extent 1
+    /// where there is no other.
+    ///
+    /// # Panics
+    ///
+    /// Where `index` is not below `shape().rows()`.
+    #[must_use]
+    #[track_caller]
+    pub fn row(&self, index: usize) -> Array<T> {
+        let rows = self.shape.rows();
+        assert!(index < rows, "row {index} of an array of {rows} rows");
+        self.part(index, self.shape.row())
+    }
+
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    ///
+    /// [`BadReshape`] where the number of elements differs.
+    ///
+    /// ```
+    /// # use arenite::array::Array;
+    /// let bytes = Array::from_slice(&[1_u8, 2, 3, 4, 5, 6]);
+    /// let table = bytes.reshape([2, 3])?;
+    /// assert_eq!(table.row(1)[..], [4, 5, 6]);
+    /// assert!(table.reshape([4, 4]).is_err());
+    /// # Ok::<(), arenite::array::BadReshape>(())
+    /// ```
+    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<Array<T>, BadReshape> {
+        self.shape = check_reshape::<T>(self.shape, shape.into())?;
+        Ok(self)
+    }
+
+    /// Opens the array for writing again, where this is its only handle: no clone, no sub-array, no running job has
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// The array itself, where there are other handles, and where its memory cannot be written here: an input of a
+    /// kernel, or a mapped file. [`copy`](Array::copy) it
+    /// then.
+    ///
+    /// ```
+    /// # use arenite::array::Array;
+    /// let a = Array::from_slice(&[1, 2, 3]);
+    /// let clone = a.clone();
+    /// let a = a.try_into_mut().expect_err("there is a clone");
+    /// drop(clone);
+    /// let mut a = a.try_into_mut().expect("it is the only handle");
+    /// a[0] = 7;
+    /// assert_eq!(a.seal()[..], [7, 2, 3]);
+    /// ```
+    pub fn try_into_mut(self) -> Result<ArrayMut<T>, Array<T>> {
+        let Array {
+            first,
+            shape,
+            len,
+            memory,
+            element,
+        } = self;
+        match memory.try_unseal() {
+            Ok(memory) => Ok(ArrayMut::assemble(first, shape, len, memory)),
+            Err(memory) => Err(Array {
+                first,
+                shape,
+                len,
+                memory,
+                element,
+            }),
+        }
+    }
+
+    /// A copy of the elements in the same shape, to change.
+    ///
+    /// # Panics
+    ///
+    /// Inside a kernel, where the arena is full.
+    #[track_caller]
+    pub fn copy(&self) -> ArrayMut<T> {
+        ArrayMut::from_slice(self).with_shape(self.shape)
+    }
+
+    /// Like [`copy`](Array::copy).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
+        Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
+    }
+
+    pub(super) fn assemble(
+        first: NonNull<T>,
+        shape: Shape,
+        len: usize,
+        memory: Shared,
+    ) -> Array<T> {
+        Array {
+            first,
+            shape,
+            len,
+            memory,
+            element: PhantomData,
+        }
+    }
+
+    fn part(&self, skip_rows: usize, shape: Shape) -> Array<T> {
+        let row_len = self
+            .shape
+            .row_len()
+            .expect("counted when the array was made");
+        let len = shape.len().expect("no more than the whole array has");
+        let skip = skip_rows * row_len;
+        debug_assert!(skip + len <= self.len);
+        Array {
+            // SAFETY: `skip` elements are at most the `len` elements that this handle keeps alive.
+            first: unsafe { self.first.add(skip) },
+            shape,
+            len,
+            memory: self.memory.advanced(skip * size_of::<T>()),
+            element: PhantomData,
+        }
+    }
+}
+
+/// Hooks for the floors that move arrays between processes.
+impl<T: Element> Array<T> {
+    /// A sealed array of `shape`, `skip` bytes into `block`.
+    ///
+    /// A block says who owns memory, not who writes it. The caller vouches that from now on nobody does while the
+    /// block lives: it was never granted or lent, or the job that had it has published it and been answered, or the
+    /// exit of the worker that had it is confirmed. The references of the array rest on that.
+    ///
+    /// # Panics
+    ///
+    /// Where the array is not within the block or not aligned. Check what a worker says with
+    /// [`fits_block`](Array::fits_block) first.
+    pub(crate) fn from_block(block: Arc<Block>, skip: u64, shape: Shape) -> Array<T> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        let (ptr, at) = memory::in_block(&block, skip, bytes).unwrap_or_else(|| {
+            panic!("an array of {bytes} bytes at {skip} does not lie within {block:?}")
+        });
+        Array::assemble(
+            memory::first_element(ptr, bytes),
+            shape,
+            memory::len_of(&shape),
+            Shared::Block { block, at },
+        )
+    }
+
+    /// Whether an array of `shape`, `skip` bytes into `block`, is within it and aligned.
+    pub(crate) fn fits_block(block: &Block, skip: u64, shape: Shape) -> bool {
+        shape.bytes::<T>().is_some_and(|bytes| {
+            memory::in_block(block, skip, bytes)
+                .is_some_and(|(ptr, _)| bytes == 0 || ptr.cast::<T>().is_aligned())
+        })
+    }
+
+    /// A parameter of the job that runs on the lane of `count`: `shape` at `ptr`, which is `at` in the arena. The
+    /// handle counts itself.
+    ///
+    /// # Safety
+    ///
+    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped and readable at
+    /// `ptr`, and nobody writes them: the supervisor holds a lease for this job.
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space, or `ptr` is not aligned.
+    pub(crate) unsafe fn from_lane(
+        ptr: NonNull<u8>,
+        at: Offset,
+        shape: Shape,
+        count: &'static LaneCount,
+    ) -> Array<T> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        Array::assemble(
+            memory::first_element(ptr, bytes),
+            shape,
+            memory::len_of(&shape),
+            Shared::Lane {
+                owner: None,
+                at,
+                ticket: LaneTicket::new(count),
+            },
+        )
+    }
+
+    /// Where the elements lie.
+    pub(crate) fn place(&self) -> Place<'_> {
+        let bytes = size_of_val::<[T]>(self);
+        match &self.memory {
+            Shared::Private(_) => Place::Private,
+            Shared::Mapped(_) => Place::Mapped,
+            Shared::Block { block, at } => Place::Block(block, memory::extent(*at, bytes)),
+            Shared::Lane { at, .. } => Place::Lane(memory::extent(*at, bytes)),
+        }
+    }
+
+    /// The chunk of the lane that was allocated for this array; `None` for parameters, windows and memory elsewhere.
+    pub(crate) fn lane_chunk(&self) -> Option<Extent> {
+        match &self.memory {
+            Shared::Lane {
+                owner: Some(owner), ..
+            } => owner.chunk(),
+            _ => None,
+        }
+    }
+
+    /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
+    /// not rolled back.
+    ///
+    /// # Errors
+    ///
+    /// The array itself, where it does not lie in a lane.
+    pub(crate) fn take_lane(self) -> Result<Extent, Array<T>> {
+        let Place::Lane(extent) = self.place() else {
+            return Err(self);
+        };
+        if let Shared::Lane {
+            owner: Some(owner), ..
+        } = &self.memory
+        {
+            owner.publish();
+        }
+        Ok(extent)
+    }
+}
+
+impl<T: Element> Deref for Array<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: a sealed array: `len` initialised elements stay mapped at `first` while a handle lives, and no
+        // process writes them. Private: nobody else sees them, and an Array hands out no `&mut`. Block: sealed, and
+        // not given to a writer before the last handle or lease is gone. Lane: under the job's lease, or written by
+        // this job alone before it was sealed. Mapped: promised by whoever mapped the file.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> AsRef<[T]> for Array<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: Element> Clone for Array<T> {
+    fn clone(&self) -> Array<T> {
+        Array {
+            memory: self.memory.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<'a, T: Element> IntoIterator for &'a Array<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Equal in shape and in every element.
+impl<T: Element + PartialEq> PartialEq for Array<T> {
+    fn eq(&self, other: &Array<T>) -> bool {
+        self.shape == other.shape && **self == **other
+    }
+}
+
+impl<T: Element + Eq> Eq for Array<T> {}
+
+impl<T: Element> fmt::Debug for Array<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::<T>(f, "Array", self.shape, &self.place())
+    }
+}
+
+/// What the arrays have in common when they are printed: never the elements, which may be a gigabyte.
+pub(super) fn debug<T>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    shape: Shape,
+    place: &dyn fmt::Debug,
+) -> fmt::Result {
+    f.debug_struct(name)
+        .field("element", &format_args!("{}", std::any::type_name::<T>()))
+        .field("shape", &format_args!("{shape}"))
+        .field("place", place)
+        .finish()
+}
+
+pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadReshape> {
+    // `bytes` also refuses a shape without elements whose strides cannot be counted.
+    if to.bytes::<T>().is_some() && from.len() == to.len() {
+        Ok(to)
+    } else {
+        Err(BadReshape { from, to })
+    }
+}
+
+fn resolve(range: impl RangeBounds<usize>, rows: usize) -> Range<usize> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => Some(start),
+        Bound::Excluded(&before) => before.checked_add(1),
+        Bound::Unbounded => Some(0),
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.checked_add(1),
+        Bound::Excluded(&end) => Some(end),
+        Bound::Unbounded => Some(rows),
+    };
+    match (start, end) {
+        (Some(start), Some(end)) if start <= end && end <= rows => start..end,
+        _ => panic!(
+            "rows {:?} to {:?} of an array of {rows} rows",
+            range.start_bound(),
+            range.end_bound()
+        ),
+    }
+}

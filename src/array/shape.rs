@@ -1,0 +1,231 @@
+//! The extents of an array along its axes.
+
+use std::fmt;
+use std::ops::Index;
+
+/// The most dimensions an array can have.
+pub const MAX_DIMS: usize = 6;
+
+/// The shape of an array: one to six extents, the leading (slowest) axis first.
+///
+/// Made from a number, an array or a tuple of numbers, so that constructors take any of them:
+///
+/// ```
+/// use arenite::array::Shape;
+///
+/// assert_eq!(Shape::from(12).dims(), [12]);
+/// assert_eq!(Shape::from([1024, 768, 3]), Shape::from((1024, 768, 3)));
+/// assert_eq!(Shape::from([1024, 768, 3]).to_string(), "1024x768x3");
+/// assert_eq!(Shape::from([1024, 768, 3])[1], 768);
+/// assert_eq!(Shape::from([4, 0]).len(), Some(0));
+/// assert_eq!(Shape::from([usize::MAX, 2]).len(), None);
+/// ```
+#[derive(Copy, Clone, PartialEq, Eq, Hash)]
+pub struct Shape {
+    // Axes beyond `rank` hold 1, so that the derived comparison and the products need not look at it.
+    dims: [usize; MAX_DIMS],
+    rank: u8,
+}
+
+impl Shape {
+    /// The extents, the leading axis first.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims[..self.rank()]
+    }
+
+    /// The number of axes, 1 to 6.
+    pub fn rank(&self) -> usize {
+        usize::from(self.rank)
+    }
+
+    /// The extent of the leading axis.
+    pub fn rows(&self) -> usize {
+        self.dims[0]
+    }
+
+    /// The number of elements, or `None` where it cannot be counted: the product of the extents that are not 0
+    /// exceeds `usize`. (An extent of 0 does not excuse the others: every stride must be a number too.)
+    pub fn len(&self) -> Option<usize> {
+        let product = self.nonzero_product()?;
+        Some(if self.is_empty() { 0 } else { product })
+    }
+
+    /// Whether an extent is 0, so that there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.dims.contains(&0)
+    }
+
+    /// The number of elements in one step along the leading axis, counted like [`len`](Shape::len).
+    pub fn row_len(&self) -> Option<usize> {
+        self.with_rows(1).len()
+    }
+
+    /// The number of bytes that elements of type `T` take in this shape, or `None` where they exceed what one
+    /// object can have (`isize::MAX`).
+    pub fn bytes<T>(&self) -> Option<usize> {
+        // Zero-sized elements and extents of 0 are counted as 1 here, so that every stride is in bounds as well.
+        let most = self.nonzero_product()?.checked_mul(size_of::<T>().max(1))?;
+        isize::try_from(most).ok()?;
+        Some(if self.is_empty() || size_of::<T>() == 0 {
+            0
+        } else {
+            most
+        })
+    }
+
+    /// The same shape with another extent of the leading axis.
+    #[must_use]
+    pub fn with_rows(mut self, rows: usize) -> Shape {
+        self.dims[0] = rows;
+        self
+    }
+
+    /// The shape of one step along the leading axis: that axis is dropped, or kept with the extent 1 where there
+    /// is no other.
+    #[must_use]
+    pub fn row(&self) -> Shape {
+        if self.rank == 1 {
+            return self.with_rows(1);
+        }
+        let mut dims = [1; MAX_DIMS];
+        dims[..MAX_DIMS - 1].copy_from_slice(&self.dims[1..]);
+        Shape {
+            dims,
+            rank: self.rank - 1,
+        }
+    }
+
+    fn nonzero_product(&self) -> Option<usize> {
+        self.dims
+            .iter()
+            .filter(|&&extent| extent != 0)
+            .try_fold(1_usize, |product, &extent| product.checked_mul(extent))
+    }
+
+    fn from_dims(given: &[usize]) -> Shape {
+        let mut dims = [1; MAX_DIMS];
+        dims[..given.len()].copy_from_slice(given);
+        Shape {
+            dims,
+            // At most MAX_DIMS: the slice index above has checked it.
+            rank: given.len() as u8,
+        }
+    }
+}
+
+/// The extent of an axis; panics where there is no such axis.
+impl Index<usize> for Shape {
+    type Output = usize;
+
+    fn index(&self, axis: usize) -> &usize {
+        &self.dims()[axis]
+    }
+}
+
+impl From<usize> for Shape {
+    fn from(len: usize) -> Shape {
+        Shape::from_dims(&[len])
+    }
+}
+
+macro_rules! from_fixed {
+    ($($rank:literal ($($tuple:ident)+);)+) => {$(
+        impl From<[usize; $rank]> for Shape {
+            fn from(dims: [usize; $rank]) -> Shape {
+                Shape::from_dims(&dims)
+            }
+        }
+
+        impl From<from_fixed!(@tuple $($tuple)+)> for Shape {
+            fn from(($($tuple,)+): from_fixed!(@tuple $($tuple)+)) -> Shape {
+                Shape::from_dims(&[$($tuple),+])
+            }
+        }
+    )+};
+    (@tuple $($tuple:ident)+) => { ($(from_fixed!(@usize $tuple),)+) };
+    (@usize $tuple:ident) => { usize };
+}
+
+from_fixed! {
+    1 (a);
+    2 (a b);
+    3 (a b c);
+    4 (a b c d);
+    5 (a b c d e);
+    6 (a b c d e f);
+}
+
+impl TryFrom<&[usize]> for Shape {
+    type Error = BadRank;
+
+    fn try_from(dims: &[usize]) -> Result<Shape, BadRank> {
+        match dims.len() {
+            1..=MAX_DIMS => Ok(Shape::from_dims(dims)),
+            rank => Err(BadRank { rank }),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (axis, extent) in self.dims().iter().enumerate() {
+            if axis > 0 {
+                f.write_str("x")?;
+            }
+            write!(f, "{extent}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shape({self})")
+    }
+}
+
+/// A shape has one to six dimensions, and the one asked for has another number of them.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct BadRank {
+    rank: usize,
+}
+
+impl BadRank {
+    /// How many dimensions were asked for.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+}
+
+impl fmt::Display for BadRank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} dimensions: a shape has 1 to {MAX_DIMS}, so flatten or split the array",
+            self.rank
+        )
+    }
+}
+
+impl std::error::Error for BadRank {}
+
+/// An array of one shape cannot be seen in another that holds a different number of elements.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct BadReshape {
+    /// The shape the array has.
+    pub from: Shape,
+    /// The shape that was asked for.
+    pub to: Shape,
+}
+
+impl fmt::Display for BadReshape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BadReshape { from, to } = self;
+        write!(
+            f,
+            "an array of shape {from} does not have the number of elements that the shape {to} asks for"
+        )
+    }
+}
+
+impl std::error::Error for BadReshape {}

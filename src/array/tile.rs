@@ -1,0 +1,227 @@
+//! Tiles: disjoint exclusive parts of an `ArrayMut`.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+use super::memory;
+use super::sealed::debug;
+use super::{ArrayMut, Element, PlaceMut, Shape};
+
+/// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
+///
+/// It is a `&mut [T]` that knows its shape and its place in the parent. While it is alive the parent is borrowed, and
+/// cannot be sealed for instance:
+///
+/// ```compile_fail,E0505
+/// # use arenite::array::ArrayMut;
+/// let mut out = ArrayMut::<u32>::zeros([5, 2]);
+/// let mut tile = out.as_tile_mut();
+/// let sealed = out.seal();
+/// tile[0] = 1;
+/// ```
+pub struct TileMut<'s, T: Element> {
+    first: NonNull<T>,
+    shape: Shape,
+    len: usize,
+    rows: Range<usize>,
+    place: PlaceMut<'s>,
+    // Covariant in 's and invariant in T, like the `&mut [T]` that it is.
+    lent: PhantomData<&'s mut [T]>,
+}
+
+// SAFETY: a tile is the only access to its elements, which are Send, as `&mut [T]` is; its place only tells numbers.
+unsafe impl<T: Element> Send for TileMut<'_, T> {}
+// SAFETY: `&TileMut` only reads elements, which are Sync.
+unsafe impl<T: Element> Sync for TileMut<'_, T> {}
+
+impl<'s, T: Element> TileMut<'s, T> {
+    /// The steps of the parent's leading axis that the tile covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The tile's own shape: the parent's, with the extent `rows().len()` of the leading axis.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The tile's elements in row-major order.
+    pub fn as_slice(&self) -> &[T] {
+        self
+    }
+
+    /// The tile's elements in row-major order, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        self
+    }
+
+    /// Makes a tile of `shape`, which covers the steps `rows` of its parent's leading axis, of the elements at `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// For `'s` the elements stay mapped, readable and writable at `ptr`, and no other process and no other handle
+    /// reads or writes them: they are lent to the running job.
+    ///
+    /// # Panics
+    ///
+    /// Where the tile does not fit the address space, or `ptr` is not aligned.
+    pub(crate) unsafe fn from_parts(
+        ptr: NonNull<u8>,
+        shape: Shape,
+        rows: Range<usize>,
+        place: PlaceMut<'s>,
+    ) -> TileMut<'s, T> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        TileMut {
+            first: memory::first_element(ptr, bytes),
+            shape,
+            len: memory::len_of(&shape),
+            rows,
+            place,
+            lent: PhantomData,
+        }
+    }
+
+    /// Where the elements lie.
+    pub(crate) fn place(&self) -> PlaceMut<'s> {
+        self.place
+    }
+}
+
+impl<T: Element> Deref for TileMut<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: a tile of an exclusive array that stays mutably borrowed while the tile lives; the tiles of one
+        // array are disjoint, and the tile has not moved into a job (that consumes it), or is what that job got.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> DerefMut for TileMut<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`, and the tile itself is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> AsRef<[T]> for TileMut<'_, T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: Element> AsMut<[T]> for TileMut<'_, T> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
+impl<T: Element> fmt::Debug for TileMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::<T>(f, "TileMut", self.shape, &self.place)
+    }
+}
+
+/// The tiles of an array, in order: what [`ArrayMut::tiles_mut`] returns.
+pub struct TilesMut<'s, T: Element> {
+    first: NonNull<T>,
+    shape: Shape,
+    row_len: usize,
+    /// Steps per tile.
+    step: usize,
+    /// Steps that no tile has taken yet.
+    left: Range<usize>,
+    place: PlaceMut<'s>,
+    lent: PhantomData<&'s mut [T]>,
+}
+
+// SAFETY: the iterator stands for the mutable borrow of the elements it has not given out, and they are Send.
+unsafe impl<T: Element> Send for TilesMut<'_, T> {}
+// SAFETY: `&TilesMut` gives access to no element.
+unsafe impl<T: Element> Sync for TilesMut<'_, T> {}
+
+impl<'s, T: Element> TilesMut<'s, T> {
+    pub(super) fn new(array: &'s mut ArrayMut<T>, rows: usize) -> TilesMut<'s, T> {
+        assert!(rows > 0, "tiles of 0 rows");
+        let shape = array.shape();
+        let (first, place) = array.parts_mut();
+        TilesMut {
+            first,
+            shape,
+            row_len: shape.row_len().expect("counted when the array was made"),
+            step: rows,
+            left: 0..shape.rows(),
+            place,
+            lent: PhantomData,
+        }
+    }
+
+    /// The tile of `rows`.
+    ///
+    /// # Safety
+    ///
+    /// No tile of these rows has been given out, and none will be: the caller has taken them out of `left`.
+    unsafe fn tile(&self, rows: Range<usize>) -> TileMut<'s, T> {
+        let skip = rows.start * self.row_len;
+        let len = rows.len() * self.row_len;
+        TileMut {
+            // SAFETY: the rows are within the array, and so are the elements before them.
+            first: unsafe { self.first.add(skip) },
+            shape: self.shape.with_rows(rows.len()),
+            len,
+            rows,
+            place: self.place.part(skip * size_of::<T>(), len * size_of::<T>()),
+            lent: PhantomData,
+        }
+    }
+}
+
+impl<'s, T: Element> Iterator for TilesMut<'s, T> {
+    type Item = TileMut<'s, T>;
+
+    fn next(&mut self) -> Option<TileMut<'s, T>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let rows = self.left.start..self.left.end.min(self.left.start.saturating_add(self.step));
+        self.left.start = rows.end;
+        // SAFETY: `left` starts behind these rows now.
+        Some(unsafe { self.tile(rows) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let tiles = self.left.len().div_ceil(self.step);
+        (tiles, Some(tiles))
+    }
+}
+
+impl<T: Element> DoubleEndedIterator for TilesMut<'_, T> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.left.is_empty() {
+            return None;
+        }
+        // `left` starts at a multiple of `step`, so what is over belongs to the last tile.
+        let over = self.left.len() % self.step;
+        let rows = self.left.end - if over == 0 { self.step } else { over }..self.left.end;
+        self.left.end = rows.start;
+        // SAFETY: `left` ends before these rows now.
+        Some(unsafe { self.tile(rows) })
+    }
+}
+
+impl<T: Element> ExactSizeIterator for TilesMut<'_, T> {}
+impl<T: Element> FusedIterator for TilesMut<'_, T> {}
+
+impl<T: Element> fmt::Debug for TilesMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TilesMut")
+            .field("shape", &format_args!("{}", self.shape))
+            .field("step", &self.step)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}

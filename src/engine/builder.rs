@@ -1,0 +1,236 @@
+//! Building an engine.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::{Engine, Place, Workers};
+use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
+use crate::control::HandshakeError;
+use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
+use crate::link::control_bytes;
+use crate::supervisor::{self, Settings, StartError};
+
+/// Whether pages that do not belong to the running job are closed for writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// What a worker has published, and what was lent to it before, is closed: a wild write ends the
+    /// worker that makes it, and changes nothing. Costs microseconds per published or lent array.
+    #[default]
+    On,
+    /// A worker may still write what it has published or was lent once. Inputs and other workers'
+    /// memory are out of its reach all the same.
+    Off,
+}
+
+/// Settings of an engine; see [`Engine::builder`].
+///
+/// ```standalone_crate
+/// use arenite::{Backing, Engine};
+///
+/// arenite::init();
+/// let engine = Engine::builder()
+///     .workers(2)
+///     .capacity(256 << 20)
+///     .backing(Backing::Memfd)
+///     .label("example")
+///     .build()?;
+/// assert_eq!(engine.stats().workers.len(), 2);
+/// # Ok::<(), arenite::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    workers: Option<usize>,
+    capacity: Option<u64>,
+    backing: Backing,
+    guard: Guard,
+    name: Option<String>,
+    label: String,
+    memory_limit: u64,
+    on_start: Option<KernelInfo>,
+    grace: Duration,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            workers: None,
+            capacity: None,
+            backing: Backing::Auto,
+            guard: Guard::On,
+            name: None,
+            label: "arenite".into(),
+            memory_limit: 0,
+            on_start: None,
+            grace: Duration::from_secs(5),
+        }
+    }
+
+    /// Number of worker processes; by default one per core. At least 1.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// Most bytes that arrays and results may take together; by default half of the memory that is
+    /// available to this process. Only what is used is committed.
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// What the memory is made of; by default whatever fits.
+    pub fn backing(mut self, backing: Backing) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// Whether pages of others are closed for writing; by default they are.
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// Keeps the arena's name as long as the engine lives, for tools to find it. By default names are
+    /// gone before `build` returns.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// What messages call this engine.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
+    /// not count. A kernel that asks for more aborts, and its worker is replaced. By default none.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = bytes;
+        self
+    }
+
+    /// Runs in each worker before its first job, and again in each that replaces one. If it panics
+    /// the worker counts as not started.
+    pub fn on_worker_start<F>(mut self, start: F) -> Self
+    where
+        F: Kernel<(), ()>,
+    {
+        // A name for its type: it has no bytes.
+        let _ = start;
+        self.on_start = Some(KernelInfo::of::<Single<F, (), ()>>());
+        self
+    }
+
+    /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Makes the arena and starts the workers. Returns when all of them are ready.
+    ///
+    /// # Errors
+    /// [`BuildError`]: `init()` was not called, the arena does not fit, or a worker cannot start.
+    /// Nothing is left behind then.
+    ///
+    /// # Panics
+    /// Aborts when it is called in a worker: a kernel cannot have workers of its own.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        if crate::worker::is_worker() {
+            eprintln!(
+                "arenite: a worker cannot build an engine of its own. If this is not a kernel, `arenite::init()` is missing at the beginning of `main`."
+            );
+            std::process::abort();
+        }
+        if !crate::worker::is_initialised() {
+            return Err(BuildError::NotInitialised);
+        }
+        let workers = self.workers.unwrap_or_else(crate::sys::limits::cores);
+        let workers = u16::try_from(workers)
+            .ok()
+            .filter(|&workers| workers <= MAX_WORKERS)
+            .ok_or(BuildError::TooManyWorkers { asked: workers })?;
+        let on_start = match self.on_start {
+            None => None,
+            Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
+        };
+        let spec = Spec {
+            name: self.name,
+            capacity: self.capacity.unwrap_or_else(default_capacity),
+            writers: workers,
+            backing: self.backing,
+            control_len: control_bytes(workers.into()) as u64,
+        };
+        let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
+        let settings = Settings {
+            workers,
+            guard: self.guard == Guard::On,
+            memory_limit: self.memory_limit,
+            on_start,
+            label: self.label,
+            grace: self.grace,
+        };
+        let (shared, monitor) = supervisor::start(arena, settings).map_err(|error| match error {
+            StartError::System(error) => BuildError::System(error),
+            StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
+            StartError::Worker(why) => BuildError::Worker(why.to_string()),
+        })?;
+        let monitor = Mutex::new(Some(monitor));
+        Ok(Engine { place: Place::Workers(Workers { shared, monitor }) })
+    }
+}
+
+/// The most workers that an engine may have.
+const MAX_WORKERS: u16 = 1024;
+
+/// An engine could not be built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `arenite::init()` was not called, so copies of this program would run `main` again.
+    NotInitialised,
+    /// More workers than an engine may have.
+    TooManyWorkers {
+        /// The number asked for.
+        asked: usize,
+    },
+    /// The arena cannot be made.
+    Arena(ArenaError),
+    /// A worker could not start; the text says why.
+    Worker(String),
+    /// A system call failed.
+    System(crate::arena::SystemError),
+    /// `on_worker_start` is code of a shared library.
+    ForeignKernel,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str(
+                "arenite::init() was not called: put it first in main (in tests: arenite::test_workers!() once per crate)",
+            ),
+            Self::TooManyWorkers { asked } => {
+                write!(f, "{asked} workers are more than the {MAX_WORKERS} that an engine may have")
+            }
+            Self::Arena(error) => error.fmt(f),
+            Self::Worker(why) => write!(f, "a worker could not start: {why}"),
+            Self::System(error) => error.fmt(f),
+            Self::ForeignKernel => {
+                f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Arena(error) => Some(error),
+            Self::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}

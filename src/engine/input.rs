@@ -1,0 +1,184 @@
+//! Getting data into the arena.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{Engine, Place};
+use crate::arena::{ArenaFull, Placement};
+use crate::array::npy::{self, NpyError};
+use crate::array::{Array, ArrayMut, Element, Shape};
+
+/// A file could not be read into the arena.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InputError {
+    /// Reading failed.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There was no room for its content.
+    Full(ArenaFull),
+    /// It is not an array of this type.
+    Npy(NpyError),
+}
+
+impl fmt::Display for InputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Full(full) => full.fmt(f),
+            Self::Npy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InputError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            Self::Full(full) => Some(full),
+            Self::Npy(error) => Some(error),
+        }
+    }
+}
+
+impl From<ArenaFull> for InputError {
+    fn from(full: ArenaFull) -> Self {
+        Self::Full(full)
+    }
+}
+
+impl From<NpyError> for InputError {
+    fn from(error: NpyError) -> Self {
+        Self::Npy(error)
+    }
+}
+
+impl Engine {
+    /// An exclusive array of zeros in the arena.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    ///
+    /// # Panics
+    /// If its size does not fit the address space.
+    pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+        let shape = shape.into();
+        match &self.place {
+            Place::Inline => Ok(ArrayMut::zeros(shape)),
+            Place::Workers(workers) => {
+                let bytes = bytes_of::<T>(&shape);
+                let block = workers.shared.arena.alloc_zeroed(0, bytes, Placement::Pages)?;
+                Ok(ArrayMut::from_block(block, shape))
+            }
+        }
+    }
+
+    /// A sealed array in the arena with a copy of `elements`.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    // Like `Array::from_slice`; the name says where it goes.
+    #[allow(clippy::wrong_self_convention, reason = "`engine.from_slice` reads as `Array::from_slice` does")]
+    pub fn from_slice<T: Element>(&self, elements: &[T]) -> Result<Array<T>, ArenaFull> {
+        self.fill(elements.len().into(), |to| to.copy_from_slice(elements))
+    }
+
+    /// A sealed array in the arena whose elements are `f` of their flat, row-major index.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    #[allow(clippy::wrong_self_convention, reason = "`engine.from_fn` reads as `Array::from_fn` does")]
+    pub fn from_fn<T: Element>(
+        &self,
+        shape: impl Into<Shape>,
+        mut f: impl FnMut(usize) -> T,
+    ) -> Result<Array<T>, ArenaFull> {
+        self.fill(shape.into(), |to| {
+            for (index, element) in to.iter_mut().enumerate() {
+                *element = f(index);
+            }
+        })
+    }
+
+    /// A copy of an array in this engine's arena: of one in private memory, in a mapped file, or of
+    /// another engine.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    pub fn copy_in<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
+        self.fill(array.shape(), |to| to.copy_from_slice(array))
+    }
+
+    /// The bytes of a file, read straight into the arena.
+    ///
+    /// # Errors
+    /// [`InputError`] when it cannot be read, or there is no room for it.
+    pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Array<u8>, InputError> {
+        let path = path.as_ref();
+        let failed = |error| InputError::Io { path: path.to_owned(), error };
+        let mut file = File::open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(failed)?;
+            return Ok(self.from_slice(&bytes)?);
+        }
+        let len = usize::try_from(meta.len())
+            .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+        let mut array = self.exclusive::<u8>(len.into(), Placement::Packed)?;
+        let mut read = 0;
+        while read < len {
+            match file.read(&mut array[read..]) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        // A file that shrank meanwhile is as long as it was read.
+        array.truncate(read);
+        Ok(array.seal())
+    }
+
+    /// An array from a `.npy` file, read straight into the arena.
+    ///
+    /// # Errors
+    /// [`InputError`] when it cannot be read, is not an array of `T`, or there is no room for it.
+    pub fn read_npy<T: npy::Number>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
+        let (header, file) = npy::open::<T>(path.as_ref())?;
+        header.check::<T>()?;
+        let mut array = self.exclusive::<T>(header.shape(), Placement::Packed)?;
+        npy::read_into(&header, file, &mut array)?;
+        Ok(array.seal())
+    }
+
+    fn fill<T: Element>(&self, shape: Shape, fill: impl FnOnce(&mut [T])) -> Result<Array<T>, ArenaFull> {
+        let mut array = self.exclusive(shape, Placement::Packed)?;
+        fill(&mut array);
+        Ok(array.seal())
+    }
+
+    /// Memory that is about to be written whole.
+    fn exclusive<T: Element>(&self, shape: Shape, placement: Placement) -> Result<ArrayMut<T>, ArenaFull> {
+        match &self.place {
+            Place::Inline => Ok(ArrayMut::zeros(shape)),
+            Place::Workers(workers) => {
+                let block = workers.shared.arena.alloc(0, bytes_of::<T>(&shape), placement)?;
+                Ok(ArrayMut::from_block(block, shape))
+            }
+        }
+    }
+}
+
+fn bytes_of<T>(shape: &Shape) -> u64 {
+    match shape.bytes::<T>() {
+        Some(bytes) => bytes as u64,
+        None => panic!("an array of shape {shape} does not fit the address space"),
+    }
+}

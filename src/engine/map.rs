@@ -1,0 +1,155 @@
+//! A kernel over an iterator.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::job::{Read, finish, run_here};
+use super::{Engine, JobError};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
+use crate::supervisor::{JobId, Shared};
+
+/// Calls sent and answers taken under one lock, at most.
+const BATCH: usize = 64;
+
+/// The iterator of [`Engine::map`].
+///
+/// Dropping it cancels what is in flight.
+#[must_use = "a map is lazy: nothing runs before it is iterated over"]
+pub struct Map<I: Iterator, R> {
+    items: std::iter::Fuse<I>,
+    kernel: KernelInfo,
+    send: fn(I::Item, &mut CallWriter),
+    run: fn(I::Item) -> Result<R, JobError>,
+    read: Read<R>,
+    shared: Option<Arc<Shared>>,
+    in_flight: VecDeque<JobId>,
+    done: VecDeque<Result<R, JobError>>,
+    calls: Vec<ArgWriter>,
+}
+
+impl Engine {
+    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results
+    /// come in the order of the items.
+    ///
+    /// It is lazy at both ends: items are pulled as workers need them, a bounded number ahead, and
+    /// the results wait for whoever iterates. So an endless iterator is fine, and so is one that reads
+    /// files.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn cube(n: u64) -> u64 {
+    ///     n * n * n
+    /// }
+    ///
+    /// let cubes: Result<Vec<u64>, _> = engine.map(cube, (0..4).map(|n| (n,))).collect();
+    /// assert_eq!(cubes?, [0, 1, 8, 27]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
+    where
+        F: Kernel<P, R>,
+        I: IntoIterator,
+        I::Item: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        Map {
+            items: items.into_iter().fuse(),
+            kernel: KernelInfo::of::<Single<F, P, R>>(),
+            send: <I::Item as Args<'static, P>>::send,
+            run: |item| {
+                let held = item.hold();
+                let run = || crate::kernel::conjure::<F>().call(held).keep().map_err(Failure::from);
+                run_here(std::any::type_name::<F>(), run)
+            },
+            read: R::receive,
+            shared: self.shared().map(Arc::clone),
+            in_flight: VecDeque::new(),
+            done: VecDeque::new(),
+            calls: Vec::new(),
+        }
+    }
+}
+
+impl<I: Iterator, R> Map<I, R> {
+    /// Pulls items until enough is in flight, and takes what has ended at the front.
+    fn pump(&mut self, shared: &Shared) {
+        let window = shared.window(shared.expected_ns(&self.kernel));
+        loop {
+            // Answers that nobody has fetched count as well: a slow reader holds the workers back.
+            let ahead = self.in_flight.len() + self.done.len();
+            let room = window.saturating_sub(ahead).min(BATCH);
+            // Small steps cost a lock each: wait until a quarter is free.
+            if room > 0 && (room >= BATCH.min(window / 4) || ahead == 0) {
+                let arena = shared.arena.id();
+                let send = self.send;
+                self.calls.extend(self.items.by_ref().take(room).map(|item| {
+                    let mut call = CallWriter(ArgWriter::new(arena));
+                    send(item, &mut call);
+                    call.0
+                }));
+            }
+            let sent = self.calls.len();
+            let mut ended = [const { None }; BATCH];
+            let count = shared.exchange(
+                &self.kernel,
+                self.calls.drain(..),
+                &mut self.in_flight,
+                &mut ended,
+            );
+            for taken in ended.into_iter().take(count).flatten() {
+                self.done.push_back(finish(shared, taken, self.read));
+            }
+            if sent < BATCH || !self.done.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl<I: Iterator, R> Iterator for Map<I, R> {
+    type Item = Result<R, JobError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
+        let Some(shared) = self.shared.clone() else {
+            return self.items.next().map(self.run);
+        };
+        self.pump(&shared);
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
+        let id = self.in_flight.pop_front()?;
+        let taken = shared.wait(id, None).expect("a wait without a limit ends with the answer");
+        Some(finish(&shared, taken, self.read))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ahead = self.in_flight.len() + self.done.len();
+        let (low, high) = self.items.size_hint();
+        (low.saturating_add(ahead), high.and_then(|high| high.checked_add(ahead)))
+    }
+}
+
+impl<I: Iterator, R> Drop for Map<I, R> {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            self.in_flight.drain(..).for_each(|id| shared.abandon(id));
+        }
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Map<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("kernel", &self.kernel.name)
+            .field("in_flight", &self.in_flight.len())
+            .finish_non_exhaustive()
+    }
+}

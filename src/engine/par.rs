@@ -1,0 +1,144 @@
+//! Whole arrays in chunks: one call for a million elements.
+
+use std::sync::Arc;
+
+use super::{Engine, JobError, JobErrorKind, Place};
+use crate::arena::Placement;
+use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::kernel::{Kernel, conjure};
+
+/// Chunks per worker: enough to even out, and few enough that each is worth its trip.
+const CHUNKS_PER_WORKER: usize = 4;
+/// Less input than this, in bytes, is not cut any further.
+const SMALLEST_CHUNK: usize = 64 * 1024;
+
+impl Engine {
+    /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
+    /// gets slices of equal length. The chunks are cut along the leading axis.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
+    /// let squares = engine.par_apply(&numbers, |from: &[i64], to: &mut [i64]| {
+    ///     for (to, from) in to.iter_mut().zip(from) {
+    ///         *to = from * from;
+    ///     }
+    /// })?;
+    /// assert_eq!(squares[..], [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed.
+    pub fn par_apply<T, U, F>(&self, a: &Array<T>, f: F) -> Result<Array<U>, JobError>
+    where
+        T: Element,
+        U: Element,
+        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
+    {
+        let shape = a.shape();
+        let mut out = self.output::<U>(shape, std::any::type_name::<F>())?;
+        let rows = self.rows_per_chunk(shape, size_of::<T>().max(size_of::<U>()));
+        self.scope(|s| {
+            for tile in out.tiles_mut(rows) {
+                let part = a.rows(tile.rows());
+                s.submit(f, (part, tile));
+            }
+        })?;
+        Ok(out.seal())
+    }
+
+    /// An array of the same shape, whose elements are `f` of those of `a`.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
+    /// assert_eq!(engine.par_map(&numbers, |x| x * x)?[..], [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`par_apply`](Engine::par_apply).
+    pub fn par_map<T, U, F>(&self, a: &Array<T>, f: F) -> Result<Array<U>, JobError>
+    where
+        T: Element,
+        U: Element,
+        F: Fn(T) -> U + Copy + Send + 'static,
+    {
+        // A name for its type: it has no bytes.
+        let _ = f;
+        self.par_apply(a, |from: &[T], to: &mut [U]| {
+            let f = conjure::<F>();
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = f(from);
+            }
+        })
+    }
+
+    /// Changes an array in place, chunk by chunk.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let mut numbers = engine.zeros::<i64>(3)?;
+    /// engine.par_apply_mut(&mut numbers, |part: &mut [i64]| part.fill(7))?;
+    /// assert_eq!(numbers[..], [7, 7, 7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: the array is not in this engine's arena, or a chunk failed. Then some chunks may
+    /// be changed and others not.
+    pub fn par_apply_mut<T, F>(&self, a: &mut ArrayMut<T>, f: F) -> Result<(), JobError>
+    where
+        T: Element,
+        F: Fn(&mut [T]) + Copy + Send + 'static,
+    {
+        let rows = self.rows_per_chunk(a.shape(), size_of::<T>());
+        self.scope(|s| {
+            for tile in a.tiles_mut(rows) {
+                s.submit(f, (tile,));
+            }
+        })
+    }
+
+    /// Memory for a result that will be written whole.
+    fn output<U: Element>(&self, shape: Shape, kernel: &'static str) -> Result<ArrayMut<U>, JobError> {
+        let Place::Workers(workers) = &self.place else { return Ok(ArrayMut::zeros(shape)) };
+        let Some(bytes) = shape.bytes::<U>() else {
+            panic!("an array of shape {shape} does not fit the address space");
+        };
+        let block = workers.shared.arena.alloc(0, bytes as u64, Placement::Pages);
+        let block = block.map_err(|full| JobError {
+            kind: JobErrorKind::ArenaFull(full),
+            kernel,
+            job: 0,
+            attempt: 1,
+            worker: None,
+            lent: Vec::new(),
+        })?;
+        // Whatever the memory held before is initialised and valid for plain old data.
+        Ok(ArrayMut::from_block(block, shape))
+    }
+
+    fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
+        let workers = match &self.place {
+            Place::Workers(workers) => Arc::clone(&workers.shared).workers(),
+            Place::Inline => 1,
+        };
+        let rows = shape.rows().max(1);
+        let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
+        let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
+        let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
+        // Whole pages where rows allow it, so that chunks share none.
+        let chunk = by_count.max(by_size).min(rows);
+        match 4096usize.checked_rem(row_bytes) {
+            Some(0) => chunk.next_multiple_of(4096 / row_bytes).min(rows),
+            _ => chunk,
+        }
+    }
+}
+
+const _: fn() = || {
+    fn is_kernel<P: crate::kernel::Params, R, F: Kernel<P, R>>(_: F) {}
+    is_kernel(|_: &[u8], _: &mut [u8]| {});
+};

@@ -1,0 +1,220 @@
+//! Scopes: jobs that may borrow, and that have all ended when the scope does.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::job::{Read, finish, run_here};
+use super::{Engine, JobError, Place};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
+use crate::supervisor::{JobId, Shared, Taken};
+
+/// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
+pub struct Scope<'env> {
+    engine: &'env Engine,
+    /// Jobs whose end nobody has seen yet.
+    open: RefCell<Vec<JobId>>,
+    /// The first failure.
+    failure: RefCell<Option<JobError>>,
+    /// Invariant: the scope neither shortens nor lengthens what it lends.
+    lent: PhantomData<Cell<&'env mut ()>>,
+}
+
+impl Engine {
+    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place;
+    /// returns when all of them have ended.
+    ///
+    /// The first failure cancels the jobs that have not begun, and is what the scope returns.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::TileMut;
+    ///
+    /// fn fill(mut tile: TileMut<'_, u32>, by: u32) {
+    ///     let first = tile.rows().start as u32;
+    ///     for (i, x) in tile.iter_mut().enumerate() {
+    ///         *x = by * (first + i as u32);
+    ///     }
+    /// }
+    ///
+    /// let mut out = engine.zeros(6)?;
+    /// engine.scope(|s| {
+    ///     for tile in out.tiles_mut(2) {
+    ///         s.submit(fill, (tile, 10));
+    ///     }
+    /// })?;
+    /// assert_eq!(out[..], [0, 10, 20, 30, 40, 50]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// What is lent cannot be touched before the scope has ended:
+    ///
+    /// ```compile_fail,E0506
+    /// # fn fill(_: arenite::TileMut<'_, u32>) {}
+    /// # let engine = arenite::Engine::inline();
+    /// let mut out = engine.zeros(6).unwrap();
+    /// engine.scope(|s| {
+    ///     for tile in out.tiles_mut(2) {
+    ///         s.submit(fill, (tile,));
+    ///     }
+    ///     out = engine.zeros(1).unwrap();
+    /// });
+    /// ```
+    ///
+    /// and a job without a scope cannot have a tile, because nothing would keep the array alive:
+    ///
+    /// ```compile_fail,E0597
+    /// # fn fill(_: arenite::TileMut<'_, u32>) {}
+    /// # let engine = arenite::Engine::inline();
+    /// let mut out = engine.zeros(6).unwrap();
+    /// for tile in out.tiles_mut(2) {
+    ///     engine.submit(fill, (tile,)).detach();
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The first failure of a job. Rows that a dead worker could write are named in it
+    /// ([`JobError::unspecified_rows`]).
+    pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
+        let scope = Scope {
+            engine: self,
+            open: RefCell::default(),
+            failure: RefCell::default(),
+            lent: PhantomData,
+        };
+        // Its drop waits for what is open: also when `f` panics.
+        let ending = Ending(&scope);
+        let value = f(&scope);
+        drop(ending);
+        match scope.failure.take() {
+            None => Ok(value),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+struct Ending<'s, 'env>(&'s Scope<'env>);
+
+impl Drop for Ending<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
+        self.0.join();
+    }
+}
+
+impl<'env> Scope<'env> {
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`.
+    pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
+    where
+        F: Kernel<P, R>,
+        A: Args<'env, P>,
+        P: Params,
+        R: Reply,
+    {
+        let state = match &self.engine.place {
+            Place::Inline => {
+                let held = args.hold();
+                let run = || kernel.call(held).keep().map_err(Failure::from);
+                let result = run_here(std::any::type_name::<F>(), run);
+                if let Err(error) = &result {
+                    self.note(error);
+                }
+                Scoped::Here(result)
+            }
+            Place::Workers(workers) => {
+                let shared = &workers.shared;
+                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+                args.send(&mut call);
+                let id = shared.submit(&KernelInfo::of::<Single<F, P, R>>(), call.0, 0);
+                self.open.borrow_mut().push(id);
+                if self.failure.borrow().is_some() {
+                    shared.cancel(id);
+                }
+                Scoped::Sent { id, read: R::receive }
+            }
+        };
+        ScopedJob { scope: self, state }
+    }
+
+    /// Cancels the jobs that have not begun; those that run are asked to stop.
+    pub fn cancel(&self) {
+        if let Some(shared) = self.engine.shared() {
+            self.open.borrow().iter().for_each(|&id| shared.cancel(id));
+        }
+    }
+
+    fn note(&self, error: &JobError) {
+        let first = self.failure.borrow().is_none();
+        if first {
+            self.failure.replace(Some(error.clone()));
+            self.cancel();
+        }
+    }
+
+    /// Waits for all open jobs.
+    fn join(&self) {
+        let Some(shared) = self.engine.shared().map(Arc::clone) else { return };
+        loop {
+            let next = self.open.borrow_mut().pop();
+            let Some(id) = next else { return };
+            let taken = self.end_of(&shared, id);
+            if let Some(error) = taken.error() {
+                self.note(error);
+            }
+        }
+    }
+
+    fn end_of(&self, shared: &Shared, id: JobId) -> Taken {
+        shared.wait(id, None).expect("a wait without a limit ends with the answer")
+    }
+}
+
+impl fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("open", &self.open.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// A job of a scope. Dropping the handle changes nothing: the scope waits for the job.
+pub struct ScopedJob<'s, 'env, R> {
+    scope: &'s Scope<'env>,
+    state: Scoped<R>,
+}
+
+enum Scoped<R> {
+    Sent { id: JobId, read: Read<R> },
+    Here(Result<R, JobError>),
+}
+
+impl<R> ScopedJob<'_, '_, R> {
+    /// Waits for the value.
+    ///
+    /// # Errors
+    /// [`JobError`] with the cause; it is the scope's failure as well, unless there was one before.
+    pub fn wait(self) -> Result<R, JobError> {
+        match self.state {
+            Scoped::Here(result) => result,
+            Scoped::Sent { id, read } => {
+                let shared = self.scope.engine.shared().expect("the job was sent to workers");
+                // It leaves the list only when it has ended: the scope must not end before.
+                let taken = self.scope.end_of(shared, id);
+                self.scope.open.borrow_mut().retain(|open| *open != id);
+                let result = finish(shared, taken, read);
+                if let Err(error) = &result {
+                    self.scope.note(error);
+                }
+                result
+            }
+        }
+    }
+}
+
+impl<R> fmt::Debug for ScopedJob<'_, '_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJob").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,313 @@
+//! The [`Kernel`] trait, and how one is called in another process.
+
+use std::any::{TypeId, type_name};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use super::host::Host;
+use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, RetrySafe, Words};
+use super::reply::{Reply, Sending, Unsent};
+use super::wire::{ReplyWriter, WordReader};
+use crate::arena::ArenaFull;
+
+/// A function, or a closure that captures nothing, which a worker can run: `P` is the tuple of its
+/// parameters, `R` what it returns. Implemented for every such function of 0 to 8 parameters.
+///
+/// A kernel borrows its parameters only while its job runs:
+///
+/// ```compile_fail
+/// use arenite::array::Array;
+///
+/// fn keep(_: &'static Array<u8>) {}
+///
+/// let engine = arenite::Engine::inline();
+/// engine.submit(keep, (Array::from_slice(&[1]),));
+/// ```
+///
+/// and returns nothing that borrows from them:
+///
+/// ```compile_fail
+/// use arenite::array::Array;
+///
+/// fn first<'a>(array: &'a Array<u8>) -> &'a str { "" }
+///
+/// let engine = arenite::Engine::inline();
+/// engine.submit(first, (Array::from_slice(&[1]),));
+/// ```
+///
+/// A closure that captures cannot cross into another process:
+///
+/// ```compile_fail,E0080
+/// let engine = arenite::Engine::inline();
+/// let factor: u32 = std::env::args().count() as u32;
+/// let job = engine.submit(move |x: u32| x * factor, (2,));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a kernel",
+    label = "cannot be run by a worker",
+    note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters",
+    note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"
+)]
+pub trait Kernel<P: Params, R>: Copy + Send + 'static {
+    #[doc(hidden)]
+    fn call(self, held: P::Held) -> R;
+}
+
+/// The parameters of a kernel: a tuple of [`Param`]s. Sealed.
+pub trait Params: params_sealed::Sealed {
+    #[doc(hidden)]
+    type Held;
+    #[doc(hidden)]
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
+}
+
+mod params_sealed {
+    pub trait Sealed {}
+}
+
+/// Arguments for a kernel with the parameters `P`: a tuple of [`Arg`]s. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are not arguments for a kernel with the parameters `{P}`",
+    label = "not the arguments that this kernel takes",
+    note = "pass a tuple with one argument for each parameter; for one parameter: `(x,)`"
+)]
+pub trait Args<'env, P: Params> {
+    #[doc(hidden)]
+    fn send(self, call: &mut CallWriter);
+    #[doc(hidden)]
+    fn hold(self) -> P::Held;
+}
+
+macro_rules! kernels {
+    ($(($($p:ident $a:ident $x:ident $i:tt),*))+) => { $(
+        impl<$($p: Param),*> params_sealed::Sealed for ($($p,)*) {}
+        impl<$($p: Param),*> Params for ($($p,)*) {
+            type Held = ($($p::Held,)*);
+            #[inline]
+            #[allow(unused_variables, reason = "for a kernel without parameters")]
+            fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+                Ok(($($p::receive(words, host)?,)*))
+            }
+        }
+
+        impl<'env, $($p: Param, $a: Arg<'env, $p>),*> Args<'env, ($($p,)*)> for ($($a,)*) {
+            #[inline]
+            #[allow(unused_variables, reason = "for a kernel without parameters")]
+            fn send(self, call: &mut CallWriter) {
+                $(self.$i.send(call);)*
+            }
+            #[inline]
+            fn hold(self) -> ($($p::Held,)*) {
+                ($(self.$i.hold(),)*)
+            }
+        }
+
+        impl<$($a: RetrySafe),*> RetrySafe for ($($a,)*) {}
+
+        impl<Func, Ret, $($p),*> Kernel<($($p,)*), Ret> for Func
+        where
+            Ret: Reply,
+            $($p: Param,)*
+            Func: Copy + Send + 'static
+                + Fn($($p),*) -> Ret
+                + for<'j> Fn($($p::At<'j>),*) -> Ret,
+        {
+            #[inline]
+            fn call(self, held: ($($p::Held,)*)) -> Ret {
+                let ($(mut $x,)*) = held;
+                self($($p::at(&mut $x)),*)
+            }
+        }
+    )+ };
+}
+kernels! {
+    ()
+    (P0 A0 x0 0)
+    (P0 A0 x0 0, P1 A1 x1 1)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5, P6 A6 x6 6)
+    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5, P6 A6 x6 6, P7 A7 x7 7)
+}
+
+/// Why a kernel gave no value, other than by panicking.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Failure {
+    /// Its arguments cannot be accepted here.
+    Rejected(BadArgument),
+    /// It returned `Err` with this text.
+    Returned(String),
+    /// There was no room for its result.
+    Full(ArenaFull),
+}
+
+/// The first parameter of a kernel apart from the others, for [`Chain`]s. Sealed.
+pub trait SplitFirst: Params {
+    #[doc(hidden)]
+    type First: Param;
+    #[doc(hidden)]
+    type Rest: Params;
+    #[doc(hidden)]
+    fn join(
+        first: <Self::First as Param>::Held,
+        rest: <Self::Rest as Params>::Held,
+    ) -> Self::Held;
+}
+
+macro_rules! splits {
+    ($(($p0:ident $(, $p:ident $x:ident)*))+) => { $(
+        impl<$p0: Param, $($p: Param),*> SplitFirst for ($p0, $($p,)*) {
+            type First = $p0;
+            type Rest = ($($p,)*);
+            fn join(first: $p0::Held, rest: ($($p::Held,)*)) -> Self::Held {
+                let ($($x,)*) = rest;
+                (first, $($x,)*)
+            }
+        }
+    )+ };
+}
+splits! {
+    (P0)
+    (P0, P1 x1)
+    (P0, P1 x1, P2 x2)
+    (P0, P1 x1, P2 x2, P3 x3)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6)
+    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6, P7 x7)
+}
+
+/// What one job runs: a kernel, or several of which each takes over what the one before returned.
+/// Sealed.
+pub trait Program: params_sealed::Sealed {
+    #[doc(hidden)]
+    type Reply: Reply;
+    #[doc(hidden)]
+    type Id: 'static;
+    #[doc(hidden)]
+    fn name() -> &'static str;
+    #[doc(hidden)]
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Stopped>;
+}
+
+/// A program that ended before its last kernel.
+#[derive(Debug)]
+pub struct Stopped(Failure);
+
+/// A program of one kernel.
+#[derive(Debug)]
+pub struct Single<F, P, R>(PhantomData<fn(F, P) -> R>);
+
+/// A program, and then a kernel that takes over its result.
+#[derive(Debug)]
+pub struct Chain<A, G, Q, R>(PhantomData<fn(A, G, Q) -> R>);
+
+impl<F, P, R> params_sealed::Sealed for Single<F, P, R> {}
+impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
+    type Reply = R;
+    type Id = F;
+    fn name() -> &'static str {
+        type_name::<F>()
+    }
+    #[inline]
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+        let held = P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+        Ok(conjure::<F>().call(held))
+    }
+}
+
+impl<A, G, Q, R> params_sealed::Sealed for Chain<A, G, Q, R> {}
+impl<A, G, Q, R> Program for Chain<A, G, Q, R>
+where
+    A: Program,
+    G: Kernel<Q, R>,
+    Q: SplitFirst,
+    R: Reply,
+    <A::Reply as Reply>::Out: Arg<'static, Q::First>,
+{
+    type Reply = R;
+    type Id = (A::Id, G);
+    fn name() -> &'static str {
+        type_name::<(A::Id, G)>()
+    }
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+        let first = A::run(words, host)?;
+        let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
+        let rest = Q::Rest::receive(words, host)
+            .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+        Ok(conjure::<G>().call(Q::join(first.hold(), rest)))
+    }
+}
+
+/// A value of a type without bytes, of which this program had one.
+pub(crate) fn conjure<F: Copy + 'static>() -> F {
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
+        );
+    }
+    // SAFETY: `F` has no bytes (asserted), so every value is this one; the caller's program had a
+    // value of it, which is `Copy`, so there may be another.
+    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+}
+
+/// A kernel as a worker calls it: reads the arguments, runs, writes the reply.
+pub(crate) type Entry =
+    for<'a> fn(WordReader<'a>, &'a dyn Host, &'a mut ReplyWriter) -> Result<(), Failure>;
+
+/// What the supervisor knows of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KernelInfo {
+    /// For messages.
+    pub(crate) name: &'static str,
+    /// Identity: linkers fold equal functions, so an entry is none.
+    pub(crate) id: TypeId,
+    pub(crate) entry: Entry,
+}
+
+impl KernelInfo {
+    /// The program `G`.
+    #[inline]
+    pub(crate) fn of<G: Program>() -> Self {
+        Self { name: G::name(), id: TypeId::of::<G::Id>(), entry: entry::<G> }
+    }
+}
+
+fn entry<G: Program>(
+    words: WordReader<'_>,
+    host: &dyn Host,
+    writer: &mut ReplyWriter,
+) -> Result<(), Failure> {
+    let value = G::run(&mut Words(words), &HostRef(host)).map_err(|Stopped(why)| why)?;
+    value.send(&mut Sending { writer, host }).map_err(Failure::from)
+}
+
+impl From<Unsent> for Failure {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Returned(text) => Self::Returned(text),
+            Unsent::Full(full) => Self::Full(full),
+        }
+    }
+}
+
+/// Distance of an entry from the start of the executable's image, the same in every process of this
+/// executable; `None` for a function of a shared library.
+pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
+    let image = crate::sys::image::image();
+    let address = entry as usize;
+    image.is_code(address).then(|| (address - image.base) as u64)
+}
+
+/// The entry at this distance from the start of the executable's image.
+///
+/// # Safety
+/// `offset` came from [`to_offset`] in a process of the same build.
+pub(crate) unsafe fn from_offset(offset: u64) -> Entry {
+    let address = crate::sys::image::image().base + offset as usize;
+    // SAFETY: an `Entry` of this build lies there (the caller's promise).
+    unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) }
+}

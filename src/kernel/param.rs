@@ -1,0 +1,386 @@
+//! What a kernel may take: [`Param`], and what its caller may pass for it: [`Arg`].
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::host::{Host, Unreachable};
+use super::scalar::Scalar;
+use super::wire::{ArgWriter, Lease, Malformed, Refused, WordReader};
+use crate::arena::{Extent, Offset};
+use crate::array::{Array, ArrayMut, Element, Place, PlaceMut, Shape, TileMut};
+
+/// Why a worker cannot accept the arguments of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BadArgument {
+    /// The words do not fit the parameter.
+    Malformed,
+    /// The memory is out of reach.
+    Unreachable(String),
+}
+
+impl From<Malformed> for BadArgument {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Unreachable> for BadArgument {
+    fn from(unreachable: Unreachable) -> Self {
+        Self::Unreachable(unreachable.0)
+    }
+}
+
+pub(crate) mod sealed {
+    /// Hides how parameters cross.
+    #[allow(unnameable_types, reason = "sealed on purpose")]
+    pub trait Sealed {}
+}
+
+/// What a kernel may take: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
+/// `&str`, and every [`Scalar`]. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "a kernel cannot take a parameter of type `{Self}`",
+    label = "not a kernel parameter",
+    note = "parameters: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
+)]
+pub trait Param: sealed::Sealed {
+    /// The parameter as the kernel sees it while one job runs.
+    type At<'j>;
+    #[doc(hidden)]
+    type Held;
+    #[doc(hidden)]
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
+    #[doc(hidden)]
+    fn at<'j>(held: &'j mut Self::Held) -> Self::At<'j>;
+}
+
+/// The words of a call, as a worker reads them.
+#[derive(Debug)]
+pub struct Words<'a>(pub(crate) WordReader<'a>);
+
+/// The place where a kernel runs.
+#[allow(missing_debug_implementations, reason = "hidden")]
+pub struct HostRef<'a>(pub(crate) &'a dyn Host);
+
+/// Arguments that a worker cannot accept.
+#[derive(Debug)]
+pub struct Rejected(pub(crate) BadArgument);
+
+impl<E: Into<BadArgument>> From<E> for Rejected {
+    fn from(why: E) -> Self {
+        Self(why.into())
+    }
+}
+
+/// What the caller may pass for a parameter `P` of a kernel, valid for `'env`. Sealed.
+///
+/// | parameter | arguments |
+/// |---|---|
+/// | `&Array<T>`, `&[T]` | `&Array<T>`, `Array<T>` |
+/// | `ArrayMut<T>` | `ArrayMut<T>` |
+/// | `TileMut<'_, T>`, `&mut [T]` | `&mut ArrayMut<T>`, `TileMut<'_, T>`, in a scope |
+/// | `&str` | `&str`, `String`, `&String` |
+/// | a [`Scalar`] | the same |
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
+    label = "not an argument for `{P}`",
+    note = "pass `&Array<T>` or `Array<T>` for `&Array<T>` and `&[T]`; `ArrayMut<T>` for `ArrayMut<T>`; a tile or `&mut ArrayMut<T>`, in a scope, for `TileMut<'_, T>` and `&mut [T]`; the same type for numbers"
+)]
+pub trait Arg<'env, P: Param> {
+    #[doc(hidden)]
+    fn send(self, call: &mut CallWriter);
+    #[doc(hidden)]
+    fn hold(self) -> P::Held;
+}
+
+/// Arguments under construction.
+#[derive(Debug)]
+pub struct CallWriter(pub(crate) ArgWriter);
+
+/// Arguments that leave everything as it was when their job is run again: all but those that are
+/// changed in place. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is changed in place, so its job cannot be run again",
+    note = "`retries` needs arguments that a job only reads; return a fresh array instead"
+)]
+pub trait RetrySafe {}
+
+/// A parameter whose words do not depend on the lifetime: arrays that are read.
+fn receive_array<T: Element>(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+    let (extent, shape) = read_array::<T>(words)?;
+    let ptr = host.0.read(extent)?;
+    check_alignment::<T>(ptr, extent)?;
+    // SAFETY: the supervisor holds a lease for this job, under which nobody writes, and `read`
+    // promises that the bytes stay mapped until the job ends.
+    Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count()) })
+}
+
+fn read_array<T: Element>(words: &mut Words<'_>) -> Result<(Extent, Shape), Rejected> {
+    let at: Offset = words.0.offset()?;
+    let shape = words.0.shape()?;
+    let len = shape.bytes::<T>().ok_or(Malformed)? as u64;
+    Ok((Extent { at, len }, shape))
+}
+
+fn check_alignment<T>(ptr: NonNull<u8>, extent: Extent) -> Result<(), Malformed> {
+    if extent.len == 0 || ptr.cast::<T>().is_aligned() { Ok(()) } else { Err(Malformed) }
+}
+
+fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
+    match array.place() {
+        Place::Block(block, extent) if block.arena_id() == call.0.arena() => {
+            call.0.array(extent, &array.shape());
+            call.0.leases.push(Lease::Shared(Arc::clone(block)));
+        }
+        _ => call.0.refuse(Refused::Foreign),
+    }
+}
+
+impl<T: Element> sealed::Sealed for &Array<T> {}
+impl<T: Element> Param for &Array<T> {
+    type At<'j> = &'j Array<T>;
+    type Held = Array<T>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+        receive_array(words, host)
+    }
+    fn at<'j>(held: &'j mut Array<T>) -> &'j Array<T> {
+        held
+    }
+}
+
+impl<T: Element> sealed::Sealed for &[T] {}
+impl<T: Element> Param for &[T] {
+    type At<'j> = &'j [T];
+    type Held = Array<T>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+        receive_array(words, host)
+    }
+    fn at<'j>(held: &'j mut Array<T>) -> &'j [T] {
+        held
+    }
+}
+
+macro_rules! read_only_arguments {
+    ($($param:ty)*) => { $(
+        impl<'env, T: Element> Arg<'env, $param> for &Array<T> {
+            fn send(self, call: &mut CallWriter) {
+                send_array(self, call);
+            }
+            fn hold(self) -> Array<T> {
+                self.clone()
+            }
+        }
+        impl<'env, T: Element> Arg<'env, $param> for Array<T> {
+            fn send(self, call: &mut CallWriter) {
+                send_array(&self, call);
+            }
+            fn hold(self) -> Array<T> {
+                self
+            }
+        }
+    )* };
+}
+read_only_arguments!(&Array<T> &[T]);
+impl<T: Element> RetrySafe for &Array<T> {}
+impl<T: Element> RetrySafe for Array<T> {}
+
+impl<T: Element> sealed::Sealed for ArrayMut<T> {}
+impl<T: Element> Param for ArrayMut<T> {
+    type At<'j> = ArrayMut<T>;
+    type Held = Option<ArrayMut<T>>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+        let (extent, shape) = read_array::<T>(words)?;
+        let ptr = host.0.lend(extent)?;
+        check_alignment::<T>(ptr, extent)?;
+        // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
+        // `lend` promises that the bytes stay mapped and writable until the job ends.
+        Ok(Some(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count()) }))
+    }
+    fn at<'j>(held: &'j mut Self::Held) -> ArrayMut<T> {
+        held.take().expect("each argument is handed over once")
+    }
+}
+
+impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
+    fn send(self, call: &mut CallWriter) {
+        let shape = self.shape();
+        match self.place() {
+            PlaceMut::Block(block, _) if block.arena_id() == call.0.arena() => {}
+            _ => return call.0.refuse(Refused::Foreign),
+        }
+        match self.into_block() {
+            Ok((block, _)) => {
+                let extent = Extent { at: block.extent().at, len: shape.bytes::<T>().unwrap_or(0) as u64 };
+                call.0.array(extent, &shape);
+                call.0.leases.push(Lease::Owned(Arc::new(block)));
+                call.0.exclusive = true;
+            }
+            Err(_) => call.0.refuse(Refused::Foreign),
+        }
+    }
+    fn hold(self) -> Option<ArrayMut<T>> {
+        Some(self)
+    }
+}
+
+/// A lent range, as a job holds it.
+#[derive(Debug)]
+pub struct LentRange<T> {
+    first: NonNull<u8>,
+    at: Option<Extent>,
+    shape: Shape,
+    rows: Range<usize>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> LentRange<T> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self, Rejected> {
+        let (extent, shape) = read_array::<T>(words)?;
+        let start = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
+        let end = start.checked_add(shape.rows()).ok_or(Malformed)?;
+        let first = host.0.lend(extent)?;
+        check_alignment::<T>(first, extent)?;
+        Ok(Self { first, at: Some(extent), shape, rows: start..end, element: PhantomData })
+    }
+
+    fn of_tile(mut tile: TileMut<'_, T>) -> Self {
+        let (shape, rows) = (tile.shape(), tile.rows());
+        let first = NonNull::from(tile.as_mut_slice()).cast();
+        Self { first, at: None, shape, rows, element: PhantomData }
+    }
+
+    fn tile(&mut self) -> TileMut<'_, T> {
+        let place = self.at.map_or(PlaceMut::Private, PlaceMut::Lane);
+        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them
+        // gives them to nobody else until the job is answered. With the inline executor, the tile
+        // that `of_tile` consumed is still borrowed by the scope for the whole call.
+        unsafe { TileMut::from_parts(self.first, self.shape, self.rows.clone(), place) }
+    }
+}
+
+impl<T: Element> sealed::Sealed for TileMut<'_, T> {}
+impl<'x, T: Element> Param for TileMut<'x, T> {
+    type At<'j> = TileMut<'j, T>;
+    type Held = LentRange<T>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+        LentRange::receive(words, host)
+    }
+    fn at<'j>(held: &'j mut Self::Held) -> TileMut<'j, T> {
+        held.tile()
+    }
+}
+
+impl<T: Element> sealed::Sealed for &mut [T] {}
+impl<'x, T: Element> Param for &'x mut [T] {
+    type At<'j> = &'j mut [T];
+    type Held = LentRange<T>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+        LentRange::receive(words, host)
+    }
+    fn at<'j>(held: &'j mut Self::Held) -> &'j mut [T] {
+        let len = held.shape.len().unwrap_or(0);
+        if len == 0 {
+            return &mut [];
+        }
+        // SAFETY: as in `LentRange::tile`; `held` is borrowed for the whole job.
+        unsafe { std::slice::from_raw_parts_mut(held.first.cast().as_ptr(), len) }
+    }
+}
+
+fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
+    match tile.place() {
+        PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
+            call.0.array(extent, &tile.shape());
+            call.0.word(tile.rows().start as u64);
+            call.0.leases.push(Lease::Lent(tile.rows()));
+            call.0.exclusive = true;
+        }
+        _ => call.0.refuse(Refused::Foreign),
+    }
+}
+
+macro_rules! lent_arguments {
+    ($($param:ty)*) => { $(
+        impl<'env, 'x, T: Element> Arg<'env, $param> for TileMut<'env, T> {
+            fn send(self, call: &mut CallWriter) {
+                send_lent(&self, call);
+            }
+            fn hold(self) -> LentRange<T> {
+                LentRange::of_tile(self)
+            }
+        }
+        impl<'env, 'x, T: Element> Arg<'env, $param> for &'env mut ArrayMut<T> {
+            fn send(self, call: &mut CallWriter) {
+                send_lent(&self.as_tile_mut(), call);
+            }
+            fn hold(self) -> LentRange<T> {
+                LentRange::of_tile(self.as_tile_mut())
+            }
+        }
+    )* };
+}
+lent_arguments!(TileMut<'x, T> &'x mut [T]);
+
+impl sealed::Sealed for &str {}
+impl Param for &str {
+    type At<'j> = &'j str;
+    type Held = String;
+    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<String, Rejected> {
+        let len = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
+        let text = std::str::from_utf8(words.0.bytes(len)?).map_err(|_| Malformed)?;
+        Ok(text.to_owned())
+    }
+    fn at<'j>(held: &'j mut String) -> &'j str {
+        held
+    }
+}
+
+macro_rules! text_arguments {
+    ($($arg:ty)*) => { $(
+        impl<'env> Arg<'env, &str> for $arg {
+            fn send(self, call: &mut CallWriter) {
+                call.0.word(self.len() as u64);
+                call.0.bytes(self.as_bytes());
+            }
+            fn hold(self) -> String {
+                self.into()
+            }
+        }
+        impl RetrySafe for $arg {}
+    )* };
+}
+text_arguments!(&str String &String);
+
+impl<S: Scalar> sealed::Sealed for S {}
+impl<S: Scalar> Param for S {
+    type At<'j> = S;
+    type Held = S;
+    #[inline]
+    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<S, Rejected> {
+        Ok(read_scalar(&mut words.0)?)
+    }
+    #[inline]
+    fn at<'j>(held: &'j mut S) -> S {
+        *held
+    }
+}
+
+impl<'env, S: Scalar> Arg<'env, S> for S {
+    #[inline]
+    fn send(self, call: &mut CallWriter) {
+        call.0.bytes(bytemuck::bytes_of(&self));
+    }
+    #[inline]
+    fn hold(self) -> S {
+        self
+    }
+}
+impl<S: Scalar> RetrySafe for S {}
+
+#[inline]
+pub(crate) fn read_scalar<S: Scalar>(words: &mut WordReader<'_>) -> Result<S, Malformed> {
+    let bytes = words.bytes(size_of::<S>())?;
+    bytemuck::checked::try_pod_read_unaligned(bytes).map_err(|_| Malformed)
+}

@@ -1,0 +1,263 @@
+//! What a kernel may return: [`Reply`].
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::host::Host;
+use super::param::read_scalar;
+use super::scalar::Scalar;
+use super::wire::{Malformed, Received, ReplyReader, ReplyWriter, Sent};
+use crate::arena::{ArenaFull, Extent};
+use crate::array::{Array, ArrayMut, Element, Shape};
+
+/// Why a kernel did not produce a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Unsent {
+    /// It returned `Err`, whose text this is.
+    Returned(String),
+    /// There was no room for what it returned.
+    Full(ArenaFull),
+}
+
+/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and
+/// tuples of these, and `Result<T, E>` with an `E` that can be displayed. Sealed.
+///
+/// An array is not copied: the caller receives a handle on the memory that the kernel filled. An
+/// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with its text.
+#[diagnostic::on_unimplemented(
+    message = "a kernel cannot return `{Self}`",
+    label = "not something that a kernel can return",
+    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these"
+)]
+pub trait Reply: reply_sealed::Sealed {
+    /// What the caller receives when all went well.
+    type Out: Send + 'static;
+    #[doc(hidden)]
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent>;
+    #[doc(hidden)]
+    fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
+    #[doc(hidden)]
+    fn keep(self) -> Result<Self::Out, Unsent>;
+}
+
+mod reply_sealed {
+    pub trait Sealed {}
+}
+
+/// A reply under construction, in the worker.
+#[allow(missing_debug_implementations, reason = "hidden")]
+pub struct Sending<'a> {
+    pub(crate) writer: &'a mut ReplyWriter,
+    pub(crate) host: &'a dyn Host,
+}
+
+/// A reply as the supervisor reads it.
+#[derive(Debug)]
+pub struct Receiving<'a>(pub(crate) ReplyReader<'a>);
+
+/// A reply that does not mean what its kernel returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadReply;
+
+impl From<Malformed> for BadReply {
+    fn from(_: Malformed) -> Self {
+        Self
+    }
+}
+
+/// A part of a reply: everything but `Result`.
+pub trait Value: Sized {
+    #[doc(hidden)]
+    type Out: Send + 'static;
+    #[doc(hidden)]
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull>;
+    #[doc(hidden)]
+    fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
+    #[doc(hidden)]
+    fn keep(self) -> Self::Out;
+}
+
+impl<V: Value> reply_sealed::Sealed for V {}
+impl<V: Value> Reply for V {
+    type Out = V::Out;
+    #[inline]
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+        Value::send(self, reply).map_err(Unsent::Full)
+    }
+    #[inline]
+    fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
+        V::receive(reply)
+    }
+    fn keep(self) -> Result<V::Out, Unsent> {
+        Ok(Value::keep(self))
+    }
+}
+
+impl<V: Value, E: Display> reply_sealed::Sealed for Result<V, E> {}
+impl<V: Value, E: Display> Reply for Result<V, E> {
+    type Out = V::Out;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+        let value = self.map_err(|error| Unsent::Returned(error.to_string()))?;
+        Value::send(value, reply).map_err(Unsent::Full)
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
+        V::receive(reply)
+    }
+    fn keep(self) -> Result<V::Out, Unsent> {
+        self.map(Value::keep).map_err(|error| Unsent::Returned(error.to_string()))
+    }
+}
+
+impl Value for () {
+    type Out = ();
+    #[inline]
+    fn send(self, _: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        Ok(())
+    }
+    #[inline]
+    fn receive(_: &mut Receiving<'_>) -> Result<(), BadReply> {
+        Ok(())
+    }
+    fn keep(self) {}
+}
+
+impl<S: Scalar> Value for S {
+    type Out = S;
+    #[inline]
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.bytes(bytemuck::bytes_of(&self));
+        Ok(())
+    }
+    #[inline]
+    fn receive(reply: &mut Receiving<'_>) -> Result<S, BadReply> {
+        Ok(read_scalar(&mut reply.0.words)?)
+    }
+    fn keep(self) -> S {
+        self
+    }
+}
+
+impl Value for String {
+    type Out = String;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.word(self.len() as u64);
+        reply.writer.bytes(self.as_bytes());
+        Ok(())
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<String, BadReply> {
+        let len = usize::try_from(reply.0.words.word()?).map_err(|_| BadReply)?;
+        let bytes = reply.0.words.bytes(len)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| BadReply)
+    }
+    fn keep(self) -> String {
+        self
+    }
+}
+
+/// Copies an array that does not lie in the lane (made on another thread, or a mapped file) into it.
+fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, ArenaFull> {
+    let bytes: &[u8] = bytemuck::cast_slice(elements);
+    let chunk = host.alloc(bytes.len())?;
+    // SAFETY: the chunk was just granted to this job and is at least that long; private memory does
+    // not overlap it.
+    unsafe { chunk.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    Ok(Extent { at: chunk.at, len: bytes.len() as u64 })
+}
+
+fn receive_array(reply: &mut Receiving<'_>) -> Result<(Received, Shape), BadReply> {
+    let shape = reply.0.words.shape()?;
+    let received = reply.0.arrays.next().ok_or(BadReply)?;
+    Ok((received, shape))
+}
+
+impl<T: Element> Value for Array<T> {
+    type Out = Array<T>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.shape(&self.shape());
+        let chunk = self.lane_chunk();
+        let sent = match self.take_lane() {
+            Ok(view) => Sent { chunk: chunk.unwrap_or(view), view },
+            Err(elsewhere) => {
+                let view = into_lane(&elsewhere, reply.host)?;
+                Sent { chunk: view, view }
+            }
+        };
+        reply.writer.arrays.push(sent);
+        Ok(())
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<Array<T>, BadReply> {
+        let (received, shape) = receive_array(reply)?;
+        if shape.bytes::<T>() != usize::try_from(received.len).ok()
+            || !Array::<T>::fits_block(&received.block, received.skip, shape)
+        {
+            return Err(BadReply);
+        }
+        Ok(Array::from_block(received.block, received.skip, shape))
+    }
+    fn keep(self) -> Array<T> {
+        self
+    }
+}
+
+impl<T: Element> Value for ArrayMut<T> {
+    type Out = ArrayMut<T>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        Value::send(self.seal(), reply)
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<ArrayMut<T>, BadReply> {
+        let (received, shape) = receive_array(reply)?;
+        if received.skip != 0
+            || shape.bytes::<T>() != usize::try_from(received.len).ok()
+            || !Array::<T>::fits_block(&received.block, 0, shape)
+        {
+            return Err(BadReply);
+        }
+        let block = Arc::try_unwrap(received.block).map_err(|_| BadReply)?;
+        Ok(ArrayMut::from_block(block, shape))
+    }
+    fn keep(self) -> ArrayMut<T> {
+        self
+    }
+}
+
+impl<V: Value> Value for Option<V> {
+    type Out = Option<V::Out>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.word(u64::from(self.is_some()));
+        self.map_or(Ok(()), |value| value.send(reply))
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply> {
+        match reply.0.words.word()? {
+            0 => Ok(None),
+            1 => V::receive(reply).map(Some),
+            _ => Err(BadReply),
+        }
+    }
+    fn keep(self) -> Self::Out {
+        self.map(Value::keep)
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident $index:tt),+))+) => { $(
+        impl<$($name: Value),+> Value for ($($name,)+) {
+            type Out = ($($name::Out,)+);
+            fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+                $(self.$index.send(reply)?;)+
+                Ok(())
+            }
+            fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply> {
+                Ok(($($name::receive(reply)?,)+))
+            }
+            fn keep(self) -> Self::Out {
+                ($(self.$index.keep(),)+)
+            }
+        }
+    )+ };
+}
+tuples! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+}

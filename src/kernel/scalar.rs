@@ -1,0 +1,34 @@
+//! Plain values that travel inside a job descriptor.
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+/// A plain value that may be an argument or a reply: numbers, `bool`, `char`, arrays of them, and
+/// your own `#[repr(C)]` types.
+///
+/// It crosses as its bytes. What a worker sends back is checked before it becomes a value, so a
+/// wrong bit pattern is an error and never undefined behaviour.
+///
+/// ```
+/// use bytemuck::{CheckedBitPattern, NoUninit};
+///
+/// #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+/// #[repr(C)]
+/// struct Thresholds { low: f32, high: f32 }
+///
+/// impl arenite::Scalar for Thresholds {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument or a reply of a kernel",
+    label = "not something that travels between processes",
+    note = "parameters: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
+    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, and `Result` of these",
+    note = "for a plain type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then `impl arenite::Scalar for {Self} {{}}`"
+)]
+pub trait Scalar: NoUninit + CheckedBitPattern + Send + Sync + 'static {}
+
+macro_rules! scalars {
+    ($($t:ty)*) => { $(impl Scalar for $t {})* };
+}
+scalars!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char);
+
+impl<S: Scalar + bytemuck::Pod, const N: usize> Scalar for [S; N] {}

@@ -1,0 +1,246 @@
+//! How arguments and replies are written as words.
+//!
+//! A call is at most [`INLINE_WORDS`] words in a slot; a longer one goes to a block of its own.
+//! Everything is written in 8-byte words, in the order of the parameters, without names or types:
+//! both ends are the same function in the same executable.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::arena::{Block, Extent, Offset};
+use crate::array::Shape;
+
+/// Words that fit into a slot of a link (asserted to be equal there).
+pub(crate) const INLINE_WORDS: usize = 12;
+
+/// What a job holds in the supervisor's ledger until it is answered.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// An array that the job reads.
+    Shared(Arc<Block>),
+    /// An array that moved into the job.
+    Owned(Arc<Block>),
+    /// Rows of an array lent by a scope, which keeps it alive: here only for messages.
+    Lent(std::ops::Range<usize>),
+}
+
+/// The leases of one call: one per array argument, and one for a spilled argument block.
+pub(crate) type Leases = SmallVec<[Lease; 2]>;
+
+/// Why a call cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// An argument lies in private memory, a mapped file, or another engine.
+    Foreign,
+    /// Lending an array is not possible with this engine.
+    NoLending,
+}
+
+/// The arguments of one call, as the supervisor writes them.
+#[derive(Debug)]
+pub(crate) struct ArgWriter {
+    /// Identity of the arena whose arrays are accepted.
+    arena: u64,
+    len: usize,
+    inline: [u64; INLINE_WORDS],
+    /// Everything, once it no longer fits inline.
+    long: Vec<u64>,
+    pub(crate) leases: Leases,
+    pub(crate) refused: Option<Refused>,
+    /// An argument is changed in place, so the job may not run twice.
+    pub(crate) exclusive: bool,
+}
+
+impl ArgWriter {
+    #[inline]
+    pub(crate) fn new(arena: u64) -> Self {
+        Self {
+            arena,
+            len: 0,
+            inline: [0; INLINE_WORDS],
+            long: Vec::new(),
+            leases: SmallVec::new(),
+            refused: None,
+            exclusive: false,
+        }
+    }
+
+    pub(crate) fn arena(&self) -> u64 {
+        self.arena
+    }
+
+    #[inline]
+    pub(crate) fn word(&mut self, word: u64) {
+        if self.len < INLINE_WORDS {
+            self.inline[self.len] = word;
+        } else {
+            self.long_word(word);
+        }
+        self.len += 1;
+    }
+
+    #[cold]
+    fn long_word(&mut self, word: u64) {
+        if self.long.is_empty() {
+            self.long.extend_from_slice(&self.inline);
+        }
+        self.long.push(word);
+    }
+
+    /// Bytes, filled up to whole words.
+    #[inline]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(u64::from_ne_bytes(word));
+        }
+    }
+
+    pub(crate) fn array(&mut self, extent: Extent, shape: &Shape) {
+        self.word(bytemuck::cast(extent.at));
+        write_shape(shape, |word| self.word(word));
+    }
+
+    pub(crate) fn refuse(&mut self, why: Refused) {
+        self.refused.get_or_insert(why);
+    }
+
+    /// All words.
+    #[inline]
+    pub(crate) fn words(&self) -> &[u64] {
+        if self.len <= INLINE_WORDS { &self.inline[..self.len] } else { &self.long }
+    }
+}
+
+fn write_shape(shape: &Shape, mut word: impl FnMut(u64)) {
+    word(shape.rank() as u64);
+    shape.dims().iter().for_each(|&dim| word(dim as u64));
+}
+
+fn read_shape(mut word: impl FnMut() -> Result<u64, Malformed>) -> Result<Shape, Malformed> {
+    let rank = word()?;
+    let mut dims = [0usize; crate::array::MAX_DIMS];
+    let dims = dims.get_mut(..usize::try_from(rank).unwrap_or(usize::MAX)).ok_or(Malformed)?;
+    for dim in dims.iter_mut() {
+        *dim = usize::try_from(word()?).map_err(|_| Malformed)?;
+    }
+    Shape::try_from(&*dims).map_err(|_| Malformed)
+}
+
+/// The words do not mean what their reader expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Reads words in the order in which they were written.
+#[derive(Clone, Debug)]
+pub(crate) struct WordReader<'a> {
+    words: &'a [u64],
+}
+
+impl<'a> WordReader<'a> {
+    pub(crate) fn new(words: &'a [u64]) -> Self {
+        Self { words }
+    }
+
+    #[inline]
+    pub(crate) fn word(&mut self) -> Result<u64, Malformed> {
+        let (first, rest) = self.words.split_first().ok_or(Malformed)?;
+        self.words = rest;
+        Ok(*first)
+    }
+
+    /// `len` bytes, as written by `bytes`.
+    #[inline]
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let count = len.div_ceil(8);
+        if count > self.words.len() {
+            return Err(Malformed);
+        }
+        let (these, rest) = self.words.split_at(count);
+        self.words = rest;
+        Ok(&bytemuck::cast_slice(these)[..len])
+    }
+
+    pub(crate) fn offset(&mut self) -> Result<Offset, Malformed> {
+        Ok(bytemuck::cast(self.word()?))
+    }
+
+    pub(crate) fn shape(&mut self) -> Result<Shape, Malformed> {
+        read_shape(|| self.word())
+    }
+}
+
+/// An array in a reply: the memory that was allocated for it, and the part that it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// The whole allocation; equal to `view` for parameters that are sent back.
+    pub(crate) chunk: Extent,
+    /// The bytes of the array.
+    pub(crate) view: Extent,
+}
+
+/// Words of a [`Sent`].
+pub(crate) const SENT_WORDS: usize = 4;
+
+impl Sent {
+    pub(crate) fn words(self) -> [u64; SENT_WORDS] {
+        let Self { chunk, view } = self;
+        [bytemuck::cast(chunk.at), chunk.len, bytemuck::cast(view.at), view.len]
+    }
+
+    pub(crate) fn read(words: &mut WordReader<'_>) -> Result<Self, Malformed> {
+        let chunk = Extent { at: words.offset()?, len: words.word()? };
+        let view = Extent { at: words.offset()?, len: words.word()? };
+        Ok(Self { chunk, view })
+    }
+}
+
+/// A reply as the worker writes it: arrays first, then the words that describe the value.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyWriter {
+    /// Arrays sent, in the order of the value.
+    pub(crate) arrays: SmallVec<[Sent; 2]>,
+    /// Shapes, scalars, lengths.
+    pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
+}
+
+impl ReplyWriter {
+    pub(crate) fn word(&mut self, word: u64) {
+        self.words.push(word);
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.words.push(u64::from_ne_bytes(word));
+        }
+    }
+
+    pub(crate) fn shape(&mut self, shape: &Shape) {
+        write_shape(shape, |word| self.words.push(word));
+    }
+
+    /// Nothing to send at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.arrays.is_empty() && self.words.is_empty()
+    }
+}
+
+/// An array of a reply after the supervisor checked it: a lease, and where in it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) block: Arc<Block>,
+    /// Bytes from the start of the block.
+    pub(crate) skip: u64,
+    pub(crate) len: u64,
+}
+
+/// A reply as the supervisor reads it.
+#[derive(Debug)]
+pub(crate) struct ReplyReader<'a> {
+    pub(crate) words: WordReader<'a>,
+    pub(crate) arrays: smallvec::IntoIter<[Received; 1]>,
+}

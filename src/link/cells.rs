@@ -1,0 +1,281 @@
+//! What a link looks like in shared memory.
+//!
+//! Layouts are fixed by the assertions at the end. Each field says who writes it; the other side
+//! only reads, or, for the state words, goes through [`StateWord`]'s transitions.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::state::StateWord;
+use crate::sync::{AtomicU32, AtomicU64, Cell};
+
+/// Slots of a link, and so the most jobs that a lane can hold ahead.
+pub(crate) const SLOTS: usize = 256;
+/// Words of arguments or reply that fit into a slot.
+pub(crate) const INLINE_WORDS: usize = 12;
+/// Bytes of arguments or reply that fit into a slot.
+pub(crate) const INLINE_BYTES: usize = INLINE_WORDS * 8;
+/// Grants that may be on their way to a lane.
+pub(crate) const GRANTS: usize = 8;
+/// Words of a refusal (an `ArenaFull` in numbers).
+pub(crate) const REFUSAL_WORDS: usize = 5;
+
+/// Supervisor → worker: what to run. Written while the state word is not live, read from claim to
+/// finish.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(128))]
+pub(crate) struct CallSlot {
+    /// Number of the job, for messages.
+    pub(crate) job: u64,
+    /// Entry of the kernel, relative to the executable's image.
+    pub(crate) entry: u64,
+    /// Bytes of arguments, in `args` or in the block that `args` names.
+    pub(crate) len: u32,
+    /// 1 when `args` holds region offset and length of a block with the arguments.
+    pub(crate) spilled: u32,
+    /// The arguments.
+    pub(crate) args: [u64; INLINE_WORDS],
+}
+
+/// Worker → supervisor: what came back. Written while `Running`, read once after the end.
+/// Word 0 is the head (kind, arrays, spilled, length), word 1 the grant, word 2 the cursor in it.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct ReplySlot {
+    pub(crate) head: AtomicU64,
+    pub(crate) grant: AtomicU64,
+    pub(crate) cursor: AtomicU64,
+    pub(crate) spare: AtomicU64,
+    pub(crate) words: [AtomicU64; INLINE_WORDS],
+}
+
+/// State and duration of a slot, dense.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct StateCell {
+    /// Both sides, by transitions.
+    pub(crate) state: StateWord,
+    /// Worker, before finish: nanoseconds that the job took, saturating.
+    pub(crate) took: AtomicU32,
+}
+
+/// A range of the worker's region, on its way to the worker.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct GrantCell {
+    /// Byte offset in the region.
+    pub(crate) offset: AtomicU64,
+    /// Bytes; the top bit says that they are known to be zero.
+    pub(crate) len: AtomicU64,
+}
+
+/// The supervisor's half. Read-only in the worker.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub(crate) struct PostHalf<const N: usize> {
+    /// Supervisor: the lane sleeps here; changed and woken once per sleep.
+    pub(crate) bell: AtomicU32,
+    /// Supervisor: `STOP`, `SPIN`, `MORE`, and from bit [`LOW_SHIFT`] on the number of jobs ahead
+    /// below which a lane with `MORE` rings.
+    pub(crate) flags: AtomicU32,
+    /// Supervisor: grants given so far; published after the cell (Release).
+    pub(crate) granted: AtomicU32,
+    /// Supervisor: the last want that was refused; published after `refusal` (Release).
+    pub(crate) refused: AtomicU32,
+    /// Supervisor: jobs drained so far.
+    pub(crate) drained: AtomicU64,
+    /// Supervisor: why.
+    pub(crate) refusal: [AtomicU64; REFUSAL_WORDS],
+    /// Supervisor: the last grants, by number mod [`GRANTS`].
+    pub(crate) grants: [GrantCell; GRANTS],
+    /// Supervisor, by the state word.
+    pub(crate) slots: [Cell<CallSlot>; N],
+}
+
+/// The worker's half.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub(crate) struct ReplyHalf<const N: usize> {
+    /// Worker: number of the current sleep, 0 while awake.
+    pub(crate) asleep: AtomicU32,
+    /// Worker: wants made so far; published after `want_bytes` (Release).
+    pub(crate) wants: AtomicU32,
+    /// Worker: bytes wanted.
+    pub(crate) want_bytes: AtomicU64,
+    /// Both, by transitions.
+    pub(crate) states: [StateCell; N],
+    /// Worker, by the state word.
+    pub(crate) replies: [ReplySlot; N],
+}
+
+/// The page that all links share. Written by the supervisor, read-only in every worker.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub(crate) struct Hub {
+    /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
+    pub(crate) armed: AtomicU32,
+}
+
+/// Stop when there is nothing left to run.
+pub(crate) const STOP: u32 = 1;
+/// This lane may spin for a moment when it runs dry.
+pub(crate) const SPIN: u32 = 2;
+/// The supervisor keeps jobs that this lane could have.
+pub(crate) const MORE: u32 = 4;
+/// Other lanes have jobs ahead that this one could take over.
+pub(crate) const SPARE: u32 = 8;
+/// The low-water mark lies above this bit of the flags.
+pub(crate) const LOW_SHIFT: u32 = 16;
+
+/// Top bit of a grant's length: the bytes are known to be zero.
+pub(crate) const FRESH: u64 = 1 << 63;
+
+/// Bytes of one link: both halves.
+pub(crate) const LINK_BYTES: usize = size_of::<PostHalf<SLOTS>>() + size_of::<ReplyHalf<SLOTS>>();
+/// Where the reply half begins in a link.
+pub(crate) const REPLY_AT: usize = size_of::<PostHalf<SLOTS>>();
+/// Bytes of the control segment's body for this many lanes.
+pub(crate) const fn control_bytes(lanes: usize) -> usize {
+    size_of::<Hub>() + lanes * LINK_BYTES
+}
+/// Where the link of a lane begins in the control segment's body.
+pub(crate) const fn link_at(lane: usize) -> usize {
+    size_of::<Hub>() + lane * LINK_BYTES
+}
+
+/// Both halves of a link as this process sees them, and what keeps them mapped.
+#[derive(Debug)]
+pub(crate) struct LinkCells<const N: usize = SLOTS> {
+    post: NonNull<PostHalf<N>>,
+    reply: NonNull<ReplyHalf<N>>,
+    hub: NonNull<Hub>,
+    _mapped: Arc<dyn Keep>,
+}
+
+/// Whatever keeps the cells where they are.
+pub(crate) trait Keep: Send + Sync + std::fmt::Debug {}
+impl<T: Send + Sync + std::fmt::Debug> Keep for T {}
+
+// SAFETY: the cells are atomics, or `Cell`s whose accesses the state word keeps apart; the memory
+// itself stays mapped as long as `_mapped` lives.
+unsafe impl<const N: usize> Send for LinkCells<N> {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Sync for LinkCells<N> {}
+
+impl<const N: usize> LinkCells<N> {
+    /// The link whose halves lie at these addresses.
+    ///
+    /// # Safety
+    /// The three point to zeroed or live cells of this layout, aligned, mapped (the worker: `post`
+    /// and `hub` may be read-only) as long as `mapped` lives.
+    pub(crate) unsafe fn from_mapped(
+        hub: NonNull<u8>,
+        post: NonNull<u8>,
+        reply: NonNull<u8>,
+        mapped: Arc<dyn Keep>,
+    ) -> Self {
+        Self { post: post.cast(), reply: reply.cast(), hub: hub.cast(), _mapped: mapped }
+    }
+
+    #[inline]
+    pub(crate) fn post(&self) -> &PostHalf<N> {
+        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics and `Cell`s inside.
+        unsafe { self.post.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn reply(&self) -> &ReplyHalf<N> {
+        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics inside.
+        unsafe { self.reply.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn hub(&self) -> &Hub {
+        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics inside.
+        unsafe { self.hub.as_ref() }
+    }
+
+    /// The state word of job number `position`.
+    #[inline]
+    pub(crate) fn state(&self, position: u64) -> &StateWord {
+        &self.reply().states[Self::index(position)].state
+    }
+
+    #[inline]
+    pub(crate) fn index(position: u64) -> usize {
+        (position % N as u64) as usize
+    }
+}
+
+#[cfg(any(test, arenite_loom))]
+impl<const N: usize> LinkCells<N> {
+    /// A link on the heap, for tests and models.
+    pub(crate) fn on_heap() -> Self {
+        use std::array::from_fn;
+        let a32 = || AtomicU32::new(0);
+        let a64 = || AtomicU64::new(0);
+        let call = CallSlot { job: 0, entry: 0, len: 0, spilled: 0, args: [0; INLINE_WORDS] };
+        let post = Box::new(PostHalf {
+            bell: a32(),
+            flags: a32(),
+            granted: a32(),
+            refused: a32(),
+            drained: a64(),
+            refusal: from_fn(|_| a64()),
+            grants: from_fn(|_| GrantCell { offset: a64(), len: a64() }),
+            slots: from_fn(|_| Cell::new(call)),
+        });
+        let reply = Box::new(ReplyHalf {
+            asleep: a32(),
+            wants: a32(),
+            want_bytes: a64(),
+            states: from_fn(|_| StateCell { state: StateWord::new(), took: a32() }),
+            replies: from_fn(|_| ReplySlot {
+                head: a64(),
+                grant: a64(),
+                cursor: a64(),
+                spare: a64(),
+                words: from_fn(|_| a64()),
+            }),
+        });
+        let hub = Box::new(Hub { armed: a32() });
+        #[derive(Debug)]
+        struct Owned<const N: usize>(*mut PostHalf<N>, *mut ReplyHalf<N>, *mut Hub);
+        // SAFETY: only the addresses are kept, to free them once.
+        unsafe impl<const N: usize> Send for Owned<N> {}
+        // SAFETY: as above.
+        unsafe impl<const N: usize> Sync for Owned<N> {}
+        impl<const N: usize> Drop for Owned<N> {
+            fn drop(&mut self) {
+                // SAFETY: from `Box::into_raw` below, and no link uses them any more.
+                unsafe {
+                    drop(Box::from_raw(self.0));
+                    drop(Box::from_raw(self.1));
+                    drop(Box::from_raw(self.2));
+                }
+            }
+        }
+        let owned = Owned(Box::into_raw(post), Box::into_raw(reply), Box::into_raw(hub));
+        let (post, reply, hub) = (
+            NonNull::new(owned.0).expect("a box is not null"),
+            NonNull::new(owned.1).expect("a box is not null"),
+            NonNull::new(owned.2).expect("a box is not null"),
+        );
+        Self { post, reply, hub, _mapped: Arc::new(owned) }
+    }
+}
+
+#[cfg(not(arenite_loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<CallSlot>() == 128 && align_of::<CallSlot>() == 128);
+    assert!(offset_of!(CallSlot, args) == 24);
+    assert!(size_of::<ReplySlot>() == 128 && offset_of!(ReplySlot, words) == 32);
+    assert!(size_of::<StateCell>() == 8);
+    assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);
+    assert!(offset_of!(ReplyHalf<SLOTS>, states) == 16);
+    assert!(size_of::<PostHalf<SLOTS>>() == 36 * 1024);
+    assert!(size_of::<ReplyHalf<SLOTS>>() == 36 * 1024);
+    assert!(size_of::<Hub>() == 4096);
+    assert!(SLOTS.is_power_of_two());
+};

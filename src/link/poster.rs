@@ -1,0 +1,313 @@
+//! The supervisor's side of a link.
+
+use std::sync::Arc;
+
+use super::cells::{
+    FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS,
+};
+use super::doorbell;
+use super::state::{Ask, Generation, Look, Retract};
+use crate::sync::{Ordering, fence};
+
+/// What to post: the head of a call slot and its argument words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) job: u64,
+    pub(crate) entry: u64,
+    /// Bytes of arguments.
+    pub(crate) len: u32,
+    /// `words` names a block that holds them.
+    pub(crate) spilled: bool,
+    /// At most [`INLINE_WORDS`].
+    pub(crate) words: &'a [u64],
+    /// Request bits that somebody already asked for.
+    pub(crate) requests: u32,
+}
+
+/// A reply, copied out of shared memory once and not yet checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reply {
+    /// A value of [`super::kind`].
+    pub(crate) kind: u8,
+    /// Array descriptors at the beginning of the bytes.
+    pub(crate) arrays: u8,
+    /// The words name a block of the worker's region that holds the bytes.
+    pub(crate) spilled: bool,
+    /// Bytes of the reply.
+    pub(crate) len: u32,
+    /// Number of the grant in which `cursor` lies.
+    pub(crate) grant: u32,
+    /// Offset in the worker's region up to which that grant is used.
+    pub(crate) cursor: u64,
+    /// The bytes, or where they are.
+    pub(crate) words: [u64; INLINE_WORDS],
+}
+
+impl Reply {
+    /// Packs kind, array count, spill flag and length into the head word.
+    pub(super) fn head(kind: u8, arrays: u8, spilled: bool, len: u32) -> u64 {
+        u64::from(kind)
+            | u64::from(arrays) << 8
+            | u64::from(spilled) << 16
+            | u64::from(len) << 32
+    }
+}
+
+/// One step of draining.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Drained {
+    /// The oldest open job has not ended (or there is none).
+    Nothing,
+    /// It ended, well or badly; the reply buffer is filled unless `bare`.
+    Ended {
+        position: u64,
+        failed: bool,
+        bare: bool,
+        took_ns: u32,
+    },
+    /// It was retracted, and the worker has passed it.
+    Skipped,
+    /// The worker wrote what it cannot have meant.
+    Fault(String),
+}
+
+/// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's
+/// core lock.
+#[derive(Debug)]
+pub(crate) struct Poster<const N: usize = SLOTS> {
+    cells: Arc<LinkCells<N>>,
+    /// Number of the next job to post.
+    tail: u64,
+    /// Number of the oldest job that is not drained.
+    head: u64,
+    /// The last sleep of the worker that was rung.
+    rung: u32,
+    /// Grants given.
+    granted: u32,
+    /// Wants that were answered.
+    answered: u32,
+    /// The flags as last written.
+    flags: u32,
+}
+
+impl<const N: usize> Poster<N> {
+    /// The one poster of this link.
+    pub(crate) fn new(cells: Arc<LinkCells<N>>) -> Self {
+        Self { cells, tail: 0, head: 0, rung: 0, granted: 0, answered: 0, flags: 0 }
+    }
+
+    /// Number of the next job to post; where a new worker begins.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Grants given so far; where a new worker begins.
+    pub(crate) fn granted(&self) -> u32 {
+        self.granted
+    }
+
+    /// Jobs posted and not drained.
+    #[inline]
+    pub(crate) fn open(&self) -> usize {
+        (self.tail - self.head) as usize
+    }
+
+    /// Positions of the jobs posted and not drained, oldest first.
+    pub(crate) fn open_positions(&self) -> std::ops::Range<u64> {
+        self.head..self.tail
+    }
+
+    /// Slots that are free.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        N - self.open()
+    }
+
+    /// Posts a job and returns its position. The worker may sleep: call [`Poster::ring`] after the
+    /// last one of a batch.
+    #[inline]
+    pub(crate) fn post(&mut self, call: &Call<'_>) -> u64 {
+        debug_assert!(self.room() > 0 && call.words.len() <= INLINE_WORDS);
+        let position = self.tail;
+        let index = LinkCells::<N>::index(position);
+        self.cells.post().slots[index].with_mut(|slot| {
+            // SAFETY: this position was drained one lap ago (`room`), so its state word is not
+            // live and the worker does not read the slot until `post` below; there is one poster.
+            unsafe {
+                (*slot).job = call.job;
+                (*slot).entry = call.entry;
+                (*slot).len = call.len;
+                (*slot).spilled = u32::from(call.spilled);
+                let args = &mut (*slot).args;
+                args[..call.words.len()].copy_from_slice(call.words);
+            }
+        });
+        self.cells.state(position).post(Generation::of(position, N), call.requests);
+        self.tail += 1;
+        position
+    }
+
+    /// Wakes the worker if it sleeps and was not rung for this sleep. True if it cost a wake-up.
+    #[inline]
+    pub(crate) fn ring(&mut self) -> bool {
+        // SeqCst fence: "posted, then looked for a sleeper", pairs with the fence in `Taker::sleep`.
+        fence(Ordering::SeqCst);
+        let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
+        if asleep == 0 || asleep == self.rung {
+            return false;
+        }
+        self.rung = asleep;
+        self.ring_cold();
+        true
+    }
+
+    #[cold]
+    fn ring_cold(&self) {
+        let bell = &self.cells.post().bell;
+        // Relaxed: the value only has to change; what it announces was published before.
+        bell.fetch_add(1, Ordering::Relaxed);
+        doorbell::wake(bell);
+    }
+
+    /// Is the worker asleep, as far as it says?
+    #[inline]
+    pub(crate) fn seems_asleep(&self) -> bool {
+        self.cells.reply().asleep.load(Ordering::Relaxed) != 0
+    }
+
+    /// Sets the lane's flags (`STOP`, `SPIN`, `MORE`), writing only on a change.
+    #[inline]
+    pub(crate) fn set_flags(&mut self, flags: u32) {
+        if flags != self.flags {
+            self.flags = flags;
+            // Release: "whatever led to it", pairs with the load in `Taker`.
+            self.cells.post().flags.store(flags, Ordering::Release);
+        }
+    }
+
+    /// The flags as last set.
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// Looks at the oldest open job; fills `reply` when it ended with one.
+    #[inline]
+    pub(crate) fn drain(&mut self, reply: &mut Reply) -> Drained {
+        if self.head == self.tail {
+            return Drained::Nothing;
+        }
+        let position = self.head;
+        let index = LinkCells::<N>::index(position);
+        let cell = &self.cells.reply().states[index];
+        let (failed, bare) = match cell.state.look(Generation::of(position, N)) {
+            Look::Open => return Drained::Nothing,
+            Look::Done { bare } => (false, bare),
+            Look::Failed => (true, false),
+            Look::Skipped => {
+                self.head += 1;
+                return Drained::Skipped;
+            }
+            Look::Fault(word) => {
+                return Drained::Fault(format!("slot {index} reads {word:?} for job {position}"));
+            }
+        };
+        let took_ns = cell.took.load(Ordering::Relaxed);
+        if !bare {
+            self.copy_reply(index, reply);
+        }
+        self.head += 1;
+        Drained::Ended { position, failed, bare, took_ns }
+    }
+
+    /// Tells the worker how far its finished jobs were taken. Once per batch of drains.
+    #[inline]
+    pub(crate) fn publish_drained(&self) {
+        // Relaxed: the worker only counts with it.
+        self.cells.post().drained.store(self.head, Ordering::Relaxed);
+    }
+
+    /// Each word is read once; a worker that writes now spoils only the value.
+    fn copy_reply(&self, index: usize, reply: &mut Reply) {
+        let slot = &self.cells.reply().replies[index];
+        let head = slot.head.load(Ordering::Relaxed);
+        reply.kind = head as u8;
+        reply.arrays = (head >> 8) as u8;
+        reply.spilled = (head >> 16) & 1 == 1;
+        reply.len = (head >> 32) as u32;
+        reply.grant = slot.grant.load(Ordering::Relaxed) as u32;
+        reply.cursor = slot.cursor.load(Ordering::Relaxed);
+        let used = if reply.spilled { 2 } else { (reply.len as usize).div_ceil(8) };
+        for (to, from) in reply.words.iter_mut().zip(&slot.words).take(used) {
+            *to = from.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a queued job back.
+    pub(crate) fn retract(&mut self, position: u64) -> Retract {
+        self.cells.state(position).retract(Generation::of(position, N))
+    }
+
+    /// Adds a request to a job that has not ended.
+    pub(crate) fn ask(&self, position: u64, request: u32) -> Ask {
+        self.cells.state(position).ask(Generation::of(position, N), request)
+    }
+
+    /// Gives output memory to the lane; false when as many grants as it can hold are on their way.
+    pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool, read: u32) -> bool {
+        if self.granted.wrapping_sub(read) as usize >= GRANTS {
+            return false;
+        }
+        let cell = &self.cells.post().grants[self.granted as usize % GRANTS];
+        cell.offset.store(offset, Ordering::Relaxed);
+        cell.len.store(len | if fresh { FRESH } else { 0 }, Ordering::Relaxed);
+        self.granted = self.granted.wrapping_add(1);
+        // Release: "grant cell filled", pairs with `Taker::next_grant`.
+        self.cells.post().granted.store(self.granted, Ordering::Release);
+        true
+    }
+
+    /// Bytes that the lane waits for, if it does.
+    pub(crate) fn wanted(&self) -> Option<u64> {
+        // Acquire: "want_bytes written", pairs with `Taker::want`.
+        let wants = self.cells.reply().wants.load(Ordering::Acquire);
+        (wants != self.answered).then(|| self.cells.reply().want_bytes.load(Ordering::Relaxed))
+    }
+
+    /// The lane's want is answered, by a grant or by a refusal with these numbers.
+    pub(crate) fn answer_want(&mut self, refusal: Option<[u64; REFUSAL_WORDS]>) {
+        let wants = self.cells.reply().wants.load(Ordering::Acquire);
+        self.answered = wants;
+        if let Some(words) = refusal {
+            for (to, from) in self.cells.post().refusal.iter().zip(words) {
+                to.store(from, Ordering::Relaxed);
+            }
+            // Release: "refusal written", pairs with `Taker::await_grant`.
+            self.cells.post().refused.store(wants, Ordering::Release);
+        }
+        self.ring();
+    }
+
+    /// The worker is gone and everything is taken: the next one begins at `tail`.
+    pub(crate) fn start_over(&mut self) {
+        self.head = self.tail;
+        let reply = self.cells.reply();
+        // Relaxed: no worker is there to read; the next one starts after its spawn.
+        reply.asleep.store(0, Ordering::Relaxed);
+        reply.wants.store(0, Ordering::Relaxed);
+        self.cells.post().refused.store(0, Ordering::Relaxed);
+        self.answered = 0;
+        self.rung = 0;
+        self.set_flags(0);
+    }
+
+    /// After the exit of the worker: had it not begun this job?
+    pub(crate) fn is_queued(&self, position: u64) -> bool {
+        self.cells.state(position).is_queued(Generation::of(position, N))
+    }
+
+    /// The cells, for a thread that sleeps on a state word.
+    pub(crate) fn cells(&self) -> &Arc<LinkCells<N>> {
+        &self.cells
+    }
+}

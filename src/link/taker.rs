@@ -1,0 +1,272 @@
+//! The worker's side of a link.
+
+use std::sync::Arc;
+
+use super::cells::{
+    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
+};
+use super::doorbell;
+use super::poster::Reply;
+use super::state::{Claim, Finished, Generation};
+use crate::sync::{Ordering, fence};
+
+/// What a lane finds when it looks for work.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Next {
+    /// A job is claimed; read it with [`Taker::call`], end it with [`Taker::finish`].
+    Run,
+    /// Nothing posted.
+    Empty,
+    /// Nothing posted, and nothing will be.
+    Stop,
+}
+
+/// A range of the worker's own region to allocate from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// Number of the grant, counted from the start of the link.
+    pub(crate) number: u32,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Known to be zero.
+    pub(crate) fresh: bool,
+}
+
+/// What came of waiting for output memory.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Granted(Granted),
+    /// No room; the numbers of the arena's refusal.
+    Refused([u64; REFUSAL_WORDS]),
+}
+
+/// What the lane sends back: head, grant position and the words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answering<'a> {
+    pub(crate) kind: u8,
+    pub(crate) arrays: u8,
+    pub(crate) spilled: bool,
+    pub(crate) len: u32,
+    pub(crate) grant: u32,
+    pub(crate) cursor: u64,
+    pub(crate) words: &'a [u64],
+}
+
+/// The worker's handle on a link. One per lane, used by its thread only.
+#[derive(Debug)]
+pub(crate) struct Taker<const N: usize = SLOTS> {
+    cells: Arc<LinkCells<N>>,
+    /// Number of the next job to look at.
+    position: u64,
+    /// The job at `position` is this lane's, until `finish`.
+    claimed: bool,
+    /// Number of the last sleep.
+    sleeps: u32,
+    /// The last sleep of the monitor that was rung.
+    rung: u32,
+    /// Grants taken.
+    taken: u32,
+    /// Wants made.
+    wants: u32,
+}
+
+impl<const N: usize> Taker<N> {
+    /// The one taker of this link, beginning where the supervisor's posting stood.
+    pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
+        Self { cells, position, claimed: false, sleeps: 0, rung: 0, taken, wants: 0 }
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::of(self.position, N)
+    }
+
+    /// Looks for the next job and claims it.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Next {
+        loop {
+            match self.cells.state(self.position).claim(self.generation()) {
+                Claim::Run => {
+                    self.claimed = true;
+                    return Next::Run;
+                }
+                Claim::Retracted => {
+                    self.cells.state(self.position).pass(self.generation());
+                    self.position += 1;
+                }
+                Claim::Empty => {
+                    // Acquire: pairs with `Poster::set_flags`.
+                    let flags = self.cells.post().flags.load(Ordering::Acquire);
+                    return if flags & STOP == 0 { Next::Empty } else { Next::Stop };
+                }
+            }
+        }
+    }
+
+    /// A copy of the job that was claimed.
+    #[inline]
+    pub(crate) fn call(&self) -> CallSlot {
+        debug_assert!(self.claimed);
+        let slot = &self.cells.post().slots[LinkCells::<N>::index(self.position)];
+        // SAFETY: `next` claimed this job, so the supervisor does not write its slot before `finish`.
+        slot.with(|slot| unsafe { *slot })
+    }
+
+    /// Has the caller given up on the job that runs?
+    pub(crate) fn cancelled(&self) -> bool {
+        self.cells.state(self.position).cancelled()
+    }
+
+    /// Ends the claimed job. Wakes whoever sleeps on it; the caller rings the monitor when this
+    /// returns true.
+    #[inline]
+    pub(crate) fn finish(&mut self, failed: bool, took_ns: u32, answer: Option<&Answering<'_>>) -> bool {
+        let index = LinkCells::<N>::index(self.position);
+        let reply = self.cells.reply();
+        if let Some(answer) = answer {
+            debug_assert!(answer.words.len() <= INLINE_WORDS);
+            let slot = &reply.replies[index];
+            let head = Reply::head(answer.kind, answer.arrays, answer.spilled, answer.len);
+            slot.head.store(head, Ordering::Relaxed);
+            slot.grant.store(u64::from(answer.grant), Ordering::Relaxed);
+            slot.cursor.store(answer.cursor, Ordering::Relaxed);
+            for (to, from) in slot.words.iter().zip(answer.words) {
+                to.store(*from, Ordering::Relaxed);
+            }
+        }
+        let cell = &reply.states[index];
+        cell.took.store(took_ns, Ordering::Relaxed);
+        let Finished { wake, notice } = cell.state.finish(self.generation(), failed, answer.is_none());
+        if wake {
+            doorbell::wake(cell.state.place_to_sleep());
+        }
+        self.position += 1;
+        self.claimed = false;
+        self.must_ring(notice)
+    }
+
+    /// Is there a reason to ring the monitor, and does it sleep unrung?
+    #[inline]
+    fn must_ring(&mut self, notice: bool) -> bool {
+        let post = self.cells.post();
+        let flags = post.flags.load(Ordering::Relaxed);
+        let low = flags & MORE != 0 && !self.is_posted_ahead(u64::from(flags >> LOW_SHIFT));
+        let drained = post.drained.load(Ordering::Relaxed);
+        let full = self.position.wrapping_sub(drained) == N as u64 / 2;
+        (notice || low || full) && self.monitor_sleeps()
+    }
+
+    /// Is there a job `ahead` positions on? A hint.
+    fn is_posted_ahead(&self, ahead: u64) -> bool {
+        let position = self.position + ahead;
+        self.cells.state(position).is_queued(Generation::of(position, N))
+    }
+
+    /// Does the monitor sleep, and was it not rung for this sleep? Then it counts as rung.
+    pub(crate) fn monitor_sleeps(&mut self) -> bool {
+        // SeqCst fence: "finished, then looked for the sleeping monitor", pairs with the one after
+        // arming.
+        fence(Ordering::SeqCst);
+        let armed = self.cells.hub().armed.load(Ordering::Relaxed);
+        if armed == 0 || armed == self.rung {
+            return false;
+        }
+        self.rung = armed;
+        true
+    }
+
+    /// May this lane spin for a moment?
+    #[inline]
+    pub(crate) fn may_spin(&self) -> bool {
+        self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
+    }
+
+    /// Are there jobs that this lane could have, kept by the supervisor or posted to others?
+    pub(crate) fn more(&self) -> bool {
+        self.cells.post().flags.load(Ordering::Relaxed) & (MORE | SPARE) != 0
+    }
+
+    /// Is there something to look at?
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.cells.state(self.position).is_live(self.generation())
+            || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
+    }
+
+    /// Sleeps until there is something to look at.
+    pub(crate) fn sleep(&mut self) {
+        let bell = &self.cells.post().bell;
+        let heard = bell.load(Ordering::Relaxed);
+        self.sleeps = self.sleeps.wrapping_add(1).max(1);
+        let asleep = &self.cells.reply().asleep;
+        asleep.store(self.sleeps, Ordering::Relaxed);
+        // SeqCst fence: "announced, then looked again", pairs with the one in `Poster::ring`.
+        fence(Ordering::SeqCst);
+        if !self.has_work() {
+            doorbell::wait(bell, heard, None);
+        }
+        asleep.store(0, Ordering::Relaxed);
+    }
+
+    /// The next grant, if one was given ahead.
+    pub(crate) fn next_grant(&mut self) -> Option<Granted> {
+        let post = self.cells.post();
+        // Acquire: "grant cell filled", pairs with `Poster::grant`.
+        if post.granted.load(Ordering::Acquire) == self.taken {
+            return None;
+        }
+        let cell = &post.grants[self.taken as usize % GRANTS];
+        let len = cell.len.load(Ordering::Relaxed);
+        let granted = Granted {
+            number: self.taken,
+            offset: cell.offset.load(Ordering::Relaxed),
+            len: len & !FRESH,
+            fresh: len & FRESH != 0,
+        };
+        self.taken = self.taken.wrapping_add(1);
+        Some(granted)
+    }
+
+    /// Asks for output memory. The caller rings the monitor, then calls [`Taker::await_grant`].
+    pub(crate) fn want(&mut self, bytes: u64) {
+        self.wants = self.wants.wrapping_add(1).max(1);
+        let reply = self.cells.reply();
+        reply.want_bytes.store(bytes, Ordering::Relaxed);
+        // Release: "want_bytes written", pairs with `Poster::wanted`.
+        reply.wants.store(self.wants, Ordering::Release);
+    }
+
+    /// Sleeps until the want is answered.
+    pub(crate) fn await_grant(&mut self) -> Answer {
+        loop {
+            if let Some(granted) = self.next_grant() {
+                return Answer::Granted(granted);
+            }
+            let post = self.cells.post();
+            // Acquire: "refusal written", pairs with `Poster::answer_want`.
+            if post.refused.load(Ordering::Acquire) == self.wants {
+                return Answer::Refused(std::array::from_fn(|i| {
+                    post.refusal[i].load(Ordering::Relaxed)
+                }));
+            }
+            self.sleep_for_grant();
+        }
+    }
+
+    fn sleep_for_grant(&mut self) {
+        let bell = &self.cells.post().bell;
+        let heard = bell.load(Ordering::Relaxed);
+        self.sleeps = self.sleeps.wrapping_add(1).max(1);
+        let asleep = &self.cells.reply().asleep;
+        asleep.store(self.sleeps, Ordering::Relaxed);
+        // SeqCst fence: as in `sleep`.
+        fence(Ordering::SeqCst);
+        let post = self.cells.post();
+        if post.granted.load(Ordering::Acquire) == self.taken
+            && post.refused.load(Ordering::Acquire) != self.wants
+        {
+            doorbell::wait(bell, heard, None);
+        }
+        asleep.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a job answers when it gives no value.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::arena::ArenaFull;
+
+/// Why a job gave no value.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum JobErrorKind {
+    /// The kernel panicked. Its worker lives on.
+    Panicked {
+        /// What the panic said.
+        message: String,
+        /// Where: `file:line:column`.
+        location: String,
+        /// The stack at that moment, as text.
+        backtrace: String,
+    },
+    /// The worker was ended by this signal while the job ran: 11 is a wild access, 6 an abort, 9 a
+    /// kill.
+    Signal(i32),
+    /// The worker ended with this code while the job ran; `None` where somebody else took the code.
+    Exited(Option<i32>),
+    /// The kernel returned `Err` with this text.
+    Returned(String),
+    /// The arena had no room for what the kernel, or the call itself, needed.
+    ArenaFull(ArenaFull),
+    /// Array handles of the job were alive after its end: in a `static`, on another thread, or
+    /// forgotten. The worker was replaced before their memory could be used again.
+    Escaped {
+        /// How many.
+        count: u64,
+    },
+    /// An argument lies in private memory, in a mapped file or in another engine. Copy it in with
+    /// [`Engine::copy_in`](crate::Engine::copy_in).
+    ForeignArray,
+    /// The kernel is code of a shared library, which a worker may have elsewhere or not at all.
+    ForeignKernel,
+    /// The worker wrote into the link what it cannot have meant, and was replaced.
+    Protocol(String),
+    /// The job was cancelled before it ran: its handle was dropped, or another job of its scope failed.
+    Cancelled,
+    /// The engine was shut down before the job ended.
+    ShutDown,
+    /// No worker can be started any more; the text says why the last one could not.
+    NoWorkers(String),
+}
+
+/// A job without a value: why, and which job of which kernel on which worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobError {
+    pub(crate) kind: JobErrorKind,
+    pub(crate) kernel: &'static str,
+    pub(crate) job: u64,
+    pub(crate) attempt: u32,
+    pub(crate) worker: Option<u32>,
+    pub(crate) lent: Vec<Range<usize>>,
+}
+
+impl JobError {
+    /// Why.
+    pub fn kind(&self) -> &JobErrorKind {
+        &self.kind
+    }
+
+    /// The kernel's name, as [`std::any::type_name`] has it.
+    pub fn kernel(&self) -> &'static str {
+        self.kernel
+    }
+
+    /// The job's number in its engine, from 1.
+    pub fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// Which attempt this was, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The worker that ran it, from 0; `None` if none did.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker
+    }
+
+    /// Rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified now, because the
+    /// worker died while it could write them. They are initialised all the same.
+    pub fn unspecified_rows(&self) -> &[Range<usize>] {
+        &self.lent
+    }
+}
+
+impl fmt::Display for JobErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked { message, location, .. } => write!(f, "panicked at {location}: {message}"),
+            Self::Signal(signal) => {
+                write!(f, "its worker was ended by {}", signal_name(*signal))
+            }
+            Self::Exited(Some(code)) => write!(f, "its worker exited with code {code}"),
+            Self::Exited(None) => f.write_str("its worker exited, with a code that somebody else took"),
+            Self::Returned(text) => f.write_str(text),
+            Self::ArenaFull(full) => full.fmt(f),
+            Self::Escaped { count } => write!(
+                f,
+                "{count} array handle{} outlived the job (in a static, on a thread, or forgotten); drop them before the kernel returns",
+                if *count == 1 { "" } else { "s" }
+            ),
+            Self::ForeignArray => f.write_str(
+                "an argument does not lie in this engine's arena; copy it in with engine.copy_in(&array)",
+            ),
+            Self::ForeignKernel => f.write_str(
+                "the kernel is code of a shared library; kernels must be part of the executable",
+            ),
+            Self::Protocol(what) => write!(f, "its worker broke the protocol ({what}) and was replaced"),
+            Self::Cancelled => f.write_str("cancelled before it ran"),
+            Self::ShutDown => f.write_str("the engine was shut down before it ended"),
+            Self::NoWorkers(why) => write!(f, "no worker can be started any more: {why}"),
+        }
+    }
+}
+
+/// "SIGSEGV (a wild memory access)" and the like.
+fn signal_name(signal: i32) -> String {
+    let name = nix::sys::signal::Signal::try_from(signal).map_or("signal", |known| known.as_str());
+    let hint = match signal {
+        libc::SIGSEGV => " (a wild memory access, a write to an input, or a stack overflow)",
+        libc::SIGBUS => " (an access beyond the end of a mapping)",
+        libc::SIGABRT => " (an abort: a failed allocation, or a library's own check)",
+        libc::SIGKILL => " (killed from outside)",
+        libc::SIGILL => " (an illegal instruction)",
+        libc::SIGFPE => " (a division by zero)",
+        _ => "",
+    };
+    if name == "signal" { format!("signal {signal}") } else { format!("{name}{hint}") }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {} ({}", self.job, self.kernel)?;
+        if let Some(worker) = self.worker {
+            write!(f, " on worker {worker}")?;
+        }
+        if self.attempt > 1 {
+            write!(f, ", attempt {}", self.attempt)?;
+        }
+        write!(f, "): {}", self.kind)?;
+        for rows in &self.lent {
+            write!(f, "; rows {}..{} of the array lent to it are unspecified", rows.start, rows.end)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for JobError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            JobErrorKind::ArenaFull(full) => Some(full),
+            _ => None,
+        }
+    }
+}

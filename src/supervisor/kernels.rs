@@ -1,0 +1,93 @@
+//! What the engine has learned about each kernel.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+
+use crate::kernel::{KernelInfo, to_offset};
+
+/// Guess for a kernel that has not run yet: long enough to be worth a wake-up.
+const UNKNOWN_NS: u32 = 100_000;
+
+/// One kernel.
+#[derive(Debug)]
+pub(super) struct KernelStats {
+    pub(super) info: KernelInfo,
+    /// Its entry, relative to the executable; `None`: not part of it.
+    pub(super) offset: Option<u64>,
+    /// Moving average of the duration in nanoseconds.
+    pub(super) expected_ns: u32,
+    /// Output memory that a job takes, as far as seen: grows at once, shrinks slowly.
+    pub(super) expected_bytes: u64,
+    pub(super) calls: u64,
+    pub(super) failures: u64,
+    pub(super) total_ns: u64,
+}
+
+impl KernelStats {
+    /// A job of this kernel took so long and so much.
+    #[inline]
+    pub(super) fn learn(&mut self, took_ns: u32, bytes: u64, failed: bool) {
+        self.expected_ns = if self.calls == 0 {
+            took_ns
+        } else {
+            // An eighth of the distance, at least one step.
+            let (old, new) = (i64::from(self.expected_ns), i64::from(took_ns));
+            (old + (new - old) / 8) as u32
+        };
+        self.calls += 1;
+        self.total_ns += u64::from(took_ns);
+        self.failures += u64::from(failed);
+        if bytes >= self.expected_bytes {
+            self.expected_bytes = bytes;
+        } else {
+            self.expected_bytes -= (self.expected_bytes - bytes) / 8;
+        }
+    }
+}
+
+/// All kernels of an engine, by type: linkers fold equal functions.
+#[derive(Debug, Default)]
+pub(super) struct Kernels {
+    table: Vec<KernelStats>,
+    index: HashMap<TypeId, u32>,
+    /// The last one asked for.
+    last: Option<(TypeId, u32)>,
+}
+
+impl Kernels {
+    #[inline]
+    pub(super) fn index(&mut self, info: &KernelInfo) -> u32 {
+        match self.last {
+            Some((id, index)) if id == info.id => index,
+            _ => self.index_slow(info),
+        }
+    }
+
+    #[cold]
+    fn index_slow(&mut self, info: &KernelInfo) -> u32 {
+        let table = &mut self.table;
+        let index = *self.index.entry(info.id).or_insert_with(|| {
+            table.push(KernelStats {
+                info: *info,
+                offset: to_offset(info.entry),
+                expected_ns: UNKNOWN_NS,
+                expected_bytes: 0,
+                calls: 0,
+                failures: 0,
+                total_ns: 0,
+            });
+            (table.len() - 1) as u32
+        });
+        self.last = Some((info.id, index));
+        index
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self, index: u32) -> &mut KernelStats {
+        &mut self.table[index as usize]
+    }
+
+    pub(super) fn all(&self) -> &[KernelStats] {
+        &self.table
+    }
+}

@@ -1,0 +1,274 @@
+//! One lane as the supervisor keeps it: its link, its worker, and what it holds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::error::JobErrorKind;
+use crate::arena::{Block, Extent};
+use crate::kernel::wire::{Leases, Lease, Received, Sent};
+use crate::link::{LinkCells, Poster, SLOTS};
+use crate::sys::event::EventFd;
+use crate::sys::process::PidFd;
+use smallvec::SmallVec;
+
+/// No record: the job was retracted, or nobody placed one.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+const PAGE: u64 = 4096;
+const OWN_PAGES: u64 = 64 * 1024;
+const QUANTUM: u64 = 64;
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// No process; one may be started from this time on.
+    Absent { not_before: Option<Instant> },
+    /// Spawned, not ready.
+    Starting,
+    /// Takes jobs.
+    Ready,
+    /// Told or killed to end; not confirmed.
+    Leaving,
+}
+
+/// The process behind a lane.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pidfd: PidFd,
+    /// The worker rings it.
+    pub(super) bell: EventFd,
+    /// Name of its handshake server until it is ready.
+    pub(super) server: String,
+}
+
+/// Output memory that the worker may use and has not published.
+#[derive(Debug)]
+struct Grant {
+    number: u32,
+    /// From the cursor on.
+    block: Block,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) region: u16,
+    pub(super) poster: Poster,
+    pub(super) status: Status,
+    pub(super) process: Option<Process>,
+    /// Counts the processes, so that late news of an old one is told apart.
+    pub(super) life: u32,
+    /// Starts that failed, one after the other.
+    pub(super) failed_starts: u32,
+    /// Record of each slot.
+    pub(super) records: Box<[u32; SLOTS]>,
+    /// Expected duration of each slot's job.
+    expected: Box<[u32; SLOTS]>,
+    /// Sum of `expected` over open jobs.
+    pub(super) backlog_ns: u64,
+    grants: VecDeque<Grant>,
+    /// Grants that the worker is known to have read.
+    grants_read: u32,
+    /// Bytes granted and not used.
+    pub(super) ahead: u64,
+    /// Size of the last grant.
+    pub(super) last_grant: u64,
+    /// What may be touched until the exit is confirmed.
+    pub(super) held: Vec<Leases>,
+    /// Why this worker is being killed, and the record of the job that is to blame.
+    pub(super) verdict: Option<(u32, JobErrorKind)>,
+    /// Where the oldest open job stood at the last tick.
+    pub(super) seen_at_tick: u64,
+    pub(super) jobs: u64,
+    pub(super) restarts: u64,
+}
+
+impl Lane {
+    pub(super) fn new(region: u16, cells: Arc<LinkCells>) -> Self {
+        Self {
+            region,
+            poster: Poster::new(cells),
+            status: Status::Absent { not_before: None },
+            process: None,
+            life: 0,
+            failed_starts: 0,
+            records: Box::new([NOBODY; SLOTS]),
+            expected: Box::new([0; SLOTS]),
+            backlog_ns: 0,
+            grants: VecDeque::new(),
+            grants_read: 0,
+            ahead: 0,
+            last_grant: 0,
+            held: Vec::new(),
+            verdict: None,
+            seen_at_tick: u64::MAX,
+            jobs: 0,
+            restarts: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.poster.open() == 0
+    }
+
+    /// The job of this record now lies at this position.
+    #[inline]
+    pub(super) fn note(&mut self, position: u64, record: u32, expected_ns: u32) {
+        let index = (position % SLOTS as u64) as usize;
+        self.records[index] = record;
+        self.expected[index] = expected_ns;
+        self.backlog_ns += u64::from(expected_ns);
+    }
+
+    /// The job at this position is over: its record, or [`NOBODY`].
+    #[inline]
+    pub(super) fn take(&mut self, position: u64) -> u32 {
+        let index = (position % SLOTS as u64) as usize;
+        self.backlog_ns -= u64::from(std::mem::take(&mut self.expected[index]));
+        std::mem::replace(&mut self.records[index], NOBODY)
+    }
+
+    /// Hands a block to the worker; gives it back when the link cannot take more grants now.
+    pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
+        let (at, len) = (block.extent().at.offset(), block.held());
+        let number = self.poster.granted();
+        if !self.poster.grant(at, len, block.is_fresh(), self.grants_read) {
+            return Err(block);
+        }
+        self.ahead += len;
+        self.last_grant = len;
+        self.grants.push_back(Grant { number, block });
+        Ok(())
+    }
+
+    /// The worker asks for more, so it has read every grant so far.
+    pub(super) fn all_grants_read(&mut self) {
+        self.grants_read = self.poster.granted();
+    }
+
+    /// Takes over what a reply sends: arrays, and a block with its words where they did not fit.
+    /// Frees what the job used and did not send. An error is what is wrong with the reply.
+    pub(super) fn receive(
+        &mut self,
+        grant: u32,
+        cursor: u64,
+        sent: &[Sent],
+        leases: &[Lease],
+    ) -> Result<SmallVec<[Received; 1]>, String> {
+        let mut pieces = self.advance(grant, cursor)?;
+        let mut taken: SmallVec<[(Extent, Arc<Block>); 2]> = SmallVec::new();
+        let mut received = SmallVec::new();
+        for array in sent {
+            let lent = leases.iter().find_map(|lease| match lease {
+                Lease::Shared(block) | Lease::Owned(block) => {
+                    skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
+                }
+                Lease::Lent(_) => None,
+            });
+            let (block, skip) = match lent {
+                Some(found) => found,
+                None => {
+                    let known = taken.iter().find(|(chunk, _)| *chunk == array.chunk);
+                    let block = match known {
+                        Some((_, block)) => Arc::clone(block),
+                        None => {
+                            let block = Arc::new(self.carve(&mut pieces, array.chunk)?);
+                            taken.push((array.chunk, Arc::clone(&block)));
+                            block
+                        }
+                    };
+                    let skip = skip_within(array.chunk, array.view)
+                        .ok_or_else(|| format!("an array at {:?} outside its memory", array.view))?;
+                    (block, skip)
+                }
+            };
+            received.push(Received { block, skip, len: array.view.len });
+        }
+        Ok(received)
+    }
+
+    /// The worker's cursor is here now: what lies before it is used, and no longer granted.
+    fn advance(&mut self, number: u32, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
+        let mut pieces = SmallVec::new();
+        if number == u32::MAX {
+            return Ok(pieces);
+        }
+        let bad = || format!("a cursor at {cursor} of grant {number}, which it does not hold");
+        let position = self.grants.iter().position(|grant| grant.number == number).ok_or_else(bad)?;
+        let current = &self.grants[position].block;
+        let used = cursor
+            .checked_sub(current.extent().at.offset())
+            .filter(|used| *used <= current.held() && used.is_multiple_of(QUANTUM))
+            .or((current.held() == 0).then_some(0))
+            .ok_or_else(bad)?;
+        for old in self.grants.drain(..position) {
+            self.ahead -= old.block.held();
+            pieces.push(old.block);
+        }
+        self.grants_read = self.grants_read.max(number.wrapping_add(1));
+        if used > 0 {
+            let current = &mut self.grants[0].block;
+            let rest = current.split_off(used);
+            pieces.push(std::mem::replace(current, rest));
+            self.ahead -= used;
+        }
+        Ok(pieces)
+    }
+
+    /// Cuts a chunk out of the used pieces.
+    fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
+        let bad = || format!("an array at {chunk:?}, which was not granted");
+        if chunk.len == 0 {
+            let arena = pieces.first().map(|piece| Arc::clone(piece.arena()));
+            let empty = match (arena, self.grants.front()) {
+                (Some(arena), _) => arena.alloc(self.region, 0, crate::arena::Placement::Packed),
+                (None, Some(grant)) => {
+                    grant.block.arena().alloc(self.region, 0, crate::arena::Placement::Packed)
+                }
+                (None, None) => return Err(bad()),
+            };
+            return empty.map_err(|full| full.to_string());
+        }
+        let unit = if chunk.len >= OWN_PAGES { PAGE } else { QUANTUM };
+        let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
+        if chunk.at.region() != self.region {
+            return Err(bad());
+        }
+        for index in 0..pieces.len() {
+            let whole = Extent { len: pieces[index].held(), ..pieces[index].extent() };
+            let Some(skip) = skip_within(whole, Extent { at: chunk.at, len: held }) else {
+                continue;
+            };
+            if !skip.is_multiple_of(QUANTUM) {
+                return Err(bad());
+            }
+            let mut block = pieces[index].split_off(skip);
+            let after = block.split_off(held);
+            if !after.is_empty() {
+                pieces.push(after);
+            }
+            return Ok(block);
+        }
+        Err(bad())
+    }
+
+    /// Everything granted is free again. Only after the exit of the worker is confirmed.
+    pub(super) fn revoke(&mut self) {
+        self.grants.clear();
+        self.ahead = 0;
+        self.last_grant = 0;
+        self.held.clear();
+        self.grants_read = self.poster.granted();
+    }
+}
+
+/// How far into `outer` the extent `inner` begins, if it lies within.
+fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
+    if outer.at.region() != inner.at.region() {
+        return None;
+    }
+    let skip = inner.at.offset().checked_sub(outer.at.offset())?;
+    (skip.checked_add(inner.len)? <= outer.len).then_some(skip)
+}

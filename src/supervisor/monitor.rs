@@ -1,0 +1,335 @@
+//! The monitor: the one thread that an engine has of its own.
+//!
+//! It starts workers, learns of their end, answers wants for output memory, takes and refills when no
+//! user thread does, evens out work, and ends the engine. Without anything to do it sleeps without a
+//! time limit.
+
+use std::collections::HashMap;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::core::Closing;
+use super::error::JobErrorKind;
+use super::lane::Status;
+use super::{Shared, StartError};
+use crate::arena::ArenaFull;
+use crate::control;
+use crate::link::STOP;
+use crate::sys::event::Poller;
+use crate::sys::process::{Exit, WatchPipe};
+
+/// How often the monitor looks whether one lane waits behind a long job while another has none.
+const TICK: Duration = Duration::from_millis(1);
+/// How long an idle worker may take to obey the stop flag when the engine is dropped.
+const DROP_GRACE: Duration = Duration::from_millis(500);
+
+const BELL: u64 = u64::MAX;
+const RINGS: u64 = 1 << 32;
+
+/// Starts the monitor of an engine, which starts the workers.
+pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
+    let poller = Poller::new()?;
+    poller.add(shared.bell.as_fd(), BELL)?;
+    let watch = WatchPipe::new()?;
+    let run = move || {
+        let mut monitor = Monitor {
+            shared,
+            poller,
+            watch,
+            epoch: 0,
+            stopping: None,
+            refusals: HashMap::new(),
+        };
+        monitor.run();
+    };
+    let builder = thread::Builder::new().name("arenite-monitor".into());
+    builder.spawn(run).map_err(|error| {
+        let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
+        crate::sys::Error::new("clone", errno, "the monitor thread")
+    })
+}
+
+struct Monitor {
+    shared: Arc<Shared>,
+    poller: Poller,
+    watch: WatchPipe,
+    /// Number of sleeps.
+    epoch: u32,
+    /// Workers were told to stop; from this time on they are killed.
+    stopping: Option<Instant>,
+    /// What a worker said before it gave up.
+    refusals: HashMap<usize, String>,
+}
+
+impl Monitor {
+    fn run(&mut self) {
+        loop {
+            self.start_absent();
+            let progress = self.serve();
+            if self.step_closing() {
+                return;
+            }
+            if progress {
+                continue;
+            }
+            self.arm(true);
+            // Again, now that workers know that they have to ring.
+            let progress = self.serve();
+            let tokens = if progress { Vec::new() } else { self.sleep() };
+            self.arm(false);
+            for token in tokens {
+                self.heard(token);
+            }
+        }
+    }
+
+    fn arm(&mut self, asleep: bool) {
+        let Some(cells) = self.shared.cells.first() else { return };
+        let armed = &cells.hub().armed;
+        if asleep {
+            self.epoch = self.epoch.wrapping_add(1).max(1);
+            armed.store(self.epoch, Ordering::Relaxed);
+            // SeqCst fence: "armed, then looked again", pairs with `Taker::monitor_sleeps`.
+            fence(Ordering::SeqCst);
+        } else {
+            armed.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn sleep(&mut self) -> Vec<u64> {
+        let limit = self.next_time();
+        match self.poller.wait(limit) {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                // Only a bad descriptor can do this: without ears there is nothing to supervise.
+                let mut core = self.shared.lock();
+                core.give_up(&error.to_string());
+                core.closing = Closing::Now;
+                self.shared.unlock(core);
+                Vec::new()
+            }
+        }
+    }
+
+    /// When there is something to do even if nobody rings.
+    fn next_time(&self) -> Option<Duration> {
+        let core = self.shared.lock();
+        let now = Instant::now();
+        let starts = core.lanes.iter().filter_map(|lane| match lane.status {
+            Status::Absent { not_before: Some(at) } if core.broken.is_none() => Some(at),
+            _ => None,
+        });
+        let next = starts.chain(self.stopping).min().map(|at| at.saturating_duration_since(now));
+        match (next, core.ticking) {
+            (Some(next), true) => Some(next.min(TICK)),
+            (None, true) => Some(TICK),
+            (next, false) => next,
+        }
+    }
+
+    /// Somebody rang, or a worker ended.
+    fn heard(&mut self, token: u64) {
+        if token == BELL {
+            let _ = self.shared.bell.clear();
+            return;
+        }
+        let index = (token & (RINGS - 1)) as usize;
+        if token & RINGS != 0 {
+            let core = self.shared.lock();
+            if let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) {
+                let _ = process.bell.clear();
+            }
+            return;
+        }
+        self.reap(index);
+    }
+
+    /// 1. and 2. of the recovery: the pidfd is readable; confirm the exit.
+    fn reap(&mut self, index: usize) {
+        let core = self.shared.lock();
+        let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) else {
+            return;
+        };
+        let exit = match process.pidfd.try_exit() {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return,
+            Err(_) => Exit::Unknown,
+        };
+        let _ = self.poller.remove(process.pidfd.as_fd());
+        let _ = self.poller.remove(process.bell.as_fd());
+        let server = process.server.clone();
+        let starting = core.lanes[index].status == Status::Starting;
+        drop(core);
+        if starting {
+            control::release(&server);
+            // Its last words may still be on their way.
+            self.arrivals();
+        }
+        let refused = self.refusals.remove(&index);
+        self.shared.recover(index, exit, refused);
+    }
+
+    /// Everything that may have become possible. True if something changed that may make more
+    /// possible at once.
+    fn serve(&mut self) -> bool {
+        let mut progress = self.arrivals();
+        let wants = {
+            let mut core = self.shared.lock();
+            core.drain_busy();
+            core.refill();
+            core.call_monitor = false;
+            core.even_out();
+            let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
+                let ready = lane.status == Status::Ready;
+                lane.poster.wanted().filter(|_| ready).map(|bytes| (index, lane.life, bytes))
+            });
+            let wants: Vec<_> = wanted.collect();
+            core.call_monitor = false;
+            self.shared.unlock(core);
+            wants
+        };
+        for (index, life, bytes) in wants {
+            self.grant(index, life, bytes);
+            progress = true;
+        }
+        progress
+    }
+
+    /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
+    fn grant(&self, index: usize, life: u32, bytes: u64) {
+        let (region, last) = {
+            let core = self.shared.lock();
+            (core.lanes[index].region, core.lanes[index].last_grant)
+        };
+        let generous = bytes.max((last * 2).min(8 << 20));
+        let arena = &self.shared.arena;
+        let huge = |len: u64| len >= 2 << 20;
+        let block = arena
+            .grant(region, generous, huge(generous))
+            .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        let mut core = self.shared.lock();
+        let lane = &mut core.lanes[index];
+        if lane.life != life || lane.poster.wanted().is_none() {
+            return;
+        }
+        lane.all_grants_read();
+        let refusal = match block.map(|block| lane.grant(block)) {
+            Ok(Ok(())) => None,
+            // The lane has read all its grants, so there is room for one.
+            Ok(Err(_)) => Some(ArenaFull { requested: bytes, free: 0, capacity: 0, largest_free: 0, shm_free: 0 }),
+            Err(full) => Some(ArenaFull { requested: bytes, ..full }),
+        };
+        lane.poster.answer_want(refusal.map(crate::worker::full_to_words));
+        self.shared.unlock(core);
+    }
+
+    /// What handshakes have ended.
+    fn arrivals(&mut self) -> bool {
+        let arrivals = std::mem::take(
+            &mut *self.shared.arrivals.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        let any = !arrivals.is_empty();
+        for arrival in arrivals {
+            let core = self.shared.lock();
+            let lane = &core.lanes[arrival.lane];
+            if lane.life != arrival.life {
+                continue;
+            }
+            match arrival.result {
+                Ok(()) => {
+                    drop(core);
+                    self.shared.welcome(arrival.lane);
+                }
+                Err(why) => {
+                    if !matches!(why, control::HandshakeError::Gone) {
+                        self.refusals.insert(arrival.lane, why.to_string());
+                    }
+                    if let Some(process) = &lane.process {
+                        // It may be gone already; either way the pidfd tells.
+                        let _ = process.pidfd.kill(Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    /// Starts the workers that are missing.
+    fn start_absent(&mut self) {
+        let now = Instant::now();
+        let absent: Vec<usize> = {
+            let core = self.shared.lock();
+            if core.broken.is_some() || core.closing != Closing::No && core.open + core.queue.len() == 0 {
+                return;
+            }
+            let may = |lane: &&super::lane::Lane| match lane.status {
+                Status::Absent { not_before } => not_before.is_none_or(|at| at <= now),
+                _ => false,
+            };
+            let lanes = core.lanes.iter().enumerate();
+            lanes.filter(|(_, lane)| may(lane)).map(|(index, _)| index).collect()
+        };
+        for index in absent {
+            let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
+                let core = self.shared.lock();
+                let Some(process) = &core.lanes[index].process else { return Ok(()) };
+                let add = |fd, token| self.poller.add(fd, token).map_err(StartError::System);
+                add(process.pidfd.as_fd(), index as u64)?;
+                add(process.bell.as_fd(), index as u64 | RINGS)
+            });
+            if let Err(error) = started {
+                let why = match error {
+                    StartError::System(error) => error.to_string(),
+                    StartError::Worker(error) => error.to_string(),
+                };
+                self.shared.cannot_start(index, &why);
+            }
+        }
+    }
+
+    /// Moves the end of the engine on. True when there is nothing left.
+    fn step_closing(&mut self) -> bool {
+        let mut core = self.shared.lock();
+        match core.closing {
+            Closing::No => return false,
+            Closing::Drain if core.open + core.queue.len() > 0 && core.broken.is_none() => return false,
+            Closing::Drain => {}
+            Closing::Now => core.fail_queued(&JobErrorKind::ShutDown),
+        }
+        let now = Instant::now();
+        let deadline = *self.stopping.get_or_insert_with(|| {
+            let grace = match core.closing {
+                Closing::Drain => self.shared.settings.grace,
+                _ => DROP_GRACE,
+            };
+            now + grace
+        });
+        let abrupt = core.closing == Closing::Now;
+        let mut left = false;
+        for lane in &mut core.lanes {
+            let Some(process) = &lane.process else { continue };
+            left = true;
+            let busy = abrupt && !lane.is_idle() || lane.status == Status::Starting;
+            if busy || now >= deadline {
+                // It may have ended by itself; the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            } else {
+                lane.poster.set_flags(STOP);
+                lane.poster.ring();
+            }
+        }
+        if now >= deadline {
+            // All are killed now, and the pidfds tell when they are gone.
+            self.stopping = Some(now + Duration::from_secs(1));
+        }
+        if !left {
+            core.end();
+        }
+        self.shared.unlock(core);
+        !left
+    }
+}

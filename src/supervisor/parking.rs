@@ -1,0 +1,65 @@
+//! Where threads of this process sleep on private words, when no slot word can wake them.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::sys::futex;
+
+const SPOTS: usize = 64;
+
+/// One word to sleep on, with a count of its sleepers so that nobody wakes an empty one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Spot {
+    word: AtomicU32,
+    sleepers: AtomicU32,
+}
+
+/// A ticket: the word's value while the core lock was held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket(u32);
+
+impl Spot {
+    /// Under the core lock, after looking: what to sleep on.
+    pub(super) fn ticket(&self) -> Ticket {
+        // Release: "a sleeper is coming", read by `notify` under the same lock.
+        self.sleepers.fetch_add(1, Ordering::Release);
+        Ticket(self.word.load(Ordering::Acquire))
+    }
+
+    /// Without the lock: sleeps until somebody notifies, or the limit.
+    pub(super) fn sleep(&self, ticket: Ticket, limit: Option<Duration>) {
+        let _ = futex::wait(&self.word, ticket.0, limit);
+        self.sleepers.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Under the core lock, after changing what sleepers look at.
+    pub(super) fn notify(&self) {
+        if self.sleepers.load(Ordering::Acquire) != 0 {
+            self.word.fetch_add(1, Ordering::Release);
+            futex::wake(&self.word, u32::MAX >> 1);
+        }
+    }
+}
+
+/// The spots of an engine.
+#[derive(Debug)]
+pub(super) struct Parking {
+    spots: [Spot; SPOTS],
+    /// For threads that wait for the engine itself: start, drain.
+    pub(super) engine: Spot,
+}
+
+impl Parking {
+    pub(super) fn new() -> Self {
+        Self {
+            spots: std::array::from_fn(|_| Spot::default()),
+            engine: Spot::default(),
+        }
+    }
+
+    /// The spot of a record.
+    pub(super) fn of(&self, index: u32) -> &Spot {
+        &self.spots[index as usize % SPOTS]
+    }
+}

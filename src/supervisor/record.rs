@@ -1,0 +1,154 @@
+//! The private records of jobs: the truth for whoever waits.
+//!
+//! Records lie in a slab and are reused; an id carries the generation, so that an old one is told
+//! apart. Nothing here is shared with a worker.
+
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use crate::kernel::wire::{Leases, Received};
+use crate::link::INLINE_WORDS;
+use crate::supervisor::JobError;
+
+/// Names a record as long as its job is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JobId {
+    pub(super) index: u32,
+    generation: u32,
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Free,
+    /// In the private queue.
+    Queued,
+    /// In a slot of a link.
+    Placed { link: u32, position: u64 },
+    /// Ended, failed or refused: the outcome is there.
+    Answered,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A value without words.
+    Bare,
+    /// Words in the record's payload, `len` of them.
+    Inline { len: u32 },
+    /// Words that did not fit.
+    Long(Vec<u64>),
+    Failed(Box<JobError>),
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) generation: u32,
+    pub(super) stage: Stage,
+    /// Number for messages.
+    pub(super) job: u64,
+    /// Index into the table of kernels.
+    pub(super) kernel: u32,
+    pub(super) attempt: u16,
+    /// Nobody will ask for the outcome.
+    pub(super) detached: bool,
+    /// A thread sleeps on the parking word of this record.
+    pub(super) parked: bool,
+    /// The call's words name a block.
+    pub(super) spilled: bool,
+    /// Bits for the state word.
+    pub(super) requests: u32,
+    /// Words of the call.
+    pub(super) len: u32,
+    /// The call until it ended, then the reply.
+    pub(super) payload: [u64; INLINE_WORDS],
+    pub(super) leases: Leases,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) arrays: SmallVec<[Received; 1]>,
+    pub(super) waker: Option<Waker>,
+}
+
+/// All records of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    records: Vec<Record>,
+    free: Vec<u32>,
+}
+
+impl Records {
+    /// A fresh record, to be filled.
+    #[inline]
+    pub(super) fn add(&mut self) -> (JobId, &mut Record) {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow(),
+        };
+        let record = &mut self.records[index as usize];
+        record.stage = Stage::Queued;
+        (JobId { index, generation: record.generation }, record)
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        let index = u32::try_from(self.records.len()).expect("fewer than 2^32 jobs at once");
+        self.records.push(Record {
+            generation: 0,
+            stage: Stage::Free,
+            job: 0,
+            kernel: 0,
+            attempt: 1,
+            detached: false,
+            parked: false,
+            spilled: false,
+            requests: 0,
+            len: 0,
+            payload: [0; INLINE_WORDS],
+            leases: SmallVec::new(),
+            outcome: None,
+            arrays: SmallVec::new(),
+            waker: None,
+        });
+        index
+    }
+
+    /// The record of a job that has not been taken.
+    #[inline]
+    pub(super) fn get(&mut self, id: JobId) -> &mut Record {
+        let record = &mut self.records[id.index as usize];
+        debug_assert_eq!(record.generation, id.generation, "a job is taken once");
+        record
+    }
+
+    #[inline]
+    pub(super) fn at(&mut self, index: u32) -> &mut Record {
+        &mut self.records[index as usize]
+    }
+
+    pub(super) fn id(&self, index: u32) -> JobId {
+        JobId { index, generation: self.records[index as usize].generation }
+    }
+
+    /// The job is over and nobody asks for it any more.
+    #[inline]
+    pub(super) fn remove(&mut self, index: u32) {
+        let record = &mut self.records[index as usize];
+        record.generation = record.generation.wrapping_add(1);
+        record.stage = Stage::Free;
+        record.detached = false;
+        record.parked = false;
+        record.requests = 0;
+        record.attempt = 1;
+        record.waker = None;
+        record.outcome = None;
+        record.leases.clear();
+        record.arrays.clear();
+        self.free.push(index);
+    }
+
+    /// Jobs that are not taken.
+    pub(super) fn live(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+}

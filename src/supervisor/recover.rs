@@ -1,0 +1,170 @@
+//! What happens when a worker is gone. The steps are numbered in the README of this floor.
+
+use std::time::{Duration, Instant};
+
+use super::core::{Closing, Core, lent};
+use super::error::JobErrorKind;
+use super::lane::{NOBODY, Status};
+use super::record::Stage;
+use super::Shared;
+use crate::link::SLOTS;
+use crate::sys::process::Exit;
+
+/// Starts that may fail one after the other before the engine gives up.
+const FAILED_STARTS: u32 = 4;
+/// The pause after the first failed start; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Shared {
+    /// The exit of a lane's worker is confirmed: puts everything it had in order.
+    pub(super) fn recover(&self, index: usize, exit: Exit, refused: Option<String>) {
+        let mut core = self.lock();
+        // 3. What it had finished is finished.
+        core.drain(index);
+        let cause = cause_of(exit);
+        let was_starting = core.lanes[index].status == Status::Starting;
+        if core.lanes[index].status == Status::Ready {
+            core.ready -= 1;
+        }
+        let verdict = core.lanes[index].verdict.take();
+        // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
+        core.take_all_back(index, &cause, verdict);
+        // 6. and 7.
+        let lane = &mut core.lanes[index];
+        let positions = lane.poster.open_positions();
+        lane.revoke();
+        lane.poster.start_over();
+        lane.backlog_ns = 0;
+        lane.process = None;
+        lane.seen_at_tick = u64::MAX;
+        for position in positions {
+            let word = lane.poster.cells().state(position).place_to_sleep();
+            crate::sys::futex::wake(word, u32::MAX >> 1);
+        }
+        // 8.
+        let not_before = if was_starting {
+            lane.failed_starts += 1;
+            Some(Instant::now() + FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts - 1))
+        } else {
+            lane.restarts += 1;
+            None
+        };
+        lane.status = Status::Absent { not_before };
+        if was_starting && core.lanes[index].failed_starts >= FAILED_STARTS.min(core.starts_allowed()) {
+            let why = refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
+            core.give_up(&why);
+        }
+        core.update_flags();
+        core.refill();
+        self.parking.engine.notify();
+        self.unlock(core);
+    }
+}
+
+impl Shared {
+    /// The process of a lane could not even be started.
+    pub(super) fn cannot_start(&self, index: usize, why: &str) {
+        let mut core = self.lock();
+        let allowed = core.starts_allowed();
+        let lane = &mut core.lanes[index];
+        lane.failed_starts += 1;
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts - 1);
+        lane.status = Status::Absent { not_before: Some(Instant::now() + pause) };
+        if lane.failed_starts >= allowed {
+            core.give_up(why);
+        }
+        self.parking.engine.notify();
+        self.unlock(core);
+    }
+}
+
+impl Core {
+    /// A start that fails while the engine is being built is reported at once.
+    fn starts_allowed(&self) -> u32 {
+        let never_ran = self.lanes.iter().all(|lane| lane.jobs == 0 && lane.restarts == 0);
+        if never_ran && self.ready < self.lanes.len() { 1 } else { FAILED_STARTS }
+    }
+
+    /// After the exit: the jobs that the worker still had.
+    fn take_all_back(&mut self, index: usize, cause: &JobErrorKind, verdict: Option<(u32, JobErrorKind)>) {
+        let broke_protocol = matches!(&verdict, Some((_, JobErrorKind::Protocol(_))));
+        let mut back = Vec::new();
+        for position in self.lanes[index].poster.open_positions() {
+            let lane = &mut self.lanes[index];
+            let record = lane.records[(position % SLOTS as u64) as usize];
+            if record == NOBODY {
+                continue;
+            }
+            lane.take(position);
+            self.open -= 1;
+            let blamed = verdict.as_ref().is_some_and(|(blamed, _)| *blamed == record);
+            if blamed {
+                continue;
+            }
+            // A worker that broke the protocol may have begun what it says is queued; only what it
+            // cannot have reached is put back then.
+            let untouched = lane.poster.is_queued(position) && !broke_protocol;
+            if untouched && self.closing != Closing::Now {
+                back.push(record);
+            } else if untouched {
+                self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
+            } else {
+                self.fail_running(index, record, cause.clone());
+            }
+        }
+        for record in back.into_iter().rev() {
+            self.records.at(record).stage = Stage::Queued;
+            self.queue.push_front(record);
+            self.tell_moved(record);
+        }
+        if let Some((record, why)) = verdict
+            && record != NOBODY
+        {
+            self.fail_running(index, record, why);
+        }
+    }
+
+    fn fail_running(&mut self, lane: usize, record: u32, why: JobErrorKind) {
+        let why = if self.closing == Closing::Now { JobErrorKind::ShutDown } else { why };
+        let rows = lent(&self.records.at(record).leases);
+        let kernel = self.records.at(record).kernel;
+        self.kernels.get(kernel).failures += 1;
+        self.fail(record, why, Some(lane as u32), rows);
+    }
+
+    /// Nothing can run any more: every job gets its answer.
+    pub(super) fn give_up(&mut self, why: &str) {
+        self.broken.get_or_insert_with(|| why.to_owned());
+        self.fail_queued(&JobErrorKind::NoWorkers(why.to_owned()));
+    }
+
+    /// No worker is left and none will come: whatever has no answer gets one.
+    pub(super) fn end(&mut self) {
+        self.broken.get_or_insert_with(|| "the engine has been shut down".into());
+        self.fail_queued(&JobErrorKind::ShutDown);
+        self.parking.engine.notify();
+    }
+
+    /// Whoever sleeps on this job's old place looks again.
+    fn tell_moved(&mut self, record: u32) {
+        if self.records.at(record).parked {
+            self.parking.of(record).notify();
+        }
+    }
+
+    /// Answers all queued jobs.
+    pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
+        for record in std::mem::take(&mut self.queue) {
+            self.fail(record, why.clone(), None, Vec::new());
+        }
+        self.update_flags();
+    }
+}
+
+fn cause_of(exit: Exit) -> JobErrorKind {
+    match exit {
+        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
+        Exit::Signal(signal) => JobErrorKind::Signal(signal),
+        Exit::Unknown => JobErrorKind::Exited(None),
+    }
+}

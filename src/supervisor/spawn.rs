@@ -1,0 +1,111 @@
+//! Starting a worker.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::lane::{Process, Status};
+use super::{Shared, StartError};
+use crate::control::{self, HandshakeError, Server, Welcome};
+use crate::sys::event::EventFd;
+use crate::sys::process::{self, PidFd, WatchPipe};
+use crate::worker::{MARK, Mark};
+
+/// What became of a worker's handshake.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) lane: usize,
+    pub(super) life: u32,
+    pub(super) result: Result<(), HandshakeError>,
+}
+
+/// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
+const FIRST_GRANT: u64 = 64 * 1024;
+
+impl Shared {
+    /// Starts the process of a lane. Only on the monitor thread: the kernel ends a worker when the
+    /// *thread* that started it ends.
+    pub(super) fn spawn_worker(self: &Arc<Self>, index: usize, watch: &WatchPipe) -> Result<(), StartError> {
+        let system = StartError::System;
+        let server = Server::new().map_err(StartError::Worker)?;
+        let name = server.name().to_owned();
+        let bell = EventFd::new().map_err(system)?;
+        let welcome = {
+            let core = self.lock();
+            let lane = &core.lanes[index];
+            Welcome {
+                worker: index as u32,
+                region: lane.region,
+                position: lane.poster.tail(),
+                grants: lane.poster.granted(),
+                guard: self.settings.guard,
+                memory_limit: self.settings.memory_limit,
+                on_start: self.settings.on_start,
+                reservation: self.arena.reservation(),
+            }
+        };
+        let mut fds = vec![std::os::fd::AsFd::as_fd(&watch.read), bell.as_fd()];
+        fds.extend(self.arena.descriptors());
+        let first_fd = process::first_target_fd(&fds);
+        let mark = Mark {
+            parent: std::process::id() as i32,
+            first_fd,
+            fds: fds.len(),
+            server: name.clone(),
+        };
+        let pid = process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
+        let pidfd = match PidFd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Without a pidfd it cannot be watched; it ends when its handshake does.
+                control::release(&name);
+                return Err(system(error));
+            }
+        };
+        let life = {
+            let mut core = self.lock();
+            let lane = &mut core.lanes[index];
+            lane.life = lane.life.wrapping_add(1);
+            lane.status = Status::Starting;
+            lane.process = Some(Process { pidfd, bell, server: name });
+            lane.life
+        };
+        let shared = Arc::clone(self);
+        let build_id = crate::sys::image::image().build_id;
+        let answer = move || {
+            let result = server.answer(build_id.as_bytes(), welcome);
+            shared.arrive(Arrival { lane: index, life, result });
+        };
+        let spawned = thread::Builder::new().name("arenite-hello".into()).stack_size(256 * 1024).spawn(answer);
+        if let Err(error) = spawned {
+            let result = Err(HandshakeError::Channel(error.to_string()));
+            self.arrive(Arrival { lane: index, life, result });
+        }
+        Ok(())
+    }
+
+    fn arrive(&self, arrival: Arrival) {
+        self.arrivals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(arrival);
+        self.ring();
+    }
+
+    /// The worker is ready: it may have jobs.
+    pub(super) fn welcome(&self, index: usize) {
+        let mut core = self.lock();
+        let arena = Arc::clone(&core.arena);
+        let lane = &mut core.lanes[index];
+        if lane.status != Status::Starting {
+            return;
+        }
+        lane.status = Status::Ready;
+        lane.failed_starts = 0;
+        if let Ok(block) = arena.grant(lane.region, FIRST_GRANT, false) {
+            // A link without grants takes one.
+            drop(lane.grant(block));
+        }
+        core.ready += 1;
+        self.parking.engine.notify();
+        core.update_flags();
+        core.refill();
+        self.unlock(core);
+    }
+}

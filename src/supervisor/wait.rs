@@ -1,0 +1,169 @@
+//! Waiting for jobs.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::core::Taken;
+use super::record::{JobId, Stage};
+use crate::control::HandshakeError;
+use crate::link::{Ask, SLOTS, WAITER, is_open};
+use crate::sys::futex;
+
+/// How long a thread spins for an answer before it sleeps.
+const SPIN_FOR: Duration = Duration::from_micros(50);
+/// A job that is expected to take longer is not worth spinning for.
+const SPIN_BELOW_NS: u32 = 60_000;
+/// A sleep on a word that a worker may write ends after this long, to look at the record again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// The answer of a job, if it has come.
+    pub(crate) fn try_take(&self, id: JobId) -> Option<Taken> {
+        let mut core = self.lock();
+        let taken = core.try_take(id).or_else(|| {
+            core.drain_busy();
+            core.refill();
+            core.try_take(id)
+        });
+        self.unlock(core);
+        taken
+    }
+
+    /// Has the job ended?
+    pub(crate) fn is_done(&self, id: JobId) -> bool {
+        let mut core = self.lock();
+        core.drain_busy();
+        core.refill();
+        let done = core.records.get(id).stage == Stage::Answered;
+        self.unlock(core);
+        done
+    }
+
+    /// The answer of a job; `None` if the time runs out before.
+    pub(crate) fn wait(&self, id: JobId, limit: Option<Duration>) -> Option<Taken> {
+        let until = limit.map(|limit| Instant::now() + limit);
+        let mut has_spun = false;
+        loop {
+            let mut core = self.lock();
+            if let Some(taken) = core.try_take(id) {
+                self.unlock(core);
+                return Some(taken);
+            }
+            if let Stage::Placed { link, .. } = core.records.get(id).stage {
+                core.drain(link as usize);
+            } else {
+                core.drain_busy();
+            }
+            if !core.queue.is_empty() {
+                core.refill();
+            }
+            if let Some(taken) = core.try_take(id) {
+                self.unlock(core);
+                return Some(taken);
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                self.unlock(core);
+                return None;
+            }
+            let record = core.records.get(id);
+            let (stage, kernel) = (record.stage, record.kernel);
+            if let Stage::Placed { link, position } = stage {
+                let expected = core.kernels.get(kernel).expected_ns;
+                self.unlock(core);
+                let short = expected < SPIN_BELOW_NS;
+                if !has_spun && short {
+                    has_spun = true;
+                    if self.spin(link as usize, position) {
+                        continue;
+                    }
+                }
+                self.sleep_on_slot(id, link, position, left);
+            } else {
+                record.parked = true;
+                core.want_notice(id);
+                let spot = self.parking.of(id.index);
+                let ticket = spot.ticket();
+                self.unlock(core);
+                spot.sleep(ticket, left);
+            }
+        }
+    }
+
+    /// Looks at a state word for a moment. True if the job has ended.
+    fn spin(&self, link: usize, position: u64) -> bool {
+        if !self.may_spin() {
+            return false;
+        }
+        let word = self.cells[link].state(position).place_to_sleep();
+        let started = Instant::now();
+        let ended = loop {
+            let mut ended = false;
+            for _ in 0..32 {
+                ended = !is_open(word, position, SLOTS);
+                if ended {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            if ended || started.elapsed() >= SPIN_FOR {
+                break ended;
+            }
+        };
+        self.done_spinning();
+        ended
+    }
+
+    /// Sleeps on the state word of a job that is in a slot. Returns when there may be news.
+    fn sleep_on_slot(&self, id: JobId, link: u32, position: u64, left: Option<Duration>) {
+        let mut core = self.lock();
+        // It may have been moved or answered meanwhile.
+        if core.records.get(id).stage != (Stage::Placed { link, position }) {
+            return self.unlock(core);
+        }
+        let asked = core.lanes[link as usize].poster.ask(position, WAITER);
+        self.unlock(core);
+        if let Ask::Set(value) = asked {
+            let word = self.cells[link as usize].state(position).place_to_sleep();
+            let limit = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            let _ = futex::wait(word, value, Some(limit));
+        }
+    }
+
+    /// As a future: the answer, or the waker is kept.
+    pub(crate) fn poll(&self, id: JobId, context: &mut Context<'_>) -> Poll<Taken> {
+        let mut core = self.lock();
+        let mut taken = core.try_take(id);
+        if taken.is_none() {
+            let record = core.records.get(id);
+            match &mut record.waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                none => *none = Some(context.waker().clone()),
+            }
+            core.want_notice(id);
+            // What ended before it was asked for notice is found here.
+            core.drain_busy();
+            core.refill();
+            taken = core.try_take(id);
+        }
+        self.unlock(core);
+        taken.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Sleeps until all workers have been ready once, or one cannot start.
+    pub(super) fn wait_until_started(&self) -> Result<(), HandshakeError> {
+        loop {
+            let core = self.lock();
+            if let Some(why) = &core.broken {
+                return Err(HandshakeError::Failed(why.clone()));
+            }
+            if core.ready == core.lanes.len() {
+                return Ok(());
+            }
+            let ticket = self.parking.engine.ticket();
+            drop(core);
+            self.parking.engine.sleep(ticket, None);
+        }
+    }
+}

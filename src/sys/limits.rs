@@ -1,0 +1,177 @@
+//! What this process may use: memory, address space, files, cores.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::error::{Error, Result};
+
+/// Room of a file system in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub size: u64,
+    /// What this process may still use.
+    pub free: u64,
+}
+
+/// Size and free room of the file system at `path`, which is `/dev/shm` for named segments.
+pub fn shm_space(path: &Path) -> Result<Space> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|errno| Error::new("statvfs", errno, path.display().to_string()))?;
+    let unit = stat.fragment_size();
+    // A tmpfs mounted with size=0 has no limit of its own and reports zero blocks.
+    if stat.blocks() == 0 {
+        return Ok(Space {
+            size: u64::MAX,
+            free: u64::MAX,
+        });
+    }
+    Ok(Space {
+        size: stat.blocks().saturating_mul(unit),
+        free: stat.blocks_available().saturating_mul(unit),
+    })
+}
+
+/// Memory of this process's surroundings in bytes: the machine's, or its container's where that is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The most there can ever be.
+    pub limit: u64,
+    /// Whether `limit` is a container's rather than the machine's.
+    pub contained: bool,
+    /// What can still be had now without swapping.
+    pub available: u64,
+}
+
+/// Reads the memory limits under `root`, which is `/` but for tests.
+///
+/// Counts `/proc/meminfo` and every memory control group from this process's own up to the root, version 1 and 2.
+/// Page cache that a group can drop counts as available.
+pub fn memory_available(root: &Path) -> Memory {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let total = field(&meminfo, "MemTotal:").map_or(u64::MAX, |kib| kib.saturating_mul(1024));
+    let mut memory = Memory {
+        limit: total,
+        contained: false,
+        available: field(&meminfo, "MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024)),
+    };
+    for group in groups(root) {
+        group.apply(&mut memory);
+    }
+    memory
+}
+
+/// The number behind `name` in a file of lines "name value".
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next()? == name).then(|| words.next()?.parse().ok())?
+    })
+}
+
+/// One memory control group.
+struct Group {
+    path: PathBuf,
+    second: bool,
+}
+
+impl Group {
+    fn number(&self, file: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join(file)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn apply(&self, memory: &mut Memory) {
+        let (limit, usage, cache) = if self.second {
+            ("memory.max", "memory.current", "inactive_file")
+        } else {
+            (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+        };
+        // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
+        let Some(limit) = self.number(limit) else {
+            return;
+        };
+        if limit < memory.limit {
+            memory.limit = limit;
+            memory.contained = true;
+        }
+        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+        let droppable = field(&stat, cache).unwrap_or(0);
+        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
+        memory.available = memory.available.min(limit.saturating_sub(used));
+    }
+}
+
+/// Every memory control group this process is in, innermost first.
+fn groups(root: &Path) -> Vec<Group> {
+    let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let mut groups = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let (mounts, second): (&[&str], bool) = if number == "0" && controllers.is_empty() {
+            (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], true)
+        } else if controllers.split(',').any(|name| name == "memory") {
+            (&["sys/fs/cgroup/memory"], false)
+        } else {
+            continue;
+        };
+        for mount in mounts {
+            let mount = root.join(mount);
+            // A container often sees its own group mounted as the root while the path is still the host's: levels that
+            // do not exist answer with no limit, and the mount point itself is always asked.
+            let mut level = Some(Path::new(path.trim_start_matches('/')));
+            while let Some(inner) = level {
+                let path = mount.join(inner);
+                groups.push(Group { path, second });
+                level = inner.parent();
+            }
+        }
+    }
+    groups
+}
+
+fn limit(resource: Resource) -> Option<u64> {
+    match getrlimit(resource) {
+        Ok((soft, _)) if soft != libc::RLIM_INFINITY => Some(soft),
+        _ => None,
+    }
+}
+
+/// `RLIMIT_AS` in bytes, if there is one: counts reservations too.
+pub fn address_space_limit() -> Option<u64> {
+    limit(Resource::RLIMIT_AS)
+}
+
+/// `RLIMIT_FSIZE` in bytes, if there is one: bounds the length of segments, with a deadly SIGXFSZ.
+pub fn file_size_limit() -> Option<u64> {
+    limit(Resource::RLIMIT_FSIZE)
+}
+
+/// `RLIMIT_NOFILE`: how many descriptors may be open.
+pub fn open_files_limit() -> Option<u64> {
+    limit(Resource::RLIMIT_NOFILE)
+}
+
+/// Sets the soft `RLIMIT_DATA` of this process: private writable memory in bytes; shared maps do not count.
+pub fn set_data_limit(bytes: u64) -> Result<()> {
+    let error = |call, errno| Error::new(call, errno, format!("RLIMIT_DATA to {bytes} bytes"));
+    let (_, hard) = getrlimit(Resource::RLIMIT_DATA).map_err(|errno| error("getrlimit", errno))?;
+    setrlimit(Resource::RLIMIT_DATA, bytes.min(hard), hard)
+        .map_err(|errno| error("setrlimit", errno))
+}
+
+/// Cores this process may run on, container limits counted.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

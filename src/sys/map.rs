@@ -1,0 +1,268 @@
+//! Memory maps of segments, as raw memory: this floor never forms a reference into one.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
+
+use super::error::{Error, Result};
+use super::segment::Segment;
+
+/// The unit of small pages that layouts count in, in bytes. [`page_size`] is a divisor of it on every supported machine
+/// with 4 KiB pages; machines with larger ones are refused when an arena is created.
+pub const PAGE: usize = 4096;
+
+/// The size of a huge page and of a chunk, in bytes.
+pub const HUGE: usize = 2 << 20;
+
+/// The kernel's page size in bytes.
+pub fn page_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten()
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(PAGE)
+    })
+}
+
+/// What the processor lets this process do with mapped pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prot {
+    /// Nothing: any access is SIGSEGV.
+    None,
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+impl Prot {
+    fn flags(self) -> i32 {
+        match self {
+            Prot::None => libc::PROT_NONE,
+            Prot::Read => libc::PROT_READ,
+            Prot::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        }
+    }
+}
+
+/// A shared map of a part of a segment; unmapped on drop.
+///
+/// It hands out raw pointers and nothing else. Whether memory may be read or written at a moment is decided by the
+/// floors above, from the state of who owns it. Touching pages beyond the segment's length is SIGBUS.
+#[derive(Debug)]
+pub struct Map {
+    base: NonNull<u8>,
+    len: usize,
+    held: Held,
+}
+
+/// Who unmaps.
+#[derive(Debug)]
+enum Held {
+    /// An ordinary map, kept by `memmap2`.
+    Plain { _raw: MmapRaw },
+    /// A 2 MiB aligned one, which `memmap2` cannot place.
+    Aligned,
+}
+
+// SAFETY: a Map is an address range and hands out raw pointers only; mapping, protecting and unmapping may happen on
+// any thread, and unmapping needs `&mut` (drop).
+unsafe impl Send for Map {}
+// SAFETY: as above; the shared methods are system calls that the kernel serialises.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size), beyond its present length if asked.
+    ///
+    /// With `aligned_2m` the base is a multiple of 2 MiB, so that chunks of the segment can be huge pages.
+    pub fn new(
+        segment: &Segment,
+        offset: u64,
+        len: usize,
+        prot: Prot,
+        aligned_2m: bool,
+    ) -> Result<Map> {
+        let what = || format!("{len} bytes at {offset} of a segment");
+        if len == 0 {
+            return Err(Error::new("mmap", Errno::EINVAL, what()));
+        }
+        if aligned_2m || prot == Prot::None {
+            return Map::aligned(segment, offset, len, prot);
+        }
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(len);
+        let raw = match prot {
+            Prot::ReadWrite => options.map_raw(segment.as_raw_fd()),
+            Prot::Read | Prot::None => options.map_raw_read_only(segment.as_raw_fd()),
+        }
+        .map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL));
+            Error::new("mmap", errno, what())
+        })?;
+        let base = NonNull::new(raw.as_mut_ptr())
+            .ok_or_else(|| Error::new("mmap", Errno::ENOMEM, what()))?;
+        Ok(Map {
+            base,
+            len,
+            held: Held::Plain { _raw: raw },
+        })
+    }
+
+    fn aligned(segment: &Segment, offset: u64, len: usize, prot: Prot) -> Result<Map> {
+        let what = || format!("{len} bytes at {offset} of a segment, aligned to 2 MiB");
+        let fail = |errno| Error::new("mmap", errno, what());
+        let offset = i64::try_from(offset).map_err(|_| fail(Errno::EOVERFLOW))?;
+        let padded = len
+            .checked_next_multiple_of(PAGE)
+            .ok_or_else(|| fail(Errno::ENOMEM))?;
+        let slack = padded
+            .checked_add(HUGE)
+            .ok_or_else(|| fail(Errno::ENOMEM))?;
+        // SAFETY: an anonymous PROT_NONE map at an address of the kernel's choice replaces nothing.
+        let reserved = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                slack,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if reserved == libc::MAP_FAILED {
+            return Err(Error::last("mmap", what()));
+        }
+        let start = reserved as usize;
+        let base = start.next_multiple_of(HUGE);
+        // SAFETY: [base, base + padded) lies inside the reservation just made, which nobody else knows of, so MAP_FIXED
+        // replaces only pages of ours.
+        let mapped = unsafe {
+            libc::mmap(
+                base as *mut libc::c_void,
+                padded,
+                prot.flags(),
+                libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                segment.as_raw_fd(),
+                offset,
+            )
+        };
+        let failed = (mapped == libc::MAP_FAILED).then(|| Error::last("mmap", what()));
+        let (front, back) = (base - start, start + slack - (base + padded));
+        // SAFETY: both ranges are the unused ends of the reservation made above; no pointer into them was handed out.
+        unsafe {
+            if front > 0 {
+                libc::munmap(reserved, front);
+            }
+            if back > 0 {
+                libc::munmap((base + padded) as *mut libc::c_void, back);
+            }
+        }
+        if let Some(error) = failed {
+            // SAFETY: what is left of the reservation, of which no pointer was handed out.
+            unsafe { libc::munmap(base as *mut libc::c_void, padded) };
+            return Err(error);
+        }
+        let base = NonNull::new(base as *mut u8).ok_or_else(|| fail(Errno::ENOMEM))?;
+        Ok(Map {
+            base,
+            len,
+            held: Held::Aligned,
+        })
+    }
+
+    /// The first byte.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address of byte `at`, if the `len` bytes from there lie inside.
+    pub fn at(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
+        let end = at.checked_add(len)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: at <= self.len, checked above, so the address lies inside the map or just behind it.
+        Some(unsafe { self.base.add(at) })
+    }
+
+    /// Changes what may be done with the pages of `range` (a multiple of the page size at both ends).
+    ///
+    /// `EACCES` if the map was made from a read-only descriptor and `prot` asks for writing.
+    pub fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
+        let what = || format!("bytes {} to {} of a map", range.start, range.end);
+        if range.is_empty() {
+            return Ok(());
+        }
+        let address = self
+            .at(range.start, range.len())
+            .ok_or_else(|| Error::new("mprotect", Errno::ENOMEM, what()))?;
+        // SAFETY: the range lies inside this live map (checked by `at`). References into it exist only in floors above,
+        // whose leases decide when a range may be closed.
+        let answer = unsafe { libc::mprotect(address.as_ptr().cast(), range.len(), prot.flags()) };
+        if answer == 0 {
+            Ok(())
+        } else {
+            Err(Error::last("mprotect", what()))
+        }
+    }
+
+    /// Asks the kernel to make the 2 MiB chunks of `range` huge pages now. Content is kept; best effort.
+    pub fn collapse(&self, range: Range<usize>) -> Result<()> {
+        /// From the kernel's include/uapi/asm-generic/mman-common.h, 6.1 and later.
+        const MADV_COLLAPSE: i32 = 25;
+        let what = || format!("bytes {} to {} of a map", range.start, range.end);
+        if range.is_empty() {
+            return Ok(());
+        }
+        let address = self
+            .at(range.start, range.len())
+            .ok_or_else(|| Error::new("madvise(COLLAPSE)", Errno::ENOMEM, what()))?;
+        // SAFETY: the range lies inside this live map; collapsing keeps content and addresses.
+        let answer = unsafe { libc::madvise(address.as_ptr().cast(), range.len(), MADV_COLLAPSE) };
+        if answer == 0 {
+            Ok(())
+        } else {
+            Err(Error::last("madvise(COLLAPSE)", what()))
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if matches!(self.held, Held::Aligned) {
+            let padded = self.len.next_multiple_of(PAGE);
+            // SAFETY: the range was mapped by `aligned` and is unmapped once, here; whoever holds a pointer into it
+            // also holds the value that owns this map.
+            unsafe { libc::munmap(self.base.as_ptr().cast(), padded) };
+        }
+    }
+}
+
+/// Device and inode of the file mapped at `address`, if a file is.
+pub fn mapped_file(address: NonNull<u8>) -> Option<(u64, u64)> {
+    let address = address.as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        if !range.contains(&address) {
+            return None;
+        }
+        let (major, minor) = words.nth(2)?.split_once(':')?;
+        let major = u32::from_str_radix(major, 16).ok()?;
+        let minor = u32::from_str_radix(minor, 16).ok()?;
+        let inode = words.next()?.parse().ok()?;
+        Some((libc::makedev(major, minor), inode))
+    })
+}

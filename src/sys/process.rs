@@ -1,0 +1,357 @@
+//! Processes: starting this program again, watching it, dying with one's parent.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use super::error::{Error, Result, retry};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It is gone, and somebody else took its exit status.
+    Unknown,
+}
+
+/// A process, immune against its number being given to another.
+#[derive(Debug)]
+pub struct PidFd {
+    fd: OwnedFd,
+    pid: Pid,
+}
+
+impl PidFd {
+    /// Opens `pid`, a child of this process that has not been waited for.
+    pub fn open(pid: Pid) -> Result<PidFd> {
+        // SAFETY: pidfd_open takes numbers only and answers with a new close-on-exec descriptor.
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let Ok(fd) = RawFd::try_from(answer) else {
+            return Err(Error::last("pidfd_open", format!("process {pid}")));
+        };
+        if fd < 0 {
+            return Err(Error::last("pidfd_open", format!("process {pid}")));
+        }
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(PidFd { fd, pid })
+    }
+
+    /// The process number.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends `signal`; a process that is gone already is no error.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if answer == 0 || Errno::last() == Errno::ESRCH {
+            return Ok(());
+        }
+        Err(Error::last(
+            "pidfd_send_signal",
+            format!("{signal} to process {}", self.pid),
+        ))
+    }
+
+    /// Sleeps until the process has exited and takes its status.
+    pub fn wait_exit(&self) -> Result<Exit> {
+        loop {
+            if let Some(exit) = self.status(WaitPidFlag::WEXITED)? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// The exit status if the process has exited, without sleeping.
+    pub fn try_exit(&self) -> Result<Option<Exit>> {
+        self.status(WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
+    }
+
+    fn status(&self, flags: WaitPidFlag) -> Result<Option<Exit>> {
+        match retry(|| waitid(Id::PIDFd(self.fd.as_fd()), flags)) {
+            Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
+            Ok(_) => Ok(None),
+            // Somebody else reaps this program's children. A pidfd is readable once its process is gone.
+            Err(Errno::ECHILD) => {
+                let timeout = if flags.contains(WaitPidFlag::WNOHANG) {
+                    PollTimeout::ZERO
+                } else {
+                    PollTimeout::NONE
+                };
+                Ok((poll_one(self.fd.as_fd(), timeout)? != PollFlags::empty())
+                    .then_some(Exit::Unknown))
+            }
+            // A signal that nix has no name for (a real-time one): it was a signal all the same.
+            Err(Errno::EINVAL) => Ok(Some(Exit::Unknown)),
+            Err(errno) => Err(Error::new("waitid", errno, format!("process {}", self.pid))),
+        }
+    }
+
+    /// Readable once the process is gone.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+    retry(|| poll(&mut polled, timeout))
+        .map_err(|errno| Error::new("poll", errno, "a descriptor"))?;
+    Ok(polled[0].revents().unwrap_or(PollFlags::empty()))
+}
+
+/// The first of the consecutive numbers under which [`spawn_self`] hands `fds` to a child: above each of theirs.
+pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
+    fds.iter()
+        .map(AsRawFd::as_raw_fd)
+        .max()
+        .unwrap_or(2)
+        .max(2)
+        .saturating_add(1)
+}
+
+/// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
+/// `first_target`, `first_target + 1`, …
+///
+/// No signal is blocked in the child and each has its default action. Uses `posix_spawn`, whose cost does not grow with
+/// the memory of this process. `first_target` comes from [`first_target_fd`].
+pub fn spawn_self(
+    env: &[(&str, String)],
+    fds: &[BorrowedFd<'_>],
+    first_target: RawFd,
+) -> Result<Pid> {
+    let error = |errno| Error::new("posix_spawn", errno, "/proc/self/exe");
+    let mut actions = PosixSpawnFileActions::init().map_err(error)?;
+    let mut target = first_target;
+    for fd in fds {
+        actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
+        target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
+    }
+    let mut attributes = PosixSpawnAttr::init().map_err(error)?;
+    attributes
+        .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)
+        .map_err(error)?;
+    attributes.set_sigmask(&SigSet::empty()).map_err(error)?;
+    attributes.set_sigdefault(&SigSet::all()).map_err(error)?;
+
+    let mut pairs: Vec<CString> = Vec::new();
+    for (key, value) in std::env::vars_os() {
+        if env
+            .iter()
+            .any(|(name, _)| key.as_bytes() == name.as_bytes())
+        {
+            continue;
+        }
+        let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
+        // The environment came as C strings, so there is no zero byte in it.
+        pairs.extend(CString::new(pair));
+    }
+    for (key, value) in env {
+        let pair = CString::new(format!("{key}={value}")).map_err(|_| error(Errno::EINVAL))?;
+        pairs.push(pair);
+    }
+    retry(|| {
+        posix_spawn(
+            c"/proc/self/exe",
+            &actions,
+            &attributes,
+            &[c"arenite-worker"],
+            &pairs,
+        )
+    })
+    .map_err(error)
+}
+
+/// Asks the kernel to send this process `signal` when the *thread* that started it ends.
+///
+/// A parent that ended before this call sends nothing: compare [`getppid`] with the expected parent afterwards.
+pub fn set_pdeathsig(signal: Signal) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(signal)
+        .map_err(|errno| Error::new("prctl(SET_PDEATHSIG)", errno, signal.as_str()))
+}
+
+/// The parent's process number.
+pub fn getppid() -> Pid {
+    Pid::parent()
+}
+
+/// Allows or forbids core dumps and debuggers of other processes of the same user.
+pub fn set_dumpable(dumpable: bool) -> Result<()> {
+    nix::sys::prctl::set_dumpable(dumpable)
+        .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
+}
+
+/// Ignores SIGINT, so that Ctrl-C on a terminal reaches the program's own process only.
+pub fn ignore_sigint() -> Result<()> {
+    // SAFETY: SigIgn installs no handler function.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }
+        .map(drop)
+        .map_err(|errno| Error::new("signal", errno, "SIGINT"))
+}
+
+/// Closes every descriptor of this process but 0, 1, 2 and `keep`.
+///
+/// For a process that has just started and owns no descriptors but inherited ones.
+pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .filter(|&fd| fd > 2)
+        .collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 3;
+    let close = |first: u32, last: u32| -> Result<()> {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: close_range takes numbers only. The caller promises, by calling this at start, that none of the
+        // descriptors in the range is owned by a value of this process.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if answer == 0 {
+            Ok(())
+        } else {
+            let what = format!("descriptors {first} to {last}");
+            Err(Error::last("close_range", what))
+        }
+    };
+    for fd in keep {
+        close(first, fd - 1)?;
+        first = fd + 1;
+    }
+    close(first, u32::MAX)
+}
+
+/// A pipe that nothing is written to: whoever holds the read end learns when the last write end is closed.
+#[derive(Debug)]
+pub struct WatchPipe {
+    /// To inherit.
+    pub read: OwnedFd,
+    /// To keep, and never to inherit.
+    pub write: OwnedFd,
+}
+
+impl WatchPipe {
+    /// A new one, both ends close-on-exec.
+    pub fn new() -> Result<WatchPipe> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+            .map_err(|errno| Error::new("pipe2", errno, "a watch pipe"))?;
+        Ok(WatchPipe { read, write })
+    }
+}
+
+/// From now on the kernel kills this process, busy or stopped, when the last write end of `inherited` is closed.
+///
+/// Uses `O_ASYNC` with SIGKILL as its signal, on a description of the pipe that is this process's own (owner and signal
+/// belong to the description, and every worker inherits the same one). Keep the answer: closing it ends the watch.
+/// If the write end is closed already, this is `EPIPE`.
+pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let own = retry(|| nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty()))
+        .map_err(|errno| Error::new("open", errno, path.clone()))?;
+    let set = |call, command, value: i32| -> Result<()> {
+        // SAFETY: fcntl with these commands takes numbers only; the descriptor is ours.
+        if unsafe { libc::fcntl(own.as_raw_fd(), command, value) } < 0 {
+            return Err(Error::last(call, "the watch pipe"));
+        }
+        Ok(())
+    };
+    /// From the kernel's include/uapi/asm-generic/fcntl.h; libc names it for some targets only.
+    const F_SETSIG: i32 = 10;
+    set(
+        "fcntl(F_SETOWN)",
+        libc::F_SETOWN,
+        nix::unistd::getpid().as_raw(),
+    )?;
+    set("fcntl(F_SETSIG)", F_SETSIG, libc::SIGKILL)?;
+    let status = OFlag::O_NONBLOCK | OFlag::O_ASYNC;
+    retry(|| fcntl(&own, FcntlArg::F_SETFL(status)))
+        .map_err(|errno| Error::new("fcntl(O_ASYNC)", errno, "the watch pipe"))?;
+    // Closed before it was armed: nothing will be sent, so look. The inherited description shows it for certain.
+    if poll_one(inherited, PollTimeout::ZERO)?.contains(PollFlags::POLLHUP) {
+        return Err(Error::new("poll", Errno::EPIPE, "the watch pipe"));
+    }
+    Ok(own)
+}
+
+/// The user this process acts as.
+pub fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Closes every descriptor but 0, 1, 2 and the `count` from `first` on, and takes those over.
+///
+/// For a process that has just been started by [`spawn_self`] with exactly these; once.
+pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
+    static ADOPTED: AtomicBool = AtomicBool::new(false);
+    let numbers: Vec<RawFd> = (first..).take(count).collect();
+    if first <= 2 || ADOPTED.swap(true, Ordering::Relaxed) {
+        return Err(Error::new("adopt", Errno::EINVAL, format!("{count} descriptors from {first}")));
+    }
+    close_all_except(&numbers)?;
+    let adopt = |&fd: &RawFd| {
+        // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(Error::last("fcntl(F_GETFD)", format!("inherited descriptor {fd}")));
+        }
+        // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
+        // runs once, before anything else opens or owns a descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    numbers.iter().map(adopt).collect()
+}
+
+/// Takes a variable out of the environment.
+///
+/// For the start of a process, while it has one thread.
+pub fn take_env(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    // SAFETY: a process that carries the variable was started by this crate, and calls this before any other thread
+    // exists, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
+}
+
+/// Ignores SIGPIPE, so that writing to a closed pipe is an error and not the end.
+pub fn ignore_sigpipe() -> Result<()> {
+    // SAFETY: SigIgn installs no handler function.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }
+        .map(drop)
+        .map_err(|errno| Error::new("signal", errno, "SIGPIPE"))
+}
+
+/// Ends this process at once, without destructors and exit handlers of the program.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` only ends the process.
+    unsafe { libc::_exit(code) }
+}

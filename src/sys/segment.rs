@@ -1,0 +1,232 @@
+//! Shared-memory segments: files that live in memory, by name or by descriptor.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{shm_open, shm_unlink};
+use nix::sys::stat::{Mode, fstat};
+
+use super::error::{Error, Result, retry};
+
+/// What may be done through a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading; a map made from it can never become writable.
+    ReadOnly,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+impl Access {
+    fn flag(self) -> OFlag {
+        match self {
+            Access::ReadOnly => OFlag::O_RDONLY,
+            Access::ReadWrite => OFlag::O_RDWR,
+        }
+    }
+}
+
+/// Size, memory and names of a segment at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentStat {
+    /// Length in bytes, holes included.
+    pub len: u64,
+    /// Bytes of memory behind it.
+    pub blocks: u64,
+    /// Names that lead to it; 0 once it is unlinked.
+    pub nlink: u64,
+    /// Device and inode: the same pair is the same file.
+    pub identity: (u64, u64),
+    /// Owner.
+    pub uid: u32,
+}
+
+/// A shared-memory segment behind an owned, close-on-exec descriptor.
+#[derive(Debug)]
+pub struct Segment {
+    fd: OwnedFd,
+}
+
+impl Segment {
+    /// Creates the segment `name` (`"/arenite-0-ab12"`) exclusively, mode 0600, empty.
+    pub fn create_named(name: &str) -> Result<Segment> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
+            .map(|fd| Segment { fd })
+            .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))
+    }
+
+    /// Opens the existing segment `name`.
+    pub fn open_named(name: &str, access: Access) -> Result<Segment> {
+        retry(|| shm_open(name, access.flag() | OFlag::O_CLOEXEC, Mode::empty()))
+            .map(|fd| Segment { fd })
+            .map_err(|errno| Error::new("shm_open", errno, format!("the segment {name}")))
+    }
+
+    /// Creates a segment without a name.
+    ///
+    /// `sealed` segments can grow but never shrink, whoever asks; further seals are still possible.
+    pub fn create_memfd(label: &str, sealed: bool) -> Result<Segment> {
+        let mut flags = MFdFlags::MFD_CLOEXEC;
+        if sealed {
+            flags |= MFdFlags::MFD_ALLOW_SEALING;
+        }
+        let fd = retry(|| memfd_create(label, flags)).map_err(|errno| {
+            Error::new("memfd_create", errno, format!("the segment \"{label}\""))
+        })?;
+        let segment = Segment { fd };
+        if sealed {
+            let seals = SealFlag::F_SEAL_SHRINK;
+            retry(|| fcntl(&segment.fd, FcntlArg::F_ADD_SEALS(seals))).map_err(|errno| {
+                Error::new(
+                    "fcntl(F_ADD_SEALS)",
+                    errno,
+                    format!("the segment \"{label}\""),
+                )
+            })?;
+        }
+        Ok(segment)
+    }
+
+    /// Removes `name`; whoever holds the segment keeps it.
+    pub fn unlink(name: &str) -> Result<()> {
+        retry(|| shm_unlink(name))
+            .map_err(|errno| Error::new("shm_unlink", errno, format!("the segment {name}")))
+    }
+
+    /// Takes over a descriptor that leads to a segment.
+    pub fn from_fd(fd: OwnedFd) -> Segment {
+        Segment { fd }
+    }
+
+    /// Opens the segment behind `fd` again: a description of its own, with its own rights and locks.
+    pub fn reopen(fd: RawFd, access: Access) -> Result<Segment> {
+        let path = format!("/proc/self/fd/{fd}");
+        let flags = access.flag() | OFlag::O_CLOEXEC;
+        retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()))
+            .map(|fd| Segment { fd })
+            .map_err(|errno| Error::new("open", errno, path.clone()))
+    }
+
+    /// The descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The descriptor's number.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Sets the length in bytes; what is new reads as zeros and has no memory yet.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        let what = || format!("a segment to {len} bytes");
+        let signed =
+            i64::try_from(len).map_err(|_| Error::new("ftruncate", Errno::EFBIG, what()))?;
+        retry(|| nix::unistd::ftruncate(&self.fd, signed))
+            .map_err(|errno| Error::new("ftruncate", errno, what()))
+    }
+
+    /// Puts memory behind `range`, growing the segment if needed. Content that was there stays.
+    ///
+    /// `ENOSPC` here is what a page fault would report as a SIGBUS later.
+    pub fn allocate(&self, range: Range<u64>) -> Result<()> {
+        self.fallocate("fallocate", FallocateFlags::empty(), range)
+    }
+
+    /// Takes the memory behind `range` away; it reads as zeros afterwards. The length stays.
+    pub fn punch(&self, range: Range<u64>) -> Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        self.fallocate("fallocate(PUNCH_HOLE)", flags, range)
+    }
+
+    fn fallocate(
+        &self,
+        call: &'static str,
+        flags: FallocateFlags,
+        range: Range<u64>,
+    ) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let error = |errno| {
+            Error::new(
+                call,
+                errno,
+                format!("bytes {} to {}", range.start, range.end),
+            )
+        };
+        let start = i64::try_from(range.start).map_err(|_| error(Errno::EFBIG))?;
+        let len = i64::try_from(range.end - range.start).map_err(|_| error(Errno::EFBIG))?;
+        retry(|| fallocate(&self.fd, flags, start, len)).map_err(error)
+    }
+
+    /// Length, memory and names right now.
+    pub fn stat(&self) -> Result<SegmentStat> {
+        let stat =
+            retry(|| fstat(&self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
+        Ok(SegmentStat {
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            // POSIX counts st_blocks in units of 512 bytes, whatever the file system's block size.
+            blocks: u64::try_from(stat.st_blocks)
+                .unwrap_or(0)
+                .saturating_mul(512),
+            nlink: stat.st_nlink,
+            identity: (stat.st_dev, stat.st_ino),
+            uid: stat.st_uid,
+        })
+    }
+
+    /// Takes the exclusive `flock` of this description; `false` if somebody else holds it.
+    ///
+    /// The kernel lets go of it when the last descriptor of this description is closed, however the process ends.
+    pub fn try_lock(&self) -> Result<bool> {
+        loop {
+            // SAFETY: flock takes a descriptor number and flags, no memory; the number is ours while &self lives.
+            let answer = unsafe { libc::flock(self.fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+            if answer == 0 {
+                return Ok(true);
+            }
+            match Errno::last() {
+                Errno::EINTR => continue,
+                Errno::EWOULDBLOCK => return Ok(false),
+                errno => return Err(Error::new("flock", errno, "a segment")),
+            }
+        }
+    }
+}
+
+impl AsFd for Segment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Segment {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl From<Segment> for OwnedFd {
+    fn from(segment: Segment) -> OwnedFd {
+        segment.fd
+    }
+}
+
+impl Segment {
+    /// Takes over descriptor number `fd`.
+    ///
+    /// # Safety
+    ///
+    /// `fd` must be open and owned by nobody else in this process: a descriptor inherited for this purpose.
+    pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
+        // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
+        Segment {
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of this floor with real processes and files.

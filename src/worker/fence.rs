@@ -1,0 +1,76 @@
+//! The panic fence around a kernel.
+
+use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+
+use crate::arena::ArenaFull;
+
+thread_local! {
+    /// A kernel runs on this thread.
+    static FENCED: Cell<bool> = const { Cell::new(false) };
+    /// What the panic hook heard while it did.
+    static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// How a fenced call ended.
+pub(super) enum Outcome<T> {
+    Returned(T),
+    /// Message, location and backtrace, as [`split`] reads them.
+    Panicked(String),
+    /// The panic of an array constructor that found no room.
+    Full(ArenaFull),
+}
+
+/// Separates message, location and backtrace.
+pub(crate) const SEPARATOR: char = '\u{1e}';
+
+/// Message, location and backtrace of a panic's text.
+pub(crate) fn split(text: &str) -> (&str, &str, &str) {
+    let mut parts = text.splitn(3, SEPARATOR);
+    let mut next = || parts.next().unwrap_or("");
+    (next(), next(), next())
+}
+
+/// Installs the hook that keeps what a kernel's panic says. Panics of other threads are printed as
+/// before.
+pub(super) fn install() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if FENCED.get() {
+            HEARD.replace(Some(describe(info)));
+        } else {
+            before(info);
+        }
+    }));
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let payload = info.payload();
+    if payload.is::<ArenaFull>() {
+        return String::new();
+    }
+    let message = info.payload_as_str().unwrap_or("a panic without a text");
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = Backtrace::force_capture();
+    format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
+}
+
+/// Calls `f`; a panic becomes a value.
+pub(super) fn run<T>(f: impl FnOnce() -> T) -> Outcome<T> {
+    FENCED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    FENCED.set(false);
+    match result {
+        Ok(value) => Outcome::Returned(value),
+        Err(payload) => {
+            if let Some(full) = payload.downcast_ref::<ArenaFull>() {
+                return Outcome::Full(*full);
+            }
+            // A payload whose own drop panics must not take the worker down.
+            std::mem::forget(payload);
+            let heard = HEARD.take();
+            Outcome::Panicked(heard.unwrap_or_else(|| "a panic that no hook heard".into()))
+        }
+    }
+}

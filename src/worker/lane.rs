@@ -1,0 +1,281 @@
+//! A lane: one thread that claims jobs and runs them.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use super::fence::{self, Outcome};
+use super::memory::LaneHeap;
+use crate::arena::{ArenaFull, Extent, View};
+use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
+use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
+use crate::kernel::{Failure, Host, Unreachable, from_offset};
+use crate::link::{Answering, CallSlot, Next, Taker, kind};
+use crate::sys::event::EventFd;
+
+/// How long a lane with the permit spins after its last job.
+const SPIN_FOR: Duration = Duration::from_micros(50);
+/// The longest text of a panic or error that is sent.
+const TEXT_LIMIT: usize = 16 * 1024;
+
+/// Everything that one lane of this worker has. Lives as long as the process.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) taker: RefCell<Taker>,
+    pub(super) view: &'static View,
+    pub(super) region: u16,
+    pub(super) guard: bool,
+    pub(super) heap: LaneHeap,
+    pub(super) count: &'static LaneCount,
+    /// Rings the monitor.
+    bell: EventFd,
+    /// Extents opened for the running job.
+    lent: RefCell<Vec<Extent>>,
+}
+
+/// What a job sends back, before it is written into its slot.
+struct Ending {
+    kind: u8,
+    reply: ReplyWriter,
+}
+
+impl Ending {
+    fn text(kind: u8, text: &str) -> Self {
+        let mut end = text.len().min(TEXT_LIMIT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut reply = ReplyWriter::default();
+        reply.word(end as u64);
+        reply.bytes(text[..end].as_bytes());
+        Self { kind, reply }
+    }
+
+    fn full(full: ArenaFull) -> Self {
+        let mut reply = ReplyWriter::default();
+        super::full_to_words(full).into_iter().for_each(|word| reply.word(word));
+        Self { kind: kind::ARENA_FULL, reply }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(taker: Taker, view: &'static View, region: u16, guard: bool, bell: EventFd) -> Self {
+        Self {
+            taker: RefCell::new(taker),
+            view,
+            region,
+            guard,
+            heap: LaneHeap::new(),
+            count: Box::leak(Box::new(LaneCount::new())),
+            bell,
+            lent: RefCell::default(),
+        }
+    }
+
+    /// Runs jobs until the supervisor says stop.
+    pub(super) fn run(&'static self) {
+        let mut free_since = Instant::now();
+        loop {
+            let next = self.taker.borrow_mut().next();
+            match next {
+                Next::Run => {
+                    let started = free_since;
+                    free_since = self.job(started);
+                }
+                Next::Stop => return,
+                Next::Empty => free_since = self.idle(free_since),
+            }
+        }
+    }
+
+    /// Nothing to do: spins for a moment if it may, then sleeps. Returns the time now.
+    fn idle(&self, free_since: Instant) -> Instant {
+        let mut taker = self.taker.borrow_mut();
+        while taker.may_spin() && free_since.elapsed() < SPIN_FOR {
+            for _ in 0..32 {
+                if taker.has_work() {
+                    return Instant::now();
+                }
+                crate::sync::spin_hint();
+            }
+        }
+        if taker.more() && taker.monitor_sleeps() {
+            self.ring();
+        }
+        taker.sleep();
+        Instant::now()
+    }
+
+    /// Runs the claimed job and answers it. Returns the time of its end.
+    fn job(&'static self, started: Instant) -> Instant {
+        let call = self.taker.borrow().call();
+        self.heap.begin();
+        let ended = match self.words_of(&call) {
+            Ok(words) => self.run_fenced(call.entry, &words),
+            Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
+        };
+        self.close_lent();
+        let alive = self.count.live();
+        let now = Instant::now();
+        let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
+        if alive != 0 {
+            self.escaped(alive, took);
+        }
+        self.answer(ended, took);
+        now
+    }
+
+    /// The argument words of a call, in its slot or in a block of region 0.
+    fn words_of<'a>(&self, call: &'a CallSlot) -> Result<Cow<'a, [u64]>, String> {
+        let count = call.len as usize;
+        if call.spilled == 0 {
+            let inline = call.args.get(..count).map(Cow::Borrowed);
+            return inline.ok_or_else(|| "more arguments than a slot holds".into());
+        }
+        let extent = Extent { at: bytemuck::cast(call.args[0]), len: count as u64 * 8 };
+        self.view.copy_words(extent).map(Cow::Owned).map_err(|error| error.to_string())
+    }
+
+    /// `None`: a value without any words.
+    fn run_fenced(&'static self, offset: u64, words: &[u64]) -> Option<Ending> {
+        // SAFETY: the supervisor computed the offset in a process of the same build (checked in the
+        // handshake), from an entry.
+        let entry = unsafe { from_offset(offset) };
+        let mut reply = ReplyWriter::default();
+        let _lane = lane::enter(self, self.count);
+        let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        match outcome {
+            Outcome::Returned(Ok(())) if reply.is_empty() => None,
+            Outcome::Returned(Ok(())) => Some(Ending { kind: kind::VALUE, reply }),
+            Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
+                Some(Ending::full(full))
+            }
+            Outcome::Returned(Err(Failure::Rejected(why))) => {
+                Some(Ending::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
+            }
+            Outcome::Returned(Err(Failure::Returned(text))) => {
+                Some(self.full_in(&text).unwrap_or_else(|| Ending::text(kind::RETURNED, &text)))
+            }
+            Outcome::Panicked(text) => {
+                Some(self.full_in(&text).unwrap_or_else(|| Ending::text(kind::PANICKED, &text)))
+            }
+        }
+    }
+
+    /// Is this text about the lane's own refusal in this job?
+    fn full_in(&self, text: &str) -> Option<Ending> {
+        let full = self.heap.full.get()?;
+        (text.contains(&full.to_string()) || text.contains(&format!("{full:?}")))
+            .then(|| Ending::full(full))
+    }
+
+    fn answer(&'static self, ended: Option<Ending>, took: u32) {
+        let Some(Ending { kind, mut reply }) = ended else {
+            self.settle(std::iter::empty());
+            return self.finish(false, took, None);
+        };
+        let arrays = reply.arrays.len();
+        let mut words: smallvec::SmallVec<[u64; INLINE_WORDS]> = smallvec::SmallVec::new();
+        for sent in &reply.arrays {
+            words.extend(sent.words());
+        }
+        words.append(&mut reply.words);
+        let len = words.len();
+        let mut spilled = None;
+        if len > INLINE_WORDS {
+            match self.spill(&words) {
+                Ok(extent) => spilled = Some(extent),
+                // A text is cut to what fits; a value without room is a failure of its own.
+                Err(_) if kind == kind::RETURNED || kind == kind::PANICKED => {
+                    words.truncate(INLINE_WORDS);
+                    words[0] = ((INLINE_WORDS - 1) * 8) as u64;
+                }
+                Err(full) => return self.answer(Some(Ending::full(full)), took),
+            }
+        }
+        let chunks = reply.arrays.iter().map(|sent: &Sent| sent.chunk).chain(spilled);
+        let used = self.settle(chunks);
+        debug_assert!(SENT_WORDS * arrays <= len);
+        let inline: &[u64] = match &spilled {
+            Some(extent) => &[bytemuck::cast(extent.at), extent.len],
+            None => &words,
+        };
+        let answer = Answering {
+            kind,
+            arrays: arrays as u8,
+            spilled: spilled.is_some(),
+            len: if spilled.is_some() { len as u32 } else { words.len() as u32 },
+            grant: used.map_or(u32::MAX, |used| used.grant),
+            cursor: used.map_or(0, |used| used.cursor),
+            words: inline,
+        };
+        self.finish(kind != kind::VALUE, took, Some(&answer));
+    }
+
+    fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
+        let _lane = lane::enter(self, self.count);
+        let copy = Array::try_from_slice(words)?;
+        Ok(copy.take_lane().expect("a lane is set on this thread, so the array lies in it"))
+    }
+
+    fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
+        if self.taker.borrow_mut().finish(failed, took, answer) {
+            self.ring();
+        }
+    }
+
+    /// Handles outlived their job: says so and ends the process, before any of that memory can be
+    /// reused.
+    fn escaped(&self, alive: usize, took: u32) -> ! {
+        let answer = Answering {
+            kind: kind::ESCAPED,
+            arrays: 0,
+            spilled: false,
+            len: 1,
+            grant: u32::MAX,
+            cursor: 0,
+            words: &[alive as u64],
+        };
+        self.finish(true, took, Some(&answer));
+        self.ring();
+        crate::sys::process::exit_now(super::EXIT_ESCAPED);
+    }
+
+    /// Wakes the monitor.
+    pub(super) fn ring(&self) {
+        // The counter is full only if the monitor has thousands of rings to read.
+        let _ = self.bell.ring();
+    }
+
+    fn close_lent(&self) {
+        for extent in self.lent.borrow_mut().drain(..) {
+            if self.guard {
+                // A failure leaves the pages open: the guard is weaker, nothing else.
+                let _ = self.view.lend_close(extent);
+            }
+        }
+    }
+}
+
+// SAFETY: `pointer` and `lend_open` resolve within mapped regions, which stay mapped for the life of
+// the process; lent pages are open until `close_lent` at the end of the job.
+unsafe impl Host for Lane {
+    fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
+        self.view.pointer(extent).map_err(|error| Unreachable(error.to_string()))
+    }
+
+    fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
+        let ptr = self.view.lend_open(extent).map_err(|error| Unreachable(error.to_string()))?;
+        self.lent.borrow_mut().push(extent);
+        Ok(ptr)
+    }
+
+    fn count(&self) -> &'static LaneCount {
+        self.count
+    }
+
+    fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {
+        LaneMemory::alloc(self, len, crate::arena::Placement::Packed)
+    }
+}

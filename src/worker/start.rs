@@ -1,0 +1,155 @@
+//! The first acts of a worker, numbered as in the README of this floor.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::lane::Lane;
+use super::{EXIT_CANNOT_START, fence};
+use crate::arena::{AttachSpec, View};
+use crate::control::{Caller, Welcome};
+use crate::kernel::wire::{ReplyWriter, WordReader};
+use crate::link::{LinkCells, Taker};
+use crate::sys::event::EventFd;
+use crate::sys::process;
+
+/// Which inherited descriptor is what, counted from the first.
+pub(crate) mod fds {
+    /// Read end of the pipe whose hang-up ends the worker.
+    pub(crate) const WATCH: usize = 0;
+    /// Eventfd that rings the monitor.
+    pub(crate) const BELL: usize = 1;
+    /// The control segment; the regions follow.
+    pub(crate) const CONTROL: usize = 2;
+}
+
+/// What the environment tells a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The supervisor.
+    pub(crate) parent: i32,
+    /// Number of the first inherited descriptor.
+    pub(crate) first_fd: RawFd,
+    /// How many there are.
+    pub(crate) fds: usize,
+    /// Name of the handshake's server.
+    pub(crate) server: String,
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}:{}", self.parent, self.first_fd, self.fds, self.server)
+    }
+}
+
+impl std::str::FromStr for Mark {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(4, ':');
+        let mut next = || parts.next().ok_or_else(|| format!("malformed mark {text:?}"));
+        let number = |part: &str| part.parse::<i32>().map_err(|_| format!("malformed mark {text:?}"));
+        let parent = number(next()?)?;
+        let first_fd = number(next()?)?;
+        let fds = usize::try_from(number(next()?)?).map_err(|error| error.to_string())?;
+        Ok(Self { parent, first_fd, fds, server: next()?.to_owned() })
+    }
+}
+
+/// The whole life of a worker.
+pub(super) fn main(mark: &str) -> ! {
+    let code = match mark.parse::<Mark>().and_then(|mark| live(&mark)) {
+        Ok(()) => 0,
+        Err(why) => {
+            if !why.is_empty() {
+                eprintln!("arenite worker {}: {why}", std::process::id());
+            }
+            EXIT_CANNOT_START
+        }
+    };
+    process::exit_now(code)
+}
+
+/// An empty error has been reported already.
+fn live(mark: &Mark) -> Result<(), String> {
+    let text = |error: crate::sys::Error| error.to_string();
+    // 2.
+    process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+    if process::getppid().as_raw() != mark.parent {
+        return Err(String::new());
+    }
+    // 3.
+    let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
+    // 4.
+    process::ignore_sigint().map_err(text)?;
+    process::ignore_sigpipe().map_err(text)?;
+    // 5.
+    let mut inherited = inherited.into_iter();
+    let (watch, bell) = match (inherited.next(), inherited.next()) {
+        (Some(watch), Some(bell)) => (watch, bell),
+        _ => return Err("descriptors are missing".into()),
+    };
+    let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
+    // Watching ends with the descriptor, so it stays open for good.
+    let _ = watched.as_raw_fd();
+    std::mem::forget(watched);
+    drop(watch);
+    // 6.
+    let build_id = crate::sys::image::image().build_id;
+    let (caller, welcome) =
+        Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
+    // 7 to 9.
+    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome) {
+        Ok(lane) => {
+            // 10.
+            caller.ready().map_err(|error| error.to_string())?;
+            lane.run();
+            Ok(())
+        }
+        Err(why) => {
+            caller.failed(why);
+            Err(String::new())
+        }
+    }
+}
+
+fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'static Lane, String> {
+    let spec = AttachSpec {
+        fds,
+        own: welcome.region,
+        reservation: welcome.reservation,
+        lend: true,
+    };
+    let text = |error: crate::sys::Error| error.to_string();
+    let view: &'static View = Box::leak(Box::new(View::attach(spec).map_err(|error| error.to_string())?));
+    let cells =
+        LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
+    view.close_control();
+    // 8.
+    if welcome.memory_limit > 0 {
+        crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+    }
+    process::set_dumpable(false).map_err(text)?;
+    fence::install();
+    let taker = Taker::new(Arc::new(cells), welcome.position, welcome.grants);
+    let lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
+    let lane: &'static Lane = Box::leak(Box::new(lane));
+    // 9.
+    if let Some(offset) = welcome.on_start {
+        // SAFETY: computed by the supervisor, of the same build, from an entry.
+        let entry = unsafe { crate::kernel::from_offset(offset) };
+        let mut reply = ReplyWriter::default();
+        match fence::run(|| entry(WordReader::new(&[]), lane, &mut reply)) {
+            fence::Outcome::Returned(Ok(())) => {}
+            fence::Outcome::Returned(Err(why)) => {
+                return Err(format!("on_worker_start failed: {why:?}"));
+            }
+            fence::Outcome::Panicked(text) => {
+                let (message, location, _) = fence::split(&text);
+                return Err(format!("on_worker_start panicked at {location}: {message}"));
+            }
+            fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
+        }
+    }
+    Ok(lane)
+}
