@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
-use arenite::{Array, ArenaFull, Engine, InputError, Job, JobError, JobErrorKind};
+use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind};
 
 use super::args::ResizeArgs;
 use super::fault::{Fault, one_line};
@@ -132,7 +132,10 @@ impl Pool for EnginePool {
     fn start(&self, path: &Path, task: &Task) -> Result<Ticket, Refused> {
         let under_way = self.under_way.get();
         if under_way > 0 && under_way + task.stamp.len > self.budget {
-            let text = format!("{} do not fit beside what is under way", show_bytes(task.stamp.len));
+            let text = format!(
+                "{} do not fit beside what is under way",
+                show_bytes(task.stamp.len)
+            );
             return Err(Refused::Full(Fault::new("arena-full", text)));
         }
         let file = self.engine.read_file(path).map_err(refused)?;
@@ -140,7 +143,16 @@ impl Pool for EnginePool {
         // The name is already fixed: the format is what it was named for, whatever the file turns into meanwhile.
         let output = Output::try_from(task.format)
             .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
-        let job = self.engine.submit(resize_file, (file, ResizeSpec { output, ..self.spec }));
+        let job = self.engine.submit(
+            resize_file,
+            (
+                file,
+                ResizeSpec {
+                    output,
+                    ..self.spec
+                },
+            ),
+        );
         self.under_way.set(under_way + len);
         Ok(Ticket { job, len })
     }
@@ -149,7 +161,10 @@ impl Pool for EnginePool {
         let result = ticket.job.wait();
         self.under_way.set(self.under_way.get() - ticket.len);
         let (bytes, micros) = result.map_err(|error| fault(&error))?;
-        Ok(Made { bytes, took: Duration::from_micros(micros) })
+        Ok(Made {
+            bytes,
+            took: Duration::from_micros(micros),
+        })
     }
 }
 
@@ -185,7 +200,10 @@ fn fault(error: &JobError) -> Fault {
         JobErrorKind::NoWorkers(_) => "no-workers".into(),
         _ => "other".into(),
     };
-    Fault { cause, text: one_line(&kind.to_string()) }
+    Fault {
+        cause,
+        text: one_line(&kind.to_string()),
+    }
 }
 
 #[cfg(test)]
