@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Engine, JobError, JobErrorKind, Place};
 use crate::arena::Placement;
 use crate::array::{Array, ArrayMut, Element, Shape};
-use crate::kernel::{Kernel, conjure};
+use crate::kernel::conjure;
 
 /// Chunks per worker: enough to even out, and few enough that each is worth its trip.
 const CHUNKS_PER_WORKER: usize = 4;
@@ -36,13 +36,15 @@ impl Engine {
         U: Element,
         F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
     {
+        // `f` is a name for its type, here and below: it has no bytes.
+        let _ = f;
         let shape = a.shape();
         let mut out = self.output::<U>(shape, std::any::type_name::<F>())?;
         let rows = self.rows_per_chunk(shape, size_of::<T>().max(size_of::<U>()));
         self.scope(|s| {
             for tile in out.tiles_mut(rows) {
                 let part = a.rows(tile.rows());
-                s.submit(f, (part, tile));
+                s.submit(apply::<T, U, F>, (part, tile));
             }
         })?;
         Ok(out.seal())
@@ -93,10 +95,11 @@ impl Engine {
         T: Element,
         F: Fn(&mut [T]) + Copy + Send + 'static,
     {
+        let _ = f;
         let rows = self.rows_per_chunk(a.shape(), size_of::<T>());
         self.scope(|s| {
             for tile in a.tiles_mut(rows) {
-                s.submit(f, (tile,));
+                s.submit(apply_mut::<T, F>, (tile,));
             }
         })
     }
@@ -138,7 +141,10 @@ impl Engine {
     }
 }
 
-const _: fn() = || {
-    fn is_kernel<P: crate::kernel::Params, R, F: Kernel<P, R>>(_: F) {}
-    is_kernel(|_: &[u8], _: &mut [u8]| {});
-};
+fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(from: &[T], to: &mut [U]) {
+    conjure::<F>()(from, to);
+}
+
+fn apply_mut<T: Element, F: Fn(&mut [T]) + Copy + 'static>(part: &mut [T]) {
+    conjure::<F>()(part);
+}

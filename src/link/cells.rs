@@ -29,7 +29,7 @@ pub(crate) struct CallSlot {
     pub(crate) job: u64,
     /// Entry of the kernel, relative to the executable's image.
     pub(crate) entry: u64,
-    /// Bytes of arguments, in `args` or in the block that `args` names.
+    /// Words of arguments, in `args` or in the block that `args` names.
     pub(crate) len: u32,
     /// 1 when `args` holds region offset and length of a block with the arguments.
     pub(crate) spilled: u32,

@@ -14,7 +14,7 @@ use crate::sync::{Ordering, fence};
 pub(crate) struct Call<'a> {
     pub(crate) job: u64,
     pub(crate) entry: u64,
-    /// Bytes of arguments.
+    /// Words of arguments.
     pub(crate) len: u32,
     /// `words` names a block that holds them.
     pub(crate) spilled: bool,
@@ -29,17 +29,17 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Reply {
     /// A value of [`super::kind`].
     pub(crate) kind: u8,
-    /// Array descriptors at the beginning of the bytes.
+    /// Array descriptors at the beginning of the words.
     pub(crate) arrays: u8,
-    /// The words name a block of the worker's region that holds the bytes.
+    /// The words name a block of the worker's region that holds the rest.
     pub(crate) spilled: bool,
-    /// Bytes of the reply.
+    /// Words of the reply.
     pub(crate) len: u32,
     /// Number of the grant in which `cursor` lies.
     pub(crate) grant: u32,
     /// Offset in the worker's region up to which that grant is used.
     pub(crate) cursor: u64,
-    /// The bytes, or where they are.
+    /// The words, or where they are.
     pub(crate) words: [u64; INLINE_WORDS],
 }
 
@@ -237,7 +237,7 @@ impl<const N: usize> Poster<N> {
         reply.len = (head >> 32) as u32;
         reply.grant = slot.grant.load(Ordering::Relaxed) as u32;
         reply.cursor = slot.cursor.load(Ordering::Relaxed);
-        let used = if reply.spilled { 2 } else { (reply.len as usize).div_ceil(8) };
+        let used = if reply.spilled { 2 } else { reply.len as usize };
         for (to, from) in reply.words.iter_mut().zip(&slot.words).take(used) {
             *to = from.load(Ordering::Relaxed);
         }

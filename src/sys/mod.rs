@@ -11,12 +11,12 @@
 )]
 
 mod error;
-mod event;
+pub mod event;
 pub mod futex;
 pub mod image;
 pub mod limits;
 mod map;
-mod process;
+pub mod process;
 mod segment;
 #[cfg(test)]
 mod tests;
