@@ -1,1 +1,169 @@
-//! The `image` floor.
+//! Pictures: compressed bytes in, smaller compressed bytes out. Plain functions over `&[u8]`, with
+//! nothing of the engine in them; [`resize_encoded`] is what `arenite resize` runs as a kernel.
+//!
+//! ```
+//! use arenite::image::{probe, resize_encoded, Format, ResizeSpec};
+//! # let photo = std::fs::read("samples/chelsea.jpg")?;
+//! assert_eq!(probe(&photo), Some(Format::Jpeg));
+//! let small = resize_encoded(&photo, &ResizeSpec::new("100x100".parse()?))?;
+//! assert_eq!((small.width, small.height), (100, 67));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What happens to a picture
+//! 1. The first bytes decide its format. HEIC, AVIF, JPEG XL and JPEG 2000 are refused by name.
+//! 2. The header is read; more than `max_pixels` are refused before anything is allocated for them.
+//! 3. It is decoded. JPEG is scaled on the way, to no less than twice the target on each side; the
+//!    others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
+//! 4. It is resized, colours weighted by alpha, and *then* turned as its EXIF orientation says and
+//!    converted to sRGB: both cost next to nothing on a small picture.
+//! 5. It is encoded: baseline JPEG with 4:2:0 chroma, PNG, or lossy WebP.
+//!
+//! # Decisions
+//! - **Profiles** are applied, and then dropped: pixels become sRGB, which is what everything assumes
+//!   that sees no profile, and a profile may be larger than the thumbnail. With `keep_metadata` the
+//!   pixels keep their own colours and the profile goes with them (but for CMYK and for grey in WebP, which become sRGB).
+//! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
+//!   a torn thumbnail looks finished. A JPEG that lacks only its end marker is whole and is accepted.
+//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8.
+//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG: what a page behind it would be.
+//! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
+//! - **CMYK** (and YCCK) JPEGs become RGB, by their profile if they have one; Adobe's upside-down inks
+//!   are recognised by its marker.
+//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise; extended
+//!   XMP, which spans segments, is dropped) and profile, in each of the three output formats.
+
+mod color;
+mod encode;
+mod error;
+mod format;
+mod jpeg;
+mod meta;
+mod pixels;
+mod resample;
+mod size;
+mod spec;
+mod still;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use error::ImageError;
+pub use format::{Format, PROBE_BYTES, probe};
+pub use pixels::{Color, Pixels, Samples};
+pub use resample::{resize_pixels, resize_pixels_into};
+pub use size::{Fit, Plan, Region, Size, When};
+pub use spec::{Filter, Output, ResizeSpec};
+
+use meta::Metadata;
+
+/// A picture in compressed form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The content of the file.
+    pub bytes: Vec<u8>,
+    /// Its format: JPEG, PNG or WebP.
+    pub format: Format,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+/// Decodes, resizes and encodes one picture; see the [module](self) for the steps.
+///
+/// # Errors
+/// [`ImageError`], for anything the file may contain: this function does not panic on broken input.
+pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageError> {
+    let rendered = render(input, spec)?;
+    let metadata = spec.keep_metadata.then_some(&rendered.metadata);
+    let (pixels, format) = (&rendered.pixels, rendered.format);
+    let bytes = encode::encode(pixels, format, spec.quality, metadata)?;
+    Ok(Encoded {
+        bytes,
+        format,
+        width: pixels.width,
+        height: pixels.height,
+    })
+}
+
+/// The pixels that [`resize_encoded`] hands to the encoder.
+///
+/// # Errors
+/// As for [`resize_encoded`].
+pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, ImageError> {
+    render(input, spec).map(|rendered| rendered.pixels)
+}
+
+/// The format of a file that can be decoded, from its first bytes.
+///
+/// # Errors
+/// `NotAnImage` and `Unsupported`.
+pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
+    match probe(head) {
+        Some(format) if format.is_readable() => Ok(format),
+        Some(format) => Err(ImageError::Unsupported {
+            format: format.name(),
+        }),
+        None => Err(ImageError::NotAnImage),
+    }
+}
+
+/// A picture on its way from decoder to encoder.
+struct Rendered {
+    pixels: Pixels,
+    metadata: Metadata,
+    format: Format,
+}
+
+fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
+    let from = readable_format(input)?;
+    let into = spec.output.format_for(from);
+    // The decoders return their errors. Should one panic all the same, the picture is at fault.
+    let work = || render_unguarded(input, from, into, spec);
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let reason = format!("the decoder panicked: {text}");
+        Err(ImageError::corrupt(from, reason))
+    })
+}
+
+fn render_unguarded(
+    input: &[u8],
+    from: Format,
+    into: Format,
+    spec: &ResizeSpec,
+) -> Result<Rendered, ImageError> {
+    let decoded = match from {
+        Format::Jpeg => jpeg::decode(input, spec)?,
+        other => still::decode(input, other, spec)?,
+    };
+    let plan = decoded.plan;
+    let size = (plan.width, plan.height);
+    let small = resample::resize(&decoded.pixels, plan.region, size, spec.filter)?;
+    if let Samples::Eight(bytes) = decoded.pixels.samples {
+        resample::keep_buffer(bytes);
+    }
+    let mut metadata = decoded.metadata;
+    let upright = small.oriented(decoded.orientation)?;
+    // A profile describes its pixels: it cannot stay with inks that become RGB, or grey that does.
+    let becomes_rgb = upright.color == Color::Cmyk
+        || (into == Format::WebP && matches!(upright.color, Color::Gray | Color::GrayAlpha));
+    let pixels = if spec.keep_metadata && !becomes_rgb {
+        upright
+    } else {
+        let icc = metadata.icc.take();
+        color::to_srgb(upright, icc.as_deref())
+    };
+    metadata.reset_orientation();
+    Ok(Rendered {
+        pixels: encode::prepared(pixels, into),
+        metadata,
+        format: into,
+    })
+}

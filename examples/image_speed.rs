@@ -1,0 +1,95 @@
+//! Where the time of one picture goes: `cargo run --release --features image --example image_speed [FILE]`.
+//!
+//! Without a file it makes a 12-megapixel JPEG from a sample: enlarged, with seeded noise, quality 85.
+
+use std::time::{Duration, Instant};
+
+use arenite::image::{
+    Filter, Pixels, ResizeSpec, Samples, resize_encoded, resize_pixels, resize_to_pixels,
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let photo = match std::env::args_os().nth(1) {
+        Some(path) => std::fs::read(path)?,
+        None => twelve_megapixels()?,
+    };
+    println!("input: {} bytes", photo.len());
+    let spec = ResizeSpec::new("224x224".parse()?);
+    for (name, spec) in [
+        ("224x224 contain", spec),
+        (
+            "224x224 cover",
+            ResizeSpec {
+                fit: arenite::image::Fit::Cover,
+                ..spec
+            },
+        ),
+        ("800x800 contain", ResizeSpec::new("800x800".parse()?)),
+    ] {
+        let all = best(|| resize_encoded(&photo, &spec).map(|encoded| encoded.bytes.len()));
+        let pixels = best(|| resize_to_pixels(&photo, &spec).map(|p| p.width as usize));
+        println!(
+            "{name}: {:6.1} images/s, {:.2} ms, of which encoding {:.2} ms",
+            1.0 / all.as_secs_f64(),
+            ms(all),
+            ms(all.saturating_sub(pixels)),
+        );
+    }
+    let encoded = resize_encoded(&photo, &spec)?;
+    println!("224x224 output: {} bytes", encoded.bytes.len());
+
+    let side = 1826; // 10 MB of RGB
+    let raw = vec![77; side * side * 3];
+    let time = best(|| {
+        let size = (side as u32, side as u32);
+        resize_pixels(&raw, size, 3, (224, 224), Filter::Lanczos3).map(|out| out.len())
+    });
+    println!("10 MB of RGB to 224x224: {:.2} ms", ms(time));
+    Ok(())
+}
+
+fn twelve_megapixels() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let sample = std::fs::read("samples/seeding.jpg")?;
+    let spec = ResizeSpec::new("4000x3000!".parse()?);
+    let Pixels {
+        samples,
+        width,
+        height,
+        ..
+    } = resize_to_pixels(&sample, &spec)?;
+    let Samples::Eight(mut samples) = samples else {
+        return Err("a JPEG has 8 bits".into());
+    };
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for sample in &mut samples {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        *sample = sample.saturating_add_signed((seed % 9) as i8 - 4);
+    }
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    encoder.set_fastest_defaults();
+    encoder.set_size(width as usize, height as usize);
+    encoder.set_quality(85.0);
+    let mut encoder = encoder.start_compress(Vec::new())?;
+    encoder.write_scanlines(&samples)?;
+    let photo = encoder.finish()?;
+    if let Some(path) = std::env::var_os("IMAGE_SPEED_KEEP") {
+        std::fs::write(path, &photo)?;
+    }
+    Ok(photo)
+}
+
+fn best<T>(mut work: impl FnMut() -> Result<T, arenite::image::ImageError>) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..15 {
+        let start = Instant::now();
+        work().expect("the picture is whole");
+        best = best.min(start.elapsed());
+    }
+    best
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,202 @@
+//! Colour: profiles and inks to sRGB.
+//!
+//! Pixels are converted after resizing, when there are few. A profile is turned into a transform
+//! once per thread and kept: the photos of a folder mostly share one.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use moxcms::{
+    ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, Transform16BitExecutor,
+    TransformOptions,
+};
+
+use super::pixels::{Color, Pixels, Samples};
+
+/// A profile ready for use; an executor is missing where moxcms could not make one.
+#[derive(Clone)]
+struct Converter {
+    /// The channels the profile speaks of, without alpha.
+    inks: usize,
+    /// Whether it changes nothing worth changing (most photos say that they are sRGB).
+    identity: bool,
+    eight: Option<Arc<Transform8BitExecutor>>,
+    sixteen: Option<Arc<Transform16BitExecutor>>,
+}
+
+struct Kept {
+    icc: Vec<u8>,
+    color: Color,
+    converter: Option<Converter>,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+}
+
+/// `pixels` in sRGB: by their profile, where there is one that fits them, otherwise taken as sRGB
+/// already. Grey stays grey. Inks become RGB in any case, without a profile by multiplication.
+pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
+    let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
+    match converter {
+        Some(converter) if converter.identity => pixels,
+        Some(converter) => converted(pixels, &converter),
+        None => inks_multiplied(pixels),
+    }
+}
+
+fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
+    KEPT.with_borrow_mut(|kept| {
+        match kept {
+            Some(kept) if kept.color == color && kept.icc == icc => {}
+            _ => {
+                *kept = Some(Kept {
+                    icc: icc.to_vec(),
+                    color,
+                    converter: Converter::new(icc, color),
+                });
+            }
+        }
+        kept.as_ref().and_then(|kept| kept.converter.clone())
+    })
+}
+
+impl Converter {
+    /// `None` if the profile cannot be read or speaks of another colour model than the pixels'.
+    fn new(icc: &[u8], color: Color) -> Option<Self> {
+        let profile = ColorProfile::new_from_slice(icc).ok()?;
+        let (inks, from) = match (profile.color_space, color) {
+            (DataColorSpace::Rgb, Color::Rgb) => (3, Layout::Rgb),
+            (DataColorSpace::Rgb, Color::Rgba) => (3, Layout::Rgba),
+            (DataColorSpace::Gray, Color::Gray) => (1, Layout::Gray),
+            (DataColorSpace::Gray, Color::GrayAlpha) => (1, Layout::GrayAlpha),
+            // Four channels of a CMYK profile go in as if they were RGBA: moxcms's convention.
+            (DataColorSpace::Cmyk, Color::Cmyk) => (4, Layout::Rgba),
+            _ => return None,
+        };
+        let into = if color.has_alpha() {
+            Layout::Rgba
+        } else {
+            Layout::Rgb
+        };
+        let srgb = ColorProfile::new_srgb();
+        let options = TransformOptions::default();
+        let eight = profile
+            .create_transform_8bit(from, &srgb, into, options)
+            .ok();
+        let sixteen = profile
+            .create_transform_16bit(from, &srgb, into, options)
+            .ok();
+        if eight.is_none() && sixteen.is_none() {
+            return None;
+        }
+        let mut converter = Self {
+            inks,
+            identity: false,
+            eight,
+            sixteen,
+        };
+        converter.identity = color != Color::Cmyk && converter.changes_at_most_one_step(color);
+        Some(converter)
+    }
+
+    /// Tries a coarse grid of colours: off by one step of 256 is rounding, not another colour.
+    fn changes_at_most_one_step(&self, color: Color) -> bool {
+        const STEPS: [u8; 6] = [0, 51, 102, 153, 204, 255];
+        let mut probe = Vec::new();
+        for (r, g, b) in STEPS
+            .iter()
+            .flat_map(|&r| STEPS.iter().flat_map(move |&g| STEPS.map(|b| (r, g, b))))
+        {
+            match color {
+                Color::Gray => probe.push(r),
+                Color::GrayAlpha => probe.extend([r, 255]),
+                Color::Rgba => probe.extend([r, g, b, 255]),
+                _ => probe.extend([r, g, b]),
+            }
+        }
+        let pixels = Pixels {
+            width: (probe.len() / color.channels()) as u32,
+            height: 1,
+            color,
+            samples: Samples::Eight(probe.clone()),
+        };
+        match converted(pixels, self).samples {
+            Samples::Eight(after) => probe.iter().zip(&after).all(|(a, b)| a.abs_diff(*b) <= 1),
+            Samples::Sixteen(_) => false,
+        }
+    }
+}
+
+/// Pixels through a converter of their colour model; unchanged if it has no executor of their depth.
+fn converted(pixels: Pixels, converter: &Converter) -> Pixels {
+    let alpha = pixels.color.has_alpha();
+    let color = match (converter.inks, alpha) {
+        (1, false) => Color::Gray,
+        (1, true) => Color::GrayAlpha,
+        (_, false) => Color::Rgb,
+        (_, true) => Color::Rgba,
+    };
+    let count = pixels.width as usize * pixels.height as usize;
+    let width = if alpha { 4 } else { 3 };
+    let samples = match &pixels.samples {
+        Samples::Eight(samples) => {
+            let mut out = vec![0; count * width];
+            match &converter.eight {
+                Some(transform) if transform.transform(samples, &mut out).is_ok() => {
+                    Samples::Eight(back_to_grey(out, color, width))
+                }
+                _ => return inks_multiplied(pixels),
+            }
+        }
+        Samples::Sixteen(samples) => {
+            let mut out = vec![0; count * width];
+            match &converter.sixteen {
+                Some(transform) if transform.transform(samples, &mut out).is_ok() => {
+                    Samples::Sixteen(back_to_grey(out, color, width))
+                }
+                _ => return inks_multiplied(pixels),
+            }
+        }
+    };
+    Pixels {
+        color,
+        samples,
+        ..pixels
+    }
+}
+
+/// Grey went through as three equal channels: one is enough.
+fn back_to_grey<T: Copy>(samples: Vec<T>, color: Color, width: usize) -> Vec<T> {
+    match color {
+        Color::Gray => samples.chunks_exact(width).map(|p| p[0]).collect(),
+        Color::GrayAlpha => samples
+            .chunks_exact(width)
+            .flat_map(|p| [p[0], p[3]])
+            .collect(),
+        _ => samples,
+    }
+}
+
+/// Inks without a profile: each takes its share of the light that black leaves. Other pixels stay.
+fn inks_multiplied(pixels: Pixels) -> Pixels {
+    if pixels.color != Color::Cmyk {
+        return pixels;
+    }
+    let pixels = pixels.into_eight_bits();
+    let Samples::Eight(samples) = &pixels.samples else {
+        return pixels;
+    };
+    let light = |ink: u8, black: u8| {
+        ((255 - u32::from(ink)) * (255 - u32::from(black)) + 127).div_euclid(255) as u8
+    };
+    let samples = samples
+        .chunks_exact(4)
+        .flat_map(|p| [light(p[0], p[3]), light(p[1], p[3]), light(p[2], p[3])])
+        .collect();
+    Pixels {
+        color: Color::Rgb,
+        samples: Samples::Eight(samples),
+        ..pixels
+    }
+}

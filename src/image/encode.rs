@@ -1,0 +1,108 @@
+//! JPEG, PNG and WebP out.
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+
+use super::error::ImageError;
+use super::format::Format;
+use super::jpeg;
+use super::meta::{Metadata, add_to_webp, add_xmp_to_png};
+use super::pixels::{Color, Pixels, Samples};
+
+/// The pixels as the encoder of `format` takes them: JPEG has no alpha and 8 bits, WebP 8 bits and
+/// no grey, PNG everything.
+pub(super) fn prepared(pixels: Pixels, format: Format) -> Pixels {
+    match format {
+        Format::Jpeg => pixels.flattened_over_white().into_eight_bits(),
+        Format::WebP => pixels.into_rgb().into_eight_bits(),
+        _ => pixels,
+    }
+}
+
+/// Encodes [`prepared`] pixels, with metadata if there is to be any.
+pub(super) fn encode(
+    pixels: &Pixels,
+    format: Format,
+    quality: u8,
+    metadata: Option<&Metadata>,
+) -> Result<Vec<u8>, ImageError> {
+    match format {
+        Format::Jpeg => jpeg::encode(pixels, quality, metadata),
+        Format::Png => png(pixels, metadata),
+        Format::WebP => webp(pixels, quality, metadata),
+        _ => Err(ImageError::NotAnOutput { format }),
+    }
+}
+
+fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageError> {
+    let failed = |error: &dyn std::fmt::Display| ImageError::Encode {
+        format: Format::Png,
+        reason: error.to_string(),
+    };
+    let (kind, bytes): (_, &[u8]) = match (&pixels.samples, pixels.color) {
+        (Samples::Eight(samples), Color::Gray) => (ExtendedColorType::L8, samples),
+        (Samples::Eight(samples), Color::GrayAlpha) => (ExtendedColorType::La8, samples),
+        (Samples::Eight(samples), Color::Rgb) => (ExtendedColorType::Rgb8, samples),
+        (Samples::Eight(samples), Color::Rgba) => (ExtendedColorType::Rgba8, samples),
+        (Samples::Sixteen(samples), color) => {
+            let kind = match color {
+                Color::Gray => ExtendedColorType::L16,
+                Color::GrayAlpha => ExtendedColorType::La16,
+                Color::Rgb => ExtendedColorType::Rgb16,
+                Color::Rgba => ExtendedColorType::Rgba16,
+                Color::Cmyk => return Err(failed(&"PNG has no inks")),
+            };
+            (kind, bytemuck::cast_slice(samples))
+        }
+        (_, Color::Cmyk) => return Err(failed(&"PNG has no inks")),
+    };
+    let mut out = Vec::with_capacity(bytes.len() / 2 + 1024);
+    let mut encoder =
+        PngEncoder::new_with_quality(&mut out, CompressionType::Default, FilterType::Adaptive);
+    if let Some(metadata) = metadata {
+        // The encoder takes both; an error here would mean a PNG without them, which is no loss of pixels.
+        if let Some(icc) = &metadata.icc {
+            encoder
+                .set_icc_profile(icc.clone())
+                .map_err(|e| failed(&e))?;
+        }
+        if let Some(exif) = &metadata.exif {
+            encoder
+                .set_exif_metadata(exif.clone())
+                .map_err(|e| failed(&e))?;
+        }
+    }
+    encoder
+        .write_image(bytes, pixels.width, pixels.height, kind)
+        .map_err(|e| failed(&e))?;
+    if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
+        add_xmp_to_png(&mut out, xmp);
+    }
+    Ok(out)
+}
+
+fn webp(pixels: &Pixels, quality: u8, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageError> {
+    let failed = |reason: String| ImageError::Encode {
+        format: Format::WebP,
+        reason,
+    };
+    let (layout, samples) = match (pixels.color, &pixels.samples) {
+        (Color::Rgb, Samples::Eight(samples)) => (webp::PixelLayout::Rgb, samples),
+        (Color::Rgba, Samples::Eight(samples)) => (webp::PixelLayout::Rgba, samples),
+        (color, _) => return Err(failed(format!("{color:?} is not a WebP's colour model"))),
+    };
+    let quality = f32::from(quality.clamp(1, 100));
+    let file = webp::Encoder::new(samples, layout, pixels.width, pixels.height)
+        .encode_simple(false, quality)
+        .map_err(|error| failed(format!("{error:?}")))?;
+    match metadata {
+        Some(metadata)
+            if metadata.icc.is_some() || metadata.exif.is_some() || metadata.xmp.is_some() =>
+        {
+            let size = (pixels.width, pixels.height);
+            add_to_webp(&file, metadata, size, pixels.color.has_alpha())
+                .ok_or_else(|| failed("its metadata does not fit".to_owned()))
+        }
+        _ => Ok(file.to_vec()),
+    }
+}

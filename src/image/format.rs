@@ -1,0 +1,260 @@
+//! Picture formats and how their first bytes look.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+/// How many bytes of a file [`probe`] wants to see. Fewer are fine; they are all that there is.
+pub const PROBE_BYTES: usize = 64;
+
+/// A picture format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum Format {
+    /// JPEG, baseline or progressive.
+    Jpeg = 1,
+    /// PNG, 1 to 16 bits per channel.
+    Png = 2,
+    /// WebP, lossy or lossless; of an animation the first frame.
+    WebP = 3,
+    /// GIF, the first frame. Read only.
+    Gif = 4,
+    /// TIFF, the first page. Read only.
+    Tiff = 5,
+    /// BMP. Read only.
+    Bmp = 6,
+    /// HEIC or HEIF: recognised so that the error can name it.
+    Heic = 7,
+    /// AVIF: recognised so that the error can name it.
+    Avif = 8,
+    /// JPEG XL: recognised so that the error can name it.
+    JpegXl = 9,
+    /// JPEG 2000: recognised so that the error can name it.
+    Jpeg2000 = 10,
+}
+
+impl Format {
+    /// The name people write.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Tiff => "TIFF",
+            Self::Bmp => "BMP",
+            Self::Heic => "HEIC",
+            Self::Avif => "AVIF",
+            Self::JpegXl => "JPEG XL",
+            Self::Jpeg2000 => "JPEG 2000",
+        }
+    }
+
+    /// The usual extension of a file in this format, without the dot.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+            Self::WebP => "webp",
+            Self::Gif => "gif",
+            Self::Tiff => "tif",
+            Self::Bmp => "bmp",
+            Self::Heic => "heic",
+            Self::Avif => "avif",
+            Self::JpegXl => "jxl",
+            Self::Jpeg2000 => "jp2",
+        }
+    }
+
+    /// Whether this crate decodes it.
+    pub const fn is_readable(self) -> bool {
+        !matches!(
+            self,
+            Self::Heic | Self::Avif | Self::JpegXl | Self::Jpeg2000
+        )
+    }
+
+    /// Whether this crate encodes it.
+    pub const fn is_writable(self) -> bool {
+        matches!(self, Self::Jpeg | Self::Png | Self::WebP)
+    }
+
+    /// The format of the output when the caller named none: the same, or PNG for what is only read.
+    pub const fn default_output(self) -> Self {
+        if self.is_writable() { self } else { Self::Png }
+    }
+
+    /// The format that a file's extension promises (no dot, any case), also for the unsupported
+    /// ones. Content decides, not this; it tells whether a file was *meant* to be a picture.
+    ///
+    /// ```
+    /// use arenite::image::Format;
+    /// assert_eq!(Format::from_extension("JPEG"), Some(Format::Jpeg));
+    /// assert_eq!(Format::from_extension("txt"), None);
+    /// ```
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        const KNOWN: &[(&str, Format)] = &[
+            ("jpg", Format::Jpeg),
+            ("jpeg", Format::Jpeg),
+            ("jpe", Format::Jpeg),
+            ("jfif", Format::Jpeg),
+            ("png", Format::Png),
+            ("apng", Format::Png),
+            ("webp", Format::WebP),
+            ("gif", Format::Gif),
+            ("tif", Format::Tiff),
+            ("tiff", Format::Tiff),
+            ("bmp", Format::Bmp),
+            ("dib", Format::Bmp),
+            ("heic", Format::Heic),
+            ("heif", Format::Heic),
+            ("hif", Format::Heic),
+            ("avif", Format::Avif),
+            ("jxl", Format::JpegXl),
+            ("jp2", Format::Jpeg2000),
+            ("j2k", Format::Jpeg2000),
+        ];
+        KNOWN
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(extension))
+            .map(|&(_, format)| format)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    /// Reads the name of an output format as the command line takes it: `jpeg`, `jpg`, `png`, `webp`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Self::from_extension(text) {
+            Some(format) if format.is_writable() => Ok(format),
+            Some(format) => Err(format!("{format} is not written; choose jpeg, png or webp")),
+            None => Err(format!("unknown format {text:?}; choose jpeg, png or webp")),
+        }
+    }
+}
+
+/// The format of a file from its first bytes ([`PROBE_BYTES`] are enough); `None` if they are not a
+/// picture's. HEIC, AVIF, JPEG XL and JPEG 2000 are recognised, though [`Format::is_readable`] is false for them.
+///
+/// ```
+/// use arenite::image::{probe, Format};
+/// assert_eq!(probe(b"\xff\xd8\xff\xe0\0\x10JFIF"), Some(Format::Jpeg));
+/// assert_eq!(probe(b"#!/bin/sh"), None);
+/// ```
+pub fn probe(head: &[u8]) -> Option<Format> {
+    if head.starts_with(b"\xff\xd8\xff") {
+        return Some(Format::Jpeg);
+    }
+    if head.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Some(Format::Png);
+    }
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        return Some(Format::WebP);
+    }
+    if head.starts_with(b"GIF87a") || head.starts_with(b"GIF89a") {
+        return Some(Format::Gif);
+    }
+    // 42 is TIFF, 43 BigTIFF.
+    if matches!(
+        head.get(..4),
+        Some(b"II*\0" | b"MM\0*" | b"II+\0" | b"MM\0+")
+    ) {
+        return Some(Format::Tiff);
+    }
+    if is_bmp(head) {
+        return Some(Format::Bmp);
+    }
+    if head.starts_with(b"\xff\x0a") || head.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n") {
+        return Some(Format::JpegXl);
+    }
+    if head.starts_with(b"\xff\x4f\xff\x51") || head.starts_with(b"\0\0\0\x0cjP  \r\n\x87\n") {
+        return Some(Format::Jpeg2000);
+    }
+    isobmff(head)
+}
+
+/// `BM` alone would take any text that begins with these letters: the size of the second header,
+/// a small number with few legal values, must agree.
+fn is_bmp(head: &[u8]) -> bool {
+    head.starts_with(b"BM")
+        && head
+            .get(14..18)
+            .and_then(|size| size.try_into().ok())
+            .map(u32::from_le_bytes)
+            .is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
+}
+
+/// HEIC and AVIF are brands of one container: look at the main brand, then at the compatible ones.
+fn isobmff(head: &[u8]) -> Option<Format> {
+    if head.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    let size = u32::from_be_bytes(head.get(..4)?.try_into().ok()?) as usize;
+    let end = size.clamp(8, head.len());
+    let brands = head.get(8..end)?;
+    let mut generic = None;
+    for (index, brand) in brands.chunks_exact(4).enumerate() {
+        match brand {
+            // The second word is the minor version, not a brand.
+            _ if index == 1 => {}
+            b"avif" | b"avis" => return Some(Format::Avif),
+            b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => return Some(Format::Heic),
+            b"mif1" | b"msf1" => generic = Some(Format::Heic),
+            _ => {}
+        }
+    }
+    generic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_each_format_by_its_first_bytes() {
+        let mut bmp = *b"BM\0\0\0\0\0\0\0\0\0\0\0\0\x28\0\0\0";
+        assert_eq!(probe(&bmp), Some(Format::Bmp));
+        bmp[14] = 0x41;
+        assert_eq!(probe(&bmp), None, "BM and text is not a picture");
+        assert_eq!(probe(b"\x89PNG\r\n\x1a\n"), Some(Format::Png));
+        assert_eq!(probe(b"RIFF\x10\0\0\0WEBPVP8 "), Some(Format::WebP));
+        assert_eq!(probe(b"RIFF\x10\0\0\0WAVEfmt "), None);
+        assert_eq!(probe(b"GIF89a"), Some(Format::Gif));
+        assert_eq!(probe(b"II*\0\x08\0\0\0"), Some(Format::Tiff));
+        assert_eq!(probe(b"MM\0*\0\0\0\x08"), Some(Format::Tiff));
+        assert_eq!(
+            probe(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+            Some(Format::Heic)
+        );
+        assert_eq!(
+            probe(b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf"),
+            Some(Format::Avif)
+        );
+        assert_eq!(
+            probe(b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1"),
+            None,
+            "a film is not a picture"
+        );
+        assert_eq!(probe(b"\xff\x0a\xfa\x1f"), Some(Format::JpegXl));
+        assert_eq!(probe(b""), None);
+        assert_eq!(probe(b"\xff\xd8"), None);
+    }
+
+    #[test]
+    fn only_three_formats_are_written() {
+        assert_eq!("JPG".parse(), Ok(Format::Jpeg));
+        assert_eq!("webp".parse(), Ok(Format::WebP));
+        assert!("gif".parse::<Format>().is_err());
+        assert!("psd".parse::<Format>().is_err());
+        assert_eq!(Format::Tiff.default_output(), Format::Png);
+        assert_eq!(Format::WebP.default_output(), Format::WebP);
+    }
+}

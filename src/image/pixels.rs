@@ -1,0 +1,217 @@
+//! Decoded pixels: colour model, depth, turning, flattening.
+
+use image::metadata::Orientation;
+
+use super::error::ImageError;
+
+/// The colour model of decoded pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Color {
+    /// One channel, black to white.
+    Gray,
+    /// Grey and alpha.
+    GrayAlpha,
+    /// Red, green, blue.
+    Rgb,
+    /// Red, green, blue, alpha.
+    Rgba,
+    /// Four inks, 0 is none of it. Only between a decoder and the conversion to RGB.
+    Cmyk,
+}
+
+impl Color {
+    /// How many channels a pixel has.
+    pub const fn channels(self) -> usize {
+        match self {
+            Self::Gray => 1,
+            Self::GrayAlpha => 2,
+            Self::Rgb => 3,
+            Self::Rgba | Self::Cmyk => 4,
+        }
+    }
+
+    /// Whether the last channel is alpha.
+    pub const fn has_alpha(self) -> bool {
+        matches!(self, Self::GrayAlpha | Self::Rgba)
+    }
+}
+
+/// The samples of a picture, row by row, channels interleaved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Samples {
+    /// 0 to 255.
+    Eight(Vec<u8>),
+    /// 0 to 65,535, native byte order.
+    Sixteen(Vec<u16>),
+}
+
+/// A decoded picture: `width * height * color.channels()` samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pixels {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// The colour model.
+    pub color: Color,
+    /// The samples.
+    pub samples: Samples,
+}
+
+/// A zeroed buffer of `len` samples, or the error that there is no memory for it.
+pub(super) fn buffer<T: Copy + Default>(len: usize) -> Result<Vec<T>, ImageError> {
+    let mut samples = Vec::new();
+    samples
+        .try_reserve_exact(len)
+        .map_err(|_| ImageError::OutOfMemory {
+            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        })?;
+    samples.resize(len, T::default());
+    Ok(samples)
+}
+
+impl Pixels {
+    /// The pixels as a viewer shows them, EXIF orientation applied.
+    pub(super) fn oriented(self, orientation: Orientation) -> Result<Self, ImageError> {
+        if orientation == Orientation::NoTransforms {
+            return Ok(self);
+        }
+        let channels = self.color.channels();
+        let sides = (self.width as usize, self.height as usize);
+        let samples = match &self.samples {
+            Samples::Eight(samples) => Samples::Eight(turn(samples, sides, channels, orientation)?),
+            Samples::Sixteen(samples) => {
+                Samples::Sixteen(turn(samples, sides, channels, orientation)?)
+            }
+        };
+        let (width, height) = if swaps_sides(orientation) {
+            (self.height, self.width)
+        } else {
+            (self.width, self.height)
+        };
+        Ok(Self {
+            width,
+            height,
+            samples,
+            ..self
+        })
+    }
+
+    /// Eight bits per sample, rounded to the nearest.
+    pub(super) fn into_eight_bits(self) -> Self {
+        let samples = match self.samples {
+            Samples::Eight(samples) => samples,
+            Samples::Sixteen(samples) => samples.iter().map(|&s| narrow(s)).collect(),
+        };
+        Self {
+            samples: Samples::Eight(samples),
+            ..self
+        }
+    }
+
+    /// Without alpha, over white. Eight bits; what has no alpha is returned as it is.
+    pub(super) fn flattened_over_white(self) -> Self {
+        let color = match self.color {
+            Color::GrayAlpha => Color::Gray,
+            Color::Rgba => Color::Rgb,
+            _ => return self,
+        };
+        let pixels = self.into_eight_bits();
+        let Samples::Eight(samples) = &pixels.samples else {
+            return pixels;
+        };
+        let channels = pixels.color.channels();
+        let over_white = |pixel: &[u8]| {
+            let alpha = u32::from(pixel[channels - 1]);
+            let mut flat = [0; 3];
+            for (flat, &sample) in flat.iter_mut().zip(&pixel[..channels - 1]) {
+                *flat = ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+            }
+            flat.into_iter().take(channels - 1)
+        };
+        let samples = samples
+            .chunks_exact(channels)
+            .flat_map(over_white)
+            .collect();
+        Self {
+            color,
+            samples: Samples::Eight(samples),
+            ..pixels
+        }
+    }
+
+    /// Three or four channels: grey is repeated. Eight bits.
+    pub(super) fn into_rgb(self) -> Self {
+        let color = match self.color {
+            Color::Gray => Color::Rgb,
+            Color::GrayAlpha => Color::Rgba,
+            _ => return self,
+        };
+        let pixels = self.into_eight_bits();
+        let Samples::Eight(samples) = &pixels.samples else {
+            return pixels;
+        };
+        let samples = match color {
+            Color::Rgb => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+            _ => samples
+                .chunks_exact(2)
+                .flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]])
+                .collect(),
+        };
+        Self {
+            color,
+            samples: Samples::Eight(samples),
+            ..pixels
+        }
+    }
+}
+
+/// 65,535 becomes 255, with rounding: 257 steps of one become one.
+fn narrow(sample: u16) -> u8 {
+    ((u32::from(sample) * 255 + 32_767) / 65_535) as u8
+}
+
+/// Whether width and height change places.
+pub(super) const fn swaps_sides(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}
+
+fn turn<T: Copy + Default>(
+    source: &[T],
+    (width, height): (usize, usize),
+    channels: usize,
+    orientation: Orientation,
+) -> Result<Vec<T>, ImageError> {
+    let mut out = buffer(source.len())?;
+    let (out_width, out_height) = if swaps_sides(orientation) {
+        (height, width)
+    } else {
+        (width, height)
+    };
+    for y in 0..out_height {
+        for x in 0..out_width {
+            // Where in the stored picture the pixel shown at (x, y) lies.
+            let (from_x, from_y) = match orientation {
+                Orientation::NoTransforms => (x, y),
+                Orientation::FlipHorizontal => (width - 1 - x, y),
+                Orientation::Rotate180 => (width - 1 - x, height - 1 - y),
+                Orientation::FlipVertical => (x, height - 1 - y),
+                Orientation::Rotate90FlipH => (y, x),
+                Orientation::Rotate90 => (y, height - 1 - x),
+                Orientation::Rotate270FlipH => (width - 1 - y, height - 1 - x),
+                Orientation::Rotate270 => (width - 1 - y, x),
+            };
+            let from = (from_y * width + from_x) * channels;
+            let to = (y * out_width + x) * channels;
+            out[to..to + channels].copy_from_slice(&source[from..from + channels]);
+        }
+    }
+    Ok(out)
+}

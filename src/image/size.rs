@@ -1,0 +1,416 @@
+//! The target size: its grammar, and the arithmetic from there to output sides and source region.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+/// When a picture is resized at all; the trailing sign of the size grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum When {
+    /// Shrink what is larger than the target, enlarge what is smaller.
+    #[default]
+    Always = 0,
+    /// `>`: only shrink; a smaller picture keeps its size.
+    Shrink = 1,
+    /// `<`: only enlarge; a larger picture keeps its size.
+    Enlarge = 2,
+    /// `!`: exactly this size, whatever it does to the proportions.
+    Force = 3,
+}
+
+/// How a picture fits the target box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum Fit {
+    /// The whole picture, inside the box; one side may come out shorter than the box.
+    #[default]
+    Contain = 0,
+    /// The whole box, filled; what sticks out on two sides is cut off evenly.
+    Cover = 1,
+    /// The whole picture in exactly the box; proportions change.
+    Fill = 2,
+}
+
+impl FromStr for Fit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "contain" => Ok(Self::Contain),
+            "cover" => Ok(Self::Cover),
+            "fill" => Ok(Self::Fill),
+            _ => Err(format!(
+                "unknown fit {text:?}; choose contain, cover or fill"
+            )),
+        }
+    }
+}
+
+/// A target size in pixels, in the grammar of `vipsthumbnail`: `N` (a box of N×N), `WxH`, `Wx`
+/// (the height follows), `xH` (the width follows), each with an optional `>` (only shrink), `<`
+/// (only enlarge) or `!` (exactly this size, proportions change).
+///
+/// ```
+/// use arenite::image::{Size, When};
+/// let size: Size = "640x480>".parse()?;
+/// assert_eq!((size.width, size.height, size.when), (640, 480, When::Shrink));
+/// assert_eq!("x200".parse::<Size>()?.width, 0); // 0: follows from the picture
+/// assert_eq!("224".parse::<Size>()?.to_string(), "224x224");
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+pub struct Size {
+    /// Width of the box in pixels; 0 if it follows from the height.
+    pub width: u32,
+    /// Height of the box in pixels; 0 if it follows from the width.
+    pub height: u32,
+    /// When to resize at all.
+    pub when: When,
+    zero: [u8; 3],
+}
+
+/// The longest side that may be asked for: what a JPEG can hold.
+const LONGEST: u32 = 65_535;
+
+impl Size {
+    /// A box of these sides in pixels, 0 for a side that follows from the other.
+    pub const fn new(width: u32, height: u32, when: When) -> Self {
+        Self {
+            width,
+            height,
+            when,
+            zero: [0; 3],
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let help = || {
+            format!(
+                "{text:?} is not a size; write N, WxH, Wx or xH (sides from 1 to {LONGEST}), \
+                 and > (only shrink), < (only enlarge) or ! (exactly) behind it if wanted"
+            )
+        };
+        let (sides, when) = match text.as_bytes().last() {
+            Some(b'>') => (&text[..text.len() - 1], When::Shrink),
+            Some(b'<') => (&text[..text.len() - 1], When::Enlarge),
+            Some(b'!') => (&text[..text.len() - 1], When::Force),
+            _ => (text, When::Always),
+        };
+        let side = |digits: &str| -> Result<u32, String> {
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(help());
+            }
+            match digits.parse() {
+                Ok(side @ 1..=LONGEST) => Ok(side),
+                _ => Err(help()),
+            }
+        };
+        let (width, height) = match sides.split_once(['x', 'X']) {
+            None => {
+                let both = side(sides)?;
+                (both, both)
+            }
+            Some(("", "")) => return Err(help()),
+            Some((width, "")) => (side(width)?, 0),
+            Some(("", height)) => (0, side(height)?),
+            Some((width, height)) => (side(width)?, side(height)?),
+        };
+        Ok(Self::new(width, height, when))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.width != 0 {
+            write!(f, "{}", self.width)?;
+        }
+        f.write_str("x")?;
+        if self.height != 0 {
+            write!(f, "{}", self.height)?;
+        }
+        f.write_str(match self.when {
+            When::Always => "",
+            When::Shrink => ">",
+            When::Enlarge => "<",
+            When::Force => "!",
+        })
+    }
+}
+
+/// What to make of one picture: the sides of the output and the part of the source that fills it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// Width of the output in pixels, at least 1.
+    pub width: u32,
+    /// Height of the output in pixels, at least 1.
+    pub height: u32,
+    /// The part of the source, in source pixels, that becomes the output; always inside the source.
+    pub region: Region,
+}
+
+/// A rectangle with fractions of pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Region {
+    /// Distance from the left edge, in pixels.
+    pub left: f64,
+    /// Distance from the top edge, in pixels.
+    pub top: f64,
+    /// Width in pixels.
+    pub width: f64,
+    /// Height in pixels.
+    pub height: f64,
+}
+
+impl Plan {
+    /// The plan for a picture of `source` pixels (width, height, as it is looked at: after its
+    /// orientation is applied). `enlarge: false` is the command line's `--no-enlarge`: no side
+    /// is ever stretched, whatever `size.when` says.
+    ///
+    /// ```
+    /// use arenite::image::{Fit, Plan, Size, When};
+    /// let plan = Plan::new((4000, 3000), Size::new(224, 224, When::Always), Fit::Contain, true);
+    /// assert_eq!((plan.width, plan.height), (224, 168));
+    /// ```
+    ///
+    /// # Panics
+    /// If a side of the source is 0.
+    pub fn new(source: (u32, u32), size: Size, fit: Fit, enlarge: bool) -> Self {
+        let (width, height) = source;
+        assert!(width > 0 && height > 0, "a picture has at least one pixel");
+        let fit = if size.when == When::Force {
+            Fit::Fill
+        } else {
+            fit
+        };
+        let may_shrink = size.when != When::Enlarge;
+        let may_enlarge = enlarge && size.when != When::Shrink;
+        let allowed = |scale: f64| {
+            (scale < 1.0 && may_shrink) || (scale > 1.0 && may_enlarge) || scale == 1.0
+        };
+        let whole = Region {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(width),
+            height: f64::from(height),
+        };
+        let untouched = Self {
+            width,
+            height,
+            region: whole,
+        };
+
+        if fit == Fit::Fill {
+            // A side that is not given is the picture's own, each side is bounded by itself.
+            let side = |own: u32, wanted: u32| match wanted {
+                0 => own,
+                _ if allowed(f64::from(wanted) / f64::from(own)) => wanted,
+                _ => own,
+            };
+            return Self {
+                width: side(width, size.width),
+                height: side(height, size.height),
+                region: whole,
+            };
+        }
+
+        let x = (size.width != 0).then(|| f64::from(size.width) / f64::from(width));
+        let y = (size.height != 0).then(|| f64::from(size.height) / f64::from(height));
+        let (scale, box_) = match (x, y) {
+            (None, None) => return untouched,
+            (Some(x), None) => (x, None),
+            (None, Some(y)) => (y, None),
+            (Some(x), Some(y)) if fit == Fit::Contain => (x.min(y), None),
+            (Some(x), Some(y)) => (x.max(y), Some((size.width, size.height))),
+        };
+        match box_ {
+            None if !allowed(scale) => untouched,
+            None => {
+                // The side that decided comes out exact, whatever rounding says.
+                let side = |own: u32, wanted: u32, own_scale: Option<f64>| {
+                    if own_scale == Some(scale) {
+                        wanted
+                    } else {
+                        let side = (f64::from(own) * scale).round();
+                        side.clamp(1.0, f64::from(u32::MAX)) as u32
+                    }
+                };
+                Self {
+                    width: side(width, size.width, x),
+                    height: side(height, size.height, y),
+                    region: whole,
+                }
+            }
+            // Larger than asked for, and shrinking is off: left alone, not cut either.
+            Some(_) if scale < 1.0 && !may_shrink => untouched,
+            Some((box_width, box_height)) => {
+                // Too small to cover the box, and enlarging is off: cut to the box, not scaled.
+                // As a fraction, so that the side that decides comes out as it went in.
+                let (to, from) = match (allowed(scale), x == Some(scale)) {
+                    (false, _) => (1.0, 1.0),
+                    (true, true) => (f64::from(box_width), f64::from(width)),
+                    (true, false) => (f64::from(box_height), f64::from(height)),
+                };
+                let scale = to / from;
+                let out = |own: u32, wanted: u32| {
+                    wanted.min((f64::from(own) * to / from).round().max(1.0) as u32)
+                };
+                let out_width = out(width, box_width);
+                let out_height = out(height, box_height);
+                let region_width = (f64::from(out_width) * from / to).min(f64::from(width));
+                let region_height = (f64::from(out_height) * from / to).min(f64::from(height));
+                let mut left = (f64::from(width) - region_width) / 2.0;
+                let mut top = (f64::from(height) - region_height) / 2.0;
+                if scale == 1.0 {
+                    // Nothing is scaled: cut at whole pixels, so that they are copied as they are.
+                    (left, top) = (left.floor(), top.floor());
+                }
+                Self {
+                    width: out_width,
+                    height: out_height,
+                    region: Region {
+                        left,
+                        top,
+                        width: region_width,
+                        height: region_height,
+                    },
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn size(text: &str) -> Size {
+        text.parse().unwrap()
+    }
+
+    fn sides(source: (u32, u32), text: &str, fit: Fit, enlarge: bool) -> (u32, u32) {
+        let plan = Plan::new(source, size(text), fit, enlarge);
+        (plan.width, plan.height)
+    }
+
+    #[test]
+    fn reads_the_grammar() {
+        assert_eq!(size("224"), Size::new(224, 224, When::Always));
+        assert_eq!(size("640x480"), Size::new(640, 480, When::Always));
+        assert_eq!(size("640x"), Size::new(640, 0, When::Always));
+        assert_eq!(size("x480"), Size::new(0, 480, When::Always));
+        assert_eq!(size("224>"), Size::new(224, 224, When::Shrink));
+        assert_eq!(size("640x<"), Size::new(640, 0, When::Enlarge));
+        assert_eq!(size("10X20!"), Size::new(10, 20, When::Force));
+        for text in ["224x224", "640x", "x480", "1x2>", "1x<", "x9!"] {
+            assert_eq!(size(text).to_string(), text);
+        }
+        for wrong in [
+            "",
+            "x",
+            ">",
+            "0",
+            "0x5",
+            "5x0",
+            "-3",
+            "+3",
+            "3.5",
+            "axb",
+            "1x2x3",
+            "65536",
+            "1 x2",
+            "10%",
+            "1x2>>",
+            "99999999999",
+            "１",
+        ] {
+            let error = wrong.parse::<Size>().unwrap_err();
+            assert!(error.contains("WxH"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn contain_keeps_proportions() {
+        let fit = Fit::Contain;
+        assert_eq!(sides((4000, 3000), "224", fit, true), (224, 168));
+        assert_eq!(sides((3000, 4000), "224", fit, true), (168, 224));
+        assert_eq!(sides((100, 50), "224", fit, true), (224, 112));
+        assert_eq!(sides((4000, 3000), "200x", fit, true), (200, 150));
+        assert_eq!(sides((4000, 3000), "x200", fit, true), (267, 200));
+        assert_eq!(sides((100_000, 1), "224", fit, true), (224, 1));
+        assert_eq!(sides((1, 1), "7x9", fit, true), (7, 7));
+        // 1/3 is not a binary fraction; the deciding side must still be exact.
+        assert_eq!(sides((333, 999), "x333", fit, true), (111, 333));
+    }
+
+    #[test]
+    fn signs_and_no_enlarge() {
+        let fit = Fit::Contain;
+        assert_eq!(sides((100, 50), "224>", fit, true), (100, 50));
+        assert_eq!(sides((1000, 500), "224>", fit, true), (224, 112));
+        assert_eq!(sides((1000, 500), "224<", fit, true), (1000, 500));
+        assert_eq!(sides((100, 50), "224<", fit, true), (224, 112));
+        assert_eq!(sides((100, 50), "224", fit, false), (100, 50));
+        assert_eq!(sides((1000, 500), "224", fit, false), (224, 112));
+        assert_eq!(sides((100, 50), "224<", fit, false), (100, 50));
+        assert_eq!(sides((100, 500), "200x200!", fit, true), (200, 200));
+        assert_eq!(sides((100, 500), "200x200!", fit, false), (100, 200));
+        assert_eq!(sides((100, 500), "200x!", fit, true), (200, 500));
+        assert_eq!(sides((100, 500), "200>", Fit::Fill, true), (100, 200));
+        assert_eq!(sides((100, 500), "200<", Fit::Fill, true), (200, 500));
+    }
+
+    #[test]
+    fn cover_fills_the_box_from_the_middle() {
+        let plan = Plan::new((4000, 3000), size("224"), Fit::Cover, true);
+        assert_eq!((plan.width, plan.height), (224, 224));
+        let region = plan.region;
+        assert_eq!((region.left, region.top), (500.0, 0.0));
+        assert_eq!((region.width, region.height), (3000.0, 3000.0));
+
+        // Too small for the box: enlarged, or with `>` cut to it at whole pixels.
+        assert_eq!(sides((100, 50), "80x80", Fit::Cover, true), (80, 80));
+        let plan = Plan::new((101, 50), size("80x80>"), Fit::Cover, true);
+        assert_eq!((plan.width, plan.height), (80, 50));
+        assert_eq!(plan.region.left, 10.0);
+        assert_eq!(sides((1000, 500), "80x80<", Fit::Cover, true), (1000, 500));
+        assert_eq!(sides((1000, 500), "80x", Fit::Cover, true), (80, 40));
+    }
+
+    #[test]
+    fn every_plan_stays_inside_its_source() {
+        let lengths = [1, 2, 3, 7, 100, 333, 4001, 65_535];
+        for (w, h) in lengths.iter().flat_map(|&w| lengths.map(|h| (w, h))) {
+            for text in [
+                "1", "3x7", "224", "1000x1", "x5", "5x", "224>", "224<", "9x8!",
+            ] {
+                for fit in [Fit::Contain, Fit::Cover, Fit::Fill] {
+                    for enlarge in [true, false] {
+                        let plan = Plan::new((w, h), size(text), fit, enlarge);
+                        let Region {
+                            left,
+                            top,
+                            width,
+                            height,
+                        } = plan.region;
+                        let what = format!("{w}x{h} {text} {fit:?} {enlarge}: {plan:?}");
+                        assert!(plan.width > 0 && plan.height > 0, "{what}");
+                        assert!(left >= 0.0 && left + width <= f64::from(w) + 1e-9, "{what}");
+                        assert!(top >= 0.0 && top + height <= f64::from(h) + 1e-9, "{what}");
+                        assert!(width > 0.0 && height > 0.0, "{what}");
+                        if !enlarge {
+                            assert!(plan.width <= w && plan.height <= h, "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

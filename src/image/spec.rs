@@ -1,0 +1,190 @@
+//! What to make of a picture, as plain data that can cross into a worker.
+
+use std::str::FromStr;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use super::error::ImageError;
+use super::format::Format;
+use super::size::{Fit, Plan, Size};
+
+/// The filter that pixels are averaged with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum Filter {
+    /// Sinc over three lobes: the sharpest. The default.
+    #[default]
+    Lanczos3 = 0,
+    /// Catmull-Rom, a sharp cubic.
+    CatmullRom = 1,
+    /// Mitchell-Netravali, a soft cubic.
+    Mitchell = 2,
+    /// A triangle.
+    Bilinear = 3,
+    /// The mean of what falls into the pixel.
+    Box = 4,
+    /// The nearest pixel, nothing is averaged.
+    Nearest = 5,
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "lanczos3" => Self::Lanczos3,
+            "catmull-rom" | "cubic" => Self::CatmullRom,
+            "mitchell" => Self::Mitchell,
+            "bilinear" | "linear" => Self::Bilinear,
+            "box" => Self::Box,
+            "nearest" => Self::Nearest,
+            _ => {
+                return Err(format!(
+                    "unknown filter {text:?}; choose lanczos3, catmull-rom, mitchell, bilinear, box or nearest"
+                ));
+            }
+        })
+    }
+}
+
+/// The format of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum Output {
+    /// That of the input's content; PNG for what is only read (GIF, TIFF, BMP).
+    #[default]
+    SameAsInput = 0,
+    /// Baseline JPEG.
+    Jpeg = 1,
+    /// PNG.
+    Png = 2,
+    /// Lossy WebP.
+    WebP = 3,
+}
+
+impl Output {
+    /// The format that an input of format `input` is written in.
+    pub const fn format_for(self, input: Format) -> Format {
+        match self {
+            Self::SameAsInput => input.default_output(),
+            Self::Jpeg => Format::Jpeg,
+            Self::Png => Format::Png,
+            Self::WebP => Format::WebP,
+        }
+    }
+}
+
+impl TryFrom<Format> for Output {
+    type Error = ImageError;
+
+    fn try_from(format: Format) -> Result<Self, ImageError> {
+        match format {
+            Format::Jpeg => Ok(Self::Jpeg),
+            Format::Png => Ok(Self::Png),
+            Format::WebP => Ok(Self::WebP),
+            _ => Err(ImageError::NotAnOutput { format }),
+        }
+    }
+}
+
+/// What [`resize_encoded`](super::resize_encoded) makes of a picture. Plain data: it crosses into a
+/// worker as a kernel's argument.
+///
+/// ```
+/// use arenite::image::{Fit, Output, ResizeSpec};
+/// let spec = ResizeSpec {
+///     fit: Fit::Cover,
+///     output: Output::WebP,
+///     ..ResizeSpec::new("224x224".parse()?)
+/// };
+/// assert_eq!(spec.quality, 80);
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+pub struct ResizeSpec {
+    /// The largest picture that is decoded, in pixels; larger ones are refused from their header.
+    pub max_pixels: u64,
+    /// The target size.
+    pub size: Size,
+    /// How the picture fits the target.
+    pub fit: Fit,
+    /// Whether a picture may be enlarged; `false` overrides what `size.when` says.
+    pub enlarge: bool,
+    /// The filter.
+    pub filter: Filter,
+    /// The output's format.
+    pub output: Output,
+    /// Quality of JPEG and WebP output, 1 to 100 (larger numbers count as 100).
+    pub quality: u8,
+    /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output.
+    pub keep_metadata: bool,
+    /// Room for later; write `..ResizeSpec::new(size)`.
+    #[doc(hidden)]
+    pub reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<ResizeSpec>() == 32);
+
+impl ResizeSpec {
+    /// The default of [`max_pixels`](Self::max_pixels): 128 million.
+    pub const MAX_PIXELS: u64 = 128_000_000;
+    /// The default of [`quality`](Self::quality).
+    pub const QUALITY: u8 = 80;
+
+    /// The defaults, for a target size: contain, Lanczos3, quality 80, the input's format.
+    pub const fn new(size: Size) -> Self {
+        Self {
+            max_pixels: Self::MAX_PIXELS,
+            size,
+            fit: Fit::Contain,
+            enlarge: true,
+            filter: Filter::Lanczos3,
+            output: Output::SameAsInput,
+            quality: Self::QUALITY,
+            keep_metadata: false,
+            reserved: [0; 6],
+        }
+    }
+
+    /// The plan for a picture of these sides, as it is looked at.
+    ///
+    /// # Errors
+    /// `TooManyPixels` if the source is larger than `max_pixels` (or has none), `OutputTooLarge` if the
+    /// output is.
+    pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels == 0 {
+            return Err(ImageError::corrupt(format, "it has no pixels"));
+        }
+        if pixels > self.max_pixels {
+            return Err(ImageError::TooManyPixels {
+                width,
+                height,
+                limit: self.max_pixels,
+            });
+        }
+        let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
+        let output = self.output.format_for(format);
+        let limit = longest_side(output);
+        let too_many = u64::from(plan.width) * u64::from(plan.height) > self.max_pixels;
+        if too_many || plan.width > limit || plan.height > limit {
+            return Err(ImageError::OutputTooLarge {
+                width: plan.width,
+                height: plan.height,
+                format: output,
+                limit,
+            });
+        }
+        Ok(plan)
+    }
+}
+
+/// The longest side that an output format can hold, in pixels.
+const fn longest_side(format: Format) -> u32 {
+    match format {
+        Format::Jpeg => 65_500,
+        Format::WebP => 16_383,
+        _ => i32::MAX as u32,
+    }
+}

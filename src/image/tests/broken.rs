@@ -1,0 +1,256 @@
+//! Files that are not what they say, cut off, or spoilt.
+
+use image::RgbaImage;
+
+use super::*;
+
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let picture: DynamicImage = waves(61, 47).into();
+    let alpha: DynamicImage = RgbaImage::from_fn(50, 40, |x, y| {
+        image::Rgba([x as u8 * 5, y as u8 * 6, 77, (x * y) as u8])
+    })
+    .into();
+    vec![
+        ("jpeg", jpeg(&waves(61, 47))),
+        ("progressive", progressive_jpeg(&waves(61, 47))),
+        ("png", written(&picture, ImageFormat::Png)),
+        ("png alpha", written(&alpha, ImageFormat::Png)),
+        ("webp lossless", written(&alpha, ImageFormat::WebP)),
+        (
+            "webp lossy",
+            webp::Encoder::from_rgb(&waves(61, 47), 61, 47)
+                .encode(80.0)
+                .to_vec(),
+        ),
+        (
+            "webp alpha",
+            webp::Encoder::from_rgba(alpha.as_bytes(), 50, 40)
+                .encode(80.0)
+                .to_vec(),
+        ),
+        ("gif", written(&alpha, ImageFormat::Gif)),
+        ("tiff", written(&picture, ImageFormat::Tiff)),
+        ("bmp", written(&picture, ImageFormat::Bmp)),
+    ]
+}
+
+#[track_caller]
+fn assert_no_panic(name: &str, result: &Result<Pixels, ImageError>) {
+    if let Err(error) = result {
+        let text = error.to_string();
+        assert!(!text.contains("panicked"), "{name}: {text}");
+        assert!(!text.is_empty() && !text.contains('\n'), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_prefix_is_an_error_or_lacks_nothing() {
+    let spec = spec("20");
+    for (name, file) in files() {
+        let whole = resize_to_pixels(&file, &spec).unwrap();
+        let step = (file.len() / 400).max(1);
+        for end in (0..file.len())
+            .step_by(step)
+            .chain(file.len() - 20..file.len())
+        {
+            let result = resize_to_pixels(&file[..end], &spec);
+            assert_no_panic(name, &result);
+            if let Ok(pixels) = result {
+                assert!(
+                    pixels == whole,
+                    "{name}: torn after {end} of {}",
+                    file.len()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_truncated_jpeg_says_so() {
+    let photo = waves(400, 300);
+    for file in [jpeg(&photo), progressive_jpeg(&photo)] {
+        let error = resize_encoded(&file[..file.len() / 2], &spec("64")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "truncated JPEG: the file ends before the picture does"
+        );
+    }
+    // Only the end marker is missing: no pixel is.
+    let file = jpeg(&photo);
+    assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_ok());
+    let file = progressive_jpeg(&photo);
+    assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_err());
+    // Rubbish behind the end is nobody's business.
+    let longer = [file.as_slice(), b"trailing rubbish \xff\xd8\xff\xda"].concat();
+    assert!(resize_encoded(&longer, &spec("64")).is_ok());
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    let spec = ResizeSpec {
+        max_pixels: 4_000_000,
+        ..spec("20")
+    };
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize
+    };
+    for (name, file) in files() {
+        for round in 0..600 {
+            let mut spoilt = file.clone();
+            // Headers are short: half of the rounds aim at them.
+            let reach = if round % 2 == 0 {
+                spoilt.len()
+            } else {
+                spoilt.len().min(120)
+            };
+            for _ in 0..=round % 4 {
+                spoilt[next() % reach] = next() as u8;
+            }
+            assert_no_panic(name, &resize_to_pixels(&spoilt, &spec));
+        }
+    }
+}
+
+/// The start of a file that announces 50,000 by 50,000 pixels.
+fn bombs() -> Vec<(Format, Vec<u8>)> {
+    let side = 50_000u32;
+    let be = side.to_be_bytes();
+    let le = side.to_le_bytes();
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    let header = [&b"IHDR"[..], &be, &be, &[8, 6, 0, 0, 0]].concat();
+    png.extend(&header);
+    png.extend(meta::crc32(&header).to_be_bytes());
+    png.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+
+    let mut jpeg = jpeg(&waves(16, 16));
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 5..frame + 7].copy_from_slice(&be[2..]);
+    jpeg[frame + 7..frame + 9].copy_from_slice(&be[2..]);
+
+    let mut gif = b"GIF89a".to_vec();
+    gif.extend(&le[..2]);
+    gif.extend(&le[..2]);
+    gif.extend([0, 0, 0, 0x2c, 0, 0, 0, 0]);
+    gif.extend(&le[..2]);
+    gif.extend(&le[..2]);
+    gif.extend([0, 2, 0, 0x3b]);
+
+    let mut bmp = written(&DynamicImage::ImageRgb8(waves(4, 4)), ImageFormat::Bmp);
+    bmp[18..22].copy_from_slice(&le);
+    bmp[22..26].copy_from_slice(&le);
+
+    let mut tiff = written(&DynamicImage::ImageRgb8(waves(4, 4)), ImageFormat::Tiff);
+    for tag in [[0x00, 0x01], [0x01, 0x01]] {
+        let at = tiff
+            .windows(4)
+            .position(|w| w[..2] == tag && w[2..] == [4, 0])
+            .unwrap();
+        tiff[at + 8..at + 12].copy_from_slice(&le);
+    }
+    // Twice 14 bits, each one less than the side: 16,383 by 16,383.
+    let mut webp = written(&DynamicImage::ImageRgb8(waves(4, 4)), ImageFormat::WebP);
+    let at = webp.windows(4).position(|w| w == b"VP8L").unwrap() + 9;
+    webp[at..at + 4].copy_from_slice(&[0xfe, 0xbf, 0xff, 0x0f]);
+    vec![
+        (Format::Png, png),
+        (Format::Jpeg, jpeg),
+        (Format::Gif, gif),
+        (Format::Bmp, bmp),
+        (Format::Tiff, tiff),
+        (Format::WebP, webp),
+    ]
+}
+
+#[test]
+fn bombs_are_refused_from_their_header() {
+    for (format, file) in bombs() {
+        let error = resize_encoded(&file, &spec("20")).unwrap_err();
+        assert!(
+            matches!(error, ImageError::TooManyPixels { .. }),
+            "{format}: {error}"
+        );
+        assert!(error.to_string().contains("--max-pixels"), "{error}");
+    }
+    let file = jpeg(&waves(40, 30));
+    let limited = |max_pixels| {
+        resize_encoded(
+            &file,
+            &ResizeSpec {
+                max_pixels,
+                ..spec("20")
+            },
+        )
+    };
+    assert!(limited(1200).is_ok());
+    assert_eq!(
+        limited(1199).unwrap_err().to_string(),
+        "40x30 is 1200 pixels, more than the limit of 1199; if you trust the file, raise --max-pixels"
+    );
+}
+
+#[test]
+fn outputs_too_large_for_their_format_are_refused() {
+    let file = jpeg(&waves(40, 1));
+    let webp = ResizeSpec {
+        output: Output::WebP,
+        ..spec("20000x")
+    };
+    let error = resize_encoded(&file, &webp).unwrap_err();
+    assert!(
+        matches!(error, ImageError::OutputTooLarge { limit: 16_383, .. }),
+        "{error}"
+    );
+    // A thin picture asked to be high would be enormous: refused before anything is allocated.
+    let error = resize_encoded(&file, &spec("x60000")).unwrap_err();
+    assert!(
+        matches!(error, ImageError::OutputTooLarge { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_jpeg_of_endless_scans_is_refused() {
+    let file = progressive_jpeg(&waves(64, 64));
+    // Repeat its last scan until there are too many.
+    let last = file.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
+    let scan = &file[last..file.len() - 2];
+    let bomb = [&file[..last], &scan.repeat(150), &[0xff, 0xd9]].concat();
+    let error = resize_encoded(&bomb, &spec("20")).unwrap_err();
+    assert!(error.to_string().contains("more than 100 scans"), "{error}");
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+    assert_eq!(
+        resize_encoded(heic, &spec("20")).unwrap_err().to_string(),
+        "unsupported format: HEIC; convert to JPEG, PNG or WebP first"
+    );
+    for not in [
+        &b""[..],
+        b"hello",
+        b"%PDF-1.7",
+        b"<svg/>",
+        b"BM but only text",
+    ] {
+        assert_eq!(
+            resize_encoded(not, &spec("20")),
+            Err(ImageError::NotAnImage)
+        );
+    }
+    for head in [
+        &b"\xff\xd8\xff"[..],
+        b"GIF89a",
+        b"II*\0",
+        b"RIFF\0\0\0\0WEBP",
+        b"\x89PNG\r\n\x1a\n",
+    ] {
+        let error = resize_encoded(head, &spec("20")).unwrap_err();
+        assert!(!matches!(error, ImageError::NotAnImage), "{error}");
+    }
+}

@@ -1,0 +1,357 @@
+//! Every format in and out, and every kind of pixel.
+
+use image::{ColorType, GrayImage, ImageBuffer, Rgba, RgbaImage};
+
+use super::*;
+
+#[test]
+fn every_input_format_gives_its_default_output() {
+    let picture = DynamicImage::ImageRgb8(quarters(80, 60));
+    let cases = [
+        (jpeg(&quarters(80, 60)), Format::Jpeg),
+        (progressive_jpeg(&quarters(80, 60)), Format::Jpeg),
+        (written(&picture, ImageFormat::Png), Format::Png),
+        (written(&picture, ImageFormat::WebP), Format::WebP),
+        (
+            written(&picture.to_rgba8().into(), ImageFormat::Gif),
+            Format::Png,
+        ),
+        (written(&picture, ImageFormat::Tiff), Format::Png),
+        (written(&picture, ImageFormat::Bmp), Format::Png),
+    ];
+    for (file, output) in &cases {
+        let small = resize_encoded(file, &spec("40x40")).unwrap();
+        assert_eq!((small.format, small.width, small.height), (*output, 40, 30));
+        assert_quarters(&decoded(&small), QUARTERS);
+        for output in [Output::Jpeg, Output::Png, Output::WebP] {
+            let spec = ResizeSpec {
+                output,
+                ..spec("20x20")
+            };
+            let small = resize_encoded(file, &spec).unwrap();
+            assert_eq!(small.format, output.format_for(Format::Bmp));
+            assert_quarters(&decoded(&small), QUARTERS);
+        }
+    }
+}
+
+#[test]
+fn fits_and_odd_sides() {
+    let file = jpeg(&quarters(301, 203));
+    for (fit, sides) in [
+        (Fit::Contain, (64, 43)),
+        (Fit::Cover, (64, 64)),
+        (Fit::Fill, (64, 64)),
+    ] {
+        let small = resize_encoded(
+            &file,
+            &ResizeSpec {
+                fit,
+                ..spec("64x64")
+            },
+        )
+        .unwrap();
+        assert_eq!((small.width, small.height), sides);
+        assert_quarters(&decoded(&small), QUARTERS);
+    }
+    // Scaled decoding rounds sides up: no plan may reach outside what was decoded.
+    for (w, h) in [
+        (1, 1),
+        (7, 9),
+        (8, 8),
+        (9, 1),
+        (17, 33),
+        (100, 3),
+        (255, 257),
+    ] {
+        let file = jpeg(&waves(w, h));
+        for size in ["1", "2", "5x3", "16", "40x1", "3x!", "9x9<", "9x9>"] {
+            for fit in [Fit::Contain, Fit::Cover, Fit::Fill] {
+                let spec = ResizeSpec { fit, ..spec(size) };
+                let plan = spec.plan(w, h, Format::Jpeg).unwrap();
+                let small = resize_encoded(&file, &spec).unwrap();
+                assert_eq!((small.width, small.height), (plan.width, plan.height));
+            }
+        }
+    }
+}
+
+#[test]
+fn jpeg_is_scaled_while_decoded_but_not_below_twice_the_target() {
+    let reference = |size: &str| -> Vec<f32> {
+        let target: Size = size.parse().unwrap();
+        image::imageops::resize(
+            &image::Rgb32FImage::from(DynamicImage::ImageRgb8(waves(640, 480)).into_rgb32f()),
+            target.width,
+            target.height,
+            image::imageops::FilterType::Lanczos3,
+        )
+        .into_raw()
+    };
+    for size in ["40x30!", "100x75!", "200x150!", "320x240!", "500x375!"] {
+        let pixels = resize_to_pixels(&jpeg(&waves(640, 480)), &spec(size)).unwrap();
+        let Samples::Eight(samples) = pixels.samples else {
+            panic!("a JPEG has 8 bits")
+        };
+        let error: f32 = samples
+            .iter()
+            .zip(reference(size))
+            .map(|(&a, b)| (f32::from(a) - b * 255.0).powi(2))
+            .sum::<f32>()
+            / samples.len() as f32;
+        assert!(error < 6.0, "{size}: mean square error {error}");
+    }
+}
+
+#[test]
+fn grey_stays_grey() {
+    let grey = DynamicImage::ImageLuma8(GrayImage::from_fn(64, 64, |x, _| {
+        image::Luma([x as u8 * 3])
+    }));
+    for (file, output) in [
+        (written(&grey, ImageFormat::Jpeg), ColorType::L8),
+        (written(&grey, ImageFormat::Png), ColorType::L8),
+        (
+            written(&grey.to_luma_alpha8().into(), ImageFormat::Png),
+            ColorType::La8,
+        ),
+        (written(&grey, ImageFormat::Tiff), ColorType::L8),
+    ] {
+        let small = resize_encoded(&file, &spec("16")).unwrap();
+        assert_eq!(decoded(&small).color(), output);
+        let webp = ResizeSpec {
+            output: Output::WebP,
+            ..spec("16")
+        };
+        let small = decoded(&resize_encoded(&file, &webp).unwrap()).to_rgb8();
+        assert!(small.get_pixel(2, 8).0[0] < 60 && small.get_pixel(13, 8).0[0] > 120);
+    }
+}
+
+#[test]
+fn alpha_is_kept_or_becomes_white() {
+    // Left half opaque blue, right half invisible red.
+    let picture: DynamicImage = RgbaImage::from_fn(60, 60, |x, _| {
+        if x < 30 {
+            Rgba([20, 40, 220, 255])
+        } else {
+            Rgba([255, 0, 0, 0])
+        }
+    })
+    .into();
+    for file in [
+        written(&picture, ImageFormat::Png),
+        written(&picture, ImageFormat::WebP),
+        written(&picture, ImageFormat::Tiff),
+        written(&picture, ImageFormat::Gif),
+    ] {
+        let small = decoded(&resize_encoded(&file, &spec("20")).unwrap());
+        assert!(small.color().has_alpha());
+        let small = small.to_rgba8();
+        assert_eq!(small.get_pixel(18, 10).0[3], 0);
+        assert_eq!(small.get_pixel(2, 10).0[3], 255);
+        for pixel in small.pixels().filter(|pixel| pixel.0[3] > 128) {
+            assert!(pixel.0[0] < 60 && pixel.0[2] > 180, "red bleeds: {pixel:?}");
+        }
+        let jpeg = ResizeSpec {
+            output: Output::Jpeg,
+            ..spec("20")
+        };
+        let flat = decoded(&resize_encoded(&file, &jpeg).unwrap()).to_rgb8();
+        assert!(
+            flat.get_pixel(18, 10).0.iter().all(|&s| s > 245),
+            "white behind it"
+        );
+        assert!(flat.get_pixel(2, 10).0[2] > 180);
+    }
+}
+
+#[test]
+fn sixteen_bits_stay_where_the_output_has_them() {
+    let rgb: DynamicImage = ImageBuffer::from_fn(32, 32, |x, y| {
+        image::Rgb([x as u16 * 2000 + 1, y as u16 * 2000, 257])
+    })
+    .into();
+    let grey: DynamicImage =
+        ImageBuffer::from_fn(32, 32, |x, _| image::Luma([x as u16 * 2000 + 7])).into();
+    for (picture, kept, eight) in [
+        (&rgb, ColorType::Rgb16, ColorType::Rgb8),
+        (&grey, ColorType::L16, ColorType::L8),
+        (&rgb.to_rgba16().into(), ColorType::Rgba16, ColorType::Rgb8),
+        (
+            &grey.to_luma_alpha16().into(),
+            ColorType::La16,
+            ColorType::L8,
+        ),
+    ] {
+        let mut files = vec![written(picture, ImageFormat::Png)];
+        if !matches!(kept, ColorType::La16) {
+            files.push(written(picture, ImageFormat::Tiff));
+        }
+        for file in files {
+            // At its own size the samples must come out exactly as they went in.
+            let same = decoded(&resize_encoded(&file, &spec("32")).unwrap());
+            assert_eq!(same.color(), kept);
+            assert_eq!(same.as_bytes(), picture.as_bytes());
+            let small = decoded(&resize_encoded(&file, &spec("16")).unwrap());
+            assert_eq!(small.color(), kept);
+            let jpeg = ResizeSpec {
+                output: Output::Jpeg,
+                ..spec("16")
+            };
+            assert_eq!(
+                decoded(&resize_encoded(&file, &jpeg).unwrap()).color(),
+                eight
+            );
+        }
+    }
+    // 32-bit float, which TIFF can hold, is shown as 16 bits.
+    let float: DynamicImage = rgb.to_rgb32f().into();
+    let small = resize_encoded(&written(&float, ImageFormat::Tiff), &spec("16")).unwrap();
+    assert_eq!(decoded(&small).color(), ColorType::Rgb16);
+}
+
+fn cmyk_jpeg(ycck: bool, inks: [u8; 4]) -> Vec<u8> {
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_CMYK);
+    encoder.set_fastest_defaults();
+    if ycck {
+        encoder.set_color_space(mozjpeg::ColorSpace::JCS_YCCK);
+    }
+    encoder.set_size(64, 64);
+    encoder.set_quality(95.0);
+    let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+    encoder.write_scanlines(&inks.repeat(64 * 64)).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn inks_become_rgb() {
+    // Adobe's way, upside down: no cyan, full magenta and yellow, no black is red.
+    for ycck in [false, true] {
+        let file = cmyk_jpeg(ycck, [255, 0, 0, 255]);
+        let small = decoded(&resize_encoded(&file, &spec("16")).unwrap());
+        assert_eq!(small.color(), ColorType::Rgb8);
+        assert_quarters(&small, [[255, 0, 0]; 4]);
+        let keep = ResizeSpec {
+            keep_metadata: true,
+            ..spec("16")
+        };
+        assert_quarters(
+            &decoded(&resize_encoded(&file, &keep).unwrap()),
+            [[255, 0, 0]; 4],
+        );
+    }
+    // Without Adobe's marker the numbers mean what they say.
+    let mut file = cmyk_jpeg(false, [0, 255, 255, 0]);
+    let marker = file.windows(2).position(|w| w == [0xff, 0xee]).unwrap();
+    let length = usize::from(u16::from_be_bytes([file[marker + 2], file[marker + 3]]));
+    file.drain(marker..marker + 2 + length);
+    let small = decoded(&resize_encoded(&file, &spec("16")).unwrap());
+    assert_quarters(&small, [[255, 0, 0]; 4]);
+}
+
+#[test]
+fn the_first_picture_of_an_animation() {
+    use image::codecs::gif::GifEncoder;
+    let mut gif = Vec::new();
+    let mut encoder = GifEncoder::new(&mut gif);
+    for blue in [0, 255] {
+        let frame = RgbaImage::from_pixel(20, 20, Rgba([250, 10, blue, 255]));
+        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(encoder);
+    let small = decoded(&resize_encoded(&gif, &spec("10")).unwrap());
+    assert_quarters(&small, [[250, 10, 0]; 4]);
+
+    let mut config = webp::WebPConfig::new().unwrap();
+    config.lossless = 1;
+    let mut encoder = webp::AnimEncoder::new(20, 20, &config);
+    let frames = [0, 255].map(|blue| [250, 10, blue, 255].repeat(400));
+    for (index, frame) in frames.iter().enumerate() {
+        let at = index as i32 * 100;
+        encoder.add_frame(webp::AnimFrame::from_rgba(frame, 20, 20, at));
+    }
+    let file = encoder.encode().to_vec();
+    let small = decoded(&resize_encoded(&file, &spec("10")).unwrap());
+    assert_quarters(&small, [[250, 10, 0]; 4]);
+}
+
+#[test]
+fn palettes_and_single_bits_in_png() {
+    use image::codecs::png::PngEncoder;
+    // The `image` crate writes no palettes; its decoder's underlying crate expands them the same way
+    // as low depths, which a hand-made 1-bit PNG can show.
+    let mut one_bit = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |name: &[u8; 4], content: &[u8]| {
+        let mut body = name.to_vec();
+        body.extend_from_slice(content);
+        one_bit.extend_from_slice(&(content.len() as u32).to_be_bytes());
+        one_bit.extend_from_slice(&body);
+        one_bit.extend_from_slice(&crate::image::meta::crc32(&body).to_be_bytes());
+    };
+    // 8×2, palette of two colours, 1 bit: left half first colour, right half second.
+    chunk(b"IHDR", &[0, 0, 0, 8, 0, 0, 0, 2, 1, 3, 0, 0, 0]);
+    chunk(b"PLTE", &[250, 0, 0, 0, 0, 250]);
+    let raw = [0, 0b0000_1111, 0, 0b0000_1111];
+    let mut zlib = vec![0x78, 0x01, 1, 4, 0, 0xfb, 0xff];
+    zlib.extend(raw);
+    let (a, b) = raw.iter().fold((1u32, 0u32), |(a, b), &byte| {
+        let a = (a + u32::from(byte)) % 65_521;
+        (a, (b + a) % 65_521)
+    });
+    zlib.extend((b << 16 | a).to_be_bytes());
+    chunk(b"IDAT", &zlib);
+    chunk(b"IEND", &[]);
+    let small = decoded(&resize_encoded(&one_bit, &spec("8x2!")).unwrap()).to_rgb8();
+    assert_eq!(small.get_pixel(1, 1).0, [250, 0, 0]);
+    assert_eq!(small.get_pixel(6, 0).0, [0, 0, 250]);
+
+    let mut grey = Vec::new();
+    PngEncoder::new(&mut grey)
+        .write_image(&[0, 255, 0, 255], 2, 2, ExtendedColorType::L8)
+        .unwrap();
+    assert_eq!(
+        decoded(&resize_encoded(&grey, &spec("1")).unwrap())
+            .to_luma8()
+            .get_pixel(0, 0)
+            .0[0]
+            .abs_diff(128)
+            / 3,
+        0
+    );
+}
+
+#[test]
+fn quality_changes_the_size_of_jpeg_and_webp() {
+    let file = jpeg(&waves(300, 300));
+    for output in [Output::Jpeg, Output::WebP] {
+        let bytes = |quality| {
+            let spec = ResizeSpec {
+                output,
+                quality,
+                ..spec("200")
+            };
+            resize_encoded(&file, &spec).unwrap().bytes.len()
+        };
+        assert!(bytes(30) < bytes(80) && bytes(80) < bytes(100));
+        assert_eq!(bytes(100), bytes(255));
+        assert_eq!(bytes(0), bytes(1));
+    }
+}
+
+#[test]
+fn jpeg_output_is_baseline_420() {
+    let small = resize_encoded(&jpeg(&waves(300, 300)), &spec("200")).unwrap();
+    let frame = small
+        .bytes
+        .windows(2)
+        .position(|w| w == [0xff, 0xc0])
+        .expect("a baseline frame");
+    assert_eq!(small.bytes[frame + 9], 3, "components");
+    assert_eq!(
+        small.bytes[frame + 11],
+        0x22,
+        "luma is sampled twice in both directions"
+    );
+    assert_eq!(small.bytes[frame + 14], 0x11);
+}

@@ -1,0 +1,276 @@
+//! Orientation, profiles, and what travels beside the pixels.
+
+use image::codecs::png::PngEncoder;
+use image::metadata::Orientation;
+use moxcms::ColorProfile;
+
+use super::*;
+use crate::image::meta::Metadata;
+
+const XMP: &str =
+    r#"<x:xmpmeta><rdf:Description tiff:Orientation="6" dc:title="Cat"/></x:xmpmeta>"#;
+
+fn tagged_jpeg(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
+    let pixels = Pixels {
+        width: picture.width(),
+        height: picture.height(),
+        color: Color::Rgb,
+        samples: Samples::Eight(picture.as_raw().clone()),
+    };
+    jpeg::encode(&pixels, 95, Some(metadata)).unwrap()
+}
+
+fn tagged_png(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
+    let pixels = Pixels {
+        width: picture.width(),
+        height: picture.height(),
+        color: Color::Rgb,
+        samples: Samples::Eight(picture.as_raw().clone()),
+    };
+    encode::encode(&pixels, Format::Png, 80, Some(metadata)).unwrap()
+}
+
+fn tagged_webp(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
+    let pixels = Pixels {
+        width: picture.width(),
+        height: picture.height(),
+        color: Color::Rgb,
+        samples: Samples::Eight(picture.as_raw().clone()),
+    };
+    encode::encode(&pixels, Format::WebP, 95, Some(metadata)).unwrap()
+}
+
+/// A TIFF of one strip with an orientation tag, which the `image` crate does not write.
+fn tagged_tiff(picture: &RgbImage, orientation: u8) -> Vec<u8> {
+    let (w, h) = picture.dimensions();
+    let bytes = picture.as_raw();
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    let entries: [(u16, u16, u32, u32); 9] = [
+        (256, 4, 1, w),
+        (257, 4, 1, h),
+        (258, 3, 1, 8), // one value stands for all three samples
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8 + 2 + 9 * 12 + 4),
+        (274, 3, 1, orientation.into()),
+        (277, 3, 1, 3),
+        (279, 4, 1, bytes.len() as u32),
+    ];
+    file.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file.extend(bytes);
+    file
+}
+
+#[test]
+fn every_orientation_of_every_format_is_applied() {
+    let stored = quarters(96, 64);
+    for number in 1..=8 {
+        let mut upright = DynamicImage::ImageRgb8(stored.clone());
+        upright.apply_orientation(Orientation::from_exif(number).unwrap());
+        let expected = {
+            let picture = upright.to_rgb8();
+            let (w, h) = picture.dimensions();
+            [(0, 0), (w - 1, 0), (0, h - 1), (w - 1, h - 1)].map(|(x, y)| picture.get_pixel(x, y).0)
+        };
+        let metadata = Metadata {
+            exif: Some(exif(number)),
+            ..Metadata::default()
+        };
+        for file in [
+            tagged_jpeg(&stored, &metadata),
+            tagged_png(&stored, &metadata),
+            tagged_webp(&stored, &metadata),
+            tagged_tiff(&stored, number),
+        ] {
+            for fit in [Fit::Contain, Fit::Cover, Fit::Fill] {
+                let spec = ResizeSpec {
+                    fit,
+                    ..spec("30x20")
+                };
+                let small = resize_encoded(&file, &spec).unwrap();
+                let sides = match (fit, number) {
+                    (Fit::Contain, 5..) => (13, 20),
+                    _ => (30, 20),
+                };
+                assert_eq!(
+                    (small.width, small.height),
+                    sides,
+                    "orientation {number} {fit:?}"
+                );
+                if fit != Fit::Cover || number < 5 {
+                    assert_quarters(&decoded(&small), expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broken_exif_is_no_reason_to_fail() {
+    for bytes in [
+        &b""[..],
+        b"II",
+        b"II*\0\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        &exif(9),
+    ] {
+        let metadata = Metadata {
+            exif: Some(bytes.to_vec()),
+            ..Metadata::default()
+        };
+        let file = tagged_jpeg(&quarters(40, 30), &metadata);
+        for keep_metadata in [false, true] {
+            let spec = ResizeSpec {
+                keep_metadata,
+                ..spec("20")
+            };
+            assert_quarters(&decoded(&resize_encoded(&file, &spec).unwrap()), QUARTERS);
+        }
+    }
+}
+
+/// EXIF, XMP and profile of an output, by the way this crate reads inputs.
+fn read_back(encoded: &Encoded) -> Metadata {
+    let spec = ResizeSpec {
+        keep_metadata: true,
+        ..spec("64")
+    };
+    render(&encoded.bytes, &spec).unwrap().metadata
+}
+
+#[test]
+fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
+    let metadata = Metadata {
+        exif: Some(exif(6)),
+        xmp: Some(XMP.as_bytes().to_vec()),
+        icc: Some(ColorProfile::new_display_p3().encode().unwrap()),
+    };
+    let picture = quarters(96, 64);
+    for file in [
+        tagged_jpeg(&picture, &metadata),
+        tagged_png(&picture, &metadata),
+        tagged_webp(&picture, &metadata),
+    ] {
+        for output in [Output::Jpeg, Output::Png, Output::WebP] {
+            let spec = ResizeSpec {
+                output,
+                ..spec("48")
+            };
+            let bare = resize_encoded(&file, &spec).unwrap();
+            assert_eq!((bare.width, bare.height), (32, 48));
+            let read = read_back(&bare);
+            assert!(read.exif.is_none() && read.xmp.is_none() && read.icc.is_none());
+
+            let spec = ResizeSpec {
+                keep_metadata: true,
+                ..spec
+            };
+            let full = resize_encoded(&file, &spec).unwrap();
+            let read = read_back(&full);
+            assert_eq!(read.exif, Some(exif(1)), "{output:?}");
+            assert_eq!(
+                read.xmp,
+                Some(XMP.replace('6', "1").into_bytes()),
+                "{output:?}"
+            );
+            assert_eq!(read.icc, metadata.icc, "{output:?}");
+            // Turned once, and shown the same by another decoder.
+            let turned = decoded(&full);
+            assert_eq!((turned.width(), turned.height()), (32, 48));
+        }
+    }
+}
+
+#[test]
+fn webp_metadata_does_not_cost_alpha() {
+    let picture = image::RgbaImage::from_pixel(31, 21, image::Rgba([10, 200, 30, 100]));
+    let mut file = Vec::new();
+    let mut encoder = PngEncoder::new(&mut file);
+    encoder.set_exif_metadata(exif(3)).unwrap();
+    encoder
+        .write_image(&picture, 31, 21, ExtendedColorType::Rgba8)
+        .unwrap();
+    let spec = ResizeSpec {
+        output: Output::WebP,
+        keep_metadata: true,
+        ..spec("15")
+    };
+    let small = resize_encoded(&file, &spec).unwrap();
+    let back = decoded(&small).to_rgba8();
+    assert!(back.pixels().all(|pixel| pixel.0[3].abs_diff(100) <= 1));
+    assert_eq!(read_back(&small).exif, Some(exif(1)));
+}
+
+#[test]
+fn profiles_are_applied() {
+    let p3 = ColorProfile::new_display_p3().encode().unwrap();
+    let srgb = ColorProfile::new_srgb().encode().unwrap();
+    let with = |icc: &[u8]| Metadata {
+        icc: Some(icc.to_vec()),
+        ..Metadata::default()
+    };
+    let picture = RgbImage::from_pixel(32, 32, image::Rgb([200, 60, 60]));
+    let middle = |file: &[u8], spec: &ResizeSpec| {
+        let small = decoded(&resize_encoded(file, spec).unwrap());
+        small.to_rgb8().get_pixel(8, 8).0
+    };
+    // The same numbers in Display P3 are a stronger red: further from grey in sRGB.
+    let file = tagged_png(&picture, &with(&p3));
+    let [r, g, _] = middle(&file, &spec("16"));
+    assert!(r > 208 && g < 56, "{r} {g}");
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("16")
+    };
+    assert_eq!(middle(&file, &keep), [200, 60, 60]);
+    // sRGB, no profile, and bytes that are none: all as they are.
+    let file = tagged_png(&picture, &with(&srgb));
+    assert_eq!(middle(&file, &spec("16")), [200, 60, 60]);
+    let file = tagged_jpeg(&picture, &with(b"not a profile"));
+    assert!(middle(&file, &spec("16"))[0].abs_diff(200) < 4);
+
+    // Sixteen bits, alpha and grey take the same way.
+    for (icc, color, samples, depth) in [
+        (&p3, ExtendedColorType::Rgb16, 3, 2),
+        (&p3, ExtendedColorType::Rgba8, 4, 1),
+        (&p3, ExtendedColorType::Rgba16, 4, 2),
+    ] {
+        let mut file = Vec::new();
+        let mut encoder = PngEncoder::new(&mut file);
+        encoder.set_icc_profile(icc.clone()).unwrap();
+        let pixel = [200, 60, 60, 255];
+        let bytes: Vec<u8> = pixel[..samples]
+            .iter()
+            .flat_map(|&s| vec![s; depth])
+            .collect();
+        encoder.write_image(&bytes.repeat(64), 8, 8, color).unwrap();
+        let [r, g, _] = decoded(&resize_encoded(&file, &spec("4")).unwrap())
+            .to_rgb8()
+            .get_pixel(1, 1)
+            .0;
+        assert!(r > 208 && g < 56, "{color:?}: {r} {g}");
+    }
+    let gamma = ColorProfile::new_gray_with_gamma(1.0).encode().unwrap();
+    for (color, bytes) in [
+        (ExtendedColorType::L8, vec![64; 64]),
+        (ExtendedColorType::La8, [64, 255].repeat(64)),
+        (ExtendedColorType::L16, vec![64; 128]),
+    ] {
+        let mut file = Vec::new();
+        let mut encoder = PngEncoder::new(&mut file);
+        encoder.set_icc_profile(gamma.clone()).unwrap();
+        encoder.write_image(&bytes, 8, 8, color).unwrap();
+        let small = decoded(&resize_encoded(&file, &spec("4")).unwrap());
+        assert!(!small.color().has_color());
+        let level = small.to_luma8().get_pixel(1, 1).0[0];
+        // A quarter of the light is sample 137 in sRGB.
+        assert!(level.abs_diff(137) <= 2, "{color:?}: {level}");
+    }
+}
