@@ -1,0 +1,153 @@
+//! Worker processes of the twins: this program again, with a marker in the environment.
+//!
+//! A child dies with its parent (`PR_SET_PDEATHSIG`, armed by the child itself, then the parent is looked at again,
+//! because it may have died before) and is killed and waited for when its [`Child`] is dropped. The signal fires when
+//! the *thread* that started the child ends, so twins are built on a thread that outlives them.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
+
+use super::{TwinError, ipc, page, spawn, stream};
+
+/// The environment variable that marks a twin's worker: role, parent's process id, the role's own words.
+const MARKER: &str = "ARENITE_TWIN";
+
+/// What a marked process becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Answers on a shared page (descriptor 0), on this core, spinning or sleeping.
+    Page { core: usize, spin: bool },
+    /// Answers messages that come on descriptor 0, on descriptor 1.
+    Stream,
+    /// Connects to this ipc-channel server.
+    Ipc { server: String },
+    /// Writes one byte to descriptor 1 and ends.
+    OneByte,
+}
+
+impl Role {
+    fn words(&self) -> String {
+        match self {
+            Self::Page { core, spin } => format!("page {core} {spin}"),
+            Self::Stream => "stream".to_owned(),
+            Self::Ipc { server } => format!("ipc {server}"),
+            Self::OneByte => "one-byte".to_owned(),
+        }
+    }
+
+    fn parse(words: &str) -> Option<Self> {
+        let mut words = words.split(' ');
+        let role = match words.next()? {
+            "page" => Self::Page {
+                core: words.next()?.parse().ok()?,
+                spin: words.next()?.parse().ok()?,
+            },
+            "stream" => Self::Stream,
+            "ipc" => Self::Ipc {
+                server: words.next()?.to_owned(),
+            },
+            "one-byte" => Self::OneByte,
+            _ => return None,
+        };
+        words.next().is_none().then_some(role)
+    }
+}
+
+/// Does the work of a twin's worker and ends the process, if the marker is there.
+pub(super) fn become_worker_if_marked() {
+    let Ok(marker) = std::env::var(MARKER) else {
+        return;
+    };
+    let code = match run(&marker) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("arenite: a process of the benchmarks failed: {error}");
+            1
+        }
+    };
+    std::process::exit(code);
+}
+
+fn run(marker: &str) -> Result<(), TwinError> {
+    let bad = || TwinError::Missing(format!("the marker {MARKER}={marker} means nothing"));
+    let (parent, words) = marker.split_once(' ').ok_or_else(bad)?;
+    let parent: i32 = parent.parse().map_err(|_| bad())?;
+    set_pdeathsig(Signal::SIGKILL).map_err(|errno| TwinError::io("follow the parent", errno))?;
+    if getppid().as_raw() != parent {
+        return Ok(());
+    }
+    match Role::parse(words).ok_or_else(bad)? {
+        Role::Page { core, spin } => page::answer(core, spin),
+        Role::Stream => stream::answer(),
+        Role::Ipc { server } => ipc::answer(&server),
+        Role::OneByte => spawn::answer_one_byte(),
+    }
+}
+
+/// A running worker of a twin; killed and waited for on drop.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: std::process::Child,
+    twin: &'static str,
+}
+
+impl Child {
+    /// Starts this program again in `role`; descriptors 0 and 1 of the child are the ones given.
+    pub(super) fn start(
+        twin: &'static str,
+        role: &Role,
+        input: Option<OwnedFd>,
+        output: Option<OwnedFd>,
+    ) -> Result<Self, TwinError> {
+        let stdio = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
+        let process = Command::new("/proc/self/exe")
+            .env(MARKER, format!("{} {}", getpid(), role.words()))
+            .stdin(stdio(input))
+            .stdout(stdio(output))
+            .spawn()
+            .map_err(|error| TwinError::io(format!("start a process for {twin}"), error))?;
+        Ok(Self { process, twin })
+    }
+
+    /// The error to report when this child does not answer: says whether it is gone.
+    pub(super) fn silent(&mut self) -> TwinError {
+        // A closed pipe is seen a moment before the exit is.
+        let patience = Instant::now() + Duration::from_millis(200);
+        let mut what = "does not answer".to_owned();
+        while Instant::now() < patience {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                what = format!("ended: {status}");
+                break;
+            }
+            std::thread::yield_now();
+        }
+        TwinError::Peer {
+            twin: self.twin.to_owned(),
+            what,
+        }
+    }
+
+    /// Whether the process has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Its process id.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Both fail only where the process is already gone and waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

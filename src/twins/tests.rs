@@ -1,0 +1,1 @@
+//! Twins, tested with real processes: see `tests/`.
