@@ -4,6 +4,7 @@
 //! because it may have died before) and is killed and waited for when its [`Child`] is dropped. The signal fires when
 //! the *thread* that started the child ends, so twins are built on a thread that outlives them.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,10 +13,10 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
-use super::{TwinError, ipc, page, spawn, stream};
+use super::{TwinError, ipc, page, program, spawn, stream};
 
 /// The environment variable that marks a twin's worker: role, parent's process id, the role's own words.
-const MARKER: &str = "ARENITE_TWIN";
+pub(super) const MARKER: &str = "ARENITE_TWIN";
 
 /// What a marked process becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub(super) enum Role {
     Ipc { server: String },
     /// Writes one byte to descriptor 1 and ends.
     OneByte,
+    /// Resizes a folder of photos with rayon, as its arguments say.
+    Photos,
+    /// Becomes the program that its arguments name.
+    Program,
 }
 
 impl Role {
@@ -37,6 +42,8 @@ impl Role {
             Self::Stream => "stream".to_owned(),
             Self::Ipc { server } => format!("ipc {server}"),
             Self::OneByte => "one-byte".to_owned(),
+            Self::Photos => "photos".to_owned(),
+            Self::Program => "program".to_owned(),
         }
     }
 
@@ -52,6 +59,8 @@ impl Role {
                 server: words.next()?.to_owned(),
             },
             "one-byte" => Self::OneByte,
+            "photos" => Self::Photos,
+            "program" => Self::Program,
             _ => return None,
         };
         words.next().is_none().then_some(role)
@@ -86,6 +95,8 @@ fn run(marker: &str) -> Result<(), TwinError> {
         Role::Stream => stream::answer(),
         Role::Ipc { server } => ipc::answer(&server),
         Role::OneByte => spawn::answer_one_byte(),
+        Role::Photos => program::resize_in_threads(),
+        Role::Program => program::become_program(),
     }
 }
 
@@ -105,13 +116,53 @@ impl Child {
         output: Option<OwnedFd>,
     ) -> Result<Self, TwinError> {
         let stdio = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
-        let process = Command::new("/proc/self/exe")
-            .env(MARKER, format!("{} {}", getpid(), role.words()))
-            .stdin(stdio(input))
-            .stdout(stdio(output))
+        Self::spawn(twin, role, |command| {
+            command.stdin(stdio(input)).stdout(stdio(output));
+        })
+    }
+
+    /// Starts this program again in a role that reads its own command line.
+    pub(super) fn start_with(
+        twin: &'static str,
+        role: &Role,
+        arguments: &[OsString],
+    ) -> Result<Self, TwinError> {
+        Self::spawn(twin, role, |command| {
+            command
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
+        })
+    }
+
+    fn spawn(
+        twin: &'static str,
+        role: &Role,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self, TwinError> {
+        let mut command = Command::new("/proc/self/exe");
+        command.env(MARKER, format!("{} {}", getpid(), role.words()));
+        prepare(&mut command);
+        let process = command
             .spawn()
             .map_err(|error| TwinError::io(format!("start a process for {twin}"), error))?;
         Ok(Self { process, twin })
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub(super) fn wait_for_success(&mut self) -> Result<(), TwinError> {
+        let status = self
+            .process
+            .wait()
+            .map_err(|error| TwinError::io(format!("wait for {}", self.twin), error))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(TwinError::Peer {
+                twin: self.twin.to_owned(),
+                what: format!("ended: {status}"),
+            })
+        }
     }
 
     /// The error to report when this child does not answer: says whether it is gone.
@@ -138,7 +189,6 @@ impl Child {
     }
 
     /// Its process id.
-    #[cfg(test)]
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }

@@ -17,7 +17,9 @@ mod error;
 mod ipc;
 mod os;
 mod page;
+mod photos;
 mod pool;
+mod program;
 mod spawn;
 mod stream;
 #[cfg(test)]

@@ -207,3 +207,16 @@ pub(super) fn cpu_time_of(pid: i32) -> Result<Duration, TwinError> {
     }
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
+
+/// Becomes another program, which dies with our parent as we would (the signal outlives `exec`).
+pub(super) fn execute(
+    program: &std::ffi::OsStr,
+    arguments: impl Iterator<Item = std::ffi::OsString>,
+) -> TwinError {
+    use std::os::unix::process::CommandExt;
+    let error = std::process::Command::new(program)
+        .args(arguments)
+        .env_remove(super::child::MARKER)
+        .exec();
+    TwinError::io(format!("start {}", program.display()), error)
+}
