@@ -35,7 +35,6 @@ pub fn unit(unit: Unit) -> &'static str {
         Unit::NanosecondsPerJob(_) => "ns/job",
         Unit::CpuMilliseconds => "ms of processor time",
         Unit::Megabytes => "MB",
-        _ => "",
     }
 }
 
