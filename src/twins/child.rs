@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{getpid, getppid};
+use nix::unistd::getpid;
+
+use crate::sys::{getppid, set_pdeathsig};
 
 use super::{TwinError, ipc, page, program, spawn, stream};
 
@@ -86,7 +87,7 @@ fn run(marker: &str) -> Result<(), TwinError> {
     let bad = || TwinError::Missing(format!("the marker {MARKER}={marker} means nothing"));
     let (parent, words) = marker.split_once(' ').ok_or_else(bad)?;
     let parent: i32 = parent.parse().map_err(|_| bad())?;
-    set_pdeathsig(Signal::SIGKILL).map_err(|errno| TwinError::io("follow the parent", errno))?;
+    set_pdeathsig(Signal::SIGKILL)?;
     if getppid().as_raw() != parent {
         return Ok(());
     }

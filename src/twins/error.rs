@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::sys;
+
 /// Why a twin could not be measured.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -52,6 +54,12 @@ impl TwinError {
         } else {
             Err(Self::WrongResult { got, expected })
         }
+    }
+}
+
+impl From<sys::Error> for TwinError {
+    fn from(error: sys::Error) -> Self {
+        Self::io(format!("call {} for {}", error.call, error.what), error)
     }
 }
 

@@ -15,15 +15,12 @@ pub mod cases;
 mod child;
 mod error;
 mod ipc;
-mod os;
 mod page;
 mod photos;
 mod pool;
 mod program;
 mod spawn;
 mod stream;
-#[cfg(test)]
-mod tests;
 pub mod work;
 
 pub use error::TwinError;

@@ -6,17 +6,77 @@
 //! number, so it takes no core from whatever is measured meanwhile.
 
 use std::hint::spin_loop;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use super::child::{Child, Role};
-use super::os::{Pinned, SharedPage, futex_wait, futex_wake, two_cores};
 use super::{TwinError, work};
+use crate::sys::cores::{Pinned, two_cores};
+use crate::sys::{Map, Prot, Segment, futex};
 
 /// A request number that no request has.
 const PARKED: u32 = 0;
 /// How long a round trip may take before the other side counts as gone.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the two processes share: only atomics, each word in a pair of cache lines of its own.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+struct PageCells {
+    /// Written by the asking side, read by the answering side.
+    request: Line<AtomicU32>,
+    /// Written by the answering side, read by the asking side.
+    reply: Line<AtomicU32>,
+    /// What the request carries; written before it.
+    argument: Line<AtomicU64>,
+    /// What the reply carries; written before it.
+    result: Line<AtomicU64>,
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+struct Line<T>(T);
+
+const _: () = assert!(size_of::<PageCells>() == work::PAGE);
+const _: () = assert!(align_of::<PageCells>() == work::PAGE);
+
+/// One mapped page that another process maps as well.
+#[derive(Debug)]
+struct SharedPage {
+    map: Map,
+    segment: Segment,
+}
+
+impl SharedPage {
+    /// A fresh page of zeros.
+    fn create() -> Result<Self, TwinError> {
+        let segment = Segment::create_memfd("arenite-twin", false)?;
+        segment.set_len(work::PAGE as u64)?;
+        Self::open(segment)
+    }
+
+    fn open(segment: Segment) -> Result<Self, TwinError> {
+        let map = Map::new(&segment, 0, work::PAGE, Prot::ReadWrite, false)?;
+        Ok(Self { map, segment })
+    }
+
+    /// Another descriptor of the same page, to hand to a child.
+    fn descriptor(&self) -> Result<OwnedFd, TwinError> {
+        self.segment
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| TwinError::io("hand on a shared page", error))
+    }
+
+    fn cells(&self) -> &PageCells {
+        // SAFETY: the map is one page, page-aligned, and lives as long as `self`; nobody shrinks the segment, whose
+        // descriptors these two processes alone hold. Every bit pattern is a valid `PageCells`, and the other process
+        // meets atomics only.
+        unsafe { self.map.base().cast::<PageCells>().as_ref() }
+    }
+}
 
 /// Where the two sides run and how they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +108,7 @@ impl PagePeer {
             Placement::Futex => ("futex", true),
             Placement::FutexOneCore => ("futex-one-core", false),
         };
-        let cores = two_cores();
-        let (core, other) = match (cores, needs_two) {
+        let (core, other) = match (two_cores(), needs_two) {
             (Some((first, second)), true) => (first, second),
             (Some((first, _)), false) => (first, first),
             (None, true) => {
@@ -125,7 +184,7 @@ impl PagePeer {
                 }
             }
         } else {
-            futex_wake(&cells.request.0);
+            futex::wake(&cells.request.0, 1);
             let mut first_look = None;
             loop {
                 // Acquire: pairs with Release "reply".
@@ -139,7 +198,7 @@ impl PagePeer {
                 if self.spin {
                     spin_loop();
                 } else {
-                    futex_wait(&cells.reply.0, reply, Some(PATIENCE));
+                    let _ = futex::wait(&cells.reply.0, reply, Some(PATIENCE));
                 }
             }
         }
@@ -157,10 +216,11 @@ impl PagePeer {
 
 /// The answering side: runs until it is killed.
 pub(super) fn answer(core: usize, spin: bool) -> Result<(), TwinError> {
-    let descriptor = std::os::fd::AsFd::as_fd(&std::io::stdin())
+    let descriptor = std::io::stdin()
+        .as_fd()
         .try_clone_to_owned()
         .map_err(|error| TwinError::io("take the shared page", error))?;
-    let page = SharedPage::open(descriptor)?;
+    let page = SharedPage::open(Segment::from_fd(descriptor))?;
     let _pinned = Pinned::to(core)?;
     let cells = page.cells();
     let mut seen = PARKED;
@@ -169,7 +229,7 @@ pub(super) fn answer(core: usize, spin: bool) -> Result<(), TwinError> {
         let number = cells.request.0.load(Acquire);
         if number == PARKED || (number == seen && !spin) {
             seen = number;
-            futex_wait(&cells.request.0, number, None);
+            let _ = futex::wait(&cells.request.0, number, None);
         } else if number == seen {
             spin_loop();
         } else {
@@ -179,7 +239,7 @@ pub(super) fn answer(core: usize, spin: bool) -> Result<(), TwinError> {
             // Release: "reply", pairs with the asking side's Acquire.
             cells.reply.0.store(number, Release);
             if !spin {
-                futex_wake(&cells.reply.0);
+                futex::wake(&cells.reply.0, 1);
             }
         }
     }

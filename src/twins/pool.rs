@@ -87,7 +87,7 @@ pub(super) fn shrink_all(
         loop {
             let turn = next.fetch_add(1, Relaxed);
             let Some(picture) = pictures.get(turn) else {
-                return Ok(done);
+                return Ok::<_, TwinError>(done);
             };
             let mut out = vec![0; work::THUMB_BYTES];
             peer.shrink(picture, &mut out)?;
@@ -100,7 +100,7 @@ pub(super) fn shrink_all(
             .map(|peer| scope.spawn(|| feed(peer)))
             .collect();
         for thread in threads {
-            let done: Vec<(usize, Vec<u8>)> = thread
+            let done = thread
                 .join()
                 .map_err(|_| TwinError::Missing("a feeding thread panicked".to_owned()))??;
             for (turn, out) in done {

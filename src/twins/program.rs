@@ -4,16 +4,18 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::TwinError;
 use super::cases::Reading;
-use super::child::{Child, Role};
+use super::child::{Child, MARKER, Role};
 use super::photos::{Folder, files};
-use super::{TwinError, os};
 use crate::image::{ResizeSpec, resize_encoded};
 
 /// One command line: the program, then its arguments.
@@ -181,5 +183,7 @@ pub(super) fn become_program() -> Result<(), TwinError> {
     let program = words
         .next()
         .ok_or_else(|| TwinError::Missing("no program was named".to_owned()))?;
-    Err(os::execute(&program, words))
+    // The signal at the parent's death outlives `exec`; the marker must not.
+    let error = Command::new(&program).args(words).env_remove(MARKER).exec();
+    Err(TwinError::io(format!("start {}", program.display()), error))
 }

@@ -17,7 +17,7 @@ pub(super) const LEN: usize = 1 << 30;
 pub(super) fn cases() -> Vec<Case> {
     let mut fresh = Case::new(
         "fresh-write-1gib",
-        "Commit and write 1 GiB again after it was given back to the system",
+        "Write 1 GiB of memory that was given back and is fetched again",
         Unit::Milliseconds,
     )
     .plan(1, 5, 1)
@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     .system("plain-shm", |_| fresh_plain());
     let mut cold = Case::new(
         "cold-write-1gib",
-        "Commit and write 1 GiB for the first time",
+        "Write 1 GiB of memory for the first time",
         Unit::Milliseconds,
     )
     .plan(1, 5, 0)

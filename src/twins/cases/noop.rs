@@ -18,7 +18,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     let (trips, idle_trips) = if setup.quick { (500, 40) } else { (2_000, 100) };
     let hot = Case::new(
         "noop-rtt-hot",
-        "Hand over an empty job and wait for it, one after the other",
+        "Hand over an empty job and wait for it, back to back",
         Unit::Microseconds,
     )
     .plan(trips, 9, 200)
@@ -39,7 +39,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     // No `spin` here: a process that spins through the pause is not idle.
     let idle = Case::new(
         "noop-rtt-idle",
-        "The same, each job after 2 ms in which nothing happens",
+        "Hand over an empty job after 2 ms in which nothing happens",
         Unit::Microseconds,
     )
     .plan(idle_trips, 7, 5)

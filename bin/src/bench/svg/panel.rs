@@ -172,9 +172,7 @@ pub fn axis_number(decade: i32) -> String {
 fn kind(id: &str) -> Kind {
     match id {
         "arenite" => Kind::Ours,
-        "spin" | "futex" | "futex-one-core" | "memcpy" | "one-thread" | "bare-spawn" | "ideal" => {
-            Kind::Bare
-        }
+        "spin" | "futex" | "futex-one-core" | "memcpy" | "bare-spawn" | "ideal" => Kind::Bare,
         _ => Kind::Other,
     }
 }

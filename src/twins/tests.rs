@@ -1,1 +1,0 @@
-//! Twins, tested with real processes: see `tests/`.
