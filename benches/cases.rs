@@ -12,7 +12,7 @@ use criterion::{Criterion, SamplingMode};
 
 fn main() {
     // First of all: in a worker neither returns.
-    // WAITING arenite::init();
+    arenite::init();
     arenite::twins::init();
 
     let setup = Setup {

@@ -19,7 +19,7 @@ const HOLD: &str = "ARENITE_TWINS_TEST_HOLD";
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn main() {
-    // WAITING arenite::init();
+    arenite::init();
     twins::init();
     if std::env::var_os(HOLD).is_some() {
         hold();

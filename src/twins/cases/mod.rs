@@ -9,7 +9,6 @@ mod idle;
 mod memory;
 mod mixed;
 mod noop;
-#[path = "ours_waiting.rs"]
 mod ours;
 mod resize;
 mod start;

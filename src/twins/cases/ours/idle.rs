@@ -26,7 +26,7 @@ fn workers(engine: &Engine) -> Vec<i32> {
     stats
         .workers
         .iter()
-        .map(|worker| worker.pid as i32)
+        .map(|worker| worker.pid.cast_signed())
         .collect()
 }
 
@@ -35,7 +35,7 @@ pub(in super::super) fn idle_cpu(setup: &Setup) -> Result<Running, TwinError> {
     let engine = idle_engine(setup)?;
     Ok(Box::new(move |_| {
         let mut pids = workers(&engine);
-        pids.push(std::process::id() as i32);
+        pids.push(std::process::id().cast_signed());
         let before = cpu_time(&pids)?;
         std::thread::sleep(SPAN);
         let used = cpu_time(&pids)?.saturating_sub(before);
