@@ -126,6 +126,8 @@ pub struct ResizeSpec {
 
 const _: () = assert!(size_of::<ResizeSpec>() == 32);
 
+impl crate::kernel::Scalar for ResizeSpec {}
+
 impl ResizeSpec {
     /// The default of [`max_pixels`](Self::max_pixels): 128 million.
     pub const MAX_PIXELS: u64 = 128_000_000;

@@ -1,0 +1,346 @@
+//! The flags of `arenite resize`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
+
+use crate::cli::Generate;
+use crate::units;
+
+const EXAMPLES: &str = "\
+Examples:
+  A folder of photos to thumbnails of at most 224x224 pixels:
+    arenite resize photos --size 224 --out thumbs
+  Squares, cut from the middle, all as WebP:
+    arenite resize photos -s 512x512 --fit cover --format webp -o squares
+  Only shrink what is wider than 1600 pixels (quote the sign: the shell knows it too):
+    arenite resize photos -s '1600x>' -o web
+  A glob, expanded by arenite; results keep their path below 'photos':
+    arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
+  A list of names:
+    find photos -newer stamp -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
+  Go on after an interruption:
+    arenite resize photos -s 224 -o thumbs --resume";
+
+const DETAILS: &str = "\
+Inputs:
+  JPEG, PNG, WebP, GIF (first frame), TIFF and BMP are read; JPEG, PNG and WebP are written. The
+  content decides, not the extension. A folder is searched for pictures at any depth; hidden files
+  and DIR are left out, other files are passed by and counted. Links to files are followed, links
+  to folders are not. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
+  unsupported.
+
+Names:
+  A result keeps the path below the folder given, or below the part of a glob before its first
+  pattern. A file named by itself keeps its relative path, or only its name if the path is absolute
+  or contains '..'. The extension is that of the format written: jpg, png or webp. If two inputs
+  would get one name, or a result would overwrite an input, nothing is started. Existing results
+  are replaced, each at once and whole.
+
+Sizes:
+  N means NxN. WxH is a box; the picture keeps its proportions and fits inside (see --fit). Wx and
+  xH give one side, the other follows. A sign behind it: > only shrinks, < only enlarges, ! forces
+  exactly WxH.
+
+--resume:
+  DIR/.arenite-resize notes what made each result. A result is skipped if it is newer than its
+  input, was made with the same options and has not been changed since.
+
+--json:
+  One object per line and input, in the order of the inputs: type (\"file\"), input, output, status
+  (written, planned, fresh, failed or pending), error, cause, ms and bytes; at the end one of type
+  \"summary\". Names that are not UTF-8 are shown with replacement characters.
+  Causes: not-found, read (of the file); unsupported-format, not-an-image, truncated, corrupt,
+  too-many-pixels, output-too-large, out-of-memory, encode, returned (of the picture); write,
+  disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
+  (of a worker: N is the signal or the exit code).
+
+Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong usage or set-up or
+no input found, 130 interrupted.";
+
+/// Resize photos: files, folders, globs or a list on stdin
+///
+/// Every picture is read, resized and written by itself: a broken one is reported, the others are done. Decoding
+/// happens in worker processes, so that no file can take the program down.
+#[derive(Args, Debug)]
+#[command(override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
+pub(crate) struct ResizeArgs {
+    /// Files, folders or globs; - reads a list of names from stdin, one per line
+    #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath, required_unless_present_any = ["null", "what"])]
+    pub inputs: Vec<OsString>,
+
+    /// Target size in pixels: N, WxH, Wx or xH, with > < or ! behind it if wanted
+    #[arg(short, long, value_name = "SIZE", required_unless_present = "what")]
+    pub size: Option<Size>,
+
+    /// Folder for the results; made if it does not exist
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "what")]
+    pub out: Option<PathBuf>,
+
+    /// Read the list on stdin NUL-separated, as find -print0 writes it (implies -)
+    #[arg(short = '0', long = "null")]
+    pub null: bool,
+
+    /// How a picture fills the size given
+    #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
+    pub fit: Fit,
+
+    /// Keep pictures that are smaller than the size as they are (the same as > behind the size)
+    #[arg(long, help_heading = "Result")]
+    pub no_enlarge: bool,
+
+    /// Write this format instead of the input's own (GIF, TIFF and BMP become PNG)
+    #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
+    pub format: Option<Format>,
+
+    /// Resampling filter
+    #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
+    pub filter: Filter,
+
+    /// Quality of JPEG and WebP, 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
+    pub quality: u8,
+
+    /// Keep EXIF and other metadata (orientation is applied either way)
+    #[arg(long, help_heading = "Result")]
+    pub keep_metadata: bool,
+
+    /// Skip what is newer than its input and was made with the same options
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+
+    /// Show what would be written, and write nothing
+    #[arg(short = 'n', long, help_heading = "Run")]
+    pub dry_run: bool,
+
+    /// Worker processes [default: one per core]
+    #[arg(short = 'j', long, value_name = "N", env = "ARENITE_WORKERS", hide_env_values = true, value_parser = workers, help_heading = "Run")]
+    pub workers: Option<u16>,
+
+    /// Shared memory for files on their way, such as 512MiB [default: half of what is available]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes, help_heading = "Run")]
+    pub capacity: Option<u64>,
+
+    /// Private memory that each worker may use
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes, default_value = "1GiB", help_heading = "Run")]
+    pub memory_limit: u64,
+
+    /// Refuse larger pictures, by their header, before anything is decoded
+    #[arg(long, value_name = "PIXELS", value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
+    pub max_pixels: u64,
+
+    /// Print one JSON object per input and a summary, instead of the written paths
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Print errors only
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Progress on stderr; auto shows it on a terminal
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
+    pub progress: Choice,
+
+    /// Colours on stderr; auto heeds NO_COLOR and the terminal
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
+    pub color: Choice,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Whether to show something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// On a terminal
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+fn fits() -> impl TypedValueParser<Value = Fit> {
+    PossibleValuesParser::new([
+        PossibleValue::new("contain").help("The whole picture, inside the box"),
+        PossibleValue::new("cover")
+            .help("The whole box; the picture is cut to it, evenly on both sides"),
+        PossibleValue::new("fill")
+            .help("The whole picture in the whole box; its proportions are lost"),
+    ])
+    .try_map(|name| name.parse::<Fit>())
+}
+
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new([
+        PossibleValue::new("jpeg").alias("jpg"),
+        PossibleValue::new("png"),
+        PossibleValue::new("webp"),
+    ])
+    .try_map(|name| name.parse::<Format>())
+}
+
+fn filters() -> impl TypedValueParser<Value = Filter> {
+    PossibleValuesParser::new([
+        "lanczos3",
+        "catmull-rom",
+        "mitchell",
+        "bilinear",
+        "box",
+        "nearest",
+    ])
+    .try_map(|name| name.parse::<Filter>())
+}
+
+fn workers(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one worker is needed".to_owned()),
+        Ok(count @ 1..=1024) => Ok(count),
+        _ => Err("a number from 1 to 1024 is needed".to_owned()),
+    }
+}
+
+impl ResizeArgs {
+    /// What clap cannot tell by itself.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about flags that contradict each other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.size.map(|size| size.when) {
+            Some(When::Enlarge) if self.no_enlarge => {
+                Err("--size with < only enlarges, and --no-enlarge forbids it".to_owned())
+            }
+            Some(When::Force) if self.fit == Fit::Cover => Err(
+                "--size with ! forces the size, and --fit cover cuts to it: use one of the two"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to make of each picture; `None` only under `--generate`, where no size is asked for.
+    pub(crate) fn spec(&self) -> Option<ResizeSpec> {
+        Some(ResizeSpec {
+            max_pixels: self.max_pixels,
+            fit: self.fit,
+            enlarge: !self.no_enlarge,
+            filter: self.filter,
+            quality: self.quality,
+            keep_metadata: self.keep_metadata,
+            ..ResizeSpec::new(self.size?)
+        })
+    }
+
+    /// Everything that changes a result, as text, for `--resume`. The number in front rises when a later version makes
+    /// other pictures from the same options.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!(
+            "1 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
+            self.size.map(|size| size.to_string()).unwrap_or_default(),
+            self.fit,
+            !self.no_enlarge,
+            self.format.map_or("own", Format::name),
+            self.filter,
+            self.quality,
+            self.keep_metadata
+        )
+        .to_lowercase()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(line: &str) -> Result<Box<ResizeArgs>, clap::Error> {
+        let words = ["arenite", "resize"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| match cli.command {
+            Some(Command::Resize(args)) => args,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let args = parse("photos --size 224x224 --out thumbs").unwrap();
+        assert_eq!(args.spec(), Some(ResizeSpec::new("224".parse().unwrap())));
+        assert_eq!(
+            (args.memory_limit, args.format, args.capacity),
+            (1 << 30, None, None)
+        );
+        assert_eq!((args.progress, args.color), (Choice::Auto, Choice::Auto));
+    }
+
+    #[test]
+    fn needed_flags_are_asked_for_and_wrong_ones_refused() {
+        for line in [
+            "photos --size 224",
+            "photos --out x",
+            "--size 224 --out x",
+            "photos -s 0 -o x",
+            "photos -s 5x5 -o x --quality 0",
+            "photos -s 5x5 -o x --quality 101",
+            "photos -s 5x5 -o x --format gif",
+            "photos -s 5x5 -o x -j 0",
+            "photos -s 5x5 -o x --fit crop",
+            "photos -s 5x5 -o x --filter sharp",
+            "photos -s 5x5 -o x --memory-limit much",
+            "photos -s 5x5 -o x --progress maybe",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert!(parse("-0 -s 5 -o x").is_ok(), "-0 alone reads stdin");
+        assert!(parse("- -s 5 -o x").is_ok());
+        assert!(parse("--generate man").is_ok());
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        assert!(parse("p -s 5< -o x --no-enlarge").unwrap().check().is_err());
+        assert!(parse("p -s 5! -o x --fit cover").unwrap().check().is_err());
+        assert!(
+            parse("p -s 5> -o x --no-enlarge --fit cover")
+                .unwrap()
+                .check()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn the_fingerprint_sees_what_changes_a_result_and_nothing_else() {
+        let base = parse("p -s 224 -o x").unwrap().fingerprint();
+        for same in [
+            "q -s 224x224 -o y",
+            "p -s 224 -o x -j 3 --resume --json --capacity 1G --max-pixels 5M",
+        ] {
+            assert_eq!(parse(same).unwrap().fingerprint(), base, "{same}");
+        }
+        for other in [
+            "-s 225",
+            "-s 224>",
+            "-s 224 --fit cover",
+            "-s 224 --no-enlarge",
+            "-s 224 --format png",
+            "-s 224 --filter box",
+            "-s 224 --quality 81",
+            "-s 224 --keep-metadata",
+        ] {
+            assert_ne!(
+                parse(&format!("p -o x {other}")).unwrap().fingerprint(),
+                base,
+                "{other}"
+            );
+        }
+    }
+}

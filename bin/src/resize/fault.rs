@@ -1,0 +1,94 @@
+//! Why one input was not done.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// A failure of one input: a word for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Stable words, listed in the help of `--json`.
+    pub cause: Cow<'static, str>,
+    /// One line, without the input's name.
+    pub text: String,
+}
+
+impl Fault {
+    pub(crate) fn new(cause: &'static str, text: impl Into<String>) -> Fault {
+        Fault {
+            cause: Cow::Borrowed(cause),
+            text: one_line(&text.into()),
+        }
+    }
+
+    /// A file or folder that cannot be read.
+    pub(crate) fn read(error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::NotFound => Fault::missing(),
+            _ => Fault::new("read", format!("cannot be read: {}", reason(error))),
+        }
+    }
+
+    pub(crate) fn missing() -> Fault {
+        Fault::new("not-found", "no such file or folder")
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The system's words, without the number that `io::Error` puts behind them.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+/// Line breaks and other control characters would break "one line per failure".
+pub(crate) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let joined = lines.join("; ");
+    if joined.contains(char::is_control) {
+        joined
+            .chars()
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().collect::<Vec<_>>()
+                } else {
+                    vec![c]
+                }
+            })
+            .collect()
+    } else {
+        joined
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_one_line() {
+        assert_eq!(one_line("a\n  b\n\n"), "a; b");
+        assert_eq!(one_line("bell\x07"), "bell\\u{7}");
+    }
+
+    #[test]
+    fn system_errors_read_as_words() {
+        let error = io::Error::from_raw_os_error(13);
+        assert_eq!(
+            Fault::read(&error).text,
+            "cannot be read: permission denied"
+        );
+    }
+}

@@ -1,0 +1,474 @@
+//! Finding the inputs: files, folders, globs and lists.
+//!
+//! Every input carries the relative path that it gets below the output folder:
+//!
+//! | given as | relative path |
+//! |---|---|
+//! | a folder, walked | below that folder |
+//! | a glob | below its literal prefix, the components before the first with `*`, `?` or `[` |
+//! | a file with a relative path without `..` | that path |
+//! | any other file | the file's name |
+//!
+//! Walking takes what looks like a picture by name or content and only counts the rest; what is named by itself is
+//! taken at its word, so that failing to read it is an error.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use arenite::image::{Format, PROBE_BYTES};
+use walkdir::{DirEntry, WalkDir};
+
+use super::fault::Fault;
+use super::kind::Kind;
+
+/// What tells whether two paths are one file, and whether a file has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub device: u64,
+    pub inode: u64,
+    pub len: u64,
+    /// Nanoseconds since 1970.
+    pub modified: i128,
+}
+
+impl Stamp {
+    pub(crate) fn of(meta: &Metadata) -> Stamp {
+        Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            len: meta.len(),
+            modified: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
+/// One picture, or something that was expected to be one.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub path: PathBuf,
+    /// Where it goes below the output folder, still with its own extension; never empty, never with `..`.
+    pub relative: PathBuf,
+    pub content: Result<(Format, Stamp), Fault>,
+}
+
+/// Everything that was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// In the order of the command line; folders and globs in the order of their names.
+    pub inputs: Vec<Input>,
+    /// Files passed by because they are no pictures.
+    pub others: u64,
+    /// Hidden files and folders passed by.
+    pub hidden: u64,
+}
+
+impl Found {
+    /// Whether at least one input exists, readable or not.
+    pub(crate) fn any(&self) -> bool {
+        self.inputs
+            .iter()
+            .any(|input| !matches!(&input.content, Err(fault) if fault.cause == "not-found"))
+    }
+}
+
+/// A set-up mistake that stops the run before it starts.
+#[derive(Debug)]
+pub(crate) enum SetupError {
+    /// An input folder that is the output folder.
+    InputIsOutput(PathBuf),
+    /// The list on stdin could not be read.
+    Stdin(io::Error),
+}
+
+impl std::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SetupError::InputIsOutput(path) => write!(
+                f,
+                "{}: the input folder is the output folder; give another one with --out",
+                super::report::show(path)
+            ),
+            SetupError::Stdin(error) => write!(f, "the list on stdin cannot be read: {error}"),
+        }
+    }
+}
+
+/// How the command line names its inputs.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub inputs: &'a [OsString],
+    /// The list on stdin ends each name with NUL instead of a line break.
+    pub null: bool,
+    /// The output folder, which may not exist yet; walking leaves it out.
+    pub out: &'a Path,
+}
+
+/// Looks up every input; reads the first bytes of each, and decodes nothing.
+pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
+    let out = fs::metadata(request.out)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()));
+    let out_path = fs::canonicalize(request.out).ok();
+    let mut finder = Finder {
+        out,
+        out_path,
+        found: Found::default(),
+    };
+    let mut listed = false;
+    for input in request.inputs {
+        if input == "-" {
+            finder.list(stdin, request.null)?;
+            listed = true;
+        } else {
+            finder.argument(input)?;
+        }
+    }
+    if request.null && !listed {
+        finder.list(stdin, true)?;
+    }
+    Ok(finder.found)
+}
+
+struct Finder {
+    out: Option<(u64, u64)>,
+    out_path: Option<PathBuf>,
+    found: Found,
+}
+
+impl Finder {
+    /// A name on the command line: what exists under that very name wins over its reading as a glob.
+    fn argument(&mut self, input: &OsStr) -> Result<(), SetupError> {
+        let path = Path::new(input);
+        if is_pattern(input) && fs::symlink_metadata(path).is_err() {
+            self.glob(path)
+        } else {
+            self.named(path)
+        }
+    }
+
+    fn list(&mut self, stdin: &mut dyn Read, null: bool) -> Result<(), SetupError> {
+        let mut text = Vec::new();
+        stdin.read_to_end(&mut text).map_err(SetupError::Stdin)?;
+        let end = if null { 0 } else { b'\n' };
+        for name in text
+            .split(|byte| *byte == end)
+            .filter(|name| !name.is_empty())
+        {
+            self.named(Path::new(&OsString::from_vec(name.to_vec())))?;
+        }
+        Ok(())
+    }
+
+    fn named(&mut self, path: &Path) -> Result<(), SetupError> {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => self.folder(path, None),
+            Ok(meta) => {
+                let content = look(path, &meta).and_then(|(kind, stamp)| match kind {
+                    Kind::Other => {
+                        Err(Fault::new("not-an-image", "not an image of a known format"))
+                    }
+                    kind => readable(kind).map(|format| (format, stamp)),
+                });
+                self.push(path.to_owned(), relative_of(path), content);
+                Ok(())
+            }
+            Err(error) => {
+                self.push(path.to_owned(), relative_of(path), Err(Fault::read(&error)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Walks `root`; relative paths count from `base`, or from `root` itself.
+    fn folder(&mut self, root: &Path, base: Option<&Path>) -> Result<(), SetupError> {
+        if self.out.is_some()
+            && fs::metadata(root).ok().map(|meta| (meta.dev(), meta.ino())) == self.out
+        {
+            return match base {
+                Some(_) => Ok(()),
+                None => Err(SetupError::InputIsOutput(root.to_owned())),
+            };
+        }
+        let base = base.unwrap_or(root);
+        let mut walk = WalkDir::new(root).sort_by_file_name().into_iter();
+        while let Some(entry) = walk.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let path = error.path().unwrap_or(root).to_owned();
+                    let fault = match error.io_error() {
+                        Some(error) => Fault::read(error),
+                        None => Fault::new("read", error.to_string()),
+                    };
+                    let relative = below(&path, base);
+                    self.push(path, relative, Err(fault));
+                    continue;
+                }
+            };
+            if entry.depth() > 0 && is_hidden(entry.file_name()) {
+                self.found.hidden += 1;
+                if entry.file_type().is_dir() {
+                    walk.skip_current_dir();
+                }
+            } else if entry.file_type().is_dir() {
+                if self.is_out(&entry) {
+                    walk.skip_current_dir();
+                }
+            } else {
+                self.walked(entry.path(), base);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_out(&self, entry: &DirEntry) -> bool {
+        use walkdir::DirEntryExt;
+        // The inode number comes with the listing; only a match costs a system call.
+        self.out.is_some_and(|(device, inode)| {
+            entry.ino() == inode
+                && fs::metadata(entry.path()).is_ok_and(|meta| meta.dev() == device)
+        })
+    }
+
+    /// A file met while walking: taken when its name or its content is a picture's, otherwise counted.
+    fn walked(&mut self, path: &Path, base: &Path) {
+        let content = match fs::metadata(path) {
+            // A link to a folder, a socket, a device: whatever its name, no picture.
+            Ok(meta) if !meta.is_file() => {
+                self.found.others += 1;
+                return;
+            }
+            Ok(meta) => look(path, &meta),
+            Err(error) => Err(Fault::read(&error)),
+        };
+        let content = match content {
+            Ok((Kind::Other, _)) => {
+                self.found.others += 1;
+                return;
+            }
+            Ok((kind, stamp)) => readable(kind).map(|format| (format, stamp)),
+            Err(_) if !Kind::expected(path) => {
+                self.found.others += 1;
+                return;
+            }
+            Err(fault) => Err(fault),
+        };
+        self.push(path.to_owned(), below(path, base), content);
+    }
+
+    fn glob(&mut self, pattern: &Path) -> Result<(), SetupError> {
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let matches = match pattern.to_str().map(|text| glob::glob_with(text, options)) {
+            Some(Ok(matches)) => matches,
+            Some(Err(error)) => {
+                let fault = Fault::new(
+                    "not-found",
+                    format!("no such file, and no valid glob: {error}"),
+                );
+                self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
+                return Ok(());
+            }
+            None => {
+                self.push(
+                    pattern.to_owned(),
+                    relative_of(pattern),
+                    Err(Fault::missing()),
+                );
+                return Ok(());
+            }
+        };
+        let prefix = literal_prefix(pattern);
+        // `**` matches folders and what is in them; walking a matched folder takes in the whole of it.
+        let mut folders: HashSet<PathBuf> = HashSet::new();
+        let mut any = false;
+        for path in matches {
+            any = true;
+            let path = match path {
+                Ok(path) => path,
+                Err(error) => {
+                    let path = error.path().to_owned();
+                    let relative = below(&path, &prefix);
+                    self.push(path, relative, Err(Fault::read(error.error())));
+                    continue;
+                }
+            };
+            if path.ancestors().any(|folder| folders.contains(folder)) || self.inside_out(&path) {
+                continue;
+            }
+            let link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
+            if !link && path.is_dir() {
+                self.folder(&path, Some(&prefix))?;
+                folders.insert(path);
+            } else {
+                self.walked(&path, &prefix);
+            }
+        }
+        if !any {
+            let fault = Fault::new("not-found", "no file matches");
+            self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
+        }
+        Ok(())
+    }
+
+    /// Whether a glob ran into the output folder: yesterday's results are no inputs.
+    fn inside_out(&self, path: &Path) -> bool {
+        self.out_path.as_ref().is_some_and(|out| {
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            fs::canonicalize(folder).is_ok_and(|folder| folder.starts_with(out))
+        })
+    }
+
+    fn push(&mut self, path: PathBuf, relative: PathBuf, content: Result<(Format, Stamp), Fault>) {
+        self.found.inputs.push(Input {
+            path,
+            relative,
+            content,
+        });
+    }
+}
+
+fn readable(kind: Kind) -> Result<Format, Fault> {
+    match kind {
+        Kind::Readable(format) => Ok(format),
+        Kind::Foreign(name) => Err(Fault::new(
+            "unsupported-format",
+            format!("unsupported format: {name}"),
+        )),
+        Kind::Empty => Err(Fault::new("not-an-image", "the file is empty")),
+        Kind::Misnamed | Kind::Other => Err(Fault::new(
+            "not-an-image",
+            "not an image: its first bytes are of no known format",
+        )),
+    }
+}
+
+/// Opens a regular file and reads its first bytes.
+fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
+    if !meta.is_file() {
+        // Opening a pipe would wait for a writer.
+        return Err(Fault::new("read", "cannot be read: not a regular file"));
+    }
+    let mut file = File::open(path).map_err(|error| Fault::read(&error))?;
+    let stamp = file
+        .metadata()
+        .map(|meta| Stamp::of(&meta))
+        .map_err(|error| Fault::read(&error))?;
+    let mut head = Vec::with_capacity(PROBE_BYTES);
+    file.by_ref()
+        .take(PROBE_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(|error| Fault::read(&error))?;
+    Ok((Kind::of(path, &head), stamp))
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
+}
+
+fn is_pattern(text: &OsStr) -> bool {
+    text.as_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b'*' | b'?' | b'['))
+}
+
+/// The components before the first that is a pattern.
+fn literal_prefix(pattern: &Path) -> PathBuf {
+    pattern
+        .components()
+        .take_while(|part| !is_pattern(part.as_os_str()))
+        .collect()
+}
+
+/// `path` counted from `base`; both may or may not begin with `./`.
+fn below(path: &Path, base: &Path) -> PathBuf {
+    let plain = |path: &Path| -> PathBuf {
+        path.components()
+            .filter(|part| *part != Component::CurDir)
+            .collect()
+    };
+    match plain(path).strip_prefix(plain(base)) {
+        Ok(rest) if !rest.as_os_str().is_empty() => rest.to_owned(),
+        _ => relative_of(path),
+    }
+}
+
+/// The relative path of a file named by itself.
+fn relative_of(path: &Path) -> PathBuf {
+    let inside = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if inside {
+        path.components()
+            .filter(|part| *part != Component::CurDir)
+            .collect()
+    } else {
+        path.file_name()
+            .map(PathBuf::from)
+            .unwrap_or_else(|| PathBuf::from("unnamed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_named_by_itself_keeps_its_relative_path_unless_it_leads_out() {
+        let cases = [
+            ("a.jpg", "a.jpg"),
+            ("./a.jpg", "a.jpg"),
+            ("x/./y/a.jpg", "x/y/a.jpg"),
+            ("../a.jpg", "a.jpg"),
+            ("x/../y/a.jpg", "a.jpg"),
+            ("/data/x/a.jpg", "a.jpg"),
+        ];
+        for (path, relative) in cases {
+            assert_eq!(relative_of(Path::new(path)), Path::new(relative), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_glob_counts_from_its_literal_prefix() {
+        let cases = [
+            ("*.jpg", ""),
+            ("photos/2024*/x/*.jpg", "photos"),
+            ("../photos/**/*.jpg", "../photos"),
+            ("/data/[ab]/x.jpg", "/data"),
+        ];
+        for (pattern, prefix) in cases {
+            assert_eq!(
+                literal_prefix(Path::new(pattern)),
+                Path::new(prefix),
+                "{pattern}"
+            );
+        }
+        assert_eq!(
+            below(Path::new("photos/x/a.jpg"), Path::new("./photos")),
+            Path::new("x/a.jpg")
+        );
+        assert_eq!(
+            below(Path::new("./a.jpg"), Path::new("")),
+            Path::new("a.jpg")
+        );
+        assert_eq!(
+            below(Path::new("../p/x/a.jpg"), Path::new("../p")),
+            Path::new("x/a.jpg")
+        );
+    }
+}

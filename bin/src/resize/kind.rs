@@ -1,0 +1,105 @@
+//! What a file is, from its first bytes and its name.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use arenite::image::{Format, probe};
+
+/// What the first bytes and the name of a file say together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A format that can be read.
+    Readable(Format),
+    /// A picture in a format that cannot be read, by its usual name.
+    Foreign(&'static str),
+    /// The name says picture, the content does not.
+    Misnamed,
+    /// A file of no bytes whose name says picture.
+    Empty,
+    /// Neither name nor content say picture.
+    Other,
+}
+
+impl Kind {
+    /// Decides from the first [`PROBE_BYTES`](arenite::image::PROBE_BYTES) bytes. The name matters only where they do
+    /// not tell: most camera raw files begin like TIFF, and hold a thumbnail where a TIFF holds the picture.
+    pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
+        if is_camera_raw(path) {
+            return Kind::Foreign("camera raw");
+        }
+        match (probe(head), named(path)) {
+            (Some(format), _) if format.is_readable() => Kind::Readable(format),
+            (Some(format), _) => Kind::Foreign(format.name()),
+            (None, Some(format)) if !format.is_readable() => Kind::Foreign(format.name()),
+            (None, Some(_)) if head.is_empty() => Kind::Empty,
+            (None, Some(_)) => Kind::Misnamed,
+            (None, None) => Kind::Other,
+        }
+    }
+
+    /// Whether the name alone says that this is a picture, so that failing to open it is worth an error.
+    pub(crate) fn expected(path: &Path) -> bool {
+        named(path).is_some() || is_camera_raw(path)
+    }
+}
+
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(OsStr::to_str).unwrap_or_default()
+}
+
+fn named(path: &Path) -> Option<Format> {
+    Format::from_extension(extension(path))
+}
+
+fn is_camera_raw(path: &Path) -> bool {
+    const RAW: [&str; 18] = [
+        "3fr", "arw", "cr2", "cr3", "dng", "erf", "kdc", "mef", "mos", "nef", "nrw", "orf", "pef",
+        "raf", "rw2", "sr2", "srw", "x3f",
+    ];
+    let extension = extension(path);
+    RAW.iter().any(|raw| raw.eq_ignore_ascii_case(extension))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, head: &[u8]) -> Kind {
+        Kind::of(Path::new(name), head)
+    }
+
+    #[test]
+    fn first_bytes_beat_the_extension() {
+        assert_eq!(
+            of("a.png", b"\xff\xd8\xff\xe0"),
+            Kind::Readable(Format::Jpeg)
+        );
+        assert_eq!(of("a", b"GIF89a...."), Kind::Readable(Format::Gif));
+        assert_eq!(
+            of("notes.txt", b"RIFF\0\0\0\0WEBPVP8 "),
+            Kind::Readable(Format::WebP)
+        );
+    }
+
+    #[test]
+    fn pictures_that_cannot_be_read_have_a_name() {
+        assert_eq!(of("a.heic", b""), Kind::Foreign("HEIC"));
+        assert_eq!(
+            of("a", b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf"),
+            Kind::Foreign("AVIF")
+        );
+        assert_eq!(of("a.NEF", b"MM\0*\0\0\0\x08"), Kind::Foreign("camera raw"));
+        assert_eq!(of("a.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  "), Kind::Other);
+    }
+
+    #[test]
+    fn a_name_that_promises_a_picture_is_remembered() {
+        assert_eq!(of("a.JPG", b""), Kind::Empty);
+        assert_eq!(of("a.tif", b"<html>"), Kind::Misnamed);
+        assert_eq!(of("a.txt", b""), Kind::Other);
+        assert!(Kind::expected(Path::new("x/a.JPeG")));
+        assert!(Kind::expected(Path::new("x/a.avif")));
+        assert!(Kind::expected(Path::new("x/a.DNG")));
+        assert!(!Kind::expected(Path::new("x/jpg")));
+    }
+}

@@ -1,0 +1,262 @@
+//! `arenite resize`: find the inputs, plan every name, then work.
+
+mod args;
+mod fault;
+mod inputs;
+mod kind;
+mod output;
+mod plan;
+mod pool;
+mod progress;
+mod record;
+mod report;
+mod runner;
+mod stop;
+
+use std::io;
+use std::ops::{ControlFlow, Deref};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arenite::image::ResizeSpec;
+
+pub(crate) use args::ResizeArgs;
+use fault::{Fault, reason};
+use inputs::{Request, Stamp};
+use output::{OutFolder, WriteFault};
+use plan::{Item, Task};
+use pool::EnginePool;
+use record::{Fingerprint, Record, Recorder};
+use report::{Outcome, Report, show};
+use runner::Made;
+use stop::Stop;
+
+use crate::cli::USAGE;
+
+/// More conflicts than this are only counted.
+const CONFLICTS_SHOWN: usize = 10;
+
+/// Runs the command; says what went wrong, and how, by the exit code.
+pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
+    let mut report = Report::new(args);
+    match resize(args, &mut report) {
+        Ok(code) => ExitCode::from(code),
+        Err(text) => {
+            report.error(&text);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The exit code, or a sentence about why nothing was started.
+fn resize(args: &ResizeArgs, report: &mut Report) -> Result<u8, String> {
+    args.check()?;
+    let (Some(out), Some(spec)) = (&args.out, args.spec()) else {
+        return Err("--size and --out are needed".to_owned());
+    };
+    let mut items = prepare(args, out, report)?;
+    if args.resume {
+        mark_fresh(&mut items, out, &args.fingerprint());
+    }
+    if args.dry_run {
+        for item in &items {
+            report.item(item, &unworked(item, Outcome::Planned));
+        }
+        report.end("dry-run");
+        return Ok(report.code());
+    }
+    work(args, out, spec, &items, report)
+}
+
+/// Finds and names everything; afterwards nothing but the work itself can go wrong.
+fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Item>, String> {
+    if out.exists() && !out.is_dir() {
+        return Err(format!("{}: the output folder is a file", show(out)));
+    }
+    let request = Request {
+        inputs: &args.inputs,
+        null: args.null,
+        out,
+    };
+    let found =
+        inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
+    report.begin(&found);
+    if !found.any() {
+        for input in &found.inputs {
+            if let Err(fault) = &input.content {
+                report.error(&format!("{}: {fault}", show(&input.path)));
+            }
+        }
+        return Err(match found.others + found.hidden {
+            0 => "no input found".to_owned(),
+            _ => format!(
+                "no input found: {} files are not images, {} are hidden",
+                found.others, found.hidden
+            ),
+        });
+    }
+    plan::plan(found.inputs, out, args.format).map_err(|conflicts| {
+        for conflict in conflicts.iter().take(CONFLICTS_SHOWN) {
+            report.error(&conflict.to_string());
+        }
+        match conflicts.len() {
+            0..=CONFLICTS_SHOWN => {
+                "nothing was done; rename one of each, or use another --out or --format".to_owned()
+            }
+            count => format!("nothing was done: {count} conflicts; use another --out or --format"),
+        }
+    })
+}
+
+fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
+    let record = Record::read(out);
+    let options = Fingerprint::of(options);
+    for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
+        task.fresh = std::fs::symlink_metadata(&task.output).is_ok_and(|meta| {
+            meta.is_file()
+                && record.is_fresh(&task.relative, &Stamp::of(&meta), &task.stamp, options)
+        });
+    }
+}
+
+/// What becomes of an item without work; `ready` is what becomes of one that needs some.
+fn unworked(item: &Item, ready: Outcome) -> Outcome {
+    match &item.task {
+        Err(fault) => Outcome::Failed(fault.clone()),
+        Ok(task) if task.fresh => Outcome::Fresh,
+        Ok(_) => ready,
+    }
+}
+
+fn is_ready(item: &Item) -> Option<&Task> {
+    item.task.as_ref().ok().filter(|task| !task.fresh)
+}
+
+fn work(
+    args: &ResizeArgs,
+    out: &Path,
+    spec: ResizeSpec,
+    items: &[Item],
+    report: &mut Report,
+) -> Result<u8, String> {
+    let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
+    let stop = Stop::listen();
+    let mut folder = OutFolder::create(out)?;
+    let mut recorder = Some(Recorder::new(out, args.fingerprint()));
+    let mut turn = Turn { items, next: 0 };
+    if ready > 0 {
+        let pool = EnginePool::start(args, spec, ready)?;
+        report.work(args, ready as u64);
+        let feed = items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)))
+            .take_while(|_| stop.code().is_none());
+        let mut told = false;
+        // Breaking is the end of the loop below either way: the rest stays pending.
+        let _ = runner::run(&pool, feed, |index, result| {
+            turn.until(index, report);
+            if stop.code().is_some() && !std::mem::replace(&mut told, true) {
+                report.note("stopping: what is under way is finished; Ctrl-C again ends at once");
+            }
+            let (made, flow) = settle(&items[index], result, &mut folder);
+            if let (Some(notes), Ok(task), Ok((stamp, _))) =
+                (&mut recorder, &items[index].task, &made)
+                && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
+            {
+                let name = show(&out.join(record::NAME));
+                report.note(&format!(
+                    "{name}: {}; --resume will not know of this run",
+                    reason(&error)
+                ));
+                recorder = None;
+            }
+            turn.item(
+                index,
+                made.map_or_else(Outcome::Failed, |(stamp, took)| Outcome::Written {
+                    bytes: stamp.len,
+                    took,
+                }),
+                report,
+            );
+            flow
+        });
+    }
+    turn.rest(report);
+    Ok(farewell(&stop, report))
+}
+
+/// Writes a result; what it looks like then and how long it took, or why not, and whether to go on.
+fn settle<B: Deref<Target = [u8]>>(
+    item: &Item,
+    result: Result<Made<B>, Fault>,
+    folder: &mut OutFolder,
+) -> (Result<(Stamp, Duration), Fault>, ControlFlow<()>) {
+    let go_on = ControlFlow::Continue(());
+    let (made, task) = match (result, &item.task) {
+        (Ok(made), Ok(task)) => (made, task),
+        (Err(fault), _) => return (Err(fault), go_on),
+        (_, Err(fault)) => return (Err(fault.clone()), go_on),
+    };
+    match folder.write(&task.relative, &made.bytes) {
+        Ok(stamp) => (Ok((stamp, made.took)), go_on),
+        Err(WriteFault { fault, fatal: true }) => (Err(fault), ControlFlow::Break(())),
+        Err(WriteFault {
+            fault,
+            fatal: false,
+        }) => (Err(fault), go_on),
+    }
+}
+
+/// Keeps the report in the order of the inputs: results come in order, and what needed no work stands between them.
+struct Turn<'a> {
+    items: &'a [Item],
+    next: usize,
+}
+
+impl Turn<'_> {
+    fn until(&mut self, index: usize, report: &mut Report) {
+        for item in &self.items[self.next..index] {
+            report.item(item, &unworked(item, Outcome::Pending));
+        }
+        self.next = index;
+    }
+
+    fn item(&mut self, index: usize, outcome: Outcome, report: &mut Report) {
+        report.item(&self.items[index], &outcome);
+        self.next = index + 1;
+    }
+
+    fn rest(&mut self, report: &mut Report) {
+        self.until(self.items.len(), report);
+    }
+}
+
+/// The summary, what to do about an early end, and the exit code.
+fn farewell(stop: &Stop, report: &mut Report) -> u8 {
+    let signal = stop.code();
+    let status = if signal.is_some() {
+        "interrupted"
+    } else {
+        "done"
+    };
+    let pending = report.end(status).pending;
+    match (signal, pending) {
+        (Some(code), 0) => {
+            report.error("interrupted, after the last image was begun: nothing is left to do");
+            code
+        }
+        (Some(code), _) => {
+            report.error(&format!(
+                "interrupted: {pending} not begun; run the same command with --resume to go on"
+            ));
+            code
+        }
+        (None, 0) => report.code(),
+        (None, _) => {
+            report.error(&format!("stopped: {pending} not begun; run the same command with --resume when that is mended"));
+            1
+        }
+    }
+}

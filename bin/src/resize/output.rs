@@ -1,0 +1,198 @@
+//! Writing results: to a temporary name in the same folder, then renamed.
+
+use std::collections::HashSet;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::fault::{Fault, reason};
+use super::inputs::Stamp;
+use super::report::show;
+use crate::units::show_bytes;
+
+/// The folder given with `--out`, and the only place that anything is written to.
+#[derive(Debug)]
+pub(crate) struct OutFolder {
+    root: PathBuf,
+    canonical: PathBuf,
+    /// Folders below it that exist and lie inside it.
+    ready: HashSet<PathBuf>,
+}
+
+/// Why a result was not written.
+#[derive(Debug)]
+pub(crate) struct WriteFault {
+    pub fault: Fault,
+    /// Every further result would meet the same: a full disk, a read-only file system.
+    pub fatal: bool,
+}
+
+impl OutFolder {
+    /// Creates the folder where it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the folder.
+    pub(crate) fn create(root: &Path) -> Result<OutFolder, String> {
+        let sentence = |error: io::Error| {
+            format!(
+                "{}: the output folder cannot be used: {}",
+                show(root),
+                reason(&error)
+            )
+        };
+        fs::create_dir_all(root).map_err(sentence)?;
+        let canonical = fs::canonicalize(root).map_err(sentence)?;
+        // Once, and not once per picture: nothing can be written here at all.
+        temporary(&canonical).map_err(sentence)?;
+        Ok(OutFolder {
+            root: root.to_owned(),
+            canonical,
+            ready: HashSet::new(),
+        })
+    }
+
+    /// Writes one result; whoever looks sees the old file or the whole new one.
+    pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
+        let path = self.root.join(relative);
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        self.prepare(&folder)?;
+        let mut file = temporary(&folder).map_err(|error| failed(&error, &folder, bytes.len()))?;
+        file.write_all(bytes)
+            .map_err(|error| failed(&error, &folder, bytes.len()))?;
+        // A failed rename hands the temporary file back, and dropping that removes it.
+        let file = file
+            .persist(&path)
+            .map_err(|error| failed(&error.error, &folder, bytes.len()))?;
+        let meta = file
+            .metadata()
+            .map_err(|error| failed(&error, &folder, bytes.len()))?;
+        Ok(Stamp::of(&meta))
+    }
+
+    fn prepare(&mut self, folder: &Path) -> Result<(), WriteFault> {
+        if self.ready.contains(folder) {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
+        let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
+        if !canonical.starts_with(&self.canonical) {
+            let text = format!(
+                "not written: {} is a link that leads out of {}",
+                show(folder),
+                show(&self.root)
+            );
+            return Err(WriteFault {
+                fault: Fault::new("write", text),
+                fatal: false,
+            });
+        }
+        self.ready.insert(folder.to_owned());
+        Ok(())
+    }
+}
+
+/// A new file beside the results, gone when it is dropped.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".arenite-")
+        .suffix(".tmp")
+        // The mask of the process applies to this mode, as it does to any new file.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+}
+
+fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
+    let folder = show(folder);
+    let size = show_bytes(len as u64);
+    let (cause, text, fatal) = match error.kind() {
+        io::ErrorKind::StorageFull => (
+            "disk-full",
+            format!("not written: the disk that holds {folder} is full ({size} needed)"),
+            true,
+        ),
+        io::ErrorKind::QuotaExceeded => (
+            "disk-full",
+            format!("not written: the disk quota for {folder} is used up ({size} needed)"),
+            true,
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => (
+            "write",
+            format!("not written: {folder} is on a read-only file system"),
+            true,
+        ),
+        io::ErrorKind::IsADirectory => (
+            "write",
+            "not written: a folder has the name of the result".to_owned(),
+            false,
+        ),
+        _ => (
+            "write",
+            format!("not written to {folder}: {}", reason(error)),
+            false,
+        ),
+    };
+    WriteFault {
+        fault: Fault::new(cause, text),
+        fatal,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_replace_old_ones_and_leave_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("deep/out");
+        let mut out = OutFolder::create(&root).unwrap();
+        out.write(Path::new("x/a.jpg"), b"old").unwrap();
+        let stamp = out.write(Path::new("x/a.jpg"), b"newer").unwrap();
+        assert_eq!(stamp.len, 5);
+        assert_eq!(fs::read(root.join("x/a.jpg")).unwrap(), b"newer");
+        assert_eq!(fs::read_dir(root.join("x")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let outside = folder.path().join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        let mut out = OutFolder::create(&root).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("sub")).unwrap();
+        let error = out.write(Path::new("sub/a.jpg"), b"x").unwrap_err();
+        assert!(!error.fatal);
+        assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_result_is_one_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        fs::create_dir_all(root.join("a.jpg/inside")).unwrap();
+        let mut out = OutFolder::create(&root).unwrap();
+        let error = out.write(Path::new("a.jpg"), b"x").unwrap_err();
+        assert!(!error.fatal, "{}", error.fault);
+        assert_eq!(
+            fs::read_dir(&root).unwrap().count(),
+            1,
+            "the temporary file is gone"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_named_and_ends_the_run() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let fault = failed(&full, Path::new("out"), 2048);
+        assert!(fault.fatal);
+        assert_eq!(fault.fault.cause, "disk-full");
+        assert!(fault.fault.text.contains("full"), "{}", fault.fault);
+    }
+}

@@ -1,0 +1,321 @@
+//! Which input becomes which output, decided before any work.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arenite::image::Format;
+
+use super::fault::Fault;
+use super::inputs::{Input, Stamp};
+use super::report::show;
+
+/// One line of the plan, in the order of the inputs.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub input: PathBuf,
+    pub task: Result<Task, Fault>,
+}
+
+/// A picture to make.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// Below the output folder, with the extension of the output format.
+    pub relative: PathBuf,
+    /// The same with the output folder in front, as it is shown.
+    pub output: PathBuf,
+    /// The format to write.
+    pub format: Format,
+    /// The input as it was when it was found.
+    pub stamp: Stamp,
+    /// `--resume` found it done.
+    pub fresh: bool,
+}
+
+/// Why nothing is started.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// Two inputs, one output.
+    Same {
+        first: PathBuf,
+        second: PathBuf,
+        output: PathBuf,
+    },
+    /// An output that is an input, by whatever path.
+    OverInput {
+        input: PathBuf,
+        output: PathBuf,
+        victim: PathBuf,
+    },
+    /// An output that another one needs as its folder.
+    FileAndFolder {
+        file: PathBuf,
+        output: PathBuf,
+        other: PathBuf,
+    },
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Conflict::Same {
+                first,
+                second,
+                output,
+            } => {
+                write!(
+                    f,
+                    "{} and {} would both be written to {}",
+                    show(first),
+                    show(second),
+                    show(output)
+                )
+            }
+            Conflict::OverInput {
+                input,
+                output,
+                victim,
+            } if input == victim => {
+                write!(
+                    f,
+                    "{} would be overwritten by its own result {}",
+                    show(input),
+                    show(output)
+                )
+            }
+            Conflict::OverInput {
+                input,
+                output,
+                victim,
+            } => write!(
+                f,
+                "{}, the result of {}, would overwrite the input {}",
+                show(output),
+                show(input),
+                show(victim)
+            ),
+            Conflict::FileAndFolder {
+                file,
+                output,
+                other,
+            } => write!(
+                f,
+                "{}, the result of {}, is needed as a folder for the result of {}",
+                show(output),
+                show(file),
+                show(other)
+            ),
+        }
+    }
+}
+
+/// Names every output.
+///
+/// # Errors
+///
+/// All conflicts, not only the first.
+pub(crate) fn plan(
+    inputs: Vec<Input>,
+    out: &Path,
+    asked: Option<Format>,
+) -> Result<Vec<Item>, Vec<Conflict>> {
+    let mut conflicts = Vec::new();
+    let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
+    let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
+    for input in inputs {
+        let task = match input.content {
+            Err(fault) => Err(fault),
+            Ok((found, stamp)) => {
+                let format = asked.unwrap_or(found.default_output());
+                let relative = input.relative.with_extension(format.extension());
+                if let Some(&first) = by_output.get(&relative) {
+                    if !same_file(&items[first].input, &input.path) {
+                        conflicts.push(Conflict::Same {
+                            first: items[first].input.clone(),
+                            second: input.path,
+                            output: out.join(&relative),
+                        });
+                    }
+                    // The same file found twice is done once.
+                    continue;
+                }
+                by_output.insert(relative.clone(), items.len());
+                Ok(Task {
+                    output: out.join(&relative),
+                    relative,
+                    format,
+                    stamp,
+                    fresh: false,
+                })
+            }
+        };
+        items.push(Item {
+            input: input.path,
+            task,
+        });
+    }
+    conflicts.extend(folders_in_the_way(&items, &by_output));
+    conflicts.extend(overwritten(&items, out));
+    if conflicts.is_empty() {
+        Ok(items)
+    } else {
+        Err(conflicts)
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one == other
+        || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+fn folders_in_the_way(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    for item in items {
+        let Ok(task) = &item.task else { continue };
+        for folder in task.relative.ancestors().skip(1) {
+            let Some(&index) = by_output.get(folder) else {
+                continue;
+            };
+            let Ok(file) = &items[index].task else {
+                continue;
+            };
+            conflicts.push(Conflict::FileAndFolder {
+                file: items[index].input.clone(),
+                output: file.output.clone(),
+                other: item.input.clone(),
+            });
+        }
+    }
+    conflicts
+}
+
+/// Compares device and inode, so that links of either kind do not hide an input.
+fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
+    if !out.exists() {
+        return Vec::new();
+    }
+    let tasks = || {
+        items
+            .iter()
+            .filter_map(|item| Some((item, item.task.as_ref().ok()?)))
+    };
+    // An input that cannot be read is not to be lost either.
+    let inputs: HashMap<(u64, u64), &Path> = items
+        .iter()
+        .filter_map(|item| {
+            let identity = match &item.task {
+                Ok(task) => task.stamp.identity(),
+                Err(_) => Stamp::of(&fs::metadata(&item.input).ok()?).identity(),
+            };
+            Some((identity, item.input.as_path()))
+        })
+        .collect();
+    tasks()
+        .filter_map(|(item, task)| {
+            let there = Stamp::of(&fs::metadata(&task.output).ok()?);
+            let victim = if there.identity() == task.stamp.identity() {
+                item.input.as_path()
+            } else {
+                inputs.get(&there.identity())?
+            };
+            Some(Conflict::OverInput {
+                input: item.input.clone(),
+                output: task.output.clone(),
+                victim: victim.to_owned(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn input(path: &str, relative: &str, format: Format, inode: u64) -> Input {
+        let stamp = Stamp {
+            inode,
+            ..Stamp::default()
+        };
+        Input {
+            path: path.into(),
+            relative: relative.into(),
+            content: Ok((format, stamp)),
+        }
+    }
+
+    fn outputs(items: &[Item]) -> Vec<String> {
+        items
+            .iter()
+            .map(|item| item.task.as_ref().unwrap().output.display().to_string())
+            .collect()
+    }
+
+    const OUT: &str = "/nonexistent/out";
+
+    #[test]
+    fn the_extension_follows_the_output_format() {
+        let inputs = vec![
+            input("p/a.png", "a.png", Format::Jpeg, 1),
+            input("p/b", "b", Format::WebP, 2),
+            input("p/c.gif", "x/c.gif", Format::Gif, 3),
+            input("p/d.TIFF", "d.TIFF", Format::Tiff, 4),
+        ];
+        let items = plan(inputs, Path::new(OUT), None).unwrap();
+        let names = ["a.jpg", "b.webp", "x/c.png", "d.png"].map(|name| format!("{OUT}/{name}"));
+        assert_eq!(outputs(&items), names);
+    }
+
+    #[test]
+    fn two_inputs_with_one_output_are_both_named() {
+        let inputs = || {
+            vec![
+                input("p/a.png", "a.png", Format::Png, 1),
+                input("p/a.gif", "a.gif", Format::Gif, 2),
+            ]
+        };
+        let conflicts = plan(inputs(), Path::new(OUT), None).unwrap_err();
+        assert_eq!(conflicts.len(), 1);
+        let text = conflicts[0].to_string();
+        assert!(
+            text.contains("p/a.png") && text.contains("p/a.gif") && text.contains("out/a.png"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_file_found_twice_is_done_once() {
+        let inputs = vec![
+            input("p/a.png", "a.png", Format::Png, 1),
+            input("p/a.png", "a.png", Format::Png, 1),
+        ];
+        assert_eq!(plan(inputs, Path::new(OUT), None).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_where_another_needs_a_folder_is_refused() {
+        let inputs = vec![
+            input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
+            input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
+        ];
+        let conflicts = plan(inputs, Path::new(OUT), None).unwrap_err();
+        assert!(
+            matches!(conflicts[..], [Conflict::FileAndFolder { .. }]),
+            "{conflicts:?}"
+        );
+    }
+
+    #[test]
+    fn a_failed_input_takes_no_name() {
+        let mut broken = input("p/a.heic", "a.heic", Format::Png, 1);
+        broken.content = Err(Fault::missing());
+        let items = plan(
+            vec![broken, input("p/a.png", "a.png", Format::Png, 2)],
+            Path::new(OUT),
+            None,
+        )
+        .unwrap();
+        assert!(items[0].task.is_err() && items[1].task.is_ok());
+    }
+}

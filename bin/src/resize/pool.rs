@@ -1,0 +1,235 @@
+//! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
+
+use std::cell::Cell;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
+use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind};
+
+use super::args::ResizeArgs;
+use super::fault::{Fault, one_line};
+use super::plan::Task;
+use super::runner::{Made, Pool, Refused};
+use crate::units::show_bytes;
+
+/// Jobs under way per worker: one runs, one waits beside it, and the rest covers reading and writing of files.
+const PER_WORKER: usize = 4;
+
+/// An engine whose workers make pictures.
+#[derive(Debug)]
+pub(crate) struct EnginePool {
+    engine: Engine,
+    spec: ResizeSpec,
+    workers: usize,
+    /// Most bytes of files under way at once: half of the arena, so that there is room for results. One file alone
+    /// may take more.
+    budget: u64,
+    under_way: Cell<u64>,
+}
+
+/// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
+fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), Told> {
+    let start = Instant::now();
+    let picture = resize_encoded(file, &spec).map_err(Told)?;
+    let bytes = Array::from_slice(&picture.bytes);
+    Ok((bytes, start.elapsed().as_micros() as u64))
+}
+
+/// Only text crosses from a kernel that fails: the word for programs goes in front of the sentence for people.
+#[derive(Debug)]
+struct Told(ImageError);
+
+/// Stands between the two; no sentence contains it.
+const BETWEEN: char = '\u{1f}';
+
+/// What a kernel can say about a picture.
+const CAUSES: [&str; 9] = [
+    "unsupported-format",
+    "not-an-image",
+    "truncated",
+    "corrupt",
+    "too-many-pixels",
+    "output-too-large",
+    "out-of-memory",
+    "encode",
+    "returned",
+];
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = match &self.0 {
+            ImageError::Unsupported { .. } => "unsupported-format",
+            ImageError::NotAnImage => "not-an-image",
+            ImageError::Truncated { .. } => "truncated",
+            ImageError::Corrupt { .. } => "corrupt",
+            ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::OutputTooLarge { .. } => "output-too-large",
+            ImageError::OutOfMemory { .. } => "out-of-memory",
+            ImageError::Encode { .. } => "encode",
+            _ => "returned",
+        };
+        write!(f, "{cause}{BETWEEN}{}", self.0)
+    }
+}
+
+/// The other end of [`Told`].
+fn returned(text: &str) -> Fault {
+    let (cause, text) = text.split_once(BETWEEN).unwrap_or(("returned", text));
+    // Back to the constant: what comes from a worker is no name for anything.
+    let cause = CAUSES.into_iter().find(|known| *known == cause);
+    Fault::new(cause.unwrap_or("returned"), text)
+}
+
+impl EnginePool {
+    /// Starts the workers, no more of them than there are pictures.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what to do.
+    pub(crate) fn start(
+        args: &ResizeArgs,
+        spec: ResizeSpec,
+        pictures: usize,
+    ) -> Result<EnginePool, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = args.workers.map_or(cores, usize::from).min(pictures);
+        let mut builder = Engine::builder()
+            .workers(workers)
+            .memory_limit(args.memory_limit)
+            .label("resize");
+        if let Some(capacity) = args.capacity {
+            builder = builder.capacity(capacity);
+        }
+        let engine = builder.build().map_err(|error| error.to_string())?;
+        let budget = engine.stats().arena.capacity / 2;
+        Ok(EnginePool {
+            engine,
+            spec,
+            workers,
+            budget,
+            under_way: Cell::new(0),
+        })
+    }
+}
+
+/// A picture on its way, and what its file holds of the budget.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    job: Job<(Array<u8>, u64)>,
+    len: u64,
+}
+
+impl Pool for EnginePool {
+    type Ticket = Ticket;
+    type Bytes = Array<u8>;
+
+    fn depth(&self) -> usize {
+        self.workers * PER_WORKER
+    }
+
+    fn start(&self, path: &Path, task: &Task) -> Result<Ticket, Refused> {
+        let under_way = self.under_way.get();
+        if under_way > 0 && under_way + task.stamp.len > self.budget {
+            let text = format!(
+                "{} do not fit beside what is under way",
+                show_bytes(task.stamp.len)
+            );
+            return Err(Refused::Full(Fault::new("arena-full", text)));
+        }
+        let file = self.engine.read_file(path).map_err(refused)?;
+        let len = file.len() as u64;
+        // The name is already fixed: the format is what it was named for, whatever the file turns into meanwhile.
+        let output = Output::try_from(task.format)
+            .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
+        let job = self.engine.submit(
+            resize_file,
+            (
+                file,
+                ResizeSpec {
+                    output,
+                    ..self.spec
+                },
+            ),
+        );
+        self.under_way.set(under_way + len);
+        Ok(Ticket { job, len })
+    }
+
+    fn finish(&self, ticket: Ticket) -> Result<Made<Array<u8>>, Fault> {
+        let result = ticket.job.wait();
+        self.under_way.set(self.under_way.get() - ticket.len);
+        let (bytes, micros) = result.map_err(|error| fault(&error))?;
+        Ok(Made {
+            bytes,
+            took: Duration::from_micros(micros),
+        })
+    }
+}
+
+/// A file that did not get into the arena.
+fn refused(error: InputError) -> Refused {
+    match error {
+        InputError::Io { error, .. } => Refused::Failed(Fault::read(&error)),
+        InputError::Full(full) => Refused::Full(no_room(&full)),
+        other => Refused::Failed(Fault::new("read", other.to_string())),
+    }
+}
+
+fn no_room(full: &ArenaFull) -> Fault {
+    let text = format!(
+        "no room in shared memory: {} needed, {} free of {}; raise --capacity, or lower --workers",
+        show_bytes(full.requested),
+        show_bytes(full.free),
+        show_bytes(full.capacity)
+    );
+    Fault::new("arena-full", text)
+}
+
+/// The word for programs, and the engine's sentence without the job's number: the file is named already.
+fn fault(error: &JobError) -> Fault {
+    let kind = error.kind();
+    let cause = match kind {
+        JobErrorKind::Returned(text) => return returned(text),
+        JobErrorKind::ArenaFull(full) => return no_room(full),
+        JobErrorKind::Panicked { .. } => "panicked".into(),
+        JobErrorKind::Signal(number) => format!("signal-{number}").into(),
+        JobErrorKind::Exited(Some(code)) => format!("exited-{code}").into(),
+        JobErrorKind::Protocol(_) => "protocol".into(),
+        JobErrorKind::NoWorkers(_) => "no-workers".into(),
+        _ => "other".into(),
+    };
+    Fault {
+        cause,
+        text: one_line(&kind.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_cause_on_the_way() {
+        let error = ImageError::TooManyPixels {
+            width: 9,
+            height: 9,
+            limit: 5,
+        };
+        let fault = returned(&Told(error.clone()).to_string());
+        assert_eq!(fault, Fault::new("too-many-pixels", error.to_string()));
+        assert_eq!(returned("plain").cause, "returned");
+        assert_eq!(returned("made up\u{1f}text").cause, "returned");
+    }
+
+    #[test]
+    fn the_kernel_is_a_plain_function() {
+        let spec = ResizeSpec::new("8x8".parse().unwrap());
+        let text = resize_file(&Array::from_slice(b"no picture"), spec)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(returned(&text).cause, "not-an-image");
+    }
+}

@@ -1,0 +1,157 @@
+//! Progress on stderr: a bar on a terminal, a line now and then elsewhere if it is asked for.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::args::Choice;
+
+/// How far the work is.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    None,
+    Bar(ProgressBar),
+    /// `--progress always` into a pipe or a file, where a bar would be noise.
+    Lines(Lines),
+}
+
+/// Plain lines, at most one per second and a last one.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    done: u64,
+    total: u64,
+    start: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new(choice: Choice, total: u64, color: bool) -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        match choice {
+            Choice::Never => Progress::None,
+            Choice::Auto if !terminal => Progress::None,
+            Choice::Auto | Choice::Always if terminal => {
+                let bar = ProgressBar::with_draw_target(
+                    Some(total),
+                    ProgressDrawTarget::stderr_with_hz(10),
+                );
+                bar.set_style(style(color));
+                bar.tick();
+                Progress::Bar(bar)
+            }
+            Choice::Auto | Choice::Always => {
+                let now = Instant::now();
+                Progress::Lines(Lines {
+                    done: 0,
+                    total,
+                    start: now,
+                    said: now,
+                })
+            }
+        }
+    }
+
+    /// One more is finished.
+    pub(crate) fn step(&mut self) {
+        match self {
+            Progress::None => {}
+            Progress::Bar(bar) => bar.inc(1),
+            Progress::Lines(lines) => lines.step(),
+        }
+    }
+
+    /// Lets `f` print without the bar in the way.
+    pub(crate) fn aside<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self {
+            Progress::Bar(bar) => bar.suspend(f),
+            _ => f(),
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn end(&mut self) {
+        if let Progress::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Lines {
+    fn step(&mut self) {
+        self.done += 1;
+        let now = Instant::now();
+        if self.done < self.total && now - self.said < Duration::from_secs(1) {
+            return;
+        }
+        self.said = now;
+        let elapsed = now - self.start;
+        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-6);
+        let left = Duration::from_secs_f64((self.total - self.done) as f64 / rate);
+        let line = format!(
+            "{}/{}, {}, {} left\n",
+            self.done,
+            self.total,
+            rate_text(rate),
+            clock(left)
+        );
+        // One write; nobody listening is no reason to stop working.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+fn style(color: bool) -> ProgressStyle {
+    let bar = if color {
+        "{wide_bar:.cyan/dim}"
+    } else {
+        "{wide_bar}"
+    };
+    ProgressStyle::with_template(&format!("{bar} {{pos}}/{{len}}  {{rate}}  {{left}} left"))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━─")
+        .with_key(
+            "rate",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&rate_text(state.per_sec()));
+            },
+        )
+        .with_key(
+            "left",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&clock(state.eta()));
+            },
+        )
+}
+
+/// Images per second, with as many digits as mean something.
+pub(crate) fn rate_text(rate: f64) -> String {
+    let mut text = String::new();
+    let digits = if rate < 10.0 { 1 } else { 0 };
+    let _ = write!(text, "{rate:.digits$} images/s");
+    text
+}
+
+/// `0:07`, `12:30`, `2:05:09`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_rates_are_short() {
+        assert_eq!(clock(Duration::from_secs(7)), "0:07");
+        assert_eq!(clock(Duration::from_secs(7509)), "2:05:09");
+        assert_eq!(rate_text(3.456), "3.5 images/s");
+        assert_eq!(rate_text(68.4), "68 images/s");
+    }
+}

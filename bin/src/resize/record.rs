@@ -1,0 +1,444 @@
+//! What `--resume` goes by: a small hidden text file, `.arenite-resize`, in the output folder.
+//!
+//! Every run appends a line per result after the result has its final name; nothing else is ever changed in it, so a
+//! run that ends at any moment, by whatever cause, loses at most the line of the result it was about to note, and
+//! makes that one again. Lines that cannot be read are passed by. Two runs into one folder may append at the same
+//! time: each line is one write.
+//!
+//! ```text
+//! # arenite resize: what made the files in this folder, for --resume. Safe to delete.
+//! options 9c41e5d07fa0b3a2 1 size=224x224 fit=contain …
+//! file 9c41e5d07fa0b3a2 <length> <time> <input length> <input time> <path>
+//! ```
+//!
+//! Times are nanoseconds since 1970. In paths `%`, control characters and bytes that are no UTF-8 stand as `%xx`.
+//!
+//! A result is *fresh*, and skipped, when all of this holds: its last line carries the same options; it has still the
+//! length and time noted there (nobody else wrote it since); it is newer than its input, or both are from one tick of
+//! the clock and the input's time is the one noted; and the input has the length noted.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::inputs::Stamp;
+
+/// The record's name in the output folder.
+pub(crate) const NAME: &str = ".arenite-resize";
+
+const HEADER: &str =
+    "# arenite resize: what made the files in this folder, for --resume. Safe to delete.\n";
+
+/// Names a set of options; equal options have equal fingerprints, in this and in later versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// FNV-1a over the options as text.
+    pub(crate) fn of(options: &str) -> Fingerprint {
+        let hash = options
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        Fingerprint(hash)
+    }
+}
+
+/// What earlier runs noted.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    files: HashMap<PathBuf, Note>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    options: Fingerprint,
+    len: u64,
+    modified: i128,
+    input_len: u64,
+    input_modified: i128,
+}
+
+impl Record {
+    /// Reads the record of `out`; a missing one is empty.
+    pub(crate) fn read(out: &Path) -> Record {
+        let text = std::fs::read(out.join(NAME)).unwrap_or_default();
+        let mut files = HashMap::new();
+        // A last line without its end was torn by a crash.
+        for line in text
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter_map(|line| line.strip_suffix(b"\n"))
+        {
+            if let Some((path, note)) = std::str::from_utf8(line).ok().and_then(parse) {
+                files.insert(path, note);
+            }
+        }
+        Record { files }
+    }
+
+    /// Whether the result at `relative`, as it is now, need not be made again.
+    pub(crate) fn is_fresh(
+        &self,
+        relative: &Path,
+        result: &Stamp,
+        input: &Stamp,
+        options: Fingerprint,
+    ) -> bool {
+        self.files.get(relative).is_some_and(|note| {
+            let newer = result.modified > input.modified
+                || (result.modified == input.modified && input.modified == note.input_modified);
+            note.options == options
+                && note.len == result.len
+                && note.modified == result.modified
+                && note.input_len == input.len
+                && newer
+        })
+    }
+}
+
+/// Appends to the record of one run. The file is opened, and made, with the first note.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    path: PathBuf,
+    options: String,
+    fingerprint: Fingerprint,
+    file: Option<File>,
+}
+
+impl Recorder {
+    /// For results in `out`, which exists by the time of the first note.
+    pub(crate) fn new(out: &Path, options: String) -> Recorder {
+        let fingerprint = Fingerprint::of(&options);
+        Recorder {
+            path: out.join(NAME),
+            options,
+            fingerprint,
+            file: None,
+        }
+    }
+
+    /// Notes that `relative` was made from an input that looked like `input`.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be written; results without a note are made again by `--resume`: slower, never wrong.
+    pub(crate) fn note(
+        &mut self,
+        relative: &Path,
+        result: &Stamp,
+        input: &Stamp,
+    ) -> io::Result<()> {
+        let line = format!(
+            "file {:016x} {} {} {} {} {}\n",
+            self.fingerprint.0,
+            result.len,
+            result.modified,
+            input.len,
+            input.modified,
+            escape(relative)
+        );
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self
+                .file
+                .insert(open(&self.path, &self.options, self.fingerprint)?),
+        };
+        file.write_all(line.as_bytes())
+    }
+}
+
+fn open(path: &Path, options: &str, fingerprint: Fingerprint) -> io::Result<File> {
+    if path.is_symlink() {
+        // Nothing is written outside the output folder.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    }
+    let old = match std::fs::read(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
+        // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
+        let mut file = tempfile::Builder::new()
+            .prefix(".arenite-")
+            .suffix(".tmp")
+            .tempfile_in(folder)?;
+        file.write_all(&kept)?;
+        file.persist(path).map_err(|error| error.error)?;
+    }
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut start = String::new();
+    if old.is_empty() {
+        start.push_str(HEADER);
+    } else if !old.ends_with(b"\n") {
+        // Ends the line that a crash has torn.
+        start.push('\n');
+    }
+    let line = format!("options {:016x} {options}\n", fingerprint.0);
+    if !old
+        .split_inclusive(|byte| *byte == b'\n')
+        .any(|old| old == line.as_bytes())
+    {
+        start.push_str(&line);
+    }
+    file.write_all(start.as_bytes())?;
+    Ok(file)
+}
+
+/// The record with only the last line of each path, once that is worth it: less than half of what is there.
+fn without_history(old: &[u8]) -> Option<Vec<u8>> {
+    const SMALL: usize = 64 << 10;
+    if old.len() < SMALL {
+        return None;
+    }
+    let lines: Vec<&[u8]> = old
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+        .collect();
+    // Of a line that is no note, the line itself is the key: the same options need no second line.
+    let key = |line: &'_ [u8]| -> Vec<u8> {
+        let note = std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| parse(line.trim_end_matches('\n')));
+        note.map_or_else(
+            || line.to_vec(),
+            |(path, _)| path.into_os_string().into_vec(),
+        )
+    };
+    let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        last.insert(key(line), index);
+    }
+    let mut kept: Vec<usize> = last.into_values().collect();
+    kept.sort_unstable();
+    let kept = kept
+        .into_iter()
+        .flat_map(|index| lines[index])
+        .copied()
+        .collect::<Vec<u8>>();
+    (kept.len() < old.len() / 2).then_some(kept)
+}
+
+fn parse(line: &str) -> Option<(PathBuf, Note)> {
+    let mut words = line.strip_prefix("file ")?.splitn(6, ' ');
+    let options = Fingerprint(u64::from_str_radix(words.next()?, 16).ok()?);
+    let note = Note {
+        options,
+        len: words.next()?.parse().ok()?,
+        modified: words.next()?.parse().ok()?,
+        input_len: words.next()?.parse().ok()?,
+        input_modified: words.next()?.parse().ok()?,
+    };
+    Some((unescape(words.next()?)?, note))
+}
+
+fn escape(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '%' || c.is_control() {
+                let mut buffer = [0; 4];
+                for byte in c.encode_utf8(&mut buffer).bytes() {
+                    text.push_str(&format!("%{byte:02x}"));
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(first);
+        }
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const OPTIONS: &str = "1 size=224x224";
+
+    fn stamp(len: u64, modified: i128) -> Stamp {
+        Stamp {
+            len,
+            modified,
+            ..Stamp::default()
+        }
+    }
+
+    #[test]
+    fn what_was_noted_is_fresh_until_something_changes() {
+        let out = tempfile::tempdir().unwrap();
+        let path = Path::new("x/a b.jpg");
+        let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
+        Recorder::new(out.path(), OPTIONS.to_owned())
+            .note(path, &result, &input)
+            .unwrap();
+
+        let record = Record::read(out.path());
+        let same = Fingerprint::of(OPTIONS);
+        assert!(record.is_fresh(path, &result, &input, same));
+        assert!(
+            !record.is_fresh(path, &result, &input, Fingerprint::of("1 size=100x100")),
+            "other options"
+        );
+        assert!(
+            !record.is_fresh(path, &stamp(101, 2_000), &input, same),
+            "result of another length"
+        );
+        assert!(
+            !record.is_fresh(path, &stamp(100, 2_001), &input, same),
+            "result written by somebody else"
+        );
+        assert!(
+            !record.is_fresh(path, &result, &stamp(900, 2_001), same),
+            "input newer"
+        );
+        assert!(
+            !record.is_fresh(path, &result, &stamp(900, 2_000), same),
+            "input from the tick of the result"
+        );
+        assert!(
+            !record.is_fresh(path, &result, &stamp(901, 1_000), same),
+            "input of another length"
+        );
+        assert!(
+            !record.is_fresh(Path::new("x/b.jpg"), &result, &input, same),
+            "never noted"
+        );
+    }
+
+    #[test]
+    fn one_tick_for_both_is_fresh_when_the_input_is_the_one_noted() {
+        let out = tempfile::tempdir().unwrap();
+        let both = stamp(5, 1_000);
+        Recorder::new(out.path(), OPTIONS.to_owned())
+            .note(Path::new("a"), &both, &both)
+            .unwrap();
+        assert!(Record::read(out.path()).is_fresh(
+            Path::new("a"),
+            &both,
+            &both,
+            Fingerprint::of(OPTIONS)
+        ));
+    }
+
+    #[test]
+    fn the_last_line_of_a_path_counts() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(1, 10), stamp(2, 5));
+        for options in ["1 a", "1 b"] {
+            Recorder::new(out.path(), options.to_owned())
+                .note(Path::new("f"), &result, &input)
+                .unwrap();
+        }
+        let record = Record::read(out.path());
+        assert!(!record.is_fresh(Path::new("f"), &result, &input, Fingerprint::of("1 a")));
+        assert!(record.is_fresh(Path::new("f"), &result, &input, Fingerprint::of("1 b")));
+    }
+
+    #[test]
+    fn a_torn_line_costs_only_itself() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(1, 10), stamp(2, 5));
+        Recorder::new(out.path(), OPTIONS.to_owned())
+            .note(Path::new("a"), &result, &input)
+            .unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(out.path().join(NAME))
+            .unwrap();
+        file.write_all(b"file 0123 7 8 9").unwrap();
+        Recorder::new(out.path(), OPTIONS.to_owned())
+            .note(Path::new("b"), &result, &input)
+            .unwrap();
+        let record = Record::read(out.path());
+        let options = Fingerprint::of(OPTIONS);
+        assert!(record.is_fresh(Path::new("a"), &result, &input, options));
+        assert!(record.is_fresh(Path::new("b"), &result, &input, options));
+        assert_eq!(record.files.len(), 2);
+    }
+
+    #[test]
+    fn history_is_cut_when_it_outgrows_what_counts() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(1, 10), stamp(2, 5));
+        for _ in 0..50 {
+            let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+            for index in 0..100 {
+                recorder
+                    .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
+                    .unwrap();
+            }
+        }
+        let text = std::fs::read_to_string(out.path().join(NAME)).unwrap();
+        assert!(text.len() < 96 << 10, "{} bytes", text.len());
+        assert!(text.starts_with(HEADER));
+        assert_eq!(text.matches("options ").count(), 1);
+        let record = Record::read(out.path());
+        assert_eq!(record.files.len(), 100);
+        assert!(record.is_fresh(
+            Path::new("folder/99.jpg"),
+            &result,
+            &input,
+            Fingerprint::of(OPTIONS)
+        ));
+        assert_eq!(
+            std::fs::read_dir(out.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_a_link_is_not_written_through() {
+        let out = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("elsewhere", out.path().join(NAME)).unwrap();
+        let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+        assert!(
+            recorder
+                .note(Path::new("a"), &stamp(1, 1), &stamp(1, 1))
+                .is_err()
+        );
+        assert!(!out.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn any_name_survives() {
+        for name in [
+            &b"a b"[..],
+            b"100%",
+            b"new\nline",
+            b"\xff\xfe",
+            "grün/塔".as_bytes(),
+            b"%zz",
+            b" ",
+        ] {
+            let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+            assert_eq!(unescape(&escape(&path)), Some(path));
+        }
+        assert_eq!(unescape("%"), None);
+        assert_eq!(unescape("%é"), None);
+    }
+}

@@ -1,0 +1,327 @@
+//! What the user sees: paths or JSON on stdout, failures and the summary on stderr.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::args::{Choice, ResizeArgs};
+use super::fault::{Fault, one_line, reason};
+use super::inputs::Found;
+use super::plan::Item;
+use super::progress::{Progress, rate_text};
+use crate::units::show_bytes;
+
+/// What became of one input.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Written {
+        bytes: u64,
+        took: Duration,
+    },
+    /// `--dry-run` would have written it.
+    Planned,
+    /// `--resume` found it done.
+    Fresh,
+    Failed(Fault),
+    /// Not begun when the run was stopped.
+    Pending,
+}
+
+/// Prints, and counts.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// `None` once nobody reads it any more.
+    stdout: Option<LineWriter<Stdout>>,
+    /// A bar on the same screen has to make room for each line.
+    stdout_is_terminal: bool,
+    /// Results were made, but not all of their names arrived.
+    stdout_failed: bool,
+    json: bool,
+    quiet: bool,
+    color: bool,
+    progress: Progress,
+    start: Instant,
+    count: Count,
+}
+
+/// The summary, as `--json` prints it.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Count {
+    /// Pictures found, readable or not.
+    pub inputs: u64,
+    pub written: u64,
+    pub planned: u64,
+    pub fresh: u64,
+    pub failed: u64,
+    pub pending: u64,
+    /// Files that are no pictures.
+    pub skipped: u64,
+    /// Hidden files and folders.
+    pub hidden: u64,
+    /// Bytes read and written.
+    pub bytes_in: u64,
+    pub bytes: u64,
+}
+
+#[derive(Serialize)]
+struct FileLine<'a> {
+    r#type: &'static str,
+    input: &'a str,
+    output: Option<&'a str>,
+    status: &'static str,
+    error: Option<&'a str>,
+    cause: Option<&'a str>,
+    ms: Option<f64>,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    r#type: &'static str,
+    status: &'static str,
+    #[serde(flatten)]
+    count: &'a Count,
+    ms: f64,
+}
+
+impl Report {
+    pub(crate) fn new(args: &ResizeArgs) -> Report {
+        Report {
+            stdout: Some(LineWriter::new(io::stdout())),
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stdout_failed: false,
+            json: args.json,
+            quiet: args.quiet,
+            color: wants_color(args.color),
+            progress: Progress::None,
+            start: Instant::now(),
+            count: Count::default(),
+        }
+    }
+
+    /// Notes what was found; `--quiet` means no progress unless it is asked for by name.
+    pub(crate) fn begin(&mut self, found: &Found) {
+        self.count.inputs = found.inputs.len() as u64;
+        self.count.skipped = found.others;
+        self.count.hidden = found.hidden;
+    }
+
+    /// Starts showing progress over `total` pictures.
+    pub(crate) fn work(&mut self, args: &ResizeArgs, total: u64) {
+        let choice = if args.quiet && args.progress == Choice::Auto {
+            Choice::Never
+        } else {
+            args.progress
+        };
+        self.progress = Progress::new(choice, total, self.color);
+    }
+
+    /// One input is decided.
+    pub(crate) fn item(&mut self, item: &Item, outcome: &Outcome) {
+        let mut line = FileLine {
+            r#type: "file",
+            input: &item.input.to_string_lossy(),
+            output: None,
+            status: "failed",
+            error: None,
+            cause: None,
+            ms: None,
+            bytes: None,
+        };
+        let output = item
+            .task
+            .as_ref()
+            .ok()
+            .map(|task| task.output.to_string_lossy());
+        line.output = output.as_deref();
+        match outcome {
+            Outcome::Written { bytes, took } => {
+                self.count.written += 1;
+                self.count.bytes += bytes;
+                self.count.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
+                line.status = "written";
+                line.ms = Some((took.as_secs_f64() * 1e6).round() / 1e3);
+                line.bytes = Some(*bytes);
+            }
+            Outcome::Planned => {
+                self.count.planned += 1;
+                line.status = "planned";
+            }
+            Outcome::Fresh => {
+                self.count.fresh += 1;
+                line.status = "fresh";
+            }
+            Outcome::Pending => {
+                self.count.pending += 1;
+                line.status = "pending";
+            }
+            Outcome::Failed(fault) => {
+                self.count.failed += 1;
+                line.error = Some(&fault.text);
+                line.cause = Some(&fault.cause);
+            }
+        }
+        if matches!(outcome, Outcome::Written { .. })
+            || matches!(outcome, Outcome::Failed(_)) && item.task.is_ok()
+        {
+            self.progress.step();
+        }
+        if let Outcome::Failed(fault) = outcome {
+            self.error(&format!("{}: {fault}", show(&item.input)));
+        }
+        if self.json {
+            self.print_json(&line);
+        } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
+            (outcome, &item.task, self.quiet)
+        {
+            let mut path = task.output.as_os_str().as_bytes().to_vec();
+            path.push(b'\n');
+            self.print(&path);
+        }
+    }
+
+    /// One line on stderr.
+    pub(crate) fn error(&self, text: &str) {
+        self.progress.aside(|| say(self.color, text));
+    }
+
+    /// A line on stderr that is no error; not under `--quiet`.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.progress.aside(|| {
+                let _ = io::stderr()
+                    .lock()
+                    .write_all(format!("{text}\n").as_bytes());
+            });
+        }
+    }
+
+    /// The last word.
+    pub(crate) fn end(&mut self, status: &'static str) -> &Count {
+        self.progress.end();
+        let took = self.start.elapsed();
+        if self.json {
+            let count = std::mem::take(&mut self.count);
+            let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+            self.print_json(&SummaryLine {
+                r#type: "summary",
+                status,
+                count: &count,
+                ms,
+            });
+            self.count = count;
+        } else {
+            self.note(&self.count.sentence(took));
+        }
+        if let Some(stdout) = &mut self.stdout {
+            let _ = stdout.flush();
+        }
+        &self.count
+    }
+
+    fn print_json(&mut self, line: &impl Serialize) {
+        if let Ok(mut text) = serde_json::to_vec(line) {
+            text.push(b'\n');
+            self.print(&text);
+        }
+    }
+
+    /// A reader that went away, as `head` does, is no reason to stop working.
+    fn print(&mut self, line: &[u8]) {
+        let Some(stdout) = &mut self.stdout else {
+            return;
+        };
+        let result = if self.stdout_is_terminal {
+            self.progress.aside(|| stdout.write_all(line))
+        } else {
+            stdout.write_all(line)
+        };
+        if let Err(error) = result {
+            self.stdout = None;
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.stdout_failed = true;
+                self.error(&format!("stdout: {}", reason(&error)));
+            }
+        }
+    }
+
+    /// The exit code of a run that was not stopped: 0, or 1 after any failure.
+    pub(crate) fn code(&self) -> u8 {
+        u8::from(self.count.failed > 0 || self.stdout_failed)
+    }
+}
+
+impl Count {
+    fn sentence(&self, took: Duration) -> String {
+        let mut parts = Vec::new();
+        if self.planned > 0 {
+            parts.push(format!("{} to write", self.planned));
+        } else {
+            parts.push(format!("{} written", self.written));
+        }
+        for (count, what) in [
+            (self.fresh, "up to date"),
+            (self.failed, "failed"),
+            (self.pending, "not begun"),
+            (self.skipped, "skipped (not images)"),
+            (self.hidden, "hidden"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        let mut text = parts.join(", ");
+        if self.written > 0 {
+            let seconds = took.as_secs_f64().max(1e-6);
+            text.push_str(&format!(
+                "; {} in, {} out, {seconds:.1} s, {}",
+                show_bytes(self.bytes_in),
+                show_bytes(self.bytes),
+                rate_text(self.written as f64 / seconds)
+            ));
+        }
+        text
+    }
+}
+
+/// One line `error: …` on stderr.
+pub(crate) fn say(color: bool, text: &str) {
+    let style = anstyle::Style::new()
+        .fg_color(Some(anstyle::AnsiColor::Red.into()))
+        .bold();
+    let text = one_line(text);
+    let line = if color {
+        format!("{style}error:{style:#} {text}\n")
+    } else {
+        format!("error: {text}\n")
+    };
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// What `--color` means on this stderr.
+pub(crate) fn wants_color(choice: Choice) -> bool {
+    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    match choice {
+        Choice::Always => true,
+        Choice::Never => false,
+        Choice::Auto => {
+            io::stderr().is_terminal()
+                && unset("NO_COLOR")
+                && std::env::var_os("TERM").as_deref() != Some(OsStr::new("dumb"))
+        }
+    }
+}
+
+/// A path in a sentence: one line, readable.
+pub(crate) fn show(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.is_empty() || text.contains(|c: char| c.is_control()) {
+        format!("{text:?}")
+    } else {
+        text.into_owned()
+    }
+}

@@ -1,0 +1,111 @@
+//! Numbers with a unit, as people type them.
+
+/// A count of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(format!("'{unit}' is no unit; write 512MiB, 4G or 4GB")),
+    };
+    scaled(number, factor)
+}
+
+/// A count of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
+pub(crate) fn pixels(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1_000,
+        "m" | "mp" => 1_000_000,
+        "g" | "gp" => 1_000_000_000,
+        _ => return Err(format!("'{unit}' is no unit; write 128M or 128000000")),
+    };
+    scaled(number, factor)
+}
+
+/// Bytes for a reader: `812 B`, `1.4 MiB`.
+pub(crate) fn show_bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// Whole numbers are exact; a fraction is rounded down to whole units.
+fn scaled(number: &str, factor: u64) -> Result<u64, String> {
+    let value = match number.split_once('.') {
+        None => number
+            .parse::<u64>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor)),
+        Some(_) => number
+            .parse::<f64>()
+            .ok()
+            .map(|n| n * factor as f64)
+            .filter(|n| *n < u64::MAX as f64)
+            .map(|n| n as u64),
+    };
+    match value {
+        Some(0) => Err("it must be more than 0".to_owned()),
+        Some(value) => Ok(value),
+        None => Err("a number is missing or too large".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_in_both_kinds_of_units() {
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(bytes("1g"), Ok(1 << 30));
+        assert_eq!(bytes("1.5 MiB"), Ok(3 << 19));
+        assert_eq!(bytes("2GB"), Ok(2_000_000_000));
+    }
+
+    #[test]
+    fn pixels_count_in_thousands() {
+        assert_eq!(pixels("128M"), Ok(128_000_000));
+        assert_eq!(pixels("10"), Ok(10));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for wrong in ["", "G", "-1", "1X", "0", "99999999999G", "1..2M", "1e9"] {
+            assert!(bytes(wrong).is_err(), "{wrong:?}");
+            assert!(pixels(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_short() {
+        assert_eq!(show_bytes(812), "812 B");
+        assert_eq!(show_bytes(1_468_006), "1.4 MiB");
+    }
+}

@@ -1,0 +1,208 @@
+//! Flag by flag.
+
+use crate::world::{World, jpeg, png};
+
+fn sides_with(flags: &str, width: u32, height: u32) -> (u32, u32) {
+    let world = World::new();
+    world.file("a.png", &png(width, height));
+    world.run(&format!("a.png -o out {flags}")).exits(0);
+    world.sides("out/a.png")
+}
+
+#[test]
+fn size_has_the_grammar_of_vipsthumbnail() {
+    assert_eq!(sides_with("--size 20", 40, 30), (20, 15));
+    assert_eq!(sides_with("-s 20x20", 30, 40), (15, 20));
+    assert_eq!(sides_with("-s 20x", 40, 80), (20, 40));
+    assert_eq!(sides_with("-s x20", 40, 80), (10, 20));
+    assert_eq!(sides_with("-s 80", 40, 30), (80, 60));
+    assert_eq!(sides_with("-s 80>", 40, 30), (40, 30));
+    assert_eq!(sides_with("-s 20>", 40, 30), (20, 15));
+    assert_eq!(sides_with("-s 20<", 40, 30), (40, 30));
+    assert_eq!(sides_with("-s 80<", 40, 30), (80, 60));
+    assert_eq!(sides_with("-s 20x7!", 40, 30), (20, 7));
+}
+
+#[test]
+fn no_enlarge_and_fit() {
+    assert_eq!(sides_with("-s 80 --no-enlarge", 40, 30), (40, 30));
+    assert_eq!(sides_with("-s 20x20 --fit contain", 40, 30), (20, 15));
+    assert_eq!(sides_with("-s 20x20 --fit cover", 40, 30), (20, 20));
+    assert_eq!(sides_with("-s 20x20 --fit fill", 40, 30), (20, 20));
+}
+
+#[test]
+fn every_filter_and_quality_works() {
+    let world = World::new();
+    world.file("a.jpg", &jpeg(64, 48));
+    for filter in [
+        "lanczos3",
+        "catmull-rom",
+        "mitchell",
+        "bilinear",
+        "box",
+        "nearest",
+    ] {
+        world
+            .run(&format!("a.jpg -s 16 -o {filter} --filter {filter}"))
+            .exits(0);
+        assert_eq!(world.sides(&format!("{filter}/a.jpg")), (16, 12));
+    }
+    world.run("a.jpg -s 48 -o low --quality 10").exits(0);
+    world.run("a.jpg -s 48 -o high --quality 95").exits(0);
+    let len = |name: &str| std::fs::metadata(world.path(name)).unwrap().len();
+    assert!(len("low/a.jpg") < len("high/a.jpg"));
+}
+
+#[test]
+fn workers_come_from_the_flag_or_the_environment() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
+    world.run("p -s 8 -o out -j 1").exits(0);
+    world.run("p -s 8 -o out --workers 3").exits(0);
+    let mut command = world.command("p -s 8 -o out");
+    command.env("ARENITE_WORKERS", "none");
+    world.finish(command).exits(2);
+    let mut command = world.command("p -s 8 -o out");
+    command.env("ARENITE_WORKERS", "2");
+    world.finish(command).exits(0);
+    world.run("p -s 8 -o out -j 0").exits(2);
+}
+
+#[test]
+fn little_capacity_is_enough_for_many_files_and_none_is_a_clear_error() {
+    let world = World::new();
+    let bytes = png(300, 300);
+    for index in 0..30 {
+        world.file(&format!("p/{index:02}.png"), &bytes);
+    }
+    let run = world.run("p -s 8 -o out --capacity 64MiB").exits(0);
+    assert_eq!(run.lines().len(), 30);
+    let run = world.run("p -s 8 -o out --capacity 100TB");
+    assert!(run.code == Some(2) || run.code == Some(0), "{run:?}");
+}
+
+#[test]
+fn a_bomb_is_refused_from_its_header_and_the_rest_is_done() {
+    let world = World::new();
+    // A header that promises 60,000 times 60,000 pixels, and next to nothing behind it.
+    let mut bomb = png(8, 8);
+    bomb[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    bomb[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    let crc = crc32(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&crc.to_be_bytes());
+    world.file("p/bomb.png", &bomb).photos(&["p/a.jpg"]);
+    let run =
+        world
+            .run("p -s 8 -o out")
+            .exits(1)
+            .says(&["p/bomb.png", "60000x60000", "--max-pixels"]);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    world
+        .run("p/a.jpg -s 8 -o out --max-pixels 700")
+        .exits(1)
+        .says(&["p/a.jpg", "--max-pixels"]);
+    world.run("p/a.jpg -s 8 -o out --max-pixels 768").exits(0);
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_with_a_hint() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for line in [
+        "",
+        "a.jpg",
+        "a.jpg -o out",
+        "a.jpg -s 8",
+        "a.jpg -s eight -o out",
+        "a.jpg -s 8 -o out --quality 0",
+        "a.jpg -s 8 -o out --format gif",
+        "a.jpg -s 8 -o out --no-such-flag",
+        "a.jpg -s 8< -o out --no-enlarge",
+        "a.jpg -s 8 -o a.jpg",
+    ] {
+        let run = world.run(line).exits(2);
+        assert!(!run.stderr.is_empty() && run.stdout.is_empty(), "{line}");
+    }
+    assert!(!world.path("out").exists());
+}
+
+#[test]
+fn man_pages_and_completions_are_generated() {
+    let world = World::new();
+    for (what, sign) in [
+        ("man", ".TH"),
+        ("complete-bash", "complete -F"),
+        ("complete-zsh", "#compdef arenite"),
+        ("complete-fish", "complete -c arenite"),
+    ] {
+        let run = world.run(&format!("--generate {what}")).exits(0);
+        assert!(run.stdout.contains(sign), "{what}");
+        assert!(
+            run.stdout.contains("resize") && run.stdout.contains("resume"),
+            "{what}"
+        );
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arenite"));
+        command.args(["--generate", what]);
+        assert!(
+            world.finish(command).exits(0).stdout.contains(sign),
+            "{what}"
+        );
+    }
+    world.run("--generate nonsense").exits(2);
+}
+
+#[test]
+fn help_suffices() {
+    let world = World::new();
+    let run = world.run("--help").exits(0);
+    for word in [
+        "Examples:",
+        "arenite resize photos --size 224 --out thumbs",
+        "--resume",
+        "--no-enlarge",
+        "ARENITE_WORKERS",
+        "find photos",
+        "Exit codes",
+        "HEIC",
+        "130",
+        "NO_COLOR",
+        "summary",
+        "[default: 1GiB]",
+        "[default: lanczos3]",
+    ] {
+        assert!(
+            run.stdout.contains(word),
+            "{word} is missing in:\n{}",
+            run.stdout
+        );
+    }
+    assert!(world.run("-h").exits(0).stdout.contains("Examples:"));
+}
+
+#[test]
+fn the_version_tells_about_the_build() {
+    let world = World::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arenite"));
+    command.arg("--version");
+    let run = world.finish(command).exits(0);
+    assert!(
+        run.stdout
+            .starts_with(&format!("arenite {}", env!("CARGO_PKG_VERSION"))),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("build for"), "{}", run.stdout);
+}

@@ -1,0 +1,171 @@
+//! What is read and what is written. Pixels are the library's business; these look at the outside of results.
+
+use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
+
+use crate::world::{World, encoded, jpeg, jpeg_turned, picture};
+
+#[test]
+fn six_formats_are_read_and_three_are_written() {
+    let world = World::new();
+    let image = picture(40, 30);
+    let formats = [
+        (ImageFormat::Jpeg, "jpg", ImageFormat::Jpeg),
+        (ImageFormat::Png, "png", ImageFormat::Png),
+        (ImageFormat::WebP, "webp", ImageFormat::WebP),
+        (ImageFormat::Gif, "gif", ImageFormat::Png),
+        (ImageFormat::Tiff, "tif", ImageFormat::Png),
+        (ImageFormat::Bmp, "bmp", ImageFormat::Png),
+    ];
+    for (format, extension, _) in formats {
+        world.file(
+            &format!("p/{extension}.{extension}"),
+            &encoded(&image, format),
+        );
+    }
+    world.run("p -s 20x20 -o own").exits(0);
+    assert_eq!(
+        world.tree("own"),
+        [
+            "bmp.png",
+            "gif.png",
+            "jpg.jpg",
+            "png.png",
+            "tif.png",
+            "webp.webp"
+        ]
+    );
+    for (_, name, written) in formats {
+        let result = format!("own/{name}.{}", written.extensions_str()[0]);
+        assert_eq!(world.format(&result), written, "{result}");
+        assert_eq!(world.sides(&result), (20, 15), "{result}");
+    }
+    for (name, written, extension) in [
+        ("jpeg", ImageFormat::Jpeg, "jpg"),
+        ("png", ImageFormat::Png, "png"),
+        ("webp", ImageFormat::WebP, "webp"),
+    ] {
+        world
+            .run(&format!("p -s 20x20 --format {name} -o {name}"))
+            .exits(0);
+        for (_, input, _) in formats {
+            let result = format!("{name}/{input}.{extension}");
+            assert_eq!(
+                (world.format(&result), world.sides(&result)),
+                (written, (20, 15)),
+                "{result}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_format_of_the_content_counts_not_the_extension() {
+    let world = World::new();
+    world.file("a.webp", &jpeg(16, 16));
+    assert_eq!(
+        world.run("a.webp -s 8 -o out").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+    assert_eq!(world.format("out/a.jpg"), ImageFormat::Jpeg);
+}
+
+#[test]
+fn of_a_gif_the_first_frame_is_taken() {
+    use image::codecs::gif::GifEncoder;
+    let world = World::new();
+    let mut bytes = Vec::new();
+    let mut gif = GifEncoder::new(&mut bytes);
+    for shade in [250, 5] {
+        let frame = RgbaImage::from_pixel(16, 16, Rgba([shade, shade, shade, 255]));
+        gif.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(gif);
+    world.file("a.gif", &bytes);
+    world.run("a.gif -s 8 -o out").exits(0);
+    assert!(world.image("out/a.png").to_luma8().get_pixel(4, 4).0[0] > 200);
+}
+
+#[test]
+fn orientation_is_applied() {
+    let world = World::new();
+    world.file("a.jpg", &jpeg_turned(64, 32, 6));
+    world.run("a.jpg -s 32x32 -o out").exits(0);
+    assert_eq!(world.sides("out/a.jpg"), (16, 32));
+    let bytes = std::fs::read(world.path("out/a.jpg")).unwrap();
+    assert!(
+        !bytes.windows(4).any(|four| four == b"Exif"),
+        "metadata is dropped"
+    );
+}
+
+#[test]
+fn metadata_is_kept_on_demand_and_does_not_turn_the_result_again() {
+    let world = World::new();
+    world.file("a.jpg", &jpeg_turned(64, 32, 6));
+    world.run("a.jpg -s 32x32 -o out --keep-metadata").exits(0);
+    assert_eq!(world.sides("out/a.jpg"), (16, 32));
+    let bytes = std::fs::read(world.path("out/a.jpg")).unwrap();
+    let exif = bytes
+        .windows(4)
+        .position(|four| four == b"Exif")
+        .expect("metadata is kept");
+    // The entry for the orientation, tag 0x0112 in the byte order of the input, holds 1 now.
+    let entry = bytes[exif..]
+        .windows(2)
+        .position(|tag| tag == [0x12, 0x01])
+        .expect("orientation is kept")
+        + exif;
+    assert_eq!(bytes[entry + 8], 1);
+}
+
+#[test]
+fn alpha_is_kept_where_the_format_has_it() {
+    let world = World::new();
+    let image = RgbaImage::from_fn(32, 32, |x, _| {
+        Rgba([200, 40, 40, if x < 16 { 0 } else { 255 }])
+    });
+    world.file(
+        "a.png",
+        &encoded(&DynamicImage::ImageRgba8(image), ImageFormat::Png),
+    );
+    world.run("a.png -s 16 -o out").exits(0);
+    world.run("a.png -s 16 -o out --format webp").exits(0);
+    world.run("a.png -s 16 -o out --format jpeg").exits(0);
+    for name in ["out/a.png", "out/a.webp"] {
+        let image = world.image(name).to_rgba8();
+        assert_eq!(image.get_pixel(2, 8).0[3], 0, "{name}");
+        assert_eq!(image.get_pixel(13, 8).0[3], 255, "{name}");
+    }
+    assert!(!world.image("out/a.jpg").color().has_alpha());
+}
+
+#[test]
+fn sixteen_bits_and_grey_are_handled() {
+    let world = World::new();
+    let image = picture(32, 32);
+    world.file(
+        "p/deep.png",
+        &encoded(
+            &DynamicImage::ImageRgb16(image.to_rgb16()),
+            ImageFormat::Png,
+        ),
+    );
+    world.file(
+        "p/grey.jpg",
+        &encoded(
+            &DynamicImage::ImageLuma8(image.to_luma8()),
+            ImageFormat::Jpeg,
+        ),
+    );
+    world.file(
+        "p/greydeep.png",
+        &encoded(
+            &DynamicImage::ImageLuma16(image.to_luma16()),
+            ImageFormat::Png,
+        ),
+    );
+    world.run("p -s 16 -o out").exits(0);
+    for name in ["deep.png", "grey.jpg", "greydeep.png"] {
+        assert_eq!(world.sides(&format!("out/{name}")), (16, 16), "{name}");
+    }
+}

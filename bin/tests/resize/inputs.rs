@@ -1,0 +1,281 @@
+//! Which files are taken.
+
+use crate::world::{AVIF, HEIC, World, jpeg, png};
+
+#[test]
+fn files_and_folders_are_taken_and_folders_at_any_depth() {
+    let world = World::new();
+    world.photos(&["photos/a.jpg", "photos/x/y/z/b.jpg", "c.jpg"]);
+    let run = world.run("photos c.jpg --size 8 --out out").exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/x/y/z/b.jpg", "out/c.jpg"]);
+    assert_eq!(world.tree("out"), ["a.jpg", "c.jpg", "x/y/z/b.jpg"]);
+}
+
+#[test]
+fn globs_are_expanded() {
+    let world = World::new();
+    world.photos(&["p/a1.jpg", "p/a2.jpg", "p/b1.jpg", "p/sub/a3.jpg"]);
+    world.run("p/a?.jpg -s 8 -o out").exits(0);
+    assert_eq!(world.tree("out"), ["a1.jpg", "a2.jpg"]);
+    world.run("p/**/a[13].jpg -s 8 -o deep").exits(0);
+    assert_eq!(world.tree("deep"), ["a1.jpg", "sub/a3.jpg"]);
+    world.run("p/* -s 8 -o star").exits(0);
+    assert_eq!(
+        world.tree("star"),
+        ["a1.jpg", "a2.jpg", "b1.jpg", "sub/a3.jpg"]
+    );
+}
+
+#[test]
+fn a_file_whose_name_looks_like_a_glob_is_that_file() {
+    let world = World::new();
+    world.photos(&["a[1].jpg", "a1.jpg"]);
+    assert_eq!(
+        world.run("a[1].jpg -s 8 -o out").exits(0).lines(),
+        ["out/a[1].jpg"]
+    );
+}
+
+#[test]
+fn a_dash_reads_a_list_of_lines() {
+    let world = World::new();
+    world.photos(&["a.jpg", "with blank.jpg", "f/c.jpg", "other.jpg"]);
+    let run = world
+        .run_with_stdin("- -s 8 -o out", b"a.jpg\n\nwith blank.jpg\nf")
+        .exits(0);
+    assert_eq!(
+        run.lines(),
+        ["out/a.jpg", "out/with blank.jpg", "out/c.jpg"]
+    );
+}
+
+#[test]
+fn a_zero_reads_a_list_separated_by_nul() {
+    let world = World::new();
+    world.photos(&["a.jpg", "line\nbreak.jpg"]);
+    for line in ["-0 -s 8 -o out", "- -0 -s 8 -o out"] {
+        world
+            .run_with_stdin(line, b"a.jpg\0line\nbreak.jpg\0")
+            .exits(0);
+        assert_eq!(world.tree("out"), ["a.jpg", "line\nbreak.jpg"]);
+    }
+}
+
+#[test]
+fn walking_goes_by_extension_or_first_bytes_and_counts_the_rest() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/no-extension"]);
+    world
+        .file("p/wrong.txt", &png(9, 9))
+        .file("p/notes.txt", b"BM notes")
+        .file("p/empty", b"")
+        .file("p/x/c.html", b"<p>");
+    let run = world.run("p -s 8 -o out").exits(0);
+    assert_eq!(
+        world.tree("out"),
+        ["a.jpg", "no-extension.jpg", "wrong.png"]
+    );
+    assert_eq!(run.errors(), [""; 0], "skipped silently");
+    assert!(run.stderr.contains("3 skipped"), "{}", run.stderr);
+    let summary = world
+        .run("p -s 8 -o out --json")
+        .exits(0)
+        .json()
+        .pop()
+        .unwrap();
+    assert_eq!(summary["skipped"], 3);
+}
+
+#[test]
+fn hidden_files_and_folders_are_left_out() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/.b.jpg", "p/.cache/c.jpg", "p/.cache/d.jpg"]);
+    let run = world.run("p -s 8 -o out").exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert!(run.stderr.contains("2 hidden"), "{}", run.stderr);
+    assert_eq!(
+        world.run("p/* p/**/*.jpg -s 8 -o out").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+    // What is named by itself is taken at its word.
+    world.run("p/.b.jpg p/.cache -s 8 -o named").exits(0);
+    assert_eq!(
+        world.all("named"),
+        [".arenite-resize", "c.jpg", "d.jpg", "p/.b.jpg"]
+    );
+}
+
+#[test]
+fn the_output_folder_is_no_input() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/x/b.jpg"]);
+    for _ in 0..2 {
+        let run = world.run("p -s 8 -o p/out").exits(0);
+        assert_eq!(run.lines(), ["p/out/a.jpg", "p/out/x/b.jpg"]);
+        let run = world.run("p/**/*.jpg -s 8 -o p/out").exits(0);
+        assert_eq!(run.lines(), ["p/out/a.jpg", "p/out/x/b.jpg"]);
+    }
+    assert_eq!(world.tree("p/out"), ["a.jpg", "x/b.jpg"]);
+    world
+        .run("p -s 8 -o p")
+        .exits(2)
+        .says(&["p", "output folder"]);
+    world.symlink("p", "link");
+    world
+        .run("p -s 8 -o link")
+        .exits(2)
+        .says(&["p", "output folder"]);
+}
+
+#[test]
+fn links_to_files_are_followed_and_to_folders_not() {
+    let world = World::new();
+    world.photos(&["else/a.jpg", "p/own.jpg"]);
+    world
+        .symlink("../else/a.jpg", "p/link.jpg")
+        .symlink("../else", "p/folder")
+        .symlink("..", "p/loop");
+    let run = world.run("p -s 8 -o out").exits(0);
+    assert_eq!(run.lines(), ["out/link.jpg", "out/own.jpg"]);
+    let run = world.run("p/* -s 8 -o out").exits(0);
+    assert_eq!(run.lines(), ["out/link.jpg", "out/own.jpg"]);
+    // A link to a folder that is named by itself is that folder.
+    world.run("p/folder -s 8 -o named").exits(0);
+    assert_eq!(world.tree("named"), ["a.jpg"]);
+}
+
+#[test]
+fn what_is_named_and_cannot_be_read_is_an_error_and_the_rest_is_done() {
+    let world = World::new();
+    world.photos(&["a.jpg"]).file("notes.txt", b"hello");
+    let run = world
+        .run("missing.jpg a.jpg notes.txt no*such.jpg -s 8 -o out")
+        .exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert_eq!(run.errors().len(), 3, "{}", run.stderr);
+    run.says(&["missing.jpg", "no such file"])
+        .says(&["notes.txt", "not an image"])
+        .says(&["no*such.jpg", "no file matches"]);
+}
+
+#[test]
+fn an_image_extension_that_cannot_be_read_is_an_error_in_a_walk() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world
+        .file("p/empty.png", b"")
+        .file("p/page.gif", b"<html>")
+        .symlink("nowhere", "p/gone.jpg")
+        .symlink("nowhere", "p/gone");
+    let run = world.run("p -s 8 -o out").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert_eq!(run.errors().len(), 3, "{}", run.stderr);
+    run.says(&["p/empty.png", "empty"])
+        .says(&["p/page.gif", "not an image"])
+        .says(&["p/gone.jpg", "no such file"]);
+}
+
+#[test]
+fn heic_and_avif_are_unsupported_formats() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world
+        .file("p/b.heic", HEIC)
+        .file("p/c.avif", AVIF)
+        .file("p/d.jpg", HEIC)
+        .file("p/e", AVIF);
+    let run = world.run("p -s 8 -o out").exits(1);
+    assert_eq!(run.errors().len(), 4, "{}", run.stderr);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    run.says(&["p/b.heic", "unsupported format: HEIC"])
+        .says(&["p/c.avif", "unsupported format: AVIF"])
+        .says(&["p/d.jpg", "unsupported format: HEIC"]);
+    world
+        .run("p/b.heic -s 8 -o alone")
+        .exits(1)
+        .says(&["unsupported format: HEIC"]);
+}
+
+#[test]
+fn camera_raw_is_not_taken_for_tiff() {
+    let world = World::new();
+    world
+        .file("p/a.NEF", b"MM\0*\0\0\0\x08\0\0")
+        .photos(&["p/a.jpg"]);
+    world
+        .run("p -s 8 -o out")
+        .exits(1)
+        .says(&["p/a.NEF", "unsupported format: camera raw"]);
+}
+
+#[test]
+fn pipes_and_devices_are_never_opened() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    let made = std::process::Command::new("mkfifo")
+        .arg(world.path("p/pipe.jpg"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    world.run("p -s 8 -o out").exits(0);
+    world
+        .run("p/pipe.jpg p/a.jpg -s 8 -o out")
+        .exits(1)
+        .says(&["p/pipe.jpg", "not a regular file"]);
+}
+
+#[test]
+fn no_input_found_is_exit_code_2_and_nothing_is_made() {
+    let world = World::new();
+    world.file("p/notes.txt", b"hello");
+    std::fs::create_dir(world.path("empty")).unwrap();
+    for line in [
+        "empty -s 8 -o out",
+        "p -s 8 -o out",
+        "missing.jpg -s 8 -o out",
+        "*.gif -s 8 -o out",
+    ] {
+        world.run(line).exits(2).says(&["no input found"]);
+    }
+    world
+        .run_with_stdin("- -s 8 -o out", b"")
+        .exits(2)
+        .says(&["no input found"]);
+    assert!(!world.path("out").exists());
+}
+
+#[test]
+fn a_folder_and_a_file_in_it_are_both_done() {
+    let world = World::new();
+    world.file("p/a.jpg", &jpeg(20, 20));
+    // The same file under two names, then under one.
+    let run = world.run("p p/a.jpg -s 8 -o out").exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/p/a.jpg"]);
+    let run = world.run("p p -s 8 -o out").exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+}
+
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let name = std::ffi::OsStr::from_bytes(b"p/\xff\xfe.jpg");
+    world.file("p/a.jpg", &jpeg(20, 20));
+    std::fs::write(world.path("").join(name), jpeg(20, 20)).unwrap();
+    world.run("p -s 8 -o out").exits(0);
+    assert!(
+        world
+            .path("out")
+            .join(std::ffi::OsStr::from_bytes(b"\xff\xfe.jpg"))
+            .exists()
+    );
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        [""; 0]
+    );
+    let run = world
+        .run_with_stdin("-0 -s 8 -o list", b"p/\xff\xfe.jpg\0")
+        .exits(0);
+    assert_eq!(run.lines().len(), 1);
+    assert_eq!(world.run("p -s 8 -o out --json").exits(0).json().len(), 3);
+}

@@ -1,0 +1,12 @@
+//! `arenite resize` from outside: one folder per test, real files, exit codes and stderr looked at.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod flags;
+mod formats;
+mod inputs;
+mod names;
+mod output;
+mod resume;
+mod stop;
+mod world;

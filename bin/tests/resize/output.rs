@@ -1,0 +1,338 @@
+//! What is printed, and what one failure does to the rest.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::world::{Run, World, jpeg, wait};
+
+#[test]
+fn stdout_lists_the_written_paths_in_the_order_of_the_inputs() {
+    let world = World::new();
+    world.photos(&["p/c.jpg", "p/a.jpg", "p/b/x.jpg", "q.jpg"]);
+    let run = world.run("q.jpg p -s 8 -o ./out").exits(0);
+    assert_eq!(
+        run.stdout,
+        "./out/q.jpg\n./out/a.jpg\n./out/b/x.jpg\n./out/c.jpg\n"
+    );
+    assert!(run.stderr.contains("4 written"), "{}", run.stderr);
+}
+
+#[test]
+fn quiet_prints_errors_only() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]).file("p/b.jpg", b"broken");
+    let run = world.run("p -s 8 -o out --quiet").exits(1);
+    assert_eq!(run.stdout, "");
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    run.says(&["p/b.jpg"]);
+}
+
+#[test]
+fn a_broken_file_is_one_line_and_the_others_are_done() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/z.jpg"]);
+    let whole = jpeg(200, 200);
+    world.file("p/torn.jpg", &whole[..whole.len() / 2]);
+    world.file("p/noise.png", b"\x89PNG\r\n\x1a\n and then noise");
+    let run = world.run("p -s 8 -o out").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
+    assert_eq!(run.errors().len(), 2, "{}", run.stderr);
+    assert_eq!(
+        run.stderr.lines().count(),
+        3,
+        "two failures and the summary: {}",
+        run.stderr
+    );
+    run.says(&["p/torn.jpg"]).says(&["p/noise.png"]);
+    assert_eq!(world.tree("out"), ["a.jpg", "z.jpg"]);
+}
+
+#[test]
+fn json_has_an_object_per_input_and_a_summary_last() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg", "p/c.jpg"])
+        .file("p/b.heic", b"")
+        .file("p/d.png", b"\x89PNG\r\n\x1a\n torn");
+    world.file("p/notes.txt", b"hello");
+    let lines = world.run("p -s 8 -o out --json").exits(1).json();
+    assert_eq!(lines.len(), 5);
+    let inputs: Vec<_> = lines[..4]
+        .iter()
+        .map(|line| line["input"].as_str().unwrap())
+        .collect();
+    assert_eq!(inputs, ["p/a.jpg", "p/b.heic", "p/c.jpg", "p/d.png"]);
+
+    let written = &lines[0];
+    assert_eq!(written["type"], "file");
+    assert_eq!(written["status"], "written");
+    assert_eq!(written["output"], "out/a.jpg");
+    assert_eq!(
+        written["bytes"].as_u64(),
+        Some(std::fs::metadata(world.path("out/a.jpg")).unwrap().len())
+    );
+    assert!(written["ms"].as_f64().unwrap() >= 0.0);
+    assert!(written["error"].is_null() && written["cause"].is_null());
+
+    let unsupported = &lines[1];
+    assert_eq!(unsupported["status"], "failed");
+    assert_eq!(unsupported["cause"], "unsupported-format");
+    assert_eq!(unsupported["error"], "unsupported format: HEIC");
+    assert!(unsupported["output"].is_null() && unsupported["bytes"].is_null());
+
+    let torn = &lines[3];
+    assert_eq!(torn["status"], "failed");
+    assert!(
+        ["truncated", "corrupt"].contains(&torn["cause"].as_str().unwrap()),
+        "{torn}"
+    );
+    assert!(!torn["error"].as_str().unwrap().is_empty());
+
+    let summary = &lines[4];
+    assert_eq!(summary["type"], "summary");
+    assert_eq!(summary["status"], "done");
+    for (name, count) in [
+        ("inputs", 4),
+        ("written", 2),
+        ("failed", 2),
+        ("skipped", 1),
+        ("fresh", 0),
+        ("pending", 0),
+    ] {
+        assert_eq!(summary[name], count, "{name}");
+    }
+    assert!(summary["ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_and_writes_nothing() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg", "p/x/b.jpg"])
+        .file("p/c.heic", b"");
+    for flag in ["-n", "--dry-run"] {
+        let run = world
+            .run(&format!("p -s 8 -o out {flag}"))
+            .exits(1)
+            .says(&["p/c.heic"]);
+        assert_eq!(run.lines(), ["out/a.jpg", "out/x/b.jpg"]);
+        assert!(run.stderr.contains("2 to write"), "{}", run.stderr);
+    }
+    assert!(!world.path("out").exists());
+    let lines = world.run("p -s 8 -o out -n --json").exits(1).json();
+    assert_eq!(lines[0]["status"], "planned");
+    assert_eq!(lines[3]["status"], "dry-run");
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_stop_the_work() {
+    let world = World::new();
+    let names: Vec<String> = (0..40).map(|index| format!("p/{index}.jpg")).collect();
+    world.photos(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut command = world.command("p -s 8 -o out");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let run = wait(child).exits(0);
+    assert_eq!(run.errors(), [""; 0]);
+    assert_eq!(world.tree("out").len(), 40);
+}
+
+#[test]
+fn a_list_that_cannot_be_printed_is_a_failure_of_its_own() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    let mut command = world.command("p -s 8 -o out");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    wait(child).exits(1).says(&["stdout", "no space left"]);
+    assert_eq!(world.tree("out"), ["a.jpg", "b.jpg"]);
+}
+
+#[test]
+fn no_progress_in_a_pipe_unless_it_is_asked_for() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
+    for flags in ["", "--progress auto", "--progress never"] {
+        let run = world.run(&format!("p -s 8 -o out {flags}")).exits(0);
+        assert_eq!(
+            run.stderr.lines().count(),
+            1,
+            "only the summary: {}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains('\x1b'));
+    }
+    let run = world.run("p -s 8 -o out --progress always").exits(0);
+    assert!(
+        run.stderr.contains("3/3, ") && run.stderr.contains("images/s, 0:00 left"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_terminal_gets_a_bar_with_rate_and_time_left_and_colour() {
+    let world = World::new();
+    let names: Vec<String> = (0..60).map(|index| format!("p/{index}.jpg")).collect();
+    let photo = jpeg(900, 700);
+    for name in &names {
+        world.file(name, &photo);
+    }
+    world.file("p/broken.jpg", b"\xff\xd8\xff\xe0 broken");
+    let shown = on_terminal(world.command("p -s 8 -o out"));
+    assert!(
+        shown.contains("/61") && shown.contains("images/s") && shown.contains(" left"),
+        "{shown:?}"
+    );
+    assert!(
+        shown.contains("\x1b[1m\x1b[31merror:") || shown.contains("\x1b[31m"),
+        "{shown:?}"
+    );
+
+    let mut command = world.command("p -s 8 -o out");
+    command.env("NO_COLOR", "1");
+    let shown = on_terminal(command);
+    assert!(
+        !shown.contains("\x1b[31m") && !shown.contains("\x1b[36m"),
+        "{shown:?}"
+    );
+    let shown = on_terminal(world.command("p -s 8 -o out --color never"));
+    assert!(
+        !shown.contains("\x1b[31m") && !shown.contains("\x1b[36m"),
+        "{shown:?}"
+    );
+    let shown = on_terminal(world.command("p -s 8 -o out --progress never"));
+    assert!(!shown.contains("/61"), "{shown:?}");
+}
+
+#[test]
+fn colour_can_be_forced_in_a_pipe() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    let run = world
+        .run("a.jpg none.jpg -s 8 -o out --color always")
+        .exits(1);
+    assert!(run.stderr.contains("\x1b["), "{:?}", run.stderr);
+    let run = world.run("a.jpg none.jpg -s 8 -o out").exits(1);
+    assert!(!run.stderr.contains("\x1b["), "{:?}", run.stderr);
+}
+
+/// Runs with stderr on a terminal of 100 columns and returns what it showed.
+fn on_terminal(mut command: Command) -> String {
+    let (mut master, mut slave) = (0, 0);
+    let size = libc::winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the two numbers and the size live through the call; name and settings may be null.
+    let made = unsafe {
+        libc::openpty(
+            &mut master,
+            &mut slave,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            &size,
+        )
+    };
+    assert_eq!(made, 0, "a terminal is needed");
+    // SAFETY: `openpty` has just opened both, and nobody else owns them.
+    let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    let reader = thread::spawn(move || {
+        let mut shown = Vec::new();
+        // The end is an error: the last owner of the other side is gone.
+        let _ = File::from(master).read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    let child = command
+        .stdout(Stdio::null())
+        .stdin(Stdio::null())
+        .stderr(Stdio::from(slave))
+        .spawn()
+        .unwrap();
+    drop(command);
+    wait(child);
+    reader.join().unwrap()
+}
+
+#[test]
+fn a_full_disk_says_so_and_leaves_no_torn_file() {
+    let world = World::new();
+    let photo = jpeg(400, 300);
+    for index in 0..40 {
+        world.file(&format!("p/{index:02}.jpg"), &photo);
+    }
+    std::fs::create_dir(world.path("small")).unwrap();
+    // A file system of a few pages, seen by this command alone.
+    let script = format!(
+        "mount -t tmpfs -o size=200k none small && {} resize p -s 400 -o small --quality 95; code=$?; \
+         find small -type f -printf '%f %s\\n'; exit $code",
+        env!("CARGO_BIN_EXE_arenite")
+    );
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run
+        .exits(1)
+        .says(&["is full"])
+        .says(&["not begun", "--resume"]);
+    assert_eq!(run.errors().len(), 2, "{}", run.stderr);
+    let listed = run
+        .lines()
+        .iter()
+        .filter(|line| line.starts_with("small/"))
+        .count();
+    let found: Vec<&str> = run
+        .lines()
+        .into_iter()
+        .filter(|line| !line.starts_with("small/"))
+        .collect();
+    assert!(found.iter().all(|line| !line.contains(".tmp")), "{found:?}");
+    let pictures: Vec<&str> = found
+        .iter()
+        .copied()
+        .filter(|line| line.contains(".jpg"))
+        .collect();
+    assert_eq!(pictures.len(), listed, "{found:?}");
+    let size = |line: &str| line.rsplit(' ').next().unwrap().to_owned();
+    assert!(
+        pictures.iter().all(|line| size(line) == size(pictures[0])),
+        "{pictures:?}"
+    );
+}
+
+/// Runs a shell script that may mount what only it sees; `None` where that is not allowed.
+fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-m", "sh", "-c", script])
+        .current_dir(world.path(""));
+    let run = world.finish(command);
+    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
+        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        return None;
+    }
+    Some(run)
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_one_error() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    std::fs::create_dir(world.path("fixed")).unwrap();
+    let program = env!("CARGO_BIN_EXE_arenite");
+    let script = format!("mount -t tmpfs -o ro none fixed && {program} resize p -s 8 -o fixed");
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run.exits(2).says(&["fixed", "read-only"]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+}

@@ -1,0 +1,192 @@
+//! `--resume`.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use crate::world::{World, jpeg};
+
+fn set_time(world: &World, name: &str, time: SystemTime) {
+    let file = fs::File::options()
+        .write(true)
+        .open(world.path(name))
+        .unwrap();
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn what_is_done_is_skipped_and_the_rest_is_made() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    world.photos(&["p/c.jpg"]);
+    let run = world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(run.lines(), ["out/c.jpg"]);
+    assert!(run.stderr.contains("2 up to date"), "{}", run.stderr);
+    let lines = world.run("p -s 8 -o out --resume --json").exits(0).json();
+    assert!(
+        lines[..3].iter().all(|line| line["status"] == "fresh"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[3]["fresh"], 3);
+}
+
+#[test]
+fn without_resume_everything_is_made_again() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    for _ in 0..2 {
+        assert_eq!(world.run("p -s 8 -o out").exits(0).lines().len(), 1);
+    }
+}
+
+#[test]
+fn a_result_older_than_its_input_is_made_again() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    set_time(
+        &world,
+        "p/a.jpg",
+        SystemTime::now() + Duration::from_secs(60),
+    );
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+}
+
+#[test]
+fn a_result_newer_than_its_input_is_skipped_however_old_the_input_gets() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    set_time(
+        &world,
+        "p/a.jpg",
+        SystemTime::now() - Duration::from_secs(3600),
+    );
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn other_options_make_it_again() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    let mut options = vec![""];
+    for other in [
+        "-s 9",
+        "-s 8 --fit cover",
+        "-s 8 --quality 50",
+        "-s 8 --filter box",
+        "-s 8 --keep-metadata",
+        "-s 8 --no-enlarge",
+    ] {
+        world.run("p -s 8 -o out").exits(0);
+        let run = world.run(&format!("p -o out --resume {other}")).exits(0);
+        assert_eq!(run.lines(), ["out/a.jpg"], "{other}");
+        let run = world.run(&format!("p -o out --resume {other}")).exits(0);
+        assert_eq!(run.lines(), [""; 0], "{other}");
+        options.push(other);
+    }
+    // How the work is done does not matter.
+    world.run("p -s 8 -o out").exits(0);
+    let run = world
+        .run("p -s 8x8 -o out --resume -j 1 --memory-limit 2GiB --max-pixels 1M --progress never")
+        .exits(0);
+    assert_eq!(run.lines(), [""; 0]);
+}
+
+#[test]
+fn a_result_changed_or_removed_since_is_made_again() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    fs::remove_file(world.path("out/a.jpg")).unwrap();
+    world.file("out/b.jpg", b"somebody else's");
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/a.jpg", "out/b.jpg"]
+    );
+    assert_eq!(world.sides("out/b.jpg"), (8, 6));
+}
+
+#[test]
+fn results_that_nobody_noted_are_made_again() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "out/a.jpg"]);
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+    fs::remove_file(world.path("out/.arenite-resize")).unwrap();
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+    fs::write(
+        world.path("out/.arenite-resize"),
+        b"\xff\0garbage\nfile x\n",
+    )
+    .unwrap();
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/a.jpg"]
+    );
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_failed_input_is_tried_again() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg"])
+        .file("p/b.jpg", b"\xff\xd8\xff\xe0 torn");
+    world.run("p -s 8 -o out").exits(1);
+    world
+        .run("p -s 8 -o out --resume")
+        .exits(1)
+        .says(&["p/b.jpg"]);
+    world.file("p/b.jpg", &jpeg(32, 32));
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines(),
+        ["out/b.jpg"]
+    );
+}
+
+#[test]
+fn a_dry_run_heeds_resume_and_leaves_the_record_alone() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    world.photos(&["p/b.jpg"]);
+    let record = fs::read(world.path("out/.arenite-resize")).unwrap();
+    assert_eq!(
+        world.run("p -s 8 -o out --resume -n").exits(0).lines(),
+        ["out/b.jpg"]
+    );
+    assert_eq!(fs::read(world.path("out/.arenite-resize")).unwrap(), record);
+}
+
+#[test]
+fn two_runs_into_one_folder_do_not_spoil_the_record() {
+    let world = World::new();
+    for index in 0..20 {
+        world.photos(&[&format!("p/{index}.jpg"), &format!("q/x{index}.jpg")]);
+    }
+    std::thread::scope(|scope| {
+        for inputs in ["p", "q"] {
+            let world = &world;
+            scope.spawn(move || world.run(&format!("{inputs} -s 8 -o out")).exits(0));
+        }
+    });
+    assert_eq!(
+        world.run("p q -s 8 -o out --resume").exits(0).lines(),
+        [""; 0]
+    );
+}

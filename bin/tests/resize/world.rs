@@ -1,0 +1,260 @@
+//! One temporary folder, pictures in it, and the program run in it.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+
+/// Longer than any run takes here, so that only a hang meets it.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// A folder of its own for each test.
+pub struct World {
+    folder: tempfile::TempDir,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A picture whose pixels depend on place and seed, so that results differ.
+pub fn picture(width: u32, height: u32) -> DynamicImage {
+    let image = RgbImage::from_fn(width, height, |x, y| {
+        Rgb([
+            (x * 255 / width) as u8,
+            (y * 255 / height) as u8,
+            ((x ^ y) % 64) as u8,
+        ])
+    });
+    DynamicImage::ImageRgb8(image)
+}
+
+pub fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+pub fn jpeg(width: u32, height: u32) -> Vec<u8> {
+    encoded(&picture(width, height), ImageFormat::Jpeg)
+}
+
+pub fn png(width: u32, height: u32) -> Vec<u8> {
+    encoded(&picture(width, height), ImageFormat::Png)
+}
+
+/// A JPEG with an EXIF block that says nothing but this orientation.
+pub fn jpeg_turned(width: u32, height: u32, orientation: u8) -> Vec<u8> {
+    let plain = jpeg(width, height);
+    let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend_from_slice(&[orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let mut bytes = plain[..2].to_vec();
+    bytes.extend_from_slice(&[0xff, 0xe1]);
+    bytes.extend_from_slice(&(exif.len() as u16 + 2).to_be_bytes());
+    bytes.extend_from_slice(&exif);
+    bytes.extend_from_slice(&plain[2..]);
+    bytes
+}
+
+/// The first bytes of a HEIC file.
+pub const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08free";
+/// The first bytes of an AVIF file.
+pub const AVIF: &[u8] = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif\0\0\0\x08free";
+
+impl World {
+    pub fn new() -> World {
+        World {
+            folder: tempfile::Builder::new()
+                .prefix("arenite-test-")
+                .tempdir()
+                .unwrap(),
+        }
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    /// Writes a file, and the folders above it.
+    pub fn file(&self, relative: &str, bytes: &[u8]) -> &World {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        self
+    }
+
+    /// Small JPEGs under all these names.
+    pub fn photos(&self, relative: &[&str]) -> &World {
+        let bytes = jpeg(32, 24);
+        for name in relative {
+            self.file(name, &bytes);
+        }
+        self
+    }
+
+    pub fn symlink(&self, target: impl AsRef<Path>, relative: &str) -> &World {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+        self
+    }
+
+    /// `arenite resize` with `line` split at blanks, ready to be changed and run.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arenite"));
+        command
+            .arg("resize")
+            .args(line.split_whitespace())
+            .current_dir(self.folder.path());
+        command
+            .env_remove("ARENITE_WORKERS")
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm");
+        command
+    }
+
+    pub fn run(&self, line: &str) -> Run {
+        self.finish(self.command(line))
+    }
+
+    pub fn run_with_stdin(&self, line: &str, stdin: &[u8]) -> Run {
+        let mut command = self.command(line);
+        let mut child = piped(&mut command).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin).unwrap();
+        wait(child)
+    }
+
+    pub fn finish(&self, mut command: Command) -> Run {
+        wait(piped(&mut command).spawn().unwrap())
+    }
+
+    /// The files below `relative`, hidden ones left out, sorted.
+    pub fn tree(&self, relative: &str) -> Vec<String> {
+        self.all(relative)
+            .into_iter()
+            .filter(|path| !path.split('/').any(|part| part.starts_with('.')))
+            .collect()
+    }
+
+    /// The files below `relative`, hidden ones too, sorted.
+    pub fn all(&self, relative: &str) -> Vec<String> {
+        let root = self.path(relative);
+        let mut names: Vec<String> = walkdir::WalkDir::new(&root)
+            .into_iter()
+            .filter_map(Result::ok)
+            .filter(|entry| !entry.file_type().is_dir())
+            .map(|entry| {
+                entry
+                    .path()
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn image(&self, relative: &str) -> DynamicImage {
+        let bytes = fs::read(self.path(relative)).unwrap();
+        image::load_from_memory(&bytes).unwrap()
+    }
+
+    pub fn sides(&self, relative: &str) -> (u32, u32) {
+        let image = self.image(relative);
+        (image.width(), image.height())
+    }
+
+    pub fn format(&self, relative: &str) -> ImageFormat {
+        image::guess_format(&fs::read(self.path(relative)).unwrap()).unwrap()
+    }
+}
+
+impl Run {
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Run {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    pub fn lines(&self) -> Vec<&str> {
+        self.stdout.lines().collect()
+    }
+
+    /// The lines on stderr that report failures.
+    pub fn errors(&self) -> Vec<&str> {
+        self.stderr
+            .lines()
+            .filter(|line| line.starts_with("error:"))
+            .collect()
+    }
+
+    /// One error line with all these words in it.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Run {
+        let found = self
+            .errors()
+            .iter()
+            .any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with {words:?} in:\n{}", self.stderr);
+        self
+    }
+
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+fn piped(command: &mut Command) -> &mut Command {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+}
+
+/// Waits, but not for ever.
+pub fn wait(child: Child) -> Run {
+    let id = child.id();
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || send.send(child.wait_with_output()));
+    let Ok(output) = receive.recv_timeout(WATCHDOG) else {
+        signal(id, libc::SIGKILL);
+        panic!("process {id} did not end in {WATCHDOG:?}");
+    };
+    let output = output.unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+pub fn signal(id: u32, number: i32) {
+    // SAFETY: `kill` touches no memory; the child has not been waited for, so the number is still its own.
+    unsafe { libc::kill(id as i32, number) };
+}
+
+/// To a whole process group, which the child leads.
+pub fn signal_group(id: u32, number: i32) {
+    // SAFETY: `kill` touches no memory; the leader has not been waited for, so the number is still its group's.
+    unsafe { libc::kill(-(id as i32), number) };
+}
