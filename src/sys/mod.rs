@@ -10,6 +10,8 @@
     reason = "a floor is written whole: some wrappers wait for the floor below that calls them"
 )]
 
+#[cfg(feature = "bench")]
+pub mod cores;
 mod error;
 pub mod event;
 pub mod futex;

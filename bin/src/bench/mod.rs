@@ -1,0 +1,162 @@
+//! `arenite bench`: the engine beside other ways to do the same work, measured in turns.
+//!
+//! The cases and the systems come from the library ([`arenite::twins::cases`]); this module samples them
+//! ([`runner`]), sums up ([`figures`]), judges the goals ([`goals`]) and shows it all as a table, JSON or a picture.
+
+mod figures;
+mod goals;
+mod json;
+mod names;
+mod runner;
+mod svg;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use arenite::twins::cases::{self, Case, Setup};
+use clap::Args;
+
+/// Worker processes and threads of every system; the figures and goals are about two.
+const WORKERS: usize = 2;
+/// Exit code for usage errors and files that cannot be written.
+const USAGE: u8 = 2;
+
+/// Measure arenite beside sockets, pipes, ipc-channel, rayon and others.
+///
+/// Systems of one case take turns, so that noise hits all alike; a figure is the median of several samples. The
+/// table goes to stdout, progress and what is missing on this machine to stderr.
+#[derive(Args, Debug, Clone)]
+pub struct BenchArgs {
+    /// Take a minute at most: fewer samples, no copies of 1 GiB
+    #[arg(long)]
+    quick: bool,
+
+    /// Run only this case, or all cases whose name starts like this (may be given several times)
+    #[arg(long, value_name = "CASE")]
+    only: Vec<String>,
+
+    /// Samples of each system, instead of each case's own number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: Option<u32>,
+
+    /// Untimed operations in front of each sample, instead of each case's own number
+    #[arg(long, value_name = "N")]
+    warmup: Option<u64>,
+
+    /// List the cases with their systems and goals, and measure nothing
+    #[arg(long)]
+    list: bool,
+
+    /// Print a list of objects instead of the table
+    #[arg(long)]
+    json: bool,
+
+    /// Also draw the figures into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Runs the command and says how it ended.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => code,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("arenite bench: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
+    let setup = Setup {
+        quick: args.quick,
+        workers: WORKERS,
+        command: std::env::current_exe().ok(),
+    };
+    let all = cases::all(&setup);
+    let cases = match choose(all, &args.only, args.quick) {
+        Ok(cases) => cases,
+        Err(unknown) => {
+            eprintln!("arenite bench: no case is called {unknown:?}; --list shows them all");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if args.list {
+        table::list(&cases, &mut io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A picture that cannot be written should be known before minutes of measuring, not after.
+    let mut picture = match &args.svg {
+        Some(path) => Some(std::fs::File::create(path).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot write {}: {error}", path.display()),
+            )
+        })?),
+        None => None,
+    };
+
+    let amount = runner::Amount {
+        runs: args.runs,
+        warmup: args.warmup,
+    };
+    let machine = figures::Machine::this();
+    let mut measured: Vec<figures::CaseFigures> = Vec::new();
+    let mut out = io::stdout().lock();
+    if !args.json {
+        table::head(&machine, &mut out)?;
+    }
+    for case in cases {
+        let figures = runner::measure(case, &setup, amount, &mut io::stderr())?;
+        measured.push(figures);
+        if !args.json
+            && let Some((last, before)) = measured.split_last()
+        {
+            table::case(last, before, &mut out)?;
+        }
+    }
+    if args.json {
+        json::write(&measured, &mut out)?;
+    } else {
+        table::summary(&measured, &mut out)?;
+    }
+    if let Some(picture) = &mut picture {
+        picture.write_all(svg::draw(&measured, &machine).as_bytes())?;
+    }
+    let failed = measured.iter().any(figures::CaseFigures::has_failures);
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// The cases asked for: by exact name, otherwise by how the name starts; the quick ones if nothing is asked for.
+fn choose(all: Vec<Case>, only: &[String], quick: bool) -> Result<Vec<Case>, String> {
+    if only.is_empty() {
+        return Ok(all
+            .into_iter()
+            .filter(|case| case.quick || !quick)
+            .collect());
+    }
+    let wanted = |id: &str, word: &String| {
+        if all.iter().any(|case| case.id == *word) {
+            id == word
+        } else {
+            id.starts_with(word.as_str())
+        }
+    };
+    if let Some(unknown) = only
+        .iter()
+        .find(|word| !all.iter().any(|case| wanted(&case.id, word)))
+    {
+        return Err(unknown.clone());
+    }
+    let keep: Vec<bool> = all
+        .iter()
+        .map(|case| only.iter().any(|word| wanted(&case.id, word)))
+        .collect();
+    let chosen = all.into_iter().zip(keep);
+    Ok(chosen
+        .filter_map(|(case, keep)| keep.then_some(case))
+        .collect())
+}

@@ -1,0 +1,126 @@
+//! Sampling: all systems of a case are started, then take turns until each has its samples.
+
+use std::io::{self, Write};
+
+use arenite::twins::TwinError;
+use arenite::twins::cases::{Case, Reading, Running, Setup};
+
+use super::figures::{Absent, CaseFigures, SystemFigures, meminfo};
+
+/// What the command line says about how much to sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Amount {
+    /// Samples of each system.
+    pub runs: Option<u32>,
+    /// Untimed operations in front of each sample.
+    pub warmup: Option<u64>,
+}
+
+/// Samples in a quick run, at most.
+const QUICK_RUNS: u32 = 3;
+
+/// Measures one case. Whatever a system cannot do is noted with it and reported to `log`.
+///
+/// # Errors
+/// Only those of writing to `log`.
+pub fn measure(
+    case: Case,
+    setup: &Setup,
+    amount: Amount,
+    log: &mut impl Write,
+) -> io::Result<CaseFigures> {
+    let plan = case.plan;
+    let default_runs = if setup.quick {
+        plan.runs.min(QUICK_RUNS)
+    } else {
+        plan.runs
+    };
+    let runs = amount.runs.unwrap_or(default_runs);
+    let warmup = amount.warmup.unwrap_or(plan.warmup);
+    let mut figures = CaseFigures {
+        id: case.id.clone(),
+        title: case.title.clone(),
+        unit: case.unit,
+        systems: Vec::new(),
+        goals: case.goals.clone(),
+    };
+    writeln!(log, "measuring {} …", case.id)?;
+
+    let short = meminfo("MemAvailable").filter(|&available| available < case.memory);
+    let mut running: Vec<Option<Running>> = Vec::new();
+    for entry in &case.systems {
+        let started = match short {
+            Some(available) => Err(TwinError::Missing(format!(
+                "the case needs {} MB of free memory, and {} MB are free",
+                case.memory / 1_000_000,
+                available / 1_000_000
+            ))),
+            None => entry.start(setup),
+        };
+        let (system, absent) = match started {
+            Ok(system) => (Some(system), None),
+            Err(error) => (None, Some(absent(error))),
+        };
+        figures.systems.push(SystemFigures {
+            id: entry.id,
+            samples: Vec::with_capacity(runs as usize),
+            written: None,
+            peak: None,
+            absent,
+        });
+        running.push(system);
+    }
+
+    let count = running.len();
+    for run in 0..runs as usize {
+        for turn in 0..count {
+            // Another one begins each time, so that nobody always follows the same neighbour.
+            let index = (run + turn) % count;
+            let Some(system) = &mut running[index] else {
+                continue;
+            };
+            let seen = &mut figures.systems[index];
+            match sample(system, warmup, plan.times) {
+                Ok(reading) => {
+                    seen.samples.push(case.unit.figure(&reading, plan.times));
+                    if let Reading::Files { written, peak, .. } = reading {
+                        seen.written = Some(written);
+                        seen.peak = seen.peak.max(Some(peak));
+                    }
+                }
+                Err(error) => {
+                    seen.samples.clear();
+                    seen.absent = Some(absent(error));
+                    running[index] = None;
+                }
+            }
+        }
+    }
+
+    for system in &figures.systems {
+        match &system.absent {
+            Some(Absent::Missing(why)) => {
+                writeln!(log, "{}: {} left out: {why}", figures.id, system.id)?;
+            }
+            Some(Absent::Failed(why)) => {
+                writeln!(log, "{}: {} failed: {why}", figures.id, system.id)?;
+            }
+            None => {}
+        }
+    }
+    Ok(figures)
+}
+
+fn sample(system: &mut Running, warmup: u64, times: u64) -> Result<Reading, TwinError> {
+    if warmup > 0 {
+        system.run(warmup)?;
+    }
+    system.run(times)
+}
+
+fn absent(error: TwinError) -> Absent {
+    match error {
+        TwinError::Missing(why) => Absent::Missing(why),
+        error => Absent::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,153 @@
+//! Which cores a thread runs on, and how much processor time a process has used: what measuring needs.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::error::{Error, Result};
+
+/// Cores that this floor can name.
+const LIMIT: usize = libc::CPU_SETSIZE as usize;
+
+/// Keeps the calling thread on one core until dropped.
+pub struct Pinned {
+    before: libc::cpu_set_t,
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pinned")
+    }
+}
+
+impl Pinned {
+    /// Pins the calling thread to `core`.
+    pub fn to(core: usize) -> Result<Pinned> {
+        let what = || format!("core {core}");
+        if core >= LIMIT {
+            return Err(Error::new("sched_setaffinity", Errno::EINVAL, what()));
+        }
+        let before = affinity();
+        let mut set = empty_set();
+        // SAFETY: `set` is an initialised set and `core` lies within it.
+        unsafe { libc::CPU_SET(core, &mut set) };
+        set_affinity(&set).map_err(|errno| Error::new("sched_setaffinity", errno, what()))?;
+        Ok(Pinned { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The kernel gave out this very set; failing to restore it could only cost speed.
+        let _ = set_affinity(&self.before);
+    }
+}
+
+/// Two cores that this thread may run on and that are not two threads of one core, if there are such; otherwise any two.
+pub fn two_cores() -> Option<(usize, usize)> {
+    let set = affinity();
+    // SAFETY: `set` is an initialised set and the numbers lie within it.
+    let allowed = |core: &usize| unsafe { libc::CPU_ISSET(*core, &set) };
+    let mut cores = (0..LIMIT).filter(allowed);
+    let first = cores.next()?;
+    let rest: Vec<usize> = cores.collect();
+    let siblings = std::fs::read_to_string(format!(
+        "/sys/devices/system/cpu/cpu{first}/topology/thread_siblings_list"
+    ))
+    .unwrap_or_default();
+    let apart = rest.iter().find(|core| !in_list(&siblings, **core));
+    apart.or(rest.first()).map(|&second| (first, second))
+}
+
+/// Whether a list such as `0-3,8` names `core`.
+fn in_list(list: &str, core: usize) -> bool {
+    list.trim().split(',').any(|part| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let bounds = (from.parse::<usize>(), to.parse::<usize>());
+        matches!(bounds, (Ok(from), Ok(to)) if (from..=to).contains(&core))
+    })
+}
+
+/// Processor time that all threads of process `pid` have used so far, in nanoseconds rather than in ticks.
+pub fn cpu_time_of(pid: i32) -> Result<Duration> {
+    let what = || format!("process {pid}");
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: `clock` is a live place for the answer.
+    let answer = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
+    if answer != 0 {
+        let errno = Errno::from_raw(answer);
+        return Err(Error::new("clock_getcpuclockid", errno, what()));
+    }
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a live place for the answer.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        return Err(Error::last("clock_gettime", what()));
+    }
+    Ok(Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    ))
+}
+
+fn empty_set() -> libc::cpu_set_t {
+    // SAFETY: a set is plain bits, and zeros are an empty one.
+    unsafe { std::mem::zeroed() }
+}
+
+fn affinity() -> libc::cpu_set_t {
+    let mut set = empty_set();
+    // SAFETY: `set` is a live set of exactly the size given; 0 means the calling thread. The call can only fail for a
+    // kernel with more cores than the set has room for; the set stays empty then, and no two cores are found.
+    unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    set
+}
+
+fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
+    // SAFETY: `set` is an initialised set of exactly the size given; 0 means the calling thread.
+    let answer = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) };
+    Errno::result(answer).map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cores_are_read() {
+        assert!(in_list("0-3,8\n", 2) && in_list("0-3,8\n", 8) && in_list("5", 5));
+        assert!(!in_list("0-3,8\n", 4) && !in_list("", 0));
+    }
+
+    #[test]
+    fn pinning_ends_with_its_value() {
+        // On a thread of its own, so that no other test is pinned.
+        std::thread::spawn(|| {
+            let Some((first, second)) = two_cores() else {
+                return;
+            };
+            assert_ne!(first, second);
+            {
+                let _pinned = Pinned::to(second).unwrap();
+                assert_eq!(two_cores(), None);
+            }
+            assert_eq!(two_cores(), Some((first, second)));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let pid = std::process::id() as i32;
+        let before = cpu_time_of(pid).unwrap();
+        let mut x = 1_u64;
+        while cpu_time_of(pid).unwrap() <= before {
+            x = std::hint::black_box(x.wrapping_mul(3));
+        }
+        assert!(cpu_time_of(-1).is_err() || cpu_time_of(i32::MAX).is_err());
+    }
+}

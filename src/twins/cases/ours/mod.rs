@@ -1,0 +1,32 @@
+//! The engine's side of every case: what a user would write, with the defaults a user would have.
+
+mod arrays;
+mod handover;
+mod idle;
+mod memory;
+mod mixed;
+mod noop;
+mod start;
+
+use std::fmt::Display;
+
+use super::TwinError;
+use crate::engine::Engine;
+
+pub(super) use arrays::{images, squares};
+pub(super) use handover::handover;
+pub(super) use idle::{idle_cpu, idle_memory};
+pub(super) use memory::{cold_write, fresh_write};
+pub(super) use mixed::{mixed, scale};
+pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
+pub(super) use start::start;
+
+/// An engine as anybody gets it, with this many workers.
+fn engine(workers: usize) -> Result<Engine, TwinError> {
+    Engine::builder().workers(workers).build().map_err(refused)
+}
+
+/// Any error of the engine.
+fn refused(error: impl Display) -> TwinError {
+    TwinError::Engine(error.to_string())
+}

@@ -1,0 +1,179 @@
+//! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
+//!
+//! Every system is a whole process, timed from its start to its end, and makes the same files: 224 pixels on the
+//! longer side, quality 80, Lanczos3, no metadata. The photos are in the page cache.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::super::child::Role;
+use super::super::photos::{self, Folder};
+use super::super::program::{self, CommandLine};
+use super::{Case, Goal, Running, Setup, Shared, TwinError, Unit};
+
+/// The target of every system.
+const SIZE: &str = "224x224";
+
+/// A folder that could perhaps not be made.
+type Photos = Shared<Result<Folder, TwinError>>;
+
+pub(super) fn cases(setup: &Setup) -> Vec<Case> {
+    let large: Photos = Shared::new(|| photos::make("12mp", 100, (4000, 3000)));
+    let small: Photos = Shared::new(|| photos::make("0.3mp", 200, (640, 480)));
+    let mut cases = vec![
+        programs(
+            Case::new(
+                "resize-12mp",
+                "100 photos of 12 megapixels to thumbnails, 2 workers",
+                Unit::ImagesPerSecond(100),
+            )
+            .plan(1, 5, 0)
+            .goals(&[
+                Goal::AtLeast(2.0, "vipsthumbnail"),
+                Goal::AtLeast(1.2, "vipsthumbnail-p2"),
+                Goal::AtLeast(0.97, "rayon"),
+            ]),
+            &large,
+        ),
+        programs(
+            Case::new(
+                "resize-0.3mp",
+                "200 photos of 0.3 megapixels to thumbnails, 2 workers",
+                Unit::ImagesPerSecond(200),
+            )
+            .plan(1, if setup.quick { 3 } else { 7 }, 0)
+            .goals(&[
+                Goal::AtLeast(2.5, "vipsthumbnail-p2"),
+                Goal::AtLeast(0.95, "rayon"),
+            ]),
+            &small,
+        ),
+    ];
+    cases[0].quick = false;
+    for count in [20, 200] {
+        let goals: &[Goal] = match count {
+            200 => &[Goal::AtMostCase(1.1, "peak-resize-20")],
+            _ => &[],
+        };
+        let photos = large.clone();
+        let mut case = Case::new(
+            format!("peak-resize-{count}"),
+            format!("The most memory held while {count} photos of 12 megapixels are resized"),
+            Unit::Megabytes,
+        )
+        .plan(1, 3, 0)
+        .goals(goals)
+        .system("arenite", move |setup| {
+            let folder = photos::link(&format!("{count}"), count, made(&photos.get())?)?;
+            arenite(setup, Rc::new(Ok(folder)))
+        });
+        case.quick = false;
+        cases.push(case);
+    }
+    cases
+}
+
+fn made(photos: &Result<Folder, TwinError>) -> Result<&Folder, TwinError> {
+    photos
+        .as_ref()
+        .map_err(|error| TwinError::Missing(format!("no photos: {error}")))
+}
+
+fn programs(case: Case, photos: &Photos) -> Case {
+    let with = |start: fn(&Setup, &Photos) -> Result<Running, TwinError>| {
+        let photos = photos.clone();
+        move |setup: &Setup| start(setup, &photos)
+    };
+    case.system(
+        "arenite",
+        with(|setup, photos| arenite(setup, photos.get())),
+    )
+    .system("rayon", with(rayon))
+    .system(
+        "vipsthumbnail",
+        with(|_, photos| vips("vipsthumbnail", photos, 1)),
+    )
+    .system(
+        "vipsthumbnail-p2",
+        with(|_, photos| vips("vipsthumbnail-p2", photos, 2)),
+    )
+}
+
+/// A program over a folder, once per operation; `lines` says how, given the photos and the folder to write to.
+fn running(
+    twin: &'static str,
+    role: Role,
+    photos: Rc<Result<Folder, TwinError>>,
+    lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, TwinError> + 'static,
+) -> Result<Running, TwinError> {
+    made(&photos)?;
+    Ok(Box::new(move |times| {
+        let photos = made(&photos)?;
+        let count = photos.files()?.len() as u64;
+        let mut last = None;
+        for _ in 0..times {
+            let out = Folder::create(&format!("out-{twin}"))?;
+            let lines = lines(photos, &out)?;
+            last = Some(program::run(twin, &role, &lines, &out, count)?);
+        }
+        last.ok_or_else(|| TwinError::Missing("nothing was asked for".to_owned()))
+    }))
+}
+
+fn arenite(setup: &Setup, photos: Rc<Result<Folder, TwinError>>) -> Result<Running, TwinError> {
+    let command: PathBuf = setup.command.clone().ok_or_else(|| {
+        TwinError::Missing("this program has no resize command; run arenite bench".to_owned())
+    })?;
+    let workers = setup.workers.to_string();
+    running("arenite", Role::Program, photos, move |photos, out| {
+        let words = [
+            command.as_os_str(),
+            "resize".as_ref(),
+            photos.path().as_os_str(),
+            "--size".as_ref(),
+            SIZE.as_ref(),
+            "--out".as_ref(),
+            out.path().as_os_str(),
+            "--workers".as_ref(),
+            workers.as_ref(),
+            "--quiet".as_ref(),
+        ];
+        Ok(vec![words.iter().map(OsString::from).collect()])
+    })
+}
+
+fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, TwinError> {
+    let threads = setup.workers.to_string();
+    running("rayon", Role::Photos, photos.get(), move |photos, out| {
+        Ok(vec![vec![
+            threads.clone().into(),
+            SIZE.into(),
+            photos.path().into(),
+            out.path().into(),
+        ]])
+    })
+}
+
+/// Once over all photos, or as `xargs -P2` would with two batches.
+fn vips(twin: &'static str, photos: &Photos, batches: usize) -> Result<Running, TwinError> {
+    const PROGRAM: &str = "vipsthumbnail";
+    if !program::is_installed(PROGRAM) {
+        return Err(TwinError::Missing(format!(
+            "{PROGRAM} is not installed (Debian: libvips-tools)"
+        )));
+    }
+    running(twin, Role::Program, photos.get(), move |photos, out| {
+        let files = photos.files()?;
+        let mut target = out.path().as_os_str().to_owned();
+        target.push("/%s.jpg[Q=80,strip]");
+        let size = files.len().div_ceil(batches).max(1);
+        let line = |batch: &[PathBuf]| -> CommandLine {
+            let mut line: CommandLine = [PROGRAM, "--size", SIZE, "-o"].map(OsString::from).into();
+            line.push(target.clone());
+            line.extend(batch.iter().map(OsString::from));
+            line
+        };
+        Ok(files.chunks(size).map(line).collect())
+    })
+}

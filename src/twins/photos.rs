@@ -1,0 +1,229 @@
+//! Folders of photos to measure with: made from the samples, removed again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fast_image_resize::images::Image;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use rayon::prelude::*;
+
+use super::TwinError;
+use super::work::Random;
+
+/// What the photos are cut from.
+const SAMPLES: [&[u8]; 5] = [
+    include_bytes!("../../samples/astronaut.jpg"),
+    include_bytes!("../../samples/chelsea.jpg"),
+    include_bytes!("../../samples/hubble-deep-field.jpg"),
+    include_bytes!("../../samples/rocket.jpg"),
+    include_bytes!("../../samples/seeding.jpg"),
+];
+/// How a folder's name begins; the process id of its owner follows.
+const PREFIX: &str = "arenite-bench-";
+
+/// A folder that is removed with everything in it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// A new empty folder below the system's folder for temporary files. Folders of benchmarks that were killed are
+    /// removed on the way.
+    pub(super) fn create(name: &str) -> Result<Self, TwinError> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        let path = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        fs::create_dir(&path)
+            .map_err(|error| TwinError::io(format!("make the folder {}", path.display()), error))?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its files, sorted by name.
+    pub(super) fn files(&self) -> Result<Vec<PathBuf>, TwinError> {
+        files(&self.path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by a later run.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The files of a folder, sorted by name.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, TwinError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut files = fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    };
+    list().map_err(|error| TwinError::io(format!("list {}", folder.display()), error))
+}
+
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| {
+            let (pid, _) = name.strip_prefix(PREFIX)?.split_once('-')?;
+            pid.parse::<u32>().ok()
+        });
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Somebody else's folder stays.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A folder with `count` different photos of this size.
+pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, TwinError> {
+    let folder = Folder::create(name)?;
+    let samples = SAMPLES
+        .par_iter()
+        .map(|bytes| decode(bytes))
+        .collect::<Result<Vec<_>, _>>()?;
+    (0..count).into_par_iter().try_for_each(|number| {
+        let sample = &samples[number as usize % samples.len()];
+        let jpeg = photo(sample, number, size)?;
+        let path = folder.path().join(format!("photo-{number:03}.jpg"));
+        fs::write(&path, jpeg)
+            .map_err(|error| TwinError::io(format!("write {}", path.display()), error))
+    })?;
+    Ok(folder)
+}
+
+/// A folder with `count` photos that are links to those of another folder, which are used again and again.
+pub(super) fn link(name: &str, count: usize, photos: &Folder) -> Result<Folder, TwinError> {
+    let folder = Folder::create(name)?;
+    let files = photos.files()?;
+    for (number, file) in files.iter().cycle().take(count).enumerate() {
+        let path = folder.path().join(format!("photo-{number:03}.jpg"));
+        fs::hard_link(file, &path)
+            .map_err(|error| TwinError::io(format!("link {}", path.display()), error))?;
+    }
+    Ok(folder)
+}
+
+struct Sample {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+fn decode(bytes: &[u8]) -> Result<Sample, TwinError> {
+    let picture = image::load_from_memory_with_format(bytes, image::ImageFormat::Jpeg)
+        .map_err(|error| TwinError::io("decode a sample", io::Error::other(error)))?
+        .into_rgb8();
+    Ok(Sample {
+        width: picture.width(),
+        height: picture.height(),
+        rgb: picture.into_raw(),
+    })
+}
+
+/// A part of the sample, brought to `size`, with a camera's noise, as JPEG of quality 90.
+fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, TwinError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        TwinError::io("make a photo", io::Error::other(error.to_string()))
+    };
+    let mut random = Random::new(seed);
+    let (width, height) = size;
+    let mut rgb = vec![0; width as usize * height as usize * 3];
+
+    // The largest part with the right proportions, made smaller by up to 40 %, placed anywhere.
+    let whole = f64::min(
+        f64::from(sample.width) / f64::from(width),
+        f64::from(sample.height) / f64::from(height),
+    );
+    let mut unit = || random.next_u64() as f64 / u64::MAX as f64;
+    let scale = whole * (0.6 + 0.4 * unit());
+    let (part_width, part_height) = (f64::from(width) * scale, f64::from(height) * scale);
+    let left = (f64::from(sample.width) - part_width) * unit();
+    let top = (f64::from(sample.height) - part_height) * unit();
+    let source = fast_image_resize::images::ImageRef::new(
+        sample.width,
+        sample.height,
+        &sample.rgb,
+        PixelType::U8x3,
+    )
+    .map_err(|error| failed(&error))?;
+    let mut target = Image::from_slice_u8(width, height, &mut rgb, PixelType::U8x3)
+        .map_err(|error| failed(&error))?;
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+        .crop(left, top, part_width, part_height);
+    Resizer::new()
+        .resize(&source, &mut target, &options)
+        .map_err(|error| failed(&error))?;
+
+    // Brightness goes up or down by up to 6, small steps more often than large ones.
+    for pixels in rgb.chunks_mut(3 * 8) {
+        let noise = random.next_u64().to_le_bytes();
+        for (pixel, noise) in pixels.chunks_mut(3).zip(noise) {
+            let step = i16::from(noise & 7) - i16::from(noise >> 4 & 7);
+            for channel in pixel {
+                *channel = (i16::from(*channel) + step).clamp(0, 255) as u8;
+            }
+        }
+    }
+
+    let mut jpeg = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    jpeg.set_size(width as usize, height as usize);
+    jpeg.set_fastest_defaults();
+    jpeg.set_quality(90.0);
+    let mut jpeg = jpeg
+        .start_compress(Vec::new())
+        .map_err(|error| failed(&error))?;
+    jpeg.write_scanlines(&rgb).map_err(|error| failed(&error))?;
+    jpeg.finish().map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_are_the_same_on_every_run_and_differ_from_each_other() {
+        let sample = decode(SAMPLES[3]).unwrap();
+        let first = photo(&sample, 1, (160, 120)).unwrap();
+        assert_eq!(first, photo(&sample, 1, (160, 120)).unwrap());
+        assert_ne!(first, photo(&sample, 2, (160, 120)).unwrap());
+        let shown = image::load_from_memory(&first).unwrap();
+        assert_eq!((shown.width(), shown.height()), (160, 120));
+    }
+
+    #[test]
+    fn a_folder_goes_with_its_files() {
+        let path = {
+            let folder = make("test", 3, (64, 48)).unwrap();
+            let linked = link("test-linked", 5, &folder).unwrap();
+            assert_eq!(folder.files().unwrap().len(), 3);
+            assert_eq!(linked.files().unwrap().len(), 5);
+            folder.path().to_owned()
+        };
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn folders_of_dead_processes_are_swept() {
+        let parent = std::env::temp_dir();
+        // No process has this number: it is above the kernel's limit.
+        let stale = parent.join(format!("{PREFIX}4999999-old"));
+        fs::create_dir_all(stale.join("inner")).unwrap();
+        let _folder = Folder::create("sweeper").unwrap();
+        assert!(!stale.exists());
+    }
+}

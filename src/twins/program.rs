@@ -1,0 +1,189 @@
+//! Whole programs over folders of photos: how long, how much memory, how many bytes written.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::TwinError;
+use super::cases::Reading;
+use super::child::{Child, MARKER, Role};
+use super::photos::{Folder, files};
+use crate::image::{ResizeSpec, resize_encoded};
+
+/// One command line: the program, then its arguments.
+pub(super) type CommandLine = Vec<OsString>;
+
+/// Whether a program of this name can be started.
+pub(super) fn is_installed(name: &str) -> bool {
+    let Some(path) = std::env::var_os("PATH") else {
+        return false;
+    };
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Runs the command lines side by side; each started by a process of ours that then becomes the program, so that it
+/// does not outlive this process. `out` has to hold `expected` files afterwards.
+pub(super) fn run(
+    twin: &'static str,
+    role: &Role,
+    lines: &[CommandLine],
+    out: &Folder,
+    expected: u64,
+) -> Result<Reading, TwinError> {
+    let done = AtomicBool::new(false);
+    let start = Instant::now();
+    let mut children = lines
+        .iter()
+        .map(|line| Child::start_with(twin, role, line))
+        .collect::<Result<Vec<_>, _>>()?;
+    let roots: Vec<u32> = children.iter().map(Child::id).collect();
+    let (total, peak) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| peak_memory(&roots, &done));
+        let ended = children
+            .iter_mut()
+            .map(Child::wait_for_success)
+            .collect::<Result<Vec<()>, _>>();
+        let total = start.elapsed();
+        done.store(true, Relaxed);
+        let peak = watch.join().unwrap_or(0);
+        ended.map(|_| (total, peak))
+    })?;
+    let mut written = 0;
+    let outputs = files(out.path())?;
+    for file in &outputs {
+        let size = fs::metadata(file)
+            .map_err(|error| TwinError::io(format!("look at {}", file.display()), error))?;
+        written += size.len();
+    }
+    TwinError::expect(outputs.len() as u64, expected)?;
+    Ok(Reading::Files {
+        total,
+        written,
+        peak,
+    })
+}
+
+/// Looks at the memory of all descendants of `roots` until `done`; the largest sum seen.
+///
+/// Counted are anonymous pages of each process, and each shared-memory object that any of them holds open once, with
+/// what it really occupies. Pages of the programs' own files are left out.
+fn peak_memory(roots: &[u32], done: &AtomicBool) -> u64 {
+    let mut peak = 0;
+    while !done.load(Relaxed) {
+        let mut pids = roots.to_vec();
+        let mut next = 0;
+        let mut anonymous = 0;
+        let mut seen = HashSet::new();
+        let mut shared = 0;
+        while let Some(&pid) = pids.get(next) {
+            next += 1;
+            pids.extend(children_of(pid));
+            anonymous += anonymous_bytes(pid);
+            for (object, bytes) in shared_objects(pid) {
+                if seen.insert(object) {
+                    shared += bytes;
+                }
+            }
+        }
+        peak = peak.max(anonymous + shared);
+        // Often enough to see a photo being decoded, seldom enough not to disturb it.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    peak
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+fn anonymous_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
+/// Device and inode of each memory file this process holds open, and the bytes it occupies.
+fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    descriptors
+        .flatten()
+        .filter(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| {
+                let target = target.as_os_str().as_encoded_bytes();
+                target.starts_with(b"/memfd:") || target.starts_with(b"/dev/shm/")
+            })
+        })
+        .filter_map(|entry| fs::metadata(entry.path()).ok())
+        .map(|file| ((file.dev(), file.ino()), file.blocks() * 512))
+        .collect()
+}
+
+/// What the rayon twin's process does: `threads from to`, a loop around the same codecs as the engine's workers use.
+pub(super) fn resize_in_threads() -> Result<(), TwinError> {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let bad = || TwinError::Missing("the process of rayon got no folders".to_owned());
+    let [threads, size, from, to] = words.as_slice() else {
+        return Err(bad());
+    };
+    let threads = threads
+        .to_str()
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(bad)?;
+    let size = size
+        .to_str()
+        .and_then(|size| size.parse().ok())
+        .ok_or_else(bad)?;
+    let (from, to) = (Path::new(from), Path::new(to));
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| TwinError::io("start a rayon pool", std::io::Error::other(error)))?;
+    let spec = ResizeSpec::new(size);
+    let photos = files(from)?;
+    pool.install(|| {
+        photos.par_iter().try_for_each(|photo| {
+            let failed = |error| TwinError::io(format!("resize {}", photo.display()), error);
+            let bytes = fs::read(photo).map_err(failed)?;
+            let small = resize_encoded(&bytes, &spec)
+                .map_err(|error| failed(std::io::Error::other(error)))?;
+            let name = photo.file_name().unwrap_or_default();
+            fs::write(to.join(name), small.bytes).map_err(failed)
+        })
+    })
+}
+
+/// What a process does that becomes another program: its arguments are that program's command line.
+pub(super) fn become_program() -> Result<(), TwinError> {
+    let mut words = std::env::args_os().skip(1);
+    let program = words
+        .next()
+        .ok_or_else(|| TwinError::Missing("no program was named".to_owned()))?;
+    // The signal at the parent's death outlives `exec`; the marker must not.
+    let error = Command::new(&program).args(words).env_remove(MARKER).exec();
+    Err(TwinError::io(format!("start {}", program.display()), error))
+}
