@@ -30,18 +30,25 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct Allowance {
     bytes: u64,
-    read_at: Option<Instant>,
+    read_at: Instant,
+}
+
+impl Allowance {
+    fn now(available: u64) -> Allowance {
+        Allowance {
+            bytes: available.saturating_sub(RESERVE.min(available / 8)),
+            read_at: Instant::now(),
+        }
+    }
 }
 
 impl Budget {
-    pub(super) fn new(capacity: u64) -> Budget {
+    /// `available` is what the system has said just now.
+    pub(super) fn new(capacity: u64, available: u64) -> Budget {
         Budget {
             capacity,
             committed: AtomicU64::new(0),
-            memory: Mutex::new(Allowance {
-                bytes: 0,
-                read_at: None,
-            }),
+            memory: Mutex::new(Allowance::now(available)),
             collapse: CollapsePolicy::default(),
         }
     }
@@ -82,11 +89,8 @@ impl Budget {
     /// Whether the machine and the container have `bytes` left: segments beyond that would call the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
-        let stale = allowance.read_at.is_none_or(|at| at.elapsed() > FRESH);
-        if stale || allowance.bytes < bytes {
-            let available = limits::memory_available(Path::new("/")).available;
-            allowance.bytes = available.saturating_sub(RESERVE.min(available / 8));
-            allowance.read_at = Some(Instant::now());
+        if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
+            *allowance = Allowance::now(limits::memory_available(Path::new("/")).available);
         }
         match allowance.bytes.checked_sub(bytes) {
             Some(left) => {
@@ -98,28 +102,54 @@ impl Budget {
     }
 }
 
-/// A collapse that takes longer than this costs more than small pages would.
-const SLOW: Duration = Duration::from_millis(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What 512 small pages cost: committing them and their first faults.
+const SMALL: i64 = 1_100_000;
+/// A collapse that takes longer than this is counted as slow, in nanoseconds.
+const SLOW: i64 = 1_000_000;
+/// What slow collapses may cost in advance, and the most that good ones can save up for them, in nanoseconds.
+const ADVANCE: i64 = 100_000_000;
+const MOST_SAVED: i64 = 400_000_000;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// When to try huge pages, from how the last tries went.
+/// When to try huge pages, from what they cost so far.
 ///
-/// A slow or failed collapse means that free memory is in pieces, or that the host has taken it back: small pages are
-/// cheaper then, for 20 ms at first and for twice as long after each further failure, up to 2 s.
-#[derive(Debug, Default)]
+/// A good collapse takes an eighth of the time of 512 small pages. A slow one means that free memory is in pieces, or
+/// that the machine's host has taken it back, and is an investment: the next commit of that memory is a good one. So
+/// what good ones save pays for slow ones: all together cost no more than small pages would have, but for an advance of
+/// 100 ms. When that is spent, and after a failure, there is a pause of 10 ms, twice as long after each further one,
+/// 320 ms at most. A good try ends it, and so does a trim, which gives whole chunks back to the kernel.
+#[derive(Debug)]
 pub(super) struct CollapsePolicy {
-    pause: Mutex<Pause>,
+    pace: Mutex<Pace>,
     pub(super) done: AtomicU64,
     pub(super) slow: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) nanos: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Pause {
+#[derive(Debug)]
+struct Pace {
+    /// Nanoseconds that slow collapses may still cost.
+    saved: i64,
     until: Option<Instant>,
-    length: Duration,
+    pause: Duration,
+}
+
+impl Default for CollapsePolicy {
+    fn default() -> CollapsePolicy {
+        CollapsePolicy {
+            pace: Mutex::new(Pace {
+                saved: ADVANCE,
+                until: None,
+                pause: Duration::ZERO,
+            }),
+            done: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
+        }
+    }
 }
 
 impl CollapsePolicy {
@@ -129,32 +159,42 @@ impl CollapsePolicy {
     }
 
     fn may_try_at(&self, now: Instant) -> bool {
-        lock(&self.pause).until.is_none_or(|until| now >= until)
+        lock(&self.pace).until.is_none_or(|until| now >= until)
     }
 
-    /// Learns from one try that took `time`.
-    pub(super) fn learn(&self, time: Duration, worked: bool) {
-        self.learn_at(Instant::now(), time, worked);
+    /// Learns from one try of `count` chunks that took `time`.
+    pub(super) fn learn(&self, time: Duration, count: u32, worked: bool) {
+        self.learn_at(Instant::now(), time, count, worked);
     }
 
-    fn learn_at(&self, now: Instant, time: Duration, worked: bool) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
-        let counter = match (worked, time > SLOW) {
-            (true, _) => &self.done,
-            (false, _) => &self.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let mut pause = lock(&self.pause);
-        if worked && time <= SLOW {
-            *pause = Pause::default();
-            return;
+    fn learn_at(&self, now: Instant, time: Duration, count: u32, worked: bool) {
+        let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX / 2);
+        // Relaxed: counts for people.
+        self.nanos
+            .fetch_add(nanos.unsigned_abs(), Ordering::Relaxed);
+        let counter = if worked { &self.done } else { &self.failed };
+        counter.fetch_add(count.into(), Ordering::Relaxed);
+        if worked && nanos / i64::from(count.max(1)) > SLOW {
+            self.slow.fetch_add(count.into(), Ordering::Relaxed);
         }
-        if worked {
-            self.slow.fetch_add(1, Ordering::Relaxed);
+        let gain = if worked { SMALL * i64::from(count) } else { 0 } - nanos;
+        let mut pace = lock(&self.pace);
+        pace.saved = pace.saved.saturating_add(gain).min(MOST_SAVED);
+        if worked && pace.saved >= 0 {
+            pace.until = None;
+            pace.pause = Duration::ZERO;
+        } else {
+            pace.saved = pace.saved.max(0);
+            pace.pause = (pace.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            pace.until = now.checked_add(pace.pause);
         }
-        pause.length = (pause.length * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        pause.until = now.checked_add(pause.length);
+    }
+
+    /// Ends a pause: the kernel has just got whole chunks back.
+    pub(super) fn forgive(&self) {
+        let mut pace = lock(&self.pace);
+        pace.until = None;
+        pace.pause = Duration::ZERO;
     }
 }
 
@@ -163,30 +203,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_collapses_pause_longer_each_time_and_a_good_one_ends_it() {
+    fn good_collapses_pay_for_slow_ones_and_then_there_is_a_pause() {
         let policy = CollapsePolicy::default();
         let start = Instant::now();
-        let slow = Duration::from_millis(3);
-        assert!(policy.may_try_at(start));
-        policy.learn_at(start, slow, true);
-        assert!(!policy.may_try_at(start + Duration::from_millis(19)));
-        assert!(policy.may_try_at(start + Duration::from_millis(20)));
-        policy.learn_at(start, Duration::ZERO, false);
-        assert!(!policy.may_try_at(start + Duration::from_millis(39)));
-        for _ in 0..20 {
-            policy.learn_at(start, slow, true);
+        let good = Duration::from_micros(100);
+        let slow = Duration::from_micros(5_100);
+        let mut afforded = 0;
+        while policy.may_try_at(start) {
+            policy.learn_at(start, slow, 1, true);
+            afforded += 1;
         }
+        assert_eq!(afforded, ADVANCE / 4_000_000 + 1);
+        assert!(policy.may_try_at(start + FIRST_PAUSE));
+        policy.learn_at(start, slow, 1, true);
+        assert!(!policy.may_try_at(start + FIRST_PAUSE), "twice as long");
+        for _ in 0..20 {
+            policy.learn_at(start, Duration::ZERO, 1, false);
+        }
+        assert!(!policy.may_try_at(start + LONGEST_PAUSE / 2));
         assert!(policy.may_try_at(start + LONGEST_PAUSE));
-        policy.learn_at(start, Duration::from_micros(150), true);
+        for _ in 0..8 {
+            policy.learn_at(start, good, 1, true);
+        }
+        for _ in 0..2 {
+            assert!(policy.may_try_at(start), "eight good ones pay for two");
+            policy.learn_at(start, slow, 1, true);
+        }
         assert!(policy.may_try_at(start));
-        assert_eq!(policy.done.load(Ordering::Relaxed), 22);
-        assert_eq!(policy.slow.load(Ordering::Relaxed), 21);
-        assert_eq!(policy.failed.load(Ordering::Relaxed), 1);
+        policy.learn_at(start, slow, 1, true);
+        assert!(!policy.may_try_at(start));
+        policy.forgive();
+        assert!(policy.may_try_at(start));
+        assert_eq!(policy.failed.load(Ordering::Relaxed), 20);
+        assert_eq!(policy.done.load(Ordering::Relaxed), 26 + 1 + 8 + 3);
+        assert_eq!(policy.slow.load(Ordering::Relaxed), 26 + 1 + 3);
     }
 
     #[test]
     fn the_capacity_is_never_passed() {
-        let budget = Budget::new(1000);
+        let budget = Budget::new(1000, 1 << 30);
         assert!(budget.take(600));
         assert!(!budget.take(401));
         assert!(!budget.take(u64::MAX));

@@ -17,6 +17,9 @@ const FILL_NEED: u32 = 16;
 const FILL_HAVE: u32 = 4;
 /// Beyond this many granules of small pages, copying them costs more than it brings.
 const FILL_MOST: u32 = 8;
+/// How many empty chunks are collapsed by one call: the kernel begins each call by asking every core to empty its page
+/// caches, which takes milliseconds when cores are busy.
+const RUN: usize = 16;
 /// How often a collapse that says "try again" is tried.
 const TRIES: u32 = 3;
 
@@ -39,14 +42,67 @@ impl Region {
         budget: &Budget,
     ) -> Result<(), NoRoom> {
         let _turn = lock(&self.turn);
-        for index in chunks_of(range) {
+        let chunks = chunks_of(range);
+        let mut index = chunks.start;
+        while index < chunks.end {
+            let run = if huge {
+                self.empty_run(index, range)
+            } else {
+                0
+            };
+            if run > 1 && self.fill_run(index, run, budget) {
+                index += run;
+                continue;
+            }
             let chunk = self.chunk(index);
             let need = touched(&within(range, index)) & !chunk.committed;
             if need != 0 {
                 self.commit_chunk(index, chunk.committed, need, huge, budget)?;
             }
+            index += 1;
         }
         Ok(())
+    }
+
+    /// How many chunks from `first` on have nothing and are needed enough to become huge pages at once.
+    fn empty_run(&self, first: usize, range: &Range<u64>) -> usize {
+        let books = lock(&self.books);
+        books.chunks[first..chunks_of(range).end]
+            .iter()
+            .take(RUN)
+            .enumerate()
+            .take_while(|&(step, chunk)| {
+                let need = touched(&within(range, first + step));
+                chunk.committed == 0 && need.count_ones() >= FILL_NEED
+            })
+            .count()
+    }
+
+    /// Makes huge pages of `count` empty chunks by one call, or changes nothing.
+    fn fill_run(&self, first: usize, count: usize, budget: &Budget) -> bool {
+        let total = count as u64 * CHUNK;
+        if !budget.collapse.may_try() || !budget.take(total) {
+            return false;
+        }
+        let start = first as u64 * CHUNK;
+        let seeded = self.grow(start + total).and_then(|()| {
+            (0..count as u64)
+                .map(|step| start + step * CHUNK)
+                .try_for_each(|at| self.segment.allocate(at..at + PAGE))
+        });
+        let worked = seeded.is_ok() && self.collapse(first, count, budget);
+        for index in first..first + count {
+            if worked {
+                self.note_committed(index, u32::MAX, true);
+            } else {
+                // The kernel does not say how far it came: one chunk after the other finds out.
+                self.punch(index, u32::MAX);
+            }
+        }
+        if !worked {
+            budget.give(total);
+        }
+        worked
     }
 
     fn commit_chunk(
@@ -92,7 +148,7 @@ impl Region {
             // A collapse needs one page to start from.
             self.allocate(start..start + PAGE)?;
         }
-        if self.collapse(index, budget) {
+        if self.collapse(index, 1, budget) {
             return Ok(true);
         }
         // Whatever the reason was: fallocate decides whether there is room.
@@ -103,9 +159,9 @@ impl Region {
         filled.map(|()| false)
     }
 
-    fn collapse(&self, index: usize, budget: &Budget) -> bool {
-        let start = index * CHUNK as usize;
-        let range = start..start + CHUNK as usize;
+    fn collapse(&self, first: usize, count: usize, budget: &Budget) -> bool {
+        let start = first * CHUNK as usize;
+        let range = start..start + count * CHUNK as usize;
         let began = Instant::now();
         let mut worked = false;
         for _ in 0..TRIES {
@@ -116,7 +172,7 @@ impl Region {
             }
             break;
         }
-        budget.collapse.learn(began.elapsed(), worked);
+        budget.collapse.learn(began.elapsed(), count as u32, worked);
         worked
     }
 
@@ -164,15 +220,18 @@ impl Region {
         before.blocks.saturating_sub(after)
     }
 
-    /// Takes memory away that nobody holds; the bytes given back.
+    /// Takes memory away that nobody holds, until that is `want` bytes or all; the bytes given back.
     ///
     /// Whole chunks and granules of small pages only; with `hard` also parts of huge pages, which become small then.
-    pub(super) fn trim(&self, hard: bool, budget: &Budget) -> u64 {
+    pub(super) fn trim(&self, hard: bool, want: u64, budget: &Budget) -> u64 {
         let _turn = lock(&self.turn);
         let mut gained = self.punch_strays();
         let mut ranges = lock(&self.books).free.ranges();
         ranges.retain(|&(_, len)| len >= GRANULE);
         for (start, len) in ranges {
+            if gained >= want {
+                break;
+            }
             // While it is being punched the range belongs to us: nobody can be given a page that is about to go.
             if !lock(&self.books).free.take_exact(start, len) {
                 continue;
@@ -180,14 +239,19 @@ impl Region {
             gained += self.punch_free(start..start + len, hard, budget);
             lock(&self.books).free.give(start, len);
         }
-        let above = {
+        let above = || {
             let mut books = lock(&self.books);
             let end = books.chunks.len() as u64 * CHUNK;
             books.free.take_up_to(end)
         };
-        if let Some((start, len)) = above {
+        if gained < want
+            && let Some((start, len)) = above()
+        {
             gained += self.punch_free(start..start + len, hard, budget);
             lock(&self.books).free.give(start, len);
+        }
+        if gained >= CHUNK {
+            budget.collapse.forgive();
         }
         gained
     }
@@ -255,7 +319,7 @@ impl Region {
         if !roomy || !budget.collapse.may_try() || !budget.take(bytes(!have)) {
             return false;
         }
-        if self.collapse(index, budget) {
+        if self.collapse(index, 1, budget) {
             self.note_committed(index, u32::MAX, true);
         } else {
             budget.give(bytes(!have));

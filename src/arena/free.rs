@@ -310,3 +310,185 @@ impl FreeRanges {
         self.holes -= node.len;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The simplest thing that is right: which quanta are taken.
+    #[derive(Default)]
+    struct Model {
+        /// Start and length of what is held.
+        held: BTreeMap<u64, u64>,
+    }
+
+    impl Model {
+        /// Maximal free runs of a region of `limit` bytes.
+        fn free(&self, limit: u64) -> Vec<(u64, u64)> {
+            let mut free = Vec::new();
+            let mut at = 0;
+            for (&start, &len) in &self.held {
+                if start > at {
+                    free.push((at, start - at));
+                }
+                assert!(start >= at, "blocks overlap at {start}");
+                at = start + len;
+            }
+            if limit > at {
+                free.push((at, limit - at));
+            }
+            free
+        }
+
+        fn fits(&self, limit: u64, len: u64, align: u64) -> bool {
+            self.free(limit)
+                .iter()
+                .any(|&(start, has)| start.next_multiple_of(align) + len <= start + has)
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take {
+            len: u64,
+            align: u64,
+        },
+        /// Gives part of a held block back: the block, and the part in 1/8.
+        Give {
+            which: usize,
+            from: u64,
+            to: u64,
+        },
+        GiveAll {
+            which: usize,
+        },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let small = (1_u64..40).prop_map(|units| (units * QUANTUM, QUANTUM));
+        let large = (1_u64..40).prop_map(|pages| (pages * 4096, 4096));
+        let step = prop_oneof![
+            3 => small.prop_map(|(len, align)| Step::Take { len, align }),
+            2 => large.prop_map(|(len, align)| Step::Take { len, align }),
+            2 => (any::<usize>(), 0_u64..8, 0_u64..9)
+                .prop_map(|(which, from, to)| Step::Give { which, from, to }),
+            3 => any::<usize>().prop_map(|which| Step::GiveAll { which }),
+        ];
+        proptest::collection::vec(step, 1..300)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn as_the_model_says(steps in steps()) {
+            const LIMIT: u64 = 1 << 20;
+            let mut ranges = FreeRanges::new(LIMIT);
+            let mut model = Model::default();
+            for step in steps {
+                match step {
+                    Step::Take { len, align } => match ranges.take(len, align) {
+                        Some(at) => {
+                            prop_assert!(at.is_multiple_of(align) && at + len <= LIMIT);
+                            model.held.insert(at, len);
+                        }
+                        None => prop_assert!(!model.fits(LIMIT, len, align)),
+                    },
+                    Step::Give { which, from, to } => {
+                        let Some((&start, &len)) =
+                            model.held.iter().nth(which % model.held.len().max(1))
+                        else {
+                            continue;
+                        };
+                        let units = len / QUANTUM;
+                        let from = units * from / 8 * QUANTUM;
+                        let to = (units * to).div_ceil(8).min(units) * QUANTUM;
+                        if from < to {
+                            model.held.remove(&start);
+                            if from > 0 {
+                                model.held.insert(start, from);
+                            }
+                            if to < len {
+                                model.held.insert(start + to, len - to);
+                            }
+                            ranges.give(start + from, to - from);
+                        }
+                    }
+                    Step::GiveAll { which } => {
+                        let Some((&start, &len)) =
+                            model.held.iter().nth(which % model.held.len().max(1))
+                        else {
+                            continue;
+                        };
+                        model.held.remove(&start);
+                        ranges.give(start, len);
+                    }
+                }
+                let mut free = ranges.ranges();
+                free.sort_unstable();
+                free.push((ranges.top(), LIMIT - ranges.top()));
+                free.retain(|&(_, len)| len > 0);
+                prop_assert_eq!(&free, &model.free(LIMIT));
+                let below: u64 = ranges.ranges().iter().map(|&(_, len)| len).sum();
+                prop_assert_eq!(ranges.holes(), below);
+                let largest = free.iter().map(|&(_, len)| len).max().unwrap_or(0);
+                prop_assert_eq!(ranges.largest(), largest);
+            }
+        }
+    }
+
+    #[test]
+    fn bins_grow_with_size_and_hold_all_sizes() {
+        let mut last = 0;
+        for units in (1..5_000).chain((13..=42).flat_map(|power| {
+            let power = 1_u64 << power;
+            [power - 1, power, power + 1]
+        })) {
+            let bin = bin(units * QUANTUM);
+            if units < 5_000 {
+                assert!(bin >= last && bin <= last + 1, "{units} quanta");
+                last = bin;
+            }
+            assert!(bin < BINS, "{units} quanta");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn a_second_free_is_noticed() {
+        let mut ranges = FreeRanges::new(1 << 20);
+        let first = ranges.take(64, 64).unwrap();
+        let _second = ranges.take(64, 64).unwrap();
+        ranges.give(first, 64);
+        ranges.give(first, 64);
+    }
+
+    #[test]
+    fn a_fit_is_found_behind_many_that_do_not_when_nothing_is_left_above() {
+        let mut ranges = FreeRanges::new(1 << 20);
+        // 30 holes of one page that start 64 bytes behind a page boundary, and one that starts at one.
+        let mut holes = Vec::new();
+        for index in 0..31_u64 {
+            let pad = ranges.take(if index == 0 { 4096 } else { 64 }, 64).unwrap();
+            let hole = ranges.take(4096, 64).unwrap();
+            let wall = if index == 0 { 4096 } else { 4096 - 64 };
+            let _ = ranges.take(wall, 64).unwrap();
+            assert!(pad < hole);
+            holes.push(hole);
+        }
+        let rest = ranges.largest();
+        let _ = ranges.take(rest, 64).unwrap();
+        for &hole in &holes {
+            ranges.give(hole, 4096);
+        }
+        let fit = holes.iter().copied().find(|hole| hole.is_multiple_of(4096));
+        assert_eq!(fit, Some(4096));
+        assert_eq!(ranges.take(4096, 4096), fit);
+        assert_eq!(ranges.take(4096, 4096), None);
+    }
+}

@@ -32,7 +32,7 @@ pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
 pub(crate) use layout::HEADER_LEN;
-use layout::{GRANULE, LARGE, Layout, PAGE, QUANTUM};
+use layout::{CHUNK, GRANULE, LARGE, Layout, PAGE, QUANTUM};
 use region::{Region, Reserved};
 use spec::{Plan, Surroundings};
 
@@ -88,11 +88,15 @@ impl Arena {
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        let plan = spec.plan(&Surroundings::read())?;
-        Arena::build(spec.name.as_deref(), &plan)
+        let around = Surroundings::read();
+        let plan = spec.plan(&around)?;
+        if spec.name.is_some() {
+            sweep();
+        }
+        Arena::build(spec.name.as_deref(), &plan, around.memory.available)
     }
 
-    fn build(name: Option<&str>, plan: &Plan) -> Result<Arc<Arena>, ArenaError> {
+    fn build(name: Option<&str>, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
         let named = plan.backing == Backing::Named;
         let sealed = plan.backing == Backing::Sealed;
         let control = if named || name.is_some() {
@@ -127,7 +131,7 @@ impl Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity),
+            budget: Budget::new(plan.capacity, available),
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
@@ -265,8 +269,12 @@ impl Arena {
             .checked_next_multiple_of(unit)
             .filter(|&held| held <= self.capacity().next_multiple_of(GRANULE))
             .ok_or_else(|| self.full(region, len))?;
-        // The first failure is answered by taking free memory back everywhere, the second is final.
-        for last in [false, true] {
+        // A failure is answered by taking free memory back, first where that costs nothing, then everywhere.
+        for attempt in 0..3 {
+            let in_use = self.in_use.load(Ordering::Relaxed);
+            if in_use.saturating_add(held) > self.capacity().next_multiple_of(GRANULE) {
+                break;
+            }
             if let Some(stale) = &mut stale {
                 stale.clear();
             }
@@ -277,9 +285,6 @@ impl Arena {
                 committed,
             }) = reserved
             else {
-                if last {
-                    break;
-                }
                 // A trim that is under way holds free ranges back: wait for it, then look again.
                 drop(lock(&books.turn));
                 continue;
@@ -296,7 +301,8 @@ impl Arena {
                 return Ok(Block::new(Arc::clone(self), at, len, held, fresh));
             }
             lock(&books.books).release(start, held);
-            if last || self.trim_with(true) == 0 {
+            let want = held.saturating_add(2 * CHUNK);
+            if attempt == 2 || self.take_back(attempt == 1, want) == 0 && attempt == 1 {
                 break;
             }
         }
@@ -309,6 +315,11 @@ impl Arena {
             Some(region) => region,
             None => panic!("there is no region {region} in an arena of {regions}"),
         }
+    }
+
+    /// The numbers of a refusal of so many bytes in region 0.
+    pub(crate) fn no_room(&self, requested: u64) -> ArenaFull {
+        self.full(0, requested)
     }
 
     #[cold]
@@ -409,18 +420,31 @@ impl Arena {
 
     /// Gives memory that no block holds back to the system; how many bytes. Content of blocks stays.
     pub fn trim(&self) -> u64 {
-        self.trim_with(false)
+        self.take_back(false, u64::MAX)
     }
 
-    fn trim_with(&self, hard: bool) -> u64 {
-        self.regions
-            .iter()
-            .map(|region| region.trim(hard, &self.budget))
-            .sum()
+    fn take_back(&self, hard: bool, want: u64) -> u64 {
+        let mut gained = 0_u64;
+        for region in &self.regions {
+            if gained >= want {
+                break;
+            }
+            gained += region.trim(hard, want - gained, &self.budget);
+        }
+        gained
     }
 
-    /// Does one bounded step of making huge pages of chunks that began with small ones; says whether there was one.
+    /// Does one bounded step of what can wait until nothing else is to be done; says whether there was one.
+    ///
+    /// Makes a huge page of a chunk that began with small ones; or gives memory back, 64 MiB at most, when more is
+    /// committed than was ever in use at once.
     pub fn collapse_later(&self) -> bool {
+        const STEP: u64 = 64 << 20;
+        let keep = self.high_water.load(Ordering::Relaxed).saturating_add(STEP);
+        let excess = self.budget.committed().saturating_sub(keep);
+        if excess > 0 && self.take_back(false, excess.min(STEP)) > 0 {
+            return true;
+        }
         let mut cursor = lock(&self.cursor);
         let (region, chunks) = &mut *cursor;
         for _ in 0..self.regions.len() {

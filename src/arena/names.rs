@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
@@ -15,6 +16,10 @@ use crate::sys::{self, Access, Map, Prot, Segment};
 
 /// How often a name is tried before something must be wrong.
 const ATTEMPTS: u32 = 100;
+
+/// How often a name must be found locked before it counts as taken.
+const LOOKS: u32 = 30;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A number that no other arena has.
 pub(super) fn random() -> u64 {
@@ -79,6 +84,7 @@ impl Control {
     ///
     /// Create exclusively, lock, look whether the name is still there; start again if a sweep came between.
     pub(super) fn named(name: Option<&str>, len: u64) -> Result<Control, ArenaError> {
+        let mut looks = 0;
         for _ in 0..ATTEMPTS {
             let full = match name {
                 Some(name) => kept_name(name),
@@ -90,7 +96,13 @@ impl Control {
                     if let Some(name) = name
                         && !remove_if_stale(&full)?
                     {
-                        return Err(ArenaError::NameTaken { name: name.into() });
+                        // A sweep or a list that is looking holds a lock too, for microseconds if it is not
+                        // interrupted: only who holds it for long lives there.
+                        looks += 1;
+                        if looks > LOOKS {
+                            return Err(ArenaError::NameTaken { name: name.into() });
+                        }
+                        std::thread::sleep(BETWEEN_LOOKS);
                     }
                     continue;
                 }
@@ -271,7 +283,7 @@ pub fn list() -> Vec<NamedArena> {
                 .strip_suffix(".kept")?
                 .to_owned();
             let segment = Segment::open_named(&full, Access::ReadWrite).ok()?;
-            let live = !segment.try_lock().ok()?;
+            let live = segment.is_locked().ok()?;
             let layout = read_header(&segment).ok();
             Some(NamedArena {
                 name,

@@ -9,7 +9,8 @@ use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, Exclusive};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
-use crate::arena::{ArenaFull, Block, Extent, Offset};
+use crate::arena::{ArenaFull, Block, Extent, Offset, Placement};
+use crate::sys::PAGE;
 
 /// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
 /// of its result, or lends its tiles to the jobs of a scope.
@@ -48,6 +49,17 @@ pub(crate) enum PlaceMut<'a> {
 }
 
 impl PlaceMut<'_> {
+    /// Whether nothing else lies in the pages of the block.
+    pub(crate) fn owns_pages(self) -> bool {
+        match self {
+            PlaceMut::Block(block, _) => {
+                block.extent().at.offset().is_multiple_of(PAGE as u64)
+                    && block.held().is_multiple_of(PAGE as u64)
+            }
+            PlaceMut::Private | PlaceMut::Lane(_) => false,
+        }
+    }
+
     /// The place of the `bytes` bytes from `skip` on.
     pub(super) fn part(self, skip: usize, bytes: usize) -> Self {
         let part = |whole: Extent| memory::extent(memory::advance(whole.at, skip), bytes);
@@ -204,6 +216,8 @@ impl<T: Element> ArrayMut<T> {
     /// assert_eq!(out[..], [0, 1, 2]);
     /// ```
     pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
+        // Without room for whole pages it stays where it is, and lending it says so.
+        let _ = self.own_pages();
         let shape = self.shape;
         let place = self.place();
         // SAFETY: the tile borrows the array mutably, and is all of it.
@@ -284,6 +298,8 @@ impl<T: Element> ArrayMut<T> {
     /// tile[0] = first;
     /// ```
     pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
+        // Without room for whole pages it stays where it is, and lending it says so.
+        let _ = self.own_pages();
         TilesMut::new(self, rows)
     }
 
@@ -339,6 +355,23 @@ impl<T: Element> ArrayMut<T> {
 
 /// Hooks for the floors that move arrays between processes.
 impl<T: Element> ArrayMut<T> {
+    /// Makes sure that no page of the array holds anything else, so that it can be opened to a worker: a small array
+    /// of the arena moves to pages of its own.
+    pub(crate) fn own_pages(&mut self) -> Result<(), ArenaFull> {
+        let Exclusive::Block { block, at } = &self.memory else {
+            return Ok(());
+        };
+        if self.len == 0 || PlaceMut::Block(block, memory::extent(*at, 0)).owns_pages() {
+            return Ok(());
+        }
+        let bytes = self.len * size_of::<T>();
+        let to = block.arena().alloc(0, bytes as u64, Placement::Pages)?;
+        let mut moved = ArrayMut::from_block(to, self.shape);
+        moved.copy_from_slice(self);
+        *self = moved;
+        Ok(())
+    }
+
     /// An exclusive array of `shape` at the start of `block`.
     ///
     /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
@@ -414,26 +447,6 @@ impl<T: Element> ArrayMut<T> {
             Exclusive::Block { block, at } => PlaceMut::Block(block, memory::extent(*at, bytes)),
             Exclusive::Lane { at, .. } => PlaceMut::Lane(memory::extent(*at, bytes)),
         }
-    }
-
-    /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
-    /// not rolled back.
-    ///
-    /// # Errors
-    ///
-    /// The array itself, where it does not lie in a lane.
-    #[allow(
-        clippy::result_large_err,
-        reason = "the array itself goes back, to be copied instead"
-    )]
-    pub(crate) fn take_lane(self) -> Result<Extent, ArrayMut<T>> {
-        let PlaceMut::Lane(extent) = self.place() else {
-            return Err(self);
-        };
-        if let Exclusive::Lane { owner, .. } = &self.memory {
-            owner.publish();
-        }
-        Ok(extent)
     }
 }
 

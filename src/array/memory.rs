@@ -102,7 +102,7 @@ pub(super) enum Exclusive {
 #[derive(Clone)]
 pub(super) enum Shared {
     Private(Arc<Heap>),
-    Mapped(Arc<Mmap>),
+    Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<Mmap>),
     Block {
         block: Arc<Block>,
         /// Where the view starts.

@@ -296,7 +296,7 @@ fn results_stay_when_their_handles_go() {
     let sub = whole.rows(4..6);
     let exclusive = ArrayMut::<u8>::zeros([2, 3]);
     assert_eq!(sub.take_lane().unwrap(), extent(16, 8));
-    assert_eq!(exclusive.take_lane().unwrap(), extent(128, 6));
+    assert_eq!(exclusive.seal().take_lane().unwrap(), extent(128, 6));
     assert_eq!(count.live(), 1);
     drop(whole);
     assert_eq!((count.live(), memory.released(), memory.top()), (0, 0, 192));
@@ -311,7 +311,7 @@ fn a_truncated_result_is_as_long_as_what_it_keeps() {
     assert_eq!(array.len(), 40);
     array.truncate(3);
     assert_eq!((array.shape(), array.len()), (Shape::from([3, 4]), 12));
-    assert_eq!(array.take_lane().unwrap(), extent(0, 24));
+    assert_eq!(array.seal().take_lane().unwrap(), extent(0, 24));
     let mut array = ArrayMut::<u16>::zeros([10, 4]);
     array.truncate(0);
     drop(array);

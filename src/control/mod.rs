@@ -25,7 +25,10 @@ use serde::{Deserialize, Serialize};
 /// What a worker says first, and last.
 #[derive(Debug, Serialize, Deserialize)]
 enum FromWorker {
-    Hello { build_id: Vec<u8>, reply: IpcSender<Welcome> },
+    Hello {
+        build_id: Vec<u8>,
+        reply: IpcSender<Welcome>,
+    },
     Ready,
     Failed(String),
     /// Sent by the supervisor itself when the worker is gone.
@@ -48,6 +51,8 @@ pub(crate) struct Welcome {
     pub(crate) memory_limit: u64,
     /// Entry to run before `Ready`.
     pub(crate) on_start: Option<u64>,
+    /// What messages and process lists call it.
+    pub(crate) label: String,
     /// Address space reserved for each region, in bytes.
     pub(crate) reservation: u64,
 }
@@ -87,7 +92,9 @@ pub(crate) struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,8 +114,10 @@ impl Server {
     pub(crate) fn answer(self, build_id: &[u8], welcome: Welcome) -> Result<(), HandshakeError> {
         let server = self.server;
         // A malformed packet is a panic inside the channel.
-        catch_unwind(AssertUnwindSafe(move || Self::converse(server, build_id, welcome)))
-            .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
+        catch_unwind(AssertUnwindSafe(move || {
+            Self::converse(server, build_id, welcome)
+        }))
+        .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
     }
 
     fn converse(
@@ -118,9 +127,17 @@ impl Server {
     ) -> Result<(), HandshakeError> {
         let (receiver, first): (IpcReceiver<FromWorker>, _) = server.accept().map_err(channel)?;
         let reply = match first {
-            FromWorker::Hello { build_id: theirs, reply } if theirs == build_id => reply,
-            FromWorker::Hello { build_id: theirs, .. } => {
-                return Err(HandshakeError::OtherBuild { ours: hex(build_id), theirs: hex(&theirs) });
+            FromWorker::Hello {
+                build_id: theirs,
+                reply,
+            } if theirs == build_id => reply,
+            FromWorker::Hello {
+                build_id: theirs, ..
+            } => {
+                return Err(HandshakeError::OtherBuild {
+                    ours: hex(build_id),
+                    theirs: hex(&theirs),
+                });
             }
             FromWorker::Gone => return Err(HandshakeError::Gone),
             FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
@@ -133,7 +150,9 @@ impl Server {
         match receiver.recv().map_err(|_| HandshakeError::Gone)? {
             FromWorker::Ready => Ok(()),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
-            other => Err(HandshakeError::Channel(format!("{other:?} instead of ready"))),
+            other => Err(HandshakeError::Channel(format!(
+                "{other:?} instead of ready"
+            ))),
         }
     }
 }
@@ -157,7 +176,12 @@ impl Caller {
     pub(crate) fn hello(name: &str, build_id: &[u8]) -> Result<(Self, Welcome), HandshakeError> {
         let sender = IpcSender::connect(name.to_owned()).map_err(channel)?;
         let (reply, welcome) = ipc::channel().map_err(channel)?;
-        sender.send(FromWorker::Hello { build_id: build_id.to_vec(), reply }).map_err(channel)?;
+        sender
+            .send(FromWorker::Hello {
+                build_id: build_id.to_vec(),
+                reply,
+            })
+            .map_err(channel)?;
         let welcome = welcome.recv().map_err(|_| HandshakeError::Gone)?;
         Ok((Self { sender }, welcome))
     }
@@ -179,7 +203,10 @@ fn channel(error: impl std::fmt::Display) -> HandshakeError {
 }
 
 fn hex(id: &[u8]) -> String {
-    id.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    id.iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -196,6 +223,7 @@ mod tests {
             guard: true,
             memory_limit: 0,
             on_start: None,
+            label: "test".into(),
             reservation: 1 << 30,
         }
     }
@@ -219,7 +247,10 @@ mod tests {
         let name = server.name().to_owned();
         let worker = std::thread::spawn(move || Caller::hello(&name, b"old").map(drop));
         let error = server.answer(b"new", welcome()).unwrap_err();
-        assert!(matches!(error, HandshakeError::OtherBuild { .. }), "{error}");
+        assert!(
+            matches!(error, HandshakeError::OtherBuild { .. }),
+            "{error}"
+        );
         assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
     }
 
@@ -237,7 +268,10 @@ mod tests {
         let server = Server::new().unwrap();
         let name = server.name().to_owned();
         let worker = std::thread::spawn(move || {
-            Caller::hello(&name, b"x").unwrap().0.failed("no room".into());
+            Caller::hello(&name, b"x")
+                .unwrap()
+                .0
+                .failed("no room".into());
         });
         let error = server.answer(b"x", welcome()).unwrap_err();
         assert_eq!(error, HandshakeError::Failed("no room".into()));

@@ -98,7 +98,7 @@ impl Builder {
         self
     }
 
-    /// What messages call this engine.
+    /// What process lists call this engine's workers: `label:0`, `label:1`, … (the first 15 bytes).
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -172,13 +172,16 @@ impl Builder {
             label: self.label,
             grace: self.grace,
         };
-        let (shared, monitor) = supervisor::start(arena, settings).map_err(|error| match error {
-            StartError::System(error) => BuildError::System(error),
-            StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
-            StartError::Worker(why) => BuildError::Worker(why.to_string()),
-        })?;
+        let (shared, monitor) =
+            supervisor::start(arena, settings).map_err(|error| match error {
+                StartError::System(error) => BuildError::System(error),
+                StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
+                StartError::Worker(why) => BuildError::Worker(why.to_string()),
+            })?;
         let monitor = Mutex::new(Some(monitor));
-        Ok(Engine { place: Place::Workers(Workers { shared, monitor }) })
+        Ok(Engine {
+            place: Place::Workers(Workers { shared, monitor }),
+        })
     }
 }
 

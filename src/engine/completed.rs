@@ -51,7 +51,10 @@ impl News {
             if let Some(index) = indices.pop_front() {
                 return index;
             }
-            indices = self.arrived.wait(indices).unwrap_or_else(PoisonError::into_inner);
+            indices = self
+                .arrived
+                .wait(indices)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -74,8 +77,13 @@ impl<R: Send + 'static> Iterator for AsCompleted<R> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {
             let index = self.news.next();
-            let Some(job) = &mut self.jobs[index] else { continue };
-            let waker = Waker::from(Arc::new(Tell { index, news: Arc::clone(&self.news) }));
+            let Some(job) = &mut self.jobs[index] else {
+                continue;
+            };
+            let waker = Waker::from(Arc::new(Tell {
+                index,
+                news: Arc::clone(&self.news),
+            }));
             if let Poll::Ready(answer) = Pin::new(job).poll(&mut Context::from_waker(&waker)) {
                 self.jobs[index] = None;
                 self.left -= 1;
@@ -94,7 +102,9 @@ impl<R: Send + 'static> ExactSizeIterator for AsCompleted<R> {}
 
 impl<R> fmt::Debug for AsCompleted<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsCompleted").field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("AsCompleted")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 

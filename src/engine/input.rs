@@ -73,7 +73,10 @@ impl Engine {
             Place::Inline => Ok(ArrayMut::zeros(shape)),
             Place::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
-                let block = workers.shared.arena.alloc_zeroed(0, bytes, Placement::Pages)?;
+                let block = workers
+                    .shared
+                    .arena
+                    .alloc_zeroed(0, bytes, Placement::Pages)?;
                 Ok(ArrayMut::from_block(block, shape))
             }
         }
@@ -84,7 +87,10 @@ impl Engine {
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
     // Like `Array::from_slice`; the name says where it goes.
-    #[allow(clippy::wrong_self_convention, reason = "`engine.from_slice` reads as `Array::from_slice` does")]
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "`engine.from_slice` reads as `Array::from_slice` does"
+    )]
     pub fn from_slice<T: Element>(&self, elements: &[T]) -> Result<Array<T>, ArenaFull> {
         self.fill(elements.len().into(), |to| to.copy_from_slice(elements))
     }
@@ -93,7 +99,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
-    #[allow(clippy::wrong_self_convention, reason = "`engine.from_fn` reads as `Array::from_fn` does")]
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "`engine.from_fn` reads as `Array::from_fn` does"
+    )]
     pub fn from_fn<T: Element>(
         &self,
         shape: impl Into<Shape>,
@@ -121,7 +130,10 @@ impl Engine {
     /// [`InputError`] when it cannot be read, or there is no room for it.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Array<u8>, InputError> {
         let path = path.as_ref();
-        let failed = |error| InputError::Io { path: path.to_owned(), error };
+        let failed = |error| InputError::Io {
+            path: path.to_owned(),
+            error,
+        };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         if !meta.is_file() {
@@ -158,18 +170,29 @@ impl Engine {
         Ok(array.seal())
     }
 
-    fn fill<T: Element>(&self, shape: Shape, fill: impl FnOnce(&mut [T])) -> Result<Array<T>, ArenaFull> {
+    fn fill<T: Element>(
+        &self,
+        shape: Shape,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<Array<T>, ArenaFull> {
         let mut array = self.exclusive(shape, Placement::Packed)?;
         fill(&mut array);
         Ok(array.seal())
     }
 
     /// Memory that is about to be written whole.
-    fn exclusive<T: Element>(&self, shape: Shape, placement: Placement) -> Result<ArrayMut<T>, ArenaFull> {
+    fn exclusive<T: Element>(
+        &self,
+        shape: Shape,
+        placement: Placement,
+    ) -> Result<ArrayMut<T>, ArenaFull> {
         match &self.place {
             Place::Inline => Ok(ArrayMut::zeros(shape)),
             Place::Workers(workers) => {
-                let block = workers.shared.arena.alloc(0, bytes_of::<T>(&shape), placement)?;
+                let block = workers
+                    .shared
+                    .arena
+                    .alloc(0, bytes_of::<T>(&shape), placement)?;
                 Ok(ArrayMut::from_block(block, shape))
             }
         }

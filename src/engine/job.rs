@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::{Engine, Place};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, BadReply, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program, Receiving,
-    Reply, SplitFirst,
+    Arg, Args, BadReply, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program,
+    Receiving, Reply, SplitFirst,
 };
-use crate::supervisor::{JobError, JobErrorKind, JobId, Shared, Taken};
+use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Shared, Taken};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -27,7 +27,11 @@ pub struct Job<R> {
 }
 
 enum State<R> {
-    Sent { shared: Arc<Shared>, id: JobId, read: Read<R> },
+    Sent {
+        shared: Arc<Shared>,
+        id: JobId,
+        read: Read<R>,
+    },
     /// Ran in this thread, or could not be sent at all.
     Here(Box<Result<R, JobError>>),
     Taken,
@@ -50,11 +54,19 @@ impl<R: Send + 'static> Job<R> {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         fill(&mut call);
         let id = shared.submit(&KernelInfo::of::<G>(), call.0, 0);
-        Self { state: State::Sent { shared: Arc::clone(shared), id, read: G::Reply::receive } }
+        Self {
+            state: State::Sent {
+                shared: Arc::clone(shared),
+                id,
+                read: G::Reply::receive,
+            },
+        }
     }
 
     pub(super) fn here(result: Result<R, JobError>) -> Self {
-        Self { state: State::Here(Box::new(result)) }
+        Self {
+            state: State::Here(Box::new(result)),
+        }
     }
 
     /// Runs a kernel in this thread.
@@ -64,7 +76,9 @@ impl<R: Send + 'static> Job<R> {
         P: Params,
         T: Reply<Out = R>,
     {
-        Self::here(run_here(std::any::type_name::<F>(), || kernel.call(held).keep().map_err(Failure::from)))
+        Self::here(run_here(std::any::type_name::<F>(), || {
+            kernel.call(held).keep().map_err(Failure::from)
+        }))
     }
 
     /// Waits for the value.
@@ -77,7 +91,9 @@ impl<R: Send + 'static> Job<R> {
     pub fn wait(mut self) -> Result<R, JobError> {
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { shared, id, read } => {
-                let taken = shared.wait(id, None).expect("a wait without a limit ends with the answer");
+                let taken = shared
+                    .wait(id, None)
+                    .expect("a wait without a limit ends with the answer");
                 finish(&shared, taken, read)
             }
             State::Here(result) => *result,
@@ -134,7 +150,10 @@ pub(super) fn run_here<R>(
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
         Err(payload) => JobErrorKind::Panicked {
-            message: match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            message: match (
+                payload.downcast_ref::<&str>(),
+                payload.downcast_ref::<String>(),
+            ) {
                 (Some(text), _) => (*text).to_owned(),
                 (_, Some(text)) => text.clone(),
                 _ => "a panic without a text".to_owned(),
@@ -143,14 +162,22 @@ pub(super) fn run_here<R>(
             backtrace: String::new(),
         },
     };
-    Err(JobError { kind, kernel: name, job: 0, attempt: 1, worker: None, lent: Vec::new() })
+    Err(Failed {
+        kind,
+        kernel: name,
+        job: 0,
+        attempt: 1,
+        worker: None,
+        lent: Vec::new(),
+    }
+    .into())
 }
 
 /// The value out of an answer.
 pub(super) fn finish<R>(shared: &Shared, mut taken: Taken, read: Read<R>) -> Result<R, JobError> {
     match taken.read(read) {
         Ok(value) => Ok(value),
-        Err(Some(error)) => Err(*error),
+        Err(Some(error)) => Err(error),
         Err(None) => Err(shared.unreadable(&taken)),
     }
 }
@@ -270,7 +297,10 @@ impl<'e, G: Program> JobBuilder<'e, G> {
             }
             Call::Here(Err(error)) => Call::Here(Err(error)),
         };
-        JobBuilder { engine: self.engine, call }
+        JobBuilder {
+            engine: self.engine,
+            call,
+        }
     }
 
     /// Submits it.
@@ -279,7 +309,9 @@ impl<'e, G: Program> JobBuilder<'e, G> {
             (Call::Sent(writer, _), Some(shared)) => {
                 let id = shared.submit(&KernelInfo::of::<G>(), *writer, 0);
                 let (shared, read) = (Arc::clone(shared), G::Reply::receive as Read<_>);
-                Job { state: State::Sent { shared, id, read } }
+                Job {
+                    state: State::Sent { shared, id, read },
+                }
             }
             (Call::Here(result), _) => Job::here(result),
             (Call::Sent(..), None) => unreachable!("an inline engine runs its jobs at once"),

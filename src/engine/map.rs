@@ -63,7 +63,12 @@ impl Engine {
             send: <I::Item as Args<'static, P>>::send,
             run: |item| {
                 let held = item.hold();
-                let run = || crate::kernel::conjure::<F>().call(held).keep().map_err(Failure::from);
+                let run = || {
+                    crate::kernel::conjure::<F>()
+                        .call(held)
+                        .keep()
+                        .map_err(Failure::from)
+                };
                 run_here(std::any::type_name::<F>(), run)
             },
             read: R::receive,
@@ -87,11 +92,12 @@ impl<I: Iterator, R> Map<I, R> {
             if room > 0 && (room >= BATCH.min(window / 4) || ahead == 0) {
                 let arena = shared.arena.id();
                 let send = self.send;
-                self.calls.extend(self.items.by_ref().take(room).map(|item| {
-                    let mut call = CallWriter(ArgWriter::new(arena));
-                    send(item, &mut call);
-                    call.0
-                }));
+                self.calls
+                    .extend(self.items.by_ref().take(room).map(|item| {
+                        let mut call = CallWriter(ArgWriter::new(arena));
+                        send(item, &mut call);
+                        call.0
+                    }));
             }
             let sent = self.calls.len();
             let mut ended = [const { None }; BATCH];
@@ -126,14 +132,19 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
             return Some(done);
         }
         let id = self.in_flight.pop_front()?;
-        let taken = shared.wait(id, None).expect("a wait without a limit ends with the answer");
+        let taken = shared
+            .wait(id, None)
+            .expect("a wait without a limit ends with the answer");
         Some(finish(&shared, taken, self.read))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let ahead = self.in_flight.len() + self.done.len();
         let (low, high) = self.items.size_hint();
-        (low.saturating_add(ahead), high.and_then(|high| high.checked_add(ahead)))
+        (
+            low.saturating_add(ahead),
+            high.and_then(|high| high.checked_add(ahead)),
+        )
     }
 }
 

@@ -89,7 +89,9 @@ impl Engine {
     /// assert_eq!(engine.submit(|x: u32, y: u32| x + y, (40, 2)).wait().unwrap(), 42);
     /// ```
     pub fn inline() -> Self {
-        Self { place: Place::Inline }
+        Self {
+            place: Place::Inline,
+        }
     }
 
     /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
@@ -167,8 +169,14 @@ impl Engine {
     }
 
     fn close(&self, how: Closing) {
-        let Place::Workers(workers) = &self.place else { return };
-        let monitor = workers.monitor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Place::Workers(workers) = &self.place else {
+            return;
+        };
+        let monitor = workers
+            .monitor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(monitor) = monitor else { return };
         workers.shared.close(how);
         // A monitor that panicked has closed its pipe and its workers are gone with it.

@@ -6,6 +6,7 @@ use super::{Engine, JobError, JobErrorKind, Place};
 use crate::arena::Placement;
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::kernel::conjure;
+use crate::supervisor::Failed;
 
 /// Chunks per worker: enough to even out, and few enough that each is worth its trip.
 const CHUNKS_PER_WORKER: usize = 4;
@@ -105,13 +106,22 @@ impl Engine {
     }
 
     /// Memory for a result that will be written whole.
-    fn output<U: Element>(&self, shape: Shape, kernel: &'static str) -> Result<ArrayMut<U>, JobError> {
-        let Place::Workers(workers) = &self.place else { return Ok(ArrayMut::zeros(shape)) };
+    fn output<U: Element>(
+        &self,
+        shape: Shape,
+        kernel: &'static str,
+    ) -> Result<ArrayMut<U>, JobError> {
+        let Place::Workers(workers) = &self.place else {
+            return Ok(ArrayMut::zeros(shape));
+        };
         let Some(bytes) = shape.bytes::<U>() else {
             panic!("an array of shape {shape} does not fit the address space");
         };
-        let block = workers.shared.arena.alloc(0, bytes as u64, Placement::Pages);
-        let block = block.map_err(|full| JobError {
+        let block = workers
+            .shared
+            .arena
+            .alloc(0, bytes as u64, Placement::Pages);
+        let block = block.map_err(|full| Failed {
             kind: JobErrorKind::ArenaFull(full),
             kernel,
             job: 0,

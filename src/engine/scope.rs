@@ -134,7 +134,10 @@ impl<'env> Scope<'env> {
                 if self.failure.borrow().is_some() {
                     shared.cancel(id);
                 }
-                Scoped::Sent { id, read: R::receive }
+                Scoped::Sent {
+                    id,
+                    read: R::receive,
+                }
             }
         };
         ScopedJob { scope: self, state }
@@ -157,7 +160,9 @@ impl<'env> Scope<'env> {
 
     /// Waits for all open jobs.
     fn join(&self) {
-        let Some(shared) = self.engine.shared().map(Arc::clone) else { return };
+        let Some(shared) = self.engine.shared().map(Arc::clone) else {
+            return;
+        };
         loop {
             let next = self.open.borrow_mut().pop();
             let Some(id) = next else { return };
@@ -169,13 +174,17 @@ impl<'env> Scope<'env> {
     }
 
     fn end_of(&self, shared: &Shared, id: JobId) -> Taken {
-        shared.wait(id, None).expect("a wait without a limit ends with the answer")
+        shared
+            .wait(id, None)
+            .expect("a wait without a limit ends with the answer")
     }
 }
 
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("open", &self.open.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("Scope")
+            .field("open", &self.open.borrow().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,7 +208,11 @@ impl<R> ScopedJob<'_, '_, R> {
         match self.state {
             Scoped::Here(result) => result,
             Scoped::Sent { id, read } => {
-                let shared = self.scope.engine.shared().expect("the job was sent to workers");
+                let shared = self
+                    .scope
+                    .engine
+                    .shared()
+                    .expect("the job was sent to workers");
                 // It leaves the list only when it has ended: the scope must not end before.
                 let taken = self.scope.end_of(shared, id);
                 self.scope.open.borrow_mut().retain(|open| *open != id);

@@ -2,7 +2,7 @@
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 
 use super::host::Host;
 use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, RetrySafe, Words};
@@ -97,6 +97,7 @@ macro_rules! kernels {
                 $(self.$i.send(call);)*
             }
             #[inline]
+            #[allow(clippy::unused_unit, reason = "for a kernel without parameters")]
             fn hold(self) -> ($($p::Held,)*) {
                 ($(self.$i.hold(),)*)
             }
@@ -150,10 +151,7 @@ pub trait SplitFirst: Params {
     #[doc(hidden)]
     type Rest: Params;
     #[doc(hidden)]
-    fn join(
-        first: <Self::First as Param>::Held,
-        rest: <Self::Rest as Params>::Held,
-    ) -> Self::Held;
+    fn join(first: <Self::First as Param>::Held, rest: <Self::Rest as Params>::Held) -> Self::Held;
 }
 
 macro_rules! splits {
@@ -213,7 +211,8 @@ impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
     }
     #[inline]
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
-        let held = P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+        let held =
+            P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
         Ok(conjure::<F>().call(held))
     }
 }
@@ -251,7 +250,7 @@ pub(crate) fn conjure<F: Copy + 'static>() -> F {
     }
     // SAFETY: `F` has no bytes (asserted), so every value is this one; the caller's program had a
     // value of it, which is `Copy`, so there may be another.
-    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { NonNull::<F>::dangling().read() }
 }
 
 /// A kernel as a worker calls it: reads the arguments, runs, writes the reply.
@@ -272,7 +271,11 @@ impl KernelInfo {
     /// The program `G`.
     #[inline]
     pub(crate) fn of<G: Program>() -> Self {
-        Self { name: G::name(), id: TypeId::of::<G::Id>(), entry: entry::<G> }
+        Self {
+            name: G::name(),
+            id: TypeId::of::<G::Id>(),
+            entry: entry::<G>,
+        }
     }
 }
 
@@ -282,7 +285,9 @@ fn entry<G: Program>(
     writer: &mut ReplyWriter,
 ) -> Result<(), Failure> {
     let value = G::run(&mut Words(words), &HostRef(host)).map_err(|Stopped(why)| why)?;
-    value.send(&mut Sending { writer, host }).map_err(Failure::from)
+    value
+        .send(&mut Sending { writer, host })
+        .map_err(Failure::from)
 }
 
 impl From<Unsent> for Failure {
@@ -299,7 +304,9 @@ impl From<Unsent> for Failure {
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
     let address = entry as usize;
-    image.is_code(address).then(|| (address - image.base) as u64)
+    image
+        .is_code(address)
+        .then(|| (address - image.base) as u64)
 }
 
 /// The entry at this distance from the start of the executable's image.

@@ -19,8 +19,6 @@ pub(crate) mod wire;
 pub use entry::{Args, Chain, Kernel, Params, Program, Single, SplitFirst, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
-pub(crate) use param::BadArgument;
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
-pub(crate) use reply::Unsent;
 pub use reply::{BadReply, Receiving, Reply, Sending, Value};
 pub use scalar::Scalar;

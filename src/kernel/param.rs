@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::host::{Host, Unreachable};
 use super::scalar::Scalar;
-use super::wire::{ArgWriter, Lease, Malformed, Refused, WordReader};
+use super::wire::{ArgWriter, Lease, Malformed, WordReader};
 use crate::arena::{Extent, Offset};
 use crate::array::{Array, ArrayMut, Element, Place, PlaceMut, Shape, TileMut};
 
@@ -108,7 +108,10 @@ pub struct CallWriter(pub(crate) ArgWriter);
 pub trait RetrySafe {}
 
 /// A parameter whose words do not depend on the lifetime: arrays that are read.
-fn receive_array<T: Element>(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+fn receive_array<T: Element>(
+    words: &mut Words<'_>,
+    host: &HostRef<'_>,
+) -> Result<Array<T>, Rejected> {
     let (extent, shape) = read_array::<T>(words)?;
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
@@ -125,7 +128,11 @@ fn read_array<T: Element>(words: &mut Words<'_>) -> Result<(Extent, Shape), Reje
 }
 
 fn check_alignment<T>(ptr: NonNull<u8>, extent: Extent) -> Result<(), Malformed> {
-    if extent.len == 0 || ptr.cast::<T>().is_aligned() { Ok(()) } else { Err(Malformed) }
+    if extent.len == 0 || ptr.cast::<T>().is_aligned() {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
 }
 
 fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
@@ -134,7 +141,7 @@ fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
             call.0.array(extent, &array.shape());
             call.0.leases.push(Lease::Shared(Arc::clone(block)));
         }
-        _ => call.0.refuse(Refused::Foreign),
+        _ => call.0.foreign = true,
     }
 }
 
@@ -145,7 +152,7 @@ impl<T: Element> Param for &Array<T> {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
         receive_array(words, host)
     }
-    fn at<'j>(held: &'j mut Array<T>) -> &'j Array<T> {
+    fn at(held: &mut Array<T>) -> &Array<T> {
         held
     }
 }
@@ -157,7 +164,7 @@ impl<T: Element> Param for &[T] {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
         receive_array(words, host)
     }
-    fn at<'j>(held: &'j mut Array<T>) -> &'j [T] {
+    fn at(held: &mut Array<T>) -> &[T] {
         held
     }
 }
@@ -196,28 +203,40 @@ impl<T: Element> Param for ArrayMut<T> {
         check_alignment::<T>(ptr, extent)?;
         // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
         // `lend` promises that the bytes stay mapped and writable until the job ends.
-        Ok(Some(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count()) }))
+        Ok(Some(unsafe {
+            ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count())
+        }))
     }
-    fn at<'j>(held: &'j mut Self::Held) -> ArrayMut<T> {
+    fn at(held: &mut Self::Held) -> ArrayMut<T> {
         held.take().expect("each argument is handed over once")
     }
 }
 
 impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
-    fn send(self, call: &mut CallWriter) {
+    fn send(mut self, call: &mut CallWriter) {
         let shape = self.shape();
         match self.place() {
             PlaceMut::Block(block, _) if block.arena_id() == call.0.arena() => {}
-            _ => return call.0.refuse(Refused::Foreign),
+            _ => {
+                call.0.foreign = true;
+                return;
+            }
+        }
+        if let Err(full) = self.own_pages() {
+            call.0.full = Some(full);
+            return;
         }
         match self.into_block() {
             Ok((block, _)) => {
-                let extent = Extent { at: block.extent().at, len: shape.bytes::<T>().unwrap_or(0) as u64 };
+                let extent = Extent {
+                    at: block.extent().at,
+                    len: shape.bytes::<T>().unwrap_or(0) as u64,
+                };
                 call.0.array(extent, &shape);
                 call.0.leases.push(Lease::Owned(Arc::new(block)));
                 call.0.exclusive = true;
             }
-            Err(_) => call.0.refuse(Refused::Foreign),
+            Err(_) => call.0.foreign = true,
         }
     }
     fn hold(self) -> Option<ArrayMut<T>> {
@@ -242,13 +261,25 @@ impl<T: Element> LentRange<T> {
         let end = start.checked_add(shape.rows()).ok_or(Malformed)?;
         let first = host.0.lend(extent)?;
         check_alignment::<T>(first, extent)?;
-        Ok(Self { first, at: Some(extent), shape, rows: start..end, element: PhantomData })
+        Ok(Self {
+            first,
+            at: Some(extent),
+            shape,
+            rows: start..end,
+            element: PhantomData,
+        })
     }
 
     fn of_tile(mut tile: TileMut<'_, T>) -> Self {
         let (shape, rows) = (tile.shape(), tile.rows());
         let first = NonNull::from(tile.as_mut_slice()).cast();
-        Self { first, at: None, shape, rows, element: PhantomData }
+        Self {
+            first,
+            at: None,
+            shape,
+            rows,
+            element: PhantomData,
+        }
     }
 
     fn tile(&mut self) -> TileMut<'_, T> {
@@ -267,19 +298,19 @@ impl<'x, T: Element> Param for TileMut<'x, T> {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         LentRange::receive(words, host)
     }
-    fn at<'j>(held: &'j mut Self::Held) -> TileMut<'j, T> {
+    fn at(held: &mut Self::Held) -> TileMut<'_, T> {
         held.tile()
     }
 }
 
 impl<T: Element> sealed::Sealed for &mut [T] {}
-impl<'x, T: Element> Param for &'x mut [T] {
+impl<T: Element> Param for &mut [T] {
     type At<'j> = &'j mut [T];
     type Held = LentRange<T>;
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         LentRange::receive(words, host)
     }
-    fn at<'j>(held: &'j mut Self::Held) -> &'j mut [T] {
+    fn at(held: &mut Self::Held) -> &mut [T] {
         let len = held.shape.len().unwrap_or(0);
         if len == 0 {
             return &mut [];
@@ -292,12 +323,15 @@ impl<'x, T: Element> Param for &'x mut [T] {
 fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
     match tile.place() {
         PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
+            if !tile.place().owns_pages() && extent.len > 0 {
+                call.0.full = Some(block.arena().no_room(extent.len));
+            }
             call.0.array(extent, &tile.shape());
             call.0.word(tile.rows().start as u64);
             call.0.leases.push(Lease::Lent(tile.rows()));
             call.0.exclusive = true;
         }
-        _ => call.0.refuse(Refused::Foreign),
+        _ => call.0.foreign = true,
     }
 }
 
@@ -332,7 +366,7 @@ impl Param for &str {
         let text = std::str::from_utf8(words.0.bytes(len)?).map_err(|_| Malformed)?;
         Ok(text.to_owned())
     }
-    fn at<'j>(held: &'j mut String) -> &'j str {
+    fn at(held: &mut String) -> &str {
         held
     }
 }
@@ -362,7 +396,7 @@ impl<S: Scalar> Param for S {
         Ok(read_scalar(&mut words.0)?)
     }
     #[inline]
-    fn at<'j>(held: &'j mut S) -> S {
+    fn at(held: &mut S) -> S {
         *held
     }
 }

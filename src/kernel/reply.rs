@@ -104,7 +104,8 @@ impl<V: Value, E: Display> Reply for Result<V, E> {
         V::receive(reply)
     }
     fn keep(self) -> Result<V::Out, Unsent> {
-        self.map(Value::keep).map_err(|error| Unsent::Returned(error.to_string()))
+        self.map(Value::keep)
+            .map_err(|error| Unsent::Returned(error.to_string()))
     }
 }
 
@@ -160,8 +161,16 @@ fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, Aren
     let chunk = host.alloc(bytes.len())?;
     // SAFETY: the chunk was just granted to this job and is at least that long; private memory does
     // not overlap it.
-    unsafe { chunk.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    Ok(Extent { at: chunk.at, len: bytes.len() as u64 })
+    unsafe {
+        chunk
+            .ptr
+            .as_ptr()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+    };
+    Ok(Extent {
+        at: chunk.at,
+        len: bytes.len() as u64,
+    })
 }
 
 fn receive_array(reply: &mut Receiving<'_>) -> Result<(Received, Shape), BadReply> {
@@ -176,7 +185,10 @@ impl<T: Element> Value for Array<T> {
         reply.writer.shape(&self.shape());
         let chunk = self.lane_chunk();
         let sent = match self.take_lane() {
-            Ok(view) => Sent { chunk: chunk.unwrap_or(view), view },
+            Ok(view) => Sent {
+                chunk: chunk.unwrap_or(view),
+                view,
+            },
             Err(elsewhere) => {
                 let view = into_lane(&elsewhere, reply.host)?;
                 Sent { chunk: view, view }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::arena::{Block, Extent, Offset};
+use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::Shape;
 
 /// Words that fit into a slot of a link (asserted to be equal there).
@@ -28,15 +28,6 @@ pub(crate) enum Lease {
 /// The leases of one call: one per array argument, and one for a spilled argument block.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
 
-/// Why a call cannot be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// An argument lies in private memory, a mapped file, or another engine.
-    Foreign,
-    /// Lending an array is not possible with this engine.
-    NoLending,
-}
-
 /// The arguments of one call, as the supervisor writes them.
 #[derive(Debug)]
 pub(crate) struct ArgWriter {
@@ -47,7 +38,10 @@ pub(crate) struct ArgWriter {
     /// Everything, once it no longer fits inline.
     long: Vec<u64>,
     pub(crate) leases: Leases,
-    pub(crate) refused: Option<Refused>,
+    /// An argument lies in private memory, a mapped file, or another engine.
+    pub(crate) foreign: bool,
+    /// There was no room to give a lent array pages of its own.
+    pub(crate) full: Option<ArenaFull>,
     /// An argument is changed in place, so the job may not run twice.
     pub(crate) exclusive: bool,
 }
@@ -61,7 +55,8 @@ impl ArgWriter {
             inline: [0; INLINE_WORDS],
             long: Vec::new(),
             leases: SmallVec::new(),
-            refused: None,
+            foreign: false,
+            full: None,
             exclusive: false,
         }
     }
@@ -103,14 +98,14 @@ impl ArgWriter {
         write_shape(shape, |word| self.word(word));
     }
 
-    pub(crate) fn refuse(&mut self, why: Refused) {
-        self.refused.get_or_insert(why);
-    }
-
     /// All words.
     #[inline]
     pub(crate) fn words(&self) -> &[u64] {
-        if self.len <= INLINE_WORDS { &self.inline[..self.len] } else { &self.long }
+        if self.len <= INLINE_WORDS {
+            &self.inline[..self.len]
+        } else {
+            &self.long
+        }
     }
 }
 
@@ -122,7 +117,9 @@ fn write_shape(shape: &Shape, mut word: impl FnMut(u64)) {
 fn read_shape(mut word: impl FnMut() -> Result<u64, Malformed>) -> Result<Shape, Malformed> {
     let rank = word()?;
     let mut dims = [0usize; crate::array::MAX_DIMS];
-    let dims = dims.get_mut(..usize::try_from(rank).unwrap_or(usize::MAX)).ok_or(Malformed)?;
+    let dims = dims
+        .get_mut(..usize::try_from(rank).unwrap_or(usize::MAX))
+        .ok_or(Malformed)?;
     for dim in dims.iter_mut() {
         *dim = usize::try_from(word()?).map_err(|_| Malformed)?;
     }
@@ -187,12 +184,23 @@ pub(crate) const SENT_WORDS: usize = 4;
 impl Sent {
     pub(crate) fn words(self) -> [u64; SENT_WORDS] {
         let Self { chunk, view } = self;
-        [bytemuck::cast(chunk.at), chunk.len, bytemuck::cast(view.at), view.len]
+        [
+            bytemuck::cast(chunk.at),
+            chunk.len,
+            bytemuck::cast(view.at),
+            view.len,
+        ]
     }
 
     pub(crate) fn read(words: &mut WordReader<'_>) -> Result<Self, Malformed> {
-        let chunk = Extent { at: words.offset()?, len: words.word()? };
-        let view = Extent { at: words.offset()?, len: words.word()? };
+        let chunk = Extent {
+            at: words.offset()?,
+            len: words.word()?,
+        };
+        let view = Extent {
+            at: words.offset()?,
+            len: words.word()?,
+        };
         Ok(Self { chunk, view })
     }
 }

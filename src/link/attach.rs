@@ -12,7 +12,10 @@ impl LinkCells {
     pub(crate) fn in_arena(arena: &Arc<Arena>, lane: usize) -> Self {
         let body = arena.control().body();
         let at = link_at(lane);
-        assert!((at + LINK_BYTES) as u64 <= arena.control().len() - HEADER_LEN, "no room for lane {lane}");
+        assert!(
+            (at + LINK_BYTES) as u64 <= arena.control().len() - HEADER_LEN,
+            "no room for lane {lane}"
+        );
         // SAFETY: within the control segment (asserted), which is committed, zero at first, and
         // mapped as long as the arena lives; offsets are multiples of pages.
         unsafe {
@@ -26,8 +29,13 @@ impl LinkCells {
         let at = HEADER_LEN as usize + link_at(lane);
         let writable = (at + REPLY_AT) as u64..(at + LINK_BYTES) as u64;
         let reply = view.control_rw(writable)?;
-        let absent = || ArenaError::Absent { what: format!("there is no link for lane {lane}") };
-        let hub: NonNull<u8> = view.control().at(HEADER_LEN as usize, 1).ok_or_else(absent)?;
+        let absent = || ArenaError::Absent {
+            what: format!("there is no link for lane {lane}"),
+        };
+        let hub: NonNull<u8> = view
+            .control()
+            .at(HEADER_LEN as usize, 1)
+            .ok_or_else(absent)?;
         let post = view.control().at(at, REPLY_AT).ok_or_else(absent)?;
         let base = reply.base();
         // SAFETY: the supervisor, which is of the same build, laid the link out there; the view is

@@ -13,8 +13,6 @@ use crate::sync::{AtomicU32, AtomicU64, Cell};
 pub(crate) const SLOTS: usize = 256;
 /// Words of arguments or reply that fit into a slot.
 pub(crate) const INLINE_WORDS: usize = 12;
-/// Bytes of arguments or reply that fit into a slot.
-pub(crate) const INLINE_BYTES: usize = INLINE_WORDS * 8;
 /// Grants that may be on their way to a lane.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (an `ArenaFull` in numbers).
@@ -174,7 +172,12 @@ impl<const N: usize> LinkCells<N> {
         reply: NonNull<u8>,
         mapped: Arc<dyn Keep>,
     ) -> Self {
-        Self { post: post.cast(), reply: reply.cast(), hub: hub.cast(), _mapped: mapped }
+        Self {
+            post: post.cast(),
+            reply: reply.cast(),
+            hub: hub.cast(),
+            _mapped: mapped,
+        }
     }
 
     #[inline]
@@ -214,7 +217,13 @@ impl<const N: usize> LinkCells<N> {
         use std::array::from_fn;
         let a32 = || AtomicU32::new(0);
         let a64 = || AtomicU64::new(0);
-        let call = CallSlot { job: 0, entry: 0, len: 0, spilled: 0, args: [0; INLINE_WORDS] };
+        let call = CallSlot {
+            job: 0,
+            entry: 0,
+            len: 0,
+            spilled: 0,
+            args: [0; INLINE_WORDS],
+        };
         let post = Box::new(PostHalf {
             bell: a32(),
             flags: a32(),
@@ -222,14 +231,20 @@ impl<const N: usize> LinkCells<N> {
             refused: a32(),
             drained: a64(),
             refusal: from_fn(|_| a64()),
-            grants: from_fn(|_| GrantCell { offset: a64(), len: a64() }),
+            grants: from_fn(|_| GrantCell {
+                offset: a64(),
+                len: a64(),
+            }),
             slots: from_fn(|_| Cell::new(call)),
         });
         let reply = Box::new(ReplyHalf {
             asleep: a32(),
             wants: a32(),
             want_bytes: a64(),
-            states: from_fn(|_| StateCell { state: StateWord::new(), took: a32() }),
+            states: from_fn(|_| StateCell {
+                state: StateWord::new(),
+                took: a32(),
+            }),
             replies: from_fn(|_| ReplySlot {
                 head: a64(),
                 grant: a64(),
@@ -255,13 +270,22 @@ impl<const N: usize> LinkCells<N> {
                 }
             }
         }
-        let owned = Owned(Box::into_raw(post), Box::into_raw(reply), Box::into_raw(hub));
+        let owned = Owned(
+            Box::into_raw(post),
+            Box::into_raw(reply),
+            Box::into_raw(hub),
+        );
         let (post, reply, hub) = (
             NonNull::new(owned.0).expect("a box is not null"),
             NonNull::new(owned.1).expect("a box is not null"),
             NonNull::new(owned.2).expect("a box is not null"),
         );
-        Self { post, reply, hub, _mapped: Arc::new(owned) }
+        Self {
+            post,
+            reply,
+            hub,
+            _mapped: Arc::new(owned),
+        }
     }
 }
 

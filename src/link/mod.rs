@@ -12,7 +12,7 @@ mod taker;
 mod tests;
 
 pub(crate) use cells::{
-    CallSlot, INLINE_BYTES, INLINE_WORDS, Keep, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP, LOW_SHIFT,
+    CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
     control_bytes,
 };
 pub(crate) use poster::{Call, Drained, Poster, Reply};

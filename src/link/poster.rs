@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cells::{
-    FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS,
-};
+use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
 use super::doorbell;
 use super::state::{Ask, Generation, Look, Retract};
 use crate::sync::{Ordering, fence};
@@ -46,10 +44,7 @@ pub(crate) struct Reply {
 impl Reply {
     /// Packs kind, array count, spill flag and length into the head word.
     pub(super) fn head(kind: u8, arrays: u8, spilled: bool, len: u32) -> u64 {
-        u64::from(kind)
-            | u64::from(arrays) << 8
-            | u64::from(spilled) << 16
-            | u64::from(len) << 32
+        u64::from(kind) | u64::from(arrays) << 8 | u64::from(spilled) << 16 | u64::from(len) << 32
     }
 }
 
@@ -94,7 +89,15 @@ pub(crate) struct Poster<const N: usize = SLOTS> {
 impl<const N: usize> Poster<N> {
     /// The one poster of this link.
     pub(crate) fn new(cells: Arc<LinkCells<N>>) -> Self {
-        Self { cells, tail: 0, head: 0, rung: 0, granted: 0, answered: 0, flags: 0 }
+        Self {
+            cells,
+            tail: 0,
+            head: 0,
+            rung: 0,
+            granted: 0,
+            answered: 0,
+            flags: 0,
+        }
     }
 
     /// Number of the next job to post; where a new worker begins.
@@ -143,7 +146,9 @@ impl<const N: usize> Poster<N> {
                 args[..call.words.len()].copy_from_slice(call.words);
             }
         });
-        self.cells.state(position).post(Generation::of(position, N), call.requests);
+        self.cells
+            .state(position)
+            .post(Generation::of(position, N), call.requests);
         self.tail += 1;
         position
     }
@@ -217,14 +222,22 @@ impl<const N: usize> Poster<N> {
             self.copy_reply(index, reply);
         }
         self.head += 1;
-        Drained::Ended { position, failed, bare, took_ns }
+        Drained::Ended {
+            position,
+            failed,
+            bare,
+            took_ns,
+        }
     }
 
     /// Tells the worker how far its finished jobs were taken. Once per batch of drains.
     #[inline]
     pub(crate) fn publish_drained(&self) {
         // Relaxed: the worker only counts with it.
-        self.cells.post().drained.store(self.head, Ordering::Relaxed);
+        self.cells
+            .post()
+            .drained
+            .store(self.head, Ordering::Relaxed);
     }
 
     /// Each word is read once; a worker that writes now spoils only the value.
@@ -245,12 +258,16 @@ impl<const N: usize> Poster<N> {
 
     /// Takes a queued job back.
     pub(crate) fn retract(&mut self, position: u64) -> Retract {
-        self.cells.state(position).retract(Generation::of(position, N))
+        self.cells
+            .state(position)
+            .retract(Generation::of(position, N))
     }
 
     /// Adds a request to a job that has not ended.
     pub(crate) fn ask(&self, position: u64, request: u32) -> Ask {
-        self.cells.state(position).ask(Generation::of(position, N), request)
+        self.cells
+            .state(position)
+            .ask(Generation::of(position, N), request)
     }
 
     /// Gives output memory to the lane; false when as many grants as it can hold are on their way.
@@ -260,10 +277,14 @@ impl<const N: usize> Poster<N> {
         }
         let cell = &self.cells.post().grants[self.granted as usize % GRANTS];
         cell.offset.store(offset, Ordering::Relaxed);
-        cell.len.store(len | if fresh { FRESH } else { 0 }, Ordering::Relaxed);
+        cell.len
+            .store(len | if fresh { FRESH } else { 0 }, Ordering::Relaxed);
         self.granted = self.granted.wrapping_add(1);
         // Release: "grant cell filled", pairs with `Taker::next_grant`.
-        self.cells.post().granted.store(self.granted, Ordering::Release);
+        self.cells
+            .post()
+            .granted
+            .store(self.granted, Ordering::Release);
         true
     }
 
@@ -303,7 +324,9 @@ impl<const N: usize> Poster<N> {
 
     /// After the exit of the worker: had it not begun this job?
     pub(crate) fn is_queued(&self, position: u64) -> bool {
-        self.cells.state(position).is_queued(Generation::of(position, N))
+        self.cells
+            .state(position)
+            .is_queued(Generation::of(position, N))
     }
 
     /// The cells, for a thread that sleeps on a state word.

@@ -20,11 +20,10 @@ const REQUESTS: u32 = WAITER | NOTICE | CANCEL;
 /// How many bits of a lap number the word carries.
 pub(crate) const GENERATION_BITS: u32 = 32 - GENERATION_SHIFT;
 
-/// Where a job stands. `Free` is what fresh memory says.
+/// Where a job stands. Fresh memory says 0, which is none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Phase {
-    Free = 0,
     Queued = 1,
     Running = 2,
     Done = 3,
@@ -68,11 +67,23 @@ impl Word {
 
 impl std::fmt::Debug for Word {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let phase = ["Free", "Queued", "Running", "Done", "Failed", "Retracted", "Skipped", "?"]
-            [(self.0 & PHASE) as usize];
+        let phase = [
+            "Free",
+            "Queued",
+            "Running",
+            "Done",
+            "Failed",
+            "Retracted",
+            "Skipped",
+            "?",
+        ][(self.0 & PHASE) as usize];
         write!(f, "{phase}@{}", self.0 >> GENERATION_SHIFT)?;
-        for (bit, name) in [(WAITER, "WAITER"), (NOTICE, "NOTICE"), (CANCEL, "CANCEL"), (BARE, "BARE")]
-        {
+        for (bit, name) in [
+            (WAITER, "WAITER"),
+            (NOTICE, "NOTICE"),
+            (CANCEL, "CANCEL"),
+            (BARE, "BARE"),
+        ] {
             if self.has(bit) {
                 write!(f, "+{name}")?;
             }
@@ -167,7 +178,10 @@ impl StateWord {
     pub(crate) fn post(&self, generation: Generation, requests: u32) {
         debug_assert_eq!(requests & !REQUESTS, 0);
         // Release: "call slot filled", pairs with `claim`.
-        self.0.store(Word::new(Phase::Queued, generation, requests).0, Ordering::Release);
+        self.0.store(
+            Word::new(Phase::Queued, generation, requests).0,
+            Ordering::Release,
+        );
     }
 
     /// Worker: take the job, if there is one.
@@ -184,7 +198,12 @@ impl StateWord {
             }
             let running = Word::new(Phase::Running, generation, seen.0 & REQUESTS);
             // Acquire: "call slot filled", pairs with `post`. Excludes `retract`.
-            match self.0.compare_exchange_weak(seen.0, running.0, Ordering::Acquire, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(
+                seen.0,
+                running.0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Claim::Run,
                 Err(now) => seen = Word(now),
             }
@@ -195,7 +214,10 @@ impl StateWord {
     #[inline]
     pub(crate) fn pass(&self, generation: Generation) {
         // Release: "the worker will not look at this slot again", pairs with `look`.
-        self.0.store(Word::new(Phase::Skipped, generation, 0).0, Ordering::Release);
+        self.0.store(
+            Word::new(Phase::Skipped, generation, 0).0,
+            Ordering::Release,
+        );
     }
 
     /// Worker: the reply slot is filled (unless `bare`).
@@ -205,14 +227,10 @@ impl StateWord {
         let word = Word::new(phase, generation, if bare { BARE } else { 0 });
         // Release: "reply slot filled", pairs with `look`. Acquire: the requests of `ask`.
         let before = Word(self.0.swap(word.0, Ordering::AcqRel));
-        Finished { wake: before.has(WAITER), notice: before.has(NOTICE) }
-    }
-
-    /// Worker: did the caller give up on the job that runs?
-    #[inline]
-    pub(crate) fn cancelled(&self) -> bool {
-        // Relaxed: a hint, nothing is read because of it.
-        Word(self.0.load(Ordering::Relaxed)).has(CANCEL)
+        Finished {
+            wake: before.has(WAITER),
+            notice: before.has(NOTICE),
+        }
     }
 
     /// Supervisor: take the job back if it has not begun.
@@ -224,8 +242,15 @@ impl StateWord {
             }
             let word = Word::new(Phase::Retracted, generation, 0);
             // Relaxed: nothing is published by it; excludes `claim`.
-            match self.0.compare_exchange_weak(seen.0, word.0, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Retract::Taken { wake: seen.has(WAITER) },
+            match self
+                .0
+                .compare_exchange_weak(seen.0, word.0, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    return Retract::Taken {
+                        wake: seen.has(WAITER),
+                    };
+                }
                 Err(now) => seen = Word(now),
             }
         }
@@ -241,7 +266,10 @@ impl StateWord {
             }
             let word = seen.0 | request;
             // Release: "somebody waits", pairs with the swap in `finish`.
-            match self.0.compare_exchange_weak(seen.0, word, Ordering::AcqRel, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(seen.0, word, Ordering::AcqRel, Ordering::Relaxed)
+            {
                 Ok(_) => return Ask::Set(word),
                 Err(now) => seen = Word(now),
             }
@@ -263,7 +291,9 @@ impl StateWord {
         const RUNNING: u32 = Phase::Running as u32;
         const RETRACTED: u32 = Phase::Retracted as u32;
         match word.0 & PHASE {
-            DONE => Look::Done { bare: word.has(BARE) },
+            DONE => Look::Done {
+                bare: word.has(BARE),
+            },
             FAILED => Look::Failed,
             SKIPPED => Look::Skipped,
             QUEUED | RUNNING | RETRACTED => Look::Open,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::cells::{
-    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
+    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE,
+    SPIN, STOP,
 };
 use super::doorbell;
 use super::poster::Reply;
@@ -74,7 +75,15 @@ pub(crate) struct Taker<const N: usize = SLOTS> {
 impl<const N: usize> Taker<N> {
     /// The one taker of this link, beginning where the supervisor's posting stood.
     pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
-        Self { cells, position, claimed: false, sleeps: 0, rung: 0, taken, wants: 0 }
+        Self {
+            cells,
+            position,
+            claimed: false,
+            sleeps: 0,
+            rung: 0,
+            taken,
+            wants: 0,
+        }
     }
 
     fn generation(&self) -> Generation {
@@ -97,7 +106,11 @@ impl<const N: usize> Taker<N> {
                 Claim::Empty => {
                     // Acquire: pairs with `Poster::set_flags`.
                     let flags = self.cells.post().flags.load(Ordering::Acquire);
-                    return if flags & STOP == 0 { Next::Empty } else { Next::Stop };
+                    return if flags & STOP == 0 {
+                        Next::Empty
+                    } else {
+                        Next::Stop
+                    };
                 }
             }
         }
@@ -112,15 +125,15 @@ impl<const N: usize> Taker<N> {
         slot.with(|slot| unsafe { *slot })
     }
 
-    /// Has the caller given up on the job that runs?
-    pub(crate) fn cancelled(&self) -> bool {
-        self.cells.state(self.position).cancelled()
-    }
-
     /// Ends the claimed job. Wakes whoever sleeps on it; the caller rings the monitor when this
     /// returns true.
     #[inline]
-    pub(crate) fn finish(&mut self, failed: bool, took_ns: u32, answer: Option<&Answering<'_>>) -> bool {
+    pub(crate) fn finish(
+        &mut self,
+        failed: bool,
+        took_ns: u32,
+        answer: Option<&Answering<'_>>,
+    ) -> bool {
         let index = LinkCells::<N>::index(self.position);
         let reply = self.cells.reply();
         if let Some(answer) = answer {
@@ -136,7 +149,9 @@ impl<const N: usize> Taker<N> {
         }
         let cell = &reply.states[index];
         cell.took.store(took_ns, Ordering::Relaxed);
-        let Finished { wake, notice } = cell.state.finish(self.generation(), failed, answer.is_none());
+        let Finished { wake, notice } =
+            cell.state
+                .finish(self.generation(), failed, answer.is_none());
         if wake {
             doorbell::wake(cell.state.place_to_sleep());
         }
@@ -159,7 +174,9 @@ impl<const N: usize> Taker<N> {
     /// Is there a job `ahead` positions on? A hint.
     fn is_posted_ahead(&self, ahead: u64) -> bool {
         let position = self.position + ahead;
-        self.cells.state(position).is_queued(Generation::of(position, N))
+        self.cells
+            .state(position)
+            .is_queued(Generation::of(position, N))
     }
 
     /// Does the monitor sleep, and was it not rung for this sleep? Then it counts as rung.

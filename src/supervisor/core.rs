@@ -7,17 +7,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::error::{JobError, JobErrorKind};
+use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY, Status};
 use super::parking::Parking;
 use super::record::{JobId, Outcome, Record, Records, Stage};
 use crate::arena::Arena;
-use crate::kernel::wire::{ArgWriter, Lease, Leases, Refused, ReplyReader, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{ArgWriter, Lease, Leases, ReplyReader, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
 use crate::link::{
-    Ask, CANCEL, Call, Drained, INLINE_WORDS, LOW_SHIFT, MORE, NOTICE, Reply, Retract, SLOTS, SPARE,
-    SPIN, STOP, kind,
+    Ask, CANCEL, Call, Drained, INLINE_WORDS, LOW_SHIFT, MORE, NOTICE, Reply, Retract, SLOTS,
+    SPARE, SPIN, STOP, kind,
 };
 use crate::worker::fence;
 
@@ -139,7 +139,11 @@ impl Core {
         if self.closing != Closing::No {
             return Some(JobErrorKind::ShutDown);
         }
-        self.kernels.get(kernel).offset.is_none().then_some(JobErrorKind::ForeignKernel)
+        self.kernels
+            .get(kernel)
+            .offset
+            .is_none()
+            .then_some(JobErrorKind::ForeignKernel)
     }
 
     /// Puts the job of a record into a slot, if a lane should have it.
@@ -150,13 +154,19 @@ impl Core {
         let expected = kernel.expected_ns;
         let bytes = kernel.expected_bytes;
         let offset = kernel.offset.unwrap_or_default();
-        let Some(chosen) = self.choose(expected) else { return false };
+        let Some(chosen) = self.choose(expected) else {
+            return false;
+        };
         let record = self.records.at(index);
         let lane = &mut self.lanes[chosen];
         if bytes > 0 {
             top_up(lane, &self.arena, bytes);
         }
-        let words = if record.spilled { 2 } else { record.len as usize };
+        let words = if record.spilled {
+            2
+        } else {
+            record.len as usize
+        };
         let position = lane.poster.post(&Call {
             job: record.job,
             entry: offset,
@@ -165,7 +175,10 @@ impl Core {
             words: &record.payload[..words],
             requests: record.requests,
         });
-        record.stage = Stage::Placed { link: chosen as u32, position };
+        record.stage = Stage::Placed {
+            link: chosen as u32,
+            position,
+        };
         lane.note(position, index, expected);
         self.open += 1;
         if chosen != self.recent {
@@ -193,8 +206,7 @@ impl Core {
         let fits = |lane: &Lane| {
             lane.status == Status::Ready
                 && lane.poster.room() > 0
-                && (lane.poster.open() < 2
-                    || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
+                && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
         if fits(recent) && (recent.is_idle() || recent.backlog_ns < WAKE_NS) {
             return Some(self.recent);
@@ -215,11 +227,16 @@ impl Core {
         }
         let free = |lane: &&Lane| lane.is_idle() && fits(lane);
         let awake = |lane: &&Lane| !lane.poster.seems_asleep();
-        let position = |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
-        position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)).or_else(|| {
-            let fitting = self.lanes.iter().enumerate().filter(|(_, lane)| fits(lane));
-            fitting.min_by_key(|(_, lane)| lane.backlog_ns).map(|(index, _)| index)
-        })
+        let position =
+            |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
+        position(&|lane| free(lane) && awake(lane))
+            .or_else(|| position(&free))
+            .or_else(|| {
+                let fitting = self.lanes.iter().enumerate().filter(|(_, lane)| fits(lane));
+                fitting
+                    .min_by_key(|(_, lane)| lane.backlog_ns)
+                    .map(|(index, _)| index)
+            })
     }
 
     /// Sets the flags of a lane after its situation changed.
@@ -235,7 +252,9 @@ impl Core {
         let mut flags = if spin { SPIN } else { 0 } | if spare { SPARE } else { 0 };
         if more {
             // A quarter of what the lane holds when it is full, in powers of two.
-            let low = (lane.poster.open() as u32 / 4).clamp(1, 64).next_power_of_two();
+            let low = (lane.poster.open() as u32 / 4)
+                .clamp(1, 64)
+                .next_power_of_two();
             flags |= MORE | low << LOW_SHIFT;
         }
         lane.poster.set_flags(flags);
@@ -283,7 +302,12 @@ impl Core {
             match self.lanes[index].poster.drain(&mut self.reply) {
                 Drained::Nothing => break,
                 Drained::Skipped => any = true,
-                Drained::Ended { position, failed, bare, took_ns } => {
+                Drained::Ended {
+                    position,
+                    failed,
+                    bare,
+                    took_ns,
+                } => {
                     any = true;
                     self.ended(index, position, failed, bare, took_ns);
                 }
@@ -306,7 +330,11 @@ impl Core {
         lane.jobs += 1;
         self.open -= 1;
         if index == NOBODY {
-            self.condemn(lane_index, NOBODY, JobErrorKind::Protocol("an answer to no job".into()));
+            self.condemn(
+                lane_index,
+                NOBODY,
+                JobErrorKind::Protocol("an answer to no job".into()),
+            );
             return;
         }
         if bare {
@@ -323,7 +351,13 @@ impl Core {
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
         let reply = self.reply;
         if reply.kind == kind::ESCAPED {
-            self.condemn(lane_index, index, JobErrorKind::Escaped { count: reply.words[0] });
+            self.condemn(
+                lane_index,
+                index,
+                JobErrorKind::Escaped {
+                    count: reply.words[0],
+                },
+            );
             return;
         }
         let record = self.records.at(index);
@@ -380,28 +414,50 @@ impl Core {
             let sent = read_sent(words, arrays)?;
             let arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
             let bytes = arrays.iter().map(|array| array.len).sum();
-            return Ok(Unpacked { arrays, long: None, skip, bytes });
+            return Ok(Unpacked {
+                arrays,
+                long: None,
+                skip,
+                bytes,
+            });
         }
         // The words lie in a block of their own, which comes first among what the job sends; the
         // arrays it names come out of the same grants, so both are taken in one go.
         let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
-        let extent = crate::arena::Extent { at, len: reply.words[1] };
+        let extent = crate::arena::Extent {
+            at,
+            len: reply.words[1],
+        };
         if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
-            return Err(format!("a reply of {} words in {} bytes", reply.len, extent.len));
+            return Err(format!(
+                "a reply of {} words in {} bytes",
+                reply.len, extent.len
+            ));
         }
         if at.region() != lane.region {
             return Err(format!("a reply at {extent:?}"));
         }
-        let words = self.arena.copy_words(extent).map_err(|error| error.to_string())?;
+        let words = self
+            .arena
+            .copy_words(extent)
+            .map_err(|error| error.to_string())?;
         if words.len() < skip {
             return Err("a reply shorter than its arrays".into());
         }
         let mut sent = read_sent(&words, arrays)?;
-        sent.push(Sent { chunk: extent, view: extent });
+        sent.push(Sent {
+            chunk: extent,
+            view: extent,
+        });
         let mut arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
         arrays.pop();
         let bytes = arrays.iter().map(|array| array.len).sum::<u64>() + extent.len;
-        Ok(Unpacked { arrays, long: Some(words), skip, bytes })
+        Ok(Unpacked {
+            arrays,
+            long: Some(words),
+            skip,
+            bytes,
+        })
     }
 
     /// The worker has to go, because of the job of this record; the answer waits for its exit.
@@ -457,7 +513,7 @@ impl Core {
     ) {
         let record = self.records.at(index);
         record.leases.clear();
-        let error = JobError {
+        let error = Failed {
             kind,
             kernel: self.kernels.get(record.kernel).info.name,
             job: record.job,
@@ -465,7 +521,7 @@ impl Core {
             worker,
             lent,
         };
-        self.answer(index, Outcome::Failed(Box::new(error)));
+        self.answer(index, Outcome::Failed(error.into()));
     }
 
     /// Takes the answer of a job, if it is there.
@@ -476,7 +532,10 @@ impl Core {
             return None;
         }
         let taken = Taken {
-            outcome: record.outcome.take().expect("an answered record has its outcome"),
+            outcome: record
+                .outcome
+                .take()
+                .expect("an answered record has its outcome"),
             words: record.payload,
             arrays: std::mem::take(&mut record.arrays),
             kernel: record.kernel,
@@ -562,7 +621,11 @@ impl Core {
 
     /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
     pub(super) fn even_out(&mut self) {
-        let idle = self.lanes.iter().filter(|lane| lane.status == Status::Ready && lane.is_idle()).count();
+        let idle = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.status == Status::Ready && lane.is_idle())
+            .count();
         let behind = |lane: &Lane| lane.status == Status::Ready && lane.poster.open() > 1;
         let mut waiting = false;
         for index in 0..self.lanes.len() {
@@ -643,7 +706,7 @@ impl Taken {
     pub(crate) fn read<R>(
         &mut self,
         read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
-    ) -> Result<R, Option<Box<JobError>>> {
+    ) -> Result<R, Option<JobError>> {
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Bare);
         let words: &[u64] = match &outcome {
             Outcome::Failed(_) => &[],
@@ -685,11 +748,17 @@ fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobE
         return fill_long(record, call, arena);
     }
     record.payload[..words.len()].copy_from_slice(words);
-    let refused = call.refused;
+    let refusal = refusal_of(&call);
     record.leases = call.leases;
-    refused.map(|why| match why {
-        Refused::Foreign | Refused::NoLending => JobErrorKind::ForeignArray,
-    })
+    refusal
+}
+
+#[inline]
+fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
+    if call.foreign {
+        return Some(JobErrorKind::ForeignArray);
+    }
+    call.full.map(JobErrorKind::ArenaFull)
 }
 
 #[cold]
@@ -701,10 +770,10 @@ fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);
     record.payload[1] = extent.len;
-    let refused = call.refused;
+    let refusal = refusal_of(&call);
     record.leases = call.leases;
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refused.map(|_| JobErrorKind::ForeignArray)
+    refusal
 }
 
 /// Grants ahead what jobs of this kernel are known to need.
@@ -720,7 +789,9 @@ fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
 fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
     // Whole pages per array, and some to spare.
     let each = bytes.saturating_add(4096);
-    let len = each.saturating_mul(4).clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
+    let len = each
+        .saturating_mul(4)
+        .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
     // Without room the worker asks when it needs it, and is told the numbers.
     if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
         // A link that cannot take it now has plenty.

@@ -49,8 +49,12 @@ pub enum JobErrorKind {
 }
 
 /// A job without a value: why, and which job of which kernel on which worker.
+#[derive(Clone, PartialEq)]
+pub struct JobError(Box<Failed>);
+
+/// What is known of a job that gave no value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct JobError {
+pub(crate) struct Failed {
     pub(crate) kind: JobErrorKind,
     pub(crate) kernel: &'static str,
     pub(crate) job: u64,
@@ -59,36 +63,48 @@ pub struct JobError {
     pub(crate) lent: Vec<Range<usize>>,
 }
 
+impl From<Failed> for JobError {
+    fn from(failed: Failed) -> Self {
+        Self(Box::new(failed))
+    }
+}
+
 impl JobError {
     /// Why.
     pub fn kind(&self) -> &JobErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// The kernel's name, as [`std::any::type_name`] has it.
     pub fn kernel(&self) -> &'static str {
-        self.kernel
+        self.0.kernel
     }
 
     /// The job's number in its engine, from 1.
     pub fn job(&self) -> u64 {
-        self.job
+        self.0.job
     }
 
     /// Which attempt this was, from 1.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.0.attempt
     }
 
     /// The worker that ran it, from 0; `None` if none did.
     pub fn worker(&self) -> Option<u32> {
-        self.worker
+        self.0.worker
     }
 
     /// Rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified now, because the
     /// worker died while it could write them. They are initialised all the same.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
-        &self.lent
+        &self.0.lent
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -134,21 +150,37 @@ fn signal_name(signal: i32) -> String {
         libc::SIGFPE => " (a division by zero)",
         _ => "",
     };
-    if name == "signal" { format!("signal {signal}") } else { format!("{name}{hint}") }
+    if name == "signal" {
+        format!("signal {signal}")
+    } else {
+        format!("{name}{hint}")
+    }
 }
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "job {} ({}", self.job, self.kernel)?;
-        if let Some(worker) = self.worker {
+        let Failed {
+            kind,
+            kernel,
+            job,
+            attempt,
+            worker,
+            lent,
+        } = &*self.0;
+        write!(f, "job {job} ({kernel}")?;
+        if let Some(worker) = worker {
             write!(f, " on worker {worker}")?;
         }
-        if self.attempt > 1 {
-            write!(f, ", attempt {}", self.attempt)?;
+        if *attempt > 1 {
+            write!(f, ", attempt {attempt}")?;
         }
-        write!(f, "): {}", self.kind)?;
-        for rows in &self.lent {
-            write!(f, "; rows {}..{} of the array lent to it are unspecified", rows.start, rows.end)?;
+        write!(f, "): {kind}")?;
+        for rows in lent {
+            write!(
+                f,
+                "; rows {}..{} of the array lent to it are unspecified",
+                rows.start, rows.end
+            )?;
         }
         Ok(())
     }
@@ -156,7 +188,7 @@ impl fmt::Display for JobError {
 
 impl std::error::Error for JobError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.kind {
+        match self.kind() {
             JobErrorKind::ArenaFull(full) => Some(full),
             _ => None,
         }

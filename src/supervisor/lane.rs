@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::error::JobErrorKind;
 use crate::arena::{Block, Extent};
-use crate::kernel::wire::{Leases, Lease, Received, Sent};
+use crate::kernel::wire::{Lease, Leases, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
@@ -134,7 +134,10 @@ impl Lane {
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
         let (at, len) = (block.extent().at.offset(), block.held());
         let number = self.poster.granted();
-        if !self.poster.grant(at, len, block.is_fresh(), self.grants_read) {
+        if !self
+            .poster
+            .grant(at, len, block.is_fresh(), self.grants_read)
+        {
             return Err(block);
         }
         self.ahead += len;
@@ -179,12 +182,17 @@ impl Lane {
                             block
                         }
                     };
-                    let skip = skip_within(array.chunk, array.view)
-                        .ok_or_else(|| format!("an array at {:?} outside its memory", array.view))?;
+                    let skip = skip_within(array.chunk, array.view).ok_or_else(|| {
+                        format!("an array at {:?} outside its memory", array.view)
+                    })?;
                     (block, skip)
                 }
             };
-            received.push(Received { block, skip, len: array.view.len });
+            received.push(Received {
+                block,
+                skip,
+                len: array.view.len,
+            });
         }
         Ok(received)
     }
@@ -196,7 +204,11 @@ impl Lane {
             return Ok(pieces);
         }
         let bad = || format!("a cursor at {cursor} of grant {number}, which it does not hold");
-        let position = self.grants.iter().position(|grant| grant.number == number).ok_or_else(bad)?;
+        let position = self
+            .grants
+            .iter()
+            .position(|grant| grant.number == number)
+            .ok_or_else(bad)?;
         let current = &self.grants[position].block;
         let used = cursor
             .checked_sub(current.extent().at.offset())
@@ -225,20 +237,36 @@ impl Lane {
             let empty = match (arena, self.grants.front()) {
                 (Some(arena), _) => arena.alloc(self.region, 0, crate::arena::Placement::Packed),
                 (None, Some(grant)) => {
-                    grant.block.arena().alloc(self.region, 0, crate::arena::Placement::Packed)
+                    grant
+                        .block
+                        .arena()
+                        .alloc(self.region, 0, crate::arena::Placement::Packed)
                 }
                 (None, None) => return Err(bad()),
             };
             return empty.map_err(|full| full.to_string());
         }
-        let unit = if chunk.len >= OWN_PAGES { PAGE } else { QUANTUM };
+        let unit = if chunk.len >= OWN_PAGES {
+            PAGE
+        } else {
+            QUANTUM
+        };
         let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
         if chunk.at.region() != self.region {
             return Err(bad());
         }
         for index in 0..pieces.len() {
-            let whole = Extent { len: pieces[index].held(), ..pieces[index].extent() };
-            let Some(skip) = skip_within(whole, Extent { at: chunk.at, len: held }) else {
+            let whole = Extent {
+                len: pieces[index].held(),
+                ..pieces[index].extent()
+            };
+            let Some(skip) = skip_within(
+                whole,
+                Extent {
+                    at: chunk.at,
+                    len: held,
+                },
+            ) else {
                 continue;
             };
             if !skip.is_multiple_of(QUANTUM) {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, Taken};
+pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
 use parking::Parking;
@@ -123,10 +124,14 @@ pub(crate) fn start(
     settings: Settings,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
-    let cells: Vec<_> =
-        (0..workers).map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into()))).collect();
-    let lanes =
-        cells.iter().zip(1..).map(|(cells, region)| Lane::new(region, Arc::clone(cells))).collect();
+    let cells: Vec<_> = (0..workers)
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
+        .collect();
+    let lanes = cells
+        .iter()
+        .zip(1..)
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .collect();
     let parking = Arc::new(Parking::new());
     arena.set_ready();
     let shared = Arc::new(Shared {
@@ -251,7 +256,7 @@ impl Shared {
     /// An error about an answer that this process cannot read.
     pub(crate) fn unreadable(&self, taken: &Taken) -> JobError {
         let mut core = self.lock();
-        JobError {
+        Failed {
             kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
             kernel: core.kernels.get(taken.kernel).info.name,
             job: taken.job,
@@ -259,6 +264,7 @@ impl Shared {
             worker: None,
             lent: Vec::new(),
         }
+        .into()
     }
 
     /// Ends the engine; the monitor does it.
@@ -276,7 +282,10 @@ impl Shared {
         let mut core = self.lock();
         core.drain_busy();
         let workers = core.lanes.iter().map(|lane| WorkerStats {
-            pid: lane.process.as_ref().map_or(0, |process| process.pidfd.pid().as_raw() as u32),
+            pid: lane
+                .process
+                .as_ref()
+                .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
             ready: lane.status == Status::Ready,
             jobs: lane.jobs,
             open: lane.poster.open(),

@@ -88,7 +88,9 @@ impl Monitor {
     }
 
     fn arm(&mut self, asleep: bool) {
-        let Some(cells) = self.shared.cells.first() else { return };
+        let Some(cells) = self.shared.cells.first() else {
+            return;
+        };
         let armed = &cells.hub().armed;
         if asleep {
             self.epoch = self.epoch.wrapping_add(1).max(1);
@@ -120,10 +122,15 @@ impl Monitor {
         let core = self.shared.lock();
         let now = Instant::now();
         let starts = core.lanes.iter().filter_map(|lane| match lane.status {
-            Status::Absent { not_before: Some(at) } if core.broken.is_none() => Some(at),
+            Status::Absent {
+                not_before: Some(at),
+            } if core.broken.is_none() => Some(at),
             _ => None,
         });
-        let next = starts.chain(self.stopping).min().map(|at| at.saturating_duration_since(now));
+        let next = starts
+            .chain(self.stopping)
+            .min()
+            .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
             (Some(next), true) => Some(next.min(TICK)),
             (None, true) => Some(TICK),
@@ -185,7 +192,10 @@ impl Monitor {
             core.even_out();
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
                 let ready = lane.status == Status::Ready;
-                lane.poster.wanted().filter(|_| ready).map(|bytes| (index, lane.life, bytes))
+                lane.poster
+                    .wanted()
+                    .filter(|_| ready)
+                    .map(|bytes| (index, lane.life, bytes))
             });
             let wants: Vec<_> = wanted.collect();
             core.call_monitor = false;
@@ -220,17 +230,31 @@ impl Monitor {
         let refusal = match block.map(|block| lane.grant(block)) {
             Ok(Ok(())) => None,
             // The lane has read all its grants, so there is room for one.
-            Ok(Err(_)) => Some(ArenaFull { requested: bytes, free: 0, capacity: 0, largest_free: 0, shm_free: 0 }),
-            Err(full) => Some(ArenaFull { requested: bytes, ..full }),
+            Ok(Err(_)) => Some(ArenaFull {
+                requested: bytes,
+                free: 0,
+                capacity: 0,
+                largest_free: 0,
+                shm_free: 0,
+            }),
+            Err(full) => Some(ArenaFull {
+                requested: bytes,
+                ..full
+            }),
         };
-        lane.poster.answer_want(refusal.map(crate::worker::full_to_words));
+        lane.poster
+            .answer_want(refusal.map(crate::worker::full_to_words));
         self.shared.unlock(core);
     }
 
     /// What handshakes have ended.
     fn arrivals(&mut self) -> bool {
         let arrivals = std::mem::take(
-            &mut *self.shared.arrivals.lock().unwrap_or_else(PoisonError::into_inner),
+            &mut *self
+                .shared
+                .arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
         );
         let any = !arrivals.is_empty();
         for arrival in arrivals {
@@ -263,7 +287,9 @@ impl Monitor {
         let now = Instant::now();
         let absent: Vec<usize> = {
             let core = self.shared.lock();
-            if core.broken.is_some() || core.closing != Closing::No && core.open + core.queue.len() == 0 {
+            if core.broken.is_some()
+                || core.closing != Closing::No && core.open + core.queue.len() == 0
+            {
                 return;
             }
             let may = |lane: &&super::lane::Lane| match lane.status {
@@ -271,12 +297,17 @@ impl Monitor {
                 _ => false,
             };
             let lanes = core.lanes.iter().enumerate();
-            lanes.filter(|(_, lane)| may(lane)).map(|(index, _)| index).collect()
+            lanes
+                .filter(|(_, lane)| may(lane))
+                .map(|(index, _)| index)
+                .collect()
         };
         for index in absent {
             let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
                 let core = self.shared.lock();
-                let Some(process) = &core.lanes[index].process else { return Ok(()) };
+                let Some(process) = &core.lanes[index].process else {
+                    return Ok(());
+                };
                 let add = |fd, token| self.poller.add(fd, token).map_err(StartError::System);
                 add(process.pidfd.as_fd(), index as u64)?;
                 add(process.bell.as_fd(), index as u64 | RINGS)
@@ -296,7 +327,9 @@ impl Monitor {
         let mut core = self.shared.lock();
         match core.closing {
             Closing::No => return false,
-            Closing::Drain if core.open + core.queue.len() > 0 && core.broken.is_none() => return false,
+            Closing::Drain if core.open + core.queue.len() > 0 && core.broken.is_none() => {
+                return false;
+            }
             Closing::Drain => {}
             Closing::Now => core.fail_queued(&JobErrorKind::ShutDown),
         }
@@ -311,7 +344,9 @@ impl Monitor {
         let abrupt = core.closing == Closing::Now;
         let mut left = false;
         for lane in &mut core.lanes {
-            let Some(process) = &lane.process else { continue };
+            let Some(process) = &lane.process else {
+                continue;
+            };
             left = true;
             let busy = abrupt && !lane.is_idle() || lane.status == Status::Starting;
             if busy || now >= deadline {

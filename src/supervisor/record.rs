@@ -25,7 +25,10 @@ pub(super) enum Stage {
     /// In the private queue.
     Queued,
     /// In a slot of a link.
-    Placed { link: u32, position: u64 },
+    Placed {
+        link: u32,
+        position: u64,
+    },
     /// Ended, failed or refused: the outcome is there.
     Answered,
 }
@@ -36,10 +39,12 @@ pub(super) enum Outcome {
     /// A value without words.
     Bare,
     /// Words in the record's payload, `len` of them.
-    Inline { len: u32 },
+    Inline {
+        len: u32,
+    },
     /// Words that did not fit.
     Long(Vec<u64>),
-    Failed(Box<JobError>),
+    Failed(JobError),
 }
 
 /// One job.
@@ -87,7 +92,13 @@ impl Records {
         };
         let record = &mut self.records[index as usize];
         record.stage = Stage::Queued;
-        (JobId { index, generation: record.generation }, record)
+        (
+            JobId {
+                index,
+                generation: record.generation,
+            },
+            record,
+        )
     }
 
     #[cold]
@@ -124,10 +135,6 @@ impl Records {
     #[inline]
     pub(super) fn at(&mut self, index: u32) -> &mut Record {
         &mut self.records[index as usize]
-    }
-
-    pub(super) fn id(&self, index: u32) -> JobId {
-        JobId { index, generation: self.records[index as usize].generation }
     }
 
     /// The job is over and nobody asks for it any more.

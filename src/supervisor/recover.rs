@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::core::{Closing, Core, lent};
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
-use super::Shared;
 use crate::link::SLOTS;
 use crate::sys::process::Exit;
 
@@ -50,8 +50,11 @@ impl Shared {
             None
         };
         lane.status = Status::Absent { not_before };
-        if was_starting && core.lanes[index].failed_starts >= FAILED_STARTS.min(core.starts_allowed()) {
-            let why = refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
+        if was_starting
+            && core.lanes[index].failed_starts >= FAILED_STARTS.min(core.starts_allowed())
+        {
+            let why =
+                refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
             core.give_up(&why);
         }
         core.update_flags();
@@ -69,7 +72,9 @@ impl Shared {
         let lane = &mut core.lanes[index];
         lane.failed_starts += 1;
         let pause = FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts - 1);
-        lane.status = Status::Absent { not_before: Some(Instant::now() + pause) };
+        lane.status = Status::Absent {
+            not_before: Some(Instant::now() + pause),
+        };
         if lane.failed_starts >= allowed {
             core.give_up(why);
         }
@@ -81,12 +86,24 @@ impl Shared {
 impl Core {
     /// A start that fails while the engine is being built is reported at once.
     fn starts_allowed(&self) -> u32 {
-        let never_ran = self.lanes.iter().all(|lane| lane.jobs == 0 && lane.restarts == 0);
-        if never_ran && self.ready < self.lanes.len() { 1 } else { FAILED_STARTS }
+        let never_ran = self
+            .lanes
+            .iter()
+            .all(|lane| lane.jobs == 0 && lane.restarts == 0);
+        if never_ran && self.ready < self.lanes.len() {
+            1
+        } else {
+            FAILED_STARTS
+        }
     }
 
     /// After the exit: the jobs that the worker still had.
-    fn take_all_back(&mut self, index: usize, cause: &JobErrorKind, verdict: Option<(u32, JobErrorKind)>) {
+    fn take_all_back(
+        &mut self,
+        index: usize,
+        cause: &JobErrorKind,
+        verdict: Option<(u32, JobErrorKind)>,
+    ) {
         let broke_protocol = matches!(&verdict, Some((_, JobErrorKind::Protocol(_))));
         let mut back = Vec::new();
         for position in self.lanes[index].poster.open_positions() {
@@ -97,7 +114,9 @@ impl Core {
             }
             lane.take(position);
             self.open -= 1;
-            let blamed = verdict.as_ref().is_some_and(|(blamed, _)| *blamed == record);
+            let blamed = verdict
+                .as_ref()
+                .is_some_and(|(blamed, _)| *blamed == record);
             if blamed {
                 continue;
             }
@@ -125,7 +144,11 @@ impl Core {
     }
 
     fn fail_running(&mut self, lane: usize, record: u32, why: JobErrorKind) {
-        let why = if self.closing == Closing::Now { JobErrorKind::ShutDown } else { why };
+        let why = if self.closing == Closing::Now {
+            JobErrorKind::ShutDown
+        } else {
+            why
+        };
         let rows = lent(&self.records.at(record).leases);
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).failures += 1;
@@ -140,7 +163,8 @@ impl Core {
 
     /// No worker is left and none will come: whatever has no answer gets one.
     pub(super) fn end(&mut self) {
-        self.broken.get_or_insert_with(|| "the engine has been shut down".into());
+        self.broken
+            .get_or_insert_with(|| "the engine has been shut down".into());
         self.fail_queued(&JobErrorKind::ShutDown);
         self.parking.engine.notify();
     }

@@ -24,7 +24,11 @@ const FIRST_GRANT: u64 = 64 * 1024;
 impl Shared {
     /// Starts the process of a lane. Only on the monitor thread: the kernel ends a worker when the
     /// *thread* that started it ends.
-    pub(super) fn spawn_worker(self: &Arc<Self>, index: usize, watch: &WatchPipe) -> Result<(), StartError> {
+    pub(super) fn spawn_worker(
+        self: &Arc<Self>,
+        index: usize,
+        watch: &WatchPipe,
+    ) -> Result<(), StartError> {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
         let name = server.name().to_owned();
@@ -40,6 +44,7 @@ impl Shared {
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
                 on_start: self.settings.on_start,
+                label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
             }
         };
@@ -52,7 +57,8 @@ impl Shared {
             fds: fds.len(),
             server: name.clone(),
         };
-        let pid = process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
+        let pid =
+            process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
         let pidfd = match PidFd::open(pid) {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -66,25 +72,43 @@ impl Shared {
             let lane = &mut core.lanes[index];
             lane.life = lane.life.wrapping_add(1);
             lane.status = Status::Starting;
-            lane.process = Some(Process { pidfd, bell, server: name });
+            lane.process = Some(Process {
+                pidfd,
+                bell,
+                server: name,
+            });
             lane.life
         };
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
         let answer = move || {
             let result = server.answer(build_id.as_bytes(), welcome);
-            shared.arrive(Arrival { lane: index, life, result });
+            shared.arrive(Arrival {
+                lane: index,
+                life,
+                result,
+            });
         };
-        let spawned = thread::Builder::new().name("arenite-hello".into()).stack_size(256 * 1024).spawn(answer);
+        let spawned = thread::Builder::new()
+            .name("arenite-hello".into())
+            .stack_size(256 * 1024)
+            .spawn(answer);
         if let Err(error) = spawned {
             let result = Err(HandshakeError::Channel(error.to_string()));
-            self.arrive(Arrival { lane: index, life, result });
+            self.arrive(Arrival {
+                lane: index,
+                life,
+                result,
+            });
         }
         Ok(())
     }
 
     fn arrive(&self, arrival: Arrival) {
-        self.arrivals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(arrival);
+        self.arrivals
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(arrival);
         self.ring();
     }
 

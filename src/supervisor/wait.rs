@@ -18,18 +18,6 @@ const SPIN_BELOW_NS: u32 = 60_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Shared {
-    /// The answer of a job, if it has come.
-    pub(crate) fn try_take(&self, id: JobId) -> Option<Taken> {
-        let mut core = self.lock();
-        let taken = core.try_take(id).or_else(|| {
-            core.drain_busy();
-            core.refill();
-            core.try_take(id)
-        });
-        self.unlock(core);
-        taken
-    }
-
     /// Has the job ended?
     pub(crate) fn is_done(&self, id: JobId) -> bool {
         let mut core = self.lock();

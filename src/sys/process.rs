@@ -316,13 +316,20 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     static ADOPTED: AtomicBool = AtomicBool::new(false);
     let numbers: Vec<RawFd> = (first..).take(count).collect();
     if first <= 2 || ADOPTED.swap(true, Ordering::Relaxed) {
-        return Err(Error::new("adopt", Errno::EINVAL, format!("{count} descriptors from {first}")));
+        return Err(Error::new(
+            "adopt",
+            Errno::EINVAL,
+            format!("{count} descriptors from {first}"),
+        ));
     }
     close_all_except(&numbers)?;
     let adopt = |&fd: &RawFd| {
         // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-            return Err(Error::last("fcntl(F_GETFD)", format!("inherited descriptor {fd}")));
+            return Err(Error::last(
+                "fcntl(F_GETFD)",
+                format!("inherited descriptor {fd}"),
+            ));
         }
         // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
         // runs once, before anything else opens or owns a descriptor.
@@ -348,6 +355,14 @@ pub fn ignore_sigpipe() -> Result<()> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }
         .map(drop)
         .map_err(|errno| Error::new("signal", errno, "SIGPIPE"))
+}
+
+/// Sets the name that process lists show, of which the kernel keeps 15 bytes.
+pub fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // Only a pointer that is not readable fails.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
 }
 
 /// Ends this process at once, without destructors and exit handlers of the program.

@@ -180,21 +180,29 @@ impl Segment {
         })
     }
 
-    /// Takes the exclusive `flock` of this description; `false` if somebody else holds it.
+    /// Takes the exclusive `flock` of this description; `false` if somebody else holds one.
     ///
     /// The kernel lets go of it when the last descriptor of this description is closed, however the process ends.
     pub fn try_lock(&self) -> Result<bool> {
-        loop {
-            // SAFETY: flock takes a descriptor number and flags, no memory; the number is ours while &self lives.
-            let answer = unsafe { libc::flock(self.fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-            if answer == 0 {
-                return Ok(true);
-            }
-            match Errno::last() {
-                Errno::EINTR => continue,
-                Errno::EWOULDBLOCK => return Ok(false),
-                errno => return Err(Error::new("flock", errno, "a segment")),
-            }
+        self.flock(libc::LOCK_EX | libc::LOCK_NB)
+    }
+
+    /// Whether another description holds the exclusive `flock`. Several may look at once.
+    pub fn is_locked(&self) -> Result<bool> {
+        let free = self.flock(libc::LOCK_SH | libc::LOCK_NB)?;
+        if free {
+            self.flock(libc::LOCK_UN)?;
+        }
+        Ok(!free)
+    }
+
+    fn flock(&self, operation: i32) -> Result<bool> {
+        // SAFETY: flock takes a descriptor number and flags, no memory; the number is ours while &self lives.
+        let call = || unsafe { libc::flock(self.fd.as_raw_fd(), operation) };
+        match retry(|| Errno::result(call())) {
+            Ok(_) => Ok(true),
+            Err(Errno::EWOULDBLOCK) => Ok(false),
+            Err(errno) => Err(Error::new("flock", errno, "a segment")),
         }
     }
 }
@@ -225,8 +233,7 @@ impl Segment {
     /// `fd` must be open and owned by nobody else in this process: a descriptor inherited for this purpose.
     pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
         // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
-        Segment {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        }
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Segment { fd }
     }
 }

@@ -1,1 +1,367 @@
-//! Tests of this floor with real processes and files.
+//! Tests of this floor with real files, maps and processes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::limits::{Memory, memory_available};
+use super::*;
+
+/// What a child of these tests shall do, in its environment.
+const ROLE: &str = "ARENITE_SYS_TEST_CHILD";
+/// The first descriptor it inherits.
+const FIRST: &str = "ARENITE_SYS_TEST_FIRST";
+/// Longer than anything here takes: a test that waits this long fails.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Runs in a child before libtest does, and never in a parent.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CHILD: extern "C" fn() = child;
+
+extern "C" fn child() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let code = std::panic::catch_unwind(|| act(&role)).unwrap_or(101);
+    std::process::exit(code);
+}
+
+fn act(role: &str) -> i32 {
+    let first: RawFd = std::env::var(FIRST).unwrap().parse().unwrap();
+    // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+    let inherited = |n: RawFd| unsafe { OwnedFd::from_raw_fd(first + n) };
+    match role {
+        "exit" => 7,
+        "busy" | "stopped" => {
+            let (watch, ready) = (inherited(0), inherited(1));
+            let _armed = kill_me_on_hangup(watch.as_fd()).unwrap();
+            nix::unistd::write(&ready, b"r").unwrap();
+            if role == "stopped" {
+                nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            }
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        "inherit" => {
+            let (pipe, other) = (inherited(0), inherited(1));
+            let keep = [pipe.as_raw_fd(), other.as_raw_fd()];
+            close_all_except(&keep).unwrap();
+            let open: Vec<RawFd> = (3..1024)
+                .filter(|&fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok())
+                .collect();
+            assert_eq!(open, keep);
+            let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
+            assert!(!mask.contains(Signal::SIGUSR1), "signals are not blocked");
+            assert_eq!(std::env::args().next().as_deref(), Some("arenite-worker"));
+            set_pdeathsig(Signal::SIGKILL).unwrap();
+            set_dumpable(false).unwrap();
+            ignore_sigint().unwrap();
+            nix::sys::signal::raise(Signal::SIGINT).unwrap();
+            nix::unistd::write(&other, getppid().to_string().as_bytes()).unwrap();
+            0
+        }
+        role => panic!("unknown role {role}"),
+    }
+}
+
+fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
+    let first = first_target_fd(fds);
+    let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
+    PidFd::open(spawn_self(&env, fds, first).unwrap()).unwrap()
+}
+
+/// Waits for the end of a child, and ends it if that takes too long.
+fn end(child: &PidFd) -> Exit {
+    let poller = Poller::new().unwrap();
+    poller.add(child.as_fd(), 1).unwrap();
+    if poller.wait(Some(LONG)).unwrap().is_empty() {
+        child.kill(Signal::SIGKILL).unwrap();
+        panic!("child {} did not end: {:?}", child.pid(), child.wait_exit());
+    }
+    child.wait_exit().unwrap()
+}
+
+#[test]
+fn exits_and_signals_are_told_apart() {
+    let child = start("exit", &[]);
+    assert_eq!(end(&child), Exit::Code(7));
+    child.kill(Signal::SIGKILL).unwrap();
+
+    let ready = WatchPipe::new().unwrap();
+    let watch = WatchPipe::new().unwrap();
+    let child = start("busy", &[watch.read.as_fd(), ready.write.as_fd()]);
+    assert_eq!(child.try_exit().unwrap(), None);
+    child.kill(Signal::SIGUSR1).unwrap();
+    assert_eq!(end(&child), Exit::Signal(libc::SIGUSR1));
+    assert_eq!(
+        child.try_exit().unwrap(),
+        Some(Exit::Unknown),
+        "taken already"
+    );
+}
+
+#[test]
+fn a_closed_pipe_kills_a_busy_child_and_a_stopped_one() {
+    for role in ["busy", "stopped"] {
+        let ready = WatchPipe::new().unwrap();
+        let watch = WatchPipe::new().unwrap();
+        let child = start(role, &[watch.read.as_fd(), ready.write.as_fd()]);
+        drop(ready.write);
+        nix::unistd::read(&ready.read, &mut [0]).unwrap();
+        if role == "stopped" {
+            use nix::sys::wait::{Id, WaitPidFlag, waitid};
+            waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WSTOPPED).unwrap();
+        }
+        assert_eq!(child.try_exit().unwrap(), None);
+        drop(watch.write);
+        assert_eq!(end(&child), Exit::Signal(libc::SIGKILL), "{role}");
+    }
+}
+
+#[test]
+fn a_pipe_closed_before_it_is_watched_is_an_error() {
+    let watch = WatchPipe::new().unwrap();
+    drop(watch.write);
+    let error = kill_me_on_hangup(watch.read.as_fd()).unwrap_err();
+    assert_eq!(error.errno(), Errno::EPIPE);
+}
+
+#[test]
+fn a_child_inherits_what_it_is_given_and_nothing_else() {
+    let answer = WatchPipe::new().unwrap();
+    let event = EventFd::new().unwrap();
+    let child = start("inherit", &[event.as_fd(), answer.write.as_fd()]);
+    drop(answer.write);
+    assert_eq!(end(&child), Exit::Code(0));
+    let mut text = [0; 32];
+    let len = nix::unistd::read(&answer.read, &mut text).unwrap();
+    assert_eq!(text[..len], *std::process::id().to_string().as_bytes());
+}
+
+#[test]
+fn a_read_only_description_never_gives_a_writable_map() {
+    let segment = Segment::create_memfd("read-only", false).unwrap();
+    segment.set_len(8192).unwrap();
+    let own = Segment::reopen(segment.as_raw_fd(), Access::ReadOnly).unwrap();
+    let error = Map::new(&own, 0, 8192, Prot::ReadWrite, true).unwrap_err();
+    assert_eq!(error.errno(), Errno::EACCES);
+    for aligned in [false, true] {
+        let map = Map::new(&own, 0, 8192, Prot::Read, aligned).unwrap();
+        let error = map.protect(0..4096, Prot::ReadWrite).unwrap_err();
+        assert_eq!(error.errno(), Errno::EACCES);
+        assert_eq!(mapped_file(map.base()), Some(own.stat().unwrap().identity));
+        assert!(map.at(8192, 0).is_some());
+        assert_eq!(map.at(8192, 1), None);
+        assert_eq!(map.at(1, usize::MAX), None);
+    }
+}
+
+#[test]
+fn a_sealed_segment_grows_and_gives_pages_back_but_is_never_cut() {
+    let segment = Segment::create_memfd("sealed", true).unwrap();
+    segment.set_len(1 << 20).unwrap();
+    segment.allocate(0..65536).unwrap();
+    assert_eq!(segment.stat().unwrap().blocks, 65536);
+    assert_eq!(segment.set_len(0).unwrap_err().errno(), Errno::EPERM);
+    let other = Segment::reopen(segment.as_raw_fd(), Access::ReadWrite).unwrap();
+    assert_eq!(other.set_len(4096).unwrap_err().errno(), Errno::EPERM);
+    segment.punch(0..65536).unwrap();
+    assert_eq!(segment.stat().unwrap().blocks, 0);
+    segment.set_len(2 << 20).unwrap();
+}
+
+#[test]
+fn names_are_exclusive_and_locks_belong_to_descriptions() {
+    let name = format!("/arenite-sys-test-{}", std::process::id());
+    let segment = Segment::create_named(&name).unwrap();
+    assert_eq!(
+        Segment::create_named(&name).unwrap_err().errno(),
+        Errno::EEXIST
+    );
+    let other = Segment::open_named(&name, Access::ReadOnly).unwrap();
+    assert_eq!(other.stat().unwrap().nlink, 1);
+    assert!(segment.try_lock().unwrap());
+    assert!(
+        segment.try_lock().unwrap(),
+        "taken twice by one description"
+    );
+    assert!(!other.try_lock().unwrap());
+    assert!(other.is_locked().unwrap());
+    drop(segment);
+    assert!(!other.is_locked().unwrap());
+    assert!(other.try_lock().unwrap());
+    Segment::unlink(&name).unwrap();
+    assert_eq!(other.stat().unwrap().nlink, 0);
+    let error = Segment::open_named(&name, Access::ReadOnly).unwrap_err();
+    assert_eq!(error.errno(), Errno::ENOENT);
+    let text = error.to_string();
+    assert!(
+        text.contains("shm_open") && text.contains(&name) && text.contains("ENOENT"),
+        "{text}"
+    );
+}
+
+#[test]
+fn large_maps_are_aligned_and_may_reach_beyond_the_segment() {
+    let segment = Segment::create_memfd("aligned", false).unwrap();
+    let map = Map::new(&segment, 0, 64 << 20, Prot::ReadWrite, true).unwrap();
+    assert_eq!(map.base().as_ptr() as usize % HUGE, 0);
+    segment.set_len(HUGE as u64).unwrap();
+    segment.allocate(0..4096).unwrap();
+    // SAFETY: byte 100 lies in the page allocated just now, in a segment that only this test knows.
+    unsafe { map.base().add(100).write(9) };
+    match map.collapse(0..HUGE) {
+        Ok(()) => assert_eq!(segment.stat().unwrap().blocks, HUGE as u64),
+        // No free huge page, or a kernel before 6.1: best effort.
+        Err(error) => eprintln!("{error}"),
+    }
+    // SAFETY: as above.
+    assert_eq!(unsafe { map.base().add(100).read() }, 9);
+}
+
+/// The word at the start of a map of a segment that is longer than a page.
+fn word(map: &Map) -> &AtomicU32 {
+    // SAFETY: the page is committed and mapped while `map` lives, and only ever accessed as this atomic.
+    unsafe { &*map.base().as_ptr().cast::<AtomicU32>() }
+}
+
+#[test]
+fn a_futex_wakes_through_another_map_that_is_read_only() {
+    let segment = Segment::create_memfd("futex", false).unwrap();
+    segment.allocate(0..4096).unwrap();
+    let writable = Map::new(&segment, 0, 4096, Prot::ReadWrite, false).unwrap();
+    let read_only = Map::new(&segment, 0, 4096, Prot::Read, false).unwrap();
+    assert_eq!(
+        futex::wait(word(&read_only), 1, Some(LONG)),
+        futex::Wait::Changed
+    );
+    let short = Some(Duration::from_millis(1));
+    assert_eq!(
+        futex::wait(word(&read_only), 0, short),
+        futex::Wait::TimedOut
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while word(&read_only).load(Ordering::Acquire) == 0 {
+                let end = futex::wait(word(&read_only), 0, Some(LONG));
+                assert_ne!(end, futex::Wait::TimedOut);
+            }
+        });
+        // Until the other thread sleeps there is nobody to wake; woken without a reason, it sleeps again.
+        while futex::wake(word(&writable), 1) == 0 {
+            std::thread::yield_now();
+        }
+        word(&writable).store(1, Ordering::Release);
+        let _ = futex::wake(word(&writable), u32::MAX);
+    });
+}
+
+#[test]
+fn doorbells_ring_once_until_they_are_cleared() {
+    let (bell, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    let poller = Poller::new().unwrap();
+    poller.add(bell.as_fd(), 5).unwrap();
+    poller.add(other.as_fd(), 6).unwrap();
+    assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
+    bell.ring().unwrap();
+    bell.ring().unwrap();
+    assert_eq!(poller.wait(Some(LONG)).unwrap(), [5]);
+    assert!(bell.clear().unwrap());
+    assert!(!bell.clear().unwrap());
+    other.ring().unwrap();
+    poller.remove(other.as_fd()).unwrap();
+    assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
+}
+
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    root
+}
+
+const MIB: u64 = 1 << 20;
+const MEMINFO: (&str, &str) = (
+    "proc/meminfo",
+    "MemTotal: 8388608 kB\nMemFree: 100 kB\nMemAvailable: 4194304 kB\n",
+);
+
+#[test]
+fn the_machine_bounds_memory_where_there_is_no_container() {
+    let root = tree(&[MEMINFO]);
+    let expected = Memory {
+        limit: 8192 * MIB,
+        contained: false,
+        available: 4096 * MIB,
+    };
+    assert_eq!(memory_available(root.path()), expected);
+}
+
+#[test]
+fn the_tightest_group_of_version_2_counts() {
+    let group = "sys/fs/cgroup/a/b/memory.max";
+    let root = tree(&[
+        MEMINFO,
+        ("proc/self/cgroup", "0::/a/b\n"),
+        (group, "max\n"),
+        ("sys/fs/cgroup/a/memory.max", "536870912\n"),
+        ("sys/fs/cgroup/a/memory.current", "314572800\n"),
+        (
+            "sys/fs/cgroup/a/memory.stat",
+            "anon 1\ninactive_file 104857600\n",
+        ),
+    ]);
+    let expected = Memory {
+        limit: 512 * MIB,
+        contained: true,
+        available: 312 * MIB,
+    };
+    assert_eq!(memory_available(root.path()), expected);
+    fs::write(root.path().join(group), "104857600").unwrap();
+    assert_eq!(memory_available(root.path()).limit, 100 * MIB);
+}
+
+#[test]
+fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
+    let root = tree(&[
+        MEMINFO,
+        (
+            "proc/self/cgroup",
+            "7:cpu:/x\n4:memory:/docker/abc\n0::/\nnonsense\n",
+        ),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824"),
+        ("sys/fs/cgroup/memory/memory.usage_in_bytes", "1073741824"),
+        (
+            "sys/fs/cgroup/memory/memory.stat",
+            "inactive_file 7\ntotal_inactive_file 1048576\n",
+        ),
+    ]);
+    let expected = Memory {
+        limit: 1024 * MIB,
+        contained: true,
+        available: MIB,
+    };
+    assert_eq!(memory_available(root.path()), expected);
+}
+
+#[test]
+fn limits_of_this_process_can_be_read() {
+    assert!(limits::cores() >= 1);
+    assert!(limits::open_files_limit().is_none_or(|limit| limit > 0));
+    let space = limits::shm_space(Path::new("/")).unwrap();
+    assert!(space.size >= space.free);
+    assert!(limits::shm_space(Path::new("/no-such-place")).is_err());
+    let memory = memory_available(Path::new("/"));
+    assert!(memory.available <= memory.limit);
+}

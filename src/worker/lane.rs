@@ -48,19 +48,30 @@ impl Ending {
         }
         let mut reply = ReplyWriter::default();
         reply.word(end as u64);
-        reply.bytes(text[..end].as_bytes());
+        reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
     }
 
     fn full(full: ArenaFull) -> Self {
         let mut reply = ReplyWriter::default();
-        super::full_to_words(full).into_iter().for_each(|word| reply.word(word));
-        Self { kind: kind::ARENA_FULL, reply }
+        super::full_to_words(full)
+            .into_iter()
+            .for_each(|word| reply.word(word));
+        Self {
+            kind: kind::ARENA_FULL,
+            reply,
+        }
     }
 }
 
 impl Lane {
-    pub(super) fn new(taker: Taker, view: &'static View, region: u16, guard: bool, bell: EventFd) -> Self {
+    pub(super) fn new(
+        taker: Taker,
+        view: &'static View,
+        region: u16,
+        guard: bool,
+        bell: EventFd,
+    ) -> Self {
         Self {
             taker: RefCell::new(taker),
             view,
@@ -133,8 +144,14 @@ impl Lane {
             let inline = call.args.get(..count).map(Cow::Borrowed);
             return inline.ok_or_else(|| "more arguments than a slot holds".into());
         }
-        let extent = Extent { at: bytemuck::cast(call.args[0]), len: count as u64 * 8 };
-        self.view.copy_words(extent).map(Cow::Owned).map_err(|error| error.to_string())
+        let extent = Extent {
+            at: bytemuck::cast(call.args[0]),
+            len: count as u64 * 8,
+        };
+        self.view
+            .copy_words(extent)
+            .map(Cow::Owned)
+            .map_err(|error| error.to_string())
     }
 
     /// `None`: a value without any words.
@@ -147,19 +164,24 @@ impl Lane {
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
-            Outcome::Returned(Ok(())) => Some(Ending { kind: kind::VALUE, reply }),
+            Outcome::Returned(Ok(())) => Some(Ending {
+                kind: kind::VALUE,
+                reply,
+            }),
             Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
                 Some(Ending::full(full))
             }
             Outcome::Returned(Err(Failure::Rejected(why))) => {
                 Some(Ending::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
             }
-            Outcome::Returned(Err(Failure::Returned(text))) => {
-                Some(self.full_in(&text).unwrap_or_else(|| Ending::text(kind::RETURNED, &text)))
-            }
-            Outcome::Panicked(text) => {
-                Some(self.full_in(&text).unwrap_or_else(|| Ending::text(kind::PANICKED, &text)))
-            }
+            Outcome::Returned(Err(Failure::Returned(text))) => Some(
+                self.full_in(&text)
+                    .unwrap_or_else(|| Ending::text(kind::RETURNED, &text)),
+            ),
+            Outcome::Panicked(text) => Some(
+                self.full_in(&text)
+                    .unwrap_or_else(|| Ending::text(kind::PANICKED, &text)),
+            ),
         }
     }
 
@@ -194,7 +216,11 @@ impl Lane {
                 Err(full) => return self.answer(Some(Ending::full(full)), took),
             }
         }
-        let chunks = reply.arrays.iter().map(|sent: &Sent| sent.chunk).chain(spilled);
+        let chunks = reply
+            .arrays
+            .iter()
+            .map(|sent: &Sent| sent.chunk)
+            .chain(spilled);
         let used = self.settle(chunks);
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
@@ -205,7 +231,11 @@ impl Lane {
             kind,
             arrays: arrays as u8,
             spilled: spilled.is_some(),
-            len: if spilled.is_some() { len as u32 } else { words.len() as u32 },
+            len: if spilled.is_some() {
+                len as u32
+            } else {
+                words.len() as u32
+            },
             grant: used.map_or(u32::MAX, |used| used.grant),
             cursor: used.map_or(0, |used| used.cursor),
             words: inline,
@@ -216,7 +246,9 @@ impl Lane {
     fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
         let _lane = lane::enter(self, self.count);
         let copy = Array::try_from_slice(words)?;
-        Ok(copy.take_lane().expect("a lane is set on this thread, so the array lies in it"))
+        Ok(copy
+            .take_lane()
+            .expect("a lane is set on this thread, so the array lies in it"))
     }
 
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
@@ -262,11 +294,16 @@ impl Lane {
 // the process; lent pages are open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        self.view.pointer(extent).map_err(|error| Unreachable(error.to_string()))
+        self.view
+            .pointer(extent)
+            .map_err(|error| Unreachable(error.to_string()))
     }
 
     fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        let ptr = self.view.lend_open(extent).map_err(|error| Unreachable(error.to_string()))?;
+        let ptr = self
+            .view
+            .lend_open(extent)
+            .map_err(|error| Unreachable(error.to_string()))?;
         self.lent.borrow_mut().push(extent);
         Ok(ptr)
     }

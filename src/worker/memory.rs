@@ -62,7 +62,10 @@ impl Bump {
     fn release(&mut self, at: u64) {
         if self.chunks.last().is_some_and(|&(start, _)| start == at) {
             self.chunks.pop();
-            if self.grant.is_some_and(|grant| (grant.offset..grant.offset + grant.len).contains(&at)) {
+            if self
+                .grant
+                .is_some_and(|grant| (grant.offset..grant.offset + grant.len).contains(&at))
+            {
                 self.cursor = at;
             }
         }
@@ -88,7 +91,10 @@ pub(super) struct LaneHeap {
 
 impl LaneHeap {
     pub(super) fn new() -> Self {
-        Self { bump: RefCell::default(), full: Cell::new(None) }
+        Self {
+            bump: RefCell::default(),
+            full: Cell::new(None),
+        }
     }
 
     /// A job begins.
@@ -125,7 +131,10 @@ impl Lane {
         } else {
             bump.retired.clear();
         }
-        Some(Used { grant: grant.number, cursor: bump.cursor })
+        Some(Used {
+            grant: grant.number,
+            cursor: bump.cursor,
+        })
     }
 
     fn owns(&self, chunk: &Extent) -> bool {
@@ -156,7 +165,10 @@ impl Lane {
             }
         };
         drop(taker);
-        if let Err(error) = self.view.open_own(granted.offset..granted.offset + granted.len) {
+        if let Err(error) = self
+            .view
+            .open_own(granted.offset..granted.offset + granted.len)
+        {
             super::die(&format!("cannot open granted memory: {error}"));
         }
         self.heap.bump.borrow_mut().enter(granted);

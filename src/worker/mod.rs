@@ -7,7 +7,7 @@ mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) use start::{Mark, fds};
+pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;
 use crate::link::REFUSAL_WORDS;
@@ -31,10 +31,9 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// becomes a worker instead of running `main` again. In the program itself `init` returns at once.
 ///
 /// ```
-/// fn main() {
-///     arenite::init();
-///     // … the program
-/// }
+/// // fn main() {
+/// arenite::init();
+/// // … the program
 /// ```
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
@@ -62,13 +61,25 @@ fn die(why: &str) -> ! {
 
 /// The numbers of a refusal as words of a link.
 pub(crate) fn full_to_words(full: ArenaFull) -> [u64; REFUSAL_WORDS] {
-    [full.requested, full.free, full.capacity, full.largest_free, full.shm_free]
+    [
+        full.requested,
+        full.free,
+        full.capacity,
+        full.largest_free,
+        full.shm_free,
+    ]
 }
 
 /// See [`full_to_words`].
 pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
     let [requested, free, capacity, largest_free, shm_free] = words;
-    ArenaFull { requested, free, capacity, largest_free, shm_free }
+    ArenaFull {
+        requested,
+        free,
+        capacity,
+        largest_free,
+        shm_free,
+    }
 }
 
 /// Lets the `#[test]` functions of a crate start engines: call it once, at the top level of the test

@@ -14,22 +14,12 @@ use crate::link::{LinkCells, Taker};
 use crate::sys::event::EventFd;
 use crate::sys::process;
 
-/// Which inherited descriptor is what, counted from the first.
-pub(crate) mod fds {
-    /// Read end of the pipe whose hang-up ends the worker.
-    pub(crate) const WATCH: usize = 0;
-    /// Eventfd that rings the monitor.
-    pub(crate) const BELL: usize = 1;
-    /// The control segment; the regions follow.
-    pub(crate) const CONTROL: usize = 2;
-}
-
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// The supervisor.
     pub(crate) parent: i32,
-    /// Number of the first inherited descriptor.
+    /// Number of the first inherited descriptor: watch pipe, bell, control segment, regions.
     pub(crate) first_fd: RawFd,
     /// How many there are.
     pub(crate) fds: usize,
@@ -39,7 +29,11 @@ pub(crate) struct Mark {
 
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}:{}", self.parent, self.first_fd, self.fds, self.server)
+        write!(
+            f,
+            "{}:{}:{}:{}",
+            self.parent, self.first_fd, self.fds, self.server
+        )
     }
 }
 
@@ -47,12 +41,24 @@ impl std::str::FromStr for Mark {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.splitn(4, ':');
-        let mut next = || parts.next().ok_or_else(|| format!("malformed mark {text:?}"));
-        let number = |part: &str| part.parse::<i32>().map_err(|_| format!("malformed mark {text:?}"));
+        let mut next = || {
+            parts
+                .next()
+                .ok_or_else(|| format!("malformed mark {text:?}"))
+        };
+        let number = |part: &str| {
+            part.parse::<i32>()
+                .map_err(|_| format!("malformed mark {text:?}"))
+        };
         let parent = number(next()?)?;
         let first_fd = number(next()?)?;
         let fds = usize::try_from(number(next()?)?).map_err(|error| error.to_string())?;
-        Ok(Self { parent, first_fd, fds, server: next()?.to_owned() })
+        Ok(Self {
+            parent,
+            first_fd,
+            fds,
+            server: next()?.to_owned(),
+        })
     }
 }
 
@@ -121,10 +127,13 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
         lend: true,
     };
     let text = |error: crate::sys::Error| error.to_string();
-    let view: &'static View = Box::leak(Box::new(View::attach(spec).map_err(|error| error.to_string())?));
+    let view: &'static View = Box::leak(Box::new(
+        View::attach(spec).map_err(|error| error.to_string())?,
+    ));
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
     view.close_control();
+    process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;

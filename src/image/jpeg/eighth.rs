@@ -10,7 +10,7 @@
 //! what is broken in any way, is `None`: libjpeg then decodes it, or says what is wrong.
 
 use super::super::resample::take_buffer;
-use super::huffman::{Bits, Table};
+use super::huffman::{Bits, Skips, Table};
 
 /// Decoded pixels, grey (1 channel) or RGB (3).
 #[derive(Debug)]
@@ -41,8 +41,8 @@ struct Component {
     quant: [u16; 64],
     dc_table: usize,
     ac_table: usize,
-    /// Whether a block yields 2×2 pixels instead of one.
-    double: bool,
+    /// How to skip the coefficients; `None` if a block yields 2×2 pixels instead of one.
+    skips: Option<Skips>,
     last_dc: i32,
     stride: usize,
     plane: Vec<u8>,
@@ -70,19 +70,21 @@ pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
         (only.across, only.down) = (1, 1);
     }
     let (most_across, most_down) = (header.components[0].across, header.components[0].down);
-    let others = &mut header.components[1..];
+    let others = &header.components[1..];
     if !matches!((most_across, most_down), (1, 1) | (2, 1) | (2, 2))
         || others.iter().any(|c| (c.across, c.down) != (1, 1))
     {
         return None;
     }
-    for component in others {
-        component.double = (most_across, most_down) == (2, 2);
+    let double = (most_across, most_down) == (2, 2);
+    let shown_as_one = if double { 1 } else { header.components.len() };
+    for component in &mut header.components[..shown_as_one] {
+        component.skips = Some(header.ac[component.ac_table].as_ref()?.skips());
     }
     let mcus_across = header.width.div_ceil(8 * most_across);
     let mcus_down = header.height.div_ceil(8 * most_down);
     for component in &mut header.components {
-        let scale = if component.double { 2 } else { 1 };
+        let scale = if component.skips.is_none() { 2 } else { 1 };
         component.stride = mcus_across * component.across * scale;
         let rows = mcus_down * component.down * scale;
         component.plane = vec![0; component.stride * rows];
@@ -182,7 +184,7 @@ fn read_frame(segment: &[u8], header: &mut Header) -> Option<()> {
             quant: [0; 64],
             dc_table: 0,
             ac_table: 0,
-            double: false,
+            skips: None,
             last_dc: 0,
             stride: 0,
             plane: Vec::new(),
@@ -254,8 +256,8 @@ impl Component {
         self.last_dc = i32::from(self.last_dc.wrapping_add(difference) as i16);
         let mean = |dc: i32| level((i64::from(dc) + 4) >> 3);
         let first = self.last_dc * i32::from(self.quant[0]);
-        if !self.double {
-            bits.skip_ac(ac)?;
+        if let Some(skips) = &self.skips {
+            bits.skip_ac(ac, skips)?;
             self.plane[y * self.stride + x] = mean(first);
             return Some(());
         }
@@ -333,7 +335,7 @@ fn finished(header: &Header, most_across: usize) -> Option<Eighth> {
         });
     };
     // 4:2:2 has one chroma pixel for two: it is repeated. The others have one each.
-    let repeat = if blue.double { 1 } else { most_across };
+    let repeat = if blue.skips.is_none() { 1 } else { most_across };
     for (y, out) in samples.chunks_exact_mut(width * 3).enumerate() {
         let luma = &luma.plane[row_of(luma, y)..][..width];
         let blue = &blue.plane[row_of(blue, y)..][..width.div_ceil(repeat)];

@@ -1,27 +1,54 @@
 //! Huffman codes of a JPEG scan, for a reader that mostly skips.
 
-/// How many bits a first look takes in. Longer codes are rare by construction.
-const LOOK: u32 = 12;
+/// How many bits a look for one symbol takes in. Longer codes are rare by construction.
+const LOOK: u32 = 10;
+/// How many bits a look for several symbols takes in: more save steps until the table, 16 KiB here,
+/// no longer fits the first cache beside everything else.
+const FAR_LOOK: u32 = 13;
 
-/// A Huffman table, in three forms.
+/// A Huffman table, in two forms.
 pub(super) struct Table {
     /// By the next `LOOK` bits: length of the code (high byte) and symbol; 0 if the code is longer.
     codes: Box<[u16; 1 << LOOK]>,
-    /// By the next `LOOK` bits: as many whole symbols as begin and have their code in them.
-    skips: Box<[Skip; 1 << LOOK]>,
     /// By length: the largest code, and what to add to a code for its symbol's index.
     longest: [(i32, i32); 17],
     symbols: Vec<u8>,
 }
 
-/// Several symbols at once: their bits with values, the coefficients they stand for.
-#[derive(Debug, Clone, Copy, Default)]
-struct Skip {
-    /// 0 if not even the first symbol's code fits.
-    bits: u8,
-    coefficients: u8,
-    /// Whether the last one ends the block.
-    end: bool,
+/// What to skip for the next `FAR_LOOK` bits: as many whole symbols as begin and have their code in
+/// them, with their values.
+pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
+
+/// Several symbols at once, in 16 bits: `bits` in the low 5, whether the last ends the block in the
+/// next, `coefficients` above. 0 if not even the first symbol's code fits.
+#[derive(Clone, Copy, Default)]
+struct Skip(u16);
+
+impl Skip {
+    const END: u16 = 1 << 5;
+
+    /// How many bits they have, values included; at most 13 + 15.
+    #[inline]
+    fn bits(self) -> u32 {
+        u32::from(self.0 & 31)
+    }
+
+    #[inline]
+    fn ends(self) -> bool {
+        self.0 & Self::END != 0
+    }
+
+    /// How many coefficients they stand for.
+    #[inline]
+    fn coefficients(self) -> u32 {
+        u32::from(self.0 >> 6)
+    }
+}
+
+impl std::fmt::Debug for Skips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Skips of {} entries", self.0.len())
+    }
 }
 
 impl std::fmt::Debug for Table {
@@ -67,37 +94,53 @@ impl Table {
             }
             code <<= 1;
         }
-        let mut table = Self {
+        Some(Self {
             codes,
-            skips: Box::new([Skip::default(); 1 << LOOK]),
             longest,
             symbols: symbols.to_vec(),
-        };
-        for look in 0..1usize << LOOK {
-            table.skips[look] = table.skip(look);
+        })
+    }
+
+    /// The symbol whose code begins the `FAR_LOOK` bits `look`, of which `known` are real, and the
+    /// code's length.
+    fn first(&self, look: usize, known: u32) -> Option<(u8, u32)> {
+        let entry = self.codes[look >> (FAR_LOOK - LOOK)];
+        if entry != 0 {
+            let length = u32::from(entry >> 8);
+            return (length <= known).then_some((entry as u8, length));
         }
-        Some(table)
+        (LOOK + 1..=known).find_map(|length| {
+            let code = (look >> (FAR_LOOK - length)) as i32;
+            let (largest, offset) = self.longest[length as usize];
+            let index = usize::try_from(code + offset).ok()?;
+            (code <= largest).then(|| self.symbols.get(index).map(|&symbol| (symbol, length)))?
+        })
+    }
+
+    /// The table to skip by.
+    pub(super) fn skips(&self) -> Skips {
+        let mut skips = Box::new([Skip::default(); 1 << FAR_LOOK]);
+        for (look, skip) in skips.iter_mut().enumerate() {
+            *skip = self.skip(look);
+        }
+        Skips(skips)
     }
 
     fn skip(&self, look: usize) -> Skip {
         let mut skip = Skip::default();
         let mut bits = 0;
         let mut coefficients = 0;
-        while bits < LOOK && !skip.end {
-            let entry = self.codes[(look << bits) & ((1 << LOOK) - 1)];
-            let length = u32::from(entry >> 8);
-            if length == 0 || bits + length > LOOK {
+        while bits < FAR_LOOK && !skip.ends() {
+            let rest = (look << bits) & ((1 << FAR_LOOK) - 1);
+            let Some((symbol, length)) = self.first(rest, FAR_LOOK - bits) else {
                 break;
-            }
-            let (end, advance, size) = ac_symbol(entry as u8);
+            };
+            let (end, advance, size) = ac_symbol(symbol);
             // A value may reach beyond what is looked at: it is not looked at anyway.
             bits += length + if end { 0 } else { size };
             coefficients += if end { 0 } else { advance };
-            skip = Skip {
-                bits: bits as u8,
-                coefficients: coefficients as u8,
-                end,
-            };
+            let end = if end { Skip::END } else { 0 };
+            skip = Skip(bits as u16 | end | (coefficients as u16) << 6);
         }
         skip
     }
@@ -204,15 +247,8 @@ impl<'a> Bits<'a> {
     /// At least 56 bits in the window, as long as there are bytes.
     #[inline]
     fn refill(&mut self) {
-        if let Some(next) = self.bytes[self.at..].first_chunk::<8>() {
-            self.window |= u64::from_be_bytes(*next) >> self.filled;
-            self.at += ((63 - self.filled) >> 3) as usize;
-            self.filled |= 56;
-        } else {
-            // Only zeros follow, and there are already more of them than bits could be missing.
-            self.filled = 63;
-            self.at = self.bytes.len();
-        }
+        (self.window, self.filled, self.at) =
+            refilled(&self.bytes, self.window, self.filled, self.at);
     }
 
     #[inline]
@@ -278,30 +314,36 @@ impl<'a> Bits<'a> {
 
     /// Skips the 63 other coefficients of a block.
     #[inline]
-    pub(super) fn skip_ac(&mut self, table: &Table) -> Option<()> {
+    pub(super) fn skip_ac(&mut self, table: &Table, skips: &Skips) -> Option<()> {
+        // Copies that live in registers: this is the innermost loop of a thumbnail.
+        let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
         let mut next = 1;
         while next < 64 {
-            if self.filled < 32 {
-                self.refill();
+            if filled < 32 {
+                (window, filled, at) = refilled(&self.bytes, window, filled, at);
             }
-            let skip = table.skips[self.look()];
-            let after = next + u32::from(skip.coefficients);
+            let skip = skips.0[(window >> (64 - FAR_LOOK)) as usize];
+            let after = next + skip.coefficients();
             // A stretch that fills the block may hold symbols of the next one: not taken at once.
-            if skip.bits != 0 && (after < 64 || (after == 64 && !skip.end)) {
-                self.consume(skip.bits.into());
-                if skip.end {
-                    return Some(());
-                }
+            if skip.0 != 0 && (after < 64 || (after == 64 && !skip.ends())) {
+                window <<= skip.bits();
+                filled -= skip.bits();
                 next = after;
+                if skip.ends() {
+                    next = 64;
+                }
                 continue;
             }
+            (self.window, self.filled, self.at) = (window, filled, at);
             let (end, advance, size) = ac_symbol(self.symbol(table)?);
             if end {
                 return Some(());
             }
             self.consume(size);
+            (window, filled, at) = (self.window, self.filled, self.at);
             next += advance;
         }
+        (self.window, self.filled, self.at) = (window, filled, at);
         (next == 64).then_some(())
     }
 
@@ -334,5 +376,19 @@ impl<'a> Bits<'a> {
             }
         }
         Some(flat)
+    }
+}
+
+/// Window, number of bits in it, and next byte, after taking in what fits.
+#[inline]
+fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
+    match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(next) => (
+            window | u64::from_be_bytes(*next) >> filled,
+            filled | 56,
+            at + ((63 - filled) >> 3) as usize,
+        ),
+        // Only zeros follow, and there are already more of them than bits could be missing.
+        None => (window, 63, bytes.len()),
     }
 }

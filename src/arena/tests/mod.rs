@@ -1,0 +1,444 @@
+//! Tests of the arena against real segments.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod plan;
+mod process;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn arena(backing: Backing, capacity: u64) -> Arc<Arena> {
+    let spec = Spec {
+        capacity,
+        writers: 2,
+        backing,
+        control_len: 8192,
+        name: None,
+    };
+    Arena::create(&spec).unwrap()
+}
+
+/// Fills a block with a byte.
+fn fill(block: &Block, byte: u8) {
+    // SAFETY: the test owns the block and no other process has been told of the arena.
+    unsafe { block.as_ptr().write_bytes(byte, block.len() as usize) };
+}
+
+fn bytes(block: &Block) -> Vec<u8> {
+    // SAFETY: as in `fill`; nothing writes while the slice exists.
+    unsafe { std::slice::from_raw_parts(block.as_ptr().as_ptr(), block.len() as usize) }.to_vec()
+}
+
+#[test]
+fn blocks_come_and_go() {
+    for backing in [Backing::Named, Backing::Memfd, Backing::Sealed] {
+        let arena = arena(backing, 64 << 20);
+        let small = arena.alloc(0, 100, Placement::Packed).unwrap();
+        let large = arena.alloc_zeroed(1, 10 << 20, Placement::Packed).unwrap();
+        assert!(large.is_fresh());
+        fill(&small, 7);
+        fill(&large, 8);
+        assert!(bytes(&small).iter().all(|&byte| byte == 7));
+        drop((small, large));
+        let again = arena.alloc_zeroed(1, 10 << 20, Placement::Packed).unwrap();
+        assert!(!again.is_fresh());
+        assert!(bytes(&again).iter().all(|&byte| byte == 0));
+        drop(again);
+        assert_eq!(arena.stats().in_use, 0);
+        assert_eq!(arena.stats().blocks, 0);
+        assert!(arena.trim() >= 10 << 20);
+        assert_eq!(arena.stats().committed, 0);
+    }
+}
+
+#[test]
+fn empty_blocks_are_legal_and_cost_nothing() {
+    let arena = arena(Backing::Memfd, 1 << 20);
+    let block = arena.alloc(2, 0, Placement::Packed).unwrap();
+    assert!(block.is_empty() && block.is_fresh());
+    assert_eq!(
+        block.extent(),
+        Extent {
+            at: Offset::new(2, 0),
+            len: 0
+        }
+    );
+    assert_eq!(block.as_ptr().as_ptr() as usize % 64, 0);
+    assert_eq!(arena.stats().blocks, 0);
+    assert!(arena.pointer(block.extent()).is_ok());
+}
+
+#[test]
+fn small_blocks_are_packed_and_large_ones_own_their_pages() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let place = |len, placement| arena.alloc(0, len, placement).unwrap();
+    let first = place(1, Placement::Packed);
+    let second = place(1, Placement::Packed);
+    assert_eq!(second.extent().at.offset(), 64);
+    assert_eq!(first.held(), 64);
+    for (len, placement) in [
+        (1, Placement::Pages),
+        (LARGE, Placement::Packed),
+        (LARGE + 1, Placement::Packed),
+    ] {
+        let block = place(len, placement);
+        assert_eq!(block.extent().at.offset() % PAGE, 0);
+        assert_eq!(block.held() % PAGE, 0);
+        assert_eq!(block.len(), len);
+    }
+    assert_eq!(place(LARGE - 1, Placement::Packed).held(), LARGE);
+}
+
+#[test]
+fn a_grant_without_huge_pages_commits_only_itself() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let grant = arena.grant(1, 100_000, false).unwrap();
+    assert_eq!(grant.len(), 102_400);
+    assert_eq!(arena.stats().committed, 128 << 10);
+    assert_eq!(arena.stats().collapses + arena.stats().failed_collapses, 0);
+    fill(&grant, 3);
+    // Later the chunk becomes a huge page in one step, with the same content.
+    while arena.collapse_later() {}
+    let stats = arena.stats();
+    if stats.collapses == 1 {
+        assert_eq!((stats.committed, stats.collapsed_chunks), (CHUNK, 1));
+    }
+    assert!(bytes(&grant).iter().all(|&byte| byte == 3));
+    let beside = arena.alloc_zeroed(1, 1 << 20, Placement::Packed).unwrap();
+    assert!(bytes(&beside).iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn parts_of_a_block_are_freed_exactly() {
+    let arena = arena(Backing::Memfd, 16 << 20);
+    let mut head = arena.grant(1, 1 << 20, true).unwrap();
+    let mut middle = head.split_off(4096);
+    let tail = middle.split_off(8192);
+    assert_eq!(
+        middle.extent(),
+        Extent {
+            at: Offset::new(1, 4096),
+            len: 8192
+        }
+    );
+    assert_eq!(tail.len(), (1 << 20) - 12_288);
+    assert_eq!(arena.stats().blocks, 3);
+    drop((head, tail));
+    assert_eq!((arena.stats().blocks, arena.stats().in_use), (1, 8192));
+    let again = arena.alloc(1, 4096, Placement::Pages).unwrap();
+    assert_eq!(again.extent().at.offset(), 0, "the hole that fits best");
+    drop((again, middle));
+    assert_eq!(arena.stats().largest_free, 16 << 20);
+    assert_eq!(arena.stats().fragmentation, 0.0);
+
+    let mut padded = arena.alloc(0, 100, Placement::Packed).unwrap();
+    let rest = padded.split_off(128);
+    assert_eq!((padded.len(), padded.held()), (100, 128));
+    assert_eq!((rest.len(), rest.held()), (0, 0));
+    drop((rest, padded));
+    assert_eq!((arena.stats().blocks, arena.stats().in_use), (0, 0));
+}
+
+#[test]
+fn full_says_all_numbers_and_dropping_helps() {
+    let arena = arena(Backing::Memfd, 8 << 20);
+    let held: Vec<Block> = (0..7)
+        .map(|_| arena.alloc(0, 1 << 20, Placement::Packed).unwrap())
+        .collect();
+    let full = arena.alloc(1, 2 << 20, Placement::Packed).unwrap_err();
+    assert_eq!(
+        (full.requested, full.free, full.capacity, full.largest_free),
+        (2 << 20, 1 << 20, 8 << 20, 1 << 20)
+    );
+    assert!(full.to_string().contains("drop arrays"), "{full}");
+    for absurd in [9 << 20, u64::MAX, u64::MAX - 63, 1 << 48] {
+        let full = arena.alloc(0, absurd, Placement::Packed).unwrap_err();
+        assert_eq!(full.requested, absurd);
+        assert!(arena.grant(1, absurd, true).is_err());
+    }
+    drop(held);
+    assert_eq!(arena.stats().in_use, 0);
+    let other = arena.alloc(1, 8 << 20, Placement::Packed).unwrap();
+    assert_eq!(arena.stats().committed, 8 << 20, "taken from region 0");
+    drop(other);
+}
+
+#[test]
+fn trimmed_memory_is_fresh_again_and_blocks_keep_their_content() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let kept = arena.alloc(0, 100, Placement::Packed).unwrap();
+    let large = arena.alloc(0, 20 << 20, Placement::Packed).unwrap();
+    let last = arena.alloc(0, 100_000, Placement::Packed).unwrap();
+    for block in [&kept, &large, &last] {
+        fill(block, 5);
+    }
+    drop(large);
+    assert!(arena.trim() >= 16 << 20);
+    let books: u64 = arena
+        .regions
+        .iter()
+        .map(|r| lock(&r.books).committed())
+        .sum();
+    assert_eq!(arena.stats().committed, books);
+    let system: u64 = arena
+        .regions
+        .iter()
+        .map(|region| region.segment.stat().unwrap().blocks)
+        .sum();
+    assert_eq!(books, system, "the system agrees");
+    assert!(
+        bytes(&kept)
+            .iter()
+            .chain(&bytes(&last))
+            .all(|&byte| byte == 5)
+    );
+    let again = arena.alloc_zeroed(0, 20 << 20, Placement::Packed).unwrap();
+    assert!(bytes(&again).iter().all(|&byte| byte == 0));
+    drop(again);
+    arena.trim();
+    let aligned = arena.alloc(0, 18 << 20, Placement::Packed).unwrap();
+    assert!(!aligned.is_fresh(), "the first chunk holds old bytes");
+}
+
+#[test]
+fn pages_that_readers_left_in_holes_are_found() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let block = arena.alloc(0, 32 << 20, Placement::Packed).unwrap();
+    let extent = block.extent();
+    drop(block);
+    arena.trim();
+    let base = arena.pointer(extent).unwrap();
+    for page in 0..100 {
+        // SAFETY: a hole of the segment: no process writes there, and reading makes a page of zeros.
+        assert_eq!(unsafe { base.add(page * 8192).read_volatile() }, 0);
+    }
+    let region = &arena.regions[0];
+    assert!(region.segment.stat().unwrap().blocks >= 100 * PAGE);
+    assert!(arena.trim() >= 100 * PAGE);
+    assert_eq!(region.segment.stat().unwrap().blocks, 0);
+}
+
+#[test]
+fn pointers_are_bounded_by_what_was_committed() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let block = arena.alloc(1, 5000, Placement::Packed).unwrap();
+    assert_eq!(arena.pointer(block.extent()), Ok(block.as_ptr()));
+    for (region, offset, len) in [
+        (1, CHUNK - 1, 2),
+        (1, 64 << 20, 1),
+        (1, 0, u64::MAX),
+        (0, 0, 1),
+        (3, 0, 0),
+        (u16::MAX, 0, 1),
+    ] {
+        let extent = Extent {
+            at: Offset::new(region, offset),
+            len,
+        };
+        let bad = arena.pointer(extent).unwrap_err();
+        assert_eq!(bad.extent, extent);
+        assert_eq!(bad.committed, if region == 1 { CHUNK } else { 0 });
+    }
+}
+
+#[test]
+fn many_threads_never_share_a_byte() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    std::thread::scope(|scope| {
+        for mark in 1..=4_u8 {
+            let arena = &arena;
+            scope.spawn(move || {
+                let mut held: Vec<Block> = Vec::new();
+                for turn in 0..2_000_u64 {
+                    let len = (turn * 7919 + u64::from(mark) * 104_729) % 150_000;
+                    let region = (turn % 3) as u16;
+                    let Ok(block) = arena.alloc_zeroed(region, len, Placement::Packed) else {
+                        held.clear();
+                        continue;
+                    };
+                    assert!(bytes(&block).iter().all(|&byte| byte == 0));
+                    fill(&block, mark);
+                    held.push(block);
+                    if held.len() > 40 {
+                        let block = held.swap_remove((turn % 40) as usize);
+                        assert!(bytes(&block).iter().all(|&byte| byte == mark));
+                    }
+                    if turn % 500 == 0 {
+                        arena.trim();
+                        arena.collapse_later();
+                    }
+                }
+            });
+        }
+    });
+    let stats = arena.stats();
+    assert_eq!((stats.in_use, stats.blocks), (0, 0));
+    assert!(stats.committed <= stats.capacity && stats.high_water <= stats.capacity);
+    arena.trim();
+    assert_eq!(arena.stats().committed, 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Alloc {
+        region: u16,
+        len: u64,
+        placement: Placement,
+        zeroed: bool,
+    },
+    Grant {
+        region: u16,
+        len: u64,
+        huge: bool,
+    },
+    Split {
+        which: usize,
+        part: u64,
+    },
+    Drop {
+        which: usize,
+    },
+    Trim {
+        hard: bool,
+    },
+    Later,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let placement = prop_oneof![Just(Placement::Packed), Just(Placement::Pages)];
+    let len = prop_oneof![0_u64..300, 0_u64..100_000, 0_u64..(5 << 20)];
+    let step = prop_oneof![
+        6 => (0_u16..3, len.clone(), placement, any::<bool>())
+            .prop_map(|(region, len, placement, zeroed)| Step::Alloc { region, len, placement, zeroed }),
+        2 => (0_u16..3, len, any::<bool>())
+            .prop_map(|(region, len, huge)| Step::Grant { region, len, huge }),
+        3 => (any::<usize>(), 0_u64..=16).prop_map(|(which, part)| Step::Split { which, part }),
+        5 => any::<usize>().prop_map(|which| Step::Drop { which }),
+        1 => any::<bool>().prop_map(|hard| Step::Trim { hard }),
+        1 => Just(Step::Later),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+/// A block and the byte all of it was filled with.
+type Marked = (Block, u8);
+
+/// What must be true between any two steps.
+fn check(arena: &Arena, held: &[Marked]) -> Result<(), TestCaseError> {
+    let stats = arena.stats();
+    let sum: u64 = held.iter().map(|(block, _)| block.held()).sum();
+    let count = held.iter().filter(|(block, _)| block.held() > 0).count();
+    prop_assert_eq!((stats.in_use, stats.blocks), (sum, count as u64));
+    prop_assert!(stats.committed >= stats.in_use && stats.committed <= stats.capacity);
+    prop_assert!(stats.high_water >= stats.in_use);
+    let mut system = 0;
+    let mut books = 0;
+    for region in &arena.regions {
+        system += region.segment.stat().unwrap().blocks;
+        books += lock(&region.books).committed();
+    }
+    prop_assert_eq!(books, stats.committed);
+    prop_assert_eq!(system, books, "no memory that the books do not know");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_is_exact_and_no_block_touches_another(steps in steps()) {
+        let arena = arena(Backing::Memfd, 16 << 20);
+        let mut held: Vec<Marked> = Vec::new();
+        let mut mark = 0_u8;
+        for step in steps {
+            let made = match step {
+                Step::Alloc { region, len, placement, zeroed } => {
+                    let made = if zeroed {
+                        arena.alloc_zeroed(region, len, placement)
+                    } else {
+                        arena.alloc(region, len, placement)
+                    };
+                    if let Ok(block) = &made && (zeroed || block.is_fresh()) {
+                        prop_assert!(bytes(block).iter().all(|&byte| byte == 0));
+                    }
+                    Some(made)
+                }
+                Step::Grant { region, len, huge } => Some(arena.grant(region, len, huge)),
+                Step::Split { which, part } => {
+                    if !held.is_empty() {
+                        let which = which % held.len();
+                        let (block, mark) = &mut held[which];
+                        let at = block.held() / 64 * part / 16 * 64;
+                        let (rest, mark) = (block.split_off(at), *mark);
+                        held.push((rest, mark));
+                    }
+                    None
+                }
+                Step::Drop { which } => {
+                    if !held.is_empty() {
+                        let (block, mark) = held.swap_remove(which % held.len());
+                        prop_assert!(bytes(&block).iter().all(|&byte| byte == mark));
+                    }
+                    None
+                }
+                Step::Trim { hard } => {
+                    arena.take_back(hard, u64::MAX);
+                    None
+                }
+                Step::Later => {
+                    arena.collapse_later();
+                    None
+                }
+            };
+            match made {
+                Some(Ok(block)) => {
+                    mark = mark.wrapping_add(1).max(1);
+                    fill(&block, mark);
+                    held.push((block, mark));
+                }
+                Some(Err(full)) => prop_assert!(full.requested > 0 && full.capacity == 16 << 20),
+                None => {}
+            }
+            check(&arena, &held)?;
+        }
+        for (block, mark) in held.drain(..) {
+            prop_assert!(bytes(&block).iter().all(|&byte| byte == mark));
+        }
+        arena.trim();
+        check(&arena, &[])?;
+        prop_assert_eq!(arena.stats().committed, 0);
+        let longest = arena.alloc(1, 16 << 20, Placement::Packed);
+        prop_assert!(longest.is_ok(), "everything has grown together again: {longest:?}");
+    }
+}
+
+#[test]
+fn a_gibibyte_is_committed_whole() {
+    const LEN: u64 = 1 << 30;
+    if crate::sys::limits::memory_available(std::path::Path::new("/")).available < 3 * LEN {
+        eprintln!("skipped a_gibibyte_is_committed_whole: less than 3 GiB of memory available");
+        return;
+    }
+    let arena = arena(Backing::Auto, 2 * LEN);
+    let block = arena.alloc_zeroed(0, LEN, Placement::Packed).unwrap();
+    assert!(block.is_fresh());
+    let stats = arena.stats();
+    assert_eq!(
+        (stats.committed, stats.in_use, stats.high_water),
+        (LEN, LEN, LEN)
+    );
+    assert_eq!(stats.collapsed_chunks + stats.small_chunks, LEN / CHUNK);
+    assert_eq!(arena.regions[0].segment.stat().unwrap().blocks, LEN);
+    drop(block);
+    assert_eq!(arena.stats().committed, LEN, "kept for the next one");
+    assert_eq!(arena.trim(), LEN);
+}
+
+#[test]
+fn handles_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arena>();
+    shared::<Block>();
+    shared::<View>();
+}

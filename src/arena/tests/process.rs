@@ -1,0 +1,455 @@
+//! Attaching, names and full file systems, with real processes.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::*;
+use crate::sys::{self, Access, Exit, PidFd, Poller, WatchPipe};
+
+const ROLE: &str = "ARENITE_ARENA_TEST_CHILD";
+const FIRST: &str = "ARENITE_ARENA_TEST_FIRST";
+const GIVEN: &str = "ARENITE_ARENA_TEST_GIVEN";
+const LONG: Duration = Duration::from_secs(60);
+
+/// Runs in a child before libtest does, and never in a parent.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CHILD: extern "C" fn() = child;
+
+extern "C" fn child() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let given = std::env::var(GIVEN).unwrap_or_default();
+    let first = std::env::var(FIRST).map_or(0, |first| first.parse().unwrap_or(0));
+    sys::set_dumpable(false).ok();
+    let act = || match role.as_str() {
+        "worker" => worker(first, &given),
+        "holder" => holder(first, &given),
+        "full" => full(),
+        role => panic!("unknown role {role}"),
+    };
+    std::process::exit(std::panic::catch_unwind(act).map_or(101, |()| 0));
+}
+
+fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
+    let first = sys::first_target_fd(fds);
+    let env = [
+        (ROLE, role.to_owned()),
+        (FIRST, first.to_string()),
+        (GIVEN, given.to_owned()),
+    ];
+    PidFd::open(sys::spawn_self(&env, fds, first).unwrap()).unwrap()
+}
+
+fn end(child: &PidFd) -> Exit {
+    let poller = Poller::new().unwrap();
+    poller.add(child.as_fd(), 1).unwrap();
+    if poller.wait(Some(LONG)).unwrap().is_empty() {
+        child.kill(Signal::SIGKILL).unwrap();
+        panic!("child {} did not end: {:?}", child.pid(), child.wait_exit());
+    }
+    child.wait_exit().unwrap()
+}
+
+fn extents(text: &str) -> Vec<Extent> {
+    text.split(';')
+        .map(|part| {
+            let numbers: Vec<u64> = part.split(',').map(|n| n.parse().unwrap()).collect();
+            Extent {
+                at: Offset::new(numbers[0] as u16, numbers[1]),
+                len: numbers[2],
+            }
+        })
+        .collect()
+}
+
+fn text(blocks: &[&Block]) -> String {
+    let parts: Vec<String> = blocks
+        .iter()
+        .map(|block| block.extent())
+        .map(|Extent { at, len }| format!("{},{},{len}", at.region(), at.offset()))
+        .collect();
+    parts.join(";")
+}
+
+/// Reads the input, writes its grant, a lent block and the control segment, then writes to the input.
+fn worker(first: i32, given: &str) {
+    let given = extents(given);
+    let fds = (0..4)
+        // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+        .map(|n| unsafe { OwnedFd::from_raw_fd(first + n) })
+        .collect();
+    let view = View::attach(AttachSpec {
+        fds,
+        own: 1,
+        reservation: 64 << 20,
+        lend: true,
+    })
+    .unwrap();
+    assert!((0..4).all(|n| std::fs::read_link(format!("/proc/self/fd/{}", first + n)).is_err()));
+    let (input, grant, lent) = (given[0], given[1], given[2]);
+    let read = view.pointer(input).unwrap();
+    // The parent waits for this process and touches none of these blocks meanwhile.
+    // SAFETY: the input is mapped, and nobody writes to it now.
+    let input_byte = unsafe { read.read_volatile() };
+    assert_eq!(input_byte, 7);
+    for bad in [u64::MAX, 65 << 20] {
+        assert!(view.pointer(Extent { len: bad, ..input }).is_err());
+    }
+    let beyond = Extent {
+        at: Offset::new(2, 0),
+        len: 1,
+    };
+    assert_eq!(view.pointer(beyond).unwrap_err().committed, 0);
+
+    let own = view.pointer(grant).unwrap();
+    let range = grant.at.offset()..grant.at.offset() + grant.len;
+    view.open_own(range.clone()).unwrap();
+    // SAFETY: the grant was opened in the line above and is this worker's alone.
+    unsafe { own.write_bytes(8, grant.len as usize) };
+    view.close_own(range).unwrap();
+
+    let writable = view.lend_open(lent).unwrap();
+    // SAFETY: the lent pages were opened in the line above and are this worker's alone until it closes them.
+    unsafe { writable.write_bytes(9, lent.len as usize) };
+    view.lend_close(lent).unwrap();
+    let nothing = Extent {
+        len: 1 << 40,
+        ..lent
+    };
+    assert_eq!(
+        view.lend_open(nothing).unwrap_err().errno(),
+        nix::errno::Errno::EINVAL
+    );
+
+    let links = view.control_rw(4096..8192).unwrap();
+    // SAFETY: the page is mapped writable and this worker's alone.
+    unsafe { links.base().write(10) };
+    // SAFETY: the same page through the read-only map; nobody writes to it now.
+    let seen = unsafe { view.control().base().add(4096).read_volatile() };
+    assert_eq!(seen, 10);
+    assert!(view.control_rw(4097..8192).is_err());
+    assert!(view.control_rw(8192..1 << 20).is_err());
+    view.close_control();
+    assert!(view.control_rw(4096..8192).is_err());
+    view.close_descriptors();
+    assert_eq!(view.pointer(input), Ok(read));
+
+    // SAFETY: none is needed for what happens: the processor refuses, and this process ends.
+    unsafe { read.write_volatile(1) };
+}
+
+#[test]
+fn a_worker_reads_all_writes_its_own_and_dies_of_writing_to_an_input() {
+    for backing in [Backing::Named, Backing::Memfd, Backing::Sealed] {
+        let arena = arena(backing, 64 << 20);
+        let input = arena.alloc(0, 100, Placement::Packed).unwrap();
+        let lent = arena.alloc(0, 5000, Placement::Pages).unwrap();
+        fill(&input, 7);
+        fill(&lent, 7);
+        arena.set_ready();
+        // The second one attaches although every name is long gone and another process has attached before.
+        for _ in 0..2 {
+            let grant = arena.grant(1, 100_000, false).unwrap();
+            let given = text(&[&input, &grant, &lent]);
+            let child = start("worker", &arena.descriptors(), &given);
+            assert_eq!(end(&child), Exit::Signal(libc::SIGSEGV), "{backing:?}");
+            assert!(bytes(&input).iter().all(|&byte| byte == 7));
+            assert!(bytes(&grant).iter().all(|&byte| byte == 8));
+            assert!(bytes(&lent).iter().all(|&byte| byte == 9));
+            // SAFETY: the child that wrote this byte has ended.
+            assert_eq!(unsafe { arena.control().body().read() }, 10);
+        }
+    }
+}
+
+fn own(arena: &Arena) -> Vec<OwnedFd> {
+    arena
+        .descriptors()
+        .iter()
+        .map(|fd| fd.try_clone_to_owned().unwrap())
+        .collect()
+}
+
+fn attach(fds: Vec<OwnedFd>, own: u16) -> Result<View, ArenaError> {
+    View::attach(AttachSpec {
+        fds,
+        own,
+        reservation: 64 << 20,
+        lend: false,
+    })
+}
+
+#[test]
+fn attaching_tells_what_is_wrong() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    assert_eq!(attach(own(&arena), 1).unwrap_err(), ArenaError::NotReady);
+    arena.set_ready();
+    let view = attach(own(&arena), 2).unwrap();
+    assert_eq!((view.id(), view.own(), view.regions()), (arena.id(), 2, 3));
+    let block = arena.alloc(0, 1 << 20, Placement::Packed).unwrap();
+    assert!(
+        view.pointer(block.extent()).is_ok(),
+        "grown after attaching"
+    );
+    let error = view.lend_open(block.extent()).unwrap_err();
+    assert_eq!(
+        error.errno(),
+        nix::errno::Errno::EPERM,
+        "nothing is lent to it"
+    );
+
+    let absent = |result: Result<View, ArenaError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, ArenaError::Absent { .. }), "{error}");
+    };
+    absent(attach(Vec::new(), 0));
+    absent(attach(own(&arena).drain(..2).collect(), 0));
+    absent(attach(own(&arena), 3));
+
+    // What a program that cuts or overwrites the control segment makes of it.
+    let segment = Segment::reopen(own(&arena)[0].as_raw_fd(), Access::ReadWrite).unwrap();
+    let control = arena.control();
+    segment.set_len(8192).unwrap();
+    let error = attach(own(&arena), 1).unwrap_err();
+    let expected = ArenaError::Truncated {
+        segment: "control".into(),
+        len: 8192,
+        expected: control.len(),
+    };
+    assert_eq!(error, expected);
+    // SAFETY: the header page, which no other process maps.
+    unsafe { control.base().add(8).write(99) };
+    let error = attach(own(&arena), 1).unwrap_err();
+    assert!(matches!(error, ArenaError::WrongVersion { found: 99, .. }));
+    // SAFETY: as above.
+    unsafe { control.base().write(0) };
+    let error = attach(own(&arena), 1).unwrap_err();
+    assert!(matches!(error, ArenaError::WrongVersion { found: 0, .. }));
+    assert_eq!(error.to_string(), "this is not an arena");
+    segment.set_len(100).unwrap();
+    let error = attach(own(&arena), 1).unwrap_err();
+    assert!(matches!(error, ArenaError::Truncated { len: 100, .. }));
+    segment.set_len(0).unwrap();
+    assert_eq!(attach(own(&arena), 1).unwrap_err(), ArenaError::NotReady);
+}
+
+#[test]
+fn no_name_is_left_once_an_arena_is_made() {
+    let arena = arena(Backing::Named, 8 << 20);
+    for fd in own(&arena) {
+        assert_eq!(Segment::from_fd(fd).stat().unwrap().nlink, 0);
+    }
+}
+
+fn named(name: &str) -> Result<Arc<Arena>, ArenaError> {
+    Arena::create(&Spec {
+        name: Some(name.into()),
+        capacity: 8 << 20,
+        ..Spec::default()
+    })
+}
+
+fn found(name: &str) -> Option<NamedArena> {
+    list().into_iter().find(|arena| arena.name == name)
+}
+
+/// Makes a named arena, says so, and waits to be killed.
+fn holder(first: i32, name: &str) {
+    // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+    let [watch, ready] = [0, 1].map(|n| unsafe { OwnedFd::from_raw_fd(first + n) });
+    let _armed = sys::kill_me_on_hangup(watch.as_fd()).unwrap();
+    let arena = named(name).unwrap();
+    arena.set_ready();
+    nix::unistd::write(&ready, b"r").unwrap();
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
+    let name = format!("test-{}", std::process::id());
+    let arena = named(&name).unwrap();
+    assert_eq!(found(&name).unwrap().pid, None, "not ready");
+    arena.set_ready();
+    let seen = found(&name).unwrap();
+    assert!(seen.live);
+    assert_eq!(seen.pid, Some(std::process::id()));
+    assert_eq!((seen.capacity, seen.workers), (Some(8 << 20), Some(1)));
+    assert_eq!(
+        named(&name).unwrap_err(),
+        ArenaError::NameTaken { name: name.clone() }
+    );
+    sweep();
+    assert!(found(&name).is_some(), "it lives");
+    let block = arena.alloc(0, 100, Placement::Packed).unwrap();
+    arena.retire();
+    drop(arena);
+    assert_eq!(found(&name), None);
+    drop(block);
+
+    let (watch, ready) = (WatchPipe::new().unwrap(), WatchPipe::new().unwrap());
+    let child = start("holder", &[watch.read.as_fd(), ready.write.as_fd()], &name);
+    drop(ready.write);
+    assert_eq!(nix::unistd::read(&ready.read, &mut [0]), Ok(1));
+    assert!(found(&name).unwrap().live);
+    assert!(named(&name).is_err());
+    child.kill(Signal::SIGKILL).unwrap();
+    assert_eq!(end(&child), Exit::Signal(libc::SIGKILL));
+    // What it left may have been swept by another program of this user by now, never replaced.
+    assert!(found(&name).is_none_or(|left| !left.live));
+    let again = named(&name).unwrap();
+    assert!(found(&name).unwrap().live);
+    drop(again);
+    assert_eq!(found(&name), None);
+}
+
+#[test]
+fn a_sweep_never_takes_a_living_arena() {
+    let name = format!("swept-{}", std::process::id());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    sweep();
+                    list();
+                }
+            });
+        }
+        let made = std::panic::catch_unwind(|| {
+            for _ in 0..1_000 {
+                let arena = named(&name).unwrap();
+                assert!(found(&name).is_some());
+                drop(arena);
+                assert_eq!(found(&name), None);
+            }
+        });
+        stop.store(true, Ordering::Release);
+        made.unwrap();
+    });
+}
+
+/// Runs in a mount namespace of its own, with a /dev/shm of 8 MiB.
+fn full() {
+    let path = c"/dev/shm";
+    // SAFETY: system calls on strings that outlive them; this process has one thread.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+            && libc::mount(
+                c"tmpfs".as_ptr(),
+                path.as_ptr(),
+                c"tmpfs".as_ptr(),
+                0,
+                c"size=8m".as_ptr().cast(),
+            ) == 0
+    };
+    if !mounted {
+        std::process::exit(77);
+    }
+    let spec = |backing, capacity| Spec {
+        backing,
+        capacity,
+        ..Spec::default()
+    };
+    let auto = Arena::create(&spec(Backing::Auto, 64 << 20)).unwrap();
+    assert_eq!(auto.backing(), Backing::Memfd);
+    let error = Arena::create(&spec(Backing::Named, 64 << 20)).unwrap_err();
+    assert!(matches!(
+        error,
+        ArenaError::TooLarge {
+            limit: Limit::DevShm,
+            ..
+        }
+    ));
+
+    let arena = Arena::create(&spec(Backing::Named, 8 << 20)).unwrap();
+    let first = arena.alloc(0, 4 << 20, Placement::Packed).unwrap();
+    fill(&first, 1);
+    // Somebody else takes all that is left.
+    let other = Segment::create_named("/other").unwrap();
+    let mut taken = 0;
+    while other.allocate(taken..taken + 4096).is_ok() {
+        taken += 4096;
+    }
+    let grown = arena.alloc(0, 3 << 20, Placement::Packed).unwrap_err();
+    assert_eq!((grown.requested, grown.shm_free), (3 << 20, 0));
+    assert!(grown.free >= grown.requested && grown.largest_free >= grown.requested);
+    assert!(grown.to_string().contains("larger /dev/shm"), "{grown}");
+    let small = arena.grant(1, 4096, false).unwrap_err();
+    assert_eq!(small.requested, 4096);
+    let blocks = |arena: &Arena| -> u64 {
+        arena
+            .regions
+            .iter()
+            .map(|region| region.segment.stat().unwrap().blocks)
+            .sum()
+    };
+    assert_eq!(
+        blocks(&arena),
+        arena.stats().committed,
+        "nothing is left over"
+    );
+
+    // What an arena holds without need goes first.
+    drop(first);
+    let second = arena.alloc(1, 2 << 20, Placement::Packed).unwrap();
+    fill(&second, 2);
+    drop(second);
+
+    // Pages left by readers of holes are the arena's own and come back when it needs them.
+    arena.trim();
+    let mut taken_again = taken;
+    while taken_again < taken + (3 << 20) && other.allocate(taken_again..taken_again + 4096).is_ok()
+    {
+        taken_again += 4096;
+    }
+    let base = arena
+        .pointer(Extent {
+            at: Offset::new(0, 0),
+            len: 2 << 20,
+        })
+        .unwrap();
+    let left = sys::limits::shm_space(std::path::Path::new("/dev/shm"))
+        .unwrap()
+        .free
+        / 4096;
+    for page in 0..left.min(512) as usize {
+        // SAFETY: a hole of a region that this process alone maps; the file system has room for this page.
+        unsafe { base.add(page * 4096).read_volatile() };
+    }
+    assert!(
+        sys::limits::shm_space(std::path::Path::new("/dev/shm"))
+            .unwrap()
+            .free
+            < 32 * 4096
+    );
+    let strays = arena.alloc(1, (left.min(512) - 32) * 4096, Placement::Packed);
+    fill(&strays.unwrap(), 3);
+
+    drop((arena, auto));
+    Segment::unlink("/other").unwrap();
+    assert_eq!(std::fs::read_dir("/dev/shm").unwrap().count(), 0);
+}
+
+#[test]
+fn a_full_dev_shm_is_an_error_and_never_a_signal() {
+    let child = start("full", &[], "");
+    match end(&child) {
+        Exit::Code(77) => eprintln!(
+            "skipped a_full_dev_shm_is_an_error_and_never_a_signal: a mount namespace needs root"
+        ),
+        other => assert_eq!(other, Exit::Code(0)),
+    }
+}
