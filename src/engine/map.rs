@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use super::job::{Read, finish, run_here};
+use super::job::run_here;
 use super::{Engine, JobError};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Shared};
+use crate::supervisor::{JobId, Read, Shared};
 
 /// A wait without a limit ends with the answer.
 const ENDS: &str = "a wait without a limit ends with the answer";
@@ -30,7 +30,8 @@ pub struct Map<I: Iterator, R> {
     shared: Option<Arc<Shared>>,
     in_flight: VecDeque<JobId>,
     done: VecDeque<Result<R, JobError>>,
-    calls: Vec<ArgWriter>,
+    /// Memory to write calls into.
+    calls: Vec<CallWriter>,
 }
 
 impl Engine {
@@ -103,27 +104,26 @@ impl<I: Iterator, R> Map<I, R> {
             let ahead = self.in_flight.len() + self.done.len();
             let room = window.saturating_sub(ahead).min(BATCH);
             // Small steps cost a lock each: wait until a quarter is free.
+            let mut sent = 0;
             if room > 0 && (room >= BATCH.min(window / 4) || ahead == 0) {
-                let arena = shared.arena.id();
-                let send = self.send;
-                self.calls
-                    .extend(self.items.by_ref().take(room).map(|item| {
-                        let mut call = CallWriter(ArgWriter::new(arena));
-                        send(item, &mut call);
-                        call.0
-                    }));
+                for item in self.items.by_ref().take(room) {
+                    if sent == self.calls.len() {
+                        self.calls
+                            .push(CallWriter(ArgWriter::new(shared.arena.id())));
+                    }
+                    let call = &mut self.calls[sent];
+                    call.0.reset();
+                    (self.send)(item, call);
+                    sent += 1;
+                }
             }
-            let sent = self.calls.len();
-            let mut ended = [const { None }; BATCH];
-            let count = shared.exchange(
+            shared.exchange(
                 &self.kernel,
-                self.calls.drain(..),
+                &mut self.calls[..sent],
                 &mut self.in_flight,
-                &mut ended,
+                &mut self.done,
+                self.read,
             );
-            for taken in ended.into_iter().take(count).flatten() {
-                self.done.push_back(finish(shared, taken, self.read));
-            }
             if sent < BATCH || !self.done.is_empty() {
                 return;
             }
@@ -151,8 +151,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
             return Some(done);
         }
         let id = self.in_flight.pop_front()?;
-        let taken = shared.wait(id, None).expect(ENDS);
-        Some(finish(&shared, taken, self.read))
+        Some(shared.wait(id, self.read, None).expect(ENDS))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

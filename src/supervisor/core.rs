@@ -2,7 +2,7 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
@@ -59,6 +59,9 @@ pub(super) struct Core {
     pub(super) open: usize,
     pub(super) ready: usize,
     next_job: u64,
+    pub(super) last_group: u32,
+    /// Groups of which a job has failed, while their scope goes on.
+    pub(super) failed_groups: HashSet<u32>,
     pub(super) closing: Closing,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
@@ -85,6 +88,8 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
+            last_group: 0,
+            failed_groups: HashSet::new(),
             closing: Closing::No,
             broken: None,
             ticking: false,
@@ -99,16 +104,16 @@ impl Core {
 
     /// Takes a job: it is placed, queued, or refused with an answer.
     #[inline]
-    pub(super) fn submit(&mut self, info: &KernelInfo, call: ArgWriter, requests: u32) -> JobId {
+    pub(super) fn submit(&mut self, info: &KernelInfo, call: &mut ArgWriter, group: u32) -> JobId {
         let kernel = self.kernels.index(info);
         self.next_job += 1;
         let job = self.next_job;
         let (id, record) = self.records.add();
         record.job = job;
         record.kernel = kernel;
-        record.requests = requests;
+        record.group = group;
         let refusal = fill(record, call, &self.arena);
-        let refusal = refusal.or_else(|| self.refusal(kernel));
+        let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if self.queue.is_empty() {
@@ -132,7 +137,11 @@ impl Core {
         self.update_flags();
     }
 
-    fn refusal(&mut self, kernel: u32) -> Option<JobErrorKind> {
+    #[inline]
+    fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
+        if group != 0 && self.failed_groups.contains(&group) {
+            return Some(JobErrorKind::Cancelled);
+        }
         if let Some(why) = &self.broken {
             return Some(JobErrorKind::NoWorkers(why.clone()));
         }
@@ -513,6 +522,8 @@ impl Core {
     ) {
         let record = self.records.at(index);
         record.leases.clear();
+        let group = record.group;
+        let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let error = Failed {
             kind,
             kernel: self.kernels.get(record.kernel).info.name,
@@ -522,27 +533,52 @@ impl Core {
             lent,
         };
         self.answer(index, Outcome::Failed(error.into()));
+        if cancels && self.failed_groups.insert(group) {
+            for id in self.records.of_group(group) {
+                self.cancel(id);
+            }
+        }
     }
 
     /// Takes the answer of a job, if it is there.
     #[inline]
-    pub(super) fn try_take(&mut self, id: JobId) -> Option<Taken> {
+    pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
         let record = self.records.get(id);
         if record.stage != Stage::Answered {
             return None;
         }
-        let taken = Taken {
-            outcome: record
-                .outcome
-                .take()
-                .expect("an answered record has its outcome"),
-            words: record.payload,
-            arrays: std::mem::take(&mut record.arrays),
-            kernel: record.kernel,
-            job: record.job,
+        let outcome = record.outcome.take();
+        let words: &[u64] = match &outcome {
+            Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
+            Some(Outcome::Long(words)) => words,
+            Some(Outcome::Bare | Outcome::Failed(_)) | None => &[],
+        };
+        let answer = match &outcome {
+            Some(Outcome::Failed(error)) => Err(error.clone()),
+            _ => {
+                let words = WordReader::new(words);
+                let arrays = std::mem::take(&mut record.arrays).into_iter();
+                let value = read(&mut Receiving(ReplyReader { words, arrays }));
+                value.map_err(|BadReply| self.unreadable(id.index))
+            }
         };
         self.records.remove(id.index);
-        Some(taken)
+        Some(answer)
+    }
+
+    /// A reply that its kernel cannot have sent.
+    #[cold]
+    fn unreadable(&mut self, index: u32) -> JobError {
+        let record = self.records.at(index);
+        let failed = Failed {
+            kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
+            kernel: self.kernels.get(record.kernel).info.name,
+            job: record.job,
+            attempt: u32::from(record.attempt),
+            worker: None,
+            lent: Vec::new(),
+        };
+        failed.into()
     }
 
     // ---- giving up on jobs ------------------------------------------------------------------
@@ -696,45 +732,8 @@ struct Unpacked {
     bytes: u64,
 }
 
-/// The answer of a job, out of its record.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(super) outcome: Outcome,
-    pub(super) words: [u64; INLINE_WORDS],
-    pub(super) arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
-    pub(super) kernel: u32,
-    pub(super) job: u64,
-}
-
-impl Taken {
-    /// The value; or the failure; or nothing, if the reply is not what the kernel returns.
-    pub(crate) fn read<R>(
-        &mut self,
-        read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
-    ) -> Result<R, Option<JobError>> {
-        let outcome = std::mem::replace(&mut self.outcome, Outcome::Bare);
-        let words: &[u64] = match &outcome {
-            Outcome::Failed(_) => &[],
-            Outcome::Bare => &[],
-            Outcome::Inline { len } => &self.words[..*len as usize],
-            Outcome::Long(words) => words,
-        };
-        if let Outcome::Failed(error) = outcome {
-            return Err(Some(error));
-        }
-        let arrays = std::mem::take(&mut self.arrays).into_iter();
-        let words = WordReader::new(words);
-        read(&mut Receiving(ReplyReader { words, arrays })).map_err(|BadReply| None)
-    }
-
-    /// The failure, if it is one.
-    pub(crate) fn error(&self) -> Option<&JobError> {
-        match &self.outcome {
-            Outcome::Failed(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+/// How a reply becomes a value.
+pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {
     let mut reader = WordReader::new(words);
@@ -745,7 +744,7 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
-fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill(record: &mut Record, call: &mut ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
     let words = call.words();
     record.len = words.len() as u32;
     record.spilled = words.len() > INLINE_WORDS;
@@ -753,9 +752,10 @@ fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobE
         return fill_long(record, call, arena);
     }
     record.payload[..words.len()].copy_from_slice(words);
-    let refusal = refusal_of(&call);
-    record.leases = call.leases;
-    refusal
+    if !call.leases.is_empty() {
+        record.leases.append(&mut call.leases);
+    }
+    refusal_of(call)
 }
 
 #[inline]
@@ -767,7 +767,11 @@ fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
 }
 
 #[cold]
-fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill_long(
+    record: &mut Record,
+    call: &mut ArgWriter,
+    arena: &Arc<Arena>,
+) -> Option<JobErrorKind> {
     let block = match arena.alloc_words(call.words()) {
         Ok(block) => block,
         Err(full) => return Some(JobErrorKind::ArenaFull(full)),
@@ -775,10 +779,9 @@ fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);
     record.payload[1] = extent.len;
-    let refusal = refusal_of(&call);
-    record.leases = call.leases;
+    record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refusal
+    refusal_of(call)
 }
 
 /// Grants ahead what jobs of this kernel are known to need.

@@ -124,6 +124,8 @@ impl Core {
             // cannot have reached is put back then.
             let untouched = lane.poster.is_queued(position) && !broke_protocol;
             if untouched && self.closing != Closing::Now {
+                // At once: a failure below may cancel it.
+                self.records.at(record).stage = Stage::Queued;
                 back.push(record);
             } else if untouched {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
@@ -132,9 +134,10 @@ impl Core {
             }
         }
         for record in back.into_iter().rev() {
-            self.records.at(record).stage = Stage::Queued;
-            self.queue.push_front(record);
-            self.tell_moved(record);
+            if self.records.at(record).stage == Stage::Queued {
+                self.queue.push_front(record);
+                self.tell_moved(record);
+            }
         }
         if let Some((record, why)) = verdict
             && record != NOBODY

@@ -4,7 +4,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::core::{Core, Taken};
+use super::core::{Core, Read};
+use super::error::JobError;
 use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
@@ -30,8 +31,13 @@ impl Shared {
     }
 
     /// The answer of a job; `None` if the time runs out before.
-    pub(crate) fn wait(&self, id: JobId, limit: Option<Duration>) -> Option<Taken> {
-        self.wait_for(id, limit, |core| core.try_take(id))
+    pub(crate) fn wait<R>(
+        &self,
+        id: JobId,
+        read: Read<R>,
+        limit: Option<Duration>,
+    ) -> Option<Result<R, JobError>> {
+        self.wait_for(id, limit, |core| core.try_take(id, read))
     }
 
     /// Sleeps until a job has its answer, and leaves it there.
@@ -124,9 +130,14 @@ impl Shared {
     }
 
     /// As a future: the answer, or the waker is kept.
-    pub(crate) fn poll(&self, id: JobId, context: &mut Context<'_>) -> Poll<Taken> {
+    pub(crate) fn poll<R>(
+        &self,
+        id: JobId,
+        read: Read<R>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<R, JobError>> {
         let mut core = self.lock();
-        let mut taken = core.try_take(id);
+        let mut taken = core.try_take(id, read);
         if taken.is_none() {
             let record = core.records.get(id);
             match &mut record.waker {
@@ -137,7 +148,7 @@ impl Shared {
             // What ended before it was asked for notice is found here.
             core.drain_busy();
             core.refill();
-            taken = core.try_take(id);
+            taken = core.try_take(id, read);
         }
         self.unlock(core);
         taken.map_or(Poll::Pending, Poll::Ready)
