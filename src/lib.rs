@@ -49,7 +49,10 @@
 //!     assert_eq!(out[999_999], 0.5);
 //!
 //!     // A job that takes its process with it is an error; the next one runs in a new process.
-//!     let error = engine.submit(|| std::process::abort(), ()).wait().unwrap_err();
+//!     fn crash() {
+//!         std::process::abort();
+//!     }
+//!     let error = engine.submit(crash, ()).wait().unwrap_err();
 //!     assert!(error.to_string().contains("SIGABRT"), "{error}");
 //!     assert_eq!(engine.submit(brighten, (&photo, 1)).wait()?[0], 1);
 //!     Ok(())
