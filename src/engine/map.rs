@@ -10,6 +10,10 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
 use crate::supervisor::{JobId, Shared};
 
+/// A wait without a limit ends with the answer.
+const ENDS: &str = "a wait without a limit ends with the answer";
+/// About what it takes to wake a sleeping thread.
+const WAKE_NS: u32 = 20_000;
 /// Calls sent and answers taken under one lock, at most.
 const BATCH: usize = 64;
 
@@ -81,6 +85,16 @@ impl Engine {
 }
 
 impl<I: Iterator, R> Map<I, R> {
+    /// Sleeps until some of what is in flight has ended: not for each tiny job, but for as many as take
+    /// about as long as a wake-up. `None` if nothing is in flight.
+    fn await_some(&mut self, shared: &Shared) -> Option<()> {
+        let tiny = (WAKE_NS / shared.expected_ns(&self.kernel).max(1)) as usize;
+        let last = self.in_flight.len().checked_sub(1)?;
+        let wanted = *self.in_flight.get(tiny.min(last / 2))?;
+        shared.wait_until_done(wanted);
+        Some(())
+    }
+
     /// Pulls items until enough is in flight, and takes what has ended at the front.
     fn pump(&mut self, shared: &Shared) {
         let window = shared.window(shared.expected_ns(&self.kernel));
@@ -131,10 +145,13 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
         if let Some(done) = self.done.pop_front() {
             return Some(done);
         }
+        self.await_some(&shared)?;
+        self.pump(&shared);
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
         let id = self.in_flight.pop_front()?;
-        let taken = shared
-            .wait(id, None)
-            .expect("a wait without a limit ends with the answer");
+        let taken = shared.wait(id, None).expect(ENDS);
         Some(finish(&shared, taken, self.read))
     }
 

@@ -619,6 +619,11 @@ impl Core {
         }
     }
 
+    /// Lanes that have work.
+    pub(super) fn busy_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| !lane.is_idle()).count()
+    }
+
     /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
     pub(super) fn even_out(&mut self) {
         let idle = self

@@ -4,10 +4,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::core::Taken;
+use super::core::{Core, Taken};
 use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
+use crate::sync::spin_until;
 use crate::sys::futex;
 
 /// How long a thread spins for an answer before it sleeps.
@@ -30,11 +31,27 @@ impl Shared {
 
     /// The answer of a job; `None` if the time runs out before.
     pub(crate) fn wait(&self, id: JobId, limit: Option<Duration>) -> Option<Taken> {
+        self.wait_for(id, limit, |core| core.try_take(id))
+    }
+
+    /// Sleeps until a job has its answer, and leaves it there.
+    pub(crate) fn wait_until_done(&self, id: JobId) {
+        self.wait_for(id, None, |core| {
+            (core.records.get(id).stage == Stage::Answered).then_some(())
+        });
+    }
+
+    fn wait_for<T>(
+        &self,
+        id: JobId,
+        limit: Option<Duration>,
+        mut try_take: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
         let until = limit.map(|limit| Instant::now() + limit);
         let mut has_spun = false;
         loop {
             let mut core = self.lock();
-            if let Some(taken) = core.try_take(id) {
+            if let Some(taken) = try_take(&mut core) {
                 self.unlock(core);
                 return Some(taken);
             }
@@ -46,7 +63,7 @@ impl Shared {
             if !core.queue.is_empty() {
                 core.refill();
             }
-            if let Some(taken) = core.try_take(id) {
+            if let Some(taken) = try_take(&mut core) {
                 self.unlock(core);
                 return Some(taken);
             }
@@ -59,8 +76,8 @@ impl Shared {
             let (stage, kernel) = (record.stage, record.kernel);
             if let Stage::Placed { link, position } = stage {
                 let expected = core.kernels.get(kernel).expected_ns;
+                let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;
                 self.unlock(core);
-                let short = expected < SPIN_BELOW_NS;
                 if !has_spun && short {
                     has_spun = true;
                     if self.spin(link as usize, position) {
@@ -85,20 +102,7 @@ impl Shared {
             return false;
         }
         let word = self.cells[link].state(position).place_to_sleep();
-        let started = Instant::now();
-        let ended = loop {
-            let mut ended = false;
-            for _ in 0..32 {
-                ended = !is_open(word, position, SLOTS);
-                if ended {
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-            if ended || started.elapsed() >= SPIN_FOR {
-                break ended;
-            }
-        };
+        let ended = spin_until(SPIN_FOR, || !is_open(word, position, SLOTS));
         self.done_spinning();
         ended
     }

@@ -1,6 +1,7 @@
 //! Output memory of a lane: grants, a cursor, and the pages behind them.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::lane::Lane;
 use crate::arena::{ArenaFull, Extent, Offset, Placement};
@@ -125,8 +126,11 @@ impl Lane {
                 let at = chunk.at.offset();
                 self.close(at..at + chunk.len.next_multiple_of(PAGE));
             }
+            // What was published and freed of an older grant may be part of the current one already.
             for old in std::mem::take(&mut bump.retired) {
-                self.close(old.offset..old.offset + old.len);
+                for part in outside(old.offset..old.offset + old.len, &range) {
+                    self.close(part);
+                }
             }
         } else {
             bump.retired.clear();
@@ -141,7 +145,7 @@ impl Lane {
         chunk.at.region() == self.region
     }
 
-    fn close(&self, range: std::ops::Range<u64>) {
+    fn close(&self, range: Range<u64>) {
         // A failure leaves the pages open: the guard is weaker, nothing else.
         let _ = self.view.close_own(range);
     }
@@ -176,6 +180,14 @@ impl Lane {
     }
 }
 
+/// What `range` has before and behind `kept`; either may be empty.
+fn outside(range: Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
+    [
+        range.start..range.end.min(kept.start).max(range.start),
+        range.start.max(kept.end).min(range.end)..range.end,
+    ]
+}
+
 /// The end of what was allocated for a chunk.
 fn chunk_end(chunk: &Extent) -> u64 {
     let unit = if chunk.len >= OWN_PAGES { PAGE } else { ALIGN };
@@ -206,5 +218,20 @@ unsafe impl LaneMemory for Lane {
 
     fn release(&self, chunk: (Offset, u64)) {
         self.heap.bump.borrow_mut().release(chunk.0.offset());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_grant_is_closed_where_the_current_one_does_not_reuse_it() {
+        // Granted first, published and freed, granted again with what lies before it.
+        assert_eq!(outside(64..320, &(0..256)), [64..64, 256..320]);
+        assert_eq!(outside(0..256, &(64..128)), [0..64, 128..256]);
+        assert_eq!(outside(0..64, &(64..128)), [0..64, 64..64]);
+        assert_eq!(outside(64..128, &(0..64)), [64..64, 64..128]);
+        assert_eq!(outside(64..128, &(0..256)), [64..64, 128..128]);
     }
 }
