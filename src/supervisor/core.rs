@@ -25,7 +25,7 @@ use crate::worker::fence;
 /// little.
 const DEPTH_NS: u64 = 200_000;
 /// What waking a sleeping worker costs: less work than this is not worth a second one.
-const WAKE_NS: u64 = 50_000;
+const WAKE_NS: u64 = 25_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
 /// The smallest grant that is given because a kernel is known to need memory.
@@ -217,7 +217,8 @@ impl Core {
                 && lane.poster.room() > 0
                 && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
-        if fits(recent) && (recent.is_idle() || recent.backlog_ns < WAKE_NS) {
+        let behind = recent.backlog_ns + u64::from(expected_ns);
+        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
             return Some(self.recent);
         }
         self.choose_slow(&fits, expected_ns)
@@ -230,7 +231,7 @@ impl Core {
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.status == Status::Ready
             && recent.poster.room() == 0
-            && recent.backlog_ns + queued < 2 * WAKE_NS
+            && recent.backlog_ns + queued < 4 * WAKE_NS
         {
             return None;
         }
@@ -678,7 +679,7 @@ impl Core {
             waiting = true;
             let oldest = lane.poster.open_positions().start;
             let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
-            if stuck || lane.backlog_ns > 2 * WAKE_NS {
+            if stuck || lane.backlog_ns > 4 * WAKE_NS {
                 self.share_out(index, idle);
             }
         }
