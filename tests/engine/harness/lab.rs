@@ -41,7 +41,10 @@ impl Lab {
         let builder = Engine::builder().workers(workers).capacity(256 << 20);
         let engine = change(builder).build().expect("an engine can be built");
         let engine = Arc::new(engine);
-        ENGINES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&engine));
+        ENGINES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(&engine));
         Self { engine }
     }
 
@@ -94,7 +97,13 @@ impl Lab {
 
     /// The failures of kernels whose name contains this.
     pub fn failures(&self, name: &str) -> u64 {
-        let of = |stats: Stats| stats.kernels.into_iter().filter(|kernel| kernel.name.contains(name)).collect::<Vec<_>>();
+        let of = |stats: Stats| {
+            stats
+                .kernels
+                .into_iter()
+                .filter(|kernel| kernel.name.contains(name))
+                .collect::<Vec<_>>()
+        };
         of(self.stats()).iter().map(|kernel| kernel.failures).sum()
     }
 
@@ -116,12 +125,18 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 
 /// The engines of the last test.
 pub(super) fn forget_all() {
-    ENGINES.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    ENGINES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
 }
 
 /// Figures of all engines. An engine whose lock is held for good cannot tell, and that is told.
 pub(super) fn describe_all() -> String {
-    let engines: Vec<_> = ENGINES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let engines: Vec<_> = ENGINES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     let mut text = String::new();
     for engine in engines.iter().filter_map(Weak::upgrade) {
         let (tell, told) = channel();
