@@ -159,6 +159,11 @@ impl Server {
 
 /// Lets [`Server::answer`] return when its worker ended without having connected.
 pub(crate) fn release(name: &str) {
+    // Once somebody has connected the name is gone. Trying all the same would cost a descriptor: a
+    // failed `connect` of the channel never closes its own.
+    if !std::path::Path::new(name).exists() {
+        return;
+    }
     // An error means that nobody waits there any more, which is as good.
     if let Ok(sender) = IpcSender::connect(name.to_owned()) {
         let _ = sender.send(FromWorker::Gone);
