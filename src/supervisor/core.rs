@@ -226,12 +226,14 @@ impl Core {
 
     #[cold]
     fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that.
+        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
+        // one of them turned out to be long.
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.status == Status::Ready
             && recent.poster.room() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
+            && !recent.stands_still()
         {
             return None;
         }
@@ -422,7 +424,7 @@ impl Core {
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(words, arrays)?;
-            let arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
+            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
             let bytes = arrays.iter().map(|array| array.len).sum();
             return Ok(Unpacked {
                 arrays,
@@ -459,7 +461,7 @@ impl Core {
             chunk: extent,
             view: extent,
         });
-        let mut arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
+        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
         arrays.pop();
         let bytes = arrays.iter().map(|array| array.len).sum::<u64>() + extent.len;
         Ok(Unpacked {
