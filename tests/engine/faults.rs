@@ -131,7 +131,7 @@ fn signals() {
     let lab = Lab::new(1);
     // SAFETY: sends a signal to this very process.
     let send = |signal: i32| unsafe { libc::raise(signal) };
-    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGBUS, libc::SIGFPE, libc::SIGUSR1] {
+    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
         assert_death(&lab, &error, &JobErrorKind::Signal(signal));
     }

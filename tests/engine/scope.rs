@@ -161,17 +161,19 @@ fn a_scope_ends_with_its_jobs_even_when_it_panics() {
     thread::scope(|threads| {
         let lab = &lab;
         let (values, others) = (&mut values, &mut others);
-        let path = gate.path();
+        let gate = &gate;
+        let (hand_out, held) = std::sync::mpsc::channel();
         let panics = threads.spawn(move || {
             catch_unwind(AssertUnwindSafe(|| {
                 lab.scope(|s| {
-                    s.submit(slow, (&path, values));
+                    s.submit(slow, (&gate.path(), values));
                     s.submit(|values: &mut [u8]| values.fill(2), (others,));
+                    hand_out.send(gate.meet()).unwrap();
                     panic!("in the scope");
                 })
             }))
         });
-        let held = gate.meet();
+        let held = held.recv().unwrap();
         // Cancelled, because the panic is noticed before the jobs are waited for.
         wait_until("the one at the gate is alone", || {
             let stats = lab.stats();
