@@ -19,20 +19,40 @@ fn brightens() {
 
 #[test]
 fn brightens_in_another_process() {
-    let engine = Engine::builder().workers(2).capacity(32 << 20).build().unwrap();
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(32 << 20)
+        .build()
+        .unwrap();
     let pixels = engine.from_slice(&[1, 100, 250]).unwrap();
-    assert_eq!(engine.submit(brighten, (&pixels, 10)).wait().unwrap()[..], [11, 110, 255]);
+    assert_eq!(
+        engine.submit(brighten, (&pixels, 10)).wait().unwrap()[..],
+        [11, 110, 255]
+    );
     let pid = engine.submit(std::process::id, ()).wait().unwrap();
     assert_ne!(pid, std::process::id());
 }
 
 #[test]
 fn survives_a_crash() {
-    let engine = Engine::builder().workers(1).capacity(32 << 20).build().unwrap();
-    let error = engine.submit(|| -> u8 { std::process::abort() }, ()).wait().unwrap_err();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(32 << 20)
+        .build()
+        .unwrap();
+    let error = engine
+        .submit(|| -> u8 { std::process::abort() }, ())
+        .wait()
+        .unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
-    let error = engine.submit(|n: u32| assert_eq!(n, 1), (2,)).wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { .. }), "{error}");
+    let error = engine
+        .submit(|n: u32| assert_eq!(n, 1), (2,))
+        .wait()
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { .. }),
+        "{error}"
+    );
     engine.shutdown();
 }
 
@@ -43,8 +63,15 @@ fn a_stack_overflow_is_one_job() {
         let filler = std::hint::black_box([n; 1000]);
         deeper(n + 1) + filler[n as usize % 1000]
     }
-    let engine = Engine::builder().workers(1).capacity(32 << 20).build().unwrap();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(32 << 20)
+        .build()
+        .unwrap();
     let error = engine.submit(deeper, (1,)).wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Signal(6 | 11)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
+        "{error}"
+    );
     assert_eq!(engine.submit(|| 5u8, ()).wait().unwrap(), 5);
 }

@@ -122,8 +122,7 @@ impl Engine {
         };
         let block = workers
             .shared
-            .arena
-            .alloc(0, bytes as u64, Placement::Pages);
+            .with_room(|arena| arena.alloc(0, bytes as u64, Placement::Pages));
         let block = block.map_err(|full| Failed {
             kind: JobErrorKind::ArenaFull(full),
             kernel,

@@ -26,6 +26,8 @@ use crate::worker::fence;
 const DEPTH_NS: u64 = 200_000;
 /// What waking a sleeping worker costs: less work than this is not worth a second one.
 const WAKE_NS: u64 = 25_000;
+/// What a job is thought to need still, when it has not ended since the last tick.
+const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
 /// The smallest grant that is given because a kernel is known to need memory.
@@ -601,8 +603,9 @@ impl Core {
                     self.records.remove(id.index);
                 } else {
                     let lane = &self.lanes[link as usize];
-                    // Over already: then draining it finds nobody who asks.
-                    let _: Ask = lane.poster.ask(position, CANCEL);
+                    // Its end frees what it holds, so the monitor wants to hear of it. If it is over
+                    // already, the next drain finds nobody who asks.
+                    let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
                     self.records.at(id.index).detached = true;
                 }
             }
@@ -681,6 +684,10 @@ impl Core {
             waiting = true;
             let oldest = lane.poster.open_positions().start;
             let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
+            if stuck {
+                // Longer than expected: nothing more should line up behind it.
+                lane.expect_longer(oldest, TICK_NS);
+            }
             if stuck || lane.backlog_ns > 4 * WAKE_NS {
                 self.share_out(index, idle);
             }

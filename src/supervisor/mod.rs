@@ -26,7 +26,7 @@ use parking::Parking;
 pub(crate) use record::JobId;
 use spawn::Arrival;
 
-use crate::arena::{Arena, ArenaStats};
+use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
@@ -216,6 +216,21 @@ impl Shared {
             done.push_back(answer);
         }
         self.unlock(core);
+    }
+
+    /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
+    /// looked at yet: their inputs are free then.
+    pub(crate) fn with_room<T>(
+        &self,
+        alloc: impl Fn(&Arc<Arena>) -> Result<T, ArenaFull>,
+    ) -> Result<T, ArenaFull> {
+        alloc(&self.arena).or_else(|_| {
+            let mut core = self.lock();
+            core.drain_busy();
+            core.refill();
+            self.unlock(core);
+            alloc(&self.arena)
+        })
     }
 
     /// Number of workers.

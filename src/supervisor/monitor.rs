@@ -287,9 +287,13 @@ impl Monitor {
         let now = Instant::now();
         let absent: Vec<usize> = {
             let core = self.shared.lock();
-            if core.broken.is_some()
-                || core.closing != Closing::No && core.open + core.queue.len() == 0
-            {
+            let left = core.open + core.queue.len();
+            let needed = match core.closing {
+                Closing::No => true,
+                Closing::Drain => left > 0,
+                Closing::Now => false,
+            };
+            if core.broken.is_some() || !needed {
                 return;
             }
             let may = |lane: &&super::lane::Lane| match lane.status {

@@ -26,7 +26,11 @@ fn as_many_workers_as_asked() {
         let lab = Lab::new(asked);
         let workers = lab.stats().workers;
         assert_eq!(workers.len(), expected);
-        assert!(workers.iter().all(|worker| worker.ready && worker.pid != 0 && worker.restarts == 0));
+        assert!(
+            workers
+                .iter()
+                .all(|worker| worker.ready && worker.pid != 0 && worker.restarts == 0)
+        );
         assert_eq!(crate::harness::children().len(), expected);
     }
     let engine = Engine::builder().capacity(64 << 20).build().unwrap();
@@ -40,7 +44,9 @@ fn workers_have_a_label() {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", lab.pid(worker))).unwrap();
         assert_eq!(name.trim(), format!("thumbs:{worker}"));
     }
-    let long = Lab::with(1, |builder| builder.label("a label that is far longer than the fifteen bytes"));
+    let long = Lab::with(1, |builder| {
+        builder.label("a label that is far longer than the fifteen bytes")
+    });
     let name = std::fs::read_to_string(format!("/proc/{}/comm", long.pid(0))).unwrap();
     assert!(name.starts_with("a label"), "{name}");
 }
@@ -63,20 +69,44 @@ fn a_kernel_runs_at_each_start() {
 }
 
 fn a_start_that_panics() {
-    let error = Engine::builder().workers(2).capacity(64 << 20).on_worker_start(|| panic!("no model file")).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(2)
+        .capacity(64 << 20)
+        .on_worker_start(|| panic!("no model file"))
+        .build()
+        .unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, BuildError::Worker(_)) && text.contains("no model file") && text.contains("builder.rs"), "{text}");
+    assert!(
+        matches!(error, BuildError::Worker(_))
+            && text.contains("no model file")
+            && text.contains("builder.rs"),
+        "{text}"
+    );
 }
 
 fn a_start_that_ends_the_process() {
-    let error = Engine::builder().workers(2).capacity(64 << 20).on_worker_start(|| std::process::exit(9)).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(2)
+        .capacity(64 << 20)
+        .on_worker_start(|| std::process::exit(9))
+        .build()
+        .unwrap_err();
     assert!(error.to_string().contains("code 9"), "{error}");
-    let error = Engine::builder().workers(1).capacity(64 << 20).on_worker_start(|| std::process::abort()).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .on_worker_start(|| std::process::abort())
+        .build()
+        .unwrap_err();
     assert!(error.to_string().contains("SIGABRT"), "{error}");
 }
 
 fn too_large_a_capacity() {
-    let error = Engine::builder().workers(1).capacity(1 << 50).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(1 << 50)
+        .build()
+        .unwrap_err();
     assert!(matches!(error, BuildError::Arena(_)), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&(1u64 << 50).to_string()), "{text}");
@@ -84,25 +114,46 @@ fn too_large_a_capacity() {
 
 fn too_many_workers() {
     let error = Engine::builder().workers(5000).build().unwrap_err();
-    assert!(matches!(error, BuildError::TooManyWorkers { asked: 5000 }), "{error:?}");
+    assert!(
+        matches!(error, BuildError::TooManyWorkers { asked: 5000 }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("5000"), "{error}");
 }
 
 fn shared_memory_named(part: &str) -> usize {
     let entries = std::fs::read_dir("/dev/shm").unwrap();
-    entries.filter(|entry| entry.as_ref().unwrap().file_name().to_str().is_some_and(|name| name.contains(part))).count()
+    entries
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.contains(part))
+        })
+        .count()
 }
 
 fn names() {
     let name = format!("tests-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.name(&name));
     assert!(shared_memory_named(&name) >= 1, "it can be found");
-    let error = Engine::builder().workers(1).capacity(64 << 20).name(&name).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .name(&name)
+        .build()
+        .unwrap_err();
     assert!(error.to_string().contains(&name), "{error}");
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     let array = lab.from_slice(&[1u8]).unwrap();
     drop(lab);
-    assert_eq!(shared_memory_named(&name), 0, "arrays outlive the engine, its name does not");
+    assert_eq!(
+        shared_memory_named(&name),
+        0,
+        "arrays outlive the engine, its name does not"
+    );
     let again = Lab::with(1, |builder| builder.name(&name));
     again.into_inner().shutdown();
     assert_eq!((shared_memory_named(&name), array[0]), (0, 1));
@@ -110,7 +161,12 @@ fn names() {
 
 fn names_that_are_none() {
     for name in ["", "a/b", "..", "a name", &"x".repeat(200)] {
-        let error = Engine::builder().workers(1).capacity(64 << 20).name(name).build().unwrap_err();
+        let error = Engine::builder()
+            .workers(1)
+            .capacity(64 << 20)
+            .name(name)
+            .build()
+            .unwrap_err();
         assert!(matches!(error, BuildError::Arena(_)), "{name}: {error:?}");
     }
 }
@@ -158,8 +214,15 @@ fn engines_one_after_the_other() {
 }
 
 fn errors_say_what_to_do() {
-    let error = Engine::builder().workers(1).capacity(1 << 50).build().unwrap_err();
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(1 << 50)
+        .build()
+        .unwrap_err();
     let text = error.to_string();
-    assert!(text.len() > 40 && !text.contains("TooLarge"), "a sentence, not a name: {text}");
+    assert!(
+        text.len() > 40 && !text.contains("TooLarge"),
+        "a sentence, not a name: {text}"
+    );
     assert!(std::error::Error::source(&error).is_some());
 }

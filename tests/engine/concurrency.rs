@@ -43,11 +43,15 @@ fn threads_wait_for_each_others_jobs() {
     let lab = Lab::new(2);
     thread::scope(|threads| {
         let lab = &lab;
-        let (mut first, second): (Vec<_>, Vec<_>) = (0..8).map(|_| std::sync::mpsc::channel::<Vec<(u64, Job<u64>)>>()).unzip();
+        let (mut first, second): (Vec<_>, Vec<_>) = (0..8)
+            .map(|_| std::sync::mpsc::channel::<Vec<(u64, Job<u64>)>>())
+            .unzip();
         first.rotate_left(1);
         for (next, own) in first.into_iter().zip(second) {
             threads.spawn(move || {
-                let jobs = (0..2000u64).map(|n| (n, lab.submit(square, (n,)))).collect();
+                let jobs = (0..2000u64)
+                    .map(|n| (n, lab.submit(square, (n,))))
+                    .collect();
                 next.send(jobs).unwrap();
                 drop(next);
                 for (n, job) in own.recv().unwrap() {
@@ -77,12 +81,21 @@ fn threads_mix_everything() {
             threads.spawn(move || {
                 for round in 0..30u32 {
                     match (n + round) % 6 {
-                        0 => drop(lab.map(range, (0..100).map(|n| (n,))).map(|array| total.fetch_add(sum(&array.unwrap()), Relaxed)).count()),
+                        0 => drop(
+                            lab.map(range, (0..100).map(|n| (n,)))
+                                .map(|array| total.fetch_add(sum(&array.unwrap()), Relaxed))
+                                .count(),
+                        ),
                         1 => assert_eq!(lab.par_map(&shared, |x| x + 1).unwrap()[9999], 10_000),
                         2 => assert_eq!(lab.submit(sum, (&shared,)).wait().unwrap(), 49_995_000),
                         3 => {
                             let mut out = lab.zeros::<u32>(1000).unwrap();
-                            lab.scope(|s| out.tiles_mut(100).for_each(|tile| drop(s.submit(|tile: &mut [u32]| tile.fill(9), (tile,))))).unwrap();
+                            lab.scope(|s| {
+                                out.tiles_mut(100).for_each(|tile| {
+                                    drop(s.submit(|tile: &mut [u32]| tile.fill(9), (tile,)))
+                                })
+                            })
+                            .unwrap();
                             assert!(out.iter().all(|&x| x == 9));
                         }
                         4 => drop((0..50).map(|n| lab.submit(range, (n,))).collect::<Vec<_>>()),
@@ -100,7 +113,10 @@ fn threads_mix_everything() {
 /// Progress depends on no thread of the user: this one sleeps on a pipe, and never looks at the engine.
 fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
     fn tell(path: &str) {
-        let mut pipe = std::fs::File::options().write(true).open(path).expect("the pipe stands");
+        let mut pipe = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("the pipe stands");
         std::io::Write::write_all(&mut pipe, b".").expect("a pipe takes one byte");
     }
     let lab = Lab::new(2);
@@ -108,7 +124,11 @@ fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
     let path = folder.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Open for both, so that it never looks closed.
-    let mut pipe = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut pipe = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     let path = path.to_str().unwrap();
     for _ in 0..10_000 {
         lab.submit(tell, (path,)).detach();
@@ -122,14 +142,32 @@ fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
 
 fn more_workers_than_cores() {
     let lab = Lab::new(24);
-    assert_eq!(lab.stats().workers.iter().filter(|worker| worker.ready).count(), 24);
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .filter(|worker| worker.ready)
+            .count(),
+        24
+    );
     for (n, value) in (0..20_000).zip(lab.map(square, (0..20_000).map(|n| (n,)))) {
         assert_eq!(value.unwrap(), n * n);
     }
     let gates: Vec<_> = (0..24).map(|_| Gate::new()).collect();
-    let jobs: Vec<_> = gates.iter().map(|gate| lab.submit(pass, (&gate.path(),))).collect();
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    assert_eq!(lab.stats().workers.iter().filter(|worker| worker.open == 1).count(), 24, "one each");
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .filter(|worker| worker.open == 1)
+            .count(),
+        24,
+        "one each"
+    );
     drop(held);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     lab.assert_in_use(0);
@@ -162,6 +200,13 @@ fn a_hundred_thousand_jobs_one_by_one() {
     for (n, job) in (0..).zip(jobs) {
         assert_eq!(job.wait().unwrap(), n * n);
     }
-    assert_eq!(lab.stats().workers.iter().map(|worker| worker.jobs).sum::<u64>(), 100_000);
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.jobs)
+            .sum::<u64>(),
+        100_000
+    );
     lab.assert_in_use(0);
 }

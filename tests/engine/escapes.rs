@@ -24,11 +24,18 @@ tests![
 static KEPT: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
 
 /// Runs a job that lets handles escape, and looks at what follows.
-fn assert_escape<R: Send + std::fmt::Debug + 'static>(lab: &Lab, count: u64, submit: impl Fn(&Lab) -> arenite::Job<R>) {
+fn assert_escape<R: Send + std::fmt::Debug + 'static>(
+    lab: &Lab,
+    count: u64,
+    submit: impl Fn(&Lab) -> arenite::Job<R>,
+) {
     for _ in 0..3 {
         let (pid, restarts) = (lab.pid(0), lab.stats().workers[0].restarts);
         let error = lab.failure_of(submit(lab));
-        assert!(!children().contains(&pid), "worker {pid} exists although its job is answered");
+        assert!(
+            !children().contains(&pid),
+            "worker {pid} exists although its job is answered"
+        );
         assert_eq!(*error.kind(), JobErrorKind::Escaped { count }, "{error}");
         assert!(error.to_string().contains("outlived"), "{error}");
         // The memory is free for others now, and nobody writes there any more.
@@ -49,7 +56,9 @@ fn in_a_static() {
     let lab = Lab::new(1);
     let values = lab.from_slice(&[1u8; 1000]).unwrap();
     assert_escape(&lab, 1, |lab| lab.submit(keep, (&values,)));
-    assert_escape(&lab, 1, |lab| lab.submit(keep, (lab.from_slice(&[1]).unwrap(),)));
+    assert_escape(&lab, 1, |lab| {
+        lab.submit(keep, (lab.from_slice(&[1]).unwrap(),))
+    });
     drop(values);
     lab.assert_in_use(0);
 }
@@ -75,7 +84,10 @@ fn on_a_thread() {
             ready.send(()).unwrap();
             loop {
                 // It would notice if the memory were given to somebody else.
-                assert!(values.iter().all(|&x| x == 3), "memory was reused under a living handle");
+                assert!(
+                    values.iter().all(|&x| x == 3),
+                    "memory was reused under a living handle"
+                );
                 std::thread::yield_now();
             }
         });
@@ -83,7 +95,9 @@ fn on_a_thread() {
         5
     }
     let lab = Lab::new(1);
-    assert_escape(&lab, 1, |lab| lab.submit(hand_over, (lab.from_slice(&[3u8; 100_000]).unwrap(),)));
+    assert_escape(&lab, 1, |lab| {
+        lab.submit(hand_over, (lab.from_slice(&[3u8; 100_000]).unwrap(),))
+    });
     lab.assert_in_use(0);
 }
 
@@ -121,13 +135,17 @@ fn exclusive_ones() {
         MUT.lock().unwrap().push(values);
     }
     let lab = Lab::new(1);
-    assert_escape(&lab, 1, |lab| lab.submit(keep, (lab.zeros::<u8>(100_000).unwrap(),)));
+    assert_escape(&lab, 1, |lab| {
+        lab.submit(keep, (lab.zeros::<u8>(100_000).unwrap(),))
+    });
     lab.assert_in_use(0);
 }
 
 fn as_many_as_there_are() {
     fn keep(a: &Array<u8>, times: usize) {
-        KEPT.lock().unwrap().extend(std::iter::repeat_n(a, times).cloned());
+        KEPT.lock()
+            .unwrap()
+            .extend(std::iter::repeat_n(a, times).cloned());
     }
     let lab = Lab::new(1);
     let values = lab.from_slice(&[1u8]).unwrap();
@@ -142,7 +160,9 @@ fn in_a_chain() {
         1
     }
     let lab = Lab::new(1);
-    assert_escape(&lab, 1, |lab| lab.job(made, (1000, 1)).then(keep, ()).submit());
+    assert_escape(&lab, 1, |lab| {
+        lab.job(made, (1000, 1)).then(keep, ()).submit()
+    });
     lab.assert_in_use(0);
 }
 
@@ -163,7 +183,8 @@ fn what_ends_in_time_is_no_escape() {
         KEPT.lock().unwrap().push(values.clone());
         let sum = std::thread::scope(|s| {
             let parts = [values.rows(..50), values.rows(50..)];
-            let sums = parts.map(|part| s.spawn(move || part.iter().map(|&x| u64::from(x)).sum::<u64>()));
+            let sums =
+                parts.map(|part| s.spawn(move || part.iter().map(|&x| u64::from(x)).sum::<u64>()));
             sums.map(|sum| sum.join().unwrap()).iter().sum()
         });
         KEPT.lock().unwrap().clear();
@@ -188,11 +209,16 @@ fn jobs_behind_one_are_done_by_the_next_worker() {
     }
     let lab = Lab::new(2);
     let values = lab.from_slice(&[1u8]).unwrap();
-    let jobs: Vec<_> = (0..100).map(|n| lab.submit(keep_some, (&values, n))).collect();
+    let jobs: Vec<_> = (0..100)
+        .map(|n| lab.submit(keep_some, (&values, n)))
+        .collect();
     for (n, job) in (0..).zip(jobs) {
         match job.wait() {
             Ok(value) => assert!(value == n && n % 10 != 0),
-            Err(error) => assert!(*error.kind() == JobErrorKind::Escaped { count: 1 } && n % 10 == 0, "{n}: {error}"),
+            Err(error) => assert!(
+                *error.kind() == JobErrorKind::Escaped { count: 1 } && n % 10 == 0,
+                "{n}: {error}"
+            ),
         }
     }
     drop(values);

@@ -48,16 +48,29 @@ fn the_kernel_that_panics(n: u32) -> u32 {
 fn a_panic_has_message_place_and_backtrace() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
-    let JobErrorKind::Panicked { message, location, backtrace } = error.kind() else { panic!("{error:?}") };
+    let JobErrorKind::Panicked {
+        message,
+        location,
+        backtrace,
+    } = error.kind()
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!(message, "5 is not more than 100");
     assert!(location.contains("faults.rs:"), "{location}");
     assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
-    assert!(error.to_string().contains("panicked at") && error.to_string().contains(message), "{error}");
+    assert!(
+        error.to_string().contains("panicked at") && error.to_string().contains(message),
+        "{error}"
+    );
     assert!(error.kernel().ends_with("the_kernel_that_panics"));
     // The worker lives on.
     let pid = lab.pid(0);
     for n in 0..200 {
-        assert_eq!(lab.submit(the_kernel_that_panics, (n,)).wait().is_ok(), n > 100);
+        assert_eq!(
+            lab.submit(the_kernel_that_panics, (n,)).wait().is_ok(),
+            n > 100
+        );
     }
     assert_eq!((lab.pid(0), lab.stats().workers[0].restarts), (pid, 0));
     assert_eq!(lab.failures("the_kernel_that_panics"), 102);
@@ -84,16 +97,30 @@ fn panics_of_every_sort() {
         _ => panic!("{error:?}"),
     };
     let long = "x".repeat(100_000);
-    let text = message(lab.failure_of(lab.submit(|text: &str| -> u8 { panic!("{text}") }, (&long,))));
-    assert!(text.len() > 10_000 && text.chars().all(|c| c == 'x'), "a long message is cut, not lost: {}", text.len());
+    let text =
+        message(lab.failure_of(lab.submit(|text: &str| -> u8 { panic!("{text}") }, (&long,))));
+    assert!(
+        text.len() > 10_000 && text.chars().all(|c| c == 'x'),
+        "a long message is cut, not lost: {}",
+        text.len()
+    );
     message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(5u8) }, ())));
     message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(Nasty) }, ())));
-    message(lab.failure_of(lab.submit(|| -> u8 { std::panic::resume_unwind(Box::new("unheard")) }, ())));
+    message(lab.failure_of(lab.submit(
+        || -> u8 { std::panic::resume_unwind(Box::new("unheard")) },
+        (),
+    )));
     for n in [10, 1 << 20] {
-        assert_eq!(message(lab.failure_of(lab.submit(with_output, (n,)))), format!("with arrays of {n} bytes in hand"));
+        assert_eq!(
+            message(lab.failure_of(lab.submit(with_output, (n,)))),
+            format!("with arrays of {n} bytes in hand")
+        );
     }
     // One that is caught is none.
-    let caught = lab.submit(|| std::panic::catch_unwind(|| panic!("caught")).is_err(), ());
+    let caught = lab.submit(
+        || std::panic::catch_unwind(|| panic!("caught")).is_err(),
+        (),
+    );
     assert!(caught.wait().unwrap());
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);
@@ -120,9 +147,13 @@ fn a_wild_read() {
 fn an_exit() {
     let lab = Lab::new(1);
     for code in [0, 3, 70, 71] {
-        let error = lab.failure_of(lab.submit(|code: i32| -> u8 { std::process::exit(code) }, (code,)));
+        let error =
+            lab.failure_of(lab.submit(|code: i32| -> u8 { std::process::exit(code) }, (code,)));
         assert_death(&lab, &error, &JobErrorKind::Exited(Some(code)));
-        assert!(error.to_string().contains(&format!("code {code}")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("code {code}")),
+            "{error}"
+        );
     }
     lab.assert_in_use(0);
 }
@@ -131,7 +162,13 @@ fn signals() {
     let lab = Lab::new(1);
     // SAFETY: sends a signal to this very process.
     let send = |signal: i32| unsafe { libc::raise(signal) };
-    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
+    for signal in [
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGQUIT,
+        libc::SIGFPE,
+        libc::SIGUSR1,
+    ] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
         assert_death(&lab, &error, &JobErrorKind::Signal(signal));
     }
@@ -168,7 +205,10 @@ fn a_stack_overflow() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(deeper, (1,)));
     // The standard library turns the fault into an abort with a message, where its handler is installed.
-    assert!(matches!(error.kind(), JobErrorKind::Signal(6 | 11)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
+        "{error}"
+    );
     let kind = error.kind().clone();
     assert_death(&lab, &error, &kind);
     lab.assert_in_use(0);
@@ -188,7 +228,10 @@ fn a_write_to_an_input_changes_nothing() {
         for at in [0, len / 2, len - 1] {
             let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
             assert_death(&lab, &error, &JobErrorKind::Signal(11));
-            assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8), "a byte of {len} changed");
+            assert!(
+                victim.iter().enumerate().all(|(i, &x)| x == i as u8),
+                "a byte of {len} changed"
+            );
         }
     }
     lab.assert_in_use(0);
@@ -236,7 +279,9 @@ fn a_write_to_what_the_same_worker_published_changes_nothing() {
     for len in [64 * 1024, 64 * 1024 + 1, 1_000_000, 5 << 20] {
         // The first array of a worker's life, and one behind others.
         for before in [0, 3] {
-            let _others: Vec<_> = (0..before).map(|n| lab.submit(made, (n * 70_000 + 5,)).wait().unwrap()).collect();
+            let _others: Vec<_> = (0..before)
+                .map(|n| lab.submit(made, (n * 70_000 + 5,)).wait().unwrap())
+                .collect();
             let victim = lab.submit(made, (len,)).wait().unwrap();
             for at in [0, len / 2, len - 1] {
                 let pid = lab.pid(0);
@@ -265,7 +310,10 @@ fn a_write_beyond_what_was_granted() {
     let lab = Lab::new(1);
     for by in [32 << 20, 200 << 20] {
         let error = lab.failure_of(lab.submit(beyond, (by,)));
-        assert!(matches!(error.kind(), JobErrorKind::Signal(11 | 7)), "{error}");
+        assert!(
+            matches!(error.kind(), JobErrorKind::Signal(11 | 7)),
+            "{error}"
+        );
     }
     lab.assert_in_use(0);
 }
@@ -274,7 +322,10 @@ fn a_write_to_what_was_lent_before() {
     /// Where this process saw the array while it was lent.
     static PLACE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     fn remember(values: &mut [u8]) {
-        PLACE.store(values.as_mut_ptr().expose_provenance(), std::sync::atomic::Ordering::Relaxed);
+        PLACE.store(
+            values.as_mut_ptr().expose_provenance(),
+            std::sync::atomic::Ordering::Relaxed,
+        );
         values.fill(1);
     }
     fn return_to_the_scene() -> u8 {
@@ -286,7 +337,8 @@ fn a_write_to_what_was_lent_before() {
     let lab = Lab::new(1);
     for len in [100usize, 1 << 20] {
         let mut values = lab.zeros::<u8>(len).unwrap();
-        lab.scope(|s| drop(s.submit(remember, (&mut values,)))).unwrap();
+        lab.scope(|s| drop(s.submit(remember, (&mut values,))))
+            .unwrap();
         let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
         assert_death(&lab, &error, &JobErrorKind::Signal(11));
         assert!(values.iter().all(|&x| x == 1));
@@ -303,7 +355,10 @@ fn an_access_beyond_everything() {
     let values = lab.from_slice(&[1u8]).unwrap();
     for by in [100 << 20, 1 << 45] {
         let error = lab.failure_of(lab.submit(far, (&values, by)));
-        assert!(matches!(error.kind(), JobErrorKind::Signal(7 | 11)), "{error}");
+        assert!(
+            matches!(error.kind(), JobErrorKind::Signal(7 | 11)),
+            "{error}"
+        );
     }
     drop(values);
     lab.assert_in_use(0);
@@ -341,14 +396,22 @@ fn too_much_for_the_arena_keeps_its_numbers() {
         lab.failure_of(lab.submit(|len: usize| "x".repeat(len), (len,))),
     ];
     for error in &failures {
-        let JobErrorKind::ArenaFull(full) = error.kind() else { panic!("{error}") };
-        assert!(full.requested >= len as u64 && full.capacity == 32 << 20, "{full:?}");
+        let JobErrorKind::ArenaFull(full) = error.kind() else {
+            panic!("{error}")
+        };
+        assert!(
+            full.requested >= len as u64 && full.capacity == 32 << 20,
+            "{full:?}"
+        );
         assert!(full.free < 32 << 20 && full.free > 30 << 20, "{full:?}");
         assert!(error.to_string().contains("raise the capacity"), "{error}");
     }
     // Nothing was lost, and the worker lives.
     assert_eq!(lab.submit(constructor, (1000,)).wait().unwrap().len(), 1000);
-    assert_eq!(lab.submit(constructor, (25 << 20,)).wait().unwrap().len(), 25 << 20);
+    assert_eq!(
+        lab.submit(constructor, (25 << 20,)).wait().unwrap().len(),
+        25 << 20
+    );
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);
 }
@@ -362,9 +425,15 @@ fn a_kernel_may_do_with_less() {
         Err("something else".into())
     }
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
-    assert_eq!(lab.submit(modest, (17 << 20,)).wait().unwrap()[..], *b"less");
+    assert_eq!(
+        lab.submit(modest, (17 << 20,)).wait().unwrap()[..],
+        *b"less"
+    );
     let error = lab.failure_of(lab.submit(other_failure, (17 << 20,)));
-    assert_eq!(*error.kind(), JobErrorKind::Returned("something else".into()));
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Returned("something else".into())
+    );
     lab.assert_in_use(0);
 }
 
@@ -382,27 +451,39 @@ fn too_much_private_memory() {
     // Its successor has the same limit; the arena does not count.
     let error = lab.failure_of(lab.submit(hoard, (100 << 20,)));
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
-    assert_eq!(lab.submit(arena, (128 << 20,)).wait().unwrap().len(), 128 << 20);
+    assert_eq!(
+        lab.submit(arena, (128 << 20,)).wait().unwrap().len(),
+        128 << 20
+    );
     lab.assert_in_use(0);
 }
 
 fn threads_of_a_kernel_that_panic() {
     fn careful() -> bool {
-        std::thread::spawn(|| panic!("on a thread of the kernel")).join().is_err()
+        std::thread::spawn(|| panic!("on a thread of the kernel"))
+            .join()
+            .is_err()
     }
     fn careless() -> u8 {
-        std::thread::spawn(|| -> u8 { panic!("on a thread of the kernel") }).join().unwrap()
+        std::thread::spawn(|| -> u8 { panic!("on a thread of the kernel") })
+            .join()
+            .unwrap()
     }
     let lab = Lab::new(1);
     assert!(lab.submit(careful, ()).wait().unwrap());
     let error = lab.failure_of(lab.submit(careless, ()));
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { .. }), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { .. }),
+        "{error}"
+    );
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 fn threads_of_a_kernel_that_abort() {
     fn careless() -> u8 {
-        std::thread::spawn(|| -> u8 { std::process::abort() }).join().unwrap()
+        std::thread::spawn(|| -> u8 { std::process::abort() })
+            .join()
+            .unwrap()
     }
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(careless, ()));

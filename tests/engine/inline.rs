@@ -4,7 +4,11 @@ use arenite::{Array, ArrayMut, Engine, JobError, JobErrorKind, TileMut, as_compl
 
 use crate::harness::{Lab, tests};
 
-tests![the_same_story_in_both, no_processes, what_only_processes_give];
+tests![
+    the_same_story_in_both,
+    no_processes,
+    what_only_processes_give
+];
 
 fn words(text: &str, sep: char) -> (u32, String) {
     (text.split(sep).count() as u32, text.to_uppercase())
@@ -50,8 +54,23 @@ fn story(engine: &Engine) -> Vec<String> {
     let values = engine.from_fn([4, 3], |i| i as i32).unwrap();
     tell(&engine.submit(words, ("a b c", ' ')).wait());
     tell(&engine.submit(doubled, (&values,)).wait().unwrap().to_vec());
-    tell(&engine.submit(doubled, (values.rows(1..3),)).wait().unwrap().shape().to_string());
-    tell(&engine.job(doubled, (&values,)).then(doubled, ()).then(total, (100,)).submit().wait().unwrap());
+    tell(
+        &engine
+            .submit(doubled, (values.rows(1..3),))
+            .wait()
+            .unwrap()
+            .shape()
+            .to_string(),
+    );
+    tell(
+        &engine
+            .job(doubled, (&values,))
+            .then(doubled, ())
+            .then(total, (100,))
+            .submit()
+            .wait()
+            .unwrap(),
+    );
     let mut own = engine.zeros(5).unwrap();
     own.copy_from_slice(&[1, 2, 3, 4, 5]);
     tell(&engine.submit(reversed, (own,)).wait().unwrap().to_vec());
@@ -73,15 +92,40 @@ fn story(engine: &Engine) -> Vec<String> {
     tell(&(sum.unwrap(), out.to_vec()));
     let failed = engine.scope(|s| drop((s.submit(picky, (3,)), s.submit(picky, (4,)))));
     tell(&failed.map_err(|why| error(&why)));
-    tell(&engine.par_map(&values, |x| f64::from(x) / 2.0).unwrap().to_vec());
-    tell(&engine.par_apply(&values, |from: &[i32], to: &mut [u8]| from.iter().zip(to).for_each(|(x, to)| *to = *x as u8)).unwrap().to_vec());
-    engine.par_apply_mut(&mut out, |part: &mut [i32]| part.iter_mut().for_each(|x| *x = -*x)).unwrap();
+    tell(
+        &engine
+            .par_map(&values, |x| f64::from(x) / 2.0)
+            .unwrap()
+            .to_vec(),
+    );
+    tell(
+        &engine
+            .par_apply(&values, |from: &[i32], to: &mut [u8]| {
+                from.iter().zip(to).for_each(|(x, to)| *to = *x as u8)
+            })
+            .unwrap()
+            .to_vec(),
+    );
+    engine
+        .par_apply_mut(&mut out, |part: &mut [i32]| {
+            part.iter_mut().for_each(|x| *x = -*x)
+        })
+        .unwrap();
     tell(&out.to_vec());
     let mut job = engine.submit(|| 'z', ());
-    tell(&std::iter::repeat_with(|| job.wait_timeout(std::time::Duration::from_millis(1))).flatten().next());
+    tell(
+        &std::iter::repeat_with(|| job.wait_timeout(std::time::Duration::from_millis(1)))
+            .flatten()
+            .next(),
+    );
     engine.submit(picky, (4,)).detach();
     drop(engine.submit(picky, (5,)));
-    tell(&engine.copy_in(&Array::from_slice(&[1u8, 2])).unwrap().to_vec());
+    tell(
+        &engine
+            .copy_in(&Array::from_slice(&[1u8, 2]))
+            .unwrap()
+            .to_vec(),
+    );
     told
 }
 
@@ -107,6 +151,12 @@ fn what_only_processes_give() {
     static KEPT: std::sync::Mutex<Vec<Array<u8>>> = std::sync::Mutex::new(Vec::new());
     let engine = Engine::inline();
     let values = Array::from_slice(&[1u8, 2]);
-    engine.submit(|values: &Array<u8>| KEPT.lock().unwrap().push(values.clone()), (&values,)).wait().unwrap();
+    engine
+        .submit(
+            |values: &Array<u8>| KEPT.lock().unwrap().push(values.clone()),
+            (&values,),
+        )
+        .wait()
+        .unwrap();
     assert_eq!(KEPT.lock().unwrap()[0][..], [1, 2]);
 }

@@ -35,7 +35,11 @@ fn files() {
     assert_eq!(lab.submit(sum, (&array,)).wait().unwrap(), sum(&content));
     // Not a file of known length: a pipe, and what the kernel makes up.
     let made_up = lab.read_file("/proc/self/stat").unwrap();
-    assert!(made_up.starts_with(std::process::id().to_string().as_bytes()), "{:?}", &made_up[..]);
+    assert!(
+        made_up.starts_with(std::process::id().to_string().as_bytes()),
+        "{:?}",
+        &made_up[..]
+    );
     assert_eq!(lab.read_file("/dev/null").unwrap().len(), 0);
     drop((array, made_up));
     lab.assert_in_use(0);
@@ -91,14 +95,20 @@ fn zeros_and_copies() {
     for round in 1..4u8 {
         for len in [1, 63, 64, 65, 4096, 70_000, 5 << 20] {
             let mut zeros = lab.zeros::<u8>(len).unwrap();
-            assert!(zeros.iter().all(|&x| x == 0), "{len} bytes in round {round}");
+            assert!(
+                zeros.iter().all(|&x| x == 0),
+                "{len} bytes in round {round}"
+            );
             zeros.fill(round);
         }
     }
     let copy = lab.from_slice(&[1.5f64, 2.5]).unwrap();
     assert_eq!(copy[..], [1.5, 2.5]);
     let made = lab.from_fn([2, 2], |i| i as u8).unwrap();
-    assert_eq!((made.to_vec(), made.shape().to_string()), (vec![0, 1, 2, 3], "2x2".into()));
+    assert_eq!(
+        (made.to_vec(), made.shape().to_string()),
+        (vec![0, 1, 2, 3], "2x2".into())
+    );
     drop((copy, made));
     lab.assert_in_use(0);
 }
@@ -110,7 +120,10 @@ fn mapped_files_are_copied_in() {
     npy::write(&path, &Array::from_fn([1000, 3], |i| i as u8)).unwrap();
     // SAFETY: nobody else knows this file.
     let mapped = unsafe { npy::map::<u8>(&path) }.unwrap();
-    assert_eq!(*lab.failure_of(lab.submit(sum, (&mapped,))).kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *lab.failure_of(lab.submit(sum, (&mapped,))).kind(),
+        JobErrorKind::ForeignArray
+    );
     let copied = lab.copy_in(&mapped).unwrap();
     assert_eq!(copied.shape(), mapped.shape());
     assert_eq!(lab.submit(sum, (&copied,)).wait().unwrap(), sum(&mapped));
@@ -123,14 +136,25 @@ fn arrays_of_another_engine_are_copied_in() {
     let theirs = other.from_slice(&[1u8, 2, 3]).unwrap();
     let error = lab.failure_of(lab.submit(sum, (&theirs,)));
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
-    assert!(error.to_string().contains("copy_in"), "it says what to do: {error}");
-    assert_eq!(*lab.failure_of(lab.submit(sum, (&Array::from_slice(&[1, 2]),))).kind(), JobErrorKind::ForeignArray);
+    assert!(
+        error.to_string().contains("copy_in"),
+        "it says what to do: {error}"
+    );
+    assert_eq!(
+        *lab.failure_of(lab.submit(sum, (&Array::from_slice(&[1, 2]),)))
+            .kind(),
+        JobErrorKind::ForeignArray
+    );
     let moved = other.zeros::<u8>(5).unwrap();
     let error = lab.failure_of(lab.submit(|bytes: arenite::ArrayMut<u8>| bytes.len(), (moved,)));
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
     let ours = lab.copy_in(&theirs).unwrap();
     assert_eq!(lab.submit(sum, (&ours,)).wait().unwrap(), 6);
-    assert_eq!(Engine::inline().submit(sum, (&theirs,)).wait().unwrap(), 6, "the inline executor takes all");
+    assert_eq!(
+        Engine::inline().submit(sum, (&theirs,)).wait().unwrap(),
+        6,
+        "the inline executor takes all"
+    );
     drop((theirs, ours));
     lab.assert_in_use(0);
     other.assert_in_use(0);
@@ -143,10 +167,16 @@ fn no_room() {
     assert!(full.to_string().contains("raise the capacity"), "{full}");
     let first = lab.zeros::<u8>(12 << 20).unwrap();
     let full = lab.from_fn(8 << 20, |_| 0u8).unwrap_err();
-    assert!(full.requested == 8 << 20 && full.free < 4 << 20 && full.largest_free <= full.free, "{full:?}");
+    assert!(
+        full.requested == 8 << 20 && full.free < 4 << 20 && full.largest_free <= full.free,
+        "{full:?}"
+    );
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&vec![1; 8 << 20]).unwrap();
-    assert!(matches!(lab.read_file(file.path()), Err(InputError::Full(_))));
+    assert!(matches!(
+        lab.read_file(file.path()),
+        Err(InputError::Full(_))
+    ));
     drop(first);
     assert_eq!(lab.read_file(file.path()).unwrap().len(), 8 << 20);
     lab.assert_in_use(0);

@@ -47,7 +47,12 @@ fn a_wait_with_a_limit_leaves_the_job_running() {
     assert!(job.wait_timeout(Duration::from_millis(3)).is_none());
     drop(held);
     step("the job behind the gate");
-    assert_eq!(job.wait_timeout(Duration::from_secs(3600)).unwrap().unwrap(), 5);
+    assert_eq!(
+        job.wait_timeout(Duration::from_secs(3600))
+            .unwrap()
+            .unwrap(),
+        5
+    );
     lab.assert_in_use(0);
 }
 
@@ -74,13 +79,23 @@ fn a_detached_job_runs_to_its_end() {
     lab.submit(after, (&gate.path(), &path)).detach();
     gate.open();
     lab.into_inner().shutdown();
-    assert!(Path::new(&path).exists(), "shutdown finishes what is detached");
+    assert!(
+        Path::new(&path).exists(),
+        "shutdown finishes what is detached"
+    );
 }
 
 fn a_dropped_job_that_has_not_begun_never_does() {
     let lab = Lab::new(1);
     let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
-    let path = |n: usize| folder.path().join(n.to_string()).to_str().unwrap().to_owned();
+    let path = |n: usize| {
+        folder
+            .path()
+            .join(n.to_string())
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
     let input = lab.zeros::<u8>(1 << 20).unwrap().seal();
     fn read_and_touch(_: &Array<u8>, path: &str) {
         touch(path);
@@ -88,7 +103,9 @@ fn a_dropped_job_that_has_not_begun_never_does() {
     let running = lab.submit(gated, (&gate.path(), 5));
     let held = gate.meet();
     // Some of them lie in slots of the link already, the others in the queue.
-    let jobs: Vec<_> = (0..300).map(|n| lab.submit(read_and_touch, (&input, &path(n)))).collect();
+    let jobs: Vec<_> = (0..300)
+        .map(|n| lab.submit(read_and_touch, (&input, &path(n))))
+        .collect();
     for (n, job) in jobs.into_iter().enumerate() {
         if n % 3 == 0 { job.detach() } else { drop(job) }
     }
@@ -109,10 +126,16 @@ fn a_dropped_job_that_runs_is_let_run() {
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let job = lab.submit(slow_reader, (&gate.path(), lab.zeros::<u8>(1 << 20).unwrap().seal()));
+    let job = lab.submit(
+        slow_reader,
+        (&gate.path(), lab.zeros::<u8>(1 << 20).unwrap().seal()),
+    );
     let held = gate.meet();
     drop(job);
-    assert!(lab.stats().arena.in_use > 1 << 20, "what a running job reads stays");
+    assert!(
+        lab.stats().arena.in_use > 1 << 20,
+        "what a running job reads stays"
+    );
     drop(held);
     lab.assert_idle();
     lab.assert_in_use(0);
@@ -175,19 +198,25 @@ fn a_future_wakes_who_polled_last() {
     let second = Arc::new(Count(0.into()));
     let mut poll = |count: &Arc<Count>| {
         let waker = Waker::from(Arc::clone(count));
-        pin!(&mut job).poll(&mut Context::from_waker(&waker)).map(Result::unwrap)
+        pin!(&mut job)
+            .poll(&mut Context::from_waker(&waker))
+            .map(Result::unwrap)
     };
     assert_eq!(poll(&first), Poll::Pending);
     assert_eq!(poll(&second), Poll::Pending);
     drop(held);
-    wait_until("the second waker is called", || second.0.load(std::sync::atomic::Ordering::SeqCst) > 0);
+    wait_until("the second waker is called", || {
+        second.0.load(std::sync::atomic::Ordering::SeqCst) > 0
+    });
     assert_eq!(first.0.load(std::sync::atomic::Ordering::SeqCst), 0);
     assert_eq!(poll(&second), Poll::Ready(5));
 }
 
 fn many_futures_on_one_thread() {
     let lab = Lab::new(2);
-    let jobs: Vec<_> = (0..1000u32).map(|n| lab.submit(|n: u32| n + 1, (n,))).collect();
+    let jobs: Vec<_> = (0..1000u32)
+        .map(|n| lab.submit(|n: u32| n + 1, (n,)))
+        .collect();
     step("a thousand futures");
     for (n, job) in (0..).zip(jobs) {
         assert_eq!(block_on(job).unwrap(), n + 1);
@@ -198,7 +227,10 @@ fn many_futures_on_one_thread() {
 fn completed_jobs_come_as_they_end() {
     let lab = Lab::new(2);
     let gates = [Gate::new(), Gate::new()];
-    let jobs = [lab.submit(gated, (&gates[0].path(), 0)), lab.submit(gated, (&gates[1].path(), 1))];
+    let jobs = [
+        lab.submit(gated, (&gates[0].path(), 0)),
+        lab.submit(gated, (&gates[1].path(), 1)),
+    ];
     let held = gates[0].meet();
     gates[1].open();
     let mut completed = as_completed(jobs);
@@ -211,10 +243,18 @@ fn completed_jobs_come_as_they_end() {
     assert_eq!((index, value.unwrap()), (0, 0));
     assert!(completed.next().is_none());
     // And in numbers, failures among them.
-    let jobs = (0..2000u32).map(|n| lab.submit(|n: u32| if n % 10 == 3 { Err("three") } else { Ok(n) }, (n,)));
+    let jobs = (0..2000u32).map(|n| {
+        lab.submit(
+            |n: u32| if n % 10 == 3 { Err("three") } else { Ok(n) },
+            (n,),
+        )
+    });
     let mut seen = vec![false; 2000];
     for (index, value) in as_completed(jobs) {
-        assert!(!std::mem::replace(&mut seen[index], true), "each comes once");
+        assert!(
+            !std::mem::replace(&mut seen[index], true),
+            "each comes once"
+        );
         assert_eq!(value.is_err(), index % 10 == 3);
     }
     assert!(seen.iter().all(|&seen| seen));
@@ -224,14 +264,21 @@ fn completed_jobs_come_as_they_end() {
 fn dropping_completed_jobs_cancels_the_rest() {
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let mut jobs = vec![lab.submit(|_: &str, n: u32| n, ("", 0)), lab.submit(gated, (&gate.path(), 1))];
+    let mut jobs = vec![
+        lab.submit(|_: &str, n: u32| n, ("", 0)),
+        lab.submit(gated, (&gate.path(), 1)),
+    ];
     jobs.extend((2..100).map(|n| lab.submit(|_: &str, n: u32| n, ("", n))));
     let mut completed = as_completed(jobs);
     assert_eq!(completed.next().unwrap().0, 0);
     let held = gate.meet();
     drop(completed);
     let stats = lab.stats();
-    assert_eq!(stats.open + stats.queued, 1, "only the one at the gate: {stats:?}");
+    assert_eq!(
+        stats.open + stats.queued,
+        1,
+        "only the one at the gate: {stats:?}"
+    );
     drop(held);
     lab.assert_in_use(0);
 }
@@ -241,23 +288,42 @@ fn a_chain_stays_in_one_worker() {
         Array::from_fn(values.shape(), |i| values[i] * 2)
     }
     fn add(values: &Array<u32>, n: u32) -> (Array<u32>, u32) {
-        (Array::from_fn(values.shape(), |i| values[i] + n), std::process::id())
+        (
+            Array::from_fn(values.shape(), |i| values[i] + n),
+            std::process::id(),
+        )
     }
     fn total(values: &[u32], start: u64) -> u64 {
         start + values.iter().map(|&x| u64::from(x)).sum::<u64>()
     }
     let lab = Lab::new(2);
     let values = lab.from_slice(&[1u32, 2, 3]).unwrap();
-    let (sums, pid) = lab.job(double, (&values,)).then(add, (10,)).submit().wait().unwrap();
+    let (sums, pid) = lab
+        .job(double, (&values,))
+        .then(add, (10,))
+        .submit()
+        .wait()
+        .unwrap();
     assert_eq!(sums[..], [12, 14, 16]);
     assert!([lab.pid(0), lab.pid(1)].contains(&(pid as i32)));
-    let chained = lab.job(double, (&values,)).then(double, ()).then(total, (100,)).submit();
+    let chained = lab
+        .job(double, (&values,))
+        .then(double, ())
+        .then(total, (100,))
+        .submit();
     assert_eq!(chained.wait().unwrap(), 124);
     // Nothing of what lies between stays: not once, not after many times, not when it is large.
     let large = lab.from_fn(300_000, |i| i as u32 % 7).unwrap();
     for _ in 0..20 {
-        let job = lab.job(double, (&large,)).then(double, ()).then(total, (0,)).submit();
-        assert_eq!(job.wait().unwrap(), large.iter().map(|&x| 4 * u64::from(x)).sum::<u64>());
+        let job = lab
+            .job(double, (&large,))
+            .then(double, ())
+            .then(total, (0,))
+            .submit();
+        assert_eq!(
+            job.wait().unwrap(),
+            large.iter().map(|&x| 4 * u64::from(x)).sum::<u64>()
+        );
     }
     drop((values, sums, large));
     lab.assert_in_use(0);
@@ -274,16 +340,37 @@ fn a_chain_ends_with_its_first_failure() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.job(refuse, (0,)).then(burst, ()).submit());
     assert_eq!(*error.kind(), JobErrorKind::Returned("zero".into()));
-    let error = lab.failure_of(lab.job(refuse, (11,)).then(burst, ()).then(refuse, ()).submit());
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "too large"), "{error:?}");
-    assert_eq!(lab.job(refuse, (9,)).then(burst, ()).then(refuse, ()).submit().wait().unwrap(), 9);
+    let error = lab.failure_of(
+        lab.job(refuse, (11,))
+            .then(burst, ())
+            .then(refuse, ())
+            .submit(),
+    );
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "too large"),
+        "{error:?}"
+    );
+    assert_eq!(
+        lab.job(refuse, (9,))
+            .then(burst, ())
+            .then(refuse, ())
+            .submit()
+            .wait()
+            .unwrap(),
+        9
+    );
 }
 
 fn a_value_is_taken_once() {
     let lab = Lab::new(1);
     let mut job = lab.submit(|| 5u32, ());
     step("the first time");
-    assert_eq!(job.wait_timeout(Duration::from_secs(3600)).unwrap().unwrap(), 5);
+    assert_eq!(
+        job.wait_timeout(Duration::from_secs(3600))
+            .unwrap()
+            .unwrap(),
+        5
+    );
     assert!(job.is_done());
     let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.wait()));
     let text = *again.unwrap_err().downcast::<&str>().unwrap();

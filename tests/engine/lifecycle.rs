@@ -50,16 +50,24 @@ fn shutdown_finishes_what_was_submitted() {
         lab.into_inner().shutdown();
         assert_eq!(children(), []);
         assert_eq!(std::fs::metadata(path).unwrap().len(), 1100);
-        assert!(jobs.into_iter().all(|job| job.wait().unwrap().len() == 1000));
+        assert!(
+            jobs.into_iter()
+                .all(|job| job.wait().unwrap().len() == 1000)
+        );
     }
 }
 
 fn dropping_answers_what_was_submitted() {
     let lab = Lab::new(2);
     let gates = [Gate::new(), Gate::new()];
-    let running: Vec<_> = gates.iter().map(|gate| lab.submit(pass, (&gate.path(),))).collect();
+    let running: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    let queued: Vec<_> = (0..1000u32).map(|n| lab.submit(|n: u32| Array::from_slice(&[n]), (n,))).collect();
+    let queued: Vec<_> = (0..1000u32)
+        .map(|n| lab.submit(|n: u32| Array::from_slice(&[n]), (n,)))
+        .collect();
     (0..100).for_each(|_| lab.submit(|| (), ()).detach());
     step("the engine to be dropped");
     drop(lab);
@@ -86,15 +94,24 @@ fn dropping_while_others_wait() {
             barrier.wait();
             running.wait().unwrap_err()
         });
-        let others: Vec<_> = queued.into_iter().map(|job| threads.spawn(move || {
-            barrier.wait();
-            job.wait().unwrap_err()
-        })).collect();
+        let others: Vec<_> = queued
+            .into_iter()
+            .map(|job| {
+                threads.spawn(move || {
+                    barrier.wait();
+                    job.wait().unwrap_err()
+                })
+            })
+            .collect();
         barrier.wait();
         drop(lab);
         step("nine threads that wait for jobs of an engine that is gone");
         assert_eq!(*first.join().unwrap().kind(), JobErrorKind::ShutDown);
-        assert!(others.into_iter().all(|thread| *thread.join().unwrap().kind() == JobErrorKind::ShutDown));
+        assert!(
+            others
+                .into_iter()
+                .all(|thread| *thread.join().unwrap().kind() == JobErrorKind::ShutDown)
+        );
     });
     drop(held);
 }
@@ -107,8 +124,16 @@ fn jobs_may_outlive_their_engine() {
     assert_eq!(map.next().unwrap().unwrap(), 0);
     drop(lab);
     assert_eq!(done.wait().unwrap()[..], [1, 2]);
-    let error = std::iter::from_fn(|| map.next()).find_map(Result::err).unwrap();
-    assert!(matches!(error.kind(), JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)), "{error}");
+    let error = std::iter::from_fn(|| map.next())
+        .find_map(Result::err)
+        .unwrap();
+    assert!(
+        matches!(
+            error.kind(),
+            JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
+        ),
+        "{error}"
+    );
 }
 
 fn two_engines_in_one_process() {
@@ -121,7 +146,10 @@ fn two_engines_in_one_process() {
     thread::scope(|threads| {
         for (lab, array, expected) in [(&one, &a, 3), (&two, &b, 30)] {
             threads.spawn(move || {
-                assert!(lab.map(sum, (0..3000).map(|_| (array,))).all(|sum| sum.unwrap() == expected));
+                assert!(
+                    lab.map(sum, (0..3000).map(|_| (array,)))
+                        .all(|sum| sum.unwrap() == expected)
+                );
             });
         }
     });
@@ -140,9 +168,20 @@ fn many_engines_at_once() {
         for n in 0..6u64 {
             threads.spawn(move || {
                 for _ in 0..5 {
-                    let engine = Engine::builder().workers(1 + n as usize % 3).capacity(32 << 20).build().unwrap();
-                    assert!(engine.map(|n: u64| n, (0..200).map(|n| (n,))).map(Result::unwrap).eq(0..200));
-                    if n % 2 == 0 { engine.shutdown() }
+                    let engine = Engine::builder()
+                        .workers(1 + n as usize % 3)
+                        .capacity(32 << 20)
+                        .build()
+                        .unwrap();
+                    assert!(
+                        engine
+                            .map(|n: u64| n, (0..200).map(|n| (n,)))
+                            .map(Result::unwrap)
+                            .eq(0..200)
+                    );
+                    if n % 2 == 0 {
+                        engine.shutdown()
+                    }
                 }
             });
         }
@@ -182,7 +221,9 @@ impl Program {
     fn expect(&mut self, word: &str) {
         step(format!("the program to say {word:?}"));
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("its output can be read");
+        self.lines
+            .read_line(&mut line)
+            .expect("its output can be read");
         assert_eq!(line.trim(), word);
     }
 
@@ -194,7 +235,9 @@ impl Program {
     fn assert_all_gone(&mut self) {
         self.child.wait().unwrap();
         let group = self.group().as_raw();
-        wait_until("its workers are gone with it", || processes_with(group).is_empty());
+        wait_until("its workers are gone with it", || {
+            processes_with(group).is_empty()
+        });
     }
 
     /// Exit code and what it wrote to stderr.
@@ -202,7 +245,12 @@ impl Program {
         step("the program to end");
         drop(self.child.stdin.take());
         let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         let status = self.child.wait().unwrap();
         (status.code(), text)
     }
@@ -272,7 +320,11 @@ fn a_program_that_is_interrupted() {
     program.expect("ready");
     killpg(program.group(), Signal::SIGINT).unwrap();
     let (code, text) = program.end();
-    assert_eq!((code, &*text), (Some(0), ""), "all its jobs were done by the workers that it had");
+    assert_eq!(
+        (code, &*text),
+        (Some(0), ""),
+        "all its jobs were done by the workers that it had"
+    );
 }
 
 fn a_program_killed_leaves_its_name_to_the_next() {
@@ -283,7 +335,11 @@ fn a_program_killed_leaves_its_name_to_the_next() {
     // SAFETY: as above.
     unsafe { std::env::remove_var(NAME) };
     program.expect("named");
-    let taken = Engine::builder().workers(1).capacity(64 << 20).name(&name).build();
+    let taken = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .name(&name)
+        .build();
     assert!(taken.is_err(), "while it lives the name is its own");
     kill(program.group(), Signal::SIGKILL).unwrap();
     program.assert_all_gone();
@@ -305,7 +361,10 @@ fn a_program_that_reaps_children_itself() {
 fn a_kernel_that_builds_an_engine_says_why_not() {
     let (code, text) = Program::start("nested").end();
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("a worker cannot build an engine of its own"), "{text}");
+    assert!(
+        text.contains("a worker cannot build an engine of its own"),
+        "{text}"
+    );
 }
 
 fn two_programs_at_once() {
@@ -346,7 +405,11 @@ fn stay() {
 }
 
 fn build() -> Engine {
-    Engine::builder().workers(3).capacity(64 << 20).build().unwrap()
+    Engine::builder()
+        .workers(3)
+        .capacity(64 << 20)
+        .build()
+        .unwrap()
 }
 
 /// Called before `init()`.
@@ -355,16 +418,24 @@ pub fn before_init() {
         return;
     }
     let error = Engine::builder().workers(2).build().unwrap_err();
-    assert!(matches!(error, arenite::BuildError::NotInitialised), "{error:?}");
+    assert!(
+        matches!(error, arenite::BuildError::NotInitialised),
+        "{error:?}"
+    );
     let text = error.to_string();
-    assert!(text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"), "{text}");
+    assert!(
+        text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"),
+        "{text}"
+    );
     assert_eq!(children(), [], "no process was started");
     std::process::exit(0);
 }
 
 /// Plays the scenario that the environment names, if any.
 pub fn scenario() {
-    let Ok(scenario) = std::env::var(SCENARIO) else { return };
+    let Ok(scenario) = std::env::var(SCENARIO) else {
+        return;
+    };
     match &*scenario {
         "busy" => {
             fn spin(gate: &str) -> u64 {
@@ -373,7 +444,9 @@ pub fn scenario() {
             }
             let engine = build();
             let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
-            gates.iter().for_each(|gate| engine.submit(spin, (&gate.path(),)).detach());
+            gates
+                .iter()
+                .for_each(|gate| engine.submit(spin, (&gate.path(),)).detach());
             gates.iter().for_each(Gate::open);
             drop(gates);
             say("busy");
@@ -389,22 +462,47 @@ pub fn scenario() {
             fn start() {
                 pass(&std::env::var(START_GATE).unwrap());
             }
-            let _ = Engine::builder().workers(1).capacity(64 << 20).on_worker_start(start).build();
+            let _ = Engine::builder()
+                .workers(1)
+                .capacity(64 << 20)
+                .on_worker_start(start)
+                .build();
         }
         "exit" => {
             let engine = build();
-            engine.submit(|| -> u8 { loop { std::hint::spin_loop() } }, ()).detach();
+            engine
+                .submit(
+                    || -> u8 {
+                        loop {
+                            std::hint::spin_loop()
+                        }
+                    },
+                    (),
+                )
+                .detach();
             std::process::exit(7);
         }
         "forget" => {
             let engine = build();
-            engine.submit(|| -> u8 { loop { std::hint::spin_loop() } }, ()).detach();
+            engine
+                .submit(
+                    || -> u8 {
+                        loop {
+                            std::hint::spin_loop()
+                        }
+                    },
+                    (),
+                )
+                .detach();
             std::mem::forget(engine);
             std::process::exit(7);
         }
         "interrupted" => {
             // SAFETY: ignoring a signal touches nothing of this program.
-            unsafe { nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+            unsafe {
+                nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigIgn)
+            }
+            .unwrap();
             let engine = build();
             let gate = Gate::new();
             let job = engine.submit(pass, (&gate.path(),));
@@ -414,23 +512,43 @@ pub fn scenario() {
             drop(held);
             job.wait().unwrap();
             compute(&engine);
-            assert!(engine.stats().workers.iter().all(|worker| worker.restarts == 0));
+            assert!(
+                engine
+                    .stats()
+                    .workers
+                    .iter()
+                    .all(|worker| worker.restarts == 0)
+            );
             engine.shutdown();
         }
         "named" => {
             let name = std::env::var(NAME).unwrap();
-            let engine = Engine::builder().workers(1).capacity(64 << 20).name(name).build().unwrap();
+            let engine = Engine::builder()
+                .workers(1)
+                .capacity(64 << 20)
+                .name(name)
+                .build()
+                .unwrap();
             say("named");
             stay();
             drop(engine);
         }
         "reaps" => {
             // SAFETY: ignoring a signal touches nothing of this program. The system reaps children from now on.
-            unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+            unsafe {
+                nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn)
+            }
+            .unwrap();
             let engine = build();
             for _ in 0..3 {
-                let error = engine.submit(|| -> u8 { std::process::exit(3) }, ()).wait().unwrap_err();
-                assert!(matches!(error.kind(), JobErrorKind::Exited(None | Some(3))), "{error}");
+                let error = engine
+                    .submit(|| -> u8 { std::process::exit(3) }, ())
+                    .wait()
+                    .unwrap_err();
+                assert!(
+                    matches!(error.kind(), JobErrorKind::Exited(None | Some(3))),
+                    "{error}"
+                );
                 compute(&engine);
             }
             engine.shutdown();
@@ -438,7 +556,10 @@ pub fn scenario() {
         }
         "nested" => {
             let engine = build();
-            let error = engine.submit(|| Engine::builder().build().is_ok(), ()).wait().unwrap_err();
+            let error = engine
+                .submit(|| Engine::builder().build().is_ok(), ())
+                .wait()
+                .unwrap_err();
             assert_eq!(*error.kind(), JobErrorKind::Signal(6));
         }
         "compute" => {

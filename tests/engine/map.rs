@@ -34,7 +34,8 @@ fn square(n: u64) -> u64 {
 fn results_come_in_the_order_of_the_items() {
     fn uneven(n: u64) -> u64 {
         // Some take a hundred times as long as others.
-        (0..if n.is_multiple_of(7) { 20_000 } else { 200 }).fold(n, |n, i| std::hint::black_box(n + i) - i)
+        (0..if n.is_multiple_of(7) { 20_000 } else { 200 })
+            .fold(n, |n, i| std::hint::black_box(n + i) - i)
     }
     let lab = Lab::new(3);
     for (expected, value) in (0..20_000).zip(lab.map(uneven, (0..20_000).map(|n| (n,)))) {
@@ -91,7 +92,11 @@ fn a_slow_item_holds_the_iterator_back() {
     });
     thread::scope(|s| {
         let lab = &lab;
-        let map = s.spawn(move || lab.map(through, items).map(Result::unwrap).collect::<Vec<_>>());
+        let map = s.spawn(move || {
+            lab.map(through, items)
+                .map(Result::unwrap)
+                .collect::<Vec<_>>()
+        });
         let held = gate.meet();
         // Everything that was pulled ends, but for the one at the gate; its successors wait for it unseen.
         wait_until("only the gate holds", || {
@@ -99,7 +104,10 @@ fn a_slow_item_holds_the_iterator_back() {
             stats.open + stats.queued == 1
         });
         let ahead = pulled.load(SeqCst);
-        assert!(ahead <= 8, "{ahead} items were pulled while the length of one was unknown");
+        assert!(
+            ahead <= 8,
+            "{ahead} items were pulled while the length of one was unknown"
+        );
         drop(held);
         step("the rest of the map");
         assert!(map.join().unwrap().into_iter().eq(0..1000));
@@ -114,7 +122,9 @@ fn owned_arguments_are_freed_as_they_are_used() {
     // 1,000 arrays of 1 MiB through an arena of 64 MiB.
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
     let items = (0..1000).map(|n| {
-        let mut array = lab.zeros::<u8>(1 << 20).expect("what was used is free again");
+        let mut array = lab
+            .zeros::<u8>(1 << 20)
+            .expect("what was used is free again");
         array[0] = n as u8;
         (array.seal(),)
     });
@@ -137,7 +147,9 @@ fn a_failure_is_one_item() {
         let n = n as u32;
         match (n % 100, result.as_ref().map_err(JobError::kind)) {
             (3, Err(JobErrorKind::Returned(text))) => assert_eq!(*text, format!("not {n}")),
-            (4, Err(JobErrorKind::Panicked { message, .. })) => assert_eq!(*message, format!("not {n} either")),
+            (4, Err(JobErrorKind::Panicked { message, .. })) => {
+                assert_eq!(*message, format!("not {n} either"))
+            }
             (_, Ok(&value)) => assert_eq!(value, n),
             (_, other) => panic!("item {n}: {other:?}"),
         }
@@ -146,10 +158,17 @@ fn a_failure_is_one_item() {
     fn len(values: &[u8]) -> usize {
         values.len()
     }
-    let arrays = [lab.from_slice(&[1u8]).unwrap(), Array::from_slice(&[1, 2]), lab.from_slice(&[1, 2, 3]).unwrap()];
+    let arrays = [
+        lab.from_slice(&[1u8]).unwrap(),
+        Array::from_slice(&[1, 2]),
+        lab.from_slice(&[1, 2, 3]).unwrap(),
+    ];
     let lengths: Vec<_> = lab.map(len, arrays.map(|array| (array,))).collect();
     assert_eq!((lengths[0].clone(), lengths[2].clone()), (Ok(1), Ok(3)));
-    assert_eq!(*lengths[1].as_ref().unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *lengths[1].as_ref().unwrap_err().kind(),
+        JobErrorKind::ForeignArray
+    );
     lab.assert_in_use(0);
 }
 
@@ -167,19 +186,30 @@ fn what_was_in_flight_is_cancelled() {
         if !gate.is_empty() {
             pass(gate);
         }
-        std::fs::File::options().append(true).open(path).and_then(|mut file| std::io::Write::write_all(&mut file, b"x")).unwrap();
+        std::fs::File::options()
+            .append(true)
+            .open(path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"x"))
+            .unwrap();
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    let mut map = lab.map(through, (0..100).map(|n| (if n == 1 { gate.path() } else { String::new() }, path)));
+    let mut map = lab.map(
+        through,
+        (0..100).map(|n| (if n == 1 { gate.path() } else { String::new() }, path)),
+    );
     map.next().unwrap().unwrap();
     let held = gate.meet();
     drop(map);
     drop(held);
     lab.assert_idle();
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "xx", "the first, and the one that ran");
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        "xx",
+        "the first, and the one that ran"
+    );
     lab.assert_in_use(0);
 }
 
@@ -200,7 +230,12 @@ fn an_iterator_that_panics_leaves_all_in_order() {
             assert_eq!(len.unwrap(), seen);
         }
     }));
-    assert!(result.unwrap_err().downcast_ref::<&str>().is_some_and(|text| *text == "no more"));
+    assert!(
+        result
+            .unwrap_err()
+            .downcast_ref::<&str>()
+            .is_some_and(|text| *text == "no more")
+    );
     drop(map);
     assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
     lab.assert_in_use(0);
@@ -222,8 +257,13 @@ fn arrays_in_arrays_out() {
         Array::from_fn(values.shape(), |i| !values[i])
     }
     let lab = Lab::new(2);
-    let inputs: Vec<_> = (0..200usize).map(|n| lab.from_fn([n % 5, 30_000], |i| (i + n) as u8).unwrap()).collect();
-    let outputs: Vec<_> = lab.map(invert, inputs.iter().map(|array| (array,))).map(Result::unwrap).collect();
+    let inputs: Vec<_> = (0..200usize)
+        .map(|n| lab.from_fn([n % 5, 30_000], |i| (i + n) as u8).unwrap())
+        .collect();
+    let outputs: Vec<_> = lab
+        .map(invert, inputs.iter().map(|array| (array,)))
+        .map(Result::unwrap)
+        .collect();
     for (input, output) in inputs.iter().zip(&outputs) {
         assert_eq!(input.shape(), output.shape());
         assert!(input.iter().zip(output.iter()).all(|(&a, &b)| a == !b));

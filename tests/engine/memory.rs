@@ -33,7 +33,9 @@ fn a_full_arena_at_submit() {
     }
     let long = "x".repeat(10_000);
     let error = lab.failure_of(lab.submit(len, (&long,)));
-    let JobErrorKind::ArenaFull(full) = error.kind() else { panic!("{error}") };
+    let JobErrorKind::ArenaFull(full) = error.kind() else {
+        panic!("{error}")
+    };
     assert!(full.requested >= 10_000 && full.free < 10_000, "{full:?}");
     // What fits into a slot needs no room.
     assert_eq!(lab.submit(len, ("short",)).wait().unwrap(), 5);
@@ -55,8 +57,15 @@ fn a_full_arena_that_is_freed() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(error.kind(), JobErrorKind::ArenaFull(_)), "{error}");
-        assert!(all.len() >= 7, "{} arrays of 3 MiB fit into 32 MiB", all.len());
+        assert!(
+            matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+            "{error}"
+        );
+        assert!(
+            all.len() >= 7,
+            "{} arrays of 3 MiB fit into 32 MiB",
+            all.len()
+        );
         assert!(all.iter().all(|array| array.iter().all(|&x| x == 0)));
     }
     lab.assert_in_use(0);
@@ -77,19 +86,29 @@ fn a_gibibyte() {
     (values[0], values[LEN - 1]) = (1, 1);
     let values = values.seal();
     assert_eq!(lab.submit(count, (&values,)).wait().unwrap(), 2);
-    let back = lab.submit(|values: &Array<u64>| values.rows(1..), (&values,)).wait().unwrap();
+    let back = lab
+        .submit(|values: &Array<u64>| values.rows(1..), (&values,))
+        .wait()
+        .unwrap();
     assert_eq!(lab.submit(count, (&back,)).wait().unwrap(), 1);
     let made = lab.submit(make, (LEN,)).wait().unwrap();
     assert_eq!((made[0], made[LEN - 1]), (0, 5));
     let error = lab.failure_of(lab.submit(make, (LEN,)));
-    assert!(matches!(error.kind(), JobErrorKind::ArenaFull(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        "{error}"
+    );
     drop((values, back, made));
     lab.assert_in_use(0);
     assert!(lab.trim() >= 1 << 30);
 }
 
 fn empty_arrays() {
-    fn nothing(values: &Array<f32>, none: &[u8], own: ArrayMut<u16>) -> (Array<f32>, ArrayMut<u16>, Array<u64>) {
+    fn nothing(
+        values: &Array<f32>,
+        none: &[u8],
+        own: ArrayMut<u16>,
+    ) -> (Array<f32>, ArrayMut<u16>, Array<u64>) {
         assert!(values.is_empty() && none.is_empty() && own.is_empty());
         (values.clone(), own, Array::zeros([3, 0]))
     }
@@ -99,12 +118,21 @@ fn empty_arrays() {
         let none = lab.zeros::<u8>([0, 7]).unwrap().seal();
         let own = lab.zeros::<u16>(0).unwrap();
         let (values, own, new) = lab.submit(nothing, (&values, &none, own)).wait().unwrap();
-        assert_eq!((values.len(), own.len(), new.shape().to_string()), (0, 0, "3x0".into()));
+        assert_eq!(
+            (values.len(), own.len(), new.shape().to_string()),
+            (0, 0, "3x0".into())
+        );
         assert_eq!(own.seal().try_into_mut().unwrap().len(), 0);
     }
     // The first thing that a worker ever makes may be empty.
     let lab_two = Lab::new(1);
-    assert!(lab_two.submit(|| Array::<u8>::zeros(0), ()).wait().unwrap().is_empty());
+    assert!(
+        lab_two
+            .submit(|| Array::<u8>::zeros(0), ())
+            .wait()
+            .unwrap()
+            .is_empty()
+    );
     lab.assert_in_use(0);
 }
 
@@ -113,7 +141,9 @@ fn a_hundred_thousand_live_arrays() {
         values.iter().sum()
     }
     let lab = Lab::new(2);
-    let arrays: Vec<_> = (0..100_000u32).map(|n| lab.from_slice(&[n, 1]).unwrap()).collect();
+    let arrays: Vec<_> = (0..100_000u32)
+        .map(|n| lab.from_slice(&[n, 1]).unwrap())
+        .collect();
     assert!(lab.stats().arena.blocks >= 100_000);
     for (n, array) in arrays.iter().enumerate().step_by(997) {
         assert_eq!(array[..], [n as u32, 1]);
@@ -122,7 +152,10 @@ fn a_hundred_thousand_live_arrays() {
         assert_eq!(sum.unwrap(), n + 1);
     }
     // Half of them made by workers.
-    let made: Vec<_> = lab.map(|n: u32| Array::from_slice(&[n]), (0..50_000).map(|n| (n,))).map(Result::unwrap).collect();
+    let made: Vec<_> = lab
+        .map(|n: u32| Array::from_slice(&[n]), (0..50_000).map(|n| (n,)))
+        .map(Result::unwrap)
+        .collect();
     assert!(made.iter().zip(0..).all(|(array, n)| array[..] == [n]));
     drop((arrays, made));
     lab.assert_in_use(0);
@@ -141,7 +174,11 @@ fn ten_thousand_arrays_again_and_again() {
     for _ in 0..20 {
         round(1000);
     }
-    assert_eq!(lab.stats().arena.committed, committed, "committed memory is flat");
+    assert_eq!(
+        lab.stats().arena.committed,
+        committed,
+        "committed memory is flat"
+    );
     // As many at a time as there is some reordering.
     let many = || {
         let mut live = std::collections::VecDeque::new();
@@ -157,7 +194,11 @@ fn ten_thousand_arrays_again_and_again() {
     many();
     let committed = lab.stats().arena.committed;
     (0..10).for_each(|_| many());
-    assert_eq!(lab.stats().arena.committed, committed, "committed memory is flat");
+    assert_eq!(
+        lab.stats().arena.committed,
+        committed,
+        "committed memory is flat"
+    );
     lab.assert_in_use(0);
 }
 
@@ -170,7 +211,10 @@ fn results_again_and_again() {
         let results = lab.map(filled, (0..10_000usize).map(|n| (len + n % 100, n as u8)));
         for (n, array) in results.enumerate() {
             let array = array.unwrap();
-            assert_eq!((array.len(), array[0], array[array.len() - 1]), (len + n % 100, n as u8, n as u8));
+            assert_eq!(
+                (array.len(), array[0], array[array.len() - 1]),
+                (len + n % 100, n as u8, n as u8)
+            );
         }
     };
     for len in [1, 1000] {
@@ -179,26 +223,40 @@ fn results_again_and_again() {
         let committed = lab.stats().arena.committed;
         (0..5).for_each(|_| round(len));
         let now = lab.stats().arena.committed;
-        assert!(now <= committed + (8 << 20), "committed memory grew from {committed} to {now} with results of {len} bytes");
+        assert!(
+            now <= committed + (8 << 20),
+            "committed memory grew from {committed} to {now} with results of {len} bytes"
+        );
     }
     lab.assert_in_use(0);
 }
 
 fn results_of_changing_size() {
     fn filled(len: usize, value: u8) -> (Array<u8>, ArrayMut<u8>) {
-        (Array::from_fn(len, |_| value), ArrayMut::from_fn(len / 3, |_| !value))
+        (
+            Array::from_fn(len, |_| value),
+            ArrayMut::from_fn(len / 3, |_| !value),
+        )
     }
     let lab = Lab::new(2);
-    let sizes = [1usize, 70_000, 100, 5_000_000, 0, 4096, 65_536, 65_535, 1_000_000, 64];
+    let sizes = [
+        1usize, 70_000, 100, 5_000_000, 0, 4096, 65_536, 65_535, 1_000_000, 64,
+    ];
     let mut live = std::collections::VecDeque::new();
     let items = (0..1000usize).map(|n| (sizes[n * 7 % 10] + n, n as u8));
     for (n, result) in lab.map(filled, items).enumerate() {
         let (a, b) = result.unwrap();
-        assert_eq!((a.len(), b.len()), (sizes[n * 7 % 10] + n, (sizes[n * 7 % 10] + n) / 3));
+        assert_eq!(
+            (a.len(), b.len()),
+            (sizes[n * 7 % 10] + n, (sizes[n * 7 % 10] + n) / 3)
+        );
         live.push_back((n as u8, a, b));
         if live.len() > 10 {
             let (n, a, b) = live.pop_front().unwrap();
-            assert!(a.iter().all(|&x| x == n) && b.iter().all(|&x| x == !n), "result {n} changed while it was held");
+            assert!(
+                a.iter().all(|&x| x == n) && b.iter().all(|&x| x == !n),
+                "result {n} changed while it was held"
+            );
         }
     }
     drop(live);
@@ -216,7 +274,14 @@ fn memory_is_given_back() {
     assert!(given >= 60 << 20, "{given} bytes");
     assert!(lab.stats().arena.committed <= with - given);
     assert_eq!(kept[..], [5; 100]);
-    assert_eq!(lab.zeros::<u8>(64 << 20).unwrap().iter().filter(|&&x| x != 0).count(), 0);
+    assert_eq!(
+        lab.zeros::<u8>(64 << 20)
+            .unwrap()
+            .iter()
+            .filter(|&&x| x != 0)
+            .count(),
+        0
+    );
     drop(kept);
     lab.assert_in_use(0);
 }
@@ -232,7 +297,11 @@ fn arrays_outlive_their_engine() {
         let mut open = lab.zeros::<u8>(1000).unwrap();
         let waiting = lab.submit(inverted, (&ours,));
         let engine = lab.into_inner();
-        if shut_down { engine.shutdown() } else { drop(engine) }
+        if shut_down {
+            engine.shutdown()
+        } else {
+            drop(engine)
+        }
         assert!(ours.iter().zip(theirs.iter()).all(|(&a, &b)| a == !b));
         open.fill(1);
         let open = open.seal();
@@ -243,18 +312,31 @@ fn arrays_outlive_their_engine() {
         }
         // Another engine takes them in as it does any other.
         let next = Lab::new(1);
-        assert_eq!(*next.failure_of(next.submit(inverted, (&ours,))).kind(), JobErrorKind::ForeignArray);
+        assert_eq!(
+            *next.failure_of(next.submit(inverted, (&ours,))).kind(),
+            JobErrorKind::ForeignArray
+        );
         let copied = next.copy_in(&theirs).unwrap();
-        assert_eq!(next.submit(inverted, (&copied,)).wait().unwrap()[..], ours[..]);
+        assert_eq!(
+            next.submit(inverted, (&copied,)).wait().unwrap()[..],
+            ours[..]
+        );
     }
 }
 
 fn results_are_freed_in_any_order() {
     fn three(n: u8) -> (Array<u8>, Array<u8>, Array<u8>) {
-        (Array::from_fn(100, |_| n), Array::from_fn(100_000, |_| n), Array::from_fn(1, |_| n))
+        (
+            Array::from_fn(100, |_| n),
+            Array::from_fn(100_000, |_| n),
+            Array::from_fn(1, |_| n),
+        )
     }
     let lab = Lab::new(1);
-    let mut all: Vec<_> = (0..50u8).map(|n| lab.submit(three, (n,)).wait().unwrap()).map(Some).collect();
+    let mut all: Vec<_> = (0..50u8)
+        .map(|n| lab.submit(three, (n,)).wait().unwrap())
+        .map(Some)
+        .collect();
     for step in [7usize, 11, 3] {
         for n in (0..50).step_by(step) {
             all[n] = None;
@@ -263,7 +345,13 @@ fn results_are_freed_in_any_order() {
             all[n] = Some(lab.submit(three, (n as u8,)).wait().unwrap());
         }
         for (n, (a, b, c)) in all.iter().flatten().enumerate() {
-            assert!(a.iter().chain(b.iter()).chain(c.iter()).all(|&x| x == n as u8), "result {n}");
+            assert!(
+                a.iter()
+                    .chain(b.iter())
+                    .chain(c.iter())
+                    .all(|&x| x == n as u8),
+                "result {n}"
+            );
         }
     }
     drop(all);
@@ -275,12 +363,20 @@ fn every_backing() {
     fn double(values: &Array<u16>) -> Array<u16> {
         Array::from_fn(values.shape(), |i| values[i] * 2)
     }
-    for backing in [Backing::Auto, Backing::Named, Backing::Memfd, Backing::Sealed] {
+    for backing in [
+        Backing::Auto,
+        Backing::Named,
+        Backing::Memfd,
+        Backing::Sealed,
+    ] {
         let lab = Lab::with(2, |builder| builder.backing(backing));
         for len in [3usize, 1_000_000] {
             let values = lab.from_fn(len, |i| i as u16 % 1000).unwrap();
             let doubled = lab.submit(double, (&values,)).wait().unwrap();
-            assert!(doubled.iter().zip(values.iter()).all(|(&a, &b)| a == 2 * b), "{backing:?}");
+            assert!(
+                doubled.iter().zip(values.iter()).all(|(&a, &b)| a == 2 * b),
+                "{backing:?}"
+            );
         }
         lab.assert_in_use(0);
     }

@@ -21,7 +21,9 @@ fn a_million_squares() {
     let squares = lab.par_map(&numbers, |x| x * x).unwrap();
     assert!(squares.iter().zip(0..).all(|(&x, n)| x == n * n));
     let chunked = lab
-        .par_apply(&numbers, |from: &[i64], to: &mut [i64]| from.iter().zip(to).for_each(|(x, to)| *to = x * x))
+        .par_apply(&numbers, |from: &[i64], to: &mut [i64]| {
+            from.iter().zip(to).for_each(|(x, to)| *to = x * x)
+        })
         .unwrap();
     assert_eq!(squares[..], chunked[..]);
     // The result is an array like any other.
@@ -36,16 +38,28 @@ fn another_type_and_many_dimensions() {
     let bytes = lab.from_fn([17, 3, 5, 7], |i| i as u8).unwrap();
     let wide = lab.par_map(&bytes, |x| f64::from(x) / 2.0).unwrap();
     assert_eq!(wide.shape(), bytes.shape());
-    assert!(wide.iter().zip(bytes.iter()).all(|(&a, &b)| a == f64::from(b) / 2.0));
+    assert!(
+        wide.iter()
+            .zip(bytes.iter())
+            .all(|(&a, &b)| a == f64::from(b) / 2.0)
+    );
     let narrow = lab.par_map(&wide, |x| x as u16).unwrap();
-    assert!(narrow.iter().zip(bytes.iter()).all(|(&a, &b)| a == u16::from(b / 2)));
+    assert!(
+        narrow
+            .iter()
+            .zip(bytes.iter())
+            .all(|(&a, &b)| a == u16::from(b / 2))
+    );
 }
 
 fn in_place() {
     let lab = Lab::new(2);
     let mut values = lab.zeros::<u16>([333, 1001]).unwrap();
     for _ in 0..10 {
-        lab.par_apply_mut(&mut values, |part: &mut [u16]| part.iter_mut().for_each(|x| *x += 3)).unwrap();
+        lab.par_apply_mut(&mut values, |part: &mut [u16]| {
+            part.iter_mut().for_each(|x| *x += 3)
+        })
+        .unwrap();
     }
     assert!(values.iter().all(|&x| x == 30));
     drop(values);
@@ -59,17 +73,27 @@ fn nothing_at_all() {
         let mapped = lab.par_map(&empty, |x| x + 1).unwrap();
         assert_eq!((mapped.shape(), mapped.len()), (shape, 0));
         let mut empty = lab.zeros::<u8>(shape).unwrap();
-        lab.par_apply_mut(&mut empty, |part: &mut [u8]| part.fill(1)).unwrap();
+        lab.par_apply_mut(&mut empty, |part: &mut [u8]| part.fill(1))
+            .unwrap();
     }
     lab.assert_in_use(0);
 }
 
 fn rows_of_odd_sizes() {
     let lab = Lab::new(2);
-    for (rows, columns) in [(1usize, 1_000_003usize), (1_000_003, 1), (7, 65_537), (4097, 129), (3, 1)] {
+    for (rows, columns) in [
+        (1usize, 1_000_003usize),
+        (1_000_003, 1),
+        (7, 65_537),
+        (4097, 129),
+        (3, 1),
+    ] {
         let values = lab.from_fn([rows, columns], |i| i as u32).unwrap();
         let mapped = lab.par_map(&values, |x| !x).unwrap();
-        assert!(mapped.iter().zip(0..).all(|(&x, n)| x == !n), "{rows} rows of {columns}");
+        assert!(
+            mapped.iter().zip(0..).all(|(&x, n)| x == !n),
+            "{rows} rows of {columns}"
+        );
     }
     lab.assert_in_use(0);
 }
@@ -82,7 +106,10 @@ fn a_chunk_that_fails() {
         x
     };
     let error = lab.par_map(&values, picky).unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")), "{error:?}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")),
+        "{error:?}"
+    );
     assert_eq!(lab.par_map(&values, |x| x).unwrap()[..], values[..]);
     drop(values);
     lab.assert_in_use(0);
@@ -91,9 +118,14 @@ fn a_chunk_that_fails() {
 fn foreign_arrays() {
     let lab = Lab::new(1);
     let private = Array::from_slice(&[1u8, 2]);
-    assert_eq!(*lab.par_map(&private, |x| x).unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *lab.par_map(&private, |x| x).unwrap_err().kind(),
+        JobErrorKind::ForeignArray
+    );
     let mut private = ArrayMut::<u8>::zeros(5);
-    let error = lab.par_apply_mut(&mut private, |part: &mut [u8]| part.fill(1)).unwrap_err();
+    let error = lab
+        .par_apply_mut(&mut private, |part: &mut [u8]| part.fill(1))
+        .unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
     assert_eq!(private[..], [0; 5]);
     lab.assert_in_use(0);
@@ -103,7 +135,9 @@ fn no_room_for_the_result() {
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let values = lab.zeros::<u8>(2 << 20).unwrap().seal();
     let error = lab.par_map(&values, f64::from).unwrap_err();
-    let JobErrorKind::ArenaFull(full) = error.kind() else { panic!("{error:?}") };
+    let JobErrorKind::ArenaFull(full) = error.kind() else {
+        panic!("{error:?}")
+    };
     assert_eq!((full.requested, full.capacity), (16 << 20, 16 << 20));
     assert_eq!(lab.par_map(&values, u16::from).unwrap().len(), 2 << 20);
     drop(values);

@@ -66,7 +66,11 @@ fn tiles_smaller_than_a_page() {
                 }
             })
             .unwrap();
-            assert!(out.iter().enumerate().all(|(i, &x)| x == (i / (len / 10)) as u8 + round));
+            assert!(
+                out.iter()
+                    .enumerate()
+                    .all(|(i, &x)| x == (i / (len / 10)) as u8 + round)
+            );
         }
     }
     lab.assert_in_use(0);
@@ -74,13 +78,22 @@ fn tiles_smaller_than_a_page() {
 
 fn a_tile_knows_its_rows() {
     fn rows(tile: TileMut<'_, u8>) -> (u64, u64, u64) {
-        (tile.rows().start as u64, tile.rows().end as u64, tile.len() as u64)
+        (
+            tile.rows().start as u64,
+            tile.rows().end as u64,
+            tile.len() as u64,
+        )
     }
     let lab = Lab::new(2);
     let mut out = lab.zeros::<u8>([7, 2, 3]).unwrap();
     let seen = lab.scope(|s| {
-        let jobs: Vec<_> = out.tiles_mut(3).map(|tile| s.submit(rows, (tile,))).collect();
-        jobs.into_iter().map(|job| job.wait().unwrap()).collect::<Vec<_>>()
+        let jobs: Vec<_> = out
+            .tiles_mut(3)
+            .map(|tile| s.submit(rows, (tile,)))
+            .collect();
+        jobs.into_iter()
+            .map(|job| job.wait().unwrap())
+            .collect::<Vec<_>>()
     });
     assert_eq!(seen.unwrap(), [(0, 3, 18), (3, 6, 18), (6, 7, 6)]);
 }
@@ -102,12 +115,17 @@ fn a_whole_array_is_lent_and_comes_back() {
             s.submit(double, (&mut values,));
         })
         .unwrap();
-        let sum = lab.scope(|s| s.submit(reverse, (&mut values, &also)).wait()).unwrap();
+        let sum = lab
+            .scope(|s| s.submit(reverse, (&mut values, &also)).wait())
+            .unwrap();
         assert_eq!(sum.unwrap(), 3);
         assert!(values.iter().rev().zip(0..).all(|(&x, n)| x == 2 * n));
     }
     // One that a worker made is lent to another.
-    let mut made = lab.submit(|n: usize| ArrayMut::from_fn(n, |i| i as u64), (5,)).wait().unwrap();
+    let mut made = lab
+        .submit(|n: usize| ArrayMut::from_fn(n, |i| i as u64), (5,))
+        .wait()
+        .unwrap();
     lab.scope(|s| {
         s.submit(double, (&mut made,));
     })
@@ -126,7 +144,10 @@ fn several_arrays_in_one_scope() {
     }
     let lab = Lab::new(2);
     let from = lab.from_fn(1000, |i| i as i32 - 500).unwrap();
-    let (mut low, mut high) = (lab.zeros::<i32>(1000).unwrap(), lab.zeros::<i32>(1000).unwrap());
+    let (mut low, mut high) = (
+        lab.zeros::<i32>(1000).unwrap(),
+        lab.zeros::<i32>(1000).unwrap(),
+    );
     lab.scope(|s| {
         for (low, high) in low.tiles_mut(130).zip(high.tiles_mut(130)) {
             s.submit(split, (from.rows(low.rows()), low, high));
@@ -146,7 +167,10 @@ fn a_scope_has_values_and_a_result() {
     assert_eq!(lab.scope(|_| 5).unwrap(), 5);
     // A failure that the scope's own code has seen is the scope's all the same.
     let result = lab.scope(|s| s.submit(|| Err::<u8, _>("no"), ()).wait().is_err());
-    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Returned("no".into()));
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Returned("no".into())
+    );
 }
 
 fn a_scope_ends_with_its_jobs_even_when_it_panics() {
@@ -179,14 +203,28 @@ fn a_scope_ends_with_its_jobs_even_when_it_panics() {
             let stats = lab.stats();
             stats.open + stats.queued == 1
         });
-        assert!(!panics.is_finished(), "the scope waits for the job that has the array");
+        assert!(
+            !panics.is_finished(),
+            "the scope waits for the job that has the array"
+        );
         drop(held);
         step("the scope's panic");
-        let text = *panics.join().unwrap().unwrap_err().downcast::<&str>().unwrap();
+        let text = *panics
+            .join()
+            .unwrap()
+            .unwrap_err()
+            .downcast::<&str>()
+            .unwrap();
         assert_eq!(text, "in the scope");
     });
-    assert!(values.iter().all(|&x| x == 1), "the job that ran was waited for");
-    assert!(others.iter().all(|&x| x == 0), "the one that had not begun did not");
+    assert!(
+        values.iter().all(|&x| x == 1),
+        "the job that ran was waited for"
+    );
+    assert!(
+        others.iter().all(|&x| x == 0),
+        "the one that had not begun did not"
+    );
     drop((values, others));
     lab.assert_in_use(0);
 }
@@ -195,12 +233,20 @@ fn the_first_failure_cancels_the_rest() {
     fn fail() -> Result<(), &'static str> {
         Err("first")
     }
-    fn slow(gate: &str) -> Result<(), &'static str> {
-        pass(gate);
-        Err("second")
+    /// Waits for a byte, so that jobs behind a failure are not done before anybody has seen it.
+    fn slow(tile: &mut [u8], pipe: &str) {
+        let mut pipe = std::fs::File::open(pipe).unwrap();
+        std::io::Read::read_exact(&mut pipe, &mut [0]).unwrap();
+        tile.fill(1);
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
+    // Open for both, so that opening it blocks nobody.
+    let open = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(gate.path());
+    let mut pipe = open.unwrap();
     let mut out = lab.zeros::<u8>(500).unwrap();
     thread::scope(|threads| {
         let (lab, out) = (&lab, &mut out);
@@ -208,23 +254,35 @@ fn the_first_failure_cancels_the_rest() {
         let scope = threads.spawn(move || {
             lab.scope(|s| {
                 s.submit(fail, ());
-                s.submit(slow, (&path,));
                 for tile in out.tiles_mut(1) {
-                    s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
+                    s.submit(slow, (tile, &path));
                 }
             })
         });
-        let held = gate.meet();
         wait_until("the failure has cancelled what had not begun", || {
             let stats = lab.stats();
-            stats.open + stats.queued == 1
+            stats.workers[0].jobs > 0 && stats.open + stats.queued <= 1
         });
-        drop(held);
+        // For the one that had begun by then, if any.
+        std::io::Write::write_all(&mut pipe, b"x").unwrap();
         step("the scope to end");
         let error = scope.join().unwrap().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Returned("first".into()));
     });
-    assert!(out.iter().all(|&x| x == 0), "no job behind the failure has run");
+    let ran = out.iter().filter(|&&x| x == 1).count();
+    assert!(ran <= 1, "{ran} jobs behind the failure have run");
+    // Nothing that is submitted after a failure was seen runs at all.
+    let result = lab.scope(|s| {
+        s.submit(fail, ()).wait().unwrap_err();
+        for tile in out.tiles_mut(1) {
+            s.submit(|tile: &mut [u8]| tile.fill(2), (tile,));
+        }
+    });
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Returned("first".into())
+    );
+    assert!(out.iter().all(|&x| x != 2));
     drop(out);
     lab.assert_in_use(0);
 }
@@ -248,7 +306,10 @@ fn a_scope_can_be_cancelled() {
 
 fn a_scope_within_a_scope() {
     let lab = Lab::new(2);
-    let (mut outer, mut inner) = (lab.zeros::<u32>([40, 100]).unwrap(), lab.zeros::<u32>([40, 100]).unwrap());
+    let (mut outer, mut inner) = (
+        lab.zeros::<u32>([40, 100]).unwrap(),
+        lab.zeros::<u32>([40, 100]).unwrap(),
+    );
     lab.scope(|s| {
         for tile in outer.tiles_mut(3) {
             s.submit(number, (tile, 2));
@@ -259,9 +320,17 @@ fn a_scope_within_a_scope() {
             }
         })
         .unwrap();
-        assert!(inner.iter().zip(0..).all(|(&x, n)| x == 3 * n), "the inner one has ended");
+        assert!(
+            inner.iter().zip(0..).all(|(&x, n)| x == 3 * n),
+            "the inner one has ended"
+        );
         // What a scope has finished may be read by the jobs of the one around it.
-        s.submit(|values: &[u32]| values.len(), (&lab.from_slice(&inner).unwrap(),)).wait().unwrap()
+        s.submit(
+            |values: &[u32]| values.len(),
+            (&lab.from_slice(&inner).unwrap(),),
+        )
+        .wait()
+        .unwrap()
     })
     .unwrap();
     assert!(outer.iter().zip(0..).all(|(&x, n)| x == 2 * n));
@@ -275,7 +344,11 @@ fn scopes_on_many_threads() {
             threads.spawn(move || {
                 let mut out = lab.zeros::<u32>([50, 50]).unwrap();
                 for _ in 0..20 {
-                    lab.scope(|s| out.tiles_mut(9).for_each(|tile| drop(s.submit(number, (tile, by))))).unwrap();
+                    lab.scope(|s| {
+                        out.tiles_mut(9)
+                            .for_each(|tile| drop(s.submit(number, (tile, by))))
+                    })
+                    .unwrap();
                 }
                 assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
             });
@@ -317,7 +390,11 @@ fn a_worker_that_dies_in_a_tile() {
     assert!(error.to_string().contains("rows 90..100"), "{error}");
     // The array lives on, its content initialised.
     assert!(out.iter().all(|&x| x <= 1));
-    lab.scope(|s| out.tiles_mut(10).for_each(|tile| drop(s.submit(fill_or_die, (tile, 1000))))).unwrap();
+    lab.scope(|s| {
+        out.tiles_mut(10)
+            .for_each(|tile| drop(s.submit(fill_or_die, (tile, 1000))))
+    })
+    .unwrap();
     assert!(out.iter().all(|&x| x == 1));
     drop(out);
     lab.assert_in_use(0);
@@ -333,7 +410,10 @@ fn a_lent_array_is_back_only_when_the_worker_is_gone() {
         let pid = lab.pid(0);
         let restarts = lab.stats().workers[0].restarts;
         let result = lab.scope(|s| drop(s.submit(scribble, (&mut out,))));
-        assert!(!crate::harness::children().contains(&pid), "worker {pid} still exists");
+        assert!(
+            !crate::harness::children().contains(&pid),
+            "worker {pid} still exists"
+        );
         assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Signal(6));
         lab.await_restart(0, restarts + 1);
     }

@@ -23,7 +23,12 @@ impl Gate {
 
     /// What the kernel is told.
     pub fn path(&self) -> String {
-        self.folder.path().join("gate").to_str().expect("a plain path").to_owned()
+        self.folder
+            .path()
+            .join("gate")
+            .to_str()
+            .expect("a plain path")
+            .to_owned()
     }
 
     /// Waits until a kernel is at the gate. It goes on when the returned value is dropped.

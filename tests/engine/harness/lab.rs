@@ -41,7 +41,10 @@ impl Lab {
         let builder = Engine::builder().workers(workers).capacity(256 << 20);
         let engine = change(builder).build().expect("an engine can be built");
         let engine = Arc::new(engine);
-        ENGINES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&engine));
+        ENGINES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(&engine));
         Self { engine }
     }
 
@@ -52,7 +55,9 @@ impl Lab {
 
     /// The process of a worker, as soon as there is one. Never 0, which `kill` takes for the whole group.
     pub fn pid(&self, worker: usize) -> i32 {
-        wait_until(&format!("worker {worker} has a process"), || self.stats().workers[worker].pid != 0);
+        wait_until(&format!("worker {worker} has a process"), || {
+            self.stats().workers[worker].pid != 0
+        });
         match self.stats().workers[worker].pid {
             // It died between the two looks.
             0 => self.pid(worker),
@@ -62,7 +67,9 @@ impl Lab {
 
     /// Kills a worker and waits until the engine has put everything in order and has another one.
     pub fn replace(&self, worker: usize) {
-        wait_until(&format!("worker {worker} is ready"), || self.stats().workers[worker].ready);
+        wait_until(&format!("worker {worker} is ready"), || {
+            self.stats().workers[worker].ready
+        });
         let restarts = self.stats().workers[worker].restarts;
         super::step(format!("worker {worker} to be replaced"));
         kill(Pid::from_raw(self.pid(worker)), Signal::SIGKILL).expect("the worker runs");
@@ -101,7 +108,13 @@ impl Lab {
 
     /// The failures of kernels whose name contains this.
     pub fn failures(&self, name: &str) -> u64 {
-        let of = |stats: Stats| stats.kernels.into_iter().filter(|kernel| kernel.name.contains(name)).collect::<Vec<_>>();
+        let of = |stats: Stats| {
+            stats
+                .kernels
+                .into_iter()
+                .filter(|kernel| kernel.name.contains(name))
+                .collect::<Vec<_>>()
+        };
         of(self.stats()).iter().map(|kernel| kernel.failures).sum()
     }
 
@@ -123,12 +136,18 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 
 /// The engines of the last test.
 pub(super) fn forget_all() {
-    ENGINES.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    ENGINES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
 }
 
 /// Figures of all engines. An engine whose lock is held for good cannot tell, and that is told.
 pub(super) fn describe_all() -> String {
-    let engines: Vec<_> = ENGINES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let engines: Vec<_> = ENGINES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     let mut text = String::new();
     for engine in engines.iter().filter_map(Weak::upgrade) {
         let (tell, told) = channel();

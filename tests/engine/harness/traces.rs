@@ -30,9 +30,15 @@ impl Traces {
 
     /// What is there now and was not before. Children are gone at once: dropping an engine waits for them.
     pub fn compare(&self) -> Result<(), String> {
-        let left: Vec<_> = children().into_iter().filter(|pid| !self.children.contains(pid)).collect();
+        let left: Vec<_> = children()
+            .into_iter()
+            .filter(|pid| !self.children.contains(pid))
+            .collect();
         if !left.is_empty() {
-            return Err(format!("processes left behind: {left:?}\n{}", describe_children()));
+            return Err(format!(
+                "processes left behind: {left:?}\n{}",
+                describe_children()
+            ));
         }
         let started = Instant::now();
         loop {
@@ -61,14 +67,20 @@ impl Traces {
 /// Processes whose parent is this one, zombies included.
 pub fn children() -> Vec<i32> {
     let own = std::process::id() as i32;
-    stats().filter(|stat| stat.parent == own).map(|stat| stat.pid).collect()
+    stats()
+        .filter(|stat| stat.parent == own)
+        .map(|stat| stat.pid)
+        .collect()
 }
 
 /// Processes that have this in their environment: the whole family of a program that was started with it.
 ///
 /// A worker forbids others to look at it (non-dumpable), so its group tells instead.
 pub fn processes_with(group: i32) -> Vec<i32> {
-    stats().filter(|stat| stat.group == group && stat.state != 'Z').map(|stat| stat.pid).collect()
+    stats()
+        .filter(|stat| stat.group == group && stat.state != 'Z')
+        .map(|stat| stat.pid)
+        .collect()
 }
 
 struct Stat {
@@ -147,7 +159,12 @@ pub fn describe_threads() -> String {
             let text = fs::read_to_string(format!("/proc/self/task/{number}/{what}"));
             text.map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
         };
-        let _ = writeln!(text, "  {number} {name}: waits in {}, system call {}", read("wchan"), read("syscall"));
+        let _ = writeln!(
+            text,
+            "  {number} {name}: waits in {}, system call {}",
+            read("wchan"),
+            read("syscall")
+        );
     }
     text
 }
@@ -157,7 +174,11 @@ pub fn describe_children() -> String {
     for pid in children() {
         if let Some(stat) = read_stat(std::path::Path::new(&format!("/proc/{pid}/stat"))) {
             let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-            let _ = writeln!(text, "  {pid} {}: state {}, waits in {wchan}", stat.name, stat.state);
+            let _ = writeln!(
+                text,
+                "  {pid} {}: state {}, waits in {wchan}",
+                stat.name, stat.state
+            );
         }
     }
     text
