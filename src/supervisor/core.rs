@@ -184,7 +184,11 @@ impl Core {
             len: record.len,
             spilled: record.spilled,
             words: &record.payload[..words],
-            requests: record.requests,
+            // Nobody may be waiting for the last job of an engine, but its end.
+            requests: match self.closing {
+                Closing::Drain => record.requests | NOTICE,
+                _ => record.requests,
+            },
         });
         record.stage = Stage::Placed {
             link: chosen as u32,
@@ -228,12 +232,14 @@ impl Core {
 
     #[cold]
     fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that.
+        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
+        // one of them turned out to be long.
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.status == Status::Ready
             && recent.poster.room() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
+            && !recent.stands_still()
         {
             return None;
         }
@@ -424,7 +430,7 @@ impl Core {
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(words, arrays)?;
-            let arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
+            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
             let bytes = arrays.iter().map(|array| array.len).sum();
             return Ok(Unpacked {
                 arrays,
@@ -461,7 +467,7 @@ impl Core {
             chunk: extent,
             view: extent,
         });
-        let mut arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
+        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
         arrays.pop();
         let bytes = arrays.iter().map(|array| array.len).sum::<u64>() + extent.len;
         Ok(Unpacked {
@@ -696,14 +702,17 @@ impl Core {
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
-        let positions = self.lanes[index].poster.open_positions();
-        let ahead = (positions.end - positions.start - 1) as usize;
+        let lane = &self.lanes[index];
+        let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
+        // Slots that were retracted before count no more: the worker has only not passed them yet.
+        let open = lane.poster.open_positions();
+        let live: Vec<(u64, u32)> = open
+            .map(|position| (position, held(&position)))
+            .filter(|&(_, record)| record != NOBODY)
+            .collect();
+        let ahead = live.len().saturating_sub(1);
         let share = (ahead * idle).div_ceil(idle + 1);
-        for position in positions.rev().take(share) {
-            let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
-            if record == NOBODY {
-                continue;
-            }
+        for (position, record) in live.into_iter().rev().take(share) {
             if !self.take_back(index, position) {
                 break;
             }
@@ -712,8 +721,23 @@ impl Core {
         }
     }
 
+    /// The engine ends after its last job, whichever that is: all that run tell when they end.
+    pub(super) fn notice_the_last(&mut self) {
+        for lane in &self.lanes {
+            for position in lane.poster.open_positions() {
+                // Over already: it is drained before the monitor sleeps.
+                let _: Ask = lane.poster.ask(position, NOTICE);
+            }
+        }
+    }
+
+    /// The engine is to end, and nothing is left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty()
+    }
+
     pub(super) fn call_if_drained(&mut self) {
-        if self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty() {
+        if self.is_drained() {
             self.call_monitor = true;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::JobErrorKind;
-use crate::arena::{Block, Extent};
+use crate::arena::{Arena, Block, Extent, Placement};
 use crate::kernel::wire::{Lease, Leases, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
 use crate::sys::event::EventFd;
@@ -113,6 +113,11 @@ impl Lane {
         self.poster.open() == 0
     }
 
+    /// Its oldest job is the one that the last tick saw there.
+    pub(super) fn stands_still(&self) -> bool {
+        self.seen_at_tick == self.poster.open_positions().start
+    }
+
     /// The job of this record now lies at this position.
     #[inline]
     pub(super) fn note(&mut self, position: u64, record: u32, expected_ns: u32) {
@@ -163,6 +168,7 @@ impl Lane {
     /// Frees what the job used and did not send. An error is what is wrong with the reply.
     pub(super) fn receive(
         &mut self,
+        arena: &Arc<Arena>,
         grant: u32,
         cursor: u64,
         sent: &[Sent],
@@ -172,6 +178,17 @@ impl Lane {
         let mut taken: SmallVec<[(Extent, Arc<Block>); 2]> = SmallVec::new();
         let mut received = SmallVec::new();
         for array in sent {
+            if array.view.len == 0 {
+                // Nothing has no place: its offset may be that of any array beside it.
+                let empty = arena.alloc(self.region, 0, Placement::Packed);
+                let block = Arc::new(empty.map_err(|full| full.to_string())?);
+                received.push(Received {
+                    block,
+                    skip: 0,
+                    len: 0,
+                });
+                continue;
+            }
             let lent = leases.iter().find_map(|lease| match lease {
                 Lease::Shared(block) | Lease::Owned(block) => {
                     skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
@@ -240,20 +257,6 @@ impl Lane {
     /// Cuts a chunk out of the used pieces.
     fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
-        if chunk.len == 0 {
-            let arena = pieces.first().map(|piece| Arc::clone(piece.arena()));
-            let empty = match (arena, self.grants.front()) {
-                (Some(arena), _) => arena.alloc(self.region, 0, crate::arena::Placement::Packed),
-                (None, Some(grant)) => {
-                    grant
-                        .block
-                        .arena()
-                        .alloc(self.region, 0, crate::arena::Placement::Packed)
-                }
-                (None, None) => return Err(bad()),
-            };
-            return empty.map_err(|full| full.to_string());
-        }
         let unit = if chunk.len >= OWN_PAGES {
             PAGE
         } else {

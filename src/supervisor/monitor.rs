@@ -198,6 +198,8 @@ impl Monitor {
                     .map(|bytes| (index, lane.life, bytes))
             });
             let wants: Vec<_> = wanted.collect();
+            // The last job has ended: the workers are told to stop, once.
+            progress |= core.is_drained() && self.stopping.is_none();
             core.call_monitor = false;
             self.shared.unlock(core);
             wants
@@ -332,6 +334,7 @@ impl Monitor {
         match core.closing {
             Closing::No => return false,
             Closing::Drain if core.open + core.queue.len() > 0 && core.broken.is_none() => {
+                core.notice_the_last();
                 return false;
             }
             Closing::Drain => {}

@@ -203,8 +203,8 @@ fn exclusive_arrays_move_in_and_come_back() {
     fn seal(values: ArrayMut<u32>) -> Array<u32> {
         values.seal()
     }
-    fn swallow(values: ArrayMut<u32>) -> u32 {
-        values.iter().sum()
+    fn swallow(values: ArrayMut<u32>) -> u64 {
+        values.iter().map(|&x| u64::from(x)).sum()
     }
     let lab = Lab::new(2);
     for len in [3usize, 100_000] {
