@@ -31,16 +31,11 @@ impl Shared {
         core.take_all_back(index, &cause, verdict);
         // 6. and 7.
         let lane = &mut core.lanes[index];
-        let positions = lane.poster.open_positions();
         lane.revoke();
         lane.poster.start_over();
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
-        for position in positions {
-            let word = lane.poster.cells().state(position).place_to_sleep();
-            crate::sys::futex::wake(word, u32::MAX >> 1);
-        }
         // 8.
         let not_before = if was_starting {
             lane.failed_starts += 1;

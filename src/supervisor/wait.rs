@@ -30,7 +30,8 @@ impl Shared {
 
     /// The answer of a job; `None` if the time runs out before.
     pub(crate) fn wait(&self, id: JobId, limit: Option<Duration>) -> Option<Taken> {
-        let until = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond all clocks is none.
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
             let mut core = self.lock();
@@ -57,7 +58,10 @@ impl Shared {
             }
             let record = core.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
-            if let Stage::Placed { link, position } = stage {
+            // A condemned lane's word may have ended, but the answer waits for the exit.
+            if let Stage::Placed { link, position } = stage
+                && core.lanes[link as usize].verdict.is_none()
+            {
                 let expected = core.kernels.get(kernel).expected_ns;
                 self.unlock(core);
                 let short = expected < SPIN_BELOW_NS;
@@ -69,7 +73,7 @@ impl Shared {
                 }
                 self.sleep_on_slot(id, link, position, left);
             } else {
-                record.parked = true;
+                core.records.get(id).parked = true;
                 core.want_notice(id);
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
@@ -121,14 +125,12 @@ impl Shared {
 
     /// As a future: the answer, or the waker is kept.
     pub(crate) fn poll(&self, id: JobId, context: &mut Context<'_>) -> Poll<Taken> {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
         let mut core = self.lock();
         let mut taken = core.try_take(id);
         if taken.is_none() {
-            let record = core.records.get(id);
-            match &mut record.waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                none => *none = Some(context.waker().clone()),
-            }
+            std::mem::swap(&mut core.records.get(id).waker, &mut waker);
             core.want_notice(id);
             // What ended before it was asked for notice is found here.
             core.drain_busy();
@@ -136,6 +138,7 @@ impl Shared {
             taken = core.try_take(id);
         }
         self.unlock(core);
+        drop(waker);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
