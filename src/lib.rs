@@ -1,4 +1,108 @@
-//! arenite runs array and image kernels in separate worker processes, on shared memory.
+//! Array and image work in separate worker processes, on shared memory, at the speed of a thread pool.
+//!
+//! A panic, a wild pointer, an `abort()` in a C library or a hostile input file ends one job with an error that
+//! says what happened. The program, its other jobs and their data go on. That is what threads cannot
+//! give; that it costs nothing is what the benchmarks are there to show (`arenite bench`).
+//!
+//! It costs nothing because nothing is copied and nothing is serialised: arrays lie in memory that all
+//! processes have mapped, and what travels to a worker is a descriptor of 128 bytes.
+//!
+//! # A complete program
+//!
+//! ```standalone_crate
+//! use arenite::{Array, Engine};
+//!
+//! // A kernel: an ordinary function, tested and called like any other.
+//! fn brighten(pixels: &Array<u8>, by: u8) -> Result<Array<u8>, String> {
+//!     if pixels.is_empty() {
+//!         return Err("nothing to brighten".into());
+//!     }
+//!     // Made in the worker's part of the shared memory; returning it copies nothing.
+//!     Ok(Array::from_fn(pixels.shape(), |i| pixels[i].saturating_add(by)))
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // First of all: in a worker, which is this program started again, `init` never returns.
+//!     arenite::init();
+//!
+//!     let engine = Engine::builder().workers(2).capacity(256 << 20).build()?;
+//!
+//!     // One job.
+//!     let photo = engine.from_fn([600, 800, 3], |i| (i % 251) as u8)?;
+//!     let bright = engine.submit(brighten, (&photo, 10)).wait()?;
+//!     assert_eq!(bright.shape(), photo.shape());
+//!     assert_eq!(bright[7], 17);
+//!
+//!     // Many, in order, a bounded number in flight.
+//!     let by = (0..20).map(|by| (&photo, by));
+//!     for (by, bright) in engine.map(brighten, by).enumerate() {
+//!         assert_eq!(bright?[0], by as u8);
+//!     }
+//!
+//!     // One array, written by all workers at once, in place.
+//!     let mut out = engine.zeros::<f32>([1000, 1000])?;
+//!     engine.scope(|s| {
+//!         for tile in out.tiles_mut(100) {
+//!             s.submit(|tile: &mut [f32]| tile.fill(0.5), (tile,));
+//!         }
+//!     })?;
+//!     assert_eq!(out[999_999], 0.5);
+//!
+//!     // A job that takes its process with it is an error; the next one runs in a new process.
+//!     fn crash() {
+//!         std::process::abort();
+//!     }
+//!     let error = engine.submit(crash, ()).wait().unwrap_err();
+//!     assert!(error.to_string().contains("SIGABRT"), "{error}");
+//!     assert_eq!(engine.submit(brighten, (&photo, 1)).wait()?[0], 1);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | start an engine | [`init`], [`Engine::builder`], in tests [`test_workers!`] |
+//! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
+//! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
+//! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
+//! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
+//! | know why a job failed | [`JobError`], [`JobErrorKind`] |
+//! | debug without processes | [`Engine::inline`] |
+//! | read and write `.npy` | [`array::npy`] |
+//! | watch | [`Engine::stats`] |
+//!
+//! # Floors
+//!
+//! The crate is built in floors: a module uses only what stands above it in this list
+//! (`tests/floors.rs` checks it). Each has a description of what it guarantees.
+//!
+//! | floor | what it is |
+//! |---|---|
+//! | `sync` | atomics, cells and fences; switches to loom's for the models |
+//! | `sys` | Linux as values that clean up after themselves, and typed errors |
+//! | `arena` | shared memory in regions, one per writing process: [`arena`] |
+//! | `array` | typed, shaped views of it: [`array`] |
+//! | `kernel` | which functions can be sent, with which arguments: [`kernel`] |
+//! | `link` | how a job travels: slots, state words, doorbells |
+//! | `control` | the handshake when a worker starts |
+//! | `worker` | start, run and stop of a worker process |
+//! | `supervisor` | queue, policy, monitor, recovery |
+//! | `engine` | the public face: [`engine`] |
+//! | `image` | decode, resize, encode (feature `image`) |
+//! | `twins` | what the benchmarks compare with (feature `bench`) |
+//!
+//! # Features
+//!
+//! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
+//! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
+//! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
+//!
+//! # Platform
+//!
+//! Linux 6.1 or newer on x86_64 or aarch64.
 
 // Models check the link floor alone: nothing else is built with `--cfg arenite_loom`.
 #[cfg(not(arenite_loom))]
@@ -38,3 +142,8 @@ pub use engine::{
 pub use kernel::{Kernel, Scalar};
 #[cfg(not(arenite_loom))]
 pub use worker::init;
+
+// The examples of README.md are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -50,11 +50,32 @@ impl<T> Cell<T> {
     }
 }
 
-/// Tells the processor (or loom's scheduler) that this thread waits for another one.
-#[inline]
-pub(crate) fn spin_hint() {
-    #[cfg(arenite_loom)]
-    loom::thread::yield_now();
-    #[cfg(not(arenite_loom))]
-    std::hint::spin_loop();
+/// Waits for another process for a bounded moment: looks at `ready` until it holds or the time is up, and
+/// returns what it saw last.
+///
+/// At first without pause, because an answer usually takes less than a microsecond. Then the
+/// processor is offered to others between two looks: the one that is waited for may want this very core.
+#[cfg(not(arenite_loom))]
+pub(crate) fn spin_until(limit: std::time::Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    let eager = limit.min(EAGER);
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let spent = start.elapsed();
+        if spent >= limit {
+            return false;
+        }
+        if spent >= eager {
+            std::thread::yield_now();
+        }
+    }
 }
+
+/// How long [`spin_until`] keeps its core to itself.
+#[cfg(not(arenite_loom))]
+const EAGER: std::time::Duration = std::time::Duration::from_micros(2);

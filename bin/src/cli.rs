@@ -41,7 +41,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     // Described by the arguments themselves: a line here would replace their longer text.
     Resize(Box<ResizeArgs>),
-    // At the merge of `arenite bench`: `#[cfg(feature = "bench")] Bench(crate::bench::BenchArgs)`.
+    #[cfg(feature = "bench")]
+    Bench(crate::bench::BenchArgs),
 }
 
 /// `--generate`, the same at the top and in each command.

@@ -278,7 +278,14 @@ impl Arena {
             if let Some(stale) = &mut stale {
                 stale.clear();
             }
-            let reserved = lock(&books.books).reserve(held, unit, stale.as_deref_mut());
+            // Large blocks begin where a huge page does, if there is room for that: then every process maps them with
+            // huge pages, and opening a part of them to a worker need not split any.
+            let align = if attempt == 0 && held >= 2 * CHUNK {
+                CHUNK
+            } else {
+                unit
+            };
+            let reserved = lock(&books.books).reserve(held, align, stale.as_deref_mut());
             let Some(Reserved {
                 start,
                 fresh,

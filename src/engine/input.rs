@@ -75,8 +75,7 @@ impl Engine {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers
                     .shared
-                    .arena
-                    .alloc_zeroed(0, bytes, Placement::Pages)?;
+                    .with_room(|arena| arena.alloc_zeroed(0, bytes, Placement::Pages))?;
                 Ok(ArrayMut::from_block(block, shape))
             }
         }
@@ -189,10 +188,10 @@ impl Engine {
         match &self.place {
             Place::Inline => Ok(ArrayMut::zeros(shape)),
             Place::Workers(workers) => {
+                let bytes = bytes_of::<T>(&shape);
                 let block = workers
                     .shared
-                    .arena
-                    .alloc(0, bytes_of::<T>(&shape), placement)?;
+                    .with_room(|arena| arena.alloc(0, bytes, placement))?;
                 Ok(ArrayMut::from_block(block, shape))
             }
         }

@@ -12,10 +12,9 @@ use std::time::Duration;
 use super::{Engine, Place};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, BadReply, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program,
-    Receiving, Reply, SplitFirst,
+    Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program, Reply, SplitFirst,
 };
-use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Shared, Taken};
+use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, Shared};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -37,9 +36,6 @@ enum State<R> {
     Taken,
 }
 
-/// How a reply becomes a value.
-pub(super) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
-
 // A handle borrows nothing and is not self-referential.
 impl<R> Unpin for Job<R> {}
 
@@ -53,7 +49,7 @@ impl<R: Send + 'static> Job<R> {
     {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         fill(&mut call);
-        let id = shared.submit(&KernelInfo::of::<G>(), call.0, 0);
+        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0);
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
@@ -90,12 +86,9 @@ impl<R: Send + 'static> Job<R> {
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
     pub fn wait(mut self) -> Result<R, JobError> {
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => {
-                let taken = shared
-                    .wait(id, None)
-                    .expect("a wait without a limit ends with the answer");
-                finish(&shared, taken, read)
-            }
+            State::Sent { shared, id, read } => shared
+                .wait(id, read, None)
+                .expect("a wait without a limit ends with the answer"),
             State::Here(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
         }
@@ -110,8 +103,8 @@ impl<R: Send + 'static> Job<R> {
     /// If the value was taken before.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, JobError>> {
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => match shared.wait(id, Some(limit)) {
-                Some(taken) => Some(finish(&shared, taken, read)),
+            State::Sent { shared, id, read } => match shared.wait(id, read, Some(limit)) {
+                Some(answer) => Some(answer),
                 None => {
                     self.state = State::Sent { shared, id, read };
                     None
@@ -173,22 +166,13 @@ pub(super) fn run_here<R>(
     .into())
 }
 
-/// The value out of an answer.
-pub(super) fn finish<R>(shared: &Shared, mut taken: Taken, read: Read<R>) -> Result<R, JobError> {
-    match taken.read(read) {
-        Ok(value) => Ok(value),
-        Err(Some(error)) => Err(error),
-        Err(None) => Err(shared.unreadable(&taken)),
-    }
-}
-
 impl<R: Send + 'static> Future for Job<R> {
     type Output = Result<R, JobError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => match shared.poll(id, context) {
-                Poll::Ready(taken) => Poll::Ready(finish(&shared, taken, read)),
+            State::Sent { shared, id, read } => match shared.poll(id, read, context) {
+                Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => {
                     self.state = State::Sent { shared, id, read };
                     Poll::Pending
@@ -306,8 +290,8 @@ impl<'e, G: Program> JobBuilder<'e, G> {
     /// Submits it.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out> {
         match (self.call, self.engine.shared()) {
-            (Call::Sent(writer, _), Some(shared)) => {
-                let id = shared.submit(&KernelInfo::of::<G>(), *writer, 0);
+            (Call::Sent(mut writer, _), Some(shared)) => {
+                let id = shared.submit(&KernelInfo::of::<G>(), &mut writer, 0);
                 let (shared, read) = (Arc::clone(shared), G::Reply::receive as Read<_>);
                 Job {
                     state: State::Sent { shared, id, read },

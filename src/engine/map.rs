@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use super::job::{Read, finish, run_here};
+use super::job::run_here;
 use super::{Engine, JobError};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Shared};
+use crate::supervisor::{JobId, Read, Shared};
 
+/// A wait without a limit ends with the answer.
+const ENDS: &str = "a wait without a limit ends with the answer";
+/// About what it takes to wake a sleeping thread.
+const WAKE_NS: u32 = 20_000;
 /// Calls sent and answers taken under one lock, at most.
 const BATCH: usize = 64;
 
@@ -26,7 +30,8 @@ pub struct Map<I: Iterator, R> {
     shared: Option<Arc<Shared>>,
     in_flight: VecDeque<JobId>,
     done: VecDeque<Result<R, JobError>>,
-    calls: Vec<ArgWriter>,
+    /// Memory to write calls into.
+    calls: Vec<CallWriter>,
 }
 
 impl Engine {
@@ -81,6 +86,16 @@ impl Engine {
 }
 
 impl<I: Iterator, R> Map<I, R> {
+    /// Sleeps until some of what is in flight has ended: not for each tiny job, but for as many as take
+    /// about as long as a wake-up. `None` if nothing is in flight.
+    fn await_some(&mut self, shared: &Shared) -> Option<()> {
+        let tiny = (WAKE_NS / shared.expected_ns(&self.kernel).max(1)) as usize;
+        let last = self.in_flight.len().checked_sub(1)?;
+        let wanted = *self.in_flight.get(tiny.min(last / 2))?;
+        shared.wait_until_done(wanted);
+        Some(())
+    }
+
     /// Pulls items until enough is in flight, and takes what has ended at the front.
     fn pump(&mut self, shared: &Shared) {
         let window = shared.window(shared.expected_ns(&self.kernel));
@@ -89,27 +104,26 @@ impl<I: Iterator, R> Map<I, R> {
             let ahead = self.in_flight.len() + self.done.len();
             let room = window.saturating_sub(ahead).min(BATCH);
             // Small steps cost a lock each: wait until a quarter is free.
+            let mut sent = 0;
             if room > 0 && (room >= BATCH.min(window / 4) || ahead == 0) {
-                let arena = shared.arena.id();
-                let send = self.send;
-                self.calls
-                    .extend(self.items.by_ref().take(room).map(|item| {
-                        let mut call = CallWriter(ArgWriter::new(arena));
-                        send(item, &mut call);
-                        call.0
-                    }));
+                for item in self.items.by_ref().take(room) {
+                    if sent == self.calls.len() {
+                        self.calls
+                            .push(CallWriter(ArgWriter::new(shared.arena.id())));
+                    }
+                    let call = &mut self.calls[sent];
+                    call.0.reset();
+                    (self.send)(item, call);
+                    sent += 1;
+                }
             }
-            let sent = self.calls.len();
-            let mut ended = [const { None }; BATCH];
-            let count = shared.exchange(
+            shared.exchange(
                 &self.kernel,
-                self.calls.drain(..),
+                &mut self.calls[..sent],
                 &mut self.in_flight,
-                &mut ended,
+                &mut self.done,
+                self.read,
             );
-            for taken in ended.into_iter().take(count).flatten() {
-                self.done.push_back(finish(shared, taken, self.read));
-            }
             if sent < BATCH || !self.done.is_empty() {
                 return;
             }
@@ -131,11 +145,13 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
         if let Some(done) = self.done.pop_front() {
             return Some(done);
         }
+        self.await_some(&shared)?;
+        self.pump(&shared);
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
         let id = self.in_flight.pop_front()?;
-        let taken = shared
-            .wait(id, None)
-            .expect("a wait without a limit ends with the answer");
-        Some(finish(&shared, taken, self.read))
+        Some(shared.wait(id, self.read, None).expect(ENDS))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -13,6 +13,9 @@ const CHUNKS_PER_WORKER: usize = 4;
 /// Less input than this, in bytes, is not cut any further.
 const SMALLEST_CHUNK: usize = 64 * 1024;
 
+/// A huge page.
+const HUGE: usize = 2 << 20;
+
 impl Engine {
     /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
     /// gets slices of equal length. The chunks are cut along the leading axis.
@@ -119,8 +122,7 @@ impl Engine {
         };
         let block = workers
             .shared
-            .arena
-            .alloc(0, bytes as u64, Placement::Pages);
+            .with_room(|arena| arena.alloc(0, bytes as u64, Placement::Pages));
         let block = block.map_err(|full| Failed {
             kind: JobErrorKind::ArenaFull(full),
             kernel,
@@ -142,10 +144,18 @@ impl Engine {
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
         let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
-        // Whole pages where rows allow it, so that chunks share none.
         let chunk = by_count.max(by_size).min(rows);
-        match 4096usize.checked_rem(row_bytes) {
-            Some(0) => chunk.next_multiple_of(4096 / row_bytes).min(rows),
+        // Whole pages where rows allow it, so that chunks share none; and for a large array whole huge
+        // pages, which are opened and closed at one stroke.
+        let chunk_bytes = chunk.saturating_mul(row_bytes);
+        let whole = rows.saturating_mul(row_bytes);
+        let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
+            HUGE
+        } else {
+            4096
+        };
+        match unit.checked_rem(row_bytes) {
+            Some(0) => chunk.next_multiple_of(unit / row_bytes).min(rows),
             _ => chunk,
         }
     }

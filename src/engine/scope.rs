@@ -5,15 +5,17 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::job::{Read, finish, run_here};
-use super::{Engine, JobError, Place};
+use super::job::run_here;
+use super::{Engine, JobError, JobErrorKind, Place};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Shared, Taken};
+use crate::supervisor::{JobId, Read};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
     engine: &'env Engine,
+    /// Jobs of one group: the failure of one cancels the others.
+    group: u32,
     /// Jobs whose end nobody has seen yet.
     open: RefCell<Vec<JobId>>,
     /// The first failure.
@@ -80,6 +82,7 @@ impl Engine {
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
         let scope = Scope {
             engine: self,
+            group: self.shared().map_or(0, |shared| shared.new_group()),
             open: RefCell::default(),
             failure: RefCell::default(),
             lent: PhantomData,
@@ -129,11 +132,9 @@ impl<'env> Scope<'env> {
                 let shared = &workers.shared;
                 let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
                 args.send(&mut call);
-                let id = shared.submit(&KernelInfo::of::<Single<F, P, R>>(), call.0, 0);
+                let kernel = KernelInfo::of::<Single<F, P, R>>();
+                let id = shared.submit(&kernel, &mut call.0, self.group);
                 self.open.borrow_mut().push(id);
-                if self.failure.borrow().is_some() {
-                    shared.cancel(id);
-                }
                 Scoped::Sent {
                     id,
                     read: R::receive,
@@ -150,35 +151,35 @@ impl<'env> Scope<'env> {
         }
     }
 
+    /// Remembers the failure that the scope answers with: the earliest job's, but not that it was
+    /// cancelled because of another.
     fn note(&self, error: &JobError) {
-        let first = self.failure.borrow().is_none();
-        if first {
-            self.failure.replace(Some(error.clone()));
-            self.cancel();
+        let mut failure = self.failure.borrow_mut();
+        let rank = |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
+        if failure
+            .as_ref()
+            .is_none_or(|known| rank(error) < rank(known))
+        {
+            *failure = Some(error.clone());
         }
     }
 
-    /// Waits for all open jobs.
+    /// Waits for all open jobs: for the latest first, because the others have usually ended then.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
         };
-        loop {
-            let next = self.open.borrow_mut().pop();
-            let Some(id) = next else { return };
-            let taken = self.end_of(&shared, id);
-            if let Some(error) = taken.error() {
-                self.note(error);
+        while let Some(id) = { self.open.borrow_mut().pop() } {
+            if let Err(error) = shared.wait(id, |_| Ok(()), None).expect(ENDS) {
+                self.note(&error);
             }
         }
-    }
-
-    fn end_of(&self, shared: &Shared, id: JobId) -> Taken {
-        shared
-            .wait(id, None)
-            .expect("a wait without a limit ends with the answer")
+        shared.end_group(self.group);
     }
 }
+
+/// A wait without a limit ends with the answer.
+const ENDS: &str = "a wait without a limit ends with the answer";
 
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,9 +215,8 @@ impl<R> ScopedJob<'_, '_, R> {
                     .shared()
                     .expect("the job was sent to workers");
                 // It leaves the list only when it has ended: the scope must not end before.
-                let taken = self.scope.end_of(shared, id);
+                let result = shared.wait(id, read, None).expect(ENDS);
                 self.scope.open.borrow_mut().retain(|open| *open != id);
-                let result = finish(shared, taken, read);
                 if let Err(error) = &result {
                     self.scope.note(error);
                 }

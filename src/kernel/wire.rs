@@ -61,6 +61,17 @@ impl ArgWriter {
         }
     }
 
+    /// Forgets everything, to write another call into the same memory.
+    #[inline]
+    pub(crate) fn reset(&mut self) {
+        self.len = 0;
+        self.long.clear();
+        self.leases.clear();
+        self.foreign = false;
+        self.full = None;
+        self.exclusive = false;
+    }
+
     pub(crate) fn arena(&self) -> u64 {
         self.arena
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
@@ -25,7 +25,9 @@ use crate::worker::fence;
 /// little.
 const DEPTH_NS: u64 = 200_000;
 /// What waking a sleeping worker costs: less work than this is not worth a second one.
-const WAKE_NS: u64 = 50_000;
+const WAKE_NS: u64 = 25_000;
+/// What a job is thought to need still, when it has not ended since the last tick.
+const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
 /// The smallest grant that is given because a kernel is known to need memory.
@@ -59,6 +61,9 @@ pub(super) struct Core {
     pub(super) open: usize,
     pub(super) ready: usize,
     next_job: u64,
+    pub(super) last_group: u32,
+    /// Groups of which a job has failed, while their scope goes on.
+    pub(super) failed_groups: HashSet<u32>,
     pub(super) closing: Closing,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
@@ -85,6 +90,8 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
+            last_group: 0,
+            failed_groups: HashSet::new(),
             closing: Closing::No,
             broken: None,
             ticking: false,
@@ -99,16 +106,16 @@ impl Core {
 
     /// Takes a job: it is placed, queued, or refused with an answer.
     #[inline]
-    pub(super) fn submit(&mut self, info: &KernelInfo, call: ArgWriter, requests: u32) -> JobId {
+    pub(super) fn submit(&mut self, info: &KernelInfo, call: &mut ArgWriter, group: u32) -> JobId {
         let kernel = self.kernels.index(info);
         self.next_job += 1;
         let job = self.next_job;
         let (id, record) = self.records.add();
         record.job = job;
         record.kernel = kernel;
-        record.requests = requests;
+        record.group = group;
         let refusal = fill(record, call, &self.arena);
-        let refusal = refusal.or_else(|| self.refusal(kernel));
+        let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if self.queue.is_empty() {
@@ -134,7 +141,11 @@ impl Core {
         self.refill();
     }
 
-    fn refusal(&mut self, kernel: u32) -> Option<JobErrorKind> {
+    #[inline]
+    fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
+        if group != 0 && self.failed_groups.contains(&group) {
+            return Some(JobErrorKind::Cancelled);
+        }
         if let Some(why) = &self.broken {
             return Some(JobErrorKind::NoWorkers(why.clone()));
         }
@@ -216,7 +227,8 @@ impl Core {
                 && lane.poster.room() > 0
                 && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
-        if fits(recent) && (recent.is_idle() || recent.backlog_ns < WAKE_NS) {
+        let behind = recent.backlog_ns + u64::from(expected_ns);
+        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
             return Some(self.recent);
         }
         self.choose_slow(&fits, expected_ns)
@@ -229,7 +241,7 @@ impl Core {
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.status == Status::Ready
             && recent.poster.room() == 0
-            && recent.backlog_ns + queued < 2 * WAKE_NS
+            && recent.backlog_ns + queued < 4 * WAKE_NS
         {
             return None;
         }
@@ -535,6 +547,8 @@ impl Core {
     ) {
         let record = self.records.at(index);
         record.leases.clear();
+        let group = record.group;
+        let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let error = Failed {
             kind,
             kernel: self.kernels.get(record.kernel).info.name,
@@ -544,27 +558,52 @@ impl Core {
             lent,
         };
         self.answer(index, Outcome::Failed(error.into()));
+        if cancels && self.failed_groups.insert(group) {
+            for id in self.records.of_group(group) {
+                self.cancel(id);
+            }
+        }
     }
 
     /// Takes the answer of a job, if it is there.
     #[inline]
-    pub(super) fn try_take(&mut self, id: JobId) -> Option<Taken> {
+    pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
         let record = self.records.get(id);
         if record.stage != Stage::Answered {
             return None;
         }
-        let taken = Taken {
-            outcome: record
-                .outcome
-                .take()
-                .expect("an answered record has its outcome"),
-            words: record.payload,
-            arrays: std::mem::take(&mut record.arrays),
-            kernel: record.kernel,
-            job: record.job,
+        let outcome = record.outcome.take();
+        let words: &[u64] = match &outcome {
+            Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
+            Some(Outcome::Long(words)) => words,
+            Some(Outcome::Bare | Outcome::Failed(_)) | None => &[],
+        };
+        let answer = match &outcome {
+            Some(Outcome::Failed(error)) => Err(error.clone()),
+            _ => {
+                let words = WordReader::new(words);
+                let arrays = std::mem::take(&mut record.arrays).into_iter();
+                let value = read(&mut Receiving(ReplyReader { words, arrays }));
+                value.map_err(|BadReply| self.unreadable(id.index))
+            }
         };
         self.records.remove(id.index);
-        Some(taken)
+        Some(answer)
+    }
+
+    /// A reply that its kernel cannot have sent.
+    #[cold]
+    fn unreadable(&mut self, index: u32) -> JobError {
+        let record = self.records.at(index);
+        let failed = Failed {
+            kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
+            kernel: self.kernels.get(record.kernel).info.name,
+            job: record.job,
+            attempt: u32::from(record.attempt),
+            worker: None,
+            lent: Vec::new(),
+        };
+        failed.into()
     }
 
     // ---- giving up on jobs ------------------------------------------------------------------
@@ -587,8 +626,9 @@ impl Core {
                     self.records.remove(id.index);
                 } else {
                     let lane = &self.lanes[link as usize];
-                    // Over already: then draining it finds nobody who asks.
-                    let _: Ask = lane.poster.ask(position, CANCEL);
+                    // Its end frees what it holds, so the monitor wants to hear of it. If it is over
+                    // already, the next drain finds nobody who asks.
+                    let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
                     self.records.at(id.index).detached = true;
                 }
             }
@@ -667,6 +707,11 @@ impl Core {
         }
     }
 
+    /// Lanes that have work.
+    pub(super) fn busy_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| !lane.is_idle()).count()
+    }
+
     /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
     pub(super) fn even_out(&mut self) {
         let idle = self
@@ -685,7 +730,11 @@ impl Core {
             waiting = true;
             let oldest = lane.poster.open_positions().start;
             let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
-            if stuck || lane.backlog_ns > 2 * WAKE_NS {
+            if stuck {
+                // Longer than expected: nothing more should line up behind it.
+                lane.expect_longer(oldest, TICK_NS);
+            }
+            if stuck || lane.backlog_ns > 4 * WAKE_NS {
                 self.share_out(index, idle);
             }
         }
@@ -770,45 +819,8 @@ struct Unpacked {
     bytes: u64,
 }
 
-/// The answer of a job, out of its record.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(super) outcome: Outcome,
-    pub(super) words: [u64; INLINE_WORDS],
-    pub(super) arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
-    pub(super) kernel: u32,
-    pub(super) job: u64,
-}
-
-impl Taken {
-    /// The value; or the failure; or nothing, if the reply is not what the kernel returns.
-    pub(crate) fn read<R>(
-        &mut self,
-        read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
-    ) -> Result<R, Option<JobError>> {
-        let outcome = std::mem::replace(&mut self.outcome, Outcome::Bare);
-        let words: &[u64] = match &outcome {
-            Outcome::Failed(_) => &[],
-            Outcome::Bare => &[],
-            Outcome::Inline { len } => &self.words[..*len as usize],
-            Outcome::Long(words) => words,
-        };
-        if let Outcome::Failed(error) = outcome {
-            return Err(Some(error));
-        }
-        let arrays = std::mem::take(&mut self.arrays).into_iter();
-        let words = WordReader::new(words);
-        read(&mut Receiving(ReplyReader { words, arrays })).map_err(|BadReply| None)
-    }
-
-    /// The failure, if it is one.
-    pub(crate) fn error(&self) -> Option<&JobError> {
-        match &self.outcome {
-            Outcome::Failed(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+/// How a reply becomes a value.
+pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
 /// Output memory in a reply: inputs that are sent back take none.
 fn fresh_bytes(arrays: &[crate::kernel::wire::Received], leases: &[Lease]) -> u64 {
@@ -831,7 +843,7 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
-fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill(record: &mut Record, call: &mut ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
     let words = call.words();
     record.len = words.len() as u32;
     record.spilled = words.len() > INLINE_WORDS;
@@ -839,9 +851,10 @@ fn fill(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobE
         return fill_long(record, call, arena);
     }
     record.payload[..words.len()].copy_from_slice(words);
-    let refusal = refusal_of(&call);
-    record.leases = call.leases;
-    refusal
+    if !call.leases.is_empty() {
+        record.leases.append(&mut call.leases);
+    }
+    refusal_of(call)
 }
 
 #[inline]
@@ -853,7 +866,11 @@ fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
 }
 
 #[cold]
-fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill_long(
+    record: &mut Record,
+    call: &mut ArgWriter,
+    arena: &Arc<Arena>,
+) -> Option<JobErrorKind> {
     let block = match arena.alloc_words(call.words()) {
         Ok(block) => block,
         Err(full) => return Some(JobErrorKind::ArenaFull(full)),
@@ -861,10 +878,9 @@ fn fill_long(record: &mut Record, call: ArgWriter, arena: &Arc<Arena>) -> Option
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);
     record.payload[1] = extent.len;
-    let refusal = refusal_of(&call);
-    record.leases = call.leases;
+    record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refusal
+    refusal_of(call)
 }
 
 /// Grants ahead what jobs of this kernel are known to need.

@@ -53,7 +53,7 @@ pub enum JobErrorKind {
 pub struct JobError(Box<Failed>);
 
 /// What is known of a job that gave no value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Failed {
     pub(crate) kind: JobErrorKind,
     pub(crate) kernel: &'static str,
@@ -104,7 +104,15 @@ impl JobError {
 
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let failed = &*self.0;
+        f.debug_struct("JobError")
+            .field("kind", &failed.kind)
+            .field("kernel", &failed.kernel)
+            .field("job", &failed.job)
+            .field("attempt", &failed.attempt)
+            .field("worker", &failed.worker)
+            .field("unspecified_rows", &failed.lent)
+            .finish()
     }
 }
 

@@ -30,8 +30,10 @@ impl KernelStats {
         self.expected_ns = if self.calls == 0 {
             took_ns
         } else {
-            // An eighth of the distance, at least one step.
-            let (old, new) = (i64::from(self.expected_ns), i64::from(took_ns));
+            // An eighth of the distance. A job that was interrupted by something else says little about
+            // the next, so an outlier counts as four times what was expected.
+            let old = i64::from(self.expected_ns);
+            let new = i64::from(took_ns).min(4 * old.max(100));
             (old + (new - old) / 8) as u32
         };
         self.calls += 1;

@@ -119,6 +119,14 @@ impl Lane {
         self.backlog_ns += u64::from(expected_ns);
     }
 
+    /// The job at this position takes longer than was expected, by at least so much.
+    pub(super) fn expect_longer(&mut self, position: u64, more_ns: u32) {
+        let expected = &mut self.expected[(position % SLOTS as u64) as usize];
+        let longer = expected.saturating_add(more_ns);
+        self.backlog_ns += u64::from(longer - *expected);
+        *expected = longer;
+    }
+
     /// The job at this position is over: its record, or [`NOBODY`].
     #[inline]
     pub(super) fn take(&mut self, position: u64) -> u32 {

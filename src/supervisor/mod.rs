@@ -13,13 +13,14 @@ mod spawn;
 mod tests;
 mod wait;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::core::Core;
-pub(crate) use self::core::{Closing, Taken};
+pub(crate) use self::core::{Closing, Read};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
@@ -27,10 +28,10 @@ use parking::Parking;
 pub(crate) use record::JobId;
 use spawn::Arrival;
 
-use crate::arena::{Arena, ArenaStats};
+use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
-use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
 
@@ -186,45 +187,69 @@ impl Shared {
 
     /// Takes a job.
     #[inline]
-    pub(crate) fn submit(&self, kernel: &KernelInfo, call: ArgWriter, requests: u32) -> JobId {
+    pub(crate) fn submit(&self, kernel: &KernelInfo, call: &mut ArgWriter, group: u32) -> JobId {
         let mut core = self.lock();
-        let id = core.submit(kernel, call, requests);
+        let id = core.submit(kernel, call, group);
         self.unlock(core);
         id
     }
 
     /// Sends calls of one kernel in order, and takes the answers at the front of `in_flight` that have
-    /// come; returns how many. One lock for all of it.
-    pub(crate) fn exchange(
+    /// come, at most `limit`. One lock for all of it.
+    pub(crate) fn exchange<R>(
         &self,
         kernel: &KernelInfo,
-        calls: impl Iterator<Item = ArgWriter>,
-        in_flight: &mut std::collections::VecDeque<JobId>,
-        ended: &mut [Option<Taken>],
-    ) -> usize {
+        calls: &mut [CallWriter],
+        in_flight: &mut VecDeque<JobId>,
+        done: &mut VecDeque<Result<R, JobError>>,
+        read: Read<R>,
+    ) {
         let mut core = self.lock();
         for call in calls {
-            let id = core.submit(kernel, call, 0);
+            let id = core.submit(kernel, &mut call.0, 0);
             in_flight.push_back(id);
         }
         core.drain_busy();
         core.refill();
-        let mut count = 0;
-        while count < ended.len()
-            && let Some(&id) = in_flight.front()
-            && let Some(taken) = core.try_take(id)
+        while let Some(&id) = in_flight.front()
+            && let Some(answer) = core.try_take(id, read)
         {
             in_flight.pop_front();
-            ended[count] = Some(taken);
-            count += 1;
+            done.push_back(answer);
         }
         self.unlock(core);
-        count
+    }
+
+    /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
+    /// looked at yet: their inputs are free then.
+    pub(crate) fn with_room<T>(
+        &self,
+        alloc: impl Fn(&Arc<Arena>) -> Result<T, ArenaFull>,
+    ) -> Result<T, ArenaFull> {
+        alloc(&self.arena).or_else(|_| {
+            let mut core = self.lock();
+            core.drain_busy();
+            core.refill();
+            self.unlock(core);
+            alloc(&self.arena)
+        })
     }
 
     /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         self.settings.workers.into()
+    }
+
+    /// A number for jobs of which one failure cancels the others.
+    pub(crate) fn new_group(&self) -> u32 {
+        let mut core = self.lock();
+        core.last_group = core.last_group.wrapping_add(1).max(1);
+        core.last_group
+    }
+
+    /// All jobs of the group have ended, and no more will come.
+    pub(crate) fn end_group(&self, group: u32) {
+        self.lock().failed_groups.remove(&group);
     }
 
     /// See [`Core::abandon`].
@@ -255,20 +280,6 @@ impl Shared {
         let mut core = self.lock();
         let index = core.kernels.index(kernel);
         core.kernels.get(index).expected_ns
-    }
-
-    /// An error about an answer that this process cannot read.
-    pub(crate) fn unreadable(&self, taken: &Taken) -> JobError {
-        let mut core = self.lock();
-        Failed {
-            kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
-            kernel: core.kernels.get(taken.kernel).info.name,
-            job: taken.job,
-            attempt: 1,
-            worker: None,
-            lent: Vec::new(),
-        }
-        .into()
     }
 
     /// Ends the engine; the monitor does it.

@@ -47,15 +47,20 @@ pub(super) enum Outcome {
     Failed(JobError),
 }
 
-/// One job.
+/// One job. What every job touches comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Record {
     pub(super) generation: u32,
+    /// Index into the table of kernels.
+    pub(super) kernel: u32,
     pub(super) stage: Stage,
     /// Number for messages.
     pub(super) job: u64,
-    /// Index into the table of kernels.
-    pub(super) kernel: u32,
+    /// Words of the call.
+    pub(super) len: u32,
+    /// Bits for the state word.
+    pub(super) requests: u32,
     pub(super) attempt: u16,
     /// Nobody will ask for the outcome.
     pub(super) detached: bool,
@@ -63,16 +68,14 @@ pub(super) struct Record {
     pub(super) parked: bool,
     /// The call's words name a block.
     pub(super) spilled: bool,
-    /// Bits for the state word.
-    pub(super) requests: u32,
-    /// Words of the call.
-    pub(super) len: u32,
+    /// A failure of one job of a group cancels the others; 0 for none.
+    pub(super) group: u32,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) waker: Option<Waker>,
+    pub(super) leases: Leases,
+    pub(super) arrays: SmallVec<[Received; 1]>,
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
-    pub(super) leases: Leases,
-    pub(super) outcome: Option<Outcome>,
-    pub(super) arrays: SmallVec<[Received; 1]>,
-    pub(super) waker: Option<Waker>,
 }
 
 /// All records of an engine.
@@ -114,6 +117,7 @@ impl Records {
             parked: false,
             spilled: false,
             requests: 0,
+            group: 0,
             len: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
@@ -137,6 +141,19 @@ impl Records {
         &mut self.records[index as usize]
     }
 
+    /// The jobs of a group that have no answer.
+    pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
+        let open = |stage| matches!(stage, Stage::Queued | Stage::Placed { .. });
+        let records = self.records.iter().zip(0..);
+        records
+            .filter(|(record, _)| record.group == group && open(record.stage))
+            .map(|(record, index)| JobId {
+                index,
+                generation: record.generation,
+            })
+            .collect()
+    }
+
     /// The job is over and nobody asks for it any more.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
@@ -149,8 +166,12 @@ impl Records {
         record.attempt = 1;
         record.waker = None;
         record.outcome = None;
-        record.leases.clear();
-        record.arrays.clear();
+        if !record.leases.is_empty() {
+            record.leases.clear();
+        }
+        if !record.arrays.is_empty() {
+            record.arrays.clear();
+        }
         self.free.push(index);
     }
 

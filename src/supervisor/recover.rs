@@ -119,6 +119,8 @@ impl Core {
             // cannot have reached is put back then.
             let untouched = lane.poster.is_queued(position) && !broke_protocol;
             if untouched && self.closing != Closing::Now {
+                // At once: a failure below may cancel it.
+                self.records.at(record).stage = Stage::Queued;
                 back.push(record);
             } else if untouched {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
@@ -127,9 +129,10 @@ impl Core {
             }
         }
         for record in back.into_iter().rev() {
-            self.records.at(record).stage = Stage::Queued;
-            self.queue.push_front(record);
-            self.tell_moved(record);
+            if self.records.at(record).stage == Stage::Queued {
+                self.queue.push_front(record);
+                self.tell_moved(record);
+            }
         }
         if let Some((record, why)) = verdict
             && record != NOBODY
@@ -174,7 +177,10 @@ impl Core {
     /// Answers all queued jobs.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
         for record in std::mem::take(&mut self.queue) {
-            self.fail(record, why.clone(), None, Vec::new());
+            // The failure of one may have cancelled others of its group.
+            if self.records.at(record).stage == Stage::Queued {
+                self.fail(record, why.clone(), None, Vec::new());
+            }
         }
         self.update_flags();
     }

@@ -10,11 +10,11 @@ use proptest::prelude::*;
 
 use super::core::Core;
 use super::lane::NOBODY;
-use super::record::{Outcome, Stage};
+use super::record::Stage;
 use super::*;
 use crate::arena::{Backing, Block, Extent, Offset, Spec};
-use crate::kernel::Single;
 use crate::kernel::wire::{Lease, Leases, Sent};
+use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
 crate::test_workers!();
@@ -92,16 +92,17 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
 }
 
 fn submit(shared: &Shared) -> JobId {
-    shared.submit(&kernel(), ArgWriter::new(shared.arena.id()), 0)
+    submit_in(shared, 0)
+}
+
+fn submit_in(shared: &Shared, group: u32) -> JobId {
+    shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), group)
 }
 
 /// The answer, in a word; `None` while there is none.
 fn answer(shared: &Shared, id: JobId) -> Option<String> {
-    let taken = shared.wait(id, Some(Duration::ZERO))?;
-    Some(match &taken.outcome {
-        Outcome::Failed(error) => error.to_string(),
-        _ => "value".into(),
-    })
+    let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO))?;
+    Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
 }
 
 fn die(shared: &Shared, lane: usize) {
@@ -203,10 +204,9 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || {
             shared
-                .wait(first, None)
+                .wait(first, <() as Reply>::receive, None)
                 .unwrap()
-                .error()
-                .unwrap()
+                .unwrap_err()
                 .to_string()
         })
     };
@@ -264,6 +264,18 @@ fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
     assert_eq!(shared.lock().records.live(), 0);
 }
 
+#[test]
+fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
+    let (shared, _takers) = fixture(1, 0);
+    let group = shared.new_group();
+    let jobs = [submit_in(&shared, group), submit_in(&shared, group)];
+    let mut core = shared.lock();
+    core.fail_queued(&JobErrorKind::ShutDown);
+    drop(core);
+    assert!(answer(&shared, jobs[0]).unwrap().contains("shut down"));
+    assert!(answer(&shared, jobs[1]).unwrap().contains("cancel"));
+}
+
 // ---- waiting -----------------------------------------------------------------------------------
 
 #[test]
@@ -271,8 +283,8 @@ fn a_limit_may_be_longer_than_time() {
     let (shared, _takers) = fixture(1, 0);
     shared.close(Closing::Now);
     let refused = submit(&shared);
-    let taken = shared.wait(refused, Some(Duration::MAX)).unwrap();
-    assert!(taken.error().is_some());
+    let answer = shared.wait(refused, <() as Reply>::receive, Some(Duration::MAX));
+    assert!(answer.unwrap().is_err());
 }
 
 /// Calls the engine when it is dropped, as a task does that holds jobs.
@@ -295,7 +307,7 @@ fn wakers_are_dropped_outside_the_lock() {
         let poll = |id| {
             let waker = Waker::from(Arc::new(Calls(Arc::clone(&shared))));
             assert!(matches!(
-                shared.poll(id, &mut Context::from_waker(&waker)),
+                shared.poll(id, <() as Reply>::receive, &mut Context::from_waker(&waker)),
                 Poll::Pending
             ));
         };
@@ -321,7 +333,7 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
         for ms in [20, 5, 20] {
             let mut call = ArgWriter::new(shared.arena.id());
             call.word(ms);
-            let id = shared.submit(&info(nap), call, 0);
+            let id = shared.submit(&info(nap), &mut call, 0);
             shared.detach(id);
         }
         shared.close(Closing::Drain);

@@ -4,10 +4,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::core::Taken;
+use super::core::{Core, Read};
+use super::error::JobError;
 use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
+use crate::sync::spin_until;
 use crate::sys::futex;
 
 /// How long a thread spins for an answer before it sleeps.
@@ -29,13 +31,34 @@ impl Shared {
     }
 
     /// The answer of a job; `None` if the time runs out before.
-    pub(crate) fn wait(&self, id: JobId, limit: Option<Duration>) -> Option<Taken> {
+    pub(crate) fn wait<R>(
+        &self,
+        id: JobId,
+        read: Read<R>,
+        limit: Option<Duration>,
+    ) -> Option<Result<R, JobError>> {
+        self.wait_for(id, limit, |core| core.try_take(id, read))
+    }
+
+    /// Sleeps until a job has its answer, and leaves it there.
+    pub(crate) fn wait_until_done(&self, id: JobId) {
+        self.wait_for(id, None, |core| {
+            (core.records.get(id).stage == Stage::Answered).then_some(())
+        });
+    }
+
+    fn wait_for<T>(
+        &self,
+        id: JobId,
+        limit: Option<Duration>,
+        mut try_take: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
         // A limit beyond all clocks is none.
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
             let mut core = self.lock();
-            if let Some(taken) = core.try_take(id) {
+            if let Some(taken) = try_take(&mut core) {
                 self.unlock(core);
                 return Some(taken);
             }
@@ -47,7 +70,7 @@ impl Shared {
             if !core.queue.is_empty() {
                 core.refill();
             }
-            if let Some(taken) = core.try_take(id) {
+            if let Some(taken) = try_take(&mut core) {
                 self.unlock(core);
                 return Some(taken);
             }
@@ -63,8 +86,8 @@ impl Shared {
                 && core.lanes[link as usize].verdict.is_none()
             {
                 let expected = core.kernels.get(kernel).expected_ns;
+                let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;
                 self.unlock(core);
-                let short = expected < SPIN_BELOW_NS;
                 if !has_spun && short {
                     has_spun = true;
                     if self.spin(link as usize, position) {
@@ -89,20 +112,7 @@ impl Shared {
             return false;
         }
         let word = self.cells[link].state(position).place_to_sleep();
-        let started = Instant::now();
-        let ended = loop {
-            let mut ended = false;
-            for _ in 0..32 {
-                ended = !is_open(word, position, SLOTS);
-                if ended {
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-            if ended || started.elapsed() >= SPIN_FOR {
-                break ended;
-            }
-        };
+        let ended = spin_until(SPIN_FOR, || !is_open(word, position, SLOTS));
         self.done_spinning();
         ended
     }
@@ -124,18 +134,23 @@ impl Shared {
     }
 
     /// As a future: the answer, or the waker is kept.
-    pub(crate) fn poll(&self, id: JobId, context: &mut Context<'_>) -> Poll<Taken> {
+    pub(crate) fn poll<R>(
+        &self,
+        id: JobId,
+        read: Read<R>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<R, JobError>> {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut core = self.lock();
-        let mut taken = core.try_take(id);
+        let mut taken = core.try_take(id, read);
         if taken.is_none() {
             std::mem::swap(&mut core.records.get(id).waker, &mut waker);
             core.want_notice(id);
             // What ended before it was asked for notice is found here.
             core.drain_busy();
             core.refill();
-            taken = core.try_take(id);
+            taken = core.try_take(id, read);
         }
         self.unlock(core);
         drop(waker);

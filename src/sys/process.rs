@@ -357,6 +357,17 @@ pub fn ignore_sigpipe() -> Result<()> {
         .map_err(|errno| Error::new("signal", errno, "SIGPIPE"))
 }
 
+/// Lets SIGSEGV and SIGBUS end this process whoever sends them: the standard library's handler lets the first one that
+/// is sent from outside pass.
+pub fn default_faults() -> Result<()> {
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: SigDfl installs no handler function.
+        unsafe { signal(fault, SigHandler::SigDfl) }
+            .map_err(|errno| Error::new("signal", errno, fault.as_str()))?;
+    }
+    Ok(())
+}
+
 /// Sets the name that process lists show, of which the kernel keeps 15 bytes.
 pub fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {

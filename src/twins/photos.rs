@@ -58,12 +58,17 @@ impl Drop for Folder {
     }
 }
 
-/// The files of a folder, sorted by name.
+/// The files of a folder that are not hidden, sorted by name.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, TwinError> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let mut files = fs::read_dir(folder)?
             .map(|entry| Ok(entry?.path()))
             .collect::<io::Result<Vec<_>>>()?;
+        let hidden = |file: &PathBuf| {
+            let name = file.file_name().unwrap_or_default();
+            name.as_encoded_bytes().starts_with(b".")
+        };
+        files.retain(|file| !hidden(file));
         files.sort();
         Ok(files)
     };

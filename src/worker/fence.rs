@@ -52,14 +52,45 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     }
     let message = info.payload_as_str().unwrap_or("a panic without a text");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = Backtrace::force_capture();
+    let backtrace = kernels_part(&Backtrace::force_capture().to_string());
     format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
+}
+
+/// The frames of a backtrace between the panic machinery and the fence.
+fn kernels_part(backtrace: &str) -> String {
+    let lines: Vec<&str> = backtrace.lines().collect();
+    let find = |name: &str| lines.iter().position(|line| line.contains(name));
+    let end = find("arenite_runs_kernel").unwrap_or(lines.len());
+    let machinery =
+        |line: &&str| line.contains("panicking::panic") || line.contains("begin_unwind");
+    let start = lines[..end]
+        .iter()
+        .rposition(machinery)
+        .map_or(0, |last| last + 1);
+    // A frame is a line with its name, and perhaps one with its place.
+    let frame = |line: &&str| !line.trim_start().starts_with("at ");
+    let start = lines[start..end]
+        .iter()
+        .position(frame)
+        .map_or(start, |skip| start + skip);
+    let mut part = lines[start..end].join("\n");
+    part.push('\n');
+    part
+}
+
+/// A name to find in backtraces: what lies above it is the kernel's.
+#[inline(never)]
+fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
+    let value = kernel();
+    // Keeps this frame: the call is not the last thing that happens in it.
+    std::hint::black_box(());
+    value
 }
 
 /// Calls `f`; a panic becomes a value.
 pub(super) fn run<T>(f: impl FnOnce() -> T) -> Outcome<T> {
     FENCED.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
+    let result = catch_unwind(AssertUnwindSafe(|| arenite_runs_kernel(f)));
     FENCED.set(false);
     match result {
         Ok(value) => Outcome::Returned(value),

@@ -12,6 +12,7 @@ use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, Next, Taker, kind};
+use crate::sync::spin_until;
 use crate::sys::event::EventFd;
 
 /// How long a lane with the permit spins after its last job.
@@ -103,12 +104,10 @@ impl Lane {
     /// Nothing to do: spins for a moment if it may, then sleeps. Returns the time now.
     fn idle(&self, free_since: Instant) -> Instant {
         let mut taker = self.taker.borrow_mut();
-        while taker.may_spin() && free_since.elapsed() < SPIN_FOR {
-            for _ in 0..32 {
-                if taker.has_work() {
-                    return Instant::now();
-                }
-                crate::sync::spin_hint();
+        if taker.may_spin() {
+            let left = SPIN_FOR.saturating_sub(free_since.elapsed());
+            if spin_until(left, || taker.has_work()) {
+                return Instant::now();
             }
         }
         if taker.more() && taker.monitor_sleeps() {

@@ -1,6 +1,7 @@
 //! Output memory of a lane: grants, a cursor, and the pages behind them.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::lane::Lane;
 use crate::arena::{ArenaFull, Extent, Offset, Placement};
@@ -139,6 +140,8 @@ impl Lane {
     pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<Used> {
         let mut bump = self.heap.bump.borrow_mut();
         let used = bump.end_job(self.region, sent.clone())?;
+        let grant = bump.grant?;
+        let current = grant.offset..grant.offset + grant.len;
         let retired = std::mem::take(&mut bump.retired);
         if self.guard {
             let own = sent.filter(|chunk| chunk.at.region() == self.region);
@@ -146,14 +149,17 @@ impl Lane {
                 let at = chunk.at.offset();
                 self.close(at..at + chunk.len.next_multiple_of(PAGE));
             }
+            // What was published and freed of an older grant may be part of the current one already.
             for old in retired {
-                self.close(old.offset..old.offset + old.len);
+                for part in outside(old.offset..old.offset + old.len, &current) {
+                    self.close(part);
+                }
             }
         }
         Some(used)
     }
 
-    fn close(&self, range: std::ops::Range<u64>) {
+    fn close(&self, range: Range<u64>) {
         // A failure leaves the pages open: the guard is weaker, nothing else.
         let _ = self.view.close_own(range);
     }
@@ -186,6 +192,14 @@ impl Lane {
         self.heap.bump.borrow_mut().enter(granted);
         Ok(())
     }
+}
+
+/// What `range` has before and behind `kept`; either may be empty.
+fn outside(range: Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
+    [
+        range.start..range.end.min(kept.start).max(range.start),
+        range.start.max(kept.end).min(range.end)..range.end,
+    ]
 }
 
 /// The end of what was allocated for a chunk.
@@ -296,6 +310,16 @@ mod tests {
         bump.place(4097, Placement::Packed).unwrap();
         let used = bump.end_job(REGION, std::iter::empty()).unwrap();
         assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
+    }
+
+    #[test]
+    fn a_retired_grant_is_closed_where_the_current_one_does_not_reuse_it() {
+        // Granted first, published and freed, granted again with what lies before it.
+        assert_eq!(outside(64..320, &(0..256)), [64..64, 256..320]);
+        assert_eq!(outside(0..256, &(64..128)), [0..64, 128..256]);
+        assert_eq!(outside(0..64, &(64..128)), [0..64, 64..64]);
+        assert_eq!(outside(64..128, &(0..64)), [64..64, 64..128]);
+        assert_eq!(outside(64..128, &(0..256)), [64..64, 128..128]);
     }
 
     proptest! {

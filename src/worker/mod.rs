@@ -103,6 +103,8 @@ macro_rules! test_workers {
             extern "C" fn arenite_start() {
                 $crate::init();
             }
+            // SAFETY: the section holds pointers to functions that are called once before `main`, with
+            // arguments that this one does not look at. `init` relies on nothing that `main` sets up.
             #[used]
             #[unsafe(link_section = ".init_array")]
             static ARENITE_START: extern "C" fn() = arenite_start;

@@ -89,6 +89,7 @@ fn live(mark: &Mark) -> Result<(), String> {
     // 4.
     process::ignore_sigint().map_err(text)?;
     process::ignore_sigpipe().map_err(text)?;
+    process::default_faults().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
     let (watch, bell) = match (inherited.next(), inherited.next()) {

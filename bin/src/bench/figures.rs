@@ -119,8 +119,9 @@ impl Machine {
     /// One line for people.
     pub fn words(&self) -> String {
         format!(
-            "arenite {} on {} cores ({}), {} GB memory, Linux {}",
+            "arenite {}{} on {} cores ({}), {} GB memory, Linux {}",
             env!("CARGO_PKG_VERSION"),
+            env!("ARENITE_COMMIT"),
             self.cores,
             self.processor,
             (self.memory as f64 / 1e9).round(),

@@ -18,16 +18,16 @@ use std::process::ExitCode;
 use arenite::twins::cases::{self, Case, Setup};
 use clap::Args;
 
+use crate::cli::{Generate, USAGE};
+
 /// Worker processes and threads of every system; the figures and goals are about two.
 const WORKERS: usize = 2;
-/// Exit code for usage errors and files that cannot be written.
-const USAGE: u8 = 2;
 
 /// Measure arenite beside sockets, pipes, ipc-channel, rayon and others.
 ///
 /// Systems of one case take turns, so that noise hits all alike; a figure is the median of several samples. The
 /// table goes to stdout, progress and what is missing on this machine to stderr.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug)]
 pub struct BenchArgs {
     /// Take a minute at most: fewer samples, no copies of 1 GiB
     #[arg(long)]
@@ -56,6 +56,9 @@ pub struct BenchArgs {
     /// Also draw the figures into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub generate: Generate,
 }
 
 /// Runs the command and says how it ended.

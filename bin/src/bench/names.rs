@@ -48,7 +48,7 @@ pub fn number(x: f64) -> String {
         a if a >= 9.995 => 1,
         a if a >= 0.9995 => 2,
         a if a >= 0.0995 => 3,
-        a if a == 0.0 => 0,
+        0.0 => 0,
         _ => 4,
     };
     let plain = format!("{x:.digits$}");

@@ -87,7 +87,7 @@ pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
         SOFT,
         "normal",
         "start",
-        "Medians of samples taken in turns by “arenite bench”. Log scale: from one grid line to the next, ten times as much.",
+        "Medians of samples taken in turns by “arenite bench”. Faster and slower: than arenite. Log scale: each grid line is ten times the one before.",
     );
     svg.push_str("</svg>\n");
     svg

@@ -336,3 +336,25 @@ fn an_output_folder_that_cannot_be_written_is_one_error() {
     let run = run.exits(2).says(&["fixed", "read-only"]);
     assert_eq!(run.errors().len(), 1, "{}", run.stderr);
 }
+
+#[test]
+fn one_worker_makes_hundreds_of_results() {
+    let world = World::new();
+    world.file("p/000.jpg", &jpeg(400, 300));
+    for index in 1..300 {
+        std::fs::hard_link(
+            world.path("p/000.jpg"),
+            world.path(&format!("p/{index:03}.jpg")),
+        )
+        .unwrap();
+    }
+    let run = world.run("p -s 300 -o out -j 1").exits(0);
+    assert_eq!(run.lines().len(), 300);
+    let first = std::fs::read(world.path("out/000.jpg")).unwrap();
+    for name in world.tree("out") {
+        assert!(
+            std::fs::read(world.path(&format!("out/{name}"))).unwrap() == first,
+            "{name} differs"
+        );
+    }
+}

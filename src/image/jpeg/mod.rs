@@ -203,7 +203,8 @@ pub(super) fn encode(
     faults::guarded(|| {
         let mut encoder = Compress::new(space);
         encoder.set_fastest_defaults();
-        // Huffman tables made for the picture: 5 to 10 % fewer bytes for about 0.2 ms at 224×224.
+        // Huffman tables made for the picture: 3 to 6 % fewer bytes on the samples
+        // at 224 pixels, for some 1 % of a 12-megapixel photo's time.
         encoder.set_optimize_coding(true);
         encoder.set_size(pixels.width as usize, pixels.height as usize);
         encoder.set_quality(f32::from(quality.clamp(1, 100)));

@@ -83,11 +83,14 @@ impl<F: FnMut(u64) -> Result<Reading, TwinError>> System for F {
 /// A system that is running.
 pub type Running = Box<dyn System>;
 
+/// Starts a system.
+type Start = dyn Fn(&Setup) -> Result<Running, TwinError>;
+
 /// A system's name and how to start it.
 pub struct Entry {
     /// The same in every output: `arenite`, `rayon`, `unix-socket` …
     pub id: &'static str,
-    start: Box<dyn Fn(&Setup) -> Result<Running, TwinError>>,
+    start: Box<Start>,
 }
 
 impl Entry {

@@ -1,0 +1,228 @@
+//! How an engine is built, and why it sometimes is not.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use arenite::{Array, BuildError, Engine, Guard};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    as_many_workers_as_asked,
+    workers_have_a_label,
+    a_kernel_runs_at_each_start,
+    a_start_that_panics,
+    a_start_that_ends_the_process,
+    too_large_a_capacity,
+    too_many_workers,
+    names,
+    names_that_are_none,
+    without_the_guard,
+    engines_one_after_the_other,
+    errors_say_what_to_do,
+];
+
+fn as_many_workers_as_asked() {
+    for (asked, expected) in [(0, 1), (1, 1), (3, 3)] {
+        let lab = Lab::new(asked);
+        let workers = lab.stats().workers;
+        assert_eq!(workers.len(), expected);
+        assert!(
+            workers
+                .iter()
+                .all(|worker| worker.ready && worker.pid != 0 && worker.restarts == 0)
+        );
+        assert_eq!(crate::harness::children().len(), expected);
+    }
+    let engine = Engine::builder().capacity(64 << 20).build().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(engine.stats().workers.len(), cores, "one per core");
+}
+
+fn workers_have_a_label() {
+    let lab = Lab::with(2, |builder| builder.label("thumbs"));
+    for worker in 0..2 {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", lab.pid(worker))).unwrap();
+        assert_eq!(name.trim(), format!("thumbs:{worker}"));
+    }
+    let long = Lab::with(1, |builder| {
+        builder.label("a label that is far longer than the fifteen bytes")
+    });
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", long.pid(0))).unwrap();
+    assert!(name.starts_with("a label"), "{name}");
+}
+
+fn a_kernel_runs_at_each_start() {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    fn start() {
+        STARTED.fetch_add(1, Relaxed);
+    }
+    let lab = Lab::with(2, |builder| builder.on_worker_start(start));
+    let count = || STARTED.load(Relaxed);
+    for _ in 0..3 {
+        for _ in 0..50 {
+            assert_eq!(lab.submit(count, ()).wait().unwrap(), 1, "once per process");
+        }
+        lab.replace(0);
+        lab.replace(1);
+    }
+    assert_eq!(STARTED.load(Relaxed), 0, "not here");
+}
+
+fn a_start_that_panics() {
+    let error = Engine::builder()
+        .workers(2)
+        .capacity(64 << 20)
+        .on_worker_start(|| panic!("no model file"))
+        .build()
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, BuildError::Worker(_))
+            && text.contains("no model file")
+            && text.contains("builder.rs"),
+        "{text}"
+    );
+}
+
+fn a_start_that_ends_the_process() {
+    let error = Engine::builder()
+        .workers(2)
+        .capacity(64 << 20)
+        .on_worker_start(|| std::process::exit(9))
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("code 9"), "{error}");
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .on_worker_start(|| std::process::abort())
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("SIGABRT"), "{error}");
+}
+
+fn too_large_a_capacity() {
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(1 << 50)
+        .build()
+        .unwrap_err();
+    assert!(matches!(error, BuildError::Arena(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(&(1u64 << 50).to_string()), "{text}");
+}
+
+fn too_many_workers() {
+    let error = Engine::builder().workers(5000).build().unwrap_err();
+    assert!(
+        matches!(error, BuildError::TooManyWorkers { asked: 5000 }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("5000"), "{error}");
+}
+
+fn shared_memory_named(part: &str) -> usize {
+    let entries = std::fs::read_dir("/dev/shm").unwrap();
+    entries
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.contains(part))
+        })
+        .count()
+}
+
+fn names() {
+    let name = format!("tests-{}", std::process::id());
+    let lab = Lab::with(1, |builder| builder.name(&name));
+    assert!(shared_memory_named(&name) >= 1, "it can be found");
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .name(&name)
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains(&name), "{error}");
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    let array = lab.from_slice(&[1u8]).unwrap();
+    drop(lab);
+    assert_eq!(
+        shared_memory_named(&name),
+        0,
+        "arrays outlive the engine, its name does not"
+    );
+    let again = Lab::with(1, |builder| builder.name(&name));
+    again.into_inner().shutdown();
+    assert_eq!((shared_memory_named(&name), array[0]), (0, 1));
+}
+
+fn names_that_are_none() {
+    for name in ["", "a/b", "..", "a name", &"x".repeat(200)] {
+        let error = Engine::builder()
+            .workers(1)
+            .capacity(64 << 20)
+            .name(name)
+            .build()
+            .unwrap_err();
+        assert!(matches!(error, BuildError::Arena(_)), "{name}: {error:?}");
+    }
+}
+
+fn without_the_guard() {
+    fn invert(values: &Array<u8>) -> Array<u8> {
+        Array::from_fn(values.shape(), |i| !values[i])
+    }
+    let lab = Lab::with(2, |builder| builder.guard(Guard::Off));
+    let values = lab.from_fn(1_000_000, |i| i as u8).unwrap();
+    let inverted = lab.submit(invert, (&values,)).wait().unwrap();
+    assert!(values.iter().zip(inverted.iter()).all(|(&a, &b)| a == !b));
+    let mut out = lab.zeros::<u8>(100_000).unwrap();
+    for value in 0..10 {
+        lab.scope(|s| {
+            for tile in out.tiles_mut(30_000) {
+                s.submit(|tile: &mut [u8], value: u8| tile.fill(value), (tile, value));
+            }
+        })
+        .unwrap();
+        assert!(out.iter().all(|&x| x == value));
+    }
+    // Inputs are out of reach all the same.
+    let vandal = |victim: &Array<u8>| {
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { victim.as_ptr().cast_mut().write_volatile(1) };
+    };
+    let error = lab.failure_of(lab.submit(vandal, (&values,)));
+    assert_eq!(*error.kind(), arenite::JobErrorKind::Signal(11));
+    assert_eq!(values[0], 0);
+    drop((values, inverted, out));
+    lab.assert_in_use(0);
+}
+
+fn engines_one_after_the_other() {
+    for n in 0..30u32 {
+        let lab = Lab::new(2);
+        assert_eq!(lab.submit(|n: u32| n, (n,)).wait().unwrap(), n);
+        match n % 2 {
+            0 => lab.into_inner().shutdown(),
+            _ => drop(lab),
+        }
+        assert_eq!(crate::harness::children(), [], "round {n}");
+    }
+}
+
+fn errors_say_what_to_do() {
+    let error = Engine::builder()
+        .workers(1)
+        .capacity(1 << 50)
+        .build()
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.len() > 40 && !text.contains("TooLarge"),
+        "a sentence, not a name: {text}"
+    );
+    assert!(std::error::Error::source(&error).is_some());
+}

@@ -1,0 +1,587 @@
+//! Every kind of parameter, argument and reply, through a real worker.
+
+use arenite::{Array, ArrayMut, JobErrorKind, Scalar};
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    from_no_parameter_to_eight,
+    closures_that_capture_nothing,
+    generic_kernels_are_told_apart,
+    arrays_of_every_shape,
+    slices_and_owned_arrays,
+    exclusive_arrays_move_in_and_come_back,
+    texts,
+    plain_types_of_the_user,
+    arguments_longer_than_a_slot,
+    many_arrays_in_one_call,
+    plain_replies,
+    array_replies,
+    a_reply_may_be_an_input,
+    a_reply_may_be_a_part_of_what_was_made,
+    a_reply_made_on_another_thread,
+    long_replies,
+    options,
+    tuples,
+    results,
+    an_invalid_bit_pattern_is_refused,
+];
+
+fn zero() -> u64 {
+    7
+}
+
+fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64) -> i128 {
+    i128::from(a)
+        + i128::from(b)
+        + i128::from(c)
+        + i128::from(d)
+        + i128::from(e)
+        + i128::from(f)
+        + i128::from(g)
+        + i128::from(h)
+}
+
+fn from_no_parameter_to_eight() {
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(zero, ()).wait().unwrap(), 7);
+    assert_eq!(lab.submit(|a: u8| a, (1,)).wait().unwrap(), 1);
+    assert_eq!(
+        lab.submit(|a: u8, b: i64| i64::from(a) + b, (1, -2))
+            .wait()
+            .unwrap(),
+        -1
+    );
+    assert_eq!(
+        lab.submit(
+            |a: f32, b: f64, c: f32| f64::from(a) * b + f64::from(c),
+            (0.5, 4.0, 1.0)
+        )
+        .wait()
+        .unwrap(),
+        3.0
+    );
+    assert_eq!(
+        lab.submit(
+            |a: bool, b: char, c: u8, d: u128| (a, b, c, d),
+            (true, 'ß', 3, u128::MAX)
+        )
+        .wait()
+        .unwrap(),
+        (true, 'ß', 3, u128::MAX)
+    );
+    assert_eq!(
+        lab.submit(
+            |a: u8, b: u8, c: u8, d: u8, e: u8| [a, b, c, d, e],
+            (1, 2, 3, 4, 5)
+        )
+        .wait()
+        .unwrap(),
+        [1, 2, 3, 4, 5]
+    );
+    assert_eq!(
+        lab.submit(
+            |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8| a + b + c + d + e + f,
+            (1, 2, 3, 4, 5, 6)
+        )
+        .wait()
+        .unwrap(),
+        21
+    );
+    assert_eq!(
+        lab.submit(
+            |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8| a + b + c + d + e + f + g,
+            (1, 2, 3, 4, 5, 6, 7)
+        )
+        .wait()
+        .unwrap(),
+        28
+    );
+    let all = (
+        u8::MAX,
+        u16::MAX,
+        u32::MAX,
+        u64::MAX,
+        i8::MIN,
+        i16::MIN,
+        i32::MIN,
+        i64::MIN,
+    );
+    let expected = eight(all.0, all.1, all.2, all.3, all.4, all.5, all.6, all.7);
+    assert_eq!(lab.submit(eight, all).wait().unwrap(), expected);
+    lab.assert_in_use(0);
+}
+
+fn closures_that_capture_nothing() {
+    let lab = Lab::new(2);
+    let jobs: Vec<_> = (0..1000u64)
+        .map(|n| lab.submit(|n: u64| n * n, (n,)))
+        .collect();
+    for (n, job) in (0..1000u64).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n * n);
+    }
+}
+
+/// Linkers fold functions with the same code; each must still decode its own arguments.
+fn generic_kernels_are_told_apart() {
+    fn first<T: arenite::Element + Scalar>(values: &[T]) -> T {
+        values[0]
+    }
+    let lab = Lab::new(1);
+    let (bytes, words) = (
+        lab.from_slice(&[250u8, 1]).unwrap(),
+        lab.from_slice(&[-5i8, 1]).unwrap(),
+    );
+    assert_eq!(lab.submit(first::<u8>, (&bytes,)).wait().unwrap(), 250);
+    assert_eq!(lab.submit(first::<i8>, (&words,)).wait().unwrap(), -5);
+    let names: Vec<_> = lab
+        .stats()
+        .kernels
+        .iter()
+        .map(|kernel| kernel.name)
+        .collect();
+    assert_eq!(names.len(), 2, "statistics go by type: {names:?}");
+}
+
+fn arrays_of_every_shape() {
+    fn describe(array: &Array<u16>) -> String {
+        format!(
+            "{} {}",
+            array.shape(),
+            array.iter().map(|&x| u64::from(x)).sum::<u64>()
+        )
+    }
+    let lab = Lab::new(1);
+    let make = |shape: arenite::Shape| lab.from_fn(shape, |i| i as u16).unwrap();
+    for (shape, expected) in [
+        (arenite::Shape::from(5), "5 10"),
+        ([2, 3].into(), "2x3 15"),
+        ([2, 3, 2].into(), "2x3x2 66"),
+        ([2, 1, 3, 2].into(), "2x1x3x2 66"),
+        ([1, 2, 1, 3, 2].into(), "1x2x1x3x2 66"),
+        ([1, 2, 1, 3, 1, 2].into(), "1x2x1x3x1x2 66"),
+    ] {
+        let array = make(shape);
+        assert_eq!(lab.submit(describe, (&array,)).wait().unwrap(), expected);
+        assert_eq!(
+            lab.submit(describe, (array.rows(..1),))
+                .wait()
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap(),
+            shape.with_rows(1).to_string()
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn slices_and_owned_arrays() {
+    fn dot(a: &[f64], b: &Array<f64>) -> f64 {
+        a.iter().zip(b.iter()).map(|(a, b)| a * b).sum()
+    }
+    let lab = Lab::new(2);
+    let a = lab.from_slice(&[1.0, 2.0, 3.0]).unwrap();
+    let b = lab.from_slice(&[4.0, 5.0, 6.0]).unwrap();
+    assert_eq!(lab.submit(dot, (&a, &b)).wait().unwrap(), 32.0);
+    assert_eq!(lab.submit(dot, (&a, &a)).wait().unwrap(), 14.0);
+    // A part along the leading axis, and arrays that move in.
+    assert_eq!(
+        lab.submit(dot, (a.rows(1..), b.rows(..2))).wait().unwrap(),
+        23.0
+    );
+    assert_eq!(lab.submit(dot, (a, b)).wait().unwrap(), 32.0);
+    lab.assert_in_use(0);
+}
+
+fn exclusive_arrays_move_in_and_come_back() {
+    fn reverse(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+        values.reverse();
+        values
+    }
+    fn seal(values: ArrayMut<u32>) -> Array<u32> {
+        values.seal()
+    }
+    fn swallow(values: ArrayMut<u32>) -> u32 {
+        values.iter().sum()
+    }
+    let lab = Lab::new(2);
+    for len in [3usize, 100_000] {
+        let mut values = lab.zeros::<u32>(len).unwrap();
+        values.iter_mut().zip(0..).for_each(|(to, n)| *to = n);
+        let place = values.as_ptr();
+        let mut values = lab.submit(reverse, (values,)).wait().unwrap();
+        assert_eq!((values[0], values[len - 1]), (len as u32 - 1, 0));
+        assert_eq!(
+            values.as_ptr(),
+            place,
+            "it moves there and back without a copy"
+        );
+        values[0] = 0;
+        let sealed = lab.submit(seal, (values,)).wait().unwrap();
+        assert_eq!((sealed[0], sealed[1]), (0, len as u32 - 2));
+        let again = sealed.try_into_mut().expect("the only handle");
+        lab.submit(swallow, (again,)).wait().unwrap();
+    }
+    lab.assert_in_use(0);
+}
+
+fn texts() {
+    fn shout(text: &str) -> String {
+        text.to_uppercase()
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(shout, ("",)).wait().unwrap(), "");
+    assert_eq!(lab.submit(shout, ("grüße",)).wait().unwrap(), "GRÜSSE");
+    assert_eq!(
+        lab.submit(shout, (String::from("owned"),)).wait().unwrap(),
+        "OWNED"
+    );
+    let long = "é".repeat(100_000);
+    assert_eq!(
+        lab.submit(shout, (&long,)).wait().unwrap(),
+        "É".repeat(100_000)
+    );
+    lab.assert_in_use(0);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+struct Limits {
+    low: f64,
+    high: f64,
+    count: u32,
+    strict: bool,
+    padding: [u8; 3],
+}
+impl Scalar for Limits {}
+
+fn plain_types_of_the_user() {
+    fn widen(limits: Limits, by: f64) -> Limits {
+        Limits {
+            low: limits.low - by,
+            high: limits.high + by,
+            count: limits.count + 1,
+            ..limits
+        }
+    }
+    let lab = Lab::new(1);
+    let limits = Limits {
+        low: 1.0,
+        high: 2.0,
+        count: 41,
+        strict: true,
+        padding: [0; 3],
+    };
+    let wide = lab.submit(widen, (limits, 0.5)).wait().unwrap();
+    assert_eq!(
+        wide,
+        Limits {
+            low: 0.5,
+            high: 2.5,
+            count: 42,
+            ..limits
+        }
+    );
+    assert_eq!(
+        lab.submit(
+            |m: [[f32; 2]; 2]| m[0][0] * m[1][1] - m[0][1] * m[1][0],
+            ([[1.0, 2.0], [3.0, 4.0]],)
+        )
+        .wait()
+        .unwrap(),
+        -2.0
+    );
+}
+
+fn arguments_longer_than_a_slot() {
+    fn sum(words: [u64; 32], text: &str, last: u64) -> u64 {
+        words.iter().sum::<u64>() + text.len() as u64 + last
+    }
+    let lab = Lab::new(2);
+    // Around the 96 bytes that a slot holds, in one word more or less.
+    fn twelve(a: [u64; 12]) -> u64 {
+        a.iter().sum()
+    }
+    fn thirteen(a: [u64; 13]) -> u64 {
+        a.iter().sum()
+    }
+    assert_eq!(lab.submit(twelve, ([1; 12],)).wait().unwrap(), 12);
+    assert_eq!(lab.submit(thirteen, ([1; 13],)).wait().unwrap(), 13);
+    let words: [u64; 32] = std::array::from_fn(|i| i as u64);
+    let jobs: Vec<_> = (0..500)
+        .map(|last| lab.submit(sum, (words, &"x".repeat(1000), last)))
+        .collect();
+    for (last, job) in (0..500).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), 496 + 1000 + last);
+    }
+    lab.assert_in_use(0);
+}
+
+fn many_arrays_in_one_call() {
+    #[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
+    fn join(
+        a: &Array<u8>,
+        b: &[u8],
+        c: &Array<u8>,
+        d: &[u8],
+        e: &Array<u8>,
+        f: &[u8],
+        g: &Array<u8>,
+        h: ArrayMut<u8>,
+    ) -> Array<u8> {
+        let all = [&a[..], b, &c[..], d, &e[..], f, &g[..], &h[..]];
+        Array::from_slice(&all.concat())
+    }
+    let lab = Lab::new(2);
+    let part = |n: u8| lab.from_slice(&[n; 3]).unwrap();
+    let mut last = lab.zeros::<u8>([1, 1, 1, 1, 1, 3]).unwrap();
+    last.fill(8);
+    let (a, c) = (part(1), part(3));
+    let all = lab
+        .submit(
+            join,
+            (&a, part(2), &c, part(4), part(5), part(6), part(7), last),
+        )
+        .wait()
+        .unwrap();
+    assert_eq!(
+        all[..],
+        *[
+            [1u8; 3], [2; 3], [3; 3], [4; 3], [5; 3], [6; 3], [7; 3], [8; 3]
+        ]
+        .concat()
+    );
+    drop((all, a, c));
+    lab.assert_in_use(0);
+}
+
+fn plain_replies() {
+    let lab = Lab::new(1);
+    lab.submit(|| (), ()).wait().unwrap();
+    assert!(lab.submit(|| true, ()).wait().unwrap());
+    assert_eq!(lab.submit(|| 'λ', ()).wait().unwrap(), 'λ');
+    assert_eq!(lab.submit(|| i128::MIN, ()).wait().unwrap(), i128::MIN);
+    assert!(lab.submit(|| f64::NAN, ()).wait().unwrap().is_nan());
+    assert_eq!(lab.submit(|| [1u16; 100], ()).wait().unwrap(), [1; 100]);
+    lab.assert_in_use(0);
+}
+
+fn array_replies() {
+    fn range(rows: usize, columns: usize) -> Array<u32> {
+        Array::from_fn([rows, columns], |i| i as u32)
+    }
+    fn exclusive(len: usize) -> ArrayMut<u32> {
+        ArrayMut::from_fn(len, |i| i as u32)
+    }
+    let lab = Lab::new(2);
+    for (rows, columns) in [(0, 5), (5, 0), (1, 1), (3, 5), (129, 127), (1024, 1024)] {
+        let array = lab.submit(range, (rows, columns)).wait().unwrap();
+        assert_eq!(array.shape(), arenite::Shape::from([rows, columns]));
+        assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
+        let mut array = lab.submit(exclusive, (rows * columns,)).wait().unwrap();
+        assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
+        // It is the caller's alone.
+        array.fill(1);
+        assert_eq!(array.iter().sum::<u32>() as usize, rows * columns);
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_reply_may_be_an_input() {
+    fn same(array: &Array<u8>) -> Array<u8> {
+        array.clone()
+    }
+    fn middle(array: &Array<u8>) -> Array<u8> {
+        array.rows(1..2)
+    }
+    let lab = Lab::new(2);
+    let array = lab.from_fn([3, 100], |i| i as u8).unwrap();
+    let back = lab.submit(same, (&array,)).wait().unwrap();
+    assert_eq!(back.as_ptr(), array.as_ptr(), "a lease, no copy");
+    let part = lab.submit(middle, (&array,)).wait().unwrap();
+    assert_eq!(part.as_ptr(), array[100..].as_ptr());
+    assert_eq!(part.shape(), array.rows(1..2).shape());
+    // The part alone keeps the memory.
+    drop((array, back));
+    assert_eq!(part[..], (100..200).collect::<Vec<u8>>());
+    drop(part);
+    // The caller's handle may be gone before the job returns it.
+    let array = lab.from_slice(&[1, 2, 3]).unwrap();
+    assert_eq!(lab.submit(same, (array,)).wait().unwrap()[..], [1, 2, 3]);
+    lab.assert_in_use(0);
+}
+
+fn a_reply_may_be_a_part_of_what_was_made() {
+    fn halves(len: usize) -> (Array<u64>, Array<u64>) {
+        let whole = Array::from_fn(len, |i| i as u64);
+        (whole.rows(..len / 2), whole.rows(len / 2..))
+    }
+    fn tail(len: usize) -> Array<u64> {
+        Array::from_fn(len, |i| i as u64).rows(len - 1..)
+    }
+    let lab = Lab::new(1);
+    for len in [4usize, 100_000] {
+        let (front, back) = lab.submit(halves, (len,)).wait().unwrap();
+        assert_eq!((front[0], back[0]), (0, len as u64 / 2));
+        drop(front);
+        assert_eq!(back[back.len() - 1], len as u64 - 1);
+        drop(back);
+        assert_eq!(
+            lab.submit(tail, (len,)).wait().unwrap()[..],
+            [len as u64 - 1]
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_reply_made_on_another_thread() {
+    fn elsewhere(values: &Array<u32>) -> Array<u32> {
+        let values = &values[..];
+        std::thread::scope(|s| {
+            let doubled = s.spawn(move || Array::from_fn(values.len(), |i| values[i] * 2));
+            doubled.join().unwrap()
+        })
+    }
+    let lab = Lab::new(1);
+    for len in [3usize, 50_000] {
+        let values = lab.from_fn(len, |i| i as u32).unwrap();
+        let doubled = lab.submit(elsewhere, (&values,)).wait().unwrap();
+        assert!(doubled.iter().zip(0..).all(|(&x, n)| x == 2 * n));
+    }
+    lab.assert_in_use(0);
+}
+
+fn long_replies() {
+    fn repeat(text: &str, times: usize) -> String {
+        text.repeat(times)
+    }
+    fn mixed(len: usize) -> (String, Array<u8>, [u64; 20], Array<u8>) {
+        (
+            "ü".repeat(len),
+            Array::from_fn(len, |i| i as u8),
+            [len as u64; 20],
+            Array::zeros(len),
+        )
+    }
+    let lab = Lab::new(2);
+    for times in [0, 1, 11, 12, 13, 1000, 1 << 20] {
+        assert_eq!(
+            lab.submit(repeat, ("0123456", times)).wait().unwrap(),
+            "0123456".repeat(times)
+        );
+    }
+    for len in [0usize, 5, 70_000] {
+        let (text, numbers, scalars, zeros) = lab.submit(mixed, (len,)).wait().unwrap();
+        assert_eq!(
+            (text.len(), zeros.len(), scalars),
+            (2 * len, len, [len as u64; 20])
+        );
+        assert!(
+            numbers.iter().enumerate().all(|(i, &x)| x == i as u8) && zeros.iter().all(|&x| x == 0)
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn options() {
+    fn half(n: u32) -> Option<u32> {
+        n.is_multiple_of(2).then_some(n / 2)
+    }
+    fn maybe(n: usize) -> Option<Array<u8>> {
+        (n > 0).then(|| Array::zeros(n))
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(half, (4,)).wait().unwrap(), Some(2));
+    assert_eq!(lab.submit(half, (5,)).wait().unwrap(), None);
+    assert!(lab.submit(maybe, (0,)).wait().unwrap().is_none());
+    assert_eq!(lab.submit(maybe, (9,)).wait().unwrap().unwrap().len(), 9);
+    lab.assert_in_use(0);
+}
+
+fn tuples() {
+    fn four(n: u8) -> (Array<u8>, String, Option<u8>, ArrayMut<u16>) {
+        (
+            Array::from_slice(&[n; 2]),
+            n.to_string(),
+            None,
+            ArrayMut::from_slice(&[n.into(); 3]),
+        )
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(|| (1u8,), ()).wait().unwrap(), (1,));
+    assert_eq!(lab.submit(|| (1u8, 2.5f32), ()).wait().unwrap(), (1, 2.5));
+    assert_eq!(
+        lab.submit(|| (1u8, 2.5f32, true), ()).wait().unwrap(),
+        (1, 2.5, true)
+    );
+    let (bytes, text, none, words) = lab.submit(four, (7,)).wait().unwrap();
+    assert_eq!(
+        (&bytes[..], &*text, none, &words[..]),
+        (&[7, 7][..], "7", None, &[7, 7, 7][..])
+    );
+    drop((bytes, words));
+    lab.assert_in_use(0);
+}
+
+fn results() {
+    fn parse(text: &str) -> Result<i64, std::num::ParseIntError> {
+        text.parse()
+    }
+    fn boxed(n: u32) -> Result<(), Box<dyn std::error::Error>> {
+        if n > 0 {
+            Err(format!("{n} is too many: {}", "x".repeat(n as usize)).into())
+        } else {
+            Ok(())
+        }
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(parse, ("-12",)).wait().unwrap(), -12);
+    let error = lab.failure_of(lab.submit(parse, ("twelve",)));
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Returned("invalid digit found in string".into())
+    );
+    assert!(
+        error.kernel().ends_with("parse") && error.worker() == Some(0) && error.attempt() == 1,
+        "{error:?}"
+    );
+    assert!(
+        error.job() > 0 && error.to_string().contains("invalid digit"),
+        "{error}"
+    );
+    lab.submit(boxed, (0,)).wait().unwrap();
+    let error = lab.failure_of(lab.submit(boxed, (1000,)));
+    let JobErrorKind::Returned(text) = error.kind() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(*text, format!("1000 is too many: {}", "x".repeat(1000)));
+    // A failure is no death.
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+/// A `bool` of 2 is an error and not undefined behaviour.
+fn an_invalid_bit_pattern_is_refused() {
+    #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
+    #[repr(C)]
+    struct Flag {
+        set: bool,
+    }
+    impl Scalar for Flag {}
+    fn wrong(value: u8) -> Flag {
+        let mut flag = Flag { set: false };
+        // SAFETY: none: this breaks the rules of the language on purpose, as a bug in foreign code might.
+        unsafe { (&raw mut flag).cast::<u8>().write_volatile(value) };
+        flag
+    }
+    let lab = Lab::new(1);
+    assert!(lab.submit(wrong, (1,)).wait().unwrap().set);
+    let error = lab.failure_of(lab.submit(wrong, (2,)));
+    assert!(
+        matches!(error.kind(), JobErrorKind::Protocol(_)),
+        "{error:?}"
+    );
+    assert!(!lab.submit(wrong, (0,)).wait().unwrap().set);
+}

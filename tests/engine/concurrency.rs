@@ -1,0 +1,212 @@
+//! Many threads at one engine, and work that nobody waits for.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+
+use arenite::{Array, Job};
+
+use crate::harness::{Gate, Lab, pass, step, tests};
+
+tests![
+    many_threads_submit_and_wait,
+    threads_wait_for_each_others_jobs,
+    threads_mix_everything,
+    detached_jobs_end_while_the_thread_sleeps_elsewhere,
+    more_workers_than_cores,
+    a_long_job_holds_up_nothing_that_another_worker_can_do,
+    a_hundred_thousand_jobs_one_by_one,
+];
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+fn many_threads_submit_and_wait() {
+    let lab = Lab::new(2);
+    thread::scope(|threads| {
+        for start in 0..16u64 {
+            let lab = &lab;
+            threads.spawn(move || {
+                for n in start * 1000..start * 1000 + 500 {
+                    assert_eq!(lab.submit(square, (n,)).wait().unwrap(), n * n);
+                }
+            });
+        }
+        step("16 threads with 500 jobs each");
+    });
+    lab.assert_in_use(0);
+}
+
+/// Each thread submits a batch and hands the handles to the next one.
+fn threads_wait_for_each_others_jobs() {
+    let lab = Lab::new(2);
+    thread::scope(|threads| {
+        let lab = &lab;
+        let (mut first, second): (Vec<_>, Vec<_>) = (0..8)
+            .map(|_| std::sync::mpsc::channel::<Vec<(u64, Job<u64>)>>())
+            .unzip();
+        first.rotate_left(1);
+        for (next, own) in first.into_iter().zip(second) {
+            threads.spawn(move || {
+                let jobs = (0..2000u64)
+                    .map(|n| (n, lab.submit(square, (n,))))
+                    .collect();
+                next.send(jobs).unwrap();
+                drop(next);
+                for (n, job) in own.recv().unwrap() {
+                    assert_eq!(job.wait().unwrap(), n * n);
+                }
+            });
+        }
+        step("8 threads in a ring");
+    });
+    lab.assert_in_use(0);
+}
+
+fn threads_mix_everything() {
+    fn sum(values: &[u32]) -> u64 {
+        values.iter().map(|&x| u64::from(x)).sum()
+    }
+    fn range(n: u32) -> Array<u32> {
+        Array::from_fn(n as usize, |i| i as u32)
+    }
+    let lab = Lab::new(3);
+    let total = AtomicU64::new(0);
+    thread::scope(|threads| {
+        let (lab, total) = (&lab, &total);
+        let shared = lab.from_fn(10_000, |i| i as u32).unwrap();
+        for n in 0..12u32 {
+            let shared = shared.clone();
+            threads.spawn(move || {
+                for round in 0..30u32 {
+                    match (n + round) % 6 {
+                        0 => drop(
+                            lab.map(range, (0..100).map(|n| (n,)))
+                                .map(|array| total.fetch_add(sum(&array.unwrap()), Relaxed))
+                                .count(),
+                        ),
+                        1 => assert_eq!(lab.par_map(&shared, |x| x + 1).unwrap()[9999], 10_000),
+                        2 => assert_eq!(lab.submit(sum, (&shared,)).wait().unwrap(), 49_995_000),
+                        3 => {
+                            let mut out = lab.zeros::<u32>(1000).unwrap();
+                            lab.scope(|s| {
+                                out.tiles_mut(100).for_each(|tile| {
+                                    drop(s.submit(|tile: &mut [u32]| tile.fill(9), (tile,)))
+                                })
+                            })
+                            .unwrap();
+                            assert!(out.iter().all(|&x| x == 9));
+                        }
+                        4 => drop((0..50).map(|n| lab.submit(range, (n,))).collect::<Vec<_>>()),
+                        _ => (0..50).for_each(|n| lab.submit(range, (n * 100,)).detach()),
+                    }
+                }
+            });
+        }
+        step("12 threads that do everything");
+    });
+    assert_eq!(total.into_inner() % 161_700, 0);
+    lab.assert_in_use(0);
+}
+
+/// Progress depends on no thread of the user: this one sleeps on a pipe, and never looks at the engine.
+fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
+    fn tell(path: &str) {
+        let mut pipe = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("the pipe stands");
+        std::io::Write::write_all(&mut pipe, b".").expect("a pipe takes one byte");
+    }
+    let lab = Lab::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Open for both, so that it never looks closed.
+    let mut pipe = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let path = path.to_str().unwrap();
+    for _ in 0..10_000 {
+        lab.submit(tell, (path,)).detach();
+    }
+    step("10,000 bytes from detached jobs");
+    let mut bytes = vec![0; 10_000];
+    pipe.read_exact(&mut bytes).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == b'.'));
+    lab.assert_in_use(0);
+}
+
+fn more_workers_than_cores() {
+    let lab = Lab::new(24);
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .filter(|worker| worker.ready)
+            .count(),
+        24
+    );
+    for (n, value) in (0..20_000).zip(lab.map(square, (0..20_000).map(|n| (n,)))) {
+        assert_eq!(value.unwrap(), n * n);
+    }
+    let gates: Vec<_> = (0..24).map(|_| Gate::new()).collect();
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .filter(|worker| worker.open == 1)
+            .count(),
+        24,
+        "one each"
+    );
+    drop(held);
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    lab.assert_in_use(0);
+}
+
+fn a_long_job_holds_up_nothing_that_another_worker_can_do() {
+    let lab = Lab::new(2);
+    // The engine knows this kernel as a very short one.
+    fn usually_short(gate: &str) {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+    }
+    for _ in 0..2000 {
+        lab.submit(usually_short, ("",)).wait().unwrap();
+    }
+    let gate = Gate::new();
+    let long = lab.submit(usually_short, (&gate.path(),));
+    let behind: Vec<_> = (0..200).map(|_| lab.submit(usually_short, ("",))).collect();
+    let held = gate.meet();
+    step("short jobs that were put behind a long one");
+    behind.into_iter().for_each(|job| job.wait().unwrap());
+    drop(held);
+    long.wait().unwrap();
+}
+
+fn a_hundred_thousand_jobs_one_by_one() {
+    let lab = Lab::new(2);
+    let jobs: Vec<_> = (0..100_000u64).map(|n| lab.submit(square, (n,))).collect();
+    for (n, job) in (0..).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n * n);
+    }
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.jobs)
+            .sum::<u64>(),
+        100_000
+    );
+    lab.assert_in_use(0);
+}

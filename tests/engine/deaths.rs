@@ -1,0 +1,375 @@
+//! Workers that are killed from outside, at every moment.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use arenite::{Array, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    while_idle,
+    while_running,
+    with_jobs_queued_behind,
+    all_at_once,
+    again_and_again_under_load,
+    stopped_ones,
+    while_it_waits_for_memory,
+    with_arrays_in_hand,
+    while_starting,
+    a_crash_loop_is_given_up,
+    a_waiter_with_a_limit_hears_of_it,
+];
+
+fn end(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the worker exists");
+}
+
+fn while_idle() {
+    let lab = Lab::new(2);
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    for worker in [0, 1, 0, 1] {
+        let pid = lab.pid(worker);
+        lab.replace(worker);
+        assert_ne!(lab.pid(worker), pid);
+        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    }
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum::<u64>(),
+        4
+    );
+    lab.assert_in_use(0);
+}
+
+fn while_running() {
+    let lab = Lab::new(1);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGSEGV] {
+        let gate = Gate::new();
+        let job = lab.submit(pass, (&gate.path(),));
+        let held = gate.meet();
+        end(lab.pid(0), signal);
+        let error = lab.failure_of(job);
+        drop(held);
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Signal(signal as i32),
+            "{error}"
+        );
+        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    }
+    lab.assert_in_use(0);
+}
+
+/// Queued jobs are still answered, in their order.
+fn with_jobs_queued_behind() {
+    fn note(path: &str, n: u32, _: &Array<u8>) -> Array<u32> {
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        std::io::Write::write_all(&mut file, format!("{n}\n").as_bytes()).unwrap();
+        Array::from_slice(&[n])
+    }
+    let lab = Lab::new(1);
+    for round in 0..5 {
+        let gate = Gate::new();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let input = lab.zeros::<u8>(100_000).unwrap().seal();
+        let first = lab.submit(note, (path, 1000, &input));
+        let running = lab.submit(pass, (&gate.path(),));
+        // More than the slots of a link.
+        let behind: Vec<_> = (0..600u32)
+            .map(|n| lab.submit(note, (path, n, &input)))
+            .collect();
+        let held = gate.meet();
+        end(lab.pid(0), Signal::SIGKILL);
+        assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Signal(9));
+        drop(held);
+        step("what was behind the job that died");
+        for (n, job) in (0..).zip(behind) {
+            assert_eq!(job.wait().unwrap()[..], [n]);
+        }
+        assert_eq!(
+            first.wait().unwrap()[..],
+            [1000],
+            "what had ended before is a result"
+        );
+        let order: Vec<u32> = std::fs::read_to_string(path)
+            .unwrap()
+            .lines()
+            .map(|line| line.parse().unwrap())
+            .collect();
+        let expected: Vec<u32> = std::iter::once(1000).chain(0..600).collect();
+        assert_eq!(order, expected, "each ran once, in order");
+        assert_eq!(lab.stats().workers[0].restarts, round * 2 + 1);
+        drop(input);
+        lab.assert_in_use(0);
+    }
+}
+
+fn all_at_once() {
+    let lab = Lab::new(4);
+    let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let behind: Vec<_> = (0..100u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+    (0..4).for_each(|worker| end(lab.pid(worker), Signal::SIGKILL));
+    for job in jobs {
+        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Signal(9));
+    }
+    drop(held);
+    step("the queue, after all workers died");
+    for (n, job) in (0..).zip(behind) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    lab.assert_in_use(0);
+}
+
+fn again_and_again_under_load() {
+    fn work(values: &Array<u8>, n: u32) -> Array<u32> {
+        let sum: u32 = values.iter().map(|&x| u32::from(x)).sum();
+        Array::from_fn(5000 + n as usize % 20_000, |i| if i == 0 { sum } else { n })
+    }
+    let lab = Lab::new(2);
+    let values = lab.from_slice(&[1u8; 10_000]).unwrap();
+    let over = AtomicBool::new(false);
+    let (mut failures, mut kills) = (0, 0);
+    thread::scope(|threads| {
+        let (lab, over) = (&lab, &over);
+        let killer = threads.spawn(move || {
+            let mut kills = 0;
+            while !over.load(SeqCst) {
+                let before: u64 = lab.stats().workers.iter().map(|worker| worker.jobs).sum();
+                let worker = kills % 2;
+                let pid = lab.pid(worker);
+                // It may have ended since.
+                if pid != 0 && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+                    kills += 1;
+                }
+                // Some work between two deaths.
+                while !over.load(SeqCst)
+                    && lab
+                        .stats()
+                        .workers
+                        .iter()
+                        .map(|worker| worker.jobs)
+                        .sum::<u64>()
+                        < before + 20
+                {
+                    thread::yield_now();
+                }
+            }
+            kills
+        });
+        let mut live = std::collections::VecDeque::new();
+        for (n, result) in lab
+            .map(work, (0..5000u32).map(|n| (&values, n)))
+            .enumerate()
+        {
+            match result {
+                Ok(array) => {
+                    assert_eq!(
+                        (array.len(), array[0], array[1]),
+                        (5000 + n % 20_000, 10_000, n as u32)
+                    );
+                    live.push_back((n as u32, array));
+                }
+                Err(error) => {
+                    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "item {n}: {error}");
+                    failures += 1;
+                }
+            }
+            if live.len() > 50 {
+                let (n, array) = live.pop_front().unwrap();
+                assert!(
+                    array[1..].iter().all(|&x| x == n),
+                    "result {n} changed while it was held"
+                );
+            }
+        }
+        over.store(true, SeqCst);
+        kills = killer.join().unwrap();
+    });
+    assert!(
+        kills > 10 && failures <= kills,
+        "{kills} deaths cost {failures} jobs"
+    );
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+/// A stopped worker blocks its own job and nobody else.
+fn stopped_ones() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let job = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let stopped = lab
+        .stats()
+        .workers
+        .iter()
+        .position(|worker| worker.open == 1)
+        .unwrap();
+    end(lab.pid(stopped), Signal::SIGSTOP);
+    for n in 0..1000u32 {
+        let job = lab.submit(|n: u32| Array::from_slice(&[n]), (n,));
+        assert_eq!(job.wait().unwrap()[..], [n]);
+    }
+    end(lab.pid(stopped), Signal::SIGCONT);
+    drop(held);
+    job.wait().unwrap();
+    // Two that stay stopped do not keep the engine from ending.
+    (0..2).for_each(|worker| end(lab.pid(worker), Signal::SIGSTOP));
+    step("the end of an engine with stopped workers");
+    drop(lab);
+}
+
+fn while_it_waits_for_memory() {
+    fn greedy(gate: &str, len: usize) -> Array<u8> {
+        pass(gate);
+        Array::zeros(len)
+    }
+    let lab = Lab::new(1);
+    for _ in 0..20 {
+        let gate = Gate::new();
+        let job = lab.submit(greedy, (&gate.path(), 50 << 20));
+        let held = gate.meet();
+        let pid = lab.pid(0);
+        drop(held);
+        // Anywhere between the want, the grant and the answer.
+        end(pid, Signal::SIGKILL);
+        match job.wait() {
+            Ok(array) => assert_eq!(array.len(), 50 << 20),
+            Err(error) => assert_eq!(*error.kind(), JobErrorKind::Signal(9)),
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn with_arrays_in_hand() {
+    fn busy(gate: &str, len: usize) -> Array<u8> {
+        let arrays: Vec<_> = (0..10)
+            .map(|_| arenite::ArrayMut::<u8>::zeros(len))
+            .collect();
+        pass(gate);
+        arrays.into_iter().next().unwrap().seal()
+    }
+    let lab = Lab::new(1);
+    for len in [10, 10_000, 3_000_000] {
+        let kept = lab
+            .submit(|len: usize| Array::from_fn(len, |i| i as u8), (len,))
+            .wait()
+            .unwrap();
+        let gate = Gate::new();
+        let job = lab.submit(busy, (&gate.path(), len));
+        let held = gate.meet();
+        end(lab.pid(0), Signal::SIGKILL);
+        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Signal(9));
+        drop(held);
+        // The next worker writes where the dead one did, and not where results are kept.
+        let next = lab
+            .submit(|len: usize| Array::from_fn(len, |_| 7u8), (10 * len,))
+            .wait()
+            .unwrap();
+        assert!(next.iter().all(|&x| x == 7));
+        assert!(kept.iter().enumerate().all(|(i, &x)| x == i as u8));
+    }
+    lab.assert_in_use(0);
+}
+
+/// The kernel that runs at the start stops at a gate once; its name is told by a variable, for it has no arguments.
+const GATE: &str = "ARENITE_TEST_START_GATE";
+
+fn start() {
+    if let Some(gate) = std::env::var_os(GATE).and_then(|gate| gate.into_string().ok())
+        && std::path::Path::new(&gate).exists()
+    {
+        pass(&gate);
+    }
+}
+
+fn while_starting() {
+    let gate = Gate::new();
+    let away = gate.path() + ".away";
+    std::fs::rename(gate.path(), &away).unwrap();
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(GATE, gate.path()) };
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    std::fs::rename(&away, gate.path()).unwrap();
+    end(lab.pid(0), Signal::SIGKILL);
+    let job = lab.submit(|| 2u8, ());
+    // Its successor is at the gate, before it is ready.
+    let held = gate.meet();
+    std::fs::remove_file(gate.path()).unwrap();
+    assert!(!lab.stats().workers[0].ready);
+    end(lab.pid(0), Signal::SIGKILL);
+    step("the job that waits for a worker");
+    assert_eq!(job.wait().unwrap(), 2);
+    drop(held);
+    lab.assert_in_use(0);
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(GATE) };
+}
+
+fn a_crash_loop_is_given_up() {
+    fn start_unless_told() {
+        let path = std::env::var("ARENITE_TEST_CRASH_LOOP").unwrap();
+        assert!(!std::path::Path::new(&path).exists(), "the drive is gone");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crash");
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var("ARENITE_TEST_CRASH_LOOP", &path) };
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_told));
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let queued: Vec<_> = (0..10).map(|_| lab.submit(|| 1u8, ())).collect();
+    let held = gate.meet();
+    std::fs::write(&path, "").unwrap();
+    end(lab.pid(0), Signal::SIGKILL);
+    assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Signal(9));
+    drop(held);
+    step("the engine to give up");
+    for job in queued {
+        let error = lab.failure_of(job);
+        assert!(
+            matches!(error.kind(), JobErrorKind::NoWorkers(why) if why.contains("the drive is gone")),
+            "{error}"
+        );
+    }
+    let error = lab.failure_of(lab.submit(|| 1u8, ()));
+    assert!(
+        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
+        "{error}"
+    );
+    // SAFETY: as above.
+    unsafe { std::env::remove_var("ARENITE_TEST_CRASH_LOOP") };
+}
+
+fn a_waiter_with_a_limit_hears_of_it() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    assert!(
+        job.wait_timeout(std::time::Duration::from_millis(1))
+            .is_none()
+    );
+    end(lab.pid(0), Signal::SIGKILL);
+    wait_until("the job has its answer", || job.is_done());
+    let error = job
+        .wait_timeout(std::time::Duration::ZERO)
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+    drop(held);
+}

@@ -1,0 +1,515 @@
+//! Kernels that go wrong: each takes down one job, with its cause, and nothing else.
+
+use std::hint::black_box;
+
+use arenite::{Array, ArrayMut, JobError, JobErrorKind};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    a_panic_has_message_place_and_backtrace,
+    panics_of_every_sort,
+    an_abort,
+    a_wild_read,
+    an_exit,
+    signals,
+    an_illegal_instruction,
+    a_stack_overflow,
+    a_write_to_an_input_changes_nothing,
+    a_write_to_a_text_argument_is_the_kernels_own,
+    a_write_to_what_another_worker_made_changes_nothing,
+    a_write_to_what_the_same_worker_published_changes_nothing,
+    a_write_beyond_what_was_granted,
+    a_write_to_what_was_lent_before,
+    an_access_beyond_everything,
+    too_much_for_the_arena_keeps_its_numbers,
+    a_kernel_may_do_with_less,
+    too_much_private_memory,
+    threads_of_a_kernel_that_panic,
+    threads_of_a_kernel_that_abort,
+    descriptors_closed_by_a_kernel,
+    a_kernel_that_builds_an_engine,
+];
+
+/// The job fails, its worker is replaced, and the engine works on.
+fn assert_death(lab: &Lab, error: &JobError, expected: &JobErrorKind) {
+    assert_eq!(error.kind(), expected, "{error}");
+    assert_eq!((error.worker(), error.attempt()), (Some(0), 1));
+    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    assert!(lab.stats().workers[0].restarts > 0);
+}
+
+#[inline(never)]
+fn the_kernel_that_panics(n: u32) -> u32 {
+    assert!(black_box(n) > 100, "{n} is not more than 100");
+    n
+}
+
+fn a_panic_has_message_place_and_backtrace() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
+    let JobErrorKind::Panicked {
+        message,
+        location,
+        backtrace,
+    } = error.kind()
+    else {
+        panic!("{error:?}")
+    };
+    assert_eq!(message, "5 is not more than 100");
+    assert!(location.contains("faults.rs:"), "{location}");
+    assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
+    assert!(
+        error.to_string().contains("panicked at") && error.to_string().contains(message),
+        "{error}"
+    );
+    assert!(error.kernel().ends_with("the_kernel_that_panics"));
+    // The worker lives on.
+    let pid = lab.pid(0);
+    for n in 0..200 {
+        assert_eq!(
+            lab.submit(the_kernel_that_panics, (n,)).wait().is_ok(),
+            n > 100
+        );
+    }
+    assert_eq!((lab.pid(0), lab.stats().workers[0].restarts), (pid, 0));
+    assert_eq!(lab.failures("the_kernel_that_panics"), 102);
+    lab.assert_in_use(0);
+}
+
+fn panics_of_every_sort() {
+    struct Nasty;
+    impl Drop for Nasty {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("even its end");
+            }
+        }
+    }
+    fn with_output(n: usize) -> Array<u8> {
+        let first = Array::<u8>::zeros(n);
+        let _second = ArrayMut::<u8>::from_slice(&first);
+        panic!("with arrays of {n} bytes in hand")
+    }
+    let lab = Lab::new(1);
+    let message = |error: JobError| match error.kind() {
+        JobErrorKind::Panicked { message, .. } => message.clone(),
+        _ => panic!("{error:?}"),
+    };
+    let long = "x".repeat(100_000);
+    let text =
+        message(lab.failure_of(lab.submit(|text: &str| -> u8 { panic!("{text}") }, (&long,))));
+    assert!(
+        text.len() > 10_000 && text.chars().all(|c| c == 'x'),
+        "a long message is cut, not lost: {}",
+        text.len()
+    );
+    message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(5u8) }, ())));
+    message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(Nasty) }, ())));
+    message(lab.failure_of(lab.submit(
+        || -> u8 { std::panic::resume_unwind(Box::new("unheard")) },
+        (),
+    )));
+    for n in [10, 1 << 20] {
+        assert_eq!(
+            message(lab.failure_of(lab.submit(with_output, (n,)))),
+            format!("with arrays of {n} bytes in hand")
+        );
+    }
+    // One that is caught is none.
+    let caught = lab.submit(
+        || std::panic::catch_unwind(|| panic!("caught")).is_err(),
+        (),
+    );
+    assert!(caught.wait().unwrap());
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+fn an_abort() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
+    assert!(error.to_string().contains("SIGABRT"), "{error}");
+    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+    lab.assert_in_use(0);
+}
+
+fn a_wild_read() {
+    let lab = Lab::new(1);
+    // SAFETY: none: a bug, on purpose.
+    let wild = |at: usize| unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    let error = lab.failure_of(lab.submit(wild, (16,)));
+    assert!(error.to_string().contains("SIGSEGV"), "{error}");
+    assert_death(&lab, &error, &JobErrorKind::Signal(11));
+    lab.assert_in_use(0);
+}
+
+fn an_exit() {
+    let lab = Lab::new(1);
+    for code in [0, 3, 70, 71] {
+        let error =
+            lab.failure_of(lab.submit(|code: i32| -> u8 { std::process::exit(code) }, (code,)));
+        assert_death(&lab, &error, &JobErrorKind::Exited(Some(code)));
+        assert!(
+            error.to_string().contains(&format!("code {code}")),
+            "{error}"
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn signals() {
+    let lab = Lab::new(1);
+    // SAFETY: sends a signal to this very process.
+    let send = |signal: i32| unsafe { libc::raise(signal) };
+    for signal in [
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGUSR1,
+    ] {
+        let error = lab.failure_of(lab.submit(send, (signal,)));
+        assert_death(&lab, &error, &JobErrorKind::Signal(signal));
+    }
+    // What a terminal or a closed pipe sends to everybody is not for a worker.
+    for signal in [libc::SIGINT, libc::SIGPIPE] {
+        assert_eq!(lab.submit(send, (signal,)).wait().unwrap(), 0);
+    }
+    lab.assert_in_use(0);
+}
+
+fn an_illegal_instruction() {
+    fn trap() -> u8 {
+        // SAFETY: ends the process, on purpose.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("ud2", options(noreturn))
+        };
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("udf #0", options(noreturn))
+        };
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(trap, ()));
+    assert_death(&lab, &error, &JobErrorKind::Signal(libc::SIGILL));
+}
+
+fn a_stack_overflow() {
+    #[allow(unconditional_recursion, reason = "it is what is tested")]
+    fn deeper(n: u64) -> u64 {
+        let filler = black_box([n; 1000]);
+        deeper(n + 1) + filler[n as usize % 1000]
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(deeper, (1,)));
+    // The standard library turns the fault into an abort with a message, where its handler is installed.
+    assert!(
+        matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
+        "{error}"
+    );
+    let kind = error.kind().clone();
+    assert_death(&lab, &error, &kind);
+    lab.assert_in_use(0);
+}
+
+/// Writes through a pointer that it has no right to write through.
+fn vandal(victim: &Array<u8>, at: usize) -> u8 {
+    // SAFETY: none: a bug in a kernel, on purpose.
+    unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
+    1
+}
+
+fn a_write_to_an_input_changes_nothing() {
+    let lab = Lab::new(1);
+    for len in [1usize, 100, 64 * 1024, 3 << 20] {
+        let victim = lab.from_fn(len, |i| i as u8).unwrap();
+        for at in [0, len / 2, len - 1] {
+            let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+            assert_death(&lab, &error, &JobErrorKind::Signal(11));
+            assert!(
+                victim.iter().enumerate().all(|(i, &x)| x == i as u8),
+                "a byte of {len} changed"
+            );
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_write_to_a_text_argument_is_the_kernels_own() {
+    fn scribble(text: &str) -> u8 {
+        // SAFETY: none: a bug in a kernel, on purpose. The text is the worker's private copy.
+        unsafe { text.as_ptr().cast_mut().write_volatile(b'X') };
+        text.as_bytes()[0]
+    }
+    let lab = Lab::new(1);
+    let text = String::from("untouched");
+    assert_eq!(lab.submit(scribble, (&text,)).wait().unwrap(), b'X');
+    assert_eq!(text, "untouched");
+}
+
+fn made(len: usize) -> Array<u8> {
+    Array::from_fn(len, |i| i as u8)
+}
+
+fn a_write_to_what_another_worker_made_changes_nothing() {
+    let lab = Lab::new(2);
+    let gate = crate::harness::Gate::new();
+    let blocked = lab.submit(crate::harness::pass, (&gate.path(),));
+    let held = gate.meet();
+    // One worker is at the gate, the other makes the victim. Then the other way round.
+    let victim = lab.submit(made, (1000,)).wait().unwrap();
+    let gate_two = crate::harness::Gate::new();
+    let blocked_two = lab.submit(crate::harness::pass, (&gate_two.path(),));
+    let held_two = gate_two.meet();
+    drop(held);
+    blocked.wait().unwrap();
+    let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(11));
+    assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
+    drop(held_two);
+    blocked_two.wait().unwrap();
+    drop(victim);
+    lab.assert_in_use(0);
+}
+
+fn a_write_to_what_the_same_worker_published_changes_nothing() {
+    let lab = Lab::new(1);
+    for len in [64 * 1024, 64 * 1024 + 1, 1_000_000, 5 << 20] {
+        // The first array of a worker's life, and one behind others.
+        for before in [0, 3] {
+            let _others: Vec<_> = (0..before)
+                .map(|n| lab.submit(made, (n * 70_000 + 5,)).wait().unwrap())
+                .collect();
+            let victim = lab.submit(made, (len,)).wait().unwrap();
+            for at in [0, len / 2, len - 1] {
+                let pid = lab.pid(0);
+                let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+                assert_death(&lab, &error, &JobErrorKind::Signal(11));
+                assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
+                assert_ne!(lab.pid(0), pid);
+                // Its successor did not make the array, and cannot write it either.
+                let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+                assert_eq!(*error.kind(), JobErrorKind::Signal(11));
+                // One that makes its own array beside it.
+                lab.submit(made, (len,)).wait().unwrap();
+            }
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_write_beyond_what_was_granted() {
+    fn beyond(by: usize) -> Array<u8> {
+        let mut own = ArrayMut::<u8>::zeros(100);
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { own.as_mut_ptr().add(by).write_volatile(1) };
+        own.seal()
+    }
+    let lab = Lab::new(1);
+    for by in [32 << 20, 200 << 20] {
+        let error = lab.failure_of(lab.submit(beyond, (by,)));
+        assert!(
+            matches!(error.kind(), JobErrorKind::Signal(11 | 7)),
+            "{error}"
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_write_to_what_was_lent_before() {
+    /// Where this process saw the array while it was lent.
+    static PLACE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    fn remember(values: &mut [u8]) {
+        PLACE.store(
+            values.as_mut_ptr().expose_provenance(),
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        values.fill(1);
+    }
+    fn return_to_the_scene() -> u8 {
+        let place = PLACE.load(std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place).write_volatile(2) };
+        1
+    }
+    let lab = Lab::new(1);
+    for len in [100usize, 1 << 20] {
+        let mut values = lab.zeros::<u8>(len).unwrap();
+        lab.scope(|s| drop(s.submit(remember, (&mut values,))))
+            .unwrap();
+        let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
+        assert_death(&lab, &error, &JobErrorKind::Signal(11));
+        assert!(values.iter().all(|&x| x == 1));
+    }
+    lab.assert_in_use(0);
+}
+
+fn an_access_beyond_everything() {
+    fn far(values: &Array<u8>, by: usize) -> u8 {
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { values.as_ptr().wrapping_add(by).read_volatile() }
+    }
+    let lab = Lab::new(1);
+    let values = lab.from_slice(&[1u8]).unwrap();
+    for by in [100 << 20, 1 << 45] {
+        let error = lab.failure_of(lab.submit(far, (&values, by)));
+        assert!(
+            matches!(error.kind(), JobErrorKind::Signal(7 | 11)),
+            "{error}"
+        );
+    }
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+fn too_much_for_the_arena_keeps_its_numbers() {
+    fn by_question_mark(len: usize) -> Result<Array<u8>, arenite::ArenaFull> {
+        Array::try_zeros(len)
+    }
+    fn boxed(len: usize) -> Result<Array<u8>, Box<dyn std::error::Error>> {
+        let array = ArrayMut::try_zeros(len)?;
+        Ok(array.seal())
+    }
+    fn described(len: usize) -> Result<Array<u8>, String> {
+        Array::try_from_fn(len, |_| 1).map_err(|full| format!("while thinking: {full}"))
+    }
+    fn unwrapped(len: usize) -> Array<u8> {
+        Array::try_zeros(len).unwrap()
+    }
+    fn constructor(len: usize) -> ArrayMut<u8> {
+        ArrayMut::zeros(len)
+    }
+    fn second(len: usize) -> (Array<u8>, Array<u8>) {
+        (Array::zeros(1000), Array::zeros(len))
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(32 << 20));
+    let len = 33 << 20;
+    let failures = [
+        lab.failure_of(lab.submit(by_question_mark, (len,))),
+        lab.failure_of(lab.submit(boxed, (len,))),
+        lab.failure_of(lab.submit(described, (len,))),
+        lab.failure_of(lab.submit(unwrapped, (len,))),
+        lab.failure_of(lab.submit(constructor, (len,))),
+        lab.failure_of(lab.submit(second, (len,))),
+        lab.failure_of(lab.submit(|len: usize| "x".repeat(len), (len,))),
+    ];
+    for error in &failures {
+        let JobErrorKind::ArenaFull(full) = error.kind() else {
+            panic!("{error}")
+        };
+        assert!(
+            full.requested >= len as u64 && full.capacity == 32 << 20,
+            "{full:?}"
+        );
+        assert!(full.free < 32 << 20 && full.free > 30 << 20, "{full:?}");
+        assert!(error.to_string().contains("raise the capacity"), "{error}");
+    }
+    // Nothing was lost, and the worker lives.
+    assert_eq!(lab.submit(constructor, (1000,)).wait().unwrap().len(), 1000);
+    assert_eq!(
+        lab.submit(constructor, (25 << 20,)).wait().unwrap().len(),
+        25 << 20
+    );
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+fn a_kernel_may_do_with_less() {
+    fn modest(len: usize) -> Array<u8> {
+        Array::try_zeros(len).unwrap_or_else(|_| Array::from_slice(b"less"))
+    }
+    fn other_failure(len: usize) -> Result<Array<u8>, String> {
+        let _ = Array::<u8>::try_zeros(len);
+        Err("something else".into())
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
+    assert_eq!(
+        lab.submit(modest, (17 << 20,)).wait().unwrap()[..],
+        *b"less"
+    );
+    let error = lab.failure_of(lab.submit(other_failure, (17 << 20,)));
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Returned("something else".into())
+    );
+    lab.assert_in_use(0);
+}
+
+fn too_much_private_memory() {
+    fn hoard(bytes: usize) -> usize {
+        black_box(vec![1u8; bytes]).len()
+    }
+    fn arena(len: usize) -> Array<u8> {
+        ArrayMut::from_fn(len, |i| i as u8).seal()
+    }
+    let lab = Lab::with(1, |builder| builder.memory_limit(64 << 20));
+    assert_eq!(lab.submit(hoard, (8 << 20,)).wait().unwrap(), 8 << 20);
+    let error = lab.failure_of(lab.submit(hoard, (100 << 20,)));
+    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+    // Its successor has the same limit; the arena does not count.
+    let error = lab.failure_of(lab.submit(hoard, (100 << 20,)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(
+        lab.submit(arena, (128 << 20,)).wait().unwrap().len(),
+        128 << 20
+    );
+    lab.assert_in_use(0);
+}
+
+fn threads_of_a_kernel_that_panic() {
+    fn careful() -> bool {
+        std::thread::spawn(|| panic!("on a thread of the kernel"))
+            .join()
+            .is_err()
+    }
+    fn careless() -> u8 {
+        std::thread::spawn(|| -> u8 { panic!("on a thread of the kernel") })
+            .join()
+            .unwrap()
+    }
+    let lab = Lab::new(1);
+    assert!(lab.submit(careful, ()).wait().unwrap());
+    let error = lab.failure_of(lab.submit(careless, ()));
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { .. }),
+        "{error}"
+    );
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+fn threads_of_a_kernel_that_abort() {
+    fn careless() -> u8 {
+        std::thread::spawn(|| -> u8 { std::process::abort() })
+            .join()
+            .unwrap()
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(careless, ()));
+    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+}
+
+/// A kernel that closes what is not its own harms itself at most.
+fn descriptors_closed_by_a_kernel() {
+    fn close_all() -> Array<u8> {
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { libc::close_range(3, u32::MAX, 0) };
+        Array::zeros(1000)
+    }
+    let lab = Lab::new(1);
+    for _ in 0..3 {
+        let job = lab.submit(close_all, ());
+        // What it has done works by luck or fails with a cause; the supervisor goes on either way.
+        let _ = job.wait();
+        lab.replace(0);
+        assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_kernel_that_builds_an_engine() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(|| arenite::Engine::builder().build().is_ok(), ()));
+    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+}

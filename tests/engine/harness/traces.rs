@@ -1,0 +1,185 @@
+//! What a test may leave behind in this process and in the system, and must not.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long what ends by itself may take to do so. Threads that have told their result still have to end.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// Traces of this process at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    children: BTreeSet<i32>,
+    /// Number and target.
+    descriptors: BTreeSet<(u32, String)>,
+    threads: BTreeSet<(u32, String)>,
+    names: BTreeSet<String>,
+}
+
+impl Traces {
+    pub fn now() -> Self {
+        Self {
+            children: children().into_iter().collect(),
+            descriptors: descriptors(),
+            threads: threads(),
+            names: names(),
+        }
+    }
+
+    /// What is there now and was not before. Children are gone at once: dropping an engine waits for them.
+    pub fn compare(&self) -> Result<(), String> {
+        let left: Vec<_> = children()
+            .into_iter()
+            .filter(|pid| !self.children.contains(pid))
+            .collect();
+        if !left.is_empty() {
+            return Err(format!(
+                "processes left behind: {left:?}\n{}",
+                describe_children()
+            ));
+        }
+        let started = Instant::now();
+        loop {
+            let now = Self::now();
+            let descriptors = now.descriptors.len().cmp(&self.descriptors.len());
+            let threads = now.threads.len() > self.threads.len();
+            // Other programs on this machine make names too, for a moment.
+            let names: Vec<_> = now.names.difference(&self.names).collect();
+            if descriptors.is_eq() && !threads && names.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() > SETTLING {
+                let new: Vec<_> = now.descriptors.difference(&self.descriptors).collect();
+                let gone: Vec<_> = self.descriptors.difference(&now.descriptors).collect();
+                let threads: Vec<_> = now.threads.difference(&self.threads).collect();
+                return Err(format!(
+                    "left behind: descriptors {new:?} (gone: {gone:?}), threads {threads:?}, names {names:?}"
+                ));
+            }
+            // A pause between two looks.
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Processes whose parent is this one, zombies included.
+pub fn children() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    stats()
+        .filter(|stat| stat.parent == own)
+        .map(|stat| stat.pid)
+        .collect()
+}
+
+/// Processes that have this in their environment: the whole family of a program that was started with it.
+///
+/// A worker forbids others to look at it (non-dumpable), so its group tells instead.
+pub fn processes_with(group: i32) -> Vec<i32> {
+    stats()
+        .filter(|stat| stat.group == group && stat.state != 'Z')
+        .map(|stat| stat.pid)
+        .collect()
+}
+
+struct Stat {
+    pid: i32,
+    parent: i32,
+    group: i32,
+    state: char,
+    name: String,
+}
+
+fn stats() -> impl Iterator<Item = Stat> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let _: i32 = entry.file_name().to_str()?.parse().ok()?;
+        read_stat(&entry.path().join("stat"))
+    })
+}
+
+fn read_stat(path: &std::path::Path) -> Option<Stat> {
+    let text = fs::read_to_string(path).ok()?;
+    // The name is in parentheses and may contain anything.
+    let (head, tail) = text.rsplit_once(')')?;
+    let (pid, name) = head.split_once('(')?;
+    let mut fields = tail.split_whitespace();
+    Some(Stat {
+        pid: pid.trim().parse().ok()?,
+        name: name.to_owned(),
+        state: fields.next()?.chars().next()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+    })
+}
+
+fn descriptors() -> BTreeSet<(u32, String)> {
+    let entries = fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+    let mut found: BTreeSet<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let target = fs::read_link(entry.path()).ok()?;
+            Some((number, target.display().to_string()))
+        })
+        .collect();
+    // The one that reads this very folder.
+    found.retain(|(_, target)| !target.ends_with("/fd"));
+    found
+}
+
+fn threads() -> BTreeSet<(u32, String)> {
+    let entries = fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            Some((number, name.trim().to_owned()))
+        })
+        .collect()
+}
+
+fn names() -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir("/dev/shm") else {
+        return BTreeSet::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("arenite"))
+        .collect()
+}
+
+pub fn describe_threads() -> String {
+    let mut text = String::new();
+    for (number, name) in threads() {
+        let read = |what: &str| {
+            let text = fs::read_to_string(format!("/proc/self/task/{number}/{what}"));
+            text.map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
+        };
+        let _ = writeln!(
+            text,
+            "  {number} {name}: waits in {}, system call {}",
+            read("wchan"),
+            read("syscall")
+        );
+    }
+    text
+}
+
+pub fn describe_children() -> String {
+    let mut text = String::new();
+    for pid in children() {
+        if let Some(stat) = read_stat(std::path::Path::new(&format!("/proc/{pid}/stat"))) {
+            let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "  {pid} {}: state {}, waits in {wchan}",
+                stat.name, stat.state
+            );
+        }
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! The executor without processes: the same calls, the same answers.
+
+use arenite::{Array, ArrayMut, Engine, JobError, JobErrorKind, TileMut, as_completed};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    the_same_story_in_both,
+    no_processes,
+    what_only_processes_give
+];
+
+fn words(text: &str, sep: char) -> (u32, String) {
+    (text.split(sep).count() as u32, text.to_uppercase())
+}
+
+fn doubled(values: &Array<i32>) -> Array<i32> {
+    Array::from_fn(values.shape(), |i| values[i] * 2)
+}
+
+fn total(values: &[i32], start: i64) -> i64 {
+    start + values.iter().map(|&x| i64::from(x)).sum::<i64>()
+}
+
+fn reversed(mut values: ArrayMut<i32>) -> ArrayMut<i32> {
+    values.reverse();
+    values
+}
+
+fn picky(n: i64) -> Result<i64, String> {
+    match n {
+        3 => Err("three".into()),
+        4 => panic!("four"),
+        _ => Ok(n),
+    }
+}
+
+fn rows(mut tile: TileMut<'_, i32>, source: &Array<i32>) {
+    let rows = tile.rows();
+    tile.copy_from_slice(&source.rows(rows));
+}
+
+fn error(error: &JobError) -> String {
+    match error.kind() {
+        JobErrorKind::Panicked { message, .. } => format!("{} panicked: {message}", error.kernel()),
+        kind => format!("{}: {kind}", error.kernel()),
+    }
+}
+
+/// Everything that an engine is asked, and what it says.
+fn story(engine: &Engine) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut tell = |what: &dyn std::fmt::Debug| told.push(format!("{what:?}"));
+    let values = engine.from_fn([4, 3], |i| i as i32).unwrap();
+    tell(&engine.submit(words, ("a b c", ' ')).wait());
+    tell(&engine.submit(doubled, (&values,)).wait().unwrap().to_vec());
+    tell(
+        &engine
+            .submit(doubled, (values.rows(1..3),))
+            .wait()
+            .unwrap()
+            .shape()
+            .to_string(),
+    );
+    tell(
+        &engine
+            .job(doubled, (&values,))
+            .then(doubled, ())
+            .then(total, (100,))
+            .submit()
+            .wait()
+            .unwrap(),
+    );
+    let mut own = engine.zeros(5).unwrap();
+    own.copy_from_slice(&[1, 2, 3, 4, 5]);
+    tell(&engine.submit(reversed, (own,)).wait().unwrap().to_vec());
+    for result in engine.map(picky, (0..7).map(|n| (n,))) {
+        tell(&result.map_err(|why| error(&why)));
+    }
+    let mut completed: Vec<_> = as_completed((0..7).map(|n| engine.submit(picky, (n,)))).collect();
+    completed.sort_by_key(|(index, _)| *index);
+    for (index, result) in completed {
+        tell(&(index, result.map_err(|why| error(&why))));
+    }
+    let mut out = engine.zeros([4, 3]).unwrap();
+    let sum = engine.scope(|s| {
+        for tile in out.tiles_mut(3) {
+            s.submit(rows, (tile, &values));
+        }
+        s.submit(total, (&values, 0)).wait().unwrap()
+    });
+    tell(&(sum.unwrap(), out.to_vec()));
+    let failed = engine.scope(|s| drop((s.submit(picky, (3,)), s.submit(picky, (4,)))));
+    tell(&failed.map_err(|why| error(&why)));
+    tell(
+        &engine
+            .par_map(&values, |x| f64::from(x) / 2.0)
+            .unwrap()
+            .to_vec(),
+    );
+    tell(
+        &engine
+            .par_apply(&values, |from: &[i32], to: &mut [u8]| {
+                from.iter().zip(to).for_each(|(x, to)| *to = *x as u8)
+            })
+            .unwrap()
+            .to_vec(),
+    );
+    engine
+        .par_apply_mut(&mut out, |part: &mut [i32]| {
+            part.iter_mut().for_each(|x| *x = -*x)
+        })
+        .unwrap();
+    tell(&out.to_vec());
+    let mut job = engine.submit(|| 'z', ());
+    tell(
+        &std::iter::repeat_with(|| job.wait_timeout(std::time::Duration::from_millis(1)))
+            .flatten()
+            .next(),
+    );
+    engine.submit(picky, (4,)).detach();
+    drop(engine.submit(picky, (5,)));
+    tell(
+        &engine
+            .copy_in(&Array::from_slice(&[1u8, 2]))
+            .unwrap()
+            .to_vec(),
+    );
+    told
+}
+
+fn the_same_story_in_both() {
+    let inline = story(&Engine::inline());
+    let lab = Lab::new(2);
+    assert_eq!(story(&lab), inline);
+    let lab = Lab::new(1);
+    assert_eq!(story(&lab), inline);
+}
+
+fn no_processes() {
+    let engine = Engine::inline();
+    let pid = engine.submit(std::process::id, ()).wait().unwrap();
+    assert_eq!(pid, std::process::id());
+    assert_eq!((engine.stats().workers.len(), engine.trim()), (0, 0));
+    assert!(crate::harness::children().is_empty());
+    engine.shutdown();
+}
+
+/// Handles may outlive their job where there is no worker whose memory they would keep.
+fn what_only_processes_give() {
+    static KEPT: std::sync::Mutex<Vec<Array<u8>>> = std::sync::Mutex::new(Vec::new());
+    let engine = Engine::inline();
+    let values = Array::from_slice(&[1u8, 2]);
+    engine
+        .submit(
+            |values: &Array<u8>| KEPT.lock().unwrap().push(values.clone()),
+            (&values,),
+        )
+        .wait()
+        .unwrap();
+    assert_eq!(KEPT.lock().unwrap()[0][..], [1, 2]);
+}

@@ -1,0 +1,191 @@
+//! Getting data into the arena.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arenite::array::npy;
+use arenite::{Array, Engine, InputError, JobErrorKind};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    files,
+    files_that_are_none,
+    npy_files,
+    npy_files_of_another_type,
+    zeros_and_copies,
+    mapped_files_are_copied_in,
+    arrays_of_another_engine_are_copied_in,
+    no_room,
+    no_size,
+];
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|&x| u64::from(x)).sum()
+}
+
+fn files() {
+    let lab = Lab::new(1);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    assert_eq!(lab.read_file(file.path()).unwrap().len(), 0);
+    let content: Vec<u8> = (0..3_000_017u32).map(|i| (i % 251) as u8).collect();
+    file.write_all(&content).unwrap();
+    let array = lab.read_file(file.path()).unwrap();
+    assert_eq!(array[..], content[..]);
+    assert_eq!(lab.submit(sum, (&array,)).wait().unwrap(), sum(&content));
+    // Not a file of known length: a pipe, and what the kernel makes up.
+    let made_up = lab.read_file("/proc/self/stat").unwrap();
+    assert!(
+        made_up.starts_with(std::process::id().to_string().as_bytes()),
+        "{:?}",
+        &made_up[..]
+    );
+    assert_eq!(lab.read_file("/dev/null").unwrap().len(), 0);
+    drop((array, made_up));
+    lab.assert_in_use(0);
+}
+
+fn files_that_are_none() {
+    let lab = Lab::new(1);
+    for (path, hint) in [("/nowhere/at/all", "No such file"), ("/tmp", "directory")] {
+        let error = lab.read_file(path).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, InputError::Io { .. }), "{error:?}");
+        assert!(text.contains(path) && text.contains(hint), "{text}");
+    }
+    lab.assert_in_use(0);
+}
+
+fn npy_files() {
+    fn mean(values: &Array<f32>) -> f32 {
+        values.iter().sum::<f32>() / values.len() as f32
+    }
+    let lab = Lab::new(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("values.npy");
+    let values = Array::from_fn([3, 4, 5], |i| i as f32);
+    npy::write(&path, &values).unwrap();
+    let read = lab.read_npy::<f32>(&path).unwrap();
+    assert_eq!((read.shape(), &read[..]), (values.shape(), &values[..]));
+    assert_eq!(lab.submit(mean, (&read,)).wait().unwrap(), 29.5);
+    drop(read);
+    lab.assert_in_use(0);
+}
+
+fn npy_files_of_another_type() {
+    let lab = Lab::new(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("values.npy");
+    npy::write(&path, &Array::from_slice(&[1.0f64])).unwrap();
+    let text = lab.read_npy::<u8>(&path).unwrap_err().to_string();
+    assert!(text.contains("f8"), "{text}");
+    std::fs::write(&path, "no array").unwrap();
+    assert!(matches!(lab.read_npy::<u8>(&path), Err(InputError::Npy(_))));
+    // Longer by its header than it is.
+    npy::write(&path, &Array::<u8>::zeros(10_000)).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(lab.read_npy::<u8>(&path), Err(InputError::Npy(_))));
+    lab.assert_in_use(0);
+}
+
+fn zeros_and_copies() {
+    let lab = Lab::new(1);
+    // What was used and dirty before is zero again.
+    for round in 1..4u8 {
+        for len in [1, 63, 64, 65, 4096, 70_000, 5 << 20] {
+            let mut zeros = lab.zeros::<u8>(len).unwrap();
+            assert!(
+                zeros.iter().all(|&x| x == 0),
+                "{len} bytes in round {round}"
+            );
+            zeros.fill(round);
+        }
+    }
+    let copy = lab.from_slice(&[1.5f64, 2.5]).unwrap();
+    assert_eq!(copy[..], [1.5, 2.5]);
+    let made = lab.from_fn([2, 2], |i| i as u8).unwrap();
+    assert_eq!(
+        (made.to_vec(), made.shape().to_string()),
+        (vec![0, 1, 2, 3], "2x2".into())
+    );
+    drop((copy, made));
+    lab.assert_in_use(0);
+}
+
+fn mapped_files_are_copied_in() {
+    let lab = Lab::new(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("values.npy");
+    npy::write(&path, &Array::from_fn([1000, 3], |i| i as u8)).unwrap();
+    // SAFETY: nobody else knows this file.
+    let mapped = unsafe { npy::map::<u8>(&path) }.unwrap();
+    assert_eq!(
+        *lab.failure_of(lab.submit(sum, (&mapped,))).kind(),
+        JobErrorKind::ForeignArray
+    );
+    let copied = lab.copy_in(&mapped).unwrap();
+    assert_eq!(copied.shape(), mapped.shape());
+    assert_eq!(lab.submit(sum, (&copied,)).wait().unwrap(), sum(&mapped));
+    drop((copied, mapped));
+    lab.assert_in_use(0);
+}
+
+fn arrays_of_another_engine_are_copied_in() {
+    let (lab, other) = (Lab::new(1), Lab::new(1));
+    let theirs = other.from_slice(&[1u8, 2, 3]).unwrap();
+    let error = lab.failure_of(lab.submit(sum, (&theirs,)));
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert!(
+        error.to_string().contains("copy_in"),
+        "it says what to do: {error}"
+    );
+    assert_eq!(
+        *lab.failure_of(lab.submit(sum, (&Array::from_slice(&[1, 2]),)))
+            .kind(),
+        JobErrorKind::ForeignArray
+    );
+    let moved = other.zeros::<u8>(5).unwrap();
+    let error = lab.failure_of(lab.submit(|bytes: arenite::ArrayMut<u8>| bytes.len(), (moved,)));
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    let ours = lab.copy_in(&theirs).unwrap();
+    assert_eq!(lab.submit(sum, (&ours,)).wait().unwrap(), 6);
+    assert_eq!(
+        Engine::inline().submit(sum, (&theirs,)).wait().unwrap(),
+        6,
+        "the inline executor takes all"
+    );
+    drop((theirs, ours));
+    lab.assert_in_use(0);
+    other.assert_in_use(0);
+}
+
+fn no_room() {
+    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
+    let full = lab.zeros::<u8>(17 << 20).unwrap_err();
+    assert_eq!((full.requested, full.capacity), (17 << 20, 16 << 20));
+    assert!(full.to_string().contains("raise the capacity"), "{full}");
+    let first = lab.zeros::<u8>(12 << 20).unwrap();
+    let full = lab.from_fn(8 << 20, |_| 0u8).unwrap_err();
+    assert!(
+        full.requested == 8 << 20 && full.free < 4 << 20 && full.largest_free <= full.free,
+        "{full:?}"
+    );
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![1; 8 << 20]).unwrap();
+    assert!(matches!(
+        lab.read_file(file.path()),
+        Err(InputError::Full(_))
+    ));
+    drop(first);
+    assert_eq!(lab.read_file(file.path()).unwrap().len(), 8 << 20);
+    lab.assert_in_use(0);
+}
+
+fn no_size() {
+    let lab = Lab::new(1);
+    let result = catch_unwind(AssertUnwindSafe(|| lab.zeros::<u64>([usize::MAX, 2])));
+    let text = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("address space"), "{text}");
+    lab.assert_in_use(0);
+}

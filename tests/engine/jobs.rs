@@ -1,0 +1,389 @@
+//! What can be done with one job: wait, look, let go, poll, chain.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use arenite::{Array, JobErrorKind, as_completed};
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    a_wait_with_a_limit_leaves_the_job_running,
+    a_job_tells_whether_it_is_done,
+    a_detached_job_runs_to_its_end,
+    a_dropped_job_that_has_not_begun_never_does,
+    a_dropped_job_that_runs_is_let_run,
+    a_job_is_a_future,
+    a_future_wakes_who_polled_last,
+    many_futures_on_one_thread,
+    completed_jobs_come_as_they_end,
+    dropping_completed_jobs_cancels_the_rest,
+    a_chain_stays_in_one_worker,
+    a_chain_ends_with_its_first_failure,
+    a_value_is_taken_once,
+    a_job_may_be_waited_for_on_another_thread,
+];
+
+fn touch(path: &str) {
+    std::fs::write(path, "").expect("a file can be made");
+}
+
+fn gated(gate: &str, value: u32) -> u32 {
+    pass(gate);
+    value
+}
+
+fn a_wait_with_a_limit_leaves_the_job_running() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(gated, (&gate.path(), 5));
+    let held = gate.meet();
+    assert!(job.wait_timeout(Duration::ZERO).is_none());
+    assert!(job.wait_timeout(Duration::from_millis(3)).is_none());
+    drop(held);
+    step("the job behind the gate");
+    assert_eq!(
+        job.wait_timeout(Duration::from_secs(3600))
+            .unwrap()
+            .unwrap(),
+        5
+    );
+    lab.assert_in_use(0);
+}
+
+fn a_job_tells_whether_it_is_done() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let running = lab.submit(gated, (&gate.path(), 5));
+    let queued = lab.submit(|| 6u32, ());
+    let held = gate.meet();
+    assert!(!running.is_done() && !queued.is_done());
+    drop(held);
+    wait_until("both are done", || running.is_done() && queued.is_done());
+    assert_eq!((running.wait().unwrap(), queued.wait().unwrap()), (5, 6));
+}
+
+fn a_detached_job_runs_to_its_end() {
+    fn after(gate: &str, path: &str) {
+        pass(gate);
+        touch(path);
+    }
+    let lab = Lab::new(1);
+    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("ran").to_str().unwrap().to_owned();
+    lab.submit(after, (&gate.path(), &path)).detach();
+    gate.open();
+    lab.into_inner().shutdown();
+    assert!(
+        Path::new(&path).exists(),
+        "shutdown finishes what is detached"
+    );
+}
+
+fn a_dropped_job_that_has_not_begun_never_does() {
+    let lab = Lab::new(1);
+    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
+    let path = |n: usize| {
+        folder
+            .path()
+            .join(n.to_string())
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let input = lab.zeros::<u8>(1 << 20).unwrap().seal();
+    fn read_and_touch(_: &Array<u8>, path: &str) {
+        touch(path);
+    }
+    let running = lab.submit(gated, (&gate.path(), 5));
+    let held = gate.meet();
+    // Some of them lie in slots of the link already, the others in the queue.
+    let jobs: Vec<_> = (0..300)
+        .map(|n| lab.submit(read_and_touch, (&input, &path(n))))
+        .collect();
+    for (n, job) in jobs.into_iter().enumerate() {
+        if n % 3 == 0 { job.detach() } else { drop(job) }
+    }
+    drop(held);
+    assert_eq!(running.wait().unwrap(), 5);
+    lab.assert_idle();
+    for n in 0..300 {
+        assert_eq!(Path::new(&path(n)).exists(), n % 3 == 0, "job {n}");
+    }
+    drop(input);
+    lab.assert_in_use(0);
+}
+
+fn a_dropped_job_that_runs_is_let_run() {
+    fn slow_reader(gate: &str, values: &Array<u8>) -> Array<u8> {
+        pass(gate);
+        values.copy().seal()
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab.submit(
+        slow_reader,
+        (&gate.path(), lab.zeros::<u8>(1 << 20).unwrap().seal()),
+    );
+    let held = gate.meet();
+    drop(job);
+    assert!(
+        lab.stats().arena.in_use > 1 << 20,
+        "what a running job reads stays"
+    );
+    drop(held);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+/// As small as an executor can be.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn a_job_is_a_future() {
+    let lab = Lab::new(2);
+    let sum = async {
+        let mut sum = 0;
+        for n in 0..200u64 {
+            sum += lab.submit(|n: u64| n, (n,)).await?;
+        }
+        Ok::<_, arenite::JobError>(sum)
+    };
+    step("a chain of futures");
+    assert_eq!(block_on(sum).unwrap(), 199 * 100);
+    // One that is certainly pending when it is polled.
+    let gate = Gate::new();
+    let job = lab.submit(gated, (&gate.path(), 5));
+    let value = thread::scope(|s| {
+        let waiting = s.spawn(|| block_on(job));
+        gate.open();
+        waiting.join().unwrap()
+    });
+    assert_eq!(value.unwrap(), 5);
+    lab.assert_idle();
+}
+
+fn a_future_wakes_who_polled_last() {
+    struct Count(std::sync::atomic::AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(gated, (&gate.path(), 5));
+    let held = gate.meet();
+    let first = Arc::new(Count(0.into()));
+    let second = Arc::new(Count(0.into()));
+    let mut poll = |count: &Arc<Count>| {
+        let waker = Waker::from(Arc::clone(count));
+        pin!(&mut job)
+            .poll(&mut Context::from_waker(&waker))
+            .map(Result::unwrap)
+    };
+    assert_eq!(poll(&first), Poll::Pending);
+    assert_eq!(poll(&second), Poll::Pending);
+    drop(held);
+    wait_until("the second waker is called", || {
+        second.0.load(std::sync::atomic::Ordering::SeqCst) > 0
+    });
+    assert_eq!(first.0.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(poll(&second), Poll::Ready(5));
+}
+
+fn many_futures_on_one_thread() {
+    let lab = Lab::new(2);
+    let jobs: Vec<_> = (0..1000u32)
+        .map(|n| lab.submit(|n: u32| n + 1, (n,)))
+        .collect();
+    step("a thousand futures");
+    for (n, job) in (0..).zip(jobs) {
+        assert_eq!(block_on(job).unwrap(), n + 1);
+    }
+    lab.assert_in_use(0);
+}
+
+fn completed_jobs_come_as_they_end() {
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let jobs = [
+        lab.submit(gated, (&gates[0].path(), 0)),
+        lab.submit(gated, (&gates[1].path(), 1)),
+    ];
+    let held = gates[0].meet();
+    gates[1].open();
+    let mut completed = as_completed(jobs);
+    assert_eq!(completed.len(), 2);
+    step("the second job, which ends first");
+    let (index, value) = completed.next().unwrap();
+    assert_eq!((index, value.unwrap()), (1, 1));
+    drop(held);
+    let (index, value) = completed.next().unwrap();
+    assert_eq!((index, value.unwrap()), (0, 0));
+    assert!(completed.next().is_none());
+    // And in numbers, failures among them.
+    let jobs = (0..2000u32).map(|n| {
+        lab.submit(
+            |n: u32| if n % 10 == 3 { Err("three") } else { Ok(n) },
+            (n,),
+        )
+    });
+    let mut seen = vec![false; 2000];
+    for (index, value) in as_completed(jobs) {
+        assert!(
+            !std::mem::replace(&mut seen[index], true),
+            "each comes once"
+        );
+        assert_eq!(value.is_err(), index % 10 == 3);
+    }
+    assert!(seen.iter().all(|&seen| seen));
+    lab.assert_in_use(0);
+}
+
+fn dropping_completed_jobs_cancels_the_rest() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut jobs = vec![
+        lab.submit(|_: &str, n: u32| n, ("", 0)),
+        lab.submit(gated, (&gate.path(), 1)),
+    ];
+    jobs.extend((2..100).map(|n| lab.submit(|_: &str, n: u32| n, ("", n))));
+    let mut completed = as_completed(jobs);
+    assert_eq!(completed.next().unwrap().0, 0);
+    let held = gate.meet();
+    drop(completed);
+    let stats = lab.stats();
+    assert_eq!(
+        stats.open + stats.queued,
+        1,
+        "only the one at the gate: {stats:?}"
+    );
+    drop(held);
+    lab.assert_in_use(0);
+}
+
+fn a_chain_stays_in_one_worker() {
+    fn double(values: &Array<u32>) -> Array<u32> {
+        Array::from_fn(values.shape(), |i| values[i] * 2)
+    }
+    fn add(values: &Array<u32>, n: u32) -> (Array<u32>, u32) {
+        (
+            Array::from_fn(values.shape(), |i| values[i] + n),
+            std::process::id(),
+        )
+    }
+    fn total(values: &[u32], start: u64) -> u64 {
+        start + values.iter().map(|&x| u64::from(x)).sum::<u64>()
+    }
+    let lab = Lab::new(2);
+    let values = lab.from_slice(&[1u32, 2, 3]).unwrap();
+    let (sums, pid) = lab
+        .job(double, (&values,))
+        .then(add, (10,))
+        .submit()
+        .wait()
+        .unwrap();
+    assert_eq!(sums[..], [12, 14, 16]);
+    assert!([lab.pid(0), lab.pid(1)].contains(&(pid as i32)));
+    let chained = lab
+        .job(double, (&values,))
+        .then(double, ())
+        .then(total, (100,))
+        .submit();
+    assert_eq!(chained.wait().unwrap(), 124);
+    // Nothing of what lies between stays: not once, not after many times, not when it is large.
+    let large = lab.from_fn(300_000, |i| i as u32 % 7).unwrap();
+    for _ in 0..20 {
+        let job = lab
+            .job(double, (&large,))
+            .then(double, ())
+            .then(total, (0,))
+            .submit();
+        assert_eq!(
+            job.wait().unwrap(),
+            large.iter().map(|&x| 4 * u64::from(x)).sum::<u64>()
+        );
+    }
+    drop((values, sums, large));
+    lab.assert_in_use(0);
+}
+
+fn a_chain_ends_with_its_first_failure() {
+    fn refuse(n: u32) -> Result<u32, String> {
+        if n == 0 { Err("zero".into()) } else { Ok(n) }
+    }
+    fn burst(n: u32) -> u32 {
+        assert!(n < 10, "too large");
+        n
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.job(refuse, (0,)).then(burst, ()).submit());
+    assert_eq!(*error.kind(), JobErrorKind::Returned("zero".into()));
+    let error = lab.failure_of(
+        lab.job(refuse, (11,))
+            .then(burst, ())
+            .then(refuse, ())
+            .submit(),
+    );
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "too large"),
+        "{error:?}"
+    );
+    assert_eq!(
+        lab.job(refuse, (9,))
+            .then(burst, ())
+            .then(refuse, ())
+            .submit()
+            .wait()
+            .unwrap(),
+        9
+    );
+}
+
+fn a_value_is_taken_once() {
+    let lab = Lab::new(1);
+    let mut job = lab.submit(|| 5u32, ());
+    step("the first time");
+    assert_eq!(
+        job.wait_timeout(Duration::from_secs(3600))
+            .unwrap()
+            .unwrap(),
+        5
+    );
+    assert!(job.is_done());
+    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.wait()));
+    let text = *again.unwrap_err().downcast::<&str>().unwrap();
+    assert!(text.contains("taken before"), "{text}");
+    lab.assert_idle();
+}
+
+fn a_job_may_be_waited_for_on_another_thread() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab.submit(gated, (&gate.path(), 5));
+    let waiting = thread::spawn(move || job.wait());
+    gate.open();
+    step("the other thread");
+    assert_eq!(waiting.join().unwrap().unwrap(), 5);
+}

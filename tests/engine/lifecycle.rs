@@ -1,0 +1,574 @@
+//! How engines and programs end, and what is left: nothing.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
+
+use arenite::{Array, Engine, JobErrorKind};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, children, pass, processes_with, step, tests, wait_until};
+
+tests![
+    shutdown_finishes_what_was_submitted,
+    dropping_answers_what_was_submitted,
+    dropping_while_others_wait,
+    jobs_may_outlive_their_engine,
+    two_engines_in_one_process,
+    many_engines_at_once,
+    a_program_killed_while_busy,
+    a_program_killed_while_idle,
+    a_program_killed_while_its_workers_are_stopped,
+    a_program_killed_while_its_workers_start,
+    a_program_that_exits_without_ending_its_engine,
+    a_program_that_is_interrupted,
+    a_program_killed_leaves_its_name_to_the_next,
+    a_program_that_forgot_init,
+    a_program_that_reaps_children_itself,
+    a_kernel_that_builds_an_engine_says_why_not,
+    two_programs_at_once,
+];
+
+// ---- in this process --------------------------------------------------------------------------------------
+
+fn shutdown_finishes_what_was_submitted() {
+    fn append(path: &str) -> Array<u8> {
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        file.write_all(b"x").unwrap();
+        Array::zeros(1000)
+    }
+    for workers in [1, 3] {
+        let lab = Lab::new(workers);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let jobs: Vec<_> = (0..100).map(|_| lab.submit(append, (path,))).collect();
+        (0..1000).for_each(|_| lab.submit(append, (path,)).detach());
+        step("shutdown");
+        lab.into_inner().shutdown();
+        assert_eq!(children(), []);
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 1100);
+        assert!(
+            jobs.into_iter()
+                .all(|job| job.wait().unwrap().len() == 1000)
+        );
+    }
+}
+
+fn dropping_answers_what_was_submitted() {
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let running: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let queued: Vec<_> = (0..1000u32)
+        .map(|n| lab.submit(|n: u32| Array::from_slice(&[n]), (n,)))
+        .collect();
+    (0..100).for_each(|_| lab.submit(|| (), ()).detach());
+    step("the engine to be dropped");
+    drop(lab);
+    assert_eq!(children(), [], "its workers are gone before drop returns");
+    drop(held);
+    for error in running.into_iter().map(|job| job.wait().unwrap_err()) {
+        assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    }
+    for error in queued.into_iter().map(|job| job.wait().unwrap_err()) {
+        assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    }
+}
+
+fn dropping_while_others_wait() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let queued: Vec<_> = (0..8u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+    let barrier = Barrier::new(10);
+    thread::scope(|threads| {
+        let barrier = &barrier;
+        let first = threads.spawn(move || {
+            barrier.wait();
+            running.wait().unwrap_err()
+        });
+        let others: Vec<_> = queued
+            .into_iter()
+            .map(|job| {
+                threads.spawn(move || {
+                    barrier.wait();
+                    job.wait().unwrap_err()
+                })
+            })
+            .collect();
+        barrier.wait();
+        drop(lab);
+        step("nine threads that wait for jobs of an engine that is gone");
+        assert_eq!(*first.join().unwrap().kind(), JobErrorKind::ShutDown);
+        assert!(
+            others
+                .into_iter()
+                .all(|thread| *thread.join().unwrap().kind() == JobErrorKind::ShutDown)
+        );
+    });
+    drop(held);
+}
+
+fn jobs_may_outlive_their_engine() {
+    let lab = Lab::new(1);
+    let done = lab.submit(|| Array::from_slice(&[1u8, 2]), ());
+    wait_until("the job is done", || done.is_done());
+    let mut map = lab.map(|n: u32| n, (0..).map(|n| (n,)));
+    assert_eq!(map.next().unwrap().unwrap(), 0);
+    drop(lab);
+    assert_eq!(done.wait().unwrap()[..], [1, 2]);
+    let error = std::iter::from_fn(|| map.next())
+        .find_map(Result::err)
+        .unwrap();
+    assert!(
+        matches!(
+            error.kind(),
+            JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
+        ),
+        "{error}"
+    );
+}
+
+fn two_engines_in_one_process() {
+    fn sum(values: &[u32]) -> u32 {
+        values.iter().sum()
+    }
+    let (one, two) = (Lab::new(2), Lab::new(1));
+    let a = one.from_slice(&[1u32, 2]).unwrap();
+    let b = two.from_slice(&[10u32, 20]).unwrap();
+    thread::scope(|threads| {
+        for (lab, array, expected) in [(&one, &a, 3), (&two, &b, 30)] {
+            threads.spawn(move || {
+                assert!(
+                    lab.map(sum, (0..3000).map(|_| (array,)))
+                        .all(|sum| sum.unwrap() == expected)
+                );
+            });
+        }
+    });
+    // The death of one is not that of the other.
+    let pid = two.pid(0);
+    drop(one);
+    assert_eq!(two.submit(sum, (&b,)).wait().unwrap(), 30);
+    assert_eq!(two.pid(0), pid);
+    assert_eq!(a[..], [1, 2]);
+    drop(b);
+    two.assert_in_use(0);
+}
+
+fn many_engines_at_once() {
+    thread::scope(|threads| {
+        for n in 0..6u64 {
+            threads.spawn(move || {
+                for _ in 0..5 {
+                    let engine = Engine::builder()
+                        .workers(1 + n as usize % 3)
+                        .capacity(32 << 20)
+                        .build()
+                        .unwrap();
+                    assert!(
+                        engine
+                            .map(|n: u64| n, (0..200).map(|n| (n,)))
+                            .map(Result::unwrap)
+                            .eq(0..200)
+                    );
+                    if n % 2 == 0 {
+                        engine.shutdown()
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(children(), []);
+}
+
+// ---- programs of their own ----------------------------------------------------------------------------------
+
+const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
+
+/// A program that plays a scenario, with its workers, in a process group of its own.
+struct Program {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Program {
+    fn start(scenario: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(SCENARIO, scenario)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("this very program can be started");
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Waits until it says so.
+    fn expect(&mut self, word: &str) {
+        step(format!("the program to say {word:?}"));
+        let mut line = String::new();
+        self.lines
+            .read_line(&mut line)
+            .expect("its output can be read");
+        assert_eq!(line.trim(), word);
+    }
+
+    /// Everything of its group that still runs.
+    fn processes(&self) -> Vec<i32> {
+        processes_with(self.group().as_raw())
+    }
+
+    fn assert_all_gone(&mut self) {
+        self.child.wait().unwrap();
+        let group = self.group().as_raw();
+        wait_until("its workers are gone with it", || {
+            processes_with(group).is_empty()
+        });
+    }
+
+    /// Exit code and what it wrote to stderr.
+    fn end(mut self) -> (Option<i32>, String) {
+        step("the program to end");
+        drop(self.child.stdin.take());
+        let mut text = String::new();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code(), text)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Whatever a failed test leaves; usually nobody is there any more.
+        let _ = killpg(self.group(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn a_program_killed_while_busy() {
+    let mut program = Program::start("busy");
+    program.expect("busy");
+    assert_eq!(program.processes().len(), 4, "itself and three workers");
+    kill(program.group(), Signal::SIGKILL).unwrap();
+    program.assert_all_gone();
+}
+
+fn a_program_killed_while_idle() {
+    let mut program = Program::start("idle");
+    program.expect("idle");
+    assert_eq!(program.processes().len(), 4);
+    kill(program.group(), Signal::SIGKILL).unwrap();
+    program.assert_all_gone();
+}
+
+fn a_program_killed_while_its_workers_are_stopped() {
+    for scenario in ["busy", "idle"] {
+        let mut program = Program::start(scenario);
+        program.expect(scenario);
+        let own = program.group().as_raw();
+        for worker in program.processes().into_iter().filter(|&pid| pid != own) {
+            kill(Pid::from_raw(worker), Signal::SIGSTOP).unwrap();
+        }
+        kill(program.group(), Signal::SIGKILL).unwrap();
+        program.assert_all_gone();
+    }
+}
+
+fn a_program_killed_while_its_workers_start() {
+    let gate = Gate::new();
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(START_GATE, gate.path()) };
+    let mut program = Program::start("starting");
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(START_GATE) };
+    let held = gate.meet();
+    kill(program.group(), Signal::SIGKILL).unwrap();
+    program.assert_all_gone();
+    drop(held);
+}
+
+fn a_program_that_exits_without_ending_its_engine() {
+    for scenario in ["exit", "forget"] {
+        let mut program = Program::start(scenario);
+        program.assert_all_gone();
+        assert_eq!(program.child.wait().unwrap().code(), Some(7));
+    }
+}
+
+/// Ctrl-C reaches the whole group. What it means is for the program to say, not for its workers.
+fn a_program_that_is_interrupted() {
+    let mut program = Program::start("interrupted");
+    program.expect("ready");
+    killpg(program.group(), Signal::SIGINT).unwrap();
+    let (code, text) = program.end();
+    assert_eq!(
+        (code, &*text),
+        (Some(0), ""),
+        "all its jobs were done by the workers that it had"
+    );
+}
+
+fn a_program_killed_leaves_its_name_to_the_next() {
+    let name = format!("left-{}", std::process::id());
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(NAME, &name) };
+    let mut program = Program::start("named");
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(NAME) };
+    program.expect("named");
+    let taken = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .name(&name)
+        .build();
+    assert!(taken.is_err(), "while it lives the name is its own");
+    kill(program.group(), Signal::SIGKILL).unwrap();
+    program.assert_all_gone();
+    let lab = Lab::with(1, |builder| builder.name(&name));
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+}
+
+fn a_program_that_forgot_init() {
+    let (code, text) = Program::start("forgot-init").end();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text, "");
+}
+
+fn a_program_that_reaps_children_itself() {
+    let (code, text) = Program::start("reaps").end();
+    assert_eq!(code, Some(0), "{text}");
+}
+
+fn a_kernel_that_builds_an_engine_says_why_not() {
+    let (code, text) = Program::start("nested").end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("a worker cannot build an engine of its own"),
+        "{text}"
+    );
+}
+
+fn two_programs_at_once() {
+    let programs: Vec<_> = (0..2).map(|_| Program::start("compute")).collect();
+    let lab = Lab::new(2);
+    compute(&lab);
+    for program in programs {
+        let (code, text) = program.end();
+        assert_eq!((code, &*text), (Some(0), ""));
+    }
+    lab.assert_in_use(0);
+}
+
+// ---- what those programs do ---------------------------------------------------------------------------------
+
+const START_GATE: &str = "ARENITE_TEST_STARTING";
+const NAME: &str = "ARENITE_TEST_NAME";
+
+fn compute(engine: &Engine) {
+    fn doubled(values: &Array<u32>, n: u32) -> Array<u32> {
+        Array::from_fn(values.shape(), |i| values[i] * 2 + n)
+    }
+    let values = engine.from_fn(10_000, |i| i as u32).unwrap();
+    for (n, result) in (0..500).zip(engine.map(doubled, (0..500u32).map(|n| (&values, n)))) {
+        let result = result.unwrap();
+        assert!(result.iter().zip(0..).all(|(&x, i)| x == i * 2 + n));
+    }
+}
+
+fn say(word: &str) {
+    println!("{word}");
+}
+
+/// Until the program that started this one closes the pipe, or kills it.
+fn stay() {
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).unwrap();
+}
+
+fn build() -> Engine {
+    Engine::builder()
+        .workers(3)
+        .capacity(64 << 20)
+        .build()
+        .unwrap()
+}
+
+/// Called before `init()`.
+pub fn before_init() {
+    if std::env::var(SCENARIO).as_deref() != Ok("forgot-init") {
+        return;
+    }
+    let error = Engine::builder().workers(2).build().unwrap_err();
+    assert!(
+        matches!(error, arenite::BuildError::NotInitialised),
+        "{error:?}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"),
+        "{text}"
+    );
+    assert_eq!(children(), [], "no process was started");
+    std::process::exit(0);
+}
+
+/// Plays the scenario that the environment names, if any.
+pub fn scenario() {
+    let Ok(scenario) = std::env::var(SCENARIO) else {
+        return;
+    };
+    match &*scenario {
+        "busy" => {
+            fn spin(gate: &str) -> u64 {
+                pass(gate);
+                (0..).fold(0u64, |x, n| std::hint::black_box(x ^ n))
+            }
+            let engine = build();
+            let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
+            gates
+                .iter()
+                .for_each(|gate| engine.submit(spin, (&gate.path(),)).detach());
+            gates.iter().for_each(Gate::open);
+            drop(gates);
+            say("busy");
+            stay();
+        }
+        "idle" => {
+            let engine = build();
+            compute(&engine);
+            say("idle");
+            stay();
+        }
+        "starting" => {
+            fn start() {
+                pass(&std::env::var(START_GATE).unwrap());
+            }
+            let _ = Engine::builder()
+                .workers(1)
+                .capacity(64 << 20)
+                .on_worker_start(start)
+                .build();
+        }
+        "exit" => {
+            let engine = build();
+            engine
+                .submit(
+                    || -> u8 {
+                        loop {
+                            std::hint::spin_loop()
+                        }
+                    },
+                    (),
+                )
+                .detach();
+            std::process::exit(7);
+        }
+        "forget" => {
+            let engine = build();
+            engine
+                .submit(
+                    || -> u8 {
+                        loop {
+                            std::hint::spin_loop()
+                        }
+                    },
+                    (),
+                )
+                .detach();
+            std::mem::forget(engine);
+            std::process::exit(7);
+        }
+        "interrupted" => {
+            // SAFETY: ignoring a signal touches nothing of this program.
+            unsafe {
+                nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigIgn)
+            }
+            .unwrap();
+            let engine = build();
+            let gate = Gate::new();
+            let job = engine.submit(pass, (&gate.path(),));
+            let held = gate.meet();
+            say("ready");
+            stay();
+            drop(held);
+            job.wait().unwrap();
+            compute(&engine);
+            assert!(
+                engine
+                    .stats()
+                    .workers
+                    .iter()
+                    .all(|worker| worker.restarts == 0)
+            );
+            engine.shutdown();
+        }
+        "named" => {
+            let name = std::env::var(NAME).unwrap();
+            let engine = Engine::builder()
+                .workers(1)
+                .capacity(64 << 20)
+                .name(name)
+                .build()
+                .unwrap();
+            say("named");
+            stay();
+            drop(engine);
+        }
+        "reaps" => {
+            // SAFETY: ignoring a signal touches nothing of this program. The system reaps children from now on.
+            unsafe {
+                nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn)
+            }
+            .unwrap();
+            let engine = build();
+            for _ in 0..3 {
+                let error = engine
+                    .submit(|| -> u8 { std::process::exit(3) }, ())
+                    .wait()
+                    .unwrap_err();
+                assert!(
+                    matches!(error.kind(), JobErrorKind::Exited(None | Some(3))),
+                    "{error}"
+                );
+                compute(&engine);
+            }
+            engine.shutdown();
+            assert_eq!(children(), []);
+        }
+        "nested" => {
+            let engine = build();
+            let error = engine
+                .submit(|| Engine::builder().build().is_ok(), ())
+                .wait()
+                .unwrap_err();
+            assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+        }
+        "compute" => {
+            let engine = build();
+            compute(&engine);
+            engine.shutdown();
+            assert_eq!(children(), []);
+        }
+        unknown => panic!("no scenario {unknown}"),
+    }
+    std::process::exit(0);
+}

@@ -1,0 +1,52 @@
+//! Engines with real worker processes: what they promise when all goes well, and when it does not.
+//!
+//! One binary, because a worker is a copy of the running program. Tests run one after the other: each is checked for
+//! what it leaves behind in the process and in the system.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod builder;
+mod calls;
+mod concurrency;
+mod deaths;
+mod escapes;
+mod faults;
+mod harness;
+mod inline;
+mod inputs;
+mod jobs;
+mod lifecycle;
+mod map;
+mod memory;
+mod par;
+mod scope;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    // A program that forgot `init()` is one of the scenarios.
+    lifecycle::before_init();
+    arenite::init();
+    // Some tests need a program of their own, to be killed: this one, told what to do.
+    lifecycle::scenario();
+
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let tests = [
+        builder::tests(),
+        calls::tests(),
+        concurrency::tests(),
+        deaths::tests(),
+        escapes::tests(),
+        faults::tests(),
+        inline::tests(),
+        inputs::tests(),
+        jobs::tests(),
+        lifecycle::tests(),
+        map::tests(),
+        memory::tests(),
+        par::tests(),
+        scope::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+}

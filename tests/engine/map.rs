@@ -1,0 +1,282 @@
+//! A kernel over an iterator: order, laziness, and what stopping early means.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use arenite::{Array, JobError, JobErrorKind};
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    results_come_in_the_order_of_the_items,
+    nothing_runs_before_somebody_iterates,
+    items_are_pulled_as_they_are_needed,
+    a_slow_item_holds_the_iterator_back,
+    owned_arguments_are_freed_as_they_are_used,
+    a_failure_is_one_item,
+    an_endless_iterator_may_be_left,
+    what_was_in_flight_is_cancelled,
+    an_iterator_that_panics_leaves_all_in_order,
+    maps_of_maps,
+    arrays_in_arrays_out,
+    its_size_is_that_of_the_items,
+];
+
+/// Items that may be in flight and pulled ahead, whatever their length: twice the slots of a link.
+const MOST_AHEAD: usize = 512;
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+fn results_come_in_the_order_of_the_items() {
+    fn uneven(n: u64) -> u64 {
+        // Some take a hundred times as long as others.
+        (0..if n.is_multiple_of(7) { 20_000 } else { 200 })
+            .fold(n, |n, i| std::hint::black_box(n + i) - i)
+    }
+    let lab = Lab::new(3);
+    for (expected, value) in (0..20_000).zip(lab.map(uneven, (0..20_000).map(|n| (n,)))) {
+        assert_eq!(value.unwrap(), expected);
+    }
+    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).count(), 0);
+    assert_eq!(lab.map(square, [(3,)]).next().unwrap().unwrap(), 9);
+    lab.assert_in_use(0);
+}
+
+fn nothing_runs_before_somebody_iterates() {
+    let lab = Lab::new(1);
+    let pulled = Cell::new(0);
+    let items = (0..10u64).map(|n| {
+        pulled.set(pulled.get() + 1);
+        (n,)
+    });
+    let map = lab.map(square, items);
+    assert_eq!((pulled.get(), lab.stats().kernels.len()), (0, 0));
+    drop(map);
+    assert_eq!(pulled.get(), 0);
+}
+
+fn items_are_pulled_as_they_are_needed() {
+    let lab = Lab::new(2);
+    let pulled = Cell::new(0usize);
+    let items = (0..).map(|n| {
+        pulled.set(pulled.get() + 1);
+        (n,)
+    });
+    let mut most = 0;
+    for (taken, value) in lab.map(square, items).take(50_000).enumerate() {
+        assert_eq!(value.unwrap(), (taken * taken) as u64);
+        most = most.max(pulled.get() - taken);
+    }
+    assert!(most <= MOST_AHEAD + 1, "{most} items were pulled ahead");
+    lab.assert_idle();
+}
+
+/// Long items are pulled one or two per worker, however many there are.
+fn a_slow_item_holds_the_iterator_back() {
+    fn through(gate: &str, n: u32) -> u32 {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        n
+    }
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let pulled = AtomicUsize::new(0);
+    let items = (0..1000u32).map(|n| {
+        pulled.fetch_add(1, SeqCst);
+        (if n == 0 { gate.path() } else { String::new() }, n)
+    });
+    thread::scope(|s| {
+        let lab = &lab;
+        let map = s.spawn(move || {
+            lab.map(through, items)
+                .map(Result::unwrap)
+                .collect::<Vec<_>>()
+        });
+        let held = gate.meet();
+        // Everything that was pulled ends, but for the one at the gate; its successors wait for it unseen.
+        wait_until("only the gate holds", || {
+            let stats = lab.stats();
+            stats.open + stats.queued == 1
+        });
+        let ahead = pulled.load(SeqCst);
+        assert!(
+            ahead <= 8,
+            "{ahead} items were pulled while the length of one was unknown"
+        );
+        drop(held);
+        step("the rest of the map");
+        assert!(map.join().unwrap().into_iter().eq(0..1000));
+    });
+    assert_eq!(pulled.load(SeqCst), 1000);
+}
+
+fn owned_arguments_are_freed_as_they_are_used() {
+    fn sum(values: &[u8]) -> u64 {
+        values.iter().map(|&x| u64::from(x)).sum()
+    }
+    // 1,000 arrays of 1 MiB through an arena of 64 MiB.
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let items = (0..1000).map(|n| {
+        let mut array = lab
+            .zeros::<u8>(1 << 20)
+            .expect("what was used is free again");
+        array[0] = n as u8;
+        (array.seal(),)
+    });
+    for (n, sum) in lab.map(sum, items).enumerate() {
+        assert_eq!(sum.unwrap(), u64::from(n as u8));
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_failure_is_one_item() {
+    fn picky(n: u32) -> Result<u32, String> {
+        match n % 100 {
+            3 => Err(format!("not {n}")),
+            4 => panic!("not {n} either"),
+            _ => Ok(n),
+        }
+    }
+    let lab = Lab::new(2);
+    for (n, result) in lab.map(picky, (0..1000).map(|n| (n,))).enumerate() {
+        let n = n as u32;
+        match (n % 100, result.as_ref().map_err(JobError::kind)) {
+            (3, Err(JobErrorKind::Returned(text))) => assert_eq!(*text, format!("not {n}")),
+            (4, Err(JobErrorKind::Panicked { message, .. })) => {
+                assert_eq!(*message, format!("not {n} either"))
+            }
+            (_, Ok(&value)) => assert_eq!(value, n),
+            (_, other) => panic!("item {n}: {other:?}"),
+        }
+    }
+    // An argument that cannot be sent is one item as well.
+    fn len(values: &[u8]) -> usize {
+        values.len()
+    }
+    let arrays = [
+        lab.from_slice(&[1u8]).unwrap(),
+        Array::from_slice(&[1, 2]),
+        lab.from_slice(&[1, 2, 3]).unwrap(),
+    ];
+    let lengths: Vec<_> = lab.map(len, arrays.map(|array| (array,))).collect();
+    assert_eq!((lengths[0].clone(), lengths[2].clone()), (Ok(1), Ok(3)));
+    assert_eq!(
+        *lengths[1].as_ref().unwrap_err().kind(),
+        JobErrorKind::ForeignArray
+    );
+    lab.assert_in_use(0);
+}
+
+fn an_endless_iterator_may_be_left() {
+    let lab = Lab::new(2);
+    for round in 0..100u64 {
+        let mut map = lab.map(square, (round..).map(|n| (n,)));
+        assert_eq!(map.next().unwrap().unwrap(), round * round);
+    }
+    lab.assert_in_use(0);
+}
+
+fn what_was_in_flight_is_cancelled() {
+    fn through(gate: &str, path: &str) {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        std::fs::File::options()
+            .append(true)
+            .open(path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"x"))
+            .unwrap();
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let mut map = lab.map(
+        through,
+        (0..100).map(|n| (if n == 1 { gate.path() } else { String::new() }, path)),
+    );
+    map.next().unwrap().unwrap();
+    let held = gate.meet();
+    drop(map);
+    drop(held);
+    lab.assert_idle();
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        "xx",
+        "the first, and the one that ran"
+    );
+    lab.assert_in_use(0);
+}
+
+fn an_iterator_that_panics_leaves_all_in_order() {
+    fn len(values: &[u8]) -> usize {
+        values.len()
+    }
+    let lab = Lab::new(2);
+    let items = (1..100usize).map(|n| {
+        assert!(n < 50, "no more");
+        (lab.zeros::<u8>(n).unwrap().seal(),)
+    });
+    let mut map = lab.map(len, items);
+    let mut seen = 0;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        for len in map.by_ref() {
+            seen += 1;
+            assert_eq!(len.unwrap(), seen);
+        }
+    }));
+    assert!(
+        result
+            .unwrap_err()
+            .downcast_ref::<&str>()
+            .is_some_and(|text| *text == "no more")
+    );
+    drop(map);
+    assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
+    lab.assert_in_use(0);
+}
+
+fn maps_of_maps() {
+    fn root(n: u64) -> u64 {
+        n.isqrt()
+    }
+    let lab = Lab::new(2);
+    let squares = lab.map(square, (0..5000).map(|n| (n,)));
+    let roots = lab.map(root, squares.map(|n| (n.unwrap(),)));
+    assert!(roots.map(Result::unwrap).eq(0..5000));
+    lab.assert_idle();
+}
+
+fn arrays_in_arrays_out() {
+    fn invert(values: &Array<u8>) -> Array<u8> {
+        Array::from_fn(values.shape(), |i| !values[i])
+    }
+    let lab = Lab::new(2);
+    let inputs: Vec<_> = (0..200usize)
+        .map(|n| lab.from_fn([n % 5, 30_000], |i| (i + n) as u8).unwrap())
+        .collect();
+    let outputs: Vec<_> = lab
+        .map(invert, inputs.iter().map(|array| (array,)))
+        .map(Result::unwrap)
+        .collect();
+    for (input, output) in inputs.iter().zip(&outputs) {
+        assert_eq!(input.shape(), output.shape());
+        assert!(input.iter().zip(output.iter()).all(|(&a, &b)| a == !b));
+    }
+    drop((inputs, outputs));
+    lab.assert_in_use(0);
+}
+
+fn its_size_is_that_of_the_items() {
+    let lab = Lab::new(1);
+    let mut map = lab.map(square, (0..100).map(|n| (n,)));
+    assert_eq!(map.size_hint(), (100, Some(100)));
+    map.next().unwrap().unwrap();
+    assert_eq!(map.size_hint(), (99, Some(99)));
+    assert_eq!(map.count(), 99);
+}

@@ -1,0 +1,383 @@
+//! Much memory, many arrays, none left.
+
+use arenite::{Array, ArrayMut, JobErrorKind};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    a_full_arena_at_submit,
+    a_full_arena_that_is_freed,
+    a_gibibyte,
+    empty_arrays,
+    a_hundred_thousand_live_arrays,
+    ten_thousand_arrays_again_and_again,
+    results_again_and_again,
+    results_of_changing_size,
+    memory_is_given_back,
+    arrays_outlive_their_engine,
+    results_are_freed_in_any_order,
+    every_backing,
+];
+
+fn a_full_arena_at_submit() {
+    fn len(text: &str) -> usize {
+        text.len()
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
+    // Everything, to the last page.
+    let mut all = Vec::new();
+    for size in [1 << 20, 4096] {
+        while let Ok(array) = lab.zeros::<u8>(size) {
+            all.push(array);
+        }
+    }
+    let long = "x".repeat(10_000);
+    let error = lab.failure_of(lab.submit(len, (&long,)));
+    let JobErrorKind::ArenaFull(full) = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(full.requested >= 10_000 && full.free < 10_000, "{full:?}");
+    // What fits into a slot needs no room.
+    assert_eq!(lab.submit(len, ("short",)).wait().unwrap(), 5);
+    all.clear();
+    assert_eq!(lab.submit(len, (&long,)).wait().unwrap(), 10_000);
+    lab.assert_in_use(0);
+}
+
+fn a_full_arena_that_is_freed() {
+    fn zeros(len: usize) -> Array<u8> {
+        Array::zeros(len)
+    }
+    let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
+    for _ in 0..5 {
+        let mut all = Vec::new();
+        let error = loop {
+            match lab.submit(zeros, (3 << 20,)).wait() {
+                Ok(array) => all.push(array),
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+            "{error}"
+        );
+        assert!(
+            all.len() >= 7,
+            "{} arrays of 3 MiB fit into 32 MiB",
+            all.len()
+        );
+        assert!(all.iter().all(|array| array.iter().all(|&x| x == 0)));
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_gibibyte() {
+    fn count(values: &Array<u64>) -> u64 {
+        values.iter().filter(|&&x| x != 0).count() as u64
+    }
+    fn make(len: usize) -> ArrayMut<u64> {
+        let mut values = ArrayMut::zeros(len);
+        values[len - 1] = 5;
+        values
+    }
+    const LEN: usize = 1 << 27;
+    let lab = Lab::with(1, |builder| builder.capacity(5 << 29));
+    let mut values = lab.zeros::<u64>([LEN / 1024, 1024]).unwrap();
+    (values[0], values[LEN - 1]) = (1, 1);
+    let values = values.seal();
+    assert_eq!(lab.submit(count, (&values,)).wait().unwrap(), 2);
+    let back = lab
+        .submit(|values: &Array<u64>| values.rows(1..), (&values,))
+        .wait()
+        .unwrap();
+    assert_eq!(lab.submit(count, (&back,)).wait().unwrap(), 1);
+    let made = lab.submit(make, (LEN,)).wait().unwrap();
+    assert_eq!((made[0], made[LEN - 1]), (0, 5));
+    let error = lab.failure_of(lab.submit(make, (LEN,)));
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        "{error}"
+    );
+    drop((values, back, made));
+    lab.assert_in_use(0);
+    assert!(lab.trim() >= 1 << 30);
+}
+
+fn empty_arrays() {
+    fn nothing(
+        values: &Array<f32>,
+        none: &[u8],
+        own: ArrayMut<u16>,
+    ) -> (Array<f32>, ArrayMut<u16>, Array<u64>) {
+        assert!(values.is_empty() && none.is_empty() && own.is_empty());
+        (values.clone(), own, Array::zeros([3, 0]))
+    }
+    let lab = Lab::new(1);
+    for _ in 0..100 {
+        let values = lab.from_slice::<f32>(&[]).unwrap();
+        let none = lab.zeros::<u8>([0, 7]).unwrap().seal();
+        let own = lab.zeros::<u16>(0).unwrap();
+        let (values, own, new) = lab.submit(nothing, (&values, &none, own)).wait().unwrap();
+        assert_eq!(
+            (values.len(), own.len(), new.shape().to_string()),
+            (0, 0, "3x0".into())
+        );
+        assert_eq!(own.seal().try_into_mut().unwrap().len(), 0);
+    }
+    // The first thing that a worker ever makes may be empty.
+    let lab_two = Lab::new(1);
+    assert!(
+        lab_two
+            .submit(|| Array::<u8>::zeros(0), ())
+            .wait()
+            .unwrap()
+            .is_empty()
+    );
+    lab.assert_in_use(0);
+}
+
+fn a_hundred_thousand_live_arrays() {
+    fn sum(values: &[u32]) -> u32 {
+        values.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let arrays: Vec<_> = (0..100_000u32)
+        .map(|n| lab.from_slice(&[n, 1]).unwrap())
+        .collect();
+    assert!(lab.stats().arena.blocks >= 100_000);
+    for (n, array) in arrays.iter().enumerate().step_by(997) {
+        assert_eq!(array[..], [n as u32, 1]);
+    }
+    for (n, sum) in (0..100_000).zip(lab.map(sum, arrays.iter().map(|array| (array,)))) {
+        assert_eq!(sum.unwrap(), n + 1);
+    }
+    // Half of them made by workers.
+    let made: Vec<_> = lab
+        .map(|n: u32| Array::from_slice(&[n]), (0..50_000).map(|n| (n,)))
+        .map(Result::unwrap)
+        .collect();
+    assert!(made.iter().zip(0..).all(|(array, n)| array[..] == [n]));
+    drop((arrays, made));
+    lab.assert_in_use(0);
+}
+
+fn ten_thousand_arrays_again_and_again() {
+    let lab = Lab::new(1);
+    let round = |size: usize| {
+        for n in 0..10_000usize {
+            let array = lab.from_fn(size + n % 100, |_| n as u8).unwrap();
+            assert!(array.first().is_none_or(|&x| x == n as u8));
+        }
+    };
+    round(1000);
+    let committed = lab.stats().arena.committed;
+    for _ in 0..20 {
+        round(1000);
+    }
+    assert_eq!(
+        lab.stats().arena.committed,
+        committed,
+        "committed memory is flat"
+    );
+    // As many at a time as there is some reordering.
+    let many = || {
+        let mut live = std::collections::VecDeque::new();
+        for n in 0..10_000usize {
+            live.push_back(lab.zeros::<u8>(100 + n % 7 * 1000).unwrap());
+            if n % 3 == 2 {
+                live.swap_remove_back(live.len() / 2);
+                live.pop_front();
+            }
+            live.truncate(500);
+        }
+    };
+    many();
+    let committed = lab.stats().arena.committed;
+    (0..10).for_each(|_| many());
+    assert_eq!(
+        lab.stats().arena.committed,
+        committed,
+        "committed memory is flat"
+    );
+    lab.assert_in_use(0);
+}
+
+fn results_again_and_again() {
+    fn filled(len: usize, value: u8) -> Array<u8> {
+        Array::from_fn(len, |_| value)
+    }
+    let lab = Lab::new(2);
+    let round = |len: usize| {
+        let results = lab.map(filled, (0..10_000usize).map(|n| (len + n % 100, n as u8)));
+        for (n, array) in results.enumerate() {
+            let array = array.unwrap();
+            assert_eq!(
+                (array.len(), array[0], array[array.len() - 1]),
+                (len + n % 100, n as u8, n as u8)
+            );
+        }
+    };
+    for len in [1, 1000] {
+        round(len);
+        round(len);
+        let committed = lab.stats().arena.committed;
+        (0..5).for_each(|_| round(len));
+        let now = lab.stats().arena.committed;
+        assert!(
+            now <= committed + (8 << 20),
+            "committed memory grew from {committed} to {now} with results of {len} bytes"
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn results_of_changing_size() {
+    fn filled(len: usize, value: u8) -> (Array<u8>, ArrayMut<u8>) {
+        (
+            Array::from_fn(len, |_| value),
+            ArrayMut::from_fn(len / 3, |_| !value),
+        )
+    }
+    let lab = Lab::new(2);
+    let sizes = [
+        1usize, 70_000, 100, 5_000_000, 0, 4096, 65_536, 65_535, 1_000_000, 64,
+    ];
+    let mut live = std::collections::VecDeque::new();
+    let items = (0..1000usize).map(|n| (sizes[n * 7 % 10] + n, n as u8));
+    for (n, result) in lab.map(filled, items).enumerate() {
+        let (a, b) = result.unwrap();
+        assert_eq!(
+            (a.len(), b.len()),
+            (sizes[n * 7 % 10] + n, (sizes[n * 7 % 10] + n) / 3)
+        );
+        live.push_back((n as u8, a, b));
+        if live.len() > 10 {
+            let (n, a, b) = live.pop_front().unwrap();
+            assert!(
+                a.iter().all(|&x| x == n) && b.iter().all(|&x| x == !n),
+                "result {n} changed while it was held"
+            );
+        }
+    }
+    drop(live);
+    lab.assert_in_use(0);
+}
+
+fn memory_is_given_back() {
+    let lab = Lab::new(1);
+    let large = lab.zeros::<u8>(64 << 20).unwrap();
+    let kept = lab.from_slice(&[5u8; 100]).unwrap();
+    let with = lab.stats().arena.committed;
+    assert!(with >= 64 << 20);
+    drop(large);
+    let given = lab.trim();
+    assert!(given >= 60 << 20, "{given} bytes");
+    assert!(lab.stats().arena.committed <= with - given);
+    assert_eq!(kept[..], [5; 100]);
+    assert_eq!(
+        lab.zeros::<u8>(64 << 20)
+            .unwrap()
+            .iter()
+            .filter(|&&x| x != 0)
+            .count(),
+        0
+    );
+    drop(kept);
+    lab.assert_in_use(0);
+}
+
+fn arrays_outlive_their_engine() {
+    fn inverted(values: &Array<u8>) -> Array<u8> {
+        Array::from_fn(values.shape(), |i| !values[i])
+    }
+    for shut_down in [false, true] {
+        let lab = Lab::new(1);
+        let ours = lab.from_fn(100_000, |i| i as u8).unwrap();
+        let theirs = lab.submit(inverted, (&ours,)).wait().unwrap();
+        let mut open = lab.zeros::<u8>(1000).unwrap();
+        let waiting = lab.submit(inverted, (&ours,));
+        let engine = lab.into_inner();
+        if shut_down {
+            engine.shutdown()
+        } else {
+            drop(engine)
+        }
+        assert!(ours.iter().zip(theirs.iter()).all(|(&a, &b)| a == !b));
+        open.fill(1);
+        let open = open.seal();
+        assert_eq!(open.rows(5..).len(), 995);
+        match waiting.wait() {
+            Ok(last) => assert_eq!(last[..], theirs[..]),
+            Err(error) => assert_eq!((error.kind(), shut_down), (&JobErrorKind::ShutDown, false)),
+        }
+        // Another engine takes them in as it does any other.
+        let next = Lab::new(1);
+        assert_eq!(
+            *next.failure_of(next.submit(inverted, (&ours,))).kind(),
+            JobErrorKind::ForeignArray
+        );
+        let copied = next.copy_in(&theirs).unwrap();
+        assert_eq!(
+            next.submit(inverted, (&copied,)).wait().unwrap()[..],
+            ours[..]
+        );
+    }
+}
+
+fn results_are_freed_in_any_order() {
+    fn three(n: u8) -> (Array<u8>, Array<u8>, Array<u8>) {
+        (
+            Array::from_fn(100, |_| n),
+            Array::from_fn(100_000, |_| n),
+            Array::from_fn(1, |_| n),
+        )
+    }
+    let lab = Lab::new(1);
+    let mut all: Vec<_> = (0..50u8)
+        .map(|n| lab.submit(three, (n,)).wait().unwrap())
+        .map(Some)
+        .collect();
+    for step in [7usize, 11, 3] {
+        for n in (0..50).step_by(step) {
+            all[n] = None;
+        }
+        for n in (0..50).step_by(step) {
+            all[n] = Some(lab.submit(three, (n as u8,)).wait().unwrap());
+        }
+        for (n, (a, b, c)) in all.iter().flatten().enumerate() {
+            assert!(
+                a.iter()
+                    .chain(b.iter())
+                    .chain(c.iter())
+                    .all(|&x| x == n as u8),
+                "result {n}"
+            );
+        }
+    }
+    drop(all);
+    lab.assert_in_use(0);
+}
+
+fn every_backing() {
+    use arenite::Backing;
+    fn double(values: &Array<u16>) -> Array<u16> {
+        Array::from_fn(values.shape(), |i| values[i] * 2)
+    }
+    for backing in [
+        Backing::Auto,
+        Backing::Named,
+        Backing::Memfd,
+        Backing::Sealed,
+    ] {
+        let lab = Lab::with(2, |builder| builder.backing(backing));
+        for len in [3usize, 1_000_000] {
+            let values = lab.from_fn(len, |i| i as u16 % 1000).unwrap();
+            let doubled = lab.submit(double, (&values,)).wait().unwrap();
+            assert!(
+                doubled.iter().zip(values.iter()).all(|(&a, &b)| a == 2 * b),
+                "{backing:?}"
+            );
+        }
+        lab.assert_in_use(0);
+    }
+}

@@ -1,0 +1,415 @@
+//! Scopes: jobs that borrow, and have ended when the scope does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use arenite::{Array, ArrayMut, JobErrorKind, TileMut};
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    tiles_of_one_array_are_written_by_many_workers,
+    tiles_smaller_than_a_page,
+    a_tile_knows_its_rows,
+    a_whole_array_is_lent_and_comes_back,
+    several_arrays_in_one_scope,
+    a_scope_has_values_and_a_result,
+    a_scope_ends_with_its_jobs_even_when_it_panics,
+    the_first_failure_cancels_the_rest,
+    a_scope_can_be_cancelled,
+    a_scope_within_a_scope,
+    scopes_on_many_threads,
+    a_private_array_cannot_be_lent,
+    a_worker_that_dies_in_a_tile,
+    a_lent_array_is_back_only_when_the_worker_is_gone,
+    unfinished_handles_change_nothing,
+];
+
+fn number(mut tile: TileMut<'_, u32>, by: u32) {
+    let width = tile.shape().row_len().unwrap();
+    let first = tile.rows().start * width;
+    for (i, x) in tile.iter_mut().enumerate() {
+        *x = (first + i) as u32 * by;
+    }
+}
+
+fn tiles_of_one_array_are_written_by_many_workers() {
+    let lab = Lab::new(3);
+    let mut out = lab.zeros::<u32>([1000, 1030]).unwrap();
+    for by in 1..4 {
+        lab.scope(|s| {
+            for tile in out.tiles_mut(7) {
+                s.submit(number, (tile, by));
+            }
+        })
+        .unwrap();
+        assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
+    }
+    let sealed = out.seal();
+    assert_eq!(sealed[1_029_999], 1_029_999 * 3);
+    drop(sealed);
+    lab.assert_in_use(0);
+}
+
+/// Two processes write neighbouring bytes of one page, at the same time.
+fn tiles_smaller_than_a_page() {
+    fn fill(bytes: &mut [u8], value: u8) {
+        bytes.fill(value);
+    }
+    let lab = Lab::new(2);
+    for len in [10, 4000, 4097, 20_000usize] {
+        let mut out = lab.zeros::<u8>(len).unwrap();
+        for round in 0..3 {
+            lab.scope(|s| {
+                for (n, tile) in out.tiles_mut(len / 10).enumerate() {
+                    s.submit(fill, (tile, n as u8 + round));
+                }
+            })
+            .unwrap();
+            assert!(
+                out.iter()
+                    .enumerate()
+                    .all(|(i, &x)| x == (i / (len / 10)) as u8 + round)
+            );
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_tile_knows_its_rows() {
+    fn rows(tile: TileMut<'_, u8>) -> (u64, u64, u64) {
+        (
+            tile.rows().start as u64,
+            tile.rows().end as u64,
+            tile.len() as u64,
+        )
+    }
+    let lab = Lab::new(2);
+    let mut out = lab.zeros::<u8>([7, 2, 3]).unwrap();
+    let seen = lab.scope(|s| {
+        let jobs: Vec<_> = out
+            .tiles_mut(3)
+            .map(|tile| s.submit(rows, (tile,)))
+            .collect();
+        jobs.into_iter()
+            .map(|job| job.wait().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(seen.unwrap(), [(0, 3, 18), (3, 6, 18), (6, 7, 6)]);
+}
+
+fn a_whole_array_is_lent_and_comes_back() {
+    fn double(values: &mut [u64]) {
+        values.iter_mut().for_each(|x| *x *= 2);
+    }
+    fn reverse(mut values: TileMut<'_, u64>, also: &Array<u64>) -> u64 {
+        values.reverse();
+        also.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let also = lab.from_slice(&[1u64, 2]).unwrap();
+    for len in [0, 1, 100, 100_000usize] {
+        let mut values = lab.zeros::<u64>(len).unwrap();
+        values.iter_mut().zip(0..).for_each(|(to, n)| *to = n);
+        lab.scope(|s| {
+            s.submit(double, (&mut values,));
+        })
+        .unwrap();
+        let sum = lab
+            .scope(|s| s.submit(reverse, (&mut values, &also)).wait())
+            .unwrap();
+        assert_eq!(sum.unwrap(), 3);
+        assert!(values.iter().rev().zip(0..).all(|(&x, n)| x == 2 * n));
+    }
+    // One that a worker made is lent to another.
+    let mut made = lab
+        .submit(|n: usize| ArrayMut::from_fn(n, |i| i as u64), (5,))
+        .wait()
+        .unwrap();
+    lab.scope(|s| {
+        s.submit(double, (&mut made,));
+    })
+    .unwrap();
+    assert_eq!(made[..], [0, 2, 4, 6, 8]);
+    drop((made, also));
+    lab.assert_in_use(0);
+}
+
+fn several_arrays_in_one_scope() {
+    fn split(from: &[i32], low: &mut [i32], mut high: TileMut<'_, i32>) {
+        for (i, &x) in from.iter().enumerate() {
+            low[i] = x.min(0);
+            high[i] = x.max(0);
+        }
+    }
+    let lab = Lab::new(2);
+    let from = lab.from_fn(1000, |i| i as i32 - 500).unwrap();
+    let (mut low, mut high) = (
+        lab.zeros::<i32>(1000).unwrap(),
+        lab.zeros::<i32>(1000).unwrap(),
+    );
+    lab.scope(|s| {
+        for (low, high) in low.tiles_mut(130).zip(high.tiles_mut(130)) {
+            s.submit(split, (from.rows(low.rows()), low, high));
+        }
+    })
+    .unwrap();
+    assert!((0..1000).all(|i| low[i] + high[i] == from[i] && low[i] <= 0 && high[i] >= 0));
+}
+
+fn a_scope_has_values_and_a_result() {
+    let lab = Lab::new(2);
+    let sum = lab.scope(|s| {
+        let jobs: Vec<_> = (0..100u32).map(|n| s.submit(|n: u32| n, (n,))).collect();
+        jobs.into_iter().map(|job| job.wait().unwrap()).sum::<u32>()
+    });
+    assert_eq!(sum.unwrap(), 4950);
+    assert_eq!(lab.scope(|_| 5).unwrap(), 5);
+    // A failure that the scope's own code has seen is the scope's all the same.
+    let result = lab.scope(|s| s.submit(|| Err::<u8, _>("no"), ()).wait().is_err());
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Returned("no".into())
+    );
+}
+
+fn a_scope_ends_with_its_jobs_even_when_it_panics() {
+    fn slow(gate: &str, values: &mut [u8]) {
+        pass(gate);
+        values.fill(1);
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut values = lab.zeros::<u8>(100).unwrap();
+    let mut others = lab.zeros::<u8>(100).unwrap();
+    thread::scope(|threads| {
+        let lab = &lab;
+        let (values, others) = (&mut values, &mut others);
+        let path = gate.path();
+        let panics = threads.spawn(move || {
+            catch_unwind(AssertUnwindSafe(|| {
+                lab.scope(|s| {
+                    s.submit(slow, (&path, values));
+                    s.submit(|values: &mut [u8]| values.fill(2), (others,));
+                    panic!("in the scope");
+                })
+            }))
+        });
+        let held = gate.meet();
+        // Cancelled, because the panic is noticed before the jobs are waited for.
+        wait_until("the one at the gate is alone", || {
+            let stats = lab.stats();
+            stats.open + stats.queued == 1
+        });
+        assert!(
+            !panics.is_finished(),
+            "the scope waits for the job that has the array"
+        );
+        drop(held);
+        step("the scope's panic");
+        let text = *panics
+            .join()
+            .unwrap()
+            .unwrap_err()
+            .downcast::<&str>()
+            .unwrap();
+        assert_eq!(text, "in the scope");
+    });
+    assert!(
+        values.iter().all(|&x| x == 1),
+        "the job that ran was waited for"
+    );
+    assert!(
+        others.iter().all(|&x| x == 0),
+        "the one that had not begun did not"
+    );
+    drop((values, others));
+    lab.assert_in_use(0);
+}
+
+fn the_first_failure_cancels_the_rest() {
+    fn fail() -> Result<(), &'static str> {
+        Err("first")
+    }
+    fn slow(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        Err("second")
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut out = lab.zeros::<u8>(500).unwrap();
+    thread::scope(|threads| {
+        let (lab, out) = (&lab, &mut out);
+        let path = gate.path();
+        let scope = threads.spawn(move || {
+            lab.scope(|s| {
+                s.submit(fail, ());
+                s.submit(slow, (&path,));
+                for tile in out.tiles_mut(1) {
+                    s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
+                }
+            })
+        });
+        let held = gate.meet();
+        wait_until("the failure has cancelled what had not begun", || {
+            let stats = lab.stats();
+            stats.open + stats.queued == 1
+        });
+        drop(held);
+        step("the scope to end");
+        let error = scope.join().unwrap().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Returned("first".into()));
+    });
+    assert!(
+        out.iter().all(|&x| x == 0),
+        "no job behind the failure has run"
+    );
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_scope_can_be_cancelled() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut out = lab.zeros::<u8>(300).unwrap();
+    let result = lab.scope(|s| {
+        s.submit(pass, (&gate.path(),));
+        for tile in out.tiles_mut(1) {
+            s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
+        }
+        let held = gate.meet();
+        s.cancel();
+        drop(held);
+    });
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    assert!(out.iter().all(|&x| x == 0));
+}
+
+fn a_scope_within_a_scope() {
+    let lab = Lab::new(2);
+    let (mut outer, mut inner) = (
+        lab.zeros::<u32>([40, 100]).unwrap(),
+        lab.zeros::<u32>([40, 100]).unwrap(),
+    );
+    lab.scope(|s| {
+        for tile in outer.tiles_mut(3) {
+            s.submit(number, (tile, 2));
+        }
+        lab.scope(|s| {
+            for tile in inner.tiles_mut(7) {
+                s.submit(number, (tile, 3));
+            }
+        })
+        .unwrap();
+        assert!(
+            inner.iter().zip(0..).all(|(&x, n)| x == 3 * n),
+            "the inner one has ended"
+        );
+        // What a scope has finished may be read by the jobs of the one around it.
+        s.submit(
+            |values: &[u32]| values.len(),
+            (&lab.from_slice(&inner).unwrap(),),
+        )
+        .wait()
+        .unwrap()
+    })
+    .unwrap();
+    assert!(outer.iter().zip(0..).all(|(&x, n)| x == 2 * n));
+}
+
+fn scopes_on_many_threads() {
+    let lab = Lab::new(2);
+    thread::scope(|threads| {
+        for by in 1..7u32 {
+            let lab = &lab;
+            threads.spawn(move || {
+                let mut out = lab.zeros::<u32>([50, 50]).unwrap();
+                for _ in 0..20 {
+                    lab.scope(|s| {
+                        out.tiles_mut(9)
+                            .for_each(|tile| drop(s.submit(number, (tile, by))))
+                    })
+                    .unwrap();
+                }
+                assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
+            });
+        }
+    });
+    lab.assert_in_use(0);
+}
+
+fn a_private_array_cannot_be_lent() {
+    let lab = Lab::new(1);
+    let mut private = ArrayMut::<u32>::zeros([10, 10]);
+    let result = lab.scope(|s| {
+        for tile in private.tiles_mut(5) {
+            s.submit(number, (tile, 1));
+        }
+    });
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert!(private.iter().all(|&x| x == 0));
+}
+
+fn a_worker_that_dies_in_a_tile() {
+    fn fill_or_die(mut tile: TileMut<'_, u8>, victim: usize) {
+        let here = tile.rows().contains(&victim);
+        tile.fill(1);
+        if here {
+            std::process::abort();
+        }
+    }
+    let lab = Lab::new(2);
+    let mut out = lab.zeros::<u8>([100, 5000]).unwrap();
+    let result = lab.scope(|s| {
+        for tile in out.tiles_mut(10) {
+            s.submit(fill_or_die, (tile, 95));
+        }
+    });
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(error.unspecified_rows(), std::slice::from_ref(&(90..100)));
+    assert!(error.to_string().contains("rows 90..100"), "{error}");
+    // The array lives on, its content initialised.
+    assert!(out.iter().all(|&x| x <= 1));
+    lab.scope(|s| {
+        out.tiles_mut(10)
+            .for_each(|tile| drop(s.submit(fill_or_die, (tile, 1000))))
+    })
+    .unwrap();
+    assert!(out.iter().all(|&x| x == 1));
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_lent_array_is_back_only_when_the_worker_is_gone() {
+    fn scribble(_: &mut [u8]) {
+        std::process::abort();
+    }
+    let lab = Lab::new(1);
+    let mut out = lab.zeros::<u8>(100_000).unwrap();
+    for _ in 0..5 {
+        let pid = lab.pid(0);
+        let restarts = lab.stats().workers[0].restarts;
+        let result = lab.scope(|s| drop(s.submit(scribble, (&mut out,))));
+        assert!(
+            !crate::harness::children().contains(&pid),
+            "worker {pid} still exists"
+        );
+        assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Signal(6));
+        lab.await_restart(0, restarts + 1);
+    }
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn unfinished_handles_change_nothing() {
+    let lab = Lab::new(1);
+    let mut out = lab.zeros::<u32>([10, 10]).unwrap();
+    lab.scope(|s| {
+        for tile in out.tiles_mut(1) {
+            std::mem::forget(s.submit(number, (tile, 1)));
+        }
+    })
+    .unwrap();
+    assert!(out.iter().zip(0..).all(|(&x, n)| x == n));
+}
