@@ -84,7 +84,7 @@
 //! | `sync` | atomics, cells and fences; switches to loom's for the models |
 //! | `sys` | Linux as values that clean up after themselves, and typed errors |
 //! | `arena` | shared memory in regions, one per writing process: [`arena`] |
-//! | `array` | typed, shaped views of it: [`array`] |
+//! | `array` | typed, shaped views of it: [`array`](mod@array) |
 //! | `kernel` | which functions can be sent, with which arguments: [`kernel`] |
 //! | `link` | how a job travels: slots, state words, doorbells |
 //! | `control` | the handshake when a worker starts |
