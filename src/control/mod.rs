@@ -14,8 +14,8 @@
 //! Both ends are dropped afterwards; everything later travels in the link.
 //!
 //! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
-//! own ([`Server::answer`]), and whoever learns that the worker died before it connected sends
-//! [`release`] to that thread in the worker's place.
+//! own ([`Server::answer`]), and whoever learns that the worker died before it connected knocks there
+//! in its place ([`release`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -31,8 +31,6 @@ enum FromWorker {
     },
     Ready,
     Failed(String),
-    /// Sent by the supervisor itself when the worker is gone.
-    Gone,
 }
 
 /// What a worker has to know to attach.
@@ -125,7 +123,9 @@ impl Server {
         build_id: &[u8],
         welcome: Welcome,
     ) -> Result<(), HandshakeError> {
-        let (receiver, first): (IpcReceiver<FromWorker>, _) = server.accept().map_err(channel)?;
+        // A caller that hangs up without a word is `release`, or a worker that ended.
+        let (receiver, first): (IpcReceiver<FromWorker>, _) =
+            server.accept().map_err(|_| HandshakeError::Gone)?;
         let reply = match first {
             FromWorker::Hello {
                 build_id: theirs,
@@ -139,7 +139,6 @@ impl Server {
                     theirs: hex(&theirs),
                 });
             }
-            FromWorker::Gone => return Err(HandshakeError::Gone),
             FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
             FromWorker::Ready => {
                 return Err(HandshakeError::Channel("ready before hello".into()));
@@ -159,15 +158,9 @@ impl Server {
 
 /// Lets [`Server::answer`] return when its worker ended without having connected.
 pub(crate) fn release(name: &str) {
-    // Once somebody has connected the name is gone. Trying all the same would cost a descriptor: a
-    // failed `connect` of the channel never closes its own.
-    if !std::path::Path::new(name).exists() {
-        return;
-    }
-    // An error means that nobody waits there any more, which is as good.
-    if let Ok(sender) = IpcSender::connect(name.to_owned()) {
-        let _ = sender.send(FromWorker::Gone);
-    }
+    // An error means that nobody waits there any more, which is as good. Not by the channel's own
+    // `connect`, which leaves a descriptor open then.
+    let _ = crate::sys::socket::knock(name);
 }
 
 /// The worker's end.

@@ -68,8 +68,6 @@ pub(super) struct Lane {
     /// Sum of `expected` over open jobs.
     pub(super) backlog_ns: u64,
     grants: VecDeque<Grant>,
-    /// Grants that the worker is known to have read.
-    grants_read: u32,
     /// Bytes granted and not used.
     pub(super) ahead: u64,
     /// Size of the last grant.
@@ -97,7 +95,6 @@ impl Lane {
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,
             grants: VecDeque::new(),
-            grants_read: 0,
             ahead: 0,
             last_grant: 0,
             held: Vec::new(),
@@ -155,21 +152,13 @@ impl Lane {
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
         let (at, len) = (block.extent().at.offset(), block.held());
         let number = self.poster.granted();
-        if !self
-            .poster
-            .grant(at, len, block.is_fresh(), self.grants_read)
-        {
+        if !self.poster.grant(at, len, block.is_fresh()) {
             return Err(block);
         }
         self.ahead += len;
         self.last_grant = len;
         self.grants.push_back(Grant { number, block });
         Ok(())
-    }
-
-    /// The worker asks for more, so it has read every grant so far.
-    pub(super) fn all_grants_read(&mut self) {
-        self.grants_read = self.poster.granted();
     }
 
     /// Takes over what a reply sends: arrays, and a block with its words where they did not fit.
@@ -206,7 +195,10 @@ impl Lane {
             let (block, skip) = match lent {
                 Some(found) => found,
                 None => {
-                    let known = taken.iter().find(|(chunk, _)| *chunk == array.chunk);
+                    // Arrays without bytes may lie at one place and are not the same.
+                    let known = taken
+                        .iter()
+                        .find(|(chunk, _)| *chunk == array.chunk && chunk.len > 0);
                     let block = match known {
                         Some((_, block)) => Arc::clone(block),
                         None => {
@@ -252,7 +244,6 @@ impl Lane {
             self.ahead -= old.block.held();
             pieces.push(old.block);
         }
-        self.grants_read = self.grants_read.max(number.wrapping_add(1));
         if used > 0 {
             let current = &mut self.grants[0].block;
             let rest = current.split_off(used);
@@ -307,7 +298,21 @@ impl Lane {
         self.ahead = 0;
         self.last_grant = 0;
         self.held.clear();
-        self.grants_read = self.poster.granted();
+    }
+}
+
+#[cfg(test)]
+impl Lane {
+    /// Where the grant of this number begins, from the cursor on.
+    pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
+        let grant = self.grants.iter().find(|grant| grant.number == number)?;
+        Some(grant.block.extent().at.offset())
+    }
+
+    /// Offset and bytes of what is granted and not used.
+    pub(super) fn grants_held(&self) -> impl Iterator<Item = (u64, u64)> {
+        let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
+        self.grants.iter().map(block)
     }
 }
 

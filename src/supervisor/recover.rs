@@ -31,16 +31,11 @@ impl Shared {
         core.take_all_back(index, &cause, verdict);
         // 6. and 7.
         let lane = &mut core.lanes[index];
-        let positions = lane.poster.open_positions();
         lane.revoke();
         lane.poster.start_over();
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
-        for position in positions {
-            let word = lane.poster.cells().state(position).place_to_sleep();
-            crate::sys::futex::wake(word, u32::MAX >> 1);
-        }
         // 8.
         let not_before = if was_starting {
             lane.failed_starts += 1;
@@ -182,7 +177,10 @@ impl Core {
     /// Answers all queued jobs.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
         for record in std::mem::take(&mut self.queue) {
-            self.fail(record, why.clone(), None, Vec::new());
+            // The failure of one may have cancelled others of its group.
+            if self.records.at(record).stage == Stage::Queued {
+                self.fail(record, why.clone(), None, Vec::new());
+            }
         }
         self.update_flags();
     }

@@ -53,7 +53,8 @@ impl Shared {
         limit: Option<Duration>,
         mut try_take: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
-        let until = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond all clocks is none.
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
             let mut core = self.lock();
@@ -80,7 +81,10 @@ impl Shared {
             }
             let record = core.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
-            if let Stage::Placed { link, position } = stage {
+            // A condemned lane's word may have ended, but the answer waits for the exit.
+            if let Stage::Placed { link, position } = stage
+                && core.lanes[link as usize].verdict.is_none()
+            {
                 let expected = core.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;
                 self.unlock(core);
@@ -92,7 +96,7 @@ impl Shared {
                 }
                 self.sleep_on_slot(id, link, position, left);
             } else {
-                record.parked = true;
+                core.records.get(id).parked = true;
                 core.want_notice(id);
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
@@ -136,14 +140,12 @@ impl Shared {
         read: Read<R>,
         context: &mut Context<'_>,
     ) -> Poll<Result<R, JobError>> {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
         let mut core = self.lock();
         let mut taken = core.try_take(id, read);
         if taken.is_none() {
-            let record = core.records.get(id);
-            match &mut record.waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                none => *none = Some(context.waker().clone()),
-            }
+            std::mem::swap(&mut core.records.get(id).waker, &mut waker);
             core.want_notice(id);
             // What ended before it was asked for notice is found here.
             core.drain_busy();
@@ -151,6 +153,7 @@ impl Shared {
             taken = core.try_take(id, read);
         }
         self.unlock(core);
+        drop(waker);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 

@@ -20,6 +20,7 @@ pub mod limits;
 mod map;
 pub mod process;
 mod segment;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 

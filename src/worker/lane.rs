@@ -193,8 +193,18 @@ impl Lane {
 
     fn answer(&'static self, ended: Option<Ending>, took: u32) {
         let Some(Ending { kind, mut reply }) = ended else {
-            self.settle(std::iter::empty());
-            return self.finish(false, took, None);
+            let used = self.settle(std::iter::empty());
+            // Only a reply can tell that grants are used up, and they would pile up otherwise.
+            let answer = used.filter(|used| used.moved).map(|used| Answering {
+                kind: kind::VALUE,
+                arrays: 0,
+                spilled: false,
+                len: 0,
+                grant: used.grant,
+                cursor: used.cursor,
+                words: &[],
+            });
+            return self.finish(false, took, answer.as_ref());
         };
         let arrays = reply.arrays.len();
         let mut words: smallvec::SmallVec<[u64; INLINE_WORDS]> = smallvec::SmallVec::new();
