@@ -110,6 +110,14 @@ impl Lane {
         self.poster.open() == 0
     }
 
+    /// Jobs that it holds; slots that were retracted and not passed yet are none.
+    pub(super) fn live(&self) -> usize {
+        self.records
+            .iter()
+            .filter(|&&record| record != NOBODY)
+            .count()
+    }
+
     /// Its oldest job is the one that the last tick saw there.
     pub(super) fn stands_still(&self) -> bool {
         self.seen_at_tick == self.poster.open_positions().start

@@ -303,7 +303,7 @@ impl Shared {
                 .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
             ready: lane.status == Status::Ready,
             jobs: lane.jobs,
-            open: lane.poster.open(),
+            open: lane.live(),
             restarts: lane.restarts,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
