@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // What goes wrong is the error of one job, here of one that adds up to more than an `i64` holds.
     let large = engine.from_slice(&[i64::MAX, 2])?;
-    let error = engine.submit(squares, (&large,)).wait().unwrap_err();
+    let error = engine.submit(squares, (&large,)).wait().expect_err("the kernel panics");
     println!("{error}");
     println!("the squares of 0 to 999,999 add up to {sum}");
     Ok(())

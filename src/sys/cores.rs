@@ -1,25 +1,30 @@
 //! Which cores a thread runs on, and how much processor time a process has used: what measuring needs.
 
+#[cfg(feature = "bench")]
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "bench")]
 use super::error::{Error, Result};
 
 /// Cores that this floor can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
 
+#[cfg(feature = "bench")]
 /// Keeps the calling thread on one core until dropped.
 pub struct Pinned {
     before: libc::cpu_set_t,
 }
 
+#[cfg(feature = "bench")]
 impl std::fmt::Debug for Pinned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pinned")
     }
 }
 
+#[cfg(feature = "bench")]
 impl Pinned {
     /// Pins the calling thread to `core`.
     pub fn to(core: usize) -> Result<Pinned> {
@@ -36,6 +41,7 @@ impl Pinned {
     }
 }
 
+#[cfg(feature = "bench")]
 impl Drop for Pinned {
     fn drop(&mut self) {
         // The kernel gave out this very set; failing to restore it could only cost speed.
@@ -70,6 +76,7 @@ pub fn leave(core: u32) -> bool {
     true
 }
 
+#[cfg(feature = "bench")]
 /// Two cores that this thread may run on and that are not two threads of one core, if there are such; otherwise any two.
 pub fn two_cores() -> Option<(usize, usize)> {
     let set = affinity();
@@ -86,6 +93,7 @@ pub fn two_cores() -> Option<(usize, usize)> {
     apart.or(rest.first()).map(|&second| (first, second))
 }
 
+#[cfg(feature = "bench")]
 /// Whether a list such as `0-3,8` names `core`.
 fn in_list(list: &str, core: usize) -> bool {
     list.trim().split(',').any(|part| {
@@ -95,6 +103,7 @@ fn in_list(list: &str, core: usize) -> bool {
     })
 }
 
+#[cfg(feature = "bench")]
 /// Processor time that all threads of process `pid` have used so far, in nanoseconds rather than in ticks.
 pub fn cpu_time_of(pid: i32) -> Result<Duration> {
     let what = || format!("process {pid}");
@@ -138,7 +147,7 @@ fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
     Errno::result(answer).map(drop)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "bench"))]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
