@@ -36,10 +36,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sums: Result<Vec<i64>, _> = engine.map(sum_of_squares, parts).collect();
     assert_eq!(sums?.iter().sum::<i64>(), sum);
 
-    // What goes wrong is the error of one job, here of one that adds up to more than an `i64` holds.
-    let large = engine.from_slice(&[i64::MAX, 2])?;
-    let error = engine.submit(squares, (&large,)).wait().unwrap_err();
-    println!("{error}");
+    // What goes wrong is the error of one job: here a wrong index.
+    let error = engine
+        .submit(|x: &Array<i64>| x[1_000_000], (&numbers,))
+        .wait();
+    println!("as it should: {}", error.unwrap_err());
     println!("the squares of 0 to 999,999 add up to {sum}");
     Ok(())
 }
