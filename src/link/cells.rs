@@ -114,6 +114,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
 pub(crate) struct Hub {
     /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
     pub(crate) armed: AtomicU32,
+    /// Supervisor: the core of the thread that waited for an answer last. A hint.
+    pub(crate) waiter_core: AtomicU32,
 }
 
 impl Hub {
@@ -271,7 +273,10 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
         });
-        let hub = Box::new(Hub { armed: a32() });
+        let hub = Box::new(Hub {
+            armed: a32(),
+            waiter_core: a32(),
+        });
         #[derive(Debug)]
         struct Owned<const N: usize>(*mut PostHalf<N>, *mut ReplyHalf<N>, *mut Hub);
         // SAFETY: only the addresses are kept, to free them once.

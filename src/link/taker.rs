@@ -194,6 +194,11 @@ impl<const N: usize> Taker<N> {
         true
     }
 
+    /// The core of the thread that waits for this lane, as far as it said.
+    pub(crate) fn waiter_core(&self) -> u32 {
+        self.cells.hub().waiter_core.load(Ordering::Relaxed)
+    }
+
     /// May this lane spin for a moment?
     #[inline]
     pub(crate) fn may_spin(&self) -> bool {

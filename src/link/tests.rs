@@ -38,10 +38,15 @@ enum Act {
     Post(u32),
     Claim,
     Pass,
-    Finish { failed: bool, bare: bool },
+    Finish {
+        failed: bool,
+        bare: bool,
+    },
     Retract,
     Ask(u32),
     Look,
+    /// Somebody who is a lap ahead or behind.
+    Stray,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -57,6 +62,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::Retract),
         2 => bits.prop_map(Act::Ask),
         2 => Just(Act::Look),
+        1 => Just(Act::Stray),
     ];
     prop::collection::vec(act, 1..200)
 }
@@ -146,6 +152,7 @@ proptest! {
                         _ => prop_assert_eq!(asked, Ask::Over),
                     }
                 }
+                Act::Stray => {}
                 Act::Look => {
                     let looked = word.look(at(lap));
                     match model {
@@ -157,6 +164,14 @@ proptest! {
                         Model::Ended { bare, .. } => prop_assert_eq!(looked, Look::Done { bare }),
                         Model::Skipped => prop_assert_eq!(looked, Look::Skipped),
                     }
+                }
+            }
+            if let Act::Stray = act {
+                for stray in [lap - 1, lap + 1] {
+                    prop_assert_eq!(word.claim(at(stray)), Claim::Empty);
+                    prop_assert_eq!(word.ask(at(stray), CANCEL), Ask::Over);
+                    prop_assert_eq!(word.retract(at(stray)), Retract::TooLate);
+                    prop_assert!(matches!(word.look(at(stray)), Look::Fault(_)));
                 }
             }
             prop_assert_eq!(word.is_queued(at(lap)), matches!(model, Model::Queued(_)));

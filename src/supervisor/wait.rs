@@ -1,5 +1,6 @@
 //! Waiting for jobs.
 
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
 use crate::sync::spin_until;
-use crate::sys::futex;
+use crate::sys::{cores, futex};
 
 /// How long a thread spins for an answer before it sleeps.
 const SPIN_FOR: Duration = Duration::from_micros(50);
@@ -112,6 +113,11 @@ impl Shared {
             return false;
         }
         let word = self.cells[link].state(position).place_to_sleep();
+        // So that the worker can keep away from this core.
+        let (hub, core) = (self.cells[link].hub(), cores::current());
+        if hub.waiter_core.load(Ordering::Relaxed) != core {
+            hub.waiter_core.store(core, Ordering::Relaxed);
+        }
         let ended = spin_until(SPIN_FOR, || !is_open(word, position, SLOTS));
         self.done_spinning();
         ended

@@ -43,6 +43,33 @@ impl Drop for Pinned {
     }
 }
 
+/// The core that the calling thread runs on, at this moment.
+#[inline]
+pub fn current() -> u32 {
+    // SAFETY: takes nothing and reads a number that the kernel keeps for the thread.
+    u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
+}
+
+/// Moves the calling thread to another core than `core`, where it may run on one. It may come back later.
+pub fn leave(core: u32) -> bool {
+    let before = affinity();
+    let mut set = before;
+    if core as usize >= LIMIT {
+        return false;
+    }
+    // SAFETY: `set` is an initialised set and `core` lies within it.
+    let others = unsafe {
+        libc::CPU_CLR(core as usize, &mut set);
+        libc::CPU_COUNT(&set)
+    };
+    if others == 0 || set_affinity(&set).is_err() {
+        return false;
+    }
+    // The kernel gave out this very set; failing to restore it could only cost speed.
+    let _ = set_affinity(&before);
+    true
+}
+
 /// Two cores that this thread may run on and that are not two threads of one core, if there are such; otherwise any two.
 pub fn two_cores() -> Option<(usize, usize)> {
     let set = affinity();
@@ -120,6 +147,27 @@ mod tests {
     fn lists_of_cores_are_read() {
         assert!(in_list("0-3,8\n", 2) && in_list("0-3,8\n", 8) && in_list("5", 5));
         assert!(!in_list("0-3,8\n", 4) && !in_list("", 0));
+    }
+
+    #[test]
+    fn a_thread_leaves_its_core_and_may_come_back() {
+        // On a thread of its own, so that no other test is moved.
+        std::thread::spawn(|| {
+            let Some((first, second)) = two_cores() else {
+                return;
+            };
+            let before = affinity();
+            drop(Pinned::to(first).unwrap());
+            assert!(leave(first as u32));
+            assert_eq!(two_cores(), Some((first, second)));
+            // SAFETY: both are initialised sets.
+            assert!(unsafe { libc::CPU_EQUAL(&before, &affinity()) });
+            let _pinned = Pinned::to(second).unwrap();
+            assert!(!leave(second as u32), "there is no other");
+            assert!(!leave(u32::MAX));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

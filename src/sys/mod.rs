@@ -10,7 +10,6 @@
     reason = "a floor is written whole: some wrappers wait for the floor below that calls them"
 )]
 
-#[cfg(feature = "bench")]
 pub mod cores;
 mod error;
 pub mod event;
