@@ -37,10 +37,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(sums?.iter().sum::<i64>(), sum);
 
     // What goes wrong is the error of one job: here a wrong index.
-    let error = engine
+    if let Err(error) = engine
         .submit(|x: &Array<i64>| x[1_000_000], (&numbers,))
-        .wait();
-    println!("as it should: {}", error.unwrap_err());
+        .wait()
+    {
+        println!("as it should: {error}");
+    }
     println!("the squares of 0 to 999,999 add up to {sum}");
     Ok(())
 }
