@@ -36,10 +36,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sums: Result<Vec<i64>, _> = engine.map(sum_of_squares, parts).collect();
     assert_eq!(sums?.iter().sum::<i64>(), sum);
 
-    // What goes wrong is the error of one job, here of one that adds up to more than an `i64` holds.
-    let large = engine.from_slice(&[i64::MAX, 2])?;
-    let error = engine.submit(squares, (&large,)).wait().expect_err("the kernel panics");
-    println!("{error}");
+    // What goes wrong is the error of one job: here a wrong index.
+    if let Err(error) = engine
+        .submit(|x: &Array<i64>| x[1_000_000], (&numbers,))
+        .wait()
+    {
+        println!("as it should: {error}");
+    }
     println!("the squares of 0 to 999,999 add up to {sum}");
     Ok(())
 }

@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|path| path.as_encoded_bytes().ends_with(b".pgm"))
     {
         let mut file = std::fs::File::create(path)?;
-        write!(file, "P5 {WIDTH} {HEIGHT} 255\n")?;
+        writeln!(file, "P5 {WIDTH} {HEIGHT} 255")?;
         file.write_all(&picture)?;
     }
     Ok(())

@@ -32,6 +32,7 @@ fn zero() -> u64 {
     7
 }
 
+#[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
 fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64) -> i128 {
     i128::from(a)
         + i128::from(b)

@@ -151,7 +151,7 @@ pub(super) fn describe_all() -> String {
     let mut text = String::new();
     for engine in engines.iter().filter_map(Weak::upgrade) {
         let (tell, told) = channel();
-        thread::spawn(move || tell.send(engine.stats()));
+        thread::spawn(move || tell.send(Box::new(engine.stats())).is_ok());
         let _ = match told.recv_timeout(Duration::from_secs(5)) {
             Ok(stats) => writeln!(text, "  {stats:#?}"),
             Err(_) => writeln!(text, "  an engine that does not answer"),
