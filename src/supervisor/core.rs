@@ -65,6 +65,8 @@ pub(super) struct Core {
     /// Groups of which a job has failed, while their scope goes on.
     pub(super) failed_groups: HashSet<u32>,
     pub(super) closing: Closing,
+    /// All workers have been ready once.
+    pub(super) started: bool,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
     /// The monitor looks every now and then whether work is spread badly.
@@ -93,6 +95,7 @@ impl Core {
             last_group: 0,
             failed_groups: HashSet::new(),
             closing: Closing::No,
+            started: false,
             broken: None,
             ticking: false,
             call_monitor: false,

@@ -166,11 +166,12 @@ impl Shared {
     /// Sleeps until all workers have been ready once, or one cannot start.
     pub(super) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
-            let core = self.lock();
+            let mut core = self.lock();
             if let Some(why) = &core.broken {
                 return Err(HandshakeError::Failed(why.clone()));
             }
             if core.ready == core.lanes.len() {
+                core.started = true;
                 return Ok(());
             }
             let ticket = self.parking.engine.ticket();
