@@ -149,11 +149,11 @@ impl Core {
         if group != 0 && self.failed_groups.contains(&group) {
             return Some(JobErrorKind::Cancelled);
         }
-        if let Some(why) = &self.broken {
-            return Some(JobErrorKind::NoWorkers(why.clone()));
-        }
         if self.closing != Closing::No {
             return Some(JobErrorKind::ShutDown);
+        }
+        if let Some(why) = &self.broken {
+            return Some(JobErrorKind::NoWorkers(why.clone()));
         }
         self.kernels
             .get(kernel)
@@ -204,7 +204,9 @@ impl Core {
         lane.note(position, index, expected);
         self.open += 1;
         if chosen != self.recent {
-            self.recent = chosen;
+            // It takes over the permit to spin.
+            let before = std::mem::replace(&mut self.recent, chosen);
+            self.flag(before);
         }
         self.flag(chosen);
         let lane = &mut self.lanes[chosen];
@@ -745,6 +747,8 @@ impl Core {
         }
         self.ticking = waiting;
         self.refill();
+        // Lanes that got nothing have to know as well that others have something to spare.
+        self.update_flags();
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.

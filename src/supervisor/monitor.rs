@@ -5,6 +5,7 @@
 //! time limit.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -43,7 +44,10 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             stopping: None,
             refusals: HashMap::new(),
         };
-        monitor.run();
+        // A panic here is a defect of this crate. Nobody may wait for ever because of it.
+        if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
+            monitor.end_after_panic();
+        }
     };
     let builder = thread::Builder::new().name("arenite-monitor".into());
     builder.spawn(run).map_err(|error| {
@@ -65,6 +69,34 @@ struct Monitor {
 }
 
 impl Monitor {
+    /// Ends all workers and answers every job: what a monitor that panicked can still do.
+    fn end_after_panic(&self) {
+        let lanes = {
+            let mut core = self.shared.lock();
+            core.closing = Closing::Now;
+            core.give_up("the engine's monitor thread panicked");
+            let lanes = core.lanes.len();
+            self.shared.unlock(core);
+            lanes
+        };
+        for index in 0..lanes {
+            let exit = {
+                let core = self.shared.lock();
+                let Some(process) = &core.lanes[index].process else {
+                    continue;
+                };
+                // It may have ended by itself; either way the last line waits for its exit.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+                control::release(&process.server);
+                process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
+            };
+            self.shared.recover(index, exit, None);
+        }
+        let mut core = self.shared.lock();
+        core.end();
+        self.shared.unlock(core);
+    }
+
     fn run(&mut self) {
         loop {
             self.start_absent();
@@ -253,7 +285,8 @@ impl Monitor {
         for arrival in arrivals {
             let core = self.shared.lock();
             let lane = &core.lanes[arrival.lane];
-            if lane.life != arrival.life {
+            // News of a process that is gone, or no longer starting, changes nothing.
+            if lane.life != arrival.life || lane.status != Status::Starting {
                 continue;
             }
             match arrival.result {
