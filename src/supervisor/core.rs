@@ -9,31 +9,13 @@ use std::task::Waker;
 
 use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
-use super::lane::{Lane, NOBODY, Status};
+use super::lane::{Lane, NOBODY};
 use super::parking::Parking;
 use super::record::{JobId, Outcome, Record, Records, Stage};
 use crate::arena::Arena;
-use crate::kernel::wire::{ArgWriter, Lease, Leases, ReplyReader, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{
-    Ask, CANCEL, Call, Drained, INLINE_WORDS, LOW_SHIFT, MORE, NOTICE, Reply, Retract, SLOTS,
-    SPARE, SPIN, STOP, after_keeping, kind,
-};
-use crate::worker::fence;
-
-/// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
-/// little.
-const DEPTH_NS: u64 = 200_000;
-/// What waking a sleeping worker costs: less work than this is not worth a second one.
-const WAKE_NS: u64 = 25_000;
-/// What a job is thought to need still, when it has not ended since the last tick.
-const TICK_NS: u32 = 1_000_000;
-/// Jobs posted between two looks at what a busy lane has finished.
-const DRAIN_EVERY: u64 = 32;
-/// The smallest grant that is given because a kernel is known to need memory.
-const GRANT_AHEAD: u64 = 256 * 1024;
-/// From this size on a grant is worth huge pages.
-const HUGE: u64 = 2 << 20;
+use crate::link::{Ask, CANCEL, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
 
 /// How the engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +38,7 @@ pub(super) struct Core {
     /// Jobs that no lane has, oldest first.
     pub(super) queue: VecDeque<u32>,
     /// The lane that got work last.
-    recent: usize,
+    pub(super) recent: usize,
     /// Jobs in slots.
     pub(super) open: usize,
     pub(super) ready: usize,
@@ -75,8 +57,8 @@ pub(super) struct Core {
     pub(super) call_monitor: bool,
     /// Futures to wake when the lock is released.
     pub(super) wakers: Vec<Waker>,
-    may_spin: bool,
-    reply: Reply,
+    pub(super) may_spin: bool,
+    pub(super) reply: Reply,
 }
 
 impl Core {
@@ -160,362 +142,6 @@ impl Core {
             .offset
             .is_none()
             .then_some(JobErrorKind::ForeignKernel)
-    }
-
-    /// Puts the job of a record into a slot, if a lane should have it.
-    #[inline]
-    fn place(&mut self, index: u32) -> bool {
-        let record = self.records.at(index);
-        let kernel = self.kernels.get(record.kernel);
-        let expected = kernel.expected_ns;
-        let bytes = kernel.expected_bytes;
-        let offset = kernel.offset.unwrap_or_default();
-        let Some(chosen) = self.choose(expected) else {
-            return false;
-        };
-        let record = self.records.at(index);
-        let lane = &mut self.lanes[chosen];
-        if bytes > 0 {
-            top_up(lane, &self.arena, bytes);
-        }
-        let words = if record.spilled {
-            2
-        } else {
-            record.len as usize
-        };
-        // The monitor waits for the last job, whoever placed it.
-        let ending = if self.closing == Closing::No {
-            0
-        } else {
-            NOTICE
-        };
-        let position = lane.poster.post(&Call {
-            job: record.job,
-            entry: offset,
-            len: record.len,
-            spilled: record.spilled,
-            words: &record.payload[..words],
-            requests: record.requests | ending,
-        });
-        record.stage = Stage::Placed {
-            link: chosen as u32,
-            position,
-        };
-        lane.note(position, index, expected);
-        self.open += 1;
-        if chosen != self.recent {
-            // It takes over the permit to spin.
-            let before = std::mem::replace(&mut self.recent, chosen);
-            self.flag(before);
-        }
-        self.flag(chosen);
-        let lane = &mut self.lanes[chosen];
-        lane.poster.ring();
-        // A job behind another one, while somebody has nothing to do: look at it soon.
-        if !self.ticking && lane.poster.open() > 1 && self.open < self.ready * 2 {
-            self.ticking = true;
-            self.call_monitor = true;
-        }
-        if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].poster.open() > SLOTS / 4 {
-            self.drain(chosen);
-        }
-        true
-    }
-
-    /// The lane for a job of this length: the one that was active last while its backlog is worth
-    /// less than a wake-up, else one without work, else the one with the shortest backlog.
-    #[inline]
-    fn choose(&self, expected_ns: u32) -> Option<usize> {
-        let recent = &self.lanes[self.recent];
-        let fits = |lane: &Lane| {
-            lane.status == Status::Ready
-                && lane.poster.room() > 0
-                && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
-        };
-        let behind = recent.backlog_ns + u64::from(expected_ns);
-        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
-            return Some(self.recent);
-        }
-        self.choose_slow(&fits, expected_ns)
-    }
-
-    #[cold]
-    fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
-        // one of them turned out to be long.
-        let recent = &self.lanes[self.recent];
-        let queued = self.queue.len() as u64 * u64::from(expected_ns);
-        if recent.status == Status::Ready
-            && recent.poster.room() == 0
-            && recent.backlog_ns + queued < 4 * WAKE_NS
-            && !recent.stands_still()
-        {
-            return None;
-        }
-        let free = |lane: &&Lane| lane.is_idle() && fits(lane);
-        let awake = |lane: &&Lane| !lane.poster.seems_asleep();
-        let position =
-            |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
-        position(&|lane| free(lane) && awake(lane))
-            .or_else(|| position(&free))
-            .or_else(|| {
-                let fitting = self.lanes.iter().enumerate().filter(|(_, lane)| fits(lane));
-                fitting
-                    .min_by_key(|(_, lane)| lane.backlog_ns)
-                    .map(|(index, _)| index)
-            })
-    }
-
-    /// Sets the flags of a lane after its situation changed.
-    #[inline]
-    fn flag(&mut self, index: usize) {
-        let more = !self.queue.is_empty();
-        let spare = self.open > self.ready;
-        let spin = self.may_spin && index == self.recent;
-        let lane = &mut self.lanes[index];
-        if lane.poster.flags() & STOP != 0 {
-            return;
-        }
-        let mut flags = if spin { SPIN } else { 0 } | if spare { SPARE } else { 0 };
-        if more {
-            // A quarter of what the lane holds when it is full, in powers of two.
-            let low = (lane.poster.open() as u32 / 4)
-                .clamp(1, 64)
-                .next_power_of_two();
-            flags |= MORE | low << LOW_SHIFT;
-        }
-        lane.poster.set_flags(flags);
-    }
-
-    /// Sets the flags of all lanes.
-    pub(super) fn update_flags(&mut self) {
-        for index in 0..self.lanes.len() {
-            self.flag(index);
-        }
-    }
-
-    /// Places queued jobs as far as they fit.
-    pub(super) fn refill(&mut self) {
-        let before = self.queue.is_empty();
-        while let Some(&index) = self.queue.front() {
-            if !self.place(index) {
-                break;
-            }
-            self.queue.pop_front();
-        }
-        if before != self.queue.is_empty() {
-            self.update_flags();
-        }
-    }
-
-    // ---- draining ---------------------------------------------------------------------------
-
-    /// Takes what lanes with work have finished.
-    pub(super) fn drain_busy(&mut self) {
-        for index in 0..self.lanes.len() {
-            if !self.lanes[index].is_idle() {
-                self.drain(index);
-            }
-        }
-    }
-
-    /// Takes what a lane has finished.
-    pub(super) fn drain(&mut self, index: usize) {
-        let mut any = false;
-        loop {
-            if self.lanes[index].verdict.is_some() {
-                break;
-            }
-            match self.lanes[index].poster.drain(&mut self.reply) {
-                Drained::Nothing => break,
-                Drained::Skipped { position } => {
-                    any = true;
-                    self.skipped(index, position);
-                }
-                Drained::Ended {
-                    position,
-                    failed,
-                    bare,
-                    took_ns,
-                } => {
-                    any = true;
-                    self.ended(index, position, failed, bare, took_ns);
-                }
-                Drained::Fault(what) => {
-                    let position = self.lanes[index].poster.open_positions().start;
-                    let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
-                    self.condemn(index, record, JobErrorKind::Protocol(what));
-                }
-            }
-        }
-        if any {
-            self.lanes[index].poster.publish_drained();
-            self.call_if_drained();
-        }
-    }
-
-    /// The worker says that it has passed over a job that was taken back.
-    fn skipped(&mut self, lane: usize, position: u64) {
-        let record = self.lanes[lane].take(position);
-        if record != NOBODY {
-            self.open -= 1;
-            let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
-            self.condemn(lane, record, why);
-        }
-    }
-
-    #[inline]
-    fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u32) {
-        let lane = &mut self.lanes[lane_index];
-        let index = lane.take(position);
-        if index == NOBODY {
-            self.condemn(
-                lane_index,
-                NOBODY,
-                JobErrorKind::Protocol("an answer to no job".into()),
-            );
-            return;
-        }
-        self.lanes[lane_index].jobs += 1;
-        self.open -= 1;
-        if bare {
-            let record = self.records.at(index);
-            let kernel = record.kernel;
-            record.leases.clear();
-            self.kernels.get(kernel).learn(took_ns, 0, false);
-            self.answer(index, Outcome::Bare);
-            return;
-        }
-        self.ended_with_reply(lane_index, index, failed, took_ns);
-    }
-
-    fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
-        let reply = self.reply;
-        if reply.kind == kind::ESCAPED {
-            self.condemn(
-                lane_index,
-                index,
-                JobErrorKind::Escaped {
-                    count: reply.words[0],
-                },
-            );
-            return;
-        }
-        let record = self.records.at(index);
-        let leases = std::mem::take(&mut record.leases);
-        match self.unpack(lane_index, &reply, &leases) {
-            Err(what) => {
-                self.records.at(index).leases = leases;
-                self.condemn(lane_index, index, JobErrorKind::Protocol(what));
-            }
-            Ok(unpacked) => {
-                let record = self.records.at(index);
-                let kernel = record.kernel;
-                let bytes = unpacked.bytes;
-                self.kernels.get(kernel).learn(took_ns, bytes, failed);
-                if failed {
-                    let words = match &unpacked.long {
-                        Some(words) => words.as_slice(),
-                        None => &reply.words[..reply.len as usize],
-                    };
-                    let why = failure(reply.kind, words);
-                    self.fail(index, why, Some(lane_index as u32), lent(&leases));
-                } else {
-                    let skip = unpacked.skip;
-                    let record = self.records.at(index);
-                    record.arrays = unpacked.arrays;
-                    let outcome = match unpacked.long {
-                        Some(mut words) => {
-                            words.drain(..skip);
-                            Outcome::Long(words)
-                        }
-                        None => {
-                            let len = reply.len as usize - skip;
-                            record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
-                            Outcome::Inline { len: len as u32 }
-                        }
-                    };
-                    self.answer(index, outcome);
-                }
-            }
-        }
-        // Inputs go only now: the reply may have taken some of them over.
-    }
-
-    fn unpack(&mut self, lane: usize, reply: &Reply, leases: &[Lease]) -> Result<Unpacked, String> {
-        let arrays = usize::from(reply.arrays);
-        let skip = arrays * SENT_WORDS;
-        let lane = &mut self.lanes[lane];
-        if !reply.spilled {
-            let words = reply
-                .words
-                .get(..reply.len as usize)
-                .filter(|words| words.len() >= skip)
-                .ok_or("a reply longer than its slot")?;
-            let sent = read_sent(words, arrays)?;
-            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
-            let bytes = fresh_bytes(&arrays, leases);
-            return Ok(Unpacked {
-                arrays,
-                long: None,
-                skip,
-                bytes,
-            });
-        }
-        // The words lie in a block of their own, which comes first among what the job sends; the
-        // arrays it names come out of the same grants, so both are taken in one go.
-        let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
-        let extent = crate::arena::Extent {
-            at,
-            len: reply.words[1],
-        };
-        if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
-            return Err(format!(
-                "a reply of {} words in {} bytes",
-                reply.len, extent.len
-            ));
-        }
-        if at.region() != lane.region {
-            return Err(format!("a reply at {extent:?}"));
-        }
-        let words = self
-            .arena
-            .copy_words(extent)
-            .map_err(|error| error.to_string())?;
-        if words.len() < skip {
-            return Err("a reply shorter than its arrays".into());
-        }
-        let mut sent = read_sent(&words, arrays)?;
-        sent.push(Sent {
-            chunk: extent,
-            view: extent,
-        });
-        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
-        arrays.pop();
-        let bytes = fresh_bytes(&arrays, leases) + extent.len;
-        Ok(Unpacked {
-            arrays,
-            long: Some(words),
-            skip,
-            bytes,
-        })
-    }
-
-    /// The worker has to go, because of the job of this record; the answer waits for its exit.
-    pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
-        let lane = &mut self.lanes[lane];
-        if lane.verdict.is_none() {
-            lane.verdict = Some((record, why));
-        }
-        if lane.status == Status::Ready {
-            lane.status = Status::Leaving;
-            self.ready -= 1;
-        }
-        if let Some(process) = &lane.process {
-            // It may have gone already; the pidfd tells.
-            let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
-        }
-        self.call_monitor = true;
     }
 
     // ---- answering --------------------------------------------------------------------------
@@ -714,64 +340,6 @@ impl Core {
         }
     }
 
-    /// Lanes that have work.
-    pub(super) fn busy_lanes(&self) -> usize {
-        self.lanes.iter().filter(|lane| !lane.is_idle()).count()
-    }
-
-    /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
-    pub(super) fn even_out(&mut self) {
-        let idle = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.status == Status::Ready && lane.is_idle())
-            .count();
-        let behind = |lane: &Lane| lane.status == Status::Ready && lane.poster.open() > 1;
-        let mut waiting = false;
-        for index in 0..self.lanes.len() {
-            let lane = &mut self.lanes[index];
-            if idle == 0 || !behind(lane) {
-                lane.seen_at_tick = u64::MAX;
-                continue;
-            }
-            waiting = true;
-            let oldest = lane.poster.open_positions().start;
-            let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
-            if stuck {
-                // Longer than expected: nothing more should line up behind it.
-                lane.expect_longer(oldest, TICK_NS);
-            }
-            if stuck || lane.backlog_ns > 4 * WAKE_NS {
-                self.share_out(index, idle);
-            }
-        }
-        self.ticking = waiting;
-        self.refill();
-        // Lanes that got nothing have to know as well that others have something to spare.
-        self.update_flags();
-    }
-
-    /// Takes back a fair share of the jobs that a lane has not begun, newest first.
-    fn share_out(&mut self, index: usize, idle: usize) {
-        let lane = &self.lanes[index];
-        let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
-        // Slots that were retracted before count no more: the worker has only not passed them yet.
-        let open = lane.poster.open_positions();
-        let live: Vec<(u64, u32)> = open
-            .map(|position| (position, held(&position)))
-            .filter(|&(_, record)| record != NOBODY)
-            .collect();
-        let ahead = live.len().saturating_sub(1);
-        let share = (ahead * idle).div_ceil(idle + 1);
-        for (position, record) in live.into_iter().rev().take(share) {
-            if !self.take_back(index, position) {
-                break;
-            }
-            self.records.at(record).stage = Stage::Queued;
-            self.queue.push_front(record);
-        }
-    }
-
     /// The engine is to end when everything is done, and it is.
     pub(super) fn is_drained(&self) -> bool {
         self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty()
@@ -820,38 +388,8 @@ impl Core {
     }
 }
 
-/// The longest reply in words, arrays excluded: 64 MiB.
-const MAX_REPLY_WORDS: usize = 8 << 20;
-
-struct Unpacked {
-    arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
-    long: Option<Vec<u64>>,
-    /// Words that describe arrays.
-    skip: usize,
-    bytes: u64,
-}
-
 /// How a reply becomes a value.
 pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
-
-/// Output memory in a reply: inputs that are sent back take none.
-fn fresh_bytes(arrays: &[crate::kernel::wire::Received], leases: &[Lease]) -> u64 {
-    let is_input = |block| {
-        leases.iter().any(|lease| match lease {
-            Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
-            Lease::Lent(_) => false,
-        })
-    };
-    let fresh = arrays.iter().filter(|array| !is_input(&array.block));
-    fresh.map(|array| array.len).sum()
-}
-
-fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {
-    let mut reader = WordReader::new(words);
-    (0..arrays)
-        .map(|_| Sent::read(&mut reader).map_err(|_| "a cut list of arrays".to_owned()))
-        .collect()
-}
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
@@ -893,67 +431,4 @@ fn fill_long(
     record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
     refusal_of(call)
-}
-
-/// Grants ahead what jobs of this kernel are known to need.
-#[inline]
-fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
-    let jobs = lane.poster.open() as u64 + 2;
-    if lane.ahead < bytes.saturating_mul(jobs.min(8)) {
-        top_up_slow(lane, arena, bytes);
-    }
-}
-
-#[cold]
-fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
-    // Whole pages per array, and some to spare.
-    let each = bytes.saturating_add(4096);
-    let len = each
-        .saturating_mul(4)
-        .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
-    // Without room the worker asks when it needs it, and is told the numbers.
-    if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
-        // A link that cannot take it now has plenty.
-        drop(lane.grant(block));
-    }
-}
-
-/// What a failed reply means.
-fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
-    let text = || {
-        let mut reader = WordReader::new(words);
-        let len = reader.word().unwrap_or(0) as usize;
-        let rest = words.len().saturating_sub(1) * 8;
-        let bytes = reader.bytes(len.min(rest)).unwrap_or_default();
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    match kind {
-        kind::RETURNED => JobErrorKind::Returned(text()),
-        kind::PANICKED => {
-            let text = text();
-            let (message, location, backtrace) = fence::split(&text);
-            JobErrorKind::Panicked {
-                message: message.to_owned(),
-                location: location.to_owned(),
-                backtrace: backtrace.to_owned(),
-            }
-        }
-        kind::ARENA_FULL => match <[u64; 5]>::try_from(words) {
-            Ok(words) => JobErrorKind::ArenaFull(crate::worker::full_from_words(words)),
-            Err(_) => JobErrorKind::Protocol("a cut refusal".into()),
-        },
-        kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
-        other => JobErrorKind::Protocol(format!("a reply of kind {other}")),
-    }
-}
-
-/// The rows that a job could write in place.
-pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
-    leases
-        .iter()
-        .filter_map(|lease| match lease {
-            Lease::Lent(rows) => Some(rows.clone()),
-            Lease::Shared(_) | Lease::Owned(_) => None,
-        })
-        .collect()
 }

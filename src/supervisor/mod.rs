@@ -1,11 +1,13 @@
 #![doc = include_str!("README.md")]
 
 mod core;
+mod drain;
 mod error;
 mod kernels;
 mod lane;
 mod monitor;
 mod parking;
+mod place;
 mod record;
 mod recover;
 mod spawn;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::core::{Closing, Core, lent};
+use super::core::{Closing, Core};
+use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;

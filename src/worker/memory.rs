@@ -348,7 +348,9 @@ mod tests {
                         let sent: Vec<_> = sent.collect();
                         if let Some(used) = bump.end_job(REGION, sent.iter().copied()) {
                             prop_assert_eq!(used.cursor % ALIGN, 0);
-                            let end = sent.iter().map(|chunk| chunk.at.offset() + chunk.len).max();
+                            // An empty array has no place: it may have been made behind what is gone.
+                            let full = sent.iter().filter(|chunk| chunk.len > 0);
+                            let end = full.map(|chunk| chunk.at.offset() + chunk.len).max();
                             let (from, to): (u64, u64) = *grants.last().unwrap();
                             prop_assert!((from..=to).contains(&used.cursor));
                             prop_assert!(end.is_none_or(|end| end <= used.cursor || end <= from || end > to));

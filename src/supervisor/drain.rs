@@ -1,0 +1,292 @@
+//! Taking what lanes have finished: replies become answers.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::error::JobErrorKind;
+use super::lane::{NOBODY, Status};
+use super::record::Outcome;
+use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
+use crate::link::{Drained, Reply, SLOTS, kind};
+use crate::worker::fence;
+
+/// The longest reply in words, arrays excluded: 64 MiB.
+const MAX_REPLY_WORDS: usize = 8 << 20;
+
+impl Core {
+    /// Takes what lanes with work have finished.
+    pub(super) fn drain_busy(&mut self) {
+        for index in 0..self.lanes.len() {
+            if !self.lanes[index].is_idle() {
+                self.drain(index);
+            }
+        }
+    }
+
+    /// Takes what a lane has finished.
+    pub(super) fn drain(&mut self, index: usize) {
+        let mut any = false;
+        loop {
+            if self.lanes[index].verdict.is_some() {
+                break;
+            }
+            match self.lanes[index].poster.drain(&mut self.reply) {
+                Drained::Nothing => break,
+                Drained::Skipped { position } => {
+                    any = true;
+                    self.skipped(index, position);
+                }
+                Drained::Ended {
+                    position,
+                    failed,
+                    bare,
+                    took_ns,
+                } => {
+                    any = true;
+                    self.ended(index, position, failed, bare, took_ns);
+                }
+                Drained::Fault(what) => {
+                    let position = self.lanes[index].poster.open_positions().start;
+                    let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
+                    self.condemn(index, record, JobErrorKind::Protocol(what));
+                }
+            }
+        }
+        if any {
+            self.lanes[index].poster.publish_drained();
+            self.call_if_drained();
+        }
+    }
+
+    /// The worker says that it has passed over a job that was taken back.
+    fn skipped(&mut self, lane: usize, position: u64) {
+        let record = self.lanes[lane].take(position);
+        if record != NOBODY {
+            self.open -= 1;
+            let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
+            self.condemn(lane, record, why);
+        }
+    }
+
+    #[inline]
+    fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u32) {
+        let lane = &mut self.lanes[lane_index];
+        let index = lane.take(position);
+        if index == NOBODY {
+            self.condemn(
+                lane_index,
+                NOBODY,
+                JobErrorKind::Protocol("an answer to no job".into()),
+            );
+            return;
+        }
+        self.lanes[lane_index].jobs += 1;
+        self.open -= 1;
+        if bare {
+            let record = self.records.at(index);
+            let kernel = record.kernel;
+            record.leases.clear();
+            self.kernels.get(kernel).learn(took_ns, 0, false);
+            self.answer(index, Outcome::Bare);
+            return;
+        }
+        self.ended_with_reply(lane_index, index, failed, took_ns);
+    }
+
+    fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
+        let reply = self.reply;
+        if reply.kind == kind::ESCAPED {
+            self.condemn(
+                lane_index,
+                index,
+                JobErrorKind::Escaped {
+                    count: reply.words[0],
+                },
+            );
+            return;
+        }
+        let record = self.records.at(index);
+        let leases = std::mem::take(&mut record.leases);
+        match self.unpack(lane_index, &reply, &leases) {
+            Err(what) => {
+                self.records.at(index).leases = leases;
+                self.condemn(lane_index, index, JobErrorKind::Protocol(what));
+            }
+            Ok(unpacked) => {
+                let record = self.records.at(index);
+                let kernel = record.kernel;
+                let bytes = unpacked.bytes;
+                self.kernels.get(kernel).learn(took_ns, bytes, failed);
+                if failed {
+                    let words = match &unpacked.long {
+                        Some(words) => words.as_slice(),
+                        None => &reply.words[..reply.len as usize],
+                    };
+                    let why = failure(reply.kind, words);
+                    self.fail(index, why, Some(lane_index as u32), lent(&leases));
+                } else {
+                    let skip = unpacked.skip;
+                    let record = self.records.at(index);
+                    record.arrays = unpacked.arrays;
+                    let outcome = match unpacked.long {
+                        Some(mut words) => {
+                            words.drain(..skip);
+                            Outcome::Long(words)
+                        }
+                        None => {
+                            let len = reply.len as usize - skip;
+                            record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
+                            Outcome::Inline { len: len as u32 }
+                        }
+                    };
+                    self.answer(index, outcome);
+                }
+            }
+        }
+        // Inputs go only now: the reply may have taken some of them over.
+    }
+
+    fn unpack(&mut self, lane: usize, reply: &Reply, leases: &[Lease]) -> Result<Unpacked, String> {
+        let arrays = usize::from(reply.arrays);
+        let skip = arrays * SENT_WORDS;
+        let lane = &mut self.lanes[lane];
+        if !reply.spilled {
+            let words = reply
+                .words
+                .get(..reply.len as usize)
+                .filter(|words| words.len() >= skip)
+                .ok_or("a reply longer than its slot")?;
+            let sent = read_sent(words, arrays)?;
+            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+            let bytes = fresh_bytes(&arrays, leases);
+            return Ok(Unpacked {
+                arrays,
+                long: None,
+                skip,
+                bytes,
+            });
+        }
+        // The words lie in a block of their own, which comes first among what the job sends; the
+        // arrays it names come out of the same grants, so both are taken in one go.
+        let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
+        let extent = crate::arena::Extent {
+            at,
+            len: reply.words[1],
+        };
+        if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
+            return Err(format!(
+                "a reply of {} words in {} bytes",
+                reply.len, extent.len
+            ));
+        }
+        if at.region() != lane.region {
+            return Err(format!("a reply at {extent:?}"));
+        }
+        let words = self
+            .arena
+            .copy_words(extent)
+            .map_err(|error| error.to_string())?;
+        if words.len() < skip {
+            return Err("a reply shorter than its arrays".into());
+        }
+        let mut sent = read_sent(&words, arrays)?;
+        sent.push(Sent {
+            chunk: extent,
+            view: extent,
+        });
+        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+        arrays.pop();
+        let bytes = fresh_bytes(&arrays, leases) + extent.len;
+        Ok(Unpacked {
+            arrays,
+            long: Some(words),
+            skip,
+            bytes,
+        })
+    }
+
+    /// The worker has to go, because of the job of this record; the answer waits for its exit.
+    pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
+        let lane = &mut self.lanes[lane];
+        if lane.verdict.is_none() {
+            lane.verdict = Some((record, why));
+        }
+        if lane.status == Status::Ready {
+            lane.status = Status::Leaving;
+            self.ready -= 1;
+        }
+        if let Some(process) = &lane.process {
+            // It may have gone already; the pidfd tells.
+            let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
+        }
+        self.call_monitor = true;
+    }
+}
+
+struct Unpacked {
+    arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
+    long: Option<Vec<u64>>,
+    /// Words that describe arrays.
+    skip: usize,
+    bytes: u64,
+}
+
+/// Output memory in a reply: inputs that are sent back take none.
+fn fresh_bytes(arrays: &[crate::kernel::wire::Received], leases: &[Lease]) -> u64 {
+    let is_input = |block| {
+        leases.iter().any(|lease| match lease {
+            Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
+            Lease::Lent(_) => false,
+        })
+    };
+    let fresh = arrays.iter().filter(|array| !is_input(&array.block));
+    fresh.map(|array| array.len).sum()
+}
+
+fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {
+    let mut reader = WordReader::new(words);
+    (0..arrays)
+        .map(|_| Sent::read(&mut reader).map_err(|_| "a cut list of arrays".to_owned()))
+        .collect()
+}
+
+/// What a failed reply means.
+fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
+    let text = || {
+        let mut reader = WordReader::new(words);
+        let len = reader.word().unwrap_or(0) as usize;
+        let rest = words.len().saturating_sub(1) * 8;
+        let bytes = reader.bytes(len.min(rest)).unwrap_or_default();
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    match kind {
+        kind::RETURNED => JobErrorKind::Returned(text()),
+        kind::PANICKED => {
+            let text = text();
+            let (message, location, backtrace) = fence::split(&text);
+            JobErrorKind::Panicked {
+                message: message.to_owned(),
+                location: location.to_owned(),
+                backtrace: backtrace.to_owned(),
+            }
+        }
+        kind::ARENA_FULL => match <[u64; 5]>::try_from(words) {
+            Ok(words) => JobErrorKind::ArenaFull(crate::worker::full_from_words(words)),
+            Err(_) => JobErrorKind::Protocol("a cut refusal".into()),
+        },
+        kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
+        other => JobErrorKind::Protocol(format!("a reply of kind {other}")),
+    }
+}
+
+/// The rows that a job could write in place.
+pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
+    leases
+        .iter()
+        .filter_map(|lease| match lease {
+            Lease::Lent(rows) => Some(rows.clone()),
+            Lease::Shared(_) | Lease::Owned(_) => None,
+        })
+        .collect()
+}

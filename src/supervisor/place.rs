@@ -1,0 +1,252 @@
+//! Which lane gets which job, and when: placing, refilling, evening out.
+
+use std::sync::Arc;
+
+use super::core::{Closing, Core};
+use super::lane::{Lane, NOBODY, Status};
+use super::record::Stage;
+use crate::arena::Arena;
+use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPIN, STOP};
+
+/// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
+/// little.
+const DEPTH_NS: u64 = 200_000;
+/// What waking a sleeping worker costs: less work than this is not worth a second one.
+const WAKE_NS: u64 = 25_000;
+/// What a job is thought to need still, when it has not ended since the last tick.
+const TICK_NS: u32 = 1_000_000;
+/// Jobs posted between two looks at what a busy lane has finished.
+const DRAIN_EVERY: u64 = 32;
+/// The smallest grant that is given because a kernel is known to need memory.
+const GRANT_AHEAD: u64 = 256 * 1024;
+/// From this size on a grant is worth huge pages.
+const HUGE: u64 = 2 << 20;
+
+impl Core {
+    /// Puts the job of a record into a slot, if a lane should have it.
+    #[inline]
+    pub(super) fn place(&mut self, index: u32) -> bool {
+        let record = self.records.at(index);
+        let kernel = self.kernels.get(record.kernel);
+        let expected = kernel.expected_ns;
+        let bytes = kernel.expected_bytes;
+        let offset = kernel.offset.unwrap_or_default();
+        let Some(chosen) = self.choose(expected) else {
+            return false;
+        };
+        let record = self.records.at(index);
+        let lane = &mut self.lanes[chosen];
+        if bytes > 0 {
+            top_up(lane, &self.arena, bytes);
+        }
+        let words = if record.spilled {
+            2
+        } else {
+            record.len as usize
+        };
+        // The monitor waits for the last job, whoever placed it.
+        let ending = if self.closing == Closing::No {
+            0
+        } else {
+            NOTICE
+        };
+        let position = lane.poster.post(&Call {
+            job: record.job,
+            entry: offset,
+            len: record.len,
+            spilled: record.spilled,
+            words: &record.payload[..words],
+            requests: record.requests | ending,
+        });
+        record.stage = Stage::Placed {
+            link: chosen as u32,
+            position,
+        };
+        lane.note(position, index, expected);
+        self.open += 1;
+        if chosen != self.recent {
+            // It takes over the permit to spin.
+            let before = std::mem::replace(&mut self.recent, chosen);
+            self.flag(before);
+        }
+        self.flag(chosen);
+        let lane = &mut self.lanes[chosen];
+        lane.poster.ring();
+        // A job behind another one, while somebody has nothing to do: look at it soon.
+        if !self.ticking && lane.poster.open() > 1 && self.open < self.ready * 2 {
+            self.ticking = true;
+            self.call_monitor = true;
+        }
+        if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].poster.open() > SLOTS / 4 {
+            self.drain(chosen);
+        }
+        true
+    }
+
+    /// The lane for a job of this length: the one that was active last while its backlog is worth
+    /// less than a wake-up, else one without work, else the one with the shortest backlog.
+    #[inline]
+    fn choose(&self, expected_ns: u32) -> Option<usize> {
+        let recent = &self.lanes[self.recent];
+        let fits = |lane: &Lane| {
+            lane.status == Status::Ready
+                && lane.poster.room() > 0
+                && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
+        };
+        let behind = recent.backlog_ns + u64::from(expected_ns);
+        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
+            return Some(self.recent);
+        }
+        self.choose_slow(&fits, expected_ns)
+    }
+
+    #[cold]
+    fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
+        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
+        // one of them turned out to be long.
+        let recent = &self.lanes[self.recent];
+        let queued = self.queue.len() as u64 * u64::from(expected_ns);
+        if recent.status == Status::Ready
+            && recent.poster.room() == 0
+            && recent.backlog_ns + queued < 4 * WAKE_NS
+            && !recent.stands_still()
+        {
+            return None;
+        }
+        let free = |lane: &&Lane| lane.is_idle() && fits(lane);
+        let awake = |lane: &&Lane| !lane.poster.seems_asleep();
+        let position =
+            |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
+        position(&|lane| free(lane) && awake(lane))
+            .or_else(|| position(&free))
+            .or_else(|| {
+                let fitting = self.lanes.iter().enumerate().filter(|(_, lane)| fits(lane));
+                fitting
+                    .min_by_key(|(_, lane)| lane.backlog_ns)
+                    .map(|(index, _)| index)
+            })
+    }
+
+    /// Sets the flags of a lane after its situation changed.
+    #[inline]
+    pub(super) fn flag(&mut self, index: usize) {
+        let more = !self.queue.is_empty();
+        let spare = self.open > self.ready;
+        let spin = self.may_spin && index == self.recent;
+        let lane = &mut self.lanes[index];
+        if lane.poster.flags() & STOP != 0 {
+            return;
+        }
+        let mut flags = if spin { SPIN } else { 0 } | if spare { SPARE } else { 0 };
+        if more {
+            // A quarter of what the lane holds when it is full, in powers of two.
+            let low = (lane.poster.open() as u32 / 4)
+                .clamp(1, 64)
+                .next_power_of_two();
+            flags |= MORE | low << LOW_SHIFT;
+        }
+        lane.poster.set_flags(flags);
+    }
+
+    /// Sets the flags of all lanes.
+    pub(super) fn update_flags(&mut self) {
+        for index in 0..self.lanes.len() {
+            self.flag(index);
+        }
+    }
+
+    /// Places queued jobs as far as they fit.
+    pub(super) fn refill(&mut self) {
+        let before = self.queue.is_empty();
+        while let Some(&index) = self.queue.front() {
+            if !self.place(index) {
+                break;
+            }
+            self.queue.pop_front();
+        }
+        if before != self.queue.is_empty() {
+            self.update_flags();
+        }
+    }
+
+    /// Lanes that have work.
+    pub(super) fn busy_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| !lane.is_idle()).count()
+    }
+
+    /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
+    pub(super) fn even_out(&mut self) {
+        let idle = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.status == Status::Ready && lane.is_idle())
+            .count();
+        let behind = |lane: &Lane| lane.status == Status::Ready && lane.poster.open() > 1;
+        let mut waiting = false;
+        for index in 0..self.lanes.len() {
+            let lane = &mut self.lanes[index];
+            if idle == 0 || !behind(lane) {
+                lane.seen_at_tick = u64::MAX;
+                continue;
+            }
+            waiting = true;
+            let oldest = lane.poster.open_positions().start;
+            let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
+            if stuck {
+                // Longer than expected: nothing more should line up behind it.
+                lane.expect_longer(oldest, TICK_NS);
+            }
+            if stuck || lane.backlog_ns > 4 * WAKE_NS {
+                self.share_out(index, idle);
+            }
+        }
+        self.ticking = waiting;
+        self.refill();
+        // Lanes that got nothing have to know as well that others have something to spare.
+        self.update_flags();
+    }
+
+    /// Takes back a fair share of the jobs that a lane has not begun, newest first.
+    fn share_out(&mut self, index: usize, idle: usize) {
+        let lane = &self.lanes[index];
+        let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
+        // Slots that were retracted before count no more: the worker has only not passed them yet.
+        let open = lane.poster.open_positions();
+        let live: Vec<(u64, u32)> = open
+            .map(|position| (position, held(&position)))
+            .filter(|&(_, record)| record != NOBODY)
+            .collect();
+        let ahead = live.len().saturating_sub(1);
+        let share = (ahead * idle).div_ceil(idle + 1);
+        for (position, record) in live.into_iter().rev().take(share) {
+            if !self.take_back(index, position) {
+                break;
+            }
+            self.records.at(record).stage = Stage::Queued;
+            self.queue.push_front(record);
+        }
+    }
+}
+
+/// Grants ahead what jobs of this kernel are known to need.
+#[inline]
+fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
+    let jobs = lane.poster.open() as u64 + 2;
+    if lane.ahead < bytes.saturating_mul(jobs.min(8)) {
+        top_up_slow(lane, arena, bytes);
+    }
+}
+
+#[cold]
+fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
+    // Whole pages per array, and some to spare.
+    let each = bytes.saturating_add(4096);
+    let len = each
+        .saturating_mul(4)
+        .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
+    // Without room the worker asks when it needs it, and is told the numbers.
+    if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
+        // A link that cannot take it now has plenty.
+        drop(lane.grant(block));
+    }
+}
