@@ -135,7 +135,8 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        if !meta.is_file() {
+        // What has no length is read to its end: pipes, and files that the kernel makes up.
+        if !meta.is_file() || meta.len() == 0 {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(failed)?;
             return Ok(self.from_slice(&bytes)?);

@@ -110,6 +110,22 @@ impl Engine {
     /// assert_eq!(scaled[..], [10.0, 20.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// An exclusive array moves into the job that changes it, and comes back as part of its value:
+    ///
+    /// ```compile_fail,E0382
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let values = engine.zeros::<u32>(10).unwrap();
+    /// let job = engine.submit(sort, (values,));
+    /// let first = values[0];
+    /// ```
     #[inline]
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> Job<R::Out>
     where

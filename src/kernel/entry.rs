@@ -15,7 +15,7 @@ use crate::arena::ArenaFull;
 ///
 /// A kernel borrows its parameters only while its job runs:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// use arenite::array::Array;
 ///
 /// fn keep(_: &'static Array<u8>) {}
@@ -26,7 +26,7 @@ use crate::arena::ArenaFull;
 ///
 /// and returns nothing that borrows from them:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// use arenite::array::Array;
 ///
 /// fn first<'a>(array: &'a Array<u8>) -> &'a str { "" }

@@ -263,3 +263,6 @@ pub(crate) struct ReplyReader<'a> {
     pub(crate) words: WordReader<'a>,
     pub(crate) arrays: smallvec::IntoIter<[Received; 1]>,
 }
+
+#[cfg(test)]
+mod tests;

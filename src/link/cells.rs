@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::state::StateWord;
-use crate::sync::{AtomicU32, AtomicU64, Cell};
+use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
@@ -104,6 +104,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) states: [StateCell; N],
     /// Worker, by the state word.
     pub(crate) replies: [ReplySlot; N],
+    /// Worker: grants read so far; published after their cells were read (Release).
+    pub(crate) taken: AtomicU32,
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -112,6 +114,23 @@ pub(crate) struct ReplyHalf<const N: usize> {
 pub(crate) struct Hub {
     /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
     pub(crate) armed: AtomicU32,
+    /// Supervisor: the core of the thread that waited for an answer last. A hint.
+    pub(crate) waiter_core: AtomicU32,
+}
+
+impl Hub {
+    /// The monitor is going to sleep: from here on whoever has a reason rings it, once for each number.
+    /// It has to look at everything once more before it sleeps.
+    pub(crate) fn arm(&self, sleep: u32) {
+        self.armed.store(sleep, Ordering::Relaxed);
+        // SeqCst fence: "armed, then looked again", pairs with `Taker::monitor_sleeps`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The monitor is awake, and will look at everything before it sleeps again.
+    pub(crate) fn disarm(&self) {
+        self.armed.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Stop when there is nothing left to run.
@@ -252,8 +271,12 @@ impl<const N: usize> LinkCells<N> {
                 spare: a64(),
                 words: from_fn(|_| a64()),
             }),
+            taken: a32(),
         });
-        let hub = Box::new(Hub { armed: a32() });
+        let hub = Box::new(Hub {
+            armed: a32(),
+            waiter_core: a32(),
+        });
         #[derive(Debug)]
         struct Owned<const N: usize>(*mut PostHalf<N>, *mut ReplyHalf<N>, *mut Hub);
         // SAFETY: only the addresses are kept, to free them once.

@@ -1,4 +1,4 @@
-//! Sleeping on a word and waking whoever sleeps there: a futex, or under loom a scheduler's yield.
+//! Sleeping on a word and waking whoever sleeps there: a futex, or in a model what a futex does.
 
 #[cfg(not(arenite_loom))]
 use std::time::Duration;
@@ -17,15 +17,51 @@ pub(crate) fn wake(word: &AtomicU32) {
     crate::sys::futex::wake(word, u32::MAX >> 1);
 }
 
-/// In a model nobody is woken by hand: a sleeper looks whenever the scheduler lets it. A wake-up
-/// that the protocol forgets shows as a word that never changes.
 #[cfg(arenite_loom)]
-pub(crate) fn wait(word: &AtomicU32, seen: u32, _limit: Option<std::time::Duration>) {
-    while word.load(crate::sync::Ordering::Relaxed) == seen {
-        loom::thread::yield_now();
+pub(crate) use model::{wait, wake};
+
+/// A futex as the kernel makes it: a list of sleepers behind a lock, under which the word is compared.
+/// Nobody is woken but by `wake`, so that a model in which the protocol forgets one ends in a deadlock.
+#[cfg(arenite_loom)]
+mod model {
+    use loom::sync::Mutex;
+    use loom::thread::{self, Thread};
+
+    use crate::sync::{AtomicU32, Ordering};
+
+    loom::lazy_static! {
+        static ref SLEEPERS: Mutex<Vec<(usize, Thread)>> = Mutex::new(Vec::new());
+    }
+
+    fn key(word: &AtomicU32) -> usize {
+        std::ptr::from_ref(word) as usize
+    }
+
+    fn sleepers() -> loom::sync::MutexGuard<'static, Vec<(usize, Thread)>> {
+        SLEEPERS.lock().expect("a model that panics is over")
+    }
+
+    /// See the real one. A model has no clock, and so no limit.
+    pub(crate) fn wait(word: &AtomicU32, seen: u32, _limit: Option<std::time::Duration>) {
+        let mut sleepers = sleepers();
+        if word.load(Ordering::Relaxed) != seen {
+            return;
+        }
+        sleepers.push((key(word), thread::current()));
+        drop(sleepers);
+        // Whoever takes the entry out of the list unparks, once.
+        thread::park();
+    }
+
+    /// See the real one.
+    pub(crate) fn wake(word: &AtomicU32) {
+        let mut sleepers = sleepers();
+        let (woken, others) = std::mem::take(&mut *sleepers)
+            .into_iter()
+            .partition(|(key_of, _)| *key_of == key(word));
+        *sleepers = others;
+        drop(sleepers);
+        let woken: Vec<_> = woken;
+        woken.into_iter().for_each(|(_, thread)| thread.unpark());
     }
 }
-
-/// See [`wait`].
-#[cfg(arenite_loom)]
-pub(crate) fn wake(_word: &AtomicU32) {}

@@ -1,1 +1,489 @@
-//! Models of the link protocol.
+//! Models of the link protocol: every order of the two sides' accesses, on two slots, or on four where
+//! a half of them full would be one more reason to ring.
+//!
+//! `RUSTFLAGS="--cfg arenite_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib
+//! --no-default-features link::loom`
+//!
+//! A sleeper is woken by a wake-up only (doorbell.rs), so a lost one is a deadlock that loom reports;
+//! so is a slot that is posted before its turn. The number of preemptions is bounded: three find every
+//! defect that was put in by hand, among them each fence taken out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
+
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::doorbell;
+use super::poster::Drained;
+use super::state::Ask;
+use super::{
+    Answer, Answering, Call, LOW_SHIFT, LinkCells, MORE, NOTICE, Next, Poster, Reply, Retract,
+    STOP, Taker, WAITER, kind,
+};
+
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(model);
+}
+
+fn link<const N: usize>() -> (Poster<N>, Taker<N>, Arc<LinkCells<N>>) {
+    let cells = Arc::new(LinkCells::on_heap());
+    let poster = Poster::new(Arc::clone(&cells));
+    let taker = Taker::new(Arc::clone(&cells), 0, 0);
+    (poster, taker, cells)
+}
+
+fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
+    let call = Call {
+        job,
+        entry: 0,
+        len: 1,
+        spilled: false,
+        words: &[job * 10],
+        requests,
+    };
+    poster.post(&call);
+}
+
+/// Runs the claimed job; true if the monitor has to be rung.
+fn run<const N: usize>(taker: &mut Taker<N>) -> bool {
+    let call = taker.call();
+    assert_eq!(call.args[0], call.job * 10, "a torn call");
+    let answer = Answering {
+        kind: kind::VALUE,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: call.job,
+        words: &[call.job * 100],
+    };
+    taker.finish(false, call.job as u32, Some(&answer))
+}
+
+/// Takes one answer, if there is one; it must be this job's.
+fn take<const N: usize>(poster: &mut Poster<N>, job: u64) -> bool {
+    let mut reply = Reply::default();
+    match poster.drain(&mut reply) {
+        Drained::Nothing => false,
+        Drained::Ended {
+            position, took_ns, ..
+        } => {
+            assert_eq!(position, job);
+            assert_eq!(
+                (u64::from(took_ns), reply.cursor, reply.words[0]),
+                (job, job, job * 100),
+                "a torn reply"
+            );
+            poster.publish_drained();
+            true
+        }
+        other => panic!("job {job}: {other:?}"),
+    }
+}
+
+/// The monitor's doorbell: what an eventfd and a poller do.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.heard.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.heard.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// Post, claim, finish, drain and post again, with a worker that sleeps when it finds nothing and a
+/// supervisor that rings once for each sleep.
+#[test]
+fn a_sleeping_worker_hears_of_every_job() {
+    explore(2, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        let worker = thread::spawn(move || {
+            let mut ran = 0;
+            loop {
+                match taker.next() {
+                    Next::Run => {
+                        let _ = run(&mut taker);
+                        ran += 1;
+                    }
+                    Next::Empty => taker.sleep(),
+                    Next::Stop => return ran,
+                }
+            }
+        });
+        let mut drained = 0;
+        for job in 0..3 {
+            while poster.room() == 0 {
+                if take(&mut poster, drained) {
+                    drained += 1;
+                } else {
+                    thread::yield_now();
+                }
+            }
+            post(&mut poster, job, 0);
+            poster.ring();
+        }
+        poster.set_flags(STOP);
+        poster.ring();
+        assert_eq!(worker.join().unwrap(), 3);
+        while drained < 3 {
+            assert!(take(&mut poster, drained));
+            drained += 1;
+        }
+    });
+}
+
+/// A job is run or taken back and never both, and its slot is used again only when the worker is past it.
+#[test]
+fn a_job_is_claimed_or_taken_back() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        let ran: Arc<[Count; 3]> = Arc::default();
+        let runs = Arc::clone(&ran);
+        post(&mut poster, 0, 0);
+        let worker = thread::spawn(move || {
+            loop {
+                match taker.next() {
+                    Next::Run => {
+                        runs[taker.call().job as usize].fetch_add(1, Relaxed);
+                        let _ = run(&mut taker);
+                    }
+                    Next::Empty => taker.sleep(),
+                    Next::Stop => return,
+                }
+            }
+        });
+        let retracted = match poster.retract(0) {
+            Retract::Taken { wake } => {
+                assert!(!wake, "nobody waits");
+                poster.ring();
+                true
+            }
+            Retract::TooLate => false,
+        };
+        post(&mut poster, 1, 0);
+        poster.ring();
+        // The slot of job 0.
+        while poster.room() == 0 {
+            let mut reply = Reply::default();
+            match poster.drain(&mut reply) {
+                Drained::Nothing => thread::yield_now(),
+                Drained::Skipped { position } => assert!(position == 0 && retracted),
+                Drained::Ended { position, .. } => assert!(position == 1 || !retracted),
+                Drained::Fault(what) => panic!("{what}"),
+            }
+        }
+        post(&mut poster, 2, 0);
+        poster.set_flags(STOP);
+        poster.ring();
+        worker.join().unwrap();
+        let ran = ran.each_ref().map(|count| count.load(Relaxed));
+        assert_eq!(ran, [u32::from(!retracted), 1, 1]);
+    });
+}
+
+/// A thread that sleeps on the word of its job is woken, whether the job is claimed, finished or taken
+/// back meanwhile.
+#[test]
+fn a_waiter_on_the_word_is_woken() {
+    explore(3, || {
+        let (mut poster, mut taker, cells) = link::<2>();
+        post(&mut poster, 0, 0);
+        let worker = thread::spawn(move || {
+            assert_eq!(taker.next(), Next::Run);
+            let _ = run(&mut taker);
+        });
+        while !take(&mut poster, 0) {
+            if let Ask::Set(value) = poster.ask(0, WAITER) {
+                doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+            }
+        }
+        worker.join().unwrap();
+    });
+}
+
+/// As above, with a third thread that takes the job back and moves it to the next slot.
+#[test]
+fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
+    explore(2, || {
+        let (poster, mut taker, cells) = link::<2>();
+        let core = Arc::new(Mutex::new((poster, 0)));
+        post(&mut core.lock().unwrap().0, 0, 0);
+        let worker = thread::spawn(move || {
+            loop {
+                match taker.next() {
+                    Next::Run => {
+                        let job = taker.call().job;
+                        assert_eq!(job, 0);
+                        let _ = taker.finish(false, 0, None);
+                        return;
+                    }
+                    Next::Empty => taker.sleep(),
+                    Next::Stop => unreachable!("nobody says stop"),
+                }
+            }
+        });
+        let mover = {
+            let (core, cells) = (Arc::clone(&core), Arc::clone(&cells));
+            thread::spawn(move || {
+                let mut core = core.lock().unwrap();
+                let (poster, place) = &mut *core;
+                if let Retract::Taken { wake } = poster.retract(0) {
+                    post(poster, 0, 0);
+                    *place = 1;
+                    if wake {
+                        doorbell::wake(cells.state(0).place_to_sleep());
+                    }
+                    poster.ring();
+                }
+            })
+        };
+        loop {
+            let mut held = core.lock().unwrap();
+            let (poster, place) = &mut *held;
+            let mut reply = Reply::default();
+            match poster.drain(&mut reply) {
+                Drained::Ended { position, .. } => {
+                    assert_eq!(position, *place);
+                    break;
+                }
+                Drained::Skipped { .. } => continue,
+                Drained::Nothing => {}
+                Drained::Fault(what) => panic!("{what}"),
+            }
+            let position = *place;
+            let asked = poster.ask(position, WAITER);
+            drop(held);
+            match asked {
+                Ask::Set(value) => {
+                    doorbell::wait(cells.state(position).place_to_sleep(), value, None);
+                }
+                // Ended; the slot before it will show at once that it was passed.
+                Ask::Over => thread::yield_now(),
+            }
+        }
+        worker.join().unwrap();
+        mover.join().unwrap();
+    });
+}
+
+/// A future asks for notice and goes away; the job ends; the monitor may be falling asleep.
+#[test]
+fn notice_reaches_the_sleeping_monitor() {
+    explore(3, || {
+        let (mut poster, mut taker, cells) = link::<4>();
+        post(&mut poster, 0, 0);
+        let core = Arc::new(Mutex::new(poster));
+        let bell = Arc::new(Bell::default());
+        let worker = {
+            let bell = Arc::clone(&bell);
+            thread::spawn(move || {
+                assert_eq!(taker.next(), Next::Run);
+                if run(&mut taker) {
+                    bell.ring();
+                }
+            })
+        };
+        let answered = Arc::new(Bell::default());
+        let user = {
+            let (core, bell) = (Arc::clone(&core), Arc::clone(&bell));
+            let answered = Arc::clone(&answered);
+            thread::spawn(move || {
+                let mut core = core.lock().unwrap();
+                let _ = core.ask(0, NOTICE);
+                let taken = take(&mut core, 0);
+                drop(core);
+                if taken {
+                    // Only so that the monitor of this model comes to its end.
+                    bell.ring();
+                } else {
+                    answered.sleep();
+                }
+            })
+        };
+        let look = || {
+            let mut core = core.lock().unwrap();
+            if take(&mut core, 0) {
+                answered.ring();
+            }
+            core.open() == 0
+        };
+        let mut sleeps = 0;
+        while !look() {
+            sleeps += 1;
+            cells.hub().arm(sleeps);
+            if look() {
+                break;
+            }
+            bell.sleep();
+            cells.hub().disarm();
+        }
+        user.join().unwrap();
+        worker.join().unwrap();
+    });
+}
+
+/// The supervisor keeps a job because the lane seems to be busy. Whoever sees it last moves it: the
+/// thread that kept it, or the monitor, which the lane rings when it runs dry.
+#[test]
+fn a_job_that_is_kept_gets_its_turn() {
+    explore(3, || {
+        let (mut poster, mut taker, cells) = link::<4>();
+        post(&mut poster, 0, 0);
+        let core = Arc::new(Mutex::new((poster, false)));
+        let bell = Arc::new(Bell::default());
+        let worker = {
+            let bell = Arc::clone(&bell);
+            thread::spawn(move || {
+                let mut ran = 0;
+                while ran < 2 {
+                    match taker.next() {
+                        Next::Run => {
+                            ran += 1;
+                            if run(&mut taker) {
+                                bell.ring();
+                            }
+                        }
+                        Next::Empty => {
+                            if taker.more() && taker.monitor_sleeps() {
+                                bell.ring();
+                            }
+                            taker.sleep();
+                        }
+                        Next::Stop => unreachable!("nobody says stop"),
+                    }
+                }
+            })
+        };
+        // Drains, and places the kept job where there is nothing before it.
+        fn look((poster, kept): &mut (Poster<4>, bool)) -> bool {
+            if poster.open() > 0 {
+                let job = poster.open_positions().start;
+                take(poster, job);
+            }
+            if *kept && poster.open() == 0 {
+                *kept = false;
+                post(poster, 1, NOTICE);
+                poster.set_flags(0);
+                poster.ring();
+            }
+            poster.tail() == 2 && poster.open() == 0
+        }
+        let user = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || {
+                let mut core = core.lock().unwrap();
+                core.1 = true;
+                core.0.set_flags(MORE | 1 << LOW_SHIFT);
+                super::after_keeping();
+                look(&mut core);
+            })
+        };
+        let mut sleeps = 0;
+        while !look(&mut core.lock().unwrap()) {
+            sleeps += 1;
+            cells.hub().arm(sleeps);
+            if !look(&mut core.lock().unwrap()) {
+                bell.sleep();
+                cells.hub().disarm();
+            }
+        }
+        user.join().unwrap();
+        worker.join().unwrap();
+    });
+}
+
+/// Wants and their answers: a grant given ahead may come first, and a refusal is for the want that it
+/// names.
+#[test]
+fn a_want_is_answered() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        let bell = Arc::new(Bell::default());
+        let rings = Arc::clone(&bell);
+        let done = Arc::new(Count::new(0));
+        let ended = Arc::clone(&done);
+        let worker = thread::spawn(move || {
+            let mut want = |bytes| {
+                if let Some(granted) = taker.next_grant() {
+                    return Answer::Granted(granted);
+                }
+                taker.want(bytes);
+                rings.ring();
+                taker.await_grant()
+            };
+            let Answer::Granted(first) = want(64) else {
+                panic!("the first was not refused");
+            };
+            assert_eq!((first.number, first.offset, first.len), (0, 4096, 64));
+            match want(128) {
+                Answer::Granted(granted) => panic!("{granted:?} was not given"),
+                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4]),
+            }
+            ended.store(1, Relaxed);
+            rings.ring();
+        });
+        // Ahead, as with a job that is posted.
+        assert!(poster.grant(4096, 64, false));
+        poster.ring();
+        // The monitor.
+        while done.load(Relaxed) == 0 {
+            bell.sleep();
+            if let Some(want) = poster.wanted() {
+                // For the first one the grant given ahead is as good.
+                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4]);
+                poster.answer_want(want, refusal);
+            }
+        }
+        worker.join().unwrap();
+    });
+}
+
+/// A worker that has read all its grants may sleep for the next one: it is woken for each.
+#[test]
+fn a_grant_wakes_the_lane_that_waits() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        let bell = Arc::new(Bell::default());
+        let rings = Arc::clone(&bell);
+        let worker = thread::spawn(move || {
+            for number in 0..2u32 {
+                taker.want(64);
+                rings.ring();
+                let Answer::Granted(granted) = taker.await_grant() else {
+                    panic!("nothing is refused");
+                };
+                assert_eq!(granted.number, number);
+                assert_eq!(granted.offset, 4096 * (u64::from(number) + 1));
+            }
+        });
+        for number in 1..=2 {
+            // Jobs are posted while the lane waits: a ring that has nothing to do with the grant.
+            poster.ring();
+            let want = loop {
+                bell.sleep();
+                if let Some(want) = poster.wanted() {
+                    break want;
+                }
+            };
+            assert!(poster.grant(4096 * number, 64, true));
+            poster.answer_want(want, None);
+        }
+        worker.join().unwrap();
+    });
+}

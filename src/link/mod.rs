@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+#[cfg(not(arenite_loom))]
 mod attach;
 mod cells;
 mod doorbell;
@@ -15,7 +16,7 @@ pub(crate) use cells::{
     CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
     control_bytes,
 };
-pub(crate) use poster::{Call, Drained, Poster, Reply};
+pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
 pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
 

@@ -61,10 +61,25 @@ pub(crate) enum Drained {
         bare: bool,
         took_ns: u32,
     },
-    /// It was retracted, and the worker has passed it.
-    Skipped,
+    /// It was retracted (the caller knows whether that is true), and the worker has passed it.
+    Skipped { position: u64 },
     /// The worker wrote what it cannot have meant.
     Fault(String),
+}
+
+/// After the supervisor kept a job and set `MORE`, before it looks once more for what has ended.
+pub(crate) fn after_keeping() {
+    // SeqCst fence: "MORE set, then looked", pairs with the one in `Taker::more`. Without the look a
+    // lane that ran dry just before would sleep beside the job.
+    fence(Ordering::SeqCst);
+}
+
+/// A lane waits for output memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// Which of the lane's wants this is; its answer names it.
+    number: u32,
+    pub(crate) bytes: u64,
 }
 
 /// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's
@@ -211,7 +226,7 @@ impl<const N: usize> Poster<N> {
             Look::Failed => (true, false),
             Look::Skipped => {
                 self.head += 1;
-                return Drained::Skipped;
+                return Drained::Skipped { position };
             }
             Look::Fault(word) => {
                 return Drained::Fault(format!("slot {index} reads {word:?} for job {position}"));
@@ -270,9 +285,12 @@ impl<const N: usize> Poster<N> {
             .ask(Generation::of(position, N), request)
     }
 
-    /// Gives output memory to the lane; false when as many grants as it can hold are on their way.
-    pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool, read: u32) -> bool {
-        if self.granted.wrapping_sub(read) as usize >= GRANTS {
+    /// Gives output memory to the lane; false when as many grants as it can hold are on their way,
+    /// as far as it says. A worker that lies spoils cells that only it reads.
+    pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool) -> bool {
+        // Acquire: "grant cell read", pairs with `Taker::next_grant`.
+        let taken = self.cells.reply().taken.load(Ordering::Acquire);
+        if self.granted.wrapping_sub(taken) as usize >= GRANTS {
             return false;
         }
         let cell = &self.cells.post().grants[self.granted as usize % GRANTS];
@@ -288,34 +306,50 @@ impl<const N: usize> Poster<N> {
         true
     }
 
-    /// Bytes that the lane waits for, if it does.
-    pub(crate) fn wanted(&self) -> Option<u64> {
+    /// What the lane waits for, if it does.
+    pub(crate) fn wanted(&self) -> Option<Want> {
         // Acquire: "want_bytes written", pairs with `Taker::want`.
-        let wants = self.cells.reply().wants.load(Ordering::Acquire);
-        (wants != self.answered).then(|| self.cells.reply().want_bytes.load(Ordering::Relaxed))
+        let number = self.cells.reply().wants.load(Ordering::Acquire);
+        (number != self.answered).then(|| Want {
+            number,
+            bytes: self.cells.reply().want_bytes.load(Ordering::Relaxed),
+        })
     }
 
-    /// The lane's want is answered, by a grant or by a refusal with these numbers.
-    pub(crate) fn answer_want(&mut self, refusal: Option<[u64; REFUSAL_WORDS]>) {
-        let wants = self.cells.reply().wants.load(Ordering::Acquire);
-        self.answered = wants;
+    /// This want is answered, by a grant or by a refusal with these numbers. If the lane has helped
+    /// itself to another grant and wants something else by now, that is still to be answered.
+    pub(crate) fn answer_want(&mut self, want: Want, refusal: Option<[u64; REFUSAL_WORDS]>) {
+        self.answered = want.number;
         if let Some(words) = refusal {
             for (to, from) in self.cells.post().refusal.iter().zip(words) {
                 to.store(from, Ordering::Relaxed);
             }
             // Release: "refusal written", pairs with `Taker::await_grant`.
-            self.cells.post().refused.store(wants, Ordering::Release);
+            self.cells
+                .post()
+                .refused
+                .store(want.number, Ordering::Release);
         }
         self.ring();
     }
 
-    /// The worker is gone and everything is taken: the next one begins at `tail`.
+    /// The worker is gone and every record is in order: whoever sleeps on a word of this link looks at
+    /// its record, and the next worker begins at `tail`.
     pub(crate) fn start_over(&mut self) {
+        for position in self.open_positions() {
+            // A thread may be on its way to sleep here with a value that it read before.
+            self.cells.state(position).void(Generation::of(position, N));
+        }
+        // All of them: a job may have been taken whose worker died between finishing and waking.
+        for cell in &self.cells.reply().states {
+            doorbell::wake(cell.state.place_to_sleep());
+        }
         self.head = self.tail;
         let reply = self.cells.reply();
         // Relaxed: no worker is there to read; the next one starts after its spawn.
         reply.asleep.store(0, Ordering::Relaxed);
         reply.wants.store(0, Ordering::Relaxed);
+        reply.taken.store(self.granted, Ordering::Relaxed);
         self.cells.post().refused.store(0, Ordering::Relaxed);
         self.answered = 0;
         self.rung = 0;
@@ -329,7 +363,7 @@ impl<const N: usize> Poster<N> {
             .is_queued(Generation::of(position, N))
     }
 
-    /// The cells, for a thread that sleeps on a state word.
+    /// The cells, for whoever sleeps on a state word or wakes a sleeper.
     pub(crate) fn cells(&self) -> &Arc<LinkCells<N>> {
         &self.cells
     }

@@ -220,6 +220,15 @@ impl StateWord {
         );
     }
 
+    /// Supervisor, after the exit of the worker: whatever the word says, nothing comes of it.
+    pub(crate) fn void(&self, generation: Generation) {
+        // Relaxed: only a sleeper compares it; the record was updated under the core lock.
+        self.0.store(
+            Word::new(Phase::Skipped, generation, 0).0,
+            Ordering::Relaxed,
+        );
+    }
+
     /// Worker: the reply slot is filled (unless `bare`).
     #[inline]
     pub(crate) fn finish(&self, generation: Generation, failed: bool, bare: bool) -> Finished {

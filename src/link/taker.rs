@@ -106,11 +106,13 @@ impl<const N: usize> Taker<N> {
                 Claim::Empty => {
                     // Acquire: pairs with `Poster::set_flags`.
                     let flags = self.cells.post().flags.load(Ordering::Acquire);
-                    return if flags & STOP == 0 {
-                        Next::Empty
-                    } else {
-                        Next::Stop
-                    };
+                    if flags & STOP == 0 {
+                        return Next::Empty;
+                    }
+                    // What was posted before the flag was set is seen now.
+                    if !self.cells.state(self.position).is_live(self.generation()) {
+                        return Next::Stop;
+                    }
                 }
             }
         }
@@ -192,14 +194,22 @@ impl<const N: usize> Taker<N> {
         true
     }
 
+    /// The core of the thread that waits for this lane, as far as it said.
+    pub(crate) fn waiter_core(&self) -> u32 {
+        self.cells.hub().waiter_core.load(Ordering::Relaxed)
+    }
+
     /// May this lane spin for a moment?
     #[inline]
     pub(crate) fn may_spin(&self) -> bool {
         self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
     }
 
-    /// Are there jobs that this lane could have, kept by the supervisor or posted to others?
+    /// Are there jobs that this lane could have, kept by the supervisor or posted to others? Asked
+    /// before a sleep.
     pub(crate) fn more(&self) -> bool {
+        // SeqCst fence: "finished, then looked for MORE", pairs with `after_keeping`.
+        fence(Ordering::SeqCst);
         self.cells.post().flags.load(Ordering::Relaxed) & (MORE | SPARE) != 0
     }
 
@@ -241,6 +251,11 @@ impl<const N: usize> Taker<N> {
             fresh: len & FRESH != 0,
         };
         self.taken = self.taken.wrapping_add(1);
+        // Release: "grant cell read", pairs with `Poster::grant`, which may fill it again.
+        self.cells
+            .reply()
+            .taken
+            .store(self.taken, Ordering::Release);
         Some(granted)
     }
 

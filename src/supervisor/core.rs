@@ -17,7 +17,7 @@ use crate::kernel::wire::{ArgWriter, Lease, Leases, ReplyReader, SENT_WORDS, Sen
 use crate::kernel::{BadReply, KernelInfo, Receiving};
 use crate::link::{
     Ask, CANCEL, Call, Drained, INLINE_WORDS, LOW_SHIFT, MORE, NOTICE, Reply, Retract, SLOTS,
-    SPARE, SPIN, STOP, kind,
+    SPARE, SPIN, STOP, after_keeping, kind,
 };
 use crate::worker::fence;
 
@@ -65,6 +65,8 @@ pub(super) struct Core {
     /// Groups of which a job has failed, while their scope goes on.
     pub(super) failed_groups: HashSet<u32>,
     pub(super) closing: Closing,
+    /// All workers have been ready once.
+    pub(super) started: bool,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
     /// The monitor looks every now and then whether work is spread badly.
@@ -93,6 +95,7 @@ impl Core {
             last_group: 0,
             failed_groups: HashSet::new(),
             closing: Closing::No,
+            started: false,
             broken: None,
             ticking: false,
             call_monitor: false,
@@ -127,16 +130,18 @@ impl Core {
             }
         } else {
             self.enqueue(id.index);
-            self.drain_busy();
-            self.refill();
         }
         id
     }
 
+    /// Keeps a job until a lane has room.
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.queue.push_back(index);
         self.update_flags();
+        after_keeping();
+        self.drain_busy();
+        self.refill();
     }
 
     #[inline]
@@ -144,11 +149,11 @@ impl Core {
         if group != 0 && self.failed_groups.contains(&group) {
             return Some(JobErrorKind::Cancelled);
         }
-        if let Some(why) = &self.broken {
-            return Some(JobErrorKind::NoWorkers(why.clone()));
-        }
         if self.closing != Closing::No {
             return Some(JobErrorKind::ShutDown);
+        }
+        if let Some(why) = &self.broken {
+            return Some(JobErrorKind::NoWorkers(why.clone()));
         }
         self.kernels
             .get(kernel)
@@ -178,13 +183,19 @@ impl Core {
         } else {
             record.len as usize
         };
+        // The monitor waits for the last job, whoever placed it.
+        let ending = if self.closing == Closing::No {
+            0
+        } else {
+            NOTICE
+        };
         let position = lane.poster.post(&Call {
             job: record.job,
             entry: offset,
             len: record.len,
             spilled: record.spilled,
             words: &record.payload[..words],
-            requests: record.requests,
+            requests: record.requests | ending,
         });
         record.stage = Stage::Placed {
             link: chosen as u32,
@@ -193,7 +204,9 @@ impl Core {
         lane.note(position, index, expected);
         self.open += 1;
         if chosen != self.recent {
-            self.recent = chosen;
+            // It takes over the permit to spin.
+            let before = std::mem::replace(&mut self.recent, chosen);
+            self.flag(before);
         }
         self.flag(chosen);
         let lane = &mut self.lanes[chosen];
@@ -228,12 +241,14 @@ impl Core {
 
     #[cold]
     fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that.
+        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
+        // one of them turned out to be long.
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.status == Status::Ready
             && recent.poster.room() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
+            && !recent.stands_still()
         {
             return None;
         }
@@ -313,7 +328,10 @@ impl Core {
             }
             match self.lanes[index].poster.drain(&mut self.reply) {
                 Drained::Nothing => break,
-                Drained::Skipped => any = true,
+                Drained::Skipped { position } => {
+                    any = true;
+                    self.skipped(index, position);
+                }
                 Drained::Ended {
                     position,
                     failed,
@@ -332,6 +350,17 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            self.call_if_drained();
+        }
+    }
+
+    /// The worker says that it has passed over a job that was taken back.
+    fn skipped(&mut self, lane: usize, position: u64) {
+        let record = self.lanes[lane].take(position);
+        if record != NOBODY {
+            self.open -= 1;
+            let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
+            self.condemn(lane, record, why);
         }
     }
 
@@ -339,8 +368,6 @@ impl Core {
     fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u32) {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
-        lane.jobs += 1;
-        self.open -= 1;
         if index == NOBODY {
             self.condemn(
                 lane_index,
@@ -349,6 +376,8 @@ impl Core {
             );
             return;
         }
+        self.lanes[lane_index].jobs += 1;
+        self.open -= 1;
         if bare {
             let record = self.records.at(index);
             let kernel = record.kernel;
@@ -424,8 +453,8 @@ impl Core {
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(words, arrays)?;
-            let arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
-            let bytes = arrays.iter().map(|array| array.len).sum();
+            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+            let bytes = fresh_bytes(&arrays, leases);
             return Ok(Unpacked {
                 arrays,
                 long: None,
@@ -461,9 +490,9 @@ impl Core {
             chunk: extent,
             view: extent,
         });
-        let mut arrays = lane.receive(reply.grant, reply.cursor, &sent, leases)?;
+        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
         arrays.pop();
-        let bytes = arrays.iter().map(|array| array.len).sum::<u64>() + extent.len;
+        let bytes = fresh_bytes(&arrays, leases) + extent.len;
         Ok(Unpacked {
             arrays,
             long: Some(words),
@@ -587,14 +616,17 @@ impl Core {
     // ---- giving up on jobs ------------------------------------------------------------------
 
     /// Nobody waits for the job any more. Unless it runs, it will not.
-    pub(super) fn abandon(&mut self, id: JobId) {
+    ///
+    /// The waker that was kept for it is for the caller to drop, outside the lock: it is foreign code.
+    #[must_use]
+    pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
+        let waker = record.waker.take();
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Queued => {
-                self.queue.retain(|&queued| queued != id.index);
+                self.unqueue(id.index);
                 self.records.remove(id.index);
-                self.update_flags();
             }
             Stage::Placed { link, position } => {
                 if self.take_back(link as usize, position) {
@@ -609,16 +641,35 @@ impl Core {
             }
         }
         self.call_if_drained();
+        waker
     }
 
-    /// Lets the job run without anybody who asks for its answer.
-    pub(super) fn detach(&mut self, id: JobId) {
+    /// Takes a job out of the queue. Jobs are mostly given up in the order in which they were
+    /// submitted, or in the opposite one: looks from both ends.
+    fn unqueue(&mut self, index: u32) {
+        let len = self.queue.len();
+        let at = (0..len.div_ceil(2))
+            .flat_map(|i| [i, len - 1 - i])
+            .find(|&at| self.queue[at] == index);
+        if let Some(at) = at {
+            self.queue.remove(at);
+        }
+        if self.queue.is_empty() {
+            self.update_flags();
+        }
+    }
+
+    /// Lets the job run without anybody who asks for its answer. The waker is for the caller to drop.
+    #[must_use]
+    pub(super) fn detach(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
+        let waker = record.waker.take();
         if record.stage == Stage::Answered {
             self.records.remove(id.index);
         } else {
             record.detached = true;
         }
+        waker
     }
 
     /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
@@ -627,7 +678,7 @@ impl Core {
         match record.stage {
             Stage::Answered | Stage::Free => {}
             Stage::Queued => {
-                self.queue.retain(|&queued| queued != id.index);
+                self.unqueue(id.index);
                 self.fail(id.index, JobErrorKind::Cancelled, None, Vec::new());
             }
             Stage::Placed { link, position } => {
@@ -643,6 +694,10 @@ impl Core {
     /// Retracts a job from its slot. Its sleepers are woken and find the record.
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
+        // The words of a condemned lane mean nothing, and its verdict may name this very record.
+        if lane.verdict.is_some() {
+            return false;
+        }
         match lane.poster.retract(position) {
             Retract::TooLate => false,
             Retract::Taken { wake } => {
@@ -692,18 +747,23 @@ impl Core {
         }
         self.ticking = waiting;
         self.refill();
+        // Lanes that got nothing have to know as well that others have something to spare.
+        self.update_flags();
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
-        let positions = self.lanes[index].poster.open_positions();
-        let ahead = (positions.end - positions.start - 1) as usize;
+        let lane = &self.lanes[index];
+        let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
+        // Slots that were retracted before count no more: the worker has only not passed them yet.
+        let open = lane.poster.open_positions();
+        let live: Vec<(u64, u32)> = open
+            .map(|position| (position, held(&position)))
+            .filter(|&(_, record)| record != NOBODY)
+            .collect();
+        let ahead = live.len().saturating_sub(1);
         let share = (ahead * idle).div_ceil(idle + 1);
-        for position in positions.rev().take(share) {
-            let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
-            if record == NOBODY {
-                continue;
-            }
+        for (position, record) in live.into_iter().rev().take(share) {
             if !self.take_back(index, position) {
                 break;
             }
@@ -712,9 +772,40 @@ impl Core {
         }
     }
 
+    /// The engine is to end when everything is done, and it is.
+    pub(super) fn is_drained(&self) -> bool {
+        self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty()
+    }
+
     pub(super) fn call_if_drained(&mut self) {
-        if self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty() {
+        if self.is_drained() {
             self.call_monitor = true;
+        }
+    }
+
+    /// Is there, or may there be, something for a worker to do?
+    pub(super) fn needs_workers(&self) -> bool {
+        let asked_for = match self.closing {
+            Closing::No => true,
+            Closing::Drain => self.open + self.queue.len() > 0,
+            Closing::Now => false,
+        };
+        asked_for && self.broken.is_none()
+    }
+
+    /// The monitor wants to hear of the end of all that is open. A lane ends its jobs in order, so
+    /// its newest is enough.
+    pub(super) fn want_end_of_all(&mut self) {
+        for lane in &self.lanes {
+            let newest = lane
+                .poster
+                .open_positions()
+                .rev()
+                .find(|position| lane.records[(position % SLOTS as u64) as usize] != NOBODY);
+            if let Some(position) = newest {
+                // Over already: the monitor looks again before it sleeps.
+                let _: Ask = lane.poster.ask(position, NOTICE);
+            }
         }
     }
 
@@ -742,6 +833,18 @@ struct Unpacked {
 
 /// How a reply becomes a value.
 pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
+
+/// Output memory in a reply: inputs that are sent back take none.
+fn fresh_bytes(arrays: &[crate::kernel::wire::Received], leases: &[Lease]) -> u64 {
+    let is_input = |block| {
+        leases.iter().any(|lease| match lease {
+            Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
+            Lease::Lent(_) => false,
+        })
+    };
+    let fresh = arrays.iter().filter(|array| !is_input(&array.block));
+    fresh.map(|array| array.len).sum()
+}
 
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {
     let mut reader = WordReader::new(words);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::JobErrorKind;
-use crate::arena::{Block, Extent};
+use crate::arena::{Arena, Block, Extent, Placement};
 use crate::kernel::wire::{Lease, Leases, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
 use crate::sys::event::EventFd;
@@ -68,8 +68,6 @@ pub(super) struct Lane {
     /// Sum of `expected` over open jobs.
     pub(super) backlog_ns: u64,
     grants: VecDeque<Grant>,
-    /// Grants that the worker is known to have read.
-    grants_read: u32,
     /// Bytes granted and not used.
     pub(super) ahead: u64,
     /// Size of the last grant.
@@ -97,7 +95,6 @@ impl Lane {
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,
             grants: VecDeque::new(),
-            grants_read: 0,
             ahead: 0,
             last_grant: 0,
             held: Vec::new(),
@@ -111,6 +108,19 @@ impl Lane {
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.poster.open() == 0
+    }
+
+    /// Jobs that it holds; slots that were retracted and not passed yet are none.
+    pub(super) fn live(&self) -> usize {
+        self.records
+            .iter()
+            .filter(|&&record| record != NOBODY)
+            .count()
+    }
+
+    /// Its oldest job is the one that the last tick saw there.
+    pub(super) fn stands_still(&self) -> bool {
+        self.seen_at_tick == self.poster.open_positions().start
     }
 
     /// The job of this record now lies at this position.
@@ -142,10 +152,7 @@ impl Lane {
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
         let (at, len) = (block.extent().at.offset(), block.held());
         let number = self.poster.granted();
-        if !self
-            .poster
-            .grant(at, len, block.is_fresh(), self.grants_read)
-        {
+        if !self.poster.grant(at, len, block.is_fresh()) {
             return Err(block);
         }
         self.ahead += len;
@@ -154,15 +161,11 @@ impl Lane {
         Ok(())
     }
 
-    /// The worker asks for more, so it has read every grant so far.
-    pub(super) fn all_grants_read(&mut self) {
-        self.grants_read = self.poster.granted();
-    }
-
     /// Takes over what a reply sends: arrays, and a block with its words where they did not fit.
     /// Frees what the job used and did not send. An error is what is wrong with the reply.
     pub(super) fn receive(
         &mut self,
+        arena: &Arc<Arena>,
         grant: u32,
         cursor: u64,
         sent: &[Sent],
@@ -172,6 +175,17 @@ impl Lane {
         let mut taken: SmallVec<[(Extent, Arc<Block>); 2]> = SmallVec::new();
         let mut received = SmallVec::new();
         for array in sent {
+            if array.view.len == 0 {
+                // Nothing has no place: its offset may be that of any array beside it.
+                let empty = arena.alloc(self.region, 0, Placement::Packed);
+                let block = Arc::new(empty.map_err(|full| full.to_string())?);
+                received.push(Received {
+                    block,
+                    skip: 0,
+                    len: 0,
+                });
+                continue;
+            }
             let lent = leases.iter().find_map(|lease| match lease {
                 Lease::Shared(block) | Lease::Owned(block) => {
                     skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
@@ -181,7 +195,10 @@ impl Lane {
             let (block, skip) = match lent {
                 Some(found) => found,
                 None => {
-                    let known = taken.iter().find(|(chunk, _)| *chunk == array.chunk);
+                    // Arrays without bytes may lie at one place and are not the same.
+                    let known = taken
+                        .iter()
+                        .find(|(chunk, _)| *chunk == array.chunk && chunk.len > 0);
                     let block = match known {
                         Some((_, block)) => Arc::clone(block),
                         None => {
@@ -227,7 +244,6 @@ impl Lane {
             self.ahead -= old.block.held();
             pieces.push(old.block);
         }
-        self.grants_read = self.grants_read.max(number.wrapping_add(1));
         if used > 0 {
             let current = &mut self.grants[0].block;
             let rest = current.split_off(used);
@@ -240,20 +256,6 @@ impl Lane {
     /// Cuts a chunk out of the used pieces.
     fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
-        if chunk.len == 0 {
-            let arena = pieces.first().map(|piece| Arc::clone(piece.arena()));
-            let empty = match (arena, self.grants.front()) {
-                (Some(arena), _) => arena.alloc(self.region, 0, crate::arena::Placement::Packed),
-                (None, Some(grant)) => {
-                    grant
-                        .block
-                        .arena()
-                        .alloc(self.region, 0, crate::arena::Placement::Packed)
-                }
-                (None, None) => return Err(bad()),
-            };
-            return empty.map_err(|full| full.to_string());
-        }
         let unit = if chunk.len >= OWN_PAGES {
             PAGE
         } else {
@@ -296,7 +298,21 @@ impl Lane {
         self.ahead = 0;
         self.last_grant = 0;
         self.held.clear();
-        self.grants_read = self.poster.granted();
+    }
+}
+
+#[cfg(test)]
+impl Lane {
+    /// Where the grant of this number begins, from the cursor on.
+    pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
+        let grant = self.grants.iter().find(|grant| grant.number == number)?;
+        Some(grant.block.extent().at.offset())
+    }
+
+    /// Offset and bytes of what is granted and not used.
+    pub(super) fn grants_held(&self) -> impl Iterator<Item = (u64, u64)> {
+        let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
+        self.grants.iter().map(block)
     }
 }
 

@@ -9,6 +9,8 @@ mod parking;
 mod record;
 mod recover;
 mod spawn;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::VecDeque;
@@ -253,15 +255,17 @@ impl Shared {
     /// See [`Core::abandon`].
     pub(crate) fn abandon(&self, id: JobId) {
         let mut core = self.lock();
-        core.abandon(id);
+        let waker = core.abandon(id);
         self.unlock(core);
+        drop(waker);
     }
 
     /// See [`Core::detach`].
     pub(crate) fn detach(&self, id: JobId) {
         let mut core = self.lock();
-        core.detach(id);
+        let waker = core.detach(id);
         self.unlock(core);
+        drop(waker);
     }
 
     /// See [`Core::cancel`].
@@ -299,7 +303,7 @@ impl Shared {
                 .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
             ready: lane.status == Status::Ready,
             jobs: lane.jobs,
-            open: lane.poster.open(),
+            open: lane.live(),
             restarts: lane.restarts,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {

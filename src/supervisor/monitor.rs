@@ -5,7 +5,7 @@
 //! time limit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{Ordering, fence};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::lane::Status;
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
-use crate::link::STOP;
+use crate::link::{STOP, Want};
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
 
@@ -44,7 +44,10 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             stopping: None,
             refusals: HashMap::new(),
         };
-        monitor.run();
+        // A panic here is a defect of this crate. Nobody may wait for ever because of it.
+        if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
+            monitor.end_after_panic();
+        }
     };
     let builder = thread::Builder::new().name("arenite-monitor".into());
     builder.spawn(run).map_err(|error| {
@@ -66,6 +69,34 @@ struct Monitor {
 }
 
 impl Monitor {
+    /// Ends all workers and answers every job: what a monitor that panicked can still do.
+    fn end_after_panic(&self) {
+        let lanes = {
+            let mut core = self.shared.lock();
+            core.closing = Closing::Now;
+            core.give_up("the engine's monitor thread panicked");
+            let lanes = core.lanes.len();
+            self.shared.unlock(core);
+            lanes
+        };
+        for index in 0..lanes {
+            let exit = {
+                let core = self.shared.lock();
+                let Some(process) = &core.lanes[index].process else {
+                    continue;
+                };
+                // It may have ended by itself; either way the last line waits for its exit.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+                control::release(&process.server);
+                process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
+            };
+            self.shared.recover(index, exit, None);
+        }
+        let mut core = self.shared.lock();
+        core.end();
+        self.shared.unlock(core);
+    }
+
     fn run(&mut self) {
         loop {
             self.start_absent();
@@ -78,7 +109,7 @@ impl Monitor {
             }
             self.arm(true);
             // Again, now that workers know that they have to ring.
-            let progress = self.serve();
+            let progress = self.serve() || self.may_stop();
             let tokens = if progress { Vec::new() } else { self.sleep() };
             self.arm(false);
             for token in tokens {
@@ -91,14 +122,12 @@ impl Monitor {
         let Some(cells) = self.shared.cells.first() else {
             return;
         };
-        let armed = &cells.hub().armed;
+        let hub = cells.hub();
         if asleep {
             self.epoch = self.epoch.wrapping_add(1).max(1);
-            armed.store(self.epoch, Ordering::Relaxed);
-            // SeqCst fence: "armed, then looked again", pairs with `Taker::monitor_sleeps`.
-            fence(Ordering::SeqCst);
+            hub.arm(self.epoch);
         } else {
-            armed.store(0, Ordering::Relaxed);
+            hub.disarm();
         }
     }
 
@@ -124,7 +153,7 @@ impl Monitor {
         let starts = core.lanes.iter().filter_map(|lane| match lane.status {
             Status::Absent {
                 not_before: Some(at),
-            } if core.broken.is_none() => Some(at),
+            } if core.needs_workers() => Some(at),
             _ => None,
         });
         let next = starts
@@ -195,22 +224,25 @@ impl Monitor {
                 lane.poster
                     .wanted()
                     .filter(|_| ready)
-                    .map(|bytes| (index, lane.life, bytes))
+                    .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();
+            // The last job has ended: the workers are told to stop, once.
+            progress |= core.is_drained() && self.stopping.is_none();
             core.call_monitor = false;
             self.shared.unlock(core);
             wants
         };
-        for (index, life, bytes) in wants {
-            self.grant(index, life, bytes);
+        for (index, life, want) in wants {
+            self.grant(index, life, want);
             progress = true;
         }
         progress
     }
 
     /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
-    fn grant(&self, index: usize, life: u32, bytes: u64) {
+    fn grant(&self, index: usize, life: u32, want: Want) {
+        let bytes = want.bytes;
         let (region, last) = {
             let core = self.shared.lock();
             (core.lanes[index].region, core.lanes[index].last_grant)
@@ -223,27 +255,20 @@ impl Monitor {
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
         let mut core = self.shared.lock();
         let lane = &mut core.lanes[index];
-        if lane.life != life || lane.poster.wanted().is_none() {
+        // It may have helped itself to a grant given ahead, and want something else by now.
+        if lane.life != life || lane.poster.wanted() != Some(want) {
             return;
         }
-        lane.all_grants_read();
         let refusal = match block.map(|block| lane.grant(block)) {
-            Ok(Ok(())) => None,
-            // The lane has read all its grants, so there is room for one.
-            Ok(Err(_)) => Some(ArenaFull {
-                requested: bytes,
-                free: 0,
-                capacity: 0,
-                largest_free: 0,
-                shm_free: 0,
-            }),
+            // Given, or as many were given ahead meanwhile as the link holds: the lane takes those.
+            Ok(Ok(()) | Err(_)) => None,
             Err(full) => Some(ArenaFull {
                 requested: bytes,
                 ..full
             }),
         };
         lane.poster
-            .answer_want(refusal.map(crate::worker::full_to_words));
+            .answer_want(want, refusal.map(crate::worker::full_to_words));
         self.shared.unlock(core);
     }
 
@@ -260,7 +285,8 @@ impl Monitor {
         for arrival in arrivals {
             let core = self.shared.lock();
             let lane = &core.lanes[arrival.lane];
-            if lane.life != arrival.life {
+            // News of a process that is gone, or no longer starting, changes nothing.
+            if lane.life != arrival.life || lane.status != Status::Starting {
                 continue;
             }
             match arrival.result {
@@ -287,13 +313,7 @@ impl Monitor {
         let now = Instant::now();
         let absent: Vec<usize> = {
             let core = self.shared.lock();
-            let left = core.open + core.queue.len();
-            let needed = match core.closing {
-                Closing::No => true,
-                Closing::Drain => left > 0,
-                Closing::Now => false,
-            };
-            if core.broken.is_some() || !needed {
+            if !core.needs_workers() {
                 return;
             }
             let may = |lane: &&super::lane::Lane| match lane.status {
@@ -317,6 +337,7 @@ impl Monitor {
                 add(process.bell.as_fd(), index as u64 | RINGS)
             });
             if let Err(error) = started {
+                self.discard(index);
                 let why = match error {
                     StartError::System(error) => error.to_string(),
                     StartError::Worker(error) => error.to_string(),
@@ -326,12 +347,30 @@ impl Monitor {
         }
     }
 
+    /// A process that cannot be watched ends before its lane gets another one.
+    fn discard(&self, index: usize) {
+        let process = self.shared.lock().lanes[index].process.take();
+        if let Some(process) = process {
+            control::release(&process.server);
+            // Both fail only if it is gone already.
+            let _ = process.pidfd.kill(Signal::SIGKILL);
+            let _ = process.pidfd.wait_exit();
+        }
+    }
+
+    /// The last job has ended, and nobody has told the workers to stop.
+    fn may_stop(&self) -> bool {
+        self.stopping.is_none() && self.shared.lock().is_drained()
+    }
+
     /// Moves the end of the engine on. True when there is nothing left.
     fn step_closing(&mut self) -> bool {
         let mut core = self.shared.lock();
         match core.closing {
             Closing::No => return false,
-            Closing::Drain if core.open + core.queue.len() > 0 && core.broken.is_none() => {
+            Closing::Drain if !core.is_drained() && core.broken.is_none() => {
+                // The monitor may be the only one left who wants to know.
+                core.want_end_of_all();
                 return false;
             }
             Closing::Drain => {}

@@ -12,8 +12,9 @@ use crate::sys::process::Exit;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
-/// The pause after the first failed start; it doubles.
+/// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// The exit of a lane's worker is confirmed: puts everything it had in order.
@@ -31,31 +32,19 @@ impl Shared {
         core.take_all_back(index, &cause, verdict);
         // 6. and 7.
         let lane = &mut core.lanes[index];
-        let positions = lane.poster.open_positions();
         lane.revoke();
         lane.poster.start_over();
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
-        for position in positions {
-            let word = lane.poster.cells().state(position).place_to_sleep();
-            crate::sys::futex::wake(word, u32::MAX >> 1);
-        }
         // 8.
-        let not_before = if was_starting {
-            lane.failed_starts += 1;
-            Some(Instant::now() + FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts - 1))
-        } else {
-            lane.restarts += 1;
-            None
-        };
-        lane.status = Status::Absent { not_before };
-        if was_starting
-            && core.lanes[index].failed_starts >= FAILED_STARTS.min(core.starts_allowed())
-        {
+        if was_starting {
             let why =
                 refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
-            core.give_up(&why);
+            core.start_failed(index, &why);
+        } else {
+            lane.restarts += 1;
+            lane.status = Status::Absent { not_before: None };
         }
         core.update_flags();
         core.refill();
@@ -68,32 +57,24 @@ impl Shared {
     /// The process of a lane could not even be started.
     pub(super) fn cannot_start(&self, index: usize, why: &str) {
         let mut core = self.lock();
-        let allowed = core.starts_allowed();
-        let lane = &mut core.lanes[index];
-        lane.failed_starts += 1;
-        let pause = FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts - 1);
-        lane.status = Status::Absent {
-            not_before: Some(Instant::now() + pause),
-        };
-        if lane.failed_starts >= allowed {
-            core.give_up(why);
-        }
+        core.start_failed(index, why);
         self.parking.engine.notify();
         self.unlock(core);
     }
 }
 
 impl Core {
-    /// A start that fails while the engine is being built is reported at once.
-    fn starts_allowed(&self) -> u32 {
-        let never_ran = self
-            .lanes
-            .iter()
-            .all(|lane| lane.jobs == 0 && lane.restarts == 0);
-        if never_ran && self.ready < self.lanes.len() {
-            1
-        } else {
-            FAILED_STARTS
+    /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
+    /// is being built, and when several starts in a row have failed and no worker is left.
+    fn start_failed(&mut self, index: usize, why: &str) {
+        let lane = &mut self.lanes[index];
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts.min(16));
+        lane.failed_starts += 1;
+        lane.status = Status::Absent {
+            not_before: Some(Instant::now() + pause.min(LONGEST_PAUSE)),
+        };
+        if !self.started || lane.failed_starts >= FAILED_STARTS && self.ready == 0 {
+            self.give_up(why);
         }
     }
 
@@ -182,7 +163,10 @@ impl Core {
     /// Answers all queued jobs.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
         for record in std::mem::take(&mut self.queue) {
-            self.fail(record, why.clone(), None, Vec::new());
+            // The failure of one may have cancelled others of its group.
+            if self.records.at(record).stage == Stage::Queued {
+                self.fail(record, why.clone(), None, Vec::new());
+            }
         }
         self.update_flags();
     }

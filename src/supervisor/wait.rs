@@ -1,5 +1,6 @@
 //! Waiting for jobs.
 
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
 use crate::sync::spin_until;
-use crate::sys::futex;
+use crate::sys::{cores, futex};
 
 /// How long a thread spins for an answer before it sleeps.
 const SPIN_FOR: Duration = Duration::from_micros(50);
@@ -53,7 +54,8 @@ impl Shared {
         limit: Option<Duration>,
         mut try_take: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
-        let until = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond all clocks is none.
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
             let mut core = self.lock();
@@ -80,7 +82,10 @@ impl Shared {
             }
             let record = core.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
-            if let Stage::Placed { link, position } = stage {
+            // A condemned lane's word may have ended, but the answer waits for the exit.
+            if let Stage::Placed { link, position } = stage
+                && core.lanes[link as usize].verdict.is_none()
+            {
                 let expected = core.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;
                 self.unlock(core);
@@ -92,7 +97,7 @@ impl Shared {
                 }
                 self.sleep_on_slot(id, link, position, left);
             } else {
-                record.parked = true;
+                core.records.get(id).parked = true;
                 core.want_notice(id);
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
@@ -108,6 +113,11 @@ impl Shared {
             return false;
         }
         let word = self.cells[link].state(position).place_to_sleep();
+        // So that the worker can keep away from this core.
+        let (hub, core) = (self.cells[link].hub(), cores::current());
+        if hub.waiter_core.load(Ordering::Relaxed) != core {
+            hub.waiter_core.store(core, Ordering::Relaxed);
+        }
         let ended = spin_until(SPIN_FOR, || !is_open(word, position, SLOTS));
         self.done_spinning();
         ended
@@ -136,14 +146,12 @@ impl Shared {
         read: Read<R>,
         context: &mut Context<'_>,
     ) -> Poll<Result<R, JobError>> {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
         let mut core = self.lock();
         let mut taken = core.try_take(id, read);
         if taken.is_none() {
-            let record = core.records.get(id);
-            match &mut record.waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                none => *none = Some(context.waker().clone()),
-            }
+            std::mem::swap(&mut core.records.get(id).waker, &mut waker);
             core.want_notice(id);
             // What ended before it was asked for notice is found here.
             core.drain_busy();
@@ -151,17 +159,19 @@ impl Shared {
             taken = core.try_take(id, read);
         }
         self.unlock(core);
+        drop(waker);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Sleeps until all workers have been ready once, or one cannot start.
     pub(super) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
-            let core = self.lock();
+            let mut core = self.lock();
             if let Some(why) = &core.broken {
                 return Err(HandshakeError::Failed(why.clone()));
             }
             if core.ready == core.lanes.len() {
+                core.started = true;
                 return Ok(());
             }
             let ticket = self.parking.engine.ticket();

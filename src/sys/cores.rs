@@ -1,25 +1,30 @@
 //! Which cores a thread runs on, and how much processor time a process has used: what measuring needs.
 
+#[cfg(feature = "bench")]
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "bench")]
 use super::error::{Error, Result};
 
 /// Cores that this floor can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
 
+#[cfg(feature = "bench")]
 /// Keeps the calling thread on one core until dropped.
 pub struct Pinned {
     before: libc::cpu_set_t,
 }
 
+#[cfg(feature = "bench")]
 impl std::fmt::Debug for Pinned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pinned")
     }
 }
 
+#[cfg(feature = "bench")]
 impl Pinned {
     /// Pins the calling thread to `core`.
     pub fn to(core: usize) -> Result<Pinned> {
@@ -36,6 +41,7 @@ impl Pinned {
     }
 }
 
+#[cfg(feature = "bench")]
 impl Drop for Pinned {
     fn drop(&mut self) {
         // The kernel gave out this very set; failing to restore it could only cost speed.
@@ -43,6 +49,34 @@ impl Drop for Pinned {
     }
 }
 
+/// The core that the calling thread runs on, at this moment.
+#[inline]
+pub fn current() -> u32 {
+    // SAFETY: takes nothing and reads a number that the kernel keeps for the thread.
+    u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
+}
+
+/// Moves the calling thread to another core than `core`, where it may run on one. It may come back later.
+pub fn leave(core: u32) -> bool {
+    let before = affinity();
+    let mut set = before;
+    if core as usize >= LIMIT {
+        return false;
+    }
+    // SAFETY: `set` is an initialised set and `core` lies within it.
+    let others = unsafe {
+        libc::CPU_CLR(core as usize, &mut set);
+        libc::CPU_COUNT(&set)
+    };
+    if others == 0 || set_affinity(&set).is_err() {
+        return false;
+    }
+    // The kernel gave out this very set; failing to restore it could only cost speed.
+    let _ = set_affinity(&before);
+    true
+}
+
+#[cfg(feature = "bench")]
 /// Two cores that this thread may run on and that are not two threads of one core, if there are such; otherwise any two.
 pub fn two_cores() -> Option<(usize, usize)> {
     let set = affinity();
@@ -59,6 +93,7 @@ pub fn two_cores() -> Option<(usize, usize)> {
     apart.or(rest.first()).map(|&second| (first, second))
 }
 
+#[cfg(feature = "bench")]
 /// Whether a list such as `0-3,8` names `core`.
 fn in_list(list: &str, core: usize) -> bool {
     list.trim().split(',').any(|part| {
@@ -68,6 +103,7 @@ fn in_list(list: &str, core: usize) -> bool {
     })
 }
 
+#[cfg(feature = "bench")]
 /// Processor time that all threads of process `pid` have used so far, in nanoseconds rather than in ticks.
 pub fn cpu_time_of(pid: i32) -> Result<Duration> {
     let what = || format!("process {pid}");
@@ -111,7 +147,7 @@ fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
     Errno::result(answer).map(drop)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "bench"))]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
@@ -120,6 +156,27 @@ mod tests {
     fn lists_of_cores_are_read() {
         assert!(in_list("0-3,8\n", 2) && in_list("0-3,8\n", 8) && in_list("5", 5));
         assert!(!in_list("0-3,8\n", 4) && !in_list("", 0));
+    }
+
+    #[test]
+    fn a_thread_leaves_its_core_and_may_come_back() {
+        // On a thread of its own, so that no other test is moved.
+        std::thread::spawn(|| {
+            let Some((first, second)) = two_cores() else {
+                return;
+            };
+            let before = affinity();
+            drop(Pinned::to(first).unwrap());
+            assert!(leave(first as u32));
+            assert_eq!(two_cores(), Some((first, second)));
+            // SAFETY: both are initialised sets.
+            assert!(unsafe { libc::CPU_EQUAL(&before, &affinity()) });
+            let _pinned = Pinned::to(second).unwrap();
+            assert!(!leave(second as u32), "there is no other");
+            assert!(!leave(u32::MAX));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]
@@ -148,6 +205,7 @@ mod tests {
         while cpu_time_of(pid).unwrap() <= before {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
-        assert!(cpu_time_of(-1).is_err() || cpu_time_of(i32::MAX).is_err());
+        // Above every process number that the kernel gives out.
+        assert!(cpu_time_of(1 << 22 | 1).is_err());
     }
 }

@@ -158,11 +158,6 @@ pub fn file_size_limit() -> Option<u64> {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// `RLIMIT_NOFILE`: how many descriptors may be open.
-pub fn open_files_limit() -> Option<u64> {
-    limit(Resource::RLIMIT_NOFILE)
-}
-
 /// Sets the soft `RLIMIT_DATA` of this process: private writable memory in bytes; shared maps do not count.
 pub fn set_data_limit(bytes: u64) -> Result<()> {
     let error = |call, errno| Error::new(call, errno, format!("RLIMIT_DATA to {bytes} bytes"));

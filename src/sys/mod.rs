@@ -1,16 +1,9 @@
 //! Linux as values and typed errors: every system call the crate makes by itself is wrapped once, here.
 //!
-//! Each wrapper retries `EINTR`, owns what it opened ([`Segment`], [`Map`], [`PidFd`], [`EventFd`], [`Poller`]) and
+//! Each wrapper retries `EINTR`, owns what it opened ([`Segment`], [`Map`], [`process::PidFd`], [`event::EventFd`], [`event::Poller`]) and
 //! answers with an [`Error`] that names the call, the thing it was about and the kernel's reason. Nothing in here knows
 //! about arenas, links or jobs.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "a floor is written whole: some wrappers wait for the floor below that calls them"
-)]
-
-#[cfg(feature = "bench")]
 pub mod cores;
 mod error;
 pub mod event;
@@ -25,10 +18,20 @@ pub mod socket;
 mod tests;
 
 pub use error::{Error, Result};
-pub use event::{EventFd, Poller};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
-pub use process::{
-    Exit, PidFd, WatchPipe, close_all_except, effective_user, first_target_fd, getppid,
-    ignore_sigint, kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn_self,
+pub use process::effective_user;
+#[cfg(feature = "bench")]
+pub use process::{getppid, set_pdeathsig};
+pub use segment::{Access, Segment};
+
+// Short names for tests.
+#[cfg(all(test, not(feature = "bench")))]
+pub use process::{getppid, set_pdeathsig};
+#[cfg(test)]
+pub use {
+    event::{EventFd, Poller},
+    process::{
+        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, ignore_sigint,
+        kill_me_on_hangup, set_dumpable, spawn_self,
+    },
 };
-pub use segment::{Access, Segment, SegmentStat};

@@ -257,6 +257,7 @@ pub struct WatchPipe {
     /// To inherit.
     pub read: OwnedFd,
     /// To keep, and never to inherit.
+    #[allow(dead_code, reason = "kept open: that is all it is for")]
     pub write: OwnedFd,
 }
 

@@ -358,7 +358,6 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
 #[test]
 fn limits_of_this_process_can_be_read() {
     assert!(limits::cores() >= 1);
-    assert!(limits::open_files_limit().is_none_or(|limit| limit > 0));
     let space = limits::shm_space(Path::new("/")).unwrap();
     assert!(space.size >= space.free);
     assert!(limits::shm_space(Path::new("/no-such-place")).is_err());

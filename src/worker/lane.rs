@@ -1,7 +1,7 @@
 //! A lane: one thread that claims jobs and runs them.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,13 @@ use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReade
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, Next, Taker, kind};
 use crate::sync::spin_until;
+use crate::sys::cores;
 use crate::sys::event::EventFd;
 
+/// How long a lane spins before it looks on which core it is.
+const EAGER: Duration = Duration::from_micros(2);
+/// How long it stays where it has gone.
+const STAY_FOR: Duration = Duration::from_millis(10);
 /// How long a lane with the permit spins after its last job.
 const SPIN_FOR: Duration = Duration::from_micros(50);
 /// The longest text of a panic or error that is sent.
@@ -31,6 +36,8 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// Rings the monitor.
     bell: EventFd,
+    /// When it last changed its core by itself.
+    moved: Cell<Option<Instant>>,
     /// Extents opened for the running job.
     lent: RefCell<Vec<Extent>>,
 }
@@ -81,6 +88,7 @@ impl Lane {
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
             bell,
+            moved: Cell::new(None),
             lent: RefCell::default(),
         }
     }
@@ -105,6 +113,10 @@ impl Lane {
     fn idle(&self, free_since: Instant) -> Instant {
         let mut taker = self.taker.borrow_mut();
         if taker.may_spin() {
+            if spin_until(EAGER, || taker.has_work()) {
+                return Instant::now();
+            }
+            self.step_aside(taker.waiter_core());
             let left = SPIN_FOR.saturating_sub(free_since.elapsed());
             if spin_until(left, || taker.has_work()) {
                 return Instant::now();
@@ -115,6 +127,18 @@ impl Lane {
         }
         taker.sleep();
         Instant::now()
+    }
+
+    /// Goes to another core if whoever waits for this lane is on the same one: there each could only
+    /// run while the other does not. A wake-up puts a worker onto its waker's core when the others are
+    /// busy at that moment, and the kernel is in no hurry to part two that sleep now and then.
+    fn step_aside(&self, waiter: u32) {
+        let now = Instant::now();
+        let recently = |at: Instant| now.duration_since(at) < STAY_FOR;
+        if cores::current() == waiter && !self.moved.get().is_some_and(recently) {
+            self.moved.set(Some(now));
+            cores::leave(waiter);
+        }
     }
 
     /// Runs the claimed job and answers it. Returns the time of its end.
@@ -193,8 +217,18 @@ impl Lane {
 
     fn answer(&'static self, ended: Option<Ending>, took: u32) {
         let Some(Ending { kind, mut reply }) = ended else {
-            self.settle(std::iter::empty());
-            return self.finish(false, took, None);
+            let used = self.settle(std::iter::empty());
+            // Only a reply can tell that grants are used up, and they would pile up otherwise.
+            let answer = used.filter(|used| used.moved).map(|used| Answering {
+                kind: kind::VALUE,
+                arrays: 0,
+                spilled: false,
+                len: 0,
+                grant: used.grant,
+                cursor: used.cursor,
+                words: &[],
+            });
+            return self.finish(false, took, answer.as_ref());
         };
         let arrays = reply.arrays.len();
         let mut words: smallvec::SmallVec<[u64; INLINE_WORDS]> = smallvec::SmallVec::new();

@@ -32,6 +32,10 @@ pub(super) struct Bump {
 impl Bump {
     fn place(&mut self, len: u64, placement: Placement) -> Option<(u64, bool)> {
         let grant = self.grant?;
+        if len == 0 {
+            // It shares its place with what comes next, so it must not be found among the chunks.
+            return Some((self.cursor, true));
+        }
         let (align, padded) = if len >= OWN_PAGES || placement == Placement::Pages {
             (PAGE, len.checked_next_multiple_of(PAGE)?)
         } else {
@@ -49,6 +53,10 @@ impl Bump {
         Some((at, fresh))
     }
 
+    fn begin_job(&mut self) {
+        self.job_start = self.grant.map(|_| self.cursor);
+    }
+
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
             self.retired.push(old);
@@ -58,10 +66,29 @@ impl Bump {
         self.job_start = None;
     }
 
+    /// The job is over and sends these chunks: the cursor goes back to the end of the last one.
+    fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<Used> {
+        self.chunks.clear();
+        let grant = self.grant?;
+        let start = self.job_start.unwrap_or(grant.offset);
+        // Parameters that are sent back lie in other regions, or in what was published before.
+        let fresh = start..grant.offset + grant.len;
+        let end = sent
+            .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
+            .map(|chunk| chunk_end(&chunk))
+            .max();
+        self.cursor = end.unwrap_or(start);
+        Some(Used {
+            grant: grant.number,
+            cursor: self.cursor,
+            moved: !self.retired.is_empty(),
+        })
+    }
+
     /// A chunk was dropped. If it is the newest one the cursor goes back; a chunk in an older grant
     /// is only forgotten.
-    fn release(&mut self, at: u64) {
-        if self.chunks.last().is_some_and(|&(start, _)| start == at) {
+    fn release(&mut self, at: u64, len: u64) {
+        if len > 0 && self.chunks.last().is_some_and(|&(start, _)| start == at) {
             self.chunks.pop();
             if self
                 .grant
@@ -80,6 +107,8 @@ pub(super) struct Used {
     pub(super) grant: u32,
     /// Where the next chunk would go.
     pub(super) cursor: u64,
+    /// Older grants were left behind in this job, which the supervisor has to hear.
+    pub(super) moved: bool,
 }
 
 /// The lane as its arrays see it.
@@ -100,8 +129,7 @@ impl LaneHeap {
 
     /// A job begins.
     pub(super) fn begin(&self) {
-        let mut bump = self.bump.borrow_mut();
-        bump.job_start = bump.grant.map(|_| bump.cursor);
+        self.bump.borrow_mut().begin_job();
         self.full.set(None);
     }
 }
@@ -111,38 +139,24 @@ impl Lane {
     /// stands; `None` if the lane never had a grant.
     pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<Used> {
         let mut bump = self.heap.bump.borrow_mut();
-        bump.chunks.clear();
+        let used = bump.end_job(self.region, sent.clone())?;
         let grant = bump.grant?;
-        let range = grant.offset..grant.offset + grant.len;
-        let start = bump.job_start.unwrap_or(grant.offset);
-        let end = sent
-            .clone()
-            .filter(|chunk| range.contains(&chunk.at.offset()))
-            .map(|chunk| chunk_end(&chunk))
-            .max();
-        bump.cursor = end.unwrap_or(start).max(start);
+        let current = grant.offset..grant.offset + grant.len;
+        let retired = std::mem::take(&mut bump.retired);
         if self.guard {
-            for chunk in sent.filter(|chunk| chunk.len >= OWN_PAGES && self.owns(chunk)) {
+            let own = sent.filter(|chunk| chunk.at.region() == self.region);
+            for chunk in own.filter(|chunk| chunk.len >= OWN_PAGES) {
                 let at = chunk.at.offset();
                 self.close(at..at + chunk.len.next_multiple_of(PAGE));
             }
             // What was published and freed of an older grant may be part of the current one already.
-            for old in std::mem::take(&mut bump.retired) {
-                for part in outside(old.offset..old.offset + old.len, &range) {
+            for old in retired {
+                for part in outside(old.offset..old.offset + old.len, &current) {
                     self.close(part);
                 }
             }
-        } else {
-            bump.retired.clear();
         }
-        Some(Used {
-            grant: grant.number,
-            cursor: bump.cursor,
-        })
-    }
-
-    fn owns(&self, chunk: &Extent) -> bool {
-        chunk.at.region() == self.region
+        Some(used)
     }
 
     fn close(&self, range: Range<u64>) {
@@ -217,13 +231,86 @@ unsafe impl LaneMemory for Lane {
     }
 
     fn release(&self, chunk: (Offset, u64)) {
-        self.heap.bump.borrow_mut().release(chunk.0.offset());
+        self.heap
+            .bump
+            .borrow_mut()
+            .release(chunk.0.offset(), chunk.1);
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const REGION: u16 = 3;
+
+    fn granted(number: u32, offset: u64, len: u64) -> Granted {
+        Granted {
+            number,
+            offset,
+            len,
+            fresh: true,
+        }
+    }
+
+    fn bump(len: u64) -> Bump {
+        let mut bump = Bump::default();
+        bump.enter(granted(0, 8192, len));
+        bump.begin_job();
+        bump.retired.clear();
+        bump
+    }
+
+    fn extent(region: u16, at: u64, len: u64) -> Extent {
+        Extent {
+            at: Offset::new(region, at),
+            len,
+        }
+    }
+
+    #[test]
+    fn an_array_without_bytes_takes_nothing_back() {
+        let mut bump = bump(64 * 1024);
+        let (empty, _) = bump.place(0, Placement::Packed).unwrap();
+        let (first, _) = bump.place(100, Placement::Packed).unwrap();
+        assert_eq!(empty, first, "they share their place");
+        bump.release(empty, 0);
+        let (second, _) = bump.place(100, Placement::Packed).unwrap();
+        assert!(second >= first + 100);
+    }
+
+    #[test]
+    fn a_parameter_that_is_sent_back_does_not_move_the_cursor() {
+        let mut bump = bump(64 * 1024);
+        let inputs = [
+            // At the same numbers in another region, longer than the grant, at an odd place.
+            extent(0, 8192, 1 << 20),
+            extent(0, 8192 + 24, 1000),
+            // Published by an earlier job of this lane.
+            extent(REGION, 4096, 64),
+        ];
+        let used = bump.end_job(REGION, inputs.into_iter()).unwrap();
+        assert_eq!((used.grant, used.cursor), (0, 8192));
+        bump.begin_job();
+        let (at, _) = bump.place(100, Placement::Packed).unwrap();
+        let sent = inputs.into_iter().chain([extent(REGION, at, 100)]);
+        assert_eq!(bump.end_job(REGION, sent).unwrap().cursor, 8192 + 128);
+    }
+
+    #[test]
+    fn a_job_that_leaves_grants_behind_says_so() {
+        let mut bump = bump(4096);
+        assert!(!bump.end_job(REGION, std::iter::empty()).unwrap().moved);
+        bump.begin_job();
+        assert!(bump.place(4097, Placement::Packed).is_none());
+        bump.enter(granted(1, 1 << 20, 8192));
+        bump.place(4097, Placement::Packed).unwrap();
+        let used = bump.end_job(REGION, std::iter::empty()).unwrap();
+        assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
+    }
 
     #[test]
     fn a_retired_grant_is_closed_where_the_current_one_does_not_reuse_it() {
@@ -233,5 +320,61 @@ mod tests {
         assert_eq!(outside(0..64, &(64..128)), [0..64, 64..64]);
         assert_eq!(outside(64..128, &(0..64)), [64..64, 64..128]);
         assert_eq!(outside(64..128, &(0..256)), [64..64, 128..128]);
+    }
+
+    proptest! {
+        /// Whatever is made and dropped in whatever order, chunks that are alive never overlap, and lie
+        /// in grants.
+        #[test]
+        fn live_chunks_are_apart(
+            steps in prop::collection::vec(
+                (any::<prop::sample::Index>(), prop_oneof![Just(0), 0u64..200, 0u64..9000], 0u8..4),
+                1..120,
+            ),
+        ) {
+            let mut bump = Bump::default();
+            let mut grants = Vec::new();
+            let mut live: Vec<(u64, u64)> = Vec::new();
+            let mut next = 4096;
+            for (pick, len, what) in steps {
+                match what {
+                    0 if !live.is_empty() => {
+                        let (at, len) = live.swap_remove(pick.index(live.len()));
+                        bump.release(at, len);
+                    }
+                    1 => {
+                        // The job ends: what is alive was sent.
+                        let sent = live.drain(..).map(|(at, len)| extent(REGION, at, len));
+                        let sent: Vec<_> = sent.collect();
+                        if let Some(used) = bump.end_job(REGION, sent.iter().copied()) {
+                            prop_assert_eq!(used.cursor % ALIGN, 0);
+                            let end = sent.iter().map(|chunk| chunk.at.offset() + chunk.len).max();
+                            let (from, to): (u64, u64) = *grants.last().unwrap();
+                            prop_assert!((from..=to).contains(&used.cursor));
+                            prop_assert!(end.is_none_or(|end| end <= used.cursor || end <= from || end > to));
+                            bump.retired.clear();
+                        }
+                        bump.begin_job();
+                    }
+                    _ => {
+                        let placed = loop {
+                            if let Some((at, _)) = bump.place(len, Placement::Packed) {
+                                break at;
+                            }
+                            // Neighbours, so that an end is also a beginning.
+                            let size = len.max(1).next_multiple_of(PAGE);
+                            grants.push((next, next + size));
+                            bump.enter(granted(grants.len() as u32, next, size));
+                            next += size;
+                        };
+                        let end = placed + len;
+                        prop_assert!(grants.iter().any(|&(from, to)| from <= placed && end <= to));
+                        let apart = |&(at, len): &(u64, u64)| len == 0 || at + len <= placed || end <= at;
+                        prop_assert!(len == 0 || live.iter().all(apart));
+                        live.push((placed, len));
+                    }
+                }
+            }
+        }
     }
 }

@@ -32,6 +32,7 @@ fn zero() -> u64 {
     7
 }
 
+#[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
 fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64) -> i128 {
     i128::from(a)
         + i128::from(b)
@@ -203,8 +204,8 @@ fn exclusive_arrays_move_in_and_come_back() {
     fn seal(values: ArrayMut<u32>) -> Array<u32> {
         values.seal()
     }
-    fn swallow(values: ArrayMut<u32>) -> u32 {
-        values.iter().sum()
+    fn swallow(values: ArrayMut<u32>) -> u64 {
+        values.iter().map(|&x| u64::from(x)).sum()
     }
     let lab = Lab::new(2);
     for len in [3usize, 100_000] {

@@ -165,7 +165,7 @@ fn signals() {
     for signal in [
         libc::SIGKILL,
         libc::SIGTERM,
-        libc::SIGBUS,
+        libc::SIGQUIT,
         libc::SIGFPE,
         libc::SIGUSR1,
     ] {

@@ -440,7 +440,9 @@ pub fn scenario() {
         "busy" => {
             fn spin(gate: &str) -> u64 {
                 pass(gate);
-                (0..).fold(0u64, |x, n| std::hint::black_box(x ^ n))
+                loop {
+                    std::hint::spin_loop();
+                }
             }
             let engine = build();
             let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();

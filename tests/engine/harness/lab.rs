@@ -53,16 +53,27 @@ impl Lab {
         Arc::into_inner(self.engine).expect("nobody else holds the engine")
     }
 
+    /// The process of a worker, as soon as there is one. Never 0, which `kill` takes for the whole group.
     pub fn pid(&self, worker: usize) -> i32 {
-        self.stats().workers[worker].pid as i32
+        wait_until(&format!("worker {worker} has a process"), || {
+            self.stats().workers[worker].pid != 0
+        });
+        match self.stats().workers[worker].pid {
+            // It died between the two looks.
+            0 => self.pid(worker),
+            pid => pid as i32,
+        }
     }
 
     /// Kills a worker and waits until the engine has put everything in order and has another one.
     pub fn replace(&self, worker: usize) {
-        let before = self.stats().workers[worker].clone();
+        wait_until(&format!("worker {worker} is ready"), || {
+            self.stats().workers[worker].ready
+        });
+        let restarts = self.stats().workers[worker].restarts;
         super::step(format!("worker {worker} to be replaced"));
-        kill(Pid::from_raw(before.pid as i32), Signal::SIGKILL).expect("the worker runs");
-        self.await_restart(worker, before.restarts + 1);
+        kill(Pid::from_raw(self.pid(worker)), Signal::SIGKILL).expect("the worker runs");
+        self.await_restart(worker, restarts + 1);
     }
 
     /// Waits until a worker has been replaced this often and is ready.
@@ -140,7 +151,7 @@ pub(super) fn describe_all() -> String {
     let mut text = String::new();
     for engine in engines.iter().filter_map(Weak::upgrade) {
         let (tell, told) = channel();
-        thread::spawn(move || tell.send(engine.stats()));
+        thread::spawn(move || tell.send(Box::new(engine.stats())).is_ok());
         let _ = match told.recv_timeout(Duration::from_secs(5)) {
             Ok(stats) => writeln!(text, "  {stats:#?}"),
             Err(_) => writeln!(text, "  an engine that does not answer"),

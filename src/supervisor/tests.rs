@@ -1,0 +1,560 @@
+//! The books, with a worker that is a handle in this process; and the few things that need a real one.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use proptest::prelude::*;
+
+use super::core::Core;
+use super::lane::NOBODY;
+use super::record::Stage;
+use super::*;
+use crate::arena::{Backing, Block, Extent, Offset, Spec};
+use crate::kernel::wire::{Lease, Leases, Sent};
+use crate::kernel::{Reply, Single};
+use crate::link::{Answering, Next, Taker, kind};
+
+crate::test_workers!();
+
+const PAGE: u64 = 4096;
+
+fn arena(workers: u16) -> Arc<Arena> {
+    let spec = Spec {
+        capacity: 64 << 20,
+        writers: workers,
+        backing: Backing::Memfd,
+        control_len: crate::link::control_bytes(workers.into()) as u64,
+        name: None,
+    };
+    Arena::create(&spec).unwrap()
+}
+
+fn lane() -> (Arc<Arena>, Lane) {
+    let arena = arena(1);
+    let cells = Arc::new(LinkCells::in_arena(&arena, 0));
+    (arena, Lane::new(1, cells))
+}
+
+fn kernel() -> KernelInfo {
+    fn nothing() {}
+    fn info<F: crate::kernel::Kernel<(), ()>>(_: F) -> KernelInfo {
+        KernelInfo::of::<Single<F, (), ()>>()
+    }
+    info(nothing)
+}
+
+fn settings(workers: u16) -> Settings {
+    Settings {
+        workers,
+        guard: true,
+        memory_limit: 0,
+        on_start: None,
+        label: "test".into(),
+        grace: Duration::from_secs(5),
+    }
+}
+
+/// An engine without a monitor, whose workers are handles in this process.
+fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
+    let arena = arena(workers);
+    let cells: Vec<_> = (0..workers)
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
+        .collect();
+    let parking = Arc::new(Parking::new());
+    let lanes = cells.iter().zip(1..);
+    let mut lanes: Vec<_> = lanes
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .collect();
+    for lane in &mut lanes[..ready] {
+        lane.status = Status::Ready;
+    }
+    let takers = cells
+        .iter()
+        .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
+        .collect();
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    core.ready = ready;
+    let shared = Shared {
+        arena,
+        core: Mutex::new(core),
+        cells,
+        parking,
+        bell: EventFd::new().unwrap(),
+        arrivals: Mutex::default(),
+        spinners: AtomicUsize::new(0),
+        cores: 1,
+        settings: settings(workers),
+    };
+    (Arc::new(shared), takers)
+}
+
+fn submit(shared: &Shared) -> JobId {
+    submit_in(shared, 0)
+}
+
+fn submit_in(shared: &Shared, group: u32) -> JobId {
+    shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), group)
+}
+
+/// The answer, in a word; `None` while there is none.
+fn answer(shared: &Shared, id: JobId) -> Option<String> {
+    let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO))?;
+    Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
+}
+
+fn die(shared: &Shared, lane: usize) {
+    shared.recover(lane, crate::sys::process::Exit::Signal(9), None);
+}
+
+/// Fails if `f` takes as long as nothing takes.
+fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, hear) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = tell.send(f());
+    });
+    match hear.recv_timeout(Duration::from_secs(60)) {
+        Ok(value) => {
+            thread.join().unwrap();
+            value
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            std::panic::resume_unwind(thread.join().unwrap_err())
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+    }
+}
+
+// ---- the words of a worker are judged ----------------------------------------------------------
+
+#[test]
+fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
+    let (shared, takers) = fixture(1, 1);
+    let (first, second) = (submit(&shared), submit(&shared));
+    // "Retracted, and I am past it": nobody took it back.
+    write_word(&shared, 0, SKIPPED);
+    assert!(answer(&shared, first).is_none());
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    drop(takers);
+    die(&shared, 0);
+    let why = answer(&shared, first).unwrap();
+    assert!(why.contains("passed over"), "{why}");
+    answer(&shared, second).expect("it had not begun, but this worker's words mean nothing");
+    let core = shared.lock();
+    assert_eq!((core.open, core.records.live()), (0, 0));
+}
+
+const QUEUED: u32 = 1;
+const DONE_BARE: u32 = 3 | 1 << 6;
+const SKIPPED: u32 = 6;
+
+fn write_word(shared: &Shared, position: u64, word: u32) {
+    let cell = shared.cells[0].state(position).place_to_sleep();
+    cell.store(word, Ordering::Relaxed);
+}
+
+#[test]
+fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
+    let (shared, _takers) = fixture(1, 1);
+    let (first, second) = (submit(&shared), submit(&shared));
+    shared.abandon(second);
+    write_word(&shared, 0, DONE_BARE);
+    write_word(&shared, 1, DONE_BARE);
+    assert_eq!(answer(&shared, first).unwrap(), "value");
+    shared.stats();
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    die(&shared, 0);
+    let core = shared.lock();
+    assert_eq!((core.open, core.records.live()), (0, 0));
+}
+
+#[test]
+fn a_condemned_lane_gives_nothing_back_before_its_end() {
+    let (shared, _takers) = fixture(1, 1);
+    let first = submit(&shared);
+    write_word(&shared, 0, 7);
+    assert!(answer(&shared, first).is_none());
+    // The verdict names the record; were it given up now, another job would get the answer.
+    write_word(&shared, 0, QUEUED);
+    shared.abandon(first);
+    let second = submit(&shared);
+    die(&shared, 0);
+    assert!(answer(&shared, second).is_none(), "it waits for a worker");
+    assert_eq!(shared.lock().records.live(), 1);
+}
+
+#[test]
+fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
+    let (shared, mut takers) = fixture(1, 1);
+    let first = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    let escaped = Answering {
+        kind: kind::ESCAPED,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: &[1],
+    };
+    takers[0].finish(true, 1, Some(&escaped));
+    let waiter = {
+        let shared = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            shared
+                .wait(first, <() as Reply>::receive, None)
+                .unwrap()
+                .unwrap_err()
+                .to_string()
+        })
+    };
+    // It sleeps in private, not in circles around a word that has ended.
+    in_time({
+        let shared = Arc::clone(&shared);
+        move || {
+            while !shared.lock().records.get(first).parked {
+                std::thread::yield_now();
+            }
+        }
+    });
+    die(&shared, 0);
+    let why = in_time(move || waiter.join().unwrap());
+    assert!(why.contains("handle"), "{why}");
+}
+
+#[test]
+fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
+    let (shared, mut takers) = fixture(2, 1);
+    let jobs = [submit(&shared), submit(&shared), submit(&shared)];
+    let placed = |shared: &Shared| {
+        let mut core = shared.lock();
+        jobs.map(|id| matches!(core.records.get(id).stage, Stage::Placed { .. }))
+    };
+    assert_eq!(placed(&shared), [true, true, false]);
+    assert_eq!(takers[0].next(), Next::Run);
+    shared.abandon(jobs[1]);
+    shared.stats();
+    die(&shared, 0);
+    assert_ne!(answer(&shared, jobs[0]).unwrap(), "value");
+    assert!(answer(&shared, jobs[2]).is_none());
+    let mut core = shared.lock();
+    assert_eq!(
+        (core.open, core.queue.len(), core.records.live()),
+        (0, 1, 1)
+    );
+    let records = core.lanes[0].records.iter();
+    assert!(records.copied().all(|record| record == NOBODY));
+    assert_eq!(core.records.get(jobs[2]).stage, Stage::Queued);
+}
+
+#[test]
+fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
+    let (shared, _takers) = fixture(1, 0);
+    let jobs: Vec<_> = (0..7).map(|_| submit(&shared)).collect();
+    for at in [3, 0, 6, 5, 1] {
+        shared.abandon(jobs[at]);
+    }
+    let left: Vec<u32> = shared.lock().queue.iter().copied().collect();
+    assert_eq!(left, [jobs[2].index, jobs[4].index]);
+    shared.cancel(jobs[2]);
+    assert!(answer(&shared, jobs[2]).unwrap().contains("cancel"));
+    shared.abandon(jobs[4]);
+    assert_eq!(shared.lock().records.live(), 0);
+}
+
+#[test]
+fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
+    let (shared, _takers) = fixture(1, 0);
+    let group = shared.new_group();
+    let jobs = [submit_in(&shared, group), submit_in(&shared, group)];
+    let mut core = shared.lock();
+    core.fail_queued(&JobErrorKind::ShutDown);
+    drop(core);
+    assert!(answer(&shared, jobs[0]).unwrap().contains("shut down"));
+    assert!(answer(&shared, jobs[1]).unwrap().contains("cancel"));
+}
+
+// ---- waiting -----------------------------------------------------------------------------------
+
+#[test]
+fn a_limit_may_be_longer_than_time() {
+    let (shared, _takers) = fixture(1, 0);
+    shared.close(Closing::Now);
+    let refused = submit(&shared);
+    let answer = shared.wait(refused, <() as Reply>::receive, Some(Duration::MAX));
+    assert!(answer.unwrap().is_err());
+}
+
+/// Calls the engine when it is dropped, as a task does that holds jobs.
+struct Calls(Arc<Shared>);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.0.stats();
+    }
+}
+
+#[test]
+fn wakers_are_dropped_outside_the_lock() {
+    let (shared, _takers) = fixture(1, 0);
+    in_time(move || {
+        let poll = |id| {
+            let waker = Waker::from(Arc::new(Calls(Arc::clone(&shared))));
+            assert!(matches!(
+                shared.poll(id, <() as Reply>::receive, &mut Context::from_waker(&waker)),
+                Poll::Pending
+            ));
+        };
+        let (first, second) = (submit(&shared), submit(&shared));
+        poll(first);
+        poll(first);
+        shared.abandon(first);
+        poll(second);
+        shared.detach(second);
+    });
+}
+
+#[test]
+fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
+    fn nap(ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+    fn info<F: crate::kernel::Kernel<(u64,), ()>>(_: F) -> KernelInfo {
+        KernelInfo::of::<Single<F, (u64,), ()>>()
+    }
+    // One alone, and several of which all but the first wait.
+    let run = |naps: &'static [u64]| {
+        let (shared, monitor) = start(arena(1), settings(1)).unwrap();
+        for &ms in naps {
+            let mut call = ArgWriter::new(shared.arena.id());
+            call.word(ms);
+            let id = shared.submit(&info(nap), &mut call, 0);
+            shared.detach(id);
+        }
+        shared.close(Closing::Drain);
+        monitor.join().unwrap();
+        let mut core = shared.lock();
+        assert_eq!(core.records.live(), 0);
+        assert_eq!(core.kernels.get(0).calls, naps.len() as u64);
+    };
+    in_time(move || run(&[20]));
+    in_time(move || run(&[20, 5, 20]));
+}
+
+// ---- what a reply sends ------------------------------------------------------------------------
+
+fn extent(at: u64, len: u64) -> Extent {
+    Extent {
+        at: Offset::new(1, at),
+        len,
+    }
+}
+
+fn whole(at: u64, len: u64) -> Sent {
+    let chunk = extent(at, len);
+    Sent { chunk, view: chunk }
+}
+
+#[test]
+fn two_arrays_without_bytes_are_two() {
+    let (arena, mut lane) = lane();
+    let block = arena.grant(1, PAGE, false).unwrap();
+    let at = block.extent().at.offset();
+    lane.grant(block).unwrap();
+    let received = lane
+        .receive(&arena, 0, at, &[whole(at, 0), whole(at, 0)], &[])
+        .unwrap();
+    assert!(!Arc::ptr_eq(&received[0].block, &received[1].block));
+}
+
+#[test]
+fn a_reply_without_arrays_gives_back_what_it_left_behind() {
+    let (arena, mut lane) = lane();
+    for _ in 0..3 {
+        lane.grant(arena.grant(1, 16 * PAGE, false).unwrap())
+            .unwrap();
+    }
+    assert_eq!(arena.stats().in_use, 48 * PAGE);
+    let last = 2;
+    let at = lane.granted_at(last).unwrap();
+    assert!(lane.receive(&arena, last, at, &[], &[]).unwrap().is_empty());
+    assert_eq!((arena.stats().in_use, lane.ahead), (16 * PAGE, 16 * PAGE));
+}
+
+/// One reply: honest numbers, each of which may be replaced by a lie.
+#[derive(Clone, Debug)]
+struct Told {
+    grants: u8,
+    pages: u64,
+    grant: Lie,
+    cursor: Lie,
+    arrays: Vec<(u64, u64, Lie, Lie, Lie)>,
+    keep: bool,
+}
+
+/// What is said instead of the truth.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    None,
+    Plus(u64),
+    Minus(u64),
+    Value(u64),
+}
+
+impl Lie {
+    fn about(self, truth: u64) -> u64 {
+        match self {
+            Self::None => truth,
+            Self::Plus(by) => truth.wrapping_add(by),
+            Self::Minus(by) => truth.wrapping_sub(by),
+            Self::Value(value) => value,
+        }
+    }
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    prop_oneof![
+        16 => Just(Lie::None),
+        1 => prop_oneof![Just(1u64), Just(8), Just(64), Just(4096), 0u64..1 << 20].prop_map(Lie::Plus),
+        1 => prop_oneof![Just(1u64), Just(8), Just(64), Just(4096), 0u64..1 << 20].prop_map(Lie::Minus),
+        1 => prop_oneof![Just(0), Just(u64::MAX), Just(u64::MAX - 63), Just(1 << 48), Just(1 << 63), any::<u64>()]
+            .prop_map(Lie::Value),
+    ]
+}
+
+fn told() -> impl Strategy<Value = Told> {
+    let array = (0u64..3 * PAGE, 0u64..70_000, lie(), lie(), lie());
+    let arrays = prop::collection::vec(array, 0..5);
+    (0u8..3, 1u64..40, lie(), lie(), arrays, any::<bool>()).prop_map(
+        |(grants, pages, grant, cursor, arrays, keep)| Told {
+            grants,
+            pages,
+            grant,
+            cursor,
+            arrays,
+            keep,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Whatever a worker says it sends: nothing panics, nothing is given out twice, the books agree with
+    /// the arena after each reply, and everything is free in the end.
+    #[test]
+    fn replies_never_free_twice(replies in prop::collection::vec(told(), 1..12)) {
+        let (arena, mut lane) = lane();
+        let input = Arc::new(arena.alloc(0, 1000, crate::arena::Placement::Packed).unwrap());
+        let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
+        let mut kept: Vec<Arc<Block>> = Vec::new();
+        // Number → offset, length and cursor of what the worker was granted.
+        let mut granted: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+        for told in replies {
+            for _ in 0..told.grants {
+                let number = lane.poster.granted();
+                let Ok(block) = arena.grant(1, told.pages * PAGE, false) else { continue };
+                let (at, held) = (block.extent().at.offset(), block.held());
+                if lane.grant(block).is_ok() {
+                    granted.insert(number, (at, held, at));
+                }
+            }
+            let Some((&number, &(from, held, cursor))) = granted.last_key_value() else { continue };
+            let mut honest = true;
+            let mut lied = |lie: Lie, truth| {
+                let said = lie.about(truth);
+                honest &= said == truth;
+                said
+            };
+            let mut next = cursor;
+            let mut sent = Vec::new();
+            for (skip, len, at_lie, len_lie, view_lie) in told.arrays {
+                let unit = if len >= 64 * 1024 { PAGE } else { 64 };
+                let at = (next + skip / 64 * 64).next_multiple_of(unit);
+                if at + len.next_multiple_of(unit) > from + held {
+                    // It takes the input instead.
+                    let view = Extent { at: input.extent().at, len: lied(len_lie, 100) };
+                    sent.push(Sent { chunk: view, view });
+                    continue;
+                }
+                next = at + len.next_multiple_of(unit);
+                let chunk = Extent {
+                    at: bytemuck::cast(lied(at_lie, bytemuck::cast(Offset::new(1, at)))),
+                    len: lied(len_lie, len),
+                };
+                let view = Extent { len: lied(view_lie, chunk.len), ..chunk };
+                sent.push(Sent { chunk, view });
+            }
+            let said_grant = lied(told.grant, number.into()) as u32;
+            let said_cursor = lied(told.cursor, next);
+            match lane.receive(&arena, said_grant, said_cursor, &sent, &leases) {
+                Ok(received) => {
+                    prop_assert_eq!(received.len(), sent.len());
+                    for (array, sent) in received.iter().zip(&sent) {
+                        // What comes out lies in its block, at the place that was said.
+                        prop_assert_eq!(array.len, sent.view.len);
+                        prop_assert!(array.skip + array.len <= array.block.held());
+                        if array.len > 0 {
+                            let at = array.block.extent().at;
+                            prop_assert_eq!(
+                                Offset::new(at.region(), at.offset() + array.skip),
+                                sent.view.at
+                            );
+                        }
+                        if told.keep && !Arc::ptr_eq(&array.block, &input) {
+                            kept.push(Arc::clone(&array.block));
+                        }
+                    }
+                    if said_grant != u32::MAX {
+                        granted.retain(|&known, _| known >= said_grant);
+                        if let Some(first) = granted.get_mut(&said_grant) {
+                            first.2 = said_cursor.clamp(first.0, first.0 + first.1);
+                        }
+                    }
+                }
+                Err(why) => {
+                    prop_assert!(!honest, "{why}");
+                    // The worker is killed for it; until then nothing more is believed.
+                    break;
+                }
+            }
+            kept.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            check_books(&arena, &lane, &kept, &input)?;
+        }
+        lane.revoke();
+        check_books(&arena, &lane, &kept, &input)?;
+        prop_assert_eq!(lane.ahead, 0);
+        drop((kept, leases, input, lane));
+        prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
+    }
+}
+
+/// The arena counts exactly what the lane, the handles and the input hold, and no two of them overlap.
+fn check_books(
+    arena: &Arc<Arena>,
+    lane: &Lane,
+    kept: &[Arc<Block>],
+    input: &Block,
+) -> Result<(), TestCaseError> {
+    let handles = kept
+        .iter()
+        .map(|block| (block.extent().at.offset(), block.held()));
+    let mut extents: Vec<(u64, u64)> = handles.chain(lane.grants_held()).collect();
+    extents.retain(|&(_, held)| held > 0);
+    extents.sort_unstable();
+    extents.dedup();
+    for pair in extents.windows(2) {
+        prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:?}");
+    }
+    let held: u64 = extents.iter().map(|(_, held)| held).sum();
+    prop_assert_eq!(arena.stats().in_use, held + input.held());
+    let ahead: u64 = lane.grants_held().map(|(_, held)| held).sum();
+    prop_assert_eq!(lane.ahead, ahead);
+    Ok(())
+}
