@@ -129,6 +129,11 @@ fn a_use_of_a_later_floor_is_found_however_it_is_written() {
             false,
         ),
         ("src/image/a.rs", "use crate::twins;", true),
+        (
+            "src/link/b.rs",
+            "#[macro_export]\nmacro_rules! loud { () => {} }\nfn f() { crate::loud!() }",
+            false,
+        ),
     ] {
         let house = House::of(&[("src/lib.rs", lib), (name, code)]);
         let breaches = house.uses(house.file(name));
@@ -266,13 +271,21 @@ impl House {
 
     fn with(files: Vec<File>) -> Self {
         let root = files.iter().find(|file| file.name == "src/lib.rs").unwrap();
-        let tokens = tokens(&root.code);
+        let root = tokens(&root.code);
         let mut exports = BTreeMap::new();
-        for (at, _) in tokens.iter().enumerate().filter(|(_, t)| t.text == "use") {
-            let statement = tokens[at..].iter().take_while(|token| token.text != ";");
+        for (at, _) in root.iter().enumerate().filter(|(_, t)| t.text == "use") {
+            let statement = root[at..].iter().take_while(|token| token.text != ";");
             let words: Vec<_> = statement.map(|token| token.text).collect();
             for name in words.iter().filter(|word| is_name(word)) {
                 exports.insert((*name).to_owned(), words[1].to_owned());
+            }
+        }
+        // Exported macros stand at the root as well, wherever they are written.
+        for file in &files {
+            for words in tokens(&file.code).windows(6) {
+                if words[0].text == "macro_export" && words[2].text == "macro_rules" {
+                    exports.insert(words[4].text.to_owned(), file.floor().to_owned());
+                }
             }
         }
         Self { files, exports }
