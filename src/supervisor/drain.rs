@@ -8,7 +8,7 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Outcome;
 use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
-use crate::link::{Drained, Reply, SLOTS, kind};
+use crate::link::{Drained, INLINE_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 /// The longest reply in words, arrays excluded: 64 MiB.
@@ -91,7 +91,23 @@ impl Core {
             self.answer(index, Outcome::Bare);
             return;
         }
-        self.ended_with_reply(lane_index, index, failed, took_ns);
+        let reply = &self.reply;
+        let len = reply.len as usize;
+        let plain = reply.kind == kind::VALUE
+            && reply.arrays == 0
+            && !reply.spilled
+            && reply.grant == u32::MAX
+            && len <= INLINE_WORDS;
+        if !plain || failed {
+            return self.ended_with_reply(lane_index, index, failed, took_ns);
+        }
+        // A value that fits into the slot, and no memory: nothing to check, nothing to take over.
+        let record = self.records.at(index);
+        let kernel = record.kernel;
+        record.payload[..len].copy_from_slice(&reply.words[..len]);
+        record.leases.clear();
+        self.kernels.get(kernel).learn(took_ns, 0, false);
+        self.answer(index, Outcome::Inline { len: len as u32 });
     }
 
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {

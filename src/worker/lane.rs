@@ -217,19 +217,11 @@ impl Lane {
 
     fn answer(&'static self, ended: Option<Ending>, took: u32) {
         let Some(Ending { kind, mut reply }) = ended else {
-            let used = self.settle(std::iter::empty());
-            // Only a reply can tell that grants are used up, and they would pile up otherwise.
-            let answer = used.filter(|used| used.moved).map(|used| Answering {
-                kind: kind::VALUE,
-                arrays: 0,
-                spilled: false,
-                len: 0,
-                grant: used.grant,
-                cursor: used.cursor,
-                words: &[],
-            });
-            return self.finish(false, took, answer.as_ref());
+            return self.answer_plainly(kind::VALUE, &[], took);
         };
+        if reply.arrays.is_empty() && reply.words.len() <= INLINE_WORDS {
+            return self.answer_plainly(kind, &reply.words, took);
+        }
         let arrays = reply.arrays.len();
         let mut words: smallvec::SmallVec<[u64; INLINE_WORDS]> = smallvec::SmallVec::new();
         for sent in &reply.arrays {
@@ -274,6 +266,27 @@ impl Lane {
             words: inline,
         };
         self.finish(kind != kind::VALUE, took, Some(&answer));
+    }
+
+    /// Answers with words that fit into the slot, and no memory.
+    fn answer_plainly(&self, kind: u8, words: &[u64], took: u32) {
+        // Only a reply can tell that grants are used up, and they would pile up otherwise. A cursor
+        // that went back to where it was is no news.
+        let moved = self.settle(std::iter::empty()).filter(|used| used.moved);
+        let failed = kind != kind::VALUE;
+        if moved.is_none() && words.is_empty() && !failed {
+            return self.finish(false, took, None);
+        }
+        let answer = Answering {
+            kind,
+            arrays: 0,
+            spilled: false,
+            len: words.len() as u32,
+            grant: moved.map_or(u32::MAX, |used| used.grant),
+            cursor: moved.map_or(0, |used| used.cursor),
+            words,
+        };
+        self.finish(failed, took, Some(&answer));
     }
 
     fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
