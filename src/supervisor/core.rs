@@ -17,6 +17,9 @@ use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
 use crate::link::{Ask, CANCEL, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
 
+/// Jobs that are kept between two looks at what lanes have finished.
+const LOOK_EVERY: usize = 32;
+
 /// How the engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
@@ -42,7 +45,7 @@ pub(super) struct Core {
     /// Jobs in slots.
     pub(super) open: usize,
     pub(super) ready: usize,
-    next_job: u64,
+    pub(super) next_job: u64,
     pub(super) last_group: u32,
     /// Groups of which a job has failed, while their scope goes on.
     pub(super) failed_groups: HashSet<u32>,
@@ -58,6 +61,9 @@ pub(super) struct Core {
     /// Futures to wake when the lock is released.
     pub(super) wakers: Vec<Waker>,
     pub(super) may_spin: bool,
+    pub(super) cores: usize,
+    /// The monitor places, and nobody submits: sleeping workers may be woken for tiny jobs too.
+    pub(super) freely: bool,
     pub(super) reply: Reply,
 }
 
@@ -83,6 +89,8 @@ impl Core {
             call_monitor: false,
             wakers: Vec::new(),
             may_spin: crate::sys::limits::cores() > 1,
+            cores: crate::sys::limits::cores(),
+            freely: false,
             reply: Reply::default(),
         }
     }
@@ -111,12 +119,18 @@ impl Core {
                 }
             }
         } else {
-            self.enqueue(id.index);
+            // Lanes know already that something is kept, and ring before they run dry. Looking at them
+            // costs each a cache line, so not for every job.
+            self.queue.push_back(id.index);
+            if self.queue.len().is_multiple_of(LOOK_EVERY) {
+                self.drain_busy();
+                self.refill();
+            }
         }
         id
     }
 
-    /// Keeps a job until a lane has room.
+    /// Keeps a job until a lane has room: the first one that is kept.
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.queue.push_back(index);

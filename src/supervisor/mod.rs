@@ -332,7 +332,8 @@ impl Shared {
         let workers = usize::from(self.settings.workers);
         // A lane's depth in time, and two jobs per lane at least.
         let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);
-        (per_lane * workers).clamp(2 * workers, 2 * SLOTS.max(workers))
+        // More tiny jobs than one lane holds would only wait in the queue.
+        (per_lane * workers).clamp(2 * workers, SLOTS.max(2 * workers))
     }
 
     /// A permit to spin, while there are fewer spinners than cores to spare.

@@ -42,6 +42,8 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             watch,
             epoch: 0,
             stopping: None,
+            ticked: Instant::now(),
+            seen_job: 0,
             refusals: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
@@ -64,6 +66,10 @@ struct Monitor {
     epoch: u32,
     /// Workers were told to stop; from this time on they are killed.
     stopping: Option<Instant>,
+    /// The last job that had been submitted when it looked last.
+    seen_job: u64,
+    /// When it looked last whether work is spread badly.
+    ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
 }
@@ -215,10 +221,18 @@ impl Monitor {
         let mut progress = self.arrivals();
         let wants = {
             let mut core = self.shared.lock();
+            // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
+            core.freely = core.next_job == self.seen_job;
+            self.seen_job = core.next_job;
             core.drain_busy();
             core.refill();
             core.call_monitor = false;
-            core.even_out();
+            let tick = self.ticked.elapsed() >= TICK;
+            if tick {
+                self.ticked = Instant::now();
+            }
+            core.even_out(tick);
+            core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
                 let ready = lane.status == Status::Ready;
                 lane.poster

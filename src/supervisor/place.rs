@@ -13,6 +13,8 @@ use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPIN, STOP};
 const DEPTH_NS: u64 = 200_000;
 /// What waking a sleeping worker costs: less work than this is not worth a second one.
 const WAKE_NS: u64 = 25_000;
+/// A job that is expected to take less is not worth a core of its own.
+const TINY_NS: u32 = 10_000;
 /// What a job is thought to need still, when it has not ended since the last tick.
 const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
@@ -113,15 +115,26 @@ impl Core {
         {
             return None;
         }
-        let free = |lane: &&Lane| lane.is_idle() && fits(lane);
+        // The submitting thread runs as well: while it streams tiny jobs through one lane, one more worker
+        // than there are cores would only take turns with it. When it stops, the lane runs low and rings
+        // the monitor, which places freely.
+        let open = recent.poster.open() as u64;
+        let streams = recent.status == Status::Ready
+            && recent.backlog_ns < open * u64::from(TINY_NS)
+            && !recent.stands_still();
+        let crowded =
+            streams && expected_ns < TINY_NS && !self.freely && self.busy_lanes() + 1 >= self.cores;
+        let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
         let awake = |lane: &&Lane| !lane.poster.seems_asleep();
         let position =
             |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
         position(&|lane| free(lane) && awake(lane))
             .or_else(|| position(&free))
             .or_else(|| {
-                let fitting = self.lanes.iter().enumerate().filter(|(_, lane)| fits(lane));
-                fitting
+                let lanes = self.lanes.iter().enumerate();
+                let busy = |lane: &Lane| fits(lane) && !lane.is_idle();
+                lanes
+                    .filter(|(_, lane)| busy(lane))
                     .min_by_key(|(_, lane)| lane.backlog_ns)
                     .map(|(index, _)| index)
             })
@@ -174,8 +187,9 @@ impl Core {
         self.lanes.iter().filter(|lane| !lane.is_idle()).count()
     }
 
-    /// Moves jobs that wait behind a long one to lanes without work, and says whether to look again.
-    pub(super) fn even_out(&mut self) {
+    /// Moves jobs that wait behind a long one to lanes without work. `tick`: a while has passed since
+    /// that was said last, so a job that still runs is a long one.
+    pub(super) fn even_out(&mut self, tick: bool) {
         let idle = self
             .lanes
             .iter()
@@ -191,7 +205,7 @@ impl Core {
             }
             waiting = true;
             let oldest = lane.poster.open_positions().start;
-            let stuck = std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
+            let stuck = tick && std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
             if stuck {
                 // Longer than expected: nothing more should line up behind it.
                 lane.expect_longer(oldest, TICK_NS);
