@@ -38,6 +38,8 @@ pub(super) struct Core {
     pub(super) records: Records,
     pub(super) kernels: Kernels,
     pub(super) lanes: Vec<Lane>,
+    /// A bit for each lane that has work; one that has ended its work may still have it.
+    pub(super) busy: Vec<u64>,
     /// Jobs that no lane has, oldest first.
     pub(super) queue: VecDeque<u32>,
     /// The lane that got work last.
@@ -74,6 +76,7 @@ impl Core {
             parking,
             records: Records::default(),
             kernels: Kernels::default(),
+            busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
             queue: VecDeque::new(),
             recent: 0,

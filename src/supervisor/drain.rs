@@ -17,9 +17,12 @@ const MAX_REPLY_WORDS: usize = 8 << 20;
 impl Core {
     /// Takes what lanes with work have finished.
     pub(super) fn drain_busy(&mut self) {
-        for index in 0..self.lanes.len() {
-            if !self.lanes[index].is_idle() {
-                self.drain(index);
+        for group in 0..self.busy.len() {
+            let mut left = self.busy[group];
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                self.drain(group * 64 + bit as usize);
             }
         }
     }
@@ -52,6 +55,9 @@ impl Core {
                     self.condemn(index, record, JobErrorKind::Protocol(what));
                 }
             }
+        }
+        if self.lanes[index].is_idle() {
+            self.busy[index / 64] &= !(1 << (index % 64));
         }
         if any {
             self.lanes[index].poster.publish_drained();

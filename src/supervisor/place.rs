@@ -66,6 +66,7 @@ impl Core {
         };
         lane.note(position, index, expected);
         self.open += 1;
+        self.busy[chosen / 64] |= 1 << (chosen % 64);
         if chosen != self.recent {
             // It takes over the permit to spin.
             let before = std::mem::replace(&mut self.recent, chosen);
@@ -182,9 +183,12 @@ impl Core {
         }
     }
 
-    /// Lanes that have work.
+    /// Lanes that have work, or had when they were last looked at.
     pub(super) fn busy_lanes(&self) -> usize {
-        self.lanes.iter().filter(|lane| !lane.is_idle()).count()
+        self.busy
+            .iter()
+            .map(|group| group.count_ones() as usize)
+            .sum()
     }
 
     /// Moves jobs that wait behind a long one to lanes without work. `tick`: a while has passed since
