@@ -10,11 +10,11 @@ use super::error::ArenaError;
 use crate::sys;
 
 /// Blocks start at and are padded to multiples of this many bytes: a cache line.
-pub(super) const QUANTUM: u64 = 64;
+pub(crate) const QUANTUM: u64 = 64;
 /// The unit of mappings and of blocks that are lent or published, in bytes.
-pub(super) const PAGE: u64 = sys::PAGE as u64;
+pub(crate) const PAGE: u64 = sys::PAGE as u64;
 /// From this length on, in bytes, a block owns whole pages.
-pub(super) const LARGE: u64 = 64 << 10;
+pub(crate) const LARGE: u64 = 64 << 10;
 /// The unit of committing huge pages, in bytes.
 pub(super) const CHUNK: u64 = sys::HUGE as u64;
 /// The unit of committing small pages, in bytes.

@@ -31,8 +31,8 @@ pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
-pub(crate) use layout::HEADER_LEN;
-use layout::{CHUNK, GRANULE, LARGE, Layout, PAGE, QUANTUM};
+use layout::{CHUNK, GRANULE, Layout};
+pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Region, Reserved};
 use spec::{Plan, Surroundings};
 
@@ -46,6 +46,17 @@ pub enum Placement {
     Packed,
     /// Aligned to a page, and nothing else in its pages: for what is lent to a worker.
     Pages,
+}
+
+impl Placement {
+    /// What a block of `len` bytes is aligned to and padded with. The supervisor and the workers cut by the same rule.
+    pub(crate) fn unit(self, len: u64) -> u64 {
+        if self == Placement::Pages || len >= LARGE {
+            PAGE
+        } else {
+            QUANTUM
+        }
+    }
 }
 
 /// Shared memory in regions, one per writing process, as the supervisor holds it.
@@ -204,8 +215,7 @@ impl Arena {
         len: u64,
         placement: Placement,
     ) -> Result<Block, ArenaFull> {
-        let pages = placement == Placement::Pages || len >= LARGE;
-        let unit = if pages { PAGE } else { QUANTUM };
+        let unit = placement.unit(len);
         self.place(region, len, unit, true, None)
     }
 
@@ -224,8 +234,7 @@ impl Arena {
         len: u64,
         placement: Placement,
     ) -> Result<Block, ArenaFull> {
-        let pages = placement == Placement::Pages || len >= LARGE;
-        let unit = if pages { PAGE } else { QUANTUM };
+        let unit = placement.unit(len);
         let mut stale = Vec::new();
         let block = self.place(region, len, unit, true, Some(&mut stale))?;
         for range in stale {

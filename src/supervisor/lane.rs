@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::JobErrorKind;
-use crate::arena::{Arena, Block, Extent, Placement};
-use crate::kernel::wire::{Lease, Leases, Received, Sent};
+use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
+use crate::kernel::wire::{Lease, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
@@ -14,10 +14,6 @@ use smallvec::SmallVec;
 
 /// No record: the job was retracted, or nobody placed one.
 pub(super) const NOBODY: u32 = u32::MAX;
-
-const PAGE: u64 = 4096;
-const OWN_PAGES: u64 = 64 * 1024;
-const QUANTUM: u64 = 64;
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +68,6 @@ pub(super) struct Lane {
     pub(super) ahead: u64,
     /// Size of the last grant.
     pub(super) last_grant: u64,
-    /// What may be touched until the exit is confirmed.
-    pub(super) held: Vec<Leases>,
     /// Why this worker is being killed, and the record of the job that is to blame.
     pub(super) verdict: Option<(u32, JobErrorKind)>,
     /// Where the oldest open job stood at the last tick.
@@ -97,7 +91,6 @@ impl Lane {
             grants: VecDeque::new(),
             ahead: 0,
             last_grant: 0,
-            held: Vec::new(),
             verdict: None,
             seen_at_tick: u64::MAX,
             jobs: 0,
@@ -256,11 +249,7 @@ impl Lane {
     /// Cuts a chunk out of the used pieces.
     fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
-        let unit = if chunk.len >= OWN_PAGES {
-            PAGE
-        } else {
-            QUANTUM
-        };
+        let unit = Placement::Packed.unit(chunk.len);
         let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
         if chunk.at.region() != self.region {
             return Err(bad());
@@ -297,7 +286,6 @@ impl Lane {
         self.grants.clear();
         self.ahead = 0;
         self.last_grant = 0;
-        self.held.clear();
     }
 }
 

@@ -4,14 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::lane::Lane;
-use crate::arena::{ArenaFull, Extent, Offset, Placement};
+use crate::arena::{ArenaFull, Extent, LARGE, Offset, PAGE, Placement};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{Answer, Granted};
-
-/// From this size on a chunk has whole pages of its own, closed as soon as it is sent.
-pub(super) const OWN_PAGES: u64 = 64 * 1024;
-const PAGE: u64 = 4096;
-const ALIGN: u64 = 64;
 
 /// Where the lane allocates.
 #[derive(Debug, Default)]
@@ -36,12 +31,9 @@ impl Bump {
             // It shares its place with what comes next, so it must not be found among the chunks.
             return Some((self.cursor, true));
         }
-        let (align, padded) = if len >= OWN_PAGES || placement == Placement::Pages {
-            (PAGE, len.checked_next_multiple_of(PAGE)?)
-        } else {
-            (ALIGN, len.checked_next_multiple_of(ALIGN)?)
-        };
-        let at = self.cursor.checked_next_multiple_of(align)?;
+        let unit = placement.unit(len);
+        let padded = len.checked_next_multiple_of(unit)?;
+        let at = self.cursor.checked_next_multiple_of(unit)?;
         let end = at.checked_add(padded)?;
         if end > grant.offset + grant.len {
             return None;
@@ -145,7 +137,8 @@ impl Lane {
         let retired = std::mem::take(&mut bump.retired);
         if self.guard {
             let own = sent.filter(|chunk| chunk.at.region() == self.region);
-            for chunk in own.filter(|chunk| chunk.len >= OWN_PAGES) {
+            // From this size on a chunk has whole pages of its own, closed as soon as it is sent.
+            for chunk in own.filter(|chunk| chunk.len >= LARGE) {
                 let at = chunk.at.offset();
                 self.close(at..at + chunk.len.next_multiple_of(PAGE));
             }
@@ -204,8 +197,10 @@ fn outside(range: Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
 
 /// The end of what was allocated for a chunk.
 fn chunk_end(chunk: &Extent) -> u64 {
-    let unit = if chunk.len >= OWN_PAGES { PAGE } else { ALIGN };
-    chunk.at.offset() + chunk.len.next_multiple_of(unit)
+    chunk.at.offset()
+        + chunk
+            .len
+            .next_multiple_of(Placement::Packed.unit(chunk.len))
 }
 
 // SAFETY: a chunk lies in a grant, which the supervisor gave to this lane alone and which `open_own`
@@ -244,6 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::arena::QUANTUM;
 
     const REGION: u16 = 3;
 
@@ -347,7 +343,7 @@ mod tests {
                         let sent = live.drain(..).map(|(at, len)| extent(REGION, at, len));
                         let sent: Vec<_> = sent.collect();
                         if let Some(used) = bump.end_job(REGION, sent.iter().copied()) {
-                            prop_assert_eq!(used.cursor % ALIGN, 0);
+                            prop_assert_eq!(used.cursor % QUANTUM, 0);
                             // An empty array has no place: it may have been made behind what is gone.
                             let full = sent.iter().filter(|chunk| chunk.len > 0);
                             let end = full.map(|chunk| chunk.at.offset() + chunk.len).max();
