@@ -155,15 +155,7 @@ pub(super) fn run_here<R>(
             backtrace: String::new(),
         },
     };
-    Err(Failed {
-        kind,
-        kernel: name,
-        job: 0,
-        attempt: 1,
-        worker: None,
-        lent: Vec::new(),
-    }
-    .into())
+    Err(Failed::new(kind, name, 0).into())
 }
 
 impl<R: Send + 'static> Future for Job<R> {

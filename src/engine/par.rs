@@ -123,14 +123,7 @@ impl Engine {
         let block = workers
             .shared
             .with_room(|arena| arena.alloc(0, bytes as u64, Placement::Pages));
-        let block = block.map_err(|full| Failed {
-            kind: JobErrorKind::ArenaFull(full),
-            kernel,
-            job: 0,
-            attempt: 1,
-            worker: None,
-            lent: Vec::new(),
-        })?;
+        let block = block.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0))?;
         // Whatever the memory held before is initialised and valid for plain old data.
         Ok(ArrayMut::from_block(block, shape))
     }

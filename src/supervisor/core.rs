@@ -199,13 +199,12 @@ impl Core {
         record.leases.clear();
         let group = record.group;
         let cancels = group != 0 && kind != JobErrorKind::Cancelled;
+        let name = self.kernels.get(record.kernel).info.name;
         let error = Failed {
-            kind,
-            kernel: self.kernels.get(record.kernel).info.name,
-            job: record.job,
             attempt: u32::from(record.attempt),
             worker,
             lent,
+            ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
         if cancels && self.failed_groups.insert(group) {
@@ -245,13 +244,11 @@ impl Core {
     #[cold]
     fn unreadable(&mut self, index: u32) -> JobError {
         let record = self.records.at(index);
+        let kind = JobErrorKind::Protocol("a reply that its kernel cannot have sent".into());
+        let name = self.kernels.get(record.kernel).info.name;
         let failed = Failed {
-            kind: JobErrorKind::Protocol("a reply that its kernel cannot have sent".into()),
-            kernel: self.kernels.get(record.kernel).info.name,
-            job: record.job,
             attempt: u32::from(record.attempt),
-            worker: None,
-            lent: Vec::new(),
+            ..Failed::new(kind, name, record.job)
         };
         failed.into()
     }

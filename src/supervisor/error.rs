@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::arena::ArenaFull;
 
@@ -23,6 +24,39 @@ pub enum JobErrorKind {
     Signal(i32),
     /// The worker ended with this code while the job ran; `None` where somebody else took the code.
     Exited(Option<i32>),
+    /// It ran longer than its deadline allows, and its worker was killed.
+    DeadlineExceeded {
+        /// How long it was allowed to run.
+        limit: Duration,
+    },
+    /// It asked for more private memory than [`memory_limit`](crate::engine::Builder::memory_limit) leaves a
+    /// worker, and its worker aborted.
+    MemoryLimit {
+        /// The ceiling, in bytes.
+        limit: u64,
+        /// The allocation that failed, in bytes, where it is known.
+        requested: Option<u64>,
+    },
+    /// The kernel's out-of-memory killer ended the worker: the machine or the container had no memory left.
+    OutOfMemoryKill,
+    /// Its worker was killed because of another job, and nobody knows how far this one had come.
+    LostWith {
+        /// The number of the job that is to blame.
+        job: u64,
+        /// What that job did.
+        culprit: Box<JobErrorKind>,
+    },
+    /// The sandbox denied a system call that the worker cannot do without, and ended it.
+    Denied {
+        /// The call's name, or its number.
+        call: String,
+    },
+    /// It ended its worker each time that it was tried, so often that it is not tried again;
+    /// [`JobError::deaths`] lists how.
+    Quarantined {
+        /// Workers that it cost.
+        deaths: u32,
+    },
     /// The kernel returned `Err` with this text.
     Returned(String),
     /// The arena had no room for what the kernel, or the call itself, needed.
@@ -61,6 +95,26 @@ pub(crate) struct Failed {
     pub(crate) attempt: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) lent: Vec<Range<usize>>,
+    /// What the worker left in its flight recorder.
+    pub(crate) last_words: Vec<String>,
+    /// How earlier attempts ended.
+    pub(crate) deaths: Vec<JobErrorKind>,
+}
+
+impl Failed {
+    /// A job that failed on its first attempt, without a worker.
+    pub(crate) fn new(kind: JobErrorKind, kernel: &'static str, job: u64) -> Self {
+        Self {
+            kind,
+            kernel,
+            job,
+            attempt: 1,
+            worker: None,
+            lent: Vec::new(),
+            last_words: Vec::new(),
+            deaths: Vec::new(),
+        }
+    }
 }
 
 impl From<Failed> for JobError {
@@ -95,6 +149,17 @@ impl JobError {
         self.0.worker
     }
 
+    /// What the worker wrote last (stdout, stderr, events) before it died, oldest first; empty when it lived
+    /// on.
+    pub fn last_words(&self) -> &[String] {
+        &self.0.last_words
+    }
+
+    /// How the attempts before this one ended, oldest first; empty for a job that is tried once.
+    pub fn deaths(&self) -> &[JobErrorKind] {
+        &self.0.deaths
+    }
+
     /// Rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified now, because the
     /// worker died while it could write them. They are initialised all the same.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
@@ -112,6 +177,8 @@ impl fmt::Debug for JobError {
             .field("attempt", &failed.attempt)
             .field("worker", &failed.worker)
             .field("unspecified_rows", &failed.lent)
+            .field("last_words", &failed.last_words)
+            .field("deaths", &failed.deaths)
             .finish()
     }
 }
@@ -125,6 +192,31 @@ impl fmt::Display for JobErrorKind {
             }
             Self::Exited(Some(code)) => write!(f, "its worker exited with code {code}"),
             Self::Exited(None) => f.write_str("its worker exited, with a code that somebody else took"),
+            Self::DeadlineExceeded { limit } => write!(
+                f,
+                "ran longer than its deadline of {limit:?}, so its worker was killed"
+            ),
+            Self::MemoryLimit { limit, requested } => {
+                f.write_str("its worker could not allocate ")?;
+                if let Some(requested) = requested {
+                    write!(f, "{requested} bytes ")?;
+                }
+                write!(
+                    f,
+                    "within its memory limit of {limit} bytes; raise the limit, or do less at once"
+                )
+            }
+            Self::OutOfMemoryKill => f.write_str(
+                "its worker was ended by the system's out-of-memory killer; use fewer workers, or set a memory limit",
+            ),
+            Self::LostWith { job, culprit } => {
+                write!(f, "lost with its worker, because of job {job}: {culprit}")
+            }
+            Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
+            Self::Quarantined { deaths } => write!(
+                f,
+                "it cost {deaths} workers, one at each attempt, and is not tried again"
+            ),
             Self::Returned(text) => f.write_str(text),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Escaped { count } => write!(
@@ -174,6 +266,8 @@ impl fmt::Display for JobError {
             attempt,
             worker,
             lent,
+            last_words,
+            deaths: _,
         } = &*self.0;
         write!(f, "job {job} ({kernel}")?;
         if let Some(worker) = worker {
@@ -189,6 +283,9 @@ impl fmt::Display for JobError {
                 "; rows {}..{} of the array lent to it are unspecified",
                 rows.start, rows.end
             )?;
+        }
+        if let Some(last) = last_words.last() {
+            write!(f, "; its worker's last words: {last}")?;
         }
         Ok(())
     }
