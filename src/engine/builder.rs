@@ -105,7 +105,19 @@ impl Builder {
     }
 
     /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
-    /// not count. A kernel that asks for more aborts, and its worker is replaced. By default none.
+    /// not count. A kernel that asks for more aborts, its job fails with
+    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).memory_limit(256 << 20).build()?;
+    /// let hoard = || (0..1024).map(|_| vec![1u8; 1 << 20]).collect::<Vec<_>>().len() as u64;
+    /// let error = engine.submit(hoard, ()).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::MemoryLimit { limit: 0x1000_0000, .. }));
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = bytes;
         self

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+use crate::sys::abort::AbortNote;
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
@@ -106,6 +107,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    pub(crate) abort: AbortNote,
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -272,6 +275,7 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            abort: AbortNote::new(),
         });
         let hub = Box::new(Hub {
             armed: a32(),

@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
@@ -36,7 +38,9 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     poller.add(shared.bell.as_fd(), BELL)?;
     let watch = WatchPipe::new()?;
     let run = move || {
+        let lanes = shared.cells.len();
         let mut monitor = Monitor {
+            kills: OomKills::new(Path::new("/"), lanes),
             shared,
             poller,
             watch,
@@ -72,6 +76,8 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// What the kernel's out-of-memory killer has done.
+    kills: OomKills,
 }
 
 impl Monitor {
@@ -96,7 +102,7 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None);
+            self.shared.recover(index, causes::plain(exit), None);
         }
         let mut core = self.shared.lock();
         core.end();
@@ -205,6 +211,7 @@ impl Monitor {
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
         let starting = core.lanes[index].status == Status::Starting;
+        let ours = core.lanes[index].verdict.is_some() || core.closing == Closing::Now;
         drop(core);
         if starting {
             control::release(&server);
@@ -212,7 +219,21 @@ impl Monitor {
             self.arrivals();
         }
         let refused = self.refusals.remove(&index);
-        self.shared.recover(index, exit, refused);
+        let cause = self.cause_of(index, exit, ours || refused.is_some());
+        self.shared.recover(index, cause, refused);
+    }
+
+    /// Why the worker of this lane is gone. `ours`: it was killed from here.
+    fn cause_of(&mut self, index: usize, exit: Exit, ours: bool) -> JobErrorKind {
+        let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
+        let cells = &self.shared.cells[index];
+        causes::cause(&Evidence {
+            exit,
+            limit: self.shared.settings.memory_limit,
+            aborted: cells.reply().abort.read(),
+            words: &[],
+            out_of_memory: killed && self.kills.explain(index),
+        })
     }
 
     /// Everything that may have become possible. True if something changed that may make more
@@ -340,7 +361,7 @@ impl Monitor {
                 .map(|(index, _)| index)
                 .collect()
         };
-        for index in absent {
+        for &index in &absent {
             let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
                 let core = self.shared.lock();
                 let Some(process) = &core.lanes[index].process else {
@@ -359,6 +380,8 @@ impl Monitor {
                 self.shared.cannot_start(index, &why);
             }
         }
+        // After the spawns, which need not wait for it: no worker has asked for memory yet.
+        self.kills.started(&absent);
     }
 
     /// A process that cannot be watched ends before its lane gets another one.

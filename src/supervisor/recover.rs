@@ -9,7 +9,6 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
 use crate::link::SLOTS;
-use crate::sys::process::Exit;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
@@ -19,11 +18,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// The exit of a lane's worker is confirmed: puts everything it had in order.
-    pub(super) fn recover(&self, index: usize, exit: Exit, refused: Option<String>) {
+    pub(super) fn recover(&self, index: usize, cause: JobErrorKind, refused: Option<String>) {
         let mut core = self.lock();
         // 3. What it had finished is finished.
         core.drain(index);
-        let cause = cause_of(exit);
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
             core.ready -= 1;
@@ -170,13 +168,5 @@ impl Core {
             }
         }
         self.update_flags();
-    }
-}
-
-fn cause_of(exit: Exit) -> JobErrorKind {
-    match exit {
-        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
-        Exit::Signal(signal) => JobErrorKind::Signal(signal),
-        Exit::Unknown => JobErrorKind::Exited(None),
     }
 }

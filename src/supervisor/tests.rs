@@ -106,7 +106,7 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
 }
 
 fn die(shared: &Shared, lane: usize) {
-    shared.recover(lane, crate::sys::process::Exit::Signal(9), None);
+    shared.recover(lane, JobErrorKind::Signal(9), None);
 }
 
 /// Fails if `f` takes as long as nothing takes.

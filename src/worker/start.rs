@@ -12,7 +12,7 @@ use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Taker};
 use crate::sys::event::EventFd;
-use crate::sys::process;
+use crate::sys::{abort, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,13 +136,18 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     view.close_control();
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
-    if welcome.memory_limit > 0 {
+    let cells = Arc::new(cells);
+    let limited = welcome.memory_limit > 0;
+    if limited {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+        let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
+        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
     fence::install();
-    let taker = Taker::new(Arc::new(cells), welcome.position, welcome.grants);
-    let lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
+    let taker = Taker::new(cells, welcome.position, welcome.grants);
+    let mut lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
+    lane.limited = limited;
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
     if let Some(offset) = welcome.on_start {

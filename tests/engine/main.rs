@@ -16,6 +16,7 @@ mod inline;
 mod inputs;
 mod jobs;
 mod lifecycle;
+mod limits;
 mod map;
 mod memory;
 mod par;
@@ -29,6 +30,7 @@ fn main() {
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    limits::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -43,6 +45,7 @@ fn main() {
         inputs::tests(),
         jobs::tests(),
         lifecycle::tests(),
+        limits::tests(),
         map::tests(),
         memory::tests(),
         par::tests(),
