@@ -12,18 +12,18 @@ tests![
 ];
 
 /// A panic that may not leave the function: the process ends.
-extern "C" fn cannot_unwind(what: &str) {
-    panic!("no way \x1b[31mout of {what}");
+extern "C" fn cannot_unwind(what: u32) {
+    panic!("no way \x1b[31mout of {what:x}");
 }
 
 fn a_panic_that_ends_the_process_is_heard() {
     let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(|| cannot_unwind("here"), ()));
+    let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
     assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
     let words = error.last_words();
     let said = |what: &str| words.iter().any(|line| line.contains(what));
     assert!(
-        said("tests/engine/logs.rs") && said(r"no way \u{1b}[31mout of here"),
+        said("tests/engine/logs.rs") && said(r"no way \u{1b}[31mout of cafe"),
         "{words:?}"
     );
     assert!(error.to_string().contains("last words"), "{error}");
