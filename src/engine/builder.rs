@@ -48,6 +48,7 @@ pub struct Builder {
     label: String,
     memory_limit: u64,
     on_start: Option<KernelInfo>,
+    start_timeout: Duration,
     grace: Duration,
 }
 
@@ -62,6 +63,7 @@ impl Builder {
             label: "arenite".into(),
             memory_limit: 0,
             on_start: None,
+            start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
         }
     }
@@ -135,6 +137,27 @@ impl Builder {
         self
     }
 
+    /// How long a worker may take from its start until it is ready, [`on_worker_start`](Builder::on_worker_start)
+    /// included; 60 seconds by default. One that takes longer is killed, and its start counts as failed: `build` answers
+    /// with what it was at, and later on the engine tries again as after any failed start.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// arenite::init();
+    /// let error = arenite::Engine::builder()
+    ///     .workers(1)
+    ///     .on_worker_start(|| loop { std::thread::park() })
+    ///     .start_timeout(Duration::from_millis(200))
+    ///     .build()
+    ///     .unwrap_err();
+    /// assert!(error.to_string().contains("on_worker_start has not returned"), "{error}");
+    /// ```
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
     /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -182,6 +205,7 @@ impl Builder {
             memory_limit: self.memory_limit,
             on_start,
             label: self.label,
+            start_timeout: self.start_timeout,
             grace: self.grace,
         };
         let (shared, monitor) =

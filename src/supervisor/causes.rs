@@ -2,11 +2,14 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::JobErrorKind;
+use crate::link::Phase;
 use crate::sys::abort::Aborted;
 use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
+use crate::worker::EXIT_CANNOT_START;
 
 /// What an allocator takes beyond what was asked of it: a failed allocation this much smaller than what was left may
 /// have failed for the ceiling all the same.
@@ -74,6 +77,68 @@ fn failed_allocation(line: &str) -> Option<u64> {
     let (bytes, rest) = rest.split_once(' ')?;
     rest.starts_with("bytes failed")
         .then(|| bytes.parse().ok())?
+}
+
+/// A worker ended before it was ready: where, how, what that probably means, and what it wrote last.
+pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String]) -> String {
+    let mut text = format!("before it was ready ({phase}): {cause}");
+    if let Some(hint) = hint(phase, cause) {
+        text.push_str("; ");
+        text.push_str(hint);
+    }
+    if !words.is_empty() {
+        text.push_str("; its last words:\n");
+        text.push_str(&words.join("\n"));
+    }
+    text
+}
+
+/// The likely reason of a death before a worker was ready.
+fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
+    /// What a dynamic loader exits with that cannot load a program.
+    const CANNOT_LOAD: i32 = 127;
+    if *cause == JobErrorKind::Signal(libc::SIGSYS) {
+        return Some(
+            "a seccomp filter, the container's or the program's own, denies a system call that workers need",
+        );
+    }
+    match (phase, cause) {
+        (Phase::Starting(9), _) => Some("on_worker_start did it"),
+        (Phase::Unknown, JobErrorKind::Exited(Some(CANNOT_LOAD))) => Some(
+            "a shared library of the program is missing or does not fit: `ldd` names it, and workers search where the \
+             program itself did when it was started",
+        ),
+        (Phase::Unknown, JobErrorKind::Exited(Some(EXIT_CANNOT_START))) => {
+            Some("it said why on stderr")
+        }
+        (Phase::Unknown, JobErrorKind::Exited(_)) => Some(
+            "the program ended without having become a worker: arenite::init() must be the first thing in main, before \
+             arguments are looked at (a worker has none)",
+        ),
+        (Phase::Unknown, JobErrorKind::Signal(libc::SIGABRT)) => Some(
+            "the program went on without having become a worker: arenite::init() must be the first thing in main",
+        ),
+        (Phase::Unknown, JobErrorKind::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL)) => {
+            Some(
+                "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps",
+            )
+        }
+        _ => None,
+    }
+}
+
+/// A worker was not ready in time.
+pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
+    let what = match phase {
+        Phase::Starting(9) => {
+            "on_worker_start has not returned; raise start_timeout if it needs longer"
+        }
+        Phase::Unknown => {
+            "it has not become a worker: arenite::init() must be the first thing in main, and nothing before it may wait"
+        }
+        _ => "the machine is overloaded, or somebody has stopped the process; raise start_timeout",
+    };
+    format!("not ready within {limit:?} ({phase}): {what}")
 }
 
 /// The kills of the kernel's out-of-memory killer, and which of them are accounted for.
@@ -212,6 +277,40 @@ mod tests {
         assert_eq!(with(Exit::Signal(15), true), JobErrorKind::Signal(15));
         assert_eq!(with(Exit::Code(3), true), JobErrorKind::Exited(Some(3)));
         assert_eq!(with(Exit::Unknown, true), JobErrorKind::Exited(None));
+    }
+
+    #[test]
+    fn a_death_before_ready_says_what_it_probably_means() {
+        let of = |phase, cause: JobErrorKind| before_ready(phase, &cause, &[]);
+        let exited = |code| JobErrorKind::Exited(Some(code));
+        for (phase, cause, expected) in [
+            (Phase::Unknown, exited(127), "shared library"),
+            (Phase::Unknown, exited(0), "arenite::init()"),
+            (Phase::Unknown, exited(2), "arenite::init()"),
+            (Phase::Unknown, exited(70), "stderr"),
+            (Phase::Unknown, JobErrorKind::Signal(6), "arenite::init()"),
+            (Phase::Unknown, JobErrorKind::Signal(11), "constructor"),
+            (Phase::Unknown, JobErrorKind::Signal(31), "seccomp"),
+            (Phase::Starting(9), JobErrorKind::Signal(31), "seccomp"),
+            (Phase::Starting(9), exited(127), "on_worker_start"),
+            (
+                Phase::Starting(9),
+                JobErrorKind::OutOfMemoryKill,
+                "out-of-memory",
+            ),
+        ] {
+            let text = of(phase, cause.clone());
+            assert!(text.contains(expected), "{phase:?} {cause}: {text}");
+            assert!(text.contains(&cause.to_string()), "{text}");
+        }
+        let text = of(Phase::Starting(7), JobErrorKind::Signal(9));
+        assert!(
+            text.ends_with(&JobErrorKind::Signal(9).to_string()),
+            "no guess: {text}"
+        );
+        let words = ["one".to_owned(), "two".to_owned()];
+        let text = before_ready(Phase::Unknown, &exited(1), &words);
+        assert!(text.ends_with("its last words:\none\ntwo"), "{text}");
     }
 
     #[test]

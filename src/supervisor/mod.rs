@@ -9,12 +9,14 @@ mod lane;
 mod monitor;
 mod parking;
 mod place;
+mod plain;
 mod record;
 mod recover;
 mod spawn;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +50,8 @@ pub(crate) struct Settings {
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// How long a worker may take to become ready.
+    pub(crate) start_timeout: Duration,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
 }

@@ -17,6 +17,8 @@ use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::plain;
+use super::words::LastWords;
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -49,6 +51,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            starting: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
@@ -76,6 +79,8 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// Workers that are starting, and when they have to be ready.
+    starting: HashMap<usize, Instant>,
     /// What the kernel's out-of-memory killer has done.
     kills: OomKills,
 }
@@ -102,7 +107,8 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, causes::plain(exit), None);
+            let words = LastWords::default();
+            self.shared.recover(index, causes::plain(exit), None, words);
         }
         let mut core = self.shared.lock();
         core.end();
@@ -112,6 +118,7 @@ impl Monitor {
     fn run(&mut self) {
         loop {
             self.start_absent();
+            self.end_overdue();
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -170,6 +177,7 @@ impl Monitor {
         });
         let next = starts
             .chain(self.stopping)
+            .chain(self.starting.values().copied())
             .min()
             .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
@@ -219,21 +227,31 @@ impl Monitor {
             self.arrivals();
         }
         let refused = self.refusals.remove(&index);
-        let cause = self.cause_of(index, exit, ours || refused.is_some());
-        self.shared.recover(index, cause, refused);
+        let words = self.last_words(index);
+        let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
+        self.shared.recover(index, cause, refused, words);
     }
 
     /// Why the worker of this lane is gone. `ours`: it was killed from here.
-    fn cause_of(&mut self, index: usize, exit: Exit, ours: bool) -> JobErrorKind {
+    fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
-        let cells = &self.shared.cells[index];
+        let cells = &self.shared.cells[lane];
         causes::cause(&Evidence {
             exit,
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
-            words: &[],
-            out_of_memory: killed && self.kills.explain(index),
+            words: &words.all(),
+            out_of_memory: killed && self.kills.explain(lane),
         })
+    }
+
+    /// What the worker of this lane, whose exit is confirmed, has left behind.
+    fn last_words(&self, index: usize) -> LastWords {
+        let mut words = LastWords::default();
+        for (job, note) in self.shared.cells[index].notes() {
+            words.push(job, note.as_bytes());
+        }
+        words
     }
 
     /// Everything that may have become possible. True if something changed that may make more
@@ -331,7 +349,8 @@ impl Monitor {
                 }
                 Err(why) => {
                     if !matches!(why, control::HandshakeError::Gone) {
-                        self.refusals.insert(arrival.lane, why.to_string());
+                        let why = plain::lines(&why.to_string()).to_string();
+                        self.refusals.insert(arrival.lane, why);
                     }
                     if let Some(process) = &lane.process {
                         // It may be gone already; either way the pidfd tells.
@@ -371,6 +390,10 @@ impl Monitor {
                 add(process.pidfd.as_fd(), index as u64)?;
                 add(process.bell.as_fd(), index as u64 | RINGS)
             });
+            // A limit beyond all clocks is none.
+            if let Some(at) = Instant::now().checked_add(self.shared.settings.start_timeout) {
+                self.starting.insert(index, at);
+            }
             if let Err(error) = started {
                 self.discard(index);
                 let why = match error {
@@ -382,6 +405,33 @@ impl Monitor {
         }
         // After the spawns, which need not wait for it: no worker has asked for memory yet.
         self.kills.started(&absent);
+    }
+
+    /// Ends workers that have not become ready in time.
+    fn end_overdue(&mut self) {
+        if self.starting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let core = self.shared.lock();
+        let lane = |index: usize| core.lanes.get(index);
+        self.starting
+            .retain(|&index, _| lane(index).is_some_and(|lane| lane.status == Status::Starting));
+        let limit = self.shared.settings.start_timeout;
+        for (&index, at) in &mut self.starting {
+            if *at > now {
+                continue;
+            }
+            let phase = self.shared.cells[index].phase();
+            let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
+            self.refusals.entry(index).or_insert(why);
+            if let Some(process) = lane(index).and_then(|lane| lane.process.as_ref()) {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            }
+            // Until its exit is confirmed.
+            *at = now + Duration::from_secs(1);
+        }
     }
 
     /// A process that cannot be watched ends before its lane gets another one.

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::causes::before_ready;
 use super::core::{Closing, Core};
 use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
+use super::words::LastWords;
 use crate::link::SLOTS;
 
 /// Starts that may fail one after the other before the engine gives up.
@@ -18,8 +20,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// The exit of a lane's worker is confirmed: puts everything it had in order.
-    pub(super) fn recover(&self, index: usize, cause: JobErrorKind, refused: Option<String>) {
+    pub(super) fn recover(
+        &self,
+        index: usize,
+        cause: JobErrorKind,
+        refused: Option<String>,
+        words: LastWords,
+    ) {
+        let phase = self.cells[index].phase();
         let mut core = self.lock();
+        core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
         core.drain(index);
         let was_starting = core.lanes[index].status == Status::Starting;
@@ -36,10 +46,16 @@ impl Shared {
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
+        lane.poster.cells().forget_notes();
+        let words = std::mem::take(&mut lane.last_words);
         // 8.
         if was_starting {
-            let why =
-                refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
+            let why = refused.unwrap_or_else(|| {
+                format!(
+                    "worker {index} {}",
+                    before_ready(phase, &cause, &words.all())
+                )
+            });
             core.start_failed(index, &why);
         } else {
             lane.restarts += 1;

@@ -17,16 +17,19 @@ mod inputs;
 mod jobs;
 mod lifecycle;
 mod limits;
+mod logs;
 mod map;
 mod memory;
 mod par;
 mod scope;
+mod starts;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     // A program that forgot `init()` is one of the scenarios.
     lifecycle::before_init();
+    starts::before_init();
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
@@ -46,10 +49,12 @@ fn main() {
         jobs::tests(),
         lifecycle::tests(),
         limits::tests(),
+        logs::tests(),
         map::tests(),
         memory::tests(),
         par::tests(),
         scope::tests(),
+        starts::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
