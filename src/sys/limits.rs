@@ -58,7 +58,7 @@ pub fn memory_available(root: &Path) -> Memory {
         available: field(&meminfo, "MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024)),
     };
     for group in groups(root) {
-        group.apply(&mut memory);
+        group.apply(&mut memory, total);
     }
     memory
 }
@@ -83,7 +83,7 @@ impl Group {
         text.trim().parse().ok()
     }
 
-    fn apply(&self, memory: &mut Memory) {
+    fn apply(&self, memory: &mut Memory, machine: u64) {
         let (limit, usage, cache) = if self.second {
             ("memory.max", "memory.current", "inactive_file")
         } else {
@@ -97,6 +97,10 @@ impl Group {
         let Some(limit) = self.number(limit) else {
             return;
         };
+        // More than the machine has is no limit, and summing up the usage of a group costs the kernel a while.
+        if limit >= machine {
+            return;
+        }
         if limit < memory.limit {
             memory.limit = limit;
             memory.contained = true;
