@@ -84,7 +84,7 @@ pub fn container(root: &Path) -> Option<Container> {
         .into_iter()
         .filter_map(|group| {
             let (limit, used) = group.limit_and_use()?;
-            (limit < NONE).then(|| Container {
+            (limit < NONE).then_some(Container {
                 version: if group.second { 2 } else { 1 },
                 group: group.path,
                 limit,
