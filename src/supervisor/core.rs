@@ -70,7 +70,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(arena: Arc<Arena>, parking: Arc<Parking>, lanes: Vec<Lane>) -> Self {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        parking: Arc<Parking>,
+        lanes: Vec<Lane>,
+        cores: usize,
+    ) -> Self {
         Self {
             arena,
             parking,
@@ -91,8 +96,8 @@ impl Core {
             ticking: false,
             call_monitor: false,
             wakers: Vec::new(),
-            may_spin: crate::sys::limits::cores() > 1,
-            cores: crate::sys::limits::cores(),
+            may_spin: cores > 1,
+            cores,
             freely: false,
             reply: Reply::default(),
         }

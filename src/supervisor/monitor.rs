@@ -38,14 +38,14 @@ const RINGS: u64 = 1 << 32;
 pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(shared.bell.as_fd(), BELL)?;
-    let watch = WatchPipe::new()?;
+    let pipe = WatchPipe::new()?;
     let run = move || {
         let lanes = shared.cells.len();
         let mut monitor = Monitor {
             kills: OomKills::new(Path::new("/"), lanes),
             shared,
             poller,
-            watch,
+            pipe,
             epoch: 0,
             stopping: None,
             ticked: Instant::now(),
@@ -68,7 +68,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
 struct Monitor {
     shared: Arc<Shared>,
     poller: Poller,
-    watch: WatchPipe,
+    pipe: WatchPipe,
     /// Number of sleeps.
     epoch: u32,
     /// Workers were told to stop; from this time on they are killed.
@@ -224,7 +224,7 @@ impl Monitor {
         if starting {
             control::release(&server);
             // Its last words may still be on their way.
-            self.arrivals();
+            self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
         let words = self.last_words(index);
@@ -257,7 +257,7 @@ impl Monitor {
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     fn serve(&mut self) -> bool {
-        let mut progress = self.arrivals();
+        let mut progress = self.hear_refusals();
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -325,38 +325,30 @@ impl Monitor {
         self.shared.unlock(core);
     }
 
-    /// What handshakes have ended.
-    fn arrivals(&mut self) -> bool {
-        let arrivals = std::mem::take(
+    /// Which handshakes have failed: the workers go, and what they said is kept for the recovery.
+    fn hear_refusals(&mut self) -> bool {
+        let refusals = std::mem::take(
             &mut *self
                 .shared
-                .arrivals
+                .refusals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        let any = !arrivals.is_empty();
-        for arrival in arrivals {
+        let any = !refusals.is_empty();
+        for refusal in refusals {
             let core = self.shared.lock();
-            let lane = &core.lanes[arrival.lane];
-            // News of a process that is gone, or no longer starting, changes nothing.
-            if lane.life != arrival.life || lane.status != Status::Starting {
+            let lane = &core.lanes[refusal.lane];
+            // News of a process that is gone changes nothing.
+            if lane.life != refusal.life || lane.status != Status::Starting {
                 continue;
             }
-            match arrival.result {
-                Ok(()) => {
-                    drop(core);
-                    self.shared.welcome(arrival.lane);
-                }
-                Err(why) => {
-                    if !matches!(why, control::HandshakeError::Gone) {
-                        let why = plain::lines(&why.to_string()).to_string();
-                        self.refusals.insert(arrival.lane, why);
-                    }
-                    if let Some(process) = &lane.process {
-                        // It may be gone already; either way the pidfd tells.
-                        let _ = process.pidfd.kill(Signal::SIGKILL);
-                    }
-                }
+            if !matches!(refusal.why, control::HandshakeError::Gone) {
+                let why = plain::lines(&refusal.why.to_string()).to_string();
+                self.refusals.insert(refusal.lane, why);
+            }
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
             }
         }
         any
@@ -380,31 +372,30 @@ impl Monitor {
                 .map(|(index, _)| index)
                 .collect()
         };
-        for &index in &absent {
-            let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
-                let core = self.shared.lock();
-                let Some(process) = &core.lanes[index].process else {
-                    return Ok(());
-                };
-                let add = |fd, token| self.poller.add(fd, token).map_err(StartError::System);
-                add(process.pidfd.as_fd(), index as u64)?;
-                add(process.bell.as_fd(), index as u64 | RINGS)
-            });
-            // A limit beyond all clocks is none.
-            if let Some(at) = Instant::now().checked_add(self.shared.settings.start_timeout) {
-                self.starting.insert(index, at);
-            }
-            if let Err(error) = started {
-                self.discard(index);
-                let why = match error {
-                    StartError::System(error) => error.to_string(),
-                    StartError::Worker(error) => error.to_string(),
-                };
-                self.shared.cannot_start(index, &why);
+        // All processes first: their programs are loaded while the handshakes are prepared.
+        let started: Vec<_> = absent
+            .iter()
+            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
+                Ok(started) => Some((index, started)),
+                Err(error) => {
+                    self.cannot_start(index, error);
+                    None
+                }
+            })
+            .collect();
+        for (index, started) in started {
+            match self.watch(index) {
+                Ok(()) => self.shared.greet(started),
+                Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
         // After the spawns, which need not wait for it: no worker has asked for memory yet.
         self.kills.started(&absent);
+        // A limit beyond all clocks is none.
+        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+            self.starting
+                .extend(absent.into_iter().map(|index| (index, at)));
+        }
     }
 
     /// Ends workers that have not become ready in time.
@@ -413,19 +404,18 @@ impl Monitor {
             return;
         }
         let now = Instant::now();
-        let core = self.shared.lock();
-        let lane = |index: usize| core.lanes.get(index);
+        let mut core = self.shared.lock();
         self.starting
-            .retain(|&index, _| lane(index).is_some_and(|lane| lane.status == Status::Starting));
+            .retain(|&index, _| core.lanes[index].status == Status::Starting);
         let limit = self.shared.settings.start_timeout;
-        for (&index, at) in &mut self.starting {
-            if *at > now {
-                continue;
-            }
+        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
             let phase = self.shared.cells[index].phase();
             let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
             self.refusals.entry(index).or_insert(why);
-            if let Some(process) = lane(index).and_then(|lane| lane.process.as_ref()) {
+            let lane = &mut core.lanes[index];
+            // A handshake that ends in this very moment is too late: its news is of another life.
+            lane.life = lane.life.wrapping_add(1);
+            if let Some(process) = &lane.process {
                 // It may be gone already; either way the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             }

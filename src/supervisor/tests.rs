@@ -76,7 +76,7 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         .iter()
         .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
         .collect();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, 2);
     core.ready = ready;
     let shared = Shared {
         arena,
@@ -84,7 +84,7 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         cells,
         parking,
         bell: EventFd::new().unwrap(),
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
         cores: 1,
         settings: settings(workers),

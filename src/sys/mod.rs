@@ -13,6 +13,7 @@ pub mod image;
 pub mod limits;
 mod map;
 pub mod oom;
+pub mod probe;
 pub mod process;
 mod segment;
 pub mod socket;
