@@ -424,6 +424,25 @@ impl Monitor {
         }
     }
 
+    /// From now on the end of this lane's process is noticed, and its bell heard.
+    fn watch(&self, index: usize) -> crate::sys::Result<()> {
+        let core = self.shared.lock();
+        let Some(process) = &core.lanes[index].process else {
+            return Ok(());
+        };
+        self.poller.add(process.pidfd.as_fd(), index as u64)?;
+        self.poller.add(process.bell.as_fd(), index as u64 | RINGS)
+    }
+
+    fn cannot_start(&self, index: usize, error: StartError) {
+        self.discard(index);
+        let why = match error {
+            StartError::System(error) => error.to_string(),
+            StartError::Worker(error) => error.to_string(),
+        };
+        self.shared.cannot_start(index, &why);
+    }
+
     /// A process that cannot be watched ends before its lane gets another one.
     fn discard(&self, index: usize) {
         let process = self.shared.lock().lanes[index].process.take();
