@@ -31,6 +31,7 @@ impl Shared {
     ) -> Result<(), StartError> {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
+        crate::sync::point!("spawn.served");
         let name = server.name().to_owned();
         let bell = EventFd::new().map_err(system)?;
         let welcome = {
@@ -59,6 +60,7 @@ impl Shared {
         };
         let pid =
             process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
+        crate::sync::point!("spawn.started");
         let pidfd = match PidFd::open(pid) {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -67,6 +69,7 @@ impl Shared {
                 return Err(system(error));
             }
         };
+        crate::sync::point!("spawn.watched");
         let life = {
             let mut core = self.lock();
             let lane = &mut core.lanes[index];
@@ -79,6 +82,7 @@ impl Shared {
             });
             lane.life
         };
+        crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
         let answer = move || {
@@ -105,6 +109,7 @@ impl Shared {
     }
 
     fn arrive(&self, arrival: Arrival) {
+        crate::sync::point!("spawn.greeted");
         self.arrivals
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -131,5 +136,6 @@ impl Shared {
         core.update_flags();
         core.refill();
         self.unlock(core);
+        crate::sync::point!("spawn.welcomed");
     }
 }

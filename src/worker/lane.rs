@@ -103,7 +103,10 @@ impl Lane {
                     let started = free_since;
                     free_since = self.job(started);
                 }
-                Next::Stop => return,
+                Next::Stop => {
+                    crate::sync::point!("stop.obeyed");
+                    return;
+                }
                 Next::Empty => free_since = self.idle(free_since),
             }
         }
@@ -144,12 +147,14 @@ impl Lane {
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
+        crate::sync::point!("run.read");
         self.heap.begin();
         let ended = match self.words_of(&call) {
             Ok(words) => self.run_fenced(call.entry, &words),
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
         self.close_lent();
+        crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
         let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
@@ -184,7 +189,9 @@ impl Lane {
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
+        crate::sync::point!("run.entered");
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        crate::sync::point!("run.returned");
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
@@ -246,7 +253,9 @@ impl Lane {
             .iter()
             .map(|sent: &Sent| sent.chunk)
             .chain(spilled);
+        crate::sync::point!("publish.spilled");
         let used = self.settle(chunks);
+        crate::sync::point!("publish.settled");
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
             Some(extent) => &[bytemuck::cast(extent.at), extent.len],
@@ -300,6 +309,7 @@ impl Lane {
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
         if self.taker.borrow_mut().finish(failed, took, answer) {
             self.ring();
+            crate::sync::point!("complete.rung");
         }
     }
 
