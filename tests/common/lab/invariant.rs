@@ -1,12 +1,16 @@
 //! What holds after every fault, whatever it was. Each check says what is wrong.
 
 use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
 use arenite::{Engine, JobError, JobErrorKind};
 
 use super::engine::{replace, wait_until};
 use super::step;
 use super::traces::Traces;
+
+/// How long books that do not balance may take to do so.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Output memory that a worker is given before its first job.
 const FIRST_GRANT: u64 = 64 * 1024;
@@ -72,15 +76,22 @@ pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
     expect_idle(engine);
     let workers = engine.stats().workers.len();
     (0..workers).for_each(|worker| replace(engine, worker));
-    let stats = engine.stats();
     let expected = kept + workers as u64 * FIRST_GRANT;
-    if stats.arena.in_use == expected {
-        return Ok(());
+    let asked = Instant::now();
+    loop {
+        let stats = engine.stats();
+        if stats.arena.in_use == expected {
+            return Ok(());
+        }
+        // A worker may be ready a moment before its first grant.
+        if asked.elapsed() > SETTLING {
+            return Err(format!(
+                "{} bytes in use instead of {expected}, of which {kept} are the caller's: {stats:#?}",
+                stats.arena.in_use
+            ));
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
     }
-    Err(format!(
-        "{} bytes in use instead of {expected}, of which {kept} are the caller's: {stats:#?}",
-        stats.arena.in_use
-    ))
 }
 
 /// Answers beside what one process alone computes.
