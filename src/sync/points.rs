@@ -268,9 +268,6 @@ pub(crate) fn pass(index: usize) {
     };
     // To this very thread, so that it does not take another step.
     raise(signal).expect("a process can end itself");
-    while signal == Signal::SIGKILL {
-        std::thread::park();
-    }
 }
 
 /// Do workers live on when their supervisor is killed?
