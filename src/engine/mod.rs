@@ -167,6 +167,7 @@ impl Engine {
                 queued: 0,
                 open: 0,
                 untaken: 0,
+                memory_short: false,
             },
         }
     }

@@ -60,6 +60,10 @@ pub(super) struct Core {
     pub(super) ticking: bool,
     /// The monitor should be woken when the lock is released.
     pub(super) call_monitor: bool,
+    /// The monitor looks at memory a few times a second.
+    pub(super) watched: bool,
+    /// Memory is short: one job runs at a time.
+    pub(super) tight: bool,
     /// Futures to wake when the lock is released.
     pub(super) wakers: Vec<Waker>,
     pub(super) may_spin: bool,
@@ -95,6 +99,8 @@ impl Core {
             broken: None,
             ticking: false,
             call_monitor: false,
+            watched: false,
+            tight: false,
             wakers: Vec::new(),
             may_spin: cores > 1,
             cores,
@@ -142,6 +148,7 @@ impl Core {
     /// Keeps a job until a lane has room: the first one that is kept.
     #[cold]
     fn enqueue(&mut self, index: u32) {
+        self.be_watched();
         self.queue.push_back(index);
         crate::sync::point!("submit.kept");
         self.update_flags();
@@ -320,6 +327,7 @@ impl Core {
             self.records.remove(id.index);
         } else {
             record.detached = true;
+            self.be_watched();
         }
         waker
     }

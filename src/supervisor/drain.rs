@@ -60,6 +60,9 @@ impl Core {
         }
         if self.lanes[index].is_idle() {
             self.busy[index / 64] &= !(1 << (index % 64));
+            if self.lanes[index].has_served() {
+                self.retire(index);
+            }
         }
         if any {
             self.lanes[index].poster.publish_drained();

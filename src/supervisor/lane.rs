@@ -77,6 +77,16 @@ pub(super) struct Lane {
     pub(super) seen_at_tick: u64,
     pub(super) jobs: u64,
     pub(super) restarts: u64,
+    /// Workers that were replaced without having failed.
+    pub(super) recycled: u64,
+    /// `jobs` when the present worker was started.
+    pub(super) jobs_before: u64,
+    /// The first position that the present worker may not have.
+    pub(super) last: u64,
+    /// The first position that may not be posted now: `last`, or 0 while nothing may.
+    pub(super) until: u64,
+    /// The worker was told to end, to be replaced.
+    pub(super) retiring: bool,
 }
 
 impl Lane {
@@ -99,6 +109,11 @@ impl Lane {
             seen_at_tick: u64::MAX,
             jobs: 0,
             restarts: 0,
+            recycled: 0,
+            jobs_before: 0,
+            last: u64::MAX,
+            until: u64::MAX,
+            retiring: false,
         }
     }
 

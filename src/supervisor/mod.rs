@@ -6,12 +6,14 @@ mod drain;
 mod error;
 mod kernels;
 mod lane;
+mod memory;
 mod monitor;
 mod parking;
 mod place;
 mod plain;
 mod record;
 mod recover;
+mod recycle;
 mod spawn;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ mod wait;
 mod words;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -31,6 +34,7 @@ pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
 use parking::Parking;
 pub(crate) use record::JobId;
+pub(crate) use recycle::Recycling;
 use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
@@ -52,8 +56,26 @@ pub(crate) struct Settings {
     pub(crate) label: String,
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
+    pub(crate) memory: MemorySettings,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
+}
+
+/// What an engine does about memory beside its arena.
+#[derive(Clone, Debug)]
+pub(crate) struct MemorySettings {
+    /// Below this folder limits are read: `/`, but for tests.
+    pub(crate) root: PathBuf,
+    pub(crate) recycling: Recycling,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            recycling: Recycling::default(),
+        }
+    }
 }
 
 /// What user threads, the monitor and the handshake threads share.
@@ -86,8 +108,10 @@ pub struct WorkerStats {
     pub jobs: u64,
     /// Jobs it holds now, running and ahead.
     pub open: usize,
-    /// How often its process was replaced.
+    /// How often its process died and was replaced.
     pub restarts: u64,
+    /// How often its process was replaced because it had served long enough or had grown too large.
+    pub recycled: u64,
 }
 
 /// One kernel in the statistics.
@@ -120,6 +144,8 @@ pub struct Stats {
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
     pub untaken: usize,
+    /// The machine or the container has so little memory left that jobs run one at a time.
+    pub memory_short: bool,
 }
 
 /// An engine's supervisor could not be started.
@@ -141,7 +167,11 @@ pub(crate) fn start(
     let lanes = cells
         .iter()
         .zip(1..)
-        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .map(|(cells, region)| {
+            let mut lane = Lane::new(region, Arc::clone(cells));
+            lane.begin_life(&settings.memory.recycling);
+            lane
+        })
         .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
@@ -319,6 +349,7 @@ impl Shared {
             jobs: lane.jobs,
             open: lane.live(),
             restarts: lane.restarts,
+            recycled: lane.recycled,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
             name: kernel.info.name,
@@ -333,6 +364,7 @@ impl Shared {
             queued: core.queue.len(),
             open: core.open,
             untaken: core.records.live(),
+            memory_short: core.tight,
         };
         self.unlock(core);
         stats

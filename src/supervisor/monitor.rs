@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::memory::MemoryWatch;
 use super::plain;
 use super::words::LastWords;
 use super::{Shared, StartError};
@@ -42,7 +42,8 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let run = move || {
         let lanes = shared.cells.len();
         let mut monitor = Monitor {
-            kills: OomKills::new(Path::new("/"), lanes),
+            kills: OomKills::new(&shared.settings.memory.root, lanes),
+            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
             shared,
             poller,
             pipe,
@@ -81,6 +82,8 @@ struct Monitor {
     refusals: HashMap<usize, String>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
+    /// How much memory there is, and who has it.
+    memory: MemoryWatch,
     /// What the kernel's out-of-memory killer has done.
     kills: OomKills,
 }
@@ -119,6 +122,7 @@ impl Monitor {
         loop {
             self.start_absent();
             self.end_overdue();
+            self.memory.look(&self.shared);
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -178,6 +182,7 @@ impl Monitor {
         let next = starts
             .chain(self.stopping)
             .chain(self.starting.values().copied())
+            .chain(self.memory.next())
             .min()
             .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
@@ -275,7 +280,7 @@ impl Monitor {
             core.even_out(tick);
             core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let ready = lane.status == Status::Ready;
+                let ready = lane.status == Status::Ready || lane.retiring;
                 lane.poster
                     .wanted()
                     .filter(|_| ready)

@@ -95,7 +95,7 @@ impl Core {
         let recent = &self.lanes[self.recent];
         let fits = |lane: &Lane| {
             lane.status == Status::Ready
-                && lane.poster.room() > 0
+                && lane.room() > 0
                 && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
         let behind = recent.backlog_ns + u64::from(expected_ns);
@@ -173,6 +173,9 @@ impl Core {
 
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
+        if self.tight {
+            return self.refill_tightly();
+        }
         let before = self.queue.is_empty();
         while let Some(&index) = self.queue.front() {
             if !self.place(index) {

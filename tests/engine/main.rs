@@ -22,8 +22,10 @@ mod logs;
 mod map;
 mod memory;
 mod par;
+mod recycling;
 mod scope;
 mod starts;
+mod watch;
 
 use libtest_mimic::Arguments;
 
@@ -54,8 +56,10 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        recycling::tests(),
         scope::tests(),
         starts::tests(),
+        watch::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
