@@ -8,7 +8,7 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Outcome;
 use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
-use crate::link::{Drained, INLINE_WORDS, Reply, SLOTS, kind};
+use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 /// The longest reply in words, arrays excluded: 64 MiB.
@@ -300,7 +300,7 @@ fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
                 backtrace: backtrace.to_owned(),
             }
         }
-        kind::ARENA_FULL => match <[u64; 5]>::try_from(words) {
+        kind::ARENA_FULL => match <[u64; REFUSAL_WORDS]>::try_from(words) {
             Ok(words) => JobErrorKind::ArenaFull(crate::worker::full_from_words(words)),
             Err(_) => JobErrorKind::Protocol("a cut refusal".into()),
         },

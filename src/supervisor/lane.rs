@@ -67,6 +67,8 @@ pub(super) struct Lane {
     grants: VecDeque<Grant>,
     /// Bytes granted and not used.
     pub(super) ahead: u64,
+    /// Bytes that the monitor is to grant ahead, because they have to be committed first.
+    pub(super) short_of: u64,
     /// Size of the last grant.
     pub(super) last_grant: u64,
     /// Why this worker is being killed, and the record of the job that is to blame.
@@ -103,6 +105,7 @@ impl Lane {
             backlog_ns: 0,
             grants: VecDeque::new(),
             ahead: 0,
+            short_of: 0,
             last_grant: 0,
             verdict: None,
             last_words: LastWords::default(),
@@ -304,6 +307,7 @@ impl Lane {
     pub(super) fn revoke(&mut self) {
         self.grants.clear();
         self.ahead = 0;
+        self.short_of = 0;
         self.last_grant = 0;
     }
 }

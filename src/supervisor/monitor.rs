@@ -265,6 +265,7 @@ impl Monitor {
     /// possible at once.
     fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
+        let short;
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -287,6 +288,11 @@ impl Monitor {
                     .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();
+            let lanes = core.lanes.iter_mut().enumerate();
+            short = lanes
+                .filter(|(_, lane)| lane.short_of != 0)
+                .map(|(index, lane)| (index, lane.life, std::mem::take(&mut lane.short_of)))
+                .collect::<Vec<_>>();
             // The last job has ended: the workers are told to stop, once.
             progress |= core.is_drained() && self.stopping.is_none();
             core.call_monitor = false;
@@ -297,7 +303,26 @@ impl Monitor {
             self.grant(index, life, want);
             progress = true;
         }
+        for (index, life, bytes) in short {
+            self.grant_ahead(index, life, bytes);
+        }
         progress
+    }
+
+    /// Grants ahead what has to be committed first, without the lock.
+    fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
+        let region = self.shared.lock().lanes[index].region;
+        // Without room the worker asks when it needs it, and is told the numbers.
+        let Ok(block) = self.shared.arena.grant(region, bytes, true) else {
+            return;
+        };
+        let mut core = self.shared.lock();
+        let lane = &mut core.lanes[index];
+        if lane.life == life && lane.process.is_some() {
+            // Whoever asked again meanwhile did not know of this. A link that cannot take it now has plenty.
+            lane.short_of = 0;
+            drop(lane.grant(block));
+        }
     }
 
     /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
