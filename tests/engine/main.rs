@@ -19,6 +19,7 @@ mod lifecycle;
 mod map;
 mod memory;
 mod par;
+mod policies;
 mod scope;
 
 use libtest_mimic::Arguments;
@@ -46,6 +47,7 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        policies::tests(),
         scope::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
