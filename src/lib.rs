@@ -75,6 +75,7 @@
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
 //! | watch | [`Engine::stats`] |
+//! | know what a machine or container offers | [`doctor::examine`] |
 //!
 //! # Floors
 //!
@@ -93,6 +94,7 @@
 //! | `worker` | start, run and stop of a worker process |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
+//! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
 //! | `image` | decode, resize, encode (feature `image`) |
 //! | `twins` | what the benchmarks compare with (feature `bench`) |
 //!
@@ -100,6 +102,7 @@
 //!
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
+//! - `points`: named places at which tests kill; refused in release builds. Not meant for programs.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
@@ -113,6 +116,8 @@ pub mod arena;
 pub mod array;
 #[cfg(not(arenite_loom))]
 mod control;
+#[cfg(not(arenite_loom))]
+pub mod doctor;
 #[cfg(not(arenite_loom))]
 pub mod engine;
 #[cfg(all(feature = "image", not(arenite_loom)))]
@@ -143,6 +148,9 @@ pub use engine::{
 };
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
+#[cfg(all(feature = "points", not(arenite_loom)))]
+#[doc(hidden)]
+pub use sync::points;
 #[cfg(not(arenite_loom))]
 pub use worker::{cancelled, init};
 

@@ -87,7 +87,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(arena: Arc<Arena>, parking: Arc<Parking>, lanes: Vec<Lane>) -> Self {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        parking: Arc<Parking>,
+        lanes: Vec<Lane>,
+        cores: usize,
+    ) -> Self {
         Self {
             arena,
             parking,
@@ -113,8 +118,8 @@ impl Core {
             wakes_at: None,
             look_again: false,
             wakers: Vec::new(),
-            may_spin: crate::sys::limits::cores() > 1,
-            cores: crate::sys::limits::cores(),
+            may_spin: cores > 1,
+            cores,
             freely: false,
             reply: Reply::default(),
         }
@@ -143,6 +148,7 @@ impl Core {
             self.ranked |= terms.priority != Priority::Normal;
         }
         let refusal = fill(record, call, &self.arena);
+        crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
@@ -172,6 +178,7 @@ impl Core {
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.queue.push_back(index, self.records.at(index));
+        crate::sync::point!("submit.kept");
         if self.ranked {
             self.overtake(index);
         }
@@ -238,13 +245,18 @@ impl Core {
         let group = record.group;
         let deaths = record.policy.as_mut();
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
+        let job = record.job;
         let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
+        let last_words = worker.map_or_else(Vec::new, |worker| {
+            self.lanes[worker as usize].last_words.of(job)
+        });
         let error = Failed {
             attempt: u32::from(record.attempt),
             worker,
             lent,
             deaths: deaths.unwrap_or_default(),
+            last_words,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
@@ -306,6 +318,7 @@ impl Core {
             Retract::Taken { wake } => {
                 lane.take(position);
                 self.open -= 1;
+                crate::sync::point!("retract.taken");
                 if wake {
                     let word = lane.poster.cells().state(position).place_to_sleep();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
@@ -315,6 +328,7 @@ impl Core {
                 if !lane.timed.is_empty() {
                     self.watch(link);
                 }
+                crate::sync::point!("retract.told");
                 true
             }
         }

@@ -10,6 +10,7 @@ mod lane;
 mod monitor;
 mod parking;
 mod place;
+mod plain;
 mod policy;
 mod queue;
 mod record;
@@ -19,6 +20,7 @@ mod spawn;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +37,7 @@ use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
 pub(crate) use record::JobId;
-use spawn::Arrival;
+use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
@@ -70,7 +72,8 @@ pub(crate) struct Shared {
     parking: Arc<Parking>,
     /// Wakes the monitor.
     bell: EventFd,
-    arrivals: Mutex<Vec<Arrival>>,
+    /// Handshakes that failed, for the monitor.
+    refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
     spinners: AtomicUsize,
     cores: usize,
@@ -149,8 +152,9 @@ pub(crate) fn start(
         .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
     let parking = Arc::new(Parking::new());
+    let cores = crate::sys::limits::cores();
     arena.set_ready();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
     core.quarantine_after = settings.quarantine_after;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -158,9 +162,9 @@ pub(crate) fn start(
         cells,
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
-        cores: crate::sys::limits::cores(),
+        cores,
         settings,
     });
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;

@@ -8,6 +8,7 @@ use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
+use super::words::LastWords;
 use crate::link::SLOTS;
 use crate::sys::process::Exit;
 
@@ -21,10 +22,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// The exit of a lane's worker is confirmed: puts everything it had in order.
-    pub(super) fn recover(&self, index: usize, exit: Exit, refused: Option<String>) {
+    pub(super) fn recover(
+        &self,
+        index: usize,
+        exit: Exit,
+        refused: Option<String>,
+        words: LastWords,
+    ) {
+        let phase = self.cells[index].phase();
         let mut core = self.lock();
+        core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
         core.drain(index);
+        crate::sync::point!("recover.drained");
         let cause = cause_of(exit);
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
@@ -33,17 +43,29 @@ impl Shared {
         let verdict = core.lanes[index].verdict.take();
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         let died_of_a_job = core.take_all_back(index, &cause, verdict);
+        crate::sync::point!("recover.judged");
         // 6. and 7.
         let lane = &mut core.lanes[index];
         lane.revoke();
+        crate::sync::point!("recover.revoked");
         lane.poster.start_over();
+        crate::sync::point!("recover.restarted");
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
+        lane.poster.cells().forget_notes();
+        let words = std::mem::take(&mut lane.last_words);
         // 8.
         if was_starting {
-            let why =
-                refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
+            let why = refused.unwrap_or_else(|| {
+                let said = words.all().join("\n");
+                let said = if said.is_empty() {
+                    said
+                } else {
+                    format!("; its last words:\n{said}")
+                };
+                format!("worker {index} before it was ready ({phase}): {cause}{said}")
+            });
             core.start_failed(index, &why);
         } else {
             lane.restarts += 1;
@@ -55,6 +77,7 @@ impl Shared {
         core.refill();
         self.parking.engine.notify();
         self.unlock(core);
+        crate::sync::point!("recover.done");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fence::{self, Outcome};
@@ -11,7 +12,7 @@ use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
-use crate::link::{Answering, CallSlot, Next, Taker, kind};
+use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::cores;
 use crate::sys::event::EventFd;
@@ -63,6 +64,8 @@ pub fn cancelled() -> bool {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) taker: RefCell<Taker>,
+    /// For the recorder.
+    cells: Arc<LinkCells>,
     pub(super) view: &'static View,
     pub(super) region: u16,
     pub(super) guard: bool,
@@ -109,6 +112,7 @@ impl Ending {
 impl Lane {
     pub(super) fn new(
         taker: Taker,
+        cells: Arc<LinkCells>,
         view: &'static View,
         region: u16,
         guard: bool,
@@ -116,6 +120,7 @@ impl Lane {
     ) -> Self {
         Self {
             taker: RefCell::new(taker),
+            cells,
             view,
             region,
             guard,
@@ -138,8 +143,15 @@ impl Lane {
                     let started = free_since;
                     free_since = self.job(started);
                 }
-                Next::Stop => return,
-                Next::Empty => free_since = self.idle(free_since),
+                Next::Stop => {
+                    self.cells.set_phase(Phase::Stopping);
+                    crate::sync::point!("stop.obeyed");
+                    return;
+                }
+                Next::Empty => {
+                    self.cells.set_phase(Phase::Idle);
+                    free_since = self.idle(free_since);
+                }
             }
         }
     }
@@ -179,12 +191,19 @@ impl Lane {
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
+        self.cells.set_phase(Phase::Opening(call.job));
+        crate::sync::point!("run.read");
         self.heap.begin();
         let ended = match self.words_of(&call) {
-            Ok(words) => self.run_fenced(call.entry, &words),
+            Ok(words) => {
+                self.cells.set_phase(Phase::Running(call.job));
+                self.run_fenced(call.entry, &words)
+            }
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
+        self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
+        crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
         let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
@@ -219,7 +238,9 @@ impl Lane {
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
+        crate::sync::point!("run.entered");
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        crate::sync::point!("run.returned");
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
@@ -281,7 +302,9 @@ impl Lane {
             .iter()
             .map(|sent: &Sent| sent.chunk)
             .chain(spilled);
+        crate::sync::point!("publish.spilled");
         let used = self.settle(chunks);
+        crate::sync::point!("publish.settled");
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
             Some(extent) => &[bytemuck::cast(extent.at), extent.len],
@@ -335,6 +358,7 @@ impl Lane {
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
         if self.taker.borrow_mut().finish(failed, took, answer) {
             self.ring();
+            crate::sync::point!("complete.rung");
         }
     }
 

@@ -11,11 +11,13 @@ mod concurrency;
 mod deaths;
 mod escapes;
 mod faults;
+#[path = "../common/mod.rs"]
 mod harness;
 mod inline;
 mod inputs;
 mod jobs;
 mod lifecycle;
+mod logs;
 mod map;
 mod memory;
 mod par;
@@ -44,6 +46,7 @@ fn main() {
         inputs::tests(),
         jobs::tests(),
         lifecycle::tests(),
+        logs::tests(),
         map::tests(),
         memory::tests(),
         par::tests(),

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::supervisor::policy::{After, Policy};
-use crate::sys::process::Exit;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -653,7 +652,7 @@ fn a_lane_whose_workers_die_of_jobs_pauses_from_the_third_on() {
     assert_eq!(taker.next(), Next::Run);
     finish(taker);
     assert_eq!(answer(&shared, job).unwrap(), "value");
-    shared.recover(0, Exit::Signal(9), None);
+    die(&shared, 0);
     assert_eq!(pause(&shared), None);
     revive(&shared, taker);
     let row: Vec<bool> = (0..3).map(|_| die_of_a_job(taker)).collect();
