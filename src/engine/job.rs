@@ -161,11 +161,17 @@ impl<R: Send + 'static> Job<R> {
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
     ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
-    /// let job = engine.submit(|| loop { std::hint::spin_loop() }, ());
+    /// let job = engine.submit(hang, ());
     /// job.cancel_now();
-    /// let error = job.wait().map(|never: ()| never).unwrap_err();
+    /// let error = job.wait().unwrap_err();
     /// assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
