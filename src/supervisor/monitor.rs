@@ -198,11 +198,13 @@ impl Monitor {
         let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) else {
             return;
         };
+        crate::sync::point!("recover.noticed");
         let exit = match process.pidfd.try_exit() {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
             Err(_) => Exit::Unknown,
         };
+        crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
@@ -279,6 +281,7 @@ impl Monitor {
         let block = arena
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        crate::sync::point!("grant.found");
         let mut core = self.shared.lock();
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
@@ -295,6 +298,7 @@ impl Monitor {
         };
         lane.poster
             .answer_want(want, refusal.map(crate::worker::full_to_words));
+        crate::sync::point!("grant.answered");
         self.shared.unlock(core);
     }
 
@@ -434,6 +438,7 @@ impl Monitor {
             } else {
                 lane.poster.set_flags(STOP);
                 lane.poster.ring();
+                crate::sync::point!("stop.told");
             }
         }
         if now >= deadline {
@@ -442,6 +447,7 @@ impl Monitor {
         }
         if !left {
             core.end();
+            crate::sync::point!("stop.ended");
         }
         self.shared.unlock(core);
         !left
