@@ -137,12 +137,12 @@ impl Core {
         if self.open > 0 {
             return;
         }
-        let Some(&index) = self.queue.front() else {
+        let Some(index) = self.queue.pop(&self.records) else {
             return;
         };
         self.lanes.iter_mut().for_each(|lane| lane.hold(false));
-        if self.place(index) {
-            self.queue.pop_front();
+        if !self.place(index) {
+            self.queue.push_front(index, self.records.at(index));
         }
         self.lanes.iter_mut().for_each(|lane| lane.hold(true));
         if self.queue.is_empty() {

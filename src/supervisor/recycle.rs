@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use super::core::Core;
 use super::lane::{Lane, NOBODY, Status};
-use super::record::Stage;
-use crate::link::{SLOTS, STOP};
+use crate::link::STOP;
 
 /// When a worker is replaced although it works.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +83,7 @@ impl Core {
         let mut back = Vec::new();
         for index in lanes {
             for position in self.lanes[index].poster.open_positions().rev() {
-                let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
+                let record = self.lanes[index].record_at(position);
                 if record == NOBODY {
                     continue;
                 }
@@ -96,8 +95,7 @@ impl Core {
         }
         back.sort_unstable_by_key(|&record| self.records.at(record).job);
         for record in back.into_iter().rev() {
-            self.records.at(record).stage = Stage::Queued;
-            self.queue.push_front(record);
+            self.requeue(record);
             self.tell_moved(record);
         }
         self.update_flags();

@@ -34,7 +34,7 @@ pub use process::{getppid, set_pdeathsig};
 pub use {
     event::{EventFd, Poller},
     process::{
-        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, ignore_sigint,
-        kill_me_on_hangup, set_dumpable, spawn_self,
+        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, kill_me_on_hangup,
+        leave_signals_to_parent, set_dumpable, spawn_self,
     },
 };

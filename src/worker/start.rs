@@ -93,8 +93,7 @@ fn live(mark: &Mark) -> Result<(), String> {
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
     crate::sync::point!("attach.adopted");
     // 4.
-    process::ignore_sigint().map_err(text)?;
-    process::ignore_sigpipe().map_err(text)?;
+    process::leave_signals_to_parent().map_err(text)?;
     process::default_faults().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();

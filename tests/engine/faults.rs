@@ -162,18 +162,12 @@ fn signals() {
     let lab = Lab::new(1);
     // SAFETY: sends a signal to this very process.
     let send = |signal: i32| unsafe { libc::raise(signal) };
-    for signal in [
-        libc::SIGKILL,
-        libc::SIGTERM,
-        libc::SIGQUIT,
-        libc::SIGFPE,
-        libc::SIGUSR1,
-    ] {
+    for signal in [libc::SIGKILL, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
         assert_death(&lab, &error, &JobErrorKind::Signal(signal));
     }
-    // What a terminal or a closed pipe sends to everybody is not for a worker.
-    for signal in [libc::SIGINT, libc::SIGPIPE] {
+    // What a terminal, a service manager or a closed pipe sends to everybody is not for a worker.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         assert_eq!(lab.submit(send, (signal,)).wait().unwrap(), 0);
     }
     lab.assert_in_use(0);

@@ -22,6 +22,7 @@ mod logs;
 mod map;
 mod memory;
 mod par;
+mod policies;
 mod recycling;
 mod scope;
 mod starts;
@@ -57,6 +58,7 @@ fn main() {
         memory::tests(),
         par::tests(),
         recycling::tests(),
+        policies::tests(),
         scope::tests(),
         starts::tests(),
         watch::tests(),
