@@ -1,7 +1,7 @@
 //! Building an engine.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Engine, Place, Workers};
@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, Settings, StartError};
+use crate::supervisor::{self, LogLine, Settings, Sink, StartError};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Builder {
     label: String,
     memory_limit: u64,
     on_start: Option<KernelInfo>,
+    log: Sink,
     grace: Duration,
 }
 
@@ -62,6 +63,7 @@ impl Builder {
             label: "arenite".into(),
             memory_limit: 0,
             on_start: None,
+            log: Sink::Stderr,
             grace: Duration::from_secs(5),
         }
     }
@@ -123,6 +125,35 @@ impl Builder {
         self
     }
 
+    /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
+    /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
+    ///
+    /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
+    /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
+    /// mebibyte in a second. A panic in it costs the line. When the engine has ended, all lines have been taken,
+    /// unless a call does not come back for two seconds.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let (sender, lines) = channel();
+    /// let engine = Engine::builder()
+    ///     .workers(1)
+    ///     .on_log(move |line| sender.send(line.to_string()).unwrap())
+    ///     .build()?;
+    /// engine.submit(|| println!("hello"), ()).wait()?;
+    /// engine.shutdown();
+    /// assert_eq!(lines.recv()?, "arenite:0 job 1: hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_log(mut self, take: impl Fn(&LogLine) + Send + Sync + 'static) -> Self {
+        self.log = Sink::Call(Arc::new(take));
+        self
+    }
+
     /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -170,6 +201,7 @@ impl Builder {
             memory_limit: self.memory_limit,
             on_start,
             label: self.label,
+            log: self.log,
             grace: self.grace,
         };
         let (shared, monitor) =

@@ -12,7 +12,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub use crate::supervisor::{JobError, JobErrorKind, KernelStats, Stats, WorkerStats};
+pub use crate::supervisor::{
+    JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Stats, WorkerStats,
+};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
@@ -197,6 +199,7 @@ impl Engine {
         workers.shared.close(how);
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
+        workers.shared.log.close();
         workers.shared.arena.retire();
     }
 

@@ -5,7 +5,9 @@ mod drain;
 mod error;
 mod kernels;
 mod lane;
+mod log;
 mod monitor;
+mod output;
 mod parking;
 mod place;
 mod plain;
@@ -28,6 +30,9 @@ pub(crate) use self::core::{Closing, Read};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
+use log::Logger;
+pub(crate) use log::Sink;
+pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use record::JobId;
 use spawn::Refusal;
@@ -49,6 +54,8 @@ pub(crate) struct Settings {
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// Takes what workers print.
+    pub(crate) log: Sink,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
 }
@@ -66,6 +73,8 @@ pub(crate) struct Shared {
     /// Handshakes that failed, for the monitor.
     refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
+    /// Takes what workers print.
+    pub(crate) log: Logger,
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
@@ -155,6 +164,7 @@ pub(crate) fn start(
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
         refusals: Mutex::default(),
+        log: Logger::new(settings.log.clone()),
         spinners: AtomicUsize::new(0),
         cores,
         settings,
@@ -164,6 +174,7 @@ pub(crate) fn start(
         shared.close(Closing::Now);
         // Its panics are caught inside.
         let _ = monitor.join();
+        shared.log.close();
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::output::{Outputs, STDERR, STDOUT};
 use super::plain;
 use super::words::LastWords;
 use super::{Shared, StartError};
@@ -47,6 +48,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            outputs: Outputs::default(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
@@ -74,6 +76,8 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// What workers print.
+    outputs: Outputs,
 }
 
 impl Monitor {
@@ -166,6 +170,7 @@ impl Monitor {
         });
         let next = starts
             .chain(self.stopping)
+            .chain(self.outputs.due())
             .min()
             .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
@@ -182,6 +187,10 @@ impl Monitor {
             return;
         }
         let index = (token & (RINGS - 1)) as usize;
+        if token & (STDOUT | STDERR) != 0 {
+            self.outputs.heard(&self.shared, index, token);
+            return;
+        }
         if token & RINGS != 0 {
             let core = self.shared.lock();
             if let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) {
@@ -214,23 +223,15 @@ impl Monitor {
             self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
-        let words = self.last_words(index);
+        let words = self.outputs.finish(&self.shared, index);
         self.shared.recover(index, exit, refused, words);
-    }
-
-    /// What the worker of this lane, whose exit is confirmed, has left behind.
-    fn last_words(&self, index: usize) -> LastWords {
-        let mut words = LastWords::default();
-        for (job, note) in self.shared.cells[index].notes() {
-            words.push(job, note.as_bytes());
-        }
-        words
     }
 
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
+        self.outputs.tick(&self.shared);
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -356,8 +357,13 @@ impl Monitor {
                 }
             })
             .collect();
-        for (index, started) in started {
-            match self.watch(index) {
+        for (index, mut started) in started {
+            let output = started.output.take();
+            let watched = self.watch(index).and_then(|()| match output {
+                Some(pipes) => self.outputs.add(&self.shared, &self.poller, index, pipes),
+                None => Ok(()),
+            });
+            match watched {
                 Ok(()) => self.shared.greet(started),
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }

@@ -1,5 +1,6 @@
 //! Starting a worker.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
@@ -7,6 +8,7 @@ use super::lane::{Process, Status};
 use super::{Shared, StartError};
 use crate::control::{HandshakeError, Server, Welcome};
 use crate::sys::event::EventFd;
+use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
@@ -28,6 +30,8 @@ pub(super) struct Started {
     life: u32,
     server: Server,
     welcome: Welcome,
+    /// The pipes of its stdout and stderr.
+    pub(super) output: Option<[OwnedFd; 2]>,
 }
 
 impl Shared {
@@ -57,19 +61,30 @@ impl Shared {
                 reservation: self.arena.reservation(),
             }
         };
-        let mut fds = vec![std::os::fd::AsFd::as_fd(&watch.read), bell.as_fd()];
+        let (stdout, stderr) = (
+            OutputPipe::new().map_err(system)?,
+            OutputPipe::new().map_err(system)?,
+        );
+        let nothing = pipe::nothing().map_err(system)?;
+        let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
+        let mut fds = vec![watch.read.as_fd(), bell.as_fd()];
         fds.extend(self.arena.descriptors());
-        let first_fd = process::first_target_fd(&fds);
+        let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
+        let first_fd = process::first_target_fd(&all);
         let mark = Mark {
             parent: std::process::id() as i32,
             first_fd,
             fds: fds.len(),
             server: name.clone(),
         };
-        let pid =
-            process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
+        let env = [(MARK, mark.to_string())];
+        let pid = process::spawn_self(&env, &fds, first_fd, Some(standard)).map_err(system)?;
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
         let pidfd = PidFd::open(pid).map_err(system)?;
+        for pipe in [&stdout, &stderr] {
+            // Without it lines are told apart by job less exactly.
+            let _ = pipe::announce_to(pipe.read.as_fd(), pid);
+        }
         let mut core = self.lock();
         let lane = &mut core.lanes[index];
         lane.life = lane.life.wrapping_add(1);
@@ -84,6 +99,7 @@ impl Shared {
             life: lane.life,
             server,
             welcome,
+            output: Some([stdout.read, stderr.read]),
         })
     }
 
@@ -94,6 +110,7 @@ impl Shared {
             life,
             server,
             welcome,
+            output: _,
         } = started;
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;

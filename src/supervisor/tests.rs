@@ -53,6 +53,7 @@ fn settings(workers: u16) -> Settings {
         memory_limit: 0,
         on_start: None,
         label: "test".into(),
+        log: super::Sink::Stderr,
         grace: Duration::from_secs(5),
     }
 }
@@ -84,6 +85,7 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         parking,
         bell: EventFd::new().unwrap(),
         refusals: Mutex::default(),
+        log: super::log::Logger::new(super::Sink::Stderr),
         spinners: AtomicUsize::new(0),
         cores: 1,
         settings: settings(workers),

@@ -142,12 +142,15 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
 /// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
 /// `first_target`, `first_target + 1`, …
 ///
+/// With `standard`, its stdin, stdout and stderr are these three, of numbers above 2; otherwise it has those of this
+/// process. They count for [`first_target_fd`] too.
 /// No signal is blocked in the child and each has its default action. Uses `posix_spawn`, whose cost does not grow with
 /// the memory of this process. `first_target` comes from [`first_target_fd`].
 pub fn spawn_self(
     env: &[(&str, String)],
     fds: &[BorrowedFd<'_>],
     first_target: RawFd,
+    standard: Option<[BorrowedFd<'_>; 3]>,
 ) -> Result<Pid> {
     let error = |errno| Error::new("posix_spawn", errno, "/proc/self/exe");
     let mut actions = PosixSpawnFileActions::init().map_err(error)?;
@@ -155,6 +158,10 @@ pub fn spawn_self(
     for fd in fds {
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
         target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
+    }
+    // After the others, which may have these numbers here.
+    for (fd, number) in standard.iter().flatten().zip(0..) {
+        actions.add_dup2(fd.as_raw_fd(), number).map_err(error)?;
     }
     let mut attributes = PosixSpawnAttr::init().map_err(error)?;
     attributes

@@ -1,8 +1,10 @@
 #![doc = include_str!("README.md")]
 
 pub(crate) mod fence;
+pub(crate) mod frame;
 mod lane;
 mod memory;
+mod output;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::lane::Lane;
-use super::{EXIT_CANNOT_START, fence};
+use super::{EXIT_CANNOT_START, fence, output};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
@@ -90,6 +90,7 @@ fn live(mark: &Mark) -> Result<(), String> {
     process::ignore_sigint().map_err(text)?;
     process::ignore_sigpipe().map_err(text)?;
     process::default_faults().map_err(text)?;
+    output::begin().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
     let (watch, bell) = match (inherited.next(), inherited.next()) {
@@ -111,6 +112,7 @@ fn live(mark: &Mark) -> Result<(), String> {
             // 10.
             caller.ready().map_err(|error| error.to_string())?;
             lane.run();
+            output::flush();
             Ok(())
         }
         Err(why) => {
