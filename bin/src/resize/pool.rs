@@ -98,7 +98,8 @@ impl EnginePool {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(args.memory_limit)
-            .label("resize");
+            .label("resize")
+            .on_log(|line| super::progress::print_aside(&line.to_string()));
         if let Some(capacity) = args.capacity {
             builder = builder.capacity(capacity);
         }
