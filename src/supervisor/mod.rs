@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod causes;
 mod core;
 mod drain;
 mod error;
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) label: String,
     /// Takes what workers print.
     pub(crate) log: Sink,
+    /// How long a worker may take to become ready.
+    pub(crate) start_timeout: Duration,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
 }
