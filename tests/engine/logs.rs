@@ -119,7 +119,7 @@ fn a_silent_death_has_no_last_words() {
 /// are in order.
 fn lines_come_in_order_with_their_jobs() {
     fn talk(n: u64) -> u64 {
-        if n % 3 != 0 {
+        if !n.is_multiple_of(3) {
             println!("{n} out 0");
             eprintln!("{n} err 0");
             println!("{n} out 1");
@@ -427,7 +427,6 @@ fn a_grandchild_that_keeps_the_pipe() {
             .args(["-c", script])
             .stdin(Stdio::null())
             .spawn();
-        #[expect(clippy::zombie_processes, reason = "it outlives its parent")]
         child.unwrap().id()
     }
     let said = Said::default();
