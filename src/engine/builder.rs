@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, LogLine, Settings, Sink, StartError};
+use crate::supervisor::{self, LogLine, QUARANTINE_AFTER, Settings, Sink, StartError};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Builder {
     log: Sink,
     start_timeout: Duration,
     grace: Duration,
+    quarantine_after: u32,
 }
 
 impl Builder {
@@ -67,6 +68,7 @@ impl Builder {
             log: Sink::Stderr,
             start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
+            quarantine_after: QUARANTINE_AFTER,
         }
     }
 
@@ -195,6 +197,14 @@ impl Builder {
         self
     }
 
+    /// How many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost before it is not
+    /// tried again, whatever retries it has left: it then answers
+    /// [`Quarantined`](crate::JobErrorKind::Quarantined). 5 by default, at least 1.
+    pub fn quarantine_after(mut self, workers: u32) -> Self {
+        self.quarantine_after = workers.max(1);
+        self
+    }
+
     /// Makes the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
@@ -239,6 +249,7 @@ impl Builder {
             log: self.log,
             start_timeout: self.start_timeout,
             grace: self.grace,
+            quarantine_after: self.quarantine_after,
         };
         let (shared, monitor) =
             supervisor::start(arena, settings).map_err(|error| match error {
