@@ -182,23 +182,24 @@ fn the_first_line_after_many_silent_jobs_has_its_job() {
 
 /// What has no newline is a line all the same when its job ends, and what a thread prints after that is nobody's.
 fn a_line_ends_with_its_job() {
-    fn leave_a_thread(gate: &str) {
-        let gate = gate.to_owned();
+    fn leave_a_thread(first: &str, second: &str) {
+        let (first, second) = (first.to_owned(), second.to_owned());
         say("half");
         std::thread::spawn(move || {
-            pass(&gate);
+            pass(&first);
             say("from a thread\n");
-            pass(&gate);
+            pass(&second);
         });
     }
-    let gate = Gate::new();
+    let (first, second) = (Gate::new(), Gate::new());
     let said = Said::default();
     let lab = said.lab(1);
-    lab.submit(leave_a_thread, (&gate.path(),)).wait().unwrap();
+    let job = lab.submit(leave_a_thread, (&first.path(), &second.path()));
+    job.wait().unwrap();
     said.await_text("half");
-    gate.open();
-    // The thread is at the gate again, so it has printed.
-    gate.open();
+    first.open();
+    // Who is here has printed.
+    second.open();
     lab.submit(|| say("a line\nand more"), ()).wait().unwrap();
     lab.submit(|| say("\n"), ()).wait().unwrap();
     lab.into_inner().shutdown();
