@@ -98,6 +98,7 @@
 //!
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
+//! - `sandbox`: workers without rights: `Builder::sandbox`.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
@@ -138,6 +139,8 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 pub use engine::{
     BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Scope, Stats, as_completed,
 };
+#[cfg(all(feature = "sandbox", not(arenite_loom)))]
+pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
 #[cfg(not(arenite_loom))]

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{Engine, Place, Workers};
+#[cfg(feature = "sandbox")]
+use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
@@ -47,6 +49,8 @@ pub struct Builder {
     name: Option<String>,
     label: String,
     memory_limit: u64,
+    #[cfg(feature = "sandbox")]
+    sandbox: Sandbox,
     on_start: Option<KernelInfo>,
     grace: Duration,
 }
@@ -61,6 +65,8 @@ impl Builder {
             name: None,
             label: "arenite".into(),
             memory_limit: 0,
+            #[cfg(feature = "sandbox")]
+            sandbox: Sandbox::Off,
             on_start: None,
             grace: Duration::from_secs(5),
         }
@@ -111,6 +117,13 @@ impl Builder {
         self
     }
 
+    /// What workers may do beside computing; by default whatever this user may.
+    #[cfg(feature = "sandbox")]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = sandbox;
+        self
+    }
+
     /// Runs in each worker before its first job, and again in each that replaces one. If it panics
     /// the worker counts as not started.
     pub fn on_worker_start<F>(mut self, start: F) -> Self
@@ -152,6 +165,13 @@ impl Builder {
             .ok()
             .filter(|&workers| workers <= MAX_WORKERS)
             .ok_or(BuildError::TooManyWorkers { asked: workers })?;
+        #[cfg(feature = "sandbox")]
+        if self.sandbox == Sandbox::Required {
+            let report = SandboxReport::of_this_kernel();
+            if !report.is_complete() {
+                return Err(BuildError::SandboxLacks(report));
+            }
+        }
         let on_start = match self.on_start {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
@@ -168,6 +188,10 @@ impl Builder {
             workers,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
+            #[cfg(feature = "sandbox")]
+            strict: self.sandbox != Sandbox::Off,
+            #[cfg(not(feature = "sandbox"))]
+            strict: false,
             on_start,
             label: self.label,
             grace: self.grace,
@@ -207,6 +231,9 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
     ForeignKernel,
+    /// [`Sandbox::Required`] was asked for, and the running kernel lacks a part of it.
+    #[cfg(feature = "sandbox")]
+    SandboxLacks(SandboxReport),
 }
 
 impl fmt::Display for BuildError {
@@ -224,6 +251,8 @@ impl fmt::Display for BuildError {
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
             }
+            #[cfg(feature = "sandbox")]
+            Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
         }
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
+    pub(crate) denied: AtomicU32,
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -272,6 +274,7 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            denied: a32(),
         });
         let hub = Box::new(Hub {
             armed: a32(),

@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub(super) cores: usize,
     /// The monitor places, and nobody submits: sleeping workers may be woken for tiny jobs too.
     pub(super) freely: bool,
+    /// Workers are locked down: nothing is lent to them, and what they made is copied.
+    pub(super) strict: bool,
     pub(super) reply: Reply,
 }
 
@@ -94,6 +96,7 @@ impl Core {
             may_spin: crate::sys::limits::cores() > 1,
             cores: crate::sys::limits::cores(),
             freely: false,
+            strict: false,
             reply: Reply::default(),
         }
     }
@@ -110,7 +113,7 @@ impl Core {
         record.job = job;
         record.kernel = kernel;
         record.group = group;
-        let refusal = fill(record, call, &self.arena);
+        let refusal = fill(record, call, &self.arena, self.strict);
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
@@ -407,22 +410,30 @@ pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
-fn fill(record: &mut Record, call: &mut ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill(
+    record: &mut Record,
+    call: &mut ArgWriter,
+    arena: &Arc<Arena>,
+    strict: bool,
+) -> Option<JobErrorKind> {
     let words = call.words();
     record.len = words.len() as u32;
     record.spilled = words.len() > INLINE_WORDS;
     if record.spilled {
-        return fill_long(record, call, arena);
+        return fill_long(record, call, arena, strict);
     }
     record.payload[..words.len()].copy_from_slice(words);
     if !call.leases.is_empty() {
         record.leases.append(&mut call.leases);
     }
-    refusal_of(call)
+    refusal_of(call, strict)
 }
 
 #[inline]
-fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
+fn refusal_of(call: &ArgWriter, strict: bool) -> Option<JobErrorKind> {
+    if call.exclusive && strict {
+        return Some(JobErrorKind::NoLending);
+    }
     if call.foreign {
         return Some(JobErrorKind::ForeignArray);
     }
@@ -434,6 +445,7 @@ fn fill_long(
     record: &mut Record,
     call: &mut ArgWriter,
     arena: &Arc<Arena>,
+    strict: bool,
 ) -> Option<JobErrorKind> {
     let block = match arena.alloc_words(call.words()) {
         Ok(block) => block,
@@ -444,5 +456,5 @@ fn fill_long(
     record.payload[1] = extent.len;
     record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refusal_of(call)
+    refusal_of(call, strict)
 }

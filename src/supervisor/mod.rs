@@ -1,5 +1,7 @@
 #![doc = include_str!("README.md")]
 
+#[cfg(feature = "sandbox")]
+mod copy_out;
 mod core;
 mod drain;
 mod error;
@@ -44,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
+    /// Workers lock themselves down before their first job.
+    pub(crate) strict: bool,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
@@ -139,8 +143,10 @@ pub(crate) fn start(
         .collect();
     let parking = Arc::new(Parking::new());
     arena.set_ready();
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    core.strict = settings.strict;
     let shared = Arc::new(Shared {
-        core: Mutex::new(Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes)),
+        core: Mutex::new(core),
         arena,
         cells,
         parking,
@@ -235,6 +241,12 @@ impl Shared {
             self.unlock(core);
             alloc(&self.arena)
         })
+    }
+
+    /// Whether workers lock themselves down.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn is_strict(&self) -> bool {
+        self.settings.strict
     }
 
     /// Number of workers.

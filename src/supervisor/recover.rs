@@ -23,7 +23,7 @@ impl Shared {
         let mut core = self.lock();
         // 3. What it had finished is finished.
         core.drain(index);
-        let cause = cause_of(exit);
+        let cause = core.denied(index, exit).unwrap_or_else(|| cause_of(exit));
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
             core.ready -= 1;
@@ -65,6 +65,25 @@ impl Shared {
 }
 
 impl Core {
+    /// The sandbox ended this worker: because of which call.
+    fn denied(&self, index: usize, exit: Exit) -> Option<JobErrorKind> {
+        if !self.strict || exit != Exit::Signal(libc::SIGSYS) {
+            return None;
+        }
+        #[cfg(feature = "sandbox")]
+        let call = {
+            use crate::sys::sandbox;
+            let noted = sandbox::call(self.lanes[index].poster.denied());
+            noted.map_or_else(
+                || "a system call by the entry of another architecture".into(),
+                sandbox::name,
+            )
+        };
+        #[cfg(not(feature = "sandbox"))]
+        let call = format!("a system call of worker {index}");
+        Some(JobErrorKind::Denied { call })
+    }
+
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
     /// is being built, and when several starts in a row have failed and no worker is left.
     fn start_failed(&mut self, index: usize, why: &str) {

@@ -12,6 +12,8 @@ pub mod image;
 pub mod limits;
 mod map;
 pub mod process;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 mod segment;
 pub mod socket;
 #[cfg(test)]

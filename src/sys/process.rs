@@ -139,13 +139,14 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
-/// `first_target`, `first_target + 1`, …
+/// Starts this program again, as `arenite-worker`, with `env` added to those variables of the environment that `passes`
+/// lets through, and `fds` open under the numbers `first_target`, `first_target + 1`, …
 ///
 /// No signal is blocked in the child and each has its default action. Uses `posix_spawn`, whose cost does not grow with
 /// the memory of this process. `first_target` comes from [`first_target_fd`].
 pub fn spawn_self(
     env: &[(&str, String)],
+    passes: impl Fn(&[u8]) -> bool,
     fds: &[BorrowedFd<'_>],
     first_target: RawFd,
 ) -> Result<Pid> {
@@ -165,9 +166,10 @@ pub fn spawn_self(
 
     let mut pairs: Vec<CString> = Vec::new();
     for (key, value) in std::env::vars_os() {
-        if env
-            .iter()
-            .any(|(name, _)| key.as_bytes() == name.as_bytes())
+        if !passes(key.as_bytes())
+            || env
+                .iter()
+                .any(|(name, _)| key.as_bytes() == name.as_bytes())
         {
             continue;
         }

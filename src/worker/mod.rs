@@ -1,8 +1,12 @@
 #![doc = include_str!("README.md")]
 
 pub(crate) mod fence;
+#[cfg(feature = "sandbox")]
+mod frames;
 mod lane;
 mod memory;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::lane::Lane;
+#[cfg(feature = "sandbox")]
+use super::sandbox;
 use super::{EXIT_CANNOT_START, fence};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
@@ -98,17 +100,20 @@ fn live(mark: &Mark) -> Result<(), String> {
     };
     let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
     // Watching ends with the descriptor, so it stays open for good.
-    let _ = watched.as_raw_fd();
+    let own = Own {
+        bell: bell.as_raw_fd(),
+        watch: watched.as_raw_fd(),
+    };
     std::mem::forget(watched);
     drop(watch);
     // 6.
     let build_id = crate::sys::image::image().build_id;
     let (caller, welcome) =
         Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
-    // 7 to 9.
-    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome) {
+    // 7 to 10.
+    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
         Ok(lane) => {
-            // 10.
+            // 11.
             caller.ready().map_err(|error| error.to_string())?;
             lane.run();
             Ok(())
@@ -120,12 +125,28 @@ fn live(mark: &Mark) -> Result<(), String> {
     }
 }
 
-fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'static Lane, String> {
+/// Numbers of the descriptors that a worker keeps.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    allow(dead_code, reason = "for locking down")
+)]
+struct Own {
+    bell: RawFd,
+    watch: RawFd,
+}
+
+fn attach(
+    fds: Vec<OwnedFd>,
+    bell: EventFd,
+    welcome: &Welcome,
+    own: Own,
+) -> Result<&'static Lane, String> {
     let spec = AttachSpec {
         fds,
         own: welcome.region,
         reservation: welcome.reservation,
-        lend: true,
+        lend: !welcome.strict,
     };
     let text = |error: crate::sys::Error| error.to_string();
     let view: &'static View = Box::leak(Box::new(
@@ -134,6 +155,9 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
     view.close_control();
+    if welcome.strict {
+        view.close_descriptors();
+    }
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     if welcome.memory_limit > 0 {
@@ -141,7 +165,13 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     }
     process::set_dumpable(false).map_err(text)?;
     fence::install();
-    let taker = Taker::new(Arc::new(cells), welcome.position, welcome.grants);
+    let cells = Arc::new(cells);
+    #[cfg(feature = "sandbox")]
+    let (before, denied) = {
+        let cells: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
+        (sandbox::Before::note()?, &cells.reply().denied)
+    };
+    let taker = Taker::new(cells, welcome.position, welcome.grants);
     let lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
@@ -161,5 +191,16 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
             fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
         }
     }
+    // 10.
+    #[cfg(feature = "sandbox")]
+    if welcome.strict {
+        fence::send_addresses();
+        if crate::sys::sandbox::kernel().mseal {
+            view.seal().map_err(text)?;
+        }
+        before.lock_down(own.bell, own.watch, denied)?;
+    }
+    #[cfg(not(feature = "sandbox"))]
+    let _ = own;
     Ok(lane)
 }
