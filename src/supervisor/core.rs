@@ -201,12 +201,17 @@ impl Core {
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
+        let job = record.job;
         let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
+        let last_words = worker.map_or_else(Vec::new, |worker| {
+            self.lanes[worker as usize].last_words.of(job)
+        });
         let error = Failed {
             attempt: u32::from(record.attempt),
             worker,
             lent,
+            last_words,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));

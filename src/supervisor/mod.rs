@@ -10,12 +10,14 @@ mod lane;
 mod monitor;
 mod parking;
 mod place;
+mod plain;
 mod record;
 mod recover;
 mod spawn;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::plain;
+use super::words::LastWords;
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -96,7 +98,7 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None);
+            self.shared.recover(index, exit, None, LastWords::default());
         }
         let mut core = self.shared.lock();
         core.end();
@@ -212,7 +214,17 @@ impl Monitor {
             self.arrivals();
         }
         let refused = self.refusals.remove(&index);
-        self.shared.recover(index, exit, refused);
+        let words = self.last_words(index);
+        self.shared.recover(index, exit, refused, words);
+    }
+
+    /// What the worker of this lane, whose exit is confirmed, has left behind.
+    fn last_words(&self, index: usize) -> LastWords {
+        let mut words = LastWords::default();
+        for (job, note) in self.shared.cells[index].notes() {
+            words.push(job, note.as_bytes());
+        }
+        words
     }
 
     /// Everything that may have become possible. True if something changed that may make more
@@ -310,7 +322,8 @@ impl Monitor {
                 }
                 Err(why) => {
                     if !matches!(why, control::HandshakeError::Gone) {
-                        self.refusals.insert(arrival.lane, why.to_string());
+                        let why = plain::lines(&why.to_string()).to_string();
+                        self.refusals.insert(arrival.lane, why);
                     }
                     if let Some(process) = &lane.process {
                         // It may be gone already; either way the pidfd tells.

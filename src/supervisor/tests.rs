@@ -106,7 +106,8 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
 }
 
 fn die(shared: &Shared, lane: usize) {
-    shared.recover(lane, crate::sys::process::Exit::Signal(9), None);
+    let words = super::words::LastWords::default();
+    shared.recover(lane, crate::sys::process::Exit::Signal(9), None, words);
 }
 
 /// Fails if `f` takes as long as nothing takes.

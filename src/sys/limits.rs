@@ -63,6 +63,37 @@ pub fn memory_available(root: &Path) -> Memory {
     memory
 }
 
+/// The memory control group that leaves this process least: where its container ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The folder of the group.
+    pub group: PathBuf,
+    /// Version of control groups, 1 or 2.
+    pub version: u8,
+    /// The most its processes may use together, in bytes.
+    pub limit: u64,
+    /// What they use now, without what can be dropped.
+    pub used: u64,
+}
+
+/// The memory control group of this process that is nearest to its limit, if any has one; `root` as above.
+pub fn container(root: &Path) -> Option<Container> {
+    /// Version 1 has no word for "no limit": it says almost 2^63.
+    const NONE: u64 = 1 << 62;
+    groups(root)
+        .into_iter()
+        .filter_map(|group| {
+            let (limit, used) = group.limit_and_use()?;
+            (limit < NONE).then_some(Container {
+                version: if group.second { 2 } else { 1 },
+                group: group.path,
+                limit,
+                used,
+            })
+        })
+        .min_by_key(|container| container.limit.saturating_sub(container.used))
+}
+
 /// The number behind `name` in a file of lines "name value".
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
@@ -83,7 +114,8 @@ impl Group {
         text.trim().parse().ok()
     }
 
-    fn apply(&self, memory: &mut Memory) {
+    /// Bytes allowed, and bytes used that cannot be dropped; `None` without a limit.
+    fn limit_and_use(&self) -> Option<(u64, u64)> {
         let (limit, usage, cache) = if self.second {
             ("memory.max", "memory.current", "inactive_file")
         } else {
@@ -94,16 +126,21 @@ impl Group {
             )
         };
         // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
-        let Some(limit) = self.number(limit) else {
+        let limit = self.number(limit)?;
+        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+        let droppable = field(&stat, cache).unwrap_or(0);
+        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
+        Some((limit, used))
+    }
+
+    fn apply(&self, memory: &mut Memory) {
+        let Some((limit, used)) = self.limit_and_use() else {
             return;
         };
         if limit < memory.limit {
             memory.limit = limit;
             memory.contained = true;
         }
-        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
-        let droppable = field(&stat, cache).unwrap_or(0);
-        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
         memory.available = memory.available.min(limit.saturating_sub(used));
     }
 }

@@ -3,37 +3,43 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
-use std::sync::atomic::AtomicU32;
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::thread;
 
-use super::fence::{self, Outcome};
+use super::start::Own;
+use super::{fence, frames};
+use crate::arena::View;
+use crate::link::LinkCells;
 use crate::sys::sandbox::{self, Keep, Kernel};
-
-/// What the panic of the self-test says.
-const PANIC: &str = "a panic of the self-test";
 
 /// What a worker has before code of the program runs.
 #[derive(Debug)]
 pub(super) struct Before {
     descriptors: Vec<RawFd>,
+    own: Own,
+    /// Where a denied call is noted.
+    cells: &'static Arc<LinkCells>,
 }
 
 impl Before {
     /// Notes it.
-    pub(super) fn note() -> Result<Self, String> {
-        let descriptors = sandbox::descriptors().map_err(|error| error.to_string())?;
-        Ok(Self { descriptors })
+    pub(super) fn note(own: Own, cells: &Arc<LinkCells>) -> Result<Self, String> {
+        Ok(Self {
+            descriptors: sandbox::descriptors().map_err(|error| error.to_string())?,
+            own,
+            cells: Box::leak(Box::new(Arc::clone(cells))),
+        })
     }
 
-    /// Closes what has been opened since, and takes all rights away that a kernel does not need; then tries some of
-    /// both. `bell` may be written to, and `watch` not be closed; what else is open is the handshake's.
-    pub(super) fn lock_down(
-        &self,
-        bell: RawFd,
-        watch: RawFd,
-        denied: &'static AtomicU32,
-    ) -> Result<(), String> {
+    /// Closes what has been opened since, takes all rights away that a kernel does not need, and tries some of both.
+    pub(super) fn lock_down(&self, view: &View) -> Result<(), String> {
         let text = |error: crate::sys::Error| error.to_string();
+        let kernel = sandbox::kernel();
+        fence::send_addresses();
+        if kernel.mseal {
+            view.seal().map_err(text)?;
+        }
         let threads = sandbox::threads();
         if threads != 1 {
             return Err(format!(
@@ -42,15 +48,16 @@ impl Before {
             ));
         }
         sandbox::close_others(&self.descriptors).map_err(text)?;
+        let Own { bell, watch } = self.own;
         let known = [0, 1, 2, bell, watch];
         let others = self.descriptors.iter().filter(|fd| !known.contains(fd));
         let keep = Keep {
             writable: vec![1, 2, bell],
+            // What is left is the handshake's.
             channel: others.copied().collect(),
             unclosable: vec![watch],
         };
-        let kernel = sandbox::kernel();
-        sandbox::lock_down(kernel, &keep, denied).map_err(text)?;
+        sandbox::lock_down(kernel, &keep, &self.cells.reply().denied).map_err(text)?;
         self_test(kernel).map_err(|why| format!("the sandbox does not fit this program: {why}"))
     }
 }
@@ -95,8 +102,13 @@ fn live(kernel: Kernel) -> Result<(), String> {
             return Err(format!("memory of {len} bytes does not hold them"));
         }
     }
-    match fence::run(|| std::panic::panic_any(PANIC)) {
-        Outcome::Panicked(text) if fence::split(&text).0 == PANIC => Ok(()),
+    // What a panic does, without the hook that would tell of it.
+    let unwound = catch_unwind(|| resume_unwind(Box::new(frames::capture())));
+    let stack = unwound
+        .err()
+        .and_then(|payload| payload.downcast::<String>().ok());
+    match stack {
+        Some(stack) if stack.len() > 1 => Ok(()),
         _ => Err("a panic was not caught".into()),
     }
 }

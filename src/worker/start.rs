@@ -12,7 +12,7 @@ use super::{EXIT_CANNOT_START, fence};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
-use crate::link::{LinkCells, Taker};
+use crate::link::{LinkCells, Phase, Taker};
 use crate::sys::event::EventFd;
 use crate::sys::process;
 
@@ -131,9 +131,11 @@ fn live(mark: &Mark) -> Result<(), String> {
     not(feature = "sandbox"),
     allow(dead_code, reason = "for locking down")
 )]
-struct Own {
-    bell: RawFd,
-    watch: RawFd,
+pub(super) struct Own {
+    /// Rings the monitor.
+    pub(super) bell: RawFd,
+    /// Ends this process with the supervisor.
+    pub(super) watch: RawFd,
 }
 
 fn attach(
@@ -154,27 +156,40 @@ fn attach(
     ));
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
+    let cells = Arc::new(cells);
+    cells.set_phase(Phase::Starting(7));
     view.close_control();
     if welcome.strict {
         view.close_descriptors();
     }
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
+    cells.set_phase(Phase::Starting(8));
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
-    fence::install();
-    let cells = Arc::new(cells);
     #[cfg(feature = "sandbox")]
-    let (before, denied) = {
-        let cells: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
-        (sandbox::Before::note()?, &cells.reply().denied)
+    let before = if welcome.strict {
+        Some(sandbox::Before::note(own, &cells)?)
+    } else {
+        None
     };
-    let taker = Taker::new(cells, welcome.position, welcome.grants);
-    let lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
+    #[cfg(not(feature = "sandbox"))]
+    let _ = own;
+    fence::install(Arc::clone(&cells));
+    let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
+    let lane = Lane::new(
+        taker,
+        Arc::clone(&cells),
+        view,
+        welcome.region,
+        welcome.guard,
+        bell,
+    );
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
+    cells.set_phase(Phase::Starting(9));
     if let Some(offset) = welcome.on_start {
         // SAFETY: computed by the supervisor, of the same build, from an entry.
         let entry = unsafe { crate::kernel::from_offset(offset) };
@@ -192,15 +207,11 @@ fn attach(
         }
     }
     // 10.
+    cells.set_phase(Phase::Starting(10));
     #[cfg(feature = "sandbox")]
-    if welcome.strict {
-        fence::send_addresses();
-        if crate::sys::sandbox::kernel().mseal {
-            view.seal().map_err(text)?;
-        }
-        before.lock_down(own.bell, own.watch, denied)?;
+    if let Some(before) = before {
+        before.lock_down(view)?;
     }
-    #[cfg(not(feature = "sandbox"))]
-    let _ = own;
+    cells.set_phase(Phase::Starting(11));
     Ok(lane)
 }

@@ -280,6 +280,11 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
     assert!(seen.live);
     assert_eq!(seen.pid, Some(std::process::id()));
     assert_eq!((seen.capacity, seen.workers), (Some(8 << 20), Some(1)));
+    let mut names = segments().into_iter();
+    let segment = names.find(|one| one.arena.as_ref() == Some(&name)).unwrap();
+    assert!(segment.live && segment.bytes >= 4096, "{segment:?}");
+    assert!(segment.segment.ends_with(&format!("{name}.kept")));
+    assert!(segment.age.as_secs() < 3600, "{segment:?}");
     assert_eq!(
         named(&name).unwrap_err(),
         ArenaError::NameTaken { name: name.clone() }
