@@ -246,7 +246,6 @@ impl Shared {
     }
 
     /// Whether workers lock themselves down.
-    #[cfg(feature = "sandbox")]
     pub(crate) fn is_strict(&self) -> bool {
         self.settings.strict
     }

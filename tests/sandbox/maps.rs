@@ -154,6 +154,8 @@ fn no_descriptor_of_the_arena_is_left() {
         victim.lab.submit(attack, ())
     });
     // And none of them is a piece of the arena, as the system sees it from outside.
+    victim.lab.await_restart(0, 0);
+    victim.lab.await_restart(1, 0);
     for worker in 0..2 {
         let folder = format!("/proc/{}/fd", victim.lab.pid(worker));
         let Ok(entries) = std::fs::read_dir(&folder) else {

@@ -168,6 +168,20 @@ fn what_is_changed_in_place_is_refused() {
             .for_each(|(to, from)| *to = from * 2);
     });
     assert_eq!(doubled.unwrap()[..], [2, 4, 6]);
+    let long = lab
+        .copy_in(&Array::from_fn([3_000, 41], |i| i as u32))
+        .unwrap();
+    let squares = lab.par_map(&long, |x| u64::from(x) * u64::from(x)).unwrap();
+    assert_eq!(squares.shape(), long.shape());
+    assert!(
+        squares
+            .iter()
+            .zip(0..)
+            .all(|(&square, i): (_, u64)| square == i * i)
+    );
+    let nothing = lab.par_map(&lab.from_slice::<u32>(&[]).unwrap(), |x| x + 1);
+    assert_eq!(nothing.unwrap().len(), 0);
+    drop((long, squares));
     assert_eq!(lab.stats().workers[0].restarts, 0);
     drop(input);
     lab.assert_in_use(0);
