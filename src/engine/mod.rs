@@ -202,6 +202,7 @@ impl Engine {
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
         workers.shared.arena.retire();
+        crate::sync::point!("stop.unnamed");
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {

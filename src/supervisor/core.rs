@@ -72,7 +72,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(arena: Arc<Arena>, parking: Arc<Parking>, lanes: Vec<Lane>) -> Self {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        parking: Arc<Parking>,
+        lanes: Vec<Lane>,
+        cores: usize,
+    ) -> Self {
         Self {
             arena,
             parking,
@@ -93,8 +98,8 @@ impl Core {
             ticking: false,
             call_monitor: false,
             wakers: Vec::new(),
-            may_spin: crate::sys::limits::cores() > 1,
-            cores: crate::sys::limits::cores(),
+            may_spin: cores > 1,
+            cores,
             freely: false,
             strict: false,
             reply: Reply::default(),
@@ -114,6 +119,7 @@ impl Core {
         record.kernel = kernel;
         record.group = group;
         let refusal = fill(record, call, &self.arena, self.strict);
+        crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
@@ -140,6 +146,7 @@ impl Core {
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.queue.push_back(index);
+        crate::sync::point!("submit.kept");
         self.update_flags();
         after_keeping();
         self.drain_busy();
@@ -351,12 +358,14 @@ impl Core {
             Retract::Taken { wake } => {
                 lane.take(position);
                 self.open -= 1;
+                crate::sync::point!("retract.taken");
                 if wake {
                     let word = lane.poster.cells().state(position).place_to_sleep();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
                 }
                 // The worker passes over the slot when it gets there; if it sleeps it has to be told.
                 lane.poster.ring();
+                crate::sync::point!("retract.told");
                 true
             }
         }

@@ -49,7 +49,9 @@ impl Core {
                     took_ns,
                 } => {
                     any = true;
+                    crate::sync::point!("reap.seen");
                     self.ended(index, position, failed, bare, took_ns);
+                    crate::sync::point!("reap.answered");
                 }
                 Drained::Fault(what) => {
                     let position = self.lanes[index].poster.open_positions().start;
@@ -63,6 +65,7 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            crate::sync::point!("reap.told");
             self.call_if_drained();
         }
     }
@@ -139,6 +142,7 @@ impl Core {
             }
             #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
             Ok(mut unpacked) => {
+                crate::sync::point!("reap.received");
                 #[cfg(feature = "sandbox")]
                 if self.strict
                     && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)

@@ -32,7 +32,7 @@ pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
 use parking::Parking;
 pub(crate) use record::JobId;
-use spawn::Arrival;
+use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
@@ -67,7 +67,8 @@ pub(crate) struct Shared {
     parking: Arc<Parking>,
     /// Wakes the monitor.
     bell: EventFd,
-    arrivals: Mutex<Vec<Arrival>>,
+    /// Handshakes that failed, for the monitor.
+    refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
     spinners: AtomicUsize,
     cores: usize,
@@ -144,8 +145,9 @@ pub(crate) fn start(
         .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
     let parking = Arc::new(Parking::new());
+    let cores = crate::sys::limits::cores();
     arena.set_ready();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
     core.strict = settings.strict;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -153,9 +155,9 @@ pub(crate) fn start(
         cells,
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
-        cores: crate::sys::limits::cores(),
+        cores,
         settings,
     });
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;

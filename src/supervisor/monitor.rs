@@ -36,12 +36,12 @@ const RINGS: u64 = 1 << 32;
 pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(shared.bell.as_fd(), BELL)?;
-    let watch = WatchPipe::new()?;
+    let pipe = WatchPipe::new()?;
     let run = move || {
         let mut monitor = Monitor {
             shared,
             poller,
-            watch,
+            pipe,
             epoch: 0,
             stopping: None,
             ticked: Instant::now(),
@@ -63,7 +63,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
 struct Monitor {
     shared: Arc<Shared>,
     poller: Poller,
-    watch: WatchPipe,
+    pipe: WatchPipe,
     /// Number of sleeps.
     epoch: u32,
     /// Workers were told to stop; from this time on they are killed.
@@ -198,11 +198,13 @@ impl Monitor {
         let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) else {
             return;
         };
+        crate::sync::point!("recover.noticed");
         let exit = match process.pidfd.try_exit() {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
             Err(_) => Exit::Unknown,
         };
+        crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
@@ -211,7 +213,7 @@ impl Monitor {
         if starting {
             control::release(&server);
             // Its last words may still be on their way.
-            self.arrivals();
+            self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
         let words = self.last_words(index);
@@ -230,7 +232,7 @@ impl Monitor {
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     fn serve(&mut self) -> bool {
-        let mut progress = self.arrivals();
+        let mut progress = self.hear_refusals();
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -279,6 +281,7 @@ impl Monitor {
         let block = arena
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        crate::sync::point!("grant.found");
         let mut core = self.shared.lock();
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
@@ -295,41 +298,34 @@ impl Monitor {
         };
         lane.poster
             .answer_want(want, refusal.map(crate::worker::full_to_words));
+        crate::sync::point!("grant.answered");
         self.shared.unlock(core);
     }
 
-    /// What handshakes have ended.
-    fn arrivals(&mut self) -> bool {
-        let arrivals = std::mem::take(
+    /// Which handshakes have failed: the workers go, and what they said is kept for the recovery.
+    fn hear_refusals(&mut self) -> bool {
+        let refusals = std::mem::take(
             &mut *self
                 .shared
-                .arrivals
+                .refusals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        let any = !arrivals.is_empty();
-        for arrival in arrivals {
+        let any = !refusals.is_empty();
+        for refusal in refusals {
             let core = self.shared.lock();
-            let lane = &core.lanes[arrival.lane];
-            // News of a process that is gone, or no longer starting, changes nothing.
-            if lane.life != arrival.life || lane.status != Status::Starting {
+            let lane = &core.lanes[refusal.lane];
+            // News of a process that is gone changes nothing.
+            if lane.life != refusal.life || lane.status != Status::Starting {
                 continue;
             }
-            match arrival.result {
-                Ok(()) => {
-                    drop(core);
-                    self.shared.welcome(arrival.lane);
-                }
-                Err(why) => {
-                    if !matches!(why, control::HandshakeError::Gone) {
-                        let why = plain::lines(&why.to_string()).to_string();
-                        self.refusals.insert(arrival.lane, why);
-                    }
-                    if let Some(process) = &lane.process {
-                        // It may be gone already; either way the pidfd tells.
-                        let _ = process.pidfd.kill(Signal::SIGKILL);
-                    }
-                }
+            if !matches!(refusal.why, control::HandshakeError::Gone) {
+                let why = plain::lines(&refusal.why.to_string()).to_string();
+                self.refusals.insert(refusal.lane, why);
+            }
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
             }
         }
         any
@@ -353,25 +349,42 @@ impl Monitor {
                 .map(|(index, _)| index)
                 .collect()
         };
-        for index in absent {
-            let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
-                let core = self.shared.lock();
-                let Some(process) = &core.lanes[index].process else {
-                    return Ok(());
-                };
-                let add = |fd, token| self.poller.add(fd, token).map_err(StartError::System);
-                add(process.pidfd.as_fd(), index as u64)?;
-                add(process.bell.as_fd(), index as u64 | RINGS)
-            });
-            if let Err(error) = started {
-                self.discard(index);
-                let why = match error {
-                    StartError::System(error) => error.to_string(),
-                    StartError::Worker(error) => error.to_string(),
-                };
-                self.shared.cannot_start(index, &why);
+        // All processes first: their programs are loaded while the handshakes are prepared.
+        let started: Vec<_> = absent
+            .into_iter()
+            .filter_map(|index| match self.shared.spawn_worker(index, &self.pipe) {
+                Ok(started) => Some((index, started)),
+                Err(error) => {
+                    self.cannot_start(index, error);
+                    None
+                }
+            })
+            .collect();
+        for (index, started) in started {
+            match self.watch(index) {
+                Ok(()) => self.shared.greet(started),
+                Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
+    }
+
+    /// From now on the end of this lane's process is noticed, and its bell heard.
+    fn watch(&self, index: usize) -> crate::sys::Result<()> {
+        let core = self.shared.lock();
+        let Some(process) = &core.lanes[index].process else {
+            return Ok(());
+        };
+        self.poller.add(process.pidfd.as_fd(), index as u64)?;
+        self.poller.add(process.bell.as_fd(), index as u64 | RINGS)
+    }
+
+    fn cannot_start(&self, index: usize, error: StartError) {
+        self.discard(index);
+        let why = match error {
+            StartError::System(error) => error.to_string(),
+            StartError::Worker(error) => error.to_string(),
+        };
+        self.shared.cannot_start(index, &why);
     }
 
     /// A process that cannot be watched ends before its lane gets another one.
@@ -425,6 +438,7 @@ impl Monitor {
             } else {
                 lane.poster.set_flags(STOP);
                 lane.poster.ring();
+                crate::sync::point!("stop.told");
             }
         }
         if now >= deadline {
@@ -433,6 +447,7 @@ impl Monitor {
         }
         if !left {
             core.end();
+            crate::sync::point!("stop.ended");
         }
         self.shared.unlock(core);
         !left

@@ -32,6 +32,7 @@ impl Shared {
         core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
         core.drain(index);
+        crate::sync::point!("recover.drained");
         let cause = core.denied(index, exit).unwrap_or_else(|| cause_of(exit));
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
@@ -40,10 +41,13 @@ impl Shared {
         let verdict = core.lanes[index].verdict.take();
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         core.take_all_back(index, &cause, verdict);
+        crate::sync::point!("recover.judged");
         // 6. and 7.
         let lane = &mut core.lanes[index];
         lane.revoke();
+        crate::sync::point!("recover.revoked");
         lane.poster.start_over();
+        crate::sync::point!("recover.restarted");
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
@@ -69,6 +73,7 @@ impl Shared {
         core.refill();
         self.parking.engine.notify();
         self.unlock(core);
+        crate::sync::point!("recover.done");
     }
 }
 

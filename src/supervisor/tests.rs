@@ -51,6 +51,7 @@ fn settings(workers: u16) -> Settings {
         workers,
         guard: true,
         memory_limit: 0,
+        strict: false,
         on_start: None,
         label: "test".into(),
         grace: Duration::from_secs(5),
@@ -75,7 +76,7 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         .iter()
         .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
         .collect();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, 2);
     core.ready = ready;
     let shared = Shared {
         arena,
@@ -83,7 +84,7 @@ fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         cells,
         parking,
         bell: EventFd::new().unwrap(),
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
         cores: 1,
         settings: settings(workers),

@@ -227,6 +227,12 @@ impl AsRawFd for Segment {
     }
 }
 
+impl From<OwnedFd> for Segment {
+    fn from(fd: OwnedFd) -> Segment {
+        Segment { fd }
+    }
+}
+
 impl From<Segment> for OwnedFd {
     fn from(segment: Segment) -> OwnedFd {
         segment.fd

@@ -110,6 +110,7 @@ impl Lane {
                 }
                 Next::Stop => {
                     self.cells.set_phase(Phase::Stopping);
+                    crate::sync::point!("stop.obeyed");
                     return;
                 }
                 Next::Empty => {
@@ -156,6 +157,7 @@ impl Lane {
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
         self.cells.set_phase(Phase::Opening(call.job));
+        crate::sync::point!("run.read");
         self.heap.begin();
         let ended = match self.words_of(&call) {
             Ok(words) => {
@@ -166,6 +168,7 @@ impl Lane {
         };
         self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
+        crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
         let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
@@ -200,7 +203,9 @@ impl Lane {
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
+        crate::sync::point!("run.entered");
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        crate::sync::point!("run.returned");
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
@@ -262,7 +267,9 @@ impl Lane {
             .iter()
             .map(|sent: &Sent| sent.chunk)
             .chain(spilled);
+        crate::sync::point!("publish.spilled");
         let used = self.settle(chunks);
+        crate::sync::point!("publish.settled");
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
             Some(extent) => &[bytemuck::cast(extent.at), extent.len],
@@ -316,6 +323,7 @@ impl Lane {
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
         if self.taker.borrow_mut().finish(failed, took, answer) {
             self.ring();
+            crate::sync::point!("complete.rung");
         }
     }
 

@@ -81,13 +81,19 @@ pub(super) fn main(mark: &str) -> ! {
 /// An empty error has been reported already.
 fn live(mark: &Mark) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
+    crate::sync::point!("attach.marked");
     // 2.
-    process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
-    if process::getppid().as_raw() != mark.parent {
-        return Err(String::new());
+    let bound = !crate::sync::orphans_live();
+    if bound {
+        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+        if process::getppid().as_raw() != mark.parent {
+            return Err(String::new());
+        }
     }
+    crate::sync::point!("attach.bound");
     // 3.
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
+    crate::sync::point!("attach.adopted");
     // 4.
     process::ignore_sigint().map_err(text)?;
     process::ignore_sigpipe().map_err(text)?;
@@ -98,23 +104,30 @@ fn live(mark: &Mark) -> Result<(), String> {
         (Some(watch), Some(bell)) => (watch, bell),
         _ => return Err("descriptors are missing".into()),
     };
-    let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
-    // Watching ends with the descriptor, so it stays open for good.
-    let own = Own {
+    let mut own = Own {
         bell: bell.as_raw_fd(),
-        watch: watched.as_raw_fd(),
+        watch: -1,
     };
-    std::mem::forget(watched);
+    if bound {
+        let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
+        own.watch = watched.as_raw_fd();
+        // Watching ends with the descriptor, so it stays open for good.
+        std::mem::forget(watched);
+    }
     drop(watch);
+    crate::sync::point!("attach.watched");
     // 6.
     let build_id = crate::sys::image::image().build_id;
     let (caller, welcome) =
         Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
+    crate::sync::point!("attach.greeted");
     // 7 to 10.
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
         Ok(lane) => {
+            crate::sync::point!("attach.prepared");
             // 11.
             caller.ready().map_err(|error| error.to_string())?;
+            crate::sync::point!("attach.ready");
             lane.run();
             Ok(())
         }
@@ -154,6 +167,7 @@ fn attach(
     let view: &'static View = Box::leak(Box::new(
         View::attach(spec).map_err(|error| error.to_string())?,
     ));
+    crate::sync::point!("attach.mapped");
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
     let cells = Arc::new(cells);
@@ -162,6 +176,7 @@ fn attach(
     if welcome.strict {
         view.close_descriptors();
     }
+    crate::sync::point!("attach.linked");
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     cells.set_phase(Phase::Starting(8));

@@ -11,6 +11,7 @@ mod concurrency;
 mod deaths;
 mod escapes;
 mod faults;
+#[path = "../common/mod.rs"]
 mod harness;
 mod inline;
 mod inputs;

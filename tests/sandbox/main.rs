@@ -6,8 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod calls;
-#[path = "../engine/harness/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "shared with the engine's tests")]
+#[path = "../common/mod.rs"]
 mod harness;
 mod images;
 mod lab;
