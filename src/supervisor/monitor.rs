@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
 
+/// How long the reason of a worker that could not start may take to arrive after its exit.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
 
@@ -47,6 +51,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            handshakes: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
@@ -74,6 +79,8 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// Hung up on when the handshake with the lane's present worker is over.
+    handshakes: HashMap<usize, Receiver<()>>,
 }
 
 impl Monitor {
@@ -212,7 +219,11 @@ impl Monitor {
         drop(core);
         if starting {
             control::release(&server);
-            // Its last words may still be on their way.
+            // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
+            // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
+            if let Some(over) = self.handshakes.remove(&index) {
+                let _ = over.recv_timeout(LAST_WORDS);
+            }
             self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
@@ -362,7 +373,10 @@ impl Monitor {
             .collect();
         for (index, started) in started {
             match self.watch(index) {
-                Ok(()) => self.shared.greet(started),
+                Ok(()) => {
+                    let over = self.shared.greet(started);
+                    self.handshakes.insert(index, over);
+                }
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }

@@ -1,6 +1,7 @@
 //! Starting a worker.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::lane::{Process, Status};
@@ -114,8 +115,9 @@ impl Shared {
         })
     }
 
-    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile.
-    pub(super) fn greet(self: &Arc<Self>, started: Started) {
+    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up
+    /// on when the handshake is over, whatever came of it.
+    pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
             lane,
             life,
@@ -125,9 +127,13 @@ impl Shared {
         crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
-        let answer = move || match server.answer(build_id.as_bytes(), welcome) {
-            Ok(()) => shared.welcome(lane, life),
-            Err(why) => shared.refused(Refusal { lane, life, why }),
+        let (hold, over) = channel();
+        let answer = move || {
+            match server.answer(build_id.as_bytes(), welcome) {
+                Ok(()) => shared.welcome(lane, life),
+                Err(why) => shared.refused(Refusal { lane, life, why }),
+            }
+            drop(hold);
         };
         let spawned = thread::Builder::new()
             .name("arenite-hello".into())
@@ -145,6 +151,7 @@ impl Shared {
                 drop(core.lanes[lane].grant(block));
             }
         }
+        over
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -8,7 +8,7 @@ use arenite::JobErrorKind;
 use libc::*;
 
 use crate::harness::tests;
-use crate::lab::{Victim, raw};
+use crate::lab::{Victim, raw, sibling};
 
 tests![
     processes_cannot_be_made,
@@ -32,7 +32,8 @@ tests![
 macro_rules! denied {
     ($victim:ident: $($name:literal => |$supervisor:ident, $sibling:ident| $attack:expr),+ $(,)?) => { $(
         $victim.denied($name, |victim| {
-            let attack = |$supervisor: i32, $sibling: i32| -> i64 {
+            let attack = |$supervisor: i32, first: i32, second: i32| -> i64 {
+                let $sibling = sibling(first, second);
                 let _ = ($supervisor, $sibling);
                 $attack
             };
@@ -92,7 +93,8 @@ fn other_processes_cannot_be_touched() {
         "setsid" => |_s, _w| raw!(SYS_setsid),
     );
     victim.refused("moving another process", |victim| {
-        let attack = |supervisor: i32, sibling: i32| {
+        let attack = |supervisor: i32, first: i32, second: i32| {
+            let sibling = sibling(first, second);
             let set = [u64::MAX; 16];
             let move_it = |pid| raw!(SYS_sched_setaffinity, pid, 128, set.as_ptr());
             i64::from(move_it(supervisor) != -13) + i64::from(move_it(sibling) != -13)
@@ -238,7 +240,8 @@ const CLOSED: i64 = -9;
 fn files_are_shut() {
     let victim = Victim::new();
     victim.refused("opening files", |victim| {
-        let attack = |supervisor: i32, sibling: i32| {
+        let attack = |supervisor: i32, first: i32, second: i32| {
+            let sibling = sibling(first, second);
             let paths = [
                 "/etc/passwd".to_owned(),
                 "/".into(),

@@ -34,9 +34,10 @@ impl Victim {
         Self { lab, array }
     }
 
-    /// The supervisor and the other worker, for kernels that want to harm them.
-    pub fn others(&self) -> (i32, i32) {
-        (std::process::id() as i32, self.lab.pid(1))
+    /// The supervisor and both workers, for kernels that want to harm them.
+    pub fn others(&self) -> (i32, i32, i32) {
+        let supervisor = std::process::id() as i32;
+        (supervisor, self.lab.pid(0), self.lab.pid(1))
     }
 
     /// An honest job, handed over now and looked at by [`Honest::check`].
@@ -87,6 +88,15 @@ impl Victim {
     /// Nobody has changed the array.
     pub fn check(&self) {
         assert_eq!(self.array[..], numbers()[..]);
+    }
+}
+
+/// In a worker: the other one.
+pub fn sibling(first: i32, second: i32) -> i32 {
+    if first == std::process::id() as i32 {
+        second
+    } else {
+        first
     }
 }
 
