@@ -263,6 +263,8 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
         ),
         (libc::SYS_kill, one_of(0, [pid])?),
         (libc::SYS_tgkill, one_of(0, [pid])?),
+        // musl's `raise`, on the first thread, whose number is the process's.
+        (libc::SYS_tkill, one_of(0, [pid])?),
         (libc::SYS_fcntl, vec![none_of(1, &HARMFUL_FCNTL)?]),
         // With any arguments as far as this list goes: most of them are refused, below.
         (libc::SYS_sched_setaffinity, vec![]),
