@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::recorder::Recorder;
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+use crate::sys::abort::AbortNote;
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
@@ -112,6 +113,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) taken: AtomicU32,
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
+    /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
 }
@@ -281,6 +284,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),
                 written: a64(),

@@ -355,6 +355,7 @@ impl<const N: usize> Poster<N> {
         reply.wants.store(0, Ordering::Relaxed);
         reply.taken.store(self.granted, Ordering::Relaxed);
         reply.denied.store(0, Ordering::Relaxed);
+        reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
         self.answered = 0;
         self.rung = 0;
@@ -366,13 +367,6 @@ impl<const N: usize> Poster<N> {
         self.cells
             .state(position)
             .is_queued(Generation::of(position, N))
-    }
-
-    /// After the exit of the worker: its note about a system call that a sandbox denied, 0 for none.
-    #[cfg(feature = "sandbox")]
-    pub(crate) fn denied(&self) -> u32 {
-        // Acquire: pairs with the store of "call noted" in the worker's handler.
-        self.cells.reply().denied.load(Ordering::Acquire)
     }
 
     /// The cells, for whoever sleeps on a state word or wakes a sleeper.

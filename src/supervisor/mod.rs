@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod causes;
 #[cfg(feature = "sandbox")]
 mod copy_out;
 mod core;
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// How long a worker may take to become ready.
+    pub(crate) start_timeout: Duration,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
 }

@@ -6,6 +6,9 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+#[cfg(feature = "sandbox")]
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
@@ -42,7 +46,9 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     poller.add(shared.bell.as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
+        let lanes = shared.cells.len();
         let mut monitor = Monitor {
+            kills: OomKills::new(Path::new("/"), lanes),
             shared,
             poller,
             pipe,
@@ -52,6 +58,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             seen_job: 0,
             refusals: HashMap::new(),
             handshakes: HashMap::new(),
+            starting: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
@@ -81,6 +88,10 @@ struct Monitor {
     refusals: HashMap<usize, String>,
     /// Hung up on when the handshake with the lane's present worker is over.
     handshakes: HashMap<usize, Receiver<()>>,
+    /// Workers that are starting, and when they have to be ready.
+    starting: HashMap<usize, Instant>,
+    /// What the kernel's out-of-memory killer has done.
+    kills: OomKills,
 }
 
 impl Monitor {
@@ -105,7 +116,8 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None, LastWords::default());
+            let words = LastWords::default();
+            self.shared.recover(index, causes::plain(exit), None, words);
         }
         let mut core = self.shared.lock();
         core.end();
@@ -115,6 +127,7 @@ impl Monitor {
     fn run(&mut self) {
         loop {
             self.start_absent();
+            self.end_overdue();
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -173,6 +186,7 @@ impl Monitor {
         });
         let next = starts
             .chain(self.stopping)
+            .chain(self.starting.values().copied())
             .min()
             .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
@@ -216,6 +230,7 @@ impl Monitor {
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
         let starting = core.lanes[index].status == Status::Starting;
+        let ours = core.lanes[index].verdict.is_some() || core.closing == Closing::Now;
         drop(core);
         if starting {
             control::release(&server);
@@ -228,7 +243,28 @@ impl Monitor {
         }
         let refused = self.refusals.remove(&index);
         let words = self.last_words(index);
-        self.shared.recover(index, exit, refused, words);
+        let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
+        self.shared.recover(index, cause, refused, words);
+    }
+
+    /// Why the worker of this lane is gone. `ours`: it was killed from here.
+    fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
+        let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
+        let cells = &self.shared.cells[lane];
+        #[cfg(feature = "sandbox")]
+        if self.shared.is_strict()
+            // Acquire: pairs with the store of "call noted" in the worker's handler.
+            && let Some(denied) = causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
+        {
+            return denied;
+        }
+        causes::cause(&Evidence {
+            exit,
+            limit: self.shared.settings.memory_limit,
+            aborted: cells.reply().abort.read(),
+            words: &words.all(),
+            out_of_memory: killed && self.kills.explain(lane),
+        })
     }
 
     /// What the worker of this lane, whose exit is confirmed, has left behind.
@@ -362,8 +398,8 @@ impl Monitor {
         };
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
-            .into_iter()
-            .filter_map(|index| match self.shared.spawn_worker(index, &self.pipe) {
+            .iter()
+            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
                 Ok(started) => Some((index, started)),
                 Err(error) => {
                     self.cannot_start(index, error);
@@ -379,6 +415,39 @@ impl Monitor {
                 }
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
+        }
+        // After the spawns, which need not wait for it: no worker has asked for memory yet.
+        self.kills.started(&absent);
+        // A limit beyond all clocks is none.
+        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+            self.starting
+                .extend(absent.into_iter().map(|index| (index, at)));
+        }
+    }
+
+    /// Ends workers that have not become ready in time.
+    fn end_overdue(&mut self) {
+        if self.starting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut core = self.shared.lock();
+        self.starting
+            .retain(|&index, _| core.lanes[index].status == Status::Starting);
+        let limit = self.shared.settings.start_timeout;
+        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
+            let phase = self.shared.cells[index].phase();
+            let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
+            self.refusals.entry(index).or_insert(why);
+            let lane = &mut core.lanes[index];
+            // A handshake that ends in this very moment is too late: its news is of another life.
+            lane.life = lane.life.wrapping_add(1);
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            }
+            // Until its exit is confirmed.
+            *at = now + Duration::from_secs(1);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::causes::before_ready;
 use super::core::{Closing, Core};
 use super::drain::lent;
 use super::error::JobErrorKind;
@@ -10,7 +11,6 @@ use super::lane::{NOBODY, Status};
 use super::record::Stage;
 use super::words::LastWords;
 use crate::link::SLOTS;
-use crate::sys::process::Exit;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
@@ -23,7 +23,7 @@ impl Shared {
     pub(super) fn recover(
         &self,
         index: usize,
-        exit: Exit,
+        cause: JobErrorKind,
         refused: Option<String>,
         words: LastWords,
     ) {
@@ -33,7 +33,6 @@ impl Shared {
         // 3. What it had finished is finished.
         core.drain(index);
         crate::sync::point!("recover.drained");
-        let cause = core.denied(index, exit).unwrap_or_else(|| cause_of(exit));
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
             core.ready -= 1;
@@ -56,13 +55,10 @@ impl Shared {
         // 8.
         if was_starting {
             let why = refused.unwrap_or_else(|| {
-                let said = words.all().join("\n");
-                let said = if said.is_empty() {
-                    said
-                } else {
-                    format!("; its last words:\n{said}")
-                };
-                format!("worker {index} before it was ready ({phase}): {cause}{said}")
+                format!(
+                    "worker {index} {}",
+                    before_ready(phase, &cause, &words.all())
+                )
             });
             core.start_failed(index, &why);
         } else {
@@ -88,25 +84,6 @@ impl Shared {
 }
 
 impl Core {
-    /// The sandbox ended this worker: because of which call.
-    fn denied(&self, index: usize, exit: Exit) -> Option<JobErrorKind> {
-        if !self.strict || exit != Exit::Signal(libc::SIGSYS) {
-            return None;
-        }
-        #[cfg(feature = "sandbox")]
-        let call = {
-            use crate::sys::sandbox;
-            let noted = sandbox::call(self.lanes[index].poster.denied());
-            noted.map_or_else(
-                || "a system call by the entry of another architecture".into(),
-                sandbox::name,
-            )
-        };
-        #[cfg(not(feature = "sandbox"))]
-        let call = format!("a system call of worker {index}");
-        Some(JobErrorKind::Denied { call })
-    }
-
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
     /// is being built, and when several starts in a row have failed and no worker is left.
     fn start_failed(&mut self, index: usize, why: &str) {
@@ -212,13 +189,5 @@ impl Core {
             }
         }
         self.update_flags();
-    }
-}
-
-fn cause_of(exit: Exit) -> JobErrorKind {
-    match exit {
-        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
-        Exit::Signal(signal) => JobErrorKind::Signal(signal),
-        Exit::Unknown => JobErrorKind::Exited(None),
     }
 }

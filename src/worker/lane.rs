@@ -14,8 +14,8 @@ use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReade
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
-use crate::sys::cores;
 use crate::sys::event::EventFd;
+use crate::sys::{abort, cores};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
@@ -37,6 +37,8 @@ pub(super) struct Lane {
     pub(super) guard: bool,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
+    /// This worker's private memory has a ceiling.
+    pub(super) limited: bool,
     /// Rings the monitor.
     bell: EventFd,
     /// When it last changed its core by itself.
@@ -92,6 +94,7 @@ impl Lane {
             guard,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
+            limited: false,
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
@@ -159,6 +162,9 @@ impl Lane {
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
+        if self.limited {
+            abort::forget_failures();
+        }
         let ended = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
