@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Engine, Place, Workers};
+#[cfg(feature = "sandbox")]
+use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
@@ -49,6 +51,8 @@ pub struct Builder {
     name: Option<String>,
     label: String,
     memory_limit: u64,
+    #[cfg(feature = "sandbox")]
+    sandbox: Sandbox,
     on_start: Option<KernelInfo>,
     log: Sink,
     start_timeout: Duration,
@@ -67,6 +71,8 @@ impl Builder {
             name: None,
             label: "arenite".into(),
             memory_limit: 0,
+            #[cfg(feature = "sandbox")]
+            sandbox: Sandbox::Off,
             on_start: None,
             log: Sink::Stderr,
             start_timeout: Duration::from_secs(60),
@@ -130,6 +136,13 @@ impl Builder {
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// What workers may do beside computing; by default whatever this user may.
+    #[cfg(feature = "sandbox")]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = sandbox;
         self
     }
 
@@ -268,6 +281,13 @@ impl Builder {
             .ok()
             .filter(|&workers| workers <= MAX_WORKERS)
             .ok_or(BuildError::TooManyWorkers { asked: workers })?;
+        #[cfg(feature = "sandbox")]
+        if self.sandbox == Sandbox::Required {
+            let report = SandboxReport::of_this_kernel();
+            if !report.is_complete() {
+                return Err(BuildError::SandboxLacks(report));
+            }
+        }
         let on_start = match self.on_start {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
@@ -284,6 +304,10 @@ impl Builder {
             workers,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
+            #[cfg(feature = "sandbox")]
+            strict: self.sandbox != Sandbox::Off,
+            #[cfg(not(feature = "sandbox"))]
+            strict: false,
             on_start,
             label: self.label,
             log: self.log,
@@ -327,6 +351,9 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
     ForeignKernel,
+    /// [`Sandbox::Required`] was asked for, and the running kernel lacks a part of it.
+    #[cfg(feature = "sandbox")]
+    SandboxLacks(SandboxReport),
 }
 
 impl fmt::Display for BuildError {
@@ -344,6 +371,8 @@ impl fmt::Display for BuildError {
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
             }
+            #[cfg(feature = "sandbox")]
+            Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
         }
     }
 }

@@ -6,6 +6,8 @@ mod input;
 mod job;
 mod map;
 mod par;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod scope;
 
 use std::fmt;
@@ -21,6 +23,8 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder};
 pub use map::Map;
+#[cfg(feature = "sandbox")]
+pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 
 use crate::arena::ArenaStats;

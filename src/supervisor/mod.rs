@@ -2,6 +2,8 @@
 
 mod cancel;
 mod causes;
+#[cfg(feature = "sandbox")]
+mod copy_out;
 mod core;
 mod deadline;
 mod drain;
@@ -63,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
+    /// Workers lock themselves down before their first job.
+    pub(crate) strict: bool,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
@@ -197,6 +201,7 @@ pub(crate) fn start(
     let cores = crate::sys::limits::cores();
     arena.set_ready();
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -303,6 +308,11 @@ impl Shared {
             self.unlock(core);
             alloc(&self.arena)
         })
+    }
+
+    /// Whether workers lock themselves down.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.settings.strict
     }
 
     /// Number of workers.

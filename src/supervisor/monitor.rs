@@ -6,6 +6,9 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "sandbox")]
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -32,6 +35,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
 
+/// How long the reason of a worker that could not start may take to arrive after its exit.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
 
@@ -54,6 +60,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             seen_job: 0,
             refusals: HashMap::new(),
             outputs: Outputs::default(),
+            handshakes: HashMap::new(),
             starting: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
@@ -84,6 +91,8 @@ struct Monitor {
     refusals: HashMap<usize, String>,
     /// What workers print.
     outputs: Outputs,
+    /// Hung up on when the handshake with the lane's present worker is over.
+    handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
     /// How much memory there is, and who has it.
@@ -237,7 +246,11 @@ impl Monitor {
         drop(core);
         if starting {
             control::release(&server);
-            // Its last words may still be on their way.
+            // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
+            // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
+            if let Some(over) = self.handshakes.remove(&index) {
+                let _ = over.recv_timeout(LAST_WORDS);
+            }
             self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
@@ -250,6 +263,13 @@ impl Monitor {
     fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
         let cells = &self.shared.cells[lane];
+        #[cfg(feature = "sandbox")]
+        if self.shared.is_strict()
+            // Acquire: pairs with the store of "call noted" in the worker's handler.
+            && let Some(denied) = causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
+        {
+            return denied;
+        }
         causes::cause(&Evidence {
             exit,
             limit: self.shared.settings.memory_limit,
@@ -425,7 +445,10 @@ impl Monitor {
                 None => Ok(()),
             });
             match watched {
-                Ok(()) => self.shared.greet(started),
+                Ok(()) => {
+                    let over = self.shared.greet(started);
+                    self.handshakes.insert(index, over);
+                }
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::lane::{Process, Status};
@@ -22,6 +23,26 @@ pub(super) struct Refusal {
 
 /// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
 const FIRST_GRANT: u64 = 64 * 1024;
+
+/// Whether a locked-down worker has this variable of the environment: what the loader, the C library and Rust's own
+/// look at, and nothing that a program keeps secrets in. Not whether to print stacks: it cannot find the names, and
+/// trying would hide why memory was short.
+fn is_plain(name: &[u8]) -> bool {
+    const NAMES: [&str; 7] = [
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "LD_LIBRARY_PATH",
+        "RUST_MIN_STACK",
+        "GLIBC_TUNABLES",
+    ];
+    const BEGINNINGS: [&str; 3] = ["LC_", "MALLOC_", "ARENITE_"];
+    NAMES.iter().any(|known| name == known.as_bytes())
+        || BEGINNINGS
+            .iter()
+            .any(|known| name.starts_with(known.as_bytes()))
+}
 
 /// A worker that was started, and the handshake that it will begin.
 #[derive(Debug)]
@@ -57,6 +78,7 @@ impl Shared {
                 grants: lane.poster.granted(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
+                strict: self.settings.strict,
                 on_start: self.settings.on_start,
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
@@ -78,8 +100,11 @@ impl Shared {
             fds: fds.len(),
             server: name.clone(),
         };
+        let strict = self.settings.strict;
+        let passes = |name: &[u8]| !strict || is_plain(name);
         let env = [(MARK, mark.to_string())];
-        let pid = process::spawn_self(&env, &fds, first_fd, Some(standard)).map_err(system)?;
+        let pid =
+            process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
         crate::sync::point!("spawn.started");
         let pidfd = PidFd::open(pid).map_err(system)?;
@@ -106,8 +131,9 @@ impl Shared {
         })
     }
 
-    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile.
-    pub(super) fn greet(self: &Arc<Self>, started: Started) {
+    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up
+    /// on when the handshake is over, whatever came of it.
+    pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
             lane,
             life,
@@ -118,9 +144,13 @@ impl Shared {
         crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
-        let answer = move || match server.answer(build_id.as_bytes(), welcome) {
-            Ok(()) => shared.welcome(lane, life),
-            Err(why) => shared.refused(Refusal { lane, life, why }),
+        let (hold, over) = channel();
+        let answer = move || {
+            match server.answer(build_id.as_bytes(), welcome) {
+                Ok(()) => shared.welcome(lane, life),
+                Err(why) => shared.refused(Refusal { lane, life, why }),
+            }
+            drop(hold);
         };
         let spawned = thread::Builder::new()
             .name("arenite-hello".into())
@@ -138,6 +168,7 @@ impl Shared {
                 drop(core.lanes[lane].grant(block));
             }
         }
+        over
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -53,6 +53,7 @@ fn settings(workers: u16) -> Settings {
         workers,
         guard: true,
         memory_limit: 0,
+        strict: false,
         on_start: None,
         label: "test".into(),
         log: super::Sink::Stderr,

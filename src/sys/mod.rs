@@ -16,6 +16,8 @@ pub mod oom;
 pub mod pipe;
 pub mod probe;
 pub mod process;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 mod segment;
 pub mod socket;
 #[cfg(test)]

@@ -139,8 +139,8 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
-/// `first_target`, `first_target + 1`, …
+/// Starts this program again, as `arenite-worker`, with `env` added to those variables of the environment that `passes`
+/// lets through, and `fds` open under the numbers `first_target`, `first_target + 1`, …
 ///
 /// With `standard`, its stdin, stdout and stderr are these three, of numbers above 2; otherwise it has those of this
 /// process. They count for [`first_target_fd`] too.
@@ -149,6 +149,7 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
 /// the memory of this process. `first_target` comes from [`first_target_fd`].
 pub fn spawn_self(
     env: &[(&str, String)],
+    passes: impl Fn(&[u8]) -> bool,
     fds: &[BorrowedFd<'_>],
     first_target: RawFd,
     standard: Option<[BorrowedFd<'_>; 3]>,
@@ -175,9 +176,10 @@ pub fn spawn_self(
 
     let mut pairs: Vec<CString> = Vec::new();
     for (key, value) in std::env::vars_os() {
-        if env
-            .iter()
-            .any(|(name, _)| key.as_bytes() == name.as_bytes())
+        if !passes(key.as_bytes())
+            || env
+                .iter()
+                .any(|(name, _)| key.as_bytes() == name.as_bytes())
         {
             continue;
         }
