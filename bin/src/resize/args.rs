@@ -55,8 +55,8 @@ Sizes:
   (written, planned, fresh, failed or pending), error, cause, ms and bytes; at the end one of type
   \"summary\". Names that are not UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image, truncated, corrupt,
-  too-many-pixels, output-too-large, out-of-memory, encode, returned (of the picture); write,
-  disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
+  too-many-pixels, too-many-bytes, bomb, output-too-large, out-of-memory, encode, returned (of the
+  picture); write, disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
   (of a worker: N is the signal or the exit code).
 
 Signals:
@@ -136,6 +136,10 @@ pub(crate) struct ResizeArgs {
     /// Refuse larger pictures, by their header, before anything is decoded
     #[arg(long, value_name = "PIXELS", value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
     pub max_pixels: u64,
+
+    /// Refuse what is better compressed than any photo: more bytes of pixels than this per byte of the file
+    #[arg(long, value_name = "N", default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
+    pub max_ratio: u32,
 
     /// Print one JSON object per input and a summary, instead of the written paths
     #[arg(long, help_heading = "Output")]
@@ -220,6 +224,8 @@ impl ResizeArgs {
     pub(crate) fn spec(&self) -> Option<ResizeSpec> {
         Some(ResizeSpec {
             max_pixels: self.max_pixels,
+            max_bytes: self.memory_limit,
+            max_ratio: self.max_ratio,
             fit: self.fit,
             enlarge: !self.no_enlarge,
             filter: self.filter,

@@ -45,12 +45,14 @@ struct Told(ImageError);
 const BETWEEN: char = '\u{1f}';
 
 /// What a kernel can say about a picture.
-const CAUSES: [&str; 9] = [
+const CAUSES: [&str; 11] = [
     "unsupported-format",
     "not-an-image",
     "truncated",
     "corrupt",
     "too-many-pixels",
+    "too-many-bytes",
+    "bomb",
     "output-too-large",
     "out-of-memory",
     "encode",
@@ -65,6 +67,8 @@ impl fmt::Display for Told {
             ImageError::Truncated { .. } => "truncated",
             ImageError::Corrupt { .. } => "corrupt",
             ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::TooManyBytes { .. } => "too-many-bytes",
+            ImageError::Bomb { .. } => "bomb",
             ImageError::OutputTooLarge { .. } => "output-too-large",
             ImageError::OutOfMemory { .. } => "out-of-memory",
             ImageError::Encode { .. } => "encode",
