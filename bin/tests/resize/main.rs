@@ -4,6 +4,7 @@
 
 mod flags;
 mod formats;
+mod hostile;
 mod inputs;
 mod names;
 mod output;
