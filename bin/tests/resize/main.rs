@@ -11,4 +11,5 @@ mod output;
 mod resume;
 mod signals;
 mod stop;
+mod timeout;
 mod world;

@@ -263,7 +263,7 @@ fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
     let flat = image::DynamicImage::ImageRgb8(image::RgbImage::new(8200, 8200));
     world.file("p/large.png", &encoded(&flat, image::ImageFormat::Png));
     let run = world
-        .run("p -s 8 -o out -j 1 --memory-limit 100MiB")
+        .run("p -s 8 -o out -j 1 --memory-limit 200MiB")
         .exits(1)
         .says(&["p/large.png"]);
     assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
