@@ -23,8 +23,10 @@ mod map;
 mod memory;
 mod par;
 mod policies;
+mod recycling;
 mod scope;
 mod starts;
+mod watch;
 
 use libtest_mimic::Arguments;
 
@@ -55,9 +57,11 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        recycling::tests(),
         policies::tests(),
         scope::tests(),
         starts::tests(),
+        watch::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
