@@ -159,6 +159,48 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     assert_eq!(answer(&shared, second).unwrap(), "value");
 }
 
+/// The words of a condemned lane mean nothing; a request that comes then is kept for its end.
+#[test]
+fn what_is_cancelled_behind_a_verdict_never_runs() {
+    let (shared, mut takers) = fixture(1, 1);
+    shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(0).expected_ns = 1000;
+    let escaping = submit(&shared);
+    let behind = [
+        submit(&shared),
+        submit(&shared),
+        submit(&shared),
+        submit(&shared),
+    ];
+    assert_eq!(takers[0].next(), Next::Run);
+    let said = Answering {
+        kind: kind::ESCAPED,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: &[1],
+    };
+    takers[0].finish(true, 1, Some(&said));
+    shared.stats();
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    shared.cancel(behind[0]);
+    shared.cancel_now(behind[1]);
+    shared.abandon(behind[2]);
+    assert!(answer(&shared, behind[0]).is_none(), "its worker lives");
+    die(&shared, 0);
+    assert!(answer(&shared, escaping).unwrap().contains("handle"));
+    assert!(answer(&shared, behind[0]).unwrap().contains("cancelled"));
+    assert!(answer(&shared, behind[1]).unwrap().contains("cancelled"));
+    assert!(
+        answer(&shared, behind[3]).is_none(),
+        "it waits for a worker"
+    );
+    let core = shared.lock();
+    assert_eq!((core.queue.len(), core.records.live()), (1, 1));
+}
+
 /// A worker that says of two jobs at once that they run is ended, not waited for.
 #[test]
 fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
