@@ -196,10 +196,11 @@ fn what_is_never_tried_again() {
 fn inputs_live_until_the_answer() {
     fn sum(diary: &str, values: &Array<u64>, long: &str) -> Array<u64> {
         assert_eq!(long.len(), 1000);
-        if note(diary, "tried") < 2 {
-            std::process::abort();
+        match note(diary, "tried") {
+            0 => panic!("the worker lives on"),
+            1 => std::process::abort(),
+            _ => Array::from_slice(&[values.iter().sum()]),
         }
-        Array::from_slice(&[values.iter().sum()])
     }
     let lab = Lab::new(1);
     let diary = Diary::new();
