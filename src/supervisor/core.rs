@@ -161,6 +161,8 @@ impl Core {
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
+        } else if self.ranked && self.overtake(id.index) {
+            self.enqueue(id.index);
         } else if self.queue.is_empty() {
             if !self.place(id.index) {
                 self.drain_busy();
@@ -172,9 +174,6 @@ impl Core {
             // Lanes know already that something is kept, and ring before they run dry. Looking at them
             // costs each a cache line, so not for every job.
             self.queue.push_back(id.index, self.records.at(id.index));
-            if self.ranked {
-                self.overtake(id.index);
-            }
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
                 self.drain_busy();
                 self.refill();
@@ -189,9 +188,6 @@ impl Core {
         self.be_watched();
         self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.kept");
-        if self.ranked {
-            self.overtake(index);
-        }
         self.update_flags();
         after_keeping();
         self.drain_busy();
