@@ -22,6 +22,7 @@ mod map;
 mod memory;
 mod par;
 mod scope;
+mod storms;
 
 use libtest_mimic::Arguments;
 
@@ -50,6 +51,7 @@ fn main() {
         memory::tests(),
         par::tests(),
         scope::tests(),
+        storms::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -16,13 +16,22 @@ use crate::scene::{Played, Policy, Scene};
 tests![before_it_is_ready];
 
 const ROUNDS: u32 = 3;
+const RETRIED: Policy = Policy {
+    retries: 2,
+    deadline: None,
+};
 
 /// One trial for each point.
 pub fn trials() -> Vec<Trial> {
     let mut all = tests();
     for point in points(Side::Worker) {
-        all.push(named(format!("workers::{}", point.name), move || {
+        all.push(named(format!("workers::{}", point.name), || {
             at(point, Policy::NONE)
+        }));
+    }
+    for point in points(Side::Worker).filter(|point| point.step() != "stop") {
+        all.push(named(format!("workers::retried::{}", point.name), || {
+            at(point, RETRIED)
         }));
     }
     all
@@ -100,7 +109,7 @@ fn at(point: &'static Point, policy: Policy) {
 }
 
 /// The answers, after so many deaths of which so many hit a running job.
-fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<(), String> {
+pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<(), String> {
     let reference = Scene::new().reference();
     let answers = Answers::compare(played.answers.iter().cloned(), &reference)?;
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
