@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, Settings, StartError};
+use crate::supervisor::{self, QUARANTINE_AFTER, Settings, StartError};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,9 @@ pub struct Builder {
     label: String,
     memory_limit: u64,
     on_start: Option<KernelInfo>,
+    start_timeout: Duration,
     grace: Duration,
+    quarantine_after: u32,
 }
 
 impl Builder {
@@ -62,7 +64,9 @@ impl Builder {
             label: "arenite".into(),
             memory_limit: 0,
             on_start: None,
+            start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
+            quarantine_after: QUARANTINE_AFTER,
         }
     }
 
@@ -105,7 +109,19 @@ impl Builder {
     }
 
     /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
-    /// not count. A kernel that asks for more aborts, and its worker is replaced. By default none.
+    /// not count. A kernel that asks for more aborts, its job fails with
+    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).memory_limit(256 << 20).build()?;
+    /// let hoard = || (0..1024).map(|_| vec![1u8; 1 << 20]).collect::<Vec<_>>().len() as u64;
+    /// let error = engine.submit(hoard, ()).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::MemoryLimit { limit: 0x1000_0000, .. }));
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = bytes;
         self
@@ -123,9 +139,38 @@ impl Builder {
         self
     }
 
+    /// How long a worker may take from its start until it is ready, [`on_worker_start`](Builder::on_worker_start)
+    /// included; 60 seconds by default. One that takes longer is killed, and its start counts as failed: `build` answers
+    /// with what it was at, and later on the engine tries again as after any failed start.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// arenite::init();
+    /// let error = arenite::Engine::builder()
+    ///     .workers(1)
+    ///     .on_worker_start(|| loop { std::thread::park() })
+    ///     .start_timeout(Duration::from_millis(200))
+    ///     .build()
+    ///     .unwrap_err();
+    /// assert!(error.to_string().contains("on_worker_start has not returned"), "{error}");
+    /// ```
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
     /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// How many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost before it is not
+    /// tried again, whatever retries it has left: it then answers
+    /// [`Quarantined`](crate::JobErrorKind::Quarantined). 5 by default, at least 1.
+    pub fn quarantine_after(mut self, workers: u32) -> Self {
+        self.quarantine_after = workers.max(1);
         self
     }
 
@@ -170,7 +215,9 @@ impl Builder {
             memory_limit: self.memory_limit,
             on_start,
             label: self.label,
+            start_timeout: self.start_timeout,
             grace: self.grace,
+            quarantine_after: self.quarantine_after,
         };
         let (shared, monitor) =
             supervisor::start(arena, settings).map_err(|error| match error {

@@ -12,13 +12,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub use crate::supervisor::{JobError, JobErrorKind, KernelStats, Stats, WorkerStats};
+pub use crate::supervisor::{
+    Backoff, JobError, JobErrorKind, KernelStats, Priority, Stats, WorkerStats,
+};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder};
 pub use map::Map;
-pub use scope::{Scope, ScopedJob};
+pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
@@ -45,6 +47,15 @@ use crate::supervisor::{Closing, Shared};
 ///     Ok(())
 /// }
 /// ```
+///
+/// # Signals
+///
+/// This crate installs no signal handlers in your program. Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their
+/// first instruction on: a terminal or a service manager sends them to the whole group, and your program decides what
+/// they mean. Left alone they end your program, and the workers with it, at once and without anything left behind. To
+/// finish first, set a flag in a handler of your own, stop submitting when it is set, and call
+/// [`shutdown`](Engine::shutdown); `arenite resize` does so. To end one worker, send it SIGKILL: its job fails with that
+/// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
 }
@@ -144,9 +155,9 @@ impl Engine {
         }
     }
 
-    /// A job under construction: [`JobBuilder::then`] runs another kernel on its result, in the same
-    /// worker.
-    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>>
+    /// A job under construction: with a deadline, retries, a priority; and [`JobBuilder::then`] runs
+    /// another kernel on its result, in the same worker.
+    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
         F: Kernel<P, R>,
         A: Args<'static, P>,
@@ -165,6 +176,7 @@ impl Engine {
                 workers: Vec::new(),
                 kernels: Vec::new(),
                 queued: 0,
+                waiting: 0,
                 open: 0,
                 untaken: 0,
             },

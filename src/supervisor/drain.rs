@@ -63,6 +63,9 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            if !self.lanes[index].timed.is_empty() {
+                self.watch(index);
+            }
             crate::sync::point!("reap.told");
             self.call_if_drained();
         }
@@ -122,6 +125,7 @@ impl Core {
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
         let reply = self.reply;
         if reply.kind == kind::ESCAPED {
+            self.lanes[lane_index].jobs -= 1;
             self.condemn(
                 lane_index,
                 index,
@@ -136,6 +140,7 @@ impl Core {
         match self.unpack(lane_index, &reply, &leases) {
             Err(what) => {
                 self.records.at(index).leases = leases;
+                self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
             Ok(unpacked) => {
@@ -150,7 +155,10 @@ impl Core {
                         None => &reply.words[..reply.len as usize],
                     };
                     let why = failure(reply.kind, words);
-                    self.fail(index, why, Some(lane_index as u32), lent(&leases));
+                    let rows = lent(&leases);
+                    // Kept for another attempt, if there is one.
+                    self.records.at(index).leases = leases;
+                    self.attempt_failed(index, why, Some(lane_index as u32), rows);
                 } else {
                     let skip = unpacked.skip;
                     let record = self.records.at(index);
@@ -237,6 +245,7 @@ impl Core {
         let lane = &mut self.lanes[lane];
         if lane.verdict.is_none() {
             lane.verdict = Some((record, why));
+            lane.alarm = None;
         }
         if lane.status == Status::Ready {
             lane.status = Status::Leaving;

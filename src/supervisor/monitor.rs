@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
@@ -38,7 +40,9 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     poller.add(shared.bell.as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
+        let lanes = shared.cells.len();
         let mut monitor = Monitor {
+            kills: OomKills::new(Path::new("/"), lanes),
             shared,
             poller,
             pipe,
@@ -47,6 +51,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            starting: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
@@ -74,6 +79,10 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// Workers that are starting, and when they have to be ready.
+    starting: HashMap<usize, Instant>,
+    /// What the kernel's out-of-memory killer has done.
+    kills: OomKills,
 }
 
 impl Monitor {
@@ -98,7 +107,8 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None, LastWords::default());
+            let words = LastWords::default();
+            self.shared.recover(index, causes::plain(exit), None, words);
         }
         let mut core = self.shared.lock();
         core.end();
@@ -108,6 +118,7 @@ impl Monitor {
     fn run(&mut self) {
         loop {
             self.start_absent();
+            self.end_overdue();
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -156,7 +167,7 @@ impl Monitor {
 
     /// When there is something to do even if nobody rings.
     fn next_time(&self) -> Option<Duration> {
-        let core = self.shared.lock();
+        let mut core = self.shared.lock();
         let now = Instant::now();
         let starts = core.lanes.iter().filter_map(|lane| match lane.status {
             Status::Absent {
@@ -164,15 +175,12 @@ impl Monitor {
             } if core.needs_workers() => Some(at),
             _ => None,
         });
-        let next = starts
-            .chain(self.stopping)
-            .min()
-            .map(|at| at.saturating_duration_since(now));
-        match (next, core.ticking) {
-            (Some(next), true) => Some(next.min(TICK)),
-            (None, true) => Some(TICK),
-            (next, false) => next,
-        }
+        let tick = core.ticking.then(|| now + TICK);
+        let starting = self.starting.values().copied();
+        let times = starts.chain(starting).chain(self.stopping).chain(tick);
+        let next = times.chain(core.next_timer()).min();
+        core.wakes_at = next;
+        next.map(|at| at.saturating_duration_since(now))
     }
 
     /// Somebody rang, or a worker ended.
@@ -209,6 +217,7 @@ impl Monitor {
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
         let starting = core.lanes[index].status == Status::Starting;
+        let ours = core.lanes[index].verdict.is_some() || core.closing == Closing::Now;
         drop(core);
         if starting {
             control::release(&server);
@@ -217,7 +226,21 @@ impl Monitor {
         }
         let refused = self.refusals.remove(&index);
         let words = self.last_words(index);
-        self.shared.recover(index, exit, refused, words);
+        let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
+        self.shared.recover(index, cause, refused, words);
+    }
+
+    /// Why the worker of this lane is gone. `ours`: it was killed from here.
+    fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
+        let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
+        let cells = &self.shared.cells[lane];
+        causes::cause(&Evidence {
+            exit,
+            limit: self.shared.settings.memory_limit,
+            aborted: cells.reply().abort.read(),
+            words: &words.all(),
+            out_of_memory: killed && self.kills.explain(lane),
+        })
     }
 
     /// What the worker of this lane, whose exit is confirmed, has left behind.
@@ -239,6 +262,7 @@ impl Monitor {
             core.freely = core.next_job == self.seen_job;
             self.seen_job = core.next_job;
             core.drain_busy();
+            core.run_timers();
             core.refill();
             core.call_monitor = false;
             let tick = self.ticked.elapsed() >= TICK;
@@ -257,6 +281,7 @@ impl Monitor {
             let wants: Vec<_> = wanted.collect();
             // The last job has ended: the workers are told to stop, once.
             progress |= core.is_drained() && self.stopping.is_none();
+            progress |= std::mem::take(&mut core.look_again);
             core.call_monitor = false;
             self.shared.unlock(core);
             wants
@@ -351,8 +376,8 @@ impl Monitor {
         };
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
-            .into_iter()
-            .filter_map(|index| match self.shared.spawn_worker(index, &self.pipe) {
+            .iter()
+            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
                 Ok(started) => Some((index, started)),
                 Err(error) => {
                     self.cannot_start(index, error);
@@ -365,6 +390,39 @@ impl Monitor {
                 Ok(()) => self.shared.greet(started),
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
+        }
+        // After the spawns, which need not wait for it: no worker has asked for memory yet.
+        self.kills.started(&absent);
+        // A limit beyond all clocks is none.
+        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+            self.starting
+                .extend(absent.into_iter().map(|index| (index, at)));
+        }
+    }
+
+    /// Ends workers that have not become ready in time.
+    fn end_overdue(&mut self) {
+        if self.starting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut core = self.shared.lock();
+        self.starting
+            .retain(|&index, _| core.lanes[index].status == Status::Starting);
+        let limit = self.shared.settings.start_timeout;
+        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
+            let phase = self.shared.cells[index].phase();
+            let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
+            self.refusals.entry(index).or_insert(why);
+            let lane = &mut core.lanes[index];
+            // A handshake that ends in this very moment is too late: its news is of another life.
+            lane.life = lane.life.wrapping_add(1);
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            }
+            // Until its exit is confirmed.
+            *at = now + Duration::from_secs(1);
         }
     }
 

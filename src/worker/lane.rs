@@ -14,8 +14,8 @@ use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReade
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
-use crate::sys::cores;
 use crate::sys::event::EventFd;
+use crate::sys::{abort, cores};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
@@ -25,6 +25,40 @@ const STAY_FOR: Duration = Duration::from_millis(10);
 const SPIN_FOR: Duration = Duration::from_micros(50);
 /// The longest text of a panic or error that is sent.
 const TEXT_LIMIT: usize = 16 * 1024;
+
+thread_local! {
+    /// The lane of this thread.
+    static LANE: Cell<Option<&'static Lane>> = const { Cell::new(None) };
+}
+
+/// In a kernel: has somebody asked this job to end? By [`Job::cancel`](crate::Job::cancel), by dropping
+/// its handle, or because another job of its scope has failed. A kernel that takes long asks now and
+/// then, and returns what it has, or an error.
+///
+/// It costs a few nanoseconds. Outside a kernel, on threads that a kernel starts, and with
+/// [`Engine::inline`](crate::Engine::inline): false.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// fn search(upto: u64) -> Result<u64, &'static str> {
+///     let mut found = 0;
+///     for n in 0..upto {
+///         if n % 1024 == 0 && arenite::cancelled() {
+///             return Err("not needed any more");
+///         }
+///         found += u64::from(n.is_power_of_two());
+///     }
+///     Ok(found)
+/// }
+///
+/// assert_eq!(engine.submit(search, (1000,)).wait()?, 10);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+pub fn cancelled() -> bool {
+    // While the thread is being torn down nothing runs on it.
+    let lane = LANE.try_with(Cell::get).ok().flatten();
+    lane.is_some_and(|lane| lane.taker.borrow().is_cancelled())
+}
 
 /// Everything that one lane of this worker has. Lives as long as the process.
 #[derive(Debug)]
@@ -37,6 +71,8 @@ pub(super) struct Lane {
     pub(super) guard: bool,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
+    /// This worker's private memory has a ceiling.
+    pub(super) limited: bool,
     /// Rings the monitor.
     bell: EventFd,
     /// When it last changed its core by itself.
@@ -92,6 +128,7 @@ impl Lane {
             guard,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
+            limited: false,
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
@@ -100,6 +137,7 @@ impl Lane {
 
     /// Runs jobs until the supervisor says stop.
     pub(super) fn run(&'static self) {
+        LANE.set(Some(self));
         let mut free_since = Instant::now();
         loop {
             let next = self.taker.borrow_mut().next();
@@ -159,6 +197,9 @@ impl Lane {
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
+        if self.limited {
+            abort::forget_failures();
+        }
         let ended = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));

@@ -12,7 +12,7 @@ use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, Taker};
 use crate::sys::event::EventFd;
-use crate::sys::process;
+use crate::sys::{abort, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +93,7 @@ fn live(mark: &Mark) -> Result<(), String> {
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
     crate::sync::point!("attach.adopted");
     // 4.
-    process::ignore_sigint().map_err(text)?;
-    process::ignore_sigpipe().map_err(text)?;
+    process::leave_signals_to_parent().map_err(text)?;
     process::default_faults().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
@@ -153,13 +152,16 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     cells.set_phase(Phase::Starting(8));
-    if welcome.memory_limit > 0 {
+    let limited = welcome.memory_limit > 0;
+    if limited {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+        let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
+        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
     fence::install(Arc::clone(&cells));
     let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
-    let lane = Lane::new(
+    let mut lane = Lane::new(
         taker,
         Arc::clone(&cells),
         view,
@@ -167,6 +169,7 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
         welcome.guard,
         bell,
     );
+    lane.limited = limited;
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
     cells.set_phase(Phase::Starting(9));

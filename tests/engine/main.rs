@@ -17,11 +17,14 @@ mod inline;
 mod inputs;
 mod jobs;
 mod lifecycle;
+mod limits;
 mod logs;
 mod map;
 mod memory;
 mod par;
+mod policies;
 mod scope;
+mod starts;
 mod storms;
 
 use libtest_mimic::Arguments;
@@ -29,9 +32,11 @@ use libtest_mimic::Arguments;
 fn main() {
     // A program that forgot `init()` is one of the scenarios.
     lifecycle::before_init();
+    starts::before_init();
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    limits::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -46,12 +51,15 @@ fn main() {
         inputs::tests(),
         jobs::tests(),
         lifecycle::tests(),
+        limits::tests(),
         logs::tests(),
         map::tests(),
         memory::tests(),
         par::tests(),
+        policies::tests(),
         scope::tests(),
         storms::tests(),
+        starts::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -53,7 +53,12 @@ fn passings() -> &'static HashMap<&'static str, u64> {
 
 /// Plays the scene on an engine of its own and checks what holds whatever happens. `arm` is called before
 /// the first job, `judge` with the answers.
-fn play(policy: Policy, replace: bool, arm: impl FnOnce(&Lab), judge: impl FnOnce(&Lab, &Played)) {
+pub fn play(
+    policy: Policy,
+    replace: bool,
+    arm: impl FnOnce(&Lab),
+    judge: impl FnOnce(&Lab, &Played),
+) {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
     let scene = Scene::new();
