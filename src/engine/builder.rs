@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, QUARANTINE_AFTER, Settings, StartError};
+use crate::supervisor::{self, MemorySettings, QUARANTINE_AFTER, Settings, StartError};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub struct Builder {
     memory_limit: u64,
     on_start: Option<KernelInfo>,
     start_timeout: Duration,
+    memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
 }
@@ -65,6 +66,7 @@ impl Builder {
             memory_limit: 0,
             on_start: None,
             start_timeout: Duration::from_secs(60),
+            memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
         }
@@ -160,6 +162,42 @@ impl Builder {
         self
     }
 
+    /// Replaces each worker after it has run so many jobs, at least 1: what its kernels have leaked goes with it. By default
+    /// workers stay. Jobs never run on a worker that has had its number, and none is lost:
+    /// [`recycled`](super::WorkerStats::recycled) counts these replacements.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).recycle_after_jobs(1).build()?;
+    /// let first = engine.submit(std::process::id, ()).wait().unwrap();
+    /// let second = engine.submit(std::process::id, ()).wait().unwrap();
+    /// assert_ne!(first, second);
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn recycle_after_jobs(mut self, jobs: u64) -> Self {
+        self.memory.recycling.jobs = jobs.max(1);
+        self
+    }
+
+    /// Replaces a worker that has more private memory (heap, stacks) than so many bytes after a job: it ends what it runs,
+    /// and what it was to run next goes to others. By default workers stay.
+    ///
+    /// The engine looks a few times a second, so a worker may grow further until then;
+    /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job.
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.memory.recycling.above = bytes;
+        self
+    }
+
+    /// Reads the memory limits of machine and container below this folder, for tests.
+    #[doc(hidden)]
+    pub fn memory_root(mut self, root: impl Into<std::path::PathBuf>) -> Self {
+        self.memory.root = root.into();
+        self
+    }
+
     /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -216,6 +254,7 @@ impl Builder {
             on_start,
             label: self.label,
             start_timeout: self.start_timeout,
+            memory: self.memory,
             grace: self.grace,
             quarantine_after: self.quarantine_after,
         };

@@ -179,6 +179,7 @@ impl Engine {
                 waiting: 0,
                 open: 0,
                 untaken: 0,
+                memory_short: false,
             },
         }
     }

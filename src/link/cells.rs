@@ -18,7 +18,7 @@ pub(crate) const INLINE_WORDS: usize = 12;
 /// Grants that may be on their way to a lane.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (an `ArenaFull` in numbers).
-pub(crate) const REFUSAL_WORDS: usize = 5;
+pub(crate) const REFUSAL_WORDS: usize = 6;
 
 /// Words of the flight recorder's notes: what the last page of a link has left. A model has no use for them.
 pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 208 };

@@ -59,6 +59,7 @@ impl Core {
             self.records.remove(id.index);
         } else {
             record.detached = true;
+            self.be_watched();
         }
         waker
     }

@@ -72,6 +72,10 @@ pub(super) struct Core {
     pub(super) ticking: bool,
     /// The monitor should be woken when the lock is released.
     pub(super) call_monitor: bool,
+    /// The monitor looks at memory a few times a second.
+    pub(super) watched: bool,
+    /// Memory is short: one job runs at a time.
+    pub(super) tight: bool,
     /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
     pub(super) wakes_at: Option<Instant>,
     /// A job had ended already whose end somebody wanted to hear of: its lane has to be drained before
@@ -115,6 +119,8 @@ impl Core {
             broken: None,
             ticking: false,
             call_monitor: false,
+            watched: false,
+            tight: false,
             wakes_at: None,
             look_again: false,
             wakers: Vec::new(),
@@ -177,6 +183,7 @@ impl Core {
     /// Keeps a job until a lane has room: the first one that is kept.
     #[cold]
     fn enqueue(&mut self, index: u32) {
+        self.be_watched();
         self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.kept");
         if self.ranked {

@@ -8,7 +8,7 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Outcome;
 use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
-use crate::link::{Drained, INLINE_WORDS, Reply, SLOTS, kind};
+use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 /// The longest reply in words, arrays excluded: 64 MiB.
@@ -60,6 +60,9 @@ impl Core {
         }
         if self.lanes[index].is_idle() {
             self.busy[index / 64] &= !(1 << (index % 64));
+            if self.lanes[index].has_served() {
+                self.retire(index);
+            }
         }
         if any {
             self.lanes[index].poster.publish_drained();
@@ -306,7 +309,7 @@ fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
                 backtrace: backtrace.to_owned(),
             }
         }
-        kind::ARENA_FULL => match <[u64; 5]>::try_from(words) {
+        kind::ARENA_FULL => match <[u64; REFUSAL_WORDS]>::try_from(words) {
             Ok(words) => JobErrorKind::ArenaFull(crate::worker::full_from_words(words)),
             Err(_) => JobErrorKind::Protocol("a cut refusal".into()),
         },

@@ -8,6 +8,7 @@ mod drain;
 mod error;
 mod kernels;
 mod lane;
+mod memory;
 mod monitor;
 mod parking;
 mod place;
@@ -16,6 +17,7 @@ mod policy;
 mod queue;
 mod record;
 mod recover;
+mod recycle;
 mod retry;
 mod spawn;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod wait;
 mod words;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,6 +41,7 @@ use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
 pub(crate) use record::JobId;
+pub(crate) use recycle::Recycling;
 use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
@@ -59,10 +63,28 @@ pub(crate) struct Settings {
     pub(crate) label: String,
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
+    pub(crate) memory: MemorySettings,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
+}
+
+/// What an engine does about memory beside its arena.
+#[derive(Clone, Debug)]
+pub(crate) struct MemorySettings {
+    /// Below this folder limits are read: `/`, but for tests.
+    pub(crate) root: PathBuf,
+    pub(crate) recycling: Recycling,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            recycling: Recycling::default(),
+        }
+    }
 }
 
 /// What user threads, the monitor and the handshake threads share.
@@ -95,8 +117,10 @@ pub struct WorkerStats {
     pub jobs: u64,
     /// Jobs it holds now, running and ahead.
     pub open: usize,
-    /// How often its process was replaced.
+    /// How often its process died and was replaced.
     pub restarts: u64,
+    /// How often its process was replaced because it had served long enough or had grown too large.
+    pub recycled: u64,
 }
 
 /// One kernel in the statistics.
@@ -131,6 +155,8 @@ pub struct Stats {
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
     pub untaken: usize,
+    /// The machine or the container has so little memory left that jobs run one at a time.
+    pub memory_short: bool,
 }
 
 /// An engine's supervisor could not be started.
@@ -152,7 +178,11 @@ pub(crate) fn start(
     let lanes = cells
         .iter()
         .zip(1..)
-        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .map(|(cells, region)| {
+            let mut lane = Lane::new(region, Arc::clone(cells));
+            lane.begin_life(&settings.memory.recycling);
+            lane
+        })
         .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
@@ -343,6 +373,7 @@ impl Shared {
             jobs: lane.jobs,
             open: lane.live(),
             restarts: lane.restarts,
+            recycled: lane.recycled,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
             name: kernel.info.name,
@@ -358,6 +389,7 @@ impl Shared {
             waiting: core.waiting.len(),
             open: core.open,
             untaken: core.records.live(),
+            memory_short: core.tight,
         };
         self.unlock(core);
         stats

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::memory::MemoryWatch;
 use super::plain;
 use super::words::LastWords;
 use super::{Shared, StartError};
@@ -42,7 +42,8 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let run = move || {
         let lanes = shared.cells.len();
         let mut monitor = Monitor {
-            kills: OomKills::new(Path::new("/"), lanes),
+            kills: OomKills::new(&shared.settings.memory.root, lanes),
+            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
             shared,
             poller,
             pipe,
@@ -81,6 +82,8 @@ struct Monitor {
     refusals: HashMap<usize, String>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
+    /// How much memory there is, and who has it.
+    memory: MemoryWatch,
     /// What the kernel's out-of-memory killer has done.
     kills: OomKills,
 }
@@ -119,6 +122,7 @@ impl Monitor {
         loop {
             self.start_absent();
             self.end_overdue();
+            self.memory.look(&self.shared);
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -178,6 +182,7 @@ impl Monitor {
         let tick = core.ticking.then(|| now + TICK);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
+        let times = times.chain(self.memory.next());
         let next = times.chain(core.next_timer()).min();
         core.wakes_at = next;
         next.map(|at| at.saturating_duration_since(now))
@@ -256,6 +261,7 @@ impl Monitor {
     /// possible at once.
     fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
+        let short;
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -272,13 +278,18 @@ impl Monitor {
             core.even_out(tick);
             core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let ready = lane.status == Status::Ready;
+                let ready = lane.status == Status::Ready || lane.retiring;
                 lane.poster
                     .wanted()
                     .filter(|_| ready)
                     .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();
+            let lanes = core.lanes.iter_mut().enumerate();
+            short = lanes
+                .filter(|(_, lane)| lane.short_of != 0)
+                .map(|(index, lane)| (index, lane.life, std::mem::take(&mut lane.short_of)))
+                .collect::<Vec<_>>();
             // The last job has ended: the workers are told to stop, once.
             progress |= core.is_drained() && self.stopping.is_none();
             progress |= std::mem::take(&mut core.look_again);
@@ -290,7 +301,26 @@ impl Monitor {
             self.grant(index, life, want);
             progress = true;
         }
+        for (index, life, bytes) in short {
+            self.grant_ahead(index, life, bytes);
+        }
         progress
+    }
+
+    /// Grants ahead what has to be committed first, without the lock.
+    fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
+        let region = self.shared.lock().lanes[index].region;
+        // Without room the worker asks when it needs it, and is told the numbers.
+        let Ok(block) = self.shared.arena.grant(region, bytes, true) else {
+            return;
+        };
+        let mut core = self.shared.lock();
+        let lane = &mut core.lanes[index];
+        if lane.life == life && lane.process.is_some() {
+            // Whoever asked again meanwhile did not know of this. A link that cannot take it now has plenty.
+            lane.short_of = 0;
+            drop(lane.grant(block));
+        }
     }
 
     /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.

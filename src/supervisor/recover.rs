@@ -63,12 +63,16 @@ impl Shared {
                 )
             });
             core.start_failed(index, &why);
+        } else if lane.retiring && cause == JobErrorKind::Exited(Some(0)) {
+            lane.recycled += 1;
+            lane.status = Status::Absent { not_before: None };
         } else {
             lane.restarts += 1;
             let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
             lane.status = Status::Absent { not_before };
         }
+        core.lanes[index].begin_life(&self.settings.memory.recycling);
         core.update_flags();
         core.refill();
         self.parking.engine.notify();
@@ -212,7 +216,7 @@ impl Core {
     }
 
     /// Whoever sleeps on this job's old place looks again.
-    fn tell_moved(&mut self, record: u32) {
+    pub(super) fn tell_moved(&mut self, record: u32) {
         if self.records.at(record).parked {
             self.parking.of(record).notify();
         }

@@ -56,6 +56,7 @@ fn settings(workers: u16) -> Settings {
         memory_limit: 0,
         on_start: None,
         label: "test".into(),
+        memory: super::MemorySettings::default(),
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,

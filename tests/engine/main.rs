@@ -23,9 +23,11 @@ mod map;
 mod memory;
 mod par;
 mod policies;
+mod recycling;
 mod scope;
 mod starts;
 mod storms;
+mod watch;
 
 use libtest_mimic::Arguments;
 
@@ -56,10 +58,12 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        recycling::tests(),
         policies::tests(),
         scope::tests(),
         storms::tests(),
         starts::tests(),
+        watch::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
