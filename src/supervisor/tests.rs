@@ -18,6 +18,7 @@ use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
 mod policies;
+mod recovery;
 
 crate::test_workers!();
 

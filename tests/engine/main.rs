@@ -26,6 +26,7 @@ mod policies;
 mod recycling;
 mod scope;
 mod starts;
+mod storms;
 mod watch;
 
 use libtest_mimic::Arguments;
@@ -61,6 +62,7 @@ fn main() {
         recycling::tests(),
         policies::tests(),
         scope::tests(),
+        storms::tests(),
         starts::tests(),
         watch::tests(),
     ];
