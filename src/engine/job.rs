@@ -479,10 +479,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
             Ok(entry) => entry,
             Err(why) => {
-                return Err(Refused {
-                    args: self.args,
-                    why,
-                });
+                let args = Box::new(self.args);
+                return Err(Refused { args, why });
             }
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
@@ -505,14 +503,14 @@ where
 /// A job that was not let in, with its arguments: those of [`job`](Engine::job), and with each
 /// [`then`](JobBuilder::then) the pair of what was there and the arguments of that.
 pub struct Refused<A> {
-    args: A,
+    args: Box<A>,
     why: RefusedBy,
 }
 
 impl<A> Refused<A> {
     /// The arguments, as they were passed.
     pub fn into_args(self) -> A {
-        self.args
+        *self.args
     }
 
     /// Why.

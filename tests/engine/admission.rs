@@ -167,44 +167,44 @@ fn one_larger_than_the_ceiling_runs_alone() {
 }
 
 fn whoever_came_first_goes_first() {
-    fn small() {}
-    fn large(_: ArrayMut<u8>) {}
+    /// Jobs that the worker has run before.
+    fn turn() -> u64 {
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        TURNS.fetch_add(1, SeqCst)
+    }
+    fn large(_: ArrayMut<u8>) -> u64 {
+        turn()
+    }
     let lab = limited(1, 4 * MIB);
     let gate = Gate::new();
-    lab.submit(small, ()).wait().unwrap();
+    lab.submit(turn, ()).wait().unwrap();
     lab.submit(large, (lab.zeros(1).unwrap(),)).wait().unwrap();
     // Two mebibytes run, three do not fit beside them, and whatever comes then waits behind those, so small it may be.
     let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
     let running = lab.submit(hold, (gate.path(), lab.zeros(2 * MIB as usize).unwrap()));
     let held = gate.meet();
-    let (order, barrier) = (AtomicU64::new(0), Barrier::new(2));
-    thread::scope(|threads| {
-        let (lab, order, barrier) = (&lab, &order, &barrier);
-        let first = waits(threads, move || {
+    let barrier = Barrier::new(2);
+    let (first, second) = thread::scope(|threads| {
+        let (lab, barrier) = (&lab, &barrier);
+        let first = threads.spawn(move || {
             let array = lab.zeros(3 * MIB as usize).unwrap();
-            let job = lab.submit(large, (array,));
-            order
-                .compare_exchange(0, 1, SeqCst, SeqCst)
-                .expect("it was the first");
-            job.wait().unwrap();
+            lab.submit(large, (array,)).wait().unwrap()
         });
         step("the first to be in the line");
         // It is refused for as long as somebody is in the line, and not for its size.
-        while let Ok(job) = lab.job(small, ()).try_submit() {
-            job.wait().unwrap();
+        while let Ok(job) = lab.job(turn, ()).try_submit() {
+            drop(job);
         }
-        let second = waits(threads, move || {
+        let second = threads.spawn(move || {
             barrier.wait();
-            let job = lab.submit(small, ());
-            assert_ne!(order.load(SeqCst), 0, "behind the one that came first");
-            job.wait().unwrap();
+            lab.submit(turn, ()).wait().unwrap()
         });
         barrier.wait();
         drop(held);
         running.wait().unwrap();
-        first.join().unwrap();
-        second.join().unwrap();
+        (first.join().unwrap(), second.join().unwrap())
     });
+    assert!(first < second, "{first} {second}");
     assert_nothing_in_flight(&lab);
 }
 
@@ -272,10 +272,9 @@ fn a_chain_gives_all_of_them_back() {
             .job(first, (values,))
             .then(second, (text,))
             .try_submit()
-            .map_err(|refused| refused.into_args())
     };
     let values = lab.zeros(2 * MIB as usize).unwrap();
-    let ((values,), (text,)) = chain(&lab, values, "four".into()).unwrap_err();
+    let ((values,), (text,)) = chain(&lab, values, "four".into()).unwrap_err().into_args();
     drop(held);
     running.wait().unwrap();
     let job = chain(&lab, values, text).unwrap();

@@ -27,6 +27,7 @@ mod policies;
 mod recycling;
 mod scope;
 mod starts;
+mod storms;
 mod watch;
 
 use libtest_mimic::Arguments;
@@ -38,6 +39,7 @@ fn main() {
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    logs::scenario();
     limits::scenario();
 
     let mut arguments = Arguments::from_args();
@@ -62,6 +64,7 @@ fn main() {
         recycling::tests(),
         policies::tests(),
         scope::tests(),
+        storms::tests(),
         starts::tests(),
         watch::tests(),
     ];
