@@ -26,6 +26,7 @@ mod policies;
 mod recycling;
 mod scope;
 mod starts;
+mod storms;
 mod watch;
 
 use libtest_mimic::Arguments;
@@ -37,6 +38,7 @@ fn main() {
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    logs::scenario();
     limits::scenario();
 
     let mut arguments = Arguments::from_args();
@@ -60,6 +62,7 @@ fn main() {
         recycling::tests(),
         policies::tests(),
         scope::tests(),
+        storms::tests(),
         starts::tests(),
         watch::tests(),
     ];

@@ -109,7 +109,8 @@ impl EnginePool {
             .memory_limit(args.memory_limit)
             // What was asked for is tried, also where the engine would give up sooner.
             .quarantine_after(args.retries.saturating_add(1).max(5))
-            .label("resize");
+            .label("resize")
+            .on_log(|line| super::progress::print_aside(&line.to_string()));
         if let Some(capacity) = args.capacity {
             builder = builder.capacity(capacity);
         }
