@@ -111,6 +111,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
+    pub(crate) denied: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
@@ -281,6 +283,7 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            denied: a32(),
             abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "sandbox")]
+use super::copy_out::copy_out;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
@@ -146,8 +148,25 @@ impl Core {
                 self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
-            Ok(unpacked) => {
+            #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
+            Ok(mut unpacked) => {
                 crate::sync::point!("reap.received");
+                #[cfg(feature = "sandbox")]
+                if self.strict
+                    && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
+                {
+                    let kernel = self.records.at(index).kernel;
+                    self.kernels
+                        .get(kernel)
+                        .learn(took_ns, unpacked.bytes, true);
+                    self.fail(
+                        index,
+                        JobErrorKind::ArenaFull(full),
+                        Some(lane_index as u32),
+                        Vec::new(),
+                    );
+                    return;
+                }
                 let record = self.records.at(index);
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;
@@ -306,7 +325,7 @@ fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
             JobErrorKind::Panicked {
                 message: message.to_owned(),
                 location: location.to_owned(),
-                backtrace: backtrace.to_owned(),
+                backtrace: fence::stack_in_words(backtrace),
             }
         }
         kind::ARENA_FULL => match <[u64; REFUSAL_WORDS]>::try_from(words) {

@@ -2,14 +2,18 @@
 
 mod cancel;
 mod causes;
+#[cfg(feature = "sandbox")]
+mod copy_out;
 mod core;
 mod deadline;
 mod drain;
 mod error;
 mod kernels;
 mod lane;
+mod log;
 mod memory;
 mod monitor;
+mod output;
 mod parking;
 mod place;
 mod plain;
@@ -37,6 +41,9 @@ pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
+use log::Logger;
+pub(crate) use log::Sink;
+pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
@@ -58,9 +65,13 @@ pub(crate) struct Settings {
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
+    /// Workers lock themselves down before their first job.
+    pub(crate) strict: bool,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// Takes what workers print.
+    pub(crate) log: Sink,
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
     pub(crate) memory: MemorySettings,
@@ -100,6 +111,8 @@ pub(crate) struct Shared {
     /// Handshakes that failed, for the monitor.
     refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
+    /// Takes what workers print.
+    pub(crate) log: Logger,
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
@@ -188,6 +201,7 @@ pub(crate) fn start(
     let cores = crate::sys::limits::cores();
     arena.set_ready();
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -196,6 +210,7 @@ pub(crate) fn start(
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
         refusals: Mutex::default(),
+        log: Logger::new(settings.log.clone()),
         spinners: AtomicUsize::new(0),
         cores,
         settings,
@@ -205,6 +220,7 @@ pub(crate) fn start(
         shared.close(Closing::Now);
         // Its panics are caught inside.
         let _ = monitor.join();
+        shared.log.close();
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))
@@ -292,6 +308,11 @@ impl Shared {
             self.unlock(core);
             alloc(&self.arena)
         })
+    }
+
+    /// Whether workers lock themselves down.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.settings.strict
     }
 
     /// Number of workers.

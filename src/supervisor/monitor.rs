@@ -6,6 +6,9 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "sandbox")]
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +20,7 @@ use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
 use super::memory::MemoryWatch;
+use super::output::{Outputs, STDERR, STDOUT};
 use super::plain;
 use super::words::LastWords;
 use super::{Shared, StartError};
@@ -30,6 +34,9 @@ use crate::sys::process::{Exit, WatchPipe};
 const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
+
+/// How long the reason of a worker that could not start may take to arrive after its exit.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
@@ -52,6 +59,8 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            outputs: Outputs::default(),
+            handshakes: HashMap::new(),
             starting: HashMap::new(),
         };
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
@@ -80,6 +89,10 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// What workers print.
+    outputs: Outputs,
+    /// Hung up on when the handshake with the lane's present worker is over.
+    handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
     /// How much memory there is, and who has it.
@@ -183,7 +196,10 @@ impl Monitor {
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
         let times = times.chain(self.memory.next());
-        let next = times.chain(core.next_timer()).min();
+        let next = times
+            .chain(core.next_timer())
+            .chain(self.outputs.due())
+            .min();
         core.wakes_at = next;
         next.map(|at| at.saturating_duration_since(now))
     }
@@ -195,6 +211,10 @@ impl Monitor {
             return;
         }
         let index = (token & (RINGS - 1)) as usize;
+        if token & (STDOUT | STDERR) != 0 {
+            self.outputs.heard(&self.shared, index, token);
+            return;
+        }
         if token & RINGS != 0 {
             let core = self.shared.lock();
             if let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) {
@@ -226,11 +246,15 @@ impl Monitor {
         drop(core);
         if starting {
             control::release(&server);
-            // Its last words may still be on their way.
+            // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
+            // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
+            if let Some(over) = self.handshakes.remove(&index) {
+                let _ = over.recv_timeout(LAST_WORDS);
+            }
             self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
-        let words = self.last_words(index);
+        let words = self.outputs.finish(&self.shared, index);
         let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
         self.shared.recover(index, cause, refused, words);
     }
@@ -239,6 +263,13 @@ impl Monitor {
     fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
         let cells = &self.shared.cells[lane];
+        #[cfg(feature = "sandbox")]
+        if self.shared.is_strict()
+            // Acquire: pairs with the store of "call noted" in the worker's handler.
+            && let Some(denied) = causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
+        {
+            return denied;
+        }
         causes::cause(&Evidence {
             exit,
             limit: self.shared.settings.memory_limit,
@@ -248,19 +279,11 @@ impl Monitor {
         })
     }
 
-    /// What the worker of this lane, whose exit is confirmed, has left behind.
-    fn last_words(&self, index: usize) -> LastWords {
-        let mut words = LastWords::default();
-        for (job, note) in self.shared.cells[index].notes() {
-            words.push(job, note.as_bytes());
-        }
-        words
-    }
-
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
+        self.outputs.tick(&self.shared);
         let short;
         let wants = {
             let mut core = self.shared.lock();
@@ -415,9 +438,17 @@ impl Monitor {
                 }
             })
             .collect();
-        for (index, started) in started {
-            match self.watch(index) {
-                Ok(()) => self.shared.greet(started),
+        for (index, mut started) in started {
+            let output = started.output.take();
+            let watched = self.watch(index).and_then(|()| match output {
+                Some(pipes) => self.outputs.add(&self.shared, &self.poller, index, pipes),
+                None => Ok(()),
+            });
+            match watched {
+                Ok(()) => {
+                    let over = self.shared.greet(started);
+                    self.handshakes.insert(index, over);
+                }
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }

@@ -204,13 +204,13 @@ impl Core {
         }
     }
 
-    /// A job has to be kept: what lies unbegun in lanes with a lower priority waits behind it. The first
-    /// of a priority does that for those that follow.
+    /// Before a job is taken: what lies unbegun in lanes with a lower priority will wait behind it. Where
+    /// others of its priority or above wait, they have done that. True if something was taken back.
     #[cold]
-    pub(super) fn overtake(&mut self, index: u32) {
+    pub(super) fn overtake(&mut self, index: u32) -> bool {
         let priority = self.records.at(index).priority();
-        if priority == Priority::Low || !self.queue.has_one_from(priority) {
-            return;
+        if priority == Priority::Low || !self.queue.has_none_from(priority) {
+            return false;
         }
         let mut back = Vec::new();
         for lane in 0..self.lanes.len() {
@@ -227,7 +227,10 @@ impl Core {
             }
         }
         back.sort_unstable_by_key(|&record| self.records.look(record).job);
-        back.into_iter().rev().for_each(|index| self.requeue(index));
+        for &index in back.iter().rev() {
+            self.requeue(index);
+        }
+        !back.is_empty()
     }
 
     /// Lanes that have work, or had when they were last looked at.

@@ -10,7 +10,7 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
 use super::words::LastWords;
-use crate::link::SLOTS;
+use crate::link::{CANCEL, SLOTS};
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
@@ -136,7 +136,11 @@ impl Core {
             // A worker that broke the protocol may have begun what it says is queued; only what it
             // cannot have reached is put back then.
             let untouched = lane.poster.is_queued(position) && !broke_protocol;
-            if untouched && self.closing != Closing::Now {
+            let cancelled = self.records.at(record).requests & CANCEL != 0;
+            if untouched && cancelled && self.closing != Closing::Now {
+                // Asked for while the words of this lane meant nothing.
+                self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
+            } else if untouched && self.closing != Closing::Now {
                 // At once: a failure below may cancel it.
                 self.records.at(record).stage = Stage::Queued;
                 back.push(record);

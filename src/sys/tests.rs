@@ -85,7 +85,7 @@ fn act(role: &str) -> i32 {
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
     let first = first_target_fd(fds);
     let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
-    PidFd::open(spawn_self(&env, fds, first).unwrap()).unwrap()
+    PidFd::open(spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
 }
 
 /// Waits for the end of a child, and ends it if that takes too long.

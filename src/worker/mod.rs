@@ -1,8 +1,14 @@
 #![doc = include_str!("README.md")]
 
 pub(crate) mod fence;
+pub(crate) mod frame;
+#[cfg(feature = "sandbox")]
+mod frames;
 mod lane;
 mod memory;
+mod output;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,6 +38,7 @@ fn main() {
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    logs::scenario();
     limits::scenario();
 
     let mut arguments = Arguments::from_args();

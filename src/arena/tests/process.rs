@@ -41,7 +41,7 @@ fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd 
         (FIRST, first.to_string()),
         (GIVEN, given.to_owned()),
     ];
-    PidFd::open(sys::spawn_self(&env, fds, first).unwrap()).unwrap()
+    PidFd::open(sys::spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
 }
 
 fn end(child: &PidFd) -> Exit {
