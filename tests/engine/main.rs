@@ -10,6 +10,8 @@ mod calls;
 mod concurrency;
 mod deaths;
 mod escapes;
+#[cfg(feature = "tracing")]
+mod events;
 mod faults;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -49,6 +51,8 @@ fn main() {
         concurrency::tests(),
         deaths::tests(),
         escapes::tests(),
+        #[cfg(feature = "tracing")]
+        events::tests(),
         faults::tests(),
         inline::tests(),
         inputs::tests(),
