@@ -34,10 +34,10 @@ fn talk(n: u64) {
 fn events_come_with_level_and_target_among_the_lines() {
     let said = Said::default();
     let lab = said.lab(2);
-    let jobs: Vec<_> = (1..=500u64).map(|n| lab.submit(talk, (n,))).collect();
+    let jobs: Vec<_> = (1..=100u64).map(|n| lab.submit(talk, (n,))).collect();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     lab.into_inner().shutdown();
-    for n in 1..=500 {
+    for n in 1..=100 {
         let lines: Vec<_> = said
             .all()
             .into_iter()

@@ -132,7 +132,7 @@ fn lines_come_in_order_with_their_jobs() {
         }
         n
     }
-    const JOBS: u64 = 4000;
+    const JOBS: u64 = 2000;
     let said = Said::default();
     let lab = said.lab(3);
     let jobs: Vec<_> = (1..=JOBS).map(|n| lab.submit(talk, (n,))).collect();
