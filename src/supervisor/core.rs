@@ -74,6 +74,8 @@ pub(super) struct Core {
     pub(super) call_monitor: bool,
     /// The monitor looks at memory a few times a second.
     pub(super) watched: bool,
+    /// Workers are replaced when they have grown: the monitor has to look after each job.
+    pub(super) weighs: bool,
     /// Memory is short: one job runs at a time.
     pub(super) tight: bool,
     /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
@@ -122,6 +124,7 @@ impl Core {
             ticking: false,
             call_monitor: false,
             watched: false,
+            weighs: false,
             tight: false,
             wakes_at: None,
             look_again: false,

@@ -203,6 +203,7 @@ pub(crate) fn start(
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    core.weighs = settings.memory.recycling.above != u64::MAX;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         arena,
