@@ -144,8 +144,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Scope,
-    Stats, as_completed,
+    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
+    RefusedBy, Scope, Stats, as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

@@ -208,6 +208,32 @@ impl Builder {
         self
     }
 
+    /// Ceiling on the bytes of the jobs in flight, from submitting until they have ended: what their arguments hold that
+    /// nobody else has (arrays that were moved into them, texts), and what they are expected to return by what their kernel
+    /// returned before. By default none.
+    ///
+    /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
+    /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. A job that is larger than the
+    /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
+    /// much as each worker's share. Results that nobody has dropped yet do not count.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).admission(8 << 20).build()?;
+    /// let noise = |seed: u32| Array::from_fn(1 << 20, |i| (i as u32 ^ seed) as u8);
+    /// // However many there are: not more than eight wait or run at any time.
+    /// let jobs: Vec<_> = (0..100).map(|seed| engine.submit(noise, (seed,))).collect();
+    /// assert!(engine.stats().admitted <= 8 << 20);
+    /// # drop(jobs);
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn admission(mut self, bytes: u64) -> Self {
+        self.memory.admission = bytes;
+        self
+    }
+
     /// Replaces each worker after it has run so many jobs, at least 1: what its kernels have leaked goes with it. By default
     /// workers stay. Jobs never run on a worker that has had its number, and none is lost:
     /// [`recycled`](super::WorkerStats::recycled) counts these replacements.

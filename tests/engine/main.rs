@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admission;
 mod builder;
 mod calls;
 mod concurrency;
@@ -44,6 +45,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
+        admission::tests(),
         builder::tests(),
         calls::tests(),
         concurrency::tests(),
