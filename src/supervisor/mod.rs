@@ -9,6 +9,7 @@ mod core;
 mod deadline;
 mod drain;
 mod error;
+mod events;
 mod kernels;
 mod lane;
 mod log;
