@@ -3,6 +3,8 @@
 mod core;
 mod drain;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod kernels;
 mod lane;
 mod monitor;

@@ -26,6 +26,8 @@ use crate::sys::process::{Exit, WatchPipe};
 const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
+/// After so many passes that changed something the monitor listens, whatever else there is to do.
+const LISTEN_EVERY: u32 = 64;
 
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
@@ -58,7 +60,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     })
 }
 
-struct Monitor {
+pub(super) struct Monitor {
     shared: Arc<Shared>,
     poller: Poller,
     watch: WatchPipe,
@@ -72,6 +74,23 @@ struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+}
+
+#[cfg(test)]
+impl Monitor {
+    /// One that does what it is told, for a test.
+    pub(super) fn idle(shared: Arc<Shared>) -> Self {
+        Monitor {
+            shared,
+            poller: Poller::new().expect("a poller"),
+            watch: WatchPipe::new().expect("a pipe"),
+            epoch: 0,
+            stopping: None,
+            ticked: Instant::now(),
+            seen_job: 0,
+            refusals: HashMap::new(),
+        }
+    }
 }
 
 impl Monitor {
@@ -104,19 +123,22 @@ impl Monitor {
     }
 
     fn run(&mut self) {
+        let mut hasty = 0u32;
         loop {
             self.start_absent();
             let progress = self.serve();
             if self.step_closing() {
                 return;
             }
-            if progress {
+            // A worker that always wants something must not keep the others' ends from being heard.
+            hasty = if progress { hasty + 1 } else { 0 };
+            if hasty % LISTEN_EVERY != 0 {
                 continue;
             }
             self.arm(true);
             // Again, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
-            let tokens = if progress { Vec::new() } else { self.sleep() };
+            let tokens = self.sleep(progress.then_some(Duration::ZERO));
             self.arm(false);
             for token in tokens {
                 self.heard(token);
@@ -137,8 +159,9 @@ impl Monitor {
         }
     }
 
-    fn sleep(&mut self) -> Vec<u64> {
-        let limit = self.next_time();
+    /// Sleeps until somebody rings or ends, or it is time for something; at most for `limit`.
+    fn sleep(&mut self, limit: Option<Duration>) -> Vec<u64> {
+        let limit = limit.or_else(|| self.next_time());
         match self.poller.wait(limit) {
             Ok(tokens) => tokens,
             Err(error) => {
@@ -217,7 +240,7 @@ impl Monitor {
 
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
-    fn serve(&mut self) -> bool {
+    pub(super) fn serve(&mut self) -> bool {
         let mut progress = self.arrivals();
         let wants = {
             let mut core = self.shared.lock();

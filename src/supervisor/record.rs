@@ -70,6 +70,8 @@ pub(super) struct Record {
     pub(super) spilled: bool,
     /// A failure of one job of a group cancels the others; 0 for none.
     pub(super) group: u32,
+    /// Lane and life of the worker whose value this is.
+    pub(super) answered_by: (u32, u32),
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
@@ -119,6 +121,7 @@ impl Records {
             requests: 0,
             group: 0,
             len: 0,
+            answered_by: (u32::MAX, 0),
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
             outcome: None,

@@ -42,7 +42,8 @@ fn patience() -> Duration {
 }
 
 pub fn trial(path: &'static str, test: fn()) -> Trial {
-    let name = path.strip_prefix("engine::").unwrap_or(path);
+    // Without the name of the binary.
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
     Trial::test(name, move || run(test))
 }
 
