@@ -73,6 +73,7 @@
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
 //! | watch | [`Engine::stats`] |
+//! | know what a machine or container offers | [`doctor::examine`] |
 //!
 //! # Floors
 //!
@@ -91,6 +92,7 @@
 //! | `worker` | start, run and stop of a worker process |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
+//! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
 //! | `image` | decode, resize, encode (feature `image`) |
 //! | `twins` | what the benchmarks compare with (feature `bench`) |
 //!
@@ -111,6 +113,8 @@ pub mod arena;
 pub mod array;
 #[cfg(not(arenite_loom))]
 mod control;
+#[cfg(not(arenite_loom))]
+pub mod doctor;
 #[cfg(not(arenite_loom))]
 pub mod engine;
 #[cfg(all(feature = "image", not(arenite_loom)))]

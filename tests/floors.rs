@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up: a floor may use those before it.
-const FLOORS: [&str; 12] = [
+const FLOORS: [&str; 13] = [
     "sync",
     "sys",
     "arena",
@@ -18,6 +18,7 @@ const FLOORS: [&str; 12] = [
     "worker",
     "supervisor",
     "engine",
+    "doctor",
     "image",
     "twins",
 ];
@@ -25,7 +26,7 @@ const FLOORS: [&str; 12] = [
 /// Floors where `unsafe` stands only with the reason why it cannot be avoided.
 const WITH_REASON: [&str; 5] = ["worker", "supervisor", "engine", "image", "twins"];
 /// Where there is none.
-const WITHOUT_UNSAFE: [&str; 2] = ["control", "bin"];
+const WITHOUT_UNSAFE: [&str; 3] = ["control", "doctor", "bin"];
 
 const MOST_LINES: usize = 900;
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::doctor::DoctorArgs;
 use crate::resize::ResizeArgs;
 
 /// Exit code for a wrong command line and for set-up that failed.
@@ -17,9 +18,10 @@ const EXAMPLES: &str = "\
 Examples:
   arenite resize photos --size 224 --out thumbs
   arenite resize --help
+  arenite doctor
 
-Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong usage or
-set-up, 130 interrupted.";
+Exit codes: 0 all done, 1 some inputs failed (each named on stderr) or something will hurt
+(doctor), 2 wrong usage or set-up, 130 interrupted.";
 
 /// Everything that can be typed behind `arenite`.
 #[derive(Debug, Parser)]
@@ -41,6 +43,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     // Described by the arguments themselves: a line here would replace their longer text.
     Resize(Box<ResizeArgs>),
+    Doctor(DoctorArgs),
     #[cfg(feature = "bench")]
     Bench(crate::bench::BenchArgs),
 }
@@ -114,6 +117,7 @@ fn manual(subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
         Some(command) => {
             let name: &'static str = match command.get_name() {
                 "resize" => "arenite-resize",
+                "doctor" => "arenite-doctor",
                 _ => "arenite-bench",
             };
             command.clone().name(name).display_name(name)

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod choice;
 mod cli;
+mod doctor;
 mod resize;
 mod units;
 
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         Some(Command::Resize(args)) => match args.generate.what {
             Some(what) => cli::generate(what, Some("resize")),
             None => resize::run(&args),
+        },
+        Some(Command::Doctor(args)) => match args.generate.what {
+            Some(what) => cli::generate(what, Some("doctor")),
+            None => doctor::run(&args),
         },
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => match args.generate.what {

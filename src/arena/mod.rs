@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 pub use crate::sys::Error as SystemError;
 pub use block::Block;
 pub use error::{ArenaError, ArenaFull, Limit};
-pub use names::{Control, NamedArena, list, sweep};
+pub use names::{Control, NamedArena, SegmentName, list, segments, sweep};
 pub use offset::{BadOffset, Extent, Offset};
 pub use spec::{Backing, Spec, default_capacity};
 pub use stats::ArenaStats;

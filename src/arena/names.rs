@@ -296,6 +296,49 @@ pub fn list() -> Vec<NamedArena> {
         .collect()
 }
 
+/// A name in `/dev/shm` that an arena of this user has, or has left there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentName {
+    /// The name of the segment, with its leading slash.
+    pub segment: String,
+    /// The name of the arena, if its program gave it one.
+    pub arena: Option<String>,
+    /// Whether its program lives. What is not live is what [`sweep`] removes.
+    pub live: bool,
+    /// Bytes of memory behind it.
+    pub bytes: u64,
+    /// How long ago it was made, as far as the clock tells.
+    pub age: Duration,
+}
+
+/// Every name that arenas of this user have in `/dev/shm`, sorted. What cannot be opened is left out.
+///
+/// A name that is just being made or removed may be among them for an instant.
+pub fn segments() -> Vec<SegmentName> {
+    let prefix = prefix();
+    let look = |segment: String| {
+        let open = Segment::open_named(&segment, Access::ReadOnly).ok()?;
+        let stat = open.stat().ok()?;
+        // Gone again since it was listed.
+        if stat.nlink == 0 {
+            return None;
+        }
+        let arena = segment
+            .strip_prefix(&prefix)
+            .and_then(|rest| rest.strip_suffix(".kept"));
+        Some(SegmentName {
+            arena: arena.map(str::to_owned),
+            live: open.is_locked().ok()?,
+            bytes: stat.blocks,
+            age: std::time::SystemTime::now()
+                .duration_since(stat.modified)
+                .unwrap_or_default(),
+            segment,
+        })
+    };
+    names().into_iter().filter_map(look).collect()
+}
+
 /// Checks and reads the header of a control segment that somebody else has made.
 pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaError> {
     let len = segment.stat()?.len;

@@ -18,7 +18,7 @@ use crate::sys::{self, Access, Map, Prot, Segment};
 /// What a worker attaches to.
 #[derive(Debug)]
 pub struct AttachSpec {
-    /// Inherited descriptors in the order of [`Arena::descriptors`](super::Arena::descriptors); closed by attaching.
+    /// Inherited descriptors in the order of [`Arena::descriptors`](super::Arena::descriptors).
     pub fds: Vec<OwnedFd>,
     /// The region that this worker writes.
     pub own: u16,
@@ -51,10 +51,12 @@ struct Seen {
 }
 
 impl View {
-    /// Attaches: opens descriptions of its own, maps everything, closes what was inherited.
+    /// Attaches: maps everything, and closes what was inherited and is not needed any more.
     ///
-    /// Every region is mapped from a read-only description, so its map can never become writable; the own region from
-    /// a writable one, closed for writing until [`View::open_own`].
+    /// Every region is mapped from a read-only description of this process's own, so its map can never become
+    /// writable; the own region from the inherited one, closed for writing until [`View::open_own`]. Of the control
+    /// segment even the writable description is its own: the inherited one holds the supervisor's lock, which would
+    /// live on in a map.
     ///
     /// # Errors
     ///
@@ -62,15 +64,17 @@ impl View {
     /// [`ArenaError::System`] when the system refuses.
     pub fn attach(spec: AttachSpec) -> Result<View, ArenaError> {
         let AttachSpec {
-            fds,
+            mut fds,
             own,
             reservation,
             lend,
         } = spec;
         let absent = |what: String| ArenaError::Absent { what };
-        let (control_fd, region_fds) = fds
-            .split_first()
-            .ok_or_else(|| absent("no descriptor was inherited".into()))?;
+        if fds.is_empty() {
+            return Err(absent("no descriptor was inherited".into()));
+        }
+        let region_fds = fds.split_off(1);
+        let control_fd = &fds[0];
         let open = |fd: &OwnedFd, access| match Segment::reopen(fd.as_raw_fd(), access) {
             Err(error) if error.errno() == Errno::ENOENT => Err(absent(error.to_string())),
             Err(error) => Err(error.into()),
@@ -102,25 +106,16 @@ impl View {
             false,
         )?;
         let mut regions = Vec::with_capacity(region_fds.len());
-        for (index, fd) in region_fds.iter().enumerate() {
-            let segment = open(fd, Access::ReadOnly)?;
+        for (index, writable) in region_fds.into_iter().enumerate() {
             let mine = index == usize::from(own);
-            let map = if mine {
-                let writable = open(fd, Access::ReadWrite)?;
-                Map::new(&writable, 0, len, Prot::Read, true)?
-            } else {
-                Map::new(&segment, 0, len, Prot::Read, true)?
-            };
-            let lendable = if lend && !mine {
-                Some(open(fd, Access::ReadWrite)?)
-            } else {
-                None
-            };
+            let segment = open(&writable, Access::ReadOnly)?;
+            let writable = Segment::from(writable);
+            let source = if mine { &writable } else { &segment };
             regions.push(Seen {
-                map,
-                known_len: AtomicU64::new(segment.stat()?.len),
+                map: Map::new(source, 0, len, Prot::Read, true)?,
+                known_len: AtomicU64::new(0),
                 segment: Mutex::new(Some(segment)),
-                lendable: Mutex::new(lendable),
+                lendable: Mutex::new((lend && !mine).then_some(writable)),
                 second: OnceLock::new(),
             });
         }

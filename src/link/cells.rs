@@ -6,6 +6,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::recorder::Recorder;
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
 
@@ -17,6 +18,9 @@ pub(crate) const INLINE_WORDS: usize = 12;
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (an `ArenaFull` in numbers).
 pub(crate) const REFUSAL_WORDS: usize = 5;
+
+/// Words of the flight recorder's notes: what the last page of a link has left. A model has no use for them.
+pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 208 };
 
 /// Supervisor → worker: what to run. Written while the state word is not live, read from claim to
 /// finish.
@@ -106,6 +110,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker: what it is at, and its last notes; see there.
+    pub(crate) recorder: Recorder,
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -272,6 +278,11 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            recorder: Recorder {
+                now: a64(),
+                written: a64(),
+                words: from_fn(|_| a64()),
+            },
         });
         let hub = Box::new(Hub {
             armed: a32(),

@@ -7,6 +7,7 @@ mod doorbell;
 #[cfg(all(test, arenite_loom))]
 mod loom;
 mod poster;
+mod recorder;
 mod state;
 mod taker;
 #[cfg(all(test, not(arenite_loom)))]
@@ -17,6 +18,7 @@ pub(crate) use cells::{
     control_bytes,
 };
 pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
+pub(crate) use recorder::Phase;
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
 pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
 

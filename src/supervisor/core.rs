@@ -70,7 +70,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(arena: Arc<Arena>, parking: Arc<Parking>, lanes: Vec<Lane>) -> Self {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        parking: Arc<Parking>,
+        lanes: Vec<Lane>,
+        cores: usize,
+    ) -> Self {
         Self {
             arena,
             parking,
@@ -91,8 +96,8 @@ impl Core {
             ticking: false,
             call_monitor: false,
             wakers: Vec::new(),
-            may_spin: crate::sys::limits::cores() > 1,
-            cores: crate::sys::limits::cores(),
+            may_spin: cores > 1,
+            cores,
             freely: false,
             reply: Reply::default(),
         }
@@ -198,12 +203,17 @@ impl Core {
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
+        let job = record.job;
         let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
+        let last_words = worker.map_or_else(Vec::new, |worker| {
+            self.lanes[worker as usize].last_words.of(job)
+        });
         let error = Failed {
             attempt: u32::from(record.attempt),
             worker,
             lent,
+            last_words,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));

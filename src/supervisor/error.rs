@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::plain;
 use crate::arena::ArenaFull;
 
 /// Why a job gave no value.
@@ -186,7 +187,12 @@ impl fmt::Debug for JobError {
 impl fmt::Display for JobErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked { message, location, .. } => write!(f, "panicked at {location}: {message}"),
+            Self::Panicked { message, location, .. } => write!(
+                f,
+                "panicked at {}: {}",
+                plain::lines(location),
+                plain::lines(message)
+            ),
             Self::Signal(signal) => {
                 write!(f, "its worker was ended by {}", signal_name(*signal))
             }
@@ -217,7 +223,7 @@ impl fmt::Display for JobErrorKind {
                 f,
                 "it cost {deaths} workers, one at each attempt, and is not tried again"
             ),
-            Self::Returned(text) => f.write_str(text),
+            Self::Returned(text) => plain::lines(text).fmt(f),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Escaped { count } => write!(
                 f,
@@ -230,7 +236,11 @@ impl fmt::Display for JobErrorKind {
             Self::ForeignKernel => f.write_str(
                 "the kernel is code of a shared library; kernels must be part of the executable",
             ),
-            Self::Protocol(what) => write!(f, "its worker broke the protocol ({what}) and was replaced"),
+            Self::Protocol(what) => write!(
+                f,
+                "its worker broke the protocol ({}) and was replaced",
+                plain::lines(what)
+            ),
             Self::Cancelled => f.write_str("cancelled before it ran"),
             Self::ShutDown => f.write_str("the engine was shut down before it ended"),
             Self::NoWorkers(why) => write!(f, "no worker can be started any more: {why}"),

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use super::core::Core;
 use super::lane::Status;
 use super::monitor::Monitor;
-use super::tests::{fixture, in_time, kernel};
+use super::tests::{die, fixture, in_time, kernel};
 use super::*;
 use crate::array::Array;
 use crate::arena::Placement;
@@ -217,7 +217,8 @@ impl Attack {
             cell.store(lie(script, truth), Ordering::Relaxed);
         };
         let answer = &reply.replies[slot];
-        match pick % 10 {
+        let notes = &reply.recorder;
+        match pick % 11 {
             0..=2 => short(reply.states[slot].state.place_to_sleep(), script),
             3 => short(&reply.states[slot].took, script),
             4 => short(&reply.asleep, script),
@@ -225,6 +226,11 @@ impl Attack {
             6 => long(&reply.want_bytes, script),
             7 => short(&reply.taken, script),
             8 => long([&answer.head, &answer.grant, &answer.cursor, &answer.spare][word % 4], script),
+            9 => match word % 3 {
+                0 => long(&notes.now, script),
+                1 => long(&notes.written, script),
+                _ => long(&notes.words[slot % notes.words.len()], script),
+            },
             _ => long(&answer.words[word % INLINE_WORDS], script),
         }
     }
@@ -285,7 +291,8 @@ impl Attack {
     }
 
     fn die(&mut self, lane: usize) {
-        self.shared.recover(lane, Exit::Signal(9), None);
+        let words = self.monitor.last_words(lane);
+        self.shared.recover(lane, Exit::Signal(9), None, words);
         self.deaths += 1;
         self.running[lane] = false;
         let mut core = self.shared.lock();
@@ -305,7 +312,8 @@ impl Attack {
         }
         self.shared.lock().closing = Closing::Now;
         for lane in 0..LANES.into() {
-            self.shared.recover(lane, Exit::Signal(9), None);
+            let words = self.monitor.last_words(lane);
+            self.shared.recover(lane, Exit::Signal(9), None, words);
         }
         let mut core = self.shared.lock();
         Core::end(&mut core);
@@ -439,7 +447,7 @@ fn every_state_word_is_judged() {
                 let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
                 assert_eq!(answer.is_some(), phase == 3 && bare && lap == 0, "{word:#x}");
                 if condemned {
-                    shared.recover(0, Exit::Signal(9), None);
+                    die(&shared, 0);
                     let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
                     let error = answer.unwrap().unwrap_err();
                     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{word:#x}: {error}");
@@ -491,7 +499,7 @@ fn every_edge_of_a_reply_is_judged() {
                                         assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
                                     }
                                 }
-                                shared.recover(0, Exit::Signal(9), None);
+                                die(&shared, 0);
                                 if let Some(late) = shared.lock().records.live().checked_sub(1) {
                                     assert_eq!(late, 0);
                                 }

@@ -8,6 +8,7 @@ use super::error::JobErrorKind;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
+use crate::supervisor::words::LastWords;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 use smallvec::SmallVec;
@@ -70,6 +71,8 @@ pub(super) struct Lane {
     pub(super) last_grant: u64,
     /// Why this worker is being killed, and the record of the job that is to blame.
     pub(super) verdict: Option<(u32, JobErrorKind)>,
+    /// What its worker left behind, while its end is put in order; empty at all other times.
+    pub(super) last_words: LastWords,
     /// Where the oldest open job stood at the last tick.
     pub(super) seen_at_tick: u64,
     pub(super) jobs: u64,
@@ -92,6 +95,7 @@ impl Lane {
             ahead: 0,
             last_grant: 0,
             verdict: None,
+            last_words: LastWords::default(),
             seen_at_tick: u64::MAX,
             jobs: 0,
             restarts: 0,

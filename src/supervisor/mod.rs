@@ -10,12 +10,14 @@ mod lane;
 mod monitor;
 mod parking;
 mod place;
+mod plain;
 mod record;
 mod recover;
 mod spawn;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +32,7 @@ pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
 use parking::Parking;
 pub(crate) use record::JobId;
-use spawn::Arrival;
+use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
@@ -63,7 +65,8 @@ pub(crate) struct Shared {
     parking: Arc<Parking>,
     /// Wakes the monitor.
     bell: EventFd,
-    arrivals: Mutex<Vec<Arrival>>,
+    /// Handshakes that failed, for the monitor.
+    refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
     spinners: AtomicUsize,
     cores: usize,
@@ -140,16 +143,22 @@ pub(crate) fn start(
         .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
     let parking = Arc::new(Parking::new());
+    let cores = crate::sys::limits::cores();
     arena.set_ready();
     let shared = Arc::new(Shared {
-        core: Mutex::new(Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes)),
+        core: Mutex::new(Core::new(
+            Arc::clone(&arena),
+            Arc::clone(&parking),
+            lanes,
+            cores,
+        )),
         arena,
         cells,
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
-        cores: crate::sys::limits::cores(),
+        cores,
         settings,
     });
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;

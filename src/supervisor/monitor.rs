@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::plain;
+use super::words::LastWords;
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -36,12 +38,12 @@ const RINGS: u64 = 1 << 32;
 pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(shared.bell.as_fd(), BELL)?;
-    let watch = WatchPipe::new()?;
+    let pipe = WatchPipe::new()?;
     let run = move || {
         let mut monitor = Monitor {
             shared,
             poller,
-            watch,
+            pipe,
             epoch: 0,
             stopping: None,
             ticked: Instant::now(),
@@ -63,7 +65,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
 pub(super) struct Monitor {
     shared: Arc<Shared>,
     poller: Poller,
-    watch: WatchPipe,
+    pipe: WatchPipe,
     /// Number of sleeps.
     epoch: u32,
     /// Workers were told to stop; from this time on they are killed.
@@ -83,7 +85,7 @@ impl Monitor {
         Monitor {
             shared,
             poller: Poller::new().expect("a poller"),
-            watch: WatchPipe::new().expect("a pipe"),
+            pipe: WatchPipe::new().expect("a pipe"),
             epoch: 0,
             stopping: None,
             ticked: Instant::now(),
@@ -115,7 +117,7 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None);
+            self.shared.recover(index, exit, None, LastWords::default());
         }
         let mut core = self.shared.lock();
         core.end();
@@ -232,16 +234,26 @@ impl Monitor {
         if starting {
             control::release(&server);
             // Its last words may still be on their way.
-            self.arrivals();
+            self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
-        self.shared.recover(index, exit, refused);
+        let words = self.last_words(index);
+        self.shared.recover(index, exit, refused, words);
+    }
+
+    /// What the worker of this lane, whose exit is confirmed, has left behind.
+    pub(super) fn last_words(&self, index: usize) -> LastWords {
+        let mut words = LastWords::default();
+        for (job, note) in self.shared.cells[index].notes() {
+            words.push(job, note.as_bytes());
+        }
+        words
     }
 
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     pub(super) fn serve(&mut self) -> bool {
-        let mut progress = self.arrivals();
+        let mut progress = self.hear_refusals();
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -309,37 +321,30 @@ impl Monitor {
         self.shared.unlock(core);
     }
 
-    /// What handshakes have ended.
-    fn arrivals(&mut self) -> bool {
-        let arrivals = std::mem::take(
+    /// Which handshakes have failed: the workers go, and what they said is kept for the recovery.
+    fn hear_refusals(&mut self) -> bool {
+        let refusals = std::mem::take(
             &mut *self
                 .shared
-                .arrivals
+                .refusals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        let any = !arrivals.is_empty();
-        for arrival in arrivals {
+        let any = !refusals.is_empty();
+        for refusal in refusals {
             let core = self.shared.lock();
-            let lane = &core.lanes[arrival.lane];
-            // News of a process that is gone, or no longer starting, changes nothing.
-            if lane.life != arrival.life || lane.status != Status::Starting {
+            let lane = &core.lanes[refusal.lane];
+            // News of a process that is gone changes nothing.
+            if lane.life != refusal.life || lane.status != Status::Starting {
                 continue;
             }
-            match arrival.result {
-                Ok(()) => {
-                    drop(core);
-                    self.shared.welcome(arrival.lane);
-                }
-                Err(why) => {
-                    if !matches!(why, control::HandshakeError::Gone) {
-                        self.refusals.insert(arrival.lane, why.to_string());
-                    }
-                    if let Some(process) = &lane.process {
-                        // It may be gone already; either way the pidfd tells.
-                        let _ = process.pidfd.kill(Signal::SIGKILL);
-                    }
-                }
+            if !matches!(refusal.why, control::HandshakeError::Gone) {
+                let why = plain::lines(&refusal.why.to_string()).to_string();
+                self.refusals.insert(refusal.lane, why);
+            }
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
             }
         }
         any
@@ -363,25 +368,42 @@ impl Monitor {
                 .map(|(index, _)| index)
                 .collect()
         };
-        for index in absent {
-            let started = self.shared.spawn_worker(index, &self.watch).and_then(|()| {
-                let core = self.shared.lock();
-                let Some(process) = &core.lanes[index].process else {
-                    return Ok(());
-                };
-                let add = |fd, token| self.poller.add(fd, token).map_err(StartError::System);
-                add(process.pidfd.as_fd(), index as u64)?;
-                add(process.bell.as_fd(), index as u64 | RINGS)
-            });
-            if let Err(error) = started {
-                self.discard(index);
-                let why = match error {
-                    StartError::System(error) => error.to_string(),
-                    StartError::Worker(error) => error.to_string(),
-                };
-                self.shared.cannot_start(index, &why);
+        // All processes first: their programs are loaded while the handshakes are prepared.
+        let started: Vec<_> = absent
+            .into_iter()
+            .filter_map(|index| match self.shared.spawn_worker(index, &self.pipe) {
+                Ok(started) => Some((index, started)),
+                Err(error) => {
+                    self.cannot_start(index, error);
+                    None
+                }
+            })
+            .collect();
+        for (index, started) in started {
+            match self.watch(index) {
+                Ok(()) => self.shared.greet(started),
+                Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
+    }
+
+    /// From now on the end of this lane's process is noticed, and its bell heard.
+    fn watch(&self, index: usize) -> crate::sys::Result<()> {
+        let core = self.shared.lock();
+        let Some(process) = &core.lanes[index].process else {
+            return Ok(());
+        };
+        self.poller.add(process.pidfd.as_fd(), index as u64)?;
+        self.poller.add(process.bell.as_fd(), index as u64 | RINGS)
+    }
+
+    fn cannot_start(&self, index: usize, error: StartError) {
+        self.discard(index);
+        let why = match error {
+            StartError::System(error) => error.to_string(),
+            StartError::Worker(error) => error.to_string(),
+        };
+        self.shared.cannot_start(index, &why);
     }
 
     /// A process that cannot be watched ends before its lane gets another one.

@@ -8,6 +8,7 @@ use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
+use super::words::LastWords;
 use crate::link::SLOTS;
 use crate::sys::process::Exit;
 
@@ -19,8 +20,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// The exit of a lane's worker is confirmed: puts everything it had in order.
-    pub(super) fn recover(&self, index: usize, exit: Exit, refused: Option<String>) {
+    pub(super) fn recover(
+        &self,
+        index: usize,
+        exit: Exit,
+        refused: Option<String>,
+        words: LastWords,
+    ) {
+        let phase = self.cells[index].phase();
         let mut core = self.lock();
+        core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
         core.drain(index);
         let cause = cause_of(exit);
@@ -38,10 +47,19 @@ impl Shared {
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
+        lane.poster.cells().forget_notes();
+        let words = std::mem::take(&mut lane.last_words);
         // 8.
         if was_starting {
-            let why =
-                refused.unwrap_or_else(|| format!("worker {index} before it was ready: {cause}"));
+            let why = refused.unwrap_or_else(|| {
+                let said = words.all().join("\n");
+                let said = if said.is_empty() {
+                    said
+                } else {
+                    format!("; its last words:\n{said}")
+                };
+                format!("worker {index} before it was ready ({phase}): {cause}{said}")
+            });
             core.start_failed(index, &why);
         } else {
             lane.restarts += 1;

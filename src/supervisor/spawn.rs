@@ -5,30 +5,39 @@ use std::thread;
 
 use super::lane::{Process, Status};
 use super::{Shared, StartError};
-use crate::control::{self, HandshakeError, Server, Welcome};
+use crate::control::{HandshakeError, Server, Welcome};
 use crate::sys::event::EventFd;
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
-/// What became of a worker's handshake.
+/// A handshake that did not end well.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct Refusal {
     pub(super) lane: usize,
     pub(super) life: u32,
-    pub(super) result: Result<(), HandshakeError>,
+    pub(super) why: HandshakeError,
 }
 
 /// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
 const FIRST_GRANT: u64 = 64 * 1024;
 
+/// A worker that was started, and the handshake that it will begin.
+#[derive(Debug)]
+pub(super) struct Started {
+    lane: usize,
+    life: u32,
+    server: Server,
+    welcome: Welcome,
+}
+
 impl Shared {
     /// Starts the process of a lane. Only on the monitor thread: the kernel ends a worker when the
     /// *thread* that started it ends.
     pub(super) fn spawn_worker(
-        self: &Arc<Self>,
+        &self,
         index: usize,
         watch: &WatchPipe,
-    ) -> Result<(), StartError> {
+    ) -> Result<Started, StartError> {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
         let name = server.name().to_owned();
@@ -59,77 +68,81 @@ impl Shared {
         };
         let pid =
             process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
-        let pidfd = match PidFd::open(pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                // Without a pidfd it cannot be watched; it ends when its handshake does.
-                control::release(&name);
-                return Err(system(error));
-            }
-        };
-        let life = {
-            let mut core = self.lock();
-            let lane = &mut core.lanes[index];
-            lane.life = lane.life.wrapping_add(1);
-            lane.status = Status::Starting;
-            lane.process = Some(Process {
-                pidfd,
-                bell,
-                server: name,
-            });
-            lane.life
-        };
+        // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
+        let pidfd = PidFd::open(pid).map_err(system)?;
+        let mut core = self.lock();
+        let lane = &mut core.lanes[index];
+        lane.life = lane.life.wrapping_add(1);
+        lane.status = Status::Starting;
+        lane.process = Some(Process {
+            pidfd,
+            bell,
+            server: name,
+        });
+        Ok(Started {
+            lane: index,
+            life: lane.life,
+            server,
+            welcome,
+        })
+    }
+
+    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile.
+    pub(super) fn greet(self: &Arc<Self>, started: Started) {
+        let Started {
+            lane,
+            life,
+            server,
+            welcome,
+        } = started;
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
-        let answer = move || {
-            let result = server.answer(build_id.as_bytes(), welcome);
-            shared.arrive(Arrival {
-                lane: index,
-                life,
-                result,
-            });
+        let answer = move || match server.answer(build_id.as_bytes(), welcome) {
+            Ok(()) => shared.welcome(lane, life),
+            Err(why) => shared.refused(Refusal { lane, life, why }),
         };
         let spawned = thread::Builder::new()
             .name("arenite-hello".into())
             .stack_size(256 * 1024)
             .spawn(answer);
         if let Err(error) = spawned {
-            let result = Err(HandshakeError::Channel(error.to_string()));
-            self.arrive(Arrival {
-                lane: index,
-                life,
-                result,
-            });
+            let why = HandshakeError::Channel(error.to_string());
+            self.refused(Refusal { lane, life, why });
         }
-        Ok(())
+        let region = self.lock().lanes[lane].region;
+        if let Ok(block) = self.arena.grant(region, FIRST_GRANT, false) {
+            let mut core = self.lock();
+            if core.lanes[lane].life == life {
+                // A link without grants takes one.
+                drop(core.lanes[lane].grant(block));
+            }
+        }
     }
 
-    fn arrive(&self, arrival: Arrival) {
-        self.arrivals
+    fn refused(&self, refusal: Refusal) {
+        self.refusals
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(arrival);
+            .push(refusal);
         self.ring();
     }
 
     /// The worker is ready: it may have jobs.
-    pub(super) fn welcome(&self, index: usize) {
+    fn welcome(&self, index: usize, life: u32) {
         let mut core = self.lock();
-        let arena = Arc::clone(&core.arena);
         let lane = &mut core.lanes[index];
-        if lane.status != Status::Starting {
+        // A process that is gone, or that was told to go, changes nothing.
+        if lane.life != life || lane.status != Status::Starting {
             return;
         }
         lane.status = Status::Ready;
         lane.failed_starts = 0;
-        if let Ok(block) = arena.grant(lane.region, FIRST_GRANT, false) {
-            // A link without grants takes one.
-            drop(lane.grant(block));
-        }
         core.ready += 1;
         self.parking.engine.notify();
         core.update_flags();
         core.refill();
+        // Whoever waits for the last job, or for work to be spread, counts with it.
+        core.call_monitor = true;
         self.unlock(core);
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         .iter()
         .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
         .collect();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes);
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, 2);
     core.ready = ready;
     let shared = Shared {
         arena,
@@ -83,7 +83,7 @@ pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         cells,
         parking,
         bell: EventFd::new().unwrap(),
-        arrivals: Mutex::default(),
+        refusals: Mutex::default(),
         spinners: AtomicUsize::new(0),
         cores: 1,
         settings: settings(workers),
@@ -105,8 +105,9 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
 }
 
-fn die(shared: &Shared, lane: usize) {
-    shared.recover(lane, crate::sys::process::Exit::Signal(9), None);
+pub(super) fn die(shared: &Shared, lane: usize) {
+    let words = super::words::LastWords::default();
+    shared.recover(lane, crate::sys::process::Exit::Signal(9), None, words);
 }
 
 /// Fails if `f` takes as long as nothing takes.

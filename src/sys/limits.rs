@@ -51,16 +51,53 @@ pub struct Memory {
 /// Page cache that a group can drop counts as available.
 pub fn memory_available(root: &Path) -> Memory {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let total = field(&meminfo, "MemTotal:").map_or(u64::MAX, |kib| kib.saturating_mul(1024));
+    let total = total(&meminfo);
     let mut memory = Memory {
         limit: total,
         contained: false,
         available: field(&meminfo, "MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024)),
     };
     for group in groups(root) {
-        group.apply(&mut memory);
+        group.apply(&mut memory, total);
     }
     memory
+}
+
+/// The memory control group that leaves this process least: where its container ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The folder of the group.
+    pub group: PathBuf,
+    /// Version of control groups, 1 or 2.
+    pub version: u8,
+    /// The most its processes may use together, in bytes.
+    pub limit: u64,
+    /// What they use now, without what can be dropped.
+    pub used: u64,
+}
+
+/// The memory control group of this process that is nearest to its limit, if any has one; `root` as above.
+pub fn container(root: &Path) -> Option<Container> {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let machine = total(&meminfo);
+    groups(root)
+        .into_iter()
+        .filter_map(|group| {
+            let (limit, used) = group.limit_and_use(machine)?;
+            Some(Container {
+                version: if group.second { 2 } else { 1 },
+                group: group.path,
+                limit,
+                used,
+            })
+        })
+        .min_by_key(|container| container.limit.saturating_sub(container.used))
+}
+
+/// What the machine has, in bytes. Version 1 of control groups has no word for "no limit" and says almost 2^63, so it
+/// is never more than half of that.
+fn total(meminfo: &str) -> u64 {
+    field(meminfo, "MemTotal:").map_or(1 << 62, |kib| kib.saturating_mul(1024))
 }
 
 /// The number behind `name` in a file of lines "name value".
@@ -83,7 +120,9 @@ impl Group {
         text.trim().parse().ok()
     }
 
-    fn apply(&self, memory: &mut Memory) {
+    /// Bytes allowed, and bytes used that cannot be dropped; `None` where not less than `machine` is allowed: that is
+    /// no limit, and summing up the usage of a group costs the kernel a while.
+    fn limit_and_use(&self, machine: u64) -> Option<(u64, u64)> {
         let (limit, usage, cache) = if self.second {
             ("memory.max", "memory.current", "inactive_file")
         } else {
@@ -94,16 +133,21 @@ impl Group {
             )
         };
         // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
-        let Some(limit) = self.number(limit) else {
+        let limit = self.number(limit).filter(|&limit| limit < machine)?;
+        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+        let droppable = field(&stat, cache).unwrap_or(0);
+        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
+        Some((limit, used))
+    }
+
+    fn apply(&self, memory: &mut Memory, machine: u64) {
+        let Some((limit, used)) = self.limit_and_use(machine) else {
             return;
         };
         if limit < memory.limit {
             memory.limit = limit;
             memory.contained = true;
         }
-        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
-        let droppable = field(&stat, cache).unwrap_or(0);
-        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
         memory.available = memory.available.min(limit.saturating_sub(used));
     }
 }

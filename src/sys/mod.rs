@@ -11,6 +11,7 @@ pub mod futex;
 pub mod image;
 pub mod limits;
 mod map;
+pub mod probe;
 pub mod process;
 mod segment;
 pub mod socket;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
@@ -42,6 +43,8 @@ pub struct SegmentStat {
     pub identity: (u64, u64),
     /// Owner.
     pub uid: u32,
+    /// When its length was last set, or it was last written by a call.
+    pub modified: SystemTime,
 }
 
 /// A shared-memory segment behind an owned, close-on-exec descriptor.
@@ -177,6 +180,11 @@ impl Segment {
             nlink: stat.st_nlink,
             identity: (stat.st_dev, stat.st_ino),
             uid: stat.st_uid,
+            modified: SystemTime::UNIX_EPOCH
+                + Duration::new(
+                    u64::try_from(stat.st_mtime).unwrap_or(0),
+                    u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+                ),
         })
     }
 
@@ -216,6 +224,12 @@ impl AsFd for Segment {
 impl AsRawFd for Segment {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+impl From<OwnedFd> for Segment {
+    fn from(fd: OwnedFd) -> Segment {
+        Segment { fd }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::limits::{Memory, memory_available};
+use super::limits::{Container, Memory, container, memory_available};
 use super::*;
 
 /// What a child of these tests shall do, in its environment.
@@ -306,6 +306,7 @@ fn the_machine_bounds_memory_where_there_is_no_container() {
         available: 4096 * MIB,
     };
     assert_eq!(memory_available(root.path()), expected);
+    assert_eq!(container(root.path()), None);
 }
 
 #[test]
@@ -328,6 +329,13 @@ fn the_tightest_group_of_version_2_counts() {
         available: 312 * MIB,
     };
     assert_eq!(memory_available(root.path()), expected);
+    let tightest = Container {
+        group: root.path().join("sys/fs/cgroup/a"),
+        version: 2,
+        limit: 512 * MIB,
+        used: 200 * MIB,
+    };
+    assert_eq!(container(root.path()), Some(tightest));
     fs::write(root.path().join(group), "104857600").unwrap();
     assert_eq!(memory_available(root.path()).limit, 100 * MIB);
 }
@@ -353,6 +361,16 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
         available: MIB,
     };
     assert_eq!(memory_available(root.path()), expected);
+    let found = container(root.path()).unwrap();
+    assert_eq!(found.group, root.path().join("sys/fs/cgroup/memory"));
+    assert_eq!(
+        (found.version, found.limit, found.used),
+        (1, 1024 * MIB, 1023 * MIB)
+    );
+    // Version 1 writes no limit like this.
+    let limit = "sys/fs/cgroup/memory/memory.limit_in_bytes";
+    fs::write(root.path().join(limit), "9223372036854771712").unwrap();
+    assert_eq!(container(root.path()), None);
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
+use std::sync::Arc;
+
 use crate::arena::ArenaFull;
+use crate::link::LinkCells;
 
 thread_local! {
     /// A kernel runs on this thread.
@@ -32,13 +35,20 @@ pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     (next(), next(), next())
 }
 
-/// Installs the hook that keeps what a kernel's panic says. Panics of other threads are printed as
-/// before.
-pub(super) fn install() {
+/// Installs the hook that keeps what a kernel's panic says: for the job's answer, and in the recorder if
+/// there will be none, because it ends the process. Panics of other threads are printed as before.
+pub(super) fn install(cells: Arc<LinkCells>) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if FENCED.get() {
-            HEARD.replace(Some(describe(info)));
+            let text = describe(info);
+            if let (message, location, _) = split(&text)
+                && !text.is_empty()
+            {
+                let job = cells.phase().job().unwrap_or(0);
+                cells.note(job, &format!("panicked at {location}: {message}"));
+            }
+            HEARD.replace(Some(text));
         } else {
             before(info);
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fence::{self, Outcome};
@@ -11,7 +12,7 @@ use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
-use crate::link::{Answering, CallSlot, Next, Taker, kind};
+use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::cores;
 use crate::sys::event::EventFd;
@@ -29,6 +30,8 @@ const TEXT_LIMIT: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) taker: RefCell<Taker>,
+    /// For the recorder.
+    cells: Arc<LinkCells>,
     pub(super) view: &'static View,
     pub(super) region: u16,
     pub(super) guard: bool,
@@ -75,6 +78,7 @@ impl Ending {
 impl Lane {
     pub(super) fn new(
         taker: Taker,
+        cells: Arc<LinkCells>,
         view: &'static View,
         region: u16,
         guard: bool,
@@ -82,6 +86,7 @@ impl Lane {
     ) -> Self {
         Self {
             taker: RefCell::new(taker),
+            cells,
             view,
             region,
             guard,
@@ -103,8 +108,14 @@ impl Lane {
                     let started = free_since;
                     free_since = self.job(started);
                 }
-                Next::Stop => return,
-                Next::Empty => free_since = self.idle(free_since),
+                Next::Stop => {
+                    self.cells.set_phase(Phase::Stopping);
+                    return;
+                }
+                Next::Empty => {
+                    self.cells.set_phase(Phase::Idle);
+                    free_since = self.idle(free_since);
+                }
             }
         }
     }
@@ -144,11 +155,16 @@ impl Lane {
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
+        self.cells.set_phase(Phase::Opening(call.job));
         self.heap.begin();
         let ended = match self.words_of(&call) {
-            Ok(words) => self.run_fenced(call.entry, &words),
+            Ok(words) => {
+                self.cells.set_phase(Phase::Running(call.job));
+                self.run_fenced(call.entry, &words)
+            }
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
+        self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
         let alive = self.count.live();
         let now = Instant::now();

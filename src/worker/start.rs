@@ -10,7 +10,7 @@ use super::{EXIT_CANNOT_START, fence};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
-use crate::link::{LinkCells, Taker};
+use crate::link::{LinkCells, Phase, Taker};
 use crate::sys::event::EventFd;
 use crate::sys::process;
 
@@ -133,18 +133,29 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     ));
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
+    let cells = Arc::new(cells);
+    cells.set_phase(Phase::Starting(7));
     view.close_control();
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
+    cells.set_phase(Phase::Starting(8));
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
-    fence::install();
-    let taker = Taker::new(Arc::new(cells), welcome.position, welcome.grants);
-    let lane = Lane::new(taker, view, welcome.region, welcome.guard, bell);
+    fence::install(Arc::clone(&cells));
+    let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
+    let lane = Lane::new(
+        taker,
+        Arc::clone(&cells),
+        view,
+        welcome.region,
+        welcome.guard,
+        bell,
+    );
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
+    cells.set_phase(Phase::Starting(9));
     if let Some(offset) = welcome.on_start {
         // SAFETY: computed by the supervisor, of the same build, from an entry.
         let entry = unsafe { crate::kernel::from_offset(offset) };
@@ -161,5 +172,6 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
             fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
         }
     }
+    cells.set_phase(Phase::Starting(10));
     Ok(lane)
 }

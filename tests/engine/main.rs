@@ -16,6 +16,7 @@ mod inline;
 mod inputs;
 mod jobs;
 mod lifecycle;
+mod logs;
 mod map;
 mod memory;
 mod par;
@@ -43,6 +44,7 @@ fn main() {
         inputs::tests(),
         jobs::tests(),
         lifecycle::tests(),
+        logs::tests(),
         map::tests(),
         memory::tests(),
         par::tests(),

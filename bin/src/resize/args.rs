@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueHint};
 
+use crate::choice::Choice;
 use crate::cli::Generate;
 use crate::units;
 
@@ -150,17 +151,6 @@ pub(crate) struct ResizeArgs {
 
     #[command(flatten)]
     pub generate: Generate,
-}
-
-/// Whether to show something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Choice {
-    /// On a terminal
-    Auto,
-    /// Everywhere
-    Always,
-    /// Nowhere
-    Never,
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::args::Choice;
+use crate::choice::Choice;
 
 /// How far the work is.
 #[derive(Debug)]

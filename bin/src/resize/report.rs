@@ -1,6 +1,5 @@
 //! What the user sees: paths or JSON on stdout, failures and the summary on stderr.
 
-use std::ffi::OsStr;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{Choice, ResizeArgs};
+use super::args::ResizeArgs;
 use super::fault::{Fault, one_line, reason};
 use super::inputs::Found;
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
+use crate::choice::{Choice, wants_color};
 use crate::units::show_bytes;
 
 /// What became of one input.
@@ -96,7 +96,7 @@ impl Report {
             stdout_failed: false,
             json: args.json,
             quiet: args.quiet,
-            color: wants_color(args.color),
+            color: wants_color(args.color, io::stderr().is_terminal()),
             progress: Progress::None,
             start: Instant::now(),
             count: Count::default(),
@@ -300,20 +300,6 @@ pub(crate) fn say(color: bool, text: &str) {
         format!("error: {text}\n")
     };
     let _ = io::stderr().lock().write_all(line.as_bytes());
-}
-
-/// What `--color` means on this stderr.
-pub(crate) fn wants_color(choice: Choice) -> bool {
-    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
-    match choice {
-        Choice::Always => true,
-        Choice::Never => false,
-        Choice::Auto => {
-            io::stderr().is_terminal()
-                && unset("NO_COLOR")
-                && std::env::var_os("TERM").as_deref() != Some(OsStr::new("dumb"))
-        }
-    }
 }
 
 /// A path in a sentence: one line, readable.

@@ -89,7 +89,9 @@ fn worker(first: i32, given: &str) {
         lend: true,
     })
     .unwrap();
-    assert!((0..4).all(|n| std::fs::read_link(format!("/proc/self/fd/{}", first + n)).is_err()));
+    let open = |n: &i32| std::fs::read_link(format!("/proc/self/fd/{}", first + n)).is_ok();
+    // Of what was inherited, the regions of others stay, since their arrays may be lent to this process.
+    assert_eq!((0..4).filter(open).collect::<Vec<_>>(), [1, 3]);
     let (input, grant, lent) = (given[0], given[1], given[2]);
     let read = view.pointer(input).unwrap();
     // The parent waits for this process and touches none of these blocks meanwhile.
@@ -280,6 +282,11 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
     assert!(seen.live);
     assert_eq!(seen.pid, Some(std::process::id()));
     assert_eq!((seen.capacity, seen.workers), (Some(8 << 20), Some(1)));
+    let mut names = segments().into_iter();
+    let segment = names.find(|one| one.arena.as_ref() == Some(&name)).unwrap();
+    assert!(segment.live && segment.bytes >= 4096, "{segment:?}");
+    assert!(segment.segment.ends_with(&format!("{name}.kept")));
+    assert!(segment.age.as_secs() < 3600, "{segment:?}");
     assert_eq!(
         named(&name).unwrap_err(),
         ArenaError::NameTaken { name: name.clone() }

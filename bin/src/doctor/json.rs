@@ -1,0 +1,96 @@
+//! The report for programs.
+
+use arenite::arena::SegmentName;
+use arenite::doctor::{Feature, Level, Report, Room};
+use serde_json::{Value, json};
+
+/// One object on one line.
+pub(super) fn text(report: &super::Report, removed: &[SegmentName]) -> String {
+    let mut text = value(report, removed).to_string();
+    text.push('\n');
+    text
+}
+
+fn value(report: &Report, removed: &[SegmentName]) -> Value {
+    let machine = &report.machine;
+    let bounds = &machine.bounds;
+    json!({
+        "verdict": level(report.worst()),
+        "machine": {
+            "kernel": machine.kernel,
+            "arch": machine.arch,
+            "cores": machine.cores,
+            "page": machine.page,
+            "memory": room(machine.memory),
+            "container": machine.container.as_ref().map(|container| json!({
+                "group": container.group.to_string_lossy(),
+                "version": container.version,
+                "size": container.room.size,
+                "free": container.room.free,
+            })),
+            "dev_shm": machine.shm.map(room),
+            "default_capacity": machine.capacity,
+            "limits": {
+                "open_files": bounds.files,
+                "processes": bounds.processes,
+                "processes_now": bounds.processes_now,
+                "address_space": bounds.address_space,
+                "private_memory": bounds.data,
+                "file_size": bounds.file_size,
+                "cpu_seconds": bounds.cpu_seconds,
+                "mappings": bounds.mappings,
+            },
+            "features": machine.features.iter().map(feature).collect::<Vec<_>>(),
+        },
+        "findings": report.findings.iter().map(|finding| json!({
+            "subject": finding.subject,
+            "level": level(finding.level),
+            "found": finding.found,
+            "means": finding.means,
+            "advice": finding.advice,
+        })).collect::<Vec<_>>(),
+        "names": names(&machine.names),
+        "removed": names(removed),
+    })
+}
+
+fn names(names: &[SegmentName]) -> Vec<Value> {
+    let one = |name: &SegmentName| {
+        json!({
+            "segment": name.segment,
+            "arena": name.arena,
+            "live": name.live,
+            "bytes": name.bytes,
+            "age_s": name.age.as_secs(),
+        })
+    };
+    names.iter().map(one).collect()
+}
+
+fn feature(feature: &Feature) -> Value {
+    let (works, detail) = match &feature.state {
+        Ok(detail) => (true, detail),
+        Err(why) => (false, why),
+    };
+    json!({
+        "name": feature.name,
+        "works": works,
+        "detail": detail,
+        "since": feature.since,
+        "purpose": feature.purpose,
+    })
+}
+
+/// What nothing bounds is null.
+fn room(room: Room) -> Value {
+    let bounded = |bytes| (bytes != u64::MAX).then_some(bytes);
+    json!({ "size": bounded(room.size), "free": bounded(room.free) })
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Fine => "fine",
+        Level::Notice => "notice",
+        Level::Trouble => "trouble",
+    }
+}

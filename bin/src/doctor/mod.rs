@@ -1,0 +1,131 @@
+//! `arenite doctor`: what this machine offers, what will hurt, and what to do about it.
+
+mod json;
+mod picture;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use arenite::Engine;
+use arenite::arena::{self, SegmentName};
+use arenite::doctor::{self, Finding, Level, Report};
+use clap::Args;
+
+use crate::choice::{Choice, wants_color};
+use crate::cli::{Generate, USAGE};
+
+const DETAILS: &str = "\
+What is looked at:
+  Memory of the machine and of the container (control groups version 1 and 2), room in /dev/shm,
+  limits of this process (ulimit), features of the kernel, names in /dev/shm that arenas of this
+  user have or have left there. In the end an engine with one worker is started, and does a job.
+
+Marks:
+  ✔ as it should be   ! less than it could be, the engine lives with it   ✘ will hurt
+
+--json:
+  One object: verdict (\"fine\", \"notice\" or \"trouble\", the gravest level of the findings), machine
+  (the facts, in bytes, null where nothing bounds them), findings (subject, level, found, means,
+  advice), names (segment, arena, live, bytes, age_s) and removed (the same, after --clean).
+
+Exit codes: 0 nothing will hurt, 1 something will, 2 wrong usage.";
+
+/// Look at this machine: what it offers, what will hurt, and what to do about it
+///
+/// Looks at memory, /dev/shm, limits and the kernel, starts an engine with one worker, and says what each finding
+/// means. Nothing is changed without --clean.
+#[derive(Args, Debug)]
+#[command(after_long_help = DETAILS)]
+pub(crate) struct DoctorArgs {
+    /// Remove names that dead programs left in /dev/shm; those of living ones stay
+    #[arg(long)]
+    clean: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Colours; auto heeds NO_COLOR and the terminal
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto)]
+    color: Choice,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Runs the command and says how it ended.
+pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
+    let removed = if args.clean { clean() } else { Vec::new() };
+    let mut report = doctor::examine();
+    report.findings.push(trial());
+    let code = ExitCode::from(u8::from(report.worst() == Level::Trouble));
+    let color = wants_color(args.color, io::stdout().is_terminal());
+    let text = if args.json {
+        json::text(&report, &removed)
+    } else {
+        picture::text(&report, &removed, color)
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader that stops early, such as `head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: {error}");
+            ExitCode::from(USAGE)
+        }
+        _ => code,
+    }
+}
+
+/// Removes what dead programs left; what it was.
+fn clean() -> Vec<SegmentName> {
+    let seen = arena::segments();
+    let gone = arena::sweep();
+    seen.into_iter()
+        .filter(|name| gone.contains(&name.segment))
+        .collect()
+}
+
+/// Whether an engine starts here and does what it is told.
+fn trial() -> Finding {
+    const SUBJECT: &str = "trial";
+    fn answer(question: u64) -> u64 {
+        question + 1
+    }
+    let start = Instant::now();
+    let engine = match Engine::builder()
+        .workers(1)
+        .capacity(4 << 20)
+        .label("doctor")
+        .build()
+    {
+        Ok(engine) => engine,
+        Err(error) => {
+            return Finding::fine(
+                SUBJECT,
+                "an engine with one worker does not start",
+                error.to_string(),
+            )
+            .at(Level::Trouble, "mend what is marked above, then look again");
+        }
+    };
+    let result = engine.submit(answer, (41,)).wait();
+    let took = start.elapsed();
+    match result {
+        Ok(42) => Finding::fine(
+            SUBJECT,
+            format!(
+                "an engine started a worker, which did a job: {:.1} ms",
+                took.as_secs_f64() * 1e3
+            ),
+            "this is what a program does that uses the library",
+        ),
+        Ok(other) => Finding::fine(
+            SUBJECT,
+            format!("a worker answered {other} instead of 42"),
+            "results cannot be trusted here",
+        )
+        .at(Level::Trouble, "look for faulty memory, and report this"),
+        Err(error) => Finding::fine(SUBJECT, "a worker failed at a tiny job", error.to_string())
+            .at(Level::Trouble, "mend what is marked above, then look again"),
+    }
+}

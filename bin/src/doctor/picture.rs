@@ -1,0 +1,291 @@
+//! The report for people: bars where one would look, a mark where one would count, a sentence where one has to act.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use arenite::arena::SegmentName;
+use arenite::doctor::{Finding, Level, Report, Room};
+
+use crate::units::show_bytes;
+
+/// Cells of a bar.
+const BAR: usize = 40;
+/// Where lines are broken.
+const WIDTH: usize = 96;
+
+/// The whole report.
+pub(super) fn text(report: &Report, removed: &[SegmentName], color: bool) -> String {
+    let mut page = Page {
+        text: String::new(),
+        color,
+    };
+    page.room(report);
+    page.checks(&report.findings);
+    page.names(&report.machine.names, removed);
+    page.advice(&report.findings);
+    page.text
+}
+
+struct Page {
+    text: String,
+    color: bool,
+}
+
+fn plain(color: AnsiColor) -> Style {
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// Mark and colour of a level.
+fn mark(level: Level) -> (&'static str, Style) {
+    match level {
+        Level::Fine => ("✔", plain(AnsiColor::Green)),
+        Level::Notice => ("!", plain(AnsiColor::Yellow).bold()),
+        Level::Trouble => ("✘", plain(AnsiColor::Red).bold()),
+    }
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn painted(&self, style: Style, text: &str) -> String {
+        if self.color {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn head(&mut self, text: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        let head = self.painted(Style::new().bold(), text);
+        self.line(&head);
+    }
+
+    /// Bars: what is used, what an engine would take, what else is free.
+    fn room(&mut self, report: &Report) {
+        let machine = &report.machine;
+        let level = |subject: &str| {
+            report
+                .findings
+                .iter()
+                .find(|finding| finding.subject == subject)
+                .map_or(Level::Fine, |finding| finding.level)
+        };
+        self.head("Room");
+        self.bar("memory", machine.memory, machine.capacity, level("memory"));
+        if let Some(container) = &machine.container {
+            self.bar(
+                "container",
+                container.room,
+                machine.capacity,
+                level("container"),
+            );
+        }
+        if let Some(shm) = machine.shm {
+            self.bar("/dev/shm", shm, machine.capacity, level("dev-shm"));
+        }
+        self.line(&format!(
+            "  {:<10} █ used   ▒ an engine's arrays, {} at most unless told otherwise   ░ free",
+            "",
+            show_bytes(machine.capacity)
+        ));
+    }
+
+    fn bar(&mut self, name: &str, room: Room, wanted: u64, level: Level) {
+        let (_, style) = mark(level);
+        let words = if room.size == u64::MAX {
+            "no limit".to_owned()
+        } else {
+            format!(
+                "{} of {} free",
+                show_bytes(room.free),
+                show_bytes(room.size)
+            )
+        };
+        let bar = self.painted(style, &cells(room, wanted));
+        self.line(&format!("  {name:<10} {bar}  {words}"));
+    }
+
+    /// One line each.
+    fn checks(&mut self, findings: &[Finding]) {
+        self.head("Checks");
+        for finding in findings {
+            let (sign, style) = mark(finding.level);
+            let sign = self.painted(style, sign);
+            let subject = finding.subject;
+            let words = if finding.level == Level::Fine {
+                format!("{}; {}", finding.found, finding.means)
+            } else {
+                finding.found.clone()
+            };
+            let lines = wrapped(&words, WIDTH - 20);
+            for (index, line) in lines.iter().enumerate() {
+                if index == 0 {
+                    self.line(&format!("  {sign} {subject:<15} {line}"));
+                } else {
+                    self.line(&format!("{:20}{line}", ""));
+                }
+            }
+        }
+    }
+
+    fn names(&mut self, names: &[SegmentName], removed: &[SegmentName]) {
+        if names.is_empty() && removed.is_empty() {
+            return;
+        }
+        self.head("Arenas of this user with a name in /dev/shm");
+        let all = names
+            .iter()
+            .map(|name| {
+                if name.live {
+                    ("in use", Level::Fine, name)
+                } else {
+                    ("left behind", Level::Notice, name)
+                }
+            })
+            .chain(removed.iter().map(|name| ("removed", Level::Fine, name)));
+        for (state, level, name) in all {
+            let (_, style) = mark(level);
+            let state = self.painted(style, &format!("{state:<12}"));
+            let called = name.arena.as_deref().unwrap_or("without a name of its own");
+            self.line(&format!(
+                "  {state} {:>10}  {:>9} old  {}  ({called})",
+                show_bytes(name.bytes),
+                age(name.age),
+                name.segment
+            ));
+        }
+    }
+
+    /// What is not as it should be, with what to do about it, and the last word.
+    fn advice(&mut self, findings: &[Finding]) {
+        for finding in findings.iter().filter(|f| f.level != Level::Fine) {
+            let (sign, style) = mark(finding.level);
+            self.text.push('\n');
+            let head = self.painted(
+                style,
+                &format!("{sign} {}: {}", finding.subject, finding.found),
+            );
+            self.line(&head);
+            for line in wrapped(&finding.means, WIDTH - 4) {
+                self.line(&format!("    {line}"));
+            }
+            for (index, line) in wrapped(&finding.advice, WIDTH - 6).iter().enumerate() {
+                let arrow = if index == 0 { "→" } else { " " };
+                self.line(&format!("    {arrow} {line}"));
+            }
+        }
+        let count = |level| {
+            findings
+                .iter()
+                .filter(|finding| finding.level == level)
+                .count()
+        };
+        let (troubles, notices) = (count(Level::Trouble), count(Level::Notice));
+        let (level, mut words) = match troubles {
+            0 => (Level::Fine, "Nothing here will hurt".to_owned()),
+            1 => (Level::Trouble, "One thing here will hurt".to_owned()),
+            _ => (Level::Trouble, format!("{troubles} things here will hurt")),
+        };
+        match notices {
+            0 => {}
+            1 => words.push_str("; one could be better"),
+            _ => {
+                let _ = write!(words, "; {notices} could be better");
+            }
+        }
+        words.push('.');
+        let (_, style) = mark(level);
+        let words = self.painted(style, &words);
+        self.text.push('\n');
+        self.line(&words);
+    }
+}
+
+/// `████▒▒▒░░░`
+fn cells(room: Room, wanted: u64) -> String {
+    if room.size == 0 || room.size == u64::MAX {
+        return "░".repeat(BAR);
+    }
+    let part = |bytes: u64| (bytes as f64 / room.size as f64 * BAR as f64).round() as usize;
+    let used = part(room.size.saturating_sub(room.free)).min(BAR);
+    let ours = part(wanted.min(room.free)).min(BAR - used);
+    format!(
+        "{}{}{}",
+        "█".repeat(used),
+        "▒".repeat(ours),
+        "░".repeat(BAR - used - ours)
+    )
+}
+
+/// Lines of at most `width` characters, broken at blanks.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is a line from the start");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// `12 s`, `5 min`, `3 h`, `40 days`.
+fn age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_has_always_the_same_length() {
+        let room = |size, free| Room { size, free };
+        for (room, wanted, used, ours) in [
+            (room(100, 100), 50, 0, 20),
+            (room(100, 50), 25, 20, 10),
+            (room(100, 0), 50, 40, 0),
+            (room(100, 50), 500, 20, 20),
+            (room(u64::MAX, u64::MAX), 50, 0, 0),
+            (room(0, 0), 0, 0, 0),
+        ] {
+            let bar = cells(room, wanted);
+            let count = |cell| bar.chars().filter(|found| *found == cell).count();
+            assert_eq!(bar.chars().count(), BAR, "{bar}");
+            assert_eq!((count('█'), count('▒')), (used, ours), "{bar}");
+        }
+    }
+
+    #[test]
+    fn text_is_broken_at_blanks() {
+        assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("", 7), [""]);
+        assert_eq!(wrapped("longer-than-that x", 5), ["longer-than-that", "x"]);
+    }
+
+    #[test]
+    fn ages_are_short() {
+        let of = |seconds| age(Duration::from_secs(seconds));
+        assert_eq!(
+            [of(7), of(300), of(7300), of(864_000)],
+            ["7 s", "5 min", "2 h", "10 days"]
+        );
+    }
+}

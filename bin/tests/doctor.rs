@@ -1,0 +1,245 @@
+//! `arenite doctor` from outside: on this machine, under limits, and with a `/dev/shm` of its own.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[allow(dead_code, reason = "made for the tests of resize")]
+#[path = "resize/world.rs"]
+mod world;
+
+use std::process::Command;
+
+use serde_json::Value;
+use world::{Run, World};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_arenite");
+
+fn doctor(flags: &str) -> Run {
+    let mut command = Command::new(PROGRAM);
+    command.arg("doctor").args(flags.split_whitespace());
+    World::new().finish(command)
+}
+
+/// Runs a shell script with `$arenite` set.
+fn shell(script: &str) -> Run {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).env("arenite", PROGRAM);
+    World::new().finish(command)
+}
+
+/// Runs a shell script as the only one that sees a `/dev/shm` of this size; `None` where nothing can be mounted.
+fn with_own_shm(size: &str, script: &str) -> Option<Run> {
+    let script = format!("mount -t tmpfs -o size={size} none /dev/shm && {{\n{script}\n}}");
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-m", "sh", "-c", &script])
+        .env("arenite", PROGRAM);
+    let run = World::new().finish(command);
+    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
+        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        return None;
+    }
+    Some(run)
+}
+
+fn finding<'a>(report: &'a Value, subject: &str) -> &'a Value {
+    let findings = report["findings"].as_array().unwrap();
+    let mut found = findings.iter().filter(|one| one["subject"] == subject);
+    found
+        .next()
+        .unwrap_or_else(|| panic!("no {subject} in {report}"))
+}
+
+fn report(run: &Run) -> Value {
+    let lines = run.json();
+    assert_eq!(lines.len(), 1, "{}", run.stdout);
+    lines.into_iter().next().unwrap()
+}
+
+#[test]
+fn the_report_is_the_same_for_people_and_for_programs() {
+    let run = doctor("--json");
+    let told = report(&run);
+    let trouble = told["verdict"] == "trouble";
+    assert_eq!(run.code, Some(i32::from(trouble)), "{}", run.stderr);
+    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
+    assert!(told["machine"]["memory"]["size"].as_u64().unwrap() > 0);
+    assert!(told["machine"]["features"].as_array().unwrap().len() >= 7);
+
+    let run = doctor("");
+    assert_eq!(run.code, Some(i32::from(trouble)));
+    assert!(
+        run.stdout.contains("memory     ") && run.stdout.contains('░'),
+        "{}",
+        run.stdout
+    );
+    for one in told["findings"].as_array().unwrap() {
+        let subject = one["subject"].as_str().unwrap();
+        assert!(run.stdout.contains(&format!(" {subject} ")), "{subject}");
+        let advice = one["advice"].as_str().unwrap();
+        assert_eq!(advice.is_empty(), one["level"] == "fine", "{one}");
+    }
+    let last = run.stdout.lines().last().unwrap();
+    assert_eq!(last.contains("Nothing here will hurt"), !trouble, "{last}");
+}
+
+#[test]
+fn a_limit_that_will_hurt_is_exit_code_1_with_what_to_do() {
+    let run = shell("ulimit -n 40; exec $arenite doctor --json").exits(1);
+    let told = report(&run);
+    assert_eq!(told["verdict"], "trouble");
+    let files = finding(&told, "open-files");
+    assert_eq!(files["level"], "trouble", "{files}");
+    assert!(files["found"].as_str().unwrap().contains("40"), "{files}");
+    let run = shell("ulimit -n 40; exec $arenite doctor").exits(1);
+    assert!(run.stdout.contains("✘ open-files"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("→ raise it (ulimit -n"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn an_engine_that_cannot_start_is_trouble_with_its_own_words() {
+    // Not even the first memory file can be opened.
+    let run = shell("ulimit -n 5; exec $arenite doctor --json").exits(1);
+    let told = report(&run);
+    let trial = finding(&told, "trial");
+    assert_eq!(trial["level"], "trouble", "{trial}");
+    assert!(!trial["means"].as_str().unwrap().is_empty(), "{trial}");
+}
+
+#[test]
+fn a_small_dev_shm_is_lived_with_and_a_full_one_hurts() {
+    let Some(run) = with_own_shm("64m", "$arenite doctor --json") else {
+        return;
+    };
+    let told = report(&run);
+    assert_eq!(finding(&told, "dev-shm")["level"], "notice", "{told}");
+    assert_eq!(told["machine"]["dev_shm"]["size"], 64 << 20);
+    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
+
+    let fill = "head -c 64m /dev/zero >/dev/shm/other 2>/dev/null; $arenite doctor --json";
+    let Some(run) = with_own_shm("4m", fill) else {
+        return;
+    };
+    let told = report(&run);
+    assert_eq!(run.code, Some(1), "{told}");
+    let shm = finding(&told, "dev-shm");
+    assert_eq!(shm["level"], "trouble", "{shm}");
+    assert!(
+        shm["advice"].as_str().unwrap().contains("--shm-size"),
+        "{shm}"
+    );
+    assert_eq!(
+        finding(&told, "trial")["level"],
+        "fine",
+        "memory files are used: {told}"
+    );
+}
+
+#[test]
+fn clean_removes_what_was_left_behind_and_nothing_that_lives() {
+    // Three names as a killed program leaves them, one that somebody holds, and two that are none of ours.
+    let script = r#"
+        cd /dev/shm
+        for name in old.kept young.kept 0123456789abcdef; do head -c 8192 /dev/zero >arenite-$(id -u)-$name; done
+        touch -d '3 hours ago' arenite-$(id -u)-old.kept
+        echo x >arenite-4242-others.kept
+        echo x >precious
+        flock --shared live.lock true
+        : >arenite-$(id -u)-live.kept
+        flock arenite-$(id -u)-live.kept sh -c '
+            "$arenite" doctor --json
+            "$arenite" doctor --clean --json
+            "$arenite" doctor
+        ' >report
+        sed -n 1,2p report
+        ls | grep -v '^report$\|^live.lock$' | while read name; do echo "\"$name\""; done
+        grep -c "in use" report | sed 's/.*/{"in_use": &}/'
+    "#;
+    let Some(run) = with_own_shm("16m", script) else {
+        return;
+    };
+    let lines = run.json();
+    let (before, after) = (&lines[0], &lines[1]);
+    let stale = finding(before, "stale-names");
+    assert_eq!(stale["level"], "notice", "{stale}");
+    assert!(
+        stale["found"]
+            .as_str()
+            .unwrap()
+            .starts_with("3 left behind"),
+        "{stale}"
+    );
+    let names = before["names"].as_array().unwrap();
+    assert_eq!(names.len(), 4, "{names:?}");
+    let old = names.iter().find(|name| name["arena"] == "old").unwrap();
+    assert_eq!(old["bytes"], 8192);
+    assert!(
+        (10_700..20_000).contains(&old["age_s"].as_u64().unwrap()),
+        "{old}"
+    );
+    assert_eq!(old["live"], false);
+
+    assert_eq!(after["removed"].as_array().unwrap().len(), 3, "{after}");
+    assert_eq!(finding(after, "stale-names")["level"], "fine");
+    let left = after["names"].as_array().unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(
+        (&left[0]["arena"], &left[0]["live"]),
+        (&"live".into(), &true.into())
+    );
+
+    let there: Vec<_> = lines[2..].iter().filter_map(Value::as_str).collect();
+    assert_eq!(
+        there,
+        [
+            "arenite-0-live.kept",
+            "arenite-4242-others.kept",
+            "precious"
+        ]
+    );
+    assert_eq!(
+        lines.last().unwrap()["in_use"],
+        1,
+        "the living one is shown"
+    );
+}
+
+#[test]
+fn colours_are_for_terminals_and_who_asks_for_them() {
+    let run = doctor("");
+    assert!(!run.stdout.contains('\x1b'), "none in a pipe");
+    assert!(doctor("--color always").stdout.contains("\x1b[32m"));
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["doctor", "--color", "auto"])
+        .env("NO_COLOR", "1");
+    assert!(!World::new().finish(command).stdout.contains('\x1b'));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_and_manual_are_there() {
+    for flags in ["--nonsense", "photo.jpg", "--color sometimes"] {
+        let run = doctor(flags);
+        assert_eq!(run.code, Some(2), "{flags}");
+        assert!(run.stdout.is_empty() && !run.stderr.is_empty(), "{flags}");
+    }
+    let help = doctor("--help").exits(0).stdout;
+    for word in [
+        "--clean",
+        "--json",
+        "Exit codes",
+        "control groups",
+        "NO_COLOR",
+    ] {
+        assert!(help.contains(word), "{word} is missing in:\n{help}");
+    }
+    assert!(
+        doctor("--generate man")
+            .exits(0)
+            .stdout
+            .contains("arenite\\-doctor")
+    );
+}

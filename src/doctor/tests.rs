@@ -1,0 +1,245 @@
+//! Made-up machines, and this one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use super::*;
+use crate::arena::SegmentName;
+
+const GIB: u64 = 1 << 30;
+
+/// A machine on which nothing will hurt.
+fn good() -> Machine {
+    let feature = |name, need| Feature {
+        name,
+        purpose: "what it is for",
+        since: "6.1",
+        need,
+        state: Ok(String::new()),
+    };
+    Machine {
+        kernel: "6.1.0-18-amd64".into(),
+        arch: "x86_64".into(),
+        page: 4096,
+        cores: 4,
+        root: false,
+        proc: true,
+        memory: Room {
+            size: 32 * GIB,
+            free: 20 * GIB,
+        },
+        container: None,
+        shm: Some(Room {
+            size: 16 * GIB,
+            free: 16 * GIB,
+        }),
+        shm_writable: true,
+        capacity: 10 * GIB,
+        bounds: Bounds {
+            files: Some(1024),
+            processes: Some(4096),
+            processes_now: 300,
+            mappings: Some(65_530),
+            ..Bounds::default()
+        },
+        features: vec![
+            feature("pidfd", Need::Always),
+            feature("MADV_COLLAPSE", Need::Speed),
+            feature("Landlock", Need::Sandbox),
+        ],
+        names: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn finding(machine: &Machine, subject: &str) -> Finding {
+    let findings = machine.judge();
+    let mut found = findings.iter().filter(|finding| finding.subject == subject);
+    let one = found.next().unwrap_or_else(|| panic!("no {subject}"));
+    assert!(found.next().is_none(), "{subject} twice");
+    one.clone()
+}
+
+#[test]
+fn nothing_hurts_on_a_good_machine_and_everything_is_explained() {
+    let findings = good().judge();
+    for finding in &findings {
+        assert_eq!(finding.level, Level::Fine, "{finding:?}");
+        assert!(
+            !finding.found.is_empty() && !finding.means.is_empty(),
+            "{finding:?}"
+        );
+    }
+    let mut subjects: Vec<_> = findings.iter().map(|finding| finding.subject).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
+    assert_eq!(subjects.len(), findings.len(), "each subject once");
+}
+
+/// Something that is wrong with a machine.
+type Spoil = fn(&mut Machine);
+
+#[test]
+fn each_thing_that_hurts_is_found_and_says_what_to_do() {
+    let cases: [(&str, Level, &str, Spoil); 20] = [
+        ("kernel", Level::Trouble, "6.1", |m| {
+            m.kernel = "5.15.0".into()
+        }),
+        ("kernel", Level::Notice, "features", |m| {
+            m.kernel = "mystery".into()
+        }),
+        ("kernel", Level::Trouble, "65536", |m| m.page = 65_536),
+        ("proc", Level::Trouble, "mount", |m| m.proc = false),
+        ("memory", Level::Trouble, "capacity", |m| {
+            m.memory.free = GIB / 16
+        }),
+        ("memory", Level::Notice, "capacity", |m| {
+            m.memory.free = GIB / 2
+        }),
+        ("container", Level::Trouble, "--memory", |m| {
+            m.container = container(GIB, GIB / 32)
+        }),
+        ("container", Level::Notice, "--memory", |m| {
+            m.container = container(8 * GIB, GIB)
+        }),
+        ("container", Level::Fine, "", |m| {
+            m.container = container(8 * GIB, 4 * GIB)
+        }),
+        ("dev-shm", Level::Notice, "mount", |m| m.shm = None),
+        ("dev-shm", Level::Notice, "--shm-size", |m| {
+            m.shm = room(64 << 20, 64 << 20)
+        }),
+        ("dev-shm", Level::Trouble, "--shm-size", |m| {
+            m.shm = room(64 << 20, 4096)
+        }),
+        ("dev-shm", Level::Notice, "chmod", |m| {
+            m.shm_writable = false
+        }),
+        ("open-files", Level::Trouble, "ulimit -n", |m| {
+            m.bounds.files = Some(64)
+        }),
+        ("processes", Level::Trouble, "ulimit -u", |m| {
+            m.bounds.processes = Some(305)
+        }),
+        ("address-space", Level::Trouble, "ulimit -v", |m| {
+            m.bounds.address_space = Some(64 * GIB)
+        }),
+        ("file-size", Level::Trouble, "ulimit -f", |m| {
+            m.bounds.file_size = Some(GIB)
+        }),
+        ("private-memory", Level::Trouble, "ulimit -d", |m| {
+            m.bounds.data = Some(GIB / 4)
+        }),
+        ("cpu-time", Level::Notice, "ulimit -t", |m| {
+            m.bounds.cpu_seconds = Some(60)
+        }),
+        ("mappings", Level::Trouble, "sysctl", |m| {
+            m.bounds.mappings = Some(1000)
+        }),
+    ];
+    for (subject, level, advice, spoil) in cases {
+        let mut machine = good();
+        spoil(&mut machine);
+        let found = finding(&machine, subject);
+        assert_eq!(found.level, level, "{found:?}");
+        assert!(found.advice.contains(advice), "{found:?}");
+        assert_eq!(found.advice.is_empty(), level == Level::Fine, "{found:?}");
+        let others = machine.judge().into_iter();
+        let others = others.filter(|finding| finding.subject != subject);
+        for other in others {
+            assert_eq!(other.level, Level::Fine, "beside {subject}: {other:?}");
+        }
+    }
+}
+
+fn room(size: u64, free: u64) -> Option<Room> {
+    Some(Room { size, free })
+}
+
+fn container(size: u64, free: u64) -> Option<ContainerRoom> {
+    Some(ContainerRoom {
+        group: "/sys/fs/cgroup/x".into(),
+        version: 2,
+        room: Room { size, free },
+    })
+}
+
+#[test]
+fn limits_that_do_not_bind_root_do_not_hurt_root() {
+    let mut machine = good();
+    machine.bounds.processes = Some(1);
+    assert_eq!(finding(&machine, "processes").level, Level::Trouble);
+    machine.root = true;
+    assert_eq!(finding(&machine, "processes").level, Level::Fine);
+}
+
+#[test]
+fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
+    for (index, subject, level) in [
+        (0, "pidfd", Level::Trouble),
+        (1, "huge-pages", Level::Notice),
+        (2, "landlock", Level::Notice),
+    ] {
+        let mut machine = good();
+        machine.features[index].state = Err("function not implemented".into());
+        let found = finding(&machine, subject);
+        assert_eq!(found.level, level, "{found:?}");
+        assert!(
+            found.found.contains("function not implemented"),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn names_left_behind_are_counted_and_living_ones_are_not() {
+    let name = |segment: &str, live| SegmentName {
+        segment: segment.into(),
+        arena: None,
+        live,
+        bytes: 8192,
+        age: Duration::from_secs(60),
+    };
+    let mut machine = good();
+    machine.names = vec![
+        name("/arenite-7-a.kept", true),
+        name("/arenite-7-b.kept", true),
+    ];
+    assert_eq!(finding(&machine, "stale-names").level, Level::Fine);
+    machine.names.push(name("/arenite-7-c.kept", false));
+    machine.names.push(name("/arenite-7-d", false));
+    let found = finding(&machine, "stale-names");
+    assert_eq!(found.level, Level::Notice);
+    assert!(found.found.starts_with("2 left behind"), "{found:?}");
+    assert!(found.found.contains("16.0 KiB"), "{found:?}");
+    assert!(found.advice.contains("--clean"), "{found:?}");
+}
+
+#[test]
+fn the_gravest_finding_is_that_of_the_report() {
+    let mut machine = good();
+    machine.shm = None;
+    machine.bounds.files = Some(3);
+    let report = Report {
+        findings: machine.judge(),
+        machine,
+    };
+    assert_eq!(report.worst(), Level::Trouble);
+}
+
+#[test]
+fn this_machine_can_be_examined() {
+    let report = examine();
+    let machine = &report.machine;
+    // These tests start workers, so what no engine can do without is there.
+    for feature in machine
+        .features
+        .iter()
+        .filter(|feature| feature.need == Need::Always)
+    {
+        assert_eq!(feature.state, Ok(String::new()), "{}", feature.name);
+    }
+    assert!(machine.proc && machine.cores > 0 && machine.memory.size > 0);
+    assert!(machine.bounds.processes_now > 0);
+    assert!(report.findings.len() >= machine.features.len());
+}

@@ -1,0 +1,264 @@
+//! The flight recorder: what a lane is at, and the last notes it took, where a dead process leaves them.
+//!
+//! Written by the worker with relaxed stores to lines of its own, and by the supervisor only after the
+//! exit is confirmed. Whoever reads takes every number for what a hostile worker may have left there.
+
+use super::cells::{LinkCells, RECORDED};
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a lane is at, and its last notes. The supervisor reads `now` at any time, the rest once the worker
+/// is gone.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Recorder {
+    /// Worker: the phase in the low byte, its number (a job, or a step of the start) above.
+    pub(crate) now: AtomicU64,
+    /// Worker: words of notes so far; stored after them (Release).
+    pub(crate) written: AtomicU64,
+    /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space and
+    /// the text; it ends with a newline and is filled up with zeros to whole words.
+    pub(crate) words: [AtomicU64; RECORDED],
+}
+
+/// What a lane is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its process has not come to this link.
+    Unknown,
+    /// At this step of the start ([worker](crate::worker)).
+    Starting(u8),
+    /// Without a job.
+    Idle,
+    /// Reading the call of this job.
+    Opening(u64),
+    /// In the kernel of this job, its arguments included.
+    Running(u64),
+    /// Sending what this job answers.
+    Publishing(u64),
+    /// Told to stop.
+    Stopping,
+}
+
+impl Phase {
+    /// As one word. A job's number is cut to 56 bits, which no engine comes to.
+    #[inline]
+    fn word(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::Starting(step) => 1 | u64::from(step) << 8,
+            Self::Idle => 2,
+            Self::Opening(job) => 3 | job << 8,
+            Self::Running(job) => 4 | job << 8,
+            Self::Publishing(job) => 5 | job << 8,
+            Self::Stopping => 6,
+        }
+    }
+
+    /// Of a word that may be anything.
+    fn of(word: u64) -> Self {
+        let number = word >> 8;
+        match word as u8 {
+            1 => Self::Starting(number.min(255) as u8),
+            2 => Self::Idle,
+            3 => Self::Opening(number),
+            4 => Self::Running(number),
+            5 => Self::Publishing(number),
+            6 => Self::Stopping,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The job that it has, if it has one.
+    pub(crate) fn job(self) -> Option<u64> {
+        match self {
+            Self::Opening(job) | Self::Running(job) | Self::Publishing(job) => Some(job),
+            Self::Unknown | Self::Starting(_) | Self::Idle | Self::Stopping => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("before its link was mapped"),
+            Self::Starting(step) => write!(f, "at step {step} of its start"),
+            Self::Idle => f.write_str("without a job"),
+            Self::Opening(job) => write!(f, "reading the call of job {job}"),
+            Self::Running(job) => write!(f, "in job {job}"),
+            Self::Publishing(job) => write!(f, "sending what job {job} answers"),
+            Self::Stopping => f.write_str("told to stop"),
+        }
+    }
+}
+
+/// The longest note in words, its newline included; longer ones are cut.
+const NOTE_WORDS: usize = RECORDED / 4;
+
+impl<const N: usize> LinkCells<N> {
+    /// Worker: this is what the lane is at. One store to a line that nobody else writes.
+    #[inline]
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        // Relaxed: a hint as long as the worker lives, and the last value once its exit is confirmed.
+        let now = &self.reply().recorder.now;
+        now.store(phase.word(), Ordering::Relaxed);
+    }
+
+    /// Supervisor: what the lane is at, as far as its worker says.
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::of(self.reply().recorder.now.load(Ordering::Relaxed))
+    }
+
+    /// Worker, on its lane's thread: keeps a line of text beyond the end of the process, for this job (0:
+    /// for none).
+    pub(crate) fn note(&self, job: u64, line: &str) {
+        let line = format!("{job} {line}");
+        let recorder = &self.reply().recorder;
+        let mut at = recorder.written.load(Ordering::Relaxed);
+        let mut end = line.len().min(NOTE_WORDS * 8 - 1);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut bytes = line.as_bytes()[..end]
+            .iter()
+            .copied()
+            .chain([b'\n'])
+            .peekable();
+        while bytes.peek().is_some() {
+            let word = std::array::from_fn(|_| bytes.next().unwrap_or(0));
+            let cell = &recorder.words[(at % RECORDED as u64) as usize];
+            cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+            at = at.wrapping_add(1);
+        }
+        // Release: whole notes only. Pairs with the confirmed exit, which is stronger.
+        recorder.written.store(at, Ordering::Release);
+    }
+
+    /// Supervisor, after the exit is confirmed: the notes that are left and their jobs, oldest first. Any
+    /// content makes some text of at most so many characters as the recorder has bytes.
+    pub(crate) fn notes(&self) -> Vec<(u64, String)> {
+        let recorder = &self.reply().recorder;
+        let written = recorder.written.load(Ordering::Acquire);
+        // A note that was being written has overwritten what lies a lap behind it.
+        let whole = written <= RECORDED as u64;
+        let count = written.min(if whole {
+            RECORDED
+        } else {
+            RECORDED - NOTE_WORDS
+        } as u64);
+        let mut bytes = Vec::with_capacity(count as usize * 8);
+        for back in (1..=count).rev() {
+            let at = (written.wrapping_sub(back) % RECORDED as u64) as usize;
+            let word = recorder.words[at].load(Ordering::Relaxed);
+            bytes.extend(word.to_le_bytes().into_iter().filter(|&byte| byte != 0));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        // The oldest line of a ring that has gone round begins anywhere.
+        let lines = text.lines().skip(usize::from(!whole));
+        lines
+            .filter_map(|line| line.split_once(' '))
+            .filter_map(|(job, line)| Some((job.parse().ok()?, line.to_owned())))
+            .collect()
+    }
+
+    /// Supervisor, after the exit is confirmed: nothing of this worker is left for the next one.
+    pub(crate) fn forget_notes(&self) {
+        let recorder = &self.reply().recorder;
+        recorder.now.store(0, Ordering::Relaxed);
+        recorder.written.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(arenite_loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cells() -> LinkCells<4> {
+        LinkCells::on_heap()
+    }
+
+    #[test]
+    fn phases_come_back_as_they_were_set() {
+        let cells = cells();
+        assert_eq!(cells.phase(), Phase::Unknown);
+        for phase in [
+            Phase::Starting(7),
+            Phase::Idle,
+            Phase::Opening(1),
+            Phase::Running((1 << 56) - 1),
+            Phase::Publishing(3),
+            Phase::Stopping,
+        ] {
+            cells.set_phase(phase);
+            assert_eq!(cells.phase(), phase);
+        }
+        cells.forget_notes();
+        assert_eq!(cells.phase(), Phase::Unknown);
+    }
+
+    #[test]
+    fn notes_are_kept_whole_and_the_newest_win() {
+        let cells = cells();
+        assert!(cells.notes().is_empty());
+        let lines = ["first", "", "with 13 bytes", "with 14 bytes.", "two words"];
+        for line in lines {
+            cells.note(7, line);
+        }
+        assert_eq!(cells.notes(), lines.map(|line| (7, line.to_owned())));
+        for n in 0..10_000 {
+            cells.note(n, &format!("note {n}"));
+        }
+        let notes = cells.notes();
+        assert!(notes.len() > 16, "{notes:?}");
+        for (back, note) in notes.iter().rev().enumerate() {
+            let n = 9_999 - back as u64;
+            assert_eq!(*note, (n, format!("note {n}")));
+        }
+        cells.forget_notes();
+        assert!(cells.notes().is_empty());
+    }
+
+    #[test]
+    fn a_long_note_is_cut_at_a_character() {
+        let cells = cells();
+        cells.note(1, "before");
+        cells.note(2, &"ä".repeat(5_000));
+        let notes = cells.notes();
+        assert_eq!(notes[0], (1, "before".to_owned()));
+        let (job, cut) = &notes[1];
+        assert!(*job == 2 && cut.len() < RECORDED * 8 / 4 && cut.len() > 100);
+        assert!(cut.chars().all(|each| each == 'ä'));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        /// Whatever a worker leaves in its recorder, reading it gives some text that is not longer than the
+        /// recorder, and a next worker finds it empty.
+        #[test]
+        fn any_content_is_some_text(
+            now: u64,
+            written in prop_oneof![any::<u64>(), 0..2 * RECORDED as u64, u64::MAX - 300..=u64::MAX],
+            words in prop::collection::vec(
+                prop_oneof![any::<u64>(), Just(0), Just(u64::MAX), Just(0x0a0a_0a0a_0a0a_0a0a)],
+                RECORDED,
+            ),
+        ) {
+            let cells = cells();
+            let recorder = &cells.reply().recorder;
+            recorder.now.store(now, Ordering::Relaxed);
+            recorder.written.store(written, Ordering::Relaxed);
+            for (cell, word) in recorder.words.iter().zip(&words) {
+                cell.store(*word, Ordering::Relaxed);
+            }
+            let phase = cells.phase();
+            prop_assert!(phase.to_string().len() < 60);
+            prop_assert!(phase.job().is_none_or(|job| job == now >> 8));
+            // A byte that is no character becomes one of three bytes.
+            let notes = cells.notes();
+            prop_assert!(notes.iter().map(|(_, line)| line.len()).sum::<usize>() <= RECORDED * 8 * 3);
+            cells.forget_notes();
+            prop_assert!(cells.notes().is_empty());
+        }
+    }
+}
