@@ -257,7 +257,11 @@ impl Core {
         let why = "a reply that its kernel cannot have sent";
         let kind = JobErrorKind::Protocol(why.into());
         // Unless that process is gone already, it has to go now.
-        if self.lanes.get(lane as usize).is_some_and(|lane| lane.life == life) {
+        if self
+            .lanes
+            .get(lane as usize)
+            .is_some_and(|lane| lane.life == life)
+        {
             self.condemn(lane as usize, NOBODY, kind.clone());
         }
         let record = self.records.at(index);

@@ -14,8 +14,8 @@ use super::lane::Status;
 use super::monitor::Monitor;
 use super::tests::{die, fixture, in_time, kernel};
 use super::*;
-use crate::array::Array;
 use crate::arena::Placement;
+use crate::array::Array;
 use crate::kernel::wire::{Lease, SENT_WORDS};
 use crate::kernel::{BadReply, Receiving, Reply};
 use crate::link::{Answering, INLINE_WORDS, Next, Taker, kind};
@@ -156,7 +156,10 @@ impl Attack {
         }
         let granted = self.shared.lock().lanes[lane].grants_held().next();
         let (at, held) = granted.unwrap_or((4096, 4096));
-        let first = self.shared.lock().lanes[lane].poster.granted().wrapping_sub(1);
+        let first = self.shared.lock().lanes[lane]
+            .poster
+            .granted()
+            .wrapping_sub(1);
         let region = u64::from(self.shared.lock().lanes[lane].region) << 48;
         // The truth about one array at the beginning of the first grant, each number of which may be a lie.
         let arrays = u64::from(pick % 3);
@@ -178,7 +181,11 @@ impl Attack {
         };
         let spilled = pick & 16 != 0;
         let (head, tail) = ([region | at, len * 8], [0; 10]);
-        let words = if spilled { [&head[..], &tail[..]].concat() } else { words };
+        let words = if spilled {
+            [&head[..], &tail[..]].concat()
+        } else {
+            words
+        };
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
         let answer = Answering {
             kind: tell(kind::VALUE.into()) as u8,
@@ -225,7 +232,10 @@ impl Attack {
             5 => short(&reply.wants, script),
             6 => long(&reply.want_bytes, script),
             7 => short(&reply.taken, script),
-            8 => long([&answer.head, &answer.grant, &answer.cursor, &answer.spare][word % 4], script),
+            8 => long(
+                [&answer.head, &answer.grant, &answer.cursor, &answer.spare][word % 4],
+                script,
+            ),
             9 => match word % 3 {
                 0 => long(&notes.now, script),
                 1 => long(&notes.written, script),
@@ -247,8 +257,14 @@ impl Attack {
 
     /// Takes the answer if there is one; a value must be one.
     fn answer(&mut self, id: JobId, wants: Wants) -> bool {
-        fn take<R>(shared: &Shared, id: JobId, read: fn(&mut Receiving<'_>) -> Result<R, BadReply>) -> Option<bool> {
-            shared.wait(id, read, Some(Duration::ZERO)).map(|answer| answer.is_ok())
+        fn take<R>(
+            shared: &Shared,
+            id: JobId,
+            read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
+        ) -> Option<bool> {
+            shared
+                .wait(id, read, Some(Duration::ZERO))
+                .map(|answer| answer.is_ok())
         }
         let shared = &self.shared;
         let answer = match wants {
@@ -259,7 +275,11 @@ impl Attack {
             Wants::Bytes => {
                 let answer = shared.wait(id, <Array<u8> as Reply>::receive, Some(Duration::ZERO));
                 // Every byte of it can be read.
-                answer.map(|answer| answer.is_ok_and(|bytes| bytes.iter().map(|&x| u64::from(x)).sum::<u64>() < u64::MAX))
+                answer.map(|answer| {
+                    answer.is_ok_and(|bytes| {
+                        bytes.iter().map(|&x| u64::from(x)).sum::<u64>() < u64::MAX
+                    })
+                })
             }
         };
         self.answered += usize::from(answer.is_some());
@@ -361,7 +381,9 @@ fn seeded(seed: u64) -> impl FnMut() -> u64 {
 
 fn script(seed: u64, len: usize) -> Vec<u8> {
     let mut next = seeded(seed);
-    (0..len.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect()
+    (0..len.div_ceil(8))
+        .flat_map(|_| next().to_le_bytes())
+        .collect()
 }
 
 #[test]
@@ -375,7 +397,10 @@ fn a_stretch_of_seeded_attacks() {
         steps += taken;
         deaths += lost;
     }
-    assert!(steps > 100_000 && deaths > 2000, "{steps} steps, {deaths} lies noticed");
+    assert!(
+        steps > 100_000 && deaths > 2000,
+        "{steps} steps, {deaths} lies noticed"
+    );
 }
 
 #[test]
@@ -406,11 +431,17 @@ fn words_that_change_between_two_reads() {
                         let reply = cells[lane].reply();
                         let word = reply.states[slot].state.place_to_sleep();
                         word.fetch_xor(1 << (next() % 9), Ordering::Relaxed);
-                        reply.replies[slot].head.fetch_xor(1 << (next() % 40), Ordering::Relaxed);
-                        reply.replies[slot].cursor.fetch_xor(1 << (next() % 20), Ordering::Relaxed);
+                        reply.replies[slot]
+                            .head
+                            .fetch_xor(1 << (next() % 40), Ordering::Relaxed);
+                        reply.replies[slot]
+                            .cursor
+                            .fetch_xor(1 << (next() % 20), Ordering::Relaxed);
                         reply.taken.fetch_add(1, Ordering::Relaxed);
                         reply.wants.fetch_add(1, Ordering::Relaxed);
-                        reply.want_bytes.store(next() % (1 << 23), Ordering::Relaxed);
+                        reply
+                            .want_bytes
+                            .store(next() % (1 << 23), Ordering::Relaxed);
                     }
                 });
                 let bytes = script(seed, 3000);
@@ -435,7 +466,10 @@ fn every_state_word_is_judged() {
                 let (shared, _takers) = fixture(1, 1);
                 let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0);
                 let word = phase | bits << 3 | lap << GENERATION;
-                shared.cells[0].state(0).place_to_sleep().store(word, Ordering::Relaxed);
+                shared.cells[0]
+                    .state(0)
+                    .place_to_sleep()
+                    .store(word, Ordering::Relaxed);
                 shared.stats();
                 let condemned = shared.lock().lanes[0].status == Status::Leaving;
                 // Nobody took this job back, so nobody can have passed over it; 0 and 7 are no phases.
@@ -445,12 +479,19 @@ fn every_state_word_is_judged() {
                 let cannot_be = cannot_be || phase == 4 || phase == 3 && !bare;
                 assert_eq!(condemned, cannot_be, "{word:#x}");
                 let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
-                assert_eq!(answer.is_some(), phase == 3 && bare && lap == 0, "{word:#x}");
+                assert_eq!(
+                    answer.is_some(),
+                    phase == 3 && bare && lap == 0,
+                    "{word:#x}"
+                );
                 if condemned {
                     die(&shared, 0);
                     let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
                     let error = answer.unwrap().unwrap_err();
-                    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{word:#x}: {error}");
+                    assert!(
+                        matches!(error.kind(), JobErrorKind::Protocol(_)),
+                        "{word:#x}: {error}"
+                    );
                 }
             }
         }
@@ -469,19 +510,55 @@ fn every_edge_of_a_reply_is_judged() {
                 for len in [0u32, 4, 6, 12, 13, u32::MAX] {
                     for spilled in [false, true] {
                         for grant in [0u32, 1, u32::MAX] {
-                            for view in [(0u64, 64u64), (64, 64), (0, MAX), (MAX, 1), (1 << 20, 64), (8, 56)] {
+                            for view in [
+                                (0u64, 64u64),
+                                (64, 64),
+                                (0, MAX),
+                                (MAX, 1),
+                                (1 << 20, 64),
+                                (8, 56),
+                            ] {
                                 let (shared, mut takers) = fixture(1, 1);
                                 let block = shared.arena.grant(1, 4096, false).unwrap();
                                 let at = block.extent().at.offset();
                                 shared.lock().lanes[0].grant(block).unwrap();
-                                let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0);
+                                let id = shared.submit(
+                                    &kernel(),
+                                    &mut ArgWriter::new(shared.arena.id()),
+                                    0,
+                                );
                                 assert_eq!(takers[0].next(), Next::Run);
                                 let whole = 1 << 48 | at;
-                                let words = [whole, 64, whole.wrapping_add(view.0), view.1, 1, view.1, 0, 0, 0, 0, 0, 0];
+                                let words = [
+                                    whole,
+                                    64,
+                                    whole.wrapping_add(view.0),
+                                    view.1,
+                                    1,
+                                    view.1,
+                                    0,
+                                    0,
+                                    0,
+                                    0,
+                                    0,
+                                    0,
+                                ];
                                 assert!(words.len() >= SENT_WORDS);
-                                let answer = Answering { kind, arrays, spilled, len, grant, cursor: at + 64, words: &words };
+                                let answer = Answering {
+                                    kind,
+                                    arrays,
+                                    spilled,
+                                    len,
+                                    grant,
+                                    cursor: at + 64,
+                                    words: &words,
+                                };
                                 takers[0].finish(failed, 1, Some(&answer));
-                                let answer = shared.wait(id, <Array<u8> as Reply>::receive, Some(Duration::ZERO));
+                                let answer = shared.wait(
+                                    id,
+                                    <Array<u8> as Reply>::receive,
+                                    Some(Duration::ZERO),
+                                );
                                 match answer {
                                     Some(Ok(bytes)) => {
                                         assert_eq!((kind, failed, arrays), (kind::VALUE, false, 1));
@@ -510,5 +587,8 @@ fn every_edge_of_a_reply_is_judged() {
             }
         }
     }
-    assert!(values > 0 && faults > 1000, "{values} values, {faults} faults");
+    assert!(
+        values > 0 && faults > 1000,
+        "{values} values, {faults} faults"
+    );
 }

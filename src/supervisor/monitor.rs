@@ -134,7 +134,7 @@ impl Monitor {
             }
             // A worker that always wants something must not keep the others' ends from being heard.
             hasty = if progress { hasty + 1 } else { 0 };
-            if hasty % LISTEN_EVERY != 0 {
+            if !hasty.is_multiple_of(LISTEN_EVERY) {
                 continue;
             }
             self.arm(true);

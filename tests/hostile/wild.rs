@@ -209,7 +209,7 @@ fn a_tile_of_a_neighbour() {
         let _ = result;
         assert_eq!(*errors[0].kind(), JobErrorKind::Signal(11), "{}", errors[0]);
         let own = if first { 0..ROWS } else { ROWS..2 * ROWS };
-        assert_eq!(errors[0].unspecified_rows(), [own.clone()]);
+        assert_eq!(errors[0].unspecified_rows(), std::slice::from_ref(&own));
         let neighbours = values.iter().enumerate().filter(|(i, _)| !own.contains(i));
         assert!(
             neighbours.map(|(_, &x)| x).all(|x| x == 2),
