@@ -278,14 +278,15 @@ fn words_that_flip_between_two_looks() {
                 error.worker()
             }
         };
+        if culprit.is_none() {
+            // It said that it has done its job, and goes on for ever: what lies behind it would wait as long.
+            (0..2).for_each(|worker| lab.replace(worker));
+        }
         for (n, job) in others {
             match job.wait() {
                 Ok(value) => assert_eq!(value, u64::from(n) * 3),
                 Err(error) => assert!(culprit.is_none() || error.worker() == culprit, "{error}"),
             }
-        }
-        if culprit.is_none() {
-            (0..2).for_each(|worker| lab.replace(worker));
         }
     }
     assert!(protocol > 0, "no lie was noticed");
