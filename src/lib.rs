@@ -100,6 +100,7 @@
 //!
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
+//! - `points`: named places at which tests kill; refused in release builds. Not meant for programs.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
@@ -144,6 +145,9 @@ pub use engine::{
 };
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
+#[cfg(all(feature = "points", not(arenite_loom)))]
+#[doc(hidden)]
+pub use sync::points;
 #[cfg(not(arenite_loom))]
 pub use worker::init;
 

@@ -3,6 +3,33 @@
 //! Protocol code (the link floor) takes its atomics from here. A build with
 //! `--cfg arenite_loom` swaps in loom's, and the models in `link/loom.rs` explore every order of
 //! their accesses. Everything else in the crate uses `std` directly.
+//!
+//! And [`point!`]: named places between two steps, where tests kill.
+
+#[cfg(all(feature = "points", not(arenite_loom)))]
+pub mod points;
+
+/// A named place between two steps of a protocol, listed in `points.rs`. Nothing at all without the
+/// feature `points`.
+macro_rules! point {
+    ($name:literal) => {
+        #[cfg(all(feature = "points", not(arenite_loom)))]
+        {
+            const INDEX: usize = $crate::sync::points::index($name);
+            $crate::sync::points::pass(INDEX);
+        }
+    };
+}
+pub(crate) use point;
+
+/// Do workers live on when their supervisor is killed? Only where a test asks for it.
+#[cfg(not(arenite_loom))]
+pub(crate) fn orphans_live() -> bool {
+    #[cfg(feature = "points")]
+    return points::orphans_live();
+    #[cfg(not(feature = "points"))]
+    false
+}
 
 #[cfg(not(arenite_loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

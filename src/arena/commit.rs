@@ -90,6 +90,7 @@ impl Region {
                 .map(|step| start + step * CHUNK)
                 .try_for_each(|at| self.segment.allocate(at..at + PAGE))
         });
+        crate::sync::point!("commit.seeded");
         let worked = seeded.is_ok() && self.collapse(first, count, budget);
         for index in first..first + count {
             if worked {
@@ -130,6 +131,7 @@ impl Region {
         let done = self
             .grow((index as u64 + 1) * CHUNK)
             .and_then(|()| runs(index, need).try_for_each(|run| self.allocate(run)));
+        crate::sync::point!("commit.allocated");
         if done.is_err() {
             // Part of it may have got memory; what the books do not count must not stay.
             self.punch(index, need);
@@ -172,6 +174,7 @@ impl Region {
             }
             break;
         }
+        crate::sync::point!("commit.collapsed");
         budget.collapse.learn(began.elapsed(), count as u32, worked);
         worked
     }
@@ -236,7 +239,9 @@ impl Region {
             if !lock(&self.books).free.take_exact(start, len) {
                 continue;
             }
+            crate::sync::point!("reclaim.taken");
             gained += self.punch_free(start..start + len, hard, budget);
+            crate::sync::point!("reclaim.punched");
             lock(&self.books).free.give(start, len);
         }
         let above = || {

@@ -127,6 +127,7 @@ impl Arena {
         // SAFETY: the control segment is mapped writable and committed whole; no descriptor of it has left this
         // function, and readers of a kept name wait for the ready word.
         unsafe { layout::write(control.base(), &layout) };
+        crate::sync::point!("create.header");
 
         let mut regions = Vec::with_capacity(plan.regions.into());
         for index in 0..plan.regions {
@@ -136,6 +137,7 @@ impl Arena {
                 Segment::create_memfd(&format!("arenite-region-{index}"), sealed)?
             };
             regions.push(Region::new(segment, plan.reservation)?);
+            crate::sync::point!("create.region_mapped");
         }
         let cursors = vec![0; regions.len()];
         Ok(Arc::new(Arena {
@@ -193,6 +195,7 @@ impl Arena {
     pub fn set_ready(&self) {
         // SAFETY: the control segment is mapped writable and committed as long as `self` lives.
         unsafe { layout::set_ready(self.control.base()) };
+        crate::sync::point!("create.ready");
     }
 
     /// Takes the name away, if one was kept. Blocks may live on.
@@ -360,6 +363,7 @@ impl Arena {
     fn release(&self, at: Offset, held: u64) {
         self.in_use.fetch_sub(held, Ordering::Relaxed);
         lock(&self.region(at.region()).books).release(at.offset(), held);
+        crate::sync::point!("reclaim.freed");
     }
 
     fn note_split(&self, region: u16, kept: u64, rest: u64) {

@@ -108,6 +108,7 @@ impl Control {
                 }
                 Err(error) => return Err(shmem_error(&error, &full).into()),
             };
+            crate::sync::point!("create.named");
             // From here on the name is removed by us: the crate would remove whatever has it at that time.
             shmem.set_owner(false);
             let segment = match Segment::open_named(&full, Access::ReadWrite) {
@@ -125,6 +126,7 @@ impl Control {
                 }
                 continue;
             }
+            crate::sync::point!("create.locked");
             let mut control = Control {
                 held: Held::Named(shmem),
                 len,
@@ -133,8 +135,10 @@ impl Control {
             };
             // An error from here on removes the name by dropping `control`.
             control.segment.allocate(0..len)?;
+            crate::sync::point!("create.sized");
             if name.is_none() {
                 control.remove_name();
+                crate::sync::point!("create.unnamed");
             }
             control.len = len;
             return Ok(control);
@@ -361,9 +365,13 @@ pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaErro
 pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
     let name = format!("{}{id:016x}.r{index}", prefix());
     let segment = Segment::create_named(&name)?;
+    crate::sync::point!("create.region_named");
     match Segment::unlink(&name) {
         // A sweep has been faster.
         Err(error) if error.errno() != Errno::ENOENT => Err(error),
-        _ => Ok(segment),
+        _ => {
+            crate::sync::point!("create.region_unnamed");
+            Ok(segment)
+        }
     }
 }

@@ -183,6 +183,7 @@ impl Region {
     pub(super) fn grow(&self, len: u64) -> sys::Result<()> {
         if len > self.len() {
             self.segment.set_len(len)?;
+            crate::sync::point!("commit.grown");
             // Release: "segment grown", pairs with `len`.
             self.len.store(len, Ordering::Release);
         }
@@ -195,6 +196,7 @@ impl Region {
         let chunk = &mut books.chunks[index];
         chunk.committed |= mask;
         chunk.huge |= huge;
+        crate::sync::point!("commit.noted");
     }
 
     /// What is known about a chunk now.

@@ -48,6 +48,7 @@ pub struct Builder {
     label: String,
     memory_limit: u64,
     on_start: Option<KernelInfo>,
+    start_timeout: Duration,
     grace: Duration,
 }
 
@@ -62,6 +63,7 @@ impl Builder {
             label: "arenite".into(),
             memory_limit: 0,
             on_start: None,
+            start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
         }
     }
@@ -105,7 +107,19 @@ impl Builder {
     }
 
     /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
-    /// not count. A kernel that asks for more aborts, and its worker is replaced. By default none.
+    /// not count. A kernel that asks for more aborts, its job fails with
+    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).memory_limit(256 << 20).build()?;
+    /// let hoard = || (0..1024).map(|_| vec![1u8; 1 << 20]).collect::<Vec<_>>().len() as u64;
+    /// let error = engine.submit(hoard, ()).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::MemoryLimit { limit: 0x1000_0000, .. }));
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = bytes;
         self
@@ -120,6 +134,27 @@ impl Builder {
         // A name for its type: it has no bytes.
         let _ = start;
         self.on_start = Some(KernelInfo::of::<Single<F, (), ()>>());
+        self
+    }
+
+    /// How long a worker may take from its start until it is ready, [`on_worker_start`](Builder::on_worker_start)
+    /// included; 60 seconds by default. One that takes longer is killed, and its start counts as failed: `build` answers
+    /// with what it was at, and later on the engine tries again as after any failed start.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// arenite::init();
+    /// let error = arenite::Engine::builder()
+    ///     .workers(1)
+    ///     .on_worker_start(|| loop { std::thread::park() })
+    ///     .start_timeout(Duration::from_millis(200))
+    ///     .build()
+    ///     .unwrap_err();
+    /// assert!(error.to_string().contains("on_worker_start has not returned"), "{error}");
+    /// ```
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
         self
     }
 
@@ -170,6 +205,7 @@ impl Builder {
             memory_limit: self.memory_limit,
             on_start,
             label: self.label,
+            start_timeout: self.start_timeout,
             grace: self.grace,
         };
         let (shared, monitor) =

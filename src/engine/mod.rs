@@ -45,6 +45,15 @@ use crate::supervisor::{Closing, Shared};
 ///     Ok(())
 /// }
 /// ```
+///
+/// # Signals
+///
+/// This crate installs no signal handlers in your program. Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their
+/// first instruction on: a terminal or a service manager sends them to the whole group, and your program decides what
+/// they mean. Left alone they end your program, and the workers with it, at once and without anything left behind. To
+/// finish first, set a flag in a handler of your own, stop submitting when it is set, and call
+/// [`shutdown`](Engine::shutdown); `arenite resize` does so. To end one worker, send it SIGKILL: its job fails with that
+/// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
 }
@@ -198,6 +207,7 @@ impl Engine {
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
         workers.shared.arena.retire();
+        crate::sync::point!("stop.unnamed");
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {

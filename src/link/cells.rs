@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::recorder::Recorder;
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+use crate::sys::abort::AbortNote;
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
@@ -110,6 +111,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
 }
@@ -278,6 +281,7 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),
                 written: a64(),

@@ -161,9 +161,11 @@ impl<const N: usize> Poster<N> {
                 args[..call.words.len()].copy_from_slice(call.words);
             }
         });
+        crate::sync::point!("submit.filled");
         self.cells
             .state(position)
             .post(Generation::of(position, N), call.requests);
+        crate::sync::point!("submit.posted");
         self.tail += 1;
         position
     }
@@ -298,11 +300,13 @@ impl<const N: usize> Poster<N> {
         cell.len
             .store(len | if fresh { FRESH } else { 0 }, Ordering::Relaxed);
         self.granted = self.granted.wrapping_add(1);
+        crate::sync::point!("grant.filled");
         // Release: "grant cell filled", pairs with `Taker::next_grant`.
         self.cells
             .post()
             .granted
             .store(self.granted, Ordering::Release);
+        crate::sync::point!("grant.given");
         true
     }
 
@@ -350,6 +354,7 @@ impl<const N: usize> Poster<N> {
         reply.asleep.store(0, Ordering::Relaxed);
         reply.wants.store(0, Ordering::Relaxed);
         reply.taken.store(self.granted, Ordering::Relaxed);
+        reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
         self.answered = 0;
         self.rung = 0;

@@ -97,10 +97,13 @@ impl<const N: usize> Taker<N> {
             match self.cells.state(self.position).claim(self.generation()) {
                 Claim::Run => {
                     self.claimed = true;
+                    crate::sync::point!("claim.taken");
                     return Next::Run;
                 }
                 Claim::Retracted => {
+                    crate::sync::point!("claim.retracted");
                     self.cells.state(self.position).pass(self.generation());
+                    crate::sync::point!("claim.passed");
                     self.position += 1;
                 }
                 Claim::Empty => {
@@ -151,12 +154,15 @@ impl<const N: usize> Taker<N> {
         }
         let cell = &reply.states[index];
         cell.took.store(took_ns, Ordering::Relaxed);
+        crate::sync::point!("publish.filled");
         let Finished { wake, notice } =
             cell.state
                 .finish(self.generation(), failed, answer.is_none());
+        crate::sync::point!("complete.said");
         if wake {
             doorbell::wake(cell.state.place_to_sleep());
         }
+        crate::sync::point!("complete.woken");
         self.position += 1;
         self.claimed = false;
         self.must_ring(notice)
@@ -229,9 +235,11 @@ impl<const N: usize> Taker<N> {
         asleep.store(self.sleeps, Ordering::Relaxed);
         // SeqCst fence: "announced, then looked again", pairs with the one in `Poster::ring`.
         fence(Ordering::SeqCst);
+        crate::sync::point!("claim.announced");
         if !self.has_work() {
             doorbell::wait(bell, heard, None);
         }
+        crate::sync::point!("claim.woken");
         asleep.store(0, Ordering::Relaxed);
     }
 

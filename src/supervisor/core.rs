@@ -116,6 +116,7 @@ impl Core {
         record.kernel = kernel;
         record.group = group;
         let refusal = fill(record, call, &self.arena);
+        crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
@@ -142,6 +143,7 @@ impl Core {
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.queue.push_back(index);
+        crate::sync::point!("submit.kept");
         self.update_flags();
         after_keeping();
         self.drain_busy();
@@ -363,12 +365,14 @@ impl Core {
             Retract::Taken { wake } => {
                 lane.take(position);
                 self.open -= 1;
+                crate::sync::point!("retract.taken");
                 if wake {
                     let word = lane.poster.cells().state(position).place_to_sleep();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
                 }
                 // The worker passes over the slot when it gets there; if it sleeps it has to be told.
                 lane.poster.ring();
+                crate::sync::point!("retract.told");
                 true
             }
         }

@@ -47,7 +47,9 @@ impl Core {
                     took_ns,
                 } => {
                     any = true;
+                    crate::sync::point!("reap.seen");
                     self.ended(index, position, failed, bare, took_ns);
+                    crate::sync::point!("reap.answered");
                 }
                 Drained::Fault(what) => {
                     let position = self.lanes[index].poster.open_positions().start;
@@ -61,6 +63,7 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            crate::sync::point!("reap.told");
             self.call_if_drained();
         }
     }
@@ -150,6 +153,7 @@ impl Core {
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
             Ok((unpacked, why)) => {
+                crate::sync::point!("reap.received");
                 let record = self.records.at(index);
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;

@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod causes;
 mod core;
 mod drain;
 mod error;
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// How long a worker may take to become ready.
+    pub(crate) start_timeout: Duration,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
 }

@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
@@ -40,16 +42,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     poller.add(shared.bell.as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
-        let mut monitor = Monitor {
-            shared,
-            poller,
-            pipe,
-            epoch: 0,
-            stopping: None,
-            ticked: Instant::now(),
-            seen_job: 0,
-            refusals: HashMap::new(),
-        };
+        let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
             monitor.end_after_panic();
@@ -76,26 +69,36 @@ pub(super) struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// Workers that are starting, and when they have to be ready.
+    starting: HashMap<usize, Instant>,
+    /// What the kernel's out-of-memory killer has done.
+    kills: OomKills,
 }
 
-#[cfg(test)]
 impl Monitor {
-    /// One that does what it is told, for a test.
-    pub(super) fn idle(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, poller: Poller, pipe: WatchPipe) -> Self {
+        let lanes = shared.cells.len();
         Monitor {
+            kills: OomKills::new(Path::new("/"), lanes),
             shared,
-            poller: Poller::new().expect("a poller"),
-            pipe: WatchPipe::new().expect("a pipe"),
+            poller,
+            pipe,
             epoch: 0,
             stopping: None,
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            starting: HashMap::new(),
         }
     }
-}
 
-impl Monitor {
+    /// One that does what it is told, for a test.
+    #[cfg(test)]
+    pub(super) fn idle(shared: Arc<Shared>) -> Self {
+        let poller = Poller::new().expect("a poller");
+        Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
+    }
+
     /// Ends all workers and answers every job: what a monitor that panicked can still do.
     fn end_after_panic(&self) {
         let lanes = {
@@ -117,7 +120,8 @@ impl Monitor {
                 control::release(&process.server);
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
-            self.shared.recover(index, exit, None, LastWords::default());
+            let words = LastWords::default();
+            self.shared.recover(index, causes::plain(exit), None, words);
         }
         let mut core = self.shared.lock();
         core.end();
@@ -128,6 +132,7 @@ impl Monitor {
         let mut hasty = 0u32;
         loop {
             self.start_absent();
+            self.end_overdue();
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -189,6 +194,7 @@ impl Monitor {
         });
         let next = starts
             .chain(self.stopping)
+            .chain(self.starting.values().copied())
             .min()
             .map(|at| at.saturating_duration_since(now));
         match (next, core.ticking) {
@@ -221,15 +227,18 @@ impl Monitor {
         let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) else {
             return;
         };
+        crate::sync::point!("recover.noticed");
         let exit = match process.pidfd.try_exit() {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
             Err(_) => Exit::Unknown,
         };
+        crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
         let starting = core.lanes[index].status == Status::Starting;
+        let ours = core.lanes[index].verdict.is_some() || core.closing == Closing::Now;
         drop(core);
         if starting {
             control::release(&server);
@@ -238,7 +247,21 @@ impl Monitor {
         }
         let refused = self.refusals.remove(&index);
         let words = self.last_words(index);
-        self.shared.recover(index, exit, refused, words);
+        let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
+        self.shared.recover(index, cause, refused, words);
+    }
+
+    /// Why the worker of this lane is gone. `ours`: it was killed from here.
+    fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
+        let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
+        let cells = &self.shared.cells[lane];
+        causes::cause(&Evidence {
+            exit,
+            limit: self.shared.settings.memory_limit,
+            aborted: cells.reply().abort.read(),
+            words: &words.all(),
+            out_of_memory: killed && self.kills.explain(lane),
+        })
     }
 
     /// What the worker of this lane, whose exit is confirmed, has left behind.
@@ -302,6 +325,7 @@ impl Monitor {
         let block = arena
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        crate::sync::point!("grant.found");
         let mut core = self.shared.lock();
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
@@ -318,6 +342,7 @@ impl Monitor {
         };
         lane.poster
             .answer_want(want, refusal.map(crate::worker::full_to_words));
+        crate::sync::point!("grant.answered");
         self.shared.unlock(core);
     }
 
@@ -370,8 +395,8 @@ impl Monitor {
         };
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
-            .into_iter()
-            .filter_map(|index| match self.shared.spawn_worker(index, &self.pipe) {
+            .iter()
+            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
                 Ok(started) => Some((index, started)),
                 Err(error) => {
                     self.cannot_start(index, error);
@@ -384,6 +409,39 @@ impl Monitor {
                 Ok(()) => self.shared.greet(started),
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
+        }
+        // After the spawns, which need not wait for it: no worker has asked for memory yet.
+        self.kills.started(&absent);
+        // A limit beyond all clocks is none.
+        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+            self.starting
+                .extend(absent.into_iter().map(|index| (index, at)));
+        }
+    }
+
+    /// Ends workers that have not become ready in time.
+    fn end_overdue(&mut self) {
+        if self.starting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut core = self.shared.lock();
+        self.starting
+            .retain(|&index, _| core.lanes[index].status == Status::Starting);
+        let limit = self.shared.settings.start_timeout;
+        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
+            let phase = self.shared.cells[index].phase();
+            let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
+            self.refusals.entry(index).or_insert(why);
+            let lane = &mut core.lanes[index];
+            // A handshake that ends in this very moment is too late: its news is of another life.
+            lane.life = lane.life.wrapping_add(1);
+            if let Some(process) = &lane.process {
+                // It may be gone already; either way the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            }
+            // Until its exit is confirmed.
+            *at = now + Duration::from_secs(1);
         }
     }
 
@@ -457,6 +515,7 @@ impl Monitor {
             } else {
                 lane.poster.set_flags(STOP);
                 lane.poster.ring();
+                crate::sync::point!("stop.told");
             }
         }
         if now >= deadline {
@@ -465,6 +524,7 @@ impl Monitor {
         }
         if !left {
             core.end();
+            crate::sync::point!("stop.ended");
         }
         self.shared.unlock(core);
         !left

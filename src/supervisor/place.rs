@@ -65,6 +65,7 @@ impl Core {
             position,
         };
         lane.note(position, index, expected);
+        crate::sync::point!("submit.noted");
         self.open += 1;
         self.busy[chosen / 64] |= 1 << (chosen % 64);
         if chosen != self.recent {
@@ -75,6 +76,7 @@ impl Core {
         self.flag(chosen);
         let lane = &mut self.lanes[chosen];
         lane.poster.ring();
+        crate::sync::point!("submit.rung");
         // A job behind another one, while somebody has nothing to do: look at it soon.
         if !self.ticking && lane.poster.open() > 1 && self.open < self.ready * 2 {
             self.ticking = true;

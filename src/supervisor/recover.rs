@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::causes::before_ready;
 use super::core::{Closing, Core};
 use super::drain::lent;
 use super::error::JobErrorKind;
@@ -10,7 +11,6 @@ use super::lane::{NOBODY, Status};
 use super::record::Stage;
 use super::words::LastWords;
 use crate::link::SLOTS;
-use crate::sys::process::Exit;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
@@ -23,7 +23,7 @@ impl Shared {
     pub(super) fn recover(
         &self,
         index: usize,
-        exit: Exit,
+        cause: JobErrorKind,
         refused: Option<String>,
         words: LastWords,
     ) {
@@ -32,7 +32,7 @@ impl Shared {
         core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
         core.drain(index);
-        let cause = cause_of(exit);
+        crate::sync::point!("recover.drained");
         let was_starting = core.lanes[index].status == Status::Starting;
         if core.lanes[index].status == Status::Ready {
             core.ready -= 1;
@@ -40,10 +40,13 @@ impl Shared {
         let verdict = core.lanes[index].verdict.take();
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         core.take_all_back(index, &cause, verdict);
+        crate::sync::point!("recover.judged");
         // 6. and 7.
         let lane = &mut core.lanes[index];
         lane.revoke();
+        crate::sync::point!("recover.revoked");
         lane.poster.start_over();
+        crate::sync::point!("recover.restarted");
         lane.backlog_ns = 0;
         lane.process = None;
         lane.seen_at_tick = u64::MAX;
@@ -52,13 +55,10 @@ impl Shared {
         // 8.
         if was_starting {
             let why = refused.unwrap_or_else(|| {
-                let said = words.all().join("\n");
-                let said = if said.is_empty() {
-                    said
-                } else {
-                    format!("; its last words:\n{said}")
-                };
-                format!("worker {index} before it was ready ({phase}): {cause}{said}")
+                format!(
+                    "worker {index} {}",
+                    before_ready(phase, &cause, &words.all())
+                )
             });
             core.start_failed(index, &why);
         } else {
@@ -69,6 +69,7 @@ impl Shared {
         core.refill();
         self.parking.engine.notify();
         self.unlock(core);
+        crate::sync::point!("recover.done");
     }
 }
 
@@ -188,13 +189,5 @@ impl Core {
             }
         }
         self.update_flags();
-    }
-}
-
-fn cause_of(exit: Exit) -> JobErrorKind {
-    match exit {
-        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
-        Exit::Signal(signal) => JobErrorKind::Signal(signal),
-        Exit::Unknown => JobErrorKind::Exited(None),
     }
 }

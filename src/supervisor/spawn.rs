@@ -40,6 +40,7 @@ impl Shared {
     ) -> Result<Started, StartError> {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
+        crate::sync::point!("spawn.served");
         let name = server.name().to_owned();
         let bell = EventFd::new().map_err(system)?;
         let welcome = {
@@ -69,7 +70,9 @@ impl Shared {
         let pid =
             process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
+        crate::sync::point!("spawn.started");
         let pidfd = PidFd::open(pid).map_err(system)?;
+        crate::sync::point!("spawn.watched");
         let mut core = self.lock();
         let lane = &mut core.lanes[index];
         lane.life = lane.life.wrapping_add(1);
@@ -95,6 +98,7 @@ impl Shared {
             server,
             welcome,
         } = started;
+        crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
         let answer = move || match server.answer(build_id.as_bytes(), welcome) {
@@ -129,6 +133,7 @@ impl Shared {
 
     /// The worker is ready: it may have jobs.
     fn welcome(&self, index: usize, life: u32) {
+        crate::sync::point!("spawn.greeted");
         let mut core = self.lock();
         let lane = &mut core.lanes[index];
         // A process that is gone, or that was told to go, changes nothing.
@@ -144,5 +149,6 @@ impl Shared {
         // Whoever waits for the last job, or for work to be spread, counts with it.
         core.call_monitor = true;
         self.unlock(core);
+        crate::sync::point!("spawn.welcomed");
     }
 }

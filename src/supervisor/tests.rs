@@ -53,6 +53,7 @@ fn settings(workers: u16) -> Settings {
         memory_limit: 0,
         on_start: None,
         label: "test".into(),
+        start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
     }
 }
@@ -107,7 +108,7 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
 
 pub(super) fn die(shared: &Shared, lane: usize) {
     let words = super::words::LastWords::default();
-    shared.recover(lane, crate::sys::process::Exit::Signal(9), None, words);
+    shared.recover(lane, JobErrorKind::Signal(9), None, words);
 }
 
 /// Fails if `f` takes as long as nothing takes.

@@ -109,9 +109,10 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// One memory control group.
-struct Group {
-    path: PathBuf,
-    second: bool,
+pub(super) struct Group {
+    pub(super) path: PathBuf,
+    /// Version 2 of the interface.
+    pub(super) second: bool,
 }
 
 impl Group {
@@ -153,7 +154,7 @@ impl Group {
 }
 
 /// Every memory control group this process is in, innermost first.
-fn groups(root: &Path) -> Vec<Group> {
+pub(super) fn groups(root: &Path) -> Vec<Group> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut groups = Vec::new();
     for line in text.lines() {

@@ -4,6 +4,7 @@
 //! answers with an [`Error`] that names the call, the thing it was about and the kernel's reason. Nothing in here knows
 //! about arenas, links or jobs.
 
+pub mod abort;
 pub mod cores;
 mod error;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod futex;
 pub mod image;
 pub mod limits;
 mod map;
+pub mod oom;
 pub mod probe;
 pub mod process;
 mod segment;
@@ -32,7 +34,7 @@ pub use process::{getppid, set_pdeathsig};
 pub use {
     event::{EventFd, Poller},
     process::{
-        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, ignore_sigint,
-        kill_me_on_hangup, set_dumpable, spawn_self,
+        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, kill_me_on_hangup,
+        leave_signals_to_parent, set_dumpable, spawn_self,
     },
 };

@@ -142,7 +142,8 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
 /// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
 /// `first_target`, `first_target + 1`, …
 ///
-/// No signal is blocked in the child and each has its default action. Uses `posix_spawn`, whose cost does not grow with
+/// In the child each signal has its default action, and those to a whole group ([`GROUP_SIGNALS`]) are blocked until it
+/// calls [`leave_signals_to_parent`]. Uses `posix_spawn`, whose cost does not grow with
 /// the memory of this process. `first_target` comes from [`first_target_fd`].
 pub fn spawn_self(
     env: &[(&str, String)],
@@ -160,7 +161,9 @@ pub fn spawn_self(
     attributes
         .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)
         .map_err(error)?;
-    attributes.set_sigmask(&SigSet::empty()).map_err(error)?;
+    attributes
+        .set_sigmask(&SigSet::from_iter(GROUP_SIGNALS))
+        .map_err(error)?;
     attributes.set_sigdefault(&SigSet::all()).map_err(error)?;
 
     let mut pairs: Vec<CString> = Vec::new();
@@ -210,12 +213,27 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
-/// Ignores SIGINT, so that Ctrl-C on a terminal reaches the program's own process only.
-pub fn ignore_sigint() -> Result<()> {
-    // SAFETY: SigIgn installs no handler function.
-    unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }
-        .map(drop)
-        .map_err(|errno| Error::new("signal", errno, "SIGINT"))
+/// What a terminal, a service manager or a closed pipe sends to a program and all of its processes alike.
+pub const GROUP_SIGNALS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGPIPE,
+    Signal::SIGTERM,
+];
+
+/// Ignores [`GROUP_SIGNALS`], and lets all signals through: what they mean is decided by the program's own process.
+///
+/// For a process that [`spawn_self`] has started, while it has one thread: none of them can end it from its first
+/// instruction on, because they are blocked until here, and one that waits is dropped.
+pub fn leave_signals_to_parent() -> Result<()> {
+    for ignored in GROUP_SIGNALS {
+        // SAFETY: SigIgn installs no handler function.
+        unsafe { signal(ignored, SigHandler::SigIgn) }
+            .map_err(|errno| Error::new("signal", errno, ignored.as_str()))?;
+    }
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
 }
 
 /// Closes every descriptor of this process but 0, 1, 2 and `keep`.
@@ -348,14 +366,6 @@ pub fn take_env(name: &str) -> Option<String> {
     // exists, so nobody reads the environment meanwhile.
     unsafe { std::env::remove_var(name) };
     Some(value)
-}
-
-/// Ignores SIGPIPE, so that writing to a closed pipe is an error and not the end.
-pub fn ignore_sigpipe() -> Result<()> {
-    // SAFETY: SigIgn installs no handler function.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }
-        .map(drop)
-        .map_err(|errno| Error::new("signal", errno, "SIGPIPE"))
 }
 
 /// Lets SIGSEGV and SIGBUS end this process whoever sends them: the standard library's handler lets the first one that

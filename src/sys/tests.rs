@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::limits::{Container, Memory, container, memory_available};
+use super::process::GROUP_SIGNALS;
 use super::*;
 
 /// What a child of these tests shall do, in its environment.
@@ -59,12 +60,21 @@ fn act(role: &str) -> i32 {
                 .collect();
             assert_eq!(open, keep);
             let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
-            assert!(!mask.contains(Signal::SIGUSR1), "signals are not blocked");
+            assert!(!mask.contains(Signal::SIGUSR1), "it may come at any time");
+            // Until the process says what to do with them.
+            for signal in GROUP_SIGNALS {
+                assert!(mask.contains(signal), "{signal}");
+                nix::sys::signal::raise(signal).unwrap();
+            }
+            leave_signals_to_parent().unwrap();
+            let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
+            assert_eq!(mask, nix::sys::signal::SigSet::empty());
+            for signal in GROUP_SIGNALS {
+                nix::sys::signal::raise(signal).unwrap();
+            }
             assert_eq!(std::env::args().next().as_deref(), Some("arenite-worker"));
             set_pdeathsig(Signal::SIGKILL).unwrap();
             set_dumpable(false).unwrap();
-            ignore_sigint().unwrap();
-            nix::sys::signal::raise(Signal::SIGINT).unwrap();
             nix::unistd::write(&other, getppid().to_string().as_bytes()).unwrap();
             0
         }

@@ -14,8 +14,8 @@ use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReade
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
-use crate::sys::cores;
 use crate::sys::event::EventFd;
+use crate::sys::{abort, cores};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
@@ -37,6 +37,8 @@ pub(super) struct Lane {
     pub(super) guard: bool,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
+    /// This worker's private memory has a ceiling.
+    pub(super) limited: bool,
     /// Rings the monitor.
     bell: EventFd,
     /// When it last changed its core by itself.
@@ -92,6 +94,7 @@ impl Lane {
             guard,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
+            limited: false,
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
@@ -110,6 +113,7 @@ impl Lane {
                 }
                 Next::Stop => {
                     self.cells.set_phase(Phase::Stopping);
+                    crate::sync::point!("stop.obeyed");
                     return;
                 }
                 Next::Empty => {
@@ -156,7 +160,11 @@ impl Lane {
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
         self.cells.set_phase(Phase::Opening(call.job));
+        crate::sync::point!("run.read");
         self.heap.begin();
+        if self.limited {
+            abort::forget_failures();
+        }
         let ended = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
@@ -166,6 +174,7 @@ impl Lane {
         };
         self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
+        crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
         let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
@@ -200,7 +209,9 @@ impl Lane {
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
+        crate::sync::point!("run.entered");
         let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        crate::sync::point!("run.returned");
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
@@ -262,7 +273,9 @@ impl Lane {
             .iter()
             .map(|sent: &Sent| sent.chunk)
             .chain(spilled);
+        crate::sync::point!("publish.spilled");
         let used = self.settle(chunks);
+        crate::sync::point!("publish.settled");
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
             Some(extent) => &[bytemuck::cast(extent.at), extent.len],
@@ -316,6 +329,7 @@ impl Lane {
     fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
         if self.taker.borrow_mut().finish(failed, took, answer) {
             self.ring();
+            crate::sync::point!("complete.rung");
         }
     }
 

@@ -163,8 +163,10 @@ impl Lane {
             Some(granted) => granted,
             None => {
                 taker.want(len);
+                crate::sync::point!("allocate.wanted");
                 taker.monitor_sleeps();
                 self.ring();
+                crate::sync::point!("allocate.rung");
                 match taker.await_grant() {
                     Answer::Granted(granted) => granted,
                     Answer::Refused(words) => {
@@ -176,12 +178,14 @@ impl Lane {
             }
         };
         drop(taker);
+        crate::sync::point!("allocate.granted");
         if let Err(error) = self
             .view
             .open_own(granted.offset..granted.offset + granted.len)
         {
             super::die(&format!("cannot open granted memory: {error}"));
         }
+        crate::sync::point!("allocate.opened");
         self.heap.bump.borrow_mut().enter(granted);
         Ok(())
     }
@@ -212,6 +216,7 @@ unsafe impl LaneMemory for Lane {
         loop {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
             if let Some((at, fresh)) = placed {
+                crate::sync::point!("allocate.placed");
                 let at = Offset::new(self.region, at);
                 let extent = Extent { at, len };
                 let ptr = match self.view.pointer(extent) {

@@ -12,7 +12,7 @@ use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, Taker};
 use crate::sys::event::EventFd;
-use crate::sys::process;
+use crate::sys::{abort, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,16 +79,21 @@ pub(super) fn main(mark: &str) -> ! {
 /// An empty error has been reported already.
 fn live(mark: &Mark) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
+    crate::sync::point!("attach.marked");
     // 2.
-    process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
-    if process::getppid().as_raw() != mark.parent {
-        return Err(String::new());
+    let bound = !crate::sync::orphans_live();
+    if bound {
+        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+        if process::getppid().as_raw() != mark.parent {
+            return Err(String::new());
+        }
     }
+    crate::sync::point!("attach.bound");
     // 3.
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
+    crate::sync::point!("attach.adopted");
     // 4.
-    process::ignore_sigint().map_err(text)?;
-    process::ignore_sigpipe().map_err(text)?;
+    process::leave_signals_to_parent().map_err(text)?;
     process::default_faults().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
@@ -96,20 +101,26 @@ fn live(mark: &Mark) -> Result<(), String> {
         (Some(watch), Some(bell)) => (watch, bell),
         _ => return Err("descriptors are missing".into()),
     };
-    let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
-    // Watching ends with the descriptor, so it stays open for good.
-    let _ = watched.as_raw_fd();
-    std::mem::forget(watched);
+    if bound {
+        let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
+        // Watching ends with the descriptor, so it stays open for good.
+        let _ = watched.as_raw_fd();
+        std::mem::forget(watched);
+    }
     drop(watch);
+    crate::sync::point!("attach.watched");
     // 6.
     let build_id = crate::sys::image::image().build_id;
     let (caller, welcome) =
         Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
+    crate::sync::point!("attach.greeted");
     // 7 to 9.
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome) {
         Ok(lane) => {
+            crate::sync::point!("attach.prepared");
             // 10.
             caller.ready().map_err(|error| error.to_string())?;
+            crate::sync::point!("attach.ready");
             lane.run();
             Ok(())
         }
@@ -131,21 +142,26 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     let view: &'static View = Box::leak(Box::new(
         View::attach(spec).map_err(|error| error.to_string())?,
     ));
+    crate::sync::point!("attach.mapped");
     let cells =
         LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
     let cells = Arc::new(cells);
     cells.set_phase(Phase::Starting(7));
     view.close_control();
+    crate::sync::point!("attach.linked");
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     cells.set_phase(Phase::Starting(8));
-    if welcome.memory_limit > 0 {
+    let limited = welcome.memory_limit > 0;
+    if limited {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+        let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
+        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
     fence::install(Arc::clone(&cells));
     let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
-    let lane = Lane::new(
+    let mut lane = Lane::new(
         taker,
         Arc::clone(&cells),
         view,
@@ -153,6 +169,7 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
         welcome.guard,
         bell,
     );
+    lane.limited = limited;
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
     cells.set_phase(Phase::Starting(9));

@@ -49,7 +49,7 @@ fn while_idle() {
 
 fn while_running() {
     let lab = Lab::new(1);
-    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGABRT] {
+    for signal in [Signal::SIGKILL, Signal::SIGQUIT, Signal::SIGABRT] {
         let gate = Gate::new();
         let job = lab.submit(pass, (&gate.path(),));
         let held = gate.meet();

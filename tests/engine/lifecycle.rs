@@ -25,6 +25,7 @@ tests![
     a_program_killed_while_its_workers_start,
     a_program_that_exits_without_ending_its_engine,
     a_program_that_is_interrupted,
+    a_program_whose_group_is_signalled_while_workers_start,
     a_program_killed_leaves_its_name_to_the_next,
     a_program_that_forgot_init,
     a_program_that_reaps_children_itself,
@@ -318,13 +319,45 @@ fn a_program_that_exits_without_ending_its_engine() {
 fn a_program_that_is_interrupted() {
     let mut program = Program::start("interrupted");
     program.expect("ready");
-    killpg(program.group(), Signal::SIGINT).unwrap();
+    for signal in TO_GROUPS {
+        killpg(program.group(), signal).unwrap();
+    }
     let (code, text) = program.end();
     assert_eq!(
         (code, &*text),
         (Some(0), ""),
         "all its jobs were done by the workers that it had"
     );
+}
+
+fn a_program_whose_group_is_signalled_while_workers_start() {
+    let program = Program::start("bombarded");
+    let (code, text) = program.end();
+    assert_eq!((code, &*text), (Some(0), ""), "every engine started");
+}
+
+/// What a terminal, a service manager or a closed pipe sends to all of a program's processes.
+const TO_GROUPS: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGPIPE,
+];
+
+/// Sets a flag when it is dropped.
+struct Set<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Set<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn ignore_signals_to_groups() {
+    for signal in TO_GROUPS {
+        // SAFETY: ignoring a signal touches nothing of this program.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    }
 }
 
 fn a_program_killed_leaves_its_name_to_the_next() {
@@ -500,11 +533,7 @@ pub fn scenario() {
             std::process::exit(7);
         }
         "interrupted" => {
-            // SAFETY: ignoring a signal touches nothing of this program.
-            unsafe {
-                nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigIgn)
-            }
-            .unwrap();
+            ignore_signals_to_groups();
             let engine = build();
             let gate = Gate::new();
             let job = engine.submit(pass, (&gate.path(),));
@@ -522,6 +551,33 @@ pub fn scenario() {
                     .all(|worker| worker.restarts == 0)
             );
             engine.shutdown();
+        }
+        "bombarded" => {
+            ignore_signals_to_groups();
+            let done = std::sync::atomic::AtomicBool::new(false);
+            thread::scope(|threads| {
+                threads.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        for signal in TO_GROUPS {
+                            killpg(nix::unistd::getpgrp(), signal).unwrap();
+                        }
+                        thread::yield_now();
+                    }
+                });
+                // Also when this panics: the scope waits for the other thread.
+                let _done = Set(&done);
+                for _ in 0..10 {
+                    let engine = build();
+                    compute(&engine);
+                    assert!(
+                        engine
+                            .stats()
+                            .workers
+                            .iter()
+                            .all(|worker| worker.restarts == 0)
+                    );
+                }
+            });
         }
         "named" => {
             let name = std::env::var(NAME).unwrap();

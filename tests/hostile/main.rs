@@ -4,8 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[path = "../engine/harness/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "shared with the other suites")]
+#[path = "../common/mod.rs"]
 mod harness;
 mod maps;
 mod wild;

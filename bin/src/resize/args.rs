@@ -59,8 +59,12 @@ Sizes:
   disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
   (of a worker: N is the signal or the exit code).
 
+Signals:
+  The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under way, and says how to go on.
+  A second one ends the run at once, and so does one before work begins. Neither leaves a torn file.
+
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong usage or set-up or
-no input found, 130 interrupted.";
+no input found, 130 interrupted, 143 terminated, 129 hung up.";
 
 /// Resize photos: files, folders, globs or a list on stdin
 ///

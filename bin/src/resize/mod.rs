@@ -39,8 +39,9 @@ const CONFLICTS_SHOWN: usize = 10;
 
 /// Runs the command; says what went wrong, and how, by the exit code.
 pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
+    let stop = Stop::listen();
     let mut report = Report::new(args);
-    match resize(args, &mut report) {
+    match resize(args, &stop, &mut report) {
         Ok(code) => ExitCode::from(code),
         Err(text) => {
             report.error(&text);
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
 }
 
 /// The exit code, or a sentence about why nothing was started.
-fn resize(args: &ResizeArgs, report: &mut Report) -> Result<u8, String> {
+fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, String> {
     args.check()?;
     let (Some(out), Some(spec)) = (&args.out, args.spec()) else {
         return Err("--size and --out are needed".to_owned());
@@ -66,7 +67,7 @@ fn resize(args: &ResizeArgs, report: &mut Report) -> Result<u8, String> {
         report.end("dry-run");
         return Ok(report.code());
     }
-    work(args, out, spec, &items, report)
+    work(args, out, spec, &items, stop, report)
 }
 
 /// Finds and names everything; afterwards nothing but the work itself can go wrong.
@@ -138,15 +139,16 @@ fn work(
     out: &Path,
     spec: ResizeSpec,
     items: &[Item],
+    stop: &Stop,
     report: &mut Report,
 ) -> Result<u8, String> {
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
-    let stop = Stop::listen();
-    let mut folder = OutFolder::create(out)?;
+    let mut folder = OutFolder::create(out, stop)?;
     let mut recorder = Some(Recorder::new(out, args.fingerprint()));
     let mut turn = Turn { items, next: 0 };
     if ready > 0 {
         let pool = EnginePool::start(args, spec, ready)?;
+        stop.begin_work();
         report.work(args, ready as u64);
         let feed = items
             .iter()
@@ -158,7 +160,8 @@ fn work(
         let _ = runner::run(&pool, feed, |index, result| {
             turn.until(index, report);
             if stop.code().is_some() && !std::mem::replace(&mut told, true) {
-                report.note("stopping: what is under way is finished; Ctrl-C again ends at once");
+                report
+                    .note("stopping: what is under way is finished; a second signal ends at once");
             }
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok((stamp, _))) =
@@ -184,7 +187,7 @@ fn work(
         });
     }
     turn.rest(report);
-    Ok(farewell(&stop, report))
+    Ok(farewell(stop, report))
 }
 
 /// Writes a result; what it looks like then and how long it took, or why not, and whether to go on.

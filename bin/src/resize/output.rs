@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use super::fault::{Fault, reason};
 use super::inputs::Stamp;
 use super::report::show;
+use super::stop::Stop;
 use crate::units::show_bytes;
 
 /// The folder given with `--out`, and the only place that anything is written to.
@@ -18,6 +19,9 @@ use crate::units::show_bytes;
 pub(crate) struct OutFolder {
     root: PathBuf,
     canonical: PathBuf,
+    stop: Stop,
+    /// Numbers the temporary names.
+    count: u64,
     /// Folders below it that exist and lie inside it.
     ready: HashSet<PathBuf>,
 }
@@ -36,7 +40,7 @@ impl OutFolder {
     /// # Errors
     ///
     /// A sentence that names the folder.
-    pub(crate) fn create(root: &Path) -> Result<OutFolder, String> {
+    pub(crate) fn create(root: &Path, stop: &Stop) -> Result<OutFolder, String> {
         let sentence = |error: io::Error| {
             format!(
                 "{}: the output folder cannot be used: {}",
@@ -46,13 +50,16 @@ impl OutFolder {
         };
         fs::create_dir_all(root).map_err(sentence)?;
         let canonical = fs::canonicalize(root).map_err(sentence)?;
-        // Once, and not once per picture: nothing can be written here at all.
-        temporary(&canonical).map_err(sentence)?;
-        Ok(OutFolder {
+        let mut out = OutFolder {
             root: root.to_owned(),
             canonical,
+            stop: stop.clone(),
+            count: 0,
             ready: HashSet::new(),
-        })
+        };
+        // Once, and not once per picture: nothing can be written here at all.
+        out.with_temporary(root, drop).map_err(sentence)?;
+        Ok(out)
     }
 
     /// Writes one result; whoever looks sees the old file or the whole new one.
@@ -60,17 +67,43 @@ impl OutFolder {
         let path = self.root.join(relative);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         self.prepare(&folder)?;
-        let mut file = temporary(&folder).map_err(|error| failed(&error, &folder, bytes.len()))?;
-        file.write_all(bytes)
-            .map_err(|error| failed(&error, &folder, bytes.len()))?;
-        // A failed rename hands the temporary file back, and dropping that removes it.
-        let file = file
-            .persist(&path)
-            .map_err(|error| failed(&error.error, &folder, bytes.len()))?;
-        let meta = file
-            .metadata()
-            .map_err(|error| failed(&error, &folder, bytes.len()))?;
-        Ok(Stamp::of(&meta))
+        self.with_temporary(&folder, |mut file| {
+            file.write_all(bytes)?;
+            // A failed rename hands the temporary file back, and dropping that removes it.
+            let file = file.persist(&path).map_err(|error| error.error)?;
+            Ok(Stamp::of(&file.metadata()?))
+        })
+        .and_then(|written: io::Result<Stamp>| written)
+        .map_err(|error| failed(&error, &folder, bytes.len()))
+    }
+
+    /// Calls `write` with a new file beside the results, which is gone when it is dropped, and also when a signal ends
+    /// the program meanwhile.
+    fn with_temporary<T>(
+        &mut self,
+        folder: &Path,
+        write: impl Fn(NamedTempFile) -> T,
+    ) -> io::Result<T> {
+        loop {
+            self.count += 1;
+            let name = format!(".arenite-{}-{}", std::process::id(), self.count);
+            let path = folder.join(format!("{name}.tmp"));
+            let made = self.stop.guarding(&path, || {
+                let made = tempfile::Builder::new()
+                    .prefix(&name)
+                    .rand_bytes(0)
+                    .suffix(".tmp")
+                    // The mask of the process applies to this mode, as it does to any new file.
+                    .permissions(Permissions::from_mode(0o666))
+                    .tempfile_in(folder);
+                made.map(&write)
+            });
+            match made {
+                // Left behind by a program that had our number, and was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+        }
     }
 
     fn prepare(&mut self, folder: &Path) -> Result<(), WriteFault> {
@@ -93,16 +126,6 @@ impl OutFolder {
         self.ready.insert(folder.to_owned());
         Ok(())
     }
-}
-
-/// A new file beside the results, gone when it is dropped.
-fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(".arenite-")
-        .suffix(".tmp")
-        // The mask of the process applies to this mode, as it does to any new file.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
@@ -150,7 +173,7 @@ mod tests {
     fn results_replace_old_ones_and_leave_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("deep/out");
-        let mut out = OutFolder::create(&root).unwrap();
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         out.write(Path::new("x/a.jpg"), b"old").unwrap();
         let stamp = out.write(Path::new("x/a.jpg"), b"newer").unwrap();
         assert_eq!(stamp.len, 5);
@@ -164,7 +187,7 @@ mod tests {
         let root = folder.path().join("out");
         let outside = folder.path().join("outside");
         fs::create_dir_all(&outside).unwrap();
-        let mut out = OutFolder::create(&root).unwrap();
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("sub")).unwrap();
         let error = out.write(Path::new("sub/a.jpg"), b"x").unwrap_err();
         assert!(!error.fatal);
@@ -177,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         fs::create_dir_all(root.join("a.jpg/inside")).unwrap();
-        let mut out = OutFolder::create(&root).unwrap();
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         let error = out.write(Path::new("a.jpg"), b"x").unwrap_err();
         assert!(!error.fatal, "{}", error.fault);
         assert_eq!(

@@ -1,38 +1,113 @@
-//! Ctrl-C: the first one lets finish what runs, the second one ends the program.
+//! SIGINT, SIGTERM and SIGHUP.
+//!
+//! | phase | first | second |
+//! |---|---|---|
+//! | before work begins, while nothing has been written | ends the program at once | |
+//! | at work | what is under way is finished, the rest is not begun | ends the program at once |
+//!
+//! A thread of its own takes them, so that the main thread may wait for whatever it likes. Ending at once leaves no
+//! worker (they end with the program), no name, and no file under a temporary name.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 /// Whether somebody asked for an end, and how.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
-    signal: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// There is work under way that is worth finishing.
+    working: AtomicBool,
+    /// The exit code that the first signal stands for; 0 before it.
+    code: AtomicU8,
+    /// The file under a temporary name, if there is one just now.
+    temporary: Mutex<Option<PathBuf>>,
 }
 
 impl Stop {
-    /// Listens for SIGINT and SIGTERM. Where that fails they keep their usual effect.
+    /// Listens from now on. A signal that this program was started without (`nohup`, a shell's background job) stays
+    /// ignored, and where listening fails signals keep their usual effect.
     pub(crate) fn listen() -> Stop {
         let stop = Stop::default();
-        let again = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            let code = 128 + signal;
-            // In this order: the first signal finds `again` unset and sets it.
-            let _ = flag::register_conditional_shutdown(signal, code, Arc::clone(&again));
-            let _ = flag::register(signal, Arc::clone(&again));
-            let _ = flag::register_usize(signal, Arc::clone(&stop.signal), code as usize);
+        let ignored = ignored();
+        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
+        let wanted: Vec<i32> = wanted
+            .filter(|signal| ignored & 1 << (signal - 1) == 0)
+            .collect();
+        if let Ok(mut signals) = Signals::new(wanted) {
+            let shared = Arc::clone(&stop.shared);
+            std::thread::spawn(move || signals.forever().for_each(|signal| shared.take(signal)));
         }
         stop
     }
 
-    /// The exit code that the signal stands for, once one has come.
+    /// From now on the first signal lets finish what is under way.
+    pub(crate) fn begin_work(&self) {
+        // Release: "nothing written before this", pairs with `take`.
+        self.shared.working.store(true, Ordering::Release);
+    }
+
+    /// The exit code that the first signal stands for, once one has come.
     pub(crate) fn code(&self) -> Option<u8> {
         // Relaxed: the number carries no other data with it.
-        match self.signal.load(Ordering::Relaxed) {
+        match self.shared.code.load(Ordering::Relaxed) {
             0 => None,
-            code => Some(u8::try_from(code).unwrap_or(130)),
+            code => Some(code),
         }
     }
+
+    /// Runs `write`, which makes `path` and takes it away again: an end at once will not leave it behind.
+    pub(crate) fn guarding<T>(&self, path: &Path, write: impl FnOnce() -> T) -> T {
+        let note = |path| {
+            *self
+                .shared
+                .temporary
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = path;
+        };
+        note(Some(path.to_owned()));
+        let result = write();
+        note(None);
+        result
+    }
+}
+
+impl Shared {
+    fn take(&self, signal: i32) {
+        let code = u8::try_from(128 + signal).unwrap_or(130);
+        // Acquire: pairs with `begin_work`. Relaxed: see `Stop::code`; this is the only thread that writes it.
+        let first = self.code.load(Ordering::Relaxed) == 0;
+        if first && self.working.load(Ordering::Acquire) {
+            self.code.store(code, Ordering::Relaxed);
+            return;
+        }
+        // The lock is held to the end, so that no other file is begun.
+        let temporary = self
+            .temporary
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &*temporary {
+            // Under its real name already, or not made yet.
+            let _ = std::fs::remove_file(path);
+        }
+        low_level::exit(code.into());
+    }
+}
+
+/// The signals that this process ignores, as bits. One that it ignores it was told to ignore by whoever started it.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }

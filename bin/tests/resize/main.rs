@@ -8,5 +8,6 @@ mod inputs;
 mod names;
 mod output;
 mod resume;
+mod signals;
 mod stop;
 mod world;

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::world::{Run, World, encoded, jpeg, png, signal, signal_group, wait};
+use crate::world::{
+    Run, World, children, encoded, gone, jpeg, png, signal, signal_group, wait, wait_until,
+};
 
 const PICTURES: usize = 150;
 
@@ -25,7 +27,10 @@ fn world() -> World {
 
 /// Starts a run and returns when its first result is written.
 fn begun(world: &World, line: &str) -> (Child, BufReader<ChildStdout>, String) {
-    let mut command = world.command(line);
+    begun_with(world.command(line))
+}
+
+fn begun_with(mut command: Command) -> (Child, BufReader<ChildStdout>, String) {
     let mut child = command
         .process_group(0)
         .stdin(Stdio::null())
@@ -48,37 +53,48 @@ fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String))
 }
 
 #[test]
-fn ctrl_c_finishes_what_runs_says_how_to_resume_and_ends_with_130() {
-    let world = world();
-    let running = begun(&world, "p -s 200 -o out");
-    // As a terminal does it: the workers get it, too.
-    signal_group(running.0.id(), libc::SIGINT);
-    let run = ended(running).exits(130).says(&["interrupted", "--resume"]);
-    let written: Vec<String> = run
-        .lines()
-        .iter()
-        .map(|line| line.trim_start_matches("out/").to_owned())
-        .collect();
-    assert!(
-        !written.is_empty() && written.len() < PICTURES,
-        "{}",
-        written.len()
-    );
-    assert_eq!(
-        world.all("out").len(),
-        written.len() + 1,
-        "nothing but results and the record"
-    );
-    for name in &written {
-        assert_eq!(world.sides(&format!("out/{name}")), (200, 150));
+fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its_code() {
+    for (signal, code) in [
+        (libc::SIGINT, 130),
+        (libc::SIGTERM, 143),
+        (libc::SIGHUP, 129),
+    ] {
+        let world = world();
+        let running = begun(&world, "p -s 200 -o out");
+        // As a terminal or a service manager does it: the workers get it, too.
+        signal_group(running.0.id(), signal);
+        let run = ended(running)
+            .exits(code)
+            .says(&["interrupted", "--resume"]);
+        assert_eq!(run.errors().len(), 1, "no picture failed: {}", run.stderr);
+        let written: Vec<String> = run
+            .lines()
+            .iter()
+            .map(|line| line.trim_start_matches("out/").to_owned())
+            .collect();
+        assert!(
+            !written.is_empty() && written.len() < PICTURES,
+            "{}",
+            written.len()
+        );
+        assert_eq!(
+            world.all("out").len(),
+            written.len() + 1,
+            "nothing but results and the record"
+        );
+        for name in &written {
+            assert_eq!(world.sides(&format!("out/{name}")), (200, 150));
+        }
+        if signal == libc::SIGINT {
+            let run = world.run("p -s 200 -o out --resume").exits(0);
+            assert_eq!(
+                run.lines().len(),
+                PICTURES - written.len(),
+                "the rest, and only the rest"
+            );
+            assert_eq!(world.tree("out").len(), PICTURES);
+        }
     }
-    let run = world.run("p -s 200 -o out --resume").exits(0);
-    assert_eq!(
-        run.lines().len(),
-        PICTURES - written.len(),
-        "the rest, and only the rest"
-    );
-    assert_eq!(world.tree("out").len(), PICTURES);
 }
 
 #[test]
@@ -107,13 +123,73 @@ fn json_tells_what_was_not_begun() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_at_once() {
+fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     let world = world();
     let running = begun(&world, "p -s 200 -o out -j 1");
-    // The second may come before the first is handled, which makes them one; either way it is 130.
-    signal(running.0.id(), libc::SIGINT);
-    signal(running.0.id(), libc::SIGINT);
-    ended(running).exits(130);
+    let id = running.0.id();
+    let workers = children(id);
+    signal(workers[0], libc::SIGSTOP);
+    signal(id, libc::SIGINT);
+    signal(id, libc::SIGTERM);
+    let run = ended(running).exits(143);
+    assert_eq!(run.errors(), [""; 0]);
+    gone(id);
+    assert!(
+        world.all("out").iter().all(|name| !name.ends_with(".tmp")),
+        "{:?}",
+        world.all("out")
+    );
+}
+
+#[test]
+fn before_work_begins_the_first_signal_ends_at_once() {
+    let world = World::new();
+    for (number, code) in [
+        (libc::SIGINT, 130),
+        (libc::SIGTERM, 143),
+        (libc::SIGHUP, 129),
+    ] {
+        // It waits for a list of names that never comes.
+        let child = world
+            .command("- -s 200 -o out")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_until("it listens", || catches(child.id(), number));
+        signal(child.id(), number);
+        let mut child = child;
+        let stdin = child.stdin.take();
+        wait(child).exits(code);
+        drop(stdin);
+        assert!(!world.path("out").exists());
+    }
+}
+
+#[test]
+fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
+    let world = world();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' HUP; exec \"$0\" resize p -s 200 -o out"])
+        .arg(env!("CARGO_BIN_EXE_arenite"))
+        .current_dir(world.path(""));
+    let running = begun_with(command);
+    assert!(!catches(running.0.id(), libc::SIGHUP));
+    signal_group(running.0.id(), libc::SIGHUP);
+    let run = ended(running).exits(0);
+    assert_eq!(run.lines().len(), PICTURES);
+}
+
+/// Whether the process has a handler for this signal.
+fn catches(id: u32, number: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (number - 1) != 0
 }
 
 #[test]
@@ -128,22 +204,6 @@ fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
     }
     world.run("p -s 200 -o out --resume").exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);
-}
-
-/// The processes whose parent is `id`, whichever of its threads started them.
-fn children(id: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
-    let mut children: Vec<u32> = tasks
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
-        .flat_map(|list| {
-            list.split_whitespace()
-                .map(|id| id.parse().unwrap())
-                .collect::<Vec<u32>>()
-        })
-        .collect();
-    children.sort_unstable();
-    children.dedup();
-    children
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 
@@ -233,6 +233,16 @@ fn piped(command: &mut Command) -> &mut Command {
 
 /// Waits, but not for ever.
 pub fn wait(child: Child) -> Run {
+    let output = output(child);
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// What a child printed and how it ended.
+pub fn output(child: Child) -> Output {
     let id = child.id();
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(child.wait_with_output()));
@@ -240,12 +250,7 @@ pub fn wait(child: Child) -> Run {
         signal(id, libc::SIGKILL);
         panic!("process {id} did not end in {WATCHDOG:?}");
     };
-    let output = output.unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output.unwrap()
 }
 
 pub fn signal(id: u32, number: i32) {
@@ -257,4 +262,51 @@ pub fn signal(id: u32, number: i32) {
 pub fn signal_group(id: u32, number: i32) {
     // SAFETY: `kill` touches no memory; the leader has not been waited for, so the number is still its group's.
     unsafe { libc::kill(-(id as i32), number) };
+}
+
+/// The processes whose parent is `id`, whichever of its threads started them.
+pub fn children(id: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let mut children: Vec<u32> = tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect();
+    children.sort_unstable();
+    children.dedup();
+    children
+}
+
+/// Waits until no process of the group that `id` led is left.
+pub fn gone(id: u32) {
+    let members = || {
+        let mut members = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+                continue;
+            };
+            // Behind the name in brackets: state, parent, group.
+            let Some((_, rest)) = stat.rsplit_once(") ") else {
+                continue;
+            };
+            let words: Vec<&str> = rest.split(' ').collect();
+            if words[2] == id.to_string() && words[0] != "Z" {
+                members.push(stat);
+            }
+        }
+        members
+    };
+    wait_until("no process is left", || members().is_empty());
+}
+
+/// Looks again and again until `holds`, but not for ever.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < WATCHDOG, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }

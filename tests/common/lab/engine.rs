@@ -12,11 +12,10 @@ use arenite::{Engine, Job, JobError, Stats};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::{expect_idle, expect_in_use, step};
+
 /// All engines of the running test, for the dump of one that hangs.
 static ENGINES: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
-
-/// Output memory that a worker is given before its first job.
-const FIRST_GRANT: u64 = 64 * 1024;
 
 /// An engine that the watchdog knows of.
 #[derive(Debug)]
@@ -55,55 +54,27 @@ impl Lab {
 
     /// The process of a worker, as soon as there is one. Never 0, which `kill` takes for the whole group.
     pub fn pid(&self, worker: usize) -> i32 {
-        wait_until(&format!("worker {worker} has a process"), || {
-            self.stats().workers[worker].pid != 0
-        });
-        match self.stats().workers[worker].pid {
-            // It died between the two looks.
-            0 => self.pid(worker),
-            pid => pid as i32,
-        }
+        pid(self, worker)
     }
 
     /// Kills a worker and waits until the engine has put everything in order and has another one.
     pub fn replace(&self, worker: usize) {
-        wait_until(&format!("worker {worker} is ready"), || {
-            self.stats().workers[worker].ready
-        });
-        let restarts = self.stats().workers[worker].restarts;
-        super::step(format!("worker {worker} to be replaced"));
-        kill(Pid::from_raw(self.pid(worker)), Signal::SIGKILL).expect("the worker runs");
-        self.await_restart(worker, restarts + 1);
+        replace(self, worker);
     }
 
     /// Waits until a worker has been replaced this often and is ready.
     pub fn await_restart(&self, worker: usize, restarts: u64) {
-        wait_until(&format!("worker {worker} is replaced"), || {
-            let stats = &self.stats().workers[worker];
-            stats.restarts >= restarts && stats.ready
-        });
+        await_restart(self, worker, restarts);
     }
 
-    /// The books balance: with fresh workers, whose grants are known, nothing but what the test still holds (`kept`
-    /// bytes) is in use.
+    /// See [`expect_in_use`].
     pub fn assert_in_use(&self, kept: u64) {
-        self.assert_idle();
-        let workers = self.stats().workers.len();
-        (0..workers).for_each(|worker| self.replace(worker));
-        let stats = self.stats();
-        assert_eq!(
-            stats.arena.in_use,
-            kept + workers as u64 * FIRST_GRANT,
-            "bytes in use, of which {kept} are the test's: {stats:#?}"
-        );
+        expect_in_use(self, kept).unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Nothing runs, nothing waits, nobody's answer lies about.
+    /// See [`expect_idle`].
     pub fn assert_idle(&self) {
-        wait_until("the engine is idle", || {
-            let stats = self.stats();
-            stats.open + stats.queued + stats.untaken == 0
-        });
+        expect_idle(self);
     }
 
     /// The failures of kernels whose name contains this.
@@ -120,14 +91,44 @@ impl Lab {
 
     /// Waits for a job that must fail.
     pub fn failure_of<R: Send + std::fmt::Debug + 'static>(&self, job: Job<R>) -> JobError {
-        super::step(format!("{job:?} to fail"));
+        step(format!("{job:?} to fail"));
         job.wait().expect_err("this job cannot have a value")
     }
 }
 
+/// The process of a worker, as soon as there is one.
+fn pid(engine: &Engine, worker: usize) -> i32 {
+    wait_until(&format!("worker {worker} has a process"), || {
+        engine.stats().workers[worker].pid != 0
+    });
+    match engine.stats().workers[worker].pid {
+        // It died between the two looks.
+        0 => pid(engine, worker),
+        pid => pid as i32,
+    }
+}
+
+/// Kills a worker and waits until the engine has put everything in order and has another one.
+pub(super) fn replace(engine: &Engine, worker: usize) {
+    wait_until(&format!("worker {worker} is ready"), || {
+        engine.stats().workers[worker].ready
+    });
+    let restarts = engine.stats().workers[worker].restarts;
+    step(format!("worker {worker} to be replaced"));
+    kill(Pid::from_raw(pid(engine, worker)), Signal::SIGKILL).expect("the worker runs");
+    await_restart(engine, worker, restarts + 1);
+}
+
+fn await_restart(engine: &Engine, worker: usize, restarts: u64) {
+    wait_until(&format!("worker {worker} is replaced"), || {
+        let stats = &engine.stats().workers[worker];
+        stats.restarts >= restarts && stats.ready
+    });
+}
+
 /// Waits for something that comes by itself. Looks again and again: the watchdog ends a wait in vain.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    super::step(format!("until {what}"));
+    step(format!("until {what}"));
     while !is_so() {
         // A pause between two looks, on a machine that others need too.
         thread::park_timeout(Duration::from_micros(500));

@@ -28,6 +28,22 @@ impl Traces {
         }
     }
 
+    /// Names that are there now and were not before.
+    pub fn compare_names(&self) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            // Other programs on this machine make names too, for a moment.
+            let new: Vec<_> = names().difference(&self.names).cloned().collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() > SETTLING {
+                return Err(format!("names left behind: {new:?}"));
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// What is there now and was not before. Children are gone at once: dropping an engine waits for them.
     pub fn compare(&self) -> Result<(), String> {
         let left: Vec<_> = children()
@@ -45,7 +61,6 @@ impl Traces {
             let now = Self::now();
             let descriptors = now.descriptors.len().cmp(&self.descriptors.len());
             let threads = now.threads.len() > self.threads.len();
-            // Other programs on this machine make names too, for a moment.
             let names: Vec<_> = now.names.difference(&self.names).collect();
             if descriptors.is_eq() && !threads && names.is_empty() {
                 return Ok(());

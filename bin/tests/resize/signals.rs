@@ -1,0 +1,129 @@
+//! Signals at any moment: at the start, while it walks, works, ends; once or twice; to the program or to its group.
+
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::world::{World, gone, jpeg, signal, signal_group};
+
+const PICTURES: usize = 24;
+const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
+
+/// How often: `ARENITE_SIGNALS` makes it more.
+fn rounds() -> u64 {
+    let asked = std::env::var("ARENITE_SIGNALS").ok();
+    let default = if cfg!(debug_assertions) { 16 } else { 60 };
+    asked.map_or(default, |text| text.parse().unwrap())
+}
+
+/// The same numbers on every run.
+struct Seeded(u64);
+
+impl Seeded {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+#[test]
+fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
+    let world = World::new();
+    world.file("p/00.jpg", &jpeg(640, 480));
+    for index in 1..PICTURES {
+        let name = world.path(&format!("p/{index:02}.jpg"));
+        fs::hard_link(world.path("p/00.jpg"), name).unwrap();
+    }
+    let start = Instant::now();
+    world.run("p -s 64 -o undisturbed -j 2").exits(0);
+    // Some come when all is over.
+    let whole = start.elapsed().as_micros() as u64 * 5 / 4;
+
+    let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
+    let mut seen = [0; 4];
+    for round in 0..rounds() {
+        let number = SIGNALS[seeded.next(4) as usize];
+        let second = (seeded.next(3) == 0).then(|| SIGNALS[seeded.next(3) as usize]);
+        let to_group = seeded.next(2) == 0;
+        let after = [seeded.next(whole), seeded.next(whole / 4)].map(Duration::from_micros);
+        let what = format!(
+            "round {round}: {number} after {:?}, then {second:?} after {:?}, to the group: {to_group}",
+            after[0], after[1]
+        );
+        let out = format!("out{round}");
+        let child = world
+            .command(&format!("p -s 64 -o {out} -j 2"))
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = child.id();
+        let send = if to_group { signal_group } else { signal };
+        // Not to wait for anything: the moment is what is tried.
+        thread::sleep(after[0]);
+        send(id, number);
+        if let Some(second) = second {
+            thread::sleep(after[1]);
+            send(id, second);
+        }
+        let output = crate::world::output(child);
+        gone(id);
+
+        let status = output.status;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let what = format!("{what}: {status}\n{stderr}");
+        let sent: Vec<i32> = [Some(number), second].into_iter().flatten().collect();
+        // 128 and the signal's number, as a shell shows it too if the signal comes before the program listens.
+        let ended = status.signal().or(status
+            .code()
+            .filter(|code| *code > 128)
+            .map(|code| code - 128));
+        let tree = world.tree(&out);
+        match ended {
+            Some(ended) => {
+                assert!(sent.contains(&ended), "{what}");
+                // Nobody listens to this one: it ends only what has not come to ignoring it.
+                assert!(ended != libc::SIGPIPE || tree.is_empty(), "{what}");
+                if stderr.contains("interrupted") {
+                    seen[1] += 1;
+                    assert!(
+                        status.code().is_some() && ended == number || second.is_some(),
+                        "{what}"
+                    );
+                } else {
+                    seen[if second.is_some() { 2 } else { 0 }] += 1;
+                    // Without a second one it ends like this only before it has begun.
+                    assert!(second.is_some() || tree.is_empty(), "{what}");
+                }
+            }
+            None => {
+                seen[3] += 1;
+                assert_eq!(status.code(), Some(0), "{what}");
+                assert_eq!(tree.len(), PICTURES, "{what}");
+            }
+        }
+        if world.path(&out).exists() {
+            for name in world.all(&out) {
+                assert!(!name.ends_with(".tmp"), "{what}: {name} is left");
+            }
+            for name in &tree {
+                assert_eq!(world.sides(&format!("{out}/{name}")), (64, 48), "{what}");
+            }
+        }
+        world
+            .run(&format!("p -s 64 -o {out} -j 2 --resume"))
+            .exits(0);
+        assert_eq!(world.tree(&out).len(), PICTURES, "{what}");
+        fs::remove_dir_all(world.path(&out)).unwrap();
+    }
+    let [early, drained, twice, late] = seen;
+    println!(
+        "{early} ended before work, {drained} finished what ran, {twice} were ended by a second signal, {late} were done"
+    );
+}

@@ -1,0 +1,343 @@
+//! Why a worker is gone: what its exit alone does not tell.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::JobErrorKind;
+use crate::link::Phase;
+use crate::sys::abort::Aborted;
+use crate::sys::oom::OomCounter;
+use crate::sys::process::Exit;
+use crate::worker::EXIT_CANNOT_START;
+
+/// What an allocator takes beyond what was asked of it: a failed allocation this much smaller than what was left may
+/// have failed for the ceiling all the same.
+const ROUNDING: u64 = 2 << 20;
+
+/// Everything known of an end.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    pub(super) exit: Exit,
+    /// The ceiling on its private memory, 0 for none.
+    pub(super) limit: u64,
+    /// What it noted when it aborted.
+    pub(super) aborted: Option<Aborted>,
+    /// What it wrote last.
+    pub(super) words: &'a [String],
+    /// The kernel's out-of-memory killer ended one process more than is accounted for.
+    pub(super) out_of_memory: bool,
+}
+
+/// The cause, as far as it is certain; otherwise the bare signal or code.
+pub(super) fn cause(evidence: &Evidence<'_>) -> JobErrorKind {
+    match evidence.exit {
+        Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => JobErrorKind::OutOfMemoryKill,
+        Exit::Signal(libc::SIGABRT) if evidence.limit > 0 => limit_reached(evidence),
+        exit => plain(exit),
+    }
+}
+
+/// The exit itself as a cause.
+pub(super) fn plain(exit: Exit) -> JobErrorKind {
+    match exit {
+        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
+        Exit::Signal(signal) => JobErrorKind::Signal(signal),
+        Exit::Unknown => JobErrorKind::Exited(None),
+    }
+}
+
+/// An abort under a ceiling: was it the ceiling? Either the standard library has said how much it could not get, and
+/// that did not fit; or nothing was said and the aborting thread had failed for want of memory.
+fn limit_reached(evidence: &Evidence<'_>) -> JobErrorKind {
+    let Evidence { exit, limit, .. } = *evidence;
+    let Some(aborted) = evidence.aborted else {
+        // Somebody sent the signal, or the worker handles it by itself.
+        return plain(exit);
+    };
+    // The first such line: printing a backtrace after it may need memory too.
+    let requested = evidence
+        .words
+        .iter()
+        .find_map(|line| failed_allocation(line));
+    let left = limit.saturating_sub(aborted.data.unwrap_or(limit));
+    let reached = match requested {
+        Some(bytes) => bytes.saturating_add(ROUNDING) > left,
+        None => aborted.no_memory,
+    };
+    if !reached {
+        return plain(exit);
+    }
+    JobErrorKind::MemoryLimit { limit, requested }
+}
+
+/// The bytes in the line that the standard library prints when an allocation fails.
+fn failed_allocation(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("memory allocation of ")?;
+    let (bytes, rest) = rest.split_once(' ')?;
+    rest.starts_with("bytes failed")
+        .then(|| bytes.parse().ok())?
+}
+
+/// A worker ended before it was ready: where, how, what that probably means, and what it wrote last.
+pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String]) -> String {
+    let mut text = format!("before it was ready ({phase}): {cause}");
+    if let Some(hint) = hint(phase, cause) {
+        text.push_str("; ");
+        text.push_str(hint);
+    }
+    if !words.is_empty() {
+        text.push_str("; its last words:\n");
+        text.push_str(&words.join("\n"));
+    }
+    text
+}
+
+/// The likely reason of a death before a worker was ready.
+fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
+    /// What a dynamic loader exits with that cannot load a program.
+    const CANNOT_LOAD: i32 = 127;
+    if *cause == JobErrorKind::Signal(libc::SIGSYS) {
+        return Some(
+            "a seccomp filter, the container's or the program's own, denies a system call that workers need",
+        );
+    }
+    match (phase, cause) {
+        (Phase::Starting(9), _) => Some("on_worker_start did it"),
+        (Phase::Unknown, JobErrorKind::Exited(Some(CANNOT_LOAD))) => Some(
+            "a shared library of the program is missing or does not fit: `ldd` names it, and workers search where the \
+             program itself did when it was started",
+        ),
+        (Phase::Unknown, JobErrorKind::Exited(Some(EXIT_CANNOT_START))) => {
+            Some("it said why on stderr")
+        }
+        (Phase::Unknown, JobErrorKind::Exited(_)) => Some(
+            "the program ended without having become a worker: arenite::init() must be the first thing in main, before \
+             arguments are looked at (a worker has none)",
+        ),
+        (Phase::Unknown, JobErrorKind::Signal(libc::SIGABRT)) => Some(
+            "the program went on without having become a worker: arenite::init() must be the first thing in main",
+        ),
+        (Phase::Unknown, JobErrorKind::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL)) => {
+            Some(
+                "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps",
+            )
+        }
+        _ => None,
+    }
+}
+
+/// A worker was not ready in time.
+pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
+    let what = match phase {
+        Phase::Starting(9) => {
+            "on_worker_start has not returned; raise start_timeout if it needs longer"
+        }
+        Phase::Unknown => {
+            "it has not become a worker: arenite::init() must be the first thing in main, and nothing before it may wait"
+        }
+        _ => "the machine is overloaded, or somebody has stopped the process; raise start_timeout",
+    };
+    format!("not ready within {limit:?} ({phase}): {what}")
+}
+
+/// The kills of the kernel's out-of-memory killer, and which of them are accounted for.
+#[derive(Debug)]
+pub(super) struct OomKills {
+    root: PathBuf,
+    /// Found when the first workers have been started.
+    counter: OnceCell<Option<OomCounter>>,
+    /// What the counter read before each lane's worker was started.
+    since: Vec<u64>,
+    /// Kills up to here are accounted for.
+    told: u64,
+}
+
+impl OomKills {
+    /// For an engine of so many lanes; reads under `root`, which is `/` but for tests.
+    pub(super) fn new(root: &Path, lanes: usize) -> Self {
+        Self {
+            root: root.to_owned(),
+            counter: OnceCell::new(),
+            since: vec![0; lanes],
+            told: 0,
+        }
+    }
+
+    fn read(&self) -> Option<u64> {
+        let counter = self.counter.get_or_init(|| OomCounter::find(&self.root));
+        counter.as_ref()?.read()
+    }
+
+    /// The workers of these lanes have just been started.
+    pub(super) fn started(&mut self, lanes: &[usize]) {
+        if lanes.is_empty() {
+            return;
+        }
+        let Some(now) = self.read() else { return };
+        for &lane in lanes {
+            self.since[lane] = now;
+        }
+    }
+
+    /// The worker of this lane was ended by a SIGKILL that the engine did not send: was it the kernel? Each kill
+    /// accounts for one worker.
+    pub(super) fn explain(&mut self, lane: usize) -> bool {
+        let Some(now) = self.read() else { return false };
+        let accounted = self.told.max(self.since[lane]);
+        if now <= accounted {
+            return false;
+        }
+        self.told = accounted + 1;
+        true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const ABORT: Exit = Exit::Signal(libc::SIGABRT);
+
+    fn aborted(no_memory: bool, data: u64) -> Option<Aborted> {
+        Some(Aborted {
+            no_memory,
+            data: (data > 0).then_some(data),
+        })
+    }
+
+    fn of(limit: u64, aborted: Option<Aborted>, words: &[&str]) -> JobErrorKind {
+        let words: Vec<String> = words.iter().map(|&line| line.to_owned()).collect();
+        cause(&Evidence {
+            exit: ABORT,
+            limit,
+            aborted,
+            words: &words,
+            out_of_memory: true,
+        })
+    }
+
+    #[test]
+    fn an_abort_is_the_ceilings_only_where_that_is_certain() {
+        let limit = 64 * MIB;
+        let reached = |requested| JobErrorKind::MemoryLimit { limit, requested };
+        let bare = JobErrorKind::Signal(libc::SIGABRT);
+        let line = "memory allocation of 104857600 bytes failed";
+        let small = "memory allocation of 4096 bytes failed";
+        assert_eq!(of(limit, aborted(true, MIB), &[]), reached(None));
+        let said = of(limit, aborted(true, MIB), &["before", line, small]);
+        assert_eq!(said, reached(Some(100 * MIB)));
+        let unread = of(limit, aborted(false, 0), &[line]);
+        assert_eq!(unread, reached(Some(100 * MIB)), "the line alone is enough");
+        assert_eq!(of(0, aborted(true, MIB), &[line]), bare, "no ceiling");
+        assert_eq!(of(limit, None, &[line]), bare, "somebody sent the signal");
+        assert_eq!(of(limit, aborted(false, MIB), &["assertion failed"]), bare);
+        assert_eq!(
+            of(limit, aborted(true, MIB), &[small]),
+            bare,
+            "it would have fitted"
+        );
+        let tight = of(limit, aborted(true, limit - MIB), &[small]);
+        assert_eq!(tight, reached(Some(4096)));
+    }
+
+    #[test]
+    fn lines_that_are_none_are_not_read_as_sizes() {
+        assert_eq!(
+            failed_allocation("x: memory allocation of 12 bytes failed"),
+            Some(12)
+        );
+        for line in [
+            "memory allocation of many bytes failed",
+            "memory allocation of 12 pages failed",
+            "memory allocation of 12",
+            "memory allocation of 99999999999999999999999 bytes failed",
+            "",
+        ] {
+            assert_eq!(failed_allocation(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_kill_is_the_kernels_only_if_it_counted_one() {
+        let with = |exit, out_of_memory| {
+            cause(&Evidence {
+                exit,
+                limit: 1,
+                aborted: aborted(true, 1),
+                words: &[],
+                out_of_memory,
+            })
+        };
+        let kill = Exit::Signal(libc::SIGKILL);
+        assert_eq!(with(kill, true), JobErrorKind::OutOfMemoryKill);
+        assert_eq!(with(kill, false), JobErrorKind::Signal(9));
+        assert_eq!(with(Exit::Signal(15), true), JobErrorKind::Signal(15));
+        assert_eq!(with(Exit::Code(3), true), JobErrorKind::Exited(Some(3)));
+        assert_eq!(with(Exit::Unknown, true), JobErrorKind::Exited(None));
+    }
+
+    #[test]
+    fn a_death_before_ready_says_what_it_probably_means() {
+        let of = |phase, cause: JobErrorKind| before_ready(phase, &cause, &[]);
+        let exited = |code| JobErrorKind::Exited(Some(code));
+        for (phase, cause, expected) in [
+            (Phase::Unknown, exited(127), "shared library"),
+            (Phase::Unknown, exited(0), "arenite::init()"),
+            (Phase::Unknown, exited(2), "arenite::init()"),
+            (Phase::Unknown, exited(70), "stderr"),
+            (Phase::Unknown, JobErrorKind::Signal(6), "arenite::init()"),
+            (Phase::Unknown, JobErrorKind::Signal(11), "constructor"),
+            (Phase::Unknown, JobErrorKind::Signal(31), "seccomp"),
+            (Phase::Starting(9), JobErrorKind::Signal(31), "seccomp"),
+            (Phase::Starting(9), exited(127), "on_worker_start"),
+            (
+                Phase::Starting(9),
+                JobErrorKind::OutOfMemoryKill,
+                "out-of-memory",
+            ),
+        ] {
+            let text = of(phase, cause.clone());
+            assert!(text.contains(expected), "{phase:?} {cause}: {text}");
+            assert!(text.contains(&cause.to_string()), "{text}");
+        }
+        let text = of(Phase::Starting(7), JobErrorKind::Signal(9));
+        assert!(
+            text.ends_with(&JobErrorKind::Signal(9).to_string()),
+            "no guess: {text}"
+        );
+        let words = ["one".to_owned(), "two".to_owned()];
+        let text = before_ready(Phase::Unknown, &exited(1), &words);
+        assert!(text.ends_with("its last words:\none\ntwo"), "{text}");
+    }
+
+    #[test]
+    fn each_kill_accounts_for_one_worker() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        let counted = |kills: u64| {
+            let text = format!("pgfault 1\noom_kill {kills}\n");
+            std::fs::write(root.path().join("proc/vmstat"), text).unwrap();
+        };
+        counted(5);
+        let mut kills = OomKills::new(root.path(), 3);
+        kills.started(&[0, 1, 2]);
+        assert!(!kills.explain(0), "what was before the start is not ours");
+        counted(7);
+        assert!(kills.explain(0));
+        assert!(kills.explain(2));
+        assert!(!kills.explain(1), "two kills, two workers");
+        counted(8);
+        kills.started(&[0]);
+        assert!(!kills.explain(0), "killed before it was started");
+        assert!(kills.explain(1));
+        counted(9);
+        assert!(kills.explain(0));
+        std::fs::remove_file(root.path().join("proc/vmstat")).unwrap();
+        assert!(!kills.explain(0), "nothing to read, nothing claimed");
+        let blind = tempfile::tempdir().unwrap();
+        assert!(!OomKills::new(blind.path(), 1).explain(0));
+    }
+}

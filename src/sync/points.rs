@@ -1,0 +1,276 @@
+//! Named places between two steps of the protocols, where a test can kill or stop the process that
+//! comes by.
+//!
+//! Only with the feature `points`, which no release build can have. Code says `point!("claim.taken")`
+//! where one step is done and the next one is not; without the feature that is nothing at all.
+//!
+//! The processes of a test share a *board*: a small file, named by [`VARIABLE`] in the environment, which
+//! each of them maps when it comes to its first point. It has a line for each point of [`POINTS`]: how often it
+//! was passed, by whomever, and from which passing to which one something is done to who passes. Counting
+//! goes on when a worker has been replaced, so its successor is spared unless the test asks for it too.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::signal::{Signal, raise};
+
+#[cfg(not(debug_assertions))]
+compile_error!(
+    "the feature `points` lets a file say where this program is to be killed: not in a release build"
+);
+
+/// The variable that names the board's file.
+pub const VARIABLE: &str = "ARENITE_POINTS";
+
+/// Who comes by a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A worker.
+    Worker,
+    /// The supervisor.
+    Supervisor,
+}
+
+/// A named place between two steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// `step.what_is_done`.
+    pub name: &'static str,
+    /// Who comes by.
+    pub side: Side,
+}
+
+impl Point {
+    /// The part of its name before the dot.
+    pub fn step(&self) -> &'static str {
+        self.name.split('.').next().unwrap_or(self.name)
+    }
+}
+
+macro_rules! points {
+    (worker: $($worker:literal)* supervisor: $($supervisor:literal)*) => {
+        &[
+            $(Point { name: $worker, side: Side::Worker },)*
+            $(Point { name: $supervisor, side: Side::Supervisor },)*
+        ]
+    };
+}
+
+/// All points, in the order in which a process comes by.
+pub const POINTS: &[Point] = points! {
+    worker:
+        // Start.
+        "attach.marked" "attach.bound" "attach.adopted" "attach.watched" "attach.greeted"
+        "attach.mapped" "attach.linked" "attach.prepared" "attach.ready"
+        // Looking for work.
+        "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
+        // A job.
+        "run.read" "run.entered" "run.returned" "run.closed"
+        "allocate.wanted" "allocate.rung" "allocate.granted" "allocate.opened" "allocate.placed"
+        "publish.spilled" "publish.settled" "publish.filled"
+        "complete.said" "complete.woken" "complete.rung"
+        // The end.
+        "stop.obeyed"
+    supervisor:
+        // The arena.
+        "create.named" "create.locked" "create.sized" "create.unnamed" "create.header"
+        "create.region_named" "create.region_unnamed" "create.region_mapped" "create.ready"
+        // A worker.
+        "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.greeted"
+        "spawn.welcomed"
+        // A job.
+        "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
+        "retract.taken" "retract.told"
+        "reap.seen" "reap.received" "reap.answered" "reap.told"
+        // Memory.
+        "commit.grown" "commit.seeded" "commit.collapsed" "commit.allocated" "commit.noted"
+        "grant.found" "grant.filled" "grant.given" "grant.answered"
+        "reclaim.freed" "reclaim.taken" "reclaim.punched"
+        // A worker's end.
+        "recover.noticed" "recover.confirmed" "recover.drained" "recover.judged" "recover.revoked"
+        "recover.restarted" "recover.done"
+        // The engine's end.
+        "stop.told" "stop.ended" "stop.unnamed"
+};
+
+/// Where a point stands on the board; a name that is not listed does not compile.
+#[must_use]
+pub const fn index(name: &str) -> usize {
+    let mut at = 0;
+    while at < POINTS.len() {
+        if same(POINTS[at].name.as_bytes(), name.as_bytes()) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("a point that is not in the list")
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+/// What is done to who comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill = 1,
+    /// SIGSTOP.
+    Stop = 2,
+}
+
+/// A point's line.
+#[repr(C)]
+#[derive(Debug)]
+struct Line {
+    passed: AtomicU64,
+    /// The deed is done at passings from here …
+    from: AtomicU64,
+    /// … to before here.
+    until: AtomicU64,
+    deed: AtomicU32,
+    /// How often it was done.
+    done: AtomicU32,
+    /// To which process it was done last.
+    victim: AtomicI32,
+    unused: AtomicU32,
+}
+
+#[repr(C)]
+#[derive(Debug)]
+struct Cells {
+    /// Workers do not end with their supervisor.
+    orphans: AtomicU64,
+    lines: [Line; POINTS.len()],
+}
+
+/// What the processes of a test share.
+#[derive(Clone, Copy, Debug)]
+pub struct Board(&'static Cells);
+
+impl Board {
+    /// Makes a board in a new file.
+    ///
+    /// # Errors
+    /// If the file is there already, or cannot be made.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        options.set_len(size_of::<Cells>() as u64)?;
+        Self::map(&options)
+    }
+
+    /// The board in this file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != size_of::<Cells>() as u64 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Self::map(&file)
+    }
+
+    fn map(file: &File) -> io::Result<Self> {
+        let map: MmapRaw = MmapOptions::new().len(size_of::<Cells>()).map_raw(file)?;
+        let cells = map.as_mut_ptr().cast::<Cells>();
+        // As long as the process.
+        std::mem::forget(map);
+        // SAFETY: the map is as long as the cells (checked or set by the callers), begins at a page, is
+        // never taken down, and consists of atomics, for which every content is valid.
+        Ok(Self(unsafe { &*cells }))
+    }
+
+    fn line(&self, point: &str) -> &'static Line {
+        &self.0.lines[index(point)]
+    }
+
+    /// Does this to who passes the point from now on, at the passings of this range; 1 is the next one.
+    pub fn arm(&self, point: &str, deed: Deed, passings: Range<u64>) {
+        let line = self.line(point);
+        line.deed.store(0, SeqCst);
+        let passed = line.passed.load(SeqCst);
+        line.done.store(0, SeqCst);
+        line.from
+            .store(passed.saturating_add(passings.start), SeqCst);
+        line.until
+            .store(passed.saturating_add(passings.end), SeqCst);
+        line.deed.store(deed as u32, SeqCst);
+    }
+
+    /// From now on nothing happens to anybody.
+    pub fn disarm(&self) {
+        for line in &self.0.lines {
+            line.deed.store(0, SeqCst);
+        }
+        self.0.orphans.store(0, SeqCst);
+    }
+
+    /// How often this point was passed.
+    #[must_use]
+    pub fn passed(&self, point: &str) -> u64 {
+        self.line(point).passed.load(SeqCst)
+    }
+
+    /// How often the deed was done since the point was armed, and to whom the last time.
+    #[must_use]
+    pub fn done(&self, point: &str) -> (u32, i32) {
+        let line = self.line(point);
+        (line.done.load(SeqCst), line.victim.load(SeqCst))
+    }
+
+    /// Workers that start from now on live on when their supervisor is killed.
+    pub fn let_orphans_live(&self) {
+        self.0.orphans.store(1, SeqCst);
+    }
+}
+
+/// The board of this process, if the environment names one.
+fn board() -> Option<&'static Board> {
+    static BOARD: OnceLock<Option<Board>> = OnceLock::new();
+    BOARD
+        .get_or_init(|| {
+            let path = std::env::var_os(VARIABLE)?;
+            Some(Board::open(Path::new(&path)).expect("the board that the environment names"))
+        })
+        .as_ref()
+}
+
+/// Somebody comes by.
+pub(crate) fn pass(index: usize) {
+    let Some(board) = board() else { return };
+    let line = &board.0.lines[index];
+    let nth = line.passed.fetch_add(1, SeqCst) + 1;
+    let deed = line.deed.load(SeqCst);
+    if deed == 0 || !(line.from.load(SeqCst)..line.until.load(SeqCst)).contains(&nth) {
+        return;
+    }
+    line.victim.store(std::process::id() as i32, SeqCst);
+    line.done.fetch_add(1, SeqCst);
+    let signal = if deed == Deed::Kill as u32 {
+        Signal::SIGKILL
+    } else {
+        Signal::SIGSTOP
+    };
+    // To this very thread, so that it does not take another step.
+    raise(signal).expect("a process can end itself");
+}
+
+/// Do workers live on when their supervisor is killed?
+pub(crate) fn orphans_live() -> bool {
+    board().is_some_and(|board| board.0.orphans.load(SeqCst) != 0)
+}

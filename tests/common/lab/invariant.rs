@@ -1,0 +1,143 @@
+//! What holds after every fault, whatever it was. Each check says what is wrong.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use arenite::{Engine, JobError, JobErrorKind};
+
+use super::engine::{replace, wait_until};
+use super::step;
+use super::traces::Traces;
+
+/// How long books that do not balance may take to do so.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// Output memory that a worker is given before its first job.
+const FIRST_GRANT: u64 = 64 * 1024;
+
+/// The state before an engine is built, to be compared with what it leaves.
+#[derive(Debug)]
+pub struct Invariant {
+    before: Traces,
+}
+
+impl Invariant {
+    /// Looks at this process and at the system as they are without the engine.
+    pub fn before() -> Self {
+        Self {
+            before: Traces::now(),
+        }
+    }
+
+    /// All answers have been taken: no job is open, no lease is held, free memory is what it was but for `kept`
+    /// bytes that the caller still holds, and the supervisor takes another job.
+    pub fn holds(&self, engine: &Engine, kept: u64) -> Result<(), String> {
+        fn sum(values: &[u64]) -> u64 {
+            values.iter().sum()
+        }
+        expect_idle(engine);
+        step("another job");
+        let values: Vec<u64> = (0..5000).collect();
+        let shared = engine
+            .from_slice(&values)
+            .map_err(|error| error.to_string())?;
+        let answer = engine.submit(sum, (&shared,)).wait();
+        drop(shared);
+        match answer {
+            Ok(12_497_500) => {}
+            other => return Err(format!("another job answers {other:?}")),
+        }
+        expect_in_use(engine, kept)
+    }
+
+    /// `/dev/shm` lists what it did before.
+    pub fn names_as_before(&self) -> Result<(), String> {
+        self.before.compare_names()
+    }
+
+    /// The engine is gone: no child, no zombie, the same descriptors, threads and names as before.
+    pub fn nothing_left(self) -> Result<(), String> {
+        step("what is left behind");
+        self.before.compare()
+    }
+}
+
+/// Nothing runs, nothing waits, nobody's answer lies about.
+pub fn expect_idle(engine: &Engine) {
+    wait_until("the engine is idle", || {
+        let stats = engine.stats();
+        stats.open + stats.queued + stats.untaken == 0
+    });
+}
+
+/// The books balance: with fresh workers, whose grants are known, nothing but what the test still holds (`kept`
+/// bytes) is in use.
+pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
+    expect_idle(engine);
+    let workers = engine.stats().workers.len();
+    (0..workers).for_each(|worker| replace(engine, worker));
+    let expected = kept + workers as u64 * FIRST_GRANT;
+    let asked = Instant::now();
+    loop {
+        let stats = engine.stats();
+        if stats.arena.in_use == expected {
+            return Ok(());
+        }
+        // A worker may be ready a moment before its first grant.
+        if asked.elapsed() > SETTLING {
+            return Err(format!(
+                "{} bytes in use instead of {expected}, of which {kept} are the caller's: {stats:#?}",
+                stats.arena.in_use
+            ));
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Answers beside what one process alone computes.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Jobs with a value, each equal to the reference bit for bit.
+    pub finished: usize,
+    /// Why the others have none.
+    pub failed: Vec<(usize, JobErrorKind)>,
+}
+
+impl Answers {
+    /// Takes the answers in order, one for each job of the reference; a value that differs is an error.
+    pub fn compare<T: PartialEq + Debug>(
+        answers: impl IntoIterator<Item = Result<T, JobError>>,
+        reference: &[T],
+    ) -> Result<Self, String> {
+        let mut seen = Self::default();
+        let mut count = 0;
+        for (job, answer) in answers.into_iter().enumerate() {
+            count += 1;
+            let expected = reference.get(job);
+            match answer {
+                Ok(value) if Some(&value) == expected => seen.finished += 1,
+                Ok(value) => return Err(format!("job {job}: {value:?} instead of {expected:?}")),
+                Err(error) => seen.failed.push((job, error.kind().clone())),
+            }
+        }
+        if count != reference.len() {
+            return Err(format!("{count} answers for {} jobs", reference.len()));
+        }
+        Ok(seen)
+    }
+
+    /// No more jobs failed than there were deaths, each for a reason that a death can give.
+    pub fn cost_at_most(
+        &self,
+        deaths: usize,
+        is_reason: impl Fn(&JobErrorKind) -> bool,
+    ) -> Result<(), String> {
+        if let Some((job, why)) = self.failed.iter().find(|(_, why)| !is_reason(why)) {
+            return Err(format!("job {job} failed for another reason: {why:?}"));
+        }
+        if self.failed.len() > deaths {
+            return Err(format!("{deaths} deaths cost {:?}", self.failed));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! A watchdog that tells where something hangs, instead of hanging with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::{engine, traces};
+
+/// What the run at hand waits for: the last thing that it said.
+static STEP: Mutex<String> = Mutex::new(String::new());
+
+/// Says what comes next, for the dump of a run that hangs.
+pub fn step(what: impl Into<String>) {
+    *STEP.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+}
+
+fn last_step() -> String {
+    STEP.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// How long a run may take before it counts as hanging. Not a promise of speed: machines are shared.
+pub fn patience() -> Duration {
+    let asked = std::env::var("ARENITE_TEST_PATIENCE").ok();
+    let seconds = asked.and_then(|text| text.parse().ok()).unwrap_or(120);
+    Duration::from_secs(seconds)
+}
+
+/// Runs `body` on a thread of its own; a panic, an error or a hang comes back as a text. One that hangs is left
+/// behind with its thread.
+pub fn watched(
+    patience: Duration,
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    step("the beginning");
+    let (ended, end) = channel();
+    let body = thread::Builder::new()
+        .name("test".into())
+        .spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(body));
+            // Nobody listens any more if it was given up.
+            let _ = ended.send(());
+            result
+        })
+        .map_err(|error| format!("no thread: {error}"))?;
+    if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(patience) {
+        return Err(format!("hangs; {}", dump()));
+    }
+    let result = body.join().unwrap_or_else(Err);
+    engine::forget_all();
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(text)) => Err(format!("{text}\nlast step: {}", last_step())),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            let text = text.unwrap_or_else(|| "a panic without a text".into());
+            Err(format!("{text}\nlast step: {}", last_step()))
+        }
+    }
+}
+
+/// Everything that tells why nothing moves.
+fn dump() -> String {
+    format!(
+        "it was at: {}\nengines:\n{}threads:\n{}children:\n{}",
+        last_step(),
+        engine::describe_all(),
+        traces::describe_threads(),
+        traces::describe_children()
+    )
+}

@@ -1,0 +1,41 @@
+//! What every test with real engines gets: a watchdog that fails with a dump instead of hanging, and a check of what is
+//! left over. Shared by several test binaries, each of which uses a part of it.
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+
+mod lab;
+
+use libtest_mimic::{Failed, Trial};
+
+pub use lab::{
+    Answers, Gate, Invariant, Lab, children, expect_in_use, pass, processes_with, step, wait_until,
+};
+
+/// A list of trials out of functions.
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        pub fn tests() -> Vec<libtest_mimic::Trial> {
+            vec![$(crate::harness::trial(concat!(module_path!(), "::", stringify!($name)), $name)),+]
+        }
+    };
+}
+pub(crate) use tests;
+
+/// A trial by the name of its path, without that of the test binary.
+pub fn trial(path: &'static str, test: fn()) -> Trial {
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
+    named(name, test)
+}
+
+/// A trial by its name.
+pub fn named(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || run(test))
+}
+
+fn run(test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    let before = Invariant::before();
+    lab::watched(lab::patience(), move || {
+        test();
+        Ok(())
+    })?;
+    before.nothing_left().map_err(Failed::from)
+}

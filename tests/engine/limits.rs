@@ -1,0 +1,302 @@
+//! Limits: what a worker may take, and who ended it when it took more.
+
+use std::fs;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::Command;
+
+use arenite::{Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, trial};
+
+pub fn tests() -> Vec<Trial> {
+    let mut all = always::tests();
+    let groups = trial(
+        "engine::limits::the_kernels_out_of_memory_killer",
+        the_kernels_out_of_memory_killer,
+    );
+    all.push(groups.with_ignored_flag(Group::new("probe", 64 * MIB).is_none()));
+    all
+}
+
+mod always {
+    use super::*;
+    crate::harness::tests![
+        a_memory_bomb_costs_one_job,
+        a_library_that_runs_out_of_memory,
+        a_thread_of_a_kernel_that_runs_out_of_memory,
+        an_abort_below_the_ceiling_is_an_abort,
+        a_kill_from_outside_is_a_kill,
+    ];
+}
+
+const MIB: u64 = 1 << 20;
+const CEILING: u64 = 96 * MIB;
+
+fn limited(workers: usize) -> Lab {
+    Lab::with(workers, |builder| builder.memory_limit(CEILING))
+}
+
+/// Takes private memory, a mebibyte at a time, and says how far it has come.
+fn hoard(mut taken: TileMut<'_, u64>) {
+    let mut heap = Vec::new();
+    loop {
+        heap.push(black_box(vec![1_u8; MIB as usize]));
+        taken[0] = heap.len() as u64;
+    }
+}
+
+fn a_memory_bomb_costs_one_job() {
+    fn arena(len: usize) -> Array<u8> {
+        let mut array = ArrayMut::zeros(len);
+        array.fill(1);
+        array.seal()
+    }
+    fn sum(values: &Array<u8>) -> u64 {
+        values.chunks(64).map(|chunk| u64::from(chunk[0])).sum()
+    }
+    let lab = limited(2);
+    let bystander = lab.from_fn(1_000_000, |i| i as u8).unwrap();
+    let expected = sum(&bystander);
+    for round in 1..=20 {
+        let mut taken = lab.zeros::<u64>(1).unwrap();
+        let error = lab
+            .scope(|s| {
+                s.submit(hoard, (&mut taken,));
+            })
+            .unwrap_err();
+        let JobErrorKind::MemoryLimit { limit, .. } = *error.kind() else {
+            panic!("round {round}: {error}")
+        };
+        assert_eq!(limit, CEILING);
+        assert!(error.to_string().contains("memory limit"), "{error}");
+        let reached = taken[0] * MIB;
+        assert!(
+            (CEILING / 2..CEILING).contains(&reached),
+            "it got {reached} bytes of {CEILING}"
+        );
+        // The others never notice, and neither does the arena count.
+        assert_eq!(lab.submit(sum, (&bystander,)).wait().unwrap(), expected);
+        let len = 2 * CEILING as usize;
+        assert_eq!(lab.submit(arena, (len,)).wait().unwrap().len(), len);
+        let restarts = || {
+            lab.stats()
+                .workers
+                .iter()
+                .map(|worker| worker.restarts)
+                .sum::<u64>()
+        };
+        assert_eq!(restarts(), round);
+    }
+    drop(bystander);
+    lab.assert_in_use(0);
+}
+
+fn a_library_that_runs_out_of_memory() {
+    /// What many a C library does.
+    fn library(piece: usize) -> u64 {
+        loop {
+            // SAFETY: malloc takes a number; what it returns is written within its length, and lost on purpose.
+            unsafe {
+                let memory = libc::malloc(piece);
+                if memory.is_null() {
+                    libc::abort();
+                }
+                black_box(libc::memset(memory, 1, piece));
+            }
+        }
+    }
+    let lab = limited(1);
+    for piece in [100, 100_000, 10_000_000, 1_000_000_000] {
+        let error = lab.failure_of(lab.submit(library, (piece,)));
+        let expected = JobErrorKind::MemoryLimit {
+            limit: CEILING,
+            requested: None,
+        };
+        assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_thread_of_a_kernel_that_runs_out_of_memory() {
+    fn careless() -> usize {
+        let hoard = || {
+            let mut heap = Vec::new();
+            loop {
+                heap.push(black_box(vec![1_u8; MIB as usize]));
+            }
+        };
+        std::thread::spawn(hoard).join().unwrap()
+    }
+    let lab = limited(1);
+    let error = lab.failure_of(lab.submit(careless, ()));
+    assert!(
+        matches!(
+            error.kind(),
+            JobErrorKind::MemoryLimit { limit: CEILING, .. }
+        ),
+        "{error}"
+    );
+    lab.assert_in_use(0);
+}
+
+fn an_abort_below_the_ceiling_is_an_abort() {
+    /// An earlier job's failed allocation is no reason for a later abort.
+    fn modest() -> bool {
+        let mut heap = Vec::<u8>::new();
+        heap.try_reserve_exact(black_box(2 * CEILING as usize))
+            .is_err()
+    }
+    let lab = limited(1);
+    for _ in 0..3 {
+        assert!(
+            lab.submit(modest, ()).wait().unwrap(),
+            "more than the ceiling"
+        );
+        let pid = lab.pid(0);
+        let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
+        assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+        lab.await_restart(0, 1);
+        assert_ne!(lab.pid(0), pid);
+    }
+    // A signal from outside is no abort of its own, however little memory is left.
+    let gate = Gate::new();
+    let full = |gate: &str| {
+        let mut heap = Vec::new();
+        while heap.try_reserve(1).is_ok() {
+            let mut piece = Vec::<u8>::new();
+            if piece.try_reserve_exact(MIB as usize).is_err() {
+                break;
+            }
+            heap.push(piece);
+        }
+        black_box(&heap);
+        heap.clear();
+        pass(gate);
+    };
+    let job = lab.submit(full, (&gate.path(),));
+    let held = gate.meet();
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGABRT).unwrap();
+    let error = lab.failure_of(job);
+    drop(held);
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    lab.assert_in_use(0);
+}
+
+fn a_kill_from_outside_is_a_kill() {
+    let lab = limited(1);
+    for _ in 0..3 {
+        let gate = Gate::new();
+        let job = lab.submit(pass, (&gate.path(),));
+        let held = gate.meet();
+        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        let error = lab.failure_of(job);
+        drop(held);
+        assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+    }
+}
+
+// ---- the kernel's own limit ----------------------------------------------------------------------------------
+
+/// A memory control group of the test's own, gone when it is dropped.
+struct Group {
+    path: PathBuf,
+}
+
+impl Group {
+    /// `None` where this system has none that a test may make.
+    fn new(name: &str, limit: u64) -> Option<Self> {
+        let name = format!("arenite-{name}-{}", std::process::id());
+        let first = PathBuf::from("/sys/fs/cgroup/memory").join(&name);
+        let second = PathBuf::from("/sys/fs/cgroup").join(&name);
+        let (path, file) = match fs::create_dir(&first) {
+            Ok(()) => (first, "memory.limit_in_bytes"),
+            Err(_) => {
+                fs::create_dir(&second).ok()?;
+                (second, "memory.max")
+            }
+        };
+        let group = Self { path };
+        fs::write(group.path.join(file), limit.to_string()).ok()?;
+        // Without this, swap would be used up first. Not every kernel has it.
+        let _ = fs::write(group.path.join("memory.swappiness"), "0");
+        let _ = fs::write(group.path.join("memory.swap.max"), "0");
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its processes have been waited for, but the group hears of their end a little later.
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+const SCENARIO: &str = "ARENITE_TEST_LIMITS";
+
+/// The part of a program of its own, which some tests need.
+pub fn scenario() {
+    let Ok(group) = std::env::var(SCENARIO) else {
+        return;
+    };
+    fs::write(
+        PathBuf::from(group).join("cgroup.procs"),
+        std::process::id().to_string(),
+    )
+    .unwrap();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(16 << 20)
+        .backing(Backing::Memfd)
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        let mut taken = engine.zeros::<u64>(1).unwrap();
+        let result = engine.scope(|s| {
+            s.submit(hoard, (&mut taken,));
+        });
+        println!("{:?}", result.unwrap_err().kind());
+    }
+    // The same signal, and nobody ran out of memory.
+    let pid = || engine.stats().workers[0].pid as i32;
+    let die = |_: u32| -> u32 {
+        // SAFETY: the process asks for its own end.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        unreachable!("it has been killed")
+    };
+    println!(
+        "{:?}",
+        engine
+            .submit(die, (pid() as u32,))
+            .wait()
+            .unwrap_err()
+            .kind()
+    );
+    engine.shutdown();
+    std::process::exit(0);
+}
+
+fn the_kernels_out_of_memory_killer() {
+    let group = Group::new("oom", 128 * MIB).expect("it was possible a moment ago");
+    step("a program in a small memory group");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env(SCENARIO, &group.path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        ["OutOfMemoryKill", "OutOfMemoryKill", "Signal(9)"],
+        "{output:?}"
+    );
+    assert!(output.status.success(), "{output:?}");
+}

@@ -1,0 +1,41 @@
+//! Workers and supervisors killed and stopped at each step of the protocols; see `arenite::points`.
+//!
+//! One binary, because a worker is a copy of the running program. Tests run one after the other: all share one board,
+//! and each is checked for what it leaves behind.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod board;
+#[path = "../common/mod.rs"]
+mod harness;
+mod orphans;
+mod programs;
+mod reached;
+mod scene;
+mod stopped;
+mod storm;
+mod supervisors;
+mod workers;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    arenite::init();
+    // Some tests kill a supervisor: this program, told what to do.
+    programs::play();
+    let folder = board::install();
+
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let tests = [
+        reached::tests(),
+        workers::trials(),
+        stopped::tests(),
+        supervisors::trials(),
+        orphans::tests(),
+        storm::tests(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
+    drop(folder);
+    conclusion.exit();
+}

@@ -1,0 +1,265 @@
+//! Programs of their own, whose supervisor is to be killed: this one, told what to do.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use arenite::points::{Board, Deed, Point, VARIABLE};
+use arenite::{Array, Engine};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::harness::{Gate, pass, processes_with, step, wait_until};
+
+const ROLE: &str = "ARENITE_TEST_ROLE";
+const NAME: &str = "ARENITE_TEST_NAME";
+/// A point to be armed when the program has workers that are busy, and one that is stopped.
+const LATER: &str = "ARENITE_TEST_KILL_LATER";
+
+/// A program to be started, with a board of its own.
+pub struct Program {
+    pub board: Board,
+    folder: TempDir,
+    name: Option<String>,
+}
+
+impl Program {
+    /// With a kept name, or without.
+    pub fn new(kept: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let board = Board::create(&folder.path().join("board")).unwrap();
+        let name = kept.then(|| {
+            let folder = folder.path().file_name().unwrap().to_str().unwrap();
+            format!("killing-{}", folder.trim_start_matches('.'))
+        });
+        Self {
+            board,
+            folder,
+            name,
+        }
+    }
+
+    /// The name that its arena keeps.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    fn board_path(&self) -> PathBuf {
+        self.folder.path().join("board")
+    }
+
+    pub fn start(&self, role: &str) -> Running {
+        self.start_armed(role, None)
+    }
+
+    /// With a point at which it is to be killed as soon as it has busy workers.
+    pub fn start_armed(&self, role: &str, later: Option<&Point>) -> Running {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .env(ROLE, role)
+            .env(VARIABLE, self.board_path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(name) = &self.name {
+            command.env(NAME, name);
+        }
+        if let Some(point) = later {
+            command.env(LATER, point.name);
+        }
+        let mut child = command.spawn().expect("this very program can be started");
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines }
+    }
+}
+
+/// A program with its workers, in a process group of its own.
+pub struct Running {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    pub fn group(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The rest of its first line that begins with this word.
+    pub fn expect(&mut self, word: &str) -> String {
+        step(format!("the program to say {word:?}"));
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        let rest = line.trim().strip_prefix(word);
+        rest.unwrap_or_else(|| {
+            panic!(
+                "it says {line:?} instead of {word:?}: {}",
+                self.complaints()
+            )
+        })
+        .trim()
+        .to_owned()
+    }
+
+    pub fn kill(&self) {
+        kill(Pid::from_raw(self.group()), Signal::SIGKILL).expect("the program runs");
+    }
+
+    /// Waits for the end of the supervisor itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        step("the program to end");
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap()
+    }
+
+    /// Everything of its group that still runs.
+    pub fn processes(&self) -> Vec<i32> {
+        processes_with(self.group())
+    }
+
+    /// Waits until none of its processes is left.
+    pub fn await_all_gone(&self) {
+        wait_until("its workers are gone with it", || {
+            self.processes().is_empty()
+        });
+    }
+
+    /// What it wrote to stderr, when it has ended.
+    pub fn complaints(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut pipe) = self.child.stderr.take() {
+            let _ = pipe.read_to_string(&mut text);
+        }
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Whatever a failed test leaves; usually nobody is there any more.
+        let _ = killpg(Pid::from_raw(self.group()), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs it undisturbed.
+pub fn run_to_its_end(program: Program) {
+    let mut running = program.start("whole");
+    let status = running.wait();
+    assert!(status.success(), "{status}: {}", running.complaints());
+    running.await_all_gone();
+}
+
+// ---- what they do -------------------------------------------------------------------------------------------
+
+/// Plays the role that the environment names, if any.
+pub fn play() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    match &*role {
+        "whole" => whole(),
+        "next" => next(),
+        "orphan" => orphan(),
+        unknown => panic!("no role {unknown}"),
+    }
+    std::process::exit(0);
+}
+
+fn build(workers: usize) -> Engine {
+    let mut builder = Engine::builder()
+        .workers(workers)
+        .capacity(256 << 20)
+        .grace(std::time::Duration::from_millis(50));
+    if let Ok(name) = std::env::var(NAME) {
+        builder = builder.name(name);
+    }
+    builder.build().expect("an engine can be built")
+}
+
+fn spin(gate: &str) -> u64 {
+    pass(gate);
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn make(n: usize) -> Array<u32> {
+    Array::from_fn(n, |i| i as u32)
+}
+
+/// A life of a supervisor in which it comes by all its points, with one worker that is busy for good and one that is
+/// stopped.
+fn whole() {
+    let engine = build(3);
+    // Two workers that never end by themselves; one of them is stopped.
+    let gates = [Gate::new(), Gate::new()];
+    for gate in &gates {
+        engine.submit(spin, (&gate.path(),)).detach();
+        gate.open();
+    }
+    let busy = engine.stats().workers;
+    let stopped = busy.iter().position(|worker| worker.open > 0).unwrap();
+    kill(Pid::from_raw(busy[stopped].pid as i32), Signal::SIGSTOP).unwrap();
+    if let Ok(point) = std::env::var(LATER) {
+        let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
+        board.arm(&point, Deed::Kill, 1..2);
+    }
+    // Results that are known to be large are granted ahead, whole chunks at once.
+    for n in [1, 100_000, 3_000_000] {
+        assert_eq!(engine.submit(make, (n,)).wait().unwrap().len(), n);
+    }
+    // More than lanes take ahead, the last of which is taken back.
+    let gate = Gate::new();
+    let held = engine.submit(pass, (&gate.path(),));
+    let mut behind: Vec<_> = (0..8usize).map(|n| engine.submit(make, (n,))).collect();
+    behind.truncate(4);
+    drop(engine.submit(make, (1,)));
+    gate.open();
+    held.wait().unwrap();
+    for (n, job) in behind.into_iter().enumerate() {
+        assert_eq!(job.wait().unwrap().len(), n);
+    }
+    // A worker dies and is replaced.
+    let idle = engine.stats().workers;
+    let idle = idle.iter().find(|worker| worker.open == 0).unwrap();
+    kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();
+    assert_eq!(
+        engine.submit(make, (100_000,)).wait().unwrap().len(),
+        100_000
+    );
+    engine.trim();
+    // The busy ones are killed after the grace.
+    drop(engine);
+}
+
+/// The next start.
+fn next() {
+    let engine = build(1);
+    assert_eq!(engine.submit(make, (1000,)).wait().unwrap()[999], 999);
+    engine.shutdown();
+}
+
+/// Says which worker computes, and computes on until it is killed.
+fn orphan() {
+    fn scribble(gate: &str) -> u64 {
+        let mut own = arenite::ArrayMut::<u32>::zeros(100_000);
+        pass(gate);
+        // Into memory that was granted, for ever.
+        for round in 0u32.. {
+            own.fill(round | 0x8000_0000);
+            std::hint::black_box(&own[..]);
+        }
+        0
+    }
+    let engine = build(1);
+    let gate = Gate::new();
+    engine.submit(scribble, (&gate.path(),)).detach();
+    gate.open();
+    println!("computes {}", engine.stats().workers[0].pid);
+    // Until it is killed.
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).unwrap();
+}

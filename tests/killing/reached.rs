@@ -1,0 +1,72 @@
+//! No point is dead letter: each is passed where nobody is killed.
+
+use arenite::points::{POINTS, Side};
+
+use crate::board::{board, points};
+use crate::harness::{Invariant, Lab, tests};
+use crate::programs::{Program, run_to_its_end};
+use crate::scene::{Policy, Scene};
+
+tests![
+    every_point_of_a_worker_is_passed,
+    every_point_of_the_supervisor_is_passed,
+    names_say_the_step,
+];
+
+fn every_point_of_a_worker_is_passed() {
+    let before: Vec<u64> = POINTS
+        .iter()
+        .map(|point| board().passed(point.name))
+        .collect();
+    let lab = Lab::new(1);
+    let scene = Scene::new();
+    let played = scene.play(&lab, Policy::NONE, |_| {});
+    let reference = scene.reference();
+    assert!(played.answers.into_iter().map(Result::unwrap).eq(reference));
+    lab.into_inner().shutdown();
+    let missed: Vec<_> = POINTS
+        .iter()
+        .zip(before)
+        .filter(|(point, before)| {
+            point.side == Side::Worker && board().passed(point.name) == *before
+        })
+        .map(|(point, _)| point.name)
+        .collect();
+    assert!(missed.is_empty(), "nobody came by {missed:?}");
+}
+
+fn every_point_of_the_supervisor_is_passed() {
+    let invariant = Invariant::before();
+    // A name that is kept is not taken away early.
+    let boards = [true, false].map(|kept| {
+        let program = Program::new(kept);
+        let board = program.board;
+        run_to_its_end(program);
+        board
+    });
+    let missed: Vec<_> = points(Side::Supervisor)
+        .filter(|point| boards.iter().all(|board| board.passed(point.name) == 0))
+        .map(|point| point.name)
+        .collect();
+    assert!(missed.is_empty(), "nobody came by {missed:?}");
+    invariant.nothing_left().unwrap();
+}
+
+fn names_say_the_step() {
+    for (at, point) in POINTS.iter().enumerate() {
+        assert!(point.name.split('.').count() == 2, "{}", point.name);
+        assert!(POINTS[..at].iter().all(|other| other.name != point.name));
+    }
+    // What is promised: both sides, each step.
+    let of = |side| points(side).map(|point| point.step()).collect::<Vec<_>>();
+    for step in [
+        "attach", "claim", "run", "allocate", "publish", "complete", "stop",
+    ] {
+        assert!(of(Side::Worker).contains(&step), "{step}");
+    }
+    for step in [
+        "create", "spawn", "submit", "reap", "commit", "grant", "recover", "stop",
+    ] {
+        assert!(of(Side::Supervisor).contains(&step), "{step}");
+    }
+}

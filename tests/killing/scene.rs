@@ -1,0 +1,186 @@
+//! What is going on while somebody is killed: jobs of each kind, in a known order, in such a way that a worker comes by
+//! each of its points.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use arenite::{Array, Engine, Job, JobError};
+use tempfile::TempDir;
+
+use crate::board::board;
+use crate::harness::{Lab, step, wait_until};
+
+/// Jobs of the first batch; the first of them holds the worker until all are submitted.
+const FIRST: u32 = 10;
+/// Jobs of the second one, which finds the worker asleep.
+const SECOND: u32 = 4;
+pub const JOBS: u32 = FIRST + SECOND;
+
+/// How the jobs are submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Each may run this often more.
+    pub retries: u32,
+    /// Each may run this long.
+    pub deadline: Option<Duration>,
+}
+
+impl Policy {
+    pub const NONE: Self = Self {
+        retries: 0,
+        deadline: None,
+    };
+}
+
+/// Notes that a job has begun: at most one line each, in the order in which they ran.
+fn begin(log: &str, job: u32) {
+    let mut file = File::options().append(true).open(log).expect("a log");
+    file.write_all(format!("{job}\n").as_bytes())
+        .expect("a line");
+}
+
+fn hold(log: &str, go: &str, job: u32) -> u64 {
+    begin(log, job);
+    while !go.is_empty() && !Path::new(go).exists() {
+        std::thread::park_timeout(Duration::from_micros(100));
+    }
+    u64::from(job) * 3
+}
+
+fn plain(log: &str, input: &Array<u32>, job: u32) -> u64 {
+    begin(log, job);
+    input.iter().map(|&x| u64::from(x ^ job)).sum()
+}
+
+/// More than a first grant holds: the lane has to ask for memory.
+fn large(log: &str, input: &Array<u32>, job: u32) -> Array<u32> {
+    begin(log, job);
+    Array::from_fn(40_000 + job as usize, |i| {
+        input[i % input.len()].wrapping_mul(job)
+    })
+}
+
+/// More than a slot holds: its words take a block of their own.
+fn long(log: &str, input: &Array<u32>, job: u32) -> String {
+    begin(log, job);
+    input[..200]
+        .iter()
+        .map(|x| format!("{:x}.", x ^ job))
+        .collect()
+}
+
+/// A job under way, or what came of it.
+enum Pending {
+    Number(Job<u64>),
+    Array(Job<Array<u32>>),
+    Text(Job<String>),
+}
+
+impl Pending {
+    /// Its answer, as bytes.
+    fn wait(self) -> Result<Vec<u8>, JobError> {
+        Ok(match self {
+            Self::Number(job) => job.wait()?.to_le_bytes().to_vec(),
+            Self::Array(job) => bytes(&job.wait()?),
+            Self::Text(job) => job.wait()?.into_bytes(),
+        })
+    }
+}
+
+fn bytes(array: &Array<u32>) -> Vec<u8> {
+    array.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The files of one run.
+pub struct Scene {
+    folder: TempDir,
+}
+
+/// What came of one run.
+pub struct Played {
+    /// In the order of the jobs.
+    pub answers: Vec<Result<Vec<u8>, JobError>>,
+    /// In which order they began.
+    pub began: Vec<u32>,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("log")).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder
+            .path()
+            .join(name)
+            .into_os_string()
+            .into_string()
+            .unwrap()
+    }
+
+    /// Plays it, on an engine with one worker. Between the two batches `between` is called.
+    pub fn play(&self, lab: &Lab, policy: Policy, between: impl FnOnce(&Lab)) -> Played {
+        let log = &*self.path("log");
+        let go = &*self.path("go");
+        let input = lab.from_slice(&input()).unwrap();
+        let slept = board().passed("claim.announced");
+        step("the first batch");
+        let mut jobs = vec![number(lab, policy, (log, go, 0))];
+        // Taken back before it begins: it lies behind the first one.
+        drop(lab.submit(plain, (log, &input, JOBS)));
+        jobs.extend((1..FIRST).map(|job| submit(lab, policy, log, &input, job)));
+        File::create(go).unwrap();
+        let mut answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
+        between(lab);
+        wait_until("the worker goes to sleep", || {
+            board().passed("claim.announced") > slept && lab.stats().workers[0].ready
+        });
+        step("the second batch");
+        let jobs = (FIRST..JOBS).map(|job| submit(lab, policy, log, &input, job));
+        answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
+        let began = std::fs::read_to_string(log).unwrap();
+        Played {
+            answers,
+            began: began.lines().map(|line| line.parse().unwrap()).collect(),
+        }
+    }
+
+    /// What one process alone computes.
+    pub fn reference(&self) -> Vec<Vec<u8>> {
+        let log = &*self.path("reference");
+        File::create(log).unwrap();
+        let input = Array::from_slice(&input());
+        let answer = |job: u32| match job {
+            0 => hold(log, "", 0).to_le_bytes().to_vec(),
+            _ => match job % 3 {
+                0 => plain(log, &input, job).to_le_bytes().to_vec(),
+                1 => bytes(&large(log, &input, job)),
+                _ => long(log, &input, job).into_bytes(),
+            },
+        };
+        (0..JOBS).map(answer).collect()
+    }
+}
+
+fn input() -> Vec<u32> {
+    (0..3000u32)
+        .map(|i| i.wrapping_mul(2_654_435_761))
+        .collect()
+}
+
+fn number(engine: &Engine, _policy: Policy, args: (&str, &str, u32)) -> Pending {
+    Pending::Number(engine.submit(hold, args))
+}
+
+fn submit(engine: &Engine, _policy: Policy, log: &str, input: &Array<u32>, job: u32) -> Pending {
+    let args = (log, input, job);
+    match job % 3 {
+        0 => Pending::Number(engine.submit(plain, args)),
+        1 => Pending::Array(engine.submit(large, args)),
+        _ => Pending::Text(engine.submit(long, args)),
+    }
+}

@@ -1,0 +1,186 @@
+//! A worker that is killed at each of its points, in its first, second and last job.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use arenite::JobErrorKind;
+use arenite::points::{Deed, Point, Side};
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::board::{board, points};
+use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
+use crate::scene::{Played, Policy, Scene};
+
+tests![before_it_is_ready];
+
+const ROUNDS: u32 = 3;
+
+/// One trial for each point.
+pub fn trials() -> Vec<Trial> {
+    let mut all = tests();
+    for point in points(Side::Worker) {
+        all.push(named(format!("workers::{}", point.name), move || {
+            at(point, Policy::NONE)
+        }));
+    }
+    all
+}
+
+/// How often a worker comes by each point in one scene.
+fn passings() -> &'static HashMap<&'static str, u64> {
+    static PASSINGS: OnceLock<HashMap<&'static str, u64>> = OnceLock::new();
+    PASSINGS.get_or_init(|| {
+        let before: HashMap<_, _> = points(Side::Worker)
+            .map(|point| (point.name, board().passed(point.name)))
+            .collect();
+        play(Policy::NONE, false, |_| {}, |_, _| {});
+        points(Side::Worker)
+            .map(|point| (point.name, board().passed(point.name) - before[point.name]))
+            .collect()
+    })
+}
+
+/// Plays the scene on an engine of its own and checks what holds whatever happens. `arm` is called before
+/// the first job, `judge` with the answers.
+fn play(policy: Policy, replace: bool, arm: impl FnOnce(&Lab), judge: impl FnOnce(&Lab, &Played)) {
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let scene = Scene::new();
+    arm(&lab);
+    let played = scene.play(&lab, policy, |lab| {
+        if replace {
+            lab.replace(0);
+        }
+    });
+    judge(&lab, &played);
+    board().disarm();
+    invariant.holds(&lab, 0).unwrap();
+    step("the engine to shut down");
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+}
+
+/// Does a death there take a running job with it?
+fn costs_a_job(point: &Point) -> bool {
+    matches!(point.step(), "run" | "allocate" | "publish") || point.name == "claim.taken"
+}
+
+fn at(point: &'static Point, policy: Policy) {
+    match point.step() {
+        "attach" => return while_starting(point, policy),
+        "stop" => return while_stopping(point),
+        _ => {}
+    }
+    let all = passings()[point.name];
+    let mut deaths = 0;
+    for round in 0..ROUNDS {
+        // The first, the second and the last.
+        for nth in [1, 2, all.max(3)] {
+            let what = format!("{}, passing {nth}, round {round}", point.name);
+            play(
+                policy,
+                false,
+                |_| board().arm(point.name, Deed::Kill, nth..nth + 1),
+                |lab, played| {
+                    let (done, _) = board().done(point.name);
+                    deaths += done;
+                    assert!(nth != 1 || done == 1, "{what}: nobody came by");
+                    wait_until("the death is noticed", || {
+                        lab.stats().workers[0].restarts == u64::from(done)
+                    });
+                    let cost = u32::from(costs_a_job(point)) * done;
+                    judge(played, policy, done, cost).unwrap_or_else(|why| panic!("{what}: {why}"));
+                },
+            );
+        }
+    }
+    println!("{}: {deaths} deaths in {} scenes", point.name, 3 * ROUNDS);
+}
+
+/// The answers, after so many deaths of which so many hit a running job.
+fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<(), String> {
+    let reference = Scene::new().reference();
+    let answers = Answers::compare(played.answers.iter().cloned(), &reference)?;
+    let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
+    answers.cost_at_most(deaths as usize, killed)?;
+    let expected = if policy.retries == 0 { cost } else { 0 };
+    if answers.failed.len() != expected as usize {
+        return Err(format!(
+            "{} deaths, {cost} of them in a job, failed {:?}",
+            deaths, answers.failed
+        ));
+    }
+    // In order, and nothing twice; a job that was retried may come later.
+    let mut seen = Vec::new();
+    for &job in &played.began {
+        let again = seen.contains(&job);
+        if again && policy.retries == 0 || !again && seen.last().is_some_and(|&last| last > job) {
+            return Err(format!("the jobs began like this: {:?}", played.began));
+        }
+        if !again {
+            seen.push(job);
+        }
+    }
+    Ok(())
+}
+
+/// A worker that replaces another dies once, twice, three times before it is ready.
+fn while_starting(point: &'static Point, policy: Policy) {
+    for round in 0..ROUNDS {
+        for times in 1..=3u32 {
+            let what = format!("{}, {times} times, round {round}", point.name);
+            play(
+                policy,
+                true,
+                |_| board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
+                |_, played| {
+                    assert_eq!(board().done(point.name).0, times, "{what}");
+                    judge(played, policy, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
+                },
+            );
+        }
+    }
+}
+
+/// Workers that die while they obey.
+fn while_stopping(point: &'static Point) {
+    for _ in 0..ROUNDS {
+        let invariant = Invariant::before();
+        let lab = Lab::new(3);
+        assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+        invariant.holds(&lab, 0).unwrap();
+        board().arm(point.name, Deed::Kill, 1..4);
+        step("a shutdown in which every worker dies");
+        lab.into_inner().shutdown();
+        assert_eq!(board().done(point.name).0, 3);
+        board().disarm();
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// The first worker of an engine: `build` says what happened and leaves nothing.
+fn before_it_is_ready() {
+    for point in points(Side::Worker).filter(|point| point.step() == "attach") {
+        if point.name == "attach.ready" {
+            continue;
+        }
+        let invariant = Invariant::before();
+        board().arm(point.name, Deed::Kill, 1..u64::MAX);
+        step(format!("an engine whose workers die at {}", point.name));
+        let built = arenite::Engine::builder()
+            .workers(2)
+            .capacity(64 << 20)
+            .build();
+        board().disarm();
+        let error = built.expect_err("no worker can be ready").to_string();
+        assert!(error.contains("SIGKILL"), "{}: {error}", point.name);
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// Kills a process that is known to live.
+pub fn end(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the process exists");
+}
