@@ -69,6 +69,8 @@
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
+//! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
+//! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
 //! | know why a job failed | [`JobError`], [`JobErrorKind`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
@@ -141,7 +143,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Scope, Stats, as_completed,
+    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Scope,
+    Stats, as_completed,
 };
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
@@ -149,7 +152,7 @@ pub use kernel::{Kernel, Scalar};
 #[doc(hidden)]
 pub use sync::points;
 #[cfg(not(arenite_loom))]
-pub use worker::init;
+pub use worker::{cancelled, init};
 
 // The examples of README.md are tests.
 #[cfg(doctest)]

@@ -132,7 +132,10 @@ pub(super) fn read(segment: &Segment, len: u64) -> Result<Layout, ArenaError> {
     let magic = u64::from_ne_bytes(magic.try_into().expect("eight bytes"));
     let version = u32::from_ne_bytes(version.try_into().expect("four bytes"));
     let mut layout = Layout::zeroed();
-    fill(bytemuck::bytes_of_mut(&mut layout), offset_of!(Header, layout))?;
+    fill(
+        bytemuck::bytes_of_mut(&mut layout),
+        offset_of!(Header, layout),
+    )?;
     if magic != MAGIC || version != LAYOUT_VERSION {
         return Err(ArenaError::WrongVersion {
             found: if magic == MAGIC { version } else { 0 },

@@ -124,8 +124,10 @@ impl Control {
             let segment = match adopt(&full, base) {
                 Ok(Some(segment)) => segment,
                 other => {
-                    // A random name is nobody else's: if only a reader of locks came between, it must not stay.
-                    if name.is_none() {
+                    // A random name is nobody else's: if only a reader of locks came between, it must not stay. Nor
+                    // must one that could not even be opened, which no sweep could either.
+                    let failed = other.is_err() && is_at(&full, base);
+                    if name.is_none() || failed {
                         let _ = Segment::unlink(&full);
                     }
                     match other {
@@ -228,23 +230,19 @@ impl Drop for Control {
 /// Opens and locks the control segment that was just made under this name and mapped at `base`; `None` if a sweep came
 /// between.
 fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> {
-    // The umask may have left nothing of the mode, so that not even its maker could open it.
-    let path = format!("/dev/shm{name}");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    let allowed = std::fs::symlink_metadata(&path)
-        .and_then(|found| match found.uid() == sys::effective_user() {
-            true => std::fs::set_permissions(&path, mode),
-            false => Err(std::io::ErrorKind::PermissionDenied.into()),
-        });
-    if let Err(error) = allowed {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPERM));
-        return Err(sys::Error::new("chmod", errno, path));
-    }
     let segment = Segment::open_named(name, Access::ReadWrite)?;
     let locked = segment.try_lock()?;
     let stat = segment.stat()?;
     let ours = base.and_then(sys::mapped_file) == Some(stat.identity);
     Ok((locked && stat.nlink > 0 && ours).then_some(segment))
+}
+
+/// Whether this name leads to the file that is mapped at `base`.
+fn is_at(name: &str, base: Option<NonNull<u8>>) -> bool {
+    let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
+    let found = found.map(|found| (found.dev(), found.ino()));
+    base.and_then(sys::mapped_file)
+        .is_some_and(|ours| found.is_ok_and(|found| found == ours))
 }
 
 fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {

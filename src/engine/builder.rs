@@ -9,7 +9,7 @@ use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, Settings, StartError};
+use crate::supervisor::{self, QUARANTINE_AFTER, Settings, StartError};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub struct Builder {
     on_start: Option<KernelInfo>,
     start_timeout: Duration,
     grace: Duration,
+    quarantine_after: u32,
 }
 
 impl Builder {
@@ -65,6 +66,7 @@ impl Builder {
             on_start: None,
             start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
+            quarantine_after: QUARANTINE_AFTER,
         }
     }
 
@@ -164,6 +166,14 @@ impl Builder {
         self
     }
 
+    /// How many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost before it is not
+    /// tried again, whatever retries it has left: it then answers
+    /// [`Quarantined`](crate::JobErrorKind::Quarantined). 5 by default, at least 1.
+    pub fn quarantine_after(mut self, workers: u32) -> Self {
+        self.quarantine_after = workers.max(1);
+        self
+    }
+
     /// Makes the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
@@ -207,6 +217,7 @@ impl Builder {
             label: self.label,
             start_timeout: self.start_timeout,
             grace: self.grace,
+            quarantine_after: self.quarantine_after,
         };
         let (shared, monitor) =
             supervisor::start(arena, settings).map_err(|error| match error {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Engine, Place};
+use super::{Backoff, Engine, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program, Reply, SplitFirst,
+    Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program, Reply, RetrySafe,
+    SplitFirst,
 };
-use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, Shared};
+use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, Shared, Terms};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -49,7 +50,7 @@ impl<R: Send + 'static> Job<R> {
     {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         fill(&mut call);
-        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0);
+        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, None);
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
@@ -120,6 +121,63 @@ impl<R: Send + 'static> Job<R> {
         match &self.state {
             State::Sent { shared, id, .. } => shared.is_done(*id),
             State::Here(_) | State::Taken => true,
+        }
+    }
+
+    /// Asks the job to end. One that no worker has begun answers
+    /// [`Cancelled`](JobErrorKind::Cancelled); one that runs can see it ([`cancelled`](crate::cancelled)),
+    /// and answers whatever its kernel then returns. A job that has ended has its answer already.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// fn count() -> u64 {
+    ///     let mut n = 0;
+    ///     while !arenite::cancelled() {
+    ///         n += 1;
+    ///     }
+    ///     n
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let job = engine.submit(count, ());
+    /// // It runs as soon as the worker has it; until then it would answer `Cancelled`.
+    /// job.cancel();
+    /// let counted = job.wait();
+    /// assert!(counted.is_ok() || counted.is_err_and(|error| *error.kind() == arenite::JobErrorKind::Cancelled));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel(&self) {
+        if let State::Sent { shared, id, .. } = &self.state {
+            shared.cancel(*id);
+        }
+    }
+
+    /// Ends the job, whatever it does: if it runs, its worker is killed and replaced, and the job answers
+    /// [`Cancelled`](JobErrorKind::Cancelled) as soon as that process is gone. A job that has ended has its
+    /// answer already.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let job = engine.submit(hang, ());
+    /// job.cancel_now();
+    /// let error = job.wait().unwrap_err();
+    /// assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel_now(&self) {
+        if let State::Sent { shared, id, .. } = &self.state {
+            shared.cancel_now(*id);
         }
     }
 
@@ -213,10 +271,42 @@ impl<R> fmt::Debug for Job<R> {
 /// assert_eq!(job.wait()?, 112);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A job that takes too long, or takes its worker with it, can be given another try:
+///
+/// ```standalone_crate
+/// use std::time::Duration;
+/// use arenite::{Engine, JobErrorKind, Priority};
+///
+/// fn hang() {
+///     loop {
+///         std::thread::park();
+///     }
+/// }
+///
+/// arenite::init();
+/// let engine = Engine::builder().workers(1).build()?;
+/// let job = engine
+///     .job(hang, ())
+///     .deadline(Duration::from_millis(20))
+///     .retries(1)
+///     .priority(Priority::High)
+///     .submit();
+/// let error = job.wait().unwrap_err();
+/// assert!(matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }));
+/// assert_eq!((error.attempt(), error.deaths().len()), (2, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// An inline engine runs the job at once, and once: there is nobody to end it, and nothing that it could
+/// take with it.
 #[must_use = "a job under construction does nothing until it is submitted"]
-pub struct JobBuilder<'e, G: Program> {
+pub struct JobBuilder<'e, G: Program, A> {
     engine: &'e Engine,
     call: Call<G>,
+    terms: Terms,
+    /// What was passed, which decides whether the job may run again.
+    args: PhantomData<fn(A)>,
 }
 
 /// What has been put together so far.
@@ -225,8 +315,8 @@ enum Call<G: Program> {
     Here(Result<<G::Reply as Reply>::Out, JobError>),
 }
 
-impl<'e, G: Program> JobBuilder<'e, G> {
-    pub(super) fn first<F, A, P, R>(engine: &'e Engine, kernel: F, args: A) -> Self
+impl<'e, G: Program, A> JobBuilder<'e, G, A> {
+    pub(super) fn first<F, P, R>(engine: &'e Engine, kernel: F, args: A) -> Self
     where
         F: Kernel<P, R>,
         A: Args<'static, P>,
@@ -246,17 +336,22 @@ impl<'e, G: Program> JobBuilder<'e, G> {
                 Call::Here(run_here(std::any::type_name::<F>(), run))
             }
         };
-        Self { engine, call }
+        Self {
+            engine,
+            call,
+            terms: Terms::default(),
+            args: PhantomData,
+        }
     }
 
     /// Then runs `kernel` on the result, in the same worker: what lies between never leaves it. The
     /// result is the kernel's first argument, `rest` are the others. If the first kernel fails the
     /// second does not run.
-    pub fn then<H, A, Q, R>(self, kernel: H, rest: A) -> JobBuilder<'e, Chain<G, H, Q, R>>
+    pub fn then<H, B, Q, R>(self, kernel: H, rest: B) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B)>
     where
         H: Kernel<Q, R>,
         Q: SplitFirst,
-        A: Args<'static, Q::Rest>,
+        B: Args<'static, Q::Rest>,
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
@@ -276,14 +371,85 @@ impl<'e, G: Program> JobBuilder<'e, G> {
         JobBuilder {
             engine: self.engine,
             call,
+            terms: self.terms,
+            args: PhantomData,
         }
+    }
+
+    /// How long the job may run. If it has not ended then, its worker is killed and replaced, and the
+    /// job answers [`DeadlineExceeded`](JobErrorKind::DeadlineExceeded), or is tried again if it has
+    /// [`retries`](JobBuilder::retries): each attempt has this time. Waiting for a worker does not count,
+    /// waking one does.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.terms.deadline = Some(limit);
+        self
+    }
+
+    /// Runs the job again, up to this many times, if it panics, exceeds its deadline, or takes its worker
+    /// with it. What the kernel returns is never tried again, an `Err` included.
+    ///
+    /// Only for arguments that the job cannot change:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let values = engine.zeros::<u32>(10).unwrap();
+    /// let job = engine.job(sort, (values,)).retries(1);
+    /// ```
+    ///
+    /// and so in each link of a chain:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn count() -> u32 {
+    ///     10
+    /// }
+    /// fn fill(by: u32, mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.fill(by);
+    ///     values
+    /// }
+    ///
+    /// let values = engine.zeros::<u32>(10).unwrap();
+    /// let job = engine.job(count, ()).then(fill, (values,)).retries(1);
+    /// ```
+    ///
+    /// The error that is finally given is that of the last attempt; [`JobError::deaths`] lists those
+    /// before it. A job that has cost too many workers is given up before its retries are used up:
+    /// [`quarantine_after`](super::Builder::quarantine_after).
+    pub fn retries(mut self, retries: u32) -> Self
+    where
+        A: RetrySafe,
+    {
+        self.terms.retries = retries;
+        self
+    }
+
+    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.terms.backoff = backoff;
+        self
+    }
+
+    /// Which of the jobs that wait goes first.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.terms.priority = priority;
+        self
     }
 
     /// Submits it.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out> {
         match (self.call, self.engine.shared()) {
             (Call::Sent(mut writer, _), Some(shared)) => {
-                let id = shared.submit(&KernelInfo::of::<G>(), &mut writer, 0);
+                let kernel = KernelInfo::of::<G>();
+                let id = shared.submit(&kernel, &mut writer, 0, self.terms.asked());
                 let (shared, read) = (Arc::clone(shared), G::Reply::receive as Read<_>);
                 Job {
                     state: State::Sent { shared, id, read },
@@ -295,8 +461,11 @@ impl<'e, G: Program> JobBuilder<'e, G> {
     }
 }
 
-impl<G: Program> fmt::Debug for JobBuilder<'_, G> {
+impl<G: Program, A> fmt::Debug for JobBuilder<'_, G, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("JobBuilder").field(&G::name()).finish()
+        f.debug_struct("JobBuilder")
+            .field("kernel", &G::name())
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
     }
 }

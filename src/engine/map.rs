@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::job::run_here;
-use super::{Engine, JobError};
+use super::{Backoff, Engine, JobError, Priority};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Read, Shared};
+use crate::kernel::{
+    Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe, Single,
+};
+use crate::supervisor::{JobId, Read, Shared, Terms};
 
 /// A wait without a limit ends with the answer.
 const ENDS: &str = "a wait without a limit ends with the answer";
@@ -27,6 +30,7 @@ pub struct Map<I: Iterator, R> {
     send: fn(I::Item, &mut CallWriter),
     run: fn(I::Item) -> Result<R, JobError>,
     read: Read<R>,
+    terms: Terms,
     shared: Option<Arc<Shared>>,
     in_flight: VecDeque<JobId>,
     done: VecDeque<Result<R, JobError>>,
@@ -77,6 +81,7 @@ impl Engine {
                 run_here(std::any::type_name::<F>(), run)
             },
             read: R::receive,
+            terms: Terms::default(),
             shared: self.shared().map(Arc::clone),
             in_flight: VecDeque::new(),
             done: VecDeque::new(),
@@ -86,6 +91,61 @@ impl Engine {
 }
 
 impl<I: Iterator, R> Map<I, R> {
+    /// How long each job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). Like the
+    /// other terms, for the jobs that are sent from here on, so say it before iterating.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let halves = engine
+    ///     .map(|n: u32| n / 2, (0..4).map(|n| (n,)))
+    ///     .deadline(Duration::from_secs(30))
+    ///     .retries(2);
+    /// assert_eq!(halves.collect::<Result<Vec<_>, _>>()?, [0, 0, 1, 1]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.terms.deadline = Some(limit);
+        self
+    }
+
+    /// Runs each job again, up to this many times: see
+    /// [`JobBuilder::retries`](super::JobBuilder::retries). Only where the items are
+    /// arguments that a job cannot change:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
+    /// let sorted = engine.map(sort, items).retries(1);
+    /// ```
+    pub fn retries(mut self, retries: u32) -> Self
+    where
+        I::Item: RetrySafe,
+    {
+        self.terms.retries = retries;
+        self
+    }
+
+    /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.terms.backoff = backoff;
+        self
+    }
+
+    /// Which of the jobs that wait go first.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.terms.priority = priority;
+        self
+    }
+
     /// Sleeps until some of what is in flight has ended: not for each tiny job, but for as many as take
     /// about as long as a wake-up. `None` if nothing is in flight.
     fn await_some(&mut self, shared: &Shared) -> Option<()> {
@@ -119,6 +179,7 @@ impl<I: Iterator, R> Map<I, R> {
             }
             shared.exchange(
                 &self.kernel,
+                self.terms.asked(),
                 &mut self.calls[..sent],
                 &mut self.in_flight,
                 &mut self.done,

@@ -12,13 +12,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub use crate::supervisor::{JobError, JobErrorKind, KernelStats, Stats, WorkerStats};
+pub use crate::supervisor::{
+    Backoff, JobError, JobErrorKind, KernelStats, Priority, Stats, WorkerStats,
+};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder};
 pub use map::Map;
-pub use scope::{Scope, ScopedJob};
+pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
@@ -153,9 +155,9 @@ impl Engine {
         }
     }
 
-    /// A job under construction: [`JobBuilder::then`] runs another kernel on its result, in the same
-    /// worker.
-    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>>
+    /// A job under construction: with a deadline, retries, a priority; and [`JobBuilder::then`] runs
+    /// another kernel on its result, in the same worker.
+    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
         F: Kernel<P, R>,
         A: Args<'static, P>,
@@ -174,6 +176,7 @@ impl Engine {
                 workers: Vec::new(),
                 kernels: Vec::new(),
                 queued: 0,
+                waiting: 0,
                 open: 0,
                 untaken: 0,
             },

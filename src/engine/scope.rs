@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::job::run_here;
-use super::{Engine, JobError, JobErrorKind, Place};
+use super::{Engine, JobError, JobErrorKind, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Read};
+use crate::supervisor::{JobId, Read, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -118,7 +119,31 @@ impl<'env> Scope<'env> {
         P: Params,
         R: Reply,
     {
-        let state = match &self.engine.place {
+        self.job(kernel, args).submit()
+    }
+
+    /// A job of this scope under construction, with a deadline or a priority.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let mut out = engine.zeros::<u32>(6)?;
+    /// engine.scope(|s| {
+    ///     let fill = |values: &mut [u32]| values.fill(7);
+    ///     s.job(fill, (&mut out,)).deadline(Duration::from_secs(10)).submit();
+    /// })?;
+    /// assert_eq!(out[..], [7; 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJobBuilder<'_, 'env, R::Out>
+    where
+        F: Kernel<P, R>,
+        A: Args<'env, P>,
+        P: Params,
+        R: Reply,
+    {
+        let call = match &self.engine.place {
             Place::Inline => {
                 let held = args.hold();
                 let run = || kernel.call(held).keep().map_err(Failure::from);
@@ -126,22 +151,23 @@ impl<'env> Scope<'env> {
                 if let Err(error) = &result {
                     self.note(error);
                 }
-                Scoped::Here(result)
+                ScopedCall::Here(result)
             }
             Place::Workers(workers) => {
-                let shared = &workers.shared;
-                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+                let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
                 args.send(&mut call);
-                let kernel = KernelInfo::of::<Single<F, P, R>>();
-                let id = shared.submit(&kernel, &mut call.0, self.group);
-                self.open.borrow_mut().push(id);
-                Scoped::Sent {
-                    id,
+                ScopedCall::Sent {
+                    call,
+                    kernel: KernelInfo::of::<Single<F, P, R>>(),
                     read: R::receive,
                 }
             }
         };
-        ScopedJob { scope: self, state }
+        ScopedJobBuilder {
+            scope: self,
+            call,
+            terms: Terms::default(),
+        }
     }
 
     /// Cancels the jobs that have not begun; those that run are asked to stop.
@@ -185,6 +211,74 @@ impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
             .field("open", &self.open.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A job of a scope under construction: see [`Scope::job`].
+#[must_use = "a job under construction does nothing until it is submitted"]
+pub struct ScopedJobBuilder<'s, 'env, R> {
+    scope: &'s Scope<'env>,
+    call: ScopedCall<R>,
+    terms: Terms,
+}
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "short-lived, and a box for each job of a scope would be slower"
+)]
+enum ScopedCall<R> {
+    Sent {
+        call: CallWriter,
+        kernel: KernelInfo,
+        read: Read<R>,
+    },
+    Here(Result<R, JobError>),
+}
+
+impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
+    /// How long the job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). What it could
+    /// write is unspecified if it is killed, and named in the error.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.terms.deadline = Some(limit);
+        self
+    }
+
+    /// Which of the jobs that wait goes first.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.terms.priority = priority;
+        self
+    }
+
+    /// Submits it.
+    pub fn submit(self) -> ScopedJob<'s, 'env, R> {
+        let scope = self.scope;
+        let state = match (self.call, scope.engine.shared()) {
+            (
+                ScopedCall::Sent {
+                    mut call,
+                    kernel,
+                    read,
+                },
+                Some(shared),
+            ) => {
+                let id = shared.submit(&kernel, &mut call.0, scope.group, self.terms.asked());
+                scope.open.borrow_mut().push(id);
+                Scoped::Sent { id, read }
+            }
+            (ScopedCall::Here(result), _) => Scoped::Here(result),
+            (ScopedCall::Sent { .. }, None) => {
+                unreachable!("an inline engine runs its jobs at once")
+            }
+        };
+        ScopedJob { scope, state }
+    }
+}
+
+impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJobBuilder")
+            .field("terms", &self.terms)
             .finish_non_exhaustive()
     }
 }

@@ -316,6 +316,14 @@ impl StateWord {
         Word(self.0.load(Ordering::Relaxed)).is(Phase::Queued, generation)
     }
 
+    /// Worker: does the running job have the request to end?
+    #[inline]
+    pub(crate) fn is_cancelled(&self, generation: Generation) -> bool {
+        // Relaxed: a request that stands for itself.
+        let word = Word(self.0.load(Ordering::Relaxed));
+        word.is(Phase::Running, generation) && word.has(CANCEL)
+    }
+
     /// Worker: would a look find something, a job or a retracted one?
     #[inline]
     pub(crate) fn is_live(&self, generation: Generation) -> bool {

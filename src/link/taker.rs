@@ -130,6 +130,16 @@ impl<const N: usize> Taker<N> {
         slot.with(|slot| unsafe { *slot })
     }
 
+    /// Has somebody asked the claimed job to end? False while there is none.
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.claimed
+            && self
+                .cells
+                .state(self.position)
+                .is_cancelled(self.generation())
+    }
+
     /// Ends the claimed job. Wakes whoever sleeps on it; the caller rings the monitor when this
     /// returns true.
     #[inline]

@@ -2,23 +2,29 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::parking::Parking;
+use super::policy::{Policy, Priority, Terms};
+use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{Ask, CANCEL, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
+use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
 
 /// Jobs that are kept between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
+
+/// Workers that a job with retries may cost, if the builder does not say.
+pub(crate) const QUARANTINE_AFTER: u32 = 5;
 
 /// How the engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +46,14 @@ pub(super) struct Core {
     pub(super) lanes: Vec<Lane>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
-    /// Jobs that no lane has, oldest first.
-    pub(super) queue: VecDeque<u32>,
+    /// Jobs that no lane has.
+    pub(super) queue: Queue,
+    /// Jobs that wait for their next attempt, by the time when their pause is over.
+    pub(super) waiting: BTreeSet<(Instant, u32)>,
+    /// Some job had a priority other than the usual one.
+    pub(super) ranked: bool,
+    /// Workers that a job with retries may cost.
+    pub(super) quarantine_after: u32,
     /// The lane that got work last.
     pub(super) recent: usize,
     /// Jobs in slots.
@@ -60,6 +72,11 @@ pub(super) struct Core {
     pub(super) ticking: bool,
     /// The monitor should be woken when the lock is released.
     pub(super) call_monitor: bool,
+    /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
+    pub(super) wakes_at: Option<Instant>,
+    /// A job had ended already whose end somebody wanted to hear of: its lane has to be drained before
+    /// the monitor sleeps.
+    pub(super) look_again: bool,
     /// Futures to wake when the lock is released.
     pub(super) wakers: Vec<Waker>,
     pub(super) may_spin: bool,
@@ -83,7 +100,10 @@ impl Core {
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            waiting: BTreeSet::new(),
+            ranked: false,
+            quarantine_after: QUARANTINE_AFTER,
             recent: 0,
             open: 0,
             ready: 0,
@@ -95,6 +115,8 @@ impl Core {
             broken: None,
             ticking: false,
             call_monitor: false,
+            wakes_at: None,
+            look_again: false,
             wakers: Vec::new(),
             may_spin: cores > 1,
             cores,
@@ -107,7 +129,13 @@ impl Core {
 
     /// Takes a job: it is placed, queued, or refused with an answer.
     #[inline]
-    pub(super) fn submit(&mut self, info: &KernelInfo, call: &mut ArgWriter, group: u32) -> JobId {
+    pub(super) fn submit(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        terms: Option<&Terms>,
+    ) -> JobId {
         let kernel = self.kernels.index(info);
         self.next_job += 1;
         let job = self.next_job;
@@ -115,6 +143,10 @@ impl Core {
         record.job = job;
         record.kernel = kernel;
         record.group = group;
+        if let Some(terms) = terms {
+            record.policy = Some(Box::new(Policy::new(*terms)));
+            self.ranked |= terms.priority != Priority::Normal;
+        }
         let refusal = fill(record, call, &self.arena);
         crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
@@ -130,7 +162,10 @@ impl Core {
         } else {
             // Lanes know already that something is kept, and ring before they run dry. Looking at them
             // costs each a cache line, so not for every job.
-            self.queue.push_back(id.index);
+            self.queue.push_back(id.index, self.records.at(id.index));
+            if self.ranked {
+                self.overtake(id.index);
+            }
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
                 self.drain_busy();
                 self.refill();
@@ -142,8 +177,11 @@ impl Core {
     /// Keeps a job until a lane has room: the first one that is kept.
     #[cold]
     fn enqueue(&mut self, index: u32) {
-        self.queue.push_back(index);
+        self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.kept");
+        if self.ranked {
+            self.overtake(index);
+        }
         self.update_flags();
         after_keeping();
         self.drain_busy();
@@ -205,6 +243,8 @@ impl Core {
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
+        let deaths = record.policy.as_mut();
+        let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
         let cancels = group != 0 && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
@@ -215,6 +255,7 @@ impl Core {
             attempt: u32::from(record.attempt),
             worker,
             lent,
+            deaths: deaths.unwrap_or_default(),
             last_words,
             ..Failed::new(kind, name, record.job)
         };
@@ -275,84 +316,6 @@ impl Core {
         failed.into()
     }
 
-    // ---- giving up on jobs ------------------------------------------------------------------
-
-    /// Nobody waits for the job any more. Unless it runs, it will not.
-    ///
-    /// The waker that was kept for it is for the caller to drop, outside the lock: it is foreign code.
-    #[must_use]
-    pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
-        let record = self.records.get(id);
-        let waker = record.waker.take();
-        match record.stage {
-            Stage::Answered | Stage::Free => self.records.remove(id.index),
-            Stage::Queued => {
-                self.unqueue(id.index);
-                self.records.remove(id.index);
-            }
-            Stage::Placed { link, position } => {
-                if self.take_back(link as usize, position) {
-                    self.records.remove(id.index);
-                } else {
-                    let lane = &self.lanes[link as usize];
-                    // Its end frees what it holds, so the monitor wants to hear of it. If it is over
-                    // already, the next drain finds nobody who asks.
-                    let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
-                    self.records.at(id.index).detached = true;
-                }
-            }
-        }
-        self.call_if_drained();
-        waker
-    }
-
-    /// Takes a job out of the queue. Jobs are mostly given up in the order in which they were
-    /// submitted, or in the opposite one: looks from both ends.
-    fn unqueue(&mut self, index: u32) {
-        let len = self.queue.len();
-        let at = (0..len.div_ceil(2))
-            .flat_map(|i| [i, len - 1 - i])
-            .find(|&at| self.queue[at] == index);
-        if let Some(at) = at {
-            self.queue.remove(at);
-        }
-        if self.queue.is_empty() {
-            self.update_flags();
-        }
-    }
-
-    /// Lets the job run without anybody who asks for its answer. The waker is for the caller to drop.
-    #[must_use]
-    pub(super) fn detach(&mut self, id: JobId) -> Option<Waker> {
-        let record = self.records.get(id);
-        let waker = record.waker.take();
-        if record.stage == Stage::Answered {
-            self.records.remove(id.index);
-        } else {
-            record.detached = true;
-        }
-        waker
-    }
-
-    /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
-    pub(super) fn cancel(&mut self, id: JobId) {
-        let record = self.records.get(id);
-        match record.stage {
-            Stage::Answered | Stage::Free => {}
-            Stage::Queued => {
-                self.unqueue(id.index);
-                self.fail(id.index, JobErrorKind::Cancelled, None, Vec::new());
-            }
-            Stage::Placed { link, position } => {
-                if self.take_back(link as usize, position) {
-                    self.fail(id.index, JobErrorKind::Cancelled, None, Vec::new());
-                } else {
-                    let _: Ask = self.lanes[link as usize].poster.ask(position, CANCEL);
-                }
-            }
-        }
-    }
-
     /// Retracts a job from its slot. Its sleepers are woken and find the record.
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
@@ -372,6 +335,9 @@ impl Core {
                 }
                 // The worker passes over the slot when it gets there; if it sleeps it has to be told.
                 lane.poster.ring();
+                if !lane.timed.is_empty() {
+                    self.watch(link);
+                }
                 crate::sync::point!("retract.told");
                 true
             }

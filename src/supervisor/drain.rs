@@ -63,6 +63,9 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            if !self.lanes[index].timed.is_empty() {
+                self.watch(index);
+            }
             crate::sync::point!("reap.told");
             self.call_if_drained();
         }
@@ -124,6 +127,7 @@ impl Core {
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
         let reply = self.reply;
         if reply.kind == kind::ESCAPED {
+            self.lanes[lane_index].jobs -= 1;
             self.condemn(
                 lane_index,
                 index,
@@ -150,6 +154,7 @@ impl Core {
         match judged {
             Err(what) => {
                 self.records.at(index).leases = leases;
+                self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
             Ok((unpacked, why)) => {
@@ -159,7 +164,10 @@ impl Core {
                 let bytes = unpacked.bytes;
                 self.kernels.get(kernel).learn(took_ns, bytes, failed);
                 if let Some(why) = why {
-                    self.fail(index, why, Some(lane_index as u32), lent(&leases));
+                    let rows = lent(&leases);
+                    // Kept for another attempt, if there is one.
+                    self.records.at(index).leases = leases;
+                    self.attempt_failed(index, why, Some(lane_index as u32), rows);
                 } else {
                     let skip = unpacked.skip;
                     let life = self.lanes[lane_index].life;
@@ -249,6 +257,7 @@ impl Core {
         let lane = &mut self.lanes[lane];
         if lane.verdict.is_none() {
             lane.verdict = Some((record, why));
+            lane.alarm = None;
         }
         if lane.status == Status::Ready {
             lane.status = Status::Leaving;

@@ -42,7 +42,7 @@ pub enum JobErrorKind {
     OutOfMemoryKill,
     /// Its worker was killed because of another job, and nobody knows how far this one had come.
     LostWith {
-        /// The number of the job that is to blame.
+        /// The number of the job that is to blame; 0 where the worker did something that no job had to do with.
         job: u64,
         /// What that job did.
         culprit: Box<JobErrorKind>,
@@ -75,7 +75,8 @@ pub enum JobErrorKind {
     ForeignKernel,
     /// The worker wrote into the link what it cannot have meant, and was replaced.
     Protocol(String),
-    /// The job was cancelled before it ran: its handle was dropped, or another job of its scope failed.
+    /// The job was cancelled before it began: on request, because its handle was dropped, or because another
+    /// job of its scope failed. Or it was ended while it ran, by [`cancel_now`](crate::Job::cancel_now).
     Cancelled,
     /// The engine was shut down before the job ended.
     ShutDown,
@@ -156,7 +157,8 @@ impl JobError {
         &self.0.last_words
     }
 
-    /// How the attempts before this one ended, oldest first; empty for a job that is tried once.
+    /// How the attempts before this one ended, oldest first, the last 16 of them; empty for a job that is tried
+    /// once. After [`Quarantined`](JobErrorKind::Quarantined) this one is among them.
     pub fn deaths(&self) -> &[JobErrorKind] {
         &self.0.deaths
     }
@@ -215,6 +217,7 @@ impl fmt::Display for JobErrorKind {
             Self::OutOfMemoryKill => f.write_str(
                 "its worker was ended by the system's out-of-memory killer; use fewer workers, or set a memory limit",
             ),
+            Self::LostWith { job: 0, culprit } => write!(f, "lost with its worker: {culprit}"),
             Self::LostWith { job, culprit } => {
                 write!(f, "lost with its worker, because of job {job}: {culprit}")
             }
@@ -241,7 +244,7 @@ impl fmt::Display for JobErrorKind {
                 "its worker broke the protocol ({}) and was replaced",
                 plain::lines(what)
             ),
-            Self::Cancelled => f.write_str("cancelled before it ran"),
+            Self::Cancelled => f.write_str("cancelled"),
             Self::ShutDown => f.write_str("the engine was shut down before it ended"),
             Self::NoWorkers(why) => write!(f, "no worker can be started any more: {why}"),
         }
@@ -277,7 +280,7 @@ impl fmt::Display for JobError {
             worker,
             lent,
             last_words,
-            deaths: _,
+            deaths,
         } = &*self.0;
         write!(f, "job {job} ({kernel}")?;
         if let Some(worker) = worker {
@@ -287,6 +290,9 @@ impl fmt::Display for JobError {
             write!(f, ", attempt {attempt}")?;
         }
         write!(f, "): {kind}")?;
+        if let (JobErrorKind::Quarantined { .. }, Some(last)) = (kind, deaths.last()) {
+            write!(f, "; the last time: {last}")?;
+        }
         for rows in lent {
             write!(
                 f,

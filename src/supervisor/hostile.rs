@@ -135,7 +135,7 @@ impl Attack {
             3 => Wants::Text,
             _ => Wants::Bytes,
         };
-        let id = self.shared.submit(&kernel(), &mut call, 0);
+        let id = self.shared.submit(&kernel(), &mut call, 0, None);
         self.jobs.push((id, wants));
         self.submitted += 1;
     }
@@ -465,7 +465,7 @@ fn every_state_word_is_judged() {
         for bits in 0..16u32 {
             for lap in [0u32, 1, 2, 1 << 23, (1 << 24) - 1] {
                 let (shared, _takers) = fixture(1, 1);
-                let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0);
+                let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0, None);
                 let word = phase | bits << 3 | lap << GENERATION;
                 shared.cells[0]
                     .state(0)
@@ -527,6 +527,7 @@ fn every_edge_of_a_reply_is_judged() {
                                     &kernel(),
                                     &mut ArgWriter::new(shared.arena.id()),
                                     0,
+                                    None,
                                 );
                                 assert_eq!(takers[0].next(), Next::Run);
                                 let whole = 1 << 48 | at;

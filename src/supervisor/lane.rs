@@ -39,6 +39,13 @@ pub(super) struct Process {
     pub(super) server: String,
 }
 
+/// When the time of a job is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alarm {
+    pub(super) position: u64,
+    pub(super) at: Instant,
+}
+
 /// Output memory that the worker may use and has not published.
 #[derive(Debug)]
 struct Grant {
@@ -75,8 +82,18 @@ pub(super) struct Lane {
     pub(super) last_words: LastWords,
     /// Where the oldest open job stood at the last tick.
     pub(super) seen_at_tick: u64,
+    /// Positions of open jobs that have a deadline, oldest first; some may be over or taken back.
+    pub(super) timed: VecDeque<u64>,
+    /// The running clock of the oldest open job.
+    pub(super) alarm: Option<Alarm>,
+    /// The job before one with a deadline whose end the monitor wants to hear of.
+    pub(super) noticed: u64,
     pub(super) jobs: u64,
     pub(super) restarts: u64,
+    /// Jobs finished when a job killed the worker last.
+    jobs_at_death: u64,
+    /// Workers that died of jobs, one after the other, without having finished one.
+    deaths_in_a_row: u32,
 }
 
 impl Lane {
@@ -97,8 +114,13 @@ impl Lane {
             verdict: None,
             last_words: LastWords::default(),
             seen_at_tick: u64::MAX,
+            timed: VecDeque::new(),
+            alarm: None,
+            noticed: u64::MAX,
             jobs: 0,
             restarts: 0,
+            jobs_at_death: 0,
+            deaths_in_a_row: 0,
         }
     }
 
@@ -113,6 +135,26 @@ impl Lane {
             .iter()
             .filter(|&&record| record != NOBODY)
             .count()
+    }
+
+    /// The record of the job at this position, or [`NOBODY`].
+    #[inline]
+    pub(super) fn record_at(&self, position: u64) -> u32 {
+        self.records[(position % SLOTS as u64) as usize]
+    }
+
+    /// Is there an open job at this position?
+    pub(super) fn holds(&self, position: u64) -> bool {
+        self.poster.open_positions().contains(&position) && self.record_at(position) != NOBODY
+    }
+
+    /// The worker died of a job. How many have in a row, without having finished one?
+    pub(super) fn died_of_a_job(&mut self) -> u32 {
+        if std::mem::replace(&mut self.jobs_at_death, self.jobs) != self.jobs {
+            self.deaths_in_a_row = 0;
+        }
+        self.deaths_in_a_row += 1;
+        self.deaths_in_a_row
     }
 
     /// Its oldest job is the one that the last tick saw there.
@@ -297,6 +339,9 @@ impl Lane {
 
     /// Everything granted is free again. Only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self) {
+        self.timed.clear();
+        self.alarm = None;
+        self.noticed = u64::MAX;
         self.grants.clear();
         self.ahead = 0;
         self.last_grant = 0;

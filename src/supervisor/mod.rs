@@ -1,7 +1,9 @@
 #![doc = include_str!("README.md")]
 
+mod cancel;
 mod causes;
 mod core;
+mod deadline;
 mod drain;
 mod error;
 #[cfg(test)]
@@ -12,8 +14,11 @@ mod monitor;
 mod parking;
 mod place;
 mod plain;
+mod policy;
+mod queue;
 mod record;
 mod recover;
+mod retry;
 mod spawn;
 #[cfg(test)]
 mod tests;
@@ -27,11 +32,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::core::Core;
-pub(crate) use self::core::{Closing, Read};
+pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
 use parking::Parking;
+pub(crate) use policy::Terms;
+pub use policy::{Backoff, Priority};
 pub(crate) use record::JobId;
 use spawn::Refusal;
 
@@ -56,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) start_timeout: Duration,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
+    /// Workers that a job with retries may cost.
+    pub(crate) quarantine_after: u32,
 }
 
 /// What user threads, the monitor and the handshake threads share.
@@ -118,6 +127,8 @@ pub struct Stats {
     pub kernels: Vec<KernelStats>,
     /// Jobs that no worker has yet.
     pub queued: usize,
+    /// Jobs whose last attempt failed, and that wait for the next.
+    pub waiting: usize,
     /// Jobs that workers have.
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
@@ -131,12 +142,20 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
+/// Descriptors that a worker takes in this process: its pidfd and bell, and three while it starts.
+const DESCRIPTORS_PER_WORKER: u64 = 5;
+
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
+    let arena_descriptors = u64::from(workers) + 2;
+    let own = 6 + DESCRIPTORS_PER_WORKER * u64::from(workers);
+    // A worker gets the arena's under numbers behind all of ours.
+    crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
+        .map_err(StartError::System)?;
     let cells: Vec<_> = (0..workers)
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
         .collect();
@@ -148,13 +167,10 @@ pub(crate) fn start(
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
     arena.set_ready();
+    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    core.quarantine_after = settings.quarantine_after;
     let shared = Arc::new(Shared {
-        core: Mutex::new(Core::new(
-            Arc::clone(&arena),
-            Arc::clone(&parking),
-            lanes,
-            cores,
-        )),
+        core: Mutex::new(core),
         arena,
         cells,
         parking,
@@ -203,9 +219,15 @@ impl Shared {
 
     /// Takes a job.
     #[inline]
-    pub(crate) fn submit(&self, kernel: &KernelInfo, call: &mut ArgWriter, group: u32) -> JobId {
+    pub(crate) fn submit(
+        &self,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        terms: Option<&Terms>,
+    ) -> JobId {
         let mut core = self.lock();
-        let id = core.submit(kernel, call, group);
+        let id = core.submit(kernel, call, group, terms);
         self.unlock(core);
         id
     }
@@ -215,6 +237,7 @@ impl Shared {
     pub(crate) fn exchange<R>(
         &self,
         kernel: &KernelInfo,
+        terms: Option<&Terms>,
         calls: &mut [CallWriter],
         in_flight: &mut VecDeque<JobId>,
         done: &mut VecDeque<Result<R, JobError>>,
@@ -222,7 +245,7 @@ impl Shared {
     ) {
         let mut core = self.lock();
         for call in calls {
-            let id = core.submit(kernel, &mut call.0, 0);
+            let id = core.submit(kernel, &mut call.0, 0, terms);
             in_flight.push_back(id);
         }
         core.drain_busy();
@@ -291,6 +314,13 @@ impl Shared {
         self.unlock(core);
     }
 
+    /// See [`Core::cancel_now`].
+    pub(crate) fn cancel_now(&self, id: JobId) {
+        let mut core = self.lock();
+        core.cancel_now(id);
+        self.unlock(core);
+    }
+
     /// What a job of this kernel is expected to take, in nanoseconds.
     pub(crate) fn expected_ns(&self, kernel: &KernelInfo) -> u32 {
         let mut core = self.lock();
@@ -304,7 +334,9 @@ impl Shared {
         if core.closing != Closing::Now {
             core.closing = how;
         }
-        drop(core);
+        // Nothing is tried again from here on.
+        core.fail_waiting(&JobErrorKind::ShutDown);
+        self.unlock(core);
         self.ring();
     }
 
@@ -333,6 +365,7 @@ impl Shared {
             workers: workers.collect(),
             kernels: kernels.collect(),
             queued: core.queue.len(),
+            waiting: core.waiting.len(),
             open: core.open,
             untaken: core.records.live(),
         };

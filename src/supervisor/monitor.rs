@@ -184,7 +184,7 @@ impl Monitor {
 
     /// When there is something to do even if nobody rings.
     fn next_time(&self) -> Option<Duration> {
-        let core = self.shared.lock();
+        let mut core = self.shared.lock();
         let now = Instant::now();
         let starts = core.lanes.iter().filter_map(|lane| match lane.status {
             Status::Absent {
@@ -192,16 +192,12 @@ impl Monitor {
             } if core.needs_workers() => Some(at),
             _ => None,
         });
-        let next = starts
-            .chain(self.stopping)
-            .chain(self.starting.values().copied())
-            .min()
-            .map(|at| at.saturating_duration_since(now));
-        match (next, core.ticking) {
-            (Some(next), true) => Some(next.min(TICK)),
-            (None, true) => Some(TICK),
-            (next, false) => next,
-        }
+        let tick = core.ticking.then(|| now + TICK);
+        let starting = self.starting.values().copied();
+        let times = starts.chain(starting).chain(self.stopping).chain(tick);
+        let next = times.chain(core.next_timer()).min();
+        core.wakes_at = next;
+        next.map(|at| at.saturating_duration_since(now))
     }
 
     /// Somebody rang, or a worker ended.
@@ -283,6 +279,7 @@ impl Monitor {
             core.freely = core.next_job == self.seen_job;
             self.seen_job = core.next_job;
             core.drain_busy();
+            core.run_timers();
             core.refill();
             core.call_monitor = false;
             let tick = self.ticked.elapsed() >= TICK;
@@ -301,6 +298,7 @@ impl Monitor {
             let wants: Vec<_> = wanted.collect();
             // The last job has ended: the workers are told to stop, once.
             progress |= core.is_drained() && self.stopping.is_none();
+            progress |= std::mem::take(&mut core.look_again);
             core.call_monitor = false;
             self.shared.unlock(core);
             wants
@@ -326,7 +324,11 @@ impl Monitor {
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
         crate::sync::point!("grant.found");
+        let damage = block.is_err().then(|| arena.damage()).flatten();
         let mut core = self.shared.lock();
+        if let Some(why) = damage {
+            core.give_up(&why);
+        }
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
         if lane.life != life || lane.poster.wanted() != Some(want) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::core::{Closing, Core};
 use super::lane::{Lane, NOBODY, Status};
+use super::policy::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
 use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPIN, STOP};
@@ -64,6 +65,7 @@ impl Core {
             link: chosen as u32,
             position,
         };
+        let record_has_policy = record.policy.is_some();
         lane.note(position, index, expected);
         crate::sync::point!("submit.noted");
         self.open += 1;
@@ -74,6 +76,9 @@ impl Core {
             self.flag(before);
         }
         self.flag(chosen);
+        if record_has_policy {
+            self.watch_if_timed(index, chosen, position);
+        }
         let lane = &mut self.lanes[chosen];
         lane.poster.ring();
         crate::sync::point!("submit.rung");
@@ -174,15 +179,52 @@ impl Core {
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
         let before = self.queue.is_empty();
-        while let Some(&index) = self.queue.front() {
+        while let Some(index) = self.queue.pop(&self.records) {
             if !self.place(index) {
+                self.queue.push_front(index, self.records.at(index));
                 break;
             }
-            self.queue.pop_front();
         }
         if before != self.queue.is_empty() {
             self.update_flags();
         }
+    }
+
+    /// A job with a deadline was placed: its clock starts when it is the oldest.
+    #[cold]
+    fn watch_if_timed(&mut self, index: u32, lane: usize, position: u64) {
+        let policy = &self.records.at(index).policy;
+        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        if limit.is_some() {
+            self.lanes[lane].timed.push_back(position);
+            self.watch(lane);
+        }
+    }
+
+    /// A job has to be kept: what lies unbegun in lanes with a lower priority waits behind it. The first
+    /// of a priority does that for those that follow.
+    #[cold]
+    pub(super) fn overtake(&mut self, index: u32) {
+        let priority = self.records.at(index).priority();
+        if priority == Priority::Low || !self.queue.has_one_from(priority) {
+            return;
+        }
+        let mut back = Vec::new();
+        for lane in 0..self.lanes.len() {
+            for position in self.lanes[lane].poster.open_positions().rev() {
+                let record = self.lanes[lane].record_at(position);
+                if record == NOBODY {
+                    continue;
+                }
+                if self.records.at(record).priority() >= priority || !self.take_back(lane, position)
+                {
+                    break;
+                }
+                back.push(record);
+            }
+        }
+        back.sort_unstable_by_key(|&record| self.records.look(record).job);
+        back.into_iter().rev().for_each(|index| self.requeue(index));
     }
 
     /// Lanes that have work, or had when they were last looked at.
@@ -242,8 +284,7 @@ impl Core {
             if !self.take_back(index, position) {
                 break;
             }
-            self.records.at(record).stage = Stage::Queued;
-            self.queue.push_front(record);
+            self.requeue(record);
         }
     }
 }

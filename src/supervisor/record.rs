@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::kernel::wire::{Leases, Received};
 use crate::link::INLINE_WORDS;
 use crate::supervisor::JobError;
+use crate::supervisor::policy::{Policy, Priority};
 
 /// Names a record as long as its job is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum Stage {
         link: u32,
         position: u64,
     },
+    /// An attempt has failed, and the pause before the next is not over.
+    Waiting,
     /// Ended, failed or refused: the outcome is there.
     Answered,
 }
@@ -72,12 +75,30 @@ pub(super) struct Record {
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
     pub(super) answered_by: (u32, u32),
+    /// Deadline, retries, priority: most jobs have none.
+    pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
+}
+
+impl Record {
+    /// Its class in the queue.
+    #[inline]
+    pub(super) fn priority(&self) -> Priority {
+        let policy = self.policy.as_ref();
+        policy.map_or(Priority::Normal, |policy| policy.terms.priority)
+    }
+
+    /// Somebody asked it to stop: it is not tried again.
+    pub(super) fn give_up(&mut self) {
+        if let Some(policy) = &mut self.policy {
+            policy.given_up = true;
+        }
+    }
 }
 
 /// All records of an engine.
@@ -120,6 +141,7 @@ impl Records {
             spilled: false,
             requests: 0,
             group: 0,
+            policy: None,
             len: 0,
             answered_by: (u32::MAX, 0),
             payload: [0; INLINE_WORDS],
@@ -144,9 +166,14 @@ impl Records {
         &mut self.records[index as usize]
     }
 
+    #[inline]
+    pub(super) fn look(&self, index: u32) -> &Record {
+        &self.records[index as usize]
+    }
+
     /// The jobs of a group that have no answer.
     pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
-        let open = |stage| matches!(stage, Stage::Queued | Stage::Placed { .. });
+        let open = |stage| !matches!(stage, Stage::Free | Stage::Answered);
         let records = self.records.iter().zip(0..);
         records
             .filter(|(record, _)| record.group == group && open(record.stage))
@@ -169,6 +196,9 @@ impl Records {
         record.attempt = 1;
         record.waker = None;
         record.outcome = None;
+        if record.policy.is_some() {
+            record.policy = None;
+        }
         if !record.leases.is_empty() {
             record.leases.clear();
         }

@@ -14,6 +14,8 @@ use crate::link::SLOTS;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
+/// The workers of a lane may die of this many jobs in a row before it waits with the next.
+const DEATHS_AT_ONCE: u32 = 3;
 /// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -28,6 +30,7 @@ impl Shared {
         words: LastWords,
     ) {
         let phase = self.cells[index].phase();
+        let damage = self.arena.damage();
         let mut core = self.lock();
         core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
@@ -39,7 +42,7 @@ impl Shared {
         }
         let verdict = core.lanes[index].verdict.take();
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        core.take_all_back(index, &cause, verdict);
+        let died_of_a_job = core.take_all_back(index, &cause, verdict);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lane = &mut core.lanes[index];
@@ -63,7 +66,13 @@ impl Shared {
             core.start_failed(index, &why);
         } else {
             lane.restarts += 1;
-            lane.status = Status::Absent { not_before: None };
+            let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));
+            let not_before = pause.flatten().map(|pause| Instant::now() + pause);
+            lane.status = Status::Absent { not_before };
+        }
+        // What died of memory that is gone is followed by others: nothing here can be trusted any more.
+        if let Some(why) = damage {
+            core.give_up(&why);
         }
         core.update_flags();
         core.refill();
@@ -88,25 +97,29 @@ impl Core {
     /// is being built, and when several starts in a row have failed and no worker is left.
     fn start_failed(&mut self, index: usize, why: &str) {
         let lane = &mut self.lanes[index];
-        let pause = FIRST_PAUSE * 2u32.saturating_pow(lane.failed_starts.min(16));
+        let pause = pause_after(lane.failed_starts);
         lane.failed_starts += 1;
         lane.status = Status::Absent {
-            not_before: Some(Instant::now() + pause.min(LONGEST_PAUSE)),
+            not_before: Some(Instant::now() + pause),
         };
         if !self.started || lane.failed_starts >= FAILED_STARTS && self.ready == 0 {
             self.give_up(why);
         }
     }
 
-    /// After the exit: the jobs that the worker still had.
+    /// After the exit: the jobs that the worker still had. True if one of them killed it.
     fn take_all_back(
         &mut self,
         index: usize,
         cause: &JobErrorKind,
         verdict: Option<(u32, JobErrorKind)>,
-    ) {
+    ) -> bool {
         let broke_protocol = matches!(&verdict, Some((_, JobErrorKind::Protocol(_))));
+        let culprit = verdict
+            .as_ref()
+            .map(|(record, why)| self.lost_with(*record, why));
         let mut back = Vec::new();
+        let mut died_of_a_job = false;
         for position in self.lanes[index].poster.open_positions() {
             let lane = &mut self.lanes[index];
             let record = lane.records[(position % SLOTS as u64) as usize];
@@ -130,21 +143,51 @@ impl Core {
                 back.push(record);
             } else if untouched {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
+            } else if let Some(lost) = &culprit {
+                if self.may_run_again_after_loss(record) {
+                    self.records.at(record).stage = Stage::Queued;
+                    back.push(record);
+                } else {
+                    self.fail_running(index, record, lost.clone());
+                }
             } else {
+                died_of_a_job = true;
                 self.fail_running(index, record, cause.clone());
             }
         }
         for record in back.into_iter().rev() {
             if self.records.at(record).stage == Stage::Queued {
-                self.queue.push_front(record);
+                self.requeue(record);
                 self.tell_moved(record);
             }
         }
         if let Some((record, why)) = verdict
             && record != NOBODY
         {
+            died_of_a_job = why != JobErrorKind::Cancelled;
             self.fail_running(index, record, why);
         }
+        died_of_a_job
+    }
+
+    /// What jobs answer that are lost because of this one.
+    fn lost_with(&self, record: u32, why: &JobErrorKind) -> JobErrorKind {
+        let job = match record {
+            NOBODY => 0,
+            record => self.records.look(record).job,
+        };
+        JobErrorKind::LostWith {
+            job,
+            culprit: Box::new(why.clone()),
+        }
+    }
+
+    /// A job may have begun when its worker died of something else. Does it go back to the queue?
+    fn may_run_again_after_loss(&mut self, record: u32) -> bool {
+        let open = self.closing != Closing::Now;
+        let quarantine_after = self.quarantine_after;
+        let policy = self.records.at(record).policy.as_mut();
+        open && policy.is_some_and(|policy| policy.may_run_again_after_loss(quarantine_after))
     }
 
     fn fail_running(&mut self, lane: usize, record: u32, why: JobErrorKind) {
@@ -156,7 +199,7 @@ impl Core {
         let rows = lent(&self.records.at(record).leases);
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).failures += 1;
-        self.fail(record, why, Some(lane as u32), rows);
+        self.attempt_failed(record, why, Some(lane as u32), rows);
     }
 
     /// Nothing can run any more: every job gets its answer.
@@ -180,14 +223,23 @@ impl Core {
         }
     }
 
-    /// Answers all queued jobs.
+    /// Answers all jobs that no worker has.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
-        for record in std::mem::take(&mut self.queue) {
-            // The failure of one may have cancelled others of its group.
-            if self.records.at(record).stage == Stage::Queued {
-                self.fail(record, why.clone(), None, Vec::new());
-            }
+        // One by one: the failure of one may cancel others of its group.
+        while let Some(record) = self.queue.pop(&self.records) {
+            self.fail(record, why.clone(), None, Vec::new());
         }
+        self.fail_waiting(why);
         self.update_flags();
     }
+}
+
+/// How long a lane whose workers die of jobs waits before it starts another, after so many.
+fn respawn_pause(deaths: u32) -> Option<Duration> {
+    deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
+}
+
+/// 10 ms, 20 ms, 40 ms and so on.
+fn pause_after(failures: u32) -> Duration {
+    (FIRST_PAUSE * 2u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE)
 }

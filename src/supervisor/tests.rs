@@ -17,6 +17,8 @@ use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
+mod policies;
+
 crate::test_workers!();
 
 const PAGE: u64 = 4096;
@@ -55,6 +57,7 @@ fn settings(workers: u16) -> Settings {
         label: "test".into(),
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
+        quarantine_after: QUARANTINE_AFTER,
     }
 }
 
@@ -97,7 +100,12 @@ fn submit(shared: &Shared) -> JobId {
 }
 
 fn submit_in(shared: &Shared, group: u32) -> JobId {
-    shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), group)
+    shared.submit(
+        &kernel(),
+        &mut ArgWriter::new(shared.arena.id()),
+        group,
+        None,
+    )
 }
 
 /// The answer, in a word; `None` while there is none.
@@ -258,7 +266,9 @@ fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
     for at in [3, 0, 6, 5, 1] {
         shared.abandon(jobs[at]);
     }
-    let left: Vec<u32> = shared.lock().queue.iter().copied().collect();
+    let core = shared.lock();
+    let left = core.queue.in_order(&core.records);
+    drop(core);
     assert_eq!(left, [jobs[2].index, jobs[4].index]);
     shared.cancel(jobs[2]);
     assert!(answer(&shared, jobs[2]).unwrap().contains("cancel"));
@@ -336,7 +346,7 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
         for &ms in naps {
             let mut call = ArgWriter::new(shared.arena.id());
             call.word(ms);
-            let id = shared.submit(&info(nap), &mut call, 0);
+            let id = shared.submit(&info(nap), &mut call, 0, None);
             shared.detach(id);
         }
         shared.close(Closing::Drain);

@@ -52,7 +52,9 @@ pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> W
     let address = base.as_ptr().expose_provenance();
     let free = MAPS.iter().position(|place| {
         // Acquire and Release: whoever takes the place sees that it was left whole.
-        let taken = place.len.compare_exchange(0, len, Ordering::AcqRel, Ordering::Relaxed);
+        let taken = place
+            .len
+            .compare_exchange(0, len, Ordering::AcqRel, Ordering::Relaxed);
         taken.is_ok()
     });
     if let Some(index) = free {
@@ -83,7 +85,8 @@ extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     let hit = MAPS.iter().find(|place| {
         // Acquire: "place filled", pairs with `watch`.
         let base = place.base.load(Ordering::Acquire);
-        base != 0 && (base..base.saturating_add(place.len.load(Ordering::Relaxed))).contains(&address)
+        base != 0
+            && (base..base.saturating_add(place.len.load(Ordering::Relaxed))).contains(&address)
     });
     let before = BEFORE.get();
     if let Some(place) = hit {
@@ -100,7 +103,8 @@ extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
         // SAFETY: fstat writes into a buffer of its own, and may be called in a signal handler.
         let len = unsafe {
             let mut stat: libc::stat = std::mem::zeroed();
-            (libc::fstat(place.fd.load(Ordering::Relaxed), &raw mut stat) == 0).then_some(stat.st_size)
+            (libc::fstat(place.fd.load(Ordering::Relaxed), &raw mut stat) == 0)
+                .then_some(stat.st_size)
         };
         if let Some(len) = len {
             text.push(b" (");

@@ -218,7 +218,9 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
         unsafe {
             let mut now: libc::sigset_t = std::mem::zeroed();
             libc::sigpending(&raw mut now) == 0
-                && set.iter().any(|signal| libc::sigismember(&raw const now, signal as i32) == 1)
+                && set
+                    .iter()
+                    .any(|signal| libc::sigismember(&raw const now, signal as i32) == 1)
         }
     };
     let before = pending(&set);

@@ -58,21 +58,9 @@ impl Segment {
     /// Creates the segment `name` (`"/arenite-0-ab12"`) exclusively, mode 0600, empty.
     pub fn create_named(name: &str) -> Result<Segment> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let segment = retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
+        retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .map(|fd| Segment { fd })
-            .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))?;
-        // Workers open it again, whatever this program's umask leaves of the mode.
-        if let Err(error) = segment.allow_owner() {
-            let _ = Segment::unlink(name);
-            return Err(error);
-        }
-        Ok(segment)
-    }
-
-    /// Sets the mode to 0600, whatever it is.
-    pub fn allow_owner(&self) -> Result<()> {
-        retry(|| nix::sys::stat::fchmod(&self.fd, Mode::S_IRUSR | Mode::S_IWUSR))
-            .map_err(|errno| Error::new("fchmod", errno, "a segment"))
+            .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))
     }
 
     /// Fills `bytes` from place `at` on: a reading that cannot be SIGBUS, whoever else has the segment. Says how many

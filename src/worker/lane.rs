@@ -26,6 +26,40 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 /// The longest text of a panic or error that is sent.
 const TEXT_LIMIT: usize = 16 * 1024;
 
+thread_local! {
+    /// The lane of this thread.
+    static LANE: Cell<Option<&'static Lane>> = const { Cell::new(None) };
+}
+
+/// In a kernel: has somebody asked this job to end? By [`Job::cancel`](crate::Job::cancel), by dropping
+/// its handle, or because another job of its scope has failed. A kernel that takes long asks now and
+/// then, and returns what it has, or an error.
+///
+/// It costs a few nanoseconds. Outside a kernel, on threads that a kernel starts, and with
+/// [`Engine::inline`](crate::Engine::inline): false.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// fn search(upto: u64) -> Result<u64, &'static str> {
+///     let mut found = 0;
+///     for n in 0..upto {
+///         if n % 1024 == 0 && arenite::cancelled() {
+///             return Err("not needed any more");
+///         }
+///         found += u64::from(n.is_power_of_two());
+///     }
+///     Ok(found)
+/// }
+///
+/// assert_eq!(engine.submit(search, (1000,)).wait()?, 10);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+pub fn cancelled() -> bool {
+    // While the thread is being torn down nothing runs on it.
+    let lane = LANE.try_with(Cell::get).ok().flatten();
+    lane.is_some_and(|lane| lane.taker.borrow().is_cancelled())
+}
+
 /// Everything that one lane of this worker has. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -103,6 +137,7 @@ impl Lane {
 
     /// Runs jobs until the supervisor says stop.
     pub(super) fn run(&'static self) {
+        LANE.set(Some(self));
         let mut free_since = Instant::now();
         loop {
             let next = self.taker.borrow_mut().next();

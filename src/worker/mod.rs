@@ -7,6 +7,7 @@ mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use lane::cancelled;
 pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;

@@ -22,6 +22,7 @@ mod logs;
 mod map;
 mod memory;
 mod par;
+mod policies;
 mod scope;
 mod starts;
 
@@ -54,6 +55,7 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        policies::tests(),
         scope::tests(),
         starts::tests(),
     ];

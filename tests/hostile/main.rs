@@ -4,9 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod full;
 #[path = "../common/mod.rs"]
 mod harness;
+mod limits;
 mod maps;
+mod programs;
+mod surroundings;
+mod taken;
 mod wild;
 mod words;
 
@@ -14,8 +19,24 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // Most tests need a program of their own, in surroundings of its own: this one, told what to do.
+    let scenarios = [
+        full::SCENARIOS,
+        limits::SCENARIOS,
+        surroundings::SCENARIOS,
+        taken::SCENARIOS,
+    ];
+    programs::play(&scenarios.concat());
+
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests = [wild::tests(), words::tests()];
+    let tests = [
+        full::tests(),
+        limits::tests(),
+        surroundings::tests(),
+        taken::tests(),
+        wild::tests(),
+        words::tests(),
+    ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -24,9 +24,22 @@ impl Mapped {
 /// Every piece of the segment whose name ends like this: `control`, `region-0`, …
 pub fn pieces(name: &str) -> Vec<Mapped> {
     let maps = fs::read_to_string("/proc/self/maps").expect("this process may read its own maps");
-    let suffix = format!("/memfd:arenite-{name} (deleted)");
+    let anonymous = format!("/memfd:arenite-{name}");
+    // Names are removed at once, but the kernel remembers them.
+    let named = |path: &str| {
+        let Some((_, end)) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-') else {
+            return None;
+        };
+        let region = end
+            .rsplit_once(".r")
+            .map(|(_, region)| format!("region-{region}"));
+        Some(region.unwrap_or_else(|| "control".into()) == name)
+    };
     let piece = |line: &str| {
-        let line = line.strip_suffix(suffix.as_str())?;
+        let (line, path) = line.strip_suffix(" (deleted)")?.rsplit_once(' ')?;
+        if path != anonymous && named(path) != Some(true) {
+            return None;
+        }
         let mut words = line.split_ascii_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
         let rights = words.next()?;

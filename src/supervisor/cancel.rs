@@ -1,0 +1,99 @@
+//! Giving up on jobs.
+
+use std::task::Waker;
+
+use super::core::Core;
+use super::error::JobErrorKind;
+use super::record::{JobId, Stage};
+use crate::link::{Ask, CANCEL, NOTICE};
+
+impl Core {
+    /// Nobody waits for the job any more. Unless it runs, it will not.
+    ///
+    /// The waker that was kept for it is for the caller to drop, outside the lock: it is foreign code.
+    #[must_use]
+    pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
+        let record = self.records.get(id);
+        let waker = record.waker.take();
+        record.give_up();
+        match record.stage {
+            Stage::Answered | Stage::Free => self.records.remove(id.index),
+            Stage::Queued => {
+                self.unqueue();
+                self.records.remove(id.index);
+            }
+            Stage::Waiting => {
+                self.end_pause(id.index);
+                self.records.remove(id.index);
+            }
+            Stage::Placed { link, position } => {
+                if self.take_back(link as usize, position) {
+                    self.records.remove(id.index);
+                } else {
+                    let lane = &self.lanes[link as usize];
+                    // Its end frees what it holds, so the monitor wants to hear of it. If it is over
+                    // already, the next drain finds nobody who asks.
+                    let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
+                    self.records.at(id.index).detached = true;
+                }
+            }
+        }
+        self.call_if_drained();
+        waker
+    }
+
+    /// A job leaves the queue without a lane; its record is about to say so.
+    fn unqueue(&mut self) {
+        self.queue.give_up(&self.records);
+        if self.queue.is_empty() {
+            self.update_flags();
+        }
+    }
+
+    /// Lets the job run without anybody who asks for its answer. The waker is for the caller to drop.
+    #[must_use]
+    pub(super) fn detach(&mut self, id: JobId) -> Option<Waker> {
+        let record = self.records.get(id);
+        let waker = record.waker.take();
+        if record.stage == Stage::Answered {
+            self.records.remove(id.index);
+        } else {
+            record.detached = true;
+        }
+        waker
+    }
+
+    /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
+    pub(super) fn cancel(&mut self, id: JobId) {
+        if let Some((link, position)) = self.cancel_unless_begun(id) {
+            let _: Ask = self.lanes[link].poster.ask(position, CANCEL);
+        }
+    }
+
+    /// Cancels a job. If it runs its worker is ended for it, and the answer comes with the exit.
+    pub(super) fn cancel_now(&mut self, id: JobId) {
+        if let Some((link, position)) = self.cancel_unless_begun(id) {
+            self.end_worker_of(link, position, JobErrorKind::Cancelled);
+        }
+    }
+
+    /// Where the job runs, if it does.
+    fn cancel_unless_begun(&mut self, id: JobId) -> Option<(usize, u64)> {
+        let record = self.records.get(id);
+        record.give_up();
+        match record.stage {
+            Stage::Answered | Stage::Free => return None,
+            Stage::Queued => self.unqueue(),
+            Stage::Waiting => self.end_pause(id.index),
+            Stage::Placed { link, position } => {
+                let link = link as usize;
+                if !self.take_back(link, position) {
+                    return Some((link, position));
+                }
+            }
+        }
+        self.fail(id.index, JobErrorKind::Cancelled, None, Vec::new());
+        self.call_if_drained();
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! Clocks of running jobs, and ending a worker because of one of them. The steps are numbered in the
+//! README of this floor.
+
+use std::time::Instant;
+
+use super::core::Core;
+use super::error::JobErrorKind;
+use super::lane::{Alarm, NOBODY};
+use super::record::Stage;
+use crate::link::{Ask, NOTICE};
+
+/// How often a lane is drained again because a job behind the one in question says that it runs. With
+/// an honest worker the second look finds the end of the first job.
+const LOOKS: usize = 3;
+
+impl Core {
+    /// Starts the clock of the lane's oldest job, if it has a deadline, and asks to hear of the end of
+    /// the job before the next that has one. Called when either may have changed.
+    pub(super) fn watch(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if lane.verdict.is_some() {
+            return;
+        }
+        while let Some(&position) = lane.timed.front()
+            && !lane.holds(position)
+        {
+            lane.timed.pop_front();
+        }
+        let Some(&first) = lane.timed.front() else {
+            lane.alarm = None;
+            return;
+        };
+        let open = lane.poster.open_positions();
+        let oldest = open.clone().find(|&position| lane.holds(position));
+        let runs = oldest == Some(first);
+        let next = if runs {
+            let later = lane.timed.iter().skip(1);
+            later.copied().find(|&position| lane.holds(position))
+        } else {
+            Some(first)
+        };
+        if let Some(next) = next {
+            let before = (open.start..next).rev().find(|&p| lane.holds(p));
+            if let Some(before) = before
+                && lane.noticed != before
+            {
+                lane.noticed = before;
+                if lane.poster.ask(before, NOTICE) == Ask::Over {
+                    self.look_again = true;
+                    self.call_monitor = true;
+                }
+            }
+        }
+        if !runs {
+            self.lanes[index].alarm = None;
+        } else if self.lanes[index]
+            .alarm
+            .is_none_or(|alarm| alarm.position != first)
+        {
+            self.start_clock(index, first);
+        }
+    }
+
+    fn start_clock(&mut self, index: usize, position: u64) {
+        let record = self.lanes[index].record_at(position);
+        let policy = &self.records.at(record).policy;
+        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        // A limit beyond all clocks is none.
+        let at = limit.and_then(|limit| Instant::now().checked_add(limit));
+        self.lanes[index].alarm = at.map(|at| Alarm { position, at });
+        if let Some(at) = at {
+            self.wake_monitor_by(at);
+        }
+    }
+
+    /// There is something to do at this time: the monitor must not sleep longer.
+    pub(super) fn wake_monitor_by(&mut self, at: Instant) {
+        if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
+            self.call_monitor = true;
+        }
+    }
+
+    /// The next time at which an alarm or a pause ends.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
+        let pauses = self.waiting.first().map(|&(due, _)| due);
+        alarms.map(|alarm| alarm.at).chain(pauses).min()
+    }
+
+    /// Alarms that are due, and pauses that are over.
+    pub(super) fn run_timers(&mut self) {
+        if self.next_timer().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].alarm.is_some_and(|alarm| alarm.at <= now) {
+                self.go_off(index, now);
+            }
+        }
+        self.end_pauses(now);
+    }
+
+    /// The time of a lane's oldest job may be over.
+    fn go_off(&mut self, index: usize, now: Instant) {
+        // Done is done: this may set another alarm, or none.
+        self.drain(index);
+        let Some(alarm) = self.lanes[index].alarm.filter(|alarm| alarm.at <= now) else {
+            return;
+        };
+        let record = self.lanes[index].record_at(alarm.position);
+        let policy = &self.records.at(record).policy;
+        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        let limit = limit.unwrap_or_default();
+        self.end_worker_of(
+            index,
+            alarm.position,
+            JobErrorKind::DeadlineExceeded { limit },
+        );
+    }
+
+    /// Ends the worker that has this job, unless the job is over. What lies behind it runs elsewhere.
+    pub(super) fn end_worker_of(&mut self, index: usize, position: u64, why: JobErrorKind) {
+        for _ in 0..LOOKS {
+            self.drain(index);
+            let lane = &self.lanes[index];
+            if lane.verdict.is_some() || !lane.holds(position) {
+                return;
+            }
+            if self.take_back_behind(index, position) {
+                break;
+            }
+        }
+        let record = self.lanes[index].record_at(position);
+        self.condemn(index, record, why);
+        self.refill();
+    }
+
+    /// Takes back all that lies behind this job; false if something there has begun.
+    fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
+        let mut all = true;
+        let mut back = Vec::new();
+        for behind in position + 1..self.lanes[index].poster.tail() {
+            let record = self.lanes[index].record_at(behind);
+            if record == NOBODY {
+                continue;
+            }
+            if self.take_back(index, behind) {
+                back.push(record);
+            } else {
+                all = false;
+            }
+        }
+        for record in back.into_iter().rev() {
+            self.requeue(record);
+        }
+        all
+    }
+
+    /// Puts a job that was taken back before those that wait.
+    pub(super) fn requeue(&mut self, index: u32) {
+        let record = self.records.at(index);
+        record.stage = Stage::Queued;
+        self.queue.push_front(index, record);
+    }
+}

@@ -1,0 +1,81 @@
+//! Attempts after the first.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::core::{Closing, Core};
+use super::error::JobErrorKind;
+use super::policy::After;
+use super::record::Stage;
+
+impl Core {
+    /// An attempt gave no value: the job waits for the next one, or is answered.
+    pub(super) fn attempt_failed(
+        &mut self,
+        index: u32,
+        mut why: JobErrorKind,
+        worker: Option<u32>,
+        lent: Vec<Range<usize>>,
+    ) {
+        let closing = self.closing != Closing::No || self.broken.is_some();
+        let quarantine_after = self.quarantine_after;
+        let record = self.records.at(index);
+        if let Some(policy) = &mut record.policy {
+            match policy.attempt_failed(why, quarantine_after, closing) {
+                After::Again { pause } => {
+                    record.attempt = record.attempt.saturating_add(1);
+                    return self.wait_for_next_attempt(index, pause);
+                }
+                After::Answer(kind) => why = kind,
+            }
+        }
+        self.fail(index, why, worker, lent);
+    }
+
+    fn wait_for_next_attempt(&mut self, index: u32, pause: Duration) {
+        let now = Instant::now();
+        // A pause beyond all clocks: about a lifetime.
+        let due = now.checked_add(pause);
+        let due = due.unwrap_or_else(|| now + Duration::from_secs(1 << 31));
+        let record = self.records.at(index);
+        record.stage = Stage::Waiting;
+        if let Some(policy) = &mut record.policy {
+            policy.due = Some(due);
+        }
+        self.waiting.insert((due, index));
+        self.wake_monitor_by(due);
+    }
+
+    /// The job does not wait for its next attempt any more.
+    pub(super) fn end_pause(&mut self, index: u32) {
+        let policy = &mut self.records.at(index).policy;
+        if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
+            self.waiting.remove(&(due, index));
+        }
+    }
+
+    /// Queues the jobs whose pause is over, the one that has waited longest first.
+    pub(super) fn end_pauses(&mut self, now: Instant) {
+        let mut over = Vec::new();
+        while let Some(&(due, index)) = self.waiting.first()
+            && due <= now
+        {
+            self.end_pause(index);
+            over.push(index);
+        }
+        if over.is_empty() {
+            return;
+        }
+        over.into_iter().rev().for_each(|index| self.requeue(index));
+        self.update_flags();
+    }
+
+    /// Answers all jobs that wait for another attempt.
+    pub(super) fn fail_waiting(&mut self, why: &JobErrorKind) {
+        while let Some(&(_, index)) = self.waiting.first() {
+            // The failure of one may cancel others of its group.
+            self.end_pause(index);
+            self.fail(index, why.clone(), None, Vec::new());
+        }
+    }
+}

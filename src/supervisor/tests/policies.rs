@@ -1,0 +1,660 @@
+//! Policies without processes: clocks, attempts and classes as the books have them.
+
+use super::*;
+use crate::supervisor::policy::{After, Policy};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn submit_with(shared: &Shared, terms: Terms) -> JobId {
+    let mut call = ArgWriter::new(shared.arena.id());
+    shared.submit(&kernel(), &mut call, 0, Some(&terms))
+}
+
+fn timed(limit: Duration) -> Terms {
+    Terms {
+        deadline: Some(limit),
+        ..Terms::default()
+    }
+}
+
+fn retried(retries: u32) -> Terms {
+    Terms {
+        retries,
+        backoff: Backoff::NONE,
+        ..Terms::default()
+    }
+}
+
+fn ranked(priority: Priority) -> Terms {
+    Terms {
+        priority,
+        ..Terms::default()
+    }
+}
+
+fn finish(taker: &mut Taker) {
+    taker.finish(false, 1, None);
+}
+
+/// The position whose clock runs in the first lane.
+fn clock(shared: &Shared) -> Option<u64> {
+    shared.lock().lanes[0].alarm.map(|alarm| alarm.position)
+}
+
+fn run_timers(shared: &Shared) {
+    let mut core = shared.lock();
+    core.run_timers();
+    core.refill();
+    shared.unlock(core);
+}
+
+#[test]
+fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
+    let (shared, mut takers) = fixture(1, 1);
+    let first = submit_with(&shared, timed(HOUR));
+    assert_eq!(clock(&shared), Some(0));
+    let second = submit_with(&shared, timed(HOUR));
+    assert_eq!(clock(&shared), Some(0));
+    assert_eq!(takers[0].next(), Next::Run);
+    // The monitor "sleeps"; the worker rings it because the next job's clock starts with this end.
+    shared.cells[0].hub().arm(1);
+    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    shared.stats();
+    assert_eq!(clock(&shared), Some(1));
+    assert_eq!(takers[0].next(), Next::Run);
+    assert!(!takers[0].finish(false, 1, None), "nobody waits for this");
+    shared.stats();
+    assert_eq!(clock(&shared), None);
+    assert_eq!(answer(&shared, first).unwrap(), "value");
+    assert_eq!(answer(&shared, second).unwrap(), "value");
+}
+
+#[test]
+fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
+    let (shared, mut takers) = fixture(1, 1);
+    shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(0).expected_ns = 1000;
+    let (first, second) = (submit(&shared), submit(&shared));
+    let third = submit_with(&shared, timed(HOUR));
+    assert_eq!(takers[0].next(), Next::Run);
+    shared.cells[0].hub().arm(1);
+    // The neighbour goes; now the first is the one whose end matters.
+    shared.cancel(second);
+    assert_eq!(clock(&shared), None);
+    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    shared.stats();
+    assert_eq!(clock(&shared), Some(2), "nothing that runs is before it");
+    assert_eq!(takers[0].next(), Next::Run);
+    finish(&mut takers[0]);
+    assert_eq!(answer(&shared, third).unwrap(), "value");
+    answer(&shared, first).unwrap();
+    answer(&shared, second).unwrap();
+}
+
+#[test]
+fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
+    let (shared, mut takers) = fixture(1, 1);
+    let first = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    finish(&mut takers[0]);
+    let second = submit_with(&shared, timed(HOUR));
+    assert!(shared.lock().look_again, "the lane has to be drained first");
+    answer(&shared, first).unwrap();
+    assert_eq!(clock(&shared), Some(1));
+    drop(shared.lock().abandon(second));
+}
+
+#[test]
+fn done_is_done_however_late() {
+    let (shared, mut takers) = fixture(1, 1);
+    let job = submit_with(&shared, timed(Duration::ZERO));
+    assert_eq!(takers[0].next(), Next::Run);
+    finish(&mut takers[0]);
+    run_timers(&shared);
+    assert_eq!(answer(&shared, job).unwrap(), "value");
+    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+}
+
+#[test]
+fn what_ends_after_the_verdict_is_not_read() {
+    let (shared, mut takers) = fixture(2, 1);
+    let late = submit_with(&shared, timed(Duration::ZERO));
+    let behind = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    run_timers(&shared);
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    finish(&mut takers[0]);
+    assert!(answer(&shared, late).is_none(), "its process lives");
+    assert_eq!(
+        shared.lock().queue.len(),
+        1,
+        "what lay behind it runs elsewhere"
+    );
+    die(&shared, 0);
+    assert!(answer(&shared, late).unwrap().contains("deadline"));
+    assert!(answer(&shared, behind).is_none());
+    let core = shared.lock();
+    assert_eq!(
+        (core.open, core.queue.len(), core.records.live()),
+        (0, 1, 1)
+    );
+    assert!(core.next_timer().is_none());
+}
+
+#[test]
+fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
+    let (shared, mut takers) = fixture(1, 1);
+    shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(0).expected_ns = 1000;
+    let first = submit_with(&shared, timed(Duration::ZERO));
+    let second = submit(&shared);
+    // Over, and the next has begun: nobody is to be killed.
+    assert_eq!(takers[0].next(), Next::Run);
+    finish(&mut takers[0]);
+    assert_eq!(takers[0].next(), Next::Run);
+    run_timers(&shared);
+    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+    assert_eq!(answer(&shared, first).unwrap(), "value");
+    finish(&mut takers[0]);
+    assert_eq!(answer(&shared, second).unwrap(), "value");
+}
+
+/// A worker that says of two jobs at once that they run is ended, not waited for.
+#[test]
+fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
+    let (shared, _takers) = fixture(1, 1);
+    let first = submit_with(&shared, timed(Duration::ZERO));
+    let second = submit(&shared);
+    const RUNNING: u32 = 2;
+    write_word(&shared, 0, RUNNING);
+    write_word(&shared, 1, RUNNING);
+    in_time({
+        let shared = Arc::clone(&shared);
+        move || run_timers(&shared)
+    });
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    die(&shared, 0);
+    assert!(
+        answer(&shared, first)
+            .unwrap()
+            .contains("longer than its deadline")
+    );
+    let lost = answer(&shared, second).unwrap();
+    assert!(
+        lost.contains("lost with its worker, because of job 1"),
+        "{lost}"
+    );
+}
+
+#[test]
+fn after_a_broken_protocol_only_jobs_with_retries_run_again() {
+    let (shared, _takers) = fixture(1, 1);
+    shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(0).expected_ns = 1000;
+    let blamed = submit(&shared);
+    let plain = submit(&shared);
+    let safe = submit_with(&shared, retried(1));
+    write_word(&shared, 0, 7);
+    assert!(answer(&shared, blamed).is_none());
+    die(&shared, 0);
+    assert!(
+        answer(&shared, blamed)
+            .unwrap()
+            .contains("broke the protocol")
+    );
+    let lost = answer(&shared, plain).unwrap();
+    assert!(
+        lost.contains("because of job 1") && lost.contains("protocol"),
+        "{lost}"
+    );
+    assert!(answer(&shared, safe).is_none());
+    let mut core = shared.lock();
+    let record = core.records.get(safe);
+    assert_eq!(
+        (record.stage, record.attempt),
+        (Stage::Queued, 1),
+        "no attempt"
+    );
+}
+
+/// It seems to be a bystander, every time.
+#[test]
+fn nobody_is_lost_for_ever() {
+    let mut policy = Policy::new(retried(100));
+    let times = (0..100).take_while(|_| policy.may_run_again_after_loss(5));
+    assert_eq!(times.count(), 5);
+    assert!(
+        !Policy::new(timed(HOUR)).may_run_again_after_loss(5),
+        "not safe"
+    );
+}
+
+#[test]
+fn pauses_double_up_to_the_longest() {
+    let backoff = Backoff::new(Duration::from_millis(3), Duration::from_millis(20));
+    let pauses: Vec<_> = (1..6).map(|n| backoff.pause(n).as_millis()).collect();
+    assert_eq!(pauses, [3, 6, 12, 20, 20]);
+    assert_eq!(backoff.pause(u32::MAX).as_millis(), 20);
+    let endless = Backoff::new(Duration::MAX, Duration::MAX);
+    assert_eq!(endless.pause(7), Duration::MAX);
+}
+
+#[test]
+fn jobs_given_up_leave_no_trail_in_the_queue() {
+    let (shared, _takers) = fixture(1, 0);
+    let mut jobs: Vec<_> = (0..10_000).map(|_| submit(&shared)).collect();
+    // In no order in particular.
+    for n in 0..jobs.len() {
+        jobs.swap(n, n * 7919 % 10_000);
+    }
+    for (n, id) in jobs.into_iter().enumerate() {
+        shared.abandon(id);
+        let core = shared.lock();
+        assert_eq!(core.queue.len(), 9_999 - n);
+        assert!(core.queue.entries() <= 2 * core.queue.len() + 64);
+    }
+    assert!(shared.lock().queue.is_empty());
+}
+
+#[test]
+fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
+    let (shared, mut takers) = fixture(1, 0);
+    let first = submit(&shared);
+    shared.abandon(first);
+    // The same record, queued anew.
+    let second = submit(&shared);
+    assert_eq!(first.index, second.index);
+    let third = submit(&shared);
+    let mut core = shared.lock();
+    core.lanes[0].status = Status::Ready;
+    core.ready = 1;
+    core.refill();
+    assert_eq!((core.queue.len(), core.open), (0, 2));
+    shared.unlock(core);
+    for id in [second, third] {
+        assert_eq!(takers[0].next(), Next::Run);
+        finish(&mut takers[0]);
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+    assert_eq!(takers[0].next(), Next::Empty);
+}
+
+#[test]
+fn what_lies_ahead_waits_for_what_matters_more() {
+    let (shared, mut takers) = fixture(2, 2);
+    // Each lane has one that begins and one ahead, all of the lowest class.
+    let low: Vec<_> = (0..6)
+        .map(|_| submit_with(&shared, ranked(Priority::Low)))
+        .collect();
+    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(takers[1].next(), Next::Run);
+    assert_eq!(shared.lock().open, 4);
+    let normal = submit(&shared);
+    let high = submit_with(&shared, ranked(Priority::High));
+    let core = shared.lock();
+    let begun = [low[0], low[1]].map(|id| id.index);
+    let order = core.queue.in_order(&core.records);
+    let ahead: Vec<u32> = core
+        .lanes
+        .iter()
+        .flat_map(|lane| lane.records.iter().copied())
+        .collect();
+    drop(core);
+    let ahead: Vec<u32> = ahead
+        .into_iter()
+        .filter(|&index| index != NOBODY && !begun.contains(&index))
+        .collect();
+    // Whoever lies ahead now matters more than whoever is kept.
+    let all: Vec<u32> = ahead.into_iter().chain(order).collect();
+    let at = |id: JobId| all.iter().position(|&index| index == id.index).unwrap();
+    assert!(at(high) < 2 && at(normal) < 2, "{all:?}");
+    let rest: Vec<_> = all[2..].to_vec();
+    assert_eq!(rest, low[2..].iter().map(|id| id.index).collect::<Vec<_>>());
+}
+
+// ---- the bookkeeping against a model -----------------------------------------------------------
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Submit {
+        priority: Priority,
+        retries: u32,
+    },
+    /// The worker takes the next job and ends it well.
+    Run,
+    /// The worker takes the next job and dies of it.
+    Die,
+    /// The worker takes the next job, which panics.
+    Panic,
+    /// The worker dies before it begins anything.
+    Perish,
+    Cancel(usize),
+    Abandon(usize),
+    Detach(usize),
+    /// Pauses are over.
+    Later,
+    Close,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let priority = prop_oneof![
+        Just(Priority::Low),
+        Just(Priority::Normal),
+        Just(Priority::High)
+    ];
+    let event = prop_oneof![
+        12 => (priority, 0u32..5).prop_map(|(priority, retries)| Event::Submit { priority, retries }),
+        6 => Just(Event::Run),
+        4 => Just(Event::Die),
+        2 => Just(Event::Panic),
+        1 => Just(Event::Perish),
+        2 => any::<usize>().prop_map(Event::Cancel),
+        2 => any::<usize>().prop_map(Event::Abandon),
+        1 => any::<usize>().prop_map(Event::Detach),
+        3 => Just(Event::Later),
+    ];
+    let events = prop::collection::vec(event, 1..100);
+    (events, prop::option::of(any::<prop::sample::Index>())).prop_map(|(mut events, close)| {
+        if let Some(at) = close {
+            events.insert(at.index(events.len()), Event::Close);
+        }
+        events
+    })
+}
+
+/// What the model knows of a job that has no answer.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Who asks for the answer.
+    id: Option<JobId>,
+    priority: Priority,
+    retries: u32,
+    failed: u32,
+    costs: u32,
+    waits: bool,
+}
+
+/// The engine as a list of jobs without an answer, by their number.
+#[derive(Default)]
+struct Model {
+    jobs: BTreeMap<u64, Known>,
+    /// What is due: a part of each answer.
+    answers: Vec<(JobId, &'static str)>,
+    last: u64,
+    closed: bool,
+}
+
+impl Model {
+    fn end(&mut self, job: u64, answer: &'static str) {
+        let known = self.jobs.remove(&job).unwrap();
+        self.answers.extend(known.id.map(|id| (id, answer)));
+    }
+
+    fn fail(&mut self, job: u64, costs: bool) {
+        let cause = if costs { "SIGKILL" } else { "panicked" };
+        let known = self.jobs.get_mut(&job).unwrap();
+        known.failed += 1;
+        known.costs += u32::from(costs);
+        if known.retries > 0 && costs && known.costs >= QUARANTINE {
+            self.end(job, "workers, one at each attempt");
+        } else if known.failed > known.retries || self.closed {
+            self.end(job, cause);
+        } else {
+            known.waits = true;
+        }
+    }
+
+    /// The job of the handle number `n` among those that somebody asks for.
+    fn asked(&self, n: usize) -> Option<(u64, JobId)> {
+        let asked = self
+            .jobs
+            .iter()
+            .filter_map(|(&job, known)| Some((job, known.id?)));
+        let asked: Vec<_> = asked.collect();
+        (!asked.is_empty()).then(|| asked[n % asked.len()])
+    }
+
+    /// Those that may begin, in each class first tries in the order of their numbers.
+    fn may_begin(&self, job: u64) -> bool {
+        let Some(known) = self.jobs.get(&job) else {
+            return false;
+        };
+        let first_try = |other: &&Known| other.failed == 0 && other.priority == known.priority;
+        let older = self.jobs.range(..job).map(|(_, other)| other);
+        !known.waits && (known.failed > 0 || !older.clone().any(|other| first_try(&other)))
+    }
+}
+
+const QUARANTINE: u32 = 3;
+
+/// The worker takes the next job: its number.
+fn take_next(shared: &Shared, taker: &mut Taker) -> Option<u64> {
+    shared.stats();
+    let mut core = shared.lock();
+    core.refill();
+    drop(core);
+    (taker.next() == Next::Run).then(|| taker.call().job)
+}
+
+/// The worker is gone, and the next one is ready.
+fn replace(shared: &Shared, taker: &mut Taker) {
+    die(shared, 0);
+    revive(shared, taker);
+}
+
+fn revive(shared: &Shared, taker: &mut Taker) {
+    let mut core = shared.lock();
+    let poster = &core.lanes[0].poster;
+    *taker = Taker::new(
+        Arc::clone(&shared.cells[0]),
+        poster.tail(),
+        poster.granted(),
+    );
+    core.lanes[0].status = Status::Ready;
+    core.ready = 1;
+    core.refill();
+    shared.unlock(core);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever comes in whatever order: each job has one answer, the right one, at the right time; first
+    /// tries begin in the order of their class; the counts agree; nothing is left.
+    #[test]
+    fn the_books_agree_with_a_model(events in events()) {
+        let (shared, mut takers) = fixture(1, 1);
+        shared.lock().quarantine_after = QUARANTINE;
+        let taker = &mut takers[0];
+        let mut model = Model::default();
+        let pause = Backoff::new(HOUR, HOUR);
+        for event in events {
+            match event {
+                Event::Submit { priority, retries } => {
+                    let terms = Terms { retries, priority, backoff: pause, deadline: None };
+                    // Some have no policy at all.
+                    let id = match terms.asked() {
+                        Some(terms) => submit_with(&shared, *terms),
+                        None => submit(&shared),
+                    };
+                    model.last += 1;
+                    let known = Known { id: Some(id), priority, retries, failed: 0, costs: 0, waits: false };
+                    model.jobs.insert(model.last, known);
+                    if model.closed {
+                        model.end(model.last, "shut down");
+                    }
+                }
+                Event::Run => if let Some(job) = take_next(&shared, taker) {
+                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
+                    finish(taker);
+                    model.end(job, "value");
+                },
+                Event::Panic => if let Some(job) = take_next(&shared, taker) {
+                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
+                    let said = Answering {
+                        kind: kind::PANICKED,
+                        arrays: 0,
+                        spilled: false,
+                        len: 1,
+                        grant: u32::MAX,
+                        cursor: 0,
+                        words: &[0],
+                    };
+                    taker.finish(true, 1, Some(&said));
+                    shared.stats();
+                    model.fail(job, false);
+                },
+                Event::Die => if let Some(job) = take_next(&shared, taker) {
+                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
+                    replace(&shared, taker);
+                    model.fail(job, true);
+                },
+                Event::Perish => replace(&shared, taker),
+                Event::Cancel(n) => if let Some((job, id)) = model.asked(n) {
+                    if n % 2 == 0 {
+                        shared.cancel(id);
+                    } else {
+                        shared.cancel_now(id);
+                    }
+                    model.end(job, "cancelled");
+                },
+                Event::Abandon(n) => if let Some((job, id)) = model.asked(n) {
+                    shared.abandon(id);
+                    model.jobs.remove(&job);
+                },
+                Event::Detach(n) => if let Some((job, id)) = model.asked(n) {
+                    shared.detach(id);
+                    model.jobs.get_mut(&job).unwrap().id = None;
+                },
+                Event::Later => {
+                    let mut core = shared.lock();
+                    core.end_pauses(std::time::Instant::now() + 2 * HOUR);
+                    core.refill();
+                    shared.unlock(core);
+                    model.jobs.values_mut().for_each(|known| known.waits = false);
+                }
+                Event::Close => {
+                    shared.close(Closing::Drain);
+                    model.closed = true;
+                    let waiting: Vec<u64> = model.jobs.iter().filter(|(_, known)| known.waits).map(|(&job, _)| job).collect();
+                    waiting.into_iter().for_each(|job| model.end(job, "shut down"));
+                }
+            }
+            for (id, expected) in model.answers.drain(..) {
+                let said = answer(&shared, id).unwrap_or_else(|| "nothing yet".into());
+                prop_assert!(said.contains(expected), "{said} instead of {expected}");
+            }
+            let stats = shared.stats();
+            let waiting = model.jobs.values().filter(|known| known.waits).count();
+            prop_assert_eq!(stats.waiting, waiting);
+            prop_assert_eq!(stats.queued + stats.open, model.jobs.len() - waiting);
+            prop_assert_eq!(stats.untaken, model.jobs.len(), "records: {:?}", model.jobs);
+        }
+        // Everything that is left runs.
+        let mut core = shared.lock();
+        core.end_pauses(std::time::Instant::now() + 2 * HOUR);
+        shared.unlock(core);
+        while let Some(job) = take_next(&shared, taker) {
+            finish(taker);
+            model.end(job, "value");
+        }
+        prop_assert!(model.jobs.is_empty(), "never ran: {:?}", model.jobs);
+        for (id, expected) in model.answers.drain(..) {
+            prop_assert_eq!(answer(&shared, id).unwrap(), expected);
+        }
+        prop_assert_eq!(shared.stats().untaken, 0);
+    }
+}
+
+// ---- one attempt -------------------------------------------------------------------------------
+
+#[test]
+fn what_an_attempt_leads_to() {
+    let again = |pause| After::Again { pause };
+    let panicked = || JobErrorKind::Panicked {
+        message: String::new(),
+        location: String::new(),
+        backtrace: String::new(),
+    };
+    let aborted = || JobErrorKind::Signal(6);
+    let mut policy = Policy::new(retried(2));
+    assert_eq!(
+        policy.attempt_failed(panicked(), 2, false),
+        again(Duration::ZERO)
+    );
+    assert_eq!(
+        policy.attempt_failed(aborted(), 2, false),
+        again(Duration::ZERO)
+    );
+    assert_eq!(
+        policy.attempt_failed(panicked(), 2, false),
+        After::Answer(panicked())
+    );
+    assert_eq!(policy.deaths, [panicked(), aborted()]);
+    // The second death is one too many, whatever is left.
+    let mut policy = Policy::new(retried(9));
+    let quarantined = After::Answer(JobErrorKind::Quarantined { deaths: 2 });
+    assert_eq!(
+        policy.attempt_failed(aborted(), 2, false),
+        again(Duration::ZERO)
+    );
+    assert_eq!(policy.attempt_failed(aborted(), 2, false), quarantined);
+    assert_eq!(policy.deaths, [aborted(), aborted()]);
+    // No time, or nobody who wants it.
+    let mut policy = Policy::new(retried(9));
+    assert_eq!(
+        policy.attempt_failed(aborted(), 9, true),
+        After::Answer(aborted())
+    );
+    policy.given_up = true;
+    assert_eq!(
+        policy.attempt_failed(aborted(), 9, false),
+        After::Answer(aborted())
+    );
+    for once in [
+        JobErrorKind::Returned(String::new()),
+        JobErrorKind::Escaped { count: 1 },
+        JobErrorKind::ForeignArray,
+        JobErrorKind::ForeignKernel,
+        JobErrorKind::Cancelled,
+        JobErrorKind::ShutDown,
+    ] {
+        let mut policy = Policy::new(retried(9));
+        assert_eq!(
+            policy.attempt_failed(once.clone(), 9, false),
+            After::Answer(once)
+        );
+    }
+}
+
+#[test]
+fn a_lane_whose_workers_die_of_jobs_pauses_from_the_third_on() {
+    let (shared, mut takers) = fixture(1, 1);
+    let pause = |shared: &Shared| match shared.lock().lanes[0].status {
+        Status::Absent { not_before } => not_before,
+        other => panic!("{other:?}"),
+    };
+    let die_of_a_job = |taker: &mut Taker| {
+        let job = submit(&shared);
+        assert_eq!(taker.next(), Next::Run);
+        die(&shared, 0);
+        answer(&shared, job).unwrap();
+        let not_before = pause(&shared);
+        revive(&shared, taker);
+        not_before.is_some()
+    };
+    let taker = &mut takers[0];
+    let row: Vec<bool> = (0..4).map(|_| die_of_a_job(taker)).collect();
+    assert_eq!(row, [false, false, true, true]);
+    // One job that ends sets it back; an idle death does not count.
+    let job = submit(&shared);
+    assert_eq!(taker.next(), Next::Run);
+    finish(taker);
+    assert_eq!(answer(&shared, job).unwrap(), "value");
+    die(&shared, 0);
+    assert_eq!(pause(&shared), None);
+    revive(&shared, taker);
+    let row: Vec<bool> = (0..3).map(|_| die_of_a_job(taker)).collect();
+    assert_eq!(row, [false, false, true]);
+}

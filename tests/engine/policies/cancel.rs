@@ -1,0 +1,303 @@
+//! Jobs that are asked to end, or made to.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Engine, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Diary, block_on, note, restarts_of};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    what_has_not_begun_is_cancelled,
+    what_runs_is_asked_and_answers_its_value,
+    the_request_is_for_one_job_only,
+    a_dropped_handle_is_a_request,
+    a_running_job_is_ended_now,
+    a_stopped_worker_is_no_obstacle,
+    ending_now_leaves_the_others_alone,
+    a_lent_array_is_back_after_the_exit,
+    an_ended_job_keeps_its_answer,
+    requests_that_race_with_the_end,
+    ends_that_race_with_the_end,
+    nothing_is_cancelled_elsewhere,
+];
+
+/// In a kernel: runs until it is asked to end.
+fn until_cancelled(diary: &str) -> usize {
+    note(diary, "begun");
+    while !arenite::cancelled() {
+        std::hint::spin_loop();
+    }
+    note(diary, "asked")
+}
+
+fn await_lines(diary: &Diary, lines: usize) {
+    wait_until(&format!("{lines} lines are in the diary"), || {
+        diary.lines().len() >= lines
+    });
+}
+
+fn what_has_not_begun_is_cancelled() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    // In the lane, in the queue.
+    let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+    for (n, job) in behind.iter().enumerate() {
+        match n % 3 {
+            0 => job.cancel(),
+            1 => job.cancel_now(),
+            _ => {}
+        }
+    }
+    drop(held);
+    running.wait().unwrap();
+    for (n, job) in (0..).zip(behind) {
+        match job.wait() {
+            Ok(value) => assert_eq!((n % 3, value), (2, n)),
+            Err(error) => {
+                assert_ne!(n % 3, 2, "{error}");
+                assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+                assert_eq!(error.worker(), None);
+            }
+        }
+    }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+fn what_runs_is_asked_and_answers_its_value() {
+    let lab = Lab::new(2);
+    for _ in 0..20 {
+        let diary = Diary::new();
+        let job = lab.submit(until_cancelled, (&diary.path(),));
+        await_lines(&diary, 1);
+        job.cancel();
+        job.cancel();
+        step("a kernel that was asked to end");
+        assert_eq!(job.wait().unwrap(), 1);
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_request_is_for_one_job_only() {
+    let lab = Lab::new(1);
+    for _ in 0..20 {
+        let diary = Diary::new();
+        let job = lab.submit(until_cancelled, (&diary.path(),));
+        let next = lab.submit(arenite::cancelled, ());
+        await_lines(&diary, 1);
+        job.cancel();
+        assert_eq!(job.wait().unwrap(), 1);
+        assert!(!next.wait().unwrap());
+    }
+}
+
+fn a_dropped_handle_is_a_request() {
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let job = lab.submit(until_cancelled, (&diary.path(),));
+    await_lines(&diary, 1);
+    drop(job);
+    await_lines(&diary, 2);
+    lab.assert_in_use(0);
+}
+
+fn a_running_job_is_ended_now() {
+    fn spin(diary: &str) {
+        note(diary, "begun");
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    let lab = Lab::new(1);
+    for round in 1..=6 {
+        let diary = Diary::new();
+        let job = lab.submit(spin, (&diary.path(),));
+        await_lines(&diary, 1);
+        job.cancel_now();
+        job.cancel_now();
+        let error = if round % 2 == 0 {
+            lab.failure_of(job)
+        } else {
+            block_on(job).unwrap_err()
+        };
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+        assert_eq!(error.worker(), Some(0));
+        lab.await_restart(0, round);
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_stopped_worker_is_no_obstacle() {
+    let lab = Lab::new(1);
+    for round in 1..=3 {
+        let gate = Gate::new();
+        let job = lab.submit(pass, (&gate.path(),));
+        let _held = gate.meet();
+        kill(Pid::from_raw(lab.pid(0)), Signal::SIGSTOP).unwrap();
+        job.cancel();
+        assert!(!job.is_done());
+        job.cancel_now();
+        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Cancelled);
+        lab.await_restart(0, round);
+    }
+}
+
+fn ending_now_leaves_the_others_alone() {
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let input = lab.from_slice(&[3u8; 100_000]).unwrap();
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let first = |diary: &str, n: u32, input: &Array<u8>| {
+        note(diary, &n.to_string());
+        u32::from(input[0]) * n
+    };
+    let behind: Vec<_> = (0..50)
+        .map(|n| lab.submit(first, (&diary.path(), n, &input)))
+        .collect();
+    let _held = gate.meet();
+    running.cancel_now();
+    assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Cancelled);
+    for (n, job) in (0..).zip(behind) {
+        assert_eq!(job.wait().unwrap(), 3 * n);
+    }
+    let expected: Vec<String> = (0..50).map(|n: u32| n.to_string()).collect();
+    assert_eq!(diary.lines(), expected, "each ran once, in order");
+    drop(input);
+    lab.assert_in_use(0);
+}
+
+/// Rows that a job may write are not given back before its process is gone.
+fn a_lent_array_is_back_after_the_exit() {
+    fn scribble(values: &mut [u64], diary: &str) {
+        note(diary, "begun");
+        loop {
+            for value in values.iter_mut() {
+                *value = value.wrapping_add(1);
+            }
+        }
+    }
+    let lab = Lab::new(2);
+    for _ in 0..5 {
+        let mut out = lab.zeros::<u64>(10_000).unwrap();
+        let diary = Diary::new();
+        let error = lab
+            .scope(|s| {
+                let limit = Duration::from_millis(20);
+                s.job(scribble, (&mut out, &diary.path()))
+                    .deadline(limit)
+                    .submit();
+            })
+            .unwrap_err();
+        assert_eq!(error.unspecified_rows(), std::slice::from_ref(&(0..10_000)));
+        out.fill(5);
+        assert!((0..100).all(|_| out.iter().all(|&value| value == 5)));
+    }
+    lab.assert_in_use(0);
+}
+
+fn an_ended_job_keeps_its_answer() {
+    let lab = Lab::new(1);
+    let job = lab.submit(|| 5u8, ());
+    wait_until("the job is done", || job.is_done());
+    job.cancel();
+    job.cancel_now();
+    assert_eq!(job.wait().unwrap(), 5);
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+/// From another thread, at any moment.
+fn requests_that_race_with_the_end() {
+    let lab = Lab::new(2);
+    let (mut done, mut cancelled) = (0u64, 0u64);
+    for n in 0..3000u64 {
+        let job = lab.submit(|n: u64| Array::from_slice(&[n; 20]), (n,));
+        let go = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            if n % 3 != 0 {
+                threads.spawn(|| {
+                    while !go.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    (0..n % 200).for_each(|_| std::hint::spin_loop());
+                    job.cancel();
+                });
+            } else {
+                job.cancel();
+            }
+            go.store(true, SeqCst);
+        });
+        match job.wait() {
+            Ok(values) => {
+                assert_eq!(values[..], [n; 20]);
+                done += 1;
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                cancelled += 1;
+            }
+        }
+    }
+    println!("{done} done, {cancelled} cancelled");
+    let stats = lab.stats();
+    assert_eq!(stats.kernels[0].calls, done, "what was cancelled never ran");
+    assert_eq!(restarts_of(&stats.workers), 0);
+    lab.assert_in_use(0);
+}
+
+fn ends_that_race_with_the_end() {
+    const LENGTH: Duration = Duration::from_millis(1);
+    fn work(n: u64) -> Array<u64> {
+        let from = Instant::now();
+        while from.elapsed() < LENGTH {
+            std::hint::spin_loop();
+        }
+        Array::from_slice(&[n; 20])
+    }
+    let lab = Lab::new(2);
+    let (mut done, mut ended) = (0u64, 0u64);
+    // When one is as likely as the other moves with the load: it is followed.
+    let mut micros = 1000u64;
+    for n in 0..600u64 {
+        let job = lab.submit(work, (n,));
+        let from = Instant::now();
+        while from.elapsed() < Duration::from_micros(micros + n * 7 % 200) {
+            std::hint::spin_loop();
+        }
+        job.cancel_now();
+        match job.wait() {
+            Ok(values) => {
+                assert_eq!(values[..], [n; 20]);
+                done += 1;
+                micros = micros.saturating_sub(20);
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                ended += u64::from(error.worker().is_some());
+                micros += 60;
+            }
+        }
+    }
+    println!("{done} done, {ended} ended while they ran");
+    assert!(done > 0 && ended > 0, "no race at all");
+    wait_until("all workers that were ended are replaced", || {
+        let workers = lab.stats().workers;
+        restarts_of(&workers) == ended && workers.iter().all(|worker| worker.ready)
+    });
+    lab.assert_in_use(0);
+}
+
+fn nothing_is_cancelled_elsewhere() {
+    assert!(!arenite::cancelled());
+    let engine = Engine::inline();
+    let job = engine.submit(arenite::cancelled, ());
+    job.cancel();
+    job.cancel_now();
+    assert!(!job.wait().unwrap());
+}

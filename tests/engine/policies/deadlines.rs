@@ -1,0 +1,322 @@
+//! Jobs that take too long.
+
+use std::time::{Duration, Instant};
+
+use arenite::{Array, JobErrorKind, TileMut};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{block_on, hang, restarts_of};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    hung_jobs_are_ended,
+    a_stopped_worker_is_ended,
+    a_stopped_worker_that_comes_back_changes_nothing,
+    the_clock_starts_when_the_worker_is_free,
+    a_clock_that_nobody_watches_starts_all_the_same,
+    what_lies_behind_runs_once_and_in_order,
+    deadlines_that_race_with_the_end,
+    a_map_goes_on_beside_hung_items,
+    a_scope_names_the_rows,
+    a_detached_job_ends_at_its_deadline,
+    an_engine_with_running_clocks_can_be_dropped,
+];
+
+const SHORT: Duration = Duration::from_millis(30);
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn exceeded(limit: Duration) -> JobErrorKind {
+    JobErrorKind::DeadlineExceeded { limit }
+}
+
+fn hung_jobs_are_ended() {
+    fn spin() {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    fn sleep() {
+        std::thread::sleep(LONG);
+    }
+    fn lock() {
+        let lock = std::sync::Mutex::new(());
+        let _held = lock.lock().unwrap();
+        let _never = lock.lock().unwrap();
+    }
+    let lab = Lab::new(2);
+    let input = lab.from_slice(&[7u8; 100_000]).unwrap();
+    let mut ended = 0;
+    for _ in 0..3 {
+        let jobs = [
+            lab.job(spin, ()).deadline(SHORT).submit(),
+            lab.job(sleep, ()).deadline(SHORT).submit(),
+            lab.job(lock, ()).deadline(SHORT).submit(),
+            lab.job(|_: &Array<u8>| hang(), (&input,))
+                .deadline(SHORT)
+                .submit(),
+        ];
+        for job in jobs {
+            let error = lab.failure_of(job);
+            assert_eq!(*error.kind(), exceeded(SHORT), "{error}");
+            assert!(error.worker().is_some(), "{error}");
+            ended += 1;
+        }
+        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    }
+    let workers = lab.stats().workers;
+    assert_eq!(restarts_of(&workers), ended, "each cost one worker");
+    drop(input);
+    lab.assert_in_use(0);
+}
+
+fn send(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the worker exists");
+}
+
+fn a_stopped_worker_is_ended() {
+    let lab = Lab::new(1);
+    for _ in 0..3 {
+        // Before it has the job, and while it runs.
+        wait_until("the worker is ready", || lab.stats().workers[0].ready);
+        send(lab.pid(0), Signal::SIGSTOP);
+        let job = lab.job(|| 1u8, ()).deadline(SHORT).submit();
+        assert_eq!(*lab.failure_of(job).kind(), exceeded(SHORT));
+
+        let gate = Gate::new();
+        let limit = Duration::from_millis(300);
+        let job = lab.job(pass, (&gate.path(),)).deadline(limit).submit();
+        let behind = lab.submit(|| 2u8, ());
+        let held = gate.meet();
+        send(lab.pid(0), Signal::SIGSTOP);
+        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
+        drop(held);
+        assert_eq!(behind.wait().unwrap(), 2);
+    }
+    lab.assert_in_use(0);
+}
+
+/// The late end of a job is not read: it was answered.
+fn a_stopped_worker_that_comes_back_changes_nothing() {
+    fn both(gate: &str) -> u8 {
+        pass(gate);
+        pass(gate);
+        1
+    }
+    let lab = Lab::new(1);
+    for _ in 0..5 {
+        let gate = Gate::new();
+        let limit = Duration::from_millis(100);
+        let job = lab.job(both, (&gate.path(),)).deadline(limit).submit();
+        let held = gate.meet();
+        let pid = lab.pid(0);
+        send(pid, Signal::SIGSTOP);
+        drop(held);
+        // It goes on at about the time when its deadline is over.
+        let from = Instant::now();
+        wait_until("about the deadline", || from.elapsed() >= limit);
+        // It may be gone already.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
+        assert_eq!(lab.submit(|| 3u8, ()).wait().unwrap(), 3);
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_clock_starts_when_the_worker_is_free() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let first = lab.submit(pass, (&gate.path(),));
+    let limit = Duration::from_millis(400);
+    let second = lab.job(|| 2u8, ()).deadline(limit).submit();
+    let held = gate.meet();
+    let from = Instant::now();
+    wait_until("the limit is over while it waits", || {
+        from.elapsed() > 2 * limit
+    });
+    assert!(!second.is_done(), "it has not begun");
+    drop(held);
+    first.wait().unwrap();
+    assert_eq!(second.wait().unwrap(), 2);
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+/// Nobody drains the lane in between: the monitor has to hear of the end of the job before.
+fn a_clock_that_nobody_watches_starts_all_the_same() {
+    let lab = Lab::new(1);
+    for taken_back in [false, true] {
+        let gate = Gate::new();
+        let first = lab.submit(pass, (&gate.path(),));
+        let between = lab.submit(|| 0u8, ());
+        let hung = lab.job(hang, ()).deadline(SHORT).submit();
+        let held = gate.meet();
+        if taken_back {
+            drop(between);
+        } else {
+            between.detach();
+        }
+        first.detach();
+        drop(held);
+        step("the answer of a job that only a future waits for");
+        assert_eq!(*block_on(hung).unwrap_err().kind(), exceeded(SHORT));
+    }
+}
+
+fn what_lies_behind_runs_once_and_in_order() {
+    let lab = Lab::new(1);
+    for _ in 0..5 {
+        let diary = super::Diary::new();
+        let path = diary.path();
+        let hung = lab.job(hang, ()).deadline(SHORT).submit();
+        let leave = |diary: &str, n: u32| super::note(diary, &n.to_string()) as u32;
+        let behind: Vec<_> = (0..40)
+            .map(|n| {
+                let job = lab.job(leave, (&path, n));
+                // Some have a deadline themselves.
+                if n % 3 == 0 {
+                    job.deadline(LONG).submit()
+                } else {
+                    job.submit()
+                }
+            })
+            .collect();
+        assert_eq!(*lab.failure_of(hung).kind(), exceeded(SHORT));
+        for (n, job) in (0..).zip(behind) {
+            assert_eq!(job.wait().unwrap(), n);
+        }
+        let expected: Vec<String> = (0..40).map(|n: u32| n.to_string()).collect();
+        assert_eq!(diary.lines(), expected);
+    }
+    lab.assert_in_use(0);
+}
+
+/// Kernels that end when their time is over, give or take: each answers once, with its value or not.
+fn deadlines_that_race_with_the_end() {
+    const LIMIT: Duration = Duration::from_millis(2);
+    fn work(micros: u64, n: u64) -> Array<u64> {
+        let from = Instant::now();
+        while from.elapsed() < Duration::from_micros(micros) {
+            std::hint::spin_loop();
+        }
+        // Enough to be memory of the worker.
+        Array::from_slice(&[n; 100])
+    }
+    let jobs: u64 = std::env::var("ARENITE_RACES").map_or(1000, |text| text.parse().unwrap());
+    let lab = Lab::new(2);
+    let (mut done, mut late) = (0, 0);
+    let started = Instant::now();
+    // The length at which one is as likely as the other moves with the load: it is followed.
+    let mut micros = 2000u64;
+    for n in 0..jobs {
+        let scatter = (n * 7919) % 401;
+        let length = micros + scatter - 200;
+        let job = lab.job(work, (length, n)).deadline(LIMIT).submit();
+        match job.wait() {
+            Ok(values) => {
+                assert_eq!(values[..], [n; 100]);
+                done += 1;
+                micros += 20;
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), exceeded(LIMIT), "{error}");
+                late += 1;
+                micros = (micros - 60).max(400);
+            }
+        }
+        if started.elapsed() > Duration::from_secs(20) {
+            println!("a loaded machine: stopped early");
+            break;
+        }
+    }
+    println!("{done} done, {late} too late, the balance at {micros} µs");
+    assert!(done > 0 && late > 0, "no race at all: {done} and {late}");
+    let workers = lab.stats().workers;
+    assert_eq!(restarts_of(&workers), late, "nothing else died");
+    lab.assert_in_use(0);
+}
+
+fn a_map_goes_on_beside_hung_items() {
+    fn square(n: u64) -> u64 {
+        if n % 50 == 7 {
+            hang();
+        }
+        n * n
+    }
+    let lab = Lab::new(2);
+    let items = (0..300u64).map(|n| (n,));
+    let squares = lab.map(square, items).deadline(Duration::from_millis(100));
+    for (n, square) in (0..).zip(squares) {
+        match square {
+            Ok(square) => assert_eq!(square, n * n),
+            Err(error) => {
+                assert_eq!(n % 50, 7, "{error}");
+                assert_eq!(*error.kind(), exceeded(Duration::from_millis(100)));
+            }
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_scope_names_the_rows() {
+    fn fill(mut tile: TileMut<'_, u32>) {
+        let first = tile.rows().start;
+        tile.fill(1);
+        if first == 2000 {
+            hang();
+        }
+    }
+    let lab = Lab::new(2);
+    let mut out = lab.zeros::<u32>(4000).unwrap();
+    let bytes = lab.stats().arena.in_use;
+    for _ in 0..3 {
+        let error = lab
+            .scope(|s| {
+                for tile in out.tiles_mut(1000) {
+                    s.job(fill, (tile,)).deadline(SHORT).submit();
+                }
+            })
+            .unwrap_err();
+        assert_eq!(*error.kind(), exceeded(SHORT), "{error}");
+        assert_eq!(
+            error.unspecified_rows(),
+            std::slice::from_ref(&(2000..3000))
+        );
+        out.fill(0);
+    }
+    assert!(bytes > 0);
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_detached_job_ends_at_its_deadline() {
+    let lab = Lab::new(1);
+    lab.job(hang, ()).deadline(SHORT).submit().detach();
+    step("a job that can only run when the hung one is gone");
+    assert_eq!(block_on(lab.submit(|| 4u8, ())).unwrap(), 4);
+    assert_eq!(lab.stats().workers[0].restarts, 1);
+    lab.assert_in_use(0);
+}
+
+fn an_engine_with_running_clocks_can_be_dropped() {
+    for limit in [Duration::ZERO, SHORT, LONG, Duration::MAX] {
+        let lab = Lab::new(2);
+        let jobs: Vec<_> = (0..10)
+            .map(|_| lab.job(hang, ()).deadline(limit).submit())
+            .collect();
+        drop(lab);
+        for job in jobs {
+            let error = job.wait().unwrap_err();
+            let kind = error.kind();
+            assert!(
+                *kind == JobErrorKind::ShutDown || *kind == exceeded(limit),
+                "{error}"
+            );
+        }
+    }
+    // Draining waits for it.
+    let lab = Lab::new(1);
+    let job = lab.job(hang, ()).deadline(SHORT).submit();
+    lab.into_inner().shutdown();
+    assert_eq!(*job.wait().unwrap_err().kind(), exceeded(SHORT));
+}

@@ -1,0 +1,73 @@
+//! Who goes first.
+
+use arenite::Priority::{High, Low, Normal};
+use arenite::{Job, Priority};
+
+use super::{Diary, note};
+use crate::harness::{Gate, Lab, pass, tests};
+
+tests![
+    the_highest_goes_first_and_the_oldest_within,
+    all_of_many_run_whatever_their_priority,
+];
+
+fn line(diary: &str, text: &str) {
+    note(diary, text);
+}
+
+fn send(lab: &Lab, diary: &str, priority: Priority, n: u32) -> Job<()> {
+    let text = format!("{priority:?} {n}");
+    lab.job(line, (diary, text)).priority(priority).submit()
+}
+
+fn the_highest_goes_first_and_the_oldest_within() {
+    let lab = Lab::new(1);
+    for _ in 0..5 {
+        let (gate, diary) = (Gate::new(), Diary::new());
+        let path = diary.path();
+        let running = lab.submit(pass, (&gate.path(),));
+        let held = gate.meet();
+        let mut jobs = Vec::new();
+        for n in 0..20 {
+            for priority in [Low, Normal, High] {
+                jobs.push(send(&lab, &path, priority, n));
+            }
+        }
+        // One of each is given up; nothing moves because of it.
+        for at in [30, 31, 32] {
+            jobs[at].cancel();
+        }
+        drop(held);
+        running.wait().unwrap();
+        let failed = jobs.into_iter().filter_map(|job| job.wait().err()).count();
+        assert_eq!(failed, 3);
+        let expected = [High, Normal, Low].into_iter().flat_map(|priority| {
+            let numbers = (0..20).filter(|&n| n != 10);
+            numbers.map(move |n| format!("{priority:?} {n}"))
+        });
+        assert_eq!(diary.lines(), expected.collect::<Vec<_>>());
+    }
+    lab.assert_in_use(0);
+}
+
+fn all_of_many_run_whatever_their_priority() {
+    let lab = Lab::new(2);
+    let jobs: Vec<_> = (0..3000u32)
+        .map(|n| {
+            let priority = [Low, Normal, High][(n * 7 % 3) as usize];
+            let job = lab.job(|n: u32| n * 2, (n,));
+            match n % 4 {
+                0 => job.submit(),
+                _ => job.priority(priority).submit(),
+            }
+        })
+        .collect();
+    for (n, job) in (0..).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n * 2);
+    }
+    let squares = lab.map(|n: u32| n * n, (0..1000).map(|n| (n,)));
+    for (n, square) in (0..).zip(squares.priority(Low)) {
+        assert_eq!(square.unwrap(), n * n);
+    }
+    lab.assert_in_use(0);
+}

@@ -1,0 +1,435 @@
+//! Jobs that get another try.
+
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Backoff, Job, JobErrorKind};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::{Diary, block_on, hang, note, restarts_of};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    a_death_fails_or_is_tried_again,
+    deaths_are_listed_and_attempts_counted,
+    panics_are_tried_again_in_the_same_worker,
+    each_attempt_has_the_whole_deadline,
+    what_is_never_tried_again,
+    inputs_live_until_the_answer,
+    a_map_tries_its_items_again,
+    a_poison_job_is_quarantined,
+    a_flood_of_poison_costs_little,
+    a_detached_job_is_tried_again,
+    a_dropped_job_is_not,
+    a_cancelled_job_is_not,
+    waiting_jobs_can_be_cancelled,
+    futures_wait_over_all_attempts,
+    shutting_down_answers_what_waits,
+    dropping_answers_what_waits,
+    a_chain_is_tried_again_as_a_whole,
+];
+
+const FOREVER: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600));
+const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
+
+/// In a kernel: dies until there are so many lines.
+fn die_until(diary: &str, attempts: u32) -> u32 {
+    let before = note(diary, "tried") as u32;
+    if before + 1 < attempts {
+        std::process::abort();
+    }
+    before + 1
+}
+
+fn die() {
+    std::process::abort();
+}
+
+/// A job that has died once and waits for a second attempt that will not come.
+fn waiting(lab: &Lab) -> Job<()> {
+    let before = lab.stats().waiting;
+    let job = lab.job(die, ()).retries(1).backoff(FOREVER).submit();
+    wait_until("a job waits for its next attempt", || {
+        lab.stats().waiting > before
+    });
+    job
+}
+
+/// The first, the second or the last of several jobs dies once.
+fn a_death_fails_or_is_tried_again() {
+    let lab = Lab::new(2);
+    for retries in [0, 1] {
+        for bad in [0, 1, 9] {
+            let diary = Diary::new();
+            let gate = Gate::new();
+            let running = lab.submit(pass, (&gate.path(),));
+            let held = gate.meet();
+            let jobs: Vec<_> = (0..10)
+                .map(|n| {
+                    let attempts = if n == bad { 2 } else { 1 };
+                    let own = if n == bad {
+                        diary.path()
+                    } else {
+                        "/dev/null".into()
+                    };
+                    let job = lab.job(die_until, (own, attempts));
+                    job.retries(retries).submit()
+                })
+                .collect();
+            drop(held);
+            running.wait().unwrap();
+            for (n, job) in jobs.into_iter().enumerate() {
+                match job.wait() {
+                    Ok(attempts) => assert_eq!(attempts, if n == bad { 2 } else { 1 }),
+                    Err(error) => {
+                        assert_eq!((n, retries), (bad, 0), "{error}");
+                        assert_eq!(*error.kind(), ABORTED);
+                        assert!(error.deaths().is_empty());
+                    }
+                }
+            }
+            assert_eq!(diary.lines().len() as u32, 1 + retries);
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn deaths_are_listed_and_attempts_counted() {
+    fn in_turn(diary: &str) {
+        match note(diary, "tried") {
+            0 => std::process::abort(),
+            1 => std::process::exit(3),
+            2 => panic!("third"),
+            _ => hang(),
+        }
+    }
+    let lab = Lab::with(1, |builder| builder.quarantine_after(100));
+    let diary = Diary::new();
+    let limit = Duration::from_secs(2);
+    let job = lab.job(in_turn, (&diary.path(),));
+    let error = lab.failure_of(job.retries(3).deadline(limit).submit());
+    assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
+    assert_eq!(error.attempt(), 4);
+    let [first, second, JobErrorKind::Panicked { message, .. }] = error.deaths() else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*first, ABORTED);
+    assert_eq!(*second, JobErrorKind::Exited(Some(3)));
+    assert_eq!(message, "third");
+    assert!(error.to_string().contains("attempt 4"), "{error}");
+    // Only the last are kept.
+    let error = lab.failure_of(
+        lab.job(|| -> () { panic!("again") }, ())
+            .retries(30)
+            .backoff(Backoff::NONE)
+            .submit(),
+    );
+    assert_eq!((error.attempt(), error.deaths().len()), (31, 16));
+    lab.assert_in_use(0);
+}
+
+fn panics_are_tried_again_in_the_same_worker() {
+    fn panic_until(diary: &str) -> usize {
+        let before = note(diary, "tried");
+        assert!(before >= 2, "not yet");
+        before
+    }
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let job = lab.job(panic_until, (&diary.path(),)).retries(5).submit();
+    assert_eq!(job.wait().unwrap(), 2);
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+fn each_attempt_has_the_whole_deadline() {
+    fn hang_until(diary: &str, attempts: u32) -> u32 {
+        let before = note(diary, "tried") as u32;
+        if before + 1 < attempts {
+            hang();
+        }
+        before + 1
+    }
+    let lab = Lab::new(2);
+    let diary = Diary::new();
+    let job = lab.job(hang_until, (&diary.path(), 4));
+    let job = job.deadline(Duration::from_millis(50)).retries(3).submit();
+    assert_eq!(job.wait().unwrap(), 4);
+    lab.assert_in_use(0);
+}
+
+fn what_is_never_tried_again() {
+    static KEPT: std::sync::Mutex<Option<Array<u8>>> = std::sync::Mutex::new(None);
+    fn returned(diary: &str) -> Result<(), String> {
+        note(diary, "tried");
+        Err("no".into())
+    }
+    fn full(diary: &str) -> Array<u8> {
+        note(diary, "tried");
+        Array::zeros(1 << 40)
+    }
+    fn escaped(diary: &str) {
+        note(diary, "tried");
+        *KEPT.lock().unwrap() = Some(Array::from_slice(&[1]));
+    }
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let path = diary.path();
+    let error = lab.failure_of(lab.job(returned, (&path,)).retries(9).submit());
+    assert_eq!(*error.kind(), JobErrorKind::Returned("no".into()));
+    let error = lab.failure_of(lab.job(full, (&path,)).retries(9).submit());
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        "{error}"
+    );
+    let error = lab.failure_of(lab.job(escaped, (&path,)).retries(9).submit());
+    assert_eq!(*error.kind(), JobErrorKind::Escaped { count: 1 });
+    let foreign = Array::from_slice(&[1u8]);
+    let sum = |values: &Array<u8>| values.len();
+    let error = lab.failure_of(lab.job(sum, (&foreign,)).retries(9).submit());
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(diary.lines().len(), 3, "each once");
+    lab.assert_in_use(0);
+}
+
+/// The caller drops its handles after the first attempt; nothing of it is used for something else.
+fn inputs_live_until_the_answer() {
+    fn sum(diary: &str, values: &Array<u64>, long: &str) -> Array<u64> {
+        assert_eq!(long.len(), 1000);
+        if note(diary, "tried") < 2 {
+            std::process::abort();
+        }
+        Array::from_slice(&[values.iter().sum()])
+    }
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let values = lab.from_fn(100_000, |i| i as u64).unwrap();
+    let expected: u64 = values.iter().sum();
+    let job = lab.job(sum, (diary.path(), &values, "x".repeat(1000)));
+    let pause = Backoff::new(Duration::from_millis(50), Duration::from_millis(50));
+    let job = job.retries(2).backoff(pause).submit();
+    drop(values);
+    wait_until("the first attempt is over", || lab.stats().waiting > 0);
+    // Whatever is free now is overwritten.
+    for _ in 0..20 {
+        let fill = lab.from_fn(100_000, |_| u64::MAX).unwrap();
+        drop(fill);
+    }
+    let result = job.wait().unwrap();
+    assert_eq!(result[..], [expected]);
+    drop(result);
+    lab.assert_in_use(0);
+}
+
+fn a_map_tries_its_items_again() {
+    fn flaky(diary: &str, n: u32) -> u32 {
+        if n % 20 == 3 && note(diary, "tried") < 5 {
+            std::process::abort();
+        }
+        n * 2
+    }
+    let lab = Lab::with(2, |builder| builder.quarantine_after(6));
+    let diary = Diary::new();
+    let items = (0..200u32).map(|n| (diary.path(), n));
+    let doubled = lab.map(flaky, items).retries(5).backoff(Backoff::NONE);
+    let doubled: Vec<u32> = doubled.map(Result::unwrap).collect();
+    assert_eq!(doubled, (0..200).map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(diary.lines().len(), 15);
+    lab.assert_in_use(0);
+}
+
+fn a_poison_job_is_quarantined() {
+    let lab = Lab::with(2, |builder| builder.quarantine_after(3));
+    for round in 1..=3 {
+        let job = lab.job(die, ()).retries(1000).submit();
+        let error = lab.failure_of(job);
+        assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 3 });
+        assert_eq!(error.deaths(), [ABORTED, ABORTED, ABORTED]);
+        assert_eq!(error.attempt(), 3);
+        assert!(error.to_string().contains("SIGABRT"), "{error}");
+        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+        let workers = lab.stats().workers;
+        assert_eq!(restarts_of(&workers), 3 * round, "no more than that");
+    }
+    lab.assert_in_use(0);
+}
+
+/// Jobs that kill each worker they get, with nothing else to do: starting workers slows down.
+fn a_flood_of_poison_costs_little() {
+    let lab = Lab::new(2);
+    let cpu = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+        let micros = usage.user_time() + usage.system_time();
+        Duration::from_micros(micros.num_microseconds() as u64)
+    };
+    let (before, from) = (cpu(), Instant::now());
+    let jobs: Vec<_> = (0..20).map(|_| lab.submit(die, ())).collect();
+    for job in jobs {
+        assert_eq!(*lab.failure_of(job).kind(), ABORTED);
+    }
+    let (used, took) = (cpu() - before, from.elapsed());
+    println!(
+        "20 deaths in {took:?}, {used:?} of processor time in the supervisor: {:.1} %",
+        100.0 * used.as_secs_f64() / took.as_secs_f64()
+    );
+    // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
+    let deaths = |worker: usize| lab.stats().workers[worker].restarts;
+    let pauses: u64 = [deaths(0), deaths(1)]
+        .into_iter()
+        .map(|deaths| (3..deaths).map(|n| 10 << (n - 3).min(6)).sum())
+        .max()
+        .unwrap();
+    assert!(took >= Duration::from_millis(pauses), "{took:?} {pauses}");
+    step("a job after the flood");
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.assert_in_use(0);
+}
+
+fn a_detached_job_is_tried_again() {
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let job = lab.job(die_until, (diary.path(), 3)).retries(2);
+    job.submit().detach();
+    wait_until("the third attempt", || diary.lines().len() == 3);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+fn a_dropped_job_is_not() {
+    let lab = Lab::new(1);
+    // While it waits.
+    let input = lab.zeros::<u8>(1 << 20).unwrap().seal();
+    let on = |_: &Array<u8>| -> () { std::process::abort() };
+    let job = lab.job(on, (&input,)).retries(1).backoff(FOREVER).submit();
+    drop(input);
+    wait_until("it waits", || lab.stats().waiting == 1);
+    drop(job);
+    lab.assert_in_use(0);
+    // While it runs.
+    let (diary, gate) = (Diary::new(), Gate::new());
+    let run = |diary: &str, gate: &str| -> () {
+        note(diary, "tried");
+        pass(gate);
+        std::process::abort();
+    };
+    let job = lab.job(run, (diary.path(), gate.path()));
+    let job = job.retries(3).backoff(Backoff::NONE).submit();
+    let held = gate.meet();
+    drop(job);
+    drop(held);
+    lab.assert_in_use(0);
+    assert_eq!(diary.lines().len(), 1);
+}
+
+fn a_cancelled_job_is_not() {
+    fn run(diary: &str, gate: &str) {
+        note(diary, "tried");
+        pass(gate);
+        panic!("badly");
+    }
+    let lab = Lab::new(1);
+    let (diary, gate) = (Diary::new(), Gate::new());
+    let job = lab.job(run, (diary.path(), gate.path()));
+    let job = job.retries(3).backoff(Backoff::NONE).submit();
+    let held = gate.meet();
+    job.cancel();
+    drop(held);
+    let error = lab.failure_of(job);
+    assert!(
+        matches!(error.kind(), JobErrorKind::Panicked { .. }),
+        "{error}"
+    );
+    assert_eq!((error.attempt(), diary.lines().len()), (1, 1));
+    lab.assert_in_use(0);
+}
+
+fn waiting_jobs_can_be_cancelled() {
+    let lab = Lab::new(1);
+    for now in [false, true] {
+        let job = waiting(&lab);
+        if now {
+            job.cancel_now();
+        } else {
+            job.cancel();
+        }
+        let error = lab.failure_of(job);
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+        assert_eq!(error.deaths(), [ABORTED], "what had happened before");
+    }
+    lab.assert_in_use(0);
+}
+
+fn futures_wait_over_all_attempts() {
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let job = lab.job(die_until, (diary.path(), 4)).retries(3).submit();
+    step("a future, over three deaths");
+    assert_eq!(block_on(job).unwrap(), 4);
+    let job = lab.job(die, ()).retries(2).submit();
+    assert_eq!(block_on(job).unwrap_err().attempt(), 3);
+    lab.assert_in_use(0);
+}
+
+fn shutting_down_answers_what_waits() {
+    let lab = Lab::new(2);
+    let job = waiting(&lab);
+    let future = waiting(&lab);
+    let future = std::thread::spawn(move || block_on(future));
+    let done = lab.submit(|| 1u8, ());
+    lab.into_inner().shutdown();
+    for error in [job.wait().unwrap_err(), future.join().unwrap().unwrap_err()] {
+        assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+        assert_eq!(error.deaths(), [ABORTED]);
+    }
+    assert_eq!(done.wait().unwrap(), 1);
+    // What fails while it drains is not tried again.
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let run = |gate: &str| -> () {
+        pass(gate);
+        std::process::abort()
+    };
+    let job = lab.job(run, (gate.path(),)).retries(9).submit();
+    let held = gate.meet();
+    let engine = lab.into_inner();
+    let closing = std::thread::spawn(move || engine.shutdown());
+    // `close` has been called when a job is refused; but that cannot be asked any more, so the kernel
+    // goes on at some moment before or after. Either way the drain ends.
+    drop(held);
+    closing.join().unwrap();
+    let kind = job.wait().unwrap_err().kind().clone();
+    assert!(
+        matches!(kind, JobErrorKind::ShutDown | JobErrorKind::Signal(6)),
+        "{kind:?}"
+    );
+}
+
+fn dropping_answers_what_waits() {
+    let lab = Lab::new(1);
+    let jobs = [waiting(&lab), waiting(&lab)];
+    waiting(&lab).detach();
+    drop(lab);
+    for job in jobs {
+        let error = job.wait().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+        assert_eq!(error.deaths(), [ABORTED]);
+    }
+}
+
+fn a_chain_is_tried_again_as_a_whole() {
+    fn begin(diary: &str) -> Array<u32> {
+        Array::from_slice(&[note(diary, "begin") as u32])
+    }
+    fn end(values: &Array<u32>, diary: &str) -> u32 {
+        if note(diary, "end") < 3 {
+            std::process::abort();
+        }
+        values[0]
+    }
+    let lab = Lab::new(1);
+    let diary = Diary::new();
+    let job = lab.job(begin, (diary.path(),)).then(end, (diary.path(),));
+    assert_eq!(job.retries(1).submit().wait().unwrap(), 2);
+    assert_eq!(diary.lines(), ["begin", "end", "begin", "end"]);
+    lab.assert_in_use(0);
+}
