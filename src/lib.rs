@@ -102,6 +102,7 @@
 //!
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
+//! - `sandbox`: workers without rights: `Builder::sandbox`.
 //! - `points`: named places at which tests kill; refused in release builds. Not meant for programs.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
@@ -146,6 +147,8 @@ pub use engine::{
     Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Scope,
     Stats, as_completed,
 };
+#[cfg(all(feature = "sandbox", not(arenite_loom)))]
+pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
 #[cfg(all(feature = "points", not(arenite_loom)))]

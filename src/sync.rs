@@ -18,9 +18,47 @@ macro_rules! point {
             const INDEX: usize = $crate::sync::points::index($name);
             $crate::sync::points::pass(INDEX);
         }
+        #[cfg(all(arenite_loom, test))]
+        $crate::sync::death::step();
     };
 }
 pub(crate) use point;
+
+/// Points in a model: a thread of it may end at any of them, as a worker does that is killed.
+#[cfg(all(arenite_loom, test))]
+pub(crate) mod death {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    loom::thread_local! {
+        static LEFT: Cell<u32> = Cell::new(u32::MAX);
+    }
+
+    struct Died;
+
+    /// Runs `f` up to the point of this number, counted from 1. `None`: it got there.
+    pub(crate) fn at<T>(point: u32, f: impl FnOnce() -> T) -> Option<T> {
+        LEFT.with(|left| left.set(point));
+        let ended = catch_unwind(AssertUnwindSafe(f));
+        LEFT.with(|left| left.set(u32::MAX));
+        match ended {
+            Ok(value) => Some(value),
+            Err(payload) if payload.is::<Died>() => None,
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    pub(crate) fn step() {
+        let here = LEFT.with(|left| {
+            let now = left.get();
+            left.set(now.saturating_sub(u32::from(now != u32::MAX)));
+            now == 1
+        });
+        if here {
+            resume_unwind(Box::new(Died));
+        }
+    }
+}
 
 /// Do workers live on when their supervisor is killed? Only where a test asks for it.
 #[cfg(not(arenite_loom))]

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     // Described by the arguments themselves: a line here would replace their longer text.
     Resize(Box<ResizeArgs>),
     Doctor(DoctorArgs),
+    #[command(hide = true)]
+    Soak(crate::soak::SoakArgs),
     #[cfg(feature = "bench")]
     Bench(crate::bench::BenchArgs),
 }

@@ -6,6 +6,7 @@ mod choice;
 mod cli;
 mod doctor;
 mod resize;
+mod soak;
 mod units;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             Some(what) => cli::generate(what, Some("doctor")),
             None => doctor::run(&args),
         },
+        Some(Command::Soak(args)) => soak::run(&args),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => match args.generate.what {
             Some(what) => cli::generate(what, Some("bench")),

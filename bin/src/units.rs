@@ -1,5 +1,7 @@
 //! Numbers with a unit, as people type them.
 
+use std::time::Duration;
+
 /// A count of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
@@ -29,6 +31,42 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
         _ => return Err(format!("'{unit}' is no unit; write 128M or 128000000")),
     };
     scaled(number, factor)
+}
+
+/// A stretch of time: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let mut rest = text.trim();
+    let mut nanos: u128 = 0;
+    loop {
+        let (number, after) = split(rest);
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, next) = (after[..end].trim(), after[end..].trim_start());
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "ms" => 1_000_000,
+            "s" | "sec" => 1_000_000_000,
+            // A number alone stands alone.
+            "" if nanos == 0 && next.is_empty() => 1_000_000_000,
+            "m" | "min" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => {
+                return Err(format!(
+                    "'{unit}' is no unit of time; write 30s, 500ms or 2m"
+                ));
+            }
+        };
+        nanos += u128::from(scaled(number, factor)?);
+        rest = next;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    match u64::try_from(nanos / 1_000_000) {
+        Ok(0) => Err("it must be a millisecond at least".to_owned()),
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+        Err(_) => Err("it is too long".to_owned()),
+    }
 }
 
 /// Bytes for a reader: `812 B`, `1.4 MiB`.
@@ -100,6 +138,31 @@ mod tests {
         for wrong in ["", "G", "-1", "1X", "0", "99999999999G", "1..2M", "1e9"] {
             assert!(bytes(wrong).is_err(), "{wrong:?}");
             assert!(pixels(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_may_be_added_up() {
+        let of = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(of("30s"), Ok(30_000));
+        assert_eq!(of("30"), Ok(30_000));
+        assert_eq!(of(" 500 ms "), Ok(500));
+        assert_eq!(of("1.5m"), Ok(90_000));
+        assert_eq!(of("1h30m"), Ok(5_400_000));
+        assert_eq!(of("2 min 5 s"), Ok(125_000));
+        for wrong in [
+            "",
+            "s",
+            "-1s",
+            "0",
+            "0.1ms",
+            "5 weeks",
+            "1s2",
+            "1e3s",
+            "99999999999h",
+            "1..5s",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -22,9 +22,39 @@ pub struct ArenaFull {
     pub largest_free: u64,
     /// What the system can still give: room of `/dev/shm`, or memory where segments have no names.
     pub shm_free: u64,
+    /// Whose number `shm_free` is: one of the codes below.
+    pub(crate) whose: u64,
 }
 
-const _: () = assert!(size_of::<ArenaFull>() == 40 && align_of::<ArenaFull>() == 8);
+const _: () = assert!(size_of::<ArenaFull>() == 48 && align_of::<ArenaFull>() == 8);
+
+impl ArenaFull {
+    /// `shm_free` is what the machine has left.
+    pub(crate) const MACHINES: u64 = 0;
+    /// `shm_free` is what the container has left.
+    pub(crate) const CONTAINERS: u64 = 1;
+    /// `shm_free` is what the file system `/dev/shm` has left.
+    pub(crate) const FILE_SYSTEMS: u64 = 2;
+
+    /// The limit of the system that was in the way; `None` where it was the arena's own capacity.
+    ///
+    /// ```
+    /// use arenite::arena::{Arena, Limit, Placement, Spec};
+    ///
+    /// let arena = Arena::create(&Spec { capacity: 1 << 20, ..Spec::default() })?;
+    /// let full = arena.alloc(0, 2 << 20, Placement::Packed).unwrap_err();
+    /// assert_eq!(full.limit(), None);
+    /// # Ok::<(), arenite::arena::ArenaError>(())
+    /// ```
+    pub fn limit(&self) -> Option<Limit> {
+        let fits = self.requested <= self.largest_free.min(self.free).min(self.capacity);
+        fits.then_some(match self.whose {
+            Self::CONTAINERS => Limit::Container,
+            Self::FILE_SYSTEMS => Limit::DevShm,
+            _ => Limit::Machine,
+        })
+    }
+}
 
 impl fmt::Display for ArenaFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,31 +64,31 @@ impl fmt::Display for ArenaFull {
             capacity,
             largest_free,
             shm_free,
+            whose: _,
         } = *self;
         write!(
             f,
             "the arena is full: requested {requested}, free {free}, capacity {capacity}, largest free run \
              {largest_free}, left in shared memory {shm_free} bytes; "
         )?;
-        if requested > capacity {
-            write!(f, "raise the capacity")
+        let todo = if requested > capacity {
+            "raise the capacity"
         } else if requested > free {
-            write!(
-                f,
-                "drop arrays that are no longer needed, or raise the capacity"
-            )
+            "drop arrays that are no longer needed, or raise the capacity"
         } else if requested > largest_free {
-            write!(
-                f,
-                "the free memory is in pieces: drop neighbouring arrays, or raise the capacity"
-            )
+            "the free memory is in pieces: drop neighbouring arrays, or raise the capacity"
         } else {
-            write!(
-                f,
-                "the system has no more memory for it: mount a larger /dev/shm, raise the container's memory limit, or \
-                 stop other programs"
-            )
-        }
+            match self.limit() {
+                Some(Limit::DevShm) => {
+                    "/dev/shm is full: mount a larger /dev/shm, or use a backing without names"
+                }
+                Some(Limit::Container) => {
+                    "the container has no more memory for it: raise its limit, or lower what else runs in it"
+                }
+                _ => "the machine has no more memory for it: stop other programs",
+            }
+        };
+        f.write_str(todo)
     }
 }
 

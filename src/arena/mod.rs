@@ -305,6 +305,22 @@ impl Arena {
         self.place(region, padded, PAGE, huge, None)
     }
 
+    /// As [`Arena::grant`], but only of memory that is committed already: this takes no time. `None` where that is not to
+    /// be had.
+    pub(crate) fn grant_committed(self: &Arc<Self>, region: u16, len: u64) -> Option<Block> {
+        let held = len.checked_next_multiple_of(PAGE)?;
+        let in_use = self.in_use.load(Ordering::Relaxed);
+        if held == 0 || in_use.checked_add(held)? > self.capacity().next_multiple_of(GRANULE) {
+            return None;
+        }
+        let reserved = lock(&self.region(region).books).reserve_committed(held, PAGE)?;
+        // Relaxed: counts that guard no other memory.
+        let in_use = self.in_use.fetch_add(held, Ordering::Relaxed) + held;
+        self.high_water.fetch_max(in_use, Ordering::Relaxed);
+        let at = Offset::new(region, reserved.start);
+        Some(Block::new(Arc::clone(self), at, held, held, reserved.fresh))
+    }
+
     fn place(
         self: &Arc<Self>,
         region: u16,
@@ -384,12 +400,19 @@ impl Arena {
 
     #[cold]
     fn full(&self, region: u16, requested: u64) -> ArenaFull {
-        let space = limits::memory_available(std::path::Path::new("/")).available;
-        let shm_free = match self.backing {
-            Backing::Named => limits::shm_space(std::path::Path::new("/dev/shm"))
-                .map_or(space, |shm| shm.free.min(space)),
-            _ => space,
+        let memory = limits::memory_available(std::path::Path::new("/"));
+        let mut shm_free = memory.available;
+        let mut whose = match memory.available_contained {
+            true => ArenaFull::CONTAINERS,
+            false => ArenaFull::MACHINES,
         };
+        if self.backing == Backing::Named
+            && let Ok(shm) = limits::shm_space(std::path::Path::new("/dev/shm"))
+            && shm.free < shm_free
+        {
+            shm_free = shm.free;
+            whose = ArenaFull::FILE_SYSTEMS;
+        }
         let capacity = self.capacity();
         let free = capacity.saturating_sub(self.in_use.load(Ordering::Relaxed));
         ArenaFull {
@@ -398,6 +421,7 @@ impl Arena {
             capacity,
             largest_free: lock(&self.region(region).books).free.largest().min(free),
             shm_free,
+            whose,
         }
     }
 

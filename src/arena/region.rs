@@ -97,9 +97,29 @@ impl Books {
         &mut self,
         len: u64,
         align: u64,
-        mut stale: Option<&mut Vec<Range<u64>>>,
+        stale: Option<&mut Vec<Range<u64>>>,
     ) -> Option<Reserved> {
         let start = self.free.take(len, align)?;
+        Some(self.enter(start, len, stale))
+    }
+
+    /// Takes `len` bytes at a multiple of `align`, if what comes first has memory; otherwise changes nothing.
+    pub(super) fn reserve_committed(&mut self, len: u64, align: u64) -> Option<Reserved> {
+        let start = self.free.take(len, align)?;
+        let range = start..start + len;
+        let committed = |index| {
+            let chunk = self.chunks.get(index).copied().unwrap_or_default();
+            touched(&within(&range, index)) & !chunk.committed == 0
+        };
+        if !chunks_of(&range).all(committed) {
+            self.free.give(start, len);
+            return None;
+        }
+        Some(self.enter(start, len, None))
+    }
+
+    /// Notes a range that was taken.
+    fn enter(&mut self, start: u64, len: u64, mut stale: Option<&mut Vec<Range<u64>>>) -> Reserved {
         let range = start..start + len;
         let touched_chunks = chunks_of(&range);
         if self.chunks.len() < touched_chunks.end {
@@ -126,7 +146,7 @@ impl Books {
         }
         self.in_use += len;
         self.blocks += 1;
-        Some(reserved)
+        reserved
     }
 
     /// Takes `len` bytes at `start` back.

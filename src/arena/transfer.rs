@@ -24,6 +24,26 @@ impl Arena {
         Ok(block)
     }
 
+    /// A block of region 0 with the same bytes, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] where there is no room for it.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn alloc_copy(self: &Arc<Self>, of: &Block) -> Result<Block, ArenaFull> {
+        let block = self.alloc(0, of.len(), Placement::Packed)?;
+        // SAFETY: the block was just allocated and nobody else knows of it; both are that long, and mapped as long as
+        // they live. A worker that writes to what it has published changes what is copied, and nothing that is
+        // referred to.
+        unsafe {
+            block
+                .as_ptr()
+                .as_ptr()
+                .copy_from_nonoverlapping(of.as_ptr().as_ptr(), of.len() as usize);
+        }
+        Ok(block)
+    }
+
     /// A private copy of words that a worker has published.
     ///
     /// # Errors

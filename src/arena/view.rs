@@ -195,6 +195,23 @@ impl View {
         }
     }
 
+    /// Seals what this process may only read: nobody can unmap, move or reprotect it any more.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    #[cfg(feature = "sandbox")]
+    pub fn seal(&self) -> sys::Result<()> {
+        self.control.seal()?;
+        for (index, seen) in self.regions.iter().enumerate() {
+            // The own region is opened and closed by `mprotect` as grants come and go.
+            if index != usize::from(self.own) {
+                seen.map.seal()?;
+            }
+        }
+        Ok(())
+    }
+
     fn seen(&self, extent: Extent) -> Result<(&Seen, Range<usize>), BadOffset> {
         let none = BadOffset {
             extent,

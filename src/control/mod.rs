@@ -47,6 +47,8 @@ pub(crate) struct Welcome {
     pub(crate) guard: bool,
     /// Ceiling on private memory in bytes, 0 for none.
     pub(crate) memory_limit: u64,
+    /// Lock down before `Ready`.
+    pub(crate) strict: bool,
     /// Entry to run before `Ready`.
     pub(crate) on_start: Option<u64>,
     /// What messages and process lists call it.
@@ -220,6 +222,7 @@ mod tests {
             grants: 2,
             guard: true,
             memory_limit: 0,
+            strict: false,
             on_start: None,
             label: "test".into(),
             reservation: 1 << 30,

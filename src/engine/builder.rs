@@ -1,15 +1,19 @@
 //! Building an engine.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Engine, Place, Workers};
+#[cfg(feature = "sandbox")]
+use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
-use crate::supervisor::{self, QUARANTINE_AFTER, Settings, StartError};
+use crate::supervisor::{
+    self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
+};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +51,12 @@ pub struct Builder {
     name: Option<String>,
     label: String,
     memory_limit: u64,
+    #[cfg(feature = "sandbox")]
+    sandbox: Sandbox,
     on_start: Option<KernelInfo>,
+    log: Sink,
     start_timeout: Duration,
+    memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
 }
@@ -63,8 +71,12 @@ impl Builder {
             name: None,
             label: "arenite".into(),
             memory_limit: 0,
+            #[cfg(feature = "sandbox")]
+            sandbox: Sandbox::Off,
             on_start: None,
+            log: Sink::Stderr,
             start_timeout: Duration::from_secs(60),
+            memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
         }
@@ -127,6 +139,13 @@ impl Builder {
         self
     }
 
+    /// What workers may do beside computing; by default whatever this user may.
+    #[cfg(feature = "sandbox")]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = sandbox;
+        self
+    }
+
     /// Runs in each worker before its first job, and again in each that replaces one. If it panics
     /// the worker counts as not started.
     pub fn on_worker_start<F>(mut self, start: F) -> Self
@@ -136,6 +155,35 @@ impl Builder {
         // A name for its type: it has no bytes.
         let _ = start;
         self.on_start = Some(KernelInfo::of::<Single<F, (), ()>>());
+        self
+    }
+
+    /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
+    /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
+    ///
+    /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
+    /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
+    /// mebibyte in a second. A panic in it costs the line. When the engine has ended, all lines have been taken,
+    /// unless a call does not come back for two seconds.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let (sender, lines) = channel();
+    /// let engine = Engine::builder()
+    ///     .workers(1)
+    ///     .on_log(move |line| sender.send(line.to_string()).unwrap())
+    ///     .build()?;
+    /// engine.submit(|| println!("hello"), ()).wait()?;
+    /// engine.shutdown();
+    /// assert_eq!(lines.recv()?, "arenite:0 job 1: hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_log(mut self, take: impl Fn(&LogLine) + Send + Sync + 'static) -> Self {
+        self.log = Sink::Call(Arc::new(take));
         self
     }
 
@@ -157,6 +205,42 @@ impl Builder {
     /// ```
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
+        self
+    }
+
+    /// Replaces each worker after it has run so many jobs, at least 1: what its kernels have leaked goes with it. By default
+    /// workers stay. Jobs never run on a worker that has had its number, and none is lost:
+    /// [`recycled`](super::WorkerStats::recycled) counts these replacements.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).recycle_after_jobs(1).build()?;
+    /// let first = engine.submit(std::process::id, ()).wait().unwrap();
+    /// let second = engine.submit(std::process::id, ()).wait().unwrap();
+    /// assert_ne!(first, second);
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn recycle_after_jobs(mut self, jobs: u64) -> Self {
+        self.memory.recycling.jobs = jobs.max(1);
+        self
+    }
+
+    /// Replaces a worker that has more private memory (heap, stacks) than so many bytes after a job: it ends what it runs,
+    /// and what it was to run next goes to others. By default workers stay.
+    ///
+    /// The engine looks a few times a second, so a worker may grow further until then;
+    /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job.
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.memory.recycling.above = bytes;
+        self
+    }
+
+    /// Reads the memory limits of machine and container below this folder, for tests.
+    #[doc(hidden)]
+    pub fn memory_root(mut self, root: impl Into<std::path::PathBuf>) -> Self {
+        self.memory.root = root.into();
         self
     }
 
@@ -197,6 +281,13 @@ impl Builder {
             .ok()
             .filter(|&workers| workers <= MAX_WORKERS)
             .ok_or(BuildError::TooManyWorkers { asked: workers })?;
+        #[cfg(feature = "sandbox")]
+        if self.sandbox == Sandbox::Required {
+            let report = SandboxReport::of_this_kernel();
+            if !report.is_complete() {
+                return Err(BuildError::SandboxLacks(report));
+            }
+        }
         let on_start = match self.on_start {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
@@ -213,9 +304,15 @@ impl Builder {
             workers,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
+            #[cfg(feature = "sandbox")]
+            strict: self.sandbox != Sandbox::Off,
+            #[cfg(not(feature = "sandbox"))]
+            strict: false,
             on_start,
             label: self.label,
+            log: self.log,
             start_timeout: self.start_timeout,
+            memory: self.memory,
             grace: self.grace,
             quarantine_after: self.quarantine_after,
         };
@@ -254,6 +351,9 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
     ForeignKernel,
+    /// [`Sandbox::Required`] was asked for, and the running kernel lacks a part of it.
+    #[cfg(feature = "sandbox")]
+    SandboxLacks(SandboxReport),
 }
 
 impl fmt::Display for BuildError {
@@ -271,6 +371,8 @@ impl fmt::Display for BuildError {
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
             }
+            #[cfg(feature = "sandbox")]
+            Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
         }
     }
 }

@@ -6,6 +6,8 @@ mod input;
 mod job;
 mod map;
 mod par;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod scope;
 
 use std::fmt;
@@ -13,13 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, Priority, Stats, WorkerStats,
+    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Stats,
+    WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder};
 pub use map::Map;
+#[cfg(feature = "sandbox")]
+pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 
 use crate::arena::ArenaStats;
@@ -179,6 +184,7 @@ impl Engine {
                 waiting: 0,
                 open: 0,
                 untaken: 0,
+                memory_short: false,
             },
         }
     }
@@ -209,6 +215,7 @@ impl Engine {
         workers.shared.close(how);
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
+        workers.shared.log.close();
         workers.shared.arena.retire();
         crate::sync::point!("stop.unnamed");
     }

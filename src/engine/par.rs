@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, JobError, JobErrorKind, Place};
+use super::{Engine, JobError, JobErrorKind, Place, ScopedJob};
 use crate::arena::Placement;
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::kernel::conjure;
@@ -45,6 +45,10 @@ impl Engine {
         let shape = a.shape();
         let mut out = self.output::<U>(shape, std::any::type_name::<F>())?;
         let rows = self.rows_per_chunk(shape, size_of::<T>().max(size_of::<U>()));
+        if !self.lends() {
+            self.apply_by_copy::<T, U, F>(a, rows, &mut out)?;
+            return Ok(out.seal());
+        }
         self.scope(|s| {
             for tile in out.tiles_mut(rows) {
                 let part = a.rows(tile.rows());
@@ -108,6 +112,42 @@ impl Engine {
         })
     }
 
+    /// Whether workers may write into arrays of the supervisor.
+    fn lends(&self) -> bool {
+        self.shared().is_none_or(|shared| !shared.is_strict())
+    }
+
+    /// Chunks of the result are arrays of their own first.
+    fn apply_by_copy<T, U, F>(
+        &self,
+        a: &Array<T>,
+        rows: usize,
+        out: &mut ArrayMut<U>,
+    ) -> Result<(), JobError>
+    where
+        T: Element,
+        U: Element,
+        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
+    {
+        let all = a.shape().rows();
+        let starts = (0..all).step_by(rows);
+        let parts = self.scope(|s| {
+            let part = |start: usize| a.rows(start..all.min(start + rows));
+            let jobs: Vec<_> = starts
+                .map(|start| s.submit(apply_fresh::<T, U, F>, (part(start),)))
+                .collect();
+            let parts = jobs.into_iter().map(ScopedJob::wait);
+            parts.collect::<Result<Vec<Array<U>>, _>>()
+        })??;
+        let mut rest: &mut [U] = out;
+        for part in &parts {
+            let (to, after) = rest.split_at_mut(part.len());
+            to.copy_from_slice(part);
+            rest = after;
+        }
+        Ok(())
+    }
+
     /// Memory for a result that will be written whole.
     fn output<U: Element>(
         &self,
@@ -156,6 +196,14 @@ impl Engine {
 
 fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(from: &[T], to: &mut [U]) {
     conjure::<F>()(from, to);
+}
+
+fn apply_fresh<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
+    from: &[T],
+) -> Array<U> {
+    let mut to = ArrayMut::zeros(from.len());
+    conjure::<F>()(from, &mut to);
+    to.seal()
 }
 
 fn apply_mut<T: Element, F: Fn(&mut [T]) + Copy + 'static>(part: &mut [T]) {

@@ -43,6 +43,22 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
+    /// The header announces pixels that take more bytes than allowed; nothing was allocated for them.
+    TooManyBytes {
+        /// Bytes that the pixels would take.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The header announces far more than a photo of this length holds; nothing was allocated for it.
+    Bomb {
+        /// Bytes that the pixels would take.
+        bytes: u64,
+        /// Bytes of the file.
+        file: u64,
+        /// How many times as many are allowed.
+        limit: u32,
+    },
     /// The picture would be wider or higher than its output format can hold.
     OutputTooLarge {
         /// Width of the output in pixels.
@@ -107,6 +123,16 @@ impl fmt::Display for ImageError {
                 "{width}x{height} is {} pixels, more than the limit of {limit}; \
                  if you trust the file, raise --max-pixels",
                 u64::from(*width) * u64::from(*height)
+            ),
+            Self::TooManyBytes { bytes, limit } => write!(
+                f,
+                "its pixels take {bytes} bytes, more than the limit of {limit}; \
+                 if you trust the file, raise --memory-limit"
+            ),
+            Self::Bomb { bytes, file, limit } => write!(
+                f,
+                "{file} bytes that become {bytes} bytes of pixels, more than {limit} times as many, are no photo; \
+                 if you trust the file, raise --max-ratio"
             ),
             Self::OutputTooLarge {
                 width,

@@ -105,6 +105,8 @@ impl TryFrom<Format> for Output {
 pub struct ResizeSpec {
     /// The largest picture that is decoded, in pixels; larger ones are refused from their header.
     pub max_pixels: u64,
+    /// The most bytes that decoding may take for pixels; a header that asks for more is refused.
+    pub max_bytes: u64,
     /// The target size.
     pub size: Size,
     /// How the picture fits the target.
@@ -121,16 +123,25 @@ pub struct ResizeSpec {
     pub keep_metadata: bool,
     /// Room for later; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// How many bytes of pixels a byte of the file may stand for. Looked at from 64 MiB of pixels on: what is larger and
+    /// better compressed is a bomb, not a photo.
+    pub max_ratio: u32,
 }
 
-const _: () = assert!(size_of::<ResizeSpec>() == 32);
+const _: () = assert!(size_of::<ResizeSpec>() == 40);
 
 impl crate::kernel::Scalar for ResizeSpec {}
 
 impl ResizeSpec {
     /// The default of [`max_pixels`](Self::max_pixels): 128 million.
     pub const MAX_PIXELS: u64 = 128_000_000;
+    /// The default of [`max_bytes`](Self::max_bytes): 1 GiB.
+    pub const MAX_BYTES: u64 = 1 << 30;
+    /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
+    pub const MAX_RATIO: u32 = 4096;
+    /// Fewer bytes of pixels than this are harmless, whatever they come from.
+    const HARMLESS: u64 = 64 << 20;
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
 
@@ -138,6 +149,7 @@ impl ResizeSpec {
     pub const fn new(size: Size) -> Self {
         Self {
             max_pixels: Self::MAX_PIXELS,
+            max_bytes: Self::MAX_BYTES,
             size,
             fit: Fit::Contain,
             enlarge: true,
@@ -145,8 +157,31 @@ impl ResizeSpec {
             output: Output::SameAsInput,
             quality: Self::QUALITY,
             keep_metadata: false,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            max_ratio: Self::MAX_RATIO,
         }
+    }
+
+    /// Whether a file of `file` bytes may announce so many bytes of pixels.
+    ///
+    /// # Errors
+    /// `TooManyBytes` if they are more than `max_bytes`, `Bomb` if they are more than `max_ratio` allows.
+    pub fn admit(&self, bytes: u64, file: u64) -> Result<(), ImageError> {
+        if bytes > self.max_bytes {
+            return Err(ImageError::TooManyBytes {
+                bytes,
+                limit: self.max_bytes,
+            });
+        }
+        let allowed = file.saturating_mul(self.max_ratio.into());
+        if bytes > allowed.max(Self::HARMLESS) {
+            return Err(ImageError::Bomb {
+                bytes,
+                file,
+                limit: self.max_ratio,
+            });
+        }
+        Ok(())
     }
 
     /// The plan for a picture of these sides, as it is looked at.

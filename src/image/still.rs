@@ -31,58 +31,51 @@ pub(super) fn decode(
     limits.max_alloc = Some(
         spec.max_pixels
             .saturating_mul(WIDEST_PIXEL)
+            .min(spec.max_bytes)
             .saturating_add(SPARE_BYTES),
     );
     match format {
         Format::Png => {
             let decoder = PngDecoder::with_limits(file, limits.clone()).map_err(broken)?;
-            read(decoder, format, spec, limits, None)
+            read(decoder, (input, format), spec, limits, false)
         }
         Format::WebP => {
             let decoder = WebPDecoder::new(file).map_err(broken)?;
-            let still = (!decoder.has_animation()).then_some(input);
-            read(decoder, format, spec, limits, still)
+            let still = !decoder.has_animation();
+            read(decoder, (input, format), spec, limits, still)
         }
-        Format::Gif => read(
-            GifDecoder::new(file).map_err(broken)?,
-            format,
-            spec,
-            limits,
-            None,
-        ),
-        Format::Tiff => read(
-            TiffDecoder::new(file).map_err(broken)?,
-            format,
-            spec,
-            limits,
-            None,
-        ),
-        Format::Bmp => read(
-            BmpDecoder::new(file).map_err(broken)?,
-            format,
-            spec,
-            limits,
-            None,
-        ),
+        Format::Gif => {
+            let decoder = GifDecoder::new(file).map_err(broken)?;
+            read(decoder, (input, format), spec, limits, false)
+        }
+        Format::Tiff => {
+            let decoder = TiffDecoder::new(file).map_err(broken)?;
+            read(decoder, (input, format), spec, limits, false)
+        }
+        Format::Bmp => {
+            let decoder = BmpDecoder::new(file).map_err(broken)?;
+            read(decoder, (input, format), spec, limits, false)
+        }
         _ => Err(ImageError::Unsupported {
             format: format.name(),
         }),
     }
 }
 
-/// Header, limits, metadata, pixels, in this order. `webp` is the file if libwebp can decode it.
+/// Header, limits, metadata, pixels, in this order; the pixels by libwebp if it can decode them.
 fn read<D: ImageDecoder>(
     mut decoder: D,
-    format: Format,
+    (file, format): (&[u8], Format),
     spec: &ResizeSpec,
     limits: Limits,
-    webp: Option<&[u8]>,
+    by_libwebp: bool,
 ) -> Result<Decoded, ImageError> {
     let broken = |error| translate(error, format);
     let (width, height) = decoder.dimensions();
     // Checked before anything of that size is allocated; the sides swap with the orientation, the
     // number of pixels does not.
     spec.plan(width, height, format)?;
+    spec.admit(decoder.total_bytes(), file.len() as u64)?;
     decoder.set_limits(limits).map_err(broken)?;
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.
@@ -101,9 +94,10 @@ fn read<D: ImageDecoder>(
         _ => metadata.orientation(),
     };
     let plan = StoredPlan::new(spec, (width, height), orientation, format)?;
-    let pixels = match webp {
-        Some(file) => read_webp(file, width, height)?,
-        None => read_pixels(decoder, format, width, height)?,
+    let pixels = if by_libwebp {
+        read_webp(file, width, height)?
+    } else {
+        read_pixels(decoder, format, width, height)?
     };
     Ok(Decoded {
         pixels,

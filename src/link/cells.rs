@@ -18,7 +18,7 @@ pub(crate) const INLINE_WORDS: usize = 12;
 /// Grants that may be on their way to a lane.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (an `ArenaFull` in numbers).
-pub(crate) const REFUSAL_WORDS: usize = 5;
+pub(crate) const REFUSAL_WORDS: usize = 6;
 
 /// Words of the flight recorder's notes: what the last page of a link has left. A model has no use for them.
 pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 208 };
@@ -111,6 +111,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) replies: [ReplySlot; N],
     /// Worker: grants read so far; published after their cells were read (Release).
     pub(crate) taken: AtomicU32,
+    /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
+    pub(crate) denied: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
@@ -281,6 +283,7 @@ impl<const N: usize> LinkCells<N> {
                 words: from_fn(|_| a64()),
             }),
             taken: a32(),
+            denied: a32(),
             abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),

@@ -18,9 +18,10 @@ use super::doorbell;
 use super::poster::Drained;
 use super::state::Ask;
 use super::{
-    Answer, Answering, Call, LOW_SHIFT, LinkCells, MORE, NOTICE, Next, Poster, Reply, Retract,
-    STOP, Taker, WAITER, kind,
+    Answer, Answering, CANCEL, Call, LOW_SHIFT, LinkCells, MORE, NOTICE, Next, Poster, Reply,
+    Retract, STOP, Taker, WAITER, kind,
 };
+use crate::sync::death;
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -195,6 +196,130 @@ fn a_job_is_claimed_or_taken_back() {
         let ran = ran.each_ref().map(|count| count.load(Relaxed));
         assert_eq!(ran, [u32::from(!retracted), 1, 1]);
     });
+}
+
+/// A job is cancelled while it begins and ends: it is taken back and never runs, or it gets the flag, or it is over; and
+/// it is answered once, whichever it is.
+#[test]
+fn a_job_that_is_cancelled_is_answered_once() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        let ran = Arc::new(Count::new(0));
+        let runs = Arc::clone(&ran);
+        post(&mut poster, 0, 0);
+        let worker = thread::spawn(move || {
+            loop {
+                match taker.next() {
+                    Next::Run => {
+                        runs.fetch_add(1, Relaxed);
+                        let _ = run(&mut taker);
+                    }
+                    Next::Empty => taker.sleep(),
+                    Next::Stop => return,
+                }
+            }
+        });
+        let retracted = matches!(poster.retract(0), Retract::Taken { .. });
+        let asked = (!retracted).then(|| poster.ask(0, CANCEL));
+        let mut reply = Reply::default();
+        if asked == Some(Ask::Over) {
+            assert!(take(&mut poster, 0), "what is over has its answer");
+        } else {
+            poster.ring();
+            loop {
+                match poster.drain(&mut reply) {
+                    Drained::Nothing => thread::yield_now(),
+                    Drained::Skipped { position: 0 } if retracted => break,
+                    Drained::Ended { position: 0, .. } if !retracted => break,
+                    other => panic!("retracted: {retracted}, and then {other:?}"),
+                }
+            }
+            assert!(retracted || reply.words[0] == 0 && reply.cursor == 0);
+        }
+        assert_eq!(poster.open(), 0);
+        poster.set_flags(STOP);
+        poster.ring();
+        worker.join().unwrap();
+        assert_eq!(ran.load(Relaxed), u32::from(!retracted));
+    });
+}
+
+/// What the record of a job says in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Done,
+    Failed,
+    BackInTheQueue,
+}
+
+/// The worker dies at any of its steps between claim and the last wake-up, while somebody waits on the word
+/// and takes what has ended. Recovery comes when it is gone: what was handed over is a result, what had not begun goes
+/// back, and whoever sleeps hears of it.
+#[test]
+fn a_worker_may_die_at_any_step() {
+    // `claim.taken`, `publish.filled`, `complete.said`, `complete.woken`, and none.
+    for (point, expected) in [
+        (0, Fate::BackInTheQueue),
+        (1, Fate::Failed),
+        (2, Fate::Failed),
+        (3, Fate::Done),
+        (4, Fate::Done),
+        (5, Fate::Done),
+    ] {
+        explore(3, move || {
+            let (mut poster, mut taker, cells) = link::<2>();
+            post(&mut poster, 0, 0);
+            let core = Arc::new(Mutex::new((poster, None)));
+            let worker = thread::spawn(move || {
+                let died = point == 0
+                    || death::at(point, || {
+                        assert_eq!(taker.next(), Next::Run);
+                        let _ = run(&mut taker);
+                    })
+                    .is_none();
+                assert_eq!(died, point < 5, "the points of this model have moved");
+            });
+            let waiter = {
+                let (core, cells) = (Arc::clone(&core), Arc::clone(&cells));
+                thread::spawn(move || {
+                    loop {
+                        let mut held = core.lock().unwrap();
+                        let (poster, fate) = &mut *held;
+                        if fate.is_none() && take(poster, 0) {
+                            *fate = Some(Fate::Done);
+                        }
+                        if fate.is_some() {
+                            return;
+                        }
+                        let asked = poster.ask(0, WAITER);
+                        drop(held);
+                        if let Ask::Set(value) = asked {
+                            doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+                        }
+                    }
+                })
+            };
+            // The exit is confirmed.
+            worker.join().unwrap();
+            let mut held = core.lock().unwrap();
+            let (poster, fate) = &mut *held;
+            if fate.is_none() && take(poster, 0) {
+                *fate = Some(Fate::Done);
+            }
+            if fate.is_none() {
+                *fate = Some(if poster.is_queued(0) {
+                    Fate::BackInTheQueue
+                } else {
+                    Fate::Failed
+                });
+            }
+            assert_eq!(*fate, Some(expected));
+            poster.start_over();
+            assert_eq!((poster.open(), poster.tail()), (0, 1));
+            drop(held);
+            waiter.join().unwrap();
+        });
+    }
 }
 
 /// A thread that sleeps on the word of its job is woken, whether the job is claimed, finished or taken

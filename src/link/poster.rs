@@ -354,6 +354,7 @@ impl<const N: usize> Poster<N> {
         reply.asleep.store(0, Ordering::Relaxed);
         reply.wants.store(0, Ordering::Relaxed);
         reply.taken.store(self.granted, Ordering::Relaxed);
+        reply.denied.store(0, Ordering::Relaxed);
         reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
         self.answered = 0;

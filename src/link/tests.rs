@@ -265,7 +265,7 @@ fn an_answer_is_for_the_want_that_it_names() {
     assert!(poster.grant(0, 4096, false));
     taker.next_grant().unwrap();
     taker.want(64);
-    poster.answer_want(large, Some([1 << 30, 0, 0, 0, 0]));
+    poster.answer_want(large, Some([1 << 30, 0, 0, 0, 0, 0]));
     let small = poster.wanted().unwrap();
     assert_eq!(small.bytes, 64);
     assert!(poster.grant(8192, 4096, false));

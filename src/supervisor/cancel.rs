@@ -34,7 +34,9 @@ impl Core {
                     // Its end frees what it holds, so the monitor wants to hear of it. If it is over
                     // already, the next drain finds nobody who asks.
                     let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
-                    self.records.at(id.index).detached = true;
+                    let record = self.records.at(id.index);
+                    record.detached = true;
+                    record.requests |= CANCEL;
                 }
             }
         }
@@ -59,6 +61,7 @@ impl Core {
             self.records.remove(id.index);
         } else {
             record.detached = true;
+            self.be_watched();
         }
         waker
     }
@@ -88,6 +91,8 @@ impl Core {
             Stage::Placed { link, position } => {
                 let link = link as usize;
                 if !self.take_back(link, position) {
+                    // In case its worker is gone before it began.
+                    self.records.at(id.index).requests |= CANCEL;
                     return Some((link, position));
                 }
             }

@@ -38,6 +38,21 @@ pub(super) fn cause(evidence: &Evidence<'_>) -> JobErrorKind {
     }
 }
 
+/// The sandbox ended a locked-down worker: because of the call that it noted.
+#[cfg(feature = "sandbox")]
+pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
+    use crate::sys::sandbox;
+    if exit != Exit::Signal(libc::SIGSYS) {
+        return None;
+    }
+    let call = match sandbox::call(note) {
+        Some(number) => sandbox::name(number),
+        // Its filter ends the process before a handler can run.
+        None => "a system call by the entry of another architecture".into(),
+    };
+    Some(JobErrorKind::Denied { call })
+}
+
 /// The exit itself as a cause.
 pub(super) fn plain(exit: Exit) -> JobErrorKind {
     match exit {

@@ -72,6 +72,10 @@ pub(super) struct Core {
     pub(super) ticking: bool,
     /// The monitor should be woken when the lock is released.
     pub(super) call_monitor: bool,
+    /// The monitor looks at memory a few times a second.
+    pub(super) watched: bool,
+    /// Memory is short: one job runs at a time.
+    pub(super) tight: bool,
     /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
     pub(super) wakes_at: Option<Instant>,
     /// A job had ended already whose end somebody wanted to hear of: its lane has to be drained before
@@ -83,6 +87,8 @@ pub(super) struct Core {
     pub(super) cores: usize,
     /// The monitor places, and nobody submits: sleeping workers may be woken for tiny jobs too.
     pub(super) freely: bool,
+    /// Workers are locked down: nothing is lent to them, and what they made is copied.
+    pub(super) strict: bool,
     pub(super) reply: Reply,
 }
 
@@ -115,12 +121,15 @@ impl Core {
             broken: None,
             ticking: false,
             call_monitor: false,
+            watched: false,
+            tight: false,
             wakes_at: None,
             look_again: false,
             wakers: Vec::new(),
             may_spin: cores > 1,
             cores,
             freely: false,
+            strict: false,
             reply: Reply::default(),
         }
     }
@@ -147,11 +156,13 @@ impl Core {
             record.policy = Some(Box::new(Policy::new(*terms)));
             self.ranked |= terms.priority != Priority::Normal;
         }
-        let refusal = fill(record, call, &self.arena);
+        let refusal = fill(record, call, &self.arena, self.strict);
         crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
+        } else if self.ranked && self.overtake(id.index) {
+            self.enqueue(id.index);
         } else if self.queue.is_empty() {
             if !self.place(id.index) {
                 self.drain_busy();
@@ -163,9 +174,6 @@ impl Core {
             // Lanes know already that something is kept, and ring before they run dry. Looking at them
             // costs each a cache line, so not for every job.
             self.queue.push_back(id.index, self.records.at(id.index));
-            if self.ranked {
-                self.overtake(id.index);
-            }
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
                 self.drain_busy();
                 self.refill();
@@ -177,11 +185,9 @@ impl Core {
     /// Keeps a job until a lane has room: the first one that is kept.
     #[cold]
     fn enqueue(&mut self, index: u32) {
+        self.be_watched();
         self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.kept");
-        if self.ranked {
-            self.overtake(index);
-        }
         self.update_flags();
         after_keeping();
         self.drain_busy();
@@ -397,22 +403,30 @@ pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
-fn fill(record: &mut Record, call: &mut ArgWriter, arena: &Arc<Arena>) -> Option<JobErrorKind> {
+fn fill(
+    record: &mut Record,
+    call: &mut ArgWriter,
+    arena: &Arc<Arena>,
+    strict: bool,
+) -> Option<JobErrorKind> {
     let words = call.words();
     record.len = words.len() as u32;
     record.spilled = words.len() > INLINE_WORDS;
     if record.spilled {
-        return fill_long(record, call, arena);
+        return fill_long(record, call, arena, strict);
     }
     record.payload[..words.len()].copy_from_slice(words);
     if !call.leases.is_empty() {
         record.leases.append(&mut call.leases);
     }
-    refusal_of(call)
+    refusal_of(call, strict)
 }
 
 #[inline]
-fn refusal_of(call: &ArgWriter) -> Option<JobErrorKind> {
+fn refusal_of(call: &ArgWriter, strict: bool) -> Option<JobErrorKind> {
+    if call.exclusive && strict {
+        return Some(JobErrorKind::NoLending);
+    }
     if call.foreign {
         return Some(JobErrorKind::ForeignArray);
     }
@@ -424,6 +438,7 @@ fn fill_long(
     record: &mut Record,
     call: &mut ArgWriter,
     arena: &Arc<Arena>,
+    strict: bool,
 ) -> Option<JobErrorKind> {
     let block = match arena.alloc_words(call.words()) {
         Ok(block) => block,
@@ -434,5 +449,5 @@ fn fill_long(
     record.payload[1] = extent.len;
     record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refusal_of(call)
+    refusal_of(call, strict)
 }

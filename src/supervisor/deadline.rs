@@ -7,7 +7,7 @@ use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::{Alarm, NOBODY};
 use super::record::Stage;
-use crate::link::{Ask, NOTICE};
+use crate::link::{Ask, NOTICE, SLOTS};
 
 /// How often a lane is drained again because a job behind the one in question says that it runs. With
 /// an honest worker the second look finds the end of the first job.
@@ -25,6 +25,12 @@ impl Core {
             && !lane.holds(position)
         {
             lane.timed.pop_front();
+        }
+        if lane.timed.len() > 2 * SLOTS {
+            // Behind a long one, others may come and be taken back for ever.
+            let mut timed = std::mem::take(&mut lane.timed);
+            timed.retain(|&position| lane.holds(position));
+            lane.timed = timed;
         }
         let Some(&first) = lane.timed.front() else {
             lane.alarm = None;

@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "sandbox")]
+use super::copy_out::copy_out;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Outcome;
 use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
-use crate::link::{Drained, INLINE_WORDS, Reply, SLOTS, kind};
+use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 /// The longest reply in words, arrays excluded: 64 MiB.
@@ -60,6 +62,9 @@ impl Core {
         }
         if self.lanes[index].is_idle() {
             self.busy[index / 64] &= !(1 << (index % 64));
+            if self.lanes[index].has_served() {
+                self.retire(index);
+            }
         }
         if any {
             self.lanes[index].poster.publish_drained();
@@ -157,8 +162,25 @@ impl Core {
                 self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
-            Ok((unpacked, why)) => {
+            #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
+            Ok((mut unpacked, why)) => {
                 crate::sync::point!("reap.received");
+                #[cfg(feature = "sandbox")]
+                if self.strict
+                    && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
+                {
+                    let kernel = self.records.at(index).kernel;
+                    self.kernels
+                        .get(kernel)
+                        .learn(took_ns, unpacked.bytes, true);
+                    self.fail(
+                        index,
+                        JobErrorKind::ArenaFull(full),
+                        Some(lane_index as u32),
+                        Vec::new(),
+                    );
+                    return;
+                }
                 let record = self.records.at(index);
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;
@@ -315,11 +337,11 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
             JobErrorKind::Panicked {
                 message: message.to_owned(),
                 location: location.to_owned(),
-                backtrace: backtrace.to_owned(),
+                backtrace: fence::stack_in_words(backtrace),
             }
         }
         kind::ARENA_FULL => {
-            let words = <[u64; 5]>::try_from(words).map_err(|_| "a cut refusal")?;
+            let words = <[u64; REFUSAL_WORDS]>::try_from(words).map_err(|_| "a cut refusal")?;
             JobErrorKind::ArenaFull(crate::worker::full_from_words(words))
         }
         kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),

@@ -71,6 +71,9 @@ pub enum JobErrorKind {
     /// An argument lies in private memory, in a mapped file or in another engine. Copy it in with
     /// [`Engine::copy_in`](crate::Engine::copy_in).
     ForeignArray,
+    /// An argument would be changed in place (an [`ArrayMut`](crate::ArrayMut), a tile), which a strict
+    /// sandbox does not allow: no worker can write to what others see. Return a fresh array instead.
+    NoLending,
     /// The kernel is code of a shared library, which a worker may have elsewhere or not at all.
     ForeignKernel,
     /// The worker wrote into the link what it cannot have meant, and was replaced.
@@ -235,6 +238,9 @@ impl fmt::Display for JobErrorKind {
             ),
             Self::ForeignArray => f.write_str(
                 "an argument does not lie in this engine's arena; copy it in with engine.copy_in(&array)",
+            ),
+            Self::NoLending => f.write_str(
+                "an argument would be changed in place, which a strict sandbox does not allow; return a fresh array instead",
             ),
             Self::ForeignKernel => f.write_str(
                 "the kernel is code of a shared library; kernels must be part of the executable",

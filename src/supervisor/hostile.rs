@@ -20,6 +20,7 @@ use crate::kernel::wire::{Lease, SENT_WORDS};
 use crate::kernel::{BadReply, Receiving, Reply};
 use crate::link::{Answering, INLINE_WORDS, Next, Taker, kind};
 use crate::sync::{AtomicU32, AtomicU64};
+use crate::sys::process::Exit;
 
 const LANES: u16 = 2;
 
@@ -310,9 +311,7 @@ impl Attack {
     }
 
     fn die(&mut self, lane: usize) {
-        let words = self.monitor.last_words(lane);
-        self.shared
-            .recover(lane, JobErrorKind::Signal(9), None, words);
+        self.monitor.bury(lane, Exit::Signal(6));
         self.deaths += 1;
         self.running[lane] = false;
         let mut core = self.shared.lock();
@@ -332,9 +331,7 @@ impl Attack {
         }
         self.shared.lock().closing = Closing::Now;
         for lane in 0..LANES.into() {
-            let words = self.monitor.last_words(lane);
-            self.shared
-                .recover(lane, JobErrorKind::Signal(9), None, words);
+            self.monitor.bury(lane, Exit::Signal(6));
         }
         let mut core = self.shared.lock();
         Core::end(&mut core);

@@ -74,6 +74,8 @@ pub(super) struct Lane {
     grants: VecDeque<Grant>,
     /// Bytes granted and not used.
     pub(super) ahead: u64,
+    /// Bytes that the monitor is to grant ahead, because they have to be committed first.
+    pub(super) short_of: u64,
     /// Size of the last grant.
     pub(super) last_grant: u64,
     /// Why this worker is being killed, and the record of the job that is to blame.
@@ -90,6 +92,16 @@ pub(super) struct Lane {
     pub(super) noticed: u64,
     pub(super) jobs: u64,
     pub(super) restarts: u64,
+    /// Workers that were replaced without having failed.
+    pub(super) recycled: u64,
+    /// `jobs` when the present worker was started.
+    pub(super) jobs_before: u64,
+    /// The first position that the present worker may not have.
+    pub(super) last: u64,
+    /// The first position that may not be posted now: `last`, or 0 while nothing may.
+    pub(super) until: u64,
+    /// The worker was told to end, to be replaced.
+    pub(super) retiring: bool,
     /// Jobs finished when a job killed the worker last.
     jobs_at_death: u64,
     /// Workers that died of jobs, one after the other, without having finished one.
@@ -110,6 +122,7 @@ impl Lane {
             backlog_ns: 0,
             grants: VecDeque::new(),
             ahead: 0,
+            short_of: 0,
             last_grant: 0,
             verdict: None,
             last_words: LastWords::default(),
@@ -119,6 +132,11 @@ impl Lane {
             noticed: u64::MAX,
             jobs: 0,
             restarts: 0,
+            recycled: 0,
+            jobs_before: 0,
+            last: u64::MAX,
+            until: u64::MAX,
+            retiring: false,
             jobs_at_death: 0,
             deaths_in_a_row: 0,
         }
@@ -344,6 +362,7 @@ impl Lane {
         self.noticed = u64::MAX;
         self.grants.clear();
         self.ahead = 0;
+        self.short_of = 0;
         self.last_grant = 0;
     }
 }

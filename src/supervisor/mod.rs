@@ -2,6 +2,8 @@
 
 mod cancel;
 mod causes;
+#[cfg(feature = "sandbox")]
+mod copy_out;
 mod core;
 mod deadline;
 mod drain;
@@ -10,7 +12,10 @@ mod error;
 mod hostile;
 mod kernels;
 mod lane;
+mod log;
+mod memory;
 mod monitor;
+mod output;
 mod parking;
 mod place;
 mod plain;
@@ -18,6 +23,7 @@ mod policy;
 mod queue;
 mod record;
 mod recover;
+mod recycle;
 mod retry;
 mod spawn;
 #[cfg(test)]
@@ -26,6 +32,7 @@ mod wait;
 mod words;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -36,10 +43,14 @@ pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
+use log::Logger;
+pub(crate) use log::Sink;
+pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
 pub(crate) use record::JobId;
+pub(crate) use recycle::Recycling;
 use spawn::Refusal;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
@@ -56,15 +67,37 @@ pub(crate) struct Settings {
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
+    /// Workers lock themselves down before their first job.
+    pub(crate) strict: bool,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
+    /// Takes what workers print.
+    pub(crate) log: Sink,
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
+    pub(crate) memory: MemorySettings,
     /// How long `shutdown` lets a worker run on.
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
+}
+
+/// What an engine does about memory beside its arena.
+#[derive(Clone, Debug)]
+pub(crate) struct MemorySettings {
+    /// Below this folder limits are read: `/`, but for tests.
+    pub(crate) root: PathBuf,
+    pub(crate) recycling: Recycling,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            recycling: Recycling::default(),
+        }
+    }
 }
 
 /// What user threads, the monitor and the handshake threads share.
@@ -80,6 +113,8 @@ pub(crate) struct Shared {
     /// Handshakes that failed, for the monitor.
     refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
+    /// Takes what workers print.
+    pub(crate) log: Logger,
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
@@ -97,8 +132,10 @@ pub struct WorkerStats {
     pub jobs: u64,
     /// Jobs it holds now, running and ahead.
     pub open: usize,
-    /// How often its process was replaced.
+    /// How often its process died and was replaced.
     pub restarts: u64,
+    /// How often its process was replaced because it had served long enough or had grown too large.
+    pub recycled: u64,
 }
 
 /// One kernel in the statistics.
@@ -133,6 +170,8 @@ pub struct Stats {
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
     pub untaken: usize,
+    /// The machine or the container has so little memory left that jobs run one at a time.
+    pub memory_short: bool,
 }
 
 /// An engine's supervisor could not be started.
@@ -142,8 +181,8 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
-/// Descriptors that a worker takes in this process: its pidfd and bell, and three while it starts.
-const DESCRIPTORS_PER_WORKER: u64 = 5;
+/// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
+const DESCRIPTORS_PER_WORKER: u64 = 9;
 
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
@@ -162,12 +201,17 @@ pub(crate) fn start(
     let lanes = cells
         .iter()
         .zip(1..)
-        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .map(|(cells, region)| {
+            let mut lane = Lane::new(region, Arc::clone(cells));
+            lane.begin_life(&settings.memory.recycling);
+            lane
+        })
         .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
     arena.set_ready();
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -176,6 +220,7 @@ pub(crate) fn start(
         parking,
         bell: EventFd::new().map_err(StartError::System)?,
         refusals: Mutex::default(),
+        log: Logger::new(settings.log.clone()),
         spinners: AtomicUsize::new(0),
         cores,
         settings,
@@ -185,6 +230,7 @@ pub(crate) fn start(
         shared.close(Closing::Now);
         // Its panics are caught inside.
         let _ = monitor.join();
+        shared.log.close();
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))
@@ -274,6 +320,11 @@ impl Shared {
         })
     }
 
+    /// Whether workers lock themselves down.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.settings.strict
+    }
+
     /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         self.settings.workers.into()
@@ -353,6 +404,7 @@ impl Shared {
             jobs: lane.jobs,
             open: lane.live(),
             restarts: lane.restarts,
+            recycled: lane.recycled,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
             name: kernel.info.name,
@@ -368,6 +420,7 @@ impl Shared {
             waiting: core.waiting.len(),
             open: core.open,
             untaken: core.records.live(),
+            memory_short: core.tight,
         };
         self.unlock(core);
         stats

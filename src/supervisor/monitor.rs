@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+#[cfg(feature = "sandbox")]
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
 use super::lane::Status;
+use super::memory::MemoryWatch;
+use super::output::{Outputs, STDERR, STDOUT};
 use super::plain;
 use super::words::LastWords;
 use super::{Shared, StartError};
@@ -32,6 +36,9 @@ const TICK: Duration = Duration::from_millis(1);
 const DROP_GRACE: Duration = Duration::from_millis(500);
 /// After so many passes that changed something the monitor listens, whatever else there is to do.
 const LISTEN_EVERY: u32 = 64;
+
+/// How long the reason of a worker that could not start may take to arrive after its exit.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
@@ -69,8 +76,14 @@ pub(super) struct Monitor {
     ticked: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
+    /// What workers print.
+    outputs: Outputs,
+    /// Hung up on when the handshake with the lane's present worker is over.
+    handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
+    /// How much memory there is, and who has it.
+    memory: MemoryWatch,
     /// What the kernel's out-of-memory killer has done.
     kills: OomKills,
 }
@@ -79,7 +92,8 @@ impl Monitor {
     fn new(shared: Arc<Shared>, poller: Poller, pipe: WatchPipe) -> Self {
         let lanes = shared.cells.len();
         Monitor {
-            kills: OomKills::new(Path::new("/"), lanes),
+            kills: OomKills::new(&shared.settings.memory.root, lanes),
+            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
             shared,
             poller,
             pipe,
@@ -88,6 +102,8 @@ impl Monitor {
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
+            outputs: Outputs::default(),
+            handshakes: HashMap::new(),
             starting: HashMap::new(),
         }
     }
@@ -97,6 +113,14 @@ impl Monitor {
     pub(super) fn idle(shared: Arc<Shared>) -> Self {
         let poller = Poller::new().expect("a poller");
         Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
+    }
+
+    /// What follows the exit of a worker that is none, for a test.
+    #[cfg(test)]
+    pub(super) fn bury(&mut self, index: usize, exit: Exit) {
+        let words = self.outputs.finish(&self.shared, index);
+        let cause = self.cause_of(index, exit, &words, false);
+        self.shared.recover(index, cause, None, words);
     }
 
     /// Ends all workers and answers every job: what a monitor that panicked can still do.
@@ -133,6 +157,7 @@ impl Monitor {
         loop {
             self.start_absent();
             self.end_overdue();
+            self.memory.look(&self.shared);
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -195,7 +220,11 @@ impl Monitor {
         let tick = core.ticking.then(|| now + TICK);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
-        let next = times.chain(core.next_timer()).min();
+        let times = times.chain(self.memory.next());
+        let next = times
+            .chain(core.next_timer())
+            .chain(self.outputs.due())
+            .min();
         core.wakes_at = next;
         next.map(|at| at.saturating_duration_since(now))
     }
@@ -207,6 +236,10 @@ impl Monitor {
             return;
         }
         let index = (token & (RINGS - 1)) as usize;
+        if token & (STDOUT | STDERR) != 0 {
+            self.outputs.heard(&self.shared, index, token);
+            return;
+        }
         if token & RINGS != 0 {
             let core = self.shared.lock();
             if let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) {
@@ -238,11 +271,15 @@ impl Monitor {
         drop(core);
         if starting {
             control::release(&server);
-            // Its last words may still be on their way.
+            // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
+            // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
+            if let Some(over) = self.handshakes.remove(&index) {
+                let _ = over.recv_timeout(LAST_WORDS);
+            }
             self.hear_refusals();
         }
         let refused = self.refusals.remove(&index);
-        let words = self.last_words(index);
+        let words = self.outputs.finish(&self.shared, index);
         let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
         self.shared.recover(index, cause, refused, words);
     }
@@ -251,6 +288,13 @@ impl Monitor {
     fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
         let cells = &self.shared.cells[lane];
+        #[cfg(feature = "sandbox")]
+        if self.shared.is_strict()
+            // Acquire: pairs with the store of "call noted" in the worker's handler.
+            && let Some(denied) = causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
+        {
+            return denied;
+        }
         causes::cause(&Evidence {
             exit,
             limit: self.shared.settings.memory_limit,
@@ -260,19 +304,12 @@ impl Monitor {
         })
     }
 
-    /// What the worker of this lane, whose exit is confirmed, has left behind.
-    pub(super) fn last_words(&self, index: usize) -> LastWords {
-        let mut words = LastWords::default();
-        for (job, note) in self.shared.cells[index].notes() {
-            words.push(job, note.as_bytes());
-        }
-        words
-    }
-
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
     pub(super) fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
+        self.outputs.tick(&self.shared);
+        let short;
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -289,13 +326,18 @@ impl Monitor {
             core.even_out(tick);
             core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let ready = lane.status == Status::Ready;
+                let ready = lane.status == Status::Ready || lane.retiring;
                 lane.poster
                     .wanted()
                     .filter(|_| ready)
                     .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();
+            let lanes = core.lanes.iter_mut().enumerate();
+            short = lanes
+                .filter(|(_, lane)| lane.short_of != 0)
+                .map(|(index, lane)| (index, lane.life, std::mem::take(&mut lane.short_of)))
+                .collect::<Vec<_>>();
             // The last job has ended: the workers are told to stop, once.
             progress |= core.is_drained() && self.stopping.is_none();
             progress |= std::mem::take(&mut core.look_again);
@@ -307,7 +349,26 @@ impl Monitor {
             self.grant(index, life, want);
             progress = true;
         }
+        for (index, life, bytes) in short {
+            self.grant_ahead(index, life, bytes);
+        }
         progress
+    }
+
+    /// Grants ahead what has to be committed first, without the lock.
+    fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
+        let region = self.shared.lock().lanes[index].region;
+        // Without room the worker asks when it needs it, and is told the numbers.
+        let Ok(block) = self.shared.arena.grant(region, bytes, true) else {
+            return;
+        };
+        let mut core = self.shared.lock();
+        let lane = &mut core.lanes[index];
+        if lane.life == life && lane.process.is_some() {
+            // Whoever asked again meanwhile did not know of this. A link that cannot take it now has plenty.
+            lane.short_of = 0;
+            drop(lane.grant(block));
+        }
     }
 
     /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
@@ -406,9 +467,17 @@ impl Monitor {
                 }
             })
             .collect();
-        for (index, started) in started {
-            match self.watch(index) {
-                Ok(()) => self.shared.greet(started),
+        for (index, mut started) in started {
+            let output = started.output.take();
+            let watched = self.watch(index).and_then(|()| match output {
+                Some(pipes) => self.outputs.add(&self.shared, &self.poller, index, pipes),
+                None => Ok(()),
+            });
+            match watched {
+                Ok(()) => {
+                    let over = self.shared.greet(started);
+                    self.handshakes.insert(index, over);
+                }
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }

@@ -40,7 +40,7 @@ impl Core {
         let record = self.records.at(index);
         let lane = &mut self.lanes[chosen];
         if bytes > 0 {
-            top_up(lane, &self.arena, bytes);
+            self.call_monitor |= top_up(lane, &self.arena, bytes);
         }
         let words = if record.spilled {
             2
@@ -100,7 +100,7 @@ impl Core {
         let recent = &self.lanes[self.recent];
         let fits = |lane: &Lane| {
             lane.status == Status::Ready
-                && lane.poster.room() > 0
+                && lane.room() > 0
                 && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
         let behind = recent.backlog_ns + u64::from(expected_ns);
@@ -178,6 +178,9 @@ impl Core {
 
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
+        if self.tight {
+            return self.refill_tightly();
+        }
         let before = self.queue.is_empty();
         while let Some(index) = self.queue.pop(&self.records) {
             if !self.place(index) {
@@ -201,13 +204,13 @@ impl Core {
         }
     }
 
-    /// A job has to be kept: what lies unbegun in lanes with a lower priority waits behind it. The first
-    /// of a priority does that for those that follow.
+    /// Before a job is taken: what lies unbegun in lanes with a lower priority will wait behind it. Where
+    /// others of its priority or above wait, they have done that. True if something was taken back.
     #[cold]
-    pub(super) fn overtake(&mut self, index: u32) {
+    pub(super) fn overtake(&mut self, index: u32) -> bool {
         let priority = self.records.at(index).priority();
-        if priority == Priority::Low || !self.queue.has_one_from(priority) {
-            return;
+        if priority == Priority::Low || !self.queue.has_none_from(priority) {
+            return false;
         }
         let mut back = Vec::new();
         for lane in 0..self.lanes.len() {
@@ -224,7 +227,10 @@ impl Core {
             }
         }
         back.sort_unstable_by_key(|&record| self.records.look(record).job);
-        back.into_iter().rev().for_each(|index| self.requeue(index));
+        for &index in back.iter().rev() {
+            self.requeue(index);
+        }
+        !back.is_empty()
     }
 
     /// Lanes that have work, or had when they were last looked at.
@@ -289,25 +295,34 @@ impl Core {
     }
 }
 
-/// Grants ahead what jobs of this kernel are known to need.
+/// Grants ahead what jobs of this kernel are known to need. True if the monitor is to do it.
 #[inline]
-fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
+fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) -> bool {
     let jobs = lane.poster.open() as u64 + 2;
-    if lane.ahead < bytes.saturating_mul(jobs.min(8)) {
-        top_up_slow(lane, arena, bytes);
-    }
+    lane.ahead < bytes.saturating_mul(jobs.min(8)) && top_up_slow(lane, arena, bytes)
 }
 
 #[cold]
-fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) {
+fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) -> bool {
     // Whole pages per array, and some to spare.
     let each = bytes.saturating_add(4096);
     let len = each
         .saturating_mul(4)
         .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
-    // Without room the worker asks when it needs it, and is told the numbers.
-    if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
-        // A link that cannot take it now has plenty.
-        drop(lane.grant(block));
+    // Without room the worker asks when it needs it, and is told the numbers. A link that cannot take a grant now has
+    // plenty.
+    if len <= HUGE {
+        if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
+            drop(lane.grant(block));
+        }
+        return false;
     }
+    if let Some(block) = arena.grant_committed(lane.region, len) {
+        drop(lane.grant(block));
+        return false;
+    }
+    // Committing so much takes a while, which is not spent under the lock.
+    let asked = lane.short_of != 0;
+    lane.short_of = len;
+    !asked
 }

@@ -39,9 +39,9 @@ pub(super) fn lines(text: &str) -> Plain<'_> {
     }
 }
 
-/// A line out of bytes, of at most `limit` bytes and a mark that says how many more there were. Bytes that
-/// are no characters are spelled out.
-pub(super) fn line(bytes: &[u8], limit: usize) -> String {
+/// A line out of bytes, of at most `limit` bytes and a mark that says how many more there were, with `cut` of
+/// them gone already. Bytes that are no characters are spelled out.
+pub(super) fn line(bytes: &[u8], limit: usize, cut: u64) -> String {
     let mut text = String::with_capacity(bytes.len().min(limit));
     let mut used = 0;
     'cut: for chunk in bytes.utf8_chunks() {
@@ -67,8 +67,9 @@ pub(super) fn line(bytes: &[u8], limit: usize) -> String {
             used += 1;
         }
     }
-    if used < bytes.len() {
-        let _ = write!(text, "… ({} more bytes)", bytes.len() - used);
+    let more = (bytes.len() - used) as u64 + cut;
+    if more > 0 {
+        let _ = write!(text, "… ({more} more bytes)");
     }
     text
 }
@@ -81,12 +82,12 @@ mod tests {
     #[test]
     fn escapes_are_spelled_out() {
         assert_eq!(
-            line(b"\x1b[31mred\x1b]0;title\x07\tand\r\xc2\x9b2J", 100),
+            line(b"\x1b[31mred\x1b]0;title\x07\tand\r\xc2\x9b2J", 100, 0),
             r"\u{1b}[31mred\u{1b}]0;title\u{7}	and\r\u{9b}2J"
         );
-        assert_eq!(line("a\u{202e}b".as_bytes(), 100), r"a\u{202e}b");
+        assert_eq!(line("a\u{202e}b".as_bytes(), 100, 0), r"a\u{202e}b");
         assert_eq!(
-            line(b"caf\xe9 \xff\xfe \xe2\x82", 100),
+            line(b"caf\xe9 \xff\xfe \xe2\x82", 100, 0),
             r"caf\xe9 \xff\xfe \xe2\x82"
         );
         assert_eq!(lines("a\nb\x1b[2J\0").to_string(), "a\nb\\u{1b}[2J\\u{0}");
@@ -94,20 +95,20 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut_with_a_mark() {
-        assert_eq!(line(b"abcdef", 6), "abcdef");
-        assert_eq!(line(b"abcdefg", 6), "abcdef… (1 more bytes)");
-        assert_eq!(line("ääää".as_bytes(), 5), "ää… (4 more bytes)");
-        assert_eq!(line(b"abc\x1b", 6), "abc… (1 more bytes)");
+        assert_eq!(line(b"abcdef", 6, 0), "abcdef");
+        assert_eq!(line(b"abcdefg", 6, 0), "abcdef… (1 more bytes)");
+        assert_eq!(line("ääää".as_bytes(), 5, 0), "ää… (4 more bytes)");
+        assert_eq!(line(b"abc\x1b", 6, 0), "abc… (1 more bytes)");
     }
 
     proptest! {
         /// Whatever comes in, nothing that a terminal obeys comes out, and never more than was allowed.
         #[test]
         fn nothing_harmful_passes(bytes: Vec<u8>, limit in 0usize..200) {
-            let text = line(&bytes, limit);
+            let text = line(&bytes, limit, 0);
             prop_assert!(!text.chars().any(is_harmful));
             prop_assert!(text.len() <= limit + 40);
-            let all = line(&bytes, usize::MAX);
+            let all = line(&bytes, usize::MAX, 0);
             prop_assert!(!all.contains('…') || std::str::from_utf8(&bytes).is_ok_and(|text| text.contains('…')) || bytes.utf8_chunks().any(|chunk| chunk.valid().contains('…')));
         }
     }

@@ -186,6 +186,7 @@ fn costs_a_worker(why: &JobErrorKind) -> bool {
         | JobErrorKind::Returned(_)
         | JobErrorKind::ArenaFull(_)
         | JobErrorKind::Escaped { .. }
+        | JobErrorKind::NoLending
         | JobErrorKind::ForeignArray
         | JobErrorKind::ForeignKernel
         | JobErrorKind::Cancelled

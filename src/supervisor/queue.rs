@@ -80,10 +80,10 @@ impl Queue {
         self.live
     }
 
-    /// Is nothing kept of this priority or above, but for one job?
-    pub(super) fn has_one_from(&self, priority: Priority) -> bool {
-        let classes = &self.classes[priority as usize..];
-        classes.iter().map(VecDeque::len).sum::<usize>() <= 1
+    /// Does nothing wait that has this priority or a higher one?
+    pub(super) fn has_none_from(&self, priority: Priority) -> bool {
+        let mut classes = self.classes[priority as usize..].iter();
+        classes.all(VecDeque::is_empty)
     }
 
     /// The jobs in their order.

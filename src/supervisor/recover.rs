@@ -10,7 +10,7 @@ use super::error::JobErrorKind;
 use super::lane::{NOBODY, Status};
 use super::record::Stage;
 use super::words::LastWords;
-use crate::link::SLOTS;
+use crate::link::{CANCEL, SLOTS};
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
@@ -64,6 +64,9 @@ impl Shared {
                 )
             });
             core.start_failed(index, &why);
+        } else if lane.retiring && cause == JobErrorKind::Exited(Some(0)) {
+            lane.recycled += 1;
+            lane.status = Status::Absent { not_before: None };
         } else {
             lane.restarts += 1;
             let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));
@@ -74,6 +77,7 @@ impl Shared {
         if let Some(why) = damage {
             core.give_up(&why);
         }
+        core.lanes[index].begin_life(&self.settings.memory.recycling);
         core.update_flags();
         core.refill();
         self.parking.engine.notify();
@@ -137,7 +141,11 @@ impl Core {
             // A worker that broke the protocol may have begun what it says is queued; only what it
             // cannot have reached is put back then.
             let untouched = lane.poster.is_queued(position) && !broke_protocol;
-            if untouched && self.closing != Closing::Now {
+            let cancelled = self.records.at(record).requests & CANCEL != 0;
+            if untouched && cancelled && self.closing != Closing::Now {
+                // Asked for while the words of this lane meant nothing.
+                self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
+            } else if untouched && self.closing != Closing::Now {
                 // At once: a failure below may cancel it.
                 self.records.at(record).stage = Stage::Queued;
                 back.push(record);
@@ -217,7 +225,7 @@ impl Core {
     }
 
     /// Whoever sleeps on this job's old place looks again.
-    fn tell_moved(&mut self, record: u32) {
+    pub(super) fn tell_moved(&mut self, record: u32) {
         if self.records.at(record).parked {
             self.parking.of(record).notify();
         }

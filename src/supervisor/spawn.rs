@@ -1,12 +1,15 @@
 //! Starting a worker.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::lane::{Process, Status};
 use super::{Shared, StartError};
 use crate::control::{HandshakeError, Server, Welcome};
 use crate::sys::event::EventFd;
+use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
@@ -21,6 +24,26 @@ pub(super) struct Refusal {
 /// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
 const FIRST_GRANT: u64 = 64 * 1024;
 
+/// Whether a locked-down worker has this variable of the environment: what the loader, the C library and Rust's own
+/// look at, and nothing that a program keeps secrets in. Not whether to print stacks: it cannot find the names, and
+/// trying would hide why memory was short.
+fn is_plain(name: &[u8]) -> bool {
+    const NAMES: [&str; 7] = [
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "LD_LIBRARY_PATH",
+        "RUST_MIN_STACK",
+        "GLIBC_TUNABLES",
+    ];
+    const BEGINNINGS: [&str; 3] = ["LC_", "MALLOC_", "ARENITE_"];
+    NAMES.iter().any(|known| name == known.as_bytes())
+        || BEGINNINGS
+            .iter()
+            .any(|known| name.starts_with(known.as_bytes()))
+}
+
 /// A worker that was started, and the handshake that it will begin.
 #[derive(Debug)]
 pub(super) struct Started {
@@ -28,6 +51,8 @@ pub(super) struct Started {
     life: u32,
     server: Server,
     welcome: Welcome,
+    /// The pipes of its stdout and stderr.
+    pub(super) output: Option<[OwnedFd; 2]>,
 }
 
 impl Shared {
@@ -53,25 +78,40 @@ impl Shared {
                 grants: lane.poster.granted(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
+                strict: self.settings.strict,
                 on_start: self.settings.on_start,
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
             }
         };
-        let mut fds = vec![std::os::fd::AsFd::as_fd(&watch.read), bell.as_fd()];
+        let (stdout, stderr) = (
+            OutputPipe::new().map_err(system)?,
+            OutputPipe::new().map_err(system)?,
+        );
+        let nothing = pipe::nothing().map_err(system)?;
+        let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
+        let mut fds = vec![watch.read.as_fd(), bell.as_fd()];
         fds.extend(self.arena.descriptors());
-        let first_fd = process::first_target_fd(&fds);
+        let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
+        let first_fd = process::first_target_fd(&all);
         let mark = Mark {
             parent: std::process::id() as i32,
             first_fd,
             fds: fds.len(),
             server: name.clone(),
         };
+        let strict = self.settings.strict;
+        let passes = |name: &[u8]| !strict || is_plain(name);
+        let env = [(MARK, mark.to_string())];
         let pid =
-            process::spawn_self(&[(MARK, mark.to_string())], &fds, first_fd).map_err(system)?;
+            process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
         crate::sync::point!("spawn.started");
         let pidfd = PidFd::open(pid).map_err(system)?;
+        for pipe in [&stdout, &stderr] {
+            // Without it lines are told apart by job less exactly.
+            let _ = pipe::announce_to(pipe.read.as_fd(), pid);
+        }
         crate::sync::point!("spawn.watched");
         let mut core = self.lock();
         let lane = &mut core.lanes[index];
@@ -87,23 +127,30 @@ impl Shared {
             life: lane.life,
             server,
             welcome,
+            output: Some([stdout.read, stderr.read]),
         })
     }
 
-    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile.
-    pub(super) fn greet(self: &Arc<Self>, started: Started) {
+    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up
+    /// on when the handshake is over, whatever came of it.
+    pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
             lane,
             life,
             server,
             welcome,
+            output: _,
         } = started;
         crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
         let build_id = crate::sys::image::image().build_id;
-        let answer = move || match server.answer(build_id.as_bytes(), welcome) {
-            Ok(()) => shared.welcome(lane, life),
-            Err(why) => shared.refused(Refusal { lane, life, why }),
+        let (hold, over) = channel();
+        let answer = move || {
+            match server.answer(build_id.as_bytes(), welcome) {
+                Ok(()) => shared.welcome(lane, life),
+                Err(why) => shared.refused(Refusal { lane, life, why }),
+            }
+            drop(hold);
         };
         let spawned = thread::Builder::new()
             .name("arenite-hello".into())
@@ -123,6 +170,7 @@ impl Shared {
                 drop(core.lanes[lane].grant(block));
             }
         }
+        over
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -18,6 +18,7 @@ use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
 mod policies;
+mod recovery;
 
 crate::test_workers!();
 
@@ -53,8 +54,11 @@ fn settings(workers: u16) -> Settings {
         workers,
         guard: true,
         memory_limit: 0,
+        strict: false,
         on_start: None,
         label: "test".into(),
+        log: super::Sink::Stderr,
+        memory: super::MemorySettings::default(),
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
@@ -88,6 +92,7 @@ pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         parking,
         bell: EventFd::new().unwrap(),
         refusals: Mutex::default(),
+        log: super::log::Logger::new(super::Sink::Stderr),
         spinners: AtomicUsize::new(0),
         cores: 1,
         settings: settings(workers),

@@ -99,6 +99,7 @@ impl Shared {
             } else {
                 core.records.get(id).parked = true;
                 core.want_notice(id);
+                core.be_watched();
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
                 self.unlock(core);
@@ -130,6 +131,7 @@ impl Shared {
         if core.records.get(id).stage != (Stage::Placed { link, position }) {
             return self.unlock(core);
         }
+        core.be_watched();
         let asked = core.lanes[link as usize].poster.ask(position, WAITER);
         self.unlock(core);
         if let Ask::Set(value) = asked {
@@ -153,6 +155,7 @@ impl Shared {
         if taken.is_none() {
             std::mem::swap(&mut core.records.get(id).waker, &mut waker);
             core.want_notice(id);
+            core.be_watched();
             // What ended before it was asked for notice is found here.
             core.drain_busy();
             core.refill();

@@ -17,7 +17,7 @@ pub(super) struct LastWords {
 impl LastWords {
     /// One more, which is made plain.
     pub(super) fn push(&mut self, job: u64, line: &[u8]) {
-        self.lines.push((job, plain::line(line, LONGEST)));
+        self.lines.push((job, plain::line(line, LONGEST, 0)));
     }
 
     /// Those of a job, the last of them if they are many.

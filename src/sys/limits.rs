@@ -45,6 +45,8 @@ pub struct Memory {
     pub contained: bool,
     /// What can still be had now without swapping.
     pub available: u64,
+    /// Whether a container rather than the machine leaves no more than `available`.
+    pub available_contained: bool,
 }
 
 /// Reads the memory limits under `root`, which is `/` but for tests.
@@ -58,6 +60,7 @@ pub fn memory_available(root: &Path) -> Memory {
         limit: total,
         contained: false,
         available: field(&meminfo, "MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024)),
+        available_contained: false,
     };
     for group in groups(root) {
         group.apply(&mut memory, total);
@@ -151,7 +154,11 @@ impl Group {
             memory.limit = limit;
             memory.contained = true;
         }
-        memory.available = memory.available.min(limit.saturating_sub(used));
+        let left = limit.saturating_sub(used);
+        if left < memory.available {
+            memory.available = left;
+            memory.available_contained = true;
+        }
     }
 }
 

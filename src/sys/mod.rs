@@ -14,8 +14,11 @@ pub mod image;
 pub mod limits;
 mod map;
 pub mod oom;
+pub mod pipe;
 pub mod probe;
 pub mod process;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 mod segment;
 pub mod socket;
 #[cfg(test)]

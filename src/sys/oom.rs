@@ -41,7 +41,6 @@ impl OomCounter {
     }
 }
 
-#[cfg(test)]
 /// Memory of process `pid` that nobody else has, in bytes: what it has touched of its heap and stacks. Shared memory and
 /// the pages of files do not count. `None` once it is gone.
 pub fn private_memory(root: &Path, pid: u32) -> Option<u64> {

@@ -139,16 +139,20 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// Starts this program again, as `arenite-worker`, with `env` added to the environment and `fds` open under the numbers
-/// `first_target`, `first_target + 1`, …
+/// Starts this program again, as `arenite-worker`, with `env` added to those variables of the environment that `passes`
+/// lets through, and `fds` open under the numbers `first_target`, `first_target + 1`, …
 ///
+/// With `standard`, its stdin, stdout and stderr are these three, of numbers above 2; otherwise it has those of this
+/// process. They count for [`first_target_fd`] too.
 /// In the child each signal has its default action, and those to a whole group ([`GROUP_SIGNALS`]) are blocked until it
 /// calls [`leave_signals_to_parent`]. Uses `posix_spawn`, whose cost does not grow with
 /// the memory of this process. `first_target` comes from [`first_target_fd`].
 pub fn spawn_self(
     env: &[(&str, String)],
+    passes: impl Fn(&[u8]) -> bool,
     fds: &[BorrowedFd<'_>],
     first_target: RawFd,
+    standard: Option<[BorrowedFd<'_>; 3]>,
 ) -> Result<Pid> {
     let error = |errno| Error::new("posix_spawn", errno, "/proc/self/exe");
     let mut actions = PosixSpawnFileActions::init().map_err(error)?;
@@ -156,6 +160,10 @@ pub fn spawn_self(
     for fd in fds {
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
         target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
+    }
+    // After the others, which may have these numbers here.
+    for (fd, number) in standard.iter().flatten().zip(0..) {
+        actions.add_dup2(fd.as_raw_fd(), number).map_err(error)?;
     }
     let mut attributes = PosixSpawnAttr::init().map_err(error)?;
     attributes
@@ -168,9 +176,10 @@ pub fn spawn_self(
 
     let mut pairs: Vec<CString> = Vec::new();
     for (key, value) in std::env::vars_os() {
-        if env
-            .iter()
-            .any(|(name, _)| key.as_bytes() == name.as_bytes())
+        if !passes(key.as_bytes())
+            || env
+                .iter()
+                .any(|(name, _)| key.as_bytes() == name.as_bytes())
         {
             continue;
         }

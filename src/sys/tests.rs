@@ -85,7 +85,7 @@ fn act(role: &str) -> i32 {
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
     let first = first_target_fd(fds);
     let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
-    PidFd::open(spawn_self(&env, fds, first).unwrap()).unwrap()
+    PidFd::open(spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
 }
 
 /// Waits for the end of a child, and ends it if that takes too long.
@@ -314,6 +314,7 @@ fn the_machine_bounds_memory_where_there_is_no_container() {
         limit: 8192 * MIB,
         contained: false,
         available: 4096 * MIB,
+        available_contained: false,
     };
     assert_eq!(memory_available(root.path()), expected);
     assert_eq!(container(root.path()), None);
@@ -337,6 +338,7 @@ fn the_tightest_group_of_version_2_counts() {
         limit: 512 * MIB,
         contained: true,
         available: 312 * MIB,
+        available_contained: true,
     };
     assert_eq!(memory_available(root.path()), expected);
     let tightest = Container {
@@ -369,6 +371,7 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
         limit: 1024 * MIB,
         contained: true,
         available: MIB,
+        available_contained: true,
     };
     assert_eq!(memory_available(root.path()), expected);
     let found = container(root.path()).unwrap();

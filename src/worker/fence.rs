@@ -28,6 +28,35 @@ pub(super) enum Outcome<T> {
 /// Separates message, location and backtrace.
 pub(crate) const SEPARATOR: char = '\u{1e}';
 
+/// Stacks are sent as addresses: this worker cannot read its own executable.
+#[cfg(feature = "sandbox")]
+static ADDRESSES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From now on stacks are sent as addresses.
+#[cfg(feature = "sandbox")]
+pub(super) fn send_addresses() {
+    // Relaxed: set before any other thread exists.
+    ADDRESSES.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// The stack at this place.
+fn stack() -> String {
+    #[cfg(feature = "sandbox")]
+    if ADDRESSES.load(std::sync::atomic::Ordering::Relaxed) {
+        return super::frames::capture();
+    }
+    kernels_part(&Backtrace::force_capture().to_string())
+}
+
+/// A stack from a worker, in words.
+pub(crate) fn stack_in_words(stack: &str) -> String {
+    #[cfg(feature = "sandbox")]
+    if let Some(named) = super::frames::resolve(stack) {
+        return kernels_part(&named);
+    }
+    stack.to_owned()
+}
+
 /// Message, location and backtrace of a panic's text.
 pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     let mut parts = text.splitn(3, SEPARATOR);
@@ -62,7 +91,7 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     }
     let message = info.payload_as_str().unwrap_or("a panic without a text");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = kernels_part(&Backtrace::force_capture().to_string());
+    let backtrace = stack();
     format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
+use super::output;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
@@ -194,6 +195,8 @@ impl Lane {
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
+        // Threads that outlive their job may have printed since.
+        output::belongs_to(0);
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
@@ -216,6 +219,7 @@ impl Lane {
         if alive != 0 {
             self.escaped(alive, took);
         }
+        output::belongs_to(call.job);
         self.answer(ended, took);
         now
     }

@@ -1,8 +1,14 @@
 #![doc = include_str!("README.md")]
 
 pub(crate) mod fence;
+pub(crate) mod frame;
+#[cfg(feature = "sandbox")]
+mod frames;
 mod lane;
 mod memory;
+mod output;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,25 +68,12 @@ fn die(why: &str) -> ! {
 
 /// The numbers of a refusal as words of a link.
 pub(crate) fn full_to_words(full: ArenaFull) -> [u64; REFUSAL_WORDS] {
-    [
-        full.requested,
-        full.free,
-        full.capacity,
-        full.largest_free,
-        full.shm_free,
-    ]
+    bytemuck::cast(full)
 }
 
 /// See [`full_to_words`].
 pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
-    let [requested, free, capacity, largest_free, shm_free] = words;
-    ArenaFull {
-        requested,
-        free,
-        capacity,
-        largest_free,
-        shm_free,
-    }
+    bytemuck::cast(words)
 }
 
 /// Lets the `#[test]` functions of a crate start engines: call it once, at the top level of the test

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::lane::Lane;
-use super::{EXIT_CANNOT_START, fence};
+#[cfg(feature = "sandbox")]
+use super::sandbox;
+use super::{EXIT_CANNOT_START, fence, output};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
@@ -95,16 +97,21 @@ fn live(mark: &Mark) -> Result<(), String> {
     // 4.
     process::leave_signals_to_parent().map_err(text)?;
     process::default_faults().map_err(text)?;
+    output::begin().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
     let (watch, bell) = match (inherited.next(), inherited.next()) {
         (Some(watch), Some(bell)) => (watch, bell),
         _ => return Err("descriptors are missing".into()),
     };
+    let mut own = Own {
+        bell: bell.as_raw_fd(),
+        watch: -1,
+    };
     if bound {
         let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
+        own.watch = watched.as_raw_fd();
         // Watching ends with the descriptor, so it stays open for good.
-        let _ = watched.as_raw_fd();
         std::mem::forget(watched);
     }
     drop(watch);
@@ -114,14 +121,15 @@ fn live(mark: &Mark) -> Result<(), String> {
     let (caller, welcome) =
         Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
     crate::sync::point!("attach.greeted");
-    // 7 to 9.
-    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome) {
+    // 7 to 10.
+    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
         Ok(lane) => {
             crate::sync::point!("attach.prepared");
-            // 10.
+            // 11.
             caller.ready().map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
             lane.run();
+            output::flush();
             Ok(())
         }
         Err(why) => {
@@ -131,12 +139,30 @@ fn live(mark: &Mark) -> Result<(), String> {
     }
 }
 
-fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'static Lane, String> {
+/// Numbers of the descriptors that a worker keeps.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    allow(dead_code, reason = "for locking down")
+)]
+pub(super) struct Own {
+    /// Rings the monitor.
+    pub(super) bell: RawFd,
+    /// Ends this process with the supervisor.
+    pub(super) watch: RawFd,
+}
+
+fn attach(
+    fds: Vec<OwnedFd>,
+    bell: EventFd,
+    welcome: &Welcome,
+    own: Own,
+) -> Result<&'static Lane, String> {
     let spec = AttachSpec {
         fds,
         own: welcome.region,
         reservation: welcome.reservation,
-        lend: true,
+        lend: !welcome.strict,
     };
     let text = |error: crate::sys::Error| error.to_string();
     let view: &'static View = Box::leak(Box::new(
@@ -148,6 +174,9 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
     let cells = Arc::new(cells);
     cells.set_phase(Phase::Starting(7));
     view.close_control();
+    if welcome.strict {
+        view.close_descriptors();
+    }
     crate::sync::point!("attach.linked");
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
@@ -159,6 +188,14 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
         abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
+    #[cfg(feature = "sandbox")]
+    let before = if welcome.strict {
+        Some(sandbox::Before::note(own, &cells)?)
+    } else {
+        None
+    };
+    #[cfg(not(feature = "sandbox"))]
+    let _ = own;
     fence::install(Arc::clone(&cells));
     let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
     let mut lane = Lane::new(
@@ -189,6 +226,12 @@ fn attach(fds: Vec<OwnedFd>, bell: EventFd, welcome: &Welcome) -> Result<&'stati
             fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
         }
     }
+    // 10.
     cells.set_phase(Phase::Starting(10));
+    #[cfg(feature = "sandbox")]
+    if let Some(before) = before {
+        before.lock_down(view)?;
+    }
+    cells.set_phase(Phase::Starting(11));
     Ok(lane)
 }

@@ -1,8 +1,12 @@
 //! What every test with real engines gets: a watchdog that fails with a dump instead of hanging, and a check of what is
-//! left over. Shared by several test binaries, each of which uses a part of it.
+//! left over. Shared by several test binaries, each of which uses a part of it; the lab and the runs also with
+//! `arenite soak`, which is where they lie.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
+#[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
+#[path = "../../bin/src/soak/runs/mod.rs"]
+pub mod runs;
 
 use libtest_mimic::{Failed, Trial};
 

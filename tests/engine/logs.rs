@@ -1,15 +1,81 @@
 //! What workers say, and what is left of them when they die.
 
-use arenite::JobErrorKind;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arenite::engine::{LogLine, LogSource};
+use arenite::{Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, tests};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     a_panic_that_ends_the_process_is_heard,
-    a_silent_death_has_no_last_words
+    a_silent_death_has_no_last_words,
+    lines_come_in_order_with_their_jobs,
+    the_first_line_after_many_silent_jobs_has_its_job,
+    a_line_ends_with_its_job,
+    the_last_words_of_a_killed_job,
+    what_no_terminal_should_obey,
+    a_flood_is_dropped_and_counted,
+    lines_come_while_the_job_runs_or_is_stopped,
+    a_sink_that_blocks_or_panics,
+    a_sink_that_drops_the_engine,
+    a_grandchild_that_keeps_the_pipe,
+    stdin_is_empty,
+    a_kernel_that_redirects_or_closes_its_streams,
+    a_start_that_fails_says_what_it_printed,
+    by_default_lines_go_to_stderr,
 ];
+
+/// Everything that an engine's workers have said.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<LogLine>>>);
+
+impl Said {
+    fn lab(&self, workers: usize) -> Lab {
+        let said = Arc::clone(&self.0);
+        let keep = move |line: &LogLine| said.lock().unwrap().push(line.clone());
+        Lab::with(workers, |builder| builder.on_log(keep))
+    }
+
+    fn all(&self) -> Vec<LogLine> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn texts(&self) -> Vec<(Option<u64>, String)> {
+        let lines = self.all().into_iter();
+        lines.map(|line| (line.job, line.text)).collect()
+    }
+
+    /// Waits for a line with this in it.
+    fn await_text(&self, text: &str) -> LogLine {
+        wait_until(&format!("a worker says {text:?}"), || {
+            self.all().iter().any(|line| line.text.contains(text))
+        });
+        let mut lines = self.all().into_iter();
+        lines.find(|line| line.text.contains(text)).unwrap()
+    }
+}
+
+fn expect(lines: &[(u64, &str)]) -> Vec<(Option<u64>, String)> {
+    let owned = lines
+        .iter()
+        .map(|&(job, text)| (Some(job), text.to_owned()));
+    owned.collect()
+}
+
+fn say(text: &str) {
+    print!("{text}");
+    std::io::stdout().flush().unwrap();
+}
 
 /// A panic that may not leave the function: the process ends.
 extern "C" fn cannot_unwind(what: u32) {
@@ -47,4 +113,435 @@ fn a_silent_death_has_no_last_words() {
         assert!(error.last_words().is_empty(), "{error:?}");
     }
     lab.assert_in_use(0);
+}
+
+/// Thousands of jobs on several workers; a third of them says nothing. Each line has its job, and the lines of a job
+/// are in order.
+fn lines_come_in_order_with_their_jobs() {
+    fn talk(n: u64) -> u64 {
+        if !n.is_multiple_of(3) {
+            println!("{n} out 0");
+            eprintln!("{n} err 0");
+            println!("{n} out 1");
+            eprintln!("{n} err 1");
+        }
+        n
+    }
+    const JOBS: u64 = 4000;
+    let said = Said::default();
+    let lab = said.lab(3);
+    let jobs: Vec<_> = (1..=JOBS).map(|n| lab.submit(talk, (n,))).collect();
+    for (n, job) in (1..).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    lab.assert_in_use(0);
+    lab.into_inner().shutdown();
+    let mut next: BTreeMap<(u64, Stream), u32> = BTreeMap::new();
+    for line in said.all() {
+        let (source, word) = match line.source {
+            LogSource::Stdout => (Stream::Out, "out"),
+            LogSource::Stderr => (Stream::Err, "err"),
+            other => panic!("{other:?}: {line}"),
+        };
+        let job = line
+            .job
+            .unwrap_or_else(|| panic!("a line without its job: {line:?}"));
+        let count = next.entry((job, source)).or_default();
+        assert_eq!(line.text, format!("{job} {word} {count}"), "{line:?}");
+        *count += 1;
+    }
+    assert_eq!(next.len() as u64, 2 * (JOBS - JOBS / 3));
+    assert!(next.values().all(|&count| count == 2));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stream {
+    Out,
+    Err,
+}
+
+/// Nobody has to look at a worker for its lines to be told apart: not even those of the first job that speaks.
+fn the_first_line_after_many_silent_jobs_has_its_job() {
+    let said = Said::default();
+    let lab = said.lab(1);
+    for round in 0..20 {
+        let base = round * 203;
+        let silent = |_| lab.submit(|| 0u8, ());
+        let before: Vec<_> = (0..101).map(silent).collect();
+        let loud = lab.submit(|round: u64| println!("round {round}"), (round,));
+        let after: Vec<_> = (0..101).map(silent).collect();
+        before
+            .into_iter()
+            .chain(after)
+            .for_each(|job| assert_eq!(job.wait().unwrap(), 0));
+        loud.wait().unwrap();
+        let line = said.await_text(&format!("round {round}"));
+        assert_eq!(line.job, Some(base + 102), "{line:?}");
+    }
+}
+
+/// What has no newline is a line all the same when its job ends, and what a thread prints after that is nobody's.
+fn a_line_ends_with_its_job() {
+    fn leave_a_thread(first: &str, second: &str) {
+        let (first, second) = (first.to_owned(), second.to_owned());
+        say("half");
+        std::thread::spawn(move || {
+            pass(&first);
+            say("from a thread\n");
+            pass(&second);
+        });
+    }
+    let (first, second) = (Gate::new(), Gate::new());
+    let said = Said::default();
+    let lab = said.lab(1);
+    let job = lab.submit(leave_a_thread, (&first.path(), &second.path()));
+    job.wait().unwrap();
+    said.await_text("half");
+    first.open();
+    // Who is here has printed.
+    second.open();
+    lab.submit(|| say("a line\nand more"), ()).wait().unwrap();
+    lab.submit(|| say("\n"), ()).wait().unwrap();
+    lab.into_inner().shutdown();
+    let mut expected = expect(&[
+        (1, "half"),
+        (0, "from a thread"),
+        (2, "a line"),
+        (2, "and more"),
+        (3, ""),
+    ]);
+    expected[1].0 = None;
+    assert_eq!(said.texts(), expected);
+}
+
+/// What a job has printed when it dies is in its error, however it dies; also without a newline.
+fn the_last_words_of_a_killed_job() {
+    fn last(gate: &str, how: u8) {
+        for n in 0..100 {
+            println!("line {n}");
+        }
+        eprint!("the last straw");
+        match how {
+            0 => pass(gate),
+            1 => std::process::abort(),
+            _ => std::process::exit(3),
+        }
+    }
+    let said = Said::default();
+    let lab = said.lab(1);
+    for how in 0..3u8 {
+        let gate = Gate::new();
+        lab.submit(|| println!("of an earlier job"), ())
+            .wait()
+            .unwrap();
+        let job = lab.submit(last, (&gate.path(), how));
+        if how == 0 {
+            let held = gate.meet();
+            kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+            drop(held);
+        }
+        let error = lab.failure_of(job);
+        let words = error.last_words();
+        assert!(words.len() <= 16, "{words:?}");
+        assert!(words.iter().any(|line| line == "line 99"), "{words:?}");
+        assert!(
+            words.iter().any(|line| line == "the last straw"),
+            "{words:?}"
+        );
+        assert!(
+            !words.iter().any(|line| line.contains("earlier")),
+            "{words:?}"
+        );
+        assert!(error.to_string().contains("last words"), "{error}");
+        let of_this = |line: &LogLine| line.job == Some(error.job());
+        wait_until("all its lines have come", || {
+            said.all().into_iter().filter(of_this).count() == 101
+        });
+    }
+    lab.assert_in_use(0);
+}
+
+fn what_no_terminal_should_obey() {
+    fn rude() {
+        let bytes = b"\x1b[2J\x1b]0;owned\x07 caf\xe9 \xc2\x9b31m\ttab\r\n\x00\n";
+        std::io::stdout().write_all(bytes).unwrap();
+        std::io::stdout().write_all(&[b'x'; 10_000]).unwrap();
+    }
+    let said = Said::default();
+    let lab = said.lab(1);
+    lab.submit(rude, ()).wait().unwrap();
+    let error = lab.failure_of(lab.submit(|| -> u8 { panic!("red \x1b[31m\x07 text\nmore") }, ()));
+    assert!(
+        error
+            .to_string()
+            .contains("red \\u{1b}[31m\\u{7} text\nmore"),
+        "{error}"
+    );
+    let error = lab.failure_of(lab.submit(|| Err::<u8, _>("oh \x1b[2J".to_owned()), ()));
+    assert!(error.to_string().contains("oh \\u{1b}[2J"), "{error}");
+    lab.into_inner().shutdown();
+    let long = format!("{}… (5904 more bytes)", "x".repeat(4096));
+    assert_eq!(
+        said.texts(),
+        expect(&[
+            (
+                1,
+                "\\u{1b}[2J\\u{1b}]0;owned\\u{7} caf\\xe9 \\u{9b}31m\ttab"
+            ),
+            (1, "\\u{0}"),
+            (1, &long),
+        ])
+    );
+}
+
+/// A gigabyte of lines: what is too much is dropped and counted, nothing of it is kept, and other jobs run.
+fn a_flood_is_dropped_and_counted() {
+    const BYTES: u64 = 1 << 30;
+    fn flood() {
+        let lines = [&[b'f'; 1023][..], b"\n"].concat().repeat(512);
+        for _ in 0..BYTES / lines.len() as u64 {
+            std::io::stdout().write_all(&lines).unwrap();
+        }
+    }
+    let (counted, count) = channel();
+    let lab = Lab::with(2, |builder| {
+        builder.on_log(move |line| counted.send((line.source, line.text.clone())).unwrap())
+    });
+    let before = resident();
+    let flood = lab.submit(flood, ());
+    let mut most = 0;
+    let mut others = 0u64;
+    while !flood.is_done() {
+        assert_eq!(
+            lab.submit(|x: u64| x + 1, (others,)).wait().unwrap(),
+            others + 1
+        );
+        others += 1;
+        most = most.max(resident());
+    }
+    flood.wait().unwrap();
+    lab.into_inner().shutdown();
+    let grown = most.saturating_sub(before);
+    let (mut passed, mut dropped) = (0, 0);
+    for (source, text) in count.iter() {
+        if source == LogSource::Stdout {
+            passed += 1;
+        } else {
+            let number: u64 = text.split(' ').next().unwrap().parse().unwrap();
+            dropped += number;
+        }
+    }
+    println!("{passed} lines passed, {dropped} dropped, {grown} bytes more, {others} other jobs");
+    assert_eq!(passed + dropped, BYTES / 1024);
+    assert!(dropped > passed && passed > 500, "{passed} passed");
+    // The lines that passed are kept by this test.
+    assert!(grown < (32 << 20) + passed * 2048, "{grown} bytes more");
+    assert!(others > 10, "{others} other jobs");
+}
+
+/// Bytes of memory that this process has.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+fn lines_come_while_the_job_runs_or_is_stopped() {
+    fn talk(gate: &str) {
+        println!("I run");
+        pass(gate);
+        println!("I am done");
+    }
+    let gate = Gate::new();
+    let said = Said::default();
+    let lab = said.lab(1);
+    let job = lab.submit(talk, (&gate.path(),));
+    let held = gate.meet();
+    let pid = Pid::from_raw(lab.pid(0));
+    kill(pid, Signal::SIGSTOP).unwrap();
+    assert_eq!(said.await_text("I run").job, Some(1));
+    kill(pid, Signal::SIGCONT).unwrap();
+    drop(held);
+    job.wait().unwrap();
+    assert_eq!(said.await_text("I am done").job, Some(1));
+}
+
+/// Nothing waits for a sink that does not come back, and one that panics is called again.
+fn a_sink_that_blocks_or_panics() {
+    let gate = Gate::new();
+    let path = gate.path();
+    let (sender, lines) = channel();
+    let lab = Lab::with(2, |builder| {
+        builder.on_log(move |line| {
+            match &*line.text {
+                "block" => pass(&path),
+                "panic" => panic!("the sink does not like this line"),
+                _ => {}
+            }
+            sender.send(line.text.clone()).unwrap();
+        })
+    });
+    lab.submit(|| println!("panic\nblock"), ()).wait().unwrap();
+    let held = gate.meet();
+    // Far more than pipes and queues hold.
+    for n in 0..2000u32 {
+        let talk = |n: u32| {
+            println!("{}", "y".repeat(2000));
+            n
+        };
+        assert_eq!(lab.submit(talk, (n,)).wait().unwrap(), n);
+    }
+    lab.replace(0);
+    drop(held);
+    lab.into_inner().shutdown();
+    let lines: Vec<String> = lines.iter().collect();
+    assert_eq!(lines[0], "block");
+    let missing = lines.iter().filter(|line| line.contains("dropped"));
+    let missing: Vec<_> = missing.collect();
+    assert!(!missing.is_empty() && lines.len() < 1500, "{missing:?}");
+}
+
+/// The sink's own thread ends the engine: nobody waits for himself.
+fn a_sink_that_drops_the_engine() {
+    let slot: Arc<Mutex<Option<Engine>>> = Arc::default();
+    let (sender, ended) = channel();
+    let inner = Arc::clone(&slot);
+    let sink = move |_: &LogLine| {
+        let engine = inner.lock().unwrap().take();
+        let ended = engine.map(Engine::shutdown).is_some();
+        sender.send(ended).unwrap();
+    };
+    let engine = Engine::builder().workers(1).capacity(64 << 20).on_log(sink);
+    let mut slot = slot.lock().unwrap();
+    let engine = slot.insert(engine.build().unwrap());
+    engine.submit(|| println!("enough"), ()).wait().unwrap();
+    drop(slot);
+    step("the sink to end the engine");
+    assert!(ended.recv().unwrap());
+}
+
+/// A program that a kernel has started and left holds the pipes of its worker.
+fn a_grandchild_that_keeps_the_pipe() {
+    fn start() -> u32 {
+        let script = "while :; do echo noise; done";
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .spawn();
+        child.unwrap().id()
+    }
+    let said = Said::default();
+    let lab = said.lab(2);
+    let pid = lab.submit(start, ()).wait().unwrap();
+    said.await_text("noise");
+    let worker = said.all()[0].worker as usize;
+    lab.replace(worker);
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    // Nobody reads what it prints any more, which ends it.
+    wait_until("the program has ended", || {
+        kill(Pid::from_raw(pid as i32), None).is_err()
+    });
+    lab.assert_in_use(0);
+}
+
+fn stdin_is_empty() {
+    fn read() -> u64 {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).unwrap() as u64
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(read, ()).wait().unwrap(), 0);
+}
+
+/// A kernel may put a file in the place of its stdout: the engine writes nothing into it. And it may close it.
+fn a_kernel_that_redirects_or_closes_its_streams() {
+    fn redirect(path: &str) {
+        println!("before");
+        let file = std::fs::File::create(path).unwrap();
+        nix::unistd::dup2_stdout(&file).unwrap();
+        println!("into the file");
+        eprintln!("still heard");
+    }
+    fn close() {
+        // SAFETY: this process prints nothing after this.
+        unsafe { libc::close(1) };
+        // SAFETY: as above.
+        unsafe { libc::close(2) };
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let said = Said::default();
+    let lab = said.lab(1);
+    lab.submit(redirect, (file.path().to_str().unwrap(),))
+        .wait()
+        .unwrap();
+    lab.submit(|| eprintln!("another"), ()).wait().unwrap();
+    assert_eq!(said.await_text("still heard").job, Some(1));
+    assert_eq!(said.await_text("another").job, Some(2));
+    assert_eq!(
+        std::fs::read_to_string(file.path()).unwrap(),
+        "into the file\n"
+    );
+    lab.submit(close, ()).wait().unwrap();
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.replace(0);
+    lab.submit(|| println!("a new one"), ()).wait().unwrap();
+    assert_eq!(said.await_text("a new one").job, Some(5));
+    lab.assert_in_use(0);
+}
+
+fn a_start_that_fails_says_what_it_printed() {
+    fn start() {
+        eprintln!("no such \x1b[31mlibrary");
+        std::process::abort();
+    }
+    let builder = Engine::builder().workers(1).capacity(64 << 20);
+    let error = builder.on_worker_start(start).build().unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("step 9") && text.contains(r"no such \u{1b}[31mlibrary"),
+        "{text}"
+    );
+}
+
+const PRINTING: &str = "ARENITE_TEST_PRINTING";
+
+fn by_default_lines_go_to_stderr() {
+    let start = |how: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(PRINTING, how).stdin(Stdio::null());
+        command.output().expect("this very program can be started")
+    };
+    let output = start("plain");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines, ["shop:0 job 1: hello", "shop:0 job 2: again"]);
+    // Nobody reads, nobody can: the work is done all the same.
+    let output = start("closed");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+}
+
+/// The program of the test above.
+pub fn scenario() {
+    let Ok(how) = std::env::var(PRINTING) else {
+        return;
+    };
+    if how == "closed" {
+        // SAFETY: the standard library knows what to do when its stderr is gone.
+        unsafe { libc::close(2) };
+        // SAFETY: as above; the next descriptors get these numbers.
+        unsafe { libc::close(0) };
+    }
+    let engine = Engine::builder()
+        .workers(1)
+        .label("shop")
+        .capacity(64 << 20);
+    let engine = engine.build().unwrap();
+    engine.submit(|| println!("hello"), ()).wait().unwrap();
+    engine.submit(|| eprintln!("again"), ()).wait().unwrap();
+    engine.shutdown();
+    println!("done");
+    std::process::exit(0);
 }

@@ -23,8 +23,11 @@ mod map;
 mod memory;
 mod par;
 mod policies;
+mod recycling;
 mod scope;
 mod starts;
+mod storms;
+mod watch;
 
 use libtest_mimic::Arguments;
 
@@ -35,6 +38,7 @@ fn main() {
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
     lifecycle::scenario();
+    logs::scenario();
     limits::scenario();
 
     let mut arguments = Arguments::from_args();
@@ -55,9 +59,12 @@ fn main() {
         map::tests(),
         memory::tests(),
         par::tests(),
+        recycling::tests(),
         policies::tests(),
         scope::tests(),
+        storms::tests(),
         starts::tests(),
+        watch::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

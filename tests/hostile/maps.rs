@@ -27,9 +27,7 @@ pub fn pieces(name: &str) -> Vec<Mapped> {
     let anonymous = format!("/memfd:arenite-{name}");
     // Names are removed at once, but the kernel remembers them.
     let named = |path: &str| {
-        let Some((_, end)) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-') else {
-            return None;
-        };
+        let (_, end) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-')?;
         let region = end
             .rsplit_once(".r")
             .map(|(_, region)| format!("region-{region}"));

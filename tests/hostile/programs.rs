@@ -49,7 +49,7 @@ impl Program {
 
     pub fn with(
         scenario: &str,
-        mut prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+        prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -61,7 +61,7 @@ impl Program {
             .process_group(0);
         change(&mut command);
         // SAFETY: `prepare` makes system calls only.
-        unsafe { command.pre_exec(move || prepare()) };
+        unsafe { command.pre_exec(prepare) };
         let mut child = command.spawn().expect("this very program can be started");
         Self {
             input: child.stdin.take(),

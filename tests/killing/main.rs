@@ -13,7 +13,6 @@ mod programs;
 mod reached;
 mod scene;
 mod stopped;
-mod storm;
 mod supervisors;
 mod workers;
 
@@ -30,10 +29,9 @@ fn main() {
     let tests = [
         reached::tests(),
         workers::trials(),
-        stopped::tests(),
+        stopped::trials(),
         supervisors::trials(),
         orphans::tests(),
-        storm::tests(),
     ];
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
     drop(folder);

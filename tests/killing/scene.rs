@@ -172,15 +172,29 @@ fn input() -> Vec<u32> {
         .collect()
 }
 
-fn number(engine: &Engine, _policy: Policy, args: (&str, &str, u32)) -> Pending {
-    Pending::Number(engine.submit(hold, args))
+/// A job by its policy.
+macro_rules! send {
+    ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
+        let mut job = $engine.job($kernel, $args);
+        if $policy.retries > 0 {
+            job = job.retries($policy.retries);
+        }
+        if let Some(limit) = $policy.deadline {
+            job = job.deadline(limit);
+        }
+        job.submit()
+    }};
 }
 
-fn submit(engine: &Engine, _policy: Policy, log: &str, input: &Array<u32>, job: u32) -> Pending {
+fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
+    Pending::Number(send!(engine, policy, hold, args))
+}
+
+fn submit(engine: &Engine, policy: Policy, log: &str, input: &Array<u32>, job: u32) -> Pending {
     let args = (log, input, job);
     match job % 3 {
-        0 => Pending::Number(engine.submit(plain, args)),
-        1 => Pending::Array(engine.submit(large, args)),
-        _ => Pending::Text(engine.submit(long, args)),
+        0 => Pending::Number(send!(engine, policy, plain, args)),
+        1 => Pending::Array(send!(engine, policy, large, args)),
+        _ => Pending::Text(send!(engine, policy, long, args)),
     }
 }

@@ -1,4 +1,138 @@
+//! A worker that is stopped at each of its points, and let go later.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::JobErrorKind;
+use arenite::points::{Deed, Point, Side};
 use libtest_mimic::Trial;
-pub fn tests() -> Vec<Trial> {
-    Vec::new()
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::board::{board, points};
+use crate::harness::{Answers, Lab, children, named, wait_until};
+use crate::scene::{Policy, Scene};
+use crate::workers::{end, judge, play};
+
+/// For each point of a worker that has started.
+pub fn trials() -> Vec<Trial> {
+    let started = |point: &&&Point| point.step() != "attach" && point.step() != "stop";
+    let mut all = Vec::new();
+    for point in points(Side::Worker).filter(|point| point.step() != "stop") {
+        all.push(named(format!("stopped::let_go::{}", point.name), || {
+            let_go(point)
+        }));
+    }
+    for point in points(Side::Worker).filter(|point| started(&point)) {
+        all.push(named(format!("stopped::too_long::{}", point.name), || {
+            too_long(point)
+        }));
+        all.push(named(
+            format!("stopped::in_between::{}", point.name),
+            || in_between(point),
+        ));
+    }
+    all
+}
+
+/// Waits until a worker has been stopped there; who that is.
+fn await_stop(point: &Point) -> i32 {
+    wait_until(&format!("a worker is stopped at {}", point.name), || {
+        let (done, pid) = board().done(point.name);
+        done > 0 && state_of(pid) == Some('T')
+    });
+    board().done(point.name).1
+}
+
+fn state_of(pid: i32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.trim().chars().next()
+}
+
+/// Nobody gives a limit: its jobs wait, and are done when it goes on.
+fn let_go(point: &'static Point) {
+    let respawn = point.step() == "attach";
+    thread::scope(|threads| {
+        play(
+            Policy::NONE,
+            respawn,
+            |_| {
+                board().arm(point.name, Deed::Stop, 1..2);
+                threads.spawn(|| end(await_stop(point), Signal::SIGCONT));
+            },
+            |lab, played| {
+                assert_eq!(board().done(point.name).0, 1);
+                assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
+                judge(played, Policy::NONE, 0, 0).unwrap();
+            },
+        );
+    });
+}
+
+const LIMIT: Duration = Duration::from_millis(200);
+const POLICY: Policy = Policy {
+    retries: 0,
+    deadline: Some(LIMIT),
+};
+
+/// What a deadline may cost: a worker for each job that was too late.
+fn judge_late(lab: &Lab, answers: &Answers) {
+    answers
+        .cost_at_most(
+            usize::MAX,
+            |why| matches!(why, JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT),
+        )
+        .unwrap();
+    wait_until("every late job has cost a worker", || {
+        lab.stats().workers[0].restarts == answers.failed.len() as u64
+    });
+}
+
+/// It stays stopped: the deadline fires, the worker is killed where it stands, the others' jobs are done.
+fn too_long(point: &'static Point) {
+    play(
+        POLICY,
+        false,
+        |_| board().arm(point.name, Deed::Stop, 1..2),
+        |lab, played| {
+            let (done, victim) = board().done(point.name);
+            assert_eq!(done, 1);
+            let reference = Scene::new().reference();
+            let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+            assert!(!answers.failed.is_empty(), "nobody was too late");
+            judge_late(lab, &answers);
+            assert!(!children().contains(&victim), "it is still there");
+        },
+    );
+}
+
+/// It goes on just when the deadline fires: its completion comes in time or is ignored.
+fn in_between(point: &'static Point) {
+    thread::scope(|threads| {
+        play(
+            POLICY,
+            false,
+            |_| {
+                board().arm(point.name, Deed::Stop, 1..2);
+                threads.spawn(|| {
+                    let victim = await_stop(point);
+                    // From 10 ms before to 10 ms after, by the point.
+                    let at = arenite::points::index(point.name) as u64 * 7 % 21;
+                    let stopped = Instant::now();
+                    let wait = LIMIT + Duration::from_millis(at) - Duration::from_millis(10);
+                    while stopped.elapsed() < wait {
+                        thread::park_timeout(wait.saturating_sub(stopped.elapsed()));
+                    }
+                    // It may have been killed.
+                    let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
+                });
+            },
+            |lab, played| {
+                assert_eq!(board().done(point.name).0, 1);
+                let reference = Scene::new().reference();
+                let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+                judge_late(lab, &answers);
+            },
+        );
+    });
 }

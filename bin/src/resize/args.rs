@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -50,14 +51,20 @@ Sizes:
   DIR/.arenite-resize notes what made each result. A result is skipped if it is newer than its
   input, was made with the same options and has not been changed since.
 
+--timeout and --retries:
+  The time is that of one attempt in its worker; waiting for a worker does not count. When it is over
+  the worker is killed and replaced. What a decoder says about a picture is final, and not tried again.
+
 --json:
   One object per line and input, in the order of the inputs: type (\"file\"), input, output, status
-  (written, planned, fresh, failed or pending), error, cause, ms and bytes; at the end one of type
-  \"summary\". Names that are not UTF-8 are shown with replacement characters.
+  (written, planned, fresh, failed or pending), error, cause, attempts (of a failure in a worker), ms
+  and bytes; at the end one of type \"summary\". Names that are not UTF-8 are shown with replacement
+  characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image, truncated, corrupt,
-  too-many-pixels, output-too-large, out-of-memory, encode, returned (of the picture); write,
-  disk-full (of the result); arena-full, panicked, signal-N, exited-N, protocol, no-workers, other
-  (of a worker: N is the signal or the exit code).
+  too-many-pixels, too-many-bytes, bomb, output-too-large, out-of-memory, encode, returned (of the
+  picture); write, disk-full (of the result); arena-full, timeout, memory-limit, out-of-memory-kill,
+  panicked, signal-N, exited-N, denied, protocol, no-workers, other (of a worker: N is the signal or
+  the exit code).
 
 Signals:
   The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under way, and says how to go on.
@@ -133,9 +140,21 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "BYTES", value_parser = units::bytes, default_value = "1GiB", help_heading = "Run")]
     pub memory_limit: u64,
 
+    /// Kill a picture's worker when it takes longer, such as 30s, 500ms or 2m, and go on [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Run")]
+    pub timeout: Option<Duration>,
+
+    /// Try a picture again, up to N times, when it takes too long or takes its worker down
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100), help_heading = "Run")]
+    pub retries: u32,
+
     /// Refuse larger pictures, by their header, before anything is decoded
     #[arg(long, value_name = "PIXELS", value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
     pub max_pixels: u64,
+
+    /// Refuse what is better compressed than any photo: more bytes of pixels than this per byte of the file
+    #[arg(long, value_name = "N", default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
+    pub max_ratio: u32,
 
     /// Print one JSON object per input and a summary, instead of the written paths
     #[arg(long, help_heading = "Output")]
@@ -220,6 +239,8 @@ impl ResizeArgs {
     pub(crate) fn spec(&self) -> Option<ResizeSpec> {
         Some(ResizeSpec {
             max_pixels: self.max_pixels,
+            max_bytes: self.memory_limit,
+            max_ratio: self.max_ratio,
             fit: self.fit,
             enlarge: !self.no_enlarge,
             filter: self.filter,
@@ -297,6 +318,23 @@ mod tests {
         assert!(parse("-0 -s 5 -o x").is_ok(), "-0 alone reads stdin");
         assert!(parse("- -s 5 -o x").is_ok());
         assert!(parse("--generate man").is_ok());
+    }
+
+    #[test]
+    fn times_and_retries_are_checked() {
+        let args = parse("p -s 5 -o x --timeout 1.5m --retries 3").unwrap();
+        assert_eq!(args.timeout, Some(Duration::from_secs(90)));
+        assert_eq!(args.retries, 3);
+        for wrong in [
+            "--timeout 0",
+            "--timeout soon",
+            "--retries -1",
+            "--retries 101",
+            "--max-ratio 0",
+        ] {
+            let error = parse(&format!("p -s 5 -o x {wrong}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong}");
+        }
     }
 
     #[test]

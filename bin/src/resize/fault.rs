@@ -11,6 +11,8 @@ pub(crate) struct Fault {
     pub cause: Cow<'static, str>,
     /// One line, without the input's name.
     pub text: String,
+    /// How often it was tried, where a worker did.
+    pub attempts: Option<u32>,
 }
 
 impl Fault {
@@ -18,6 +20,7 @@ impl Fault {
         Fault {
             cause: Cow::Borrowed(cause),
             text: one_line(&text.into()),
+            attempts: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
@@ -9,7 +10,7 @@ use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind};
 
 use super::args::ResizeArgs;
-use super::fault::{Fault, one_line};
+use super::fault::Fault;
 use super::plan::Task;
 use super::runner::{Made, Pool, Refused};
 use crate::units::show_bytes;
@@ -23,6 +24,8 @@ pub(crate) struct EnginePool {
     engine: Engine,
     spec: ResizeSpec,
     workers: usize,
+    timeout: Option<Duration>,
+    retries: u32,
     /// Most bytes of files under way at once: half of the arena, so that there is room for results. One file alone
     /// may take more.
     budget: u64,
@@ -45,12 +48,14 @@ struct Told(ImageError);
 const BETWEEN: char = '\u{1f}';
 
 /// What a kernel can say about a picture.
-const CAUSES: [&str; 9] = [
+const CAUSES: [&str; 11] = [
     "unsupported-format",
     "not-an-image",
     "truncated",
     "corrupt",
     "too-many-pixels",
+    "too-many-bytes",
+    "bomb",
     "output-too-large",
     "out-of-memory",
     "encode",
@@ -60,11 +65,15 @@ const CAUSES: [&str; 9] = [
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cause = match &self.0 {
-            ImageError::Unsupported { .. } => "unsupported-format",
+            ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
+                "unsupported-format"
+            }
             ImageError::NotAnImage => "not-an-image",
             ImageError::Truncated { .. } => "truncated",
             ImageError::Corrupt { .. } => "corrupt",
             ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::TooManyBytes { .. } => "too-many-bytes",
+            ImageError::Bomb { .. } => "bomb",
             ImageError::OutputTooLarge { .. } => "output-too-large",
             ImageError::OutOfMemory { .. } => "out-of-memory",
             ImageError::Encode { .. } => "encode",
@@ -98,7 +107,10 @@ impl EnginePool {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(args.memory_limit)
-            .label("resize");
+            // What was asked for is tried, also where the engine would give up sooner.
+            .quarantine_after(args.retries.saturating_add(1).max(5))
+            .label("resize")
+            .on_log(|line| super::progress::print_aside(&line.to_string()));
         if let Some(capacity) = args.capacity {
             builder = builder.capacity(capacity);
         }
@@ -108,6 +120,8 @@ impl EnginePool {
             engine,
             spec,
             workers,
+            timeout: args.timeout,
+            retries: args.retries,
             budget,
             under_way: Cell::new(0),
         })
@@ -143,16 +157,15 @@ impl Pool for EnginePool {
         // The name is already fixed: the format is what it was named for, whatever the file turns into meanwhile.
         let output = Output::try_from(task.format)
             .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
-        let job = self.engine.submit(
-            resize_file,
-            (
-                file,
-                ResizeSpec {
-                    output,
-                    ..self.spec
-                },
-            ),
-        );
+        let spec = ResizeSpec {
+            output,
+            ..self.spec
+        };
+        let mut job = self.engine.job(resize_file, (file, spec));
+        if let Some(limit) = self.timeout {
+            job = job.deadline(limit);
+        }
+        let job = job.retries(self.retries).submit();
         self.under_way.set(under_way + len);
         Ok(Ticket { job, len })
     }
@@ -189,20 +202,41 @@ fn no_room(full: &ArenaFull) -> Fault {
 
 /// The word for programs, and the engine's sentence without the job's number: the file is named already.
 fn fault(error: &JobError) -> Fault {
-    let kind = error.kind();
-    let cause = match kind {
-        JobErrorKind::Returned(text) => return returned(text),
-        JobErrorKind::ArenaFull(full) => return no_room(full),
+    // A job that is given up says how it ended each time.
+    let kind = match error.kind() {
+        JobErrorKind::Quarantined { .. } => error.deaths().last().unwrap_or(error.kind()),
+        kind => kind,
+    };
+    let mut fault = match kind {
+        JobErrorKind::Returned(text) => returned(text),
+        JobErrorKind::ArenaFull(full) => no_room(full),
+        kind => Fault {
+            cause: cause(kind),
+            ..Fault::new("other", kind.to_string())
+        },
+    };
+    fault.attempts = error.worker().map(|_| error.attempt());
+    if error.attempt() > 1 {
+        fault
+            .text
+            .push_str(&format!(" ({} attempts)", error.attempt()));
+    }
+    fault
+}
+
+fn cause(kind: &JobErrorKind) -> Cow<'static, str> {
+    match kind {
         JobErrorKind::Panicked { .. } => "panicked".into(),
         JobErrorKind::Signal(number) => format!("signal-{number}").into(),
         JobErrorKind::Exited(Some(code)) => format!("exited-{code}").into(),
+        JobErrorKind::DeadlineExceeded { .. } => "timeout".into(),
+        JobErrorKind::MemoryLimit { .. } => "memory-limit".into(),
+        JobErrorKind::OutOfMemoryKill => "out-of-memory-kill".into(),
+        JobErrorKind::Denied { .. } => "denied".into(),
+        JobErrorKind::LostWith { culprit, .. } => cause(culprit),
         JobErrorKind::Protocol(_) => "protocol".into(),
         JobErrorKind::NoWorkers(_) => "no-workers".into(),
         _ => "other".into(),
-    };
-    Fault {
-        cause,
-        text: one_line(&kind.to_string()),
     }
 }
 

@@ -2,11 +2,27 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::choice::Choice;
+
+/// The bar on the screen, for those who print on other threads.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Prints a line on stderr, above the bar if there is one.
+pub(crate) fn print_aside(line: &str) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let line = format!("{line}\n");
+    // One write; nobody listening is no reason to stop working.
+    let print = || drop(std::io::stderr().lock().write_all(line.as_bytes()));
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
 
 /// How far the work is.
 #[derive(Debug)]
@@ -39,6 +55,7 @@ impl Progress {
                 );
                 bar.set_style(style(color));
                 bar.tick();
+                *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
                 Progress::Bar(bar)
             }
             Choice::Auto | Choice::Always => {
@@ -73,6 +90,7 @@ impl Progress {
     /// Takes the bar off the screen.
     pub(crate) fn end(&mut self) {
         if let Progress::Bar(bar) = self {
+            *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
             bar.finish_and_clear();
         }
     }

@@ -66,7 +66,12 @@ struct Note {
 impl Record {
     /// Reads the record of `out`; a missing one is empty.
     pub(crate) fn read(out: &Path) -> Record {
-        let text = std::fs::read(out.join(NAME)).unwrap_or_default();
+        let path = out.join(NAME);
+        // Opening a pipe would wait for a writer.
+        let text = match path.symlink_metadata() {
+            Ok(meta) if meta.is_file() => std::fs::read(path).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let mut files = HashMap::new();
         // A last line without its end was torn by a crash.
         for line in text
@@ -152,9 +157,12 @@ impl Recorder {
 }
 
 fn open(path: &Path, options: &str, fingerprint: Fingerprint) -> io::Result<File> {
-    if path.is_symlink() {
-        // Nothing is written outside the output folder.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
+        // Nothing is written outside the output folder, and nobody waits for the other end of a pipe.
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a link, or no file",
+        ));
     }
     let old = match std::fs::read(path) {
         Ok(old) => old,

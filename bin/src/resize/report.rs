@@ -75,6 +75,7 @@ struct FileLine<'a> {
     status: &'static str,
     error: Option<&'a str>,
     cause: Option<&'a str>,
+    attempts: Option<u32>,
     ms: Option<f64>,
     bytes: Option<u64>,
 }
@@ -129,6 +130,7 @@ impl Report {
             status: "failed",
             error: None,
             cause: None,
+            attempts: None,
             ms: None,
             bytes: None,
         };
@@ -163,6 +165,7 @@ impl Report {
                 self.count.failed += 1;
                 line.error = Some(&fault.text);
                 line.cause = Some(&fault.cause);
+                line.attempts = fault.attempts;
             }
         }
         if matches!(outcome, Outcome::Written { .. })

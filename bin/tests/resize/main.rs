@@ -4,10 +4,12 @@
 
 mod flags;
 mod formats;
+mod hostile;
 mod inputs;
 mod names;
 mod output;
 mod resume;
 mod signals;
 mod stop;
+mod timeout;
 mod world;

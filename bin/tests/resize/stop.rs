@@ -259,11 +259,11 @@ fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
 fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/z.jpg"]);
-    // 200 MB of pixels in a small file.
+    // 201.7 MB of pixels in a small file: the limit below has room for them, and for nothing else.
     let flat = image::DynamicImage::ImageRgb8(image::RgbImage::new(8200, 8200));
     world.file("p/large.png", &encoded(&flat, image::ImageFormat::Png));
     let run = world
-        .run("p -s 8 -o out -j 1 --memory-limit 100MiB")
+        .run("p -s 8 -o out -j 1 --memory-limit 193MiB")
         .exits(1)
         .says(&["p/large.png"]);
     assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);

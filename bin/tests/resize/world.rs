@@ -266,8 +266,11 @@ pub fn signal_group(id: u32, number: i32) {
 
 /// The processes whose parent is `id`, whichever of its threads started them.
 pub fn children(id: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    // None once it has ended.
+    let tasks = fs::read_dir(format!("/proc/{id}/task"));
     let mut children: Vec<u32> = tasks
+        .into_iter()
+        .flatten()
         .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
         .flat_map(|list| {
             list.split_whitespace()

@@ -15,6 +15,7 @@ fn roomy() -> Surroundings {
         memory: Memory {
             limit: 32 * GIB,
             contained: false,
+            available_contained: false,
             available: 20 * GIB,
         },
         address_space: None,

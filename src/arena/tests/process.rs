@@ -41,7 +41,7 @@ fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd 
         (FIRST, first.to_string()),
         (GIVEN, given.to_owned()),
     ];
-    PidFd::open(sys::spawn_self(&env, fds, first).unwrap()).unwrap()
+    PidFd::open(sys::spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
 }
 
 fn end(child: &PidFd) -> Exit {
@@ -394,6 +394,7 @@ fn full() {
     assert_eq!((grown.requested, grown.shm_free), (3 << 20, 0));
     assert!(grown.free >= grown.requested && grown.largest_free >= grown.requested);
     assert!(grown.to_string().contains("larger /dev/shm"), "{grown}");
+    assert_eq!(grown.limit(), Some(Limit::DevShm));
     let small = arena.grant(1, 4096, false).unwrap_err();
     assert_eq!(small.requested, 4096);
     let blocks = |arena: &Arena| -> u64 {

@@ -75,6 +75,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     }
     let eighths = eighths(&plan);
     let sequential = scans == Scans::AllInOne;
+    spec.admit(announced(&header, eighths, sequential), input.len() as u64)?;
     let common = matches!(
         header.color_space(),
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
@@ -143,6 +144,23 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         orientation,
         metadata,
     })
+}
+
+/// Bytes that decoding takes by the header: pixels, scaled; and of a picture in several scans all coefficients, too.
+fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
+    let channels = match header.color_space() {
+        ColorSpace::JCS_GRAYSCALE => 1,
+        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => 4,
+        _ => 3,
+    };
+    let scaled = |side: usize| (side as u64 * u64::from(eighths)).div_ceil(u64::from(BLOCK));
+    let pixels = scaled(header.width()) * scaled(header.height()) * channels;
+    let all = header.width() as u64 * header.height() as u64 * channels;
+    if sequential {
+        pixels
+    } else {
+        pixels + all * size_of::<i16>() as u64
+    }
 }
 
 /// EXIF, XMP and profile, and whether Adobe's marker is there.

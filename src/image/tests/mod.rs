@@ -109,7 +109,7 @@ fn the_spec_is_plain_data_that_rejects_nonsense() {
         let _ = bytemuck::checked::try_from_bytes::<ResizeSpec>(bytemuck::cast_slice(&nonsense));
         nonsense.clone_from(&words);
     }
-    bytemuck::cast_slice_mut::<u64, u8>(&mut nonsense)[21] = 2; // `enlarge`
+    bytemuck::cast_slice_mut::<u64, u8>(&mut nonsense)[29] = 2; // `enlarge`
     let refused = bytemuck::checked::try_from_bytes::<ResizeSpec>(bytemuck::cast_slice(&nonsense));
     assert!(refused.is_err());
 }

@@ -115,6 +115,18 @@ fn done_is_done_however_late() {
     assert_eq!(shared.lock().lanes[0].status, Status::Ready);
 }
 
+/// It has ended, and nobody has looked: its worker is not to be killed.
+#[test]
+fn an_end_that_comes_too_late_kills_nobody() {
+    let (shared, mut takers) = fixture(1, 1);
+    let job = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    finish(&mut takers[0]);
+    shared.cancel_now(job);
+    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+    assert_eq!(answer(&shared, job).unwrap(), "value");
+}
+
 #[test]
 fn what_ends_after_the_verdict_is_not_read() {
     let (shared, mut takers) = fixture(2, 1);
@@ -123,6 +135,7 @@ fn what_ends_after_the_verdict_is_not_read() {
     assert_eq!(takers[0].next(), Next::Run);
     run_timers(&shared);
     assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert!(shared.lock().next_timer().is_none(), "its time is up once");
     finish(&mut takers[0]);
     assert!(answer(&shared, late).is_none(), "its process lives");
     assert_eq!(
@@ -157,6 +170,48 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     assert_eq!(answer(&shared, first).unwrap(), "value");
     finish(&mut takers[0]);
     assert_eq!(answer(&shared, second).unwrap(), "value");
+}
+
+/// The words of a condemned lane mean nothing; a request that comes then is kept for its end.
+#[test]
+fn what_is_cancelled_behind_a_verdict_never_runs() {
+    let (shared, mut takers) = fixture(1, 1);
+    shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(0).expected_ns = 1000;
+    let escaping = submit(&shared);
+    let behind = [
+        submit(&shared),
+        submit(&shared),
+        submit(&shared),
+        submit(&shared),
+    ];
+    assert_eq!(takers[0].next(), Next::Run);
+    let said = Answering {
+        kind: kind::ESCAPED,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: &[1],
+    };
+    takers[0].finish(true, 1, Some(&said));
+    shared.stats();
+    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    shared.cancel(behind[0]);
+    shared.cancel_now(behind[1]);
+    shared.abandon(behind[2]);
+    assert!(answer(&shared, behind[0]).is_none(), "its worker lives");
+    die(&shared, 0);
+    assert!(answer(&shared, escaping).unwrap().contains("handle"));
+    assert!(answer(&shared, behind[0]).unwrap().contains("cancelled"));
+    assert!(answer(&shared, behind[1]).unwrap().contains("cancelled"));
+    assert!(
+        answer(&shared, behind[3]).is_none(),
+        "it waits for a worker"
+    );
+    let core = shared.lock();
+    assert_eq!((core.queue.len(), core.records.live()), (1, 1));
 }
 
 /// A worker that says of two jobs at once that they run is ended, not waited for.
@@ -258,25 +313,17 @@ fn jobs_given_up_leave_no_trail_in_the_queue() {
 
 #[test]
 fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
-    let (shared, mut takers) = fixture(1, 0);
-    let first = submit(&shared);
-    shared.abandon(first);
-    // The same record, queued anew.
+    let (shared, _takers) = fixture(1, 0);
+    let (gone, first) = (submit(&shared), submit(&shared));
+    shared.abandon(gone);
+    // The same record, queued anew: behind the other.
     let second = submit(&shared);
-    assert_eq!(first.index, second.index);
-    let third = submit(&shared);
+    assert_eq!(gone.index, second.index);
     let mut core = shared.lock();
-    core.lanes[0].status = Status::Ready;
-    core.ready = 1;
-    core.refill();
-    assert_eq!((core.queue.len(), core.open), (0, 2));
-    shared.unlock(core);
-    for id in [second, third] {
-        assert_eq!(takers[0].next(), Next::Run);
-        finish(&mut takers[0]);
-        assert_eq!(answer(&shared, id).unwrap(), "value");
-    }
-    assert_eq!(takers[0].next(), Next::Empty);
+    let core = &mut *core;
+    let order = [(); 3].map(|()| core.queue.pop(&core.records));
+    assert_eq!(order, [Some(first.index), Some(second.index), None]);
+    assert_eq!(core.queue.len(), 0);
 }
 
 #[test]

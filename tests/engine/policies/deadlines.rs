@@ -48,7 +48,7 @@ fn hung_jobs_are_ended() {
     let lab = Lab::new(2);
     let input = lab.from_slice(&[7u8; 100_000]).unwrap();
     let mut ended = 0;
-    for _ in 0..3 {
+    for _ in 0..8 {
         let jobs = [
             lab.job(spin, ()).deadline(SHORT).submit(),
             lab.job(sleep, ()).deadline(SHORT).submit(),
@@ -295,6 +295,21 @@ fn a_detached_job_ends_at_its_deadline() {
     step("a job that can only run when the hung one is gone");
     assert_eq!(block_on(lab.submit(|| 4u8, ())).unwrap(), 4);
     assert_eq!(lab.stats().workers[0].restarts, 1);
+    // Nor does it go on because nobody has its handle.
+    let gate = Gate::new();
+    let hung = |gate: &str| {
+        pass(gate);
+        hang();
+    };
+    let job = lab
+        .job(hung, (gate.path(),))
+        .deadline(Duration::from_millis(200));
+    let job = job.submit();
+    let held = gate.meet();
+    drop(job);
+    drop(held);
+    assert_eq!(block_on(lab.submit(|| 5u8, ())).unwrap(), 5);
+    assert_eq!(lab.stats().workers[0].restarts, 2);
     lab.assert_in_use(0);
 }
 

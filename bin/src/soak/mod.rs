@@ -1,0 +1,191 @@
+//! `arenite soak`: faults at random moments for as long as one likes. A hidden command: it is for who works on the engine.
+
+mod lab;
+mod runs;
+mod supervisor;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use runs::storm::Blow;
+use runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
+
+/// Put faults into engines for a while, and look whether everything they promise holds
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// How long, in minutes; each row runs once at least
+    #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
+    minutes: f64,
+    /// Numbers to begin with; by default other ones each time
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Only rows whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Tell figures without failing on them: on a machine that has other things to do
+    #[arg(long)]
+    lenient: bool,
+    /// What a program does that is started to be killed
+    #[arg(long, hide = true)]
+    play: Option<supervisor::Role>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    (value > 0.0 && value.is_finite())
+        .then_some(value)
+        .ok_or_else(|| "not more than nothing".into())
+}
+
+/// A kind of fault.
+struct Row {
+    name: &'static str,
+    run: fn(Order) -> Result<Seen, String>,
+}
+
+const ROWS: [Row; 11] = [
+    Row {
+        name: "storm-of-kills",
+        run: |order| storm::run(order, Blow::Kill),
+    },
+    Row {
+        name: "storm-of-stops",
+        run: |order| storm::run(order, Blow::Stop),
+    },
+    Row {
+        name: "deadline-race",
+        run: deadlines::race,
+    },
+    Row {
+        name: "hung-jobs",
+        run: deadlines::hung,
+    },
+    Row {
+        name: "poison",
+        run: crashes::poison_among_others,
+    },
+    Row {
+        name: "crash-loop",
+        run: crashes::flood,
+    },
+    Row {
+        name: "memory-bomb",
+        run: bombs::run,
+    },
+    Row {
+        name: "tiny-jobs",
+        run: |order| scale::tiny_jobs(order, 2, 1_000_000),
+    },
+    Row {
+        name: "many-workers",
+        run: |order| scale::tiny_jobs(order, 64, 100_000),
+    },
+    Row {
+        name: "start-stop",
+        run: scale::cycles,
+    },
+    Row {
+        name: "supervisor-killed",
+        run: supervisor::killed,
+    },
+];
+
+/// A run takes at most this long, and at least …
+const LONGEST: Duration = Duration::from_secs(30);
+const SHORTEST: Duration = Duration::from_millis(500);
+/// What a run may take beyond its length before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs the rows in turns until the time is up; ends at the first promise that is broken.
+pub(crate) fn run(args: &SoakArgs) -> ExitCode {
+    if let Some(role) = args.play {
+        return supervisor::play(role);
+    }
+    let rows: Vec<&Row> = ROWS
+        .iter()
+        .filter(|row| {
+            args.only
+                .as_ref()
+                .is_none_or(|only| row.name.contains(only))
+        })
+        .collect();
+    if rows.is_empty() {
+        let names = ROWS.map(|row| row.name).join(", ");
+        eprintln!("error: no row has that in its name; there are: {names}");
+        return ExitCode::from(crate::cli::USAGE);
+    }
+    let seed = args
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()) << 20);
+    let time = Duration::from_secs_f64(args.minutes * 60.0);
+    let each = (time / rows.len() as u32).clamp(SHORTEST, LONGEST);
+    eprintln!("seed {seed}, {} rows for {time:.0?}", rows.len());
+    let began = Instant::now();
+    let mut table: Vec<(u64, Seen)> = vec![Default::default(); rows.len()];
+    for turn in 0u64.. {
+        for (row, (runs, all)) in rows.iter().zip(&mut table) {
+            // Every row has its turn, however short the time is.
+            if turn > 0 && began.elapsed() >= time {
+                return tell(&rows, &table, began.elapsed());
+            }
+            let order = Order {
+                seed: seed.wrapping_add(turn),
+                length: each,
+                strict: !args.lenient,
+            };
+            let run = row.run;
+            let seen = std::sync::Arc::new(std::sync::Mutex::new(Seen::default()));
+            let result = lab::watched(each + PATIENCE, {
+                let seen = std::sync::Arc::clone(&seen);
+                move || {
+                    let saw = run(order)?;
+                    *seen.lock().map_err(|_| "a run that panicked")? = saw;
+                    Ok(())
+                }
+            });
+            *runs += 1;
+            if let Err(why) = result {
+                eprintln!("{}: broken with seed {}: {why}", row.name, order.seed);
+                let _ = tell(&rows, &table, began.elapsed());
+                return ExitCode::from(1);
+            }
+            if let Ok(seen) = seen.lock() {
+                all.add(seen.clone());
+            }
+        }
+    }
+    unreachable!("turns do not run out before the time does")
+}
+
+/// The table, to stdout.
+fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
+    let mut text = format!(
+        "{:<18} {:>6} {:>10} {:>12}  figures (the worst)\n",
+        "row", "runs", "faults", "jobs"
+    );
+    for (row, (runs, seen)) in rows.iter().zip(table) {
+        let figures: Vec<_> = seen
+            .figures
+            .iter()
+            .map(|figure| format!("{} {:.2} {}", figure.name, figure.value, figure.unit))
+            .collect();
+        text += &format!(
+            "{:<18} {runs:>6} {:>10} {:>12}  {}\n",
+            row.name,
+            seen.faults,
+            seen.jobs,
+            figures.join(", ")
+        );
+    }
+    text += &format!("{:.0} s\n", took.as_secs_f64());
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: {error}");
+            ExitCode::from(1)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}

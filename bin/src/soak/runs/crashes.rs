@@ -1,0 +1,107 @@
+//! Jobs that take their worker with them, again and again.
+
+use std::time::{Duration, Instant};
+
+use arenite::{Job, JobErrorKind};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::signal::Signal;
+
+use super::super::lab::{Answers, Invariant, Lab, step};
+use super::{Figure, Order, Seen};
+
+fn poison() -> u32 {
+    std::process::abort();
+}
+
+fn harmless(n: u32) -> u32 {
+    n.wrapping_mul(2_654_435_761)
+}
+
+/// Harmless jobs in between are all done; one that may be retried is put into quarantine.
+pub fn poison_among_others(order: Order) -> Result<Seen, String> {
+    const POISONED: usize = 3;
+    const OTHERS: u32 = 300;
+    let invariant = Invariant::before();
+    let lab = Lab::with(2, |builder| builder.quarantine_after(3));
+    step("poison among harmless jobs");
+    let poisoned: Vec<Job<u32>> = (0..POISONED)
+        .map(|_| lab.job(poison, ()).retries(100).submit())
+        .collect();
+    let others: Vec<_> = (0..OTHERS).map(|n| lab.submit(harmless, (n,))).collect();
+    let reference: Vec<u32> = (0..OTHERS).map(harmless).collect();
+    let answers = Answers::compare(others.into_iter().map(Job::wait), &reference)?;
+    answers.cost_at_most(0, |_| false)?;
+    for job in poisoned {
+        step("a poisoned job to be given up");
+        let error = job.wait().err().ok_or("a poisoned job has a value")?;
+        match error.kind() {
+            JobErrorKind::Quarantined { deaths: 3 } if error.deaths().len() == 3 => {}
+            other => return Err(format!("a poisoned job ends with {other:?}: {error}")),
+        }
+    }
+    invariant.holds(&lab, 0)?;
+    drop(lab);
+    invariant.nothing_left()?;
+    let _ = order;
+    Ok(Seen {
+        faults: 3 * POISONED as u64,
+        jobs: POISONED as u64 + u64::from(OTHERS),
+        figures: Vec::new(),
+    })
+}
+
+/// Nothing but poison: workers are replaced more and more slowly, so that it costs next to nothing.
+pub fn flood(order: Order) -> Result<Seen, String> {
+    let invariant = Invariant::before();
+    let lab = Lab::new(2);
+    step("a flood of poison");
+    let (began, before) = (Instant::now(), cpu()?);
+    let mut answered = 0;
+    let mut jobs: std::collections::VecDeque<_> = (0..50).map(|_| lab.submit(poison, ())).collect();
+    while began.elapsed() < order.length
+        && let Some(mut job) = jobs.pop_front()
+    {
+        match job.wait_timeout(order.length.saturating_sub(began.elapsed())) {
+            None => break,
+            Some(Ok(_)) => return Err("a poisoned job has a value".into()),
+            Some(Err(error)) if *error.kind() == JobErrorKind::Signal(Signal::SIGABRT as i32) => {
+                answered += 1;
+            }
+            Some(Err(error)) => return Err(format!("a poisoned job ends with {error}")),
+        }
+        jobs.push_back(lab.submit(poison, ()));
+    }
+    let (wall, spent) = (began.elapsed(), cpu()? - before);
+    // What has not begun will not; what has, ends by itself.
+    drop(jobs);
+    invariant.holds(&lab, 0)?;
+    drop(lab);
+    invariant.nothing_left()?;
+    let mut seen = Seen {
+        faults: answered,
+        jobs: answered,
+        figures: Vec::new(),
+    };
+    seen.figure(
+        order,
+        Figure {
+            name: "processor time of a crash loop",
+            value: 100.0 * spent.as_secs_f64() / wall.as_secs_f64(),
+            unit: "% of a core",
+            limit: 5.0,
+        },
+    )?;
+    Ok(seen)
+}
+
+/// Processor time of this process and of all children that have ended.
+fn cpu() -> Result<Duration, String> {
+    let of = |who| getrusage(who).map_err(|errno| errno.to_string());
+    let sum = |usage: Usage| {
+        let time = |value: nix::sys::time::TimeVal| {
+            Duration::from_micros(value.tv_sec() as u64 * 1_000_000 + value.tv_usec() as u64)
+        };
+        time(usage.user_time()) + time(usage.system_time())
+    };
+    Ok(sum(of(UsageWho::RUSAGE_SELF)?) + sum(of(UsageWho::RUSAGE_CHILDREN)?))
+}

@@ -1,0 +1,99 @@
+//! Faults at random moments, in runs of any length: short ones are tests, long ones are a soak.
+//!
+//! Each run has an engine of its own, takes its numbers from a seed, checks every answer against what one process
+//! computes, and ends with the invariant. Figures are told; only a strict run fails on them.
+
+pub mod bombs;
+pub mod crashes;
+pub mod deadlines;
+pub mod scale;
+pub mod storm;
+
+use std::time::Duration;
+
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    pub seed: u64,
+    /// About how long.
+    pub length: Duration,
+    /// Figures are asserted: for a machine that has nothing else to do.
+    pub strict: bool,
+}
+
+/// What a run saw.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Faults that were put in.
+    pub faults: u64,
+    /// Jobs that were answered.
+    pub jobs: u64,
+    /// Names and values; of several runs the worst is kept.
+    pub figures: Vec<Figure>,
+}
+
+/// Something measured.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    pub name: &'static str,
+    pub value: f64,
+    pub unit: &'static str,
+    /// More than this is a failure of a strict run.
+    pub limit: f64,
+}
+
+impl Seen {
+    /// Adds what another run saw.
+    pub fn add(&mut self, other: Self) {
+        self.faults += other.faults;
+        self.jobs += other.jobs;
+        for figure in other.figures {
+            match self.figures.iter_mut().find(|old| old.name == figure.name) {
+                Some(old) => old.value = old.value.max(figure.value),
+                None => self.figures.push(figure),
+            }
+        }
+    }
+
+    /// Notes a figure, and fails if the run is strict and it is too large.
+    pub fn figure(&mut self, order: Order, figure: Figure) -> Result<(), String> {
+        let too_large = figure.value > figure.limit;
+        let text = format!(
+            "{}: {:.3} {}, and at most {} was promised",
+            figure.name, figure.value, figure.unit, figure.limit
+        );
+        self.figures.push(figure);
+        if too_large && order.strict {
+            return Err(text);
+        }
+        Ok(())
+    }
+}
+
+/// Numbers from a seed (SplitMix64): the same ones in each run of it.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below this.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    /// Between these, in microseconds.
+    pub fn micros(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(from + self.below(to - from))
+    }
+}

@@ -1,0 +1,159 @@
+//! Workers killed, or stopped and let go, at random moments under full load.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::super::lab::{Invariant, Lab, step};
+use super::{Dice, Figure, Order, Seen};
+
+/// What happens to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP, and SIGCONT after a while.
+    Stop,
+}
+
+/// Throughput is measured over this long.
+const WINDOW: Duration = Duration::from_millis(250);
+
+fn work(values: &Array<u8>, n: u32) -> Array<u32> {
+    let sum: u32 = values.iter().map(|&x| u32::from(x)).sum();
+    Array::from_fn(2000 + n as usize % 20_000, |i| if i == 0 { sum } else { n })
+}
+
+fn is_right(array: &Array<u32>, n: u32) -> bool {
+    array.len() == 2000 + n as usize % 20_000
+        && array[0] == 10_000
+        && array[1..].iter().all(|&x| x == n)
+}
+
+/// A calm, the storm, and how long it takes until as much is done as before.
+pub fn run(order: Order, blow: Blow) -> Result<Seen, String> {
+    let invariant = Invariant::before();
+    let lab = Lab::new(2);
+    let values = lab
+        .from_slice(&[1u8; 10_000])
+        .map_err(|error| error.to_string())?;
+    let (done, blows, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let mut failures = 0;
+    let (rate, recovered) = thread::scope(|threads| {
+        let director = threads.spawn(|| {
+            let weather = direct(&lab, order, blow, &done, &blows);
+            over.store(true, SeqCst);
+            weather
+        });
+        // Results that are held while others come: they must not change.
+        let mut held = std::collections::VecDeque::new();
+        let mut wrong = Ok(());
+        for (n, result) in (0..).zip(lab.map(work, (0..u32::MAX).map(|n| (&values, n)))) {
+            match result {
+                Ok(array) => held.push_back((n, array)),
+                Err(error) if *error.kind() == killed() && blow == Blow::Kill => failures += 1,
+                Err(error) => wrong = Err(format!("item {n}: {error}")),
+            }
+            done.fetch_add(1, SeqCst);
+            if held.len() > 20
+                && let Some((n, array)) = held.pop_front()
+                && !is_right(&array, n)
+            {
+                wrong = Err(format!("item {n} is wrong, or changed while it was held"));
+            }
+            if wrong.is_err() || over.load(SeqCst) {
+                break;
+            }
+        }
+        over.store(true, SeqCst);
+        let weather = director.join().map_err(|_| "the storm panicked")?;
+        wrong.map(|()| weather)
+    })?;
+    let blows = blows.into_inner();
+    if failures > blows {
+        return Err(format!("{blows} blows cost {failures} jobs"));
+    }
+    drop(values);
+    invariant.holds(&lab, 0)?;
+    drop(lab);
+    invariant.nothing_left()?;
+    let mut seen = Seen {
+        faults: blows,
+        jobs: done.into_inner(),
+        figures: Vec::new(),
+    };
+    seen.figure(
+        order,
+        Figure {
+            name: "back above 90 % after",
+            value: recovered.as_secs_f64(),
+            unit: "s",
+            limit: 1.0 + WINDOW.as_secs_f64(),
+        },
+    )?;
+    // For whoever reads it; a rate has no upper limit.
+    seen.figure(
+        order,
+        Figure {
+            name: "jobs before the storm",
+            value: rate,
+            unit: "per second",
+            limit: f64::INFINITY,
+        },
+    )?;
+    Ok(seen)
+}
+
+fn killed() -> JobErrorKind {
+    JobErrorKind::Signal(Signal::SIGKILL as i32)
+}
+
+/// Jobs per second over one window.
+fn measure(done: &AtomicU64) -> f64 {
+    let (before, began) = (done.load(SeqCst), Instant::now());
+    thread::sleep(WINDOW);
+    (done.load(SeqCst) - before) as f64 / began.elapsed().as_secs_f64()
+}
+
+/// The weather: the rate in the calm, and how long after the storm it was back above 90 % of it.
+fn direct(
+    lab: &Lab,
+    order: Order,
+    blow: Blow,
+    done: &AtomicU64,
+    blows: &AtomicU64,
+) -> (f64, Duration) {
+    step("the calm before the storm");
+    // The first window is for warming up.
+    let rate = (measure(done), measure(done)).1;
+    step("the storm");
+    let mut dice = Dice::new(order.seed);
+    let end = Instant::now() + order.length;
+    while Instant::now() < end {
+        thread::sleep(dice.micros(1_000, 50_000));
+        let workers = lab.stats().workers;
+        let victim = &workers[dice.below(workers.len() as u64) as usize];
+        // Not before it is ready: an engine gives up when no worker ever gets that far.
+        if !victim.ready || victim.pid == 0 {
+            continue;
+        }
+        let pid = Pid::from_raw(victim.pid as i32);
+        let blown = match blow {
+            Blow::Kill => kill(pid, Signal::SIGKILL),
+            Blow::Stop => kill(pid, Signal::SIGSTOP).and_then(|()| {
+                thread::sleep(dice.micros(100, 20_000));
+                kill(pid, Signal::SIGCONT)
+            }),
+        };
+        // It may have gone by itself.
+        blows.fetch_add(u64::from(blown.is_ok()), SeqCst);
+    }
+    step("the throughput after the storm");
+    let ended = Instant::now();
+    while measure(done) < 0.9 * rate && ended.elapsed() < 20 * WINDOW {}
+    (rate, ended.elapsed())
+}

@@ -1,0 +1,175 @@
+//! Programs that are killed at random moments, with everything they have started.
+
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Engine};
+use clap::ValueEnum;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::lab::{Invariant, processes_with, step, wait_until};
+use super::runs::{Dice, Figure, Order, Seen};
+
+/// What a program does until it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Starts an engine, works, and begins again
+    Work,
+    /// Starts an engine, runs one job, and ends
+    Once,
+}
+
+const NAME: &str = "ARENITE_SOAK_NAME";
+
+fn spin() -> u32 {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn make(n: usize) -> Array<u32> {
+    Array::from_fn(n, |i| i as u32)
+}
+
+/// In the program.
+pub(crate) fn play(role: Role) -> ExitCode {
+    let build = || {
+        let builder = Engine::builder().workers(2).capacity(64 << 20);
+        match std::env::var(NAME) {
+            Ok(name) => builder.name(name).build(),
+            Err(_) => builder.build(),
+        }
+    };
+    loop {
+        let engine = match build() {
+            Ok(engine) => engine,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        if role == Role::Once {
+            let answer = engine.submit(make, (1000,)).wait();
+            engine.shutdown();
+            return ExitCode::from(u8::from(answer.is_err()));
+        }
+        // One worker is busy for good, and is stopped; the other one works, dies, and works again.
+        engine.submit(spin, ()).detach();
+        for n in [10, 100_000, 1_000_000] {
+            if engine.submit(make, (n,)).wait().is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+        let workers = engine.stats().workers;
+        for worker in workers.iter().filter(|worker| worker.pid != 0) {
+            let signal = if worker.open > 0 {
+                Signal::SIGSTOP
+            } else {
+                Signal::SIGKILL
+            };
+            // A worker that has just gone is as good.
+            let _ = kill(Pid::from_raw(worker.pid as i32), signal);
+        }
+        if engine.submit(make, (1000,)).wait().is_err() {
+            return ExitCode::FAILURE;
+        }
+        engine.trim();
+    }
+}
+
+/// Whatever is left when a run ends too early.
+struct Family(Child);
+
+impl Family {
+    fn start(role: &str, name: Option<&str>) -> Result<Self, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(own);
+        command
+            .args(["soak", "--play", role])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(name) = name {
+            command.env(NAME, name);
+        }
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        Ok(Self(child))
+    }
+
+    fn group(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// What it said before it ended.
+    fn complaints(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut pipe) = self.0.stderr.take() {
+            let _ = pipe.read_to_string(&mut text);
+        }
+        text
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        // Usually nobody is there any more.
+        let _ = killpg(Pid::from_raw(self.group()), Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// Kills supervisors at random moments of their lives: their workers go with them, and the next start works.
+pub(super) fn killed(order: Order) -> Result<Seen, String> {
+    let mut dice = Dice::new(order.seed);
+    let mut seen = Seen::default();
+    let mut slowest = Duration::ZERO;
+    let end = Instant::now() + order.length;
+    while seen.faults == 0 || Instant::now() < end {
+        let invariant = Invariant::before();
+        let name = format!("soak-{}-{}", std::process::id(), seen.faults);
+        let name = (dice.below(2) == 0).then_some(&*name);
+        let mut family = Family::start("work", name)?;
+        // In its first moments more often than later.
+        let longest = [3_000, 20_000, 100_000][dice.below(3) as usize];
+        std::thread::sleep(dice.micros(0, longest));
+        step("a program to be killed");
+        kill(Pid::from_raw(family.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
+        let status = family.0.wait().map_err(|error| error.to_string())?;
+        let killed = Instant::now();
+        if status.signal() != Some(Signal::SIGKILL as i32) {
+            return Err(format!("{status}: {}", family.complaints()));
+        }
+        let group = family.group();
+        wait_until("its workers are gone with it", || {
+            processes_with(group).is_empty()
+        });
+        slowest = slowest.max(killed.elapsed());
+        drop(family);
+        step("the next start");
+        let mut next = Family::start("once", name)?;
+        let status = next.0.wait().map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err(format!("the next start: {status}: {}", next.complaints()));
+        }
+        drop(next);
+        // A program that was killed between making a name and unlinking it leaves that, for the next sweep.
+        arenite::arena::sweep();
+        invariant.nothing_left()?;
+        seen.faults += 1;
+        seen.jobs += 1;
+    }
+    seen.figure(
+        order,
+        Figure {
+            name: "all gone after",
+            value: slowest.as_secs_f64(),
+            unit: "s",
+            limit: 1.0,
+        },
+    )?;
+    Ok(seen)
+}

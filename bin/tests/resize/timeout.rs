@@ -1,0 +1,174 @@
+//! Work that hangs. A worker that is stopped hangs as hard as anything can: it cannot even answer a signal.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::world::{Run, World, children, gone, jpeg, png, signal, wait};
+
+/// So many that there is work left when the first result is seen.
+const PICTURES: usize = 300;
+
+fn world() -> World {
+    let world = World::new();
+    world.file("p/000.jpg", &jpeg(640, 480));
+    for index in 1..PICTURES {
+        let name = world.path(&format!("p/{index:03}.jpg"));
+        fs::hard_link(world.path("p/000.jpg"), name).unwrap();
+    }
+    world
+}
+
+fn start(mut command: Command) -> Child {
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The process and what it printed first: a result.
+fn begun(world: &World, line: &str) -> (Child, BufReader<ChildStdout>, String) {
+    let mut child = start(world.command(line));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    stdout.read_line(&mut first).unwrap();
+    assert!(!first.is_empty());
+    (child, stdout, first)
+}
+
+fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String)) -> Run {
+    stdout.read_to_string(&mut text).unwrap();
+    let mut run = wait(child);
+    run.stdout = text;
+    run
+}
+
+#[test]
+fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
+    let world = world();
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 3s --json");
+    let id = running.0.id();
+    let stopped = children(id);
+    assert_eq!(stopped.len(), 1);
+    signal(stopped[0], libc::SIGSTOP);
+    let run = ended(running).exits(1);
+    let lines = run.json();
+    let (summary, files) = lines.split_last().unwrap();
+    let failed: Vec<_> = files
+        .iter()
+        .filter(|line| line["status"] != "written")
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0]["cause"], "timeout", "{}", failed[0]);
+    assert_eq!(failed[0]["attempts"], 1, "{}", failed[0]);
+    assert_eq!(
+        (&summary["written"], &summary["failed"]),
+        (&(PICTURES - 1).into(), &1.into())
+    );
+    let name = failed[0]["input"].as_str().unwrap().to_owned();
+    run.says(&[&name, "deadline of 3s"]);
+    assert_eq!(world.tree("out").len(), PICTURES - 1);
+    gone(id);
+}
+
+#[test]
+fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
+    let world = world();
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 3s --retries 1");
+    signal(children(running.0.id())[0], libc::SIGSTOP);
+    let run = ended(running).exits(0);
+    assert_eq!(run.errors(), [""; 0]);
+    assert_eq!(world.tree("out").len(), PICTURES);
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_nothing_with_retries() {
+    let world = world();
+    let running = begun(&world, "p -s 64 -o out -j 2 --retries 2");
+    for worker in children(running.0.id()) {
+        signal(worker, libc::SIGKILL);
+    }
+    ended(running).exits(0);
+    assert_eq!(world.tree("out").len(), PICTURES);
+}
+
+#[test]
+fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
+    let world = World::new();
+    world.file("p/hangs.png", &png(6000, 4000));
+    let child = start(world.command("p -s 64 -o out -j 1 --timeout 1500ms --retries 2 --json"));
+    let id = child.id();
+    let over = AtomicBool::new(false);
+    let run = thread::scope(|threads| {
+        // Every worker is stopped in the middle of the picture: once it holds many of its pixels.
+        let stopper = threads.spawn(|| {
+            let mut stopped = HashSet::new();
+            while !over.load(Ordering::Relaxed) {
+                for worker in children(id) {
+                    if private_bytes(worker) > 30 << 20 && stopped.insert(worker) {
+                        signal(worker, libc::SIGSTOP);
+                    }
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            stopped.len()
+        });
+        let run = wait(child);
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(stopper.join().unwrap(), 3, "one for each attempt: {run:?}");
+        run
+    })
+    .exits(1);
+    let lines = run.json();
+    assert_eq!(lines[0]["cause"], "timeout", "{}", lines[0]);
+    assert_eq!(lines[0]["attempts"], 3, "{}", lines[0]);
+    run.says(&["p/hangs.png", "3 attempts"]);
+    gone(id);
+}
+
+/// Memory of a process that is its own; none once it is gone.
+fn private_bytes(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib << 10)
+}
+
+#[test]
+fn what_the_decoder_says_is_final() {
+    let world = World::new();
+    world
+        .file("p/torn.jpg", &jpeg(64, 48)[..300])
+        .photos(&["p/a.jpg"]);
+    let run = world
+        .run("p -s 8 -o out --retries 5 --timeout 1m --json")
+        .exits(1);
+    let torn = &run.json()[1];
+    assert_eq!(
+        (&torn["status"], &torn["attempts"]),
+        (&"failed".into(), &1.into()),
+        "{torn}"
+    );
+}
+
+#[test]
+fn a_hang_does_not_keep_a_drain_from_its_end() {
+    let world = world();
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 2s");
+    let id = running.0.id();
+    signal(children(id)[0], libc::SIGSTOP);
+    signal(id, libc::SIGTERM);
+    let run = ended(running).exits(143).says(&["interrupted", "--resume"]);
+    assert_eq!(run.errors().len(), 2, "one picture hung: {}", run.stderr);
+    gone(id);
+}

@@ -1,0 +1,106 @@
+//! `arenite soak` from outside: it goes through its rows, and it fails when a promise is broken.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Longer than any run takes here, so that only a hang meets it.
+const WATCHDOG: Duration = Duration::from_secs(240);
+
+fn soak(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arenite"));
+    command
+        .args(["soak", "--lenient", "--seed", "1"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Its output, with what is done while it runs.
+fn run(arguments: &[&str], meanwhile: impl FnOnce(u32, &dyn Fn() -> bool)) -> Output {
+    let child = soak(arguments).spawn().unwrap();
+    let pid = child.id();
+    let (tell, told) = mpsc::channel();
+    let waiter = std::thread::spawn(move || tell.send(child.wait_with_output()));
+    let began = Instant::now();
+    meanwhile(pid, &|| waiter.is_finished() || began.elapsed() > WATCHDOG);
+    told.recv_timeout(WATCHDOG)
+        .unwrap_or_else(|_| panic!("process {pid} hangs"))
+        .unwrap()
+}
+
+#[test]
+fn a_short_soak_goes_through_its_rows() {
+    for row in [
+        "storm-of-kills",
+        "poison",
+        "start-stop",
+        "supervisor-killed",
+    ] {
+        let output = run(&["--minutes", "0.01", "--only", row], |_, _| ());
+        let (table, notes) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(output.status.code(), Some(0), "{row}: {notes}");
+        assert!(table.lines().any(|line| line.starts_with(row)), "{table}");
+        assert!(notes.starts_with("seed 1, 1 rows"), "{notes}");
+    }
+}
+
+#[test]
+fn a_row_that_is_not_there_is_wrong_usage() {
+    let output = run(&["--only", "nothing"], |_, _| ());
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(notes.contains("storm-of-kills"), "{notes}");
+}
+
+/// Workers that die where none should are noticed.
+#[test]
+fn a_broken_promise_ends_it_with_1() {
+    let arguments = ["--minutes", "1", "--only", "storm-of-stops"];
+    let output = run(&arguments, |pid, has_ended| {
+        while !has_ended() {
+            for worker in children(pid).into_iter().filter(|&pid| is_worker(pid)) {
+                // SAFETY: a child of a program that we have started; if it has gone, its number has not been given
+                // to another yet.
+                unsafe { libc::kill(worker, libc::SIGKILL) };
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    });
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{notes}");
+    assert!(
+        notes.contains("storm-of-stops: broken with seed 1"),
+        "{notes}"
+    );
+}
+
+fn children(of: u32) -> Vec<i32> {
+    let mut all: Vec<i32> = Vec::new();
+    // Workers are children of the thread that started them.
+    for thread in std::fs::read_dir(format!("/proc/{of}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let list = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        all.extend(
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
+    }
+    all
+}
+
+/// It has said hello.
+fn is_worker(pid: i32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.starts_with("arenite:"))
+}

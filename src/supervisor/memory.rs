@@ -1,0 +1,152 @@
+//! The memory watch: how much the machine and the container have left, and how much each worker has taken.
+//!
+//! It belongs to the monitor, which looks a few times a second while there is work, and not at all while there is none.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::core::Core;
+use super::lane::Status;
+use crate::sys::limits::{self, Memory};
+use crate::sys::oom::private_memory;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Below this much memory, or a sixteenth of all if that is less, jobs wait.
+const RESERVE: u64 = 96 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct MemoryWatch {
+    root: PathBuf,
+    /// When it looks next; `None` while there is no work.
+    next: Option<Instant>,
+    /// Jobs that each lane had finished at the last look.
+    seen: Vec<u64>,
+}
+
+impl MemoryWatch {
+    /// Reads under `root`, which is `/` but for tests.
+    pub(super) fn new(root: PathBuf, lanes: usize) -> Self {
+        Self {
+            root,
+            next: None,
+            seen: vec![0; lanes],
+        }
+    }
+
+    /// When it has to look again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Looks, if it is time.
+    pub(super) fn look(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        match self.next {
+            Some(at) if at > now => return,
+            Some(_) => self.look_now(shared),
+            None => {}
+        }
+        let mut core = shared.lock();
+        core.watched = core.open > 0 || !core.queue.is_empty() || core.tight;
+        // The last look after the last job is this one: it has seen what that job left.
+        self.next = core.watched.then(|| now + PERIOD);
+    }
+
+    /// Looks.
+    pub(super) fn look_now(&mut self, shared: &Shared) {
+        // Without the lock: it takes a while.
+        let memory = limits::memory_available(&self.root);
+        let grown = self.grown(shared);
+        let mut core = shared.lock();
+        let tight = is_tight(&memory, core.tight);
+        core.set_tight(tight);
+        for (lane, life) in grown {
+            if core.lanes[lane].life == life {
+                core.retire(lane);
+            }
+        }
+        shared.unlock(core);
+    }
+
+    /// Lanes whose worker has finished a job since the last look and has grown beyond what it may have.
+    fn grown(&mut self, shared: &Shared) -> Vec<(usize, u32)> {
+        let above = shared.settings.memory.recycling.above;
+        if above == u64::MAX {
+            return Vec::new();
+        }
+        let lanes: Vec<_> = {
+            let core = shared.lock();
+            let lanes = core.lanes.iter().enumerate();
+            lanes
+                .filter(|(index, lane)| {
+                    let seen = std::mem::replace(&mut self.seen[*index], lane.jobs);
+                    lane.status == Status::Ready && lane.jobs > seen && lane.jobs_of_life() > 0
+                })
+                .filter_map(|(index, lane)| {
+                    let pid = lane.process.as_ref()?.pidfd.pid().as_raw();
+                    Some((index, lane.life, pid.cast_unsigned()))
+                })
+                .collect()
+        };
+        // A number that belongs to somebody else by now belongs to a worker of another life.
+        let too_large = |pid| private_memory("/".as_ref(), pid).is_some_and(|bytes| bytes > above);
+        lanes
+            .into_iter()
+            .filter(|&(_, _, pid)| too_large(pid))
+            .map(|(index, life, _)| (index, life))
+            .collect()
+    }
+}
+
+/// Whether jobs have to wait. Once they do, there has to be twice as much before they go on.
+fn is_tight(memory: &Memory, was_tight: bool) -> bool {
+    let reserve = RESERVE.min(memory.limit / 16);
+    let wanted = if was_tight { reserve * 2 } else { reserve };
+    memory.available < wanted
+}
+
+impl Core {
+    /// Somebody is about to leave the engine to itself: the watch goes on, or begins.
+    #[inline]
+    pub(super) fn be_watched(&mut self) {
+        if !self.watched {
+            self.watched = true;
+            self.call_monitor = true;
+        }
+    }
+
+    /// Memory is short, or no longer. While it is, one job runs at a time: what it frees may be what is missing.
+    pub(super) fn set_tight(&mut self, tight: bool) {
+        if self.tight == tight {
+            return;
+        }
+        self.tight = tight;
+        self.lanes.iter_mut().for_each(|lane| lane.hold(tight));
+        if tight {
+            self.reclaim(0..self.lanes.len());
+        }
+        self.refill();
+    }
+
+    /// While memory is short: places the oldest job if none runs.
+    #[cold]
+    pub(super) fn refill_tightly(&mut self) {
+        if self.open > 0 {
+            return;
+        }
+        let Some(index) = self.queue.pop(&self.records) else {
+            return;
+        };
+        self.lanes.iter_mut().for_each(|lane| lane.hold(false));
+        if !self.place(index) {
+            self.queue.push_front(index, self.records.at(index));
+        }
+        self.lanes.iter_mut().for_each(|lane| lane.hold(true));
+        if self.queue.is_empty() {
+            self.update_flags();
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What one worker prints: read from its pipes, cut into lines, given to the job that printed it.
+//!
+//! Used by the monitor alone. Bounded in every direction: bytes read in one go, the length of a line, lines
+//! per second, and lines that wait to learn whose they are.
+
+mod limit;
+mod split;
+mod watched;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::limit::Limit;
+use self::split::{Piece, Splitter};
+pub(super) use self::watched::{Outputs, STDERR, STDOUT};
+use super::log::{LogLevel, LogLine, LogSource};
+use super::plain;
+use super::words::LastWords;
+use crate::link::Phase;
+use crate::sys::pipe::{self, Found};
+use crate::worker::frame;
+
+/// Bytes that are read at once.
+pub(super) const CHUNK: usize = 64 * 1024;
+/// Reads of one stream before somebody else has a turn.
+const READS: usize = 4;
+/// Looks at a stream whose jobs change meanwhile.
+const LOOKS: usize = 8;
+/// The most that is read of what a dead worker has left in a pipe: others may go on writing to it.
+const REST: usize = 2 << 20;
+/// Bytes of lines that may wait to learn whose they are.
+const WAITING: usize = 256 * 1024;
+/// Lines that are kept for the case that the worker dies, and the most of each.
+const TAIL: usize = 16;
+const TAIL_LINE: usize = 600;
+
+/// Which of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    Stdout,
+    Stderr,
+}
+
+/// The output of one worker, as long as its process lives.
+#[derive(Debug)]
+pub(super) struct Output {
+    label: Arc<str>,
+    worker: u32,
+    streams: [Stream; 2],
+    limit: Limit,
+    /// The last lines of jobs that have not ended, for the case that one ends the worker.
+    tail: VecDeque<(Which, Vec<u8>)>,
+    /// Of the last job that was ever submitted: no other can have printed anything.
+    last_job: u64,
+    /// The job that the lane had when it was last looked at.
+    running: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    pipe: Option<OwnedFd>,
+    splitter: Splitter,
+    /// Lines since the last boundary: a later one says whose they are.
+    waiting: Vec<LogLine>,
+    bytes: usize,
+}
+
+/// What is known after a look at a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Next {
+    /// Wait until the pipe is readable again.
+    Wait,
+    /// Look again soon: there are lines of which nobody knows yet whose they are.
+    Soon,
+    /// The stream is over; its pipe is closed.
+    Over,
+}
+
+impl Output {
+    pub(super) fn new(label: Arc<str>, worker: u32, pipes: [OwnedFd; 2], now: Instant) -> Self {
+        let stream = |pipe| Stream {
+            pipe: Some(pipe),
+            splitter: Splitter::default(),
+            waiting: Vec::new(),
+            bytes: 0,
+        };
+        Self {
+            label,
+            worker,
+            streams: pipes.map(stream),
+            limit: Limit::new(now),
+            tail: VecDeque::new(),
+            last_job: 0,
+            running: None,
+        }
+    }
+
+    /// The pipe of a stream, while it is open.
+    pub(super) fn pipe(&self, which: Which) -> Option<BorrowedFd<'_>> {
+        self.streams[which as usize].pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what there is, up to a bound, and passes on the lines of which it is known whose they are.
+    ///
+    /// A job that prints ends with a boundary, which is in the pipe before another job begins. So when the
+    /// recorder names the same job before and after a look that found the pipe empty, what stands behind
+    /// the last boundary is of that job.
+    pub(super) fn read(
+        &mut self,
+        which: Which,
+        last_job: u64,
+        phase: impl Fn() -> Phase,
+        buffer: &mut [u8],
+        lines: &mut Vec<LogLine>,
+    ) -> Next {
+        self.last_job = last_job;
+        for _ in 0..LOOKS {
+            let before = phase();
+            self.running = before.job();
+            let Some(found) = self.read_some(which, READS, buffer, lines) else {
+                // More is there than one turn takes.
+                return Next::Wait;
+            };
+            let after = phase();
+            if before.job() == after.job() || found == Found::End {
+                self.settle(which, after, lines);
+            }
+            if found == Found::End {
+                self.streams[which as usize].pipe = None;
+                return Next::Over;
+            }
+            if self.streams[which as usize].waiting.is_empty() {
+                return Next::Wait;
+            }
+        }
+        Next::Soon
+    }
+
+    /// Reads until the pipe is empty or over, which it tells, or so many times.
+    fn read_some(
+        &mut self,
+        which: Which,
+        reads: usize,
+        buffer: &mut [u8],
+        lines: &mut Vec<LogLine>,
+    ) -> Option<Found> {
+        for _ in 0..reads {
+            let Some(pipe) = self.pipe(which) else {
+                return Some(Found::End);
+            };
+            // Only a bad descriptor fails, and then there is nothing more to read.
+            match pipe::read(pipe, buffer).unwrap_or(Found::End) {
+                Found::Bytes(bytes) => self.feed(which, &buffer[..bytes], lines),
+                found => return Some(found),
+            }
+        }
+        None
+    }
+
+    /// What came out of a pipe.
+    fn feed(&mut self, which: Which, bytes: &[u8], lines: &mut Vec<LogLine>) {
+        let now = Instant::now();
+        let mut splitter = std::mem::take(&mut self.streams[which as usize].splitter);
+        splitter.feed(bytes, |piece| self.take(which, &piece, now, lines));
+        self.streams[which as usize].splitter = splitter;
+    }
+
+    fn take(&mut self, which: Which, piece: &Piece<'_>, now: Instant, lines: &mut Vec<LogLine>) {
+        match *piece {
+            Piece::Line { bytes, cut } => self.line(which, bytes, cut, now, lines),
+            Piece::Frame {
+                kind: frame::BOUNDARY,
+                content,
+            } => {
+                let job = content.try_into().map(u64::from_le_bytes);
+                self.hand_over(which, job.ok(), lines);
+                self.tail.retain(|(of, _)| *of != which);
+            }
+            // Of no kind that there is: a worker that makes things up.
+            Piece::Frame { .. } => {}
+        }
+    }
+
+    fn line(
+        &mut self,
+        which: Which,
+        bytes: &[u8],
+        cut: u64,
+        now: Instant,
+        lines: &mut Vec<LogLine>,
+    ) {
+        let mut last = match self.tail.len() {
+            TAIL => self.tail.pop_front().unwrap_or((which, Vec::new())).1,
+            _ => Vec::new(),
+        };
+        last.clear();
+        last.extend(&bytes[..bytes.len().min(TAIL_LINE)]);
+        self.tail.push_back((which, last));
+        self.report(now, false, lines);
+        if !self.limit.passes(bytes.len() as u64 + cut, now) {
+            return;
+        }
+        let line = LogLine {
+            label: Arc::clone(&self.label),
+            worker: self.worker,
+            job: None,
+            source: match which {
+                Which::Stdout => LogSource::Stdout,
+                Which::Stderr => LogSource::Stderr,
+            },
+            level: None,
+            target: None,
+            text: plain::line(bytes, split::LONGEST, cut),
+        };
+        let stream = &mut self.streams[which as usize];
+        stream.bytes += line.text.len() + size_of::<LogLine>();
+        stream.waiting.push(line);
+        if stream.bytes > WAITING {
+            // Only a flood gets here, and that is most likely the running job's.
+            self.hand_over(which, self.running, lines);
+        }
+    }
+
+    /// The lines that wait are this job's, if there can be such a job.
+    fn hand_over(&mut self, which: Which, job: Option<u64>, lines: &mut Vec<LogLine>) {
+        let job = job.filter(|job| (1..=self.last_job).contains(job));
+        let stream = &mut self.streams[which as usize];
+        stream.bytes = 0;
+        lines.extend(stream.waiting.drain(..).map(|line| LogLine { job, ..line }));
+    }
+
+    /// Nothing is left in the pipe, and the lane is at this: what waits belongs to it.
+    fn settle(&mut self, which: Which, phase: Phase, lines: &mut Vec<LogLine>) {
+        self.hand_over(which, phase.job(), lines);
+        if phase == Phase::Idle {
+            self.tail.retain(|(of, _)| *of != which);
+        }
+    }
+
+    /// When there is something to say about lines that were dropped.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.limit.due()
+    }
+
+    /// Says what was dropped, if it is time.
+    pub(super) fn report(&mut self, now: Instant, last: bool, lines: &mut Vec<LogLine>) {
+        if let Some(text) = self.limit.report(now, last) {
+            lines.push(LogLine {
+                label: Arc::clone(&self.label),
+                worker: self.worker,
+                job: None,
+                source: LogSource::Notice,
+                level: Some(LogLevel::Warn),
+                target: None,
+                text,
+            });
+        }
+    }
+
+    /// The exit of the worker is confirmed, its lane was at `phase`: reads the rest, passes it on, and tells
+    /// what it said last.
+    pub(super) fn finish(
+        mut self,
+        last_job: u64,
+        phase: Phase,
+        buffer: &mut [u8],
+        lines: &mut Vec<LogLine>,
+    ) -> LastWords {
+        self.last_job = last_job;
+        self.running = phase.job();
+        for which in [Which::Stdout, Which::Stderr] {
+            // Whoever else holds the pipe may write for ever.
+            self.read_some(which, REST / CHUNK, buffer, lines);
+            let mut splitter = std::mem::take(&mut self.streams[which as usize].splitter);
+            splitter.finish(|piece| self.take(which, &piece, Instant::now(), lines));
+            self.settle(which, phase, lines);
+        }
+        self.report(Instant::now(), true, lines);
+        let mut words = LastWords::default();
+        for (_, line) in &self.tail {
+            words.push(phase.job().unwrap_or(0), line);
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

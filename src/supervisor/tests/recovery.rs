@@ -1,0 +1,304 @@
+//! Workers that die between any two of their steps, beside others that live: the recovery against a model.
+
+use super::*;
+use crate::arena::Placement;
+
+const LANES: usize = 3;
+const GRANTED: u64 = 64 * 1024;
+
+/// What happens next. A lane is one of three.
+#[derive(Clone, Debug)]
+enum Event {
+    Submit,
+    /// Its worker claims what it finds.
+    Claim(usize),
+    /// Its worker has ended what it claimed; nobody has looked yet.
+    Finish {
+        lane: usize,
+        failed: bool,
+    },
+    /// The supervisor takes what has ended, and places what waits.
+    Look,
+    /// The supervisor spreads what waits behind a long job.
+    EvenOut,
+    /// Its worker is gone, wherever it was, and this is noticed.
+    Die(usize),
+    /// A lane without a worker gets one.
+    Revive(usize),
+    /// Nobody asks for this answer any more.
+    Abandon(usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let lane = 0..LANES;
+    let event = prop_oneof![
+        8 => Just(Event::Submit),
+        8 => lane.clone().prop_map(Event::Claim),
+        6 => (lane.clone(), prop::bool::weighted(0.2))
+            .prop_map(|(lane, failed)| Event::Finish { lane, failed }),
+        3 => Just(Event::Look),
+        2 => Just(Event::EvenOut),
+        3 => lane.clone().prop_map(Event::Die),
+        3 => lane.prop_map(Event::Revive),
+        1 => any::<usize>().prop_map(Event::Abandon),
+    ];
+    prop::collection::vec(event, 1..150)
+}
+
+/// How far a job has come, as its workers know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Waits,
+    RunsIn(usize),
+    Done,
+    Failed,
+    /// It ran when its worker died.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Who asks for the answer.
+    id: Option<JobId>,
+    stand: Stand,
+}
+
+/// One engine and what must be true of it.
+struct World {
+    shared: Arc<Shared>,
+    /// `None`: the lane has no worker.
+    workers: Vec<Option<Taker>>,
+    /// What each job reads.
+    input: Arc<Block>,
+    /// By number, answered ones too.
+    jobs: BTreeMap<u64, Known>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (shared, takers) = fixture(LANES as u16, LANES);
+        let input = shared.arena.alloc(0, 1000, Placement::Packed).unwrap();
+        let world = Self {
+            shared,
+            workers: takers.into_iter().map(Some).collect(),
+            input: Arc::new(input),
+            jobs: BTreeMap::new(),
+        };
+        (0..LANES).for_each(|lane| world.grant(lane));
+        world
+    }
+
+    fn grant(&self, lane: usize) {
+        let mut core = self.shared.lock();
+        let region = core.lanes[lane].region;
+        let block = self.shared.arena.grant(region, GRANTED, false).unwrap();
+        core.lanes[lane].grant(block).unwrap();
+    }
+
+    fn submit(&mut self) {
+        let mut call = ArgWriter::new(self.shared.arena.id());
+        call.leases.push(Lease::Shared(Arc::clone(&self.input)));
+        let id = self.shared.submit(&kernel(), &mut call, 0, None);
+        let known = Known {
+            id: Some(id),
+            stand: Stand::Waits,
+        };
+        self.jobs.insert(self.jobs.len() as u64 + 1, known);
+    }
+
+    fn running(&self, lane: usize) -> Option<u64> {
+        let mut jobs = self.jobs.iter();
+        jobs.find(|(_, known)| known.stand == Stand::RunsIn(lane))
+            .map(|(&job, _)| job)
+    }
+
+    /// An error is a job that must not begin.
+    fn claim(&mut self, lane: usize) -> Result<bool, String> {
+        if self.running(lane).is_some() {
+            return Ok(false);
+        }
+        let Some(taker) = &mut self.workers[lane] else {
+            return Ok(false);
+        };
+        if taker.next() != Next::Run {
+            return Ok(false);
+        }
+        let job = taker.call().job;
+        match self.jobs.get_mut(&job) {
+            Some(known) if known.stand == Stand::Waits => known.stand = Stand::RunsIn(lane),
+            other => return Err(format!("job {job} begins, and it is {other:?}")),
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self, lane: usize, failed: bool) {
+        let Some(job) = self.running(lane) else {
+            return;
+        };
+        let taker = self.workers[lane].as_mut().unwrap();
+        let said = Answering {
+            kind: kind::RETURNED,
+            arrays: 0,
+            spilled: false,
+            len: 1,
+            grant: u32::MAX,
+            cursor: 0,
+            words: &[0],
+        };
+        taker.finish(failed, 1, failed.then_some(&said));
+        self.stands(job, if failed { Stand::Failed } else { Stand::Done });
+    }
+
+    fn stands(&mut self, job: u64, stand: Stand) {
+        self.jobs.get_mut(&job).unwrap().stand = stand;
+    }
+
+    fn die(&mut self, lane: usize) {
+        if self.workers[lane].take().is_none() {
+            return;
+        }
+        if let Some(job) = self.running(lane) {
+            self.stands(job, Stand::Lost);
+        }
+        die(&self.shared, lane);
+    }
+
+    fn revive(&mut self, lane: usize) {
+        if self.workers[lane].is_some() {
+            return;
+        }
+        self.grant(lane);
+        let mut core = self.shared.lock();
+        let poster = &core.lanes[lane].poster;
+        // The grant of this life is the first that it takes.
+        let taken = poster.granted() - 1;
+        let taker = Taker::new(Arc::clone(&self.shared.cells[lane]), poster.tail(), taken);
+        self.workers[lane] = Some(taker);
+        core.lanes[lane].status = Status::Ready;
+        core.ready += 1;
+        core.refill();
+        self.shared.unlock(core);
+    }
+
+    fn abandon(&mut self, n: usize) {
+        let mut asked: Vec<_> = self
+            .jobs
+            .iter_mut()
+            .filter(|(_, known)| known.id.is_some())
+            .collect();
+        if asked.is_empty() {
+            return;
+        }
+        let at = n % asked.len();
+        let (&job, known) = asked.swap_remove(at);
+        let id = known.id.take().unwrap();
+        let waits = known.stand == Stand::Waits;
+        self.shared.abandon(id);
+        if waits {
+            // It will not run, and nobody asks.
+            self.stands(job, Stand::Done);
+        }
+    }
+
+    /// Answers are what the model says, when they are there; those of the dead are there at once.
+    fn check(&mut self) -> Result<(), String> {
+        for (job, known) in &mut self.jobs {
+            let Some(id) = known.id else { continue };
+            let said = answer(&self.shared, id);
+            let expected = match known.stand {
+                Stand::Waits | Stand::RunsIn(_) => None,
+                Stand::Done => Some("value"),
+                Stand::Failed => Some("failed"),
+                Stand::Lost => Some("SIGKILL"),
+            };
+            match (&said, expected) {
+                (None, None) => continue,
+                (Some(said), Some("failed")) if said != "value" && !said.contains("SIGKILL") => {}
+                (Some(said), Some(expected)) if said.contains(expected) => {}
+                _ => return Err(format!("job {job} answers {said:?}, and it is {known:?}")),
+            }
+            // Taken: it will not be asked for again.
+            known.id = None;
+        }
+        self.check_memory()
+    }
+
+    /// Leases are held for jobs without an answer, and grants by lanes with a worker.
+    fn check_memory(&self) -> Result<(), String> {
+        let open = |known: &&Known| matches!(known.stand, Stand::Waits | Stand::RunsIn(_));
+        let open = self.jobs.values().filter(open).count();
+        let leases = Arc::strong_count(&self.input) - 1;
+        if leases != open {
+            return Err(format!("{leases} leases for {open} open jobs"));
+        }
+        let alive = self.workers.iter().flatten().count() as u64;
+        let in_use = self.shared.arena.stats().in_use;
+        let expected = self.input.held() + alive * GRANTED;
+        if in_use != expected {
+            return Err(format!("{in_use} bytes in use instead of {expected}"));
+        }
+        Ok(())
+    }
+
+    fn look(&self) {
+        let mut core = self.shared.lock();
+        core.drain_busy();
+        core.refill();
+        self.shared.unlock(core);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had
+    /// not begun runs elsewhere, and leases and grants are what the living need.
+    #[test]
+    fn workers_may_die_between_any_two_steps(events in events()) {
+        let mut world = World::new();
+        for event in events {
+            let wrong = match event {
+                Event::Submit => { world.submit(); Ok(false) }
+                Event::Claim(lane) => world.claim(lane),
+                Event::Finish { lane, failed } => { world.finish(lane, failed); Ok(false) }
+                Event::Look => { world.look(); Ok(false) }
+                Event::EvenOut => {
+                    let mut core = world.shared.lock();
+                    core.even_out(true);
+                    world.shared.unlock(core);
+                    Ok(false)
+                }
+                Event::Die(lane) => {
+                    world.die(lane);
+                    world.look();
+                    world.check().map(|()| false)
+                }
+                Event::Revive(lane) => { world.revive(lane); Ok(false) }
+                Event::Abandon(n) => { world.abandon(n); Ok(false) }
+            };
+            prop_assert!(wrong.is_ok(), "{}", wrong.unwrap_err());
+        }
+        // Whoever is left does all that is left.
+        (0..LANES).for_each(|lane| world.revive(lane));
+        loop {
+            world.look();
+            let mut any = false;
+            for lane in 0..LANES {
+                world.finish(lane, false);
+                match world.claim(lane) {
+                    Ok(began) => any |= began,
+                    Err(why) => prop_assert!(false, "{why}"),
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+        world.look();
+        let over = world.check();
+        prop_assert!(over.is_ok(), "{}", over.unwrap_err());
+        let stats = world.shared.stats();
+        prop_assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
+        prop_assert!(world.jobs.values().all(|known| known.stand != Stand::Waits), "{:?}", world.jobs);
+    }
+}

@@ -1,0 +1,268 @@
+//! Taking rights away from this process: seccomp, Landlock and `mseal`, for good.
+//!
+//! Three filters lie on top of each other, and the strictest answer counts. The first lets [`calls`] pass that are
+//! allowed or refused, and traps the rest: [`trap`] notes the number and the process ends. The second refuses with
+//! `EACCES` what libraries may try, the third answers `ENOSYS` where there is an older way. A call by another
+//! architecture's entry (`int 0x80`) ends the process without a note.
+
+mod calls;
+mod trap;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::atomic::AtomicU32;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
+};
+use nix::errno::Errno;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+
+use super::Map;
+use super::error::{Error, Result};
+pub use calls::name;
+pub use trap::call;
+
+/// What the running kernel has of all this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Filters on system calls, with all the answers that are needed.
+    pub seccomp: bool,
+    /// Version of Landlock's interface, 0 for none.
+    pub landlock: u32,
+    /// Maps can be sealed.
+    pub mseal: bool,
+}
+
+/// From the kernel's include/uapi/linux/landlock.h and seccomp.h.
+const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
+
+/// Asks the kernel; changes nothing.
+pub fn kernel() -> Kernel {
+    let available = |action: u32| {
+        // SAFETY: the call reads one number behind the pointer, which is live.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                SECCOMP_GET_ACTION_AVAIL,
+                0,
+                &raw const action,
+            )
+        };
+        answer == 0
+    };
+    let actions = [
+        libc::SECCOMP_RET_KILL_PROCESS,
+        libc::SECCOMP_RET_TRAP,
+        libc::SECCOMP_RET_ERRNO,
+    ];
+    // SAFETY: with this flag and no attributes the call reads no memory and answers with a number.
+    let landlock = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    // SAFETY: sealing no bytes changes nothing.
+    let mseal = unsafe { libc::syscall(libc::SYS_mseal, std::ptr::null::<u8>(), 0_usize, 0_u64) };
+    Kernel {
+        seccomp: actions.into_iter().all(available),
+        landlock: u32::try_from(landlock).unwrap_or(0),
+        mseal: mseal == 0,
+    }
+}
+
+/// The descriptors of this process.
+pub fn descriptors() -> Result<Vec<RawFd>> {
+    let error = |error: std::io::Error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        Error::new("readdir", errno, "/proc/self/fd")
+    };
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").map_err(error)? {
+        let name = entry.map_err(error)?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    // One of them was the folder's own, which is closed again.
+    // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
+    numbers.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Closes every descriptor but these. Whoever owns one of the others has a number that leads nowhere.
+///
+/// For a process that locks itself down next: no descriptor can be opened then, so no number leads to another file.
+pub fn close_others(keep: &[RawFd]) -> Result<()> {
+    for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
+        // SAFETY: what owns the number finds it closed, at worst (an error of `close`); it never gets another meaning,
+        // because this process opens nothing any more.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// How many threads this process has.
+pub fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// What a locked-down process keeps.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// Descriptors that it may write to.
+    pub writable: Vec<RawFd>,
+    /// Descriptors that it may send messages on, as long as they are open.
+    pub channel: Vec<RawFd>,
+    /// Descriptors that it may not close.
+    pub unclosable: Vec<RawFd>,
+}
+
+/// Takes all rights to files, sockets and other processes from this process, and from every thread that it starts
+/// later, for good. What `kernel` lacks is left out.
+///
+/// A system call that is denied is noted in `record` and ends the process. To be called while there is one thread.
+pub fn lock_down(kernel: Kernel, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
+    nix::sys::prctl::set_no_new_privs()
+        .map_err(|errno| Error::new("prctl(NO_NEW_PRIVS)", errno, "this process"))?;
+    if kernel.landlock > 0 {
+        restrict()?;
+    }
+    if kernel.seccomp {
+        trap::install(record)?;
+        for program in programs(keep)? {
+            seccompiler::apply_filter_all_threads(&program).map_err(|error| seccomp(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn seccomp(error: &dyn std::fmt::Display) -> Error {
+    Error::new("seccomp", Errno::EINVAL, error.to_string())
+}
+
+/// No file, no port, no signal and no abstract socket outside: an empty list of exceptions.
+fn restrict() -> Result<()> {
+    let error = |error: &dyn std::fmt::Display| {
+        Error::new("landlock_restrict_self", Errno::EINVAL, error.to_string())
+    };
+    // The best that the running kernel has of what this release of the crate knows.
+    let abi = ABI::V7;
+    Ruleset::default()
+        .set_compatibility(landlock::CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
+        .and_then(|rules| rules.scope(Scope::from_all(abi)))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(|reason| error(&reason))
+        .and_then(|status| match status.ruleset {
+            RulesetStatus::NotEnforced => Err(error(&"nothing was enforced")),
+            RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
+        })
+}
+
+/// The filters, in the order in which they are put on: the last one traps what put the others on.
+fn programs(keep: &Keep) -> Result<[BpfProgram; 3]> {
+    let numbers = |list: &[RawFd]| list.iter().map(|&fd| fd.cast_unsigned()).collect();
+    let own = calls::Own {
+        pid: std::process::id(),
+        writable: numbers(&keep.writable),
+        channel: numbers(&keep.channel),
+        kept: numbers(&keep.unclosable),
+    };
+    let build = || -> seccompiler::Result<_> {
+        let refused = lists(&[calls::REFUSED, calls::REFUSED_HERE]);
+        let unknown = lists(&[calls::UNKNOWN]);
+        let mut passing = lists(&[calls::FREE, calls::FREE_HERE]);
+        passing.extend(refused.clone());
+        passing.extend(unknown.clone());
+        passing.extend(calls::checked(&own)?);
+        let add = |mut rules: BTreeMap<i64, Vec<SeccompRule>>, more| {
+            rules.extend(more);
+            rules
+        };
+        let refused = add(refused, calls::refused_with(&own)?);
+        let unknown = add(unknown, calls::unknown_with()?);
+        Ok((unknown, refused, passing))
+    };
+    let (unknown, refused, passing) = build().map_err(|error| seccomp(&error))?;
+    let errno = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
+    Ok([
+        program(unknown, SeccompAction::Allow, errno(libc::ENOSYS))?,
+        program(refused, SeccompAction::Allow, errno(libc::EACCES))?,
+        program(passing, SeccompAction::Trap, SeccompAction::Allow)?,
+    ])
+}
+
+/// Calls without a look at their arguments.
+fn lists(lists: &[&[(libc::c_long, &str)]]) -> BTreeMap<i64, Vec<SeccompRule>> {
+    let all = lists.iter().copied().flatten();
+    all.map(|&(number, _)| (number, Vec::new())).collect()
+}
+
+fn program(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matching: SeccompAction,
+) -> Result<BpfProgram> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| seccomp(&error))?;
+    SeccompFilter::new(rules, otherwise, matching, arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(|error| seccomp(&error))
+}
+
+/// How the filter treats this process: 0 without one, 2 with.
+pub fn mode() -> Result<i32> {
+    // SAFETY: the question takes and writes no memory.
+    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP) };
+    if mode < 0 {
+        return Err(Error::last("prctl(GET_SECCOMP)", "this process"));
+    }
+    Ok(mode)
+}
+
+impl Map {
+    /// Nobody, this process included, can unmap, move or reprotect it any more.
+    pub fn seal(&self) -> Result<()> {
+        let len = self.len().next_multiple_of(super::page_size());
+        // SAFETY: the range is this live map; sealing changes no byte and takes no right to read or write.
+        let answer = unsafe { libc::syscall(libc::SYS_mseal, self.base().as_ptr(), len, 0_u64) };
+        if answer == 0 {
+            Ok(())
+        } else {
+            let what = format!("{len} bytes of a map");
+            Err(Error::last("mseal", what))
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_fit_into_the_kernel() {
+        let keep = Keep {
+            writable: vec![1, 2, 3],
+            channel: vec![5],
+            unclosable: vec![4],
+        };
+        for program in programs(&keep).unwrap() {
+            // The kernel's BPF_MAXINSNS.
+            assert!(program.len() < 4096, "{} instructions", program.len());
+        }
+    }
+
+    #[test]
+    fn own_descriptors_are_found() {
+        let file = fs::File::open("/proc/self/maps").unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        assert!(descriptors().unwrap().contains(&number));
+    }
+}

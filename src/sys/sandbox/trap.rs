@@ -1,0 +1,77 @@
+//! What a denied system call leaves behind: its number, in a word that the supervisor can read.
+
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use super::super::error::{Error, Result};
+
+/// Where the number goes.
+static RECORD: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Set in the word when it holds a number.
+const NOTED: u32 = 1 << 31;
+/// `si_code` of a signal that a filter sent, rather than a process.
+const SYS_SECCOMP: i32 = 1;
+
+/// What a filter's SIGSYS tells, as the kernel lays it out on 64-bit machines.
+#[repr(C)]
+struct Trapped {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    _pad: i32,
+    _address: usize,
+    call: i32,
+    _arch: u32,
+}
+
+/// The call of a record, if there is one.
+pub fn call(record: u32) -> Option<u32> {
+    (record & NOTED != 0).then_some(record & !NOTED)
+}
+
+/// From now on a call that the filter traps is noted in `record`, and ends this process by SIGSYS.
+pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
+    RECORD.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
+    // SAFETY: an all-zero sigaction is valid: no handler, no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_trap as *const () as usize;
+    // Back to the default for the next one, which the handler sends itself and which no mask holds up.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER | libc::SA_ONSTACK;
+    // SAFETY: the handler only stores into an atomic, and makes system calls that are allowed; `action` is initialised.
+    let answer = unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(Error::last("sigaction", "SIGSYS"))
+    }
+}
+
+extern "C" fn on_trap(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a siginfo_t of its own (128 bytes) to a handler with SA_SIGINFO; it is only read, in
+    // the layout of SIGSYS.
+    let trapped = unsafe { &*info.cast::<Trapped>() };
+    // Acquire: pairs with the store in `install`.
+    let record = RECORD.load(Ordering::Acquire);
+    if trapped.code == SYS_SECCOMP && trapped.signal == libc::SIGSYS && trapped.errno == 0 {
+        // SAFETY: `install` stored the address of an atomic that lives as long as the process.
+        if let Some(record) = unsafe { record.as_ref() } {
+            // Release: "call noted", read by the supervisor after the exit is confirmed.
+            record.store(NOTED | trapped.call.cast_unsigned(), Ordering::Release);
+        }
+    }
+    // SAFETY: takes numbers only. SIGSYS has its default action again, so this does not return.
+    unsafe {
+        libc::syscall(
+            libc::SYS_tgkill,
+            libc::getpid(),
+            libc::syscall(libc::SYS_gettid),
+            signal,
+        );
+        libc::_exit(128 + signal);
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Trapped>() <= size_of::<libc::siginfo_t>());
+    assert!(std::mem::offset_of!(Trapped, call) == 24);
+};

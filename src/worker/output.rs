@@ -1,0 +1,49 @@
+//! What a kernel prints, and whose it is.
+//!
+//! The kernel tells this thread, by a signal, that something was written to its pipes
+//! ([`pipe::announce_to`]). Only then a boundary is written into both at the end of the job; a job that
+//! prints nothing pays for one look at a flag.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use super::frame;
+use crate::sys::{self, pipe};
+
+/// The pipes behind stdout and stderr, whatever a kernel puts in the place of those.
+static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
+
+/// From now on boundaries are written. Once, on the lane's thread.
+pub(super) fn begin() -> sys::Result<()> {
+    pipe::print_line_by_line();
+    let pipes = [pipe::copy_standard(1)?, pipe::copy_standard(2)?];
+    pipe::hear_own_output()?;
+    // Set once: by the caller's promise.
+    let _ = PIPES.set(pipes);
+    Ok(())
+}
+
+/// If anything was written since the last call, it belongs to this job; 0: to none.
+#[inline]
+pub(super) fn belongs_to(job: u64) {
+    if pipe::output_was_written() {
+        write_boundary(job);
+    }
+}
+
+#[cold]
+fn write_boundary(job: u64) {
+    let boundary = frame::frame(frame::BOUNDARY, &job.to_le_bytes());
+    for pipe in PIPES.get().into_iter().flatten() {
+        // Nobody reads any more: then the supervisor is gone, and so is this process soon.
+        let _ = pipe::write_all(pipe.as_fd(), &boundary);
+    }
+    // The boundaries have announced themselves.
+    pipe::clear_output_written();
+}
+
+/// Passes on what Rust's stdout still keeps, before the process ends without doing so.
+pub(super) fn flush() {
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,232 @@
+//! Workers that are replaced although nothing went wrong.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Mutex;
+
+use arenite::{Array, Engine, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    after_each_job,
+    after_some_jobs,
+    while_jobs_share_workers,
+    a_worker_that_has_grown,
+    a_worker_that_has_grown_ends_what_it_runs,
+    one_that_dies_on_its_way_out,
+    shutdown_and_drop_meanwhile,
+];
+
+fn recycled(engine: &Engine) -> u64 {
+    engine
+        .stats()
+        .workers
+        .iter()
+        .map(|worker| worker.recycled)
+        .sum()
+}
+
+fn restarts(engine: &Engine) -> u64 {
+    engine
+        .stats()
+        .workers
+        .iter()
+        .map(|worker| worker.restarts)
+        .sum()
+}
+
+fn after_each_job() {
+    let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));
+    let mut pids: Vec<u32> = (0..10)
+        .map(|_| lab.submit(std::process::id, ()).wait().unwrap())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), 10, "a process for each");
+    wait_until("the last one is replaced", || recycled(&lab) == 10);
+    assert_eq!(restarts(&lab), 0);
+    wait_until("there is a fresh one", || lab.stats().workers[0].ready);
+    assert_eq!(
+        lab.stats().arena.in_use,
+        64 * 1024,
+        "grants went with their workers"
+    );
+}
+
+/// How many jobs each process ran.
+fn census(pids: impl IntoIterator<Item = u32>) -> HashMap<u32, u64> {
+    let mut jobs = HashMap::new();
+    pids.into_iter()
+        .for_each(|pid| *jobs.entry(pid).or_default() += 1);
+    jobs
+}
+
+fn after_some_jobs() {
+    fn work(n: u32) -> (u32, u32, Array<u32>) {
+        (std::process::id(), n, Array::from_slice(&[n]))
+    }
+    for (workers, most) in [(1, 7), (2, 1), (2, 50), (3, 300)] {
+        let lab = Lab::with(workers, |builder| builder.recycle_after_jobs(most));
+        let submitted: Vec<_> = (0..400).map(|n| lab.submit(work, (n,))).collect();
+        let results = submitted.into_iter().map(|job| job.wait().unwrap());
+        let mapped = lab.map(work, (400..800).map(|n| (n,)));
+        let mut pids = Vec::new();
+        for (expected, (pid, n, array)) in (0..).zip(results.chain(mapped.map(Result::unwrap))) {
+            assert_eq!((n, &array[..]), (expected, &[expected][..]));
+            pids.push(pid);
+        }
+        let census = census(pids);
+        assert!(
+            census.values().all(|&jobs| jobs <= most),
+            "{most} at most: {census:?}"
+        );
+        assert!(census.len() as u64 >= 800 / most, "{census:?}");
+        assert_eq!(restarts(&lab), 0);
+        let gone = census.len() as u64;
+        assert!((gone - workers as u64..=gone).contains(&recycled(&lab)));
+        lab.assert_idle();
+    }
+}
+
+/// Jobs that were lined up behind a long one count for nobody when somebody else runs them.
+fn while_jobs_share_workers() {
+    let lab = Lab::with(2, |builder| builder.recycle_after_jobs(20));
+    for _ in 0..5 {
+        let gate = Gate::new();
+        let long = lab.submit(pass, (&gate.path(),));
+        let held = gate.meet();
+        let short: Vec<_> = (0..100_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+        for (n, job) in (0..).zip(short) {
+            assert_eq!(job.wait().unwrap(), n);
+        }
+        drop(held);
+        long.wait().unwrap();
+    }
+    assert!(recycled(&lab) >= 500 / 20 - 2);
+    assert_eq!(restarts(&lab), 0);
+}
+
+const MIB: usize = 1 << 20;
+
+/// Keeps memory for good.
+fn leak(mib: usize) -> u32 {
+    static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    LEAKED.lock().unwrap().push(black_box(vec![1; mib * MIB]));
+    std::process::id()
+}
+
+fn a_worker_that_has_grown() {
+    let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
+    let mut pids = std::collections::HashSet::new();
+    step("leaking workers to be replaced");
+    while recycled(&lab) < 5 {
+        // In bounds: it may get further before somebody looks.
+        if pids.len() < 100 {
+            pids.insert(lab.submit(leak, (4,)).wait().unwrap());
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    assert!(pids.len() > 2, "{pids:?}");
+    assert_eq!(restarts(&lab), 0);
+    // One that has never run a job is not replaced, whatever it has.
+    let modest = Lab::with(1, |builder| builder.recycle_above(0));
+    let first = modest.pid(0);
+    let other = Gate::new();
+    let job = modest.submit(pass, (&other.path(),));
+    let held = other.meet();
+    std::thread::park_timeout(std::time::Duration::from_millis(500));
+    assert_eq!(
+        (modest.pid(0), recycled(&modest)),
+        (first, 0),
+        "it has not ended a job"
+    );
+    drop(held);
+    job.wait().unwrap();
+    wait_until("it is replaced", || recycled(&modest) == 1);
+}
+
+fn a_worker_that_has_grown_ends_what_it_runs() {
+    fn slow(gate: &str, len: usize) -> Array<u8> {
+        pass(gate);
+        Array::from_fn(len, |i| i as u8)
+    }
+    let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
+    let grown = lab.submit(leak, (100,)).wait().unwrap();
+    let index = (0..2).find(|&worker| lab.pid(worker) as u32 == grown);
+    let Some(index) = index else {
+        // It was replaced before it could be asked for more.
+        return;
+    };
+    let gates = [Gate::new(), Gate::new()];
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(slow, (&gate.path(), 20 * MIB)))
+        .collect();
+    let behind: Vec<_> = (0..200_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let retires = || !lab.stats().workers[index].ready;
+    // It may have been replaced before it got one of the two.
+    wait_until("it is seen how large it is", || {
+        retires() || recycled(&lab) > 0
+    });
+    // It still gets what it needs for its result.
+    drop(held);
+    for job in jobs {
+        let array = job.wait().unwrap();
+        assert_eq!((array.len(), array[MIB + 7]), (20 * MIB, 7));
+    }
+    for (n, job) in (0..).zip(behind) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    wait_until("it is replaced", || recycled(&lab) >= 1);
+    assert_eq!(restarts(&lab), 0);
+}
+
+fn one_that_dies_on_its_way_out() {
+    let lab = Lab::with(1, |builder| builder.recycle_above(64 << 20));
+    let gate = Gate::new();
+    lab.submit(leak, (100,)).detach();
+    let job = lab.submit(pass, (&gate.path(),));
+    let behind = lab.submit(|| 5_u8, ());
+    let held = gate.meet();
+    let grown = lab.pid(0);
+    wait_until("it is told to end", || !lab.stats().workers[0].ready);
+    kill(Pid::from_raw(grown), Signal::SIGKILL).unwrap();
+    let error = lab.failure_of(job);
+    drop(held);
+    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+    assert_eq!(behind.wait().unwrap(), 5);
+    assert_eq!(
+        (restarts(&lab), recycled(&lab)),
+        (1, 0),
+        "a death is a death"
+    );
+    lab.assert_in_use(0);
+}
+
+fn shutdown_and_drop_meanwhile() {
+    for round in 0..20 {
+        let lab = Lab::with(2, |builder| builder.recycle_after_jobs(2));
+        let jobs: Vec<_> = (0..30_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+        if round % 2 == 0 {
+            step("shutdown while workers are replaced");
+            lab.into_inner().shutdown();
+            for (n, job) in (0..).zip(jobs) {
+                assert_eq!(job.wait().unwrap(), n);
+            }
+        } else {
+            step("the engine to be dropped while workers are replaced");
+            drop(lab);
+            for (n, job) in (0..).zip(jobs) {
+                match job.wait() {
+                    Ok(value) => assert_eq!(value, n),
+                    Err(error) => assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}"),
+                }
+            }
+        }
+        assert_eq!(crate::harness::children(), []);
+    }
+}

@@ -1,0 +1,213 @@
+//! The memory watch: jobs wait where the machine or the container has next to nothing left.
+
+use std::fs;
+use std::path::Path;
+
+use arenite::Engine;
+use tempfile::TempDir;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    jobs_run_one_at_a_time_while_memory_is_short,
+    what_waited_behind_a_long_job_waits_in_the_queue,
+    an_engine_that_ends_while_memory_is_short,
+    an_idle_engine_is_not_watched,
+];
+
+/// A system of made-up files.
+struct System {
+    root: TempDir,
+    version: u8,
+}
+
+const LIMIT: u64 = 512 << 20;
+
+impl System {
+    /// 0: a machine without containers; 1 and 2: a container, as that version of control groups shows it.
+    fn new(version: u8) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let system = Self { root, version };
+        system.write(
+            "proc/self/cgroup",
+            ["", "3:memory:/box\n", "0::/box\n"][usize::from(version)],
+        );
+        system.available(LIMIT / 2);
+        system
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A reader sees the old text or the new one.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+
+    /// This much is left.
+    fn available(&self, bytes: u64) {
+        let machine = if self.version == 0 { bytes } else { 64 << 30 };
+        let total = if self.version == 0 { LIMIT } else { 64 << 30 };
+        let kib = |bytes: u64| bytes >> 10;
+        let text = format!(
+            "MemTotal: {} kB\nMemAvailable: {} kB\n",
+            kib(total),
+            kib(machine)
+        );
+        self.write("proc/meminfo", &text);
+        let (limit, used) = (LIMIT.to_string(), (LIMIT - bytes).to_string());
+        match self.version {
+            0 => {}
+            1 => {
+                self.write("sys/fs/cgroup/memory/box/memory.limit_in_bytes", &limit);
+                self.write("sys/fs/cgroup/memory/box/memory.usage_in_bytes", &used);
+            }
+            _ => {
+                self.write("sys/fs/cgroup/box/memory.max", &limit);
+                self.write("sys/fs/cgroup/box/memory.current", &used);
+            }
+        }
+    }
+
+    fn lab(&self, workers: usize) -> Lab {
+        Lab::with(workers, |builder| builder.memory_root(self.root.path()))
+    }
+}
+
+/// Keeps the engine busy until it has seen that.
+fn until_short(engine: &Engine, short: bool) {
+    step(format!("the engine to see that memory is short: {short}"));
+    while engine.stats().memory_short != short {
+        engine
+            .submit(
+                || std::thread::park_timeout(std::time::Duration::from_millis(1)),
+                (),
+            )
+            .wait()
+            .unwrap();
+    }
+}
+
+/// Fails if another job is in here at the same time.
+fn alone(folder: &str) {
+    let path = Path::new(folder).join("inside");
+    fs::File::create_new(&path).expect("nobody else is here");
+    std::thread::park_timeout(std::time::Duration::from_millis(1));
+    fs::remove_file(path).unwrap();
+}
+
+fn jobs_run_one_at_a_time_while_memory_is_short() {
+    for version in [0, 1, 2] {
+        let system = System::new(version);
+        let lab = system.lab(4);
+        until_short(&lab, false);
+        system.available(LIMIT / 20);
+        until_short(&lab, true);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let jobs: Vec<_> = (0..50).map(|_| lab.submit(alone, (path,))).collect();
+        (0..50).for_each(|_| lab.submit(alone, (path,)).detach());
+        jobs.into_iter().for_each(|job| job.wait().unwrap());
+        let ordered: Result<Vec<u32>, _> = lab.map(|n: u32| n, (0..100).map(|n| (n,))).collect();
+        assert_eq!(ordered.unwrap(), Vec::from_iter(0..100));
+        // A little more than the mark is not enough to go on, or it would go up and down.
+        system.available(LIMIT / 16 + (1 << 20));
+        lab.submit(pause, ()).wait().unwrap();
+        assert!(lab.stats().memory_short);
+        system.available(LIMIT / 2);
+        until_short(&lab, false);
+        let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
+        let jobs: Vec<_> = gates
+            .iter()
+            .map(|gate| lab.submit(pass, (&gate.path(),)))
+            .collect();
+        // All four at the same time.
+        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        drop(held);
+        jobs.into_iter().for_each(|job| job.wait().unwrap());
+        lab.assert_in_use(0);
+    }
+}
+
+/// Longer than the time between two looks.
+fn pause() {
+    let since = std::time::Instant::now();
+    while since.elapsed().as_millis() < 600 {
+        std::thread::park_timeout(std::time::Duration::from_millis(600));
+    }
+}
+
+fn what_waited_behind_a_long_job_waits_in_the_queue() {
+    let system = System::new(0);
+    let lab = system.lab(2);
+    let gates = [Gate::new(), Gate::new()];
+    let long: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let behind: Vec<_> = (0..20).map(|_| lab.submit(alone, (path,))).collect();
+    system.available(0);
+    wait_until("memory is seen to be short", || lab.stats().memory_short);
+    let stats = lab.stats();
+    assert_eq!(
+        (stats.open, stats.queued),
+        (2, 20),
+        "those that run, and those that wait"
+    );
+    drop(held);
+    long.into_iter().for_each(|job| job.wait().unwrap());
+    behind.into_iter().for_each(|job| job.wait().unwrap());
+}
+
+fn an_engine_that_ends_while_memory_is_short() {
+    for drain in [true, false] {
+        let system = System::new(0);
+        let lab = system.lab(3);
+        system.available(0);
+        until_short(&lab, true);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let jobs: Vec<_> = (0..20).map(|_| lab.submit(alone, (path,))).collect();
+        if drain {
+            lab.into_inner().shutdown();
+            jobs.into_iter().for_each(|job| job.wait().unwrap());
+        } else {
+            drop(lab);
+            let ended = jobs.into_iter().filter_map(|job| job.wait().err());
+            assert!(ended.count() > 0, "not all of them in so short a time");
+        }
+    }
+}
+
+/// The monitor of an engine without work sleeps until somebody calls.
+fn an_idle_engine_is_not_watched() {
+    let system = System::new(0);
+    let lab = system.lab(1);
+    until_short(&lab, false);
+    let waits = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let monitor = tasks.filter_map(Result::ok).find(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            name.trim() == "arenite-monitor"
+        });
+        let status = fs::read_to_string(monitor.expect("it runs").path().join("status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("voluntary_ctxt_switches"));
+        line.expect("Linux counts them").to_owned()
+    };
+    wait_until("it sleeps", || {
+        let before = waits();
+        // Several times as long as a look would take to come.
+        pause();
+        before == waits()
+    });
+    system.available(0);
+    pause();
+    assert!(!lab.stats().memory_short, "nobody looks");
+    until_short(&lab, true);
+}

@@ -1,0 +1,232 @@
+//! Small files that announce enormous pictures: refused from the header, before memory is asked for.
+
+use arenite::image::{ImageError, ResizeSpec, resize_encoded};
+use image::{DynamicImage, GrayImage, ImageFormat};
+
+use crate::driver::{Seed, with_peak};
+use crate::seeds::{chunk, png_header, seeds, written};
+
+fn seed(name: &str) -> Vec<u8> {
+    seeds().into_iter().find(|seed| seed.0 == name).unwrap().1
+}
+
+fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn png(width: u32, height: u32, depth: u8) -> Vec<u8> {
+    let data = chunk(b"IDAT", &[0x78, 0x9c, 0x63, 0, 0, 0, 1, 0]);
+    let file = [
+        png_header(width, height, [depth, 6, 0]),
+        data,
+        chunk(b"IEND", &[]),
+    ]
+    .concat();
+    assert_eq!(file.len(), 65);
+    file
+}
+
+fn gif(width: u16, height: u16) -> Vec<u8> {
+    let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
+    let mut file = b"GIF89a".to_vec();
+    file.extend(&sides);
+    file.extend([0, 0, 0, 0x2c, 0, 0, 0, 0]);
+    file.extend(&sides);
+    file.extend([0, 2, 1, 0x44, 0, 0x3b]);
+    file
+}
+
+fn bmp(width: i32, height: i32, seed_name: &str) -> Vec<u8> {
+    let mut file = seed(seed_name);
+    put(&mut file, 18, &width.to_le_bytes());
+    put(&mut file, 22, &height.to_le_bytes());
+    file
+}
+
+/// Three bytes a pixel, in strips of an enormous length.
+fn tiff(width: u32, height: u32) -> Vec<u8> {
+    let mut file = seed("tiff");
+    for (tag, value) in [
+        (256u16, width),
+        (257, height),
+        (278, height),
+        (279, u32::MAX),
+    ] {
+        // A long number, once.
+        let entry = [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0]].concat();
+        let at = file.windows(8).position(|eight| eight == entry).unwrap();
+        put(&mut file, at + 8, &value.to_le_bytes());
+    }
+    file
+}
+
+fn webp(lossless: bool) -> Vec<u8> {
+    let (mut file, tag) = if lossless {
+        (seed("webp lossless"), b"VP8L")
+    } else {
+        (seed("webp lossy"), b"VP8 ")
+    };
+    let at = file.windows(4).position(|four| four == tag).unwrap() + 8;
+    if lossless {
+        // Twice 14 bits, each one less than the side.
+        put(&mut file, at + 1, &[0xfe, 0xbf, 0xff, 0x0f]);
+    } else {
+        put(&mut file, at + 6, &[0xff, 0x3f, 0xff, 0x3f]);
+    }
+    file
+}
+
+fn jpeg(name: &str, width: u16, height: u16) -> Vec<u8> {
+    let mut file = seed(name);
+    let frame = |two: &[u8]| two == [0xff, 0xc0] || two == [0xff, 0xc2];
+    let at = file.windows(2).position(frame).unwrap();
+    put(&mut file, at + 5, &height.to_be_bytes());
+    put(&mut file, at + 7, &width.to_be_bytes());
+    file
+}
+
+#[test]
+fn bombs_are_refused_before_memory_is_asked_for() {
+    let bombs: Vec<Seed> = vec![
+        ("65 bytes of PNG, 1 GB", png(16_384, 16_384, 8)),
+        (
+            "65 bytes of PNG, 968 MB that the pixel limit allows",
+            png(11_000, 11_000, 16),
+        ),
+        (
+            "65 bytes of PNG, 2^31 by 2^31",
+            png(0x7fff_ffff, 0x7fff_ffff, 8),
+        ),
+        ("GIF, 7 GB", gif(42_000, 42_000)),
+        (
+            "GIF, 400 MB that the pixel limit allows",
+            gif(10_000, 10_000),
+        ),
+        ("TIFF, 137 GB", tiff(213_800, 213_800)),
+        ("TIFF, 2^32 by 2^32", tiff(u32::MAX, u32::MAX)),
+        (
+            "TIFF, 363 MB that the pixel limit allows",
+            tiff(11_000, 11_000),
+        ),
+        ("WebP lossless, 1 GB", webp(true)),
+        ("WebP lossy, 800 MB", webp(false)),
+        ("BMP, 2^31 by 2^31", bmp(i32::MAX, i32::MAX, "bmp")),
+        ("BMP, upside down", bmp(60_000, -60_000, "bmp")),
+        (
+            "BMP, 363 MB that the pixel limit allows",
+            bmp(11_000, 11_000, "bmp"),
+        ),
+        ("BMP in runs", bmp(11_000, 11_000, "bmp runs")),
+        ("JPEG", jpeg("jpeg", 65_500, 65_500)),
+        (
+            "JPEG in scans, 1 GB of coefficients",
+            jpeg("jpeg progressive", 11_000, 11_000),
+        ),
+    ];
+    let spec = ResizeSpec::new("16".parse().unwrap());
+    for (name, file) in bombs {
+        assert!(file.len() < 1500, "{name}: {} bytes", file.len());
+        let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
+        let error = made.unwrap_err();
+        assert!(peak < 1 << 20, "{name}: {peak} bytes for {error}");
+        let limited = matches!(
+            error,
+            ImageError::TooManyPixels { .. }
+                | ImageError::TooManyBytes { .. }
+                | ImageError::Bomb { .. }
+        );
+        // Sides that the decoder itself does not believe.
+        let unbelievable = name.contains("2^31") || name.contains("2^32");
+        assert!(limited || unbelievable, "{name}: {error}");
+    }
+}
+
+#[test]
+fn each_limit_is_named_with_what_to_do() {
+    let spec = ResizeSpec::new("16".parse().unwrap());
+    let error = resize_encoded(&png(16_384, 16_384, 8), &spec).unwrap_err();
+    assert!(matches!(error, ImageError::TooManyPixels { .. }), "{error}");
+    assert!(error.to_string().contains("--max-pixels"), "{error}");
+
+    let error = resize_encoded(&png(11_000, 11_000, 8), &spec).unwrap_err();
+    let expected = ImageError::Bomb {
+        bytes: 484_000_000,
+        file: 65,
+        limit: 4096,
+    };
+    assert_eq!(error, expected);
+    assert!(error.to_string().contains("--max-ratio"), "{error}");
+
+    let little = ResizeSpec {
+        max_bytes: 100_000_000,
+        ..spec
+    };
+    let error = resize_encoded(&png(11_000, 11_000, 8), &little).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ImageError::TooManyBytes {
+                bytes: 484_000_000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("--memory-limit"), "{error}");
+    let error = resize_encoded(&jpeg("jpeg progressive", 11_000, 11_000), &little).unwrap_err();
+    assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+}
+
+/// One colour, as well compressed as a format can: no bomb, whatever the ratio.
+#[test]
+fn flat_pictures_are_no_bombs() {
+    let flat = DynamicImage::ImageLuma8(GrayImage::new(4000, 3000));
+    let spec = ResizeSpec::new("16".parse().unwrap());
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Gif,
+        ImageFormat::Jpeg,
+        ImageFormat::WebP,
+    ] {
+        let file = match format {
+            ImageFormat::Gif => written(&DynamicImage::ImageRgba8(flat.to_rgba8()), format),
+            _ => written(&flat, format),
+        };
+        let made = resize_encoded(&file, &spec);
+        assert!(made.is_ok(), "{format:?}, {} bytes: {made:?}", file.len());
+    }
+    // PNG at its best, beyond what is harmless.
+    let file = written(
+        &DynamicImage::ImageLuma8(GrayImage::new(8200, 8200)),
+        ImageFormat::Png,
+    );
+    let made = resize_encoded(&file, &spec);
+    assert!(made.is_ok(), "{} bytes: {made:?}", file.len());
+}
+
+#[test]
+fn a_profile_that_unpacks_to_much_is_left_out() {
+    // The packed rows of a flat picture: some 16 KB that become 16 MB.
+    let flat = written(
+        &DynamicImage::ImageLuma8(GrayImage::new(4000, 4000)),
+        ImageFormat::Png,
+    );
+    let mut packed = Vec::new();
+    let mut at = 8;
+    while at + 8 <= flat.len() {
+        let length = u32::from_be_bytes(flat[at..at + 4].try_into().unwrap()) as usize;
+        if &flat[at + 4..at + 8] == b"IDAT" {
+            packed.extend(&flat[at + 8..at + 8 + length]);
+        }
+        at += 12 + length;
+    }
+    assert!(packed.len() < 200_000, "{} bytes", packed.len());
+    let small = seed("png");
+    let profile = chunk(b"iCCP", &[b"x\0\0", &packed[..]].concat());
+    let text = chunk(b"zTXt", &[b"x\0\0", &packed[..]].concat());
+    let file = [&small[..33], &profile, &text, &small[33..]].concat();
+    let spec = ResizeSpec::new("16".parse().unwrap());
+    let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
+    assert!(made.is_ok(), "{made:?}");
+    assert!(peak < 128 << 20, "{peak} bytes");
+}

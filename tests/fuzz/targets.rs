@@ -1,0 +1,99 @@
+//! What must hold for any bytes whatever. Each function takes bytes and panics if something does not: that is all that
+//! a fuzzer needs, and all that the driver beside this file calls.
+
+use std::io::Read;
+
+use arenite::array::npy::{self, Header, NpyError, Number};
+use arenite::image::{Output, ResizeSpec, probe, resize_encoded};
+
+/// Pixels and bytes that a picture may have here, so that a million cases are done in an hour.
+pub const MAX_PIXELS: u64 = 1_000_000;
+pub const MAX_BYTES: u64 = 16 << 20;
+/// The longest side of a result.
+const SIDE: u32 = 16;
+
+/// An input of `arenite resize`: a picture that fits, or an error in one line; never a panic.
+pub fn resize_input(data: &[u8]) {
+    // The bytes decide on the way, too, so that all ways are gone.
+    let sum = data.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    let spec = ResizeSpec {
+        max_pixels: MAX_PIXELS,
+        max_bytes: MAX_BYTES,
+        keep_metadata: sum & 4 != 0,
+        output: [Output::SameAsInput, Output::Jpeg, Output::Png, Output::WebP]
+            [usize::from(sum & 3)],
+        ..ResizeSpec::new(SIDE.to_string().parse().expect("a number is a size"))
+    };
+    match resize_encoded(data, &spec) {
+        Ok(made) => {
+            assert!((1..=SIDE).contains(&made.width) && (1..=SIDE).contains(&made.height));
+            assert_eq!(
+                probe(&made.bytes),
+                Some(made.format),
+                "it can be read again"
+            );
+            assert!(made.format.is_writable());
+        }
+        Err(error) => a_sentence(&error.to_string()),
+    }
+}
+
+/// The header of a `.npy` file: what it says is true of what follows, or it is an error.
+pub fn npy_header(data: &[u8]) {
+    let mut rest = data;
+    let header = match Header::read(&mut rest) {
+        Ok(header) => header,
+        Err(error) => return a_sentence(&error.to_string()),
+    };
+    let read = data.len() - rest.len();
+    assert_eq!(
+        header.data_offset(),
+        read as u64,
+        "the reader stands at the first element"
+    );
+    elements::<u8>(&header, rest);
+    elements::<i16>(&header, rest);
+    elements::<u32>(&header, rest);
+    elements::<f32>(&header, rest);
+    elements::<f64>(&header, rest);
+}
+
+fn elements<T: Number + Default>(header: &Header, rest: &[u8]) {
+    let bytes = match header.check::<T>() {
+        Ok(bytes) => bytes,
+        Err(error) => return a_sentence(&error.to_string()),
+    };
+    let expected = header
+        .shape()
+        .dims()
+        .iter()
+        .try_fold(size_of::<T>() as u64, |product, side| {
+            product.checked_mul(*side as u64)
+        });
+    // With a side of zero the product of the others may be anything.
+    assert!(
+        Some(bytes) == expected || bytes == 0,
+        "{bytes} bytes of {:?}",
+        header.shape()
+    );
+    if bytes > 1 << 16 {
+        return;
+    }
+    let mut out = vec![T::default(); bytes as usize / size_of::<T>()];
+    let mut reader = rest.take(u64::MAX);
+    match npy::read_into(header, &mut reader, &mut out) {
+        Ok(()) => assert_eq!(bytemuck::cast_slice::<T, u8>(&out), &rest[..bytes as usize]),
+        Err(NpyError::Truncated { expected, found }) => {
+            assert_eq!((expected, found), (bytes, rest.len() as u64));
+            assert!(found < expected);
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Errors are read by people, one to a line.
+fn a_sentence(text: &str) {
+    assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
+    // The kernels catch panics of decoders, so that a program does not fail; here they do count.
+    assert!(!text.contains("panicked"), "{text}");
+}

@@ -1,4 +1,0 @@
-use libtest_mimic::Trial;
-pub fn tests() -> Vec<Trial> {
-    Vec::new()
-}

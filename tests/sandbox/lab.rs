@@ -1,0 +1,143 @@
+//! A hostile kernel beside an honest one.
+
+use std::fmt::Debug;
+
+use arenite::engine::Builder;
+use arenite::{Array, Job, JobErrorKind, Sandbox};
+
+use crate::harness::{Lab, step};
+
+/// An engine with locked-down workers.
+pub fn strict(workers: usize) -> Lab {
+    strict_with(workers, |builder| builder)
+}
+
+pub fn strict_with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> Lab {
+    Lab::with(workers, |builder| change(builder.sandbox(Sandbox::Strict)))
+}
+
+/// What an honest kernel does: reads one array and makes another.
+fn double(values: &Array<u32>) -> Array<u32> {
+    Array::from_fn(values.shape(), |i| values[i] * 2)
+}
+
+/// An engine, and an array whose every byte is known.
+pub struct Victim {
+    pub lab: Lab,
+    pub array: Array<u32>,
+}
+
+impl Victim {
+    pub fn new() -> Self {
+        let lab = strict(2);
+        let array = lab.from_slice(&numbers()).unwrap();
+        Self { lab, array }
+    }
+
+    /// The supervisor and both workers, for kernels that want to harm them.
+    pub fn others(&self) -> (i32, i32, i32) {
+        let supervisor = std::process::id() as i32;
+        (supervisor, self.lab.pid(0), self.lab.pid(1))
+    }
+
+    /// An honest job, handed over now and looked at by [`Honest::check`].
+    pub fn honest(&self) -> Honest {
+        Honest(self.lab.submit(double, (&self.array,)))
+    }
+
+    /// The hostile job is ended because of this call; an honest one beside it is not.
+    pub fn denied<R: Send + Debug + 'static>(
+        &self,
+        call: &str,
+        attack: impl FnOnce(&Self) -> Job<R>,
+    ) {
+        step(format!("{call} to be denied"));
+        let honest = self.honest();
+        let error = self.lab.failure_of(attack(self));
+        let expected = JobErrorKind::Denied { call: call.into() };
+        assert_eq!(*error.kind(), expected, "{call}: {error}");
+        assert!(error.to_string().contains(call), "{error}");
+        honest.check();
+        self.honest().check();
+        self.check();
+    }
+
+    /// The hostile job learns that it may not, and its worker lives on: `attack` counts what went well for it.
+    pub fn refused(&self, what: &str, attack: impl FnOnce(&Self) -> Job<i64>) {
+        step(format!("{what} to be refused"));
+        let honest = self.honest();
+        let restarts = self.restarts();
+        let answer = attack(self)
+            .wait()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(answer, 0, "{what}");
+        honest.check();
+        self.check();
+        assert_eq!(self.restarts(), restarts, "{what}");
+    }
+
+    pub fn restarts(&self) -> u64 {
+        self.lab
+            .stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum()
+    }
+
+    /// Nobody has changed the array.
+    pub fn check(&self) {
+        assert_eq!(self.array[..], numbers()[..]);
+    }
+}
+
+/// In a worker: the other one.
+pub fn sibling(first: i32, second: i32) -> i32 {
+    if first == std::process::id() as i32 {
+        second
+    } else {
+        first
+    }
+}
+
+/// An honest job under way.
+pub struct Honest(Job<Array<u32>>);
+
+impl Honest {
+    pub fn check(self) {
+        // It may have shared a worker with the attack, and then it was not the one to blame.
+        let doubled = match self.0.wait() {
+            Ok(doubled) => doubled,
+            Err(error) => panic!("an honest job: {error}"),
+        };
+        assert!(
+            doubled
+                .iter()
+                .zip(numbers())
+                .all(|(&two, one)| two == one * 2)
+        );
+    }
+}
+
+fn numbers() -> Vec<u32> {
+    (0..100_000).collect()
+}
+
+/// The answer of a raw system call: a value, or an errno as a negative number.
+pub fn answer(value: i64) -> i64 {
+    if value < 0 {
+        -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    } else {
+        value
+    }
+}
+
+/// A raw system call.
+macro_rules! raw {
+    ($number:expr $(, $argument:expr)* $(,)?) => {
+        // SAFETY: an attack, on purpose: it is meant to be stopped before it does anything. Where it were not, its
+        // arguments harm this process at most.
+        $crate::lab::answer(unsafe { libc::syscall($number $(, $argument as libc::c_long)*) })
+    };
+}
+pub(crate) use raw;

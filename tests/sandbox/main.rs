@@ -1,0 +1,48 @@
+//! Locked-down workers: what a hostile kernel tries and does not get, and what an honest one still can.
+//!
+//! One binary, because a worker is a copy of the running program. Where the kernel that runs this lacks what a test is
+//! about, the test is listed as ignored.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod calls;
+#[path = "../common/mod.rs"]
+mod harness;
+mod images;
+mod lab;
+mod maps;
+mod surroundings;
+mod work;
+
+use arenite::SandboxReport;
+use libtest_mimic::Arguments;
+
+fn main() {
+    arenite::init();
+    surroundings::hide_secrets_in_the_environment();
+
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let report = SandboxReport::of_this_kernel();
+    let lacks = |part: &str| {
+        report
+            .lacking()
+            .iter()
+            .any(|lacking| lacking.starts_with(part))
+    };
+    let tests = [
+        (calls::tests(), "seccomp"),
+        (maps::tests(), "seccomp"),
+        (maps::sealed::tests(), "mseal"),
+        (surroundings::tests(), "seccomp"),
+        (images::tests(), "nothing"),
+        (work::tests(), "nothing"),
+    ];
+    let tests = tests.into_iter().flat_map(|(tests, needed)| {
+        let lacking = lacks(needed);
+        tests
+            .into_iter()
+            .map(move |test| test.with_ignored_flag(lacking))
+    });
+    libtest_mimic::run(&arguments, tests.collect()).exit();
+}

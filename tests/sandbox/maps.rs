@@ -1,0 +1,256 @@
+//! Ways round the read-only maps of the arena.
+
+use arenite::{Array, JobErrorKind};
+use libc::*;
+
+use crate::harness::tests;
+use crate::lab::{Victim, raw};
+
+tests![
+    a_write_faults,
+    maps_stay_read_only,
+    maps_cannot_be_moved_or_punched,
+    no_descriptor_of_the_arena_is_left,
+    a_result_cannot_be_changed_once_it_is_taken,
+    a_result_is_not_seen_by_what_shared_its_memory,
+];
+
+/// The page in which an array begins.
+fn page(array: &Array<u32>) -> i64 {
+    array.as_ptr() as i64 / 4096 * 4096
+}
+
+fn a_write_faults() {
+    let victim = Victim::new();
+    let attack = |array: &Array<u32>| {
+        // SAFETY: none: an attack, on purpose.
+        unsafe { array.as_ptr().cast_mut().write_volatile(7) };
+    };
+    let honest = victim.honest();
+    let error = victim
+        .lab
+        .failure_of(victim.lab.submit(attack, (&victim.array,)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(SIGSEGV), "{error}");
+    honest.check();
+    victim.check();
+}
+
+fn maps_stay_read_only() {
+    let victim = Victim::new();
+    victim.refused("opening the arena for writing", |victim| {
+        let attack = |array: &Array<u32>| {
+            let answer = raw!(SYS_mprotect, page(array), 4096, PROT_READ | PROT_WRITE);
+            // Not allowed (a map of a read-only descriptor), or sealed.
+            i64::from(answer != -13 && answer != -1)
+        };
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    victim.denied("mprotect", |victim| {
+        let attack =
+            |array: &Array<u32>| raw!(SYS_mprotect, page(array), 4096, PROT_READ | PROT_EXEC);
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    victim.refused("throwing pages away", |victim| {
+        let attack = |array: &Array<u32>| {
+            let before: u64 = array.iter().map(|&x| u64::from(x)).sum();
+            // Allowed: it only lets go of what can be read again.
+            let _ = raw!(SYS_madvise, page(array), 4096 * 16, MADV_DONTNEED);
+            let after: u64 = array.iter().map(|&x| u64::from(x)).sum();
+            i64::from(before != after)
+        };
+        victim.lab.submit(attack, (&victim.array,))
+    });
+}
+
+fn maps_cannot_be_moved_or_punched() {
+    let victim = Victim::new();
+    victim.refused("moving a map", |victim| {
+        let attack = |array: &Array<u32>| {
+            let answer = raw!(
+                SYS_mremap,
+                page(array),
+                4096,
+                4096,
+                MREMAP_MAYMOVE | MREMAP_FIXED,
+                1_i64 << 40
+            );
+            i64::from(answer != -38)
+        };
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    victim.denied("remap_file_pages", |victim| {
+        let attack = |array: &Array<u32>| raw!(SYS_remap_file_pages, page(array), 4096, 0, 0, 0);
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    victim.denied("madvise", |victim| {
+        let attack = |array: &Array<u32>| raw!(SYS_madvise, page(array), 4096, MADV_REMOVE);
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    // Its own region it can write to; punching that is denied all the same.
+    victim.denied("madvise", |victim| {
+        let attack = || {
+            let own = Array::from_fn(100_000, |i| i as u32);
+            raw!(SYS_madvise, page(&own), 4096, MADV_REMOVE)
+        };
+        victim.lab.submit(attack, ())
+    });
+    victim.refused("advice that swaps or merges", |victim| {
+        let attack = |array: &Array<u32>| {
+            let advice = [
+                MADV_PAGEOUT,
+                MADV_COLD,
+                MADV_MERGEABLE,
+                MADV_DONTFORK,
+                MADV_WIPEONFORK,
+            ];
+            let advised = advice
+                .into_iter()
+                .filter(|&what| raw!(SYS_madvise, page(array), 4096, what) != -38);
+            advised.count() as i64
+        };
+        victim.lab.submit(attack, (&victim.array,))
+    });
+    victim.denied("process_vm_writev", |victim| {
+        let attack = |array: &Array<u32>| {
+            let bytes = [1_u64; 2];
+            let from = [bytes.as_ptr() as u64, 8];
+            let to = [array.as_ptr() as u64, 8];
+            raw!(
+                SYS_process_vm_writev,
+                std::process::id(),
+                from.as_ptr(),
+                1,
+                to.as_ptr(),
+                1,
+                0
+            )
+        };
+        victim.lab.submit(attack, (&victim.array,))
+    });
+}
+
+fn no_descriptor_of_the_arena_is_left() {
+    let victim = Victim::new();
+    victim.refused("reopening descriptors", |victim| {
+        let attack = || {
+            let open = |fd: &i32| {
+                let path = format!("/proc/self/fd/{fd}");
+                std::fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open(path)
+                    .is_ok()
+            };
+            (0..256).filter(open).count() as i64
+        };
+        victim.lab.submit(attack, ())
+    });
+    // Nothing but memory of one's own can be mapped, whatever a descriptor leads to.
+    victim.denied("mmap", |victim| {
+        let attack = || {
+            let map = |fd: i64| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+            (0..256).map(map).max().unwrap_or(0)
+        };
+        victim.lab.submit(attack, ())
+    });
+    // And none of them is a piece of the arena, as the system sees it from outside.
+    victim.lab.await_restart(0, 0);
+    victim.lab.await_restart(1, 0);
+    for worker in 0..2 {
+        let folder = format!("/proc/{}/fd", victim.lab.pid(worker));
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            eprintln!("only root may look into {folder}");
+            return;
+        };
+        for entry in entries {
+            let target = std::fs::read_link(entry.unwrap().path()).unwrap();
+            let target = target.to_string_lossy().into_owned();
+            assert!(
+                !target.contains("arenite") && !target.contains("memfd"),
+                "{target}"
+            );
+        }
+    }
+}
+
+/// Remembers where its result lies, for the next job in the same worker.
+static LAST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+fn a_result_cannot_be_changed_once_it_is_taken() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let lab = crate::lab::strict(1);
+    let make = |len: usize| {
+        let made = Array::from_fn(len, |i| i as u32);
+        LAST.store(made.as_ptr() as usize, Relaxed);
+        made
+    };
+    let change = |len: usize| {
+        let first = LAST.load(Relaxed);
+        let (start, end) = (first / 4096 * 4096, first + len * 4);
+        let opened = raw!(
+            SYS_mprotect,
+            start,
+            (end - start).next_multiple_of(4096),
+            PROT_READ | PROT_WRITE
+        );
+        // SAFETY: none: an attack, on memory that this worker made.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(first).write_bytes(0xee, len * 4) };
+        opened
+    };
+    for len in [10, 1000, 100_000] {
+        let taken = lab.submit(make, (len,)).wait().unwrap();
+        assert_eq!(
+            lab.submit(change, (len,)).wait().unwrap(),
+            0,
+            "the worker can write its own region"
+        );
+        assert!(taken.iter().zip(0..).all(|(&x, i)| x == i), "{len} numbers");
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_result_is_not_seen_by_what_shared_its_memory() {
+    let lab = crate::lab::strict(1);
+    // Two handles to one chunk, one of them to a part; an input that comes back; and nothing at all.
+    let kernel = |input: &Array<u32>| {
+        let made = Array::from_fn(30_000, |i| i as u32);
+        let part = made.rows(10..20);
+        (made, (part, input.clone(), Array::<u8>::zeros(0)))
+    };
+    let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
+    let (made, (part, back, nothing)) = lab.submit(kernel, (&input,)).wait().unwrap();
+    assert!(made.iter().zip(0..).all(|(&x, i)| x == i));
+    assert_eq!(part[..], (10..20).collect::<Vec<u32>>()[..]);
+    assert_eq!(part.as_ptr(), &raw const made[10], "one copy for both");
+    assert_eq!(back.as_ptr(), input.as_ptr(), "an input is not copied");
+    assert_eq!(nothing.len(), 0);
+    // They are inputs like any other.
+    let total = lab.submit(|a: &Array<u32>, b: &Array<u32>| a[5] + b[5], (&made, &part));
+    assert_eq!(total.wait().unwrap(), 5 + 15);
+    drop((made, part, back, nothing, input));
+    lab.assert_in_use(0);
+}
+
+/// What needs `mseal`.
+pub mod sealed {
+    use super::*;
+
+    tests![a_view_cannot_be_replaced];
+
+    fn a_view_cannot_be_replaced() {
+        let victim = Victim::new();
+        victim.refused("unmapping the arena", |victim| {
+            let attack = |array: &Array<u32>| {
+                let at = page(array);
+                let fixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+                let answers = [
+                    raw!(SYS_munmap, at, 4096),
+                    raw!(SYS_mmap, at, 4096, PROT_READ | PROT_WRITE, fixed, -1, 0),
+                    raw!(SYS_mprotect, at, 4096, PROT_NONE),
+                ];
+                answers.iter().filter(|&&answer| answer != -1).count() as i64
+            };
+            victim.lab.submit(attack, (&victim.array,))
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! What a locked-down worker has from its parent, and what the system says of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use arenite::Array;
+
+use crate::harness::{Lab, tests, wait_until};
+use crate::lab::strict;
+
+tests![
+    no_secret_of_the_environment,
+    descriptors_are_the_documented_ones,
+    every_thread_is_filtered,
+    workers_of_a_respawn_too,
+    without_a_sandbox_nothing_changes,
+];
+
+const SECRETS: [&str; 3] = ["AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "HOME"];
+const SECRET: &str = "not for workers 7041776";
+
+/// Before there is any thread.
+pub fn hide_secrets_in_the_environment() {
+    for name in SECRETS {
+        // SAFETY: the program has one thread yet.
+        unsafe { std::env::set_var(name, SECRET) };
+    }
+    // SAFETY: as above.
+    unsafe { std::env::set_var("LC_ALL", "C") };
+}
+
+fn environment() -> Array<u8> {
+    let all = std::env::vars_os()
+        .map(|(name, value)| format!("{}={}\n", name.display(), value.display()));
+    Array::from_slice(all.collect::<String>().as_bytes())
+}
+
+fn no_secret_of_the_environment() {
+    let lab = strict(1);
+    let seen = lab.submit(environment, ()).wait().unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("LC_ALL=C\n"), "{seen}");
+    assert!(!seen.contains(SECRET), "{seen}");
+    let known = [
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "LD_LIBRARY_PATH",
+        "GLIBC_TUNABLES",
+    ];
+    let beginnings = ["LC_", "RUST_", "MALLOC_", "ARENITE_"];
+    for name in seen.lines().filter_map(|line| line.split('=').next()) {
+        let is_known =
+            known.contains(&name) || beginnings.iter().any(|start| name.starts_with(start));
+        assert!(is_known, "{name}");
+    }
+    // Not in what the kernel put onto its stack either.
+    if let Ok(bytes) = fs::read(format!("/proc/{}/environ", lab.pid(0))) {
+        assert!(!String::from_utf8_lossy(&bytes).contains(SECRET));
+    }
+}
+
+fn descriptors_are_the_documented_ones() {
+    // Twenty that a careless program would hand on.
+    let file = fs::File::open("/etc/passwd").unwrap();
+    let careless: Vec<OwnedFd> = (0..20)
+        .map(|_| {
+            // SAFETY: `dup` makes a new descriptor, without close-on-exec, which nobody else owns.
+            unsafe { OwnedFd::from_raw_fd(libc::dup(file.as_raw_fd())) }
+        })
+        .collect();
+    let lab = strict(2);
+    for worker in 0..2 {
+        let folder = format!("/proc/{}/fd", lab.pid(worker));
+        let Ok(entries) = fs::read_dir(&folder) else {
+            eprintln!("only root may look into {folder}");
+            return;
+        };
+        let mut targets = Vec::new();
+        for entry in entries {
+            let entry = entry.unwrap();
+            let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            let target = fs::read_link(entry.path()).unwrap();
+            if number > 2 {
+                targets.push(target.to_string_lossy().into_owned());
+            }
+        }
+        targets.sort();
+        assert_eq!(targets.len(), 2, "the bell and the watch pipe: {targets:?}");
+        assert!(
+            targets[0].contains("eventfd") && targets[1].starts_with("pipe:"),
+            "{targets:?}"
+        );
+    }
+    drop(careless);
+}
+
+/// Seccomp and NoNewPrivs of all threads of a process.
+fn modes(pid: i32) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or("").trim().to_owned()
+    };
+    let read = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        (field(&text, "Seccomp:"), field(&text, "NoNewPrivs:"))
+    };
+    tasks.map(|task| read(task.unwrap())).collect()
+}
+
+fn locked() -> (String, String) {
+    ("2".into(), "1".into())
+}
+
+fn every_thread_is_filtered() {
+    let lab = strict(2);
+    for worker in 0..2 {
+        assert_eq!(modes(lab.pid(worker)), [locked()]);
+    }
+    // Threads that outlive their job.
+    let leave = || {
+        for _ in 0..3 {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+    };
+    lab.submit(leave, ()).wait().unwrap();
+    let pids = [lab.pid(0), lab.pid(1)];
+    wait_until("one worker has four threads", || {
+        pids.iter().any(|&pid| modes(pid).len() == 4)
+    });
+    for pid in pids {
+        assert!(
+            modes(pid).iter().all(|mode| *mode == locked()),
+            "{:?}",
+            modes(pid)
+        );
+    }
+}
+
+fn workers_of_a_respawn_too() {
+    let lab = strict(1);
+    for _ in 0..3 {
+        lab.replace(0);
+        assert_eq!(modes(lab.pid(0)), [locked()]);
+    }
+}
+
+fn without_a_sandbox_nothing_changes() {
+    let lab = Lab::new(1);
+    assert_eq!(lab.sandbox_report(), None);
+    assert_eq!(modes(lab.pid(0))[0].0, "0");
+    let seen = lab.submit(environment, ()).wait().unwrap();
+    let seen: BTreeSet<&[u8]> = seen.split(|&byte| byte == b'\n').collect();
+    for name in SECRETS {
+        assert!(seen.contains(format!("{name}={SECRET}").as_bytes()));
+    }
+}

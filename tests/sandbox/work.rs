@@ -1,0 +1,308 @@
+//! What honest kernels can still do, and what the engine does otherwise than without a sandbox.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::OnceLock;
+
+use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
+
+use crate::harness::{Lab, tests};
+use crate::lab::{strict, strict_with};
+
+tests![
+    threads_and_memory,
+    a_panic_has_its_stack,
+    an_abort_and_a_wild_read_keep_their_causes,
+    too_much_private_memory,
+    what_is_changed_in_place_is_refused,
+    no_room_for_the_copy,
+    a_start_may_open_files,
+    a_start_that_leaves_a_thread,
+    many_jobs,
+    a_panic_while_a_worker_is_replaced,
+    what_the_kernel_lacks,
+];
+
+fn threads_and_memory() {
+    let lab = strict(2);
+    let kernel = |values: &Array<u64>, threads: usize| -> u64 {
+        let values: &[u64] = values;
+        std::thread::scope(|scope| {
+            let parts = values.chunks(values.len().div_ceil(threads));
+            let running: Vec<_> = parts
+                .map(|part| scope.spawn(move || part.to_vec().iter().sum::<u64>()))
+                .collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        })
+    };
+    let values = Array::from_fn(2_000_000, |i| i as u64);
+    let expected: u64 = values.iter().sum();
+    let values = lab.copy_in(&values).unwrap();
+    for threads in [1, 2, 8] {
+        assert_eq!(
+            lab.submit(kernel, (&values, threads)).wait().unwrap(),
+            expected
+        );
+    }
+    // Growing by and by, far beyond what one arena of the allocator holds.
+    let grow = |to: usize| {
+        (0..to)
+            .fold(Vec::new(), |mut all, i| {
+                all.push(i);
+                all
+            })
+            .len()
+    };
+    assert_eq!(lab.submit(grow, (10_000_000,)).wait().unwrap(), 10_000_000);
+    let clock = || {
+        let start = std::time::Instant::now();
+        std::thread::sleep(std::time::Duration::from_micros(100));
+        start.elapsed().as_micros() >= 100 && std::time::SystemTime::now() > std::time::UNIX_EPOCH
+    };
+    assert!(lab.submit(clock, ()).wait().unwrap());
+    assert_eq!(
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum::<u64>(),
+        0
+    );
+}
+
+#[inline(never)]
+fn the_kernel_that_panics(n: u32) -> u32 {
+    assert!(std::hint::black_box(n) > 100, "{n} is not more than 100");
+    n
+}
+
+fn a_panic_has_its_stack() {
+    let lab = strict(1);
+    for _ in 0..3 {
+        let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
+        let JobErrorKind::Panicked {
+            message,
+            location,
+            backtrace,
+        } = error.kind()
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!(message, "5 is not more than 100");
+        assert!(location.contains("work.rs:"), "{location}");
+        assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
+        assert!(
+            !backtrace.contains("arenite_runs_kernel"),
+            "only its part: {backtrace}"
+        );
+    }
+    assert_eq!(
+        lab.submit(the_kernel_that_panics, (101,)).wait().unwrap(),
+        101
+    );
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+fn an_abort_and_a_wild_read_keep_their_causes() {
+    let lab = strict(1);
+    let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    // SAFETY: none: a bug, on purpose.
+    let wild = |at: usize| unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    let error = lab.failure_of(lab.submit(wild, (16,)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+    let error = lab.failure_of(lab.submit(|| -> u8 { std::process::exit(3) }, ()));
+    assert_eq!(*error.kind(), JobErrorKind::Exited(Some(3)), "{error}");
+    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+}
+
+fn too_much_private_memory() {
+    let lab = strict_with(1, |builder| builder.memory_limit(64 << 20));
+    let error = lab.failure_of(lab.submit(|bytes: usize| vec![1_u8; bytes].len(), (256 << 20,)));
+    let limit =
+        matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
+    assert!(limit, "{error}");
+    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+}
+
+fn what_is_changed_in_place_is_refused() {
+    fn fill(mut tile: TileMut<'_, u32>) {
+        tile.fill(7);
+    }
+    fn whole(values: &mut [u32]) {
+        values.fill(7);
+    }
+    fn moved(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+        values.fill(7);
+        values
+    }
+    let lab = strict(1);
+    let mut array = lab.zeros::<u32>(10_000).unwrap();
+    let tiles = lab.scope(|s| {
+        for tile in array.tiles_mut(5_000) {
+            s.submit(fill, (tile,));
+        }
+    });
+    assert_eq!(*tiles.unwrap_err().kind(), JobErrorKind::NoLending);
+    let lent = lab.scope(|s| drop(s.submit(whole, (&mut array,))));
+    assert_eq!(*lent.unwrap_err().kind(), JobErrorKind::NoLending);
+    let applied = lab.par_apply_mut(&mut array, |values: &mut [u32]| values.fill(7));
+    let error = applied.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::NoLending);
+    assert!(
+        error.to_string().contains("return a fresh array"),
+        "{error}"
+    );
+    assert!(array.iter().all(|&x| x == 0));
+    let error = lab.failure_of(lab.submit(moved, (array,)));
+    assert_eq!(*error.kind(), JobErrorKind::NoLending);
+    // Reading works, by all of the same ways.
+    let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
+    let doubled = lab.par_apply(&input, |from: &[u32], to: &mut [u32]| {
+        to.iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = from * 2);
+    });
+    assert_eq!(doubled.unwrap()[..], [2, 4, 6]);
+    let long = lab
+        .copy_in(&Array::from_fn([3_000, 41], |i| i as u32))
+        .unwrap();
+    let squares = lab.par_map(&long, |x| u64::from(x) * u64::from(x)).unwrap();
+    assert_eq!(squares.shape(), long.shape());
+    assert!(
+        squares
+            .iter()
+            .zip(0..)
+            .all(|(&square, i): (_, u64)| square == i * i)
+    );
+    let nothing = lab.par_map(&lab.from_slice::<u32>(&[]).unwrap(), |x| x + 1);
+    assert_eq!(nothing.unwrap().len(), 0);
+    drop((long, squares));
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    drop(input);
+    lab.assert_in_use(0);
+}
+
+fn no_room_for_the_copy() {
+    let lab = strict_with(1, |builder| builder.capacity(64 << 20));
+    let make = |len: usize| Array::<u8>::zeros(len);
+    let error = lab.failure_of(lab.submit(make, (40 << 20,)));
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 40 << 20),
+        "{error}"
+    );
+    assert_eq!(
+        lab.submit(make, (10 << 20,)).wait().unwrap().len(),
+        10 << 20
+    );
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+static LOADED: OnceLock<(Vec<u8>, File)> = OnceLock::new();
+
+fn a_start_may_open_files() {
+    fn start() {
+        let mut file = File::open("/proc/self/exe").unwrap();
+        let mut bytes = vec![0; 4];
+        file.read_exact(&mut bytes).unwrap();
+        assert!(LOADED.set((bytes, file)).is_ok());
+    }
+    let kernel = || {
+        let (bytes, mut file) = LOADED
+            .get()
+            .map(|(bytes, file)| (bytes.clone(), file))
+            .unwrap();
+        let mut more = [0; 4];
+        (bytes == b"\x7fELF", file.read(&mut more).is_err())
+    };
+    let lab = strict_with(2, |builder| builder.on_worker_start(start));
+    for _ in 0..2 {
+        // What was read is there; the file is closed.
+        assert_eq!(lab.submit(kernel, ()).wait().unwrap(), (true, true));
+        lab.replace(0);
+        lab.replace(1);
+    }
+}
+
+fn a_start_that_leaves_a_thread() {
+    let start = || {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    };
+    let builder = || {
+        Engine::builder()
+            .workers(1)
+            .capacity(64 << 20)
+            .on_worker_start(start)
+    };
+    let error = builder().sandbox(Sandbox::Strict).build().unwrap_err();
+    assert!(error.to_string().contains("1 threads running"), "{error}");
+    builder().build().unwrap();
+}
+
+fn many_jobs() {
+    let lab = strict(2);
+    let results = lab.map(|x: u64| x + 1, (0..20_000_u64).map(|x| (x,)));
+    assert_eq!(results.map(Result::unwrap).sum::<u64>(), (1..=20_000).sum());
+    let arrays = lab.map(
+        |n: usize| Array::from_fn(n, |i| i as u32),
+        (0..500_usize).map(|n| (n,)),
+    );
+    for (n, array) in arrays.map(Result::unwrap).enumerate() {
+        assert!(array.len() == n && array.iter().zip(0..).all(|(&x, i)| x == i));
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_panic_while_a_worker_is_replaced() {
+    let lab = strict(2);
+    for _ in 0..5 {
+        let jobs: Vec<_> = (0..20)
+            .map(|n| lab.submit(the_kernel_that_panics, (n * 10,)))
+            .collect();
+        lab.replace(0);
+        for (n, job) in (0_u32..).zip(jobs) {
+            match job.wait() {
+                Ok(value) => assert!(value == n * 10 && value > 100),
+                Err(error) => assert!(
+                    matches!(
+                        error.kind(),
+                        JobErrorKind::Panicked { .. } | JobErrorKind::Signal(9)
+                    ),
+                    "{error}"
+                ),
+            }
+        }
+    }
+}
+
+fn what_the_kernel_lacks() {
+    let report = SandboxReport::of_this_kernel();
+    eprintln!("{report}");
+    let lab = strict(1);
+    assert_eq!(lab.sandbox_report(), Some(report));
+    let required = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .sandbox(Sandbox::Required)
+        .build();
+    match required {
+        Ok(engine) => {
+            assert!(report.is_complete());
+            assert_eq!(engine.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+        }
+        Err(BuildError::SandboxLacks(lacking)) => {
+            assert_eq!(lacking, report);
+            assert!(!report.is_complete());
+        }
+        Err(other) => panic!("{other}"),
+    }
+    assert_eq!(Lab::new(1).sandbox_report(), None);
+}
