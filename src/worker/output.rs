@@ -6,6 +6,8 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+#[cfg(feature = "sandbox")]
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use super::frame;
@@ -41,6 +43,12 @@ fn write_boundary(job: u64) {
     }
     // The boundaries have announced themselves.
     pipe::clear_output_written();
+}
+
+/// The descriptors that boundaries are written to.
+#[cfg(feature = "sandbox")]
+pub(super) fn descriptors() -> impl Iterator<Item = RawFd> {
+    PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
 }
 
 /// Passes on what Rust's stdout still keeps, before the process ends without doing so.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::start::Own;
-use super::{fence, frames};
+use super::{fence, frames, output};
 use crate::arena::View;
 use crate::link::LinkCells;
 use crate::sys::sandbox::{self, Keep, Kernel};
@@ -49,12 +49,14 @@ impl Before {
         }
         sandbox::close_others(&self.descriptors).map_err(text)?;
         let Own { bell, watch } = self.own;
-        let known = [0, 1, 2, bell, watch];
-        let others = self.descriptors.iter().filter(|fd| !known.contains(fd));
+        let mut writable = vec![1, 2, bell];
+        writable.extend(output::descriptors());
+        let known = |fd: &&RawFd| writable.contains(fd) || [0, watch].contains(*fd);
+        let others = self.descriptors.iter().filter(|fd| !known(fd));
         let keep = Keep {
-            writable: vec![1, 2, bell],
             // What is left is the handshake's.
             channel: others.copied().collect(),
+            writable,
             unclosable: vec![watch],
         };
         sandbox::lock_down(kernel, &keep, &self.cells.reply().denied).map_err(text)?;
