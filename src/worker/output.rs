@@ -6,8 +6,6 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-#[cfg(feature = "sandbox")]
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use super::frame;
@@ -24,6 +22,13 @@ pub(super) fn begin() -> sys::Result<()> {
     // Set once: by the caller's promise.
     let _ = PIPES.set(pipes);
     Ok(())
+}
+
+/// Numbers of the descriptors that boundaries are written to.
+#[cfg(feature = "sandbox")]
+pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
+    use std::os::fd::AsRawFd;
+    PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
 }
 
 /// If anything was written since the last call, it belongs to this job; 0: to none.
@@ -45,10 +50,13 @@ fn write_boundary(job: u64) {
     pipe::clear_output_written();
 }
 
-/// The descriptors that boundaries are written to.
-#[cfg(feature = "sandbox")]
-pub(super) fn descriptors() -> impl Iterator<Item = RawFd> {
-    PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
+/// Sends a frame of this kind, in one go.
+#[cfg(feature = "tracing")]
+pub(super) fn send(kind: u8, content: &[u8]) {
+    if let Some([_, stderr]) = PIPES.get() {
+        // As above.
+        let _ = pipe::write_all(stderr.as_fd(), &frame::frame(kind, content));
+    }
 }
 
 /// Passes on what Rust's stdout still keeps, before the process ends without doing so.

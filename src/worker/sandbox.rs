@@ -49,9 +49,11 @@ impl Before {
         }
         sandbox::close_others(&self.descriptors).map_err(text)?;
         let Own { bell, watch } = self.own;
-        let mut writable = vec![1, 2, bell];
-        writable.extend(output::descriptors());
-        let known = |fd: &&RawFd| writable.contains(fd) || [0, watch].contains(*fd);
+        let writable: Vec<RawFd> = [1, 2, bell]
+            .into_iter()
+            .chain(output::descriptors())
+            .collect();
+        let known = |fd: &RawFd| *fd == 0 || *fd == watch || writable.contains(fd);
         let others = self.descriptors.iter().filter(|fd| !known(fd));
         let keep = Keep {
             // What is left is the handshake's.
