@@ -161,6 +161,9 @@ impl Builder {
     /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
     /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
     ///
+    /// With the feature `tracing`, events of kernels come this way too: those that the program's subscriber would take at
+    /// the time when the worker is started, or `INFO` and above where there is none.
+    ///
     /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
     /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
     /// mebibyte in a second. A panic in it costs the line. When the engine has ended, all lines have been taken,

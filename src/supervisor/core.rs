@@ -75,6 +75,8 @@ pub(super) struct Core {
     pub(super) call_monitor: bool,
     /// The monitor looks at memory a few times a second.
     pub(super) watched: bool,
+    /// Workers are replaced when they have grown: the monitor has to look after each job.
+    pub(super) weighs: bool,
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
     /// Memory is short: one job runs at a time.
@@ -125,6 +127,7 @@ impl Core {
             ticking: false,
             call_monitor: false,
             watched: false,
+            weighs: false,
             admission: None,
             tight: false,
             wakes_at: None,
@@ -308,8 +311,18 @@ impl Core {
     /// A reply that its kernel cannot have sent.
     #[cold]
     fn unreadable(&mut self, index: u32) -> JobError {
+        let (lane, life) = self.records.at(index).answered_by;
+        let why = "a reply that its kernel cannot have sent";
+        let kind = JobErrorKind::Protocol(why.into());
+        // Unless that process is gone already, it has to go now.
+        if self
+            .lanes
+            .get(lane as usize)
+            .is_some_and(|lane| lane.life == life)
+        {
+            self.condemn(lane as usize, NOBODY, kind.clone());
+        }
         let record = self.records.at(index);
-        let kind = JobErrorKind::Protocol("a reply that its kernel cannot have sent".into());
         let name = self.kernels.get(record.kernel).info.name;
         let failed = Failed {
             attempt: u32::from(record.attempt),

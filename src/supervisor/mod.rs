@@ -9,6 +9,9 @@ mod core;
 mod deadline;
 mod drain;
 mod error;
+mod events;
+#[cfg(test)]
+mod hostile;
 mod kernels;
 mod lane;
 mod log;
@@ -188,12 +191,20 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
+/// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
+const DESCRIPTORS_PER_WORKER: u64 = 9;
+
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
+    let arena_descriptors = u64::from(workers) + 2;
+    let own = 6 + DESCRIPTORS_PER_WORKER * u64::from(workers);
+    // A worker gets the arena's under numbers behind all of ours.
+    crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
+        .map_err(StartError::System)?;
     let cells: Vec<_> = (0..workers)
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
         .collect();
@@ -212,6 +223,7 @@ pub(crate) fn start(
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    core.weighs = settings.memory.recycling.above != u64::MAX;
     let ceiling = settings.memory.admission;
     core.admission = (ceiling > 0).then(|| Box::new(Admission::new(ceiling)));
     let shared = Arc::new(Shared {

@@ -11,6 +11,8 @@ mod calls;
 mod concurrency;
 mod deaths;
 mod escapes;
+#[cfg(feature = "tracing")]
+mod events;
 mod faults;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -51,6 +53,8 @@ fn main() {
         concurrency::tests(),
         deaths::tests(),
         escapes::tests(),
+        #[cfg(feature = "tracing")]
+        events::tests(),
         faults::tests(),
         inline::tests(),
         inputs::tests(),
