@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::admission::Admission;
 use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
@@ -74,6 +75,10 @@ pub(super) struct Core {
     pub(super) call_monitor: bool,
     /// The monitor looks at memory a few times a second.
     pub(super) watched: bool,
+    /// Workers are replaced when they have grown: the monitor has to look after each job.
+    pub(super) weighs: bool,
+    /// The ceiling on bytes in flight, if there is one.
+    pub(super) admission: Option<Box<Admission>>,
     /// Memory is short: one job runs at a time.
     pub(super) tight: bool,
     /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
@@ -122,6 +127,8 @@ impl Core {
             ticking: false,
             call_monitor: false,
             watched: false,
+            weighs: false,
+            admission: None,
             tight: false,
             wakes_at: None,
             look_again: false,
@@ -219,6 +226,7 @@ impl Core {
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
         if record.detached {
+            self.discharge(index);
             self.records.remove(index);
             return;
         }
@@ -235,6 +243,7 @@ impl Core {
         self.wakers.extend(record.waker.take());
         if record.parked {
             self.parking.of(index).notify();
+            self.discharge(index);
         }
     }
 

@@ -68,6 +68,9 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            if self.weighs {
+                self.be_watched();
+            }
             if !self.lanes[index].timed.is_empty() {
                 self.watch(index);
             }

@@ -80,6 +80,7 @@ impl Shared {
                 memory_limit: self.settings.memory_limit,
                 strict: self.settings.strict,
                 on_start: self.settings.on_start,
+                events: super::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
             }

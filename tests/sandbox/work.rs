@@ -21,6 +21,7 @@ tests![
     many_jobs,
     a_panic_while_a_worker_is_replaced,
     what_the_kernel_lacks,
+    what_they_print_has_its_job,
 ];
 
 fn threads_and_memory() {
@@ -305,4 +306,27 @@ fn what_the_kernel_lacks() {
         Err(other) => panic!("{other}"),
     }
     assert_eq!(Lab::new(1).sandbox_report(), None);
+}
+
+/// Each line comes with its job, although silent ones run between.
+fn what_they_print_has_its_job() {
+    let talk = |n: u64| {
+        if n.is_multiple_of(3) {
+            println!("job {n}");
+            eprintln!("job {n}");
+        }
+    };
+    let (sender, lines) = std::sync::mpsc::channel();
+    let lab = strict_with(2, move |builder| {
+        builder.on_log(move |line| sender.send(line.clone()).unwrap())
+    });
+    let jobs: Vec<_> = (1..=600u64).map(|n| lab.submit(talk, (n,))).collect();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    lab.into_inner().shutdown();
+    let mut count = 0;
+    for line in lines {
+        assert_eq!(line.job.map(|job| format!("job {job}")), Some(line.text));
+        count += 1;
+    }
+    assert_eq!(count, 400);
 }

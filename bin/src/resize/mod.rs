@@ -148,6 +148,9 @@ fn work(
     let mut turn = Turn { items, next: 0 };
     if ready > 0 {
         let pool = EnginePool::start(args, spec, ready)?;
+        for part in pool::lacking(&pool) {
+            report.note(&format!("not enforced by this kernel: {part}"));
+        }
         stop.begin_work();
         report.work(args, ready as u64);
         let feed = items
