@@ -424,7 +424,7 @@ pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
     let name = format!("{}{id:016x}.r{index}", prefix());
     let segment = Segment::create_named(&name)?;
     crate::sync::point!("create.region_named");
-    match Segment::unlink(&name) {
+    match Segment::unlink(&name).or_else(|_| Segment::unlink(&name)) {
         // A sweep has been faster.
         Err(error) if error.errno() != Errno::ENOENT => Err(error),
         _ => {
