@@ -179,10 +179,15 @@ fn whoever_came_first_goes_first() {
     let gate = Gate::new();
     lab.submit(turn, ()).wait().unwrap();
     lab.submit(large, (lab.zeros(1).unwrap(),)).wait().unwrap();
-    // Two mebibytes run, three do not fit beside them, and whatever comes then waits behind those, so small it may be.
     let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
+    let known = lab.submit(hold, (gate.path(), lab.zeros(1).unwrap()));
+    gate.open();
+    known.wait().unwrap();
+    // Two mebibytes run, three do not fit beside them, and whatever comes then waits behind those, so small it may be.
     let running = lab.submit(hold, (gate.path(), lab.zeros(2 * MIB as usize).unwrap()));
     let held = gate.meet();
+    let small = lab.job(turn, ()).try_submit();
+    drop(small.expect("there is room for a small one"));
     let barrier = Barrier::new(2);
     let (first, second) = thread::scope(|threads| {
         let (lab, barrier) = (&lab, &barrier);
