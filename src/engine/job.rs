@@ -446,6 +446,11 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// ```standalone_crate
     /// use arenite::{ArrayMut, Engine};
     ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
     /// fn negate(mut image: ArrayMut<u8>) -> ArrayMut<u8> {
     ///     image.iter_mut().for_each(|x| *x = !*x);
     ///     image
@@ -454,8 +459,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).admission(3 << 20).build()?;
     /// let image = engine.zeros(2 << 20)?;
-    /// let running = engine.job(|| loop { std::thread::park() }, ()).submit();
-    /// # let running: arenite::Job<()> = running;
+    /// let running = engine.submit(hang, ());
     /// let refused = engine.job(negate, (image,)).try_submit().unwrap_err();
     /// let (image,) = refused.into_args();
     /// running.cancel_now();

@@ -299,7 +299,7 @@ impl Monitor {
             exit,
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
-            words: &words.all(),
+            failed_allocation: words.failed_allocation,
             out_of_memory: killed && self.kills.explain(lane),
         })
     }

@@ -1,16 +1,19 @@
 //! What honest kernels can still do, and what the engine does otherwise than without a sandbox.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::sync::OnceLock;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, OnceLock};
 
 use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, step, tests};
 use crate::lab::{strict, strict_with};
 
 tests![
     threads_and_memory,
+    what_is_printed_has_its_job,
     a_panic_has_its_stack,
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
@@ -72,6 +75,30 @@ fn threads_and_memory() {
             .sum::<u64>(),
         0
     );
+}
+
+fn what_is_printed_has_its_job() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let lab = strict_with(1, |builder| {
+        builder.on_log(move |line| {
+            // The last lines may come when nobody listens any more.
+            let _ = tell.lock().unwrap().send((line.job, line.text.clone()));
+        })
+    });
+    let say = |n: u32| {
+        println!("out {n}");
+        eprintln!("err {n}");
+    };
+    let mut expected = BTreeSet::new();
+    for n in 1..=3_u32 {
+        lab.submit(say, (n,)).wait().unwrap();
+        let job = Some(u64::from(n));
+        expected.extend([(job, format!("out {n}")), (job, format!("err {n}"))]);
+    }
+    step("what was printed");
+    let seen: BTreeSet<_> = told.iter().take(expected.len()).collect();
+    assert_eq!(seen, expected);
 }
 
 #[inline(never)]

@@ -99,6 +99,7 @@ fn smallest() -> Builder {
     Engine::builder()
         .workers(1)
         .capacity(4 << 20)
+        .on_log(|_| ())
         .label("doctor")
 }
 

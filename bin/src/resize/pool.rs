@@ -10,7 +10,7 @@ use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox};
 
 use super::args::{LockDown, ResizeArgs};
-use super::fault::Fault;
+use super::fault::{Fault, one_line};
 use super::plan::Task;
 use super::runner::{Made, Pool, Refused};
 use crate::units::show_bytes;
@@ -226,6 +226,10 @@ fn fault(error: &JobError) -> Fault {
             ..Fault::new("other", kind.to_string())
         },
     };
+    if let Some(last) = error.last_words().last() {
+        fault.text.push_str("; its worker's last words: ");
+        fault.text.push_str(&one_line(last));
+    }
     fault.attempts = error.worker().map(|_| error.attempt());
     if error.attempt() > 1 {
         fault

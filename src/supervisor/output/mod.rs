@@ -15,6 +15,7 @@ use std::time::Instant;
 use self::limit::Limit;
 use self::split::{Piece, Splitter};
 pub(super) use self::watched::{Outputs, STDERR, STDOUT};
+use super::causes;
 use super::log::{LogLevel, LogLine, LogSource};
 use super::plain;
 use super::words::LastWords;
@@ -52,6 +53,8 @@ pub(super) struct Output {
     limit: Limit,
     /// The last lines of jobs that have not ended, for the case that one ends the worker.
     tail: VecDeque<(Which, Vec<u8>)>,
+    /// Bytes of the first allocation that they say has failed.
+    failed_allocation: Option<u64>,
     /// Of the last job that was ever submitted: no other can have printed anything.
     last_job: u64,
     /// The job that the lane had when it was last looked at.
@@ -93,6 +96,7 @@ impl Output {
             streams: pipes.map(stream),
             limit: Limit::new(now),
             tail: VecDeque::new(),
+            failed_allocation: None,
             last_job: 0,
             running: None,
         }
@@ -177,7 +181,7 @@ impl Output {
             } => {
                 let job = content.try_into().map(u64::from_le_bytes);
                 self.hand_over(which, job.ok(), lines);
-                self.tail.retain(|(of, _)| *of != which);
+                self.forget(which);
             }
             Piece::Frame {
                 kind: frame::EVENT,
@@ -196,6 +200,9 @@ impl Output {
         now: Instant,
         lines: &mut Vec<LogLine>,
     ) {
+        if which == Which::Stderr && self.failed_allocation.is_none() {
+            self.failed_allocation = causes::failed_allocation(bytes);
+        }
         self.remember(which, bytes);
         self.report(now, false, lines);
         if !self.limit.passes(bytes.len() as u64 + cut, now) {
@@ -285,7 +292,15 @@ impl Output {
     fn settle(&mut self, which: Which, phase: Phase, lines: &mut Vec<LogLine>) {
         self.hand_over(which, phase.job(), lines);
         if phase == Phase::Idle {
-            self.tail.retain(|(of, _)| *of != which);
+            self.forget(which);
+        }
+    }
+
+    /// What was said belongs to a job that is over, which it did not end.
+    fn forget(&mut self, which: Which) {
+        self.tail.retain(|(of, _)| *of != which);
+        if which == Which::Stderr {
+            self.failed_allocation = None;
         }
     }
 
@@ -329,6 +344,7 @@ impl Output {
         }
         self.report(Instant::now(), true, lines);
         let mut words = LastWords::default();
+        words.failed_allocation = self.failed_allocation;
         for (_, line) in &self.tail {
             words.push(phase.job().unwrap_or(0), line);
         }
