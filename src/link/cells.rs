@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::recorder::Recorder;
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+#[cfg(not(arenite_loom))]
 use crate::sys::abort::AbortNote;
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
@@ -114,6 +115,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
@@ -284,6 +286,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),
