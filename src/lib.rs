@@ -104,6 +104,9 @@
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
 //! - `sandbox`: workers without rights: `Builder::sandbox`.
 //! - `points`: named places at which tests kill; refused in release builds. Not meant for programs.
+//! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
+//!   [`Builder::on_log`](engine::Builder::on_log) with level and target, and at the subscriber of the program, if it has
+//!   one, as events of the target `arenite::worker`. Spans stay in the worker.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
@@ -144,8 +147,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Scope,
-    Stats, as_completed,
+    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
+    RefusedBy, Scope, Stats, as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

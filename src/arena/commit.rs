@@ -42,6 +42,10 @@ impl Region {
         budget: &Budget,
     ) -> Result<(), NoRoom> {
         let _turn = lock(&self.turn);
+        // What somebody has cut must not grow again over what is gone.
+        if self.segment.stat().is_ok_and(|stat| stat.len < self.len()) {
+            return Err(NoRoom);
+        }
         let chunks = chunks_of(range);
         let mut index = chunks.start;
         while index < chunks.end {
@@ -153,8 +157,9 @@ impl Region {
         if self.collapse(index, 1, budget) {
             return Ok(true);
         }
-        // Whatever the reason was: fallocate decides whether there is room.
-        let filled = self.allocate(start..start + CHUNK);
+        // Whatever the reason was: fallocate decides whether there is room. Only for what has no memory yet: one that
+        // fails takes away every page of its range that nobody has touched, whoever had it allocated before.
+        let filled = runs(index, !have).try_for_each(|run| self.allocate(run));
         if filled.is_err() {
             self.punch(index, !have);
         }

@@ -2,12 +2,12 @@
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use bytemuck::{Pod, Zeroable};
 
 use super::error::ArenaError;
-use crate::sys;
+use crate::sys::{self, Segment};
 
 /// Blocks start at and are padded to multiples of this many bytes: a cache line.
 pub(crate) const QUANTUM: u64 = 64;
@@ -101,15 +101,22 @@ pub(super) unsafe fn set_ready(base: NonNull<u8>) {
 
 /// Reads and checks the header of a control segment of `len` bytes.
 ///
-/// # Safety
-///
-/// `base` must be the start of a map of at least one page of a control segment that is at least `len` bytes long.
-pub(super) unsafe fn read(base: NonNull<u8>, len: u64) -> Result<Layout, ArenaError> {
-    let header = base.cast::<Header>().as_ptr();
-    // SAFETY: the ready word is only ever accessed as an atomic; the caller maps the page.
-    let ready = unsafe { &(*header).ready };
+/// By reading the file, not a map of it: whoever made the file may cut it at any time.
+pub(super) fn read(segment: &Segment, len: u64) -> Result<Layout, ArenaError> {
+    let fill = |bytes: &mut [u8], at: usize| match segment.read_at(bytes, at as i64) {
+        Ok(read) if read == bytes.len() => Ok(()),
+        Ok(read) => Err(ArenaError::Truncated {
+            segment: "control".into(),
+            len: (at + read) as u64,
+            expected: HEADER_LEN,
+        }),
+        Err(error) => Err(error.into()),
+    };
+    let mut ready = [0; 4];
+    fill(&mut ready, offset_of!(Header, ready))?;
     // Acquire: "layout written", pairs with the Release in `set_ready`.
-    match ready.load(Ordering::Acquire) {
+    fence(Ordering::Acquire);
+    match u32::from_ne_bytes(ready) {
         READY => {}
         0 => return Err(ArenaError::NotReady),
         _ => {
@@ -119,15 +126,16 @@ pub(super) unsafe fn read(base: NonNull<u8>, len: u64) -> Result<Layout, ArenaEr
             });
         }
     }
-    // SAFETY: plain fields never change after the ready word was seen; volatile, because in a foreign file of the
-    // right shape nothing promises that.
-    let (magic, version, layout) = unsafe {
-        (
-            (&raw const (*header).magic).read_volatile(),
-            (&raw const (*header).version).read_volatile(),
-            (&raw const (*header).layout).read_volatile(),
-        )
-    };
+    let mut start = [0; 12];
+    fill(&mut start, 0)?;
+    let (magic, version) = start.split_at(8);
+    let magic = u64::from_ne_bytes(magic.try_into().expect("eight bytes"));
+    let version = u32::from_ne_bytes(version.try_into().expect("four bytes"));
+    let mut layout = Layout::zeroed();
+    fill(
+        bytemuck::bytes_of_mut(&mut layout),
+        offset_of!(Header, layout),
+    )?;
     if magic != MAGIC || version != LAYOUT_VERSION {
         return Err(ArenaError::WrongVersion {
             found: if magic == MAGIC { version } else { 0 },

@@ -21,6 +21,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::errno::Errno;
+
 pub use crate::sys::Error as SystemError;
 pub use block::Block;
 pub use error::{ArenaError, ArenaFull, Limit};
@@ -33,7 +35,7 @@ pub use view::{AttachSpec, View};
 use budget::{Budget, lock};
 use layout::{CHUNK, GRANULE, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
-use region::{Region, Reserved};
+use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
 
 use crate::sys::{Segment, limits};
@@ -104,7 +106,46 @@ impl Arena {
         if spec.name.is_some() {
             sweep();
         }
-        Arena::build(spec.name.as_deref(), &plan, around.memory.available)
+        let name = spec.name.as_deref();
+        let available = around.memory.available;
+        match Arena::build(name, &plan, available) {
+            // Room is not all that a name takes: /dev/shm may be full by now, read-only, or somebody else's.
+            Err(ArenaError::System(error))
+                if spec.backing == Backing::Auto
+                    && plan.backing == Backing::Named
+                    && name.is_none()
+                    && !matches!(error.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) =>
+            {
+                let backing = Backing::Memfd;
+                Arena::build(name, &Plan { backing, ..plan }, available)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether somebody else has taken memory away from a segment, and what a person has to know about it.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let control = self.control.missing();
+        let regions = self.regions.iter().zip(0..);
+        let region = || {
+            regions
+                .map(|(region, index)| (format!("region {index}"), region.missing()))
+                .find_map(|(what, missing)| Some((what, missing?)))
+        };
+        let (what, missing) = match control {
+            Some(missing) => ("the control segment".into(), missing),
+            None => region()?,
+        };
+        let Missing {
+            cut,
+            left,
+            expected,
+        } = missing;
+        let how = if cut { "cut" } else { "punched" };
+        Some(format!(
+            "{what} was {how} by another process of this user: {left} of {expected} bytes are left; \
+             Backing::Sealed keeps segments from being cut"
+        ))
     }
 
     fn build(name: Option<&str>, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
@@ -136,7 +177,7 @@ impl Arena {
             } else {
                 Segment::create_memfd(&format!("arenite-region-{index}"), sealed)?
             };
-            regions.push(Region::new(segment, plan.reservation)?);
+            regions.push(Region::new(segment, plan.reservation, index)?);
             crate::sync::point!("create.region_mapped");
         }
         let cursors = vec![0; regions.len()];

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
+use super::region::Missing;
+use crate::sys::cut::{self, Watched};
+use crate::sys::limits::without_file_size_signal;
 use crate::sys::{self, Access, Map, Prot, Segment};
 
 /// How often a name is tried before something must be wrong.
@@ -39,6 +43,8 @@ fn kept_name(name: &str) -> String {
 
 /// The control segment as the supervisor holds it: mapped whole, readable and writable.
 pub struct Control {
+    /// Before the map, which it speaks of.
+    _watched: Watched,
     held: Held,
     len: u64,
     segment: Segment,
@@ -72,7 +78,9 @@ impl Control {
         let segment = Segment::create_memfd("arenite-control", sealed)?;
         segment.allocate(0..len)?;
         let map = Map::new(&segment, 0, len as usize, Prot::ReadWrite, false)?;
+        let watched = cut::watch(map.base(), map.len(), segment.as_raw_fd(), None);
         Ok(Control {
+            _watched: watched,
             held: Held::Plain(map),
             len,
             segment,
@@ -90,7 +98,8 @@ impl Control {
                 Some(name) => kept_name(name),
                 None => format!("{}{:016x}", prefix(), random()),
             };
-            let mut shmem = match ShmemConf::new().os_id(&full).size(len as usize).create() {
+            let create = || ShmemConf::new().os_id(&full).size(len as usize).create();
+            let mut shmem = match without_file_size_signal(create) {
                 Ok(shmem) => shmem,
                 Err(ShmemError::MappingIdExists) => {
                     if let Some(name) = name
@@ -111,23 +120,27 @@ impl Control {
             crate::sync::point!("create.named");
             // From here on the name is removed by us: the crate would remove whatever has it at that time.
             shmem.set_owner(false);
-            let segment = match Segment::open_named(&full, Access::ReadWrite) {
-                Ok(segment) => segment,
-                Err(error) if error.errno() == Errno::ENOENT => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let locked = segment.try_lock()?;
-            let stat = segment.stat()?;
-            let ours = NonNull::new(shmem.as_ptr()).and_then(sys::mapped_file);
-            if !locked || stat.nlink == 0 || ours != Some(stat.identity) {
-                // A random name is nobody else's: if only a reader of locks came between, it must not stay.
-                if name.is_none() {
-                    let _ = Segment::unlink(&full);
+            let base = NonNull::new(shmem.as_ptr());
+            let segment = match adopt(&full, base) {
+                Ok(Some(segment)) => segment,
+                other => {
+                    // A random name is nobody else's: if only a reader of locks came between, it must not stay. Nor
+                    // must one that could not even be opened, which no sweep could either.
+                    let failed = other.is_err() && is_at(&full, base);
+                    if name.is_none() || failed {
+                        let _ = Segment::unlink(&full);
+                    }
+                    match other {
+                        Err(error) if error.errno() != Errno::ENOENT => return Err(error.into()),
+                        _ => continue,
+                    }
                 }
-                continue;
-            }
+            };
             crate::sync::point!("create.locked");
+            let fd = segment.as_raw_fd();
+            let watched = base.map(|base| cut::watch(base, len as usize, fd, None));
             let mut control = Control {
+                _watched: watched.expect("a map of a segment never starts at address 0"),
                 held: Held::Named(shmem),
                 len,
                 segment,
@@ -182,6 +195,18 @@ impl Control {
         self.segment.as_fd()
     }
 
+    /// Whether somebody else has taken something of it away.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        let stat = self.segment.stat().ok()?;
+        let cut = stat.len < self.len;
+        let left = if cut { stat.len } else { stat.blocks };
+        (left < self.len).then_some(Missing {
+            cut,
+            left,
+            expected: self.len,
+        })
+    }
+
     /// Removes the name, if one was kept and is still ours.
     pub(super) fn remove_name(&self) {
         let Some(name) = lock(&self.kept).take() else {
@@ -200,6 +225,24 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.remove_name();
     }
+}
+
+/// Opens and locks the control segment that was just made under this name and mapped at `base`; `None` if a sweep came
+/// between.
+fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> {
+    let segment = Segment::open_named(name, Access::ReadWrite)?;
+    let locked = segment.try_lock()?;
+    let stat = segment.stat()?;
+    let ours = base.and_then(sys::mapped_file) == Some(stat.identity);
+    Ok((locked && stat.nlink > 0 && ours).then_some(segment))
+}
+
+/// Whether this name leads to the file that is mapped at `base`.
+fn is_at(name: &str, base: Option<NonNull<u8>>) -> bool {
+    let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
+    let found = found.map(|found| (found.dev(), found.ino()));
+    base.and_then(sys::mapped_file)
+        .is_some_and(|ours| found.is_ok_and(|found| found == ours))
 }
 
 fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {
@@ -222,6 +265,12 @@ fn remove_if_stale(name: &str) -> sys::Result<bool> {
         Err(error) if error.errno() == Errno::ENOENT => return Ok(true),
         Err(error) => return Err(error),
     };
+    let stat = segment.stat()?;
+    if stat.uid != sys::effective_user() {
+        // Somebody else has taken the name; not even root takes it away from them.
+        let what = format!("the segment {name}, which belongs to user {}", stat.uid);
+        return Err(sys::Error::new("shm_open", Errno::EPERM, what));
+    }
     if !segment.try_lock()? {
         return Ok(false);
     }
@@ -287,6 +336,9 @@ pub fn list() -> Vec<NamedArena> {
                 .strip_suffix(".kept")?
                 .to_owned();
             let segment = Segment::open_named(&full, Access::ReadWrite).ok()?;
+            if segment.stat().ok()?.uid != sys::effective_user() {
+                return None;
+            }
             let live = segment.is_locked().ok()?;
             let layout = read_header(&segment).ok();
             Some(NamedArena {
@@ -356,9 +408,7 @@ pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaErro
             expected: HEADER_LEN,
         });
     }
-    let map = Map::new(segment, 0, HEADER_LEN as usize, Prot::Read, false)?;
-    // SAFETY: the map is one page long and the segment is at least that long.
-    unsafe { layout::read(map.base(), len) }
+    layout::read(segment, len)
 }
 
 /// A segment for a region of a named arena, without its name already.

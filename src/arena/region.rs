@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::budget::lock;
 use super::free::FreeRanges;
 use super::layout::{CHUNK, GRANULE};
+use crate::sys::cut::{self, Watched};
 use crate::sys::{self, Map, Prot, Segment};
 
 /// What is known about 2 MiB of a region.
@@ -164,6 +165,16 @@ impl Books {
     }
 }
 
+/// What somebody else has taken away from a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Length, rather than memory.
+    pub(super) cut: bool,
+    /// Bytes that are left, and that there should be.
+    pub(super) left: u64,
+    pub(super) expected: u64,
+}
+
 /// One region: a segment, mapped whole and writable in the supervisor.
 ///
 /// Locks, in this order: `turn`, then `books`. `books` is held for memory accesses only, never over a system call;
@@ -171,6 +182,8 @@ impl Books {
 #[derive(Debug)]
 pub(super) struct Region {
     pub(super) segment: Segment,
+    /// Before the map, which it speaks of.
+    _watched: Watched,
     pub(super) map: Map,
     /// Length of the segment: what has been committed at some time lies below it.
     pub(super) len: AtomicU64,
@@ -179,17 +192,34 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// A region of `reservation` bytes of addresses over an empty segment.
-    pub(super) fn new(segment: Segment, reservation: u64) -> sys::Result<Region> {
+    /// Region `index` of `reservation` bytes of addresses over an empty segment.
+    pub(super) fn new(segment: Segment, reservation: u64, index: u16) -> sys::Result<Region> {
         let len = usize::try_from(reservation)
             .map_err(|_| sys::Error::new("mmap", nix::errno::Errno::ENOMEM, "a region"))?;
         let map = Map::new(&segment, 0, len, Prot::ReadWrite, true)?;
+        let watched = cut::watch(map.base(), map.len(), segment.as_raw_fd(), Some(index));
         Ok(Region {
             segment,
+            _watched: watched,
             map,
             len: AtomicU64::new(0),
             books: Mutex::new(Books::new(reservation)),
             turn: Mutex::new(()),
+        })
+    }
+
+    /// Whether the segment still has the length and the memory that the books count; if not, what is missing. `None`
+    /// too while a commit changes both.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        let _turn = self.turn.try_lock().ok()?;
+        let len = self.len();
+        let committed = lock(&self.books).committed();
+        let stat = self.segment.stat().ok()?;
+        let cut = stat.len < len;
+        (cut || stat.blocks < committed).then_some(Missing {
+            cut,
+            left: if cut { stat.len } else { stat.blocks },
+            expected: if cut { len } else { committed },
         })
     }
 

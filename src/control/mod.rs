@@ -51,6 +51,8 @@ pub(crate) struct Welcome {
     pub(crate) strict: bool,
     /// Entry to run before `Ready`.
     pub(crate) on_start: Option<u64>,
+    /// Send events of the `tracing` crate up to this level, 1 for errors to 5 for traces; 0 for none.
+    pub(crate) events: u8,
     /// What messages and process lists call it.
     pub(crate) label: String,
     /// Address space reserved for each region, in bytes.
@@ -223,6 +225,7 @@ mod tests {
             guard: true,
             memory_limit: 0,
             strict: false,
+            events: 3,
             on_start: None,
             label: "test".into(),
             reservation: 1 << 30,

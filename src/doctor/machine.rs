@@ -170,12 +170,18 @@ impl Bounds {
     }
 }
 
+/// The version of Landlock that keeps signals and sockets in.
+const LANDLOCK_SCOPES: u32 = 6;
+
 fn features() -> Vec<Feature> {
     let said = |answer: sys::Result<()>| match answer {
         Ok(()) => Ok(String::new()),
         Err(error) => Err(error.errno().desc().to_lowercase()),
     };
     let abi = |answer: sys::Result<u32>| match answer {
+        Ok(abi) if abi < LANDLOCK_SCOPES => Err(format!(
+            "version {abi} does not keep signals in, version {LANDLOCK_SCOPES} (Linux 6.12) does"
+        )),
         Ok(abi) => Ok(format!("version {abi}")),
         Err(error) => Err(error.errno().desc().to_lowercase()),
     };

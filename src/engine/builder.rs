@@ -161,6 +161,9 @@ impl Builder {
     /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
     /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
     ///
+    /// With the feature `tracing`, events of kernels come this way too: those that the program's subscriber would take at
+    /// the time when the worker is started, or `INFO` and above where there is none.
+    ///
     /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
     /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
     /// mebibyte in a second. A panic in it costs the line. When the engine has ended, all lines have been taken,
@@ -205,6 +208,32 @@ impl Builder {
     /// ```
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
+        self
+    }
+
+    /// Ceiling on the bytes of the jobs in flight, from submitting until they have ended: what their arguments hold that
+    /// nobody else has (arrays that were moved into them, texts), and what they are expected to return by what their kernel
+    /// returned before. By default none.
+    ///
+    /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
+    /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. A job that is larger than the
+    /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
+    /// much as each worker's share. Results that nobody has dropped yet do not count.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).admission(8 << 20).build()?;
+    /// let noise = |seed: u32| Array::from_fn(1 << 20, |i| (i as u32 ^ seed) as u8);
+    /// // However many there are: not more than eight wait or run at any time.
+    /// let jobs: Vec<_> = (0..100).map(|seed| engine.submit(noise, (seed,))).collect();
+    /// assert!(engine.stats().admitted <= 8 << 20);
+    /// # drop(jobs);
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn admission(mut self, bytes: u64) -> Self {
+        self.memory.admission = bytes;
         self
     }
 

@@ -1,5 +1,6 @@
 //! One job: its handle, and its construction.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -9,13 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Backoff, Engine, Place, Priority};
+use super::{Backoff, Engine, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Params, Program, Reply, RetrySafe,
-    SplitFirst,
+    Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Loads, Params, Program, Reply,
+    RetrySafe, SplitFirst, Stopped,
 };
-use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, Shared, Terms};
+use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, RefusedBy, Shared, Terms};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -51,6 +52,16 @@ impl<R: Send + 'static> Job<R> {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         fill(&mut call);
         let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, None);
+        Self::sent::<G>(shared, id)
+    }
+
+    /// A job that was submitted.
+    #[inline]
+    fn sent<G>(shared: &Arc<Shared>, id: JobId) -> Self
+    where
+        G: Program,
+        G::Reply: Reply<Out = R>,
+    {
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
@@ -195,6 +206,14 @@ pub(super) fn run_here<R>(
     name: &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
+    run_here_at(|| name, kernel)
+}
+
+/// As [`run_here`]; `name` tells afterwards which kernel it was.
+fn run_here_at<R>(
+    name: impl Fn() -> &'static str,
+    kernel: impl FnOnce() -> Result<R, Failure>,
+) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
@@ -213,7 +232,7 @@ pub(super) fn run_here<R>(
             backtrace: String::new(),
         },
     };
-    Err(Failed::new(kind, name, 0).into())
+    Err(Failed::new(kind, name(), 0).into())
 }
 
 impl<R: Send + 'static> Future for Job<R> {
@@ -303,44 +322,19 @@ impl<R> fmt::Debug for Job<R> {
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct JobBuilder<'e, G: Program, A> {
     engine: &'e Engine,
-    call: Call<G>,
+    /// What was passed, which also decides whether the job may run again.
+    args: A,
     terms: Terms,
-    /// What was passed, which decides whether the job may run again.
-    args: PhantomData<fn(A)>,
-}
-
-/// What has been put together so far.
-enum Call<G: Program> {
-    Sent(Box<ArgWriter>, PhantomData<fn() -> G>),
-    Here(Result<<G::Reply as Reply>::Out, JobError>),
+    program: PhantomData<fn() -> G>,
 }
 
 impl<'e, G: Program, A> JobBuilder<'e, G, A> {
-    pub(super) fn first<F, P, R>(engine: &'e Engine, kernel: F, args: A) -> Self
-    where
-        F: Kernel<P, R>,
-        A: Args<'static, P>,
-        P: Params,
-        R: Reply,
-        G: Program<Reply = R>,
-    {
-        let call = match &engine.place {
-            Place::Workers(workers) => {
-                let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
-                args.send(&mut call);
-                Call::Sent(Box::new(call.0), PhantomData)
-            }
-            Place::Inline => {
-                let held = args.hold();
-                let run = || kernel.call(held).keep().map_err(Failure::from);
-                Call::Here(run_here(std::any::type_name::<F>(), run))
-            }
-        };
+    pub(super) fn first(engine: &'e Engine, args: A) -> Self {
         Self {
             engine,
-            call,
+            args,
             terms: Terms::default(),
-            args: PhantomData,
+            program: PhantomData,
         }
     }
 
@@ -355,24 +349,13 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
-        let call = match self.call {
-            Call::Sent(writer, _) => {
-                let mut call = CallWriter(*writer);
-                rest.send(&mut call);
-                Call::Sent(Box::new(call.0), PhantomData)
-            }
-            Call::Here(Ok(first)) => {
-                let held = Q::join(first.hold(), rest.hold());
-                let run = || kernel.call(held).keep().map_err(Failure::from);
-                Call::Here(run_here(std::any::type_name::<H>(), run))
-            }
-            Call::Here(Err(error)) => Call::Here(Err(error)),
-        };
+        // A name for its type: it has no bytes.
+        let _ = kernel;
         JobBuilder {
             engine: self.engine,
-            call,
+            args: (self.args, rest),
             terms: self.terms,
-            args: PhantomData,
+            program: PhantomData,
         }
     }
 
@@ -444,22 +427,117 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
-    /// Submits it.
-    pub fn submit(self) -> Job<<G::Reply as Reply>::Out> {
-        match (self.call, self.engine.shared()) {
-            (Call::Sent(mut writer, _), Some(shared)) => {
-                let kernel = KernelInfo::of::<G>();
-                let id = shared.submit(&kernel, &mut writer, 0, self.terms.asked());
-                let (shared, read) = (Arc::clone(shared), G::Reply::receive as Read<_>);
-                Job {
-                    state: State::Sent { shared, id, read },
-                }
+    /// Submits it. Where there is a ceiling ([`admission`](super::Builder::admission)), waits until the job is let in.
+    pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
+    where
+        G: Loads<A>,
+    {
+        let Some(shared) = self.engine.shared() else {
+            return Job::here(run_program::<G, A>(self.args));
+        };
+        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+        G::load(self.args, &mut call);
+        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, self.terms.asked());
+        Job::sent::<G>(shared, id)
+    }
+
+    /// Submits it, if that takes no waiting; otherwise gives the arguments back.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{ArrayMut, Engine};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    /// fn negate(mut image: ArrayMut<u8>) -> ArrayMut<u8> {
+    ///     image.iter_mut().for_each(|x| *x = !*x);
+    ///     image
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).admission(3 << 20).build()?;
+    /// let image = engine.zeros(2 << 20)?;
+    /// let running = engine.submit(hang, ());
+    /// let refused = engine.job(negate, (image,)).try_submit().unwrap_err();
+    /// let (image,) = refused.into_args();
+    /// running.cancel_now();
+    /// running.wait().unwrap_err();
+    /// let negative = engine.job(negate, (image,)).submit().wait()?;
+    /// assert_eq!(negative[0], 255);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Refused`]: the job would have to wait for [`admission`](super::Builder::admission), or memory is short. Everything
+    /// else, as ever, arrives at [`Job::wait`].
+    pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out>, Refused<A>>
+    where
+        G: Loads<A>,
+    {
+        let Some(shared) = self.engine.shared() else {
+            return Ok(Job::here(run_program::<G, A>(self.args)));
+        };
+        let kernel = KernelInfo::of::<G>();
+        let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
+            Ok(entry) => entry,
+            Err(why) => {
+                let args = Box::new(self.args);
+                return Err(Refused { args, why });
             }
-            (Call::Here(result), _) => Job::here(result),
-            (Call::Sent(..), None) => unreachable!("an inline engine runs its jobs at once"),
-        }
+        };
+        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+        G::load(self.args, &mut call);
+        let id = shared.submit_entered(&kernel, &mut call.0, self.terms.asked(), entry);
+        Ok(Job::sent::<G>(shared, id))
     }
 }
+
+/// Runs a program in this thread.
+fn run_program<G, A>(args: A) -> Result<<G::Reply as Reply>::Out, JobError>
+where
+    G: Loads<A>,
+{
+    let at = Cell::new(G::name());
+    let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
+    run_here_at(|| at.get(), run)
+}
+
+/// A job that was not let in, with its arguments: those of [`job`](Engine::job), and with each
+/// [`then`](JobBuilder::then) the pair of what was there and the arguments of that.
+pub struct Refused<A> {
+    args: Box<A>,
+    why: RefusedBy,
+}
+
+impl<A> Refused<A> {
+    /// The arguments, as they were passed.
+    pub fn into_args(self) -> A {
+        *self.args
+    }
+
+    /// Why.
+    pub fn why(&self) -> RefusedBy {
+        self.why
+    }
+}
+
+impl<A> fmt::Debug for Refused<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("why", &self.why)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Display for Refused<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<A> std::error::Error for Refused<A> {}
 
 impl<G: Program, A> fmt::Debug for JobBuilder<'_, G, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

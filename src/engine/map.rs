@@ -34,8 +34,9 @@ pub struct Map<I: Iterator, R> {
     shared: Option<Arc<Shared>>,
     in_flight: VecDeque<JobId>,
     done: VecDeque<Result<R, JobError>>,
-    /// Memory to write calls into.
+    /// Calls that are written and not sent, and behind them memory to write more into.
     calls: Vec<CallWriter>,
+    written: usize,
 }
 
 impl Engine {
@@ -86,6 +87,7 @@ impl Engine {
             in_flight: VecDeque::new(),
             done: VecDeque::new(),
             calls: Vec::new(),
+            written: 0,
         }
     }
 }
@@ -161,30 +163,32 @@ impl<I: Iterator, R> Map<I, R> {
         let window = shared.window(shared.expected_ns(&self.kernel));
         loop {
             // Answers that nobody has fetched count as well: a slow reader holds the workers back.
-            let ahead = self.in_flight.len() + self.done.len();
+            let ahead = self.in_flight.len() + self.done.len() + self.written;
             let room = window.saturating_sub(ahead).min(BATCH);
             // Small steps cost a lock each: wait until a quarter is free.
-            let mut sent = 0;
             if room > 0 && (room >= BATCH.min(window / 4) || ahead == 0) {
                 for item in self.items.by_ref().take(room) {
-                    if sent == self.calls.len() {
+                    if self.written == self.calls.len() {
                         self.calls
                             .push(CallWriter(ArgWriter::new(shared.arena.id())));
                     }
-                    let call = &mut self.calls[sent];
+                    let call = &mut self.calls[self.written];
                     call.0.reset();
                     (self.send)(item, call);
-                    sent += 1;
+                    self.written += 1;
                 }
             }
-            shared.exchange(
+            let sent = shared.exchange(
                 &self.kernel,
                 self.terms.asked(),
-                &mut self.calls[..sent],
+                &mut self.calls[..self.written],
                 &mut self.in_flight,
                 &mut self.done,
                 self.read,
             );
+            // Those that were not let in go first next time.
+            self.calls[..self.written].rotate_left(sent);
+            self.written -= sent;
             if sent < BATCH || !self.done.is_empty() {
                 return;
             }
@@ -216,7 +220,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let ahead = self.in_flight.len() + self.done.len();
+        let ahead = self.in_flight.len() + self.done.len() + self.written;
         let (low, high) = self.items.size_hint();
         (
             low.saturating_add(ahead),

@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Stats,
-    WorkerStats,
+    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority,
+    RefusedBy, Stats, WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
-pub use job::{Job, JobBuilder};
+pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
@@ -169,7 +169,9 @@ impl Engine {
         P: Params,
         R: Reply,
     {
-        JobBuilder::first(self, kernel, args)
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        JobBuilder::first(self, args)
     }
 
     /// Figures at this moment.
@@ -185,6 +187,7 @@ impl Engine {
                 open: 0,
                 untaken: 0,
                 memory_short: false,
+                admitted: 0,
             },
         }
     }

@@ -1,6 +1,7 @@
 //! The [`Kernel`] trait, and how one is called in another process.
 
 use std::any::{TypeId, type_name};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -76,6 +77,8 @@ pub trait Args<'env, P: Params> {
     fn send(self, call: &mut CallWriter);
     #[doc(hidden)]
     fn hold(self) -> P::Held;
+    #[doc(hidden)]
+    fn held(&self) -> u64;
 }
 
 macro_rules! kernels {
@@ -100,6 +103,9 @@ macro_rules! kernels {
             #[allow(clippy::unused_unit, reason = "for a kernel without parameters")]
             fn hold(self) -> ($($p::Held,)*) {
                 ($(self.$i.hold(),)*)
+            }
+            fn held(&self) -> u64 {
+                0_u64 $(.saturating_add(self.$i.held()))*
             }
         }
 
@@ -190,9 +196,20 @@ pub trait Program: params_sealed::Sealed {
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Stopped>;
 }
 
+/// A program whose arguments are `A`: those of its kernels, nested from the first on. Sealed.
+pub trait Loads<A>: Program {
+    #[doc(hidden)]
+    fn load(args: A, call: &mut CallWriter);
+    #[doc(hidden)]
+    fn held(args: &A) -> u64;
+    /// Runs it in this thread; `at` is the kernel that it has come to.
+    #[doc(hidden)]
+    fn run_here(args: A, at: &Cell<&'static str>) -> Result<<Self::Reply as Reply>::Out, Stopped>;
+}
+
 /// A program that ended before its last kernel.
 #[derive(Debug)]
-pub struct Stopped(Failure);
+pub struct Stopped(pub(crate) Failure);
 
 /// A program of one kernel.
 #[derive(Debug)]
@@ -217,6 +234,20 @@ impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
     }
 }
 
+impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Loads<A> for Single<F, P, R> {
+    fn load(args: A, call: &mut CallWriter) {
+        args.send(call);
+    }
+    fn held(args: &A) -> u64 {
+        args.held()
+    }
+    fn run_here(args: A, at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
+        at.set(type_name::<F>());
+        let value = conjure::<F>().call(args.hold());
+        value.keep().map_err(|unsent| Stopped(unsent.into()))
+    }
+}
+
 impl<A, G, Q, R> params_sealed::Sealed for Chain<A, G, Q, R> {}
 impl<A, G, Q, R> Program for Chain<A, G, Q, R>
 where
@@ -237,6 +268,30 @@ where
         let rest = Q::Rest::receive(words, host)
             .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
         Ok(conjure::<G>().call(Q::join(first.hold(), rest)))
+    }
+}
+
+impl<A, G, Q, R, First, Rest> Loads<(First, Rest)> for Chain<A, G, Q, R>
+where
+    A: Loads<First>,
+    G: Kernel<Q, R>,
+    Q: SplitFirst,
+    R: Reply,
+    Rest: Args<'static, Q::Rest>,
+    <A::Reply as Reply>::Out: Arg<'static, Q::First>,
+{
+    fn load((first, rest): (First, Rest), call: &mut CallWriter) {
+        A::load(first, call);
+        rest.send(call);
+    }
+    fn held((first, rest): &(First, Rest)) -> u64 {
+        A::held(first).saturating_add(rest.held())
+    }
+    fn run_here((first, rest): (First, Rest), at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
+        let first = A::run_here(first, at)?;
+        at.set(type_name::<G>());
+        let value = conjure::<G>().call(Q::join(first.hold(), rest.hold()));
+        value.keep().map_err(|unsent| Stopped(unsent.into()))
     }
 }
 

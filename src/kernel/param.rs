@@ -93,6 +93,11 @@ pub trait Arg<'env, P: Param> {
     fn send(self, call: &mut CallWriter);
     #[doc(hidden)]
     fn hold(self) -> P::Held;
+    /// Bytes that are free when this argument is gone.
+    #[doc(hidden)]
+    fn held(&self) -> u64 {
+        0
+    }
 }
 
 /// Arguments under construction.
@@ -186,6 +191,12 @@ macro_rules! read_only_arguments {
             fn hold(self) -> Array<T> {
                 self
             }
+            fn held(&self) -> u64 {
+                match self.place() {
+                    Place::Block(block, _) if Arc::strong_count(block) == 1 => block.extent().len,
+                    _ => 0,
+                }
+            }
         }
     )* };
 }
@@ -241,6 +252,9 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     }
     fn hold(self) -> Option<ArrayMut<T>> {
         Some(self)
+    }
+    fn held(&self) -> u64 {
+        size_of_val::<[T]>(self) as u64
     }
 }
 
@@ -380,6 +394,9 @@ macro_rules! text_arguments {
             }
             fn hold(self) -> String {
                 self.into()
+            }
+            fn held(&self) -> u64 {
+                self.len() as u64
             }
         }
         impl RetrySafe for $arg {}

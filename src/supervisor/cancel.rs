@@ -20,14 +20,17 @@ impl Core {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Queued => {
                 self.unqueue();
+                self.discharge(id.index);
                 self.records.remove(id.index);
             }
             Stage::Waiting => {
                 self.end_pause(id.index);
+                self.discharge(id.index);
                 self.records.remove(id.index);
             }
             Stage::Placed { link, position } => {
                 if self.take_back(link as usize, position) {
+                    self.discharge(id.index);
                     self.records.remove(id.index);
                 } else {
                     let lane = &self.lanes[link as usize];

@@ -17,20 +17,20 @@ const ROUNDING: u64 = 2 << 20;
 
 /// Everything known of an end.
 #[derive(Debug)]
-pub(super) struct Evidence<'a> {
+pub(super) struct Evidence {
     pub(super) exit: Exit,
     /// The ceiling on its private memory, 0 for none.
     pub(super) limit: u64,
     /// What it noted when it aborted.
     pub(super) aborted: Option<Aborted>,
-    /// What it wrote last.
-    pub(super) words: &'a [String],
+    /// Bytes that it said it could not get.
+    pub(super) failed_allocation: Option<u64>,
     /// The kernel's out-of-memory killer ended one process more than is accounted for.
     pub(super) out_of_memory: bool,
 }
 
 /// The cause, as far as it is certain; otherwise the bare signal or code.
-pub(super) fn cause(evidence: &Evidence<'_>) -> JobErrorKind {
+pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     match evidence.exit {
         Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => JobErrorKind::OutOfMemoryKill,
         Exit::Signal(libc::SIGABRT) if evidence.limit > 0 => limit_reached(evidence),
@@ -64,17 +64,13 @@ pub(super) fn plain(exit: Exit) -> JobErrorKind {
 
 /// An abort under a ceiling: was it the ceiling? Either the standard library has said how much it could not get, and
 /// that did not fit; or nothing was said and the aborting thread had failed for want of memory.
-fn limit_reached(evidence: &Evidence<'_>) -> JobErrorKind {
+fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     let Evidence { exit, limit, .. } = *evidence;
     let Some(aborted) = evidence.aborted else {
         // Somebody sent the signal, or the worker handles it by itself.
         return plain(exit);
     };
-    // The first such line: printing a backtrace after it may need memory too.
-    let requested = evidence
-        .words
-        .iter()
-        .find_map(|line| failed_allocation(line));
+    let requested = evidence.failed_allocation;
     let left = limit.saturating_sub(aborted.data.unwrap_or(limit));
     let reached = match requested {
         Some(bytes) => bytes.saturating_add(ROUNDING) > left,
@@ -87,11 +83,13 @@ fn limit_reached(evidence: &Evidence<'_>) -> JobErrorKind {
 }
 
 /// The bytes in the line that the standard library prints when an allocation fails.
-fn failed_allocation(line: &str) -> Option<u64> {
-    let (_, rest) = line.split_once("memory allocation of ")?;
-    let (bytes, rest) = rest.split_once(' ')?;
-    rest.starts_with("bytes failed")
-        .then(|| bytes.parse().ok())?
+pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(b"memory allocation of ")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let bytes = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    rest[digits..]
+        .starts_with(b" bytes failed")
+        .then_some(bytes)
 }
 
 /// A worker ended before it was ready: where, how, what that probably means, and what it wrote last.
@@ -223,13 +221,12 @@ mod tests {
         })
     }
 
-    fn of(limit: u64, aborted: Option<Aborted>, words: &[&str]) -> JobErrorKind {
-        let words: Vec<String> = words.iter().map(|&line| line.to_owned()).collect();
+    fn of(limit: u64, aborted: Option<Aborted>, failed_allocation: Option<u64>) -> JobErrorKind {
         cause(&Evidence {
             exit: ABORT,
             limit,
             aborted,
-            words: &words,
+            failed_allocation,
             out_of_memory: true,
         })
     }
@@ -239,39 +236,33 @@ mod tests {
         let limit = 64 * MIB;
         let reached = |requested| JobErrorKind::MemoryLimit { limit, requested };
         let bare = JobErrorKind::Signal(libc::SIGABRT);
-        let line = "memory allocation of 104857600 bytes failed";
-        let small = "memory allocation of 4096 bytes failed";
-        assert_eq!(of(limit, aborted(true, MIB), &[]), reached(None));
-        let said = of(limit, aborted(true, MIB), &["before", line, small]);
-        assert_eq!(said, reached(Some(100 * MIB)));
-        let unread = of(limit, aborted(false, 0), &[line]);
-        assert_eq!(unread, reached(Some(100 * MIB)), "the line alone is enough");
-        assert_eq!(of(0, aborted(true, MIB), &[line]), bare, "no ceiling");
-        assert_eq!(of(limit, None, &[line]), bare, "somebody sent the signal");
-        assert_eq!(of(limit, aborted(false, MIB), &["assertion failed"]), bare);
-        assert_eq!(
-            of(limit, aborted(true, MIB), &[small]),
-            bare,
-            "it would have fitted"
-        );
-        let tight = of(limit, aborted(true, limit - MIB), &[small]);
+        let large = Some(100 * MIB);
+        assert_eq!(of(limit, aborted(true, MIB), None), reached(None));
+        assert_eq!(of(limit, aborted(true, MIB), large), reached(large));
+        let unread = of(limit, aborted(false, 0), large);
+        assert_eq!(unread, reached(large), "the line alone is enough");
+        assert_eq!(of(0, aborted(true, MIB), large), bare, "no ceiling");
+        assert_eq!(of(limit, None, large), bare, "somebody sent the signal");
+        assert_eq!(of(limit, aborted(false, MIB), None), bare, "an assertion");
+        let small = of(limit, aborted(true, MIB), Some(4096));
+        assert_eq!(small, bare, "it would have fitted");
+        let tight = of(limit, aborted(true, limit - MIB), Some(4096));
         assert_eq!(tight, reached(Some(4096)));
     }
 
     #[test]
     fn lines_that_are_none_are_not_read_as_sizes() {
-        assert_eq!(
-            failed_allocation("x: memory allocation of 12 bytes failed"),
-            Some(12)
-        );
+        let line = b"memory allocation of 12 bytes failed";
+        assert_eq!(failed_allocation(line), Some(12));
         for line in [
+            "a memory allocation of 12 bytes failed",
             "memory allocation of many bytes failed",
             "memory allocation of 12 pages failed",
             "memory allocation of 12",
             "memory allocation of 99999999999999999999999 bytes failed",
             "",
         ] {
-            assert_eq!(failed_allocation(line), None, "{line}");
+            assert_eq!(failed_allocation(line.as_bytes()), None, "{line}");
         }
     }
 
@@ -282,7 +273,7 @@ mod tests {
                 exit,
                 limit: 1,
                 aborted: aborted(true, 1),
-                words: &[],
+                failed_allocation: None,
                 out_of_memory,
             })
         };

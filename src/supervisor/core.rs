@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::admission::Admission;
 use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
@@ -74,6 +75,10 @@ pub(super) struct Core {
     pub(super) call_monitor: bool,
     /// The monitor looks at memory a few times a second.
     pub(super) watched: bool,
+    /// Workers are replaced when they have grown: the monitor has to look after each job.
+    pub(super) weighs: bool,
+    /// The ceiling on bytes in flight, if there is one.
+    pub(super) admission: Option<Box<Admission>>,
     /// Memory is short: one job runs at a time.
     pub(super) tight: bool,
     /// Until when the monitor sleeps at most, if it sleeps; `None`: until somebody rings.
@@ -122,6 +127,8 @@ impl Core {
             ticking: false,
             call_monitor: false,
             watched: false,
+            weighs: false,
+            admission: None,
             tight: false,
             wakes_at: None,
             look_again: false,
@@ -219,6 +226,7 @@ impl Core {
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
         if record.detached {
+            self.discharge(index);
             self.records.remove(index);
             return;
         }
@@ -235,6 +243,7 @@ impl Core {
         self.wakers.extend(record.waker.take());
         if record.parked {
             self.parking.of(index).notify();
+            self.discharge(index);
         }
     }
 
@@ -302,8 +311,18 @@ impl Core {
     /// A reply that its kernel cannot have sent.
     #[cold]
     fn unreadable(&mut self, index: u32) -> JobError {
+        let (lane, life) = self.records.at(index).answered_by;
+        let why = "a reply that its kernel cannot have sent";
+        let kind = JobErrorKind::Protocol(why.into());
+        // Unless that process is gone already, it has to go now.
+        if self
+            .lanes
+            .get(lane as usize)
+            .is_some_and(|lane| lane.life == life)
+        {
+            self.condemn(lane as usize, NOBODY, kind.clone());
+        }
         let record = self.records.at(index);
-        let kind = JobErrorKind::Protocol("a reply that its kernel cannot have sent".into());
         let name = self.kernels.get(record.kernel).info.name;
         let failed = Failed {
             attempt: u32::from(record.attempt),

@@ -68,6 +68,9 @@ impl Core {
         }
         if any {
             self.lanes[index].poster.publish_drained();
+            if self.weighs {
+                self.be_watched();
+            }
             if !self.lanes[index].timed.is_empty() {
                 self.watch(index);
             }
@@ -119,7 +122,9 @@ impl Core {
             return self.ended_with_reply(lane_index, index, failed, took_ns);
         }
         // A value that fits into the slot, and no memory: nothing to check, nothing to take over.
+        let life = self.lanes[lane_index].life;
         let record = self.records.at(index);
+        record.answered_by = (lane_index as u32, life);
         let kernel = record.kernel;
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
@@ -142,14 +147,26 @@ impl Core {
         }
         let record = self.records.at(index);
         let leases = std::mem::take(&mut record.leases);
-        match self.unpack(lane_index, &reply, &leases) {
+        let unpacked = self.unpack(lane_index, &reply, &leases);
+        let judged = unpacked.and_then(|unpacked| {
+            let words = match &unpacked.long {
+                Some(words) => words.as_slice(),
+                None => &reply.words[..reply.len as usize],
+            };
+            let why = failed.then(|| failure(reply.kind, words)).transpose()?;
+            if !failed && reply.kind != kind::VALUE {
+                return Err(format!("a value of kind {}", reply.kind));
+            }
+            Ok((unpacked, why))
+        });
+        match judged {
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
             }
             #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
-            Ok(mut unpacked) => {
+            Ok((mut unpacked, why)) => {
                 crate::sync::point!("reap.received");
                 #[cfg(feature = "sandbox")]
                 if self.strict
@@ -171,19 +188,16 @@ impl Core {
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;
                 self.kernels.get(kernel).learn(took_ns, bytes, failed);
-                if failed {
-                    let words = match &unpacked.long {
-                        Some(words) => words.as_slice(),
-                        None => &reply.words[..reply.len as usize],
-                    };
-                    let why = failure(reply.kind, words);
+                if let Some(why) = why {
                     let rows = lent(&leases);
                     // Kept for another attempt, if there is one.
                     self.records.at(index).leases = leases;
                     self.attempt_failed(index, why, Some(lane_index as u32), rows);
                 } else {
                     let skip = unpacked.skip;
+                    let life = self.lanes[lane_index].life;
                     let record = self.records.at(index);
+                    record.answered_by = (lane_index as u32, life);
                     record.arrays = unpacked.arrays;
                     let outcome = match unpacked.long {
                         Some(mut words) => {
@@ -236,8 +250,9 @@ impl Core {
                 reply.len, extent.len
             ));
         }
-        if at.region() != lane.region {
-            return Err(format!("a reply at {extent:?}"));
+        // Only what the lane holds is looked at: a page without memory behind it could end this process.
+        if !lane.was_granted(extent) {
+            return Err(format!("a reply at {extent:?}, which was not granted"));
         }
         let words = self
             .arena
@@ -308,8 +323,8 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2
         .collect()
 }
 
-/// What a failed reply means.
-fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
+/// What a failed reply means. An error is what is wrong with it.
+fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
         let mut reader = WordReader::new(words);
         let len = reader.word().unwrap_or(0) as usize;
@@ -317,7 +332,7 @@ fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
         let bytes = reader.bytes(len.min(rest)).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
     };
-    match kind {
+    Ok(match kind {
         kind::RETURNED => JobErrorKind::Returned(text()),
         kind::PANICKED => {
             let text = text();
@@ -328,13 +343,13 @@ fn failure(kind: u8, words: &[u64]) -> JobErrorKind {
                 backtrace: fence::stack_in_words(backtrace),
             }
         }
-        kind::ARENA_FULL => match <[u64; REFUSAL_WORDS]>::try_from(words) {
-            Ok(words) => JobErrorKind::ArenaFull(crate::worker::full_from_words(words)),
-            Err(_) => JobErrorKind::Protocol("a cut refusal".into()),
-        },
+        kind::ARENA_FULL => {
+            let words = <[u64; REFUSAL_WORDS]>::try_from(words).map_err(|_| "a cut refusal")?;
+            JobErrorKind::ArenaFull(crate::worker::full_from_words(words))
+        }
         kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
-        other => JobErrorKind::Protocol(format!("a reply of kind {other}")),
-    }
+        other => return Err(format!("a failure of kind {other}")),
+    })
 }
 
 /// The rows that a job could write in place.

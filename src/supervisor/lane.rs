@@ -279,6 +279,16 @@ impl Lane {
         Ok(received)
     }
 
+    /// Does the extent lie in memory that the worker may use?
+    pub(super) fn was_granted(&self, extent: Extent) -> bool {
+        let whole = |grant: &Grant| Extent {
+            len: grant.block.held(),
+            ..grant.block.extent()
+        };
+        let mut grants = self.grants.iter();
+        grants.any(|grant| skip_within(whole(grant), extent).is_some())
+    }
+
     /// The worker's cursor is here now: what lies before it is used, and no longer granted.
     fn advance(&mut self, number: u32, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
         let mut pieces = SmallVec::new();

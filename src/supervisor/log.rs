@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use super::events;
+
 /// A line that a worker printed, or an event of its kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,6 +54,20 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl LogLevel {
+    /// By its number, from 1 for errors to 5 for traces.
+    pub(super) fn of(number: u8) -> Option<Self> {
+        let all = [
+            Self::Error,
+            Self::Warn,
+            Self::Info,
+            Self::Debug,
+            Self::Trace,
+        ];
+        all.get(usize::from(number).checked_sub(1)?).copied()
+    }
 }
 
 impl fmt::Display for LogLevel {
@@ -102,7 +118,11 @@ impl fmt::Debug for Sink {
 
 impl Sink {
     fn take(&self, line: &LogLine) {
+        // Foreign code, like a call below.
+        let again = catch_unwind(AssertUnwindSafe(|| events::emit(line)));
         match self {
+            // A subscriber has it.
+            Self::Stderr if again.unwrap_or(false) => {}
             Self::Stderr => {
                 // One write; that nobody reads is no reason to stop working.
                 let _ = std::io::stderr()

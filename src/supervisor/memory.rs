@@ -50,8 +50,14 @@ impl MemoryWatch {
             None => {}
         }
         let mut core = shared.lock();
-        core.watched = core.open > 0 || !core.queue.is_empty() || core.tight;
-        // The last look after the last job is this one: it has seen what that job left.
+        // The last job may have ended after the look: then there is one more, to see what it left.
+        let unseen = core.weighs
+            && core
+                .lanes
+                .iter()
+                .zip(&self.seen)
+                .any(|(lane, &seen)| lane.jobs != seen);
+        core.watched = core.open > 0 || !core.queue.is_empty() || core.tight || unseen;
         self.next = core.watched.then(|| now + PERIOD);
     }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod admission;
 mod cancel;
 mod causes;
 #[cfg(feature = "sandbox")]
@@ -8,6 +9,9 @@ mod core;
 mod deadline;
 mod drain;
 mod error;
+mod events;
+#[cfg(test)]
+mod hostile;
 mod kernels;
 mod lane;
 mod log;
@@ -38,6 +42,8 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
+use admission::Admission;
+pub use admission::RefusedBy;
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 use lane::{Lane, Status};
@@ -87,6 +93,8 @@ pub(crate) struct MemorySettings {
     /// Below this folder limits are read: `/`, but for tests.
     pub(crate) root: PathBuf,
     pub(crate) recycling: Recycling,
+    /// Most bytes of jobs in flight, 0 for no ceiling.
+    pub(crate) admission: u64,
 }
 
 impl Default for MemorySettings {
@@ -94,6 +102,7 @@ impl Default for MemorySettings {
         Self {
             root: "/".into(),
             recycling: Recycling::default(),
+            admission: 0,
         }
     }
 }
@@ -170,6 +179,9 @@ pub struct Stats {
     pub untaken: usize,
     /// The machine or the container has so little memory left that jobs run one at a time.
     pub memory_short: bool,
+    /// Bytes of the jobs in flight, as [`Builder::admission`](crate::engine::Builder::admission) counts them; 0 without a
+    /// ceiling.
+    pub admitted: u64,
 }
 
 /// An engine's supervisor could not be started.
@@ -179,12 +191,20 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
+/// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
+const DESCRIPTORS_PER_WORKER: u64 = 9;
+
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
+    let arena_descriptors = u64::from(workers) + 2;
+    let own = 6 + DESCRIPTORS_PER_WORKER * u64::from(workers);
+    // A worker gets the arena's under numbers behind all of ours.
+    crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
+        .map_err(StartError::System)?;
     let cells: Vec<_> = (0..workers)
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
         .collect();
@@ -203,6 +223,9 @@ pub(crate) fn start(
     let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    core.weighs = settings.memory.recycling.above != u64::MAX;
+    let ceiling = settings.memory.admission;
+    core.admission = (ceiling > 0).then(|| Box::new(Admission::new(ceiling)));
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         arena,
@@ -263,13 +286,21 @@ impl Shared {
         terms: Option<&Terms>,
     ) -> JobId {
         let mut core = self.lock();
-        let id = core.submit(kernel, call, group, terms);
+        let id = if core.admission.is_none() {
+            core.submit(kernel, call, group, terms)
+        } else {
+            let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, group, terms);
+            let (admitted, id) = self.submit_admitted(core, kernel, call, submit);
+            core = admitted;
+            id
+        };
         self.unlock(core);
         id
     }
 
     /// Sends calls of one kernel in order, and takes the answers at the front of `in_flight` that have
-    /// come, at most `limit`. One lock for all of it.
+    /// come. One lock for all of it. Returns how many calls were sent: all, but where there is a ceiling; then at least
+    /// one, unless some are in flight, which are to be waited for.
     pub(crate) fn exchange<R>(
         &self,
         kernel: &KernelInfo,
@@ -278,11 +309,26 @@ impl Shared {
         in_flight: &mut VecDeque<JobId>,
         done: &mut VecDeque<Result<R, JobError>>,
         read: Read<R>,
-    ) {
+    ) -> usize {
         let mut core = self.lock();
+        let mut sent = 0;
         for call in calls {
-            let id = core.submit(kernel, &mut call.0, 0, terms);
+            let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, 0, terms);
+            let id = if core.admission.is_none() {
+                submit(&mut core, &mut call.0)
+            } else if let Some(entry) = core.enter_now(kernel, &call.0) {
+                let id = submit(&mut core, &mut call.0);
+                core.entered(id, entry);
+                id
+            } else if in_flight.is_empty() && done.is_empty() {
+                let (admitted, id) = self.submit_admitted(core, kernel, &mut call.0, submit);
+                core = admitted;
+                id
+            } else {
+                break;
+            };
             in_flight.push_back(id);
+            sent += 1;
         }
         core.drain_busy();
         core.refill();
@@ -293,6 +339,7 @@ impl Shared {
             done.push_back(answer);
         }
         self.unlock(core);
+        sent
     }
 
     /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
@@ -411,6 +458,10 @@ impl Shared {
             open: core.open,
             untaken: core.records.live(),
             memory_short: core.tight,
+            admitted: core
+                .admission
+                .as_ref()
+                .map_or(0, |admission| admission.bytes()),
         };
         self.unlock(core);
         stats

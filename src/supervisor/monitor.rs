@@ -34,6 +34,8 @@ use crate::sys::process::{Exit, WatchPipe};
 const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
+/// After so many passes that changed something the monitor listens, whatever else there is to do.
+const LISTEN_EVERY: u32 = 64;
 
 /// How long the reason of a worker that could not start may take to arrive after its exit.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -47,22 +49,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     poller.add(shared.bell.as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
-        let lanes = shared.cells.len();
-        let mut monitor = Monitor {
-            kills: OomKills::new(&shared.settings.memory.root, lanes),
-            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
-            shared,
-            poller,
-            pipe,
-            epoch: 0,
-            stopping: None,
-            ticked: Instant::now(),
-            seen_job: 0,
-            refusals: HashMap::new(),
-            outputs: Outputs::default(),
-            handshakes: HashMap::new(),
-            starting: HashMap::new(),
-        };
+        let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
             monitor.end_after_panic();
@@ -75,7 +62,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     })
 }
 
-struct Monitor {
+pub(super) struct Monitor {
     shared: Arc<Shared>,
     poller: Poller,
     pipe: WatchPipe,
@@ -102,6 +89,40 @@ struct Monitor {
 }
 
 impl Monitor {
+    fn new(shared: Arc<Shared>, poller: Poller, pipe: WatchPipe) -> Self {
+        let lanes = shared.cells.len();
+        Monitor {
+            kills: OomKills::new(&shared.settings.memory.root, lanes),
+            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
+            shared,
+            poller,
+            pipe,
+            epoch: 0,
+            stopping: None,
+            ticked: Instant::now(),
+            seen_job: 0,
+            refusals: HashMap::new(),
+            outputs: Outputs::default(),
+            handshakes: HashMap::new(),
+            starting: HashMap::new(),
+        }
+    }
+
+    /// One that does what it is told, for a test.
+    #[cfg(test)]
+    pub(super) fn idle(shared: Arc<Shared>) -> Self {
+        let poller = Poller::new().expect("a poller");
+        Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
+    }
+
+    /// What follows the exit of a worker that is none, for a test.
+    #[cfg(test)]
+    pub(super) fn bury(&mut self, index: usize, exit: Exit) {
+        let words = self.outputs.finish(&self.shared, index);
+        let cause = self.cause_of(index, exit, &words, false);
+        self.shared.recover(index, cause, None, words);
+    }
+
     /// Ends all workers and answers every job: what a monitor that panicked can still do.
     fn end_after_panic(&self) {
         let lanes = {
@@ -132,6 +153,7 @@ impl Monitor {
     }
 
     fn run(&mut self) {
+        let mut hasty = 0u32;
         loop {
             self.start_absent();
             self.end_overdue();
@@ -140,13 +162,15 @@ impl Monitor {
             if self.step_closing() {
                 return;
             }
-            if progress {
+            // A worker that always wants something must not keep the others' ends from being heard.
+            hasty = if progress { hasty + 1 } else { 0 };
+            if !hasty.is_multiple_of(LISTEN_EVERY) {
                 continue;
             }
             self.arm(true);
             // Again, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
-            let tokens = if progress { Vec::new() } else { self.sleep() };
+            let tokens = self.sleep(progress.then_some(Duration::ZERO));
             self.arm(false);
             for token in tokens {
                 self.heard(token);
@@ -167,8 +191,9 @@ impl Monitor {
         }
     }
 
-    fn sleep(&mut self) -> Vec<u64> {
-        let limit = self.next_time();
+    /// Sleeps until somebody rings or ends, or it is time for something; at most for `limit`.
+    fn sleep(&mut self, limit: Option<Duration>) -> Vec<u64> {
+        let limit = limit.or_else(|| self.next_time());
         match self.poller.wait(limit) {
             Ok(tokens) => tokens,
             Err(error) => {
@@ -274,14 +299,14 @@ impl Monitor {
             exit,
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
-            words: &words.all(),
+            failed_allocation: words.failed_allocation,
             out_of_memory: killed && self.kills.explain(lane),
         })
     }
 
     /// Everything that may have become possible. True if something changed that may make more
     /// possible at once.
-    fn serve(&mut self) -> bool {
+    pub(super) fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
         self.outputs.tick(&self.shared);
         let short;
@@ -360,7 +385,11 @@ impl Monitor {
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
         crate::sync::point!("grant.found");
+        let damage = block.is_err().then(|| arena.damage()).flatten();
         let mut core = self.shared.lock();
+        if let Some(why) = damage {
+            core.give_up(&why);
+        }
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
         if lane.life != life || lane.poster.wanted() != Some(want) {

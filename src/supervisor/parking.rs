@@ -48,6 +48,8 @@ pub(super) struct Parking {
     spots: [Spot; SPOTS],
     /// For threads that wait for the engine itself: start, drain.
     pub(super) engine: Spot,
+    /// For threads that wait until their job is let in.
+    pub(super) admission: Spot,
 }
 
 impl Parking {
@@ -55,6 +57,7 @@ impl Parking {
         Self {
             spots: std::array::from_fn(|_| Spot::default()),
             engine: Spot::default(),
+            admission: Spot::default(),
         }
     }
 

@@ -73,6 +73,8 @@ pub(super) struct Record {
     pub(super) spilled: bool,
     /// A failure of one job of a group cancels the others; 0 for none.
     pub(super) group: u32,
+    /// Lane and life of the worker whose value this is.
+    pub(super) answered_by: (u32, u32),
     /// Deadline, retries, priority: most jobs have none.
     pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
@@ -141,6 +143,7 @@ impl Records {
             group: 0,
             policy: None,
             len: 0,
+            answered_by: (u32::MAX, 0),
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
             outcome: None,

@@ -30,6 +30,7 @@ impl Shared {
         words: LastWords,
     ) {
         let phase = self.cells[index].phase();
+        let damage = self.arena.damage();
         let mut core = self.lock();
         core.lanes[index].last_words = words;
         // 3. What it had finished is finished.
@@ -71,6 +72,10 @@ impl Shared {
             let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
             lane.status = Status::Absent { not_before };
+        }
+        // What died of memory that is gone is followed by others: nothing here can be trusted any more.
+        if let Some(why) = damage {
+            core.give_up(&why);
         }
         core.lanes[index].begin_life(&self.settings.memory.recycling);
         core.update_flags();

@@ -80,6 +80,7 @@ impl Shared {
                 memory_limit: self.settings.memory_limit,
                 strict: self.settings.strict,
                 on_start: self.settings.on_start,
+                events: super::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
             }
@@ -157,6 +158,8 @@ impl Shared {
             .stack_size(256 * 1024)
             .spawn(answer);
         if let Err(error) = spawned {
+            let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
+            let error = crate::sys::Error::new("clone", errno, "a thread for a worker's start");
             let why = HandshakeError::Channel(error.to_string());
             self.refused(Refusal { lane, life, why });
         }

@@ -24,7 +24,7 @@ crate::test_workers!();
 
 const PAGE: u64 = 4096;
 
-fn arena(workers: u16) -> Arc<Arena> {
+pub(super) fn arena(workers: u16) -> Arc<Arena> {
     let spec = Spec {
         capacity: 64 << 20,
         writers: workers,
@@ -41,7 +41,7 @@ fn lane() -> (Arc<Arena>, Lane) {
     (arena, Lane::new(1, cells))
 }
 
-fn kernel() -> KernelInfo {
+pub(super) fn kernel() -> KernelInfo {
     fn nothing() {}
     fn info<F: crate::kernel::Kernel<(), ()>>(_: F) -> KernelInfo {
         KernelInfo::of::<Single<F, (), ()>>()
@@ -66,7 +66,7 @@ fn settings(workers: u16) -> Settings {
 }
 
 /// An engine without a monitor, whose workers are handles in this process.
-fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
+pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
     let arena = arena(workers);
     let cells: Vec<_> = (0..workers)
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
@@ -119,13 +119,13 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
 }
 
-fn die(shared: &Shared, lane: usize) {
+pub(super) fn die(shared: &Shared, lane: usize) {
     let words = super::words::LastWords::default();
     shared.recover(lane, JobErrorKind::Signal(9), None, words);
 }
 
 /// Fails if `f` takes as long as nothing takes.
-fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let (tell, hear) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let _ = tell.send(f());

@@ -12,6 +12,9 @@ const LONGEST: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     lines: Vec<(u64, String)>,
+    /// Bytes of the first allocation that it said it could not get, in the job that it died in: a backtrace that follows
+    /// may be longer than what is kept.
+    pub(super) failed_allocation: Option<u64>,
 }
 
 impl LastWords {

@@ -43,12 +43,34 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} of {} failed: {} ({:?})",
+            "{} of {} failed: {} ({:?}){}",
             self.call,
             self.what,
             self.errno.desc(),
-            self.errno
+            self.errno,
+            advice(self.call, self.errno)
         )
+    }
+}
+
+/// What to do about it, where a limit is what was reached.
+fn advice(call: &str, errno: Errno) -> &'static str {
+    let process = matches!(call, "posix_spawn" | "clone");
+    match errno {
+        Errno::EMFILE => "; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
+        Errno::ENFILE => "; the system has too many files open (fs.file-max)",
+        Errno::EAGAIN if process => {
+            "; raise the limit on processes (RLIMIT_NPROC, `ulimit -u`, or the container's), or on memory \
+             (RLIMIT_AS, RLIMIT_DATA)"
+        }
+        Errno::ENOMEM if process || call == "mmap" || call == "mprotect" => {
+            "; raise the limit on addresses (RLIMIT_AS, `ulimit -v`), on data (RLIMIT_DATA, `ulimit -d`), or on maps \
+             (vm.max_map_count)"
+        }
+        Errno::EFBIG => {
+            "; raise the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`), which counts for shared memory too"
+        }
+        _ => "",
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::error::{Error, Result};
 
@@ -208,6 +210,67 @@ pub fn address_space_limit() -> Option<u64> {
 /// `RLIMIT_FSIZE` in bytes, if there is one: bounds the length of segments, with a deadly SIGXFSZ.
 pub fn file_size_limit() -> Option<u64> {
     limit(Resource::RLIMIT_FSIZE)
+}
+
+/// Runs a call that may pass `RLIMIT_FSIZE`: it fails with `EFBIG` then, and the SIGXFSZ that the kernel sends with that
+/// does not end this process.
+pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
+    if file_size_limit().is_none() {
+        return call();
+    }
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    let pending = |set: &SigSet| -> bool {
+        // SAFETY: sigpending writes into a set of its own.
+        unsafe {
+            let mut now: libc::sigset_t = std::mem::zeroed();
+            libc::sigpending(&raw mut now) == 0
+                && set
+                    .iter()
+                    .any(|signal| libc::sigismember(&raw const now, signal as i32) == 1)
+        }
+    };
+    let before = pending(&set);
+    // Both fail only for a wrong argument.
+    let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let answer = call();
+    if !before && pending(&set) {
+        // The one that this call has caused: it is sent to the thread.
+        let _ = set.wait();
+    }
+    if let Ok(mask) = mask {
+        let _ = mask.thread_set_mask();
+    }
+    answer
+}
+
+/// Whether this process may open `more` descriptors; an error names the limit.
+///
+/// Descriptors have the lowest free numbers, so the next one tells how many there are, but for gaps.
+pub fn room_for_descriptors(more: u64) -> Result<()> {
+    let Some(limit) = limit(Resource::RLIMIT_NOFILE) else {
+        return Ok(());
+    };
+    let what = || format!("{more} more descriptors of {limit} in all");
+    let error = |errno| Error::new("open", errno, what());
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers; the copy is closed again at once.
+    let next = unsafe {
+        let copy = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 0);
+        if copy >= 0 {
+            libc::close(copy);
+        }
+        copy
+    };
+    let next = match u64::try_from(next) {
+        Ok(next) => next,
+        Err(_) if Errno::last() == Errno::EMFILE => return Err(error(Errno::EMFILE)),
+        // Without a standard input there is nothing to copy, and nothing to say.
+        Err(_) => return Ok(()),
+    };
+    if next.saturating_add(more) > limit {
+        return Err(error(Errno::EMFILE));
+    }
+    Ok(())
 }
 
 /// Sets the soft `RLIMIT_DATA` of this process: private writable memory in bytes; shared maps do not count.

@@ -6,6 +6,7 @@
 
 pub mod abort;
 pub mod cores;
+pub mod cut;
 mod error;
 pub mod event;
 pub mod futex;

@@ -11,6 +11,7 @@ use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, fstat};
 
 use super::error::{Error, Result, retry};
+use super::limits::without_file_size_signal;
 
 /// What may be done through a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,13 @@ impl Segment {
         retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .map(|fd| Segment { fd })
             .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))
+    }
+
+    /// Fills `bytes` from place `at` on: a reading that cannot be SIGBUS, whoever else has the segment. Says how many
+    /// bytes there were.
+    pub fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
+        retry(|| nix::sys::uio::pread(&self.fd, bytes, at))
+            .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
     /// Opens the existing segment `name`.
@@ -129,7 +137,7 @@ impl Segment {
         let what = || format!("a segment to {len} bytes");
         let signed =
             i64::try_from(len).map_err(|_| Error::new("ftruncate", Errno::EFBIG, what()))?;
-        retry(|| nix::unistd::ftruncate(&self.fd, signed))
+        without_file_size_signal(|| retry(|| nix::unistd::ftruncate(&self.fd, signed)))
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
@@ -164,7 +172,7 @@ impl Segment {
         };
         let start = i64::try_from(range.start).map_err(|_| error(Errno::EFBIG))?;
         let len = i64::try_from(range.end - range.start).map_err(|_| error(Errno::EFBIG))?;
-        retry(|| fallocate(&self.fd, flags, start, len)).map_err(error)
+        without_file_size_signal(|| retry(|| fallocate(&self.fd, flags, start, len))).map_err(error)
     }
 
     /// Length, memory and names right now.

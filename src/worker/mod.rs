@@ -1,5 +1,7 @@
 #![doc = include_str!("README.md")]
 
+#[cfg(feature = "tracing")]
+mod events;
 pub(crate) mod fence;
 pub(crate) mod frame;
 #[cfg(feature = "sandbox")]

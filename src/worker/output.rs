@@ -24,6 +24,13 @@ pub(super) fn begin() -> sys::Result<()> {
     Ok(())
 }
 
+/// Numbers of the descriptors that boundaries are written to.
+#[cfg(feature = "sandbox")]
+pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
+    use std::os::fd::AsRawFd;
+    PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
+}
+
 /// If anything was written since the last call, it belongs to this job; 0: to none.
 #[inline]
 pub(super) fn belongs_to(job: u64) {
@@ -41,6 +48,15 @@ fn write_boundary(job: u64) {
     }
     // The boundaries have announced themselves.
     pipe::clear_output_written();
+}
+
+/// Sends a frame of this kind, in one go.
+#[cfg(feature = "tracing")]
+pub(super) fn send(kind: u8, content: &[u8]) {
+    if let Some([_, stderr]) = PIPES.get() {
+        // As above.
+        let _ = pipe::write_all(stderr.as_fd(), &frame::frame(kind, content));
+    }
 }
 
 /// Passes on what Rust's stdout still keeps, before the process ends without doing so.

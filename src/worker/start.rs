@@ -226,6 +226,9 @@ fn attach(
             fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
         }
     }
+    // Not before, so that a subscriber of the program's own stays.
+    #[cfg(feature = "tracing")]
+    super::events::send(welcome.events, Arc::clone(&cells));
     // 10.
     cells.set_phase(Phase::Starting(10));
     #[cfg(feature = "sandbox")]

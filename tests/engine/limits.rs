@@ -27,6 +27,7 @@ mod always {
     crate::harness::tests![
         a_memory_bomb_costs_one_job,
         a_library_that_runs_out_of_memory,
+        one_large_allocation,
         a_thread_of_a_kernel_that_runs_out_of_memory,
         an_abort_below_the_ceiling_is_an_abort,
         a_kill_from_outside_is_a_kill,
@@ -68,10 +69,11 @@ fn a_memory_bomb_costs_one_job() {
                 s.submit(hoard, (&mut taken,));
             })
             .unwrap_err();
-        let JobErrorKind::MemoryLimit { limit, .. } = *error.kind() else {
-            panic!("round {round}: {error}")
+        let full = JobErrorKind::MemoryLimit {
+            limit: CEILING,
+            requested: Some(MIB),
         };
-        assert_eq!(limit, CEILING);
+        assert_eq!(*error.kind(), full, "round {round}: {error}");
         assert!(error.to_string().contains("memory limit"), "{error}");
         let reached = taken[0] * MIB;
         assert!(
@@ -117,6 +119,26 @@ fn a_library_that_runs_out_of_memory() {
             requested: None,
         };
         assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
+    }
+    lab.assert_in_use(0);
+}
+
+/// One allocation that never fits: with its size, whether or not a backtrace follows the line that says so.
+fn one_large_allocation() {
+    fn large(bytes: usize) -> usize {
+        black_box(vec![1_u8; bytes]).len()
+    }
+    let lab = limited(1);
+    let fits = CEILING as usize / 2;
+    assert_eq!(lab.submit(large, (fits,)).wait().unwrap(), fits);
+    for bytes in [CEILING, 1 << 40] {
+        let error = lab.failure_of(lab.submit(large, (bytes as usize,)));
+        let expected = JobErrorKind::MemoryLimit {
+            limit: CEILING,
+            requested: Some(bytes),
+        };
+        assert_eq!(*error.kind(), expected, "{error}");
+        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
     }
     lab.assert_in_use(0);
 }

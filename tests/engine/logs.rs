@@ -34,16 +34,16 @@ tests![
 
 /// Everything that an engine's workers have said.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<LogLine>>>);
+pub struct Said(Arc<Mutex<Vec<LogLine>>>);
 
 impl Said {
-    fn lab(&self, workers: usize) -> Lab {
+    pub fn lab(&self, workers: usize) -> Lab {
         let said = Arc::clone(&self.0);
         let keep = move |line: &LogLine| said.lock().unwrap().push(line.clone());
         Lab::with(workers, |builder| builder.on_log(keep))
     }
 
-    fn all(&self) -> Vec<LogLine> {
+    pub fn all(&self) -> Vec<LogLine> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -53,6 +53,11 @@ impl Said {
     fn texts(&self) -> Vec<(Option<u64>, String)> {
         let lines = self.all().into_iter();
         lines.map(|line| (line.job, line.text)).collect()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub fn add(&self, line: &LogLine) {
+        self.0.lock().unwrap().push(line.clone());
     }
 
     /// Waits for a line with this in it.
@@ -127,7 +132,7 @@ fn lines_come_in_order_with_their_jobs() {
         }
         n
     }
-    const JOBS: u64 = 4000;
+    const JOBS: u64 = 2000;
     let said = Said::default();
     let lab = said.lab(3);
     let jobs: Vec<_> = (1..=JOBS).map(|n| lab.submit(talk, (n,))).collect();
@@ -503,7 +508,7 @@ fn a_start_that_fails_says_what_it_printed() {
     );
 }
 
-const PRINTING: &str = "ARENITE_TEST_PRINTING";
+pub const PRINTING: &str = "ARENITE_TEST_PRINTING";
 
 fn by_default_lines_go_to_stderr() {
     let start = |how: &str| {
@@ -528,6 +533,10 @@ pub fn scenario() {
     let Ok(how) = std::env::var(PRINTING) else {
         return;
     };
+    #[cfg(feature = "tracing")]
+    if how == "events" {
+        return crate::events::program();
+    }
     if how == "closed" {
         // SAFETY: the standard library knows what to do when its stderr is gone.
         unsafe { libc::close(2) };

@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admission;
 mod builder;
 mod calls;
 mod concurrency;
 mod deaths;
 mod escapes;
+#[cfg(feature = "tracing")]
+mod events;
 mod faults;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -44,11 +47,14 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
+        admission::tests(),
         builder::tests(),
         calls::tests(),
         concurrency::tests(),
         deaths::tests(),
         escapes::tests(),
+        #[cfg(feature = "tracing")]
+        events::tests(),
         faults::tests(),
         inline::tests(),
         inputs::tests(),

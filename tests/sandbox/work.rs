@@ -1,16 +1,19 @@
 //! What honest kernels can still do, and what the engine does otherwise than without a sandbox.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::sync::OnceLock;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, OnceLock};
 
 use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, step, tests};
 use crate::lab::{strict, strict_with};
 
 tests![
     threads_and_memory,
+    what_is_printed_has_its_job,
     a_panic_has_its_stack,
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
@@ -21,6 +24,7 @@ tests![
     many_jobs,
     a_panic_while_a_worker_is_replaced,
     what_the_kernel_lacks,
+    what_they_print_has_its_job,
 ];
 
 fn threads_and_memory() {
@@ -71,6 +75,30 @@ fn threads_and_memory() {
             .sum::<u64>(),
         0
     );
+}
+
+fn what_is_printed_has_its_job() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let lab = strict_with(1, |builder| {
+        builder.on_log(move |line| {
+            // The last lines may come when nobody listens any more.
+            let _ = tell.lock().unwrap().send((line.job, line.text.clone()));
+        })
+    });
+    let say = |n: u32| {
+        println!("out {n}");
+        eprintln!("err {n}");
+    };
+    let mut expected = BTreeSet::new();
+    for n in 1..=3_u32 {
+        lab.submit(say, (n,)).wait().unwrap();
+        let job = Some(u64::from(n));
+        expected.extend([(job, format!("out {n}")), (job, format!("err {n}"))]);
+    }
+    step("what was printed");
+    let seen: BTreeSet<_> = told.iter().take(expected.len()).collect();
+    assert_eq!(seen, expected);
 }
 
 #[inline(never)]
@@ -305,4 +333,27 @@ fn what_the_kernel_lacks() {
         Err(other) => panic!("{other}"),
     }
     assert_eq!(Lab::new(1).sandbox_report(), None);
+}
+
+/// Each line comes with its job, although silent ones run between.
+fn what_they_print_has_its_job() {
+    let talk = |n: u64| {
+        if n.is_multiple_of(3) {
+            println!("job {n}");
+            eprintln!("job {n}");
+        }
+    };
+    let (sender, lines) = std::sync::mpsc::channel();
+    let lab = strict_with(2, move |builder| {
+        builder.on_log(move |line| sender.send(line.clone()).unwrap())
+    });
+    let jobs: Vec<_> = (1..=600u64).map(|n| lab.submit(talk, (n,))).collect();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    lab.into_inner().shutdown();
+    let mut count = 0;
+    for line in lines {
+        assert_eq!(line.job.map(|job| format!("job {job}")), Some(line.text));
+        count += 1;
+    }
+    assert_eq!(count, 400);
 }

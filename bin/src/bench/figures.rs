@@ -2,6 +2,8 @@
 
 use arenite::twins::cases::{Goal, Unit};
 
+use super::names;
+
 /// The samples of one system in one case.
 #[derive(Debug, Clone)]
 pub struct SystemFigures {
@@ -73,7 +75,8 @@ impl CaseFigures {
 
     /// The engine's median.
     pub fn ours(&self) -> Option<f64> {
-        self.system("arenite")?.median()
+        let ours = |system: &&SystemFigures| names::is_ours(system.id);
+        self.systems.iter().find(ours)?.median()
     }
 
     /// Whether a system went wrong; what this machine lacks is no failure.

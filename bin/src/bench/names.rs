@@ -2,9 +2,17 @@
 
 use arenite::twins::cases::Unit;
 
+/// Whether this is the engine as it is meant to be: what the others are compared with.
+pub fn is_ours(id: &str) -> bool {
+    matches!(id, "arenite" | "on")
+}
+
 /// What a system is called in a sentence or beside a bar.
 pub fn system(id: &str) -> &str {
     match id {
+        "on" => "arenite, protected",
+        "off" => "arenite, without that protection",
+        "sandbox" => "arenite, locked down",
         "rayon" => "rayon (threads)",
         "spin" => "bare, spinning, two cores",
         "futex" => "bare futex, two cores",

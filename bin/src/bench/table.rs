@@ -50,7 +50,7 @@ fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io:
     let spread = format!("{} … {}", names::number(min), names::number(max));
     write!(out, " {:>10} {unit:<9} {spread:<25}", names::number(median))?;
     let ratio = match case.ours() {
-        Some(_) if system.id == "arenite" => "1".to_owned(),
+        Some(_) if names::is_ours(system.id) => "1".to_owned(),
         Some(ours) => names::factor(ours, median, case.unit),
         None => String::new(),
     };

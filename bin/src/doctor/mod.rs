@@ -7,9 +7,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use arenite::Engine;
 use arenite::arena::{self, SegmentName};
 use arenite::doctor::{self, Finding, Level, Report};
+use arenite::engine::Builder;
+use arenite::{Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};
@@ -19,7 +20,8 @@ const DETAILS: &str = "\
 What is looked at:
   Memory of the machine and of the container (control groups version 1 and 2), room in /dev/shm,
   limits of this process (ulimit), features of the kernel, names in /dev/shm that arenas of this
-  user have or have left there. In the end an engine with one worker is started, and does a job.
+  user have or have left there. In the end an engine with one worker is started, and does a job; and
+  once more with a worker that is locked down (see resize --sandbox).
 
 Marks:
   ✔ as it should be   ! less than it could be, the engine lives with it   ✘ will hurt
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let removed = if args.clean { clean() } else { Vec::new() };
     let mut report = doctor::examine();
     report.findings.push(trial());
+    report.findings.push(sandbox_trial());
     let code = ExitCode::from(u8::from(report.worst() == Level::Trouble));
     let color = wants_color(args.color, io::stdout().is_terminal());
     let text = if args.json {
@@ -85,38 +88,38 @@ fn clean() -> Vec<SegmentName> {
         .collect()
 }
 
+/// What to do when a trial fails: its cause has been looked at above, if anybody knows it.
+const MEND: &str = "mend what is marked above, then look again";
+
+fn answer(question: u64) -> u64 {
+    question + 1
+}
+
+fn smallest() -> Builder {
+    Engine::builder()
+        .workers(1)
+        .capacity(4 << 20)
+        .on_log(|_| ())
+        .label("doctor")
+}
+
 /// Whether an engine starts here and does what it is told.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";
-    fn answer(question: u64) -> u64 {
-        question + 1
-    }
     let start = Instant::now();
-    let engine = match Engine::builder()
-        .workers(1)
-        .capacity(4 << 20)
-        .label("doctor")
-        .build()
-    {
+    let engine = match smallest().build() {
         Ok(engine) => engine,
         Err(error) => {
-            return Finding::fine(
-                SUBJECT,
-                "an engine with one worker does not start",
-                error.to_string(),
-            )
-            .at(Level::Trouble, "mend what is marked above, then look again");
+            let found = "an engine with one worker does not start";
+            return Finding::fine(SUBJECT, found, error.to_string()).at(Level::Trouble, MEND);
         }
     };
     let result = engine.submit(answer, (41,)).wait();
-    let took = start.elapsed();
+    let millis = start.elapsed().as_secs_f64() * 1e3;
     match result {
         Ok(42) => Finding::fine(
             SUBJECT,
-            format!(
-                "an engine started a worker, which did a job: {:.1} ms",
-                took.as_secs_f64() * 1e3
-            ),
+            format!("an engine started a worker, which did a job: {millis:.1} ms"),
             "this is what a program does that uses the library",
         ),
         Ok(other) => Finding::fine(
@@ -126,6 +129,44 @@ fn trial() -> Finding {
         )
         .at(Level::Trouble, "look for faulty memory, and report this"),
         Err(error) => Finding::fine(SUBJECT, "a worker failed at a tiny job", error.to_string())
-            .at(Level::Trouble, "mend what is marked above, then look again"),
+            .at(Level::Trouble, MEND),
+    }
+}
+
+/// The same with a worker that is locked down. Nobody has to use one: what is missing is no trouble.
+fn sandbox_trial() -> Finding {
+    const SUBJECT: &str = "sandbox-trial";
+    const WITHOUT: &str = "nothing, unless you mean to use --sandbox; it wants seccomp, Landlock and mseal, see above";
+    let engine = match smallest().sandbox(Sandbox::Strict).build() {
+        Ok(engine) => engine,
+        Err(error) => {
+            let found = "an engine with a locked-down worker does not start";
+            return Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT);
+        }
+    };
+    let result = engine.submit(answer, (41,)).wait();
+    let lacks = engine
+        .sandbox_report()
+        .filter(|report| !report.is_complete())
+        .map(|report| report.to_string());
+    match (result, lacks) {
+        (Ok(42), None) => Finding::fine(
+            SUBJECT,
+            "a worker without rights did a job",
+            "hostile files can be kept in: no files, no network, no other processes",
+        ),
+        (Ok(42), Some(lacks)) => {
+            Finding::fine(SUBJECT, "a worker did a job, but kept some rights", lacks)
+                .at(Level::Notice, WITHOUT)
+        }
+        (Ok(other), _) => {
+            let found = format!("a locked-down worker answered {other} instead of 42");
+            Finding::fine(SUBJECT, found, "results cannot be trusted here")
+                .at(Level::Trouble, "look for faulty memory, and report this")
+        }
+        (Err(error), _) => {
+            let found = "a locked-down worker failed at a tiny job";
+            Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT)
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 
 use crate::choice::Choice;
 use crate::cli::Generate;
@@ -50,6 +50,12 @@ Sizes:
 --resume:
   DIR/.arenite-resize notes what made each result. A result is skipped if it is newer than its
   input, was made with the same options and has not been changed since.
+
+--sandbox:
+  Decoders work on bytes from strangers. Under --sandbox a worker that such bytes take over can open
+  no file and no socket, and start or touch no process (seccomp, Landlock); trying ends it, with the
+  cause \"denied\". It still sees the pictures under way in this run, and nothing stops it from putting
+  one into another's result. What this kernel cannot enforce is named on stderr.
 
 --timeout and --retries:
   The time is that of one attempt in its worker; waiting for a worker does not count. When it is over
@@ -140,6 +146,10 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "BYTES", value_parser = units::bytes, default_value = "1GiB", help_heading = "Run")]
     pub memory_limit: u64,
 
+    /// Lock workers down: no files, no network, no other processes; with =require, fail where the kernel lacks a part
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "available", help_heading = "Run")]
+    pub sandbox: Option<LockDown>,
+
     /// Kill a picture's worker when it takes longer, such as 30s, 500ms or 2m, and go on [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Run")]
     pub timeout: Option<Duration>,
@@ -174,6 +184,15 @@ pub(crate) struct ResizeArgs {
 
     #[command(flatten)]
     pub generate: Generate,
+}
+
+/// What `--sandbox` insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LockDown {
+    /// What this kernel has; what it lacks is named on stderr
+    Available,
+    /// Everything, or nothing is started
+    Require,
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {
@@ -318,6 +337,26 @@ mod tests {
         assert!(parse("-0 -s 5 -o x").is_ok(), "-0 alone reads stdin");
         assert!(parse("- -s 5 -o x").is_ok());
         assert!(parse("--generate man").is_ok());
+    }
+
+    #[test]
+    fn the_sandbox_takes_its_word_behind_a_sign() {
+        let sandbox = |line: &str| parse(line).map(|args| args.sandbox);
+        assert_eq!(sandbox("p -s 5 -o x").unwrap(), None);
+        assert_eq!(
+            sandbox("--sandbox p -s 5 -o x").unwrap(),
+            Some(LockDown::Available)
+        );
+        assert_eq!(
+            sandbox("p -s 5 -o x --sandbox=require").unwrap(),
+            Some(LockDown::Require)
+        );
+        assert_eq!(
+            sandbox("p -s 5 -o x --sandbox=some")
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
     }
 
     #[test]

@@ -144,10 +144,13 @@ fn work(
 ) -> Result<u8, String> {
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let mut folder = OutFolder::create(out, stop)?;
-    let mut recorder = Some(Recorder::new(out, args.fingerprint()));
+    let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
     let mut turn = Turn { items, next: 0 };
     if ready > 0 {
         let pool = EnginePool::start(args, spec, ready)?;
+        for part in pool::lacking(&pool) {
+            report.note(&format!("not enforced by this kernel: {part}"));
+        }
         stop.begin_work();
         report.work(args, ready as u64);
         let feed = items

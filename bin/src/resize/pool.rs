@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
-use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind};
+use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox};
 
-use super::args::ResizeArgs;
-use super::fault::Fault;
+use super::args::{LockDown, ResizeArgs};
+use super::fault::{Fault, one_line};
 use super::plan::Task;
 use super::runner::{Made, Pool, Refused};
 use crate::units::show_bytes;
@@ -114,6 +114,11 @@ impl EnginePool {
         if let Some(capacity) = args.capacity {
             builder = builder.capacity(capacity);
         }
+        builder = builder.sandbox(match args.sandbox {
+            None => Sandbox::Off,
+            Some(LockDown::Available) => Sandbox::Strict,
+            Some(LockDown::Require) => Sandbox::Required,
+        });
         let engine = builder.build().map_err(|error| error.to_string())?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
@@ -126,6 +131,12 @@ impl EnginePool {
             under_way: Cell::new(0),
         })
     }
+}
+
+/// What the running kernel lacks of the sandbox that was asked for, a sentence each.
+pub(crate) fn lacking(engine: &EnginePool) -> Vec<&'static str> {
+    let report = engine.engine.sandbox_report();
+    report.map_or_else(Vec::new, |report| report.lacking())
 }
 
 /// A picture on its way, and what its file holds of the budget.
@@ -215,6 +226,10 @@ fn fault(error: &JobError) -> Fault {
             ..Fault::new("other", kind.to_string())
         },
     };
+    if let Some(last) = error.last_words().last() {
+        fault.text.push_str("; its worker's last words: ");
+        fault.text.push_str(&one_line(last));
+    }
     fault.attempts = error.worker().map(|_| error.attempt());
     if error.attempt() > 1 {
         fault

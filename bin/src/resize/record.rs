@@ -25,6 +25,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::inputs::Stamp;
+use super::stop::Stop;
 
 /// The record's name in the output folder.
 pub(crate) const NAME: &str = ".arenite-resize";
@@ -111,17 +112,19 @@ pub(crate) struct Recorder {
     path: PathBuf,
     options: String,
     fingerprint: Fingerprint,
+    stop: Stop,
     file: Option<File>,
 }
 
 impl Recorder {
     /// For results in `out`, which exists by the time of the first note.
-    pub(crate) fn new(out: &Path, options: String) -> Recorder {
+    pub(crate) fn new(out: &Path, options: String, stop: &Stop) -> Recorder {
         let fingerprint = Fingerprint::of(&options);
         Recorder {
             path: out.join(NAME),
             options,
             fingerprint,
+            stop: stop.clone(),
             file: None,
         }
     }
@@ -148,15 +151,18 @@ impl Recorder {
         );
         let file = match &mut self.file {
             Some(file) => file,
-            None => self
-                .file
-                .insert(open(&self.path, &self.options, self.fingerprint)?),
+            None => self.file.insert(open(
+                &self.path,
+                &self.options,
+                self.fingerprint,
+                &self.stop,
+            )?),
         };
         file.write_all(line.as_bytes())
     }
 }
 
-fn open(path: &Path, options: &str, fingerprint: Fingerprint) -> io::Result<File> {
+fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io::Result<File> {
     if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
         // Nothing is written outside the output folder, and nobody waits for the other end of a pipe.
         return Err(io::Error::new(
@@ -171,12 +177,19 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint) -> io::Result<File
     };
     if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
         // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
-        let mut file = tempfile::Builder::new()
-            .prefix(".arenite-")
-            .suffix(".tmp")
-            .tempfile_in(folder)?;
-        file.write_all(&kept)?;
-        file.persist(path).map_err(|error| error.error)?;
+        let name = format!(".arenite-{}-record.tmp", std::process::id());
+        let temporary = folder.join(&name);
+        stop.guarding(&temporary, || {
+            // Only a killed program that had our number can have left one.
+            let _ = std::fs::remove_file(&temporary);
+            let mut file = tempfile::Builder::new()
+                .prefix(&name)
+                .rand_bytes(0)
+                .tempfile_in(folder)?;
+            file.write_all(&kept)?;
+            file.persist(path).map_err(|error| error.error)?;
+            io::Result::Ok(())
+        })?;
     }
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     let mut start = String::new();
@@ -300,7 +313,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let path = Path::new("x/a b.jpg");
         let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
-        Recorder::new(out.path(), OPTIONS.to_owned())
+        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
             .note(path, &result, &input)
             .unwrap();
 
@@ -341,7 +354,7 @@ mod tests {
     fn one_tick_for_both_is_fresh_when_the_input_is_the_one_noted() {
         let out = tempfile::tempdir().unwrap();
         let both = stamp(5, 1_000);
-        Recorder::new(out.path(), OPTIONS.to_owned())
+        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("a"), &both, &both)
             .unwrap();
         assert!(Record::read(out.path()).is_fresh(
@@ -357,7 +370,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for options in ["1 a", "1 b"] {
-            Recorder::new(out.path(), options.to_owned())
+            Recorder::new(out.path(), options.to_owned(), &Stop::default())
                 .note(Path::new("f"), &result, &input)
                 .unwrap();
         }
@@ -370,7 +383,7 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
-        Recorder::new(out.path(), OPTIONS.to_owned())
+        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("a"), &result, &input)
             .unwrap();
         let mut file = OpenOptions::new()
@@ -378,7 +391,7 @@ mod tests {
             .open(out.path().join(NAME))
             .unwrap();
         file.write_all(b"file 0123 7 8 9").unwrap();
-        Recorder::new(out.path(), OPTIONS.to_owned())
+        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("b"), &result, &input)
             .unwrap();
         let record = Record::read(out.path());
@@ -393,7 +406,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for _ in 0..50 {
-            let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+            let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default());
             for index in 0..100 {
                 recorder
                     .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
@@ -423,7 +436,7 @@ mod tests {
     fn a_record_that_is_a_link_is_not_written_through() {
         let out = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("elsewhere", out.path().join(NAME)).unwrap();
-        let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned());
+        let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default());
         assert!(
             recorder
                 .note(Path::new("a"), &stamp(1, 1), &stamp(1, 1))

@@ -9,6 +9,7 @@ mod inputs;
 mod names;
 mod output;
 mod resume;
+mod sandbox;
 mod signals;
 mod stop;
 mod timeout;

@@ -15,6 +15,7 @@ use std::time::Instant;
 use self::limit::Limit;
 use self::split::{Piece, Splitter};
 pub(super) use self::watched::{Outputs, STDERR, STDOUT};
+use super::causes;
 use super::log::{LogLevel, LogLine, LogSource};
 use super::plain;
 use super::words::LastWords;
@@ -52,6 +53,8 @@ pub(super) struct Output {
     limit: Limit,
     /// The last lines of jobs that have not ended, for the case that one ends the worker.
     tail: VecDeque<(Which, Vec<u8>)>,
+    /// Bytes of the first allocation that they say has failed.
+    failed_allocation: Option<u64>,
     /// Of the last job that was ever submitted: no other can have printed anything.
     last_job: u64,
     /// The job that the lane had when it was last looked at.
@@ -93,6 +96,7 @@ impl Output {
             streams: pipes.map(stream),
             limit: Limit::new(now),
             tail: VecDeque::new(),
+            failed_allocation: None,
             last_job: 0,
             running: None,
         }
@@ -177,8 +181,12 @@ impl Output {
             } => {
                 let job = content.try_into().map(u64::from_le_bytes);
                 self.hand_over(which, job.ok(), lines);
-                self.tail.retain(|(of, _)| *of != which);
+                self.forget(which);
             }
+            Piece::Frame {
+                kind: frame::EVENT,
+                content,
+            } => self.event(which, content, now, lines),
             // Of no kind that there is: a worker that makes things up.
             Piece::Frame { .. } => {}
         }
@@ -192,13 +200,10 @@ impl Output {
         now: Instant,
         lines: &mut Vec<LogLine>,
     ) {
-        let mut last = match self.tail.len() {
-            TAIL => self.tail.pop_front().unwrap_or((which, Vec::new())).1,
-            _ => Vec::new(),
-        };
-        last.clear();
-        last.extend(&bytes[..bytes.len().min(TAIL_LINE)]);
-        self.tail.push_back((which, last));
+        if which == Which::Stderr && self.failed_allocation.is_none() {
+            self.failed_allocation = causes::failed_allocation(bytes);
+        }
+        self.remember(which, bytes);
         self.report(now, false, lines);
         if !self.limit.passes(bytes.len() as u64 + cut, now) {
             return;
@@ -215,6 +220,54 @@ impl Output {
             target: None,
             text: plain::line(bytes, split::LONGEST, cut),
         };
+        self.wait(which, line, lines);
+    }
+
+    /// An event, which knows its job.
+    fn event(&mut self, which: Which, content: &[u8], now: Instant, lines: &mut Vec<LogLine>) {
+        let Some((job, level, target, text)) = frame::read_event(content) else {
+            return;
+        };
+        let Some(level) = LogLevel::of(level) else {
+            return;
+        };
+        let bytes = text.len() + target.len();
+        let text = plain::line(text, split::LONGEST, 0);
+        self.remember(which, format!("{level} {text}").as_bytes());
+        self.report(now, false, lines);
+        if !self.limit.passes(bytes as u64, now) {
+            return;
+        }
+        let line = LogLine {
+            label: Arc::clone(&self.label),
+            worker: self.worker,
+            job: self.known(Some(job)),
+            source: LogSource::Event,
+            level: Some(level),
+            target: Some(plain::line(target, split::LONGEST, 0)),
+            text,
+        };
+        self.wait(which, line, lines);
+    }
+
+    /// A job that was submitted.
+    fn known(&self, job: Option<u64>) -> Option<u64> {
+        job.filter(|job| (1..=self.last_job).contains(job))
+    }
+
+    /// One of the last lines, should it be one.
+    fn remember(&mut self, which: Which, line: &[u8]) {
+        let mut last = match self.tail.len() {
+            TAIL => self.tail.pop_front().map_or_else(Vec::new, |last| last.1),
+            _ => Vec::new(),
+        };
+        last.clear();
+        last.extend(&line[..line.len().min(TAIL_LINE)]);
+        self.tail.push_back((which, last));
+    }
+
+    /// A line in its place among those of its stream.
+    fn wait(&mut self, which: Which, line: LogLine, lines: &mut Vec<LogLine>) {
         let stream = &mut self.streams[which as usize];
         stream.bytes += line.text.len() + size_of::<LogLine>();
         stream.waiting.push(line);
@@ -226,17 +279,28 @@ impl Output {
 
     /// The lines that wait are this job's, if there can be such a job.
     fn hand_over(&mut self, which: Which, job: Option<u64>, lines: &mut Vec<LogLine>) {
-        let job = job.filter(|job| (1..=self.last_job).contains(job));
+        let job = self.known(job);
         let stream = &mut self.streams[which as usize];
         stream.bytes = 0;
-        lines.extend(stream.waiting.drain(..).map(|line| LogLine { job, ..line }));
+        lines.extend(stream.waiting.drain(..).map(|line| match line.source {
+            LogSource::Event => line,
+            _ => LogLine { job, ..line },
+        }));
     }
 
     /// Nothing is left in the pipe, and the lane is at this: what waits belongs to it.
     fn settle(&mut self, which: Which, phase: Phase, lines: &mut Vec<LogLine>) {
         self.hand_over(which, phase.job(), lines);
         if phase == Phase::Idle {
-            self.tail.retain(|(of, _)| *of != which);
+            self.forget(which);
+        }
+    }
+
+    /// What was said belongs to a job that is over, which it did not end.
+    fn forget(&mut self, which: Which) {
+        self.tail.retain(|(of, _)| *of != which);
+        if which == Which::Stderr {
+            self.failed_allocation = None;
         }
     }
 
@@ -280,6 +344,7 @@ impl Output {
         }
         self.report(Instant::now(), true, lines);
         let mut words = LastWords::default();
+        words.failed_allocation = self.failed_allocation;
         for (_, line) in &self.tail {
             words.push(phase.job().unwrap_or(0), line);
         }

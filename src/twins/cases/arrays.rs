@@ -12,10 +12,15 @@ pub(super) const PICTURES: usize = 64;
 /// Numbers in one operation.
 pub(super) const NUMBERS: usize = 1_000_000;
 
-type Pictures = Shared<Vec<Vec<u8>>>;
+/// Those of `images-64`.
+pub(super) type Pictures = Shared<Vec<Vec<u8>>>;
 
-pub(super) fn cases(setup: &Setup) -> Vec<Case> {
-    let pictures: Pictures = Shared::new(make_pictures);
+/// Made when the first system needs them.
+pub(super) fn pictures() -> Pictures {
+    Shared::new(make_pictures)
+}
+
+pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     let with = |start: fn(&Setup, &Pictures) -> Result<Running, TwinError>| {
         let pictures = pictures.clone();
         move |setup: &Setup| start(setup, &pictures)

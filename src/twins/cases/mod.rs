@@ -10,6 +10,7 @@ mod memory;
 mod mixed;
 mod noop;
 mod ours;
+mod protection;
 mod resize;
 mod start;
 
@@ -277,7 +278,9 @@ impl Case {
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
     cases.extend(handover::cases(setup));
-    cases.extend(arrays::cases(setup));
+    cases.extend(arrays::cases(setup, &arrays::pictures()));
+    // Pictures of its own: data goes with the cases that need it.
+    cases.extend(protection::cases(setup, &arrays::pictures()));
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));

@@ -106,7 +106,7 @@ fn deaths_are_listed_and_attempts_counted() {
     let lab = Lab::with(1, |builder| builder.quarantine_after(100));
     let diary = Diary::new();
     let limit = Duration::from_secs(2);
-    let job = lab.job(in_turn, (&diary.path(),));
+    let job = lab.job(in_turn, (diary.path(),));
     let error = lab.failure_of(job.retries(3).deadline(limit).submit());
     assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
     assert_eq!(error.attempt(), 4);
@@ -152,7 +152,7 @@ fn each_attempt_has_the_whole_deadline() {
     }
     let lab = Lab::new(2);
     let diary = Diary::new();
-    let job = lab.job(hang_until, (&diary.path(), 4));
+    let job = lab.job(hang_until, (diary.path(), 4));
     let job = job.deadline(Duration::from_millis(50)).retries(3).submit();
     assert_eq!(job.wait().unwrap(), 4);
     lab.assert_in_use(0);

@@ -87,7 +87,7 @@ fn of_case(case: &CaseFigures) -> Panel {
     let ours = case.ours();
     let row = |system: &SystemFigures| {
         let value = system.median();
-        let is_ours = system.id == "arenite";
+        let is_ours = names::is_ours(system.id);
         let factor = match (ours, value) {
             (Some(ours), Some(value)) if !is_ours => names::factor(ours, value, case.unit),
             _ => String::new(),
@@ -171,7 +171,7 @@ pub fn axis_number(decade: i32) -> String {
 
 fn kind(id: &str) -> Kind {
     match id {
-        "arenite" => Kind::Ours,
+        id if names::is_ours(id) => Kind::Ours,
         "spin" | "futex" | "futex-one-core" | "memcpy" | "bare-spawn" | "ideal" => Kind::Bare,
         _ => Kind::Other,
     }

@@ -4,8 +4,9 @@ use super::super::super::work;
 use super::super::arrays::{check_squares, checksum, expected_checksum};
 use super::super::noop::timed;
 use super::super::{Running, Setup, TwinError};
-use super::{engine, refused};
+use super::{engine, engine_with, refused};
 use crate::array::{Array, ArrayMut};
+use crate::engine::Builder;
 
 fn shrink(pixels: &[u8]) -> Array<u8> {
     let mut small = ArrayMut::zeros(work::THUMB_BYTES);
@@ -14,7 +15,15 @@ fn shrink(pixels: &[u8]) -> Array<u8> {
 }
 
 pub(in super::super) fn images(setup: &Setup, pictures: &[Vec<u8>]) -> Result<Running, TwinError> {
-    let engine = engine(setup.workers)?;
+    images_with(setup, pictures, |builder| builder)
+}
+
+pub(in super::super) fn images_with(
+    setup: &Setup,
+    pictures: &[Vec<u8>],
+    change: fn(Builder) -> Builder,
+) -> Result<Running, TwinError> {
+    let engine = engine_with(setup.workers, change)?;
     let expected = expected_checksum(pictures);
     let pictures = pictures
         .iter()

@@ -6,24 +6,32 @@ mod idle;
 mod memory;
 mod mixed;
 mod noop;
+mod protection;
 mod start;
 
 use std::fmt::Display;
 
 use super::TwinError;
-use crate::engine::Engine;
+use crate::engine::{Builder, Engine};
 
-pub(super) use arrays::{images, squares};
+pub(super) use arrays::{images, images_with, squares};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
+pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use start::start;
 
 /// An engine as anybody gets it, with this many workers.
 fn engine(workers: usize) -> Result<Engine, TwinError> {
-    Engine::builder().workers(workers).build().map_err(refused)
+    engine_with(workers, |builder| builder)
+}
+
+/// One with a setting changed.
+fn engine_with(workers: usize, change: fn(Builder) -> Builder) -> Result<Engine, TwinError> {
+    let builder = Engine::builder().workers(workers);
+    change(builder).build().map_err(refused)
 }
 
 /// Any error of the engine.

@@ -6,7 +6,7 @@ use super::super::{Running, Setup, TwinError};
 use super::{engine, refused};
 use crate::engine::Engine;
 
-fn round_trip(engine: &Engine, x: u64) -> Result<(), TwinError> {
+pub(super) fn round_trip(engine: &Engine, x: u64) -> Result<(), TwinError> {
     let got = engine.submit(work::noop, (x,)).wait().map_err(refused)?;
     TwinError::expect(got, work::noop(x))
 }

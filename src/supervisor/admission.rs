@@ -1,0 +1,511 @@
+//! Admission by bytes: a ceiling on what the jobs in flight take together.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use super::Shared;
+use super::core::{Closing, Core};
+use super::lane::NOBODY;
+use super::policy::Terms;
+use super::record::{JobId, Stage};
+use crate::kernel::KernelInfo;
+use crate::kernel::wire::{ArgWriter, Lease};
+use crate::link::{Ask, INLINE_WORDS, NOTICE};
+
+/// What a job takes beside arrays: its record and its slot. So no job is free, and the end of each is noticed.
+const EACH: u64 = 512;
+/// Whoever waits looks again after this long, whatever it was told.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The books of admission. A job counts from the moment it is let in until it is answered.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limit: u64,
+    /// Bytes of all jobs in flight.
+    bytes: u64,
+    /// Those of each, by its record.
+    charges: HashMap<u32, u64>,
+    /// Jobs that were let in and have no record yet.
+    entering: usize,
+    /// Threads that wait, in the order in which they came.
+    line: VecDeque<u64>,
+    last_ticket: u64,
+}
+
+impl Admission {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            bytes: 0,
+            charges: HashMap::new(),
+            entering: 0,
+            line: VecDeque::new(),
+            last_ticket: 0,
+        }
+    }
+
+    /// Bytes of the jobs in flight.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Joins the line.
+    fn join(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.line.push_back(self.last_ticket);
+        self.last_ticket
+    }
+
+    fn leave(&mut self, ticket: u64) {
+        self.line.retain(|&other| other != ticket);
+    }
+
+    /// Whether a job of so many bytes may be let in now: it fits, or nothing else is in flight; and nobody came before.
+    fn may_enter(&self, bytes: u64, ticket: Option<u64>) -> bool {
+        let fits = self.bytes.saturating_add(bytes) <= self.limit;
+        self.line
+            .front()
+            .copied()
+            .is_none_or(|first| ticket == Some(first))
+            && (fits || self.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.charges.is_empty() && self.entering == 0
+    }
+
+    /// A job is let in, and counts from now on.
+    fn enter(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.entering += 1;
+    }
+
+    /// The job that was let in has this record; `None`: it was answered at once. True if somebody waits for that.
+    #[must_use]
+    fn entered(&mut self, record: Option<u32>, bytes: u64) -> bool {
+        self.entering -= 1;
+        match record {
+            Some(record) => {
+                let before = self.charges.insert(record, bytes);
+                debug_assert_eq!(before, None, "a job is let in once");
+            }
+            None => self.give(bytes),
+        }
+        // Whoever comes next may fit beside it, or instead of it.
+        !self.line.is_empty()
+    }
+
+    fn give(&mut self, bytes: u64) {
+        self.bytes = match self.is_empty() {
+            // A sum that was cut begins anew.
+            true => 0,
+            false => self.bytes.saturating_sub(bytes),
+        };
+    }
+
+    /// The job of this record is no longer in flight. True if somebody waits for that.
+    #[must_use]
+    fn discharge(&mut self, record: u32) -> bool {
+        let Some(bytes) = self.charges.remove(&record) else {
+            return false;
+        };
+        self.give(bytes);
+        !self.line.is_empty()
+    }
+}
+
+/// Why a job was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedBy {
+    /// The bytes of the jobs in flight and those of this one are more than
+    /// [`admission`](crate::engine::Builder::admission) allows, or others wait already.
+    Admission {
+        /// What the job would have counted for.
+        bytes: u64,
+        /// What the jobs in flight count for.
+        in_flight: u64,
+        /// The ceiling.
+        limit: u64,
+    },
+    /// The machine or the container has next to no memory left.
+    MemoryShort,
+}
+
+impl fmt::Display for RefusedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admission { bytes, in_flight, limit } => write!(
+                f,
+                "a job of {bytes} bytes is not let in beside {in_flight} bytes of jobs in flight, with a ceiling of {limit}: \
+                 wait until some have ended, or raise the ceiling"
+            ),
+            Self::MemoryShort => f.write_str(
+                "machine or container have next to no memory left: wait, stop other programs, or raise the limit",
+            ),
+        }
+    }
+}
+
+/// What a call holds that would be free without it.
+fn held_by(call: &ArgWriter) -> u64 {
+    let words = call.words().len();
+    let spilled = if words > INLINE_WORDS {
+        words as u64 * 8
+    } else {
+        0
+    };
+    let alone = |lease: &Lease| match lease {
+        Lease::Owned(block) => block.extent().len,
+        Lease::Shared(block) if std::sync::Arc::strong_count(block) == 1 => block.extent().len,
+        Lease::Shared(_) | Lease::Lent(_) => 0,
+    };
+    call.leases
+        .iter()
+        .map(alone)
+        .fold(spilled, u64::saturating_add)
+}
+
+impl Core {
+    /// What a job of this kernel counts for, with so many bytes of arguments of its own. A kernel that has never ended a job
+    /// may return anything: one per lane is let in until it has.
+    fn weight(&mut self, info: &KernelInfo, held: u64) -> u64 {
+        let limit = self
+            .admission
+            .as_ref()
+            .map_or(0, |admission| admission.limit);
+        let unknown = limit / self.lanes.len() as u64;
+        let index = self.kernels.index(info);
+        let kernel = self.kernels.get(index);
+        let output = match kernel.calls {
+            0 => unknown,
+            _ => kernel.expected_bytes,
+        };
+        output.saturating_add(held).saturating_add(EACH)
+    }
+
+    /// Lets a job in, if it may be; its weight.
+    fn enter(
+        &mut self,
+        info: &KernelInfo,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        let bytes = self.weight(info, held);
+        let all = self.lets_all_in();
+        let Some(admission) = &mut self.admission else {
+            return Ok(bytes);
+        };
+        if !all && !admission.may_enter(bytes, ticket) {
+            return Err(RefusedBy::Admission {
+                bytes,
+                in_flight: admission.bytes,
+                limit: admission.limit,
+            });
+        }
+        if let Some(ticket) = ticket {
+            admission.leave(ticket);
+        }
+        admission.enter(bytes);
+        Ok(bytes)
+    }
+
+    /// Lets a call of a map in, if it may be without waiting.
+    pub(super) fn enter_now(&mut self, info: &KernelInfo, call: &ArgWriter) -> Option<Entry> {
+        self.enter(info, held_by(call), None).ok().map(Entry)
+    }
+
+    /// Whether nobody has to wait for admission any more.
+    fn lets_all_in(&self) -> bool {
+        self.closing != Closing::No || self.broken.is_some()
+    }
+
+    /// A job that was let in has been submitted.
+    pub(super) fn entered(&mut self, id: JobId, Entry(bytes): Entry) {
+        let record = self.records.get(id);
+        let open = record.stage != Stage::Answered;
+        // So that its answer is not told on the short way.
+        record.parked |= open;
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        if admission.entered(open.then_some(id.index), bytes) {
+            self.parking.admission.notify();
+        }
+    }
+
+    /// The job of this record is answered, or given up.
+    pub(super) fn discharge(&mut self, record: u32) {
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        if admission.discharge(record) {
+            self.parking.admission.notify();
+        }
+    }
+
+    /// Whoever waits for admission wants to hear of the next end of a job in each lane. False if one has ended meanwhile.
+    fn want_next_ends(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            let mut open = lane.poster.open_positions();
+            let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
+            oldest.is_none_or(|position| matches!(lane.poster.ask(position, NOTICE), Ask::Set(_)))
+        })
+    }
+}
+
+impl Shared {
+    /// Waits until a call may be let in, and lets it in. Returns its weight.
+    fn await_admission<'a>(
+        &'a self,
+        mut core: MutexGuard<'a, Core>,
+        info: &KernelInfo,
+        held: u64,
+    ) -> (MutexGuard<'a, Core>, u64) {
+        let mut ticket = None;
+        loop {
+            for look in [Look::First, Look::Drained] {
+                if look == Look::Drained {
+                    core.drain_busy();
+                    core.refill();
+                }
+                if let Ok(bytes) = core.enter(info, held, ticket) {
+                    return (core, bytes);
+                }
+            }
+            if let Some(admission) = &mut core.admission {
+                ticket.get_or_insert_with(|| admission.join());
+            }
+            if !core.want_next_ends() {
+                continue;
+            }
+            core.be_watched();
+            let spot = &self.parking.admission;
+            let sleep = spot.ticket();
+            self.unlock(core);
+            spot.sleep(sleep, Some(LOOK_AGAIN));
+            core = self.lock();
+        }
+    }
+
+    /// Submits a job where there is a ceiling: waits until it is let in.
+    #[cold]
+    pub(super) fn submit_admitted<'a>(
+        &'a self,
+        core: MutexGuard<'a, Core>,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        submit: impl FnOnce(&mut Core, &mut ArgWriter) -> JobId,
+    ) -> (MutexGuard<'a, Core>, JobId) {
+        let (mut core, bytes) = self.await_admission(core, info, held_by(call));
+        let id = submit(&mut core, call);
+        core.entered(id, Entry(bytes));
+        (core, id)
+    }
+
+    /// Lets a job in, if that takes no waiting; `held`: bytes of its arguments that nobody else has. To be followed by
+    /// [`Shared::submit_entered`].
+    pub(crate) fn try_enter(&self, info: &KernelInfo, held: u64) -> Result<Entry, RefusedBy> {
+        let mut core = self.lock();
+        core.drain_busy();
+        core.refill();
+        let entry = if core.tight && !core.lets_all_in() {
+            Err(RefusedBy::MemoryShort)
+        } else {
+            core.enter(info, held, None).map(Entry)
+        };
+        self.unlock(core);
+        entry
+    }
+
+    /// Submits a job that was let in.
+    pub(crate) fn submit_entered(
+        &self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        terms: Option<&Terms>,
+        entry: Entry,
+    ) -> JobId {
+        let mut core = self.lock();
+        let id = core.submit(info, call, 0, terms);
+        core.entered(id, entry);
+        self.unlock(core);
+        id
+    }
+}
+
+/// When [`Shared::await_admission`] looks.
+#[derive(Clone, Copy, PartialEq)]
+enum Look {
+    First,
+    Drained,
+}
+
+/// A job of so many bytes was let in, and has not been submitted.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Entry(u64);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_that_is_too_large_is_let_in_alone() {
+        let mut books = Admission::new(100);
+        assert!(books.may_enter(u64::MAX, None));
+        books.enter(u64::MAX);
+        assert!(!books.may_enter(0, None), "whatever comes next waits");
+        assert!(!books.entered(Some(7), u64::MAX));
+        assert!(!books.may_enter(0, None));
+        assert!(!books.discharge(7), "nobody waits");
+        assert_eq!(books.bytes(), 0);
+        assert!(books.may_enter(100, None) && books.may_enter(101, None));
+        assert!(!books.discharge(7), "once");
+    }
+
+    #[test]
+    fn nobody_passes_the_line() {
+        let mut books = Admission::new(100);
+        books.enter(60);
+        let _ = books.entered(Some(0), 60);
+        let (first, second) = (books.join(), books.join());
+        assert!(!books.may_enter(50, Some(first)), "too large");
+        assert!(!books.may_enter(1, Some(second)), "not its turn");
+        assert!(!books.may_enter(1, None), "behind both");
+        assert!(books.discharge(0), "they want to hear of it");
+        assert!(books.may_enter(50, Some(first)));
+        books.leave(first);
+        books.enter(50);
+        assert!(books.entered(Some(0), 50), "so does the next");
+        assert!(books.may_enter(50, Some(second)));
+        assert!(!books.may_enter(51, Some(second)));
+    }
+
+    /// What threads may do, in any order.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Come with a job of so many bytes; those that are not let in wait.
+        Come(u64),
+        /// The first in the line looks again.
+        Look,
+        /// One of those that wait goes away.
+        Leave(prop::sample::Index),
+        /// A job that was let in is submitted, or refused at once.
+        Submit(prop::sample::Index, bool),
+        /// A job ends.
+        End(prop::sample::Index),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let bytes = prop_oneof![0_u64..60, 90..120_u64, Just(u64::MAX), Just(u64::MAX - 3)];
+        let index = any::<prop::sample::Index>;
+        prop::collection::vec(
+            prop_oneof![
+                4 => bytes.prop_map(Step::Come),
+                3 => Just(Step::Look),
+                1 => index().prop_map(Step::Leave),
+                3 => (index(), any::<bool>()).prop_map(|(which, refused)| Step::Submit(which, refused)),
+                3 => index().prop_map(Step::End),
+            ],
+            1..200,
+        )
+    }
+
+    /// Plain lists: what each job in flight takes, whether it has a record, and who waits with what.
+    #[derive(Default)]
+    struct Model {
+        flying: Vec<(Option<u32>, u64)>,
+        waiting: Vec<(u64, u64)>,
+    }
+
+    impl Model {
+        fn lets_in(&self, bytes: u64) -> bool {
+            let sum: u128 = self
+                .flying
+                .iter()
+                .map(|&(_, bytes)| u128::from(bytes))
+                .sum();
+            self.flying.is_empty() || sum + u128::from(bytes) <= 100
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The books let in whom the model lets in: in order, as many as fit, and always one.
+        #[test]
+        fn the_books_agree_with_a_model(steps in steps()) {
+            let (mut books, mut model) = (Admission::new(100), Model::default());
+            let mut next_record = 0;
+            for step in steps {
+                match step {
+                    Step::Come(bytes) => {
+                        let expected = model.waiting.is_empty() && model.lets_in(bytes);
+                        prop_assert_eq!(books.may_enter(bytes, None), expected);
+                        if expected {
+                            books.enter(bytes);
+                            model.flying.push((None, bytes));
+                        } else {
+                            model.waiting.push((books.join(), bytes));
+                        }
+                    }
+                    Step::Look => {
+                        for (place, &(ticket, bytes)) in model.waiting.iter().enumerate() {
+                            let expected = place == 0 && model.lets_in(bytes);
+                            prop_assert_eq!(books.may_enter(bytes, Some(ticket)), expected);
+                        }
+                        if let Some(&(ticket, bytes)) = model.waiting.first()
+                            && model.lets_in(bytes)
+                        {
+                            books.leave(ticket);
+                            books.enter(bytes);
+                            model.waiting.remove(0);
+                            model.flying.push((None, bytes));
+                        }
+                    }
+                    Step::Leave(which) if !model.waiting.is_empty() => {
+                        let (ticket, _) = model.waiting.remove(which.index(model.waiting.len()));
+                        books.leave(ticket);
+                    }
+                    Step::Submit(which, refused) => {
+                        let flying = &mut model.flying;
+                        let entering: Vec<usize> =
+                            (0..flying.len()).filter(|&at| flying[at].0.is_none()).collect();
+                        if entering.is_empty() {
+                            continue;
+                        }
+                        let at = entering[which.index(entering.len())];
+                        let bytes = flying[at].1;
+                        let tells = if refused {
+                            flying.remove(at);
+                            books.entered(None, bytes)
+                        } else {
+                            flying[at].0 = Some(next_record);
+                            next_record += 1;
+                            books.entered(flying[at].0, bytes)
+                        };
+                        prop_assert_eq!(tells, !model.waiting.is_empty());
+                    }
+                    Step::End(which) => {
+                        let flying = &mut model.flying;
+                        let open: Vec<usize> =
+                            (0..flying.len()).filter(|&at| flying[at].0.is_some()).collect();
+                        if open.is_empty() {
+                            continue;
+                        }
+                        let (record, _) = flying.remove(open[which.index(open.len())]);
+                        prop_assert_eq!(books.discharge(record.unwrap()), !model.waiting.is_empty());
+                    }
+                    Step::Leave(_) => {}
+                }
+                let sum: u128 = model.flying.iter().map(|&(_, bytes)| u128::from(bytes)).sum();
+                prop_assert_eq!(u128::from(books.bytes()), sum, "only one that is let in alone is larger");
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Events of the `tracing` crate in a kernel: frames on their way to the supervisor.
+
+use std::fmt::{self, Debug, Write};
+use std::sync::Arc;
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::frame::{EVENT, LONGEST, event};
+use super::output;
+use crate::link::LinkCells;
+
+/// Sends events up to a level. Spans are not followed.
+struct Sender {
+    level: LevelFilter,
+    /// Which job is running.
+    cells: Arc<LinkCells>,
+}
+
+/// From now on events up to this level (1: errors, to 5: everything) are sent; none for 0. A subscriber that
+/// the program has set in this worker itself stays.
+pub(super) fn send(level: u8, cells: Arc<LinkCells>) {
+    let level = match level {
+        0 => return,
+        1 => LevelFilter::ERROR,
+        2 => LevelFilter::WARN,
+        3 => LevelFilter::INFO,
+        4 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let _ = tracing::subscriber::set_global_default(Sender { level, cells });
+}
+
+impl Subscriber for Sender {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.level
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        // None is enabled, and an id may not be zero.
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, what: &Event<'_>) {
+        let level = match *what.metadata().level() {
+            Level::ERROR => 1,
+            Level::WARN => 2,
+            Level::INFO => 3,
+            Level::DEBUG => 4,
+            Level::TRACE => 5,
+        };
+        let mut text = Text::default();
+        what.record(&mut text);
+        let fields = std::mem::take(&mut text.fields);
+        // What is too long is cut there.
+        let _ = text.message.write_str(&fields.0);
+        let job = self.cells.phase().job().unwrap_or(0);
+        let content = event(job, level, what.metadata().target(), &text.message.0);
+        output::send(EVENT, &content);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// The message, then ` name=value` of each other field.
+#[derive(Default)]
+struct Text {
+    message: Bounded,
+    fields: Bounded,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // A text that is full takes no more, which is its only error.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+/// A text of at most as many bytes as a frame takes.
+#[derive(Default)]
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut end = text.len().min(LONGEST - self.0.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.0.push_str(&text[..end]);
+        if end < text.len() {
+            Err(fmt::Error)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Admission by bytes: who is let in, who waits, and who gets the arguments back.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    many_threads_stay_below_the_ceiling,
+    what_arguments_hold_counts,
+    one_larger_than_the_ceiling_runs_alone,
+    whoever_came_first_goes_first,
+    try_submit_gives_the_arguments_back,
+    a_chain_gives_all_of_them_back,
+    maps_and_scopes_stay_below_the_ceiling,
+    jobs_that_die_or_are_given_up_make_room,
+    an_engine_without_workers_lets_everybody_in,
+    a_map_outlives_its_engine,
+    refused_while_memory_is_short,
+    without_a_ceiling_nothing_counts,
+];
+
+const MIB: u64 = 1 << 20;
+
+fn limited(workers: usize, bytes: u64) -> Lab {
+    Lab::with(workers, |builder| builder.admission(bytes))
+}
+
+fn result(len: usize) -> Array<u8> {
+    Array::zeros(len)
+}
+
+fn assert_nothing_in_flight(lab: &Lab) {
+    lab.assert_idle();
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn many_threads_stay_below_the_ceiling() {
+    const LEN: u64 = MIB / 8;
+    let lab = limited(2, 10 * LEN);
+    // What the kernel returns is known from here on.
+    lab.submit(result, (LEN as usize,)).wait().unwrap();
+    let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    step("eight threads that submit more than is let in");
+    thread::scope(|threads| {
+        let (lab, over, most) = (&lab, &over, &most);
+        let watcher = threads.spawn(move || {
+            while !over.load(SeqCst) {
+                most.fetch_max(lab.stats().admitted, SeqCst);
+                thread::park_timeout(std::time::Duration::from_micros(200));
+            }
+        });
+        let submitters: Vec<_> = (0..8)
+            .map(|_| {
+                threads.spawn(move || {
+                    let jobs: Vec<_> = (0..50)
+                        .map(|_| lab.submit(result, (LEN as usize,)))
+                        .collect();
+                    for job in jobs {
+                        assert_eq!(job.wait().unwrap().len() as u64, LEN);
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = submitters.into_iter().map(|thread| thread.join()).collect();
+        over.store(true, SeqCst);
+        ended.into_iter().for_each(|end| end.unwrap());
+        watcher.join().unwrap();
+    });
+    let most = most.into_inner();
+    assert!((LEN..=10 * LEN).contains(&most), "{most} bytes in flight");
+    assert_nothing_in_flight(&lab);
+}
+
+/// Submits on a thread of its own, which ends when the job is let in.
+fn waits<'scope, 'env>(
+    threads: &'scope thread::Scope<'scope, 'env>,
+    submit: impl FnOnce() + Send + 'scope,
+) -> thread::ScopedJoinHandle<'scope, ()> {
+    threads.spawn(submit)
+}
+
+fn what_arguments_hold_counts() {
+    fn take(_: ArrayMut<u8>, gate: &str) {
+        pass(gate);
+    }
+    fn read(_: &Array<u8>, gate: &str) {
+        pass(gate);
+    }
+    let lab = limited(2, 16 * MIB);
+    // Both kernels are known, and return nothing.
+    let known = Gate::new();
+    let small = lab.zeros::<u8>(1).unwrap();
+    let job = lab.submit(take, (small, &known.path()));
+    known.open();
+    job.wait().unwrap();
+    let job = lab.submit(read, (&lab.from_slice(&[1_u8]).unwrap(), &known.path()));
+    known.open();
+    job.wait().unwrap();
+    let gates = [Gate::new(), Gate::new()];
+    let bytes = |held: u64| held..held + 4096;
+    let admitted = || lab.stats().admitted;
+    // Moved in: all of it counts.
+    let job = lab.submit(
+        take,
+        (lab.zeros(5 * MIB as usize).unwrap(), &gates[0].path()),
+    );
+    assert!(bytes(5 * MIB).contains(&admitted()), "{}", admitted());
+    // Shared with whoever else has it: nothing counts.
+    let shared = lab.zeros::<u8>(5 * MIB as usize).unwrap().seal();
+    let other = lab.submit(read, (&shared, &gates[1].path()));
+    assert!(bytes(5 * MIB).contains(&admitted()), "{}", admitted());
+    // The last handle moved in: it counts again.
+    let behind = lab.submit(
+        read,
+        (
+            lab.zeros(3 * MIB as usize).unwrap().seal(),
+            &gates[0].path(),
+        ),
+    );
+    assert!(bytes(8 * MIB).contains(&admitted()), "{}", admitted());
+    gates[0].open();
+    job.wait().unwrap();
+    gates[0].open();
+    behind.wait().unwrap();
+    assert!(bytes(0).contains(&admitted()), "{}", admitted());
+    gates[1].open();
+    other.wait().unwrap();
+    assert_eq!(admitted(), 0);
+    drop(shared);
+    lab.assert_in_use(0);
+}
+
+fn one_larger_than_the_ceiling_runs_alone() {
+    let lab = limited(2, MIB);
+    let gate = Gate::new();
+    let large = |gate: &str, _: ArrayMut<u8>| pass(gate);
+    let first = lab.submit(large, (&gate.path(), lab.zeros(8 * MIB as usize).unwrap()));
+    let held = gate.meet();
+    let through = AtomicBool::new(false);
+    thread::scope(|threads| {
+        let (lab, through, path) = (&lab, &through, gate.path());
+        let second = waits(threads, move || {
+            let array = lab.zeros(8 * MIB as usize).unwrap();
+            let job = lab.submit(large, (path, array));
+            through.store(true, SeqCst);
+            job.wait().unwrap();
+        });
+        wait_until(
+            "it holds its array, and so is about to be refused or let in",
+            || lab.stats().arena.in_use > 16 * MIB,
+        );
+        assert!(lab.job(|| (), ()).try_submit().is_err(), "not beside it");
+        assert!(!through.load(SeqCst));
+        drop(held);
+        first.wait().unwrap();
+        gate.open();
+        second.join().unwrap();
+    });
+    assert_nothing_in_flight(&lab);
+}
+
+fn whoever_came_first_goes_first() {
+    /// Jobs that the worker has run before.
+    fn turn() -> u64 {
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        TURNS.fetch_add(1, SeqCst)
+    }
+    fn large(_: ArrayMut<u8>) -> u64 {
+        turn()
+    }
+    let lab = limited(1, 4 * MIB);
+    let gate = Gate::new();
+    lab.submit(turn, ()).wait().unwrap();
+    lab.submit(large, (lab.zeros(1).unwrap(),)).wait().unwrap();
+    // Two mebibytes run, three do not fit beside them, and whatever comes then waits behind those, so small it may be.
+    let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
+    let running = lab.submit(hold, (gate.path(), lab.zeros(2 * MIB as usize).unwrap()));
+    let held = gate.meet();
+    let barrier = Barrier::new(2);
+    let (first, second) = thread::scope(|threads| {
+        let (lab, barrier) = (&lab, &barrier);
+        let first = threads.spawn(move || {
+            let array = lab.zeros(3 * MIB as usize).unwrap();
+            lab.submit(large, (array,)).wait().unwrap()
+        });
+        step("the first to be in the line");
+        // It is refused for as long as somebody is in the line, and not for its size.
+        while let Ok(job) = lab.job(turn, ()).try_submit() {
+            drop(job);
+        }
+        let second = threads.spawn(move || {
+            barrier.wait();
+            lab.submit(turn, ()).wait().unwrap()
+        });
+        barrier.wait();
+        drop(held);
+        running.wait().unwrap();
+        (first.join().unwrap(), second.join().unwrap())
+    });
+    assert!(first < second, "{first} {second}");
+    assert_nothing_in_flight(&lab);
+}
+
+fn try_submit_gives_the_arguments_back() {
+    fn keep(values: ArrayMut<u8>, gate: &str, n: u32) -> (ArrayMut<u8>, u32) {
+        pass(gate);
+        (values, n)
+    }
+    let lab = limited(1, 3 * MIB);
+    let gate = Gate::new();
+    let mut values = lab.zeros::<u8>(2 * MIB as usize).unwrap();
+    values[7] = 9;
+    let first = lab
+        .job(keep, (values, gate.path(), 1))
+        .try_submit()
+        .unwrap();
+    let held = gate.meet();
+    let mut other = lab.zeros::<u8>(2 * MIB as usize).unwrap();
+    other[7] = 8;
+    let refused = lab
+        .job(keep, (other, gate.path(), 2))
+        .try_submit()
+        .unwrap_err();
+    let RefusedBy::Admission {
+        bytes,
+        in_flight,
+        limit,
+    } = refused.why()
+    else {
+        panic!("{refused}")
+    };
+    assert!(
+        bytes >= 2 * MIB && in_flight >= 2 * MIB && limit == 3 * MIB,
+        "{refused}"
+    );
+    assert!(
+        refused.to_string().contains(&limit.to_string()),
+        "{refused}"
+    );
+    let in_use = lab.stats().arena.in_use;
+    let (mut other, path, n) = refused.into_args();
+    assert_eq!((other[7], &path, n), (8, &gate.path(), 2));
+    other[7] = 7;
+    assert_eq!(lab.stats().arena.in_use, in_use, "nothing was kept");
+    drop(held);
+    assert_eq!(first.wait().unwrap().0[7], 9);
+    let again = lab.job(keep, (other, path, n)).try_submit().unwrap();
+    gate.open();
+    let (other, n) = again.wait().unwrap();
+    assert_eq!((other[7], n), (7, 2));
+    drop(other);
+    assert_nothing_in_flight(&lab);
+    lab.assert_in_use(0);
+}
+
+fn a_chain_gives_all_of_them_back() {
+    let lab = limited(1, MIB);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let chain = |engine: &Engine, values: ArrayMut<u8>, text: String| {
+        let first = |values: ArrayMut<u8>| values.seal();
+        let second = |values: &Array<u8>, text: &str| values.len() + text.len();
+        engine
+            .job(first, (values,))
+            .then(second, (text,))
+            .try_submit()
+    };
+    let values = lab.zeros(2 * MIB as usize).unwrap();
+    let ((values,), (text,)) = chain(&lab, values, "four".into()).unwrap_err().into_args();
+    drop(held);
+    running.wait().unwrap();
+    let job = chain(&lab, values, text).unwrap();
+    assert_eq!(job.wait().unwrap(), 2 * MIB as usize + 4);
+    // An inline engine runs it at once.
+    let job = chain(&Engine::inline(), ArrayMut::zeros(10), "x".into()).unwrap();
+    assert_eq!(job.wait().unwrap(), 11);
+    assert_nothing_in_flight(&lab);
+}
+
+fn maps_and_scopes_stay_below_the_ceiling() {
+    fn fill(tile: &mut [u8], n: u8) {
+        tile.fill(n);
+    }
+    let lab = limited(2, 4 * MIB);
+    lab.submit(result, (MIB as usize,)).wait().unwrap();
+    let mut map = lab.map(result, (0..100).map(|n| (MIB as usize + n,)));
+    for n in 0..100 {
+        assert_eq!(map.next().unwrap().unwrap().len(), MIB as usize + n);
+        assert!(lab.stats().admitted <= 4 * MIB);
+        // Somebody else takes a share, in between.
+        if n % 10 == 0 {
+            assert_eq!(lab.submit(|| 5_u8, ()).wait().unwrap(), 5);
+        }
+    }
+    assert!(map.next().is_none());
+    // Calls that were written and not let in are given up with their map.
+    let mut map = lab.map(
+        |values: ArrayMut<u8>| values.len(),
+        (0..100).map(|_| (lab.zeros(MIB as usize).unwrap(),)),
+    );
+    assert_eq!(map.next().unwrap().unwrap(), MIB as usize);
+    drop(map);
+    // While somebody else has everything, a map waits for that.
+    let gate = Gate::new();
+    let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
+    let running = lab.submit(hold, (gate.path(), lab.zeros(9 * MIB as usize).unwrap()));
+    let held = gate.meet();
+    thread::scope(|threads| {
+        let lab = &lab;
+        let mapped = threads.spawn(move || {
+            let sums: Result<Vec<u32>, _> =
+                lab.map(|n: u32| n + 1, (0..300).map(|n| (n,))).collect();
+            assert_eq!(sums.unwrap(), Vec::from_iter(1..301));
+        });
+        assert!(lab.job(|| (), ()).try_submit().is_err());
+        drop(held);
+        running.wait().unwrap();
+        mapped.join().unwrap();
+    });
+    let mut out = lab.zeros::<u8>(1_000_000).unwrap();
+    lab.scope(|s| {
+        for (tile, n) in out.tiles_mut(1000).zip(0..) {
+            s.submit(fill, (tile, n as u8));
+        }
+    })
+    .unwrap();
+    assert!(
+        out.chunks(1000)
+            .zip(0..)
+            .all(|(rows, n)| rows.iter().all(|&x| x == n as u8))
+    );
+    drop(out);
+    assert_nothing_in_flight(&lab);
+    lab.assert_in_use(0);
+}
+
+fn jobs_that_die_or_are_given_up_make_room() {
+    let lab = limited(1, 2 * MIB);
+    let one = || lab.zeros::<u8>(3 * MIB as usize).unwrap();
+    let die = |_: ArrayMut<u8>, how: u8| match how {
+        0 => panic!("by itself"),
+        1 => std::process::abort(),
+        _ => (),
+    };
+    for round in 0..5 {
+        let gate = Gate::new();
+        let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
+        lab.submit(die, (one(), 0)).wait().unwrap_err();
+        lab.submit(die, (one(), 1)).wait().unwrap_err();
+        lab.submit(die, (one(), 2)).wait().unwrap();
+        let running = lab.submit(hold, (gate.path(), one()));
+        let held = gate.meet();
+        assert!(
+            lab.job(die, (one(), 2)).try_submit().is_err(),
+            "round {round}"
+        );
+        running.cancel_now();
+        let error = lab.failure_of(running);
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+        drop(held);
+        // Given up by its handle, and by being on its own.
+        let running = lab.submit(hold, (gate.path(), one()));
+        let held = gate.meet();
+        drop(running);
+        drop(held);
+        lab.submit(die, (one(), 2)).detach();
+        lab.submit(die, (one(), 2)).wait().unwrap();
+    }
+    // A job that waits in the queue behind another.
+    let lab = limited(1, 64 * MIB);
+    let take = |_: ArrayMut<u8>| ();
+    lab.submit(take, (lab.zeros(1).unwrap(),)).wait().unwrap();
+    let gate = Gate::new();
+    let job = lab.submit(pass, (gate.path(),));
+    gate.open();
+    job.wait().unwrap();
+    let running = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let behind: Vec<_> = (0..3)
+        .map(|_| lab.submit(take, (lab.zeros(1 << 20).unwrap(),)))
+        .collect();
+    drop(behind);
+    drop(held);
+    running.wait().unwrap();
+    assert_nothing_in_flight(&lab);
+}
+
+/// Workers do not start while this file exists.
+const BROKEN: &str = "ARENITE_TEST_BROKEN";
+
+fn an_engine_without_workers_lets_everybody_in() {
+    fn start() {
+        let broken = std::env::var(BROKEN).is_ok_and(|path| std::path::Path::new(&path).exists());
+        assert!(!broken, "no luck");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken");
+    // SAFETY: no other thread of this program reads the environment now: the last test's engines are gone.
+    unsafe { std::env::set_var(BROKEN, &file) };
+    let lab = Lab::with(1, |builder| builder.admission(MIB).on_worker_start(start));
+    let gate = Gate::new();
+    let running = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    thread::scope(|threads| {
+        let lab = &lab;
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                threads.spawn(move || {
+                    let array = lab.zeros(2 * MIB as usize).unwrap();
+                    lab.submit(|_: ArrayMut<u8>| (), (array,))
+                        .wait()
+                        .unwrap_err()
+                })
+            })
+            .collect();
+        wait_until("they hold their arrays", || {
+            lab.stats().arena.in_use >= 6 * MIB
+        });
+        std::fs::write(&file, "").unwrap();
+        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        let error = running.wait().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+        drop(held);
+        step("three that wait to be let in when the engine has given up");
+        for error in waiting.into_iter().map(|thread| thread.join().unwrap()) {
+            assert!(
+                matches!(error.kind(), JobErrorKind::NoWorkers(_)),
+                "{error}"
+            );
+        }
+    });
+    drop(lab);
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(BROKEN) };
+}
+
+fn a_map_outlives_its_engine() {
+    let lab = limited(1, MIB);
+    let mut map = lab.map(result, (0..20).map(|_| (MIB as usize,)));
+    assert_eq!(map.next().unwrap().unwrap().len(), MIB as usize);
+    drop(lab);
+    let rest: Vec<_> = map.collect();
+    assert_eq!(rest.len(), 19, "each has an answer");
+    let last = rest.into_iter().last().unwrap().unwrap_err();
+    assert!(
+        matches!(
+            last.kind(),
+            JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
+        ),
+        "{last}"
+    );
+}
+
+fn refused_while_memory_is_short() {
+    let root = tempfile::tempdir().unwrap();
+    let proc = root.path().join("proc");
+    std::fs::create_dir(&proc).unwrap();
+    let available = |kib: u64| {
+        let text = format!("MemTotal: 1048576 kB\nMemAvailable: {kib} kB\n");
+        std::fs::write(proc.join("new"), text).unwrap();
+        std::fs::rename(proc.join("new"), proc.join("meminfo")).unwrap();
+    };
+    available(500_000);
+    let lab = Lab::with(2, |builder| builder.memory_root(root.path()));
+    lab.job(|| (), ()).try_submit().unwrap().wait().unwrap();
+    available(1000);
+    let until = |short: bool| {
+        step(format!("memory to be short: {short}"));
+        while lab.stats().memory_short != short {
+            lab.submit(|| (), ()).wait().unwrap();
+        }
+    };
+    until(true);
+    let values = lab.from_slice(&[1_u8, 2, 3]).unwrap();
+    let refused = lab
+        .job(|values: &Array<u8>| values.len(), (values,))
+        .try_submit()
+        .unwrap_err();
+    assert_eq!(refused.why(), RefusedBy::MemoryShort, "{refused}");
+    assert_eq!(refused.into_args().0[..], [1, 2, 3]);
+    available(500_000);
+    until(false);
+    lab.job(|| (), ()).try_submit().unwrap().wait().unwrap();
+}
+
+fn without_a_ceiling_nothing_counts() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let jobs: Vec<_> = (0..50)
+        .map(|_| lab.job(result, (MIB as usize,)).try_submit().unwrap())
+        .collect();
+    assert_eq!(lab.stats().admitted, 0);
+    drop(held);
+    running.wait().unwrap();
+    jobs.into_iter().for_each(|job| drop(job.wait().unwrap()));
+}

@@ -1,0 +1,367 @@
+//! A /dev/shm that is too small, full from the start, filled by others at any moment: in a mount namespace of the
+//! program's own. Needs root; without it the tests say so and do nothing.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::harness::tests;
+use crate::programs::{Program, is_root};
+
+tests![
+    at_create,
+    at_growth,
+    in_the_middle_of_a_job,
+    filled_by_somebody_else,
+    without_names,
+    not_to_be_written,
+    spilled_replies_and_holes,
+];
+
+pub const SCENARIOS: &[(&str, fn())] = &[
+    ("full-create", create),
+    ("full-growth", growth),
+    ("full-job", job),
+    ("full-else", somebody_else),
+    ("full-auto", auto),
+    ("full-readonly", read_only),
+    ("full-spilled", spilled),
+];
+
+/// Plays the scenario with a /dev/shm of so many MiB.
+fn with_room(scenario: &str, mib: u32) {
+    if !is_root() {
+        eprintln!("skipped: only root can mount a /dev/shm of its own");
+        return;
+    }
+    let size = format!("size={mib}m,mode=1777\0");
+    let prepare = move || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&str>;
+        mount(
+            none,
+            c"/",
+            none,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            none,
+        )?;
+        let data = std::ffi::CStr::from_bytes_with_nul(size.as_bytes()).ok();
+        mount(
+            Some(c"tmpfs"),
+            c"/dev/shm",
+            Some(c"tmpfs"),
+            MsFlags::empty(),
+            data,
+        )?;
+        Ok(())
+    };
+    Program::start(scenario, prepare).end().assert_done();
+}
+
+fn at_create() {
+    [4, 16, 64]
+        .into_iter()
+        .for_each(|mib| with_room("full-create", mib));
+}
+
+fn at_growth() {
+    [8, 16, 64]
+        .into_iter()
+        .for_each(|mib| with_room("full-growth", mib));
+}
+
+fn in_the_middle_of_a_job() {
+    [8, 32]
+        .into_iter()
+        .for_each(|mib| with_room("full-job", mib));
+}
+
+fn filled_by_somebody_else() {
+    [8, 16, 64]
+        .into_iter()
+        .for_each(|mib| with_room("full-else", mib));
+}
+
+fn without_names() {
+    [4, 64]
+        .into_iter()
+        .for_each(|mib| with_room("full-auto", mib));
+}
+
+fn not_to_be_written() {
+    with_room("full-readonly", 64);
+}
+
+fn spilled_replies_and_holes() {
+    with_room("full-spilled", 16);
+}
+
+// ---- what those programs do ---------------------------------------------------------------------------------
+
+/// Takes all room of /dev/shm but so many bytes, until it is dropped.
+struct Hog {
+    file: File,
+}
+
+impl Hog {
+    fn leaving(bytes: u64) -> Self {
+        let path = "/dev/shm/hog";
+        let file = File::create(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let hog = Self { file };
+        hog.take(bytes);
+        hog
+    }
+
+    /// Takes what has become free meanwhile.
+    fn take(&self, leave: u64) {
+        let space = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
+        let free = space.blocks_available() * space.fragment_size();
+        let len = self.file.metadata().unwrap().len();
+        let more = free.saturating_sub(leave);
+        if more > 0 {
+            let (from, more) = (len as i64, more as i64);
+            // What others took in between is as good as taken.
+            match fallocate(self.file.as_fd(), FallocateFlags::empty(), from, more) {
+                Ok(()) | Err(nix::errno::Errno::ENOSPC) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn size() -> u64 {
+    let space = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
+    space.blocks() * space.fragment_size()
+}
+
+fn named(capacity: u64) -> Result<Engine, BuildError> {
+    Engine::builder()
+        .workers(2)
+        .capacity(capacity)
+        .backing(Backing::Named)
+        .build()
+}
+
+fn fill(n: usize, with: u8) -> Array<u8> {
+    let mut array = ArrayMut::<u8>::zeros(n);
+    array.as_mut_slice().fill(with);
+    array.seal()
+}
+
+/// Every byte is written and read, here and in workers.
+fn assert_works(engine: &Engine) {
+    let values = engine.from_fn(100_000, |i| i as u8).unwrap();
+    assert!(values.iter().enumerate().all(|(i, &x)| x == i as u8));
+    for with in 0..20 {
+        let result = engine.submit(fill, (100_000, with)).wait().unwrap();
+        assert!(result.iter().all(|&x| x == with));
+    }
+}
+
+fn create() {
+    let size = size();
+    // More than there is.
+    let error = named(size + (1 << 20)).unwrap_err();
+    assert!(error.to_string().contains("/dev/shm"), "{error}");
+    // No room for the first byte.
+    for leave in [0, 4096, 64 * 1024, 100 * 1024] {
+        let hog = Hog::leaving(leave);
+        match named(size / 2) {
+            Err(error) => assert!(error.to_string().contains("No space left"), "{error}"),
+            // Control segment and nothing else.
+            Ok(engine) => {
+                let job = engine.submit(|| Array::<u8>::zeros(1 << 20), ()).wait();
+                let error = job.unwrap_err();
+                assert!(
+                    matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+                    "{error}"
+                );
+                assert!(engine.zeros::<u8>(1 << 20).is_err());
+                assert_eq!(engine.submit(|n: u32| n + 1, (1,)).wait().unwrap(), 2);
+            }
+        }
+        drop(hog);
+    }
+    let engine = named(size / 2).unwrap();
+    assert_works(&engine);
+}
+
+fn growth() {
+    let size = size();
+    let engine = named(size).unwrap();
+    let mut kept = Vec::new();
+    // The arena may take all of it, and the control segment and others need some.
+    let full = loop {
+        match engine.zeros::<u8>(700_000) {
+            Ok(mut array) => {
+                array.as_mut_slice().fill(7);
+                kept.push(array);
+            }
+            Err(full) => break full,
+        }
+    };
+    assert!(full.shm_free < 4 << 20, "{full}");
+    assert!(kept.iter().all(|array| array.iter().all(|&x| x == 7)));
+    // Results find no room either, and say so.
+    let error = engine.submit(fill, (2 << 20, 1)).wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        "{error}"
+    );
+    // Room again.
+    drop(kept);
+    assert_works(&engine);
+}
+
+fn job() {
+    /// Makes arrays until there is no room, several times, touching all of them.
+    fn hungry(rounds: usize) -> u64 {
+        let mut made = 0;
+        for _ in 0..rounds {
+            let mut kept = Vec::new();
+            while let Ok(mut array) = ArrayMut::<u8>::try_zeros(300_000) {
+                array.as_mut_slice().fill(3);
+                made += array.iter().map(|&x| u64::from(x)).sum::<u64>();
+                kept.push(array);
+            }
+        }
+        made
+    }
+    let engine = named(size()).unwrap();
+    let hog = Hog::leaving(3 << 20);
+    let jobs: Vec<_> = (0..4).map(|_| engine.submit(hungry, (3,))).collect();
+    for job in jobs {
+        assert!(job.wait().unwrap() > 0);
+    }
+    drop(hog);
+    assert_works(&engine);
+    assert!(
+        engine
+            .stats()
+            .workers
+            .iter()
+            .all(|worker| worker.restarts == 0)
+    );
+}
+
+fn somebody_else() {
+    let engine = named(size()).unwrap();
+    let (mut refused, mut done) = (0, 0);
+    for round in 0..10 {
+        // Between none and a megabyte is left, at moments that nobody chooses.
+        let hog = Hog::leaving(round % 4 * 300_000);
+        let jobs: Vec<_> = (0..20)
+            .map(|n| engine.submit(fill, (150_000 * (n as usize % 5 + 1), n)))
+            .collect();
+        hog.take(0);
+        for (n, job) in (0..).zip(jobs) {
+            match job.wait() {
+                Ok(bytes) => {
+                    done += 1;
+                    assert!(bytes.iter().all(|&x| x == n));
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(
+                        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        // What the arena has kept is still its own.
+        if let Ok(mut array) = engine.zeros::<u8>(2 << 20) {
+            array.as_mut_slice().fill(9);
+        }
+        drop(hog);
+        assert_works(&engine);
+    }
+    assert!(refused > 0 && done > 0, "{refused} refused, {done} done");
+}
+
+fn auto() {
+    let size = size();
+    let build = |capacity| {
+        Engine::builder()
+            .workers(2)
+            .capacity(capacity)
+            .build()
+            .unwrap()
+    };
+    // More than /dev/shm has.
+    let engine = build(size * 2);
+    let large = engine
+        .submit(fill, (size as usize + (1 << 20), 5))
+        .wait()
+        .unwrap();
+    assert!(large.iter().all(|&x| x == 5));
+    drop((large, engine));
+    // It is full.
+    let hog = Hog::leaving(0);
+    let engine = build(size / 2);
+    assert_works(&engine);
+    drop(hog);
+}
+
+/// As in a container where it is mounted so.
+fn read_only() {
+    let none = None::<&str>;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, "/dev/shm", none, flags, none).unwrap();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(8 << 20)
+        .build()
+        .unwrap();
+    assert_works(&engine);
+    let error = named(8 << 20).unwrap_err();
+    assert!(error.to_string().contains("Read-only"), "{error}");
+}
+
+/// A worker that says its answer lies where no memory is: reading it would end the supervisor.
+fn spilled() {
+    fn lie(at: u64) -> Array<u8> {
+        crate::words::answer_with_words_at(at);
+        Array::zeros(10)
+    }
+    let engine = named(8 << 20).unwrap();
+    // So that the region is long, with holes in it.
+    drop(engine.submit(fill, (4 << 20, 1)).wait().unwrap());
+    let hog = Hog::leaving(0);
+    let mut lies = 0;
+    for at in [0u64, 1 << 20, 3 << 20, 6 << 20] {
+        let answers = (0..200).map(|_| engine.submit(lie, (at,)).wait());
+        lies += answers
+            .filter_map(Result::err)
+            .map(|error| {
+                let kind = error.kind();
+                assert!(
+                    matches!(kind, JobErrorKind::Protocol(_) | JobErrorKind::ArenaFull(_)),
+                    "{error}"
+                );
+            })
+            .count();
+    }
+    assert!(lies > 0, "no lie was noticed");
+    drop(hog);
+    // Those that still live go on lying.
+    for index in 0..2 {
+        let worker = || engine.stats().workers.swap_remove(index);
+        crate::harness::wait_until("there is a worker", || worker().ready);
+        let before = worker();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(before.pid as i32),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        crate::harness::wait_until("it is replaced", || {
+            worker().restarts > before.restarts && worker().ready
+        });
+    }
+    assert_works(&engine);
+}

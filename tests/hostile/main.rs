@@ -1,0 +1,42 @@
+//! Attacks from the environment and from inside a worker, with real processes: each costs what it must, and nothing else.
+//!
+//! Tests run one after the other: each is checked for what it leaves behind in the process and in the system.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod full;
+#[path = "../common/mod.rs"]
+mod harness;
+mod limits;
+mod maps;
+mod programs;
+mod surroundings;
+mod taken;
+mod wild;
+mod words;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    arenite::init();
+    // Most tests need a program of their own, in surroundings of its own: this one, told what to do.
+    let scenarios = [
+        full::SCENARIOS,
+        limits::SCENARIOS,
+        surroundings::SCENARIOS,
+        taken::SCENARIOS,
+    ];
+    programs::play(&scenarios.concat());
+
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let tests = [
+        full::tests(),
+        limits::tests(),
+        surroundings::tests(),
+        taken::tests(),
+        wild::tests(),
+        words::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+}

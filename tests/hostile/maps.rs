@@ -1,0 +1,89 @@
+//! Finding the arena's segments in the map of this process, as a kernel that means harm would.
+
+use std::fs;
+use std::ops::Range;
+
+/// One line of `/proc/self/maps` that belongs to a segment.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    pub addresses: Range<usize>,
+    /// Where in the segment it begins.
+    pub offset: u64,
+    pub writable: bool,
+    pub readable: bool,
+}
+
+impl Mapped {
+    /// The address of a byte of the segment, if this piece maps it.
+    pub fn address_of(&self, at: u64) -> Option<usize> {
+        let inside = usize::try_from(at.checked_sub(self.offset)?).ok()?;
+        (inside < self.addresses.len()).then(|| self.addresses.start + inside)
+    }
+}
+
+/// Every piece of the segment whose name ends like this: `control`, `region-0`, …
+pub fn pieces(name: &str) -> Vec<Mapped> {
+    let maps = fs::read_to_string("/proc/self/maps").expect("this process may read its own maps");
+    let anonymous = format!("/memfd:arenite-{name}");
+    // Names are removed at once, but the kernel remembers them.
+    let named = |path: &str| {
+        let (_, end) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-')?;
+        let region = end
+            .rsplit_once(".r")
+            .map(|(_, region)| format!("region-{region}"));
+        Some(region.unwrap_or_else(|| "control".into()) == name)
+    };
+    let piece = |line: &str| {
+        let (line, path) = line.strip_suffix(" (deleted)")?.rsplit_once(' ')?;
+        if path != anonymous && named(path) != Some(true) {
+            return None;
+        }
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let rights = words.next()?;
+        Some(Mapped {
+            addresses: usize::from_str_radix(start, 16).ok()?
+                ..usize::from_str_radix(end, 16).ok()?,
+            offset: u64::from_str_radix(words.next()?, 16).ok()?,
+            readable: rights.starts_with('r'),
+            writable: rights[1..].starts_with('w'),
+        })
+    };
+    maps.lines().filter_map(piece).collect()
+}
+
+/// The address of a byte of a segment in the `which`-th map of it: each region and the control segment are mapped
+/// once for reading, and what this worker may write a second time.
+pub fn address(name: &str, at: u64, which: impl Fn(&Mapped) -> bool) -> Option<usize> {
+    pieces(name)
+        .iter()
+        .filter(|piece| which(piece))
+        .find_map(|piece| piece.address_of(at))
+}
+
+/// Bytes of the control segment, from which a link's place follows.
+pub mod layout {
+    pub const HEADER: u64 = 0;
+    pub const HUB: u64 = 4096;
+    const LINKS: u64 = 8192;
+    const HALF: u64 = 36 * 1024;
+    /// What the supervisor writes in the link of a lane.
+    pub const fn post(lane: u64) -> u64 {
+        LINKS + lane * 2 * HALF
+    }
+    /// What the worker writes in the link of a lane.
+    pub const fn reply(lane: u64) -> u64 {
+        post(lane) + HALF
+    }
+    /// Call slots begin here in a `post`, 128 bytes each.
+    pub const CALLS: u64 = 256;
+    pub const SLOTS: u64 = 256;
+    pub const SLOT: u64 = 128;
+    /// Fields of a `reply`.
+    pub const WANTS: u64 = 4;
+    pub const WANT_BYTES: u64 = 8;
+    /// State words, each followed by the duration.
+    pub const STATES: u64 = 16;
+    pub const REPLIES: u64 = 2176;
+    pub const TAKEN: u64 = REPLIES + SLOTS * SLOT;
+}

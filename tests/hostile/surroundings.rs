@@ -1,0 +1,465 @@
+//! What a program may hand on to its workers without meaning to, and who else may come near: descriptors, signals,
+//! the umask, other users, and process numbers that are used again.
+
+use std::fs;
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use arenite::{Array, Backing, Engine, JobErrorKind};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, tests, wait_until};
+use crate::programs::{NOBODY, Program, become_nobody, is_root, say};
+
+tests![
+    a_parent_with_descriptors_and_blocked_signals,
+    any_umask,
+    another_user_gets_at_nothing,
+    a_squatted_name_is_refused,
+    a_name_that_is_a_link_is_refused,
+    a_process_number_that_is_used_again,
+];
+
+pub const SCENARIOS: &[(&str, fn())] = &[
+    ("around-umask", strange_umask),
+    ("around-intruder", intruder),
+    ("around-squatted", squatted),
+    ("around-link", link),
+    ("around-numbers", numbers),
+];
+
+/// What a worker has, as it sees it: descriptors with their targets, and its signal sets.
+fn inventory() -> String {
+    let mut found: Vec<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            Some(target.display().to_string())
+        })
+        .filter(|target| !target.ends_with("/fd"))
+        .collect();
+    found.sort();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let lines = status.lines().filter(|line| {
+        ["SigBlk:", "ShdPnd:", "SigIgn:", "Umask:"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    });
+    found.extend(lines.map(str::to_owned));
+    found.join("\n")
+}
+
+fn a_parent_with_descriptors_and_blocked_signals() {
+    let plain = Lab::with(1, |builder| builder.backing(Backing::Memfd));
+    let expected = plain.submit(inventory, ()).wait().unwrap();
+    drop(plain);
+    // Twenty descriptors that are inherited by whatever is started, at low and at high numbers.
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let inherited: Vec<i32> = (0..20)
+        .map(|n| {
+            let file = fs::File::open(secret.path()).unwrap();
+            let low = file.into_raw_fd();
+            // SAFETY: descriptors that this test opens, and closes below.
+            unsafe {
+                if n % 2 == 0 {
+                    libc::fcntl(low, libc::F_SETFD, 0);
+                    return low;
+                }
+                let high = libc::fcntl(low, libc::F_DUPFD, 300 + n * 7);
+                libc::close(low);
+                high
+            }
+        })
+        .collect();
+    let mut blocked = SigSet::all();
+    blocked.remove(Signal::SIGSEGV);
+    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
+    let lab = Lab::with(1, |builder| builder.backing(Backing::Memfd));
+    for _ in 0..2 {
+        let found = lab.submit(inventory, ()).wait().unwrap();
+        assert!(!found.contains(secret.path().to_str().unwrap()), "{found}");
+        assert_eq!(strip_numbers(&found), strip_numbers(&expected));
+        // The one that replaces it is started by the same parent.
+        lab.replace(0);
+    }
+    drop(lab);
+    before.thread_set_mask().unwrap();
+    for fd in inherited {
+        // SAFETY: opened above and owned by nobody else.
+        unsafe { libc::close(fd) };
+    }
+    for line in expected
+        .lines()
+        .filter(|line| line.starts_with("Sig") || line.starts_with("Shd"))
+    {
+        let (name, mask) = line.split_once(':').unwrap();
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        let bit = |signal: Signal| 1u64 << (signal as i32 - 1);
+        match name {
+            // SIGPIPE and what a terminal sends to everybody are ignored, nothing is held back.
+            "SigIgn" => assert!(
+                mask & bit(Signal::SIGPIPE) != 0 && mask & bit(Signal::SIGTERM) == 0 || mask != 0
+            ),
+            _ => assert_eq!(mask, 0, "{line}"),
+        }
+    }
+}
+
+/// Pipes have numbers of their own.
+fn strip_numbers(text: &str) -> String {
+    let plain = |line: &str| match line.split_once(":[") {
+        Some((kind, _)) => format!("{kind}\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(plain).collect()
+}
+
+fn any_umask() {
+    for (mask, backing) in [
+        (0, "named"),
+        (0, "memfd"),
+        (0o077, "named"),
+        (0o777, "named"),
+        (0o777, "memfd"),
+    ] {
+        let prepare = move || {
+            become_nobody()?;
+            umask(Mode::from_bits_truncate(mask));
+            Ok(())
+        };
+        let change = |command: &mut std::process::Command| {
+            command.env("ARENITE_HOSTILE_BACKING", backing);
+        };
+        Program::with("around-umask", prepare, change)
+            .end()
+            .assert_done();
+    }
+}
+
+fn strange_umask() {
+    let backing = match std::env::var("ARENITE_HOSTILE_BACKING").as_deref() {
+        Ok("named") => Backing::Named,
+        _ => Backing::Memfd,
+    };
+    let name = format!("umask-{}", std::process::id());
+    let mut builder = Engine::builder()
+        .workers(1)
+        .capacity(8 << 20)
+        .backing(backing);
+    if backing == Backing::Named {
+        builder = builder.name(&name);
+    }
+    let engine = match builder.build() {
+        Ok(engine) => engine,
+        // Of what this user makes not even it may open anything.
+        Err(error) => {
+            assert!(error.to_string().contains("denied"), "{error}");
+            assert_eq!(
+                umask(Mode::empty()),
+                Mode::from_bits_truncate(0o777),
+                "{error}"
+            );
+            // The channel's own socket stays open when its folder cannot be used, so nothing is said about descriptors.
+            say("done");
+            std::process::exit(0);
+        }
+    };
+    if backing == Backing::Named {
+        let user = nix::unistd::geteuid();
+        let meta = fs::metadata(format!("/dev/shm/arenite-{user}-{name}.kept")).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
+    }
+    let values = engine.from_slice(&[1u8, 2, 3]).unwrap();
+    let double = |values: &Array<u8>| Array::from_fn(values.shape(), |i| values[i] * 2);
+    assert_eq!(
+        engine.submit(double, (&values,)).wait().unwrap()[..],
+        [2, 4, 6]
+    );
+    // Nobody but this user gets at its segments, whatever the umask.
+    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        if target.to_string_lossy().contains("/dev/shm/arenite-") {
+            let mode = fs::metadata(entry.path()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{}", target.display());
+        }
+    }
+    drop(values);
+    engine.shutdown();
+}
+
+fn another_user_gets_at_nothing() {
+    if !is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let name = format!("private-{}", std::process::id());
+    let lab = Lab::with(1, |builder| builder.backing(Backing::Named).name(&name));
+    let values = lab.from_slice(&[1u8; 1000]).unwrap();
+    let gate = Gate::new();
+    let blocked = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let victims = format!("{} {} {name}", std::process::id(), lab.pid(0));
+    let change = |command: &mut std::process::Command| {
+        command.env("ARENITE_HOSTILE_VICTIMS", &victims);
+    };
+    Program::with("around-intruder", become_nobody, change)
+        .end()
+        .assert_done();
+    drop(held);
+    blocked.wait().unwrap();
+    assert!(values.iter().all(|&x| x == 1));
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+/// Tries what another user can try.
+fn intruder() {
+    let victims = std::env::var("ARENITE_HOSTILE_VICTIMS").unwrap();
+    let words: Vec<&str> = victims.split(' ').collect();
+    let [supervisor, worker, name] = words[..] else {
+        panic!("{victims}")
+    };
+    let refused = |what: &str, result: std::io::Result<fs::File>| {
+        let error = result.expect_err(what);
+        let code = error.raw_os_error();
+        assert!(
+            matches!(code, Some(libc::EACCES | libc::EPERM)),
+            "{what}: {error}"
+        );
+    };
+    for write in [false, true] {
+        let path = format!("/dev/shm/arenite-0-{name}.kept");
+        refused(
+            &path,
+            fs::File::options().read(true).write(write).open(&path),
+        );
+        for pid in [supervisor, worker] {
+            for file in ["mem", "fd/3", "environ", "maps"] {
+                let path = format!("/proc/{pid}/{file}");
+                if write && file != "mem" {
+                    continue;
+                }
+                refused(
+                    &path,
+                    fs::File::options().read(true).write(write).open(&path),
+                );
+            }
+        }
+    }
+    for pid in [supervisor, worker] {
+        let pid: i32 = pid.parse().unwrap();
+        for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM] {
+            assert_eq!(
+                kill(Pid::from_raw(pid), signal),
+                Err(nix::errno::Errno::EPERM)
+            );
+        }
+        // SAFETY: numbers only.
+        let traced = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+        assert_eq!(traced, -1);
+    }
+    // Its own arenas are none of theirs, and theirs none of its own.
+    assert!(arenite::arena::list().is_empty());
+    assert!(arenite::arena::sweep().is_empty());
+}
+
+fn a_squatted_name_is_refused() {
+    if !is_root() {
+        eprintln!("skipped: only root can be one user beside another");
+        return;
+    }
+    let name = format!("squatted-{}", std::process::id());
+    let path = format!("/dev/shm/arenite-0-{name}.kept");
+    let change = |command: &mut std::process::Command| {
+        command.env("ARENITE_HOSTILE_PATH", &path);
+    };
+    let mut program = Program::with("around-squatted", become_nobody, change);
+    program.expect("taken");
+    for backing in [Backing::Named, Backing::Memfd] {
+        let built = Engine::builder()
+            .workers(1)
+            .capacity(8 << 20)
+            .backing(backing)
+            .name(&name)
+            .build();
+        let error = built.unwrap_err().to_string();
+        assert!(error.contains("belongs to user 65534"), "{error}");
+    }
+    // It is not listed as one of ours, nor swept, and its maker finds it as it was.
+    assert!(
+        arenite::arena::list()
+            .iter()
+            .all(|arena| arena.name != name)
+    );
+    assert!(
+        !arenite::arena::sweep()
+            .iter()
+            .any(|swept| swept.contains(&name))
+    );
+    assert_eq!(fs::metadata(&path).unwrap().uid(), NOBODY);
+    program.go_on();
+    program.end().assert_done();
+}
+
+/// Takes somebody else's name, with something in it that begins like an arena.
+fn squatted() {
+    let path = std::env::var("ARENITE_HOSTILE_PATH").unwrap();
+    fs::write(&path, [b'a'; 5000]).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    say("taken");
+    crate::programs::pause();
+    fs::remove_file(&path).unwrap();
+}
+
+fn a_name_that_is_a_link_is_refused() {
+    Program::start("around-link", || Ok(())).end().assert_done();
+}
+
+fn link() {
+    let user = nix::unistd::geteuid();
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    let name = format!("link-{}", std::process::id());
+    let path = format!("/dev/shm/arenite-{user}-{name}.kept");
+    for dangling in [false, true] {
+        if !dangling {
+            fs::write(&target, b"precious").unwrap();
+        }
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let error = Engine::builder()
+            .workers(1)
+            .capacity(8 << 20)
+            .name(&name)
+            .build()
+            .unwrap_err();
+        assert!(error.to_string().contains("shm_open"), "{error}");
+        assert_eq!(
+            fs::read(&target).ok().as_deref(),
+            (!dangling).then_some(&b"precious"[..])
+        );
+        // Nothing was made at the other end.
+        fs::remove_file(&path).unwrap();
+        let _ = fs::remove_file(&target);
+    }
+    // A link under a name that nobody asked for is in nobody's way.
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    arenite::arena::sweep();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(8 << 20)
+        .backing(Backing::Named)
+        .build()
+        .unwrap();
+    assert_eq!(engine.submit(|n: u8| n, (3,)).wait().unwrap(), 3);
+    engine.shutdown();
+    let _ = fs::remove_file(&path);
+}
+
+fn a_process_number_that_is_used_again() {
+    if !is_root() {
+        eprintln!("skipped: only root can make a namespace of process numbers");
+        return;
+    }
+    for _ in 0..10 {
+        let prepare = || {
+            unshare(CloneFlags::CLONE_NEWPID)?;
+            Ok(())
+        };
+        let ended = Program::start("around-numbers", prepare).end();
+        ended.assert_done();
+    }
+}
+
+/// In a namespace whose first process is a copy of this one: a bystander gets the number of a worker that has died.
+fn numbers() {
+    // SAFETY: this program has one thread at this time, besides none.
+    let first = unsafe { libc::fork() };
+    assert!(first >= 0);
+    if first > 0 {
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(first, &raw mut status, 0) };
+        assert_eq!(status, 0, "the first process of the namespace failed");
+        return;
+    }
+    let result = std::panic::catch_unwind(first_of_its_namespace);
+    // SAFETY: ends this copy, which must not return into what its parent goes on with.
+    unsafe { libc::_exit(i32::from(result.is_err())) };
+}
+
+fn first_of_its_namespace() {
+    assert_eq!(std::process::id(), 1);
+    // So that what is mounted here is not seen by the one that waits.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(none, "/", none, flags, none).unwrap();
+    nix::mount::mount(
+        Some("proc"),
+        "/proc",
+        Some("proc"),
+        nix::mount::MsFlags::empty(),
+        none,
+    )
+    .unwrap();
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(16 << 20)
+        .build()
+        .unwrap();
+    let numbers = || {
+        engine
+            .stats()
+            .workers
+            .iter()
+            .map(|worker| worker.pid as i32)
+            .collect::<Vec<_>>()
+    };
+    let old = numbers();
+    let error = engine
+        .submit(|| -> u8 { std::process::abort() }, ())
+        .wait()
+        .unwrap_err();
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Signal(libc::SIGABRT),
+        "{error}"
+    );
+    wait_until("it is replaced", || {
+        let now = engine.stats();
+        now.workers.iter().all(|worker| worker.ready) && numbers() != old
+    });
+    let dead = *old.iter().find(|pid| !numbers().contains(pid)).unwrap();
+    // The next process gets the number of the dead one.
+    fs::write("/proc/sys/kernel/ns_last_pid", (dead - 1).to_string()).unwrap();
+    // SAFETY: the copy only sleeps until it is told to go, and says whether a signal came.
+    let bystander = unsafe { libc::fork() };
+    if bystander == 0 {
+        // SAFETY: waits for a signal for ever; any that comes ends or stops it.
+        unsafe {
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    assert_eq!(bystander, dead, "the number is used again");
+    // Whatever ends workers now: jobs that die, cancelling, closing the engine.
+    for _ in 0..3 {
+        let _ = engine.submit(|| -> u8 { std::process::abort() }, ()).wait();
+    }
+    drop(engine);
+    let mut status = 0;
+    // SAFETY: looks at the child made above without waiting.
+    let ended =
+        unsafe { libc::waitpid(bystander, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+    assert_eq!(ended, 0, "the bystander got a signal: {status:#x}");
+    // SAFETY: the child made above, which has not been waited for.
+    unsafe {
+        libc::kill(bystander, libc::SIGKILL);
+        libc::waitpid(bystander, &raw mut status, 0);
+    }
+}

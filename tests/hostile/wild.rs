@@ -1,0 +1,263 @@
+//! A kernel that writes where it must not: it fails alone, and what it aimed at is unchanged.
+//!
+//! Its own map of an input, what other workers made and what it has published itself are in `tests/engine/faults.rs`.
+
+use arenite::{Array, ArrayMut, Backing, JobErrorKind, TileMut};
+
+use crate::harness::{Gate, Lab, pass, tests};
+use crate::maps::{self, layout};
+
+tests![
+    the_header,
+    the_hub_page,
+    its_own_submissions,
+    the_links_of_a_neighbour,
+    its_own_answers_through_the_map_for_reading,
+    arguments_that_did_not_fit_the_slot,
+    what_it_published_in_a_grant_that_is_closed,
+    a_tile_of_a_neighbour,
+    regions_cannot_be_reopened_for_writing,
+];
+
+fn lab(workers: usize) -> Lab {
+    Lab::with(workers, |builder| builder.backing(Backing::Memfd))
+}
+
+/// Writes one byte of a segment through the map that is for reading.
+fn scribble(segment: &str, at: u64) -> bool {
+    let Some(address) = maps::address(segment, at, |piece| piece.readable && !piece.writable)
+    else {
+        return false;
+    };
+    // SAFETY: none: a bug in a kernel, on purpose.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(0xff) };
+    true
+}
+
+/// What a worker reads there.
+fn peek(segment: &str, at: u64, len: usize) -> Array<u8> {
+    let address =
+        maps::address(segment, at, |piece| piece.readable).expect("the segment is mapped");
+    let first = std::ptr::with_exposed_provenance::<u8>(address);
+    // SAFETY: bytes of a segment that stays mapped; read one by one, since the supervisor may write beside them.
+    Array::from_fn(len, |i| unsafe { first.add(i).read_volatile() })
+}
+
+/// A write there is SIGSEGV, in that worker alone, and changes nothing.
+fn assert_refused(lab: &Lab, segment: &str, at: u64) {
+    let look = || lab.submit(peek, (segment, at, 64usize)).wait().unwrap()[..].to_vec();
+    let before = look();
+    let error = lab.failure_of(lab.submit(scribble, (segment, at)));
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Signal(11),
+        "{segment} at {at}: {error}"
+    );
+    assert_eq!(look(), before, "{segment} at {at}");
+    let workers = lab.stats().workers.len() as u32;
+    let sum: u32 = lab
+        .map(|n: u32| n, (0..100u32).map(|n| (n,)))
+        .map(Result::unwrap)
+        .sum();
+    assert_eq!(sum, 4950, "{workers} workers go on");
+}
+
+fn the_header() {
+    let lab = lab(1);
+    for at in [0, 8, 12, 16, 40, 4095 - 64] {
+        assert_refused(&lab, "control", layout::HEADER + at);
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_hub_page() {
+    let lab = lab(1);
+    // Behind its words, which change all the time.
+    assert_refused(&lab, "control", layout::HUB + 1024);
+    lab.assert_in_use(0);
+}
+
+fn its_own_submissions() {
+    let lab = lab(1);
+    // The last slot, which these few jobs never reach.
+    let slot = layout::CALLS + (layout::SLOTS - 1) * layout::SLOT;
+    assert_refused(&lab, "control", layout::post(0) + slot);
+    // Grants, bell, flags: never written, whatever they hold at the moment.
+    for at in [0, 4, 8, 12, 16, 64, 128] {
+        let error = lab.failure_of(lab.submit(scribble, ("control", layout::post(0) + at)));
+        assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_links_of_a_neighbour() {
+    let lab = lab(2);
+    let last = (layout::SLOTS - 1) * layout::SLOT;
+    for lane in [0, 1] {
+        // One of the two is at the gate, so the other one attacks it, and then itself.
+        let gate = Gate::new();
+        let blocked = lab.submit(pass, (&gate.path(),));
+        let held = gate.meet();
+        for at in [
+            layout::post(lane) + layout::CALLS + last,
+            layout::reply(lane) + layout::REPLIES + last,
+        ] {
+            assert_refused(&lab, "control", at);
+        }
+        drop(held);
+        blocked.wait().unwrap();
+    }
+    lab.assert_in_use(0);
+}
+
+fn its_own_answers_through_the_map_for_reading() {
+    let lab = lab(1);
+    let last = (layout::SLOTS - 1) * layout::SLOT;
+    assert_refused(&lab, "control", layout::reply(0) + layout::REPLIES + last);
+    lab.assert_in_use(0);
+}
+
+fn arguments_that_did_not_fit_the_slot() {
+    /// Region 0 holds nothing but these arguments, from its beginning.
+    fn own_arguments(text: &str) -> bool {
+        let first = maps::address("region-0", 0, |piece| piece.readable).unwrap();
+        let words = std::ptr::with_exposed_provenance_mut::<u64>(first);
+        // SAFETY: committed bytes of region 0, in which the supervisor put the arguments.
+        let len = unsafe { words.read_volatile() };
+        assert_eq!(len, text.len() as u64, "these are the arguments");
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { words.write_volatile(0) };
+        true
+    }
+    let lab = lab(1);
+    let text = "a text that is longer than a slot of the link has room for ".repeat(20);
+    let error = lab.failure_of(lab.submit(own_arguments, (&text,)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+    lab.assert_in_use(0);
+}
+
+fn made(len: usize) -> Array<u8> {
+    Array::from_fn(len, |i| i as u8)
+}
+
+fn what_it_published_in_a_grant_that_is_closed() {
+    fn vandal(victim: &Array<u8>, at: usize) -> u8 {
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
+        1
+    }
+    let lab = lab(1);
+    let pid = lab.pid(0);
+    let victim = lab.submit(made, (5000,)).wait().unwrap();
+    // More than the grant had left, so the lane has gone on to another one.
+    let large: Vec<_> = (0..40)
+        .map(|_| lab.submit(made, (60_000,)).wait().unwrap())
+        .collect();
+    assert_eq!(lab.pid(0), pid, "the same worker made both");
+    let error = lab.failure_of(lab.submit(vandal, (&victim, 4096)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+    assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
+    drop((victim, large));
+    lab.assert_in_use(0);
+}
+
+fn a_tile_of_a_neighbour() {
+    /// Fills its own tile, waits, and then writes beside it: `by` bytes from its beginning.
+    fn vandal(mut tile: TileMut<'_, u8>, by: isize, gate: &str) {
+        tile.as_mut_slice().fill(1);
+        pass(gate);
+        // SAFETY: none: a bug in a kernel, on purpose.
+        unsafe {
+            tile.as_mut_slice()
+                .as_mut_ptr()
+                .offset(by)
+                .write_volatile(0xff)
+        };
+    }
+    fn careful(mut tile: TileMut<'_, u8>, gate: &str) {
+        tile.as_mut_slice().fill(2);
+        pass(gate);
+    }
+    const ROWS: usize = 64 * 1024;
+    let lab = lab(2);
+    let mut values = lab.zeros::<u8>(2 * ROWS).unwrap();
+    // Forwards into the second tile, backwards into the first: the first byte beside its own, and the farthest.
+    for (first, by) in [
+        (true, ROWS as isize),
+        (true, 2 * ROWS as isize - 1),
+        (false, -1),
+        (false, -(ROWS as isize)),
+    ] {
+        let (here, there) = (Gate::new(), Gate::new());
+        let mut errors = Vec::new();
+        let result = lab.scope(|s| {
+            let (mut hostile, mut honest) = (None, None);
+            for tile in values.tiles_mut(ROWS) {
+                if (tile.rows().start == 0) == first {
+                    hostile = Some(s.submit(vandal, (tile, by, &here.path())));
+                } else {
+                    honest = Some(s.submit(careful, (tile, &there.path())));
+                }
+            }
+            // Both tiles are open and filled, each in its own worker.
+            let neighbour = there.meet();
+            drop(here.meet());
+            errors.push(hostile.unwrap().wait().unwrap_err());
+            drop(neighbour);
+            let _ = honest.unwrap().wait();
+        });
+        let _ = result;
+        assert_eq!(*errors[0].kind(), JobErrorKind::Signal(11), "{}", errors[0]);
+        let own = if first { 0..ROWS } else { ROWS..2 * ROWS };
+        assert_eq!(errors[0].unspecified_rows(), std::slice::from_ref(&own));
+        let neighbours = values.iter().enumerate().filter(|(i, _)| !own.contains(i));
+        assert!(
+            neighbours.map(|(_, &x)| x).all(|x| x == 2),
+            "{by} bytes away"
+        );
+    }
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+fn regions_cannot_be_reopened_for_writing() {
+    /// How many pieces of this segment `mprotect` opens for writing.
+    fn opened(segment: &str) -> u32 {
+        let pieces = maps::pieces(segment);
+        assert!(!pieces.is_empty(), "{segment} is mapped");
+        let open = |piece: &maps::Mapped| {
+            // SAFETY: none is needed: the maps of this process's own arena, which nothing else uses meanwhile.
+            let answer = unsafe {
+                libc::mprotect(
+                    std::ptr::with_exposed_provenance_mut(piece.addresses.start),
+                    piece.addresses.len(),
+                    libc::PROT_READ | libc::PROT_WRITE,
+                )
+            };
+            answer == 0
+        };
+        let closed = pieces.iter().filter(|piece| !piece.writable);
+        closed.filter(|piece| open(piece)).count() as u32
+    }
+    let lab = lab(2);
+    let input = lab.from_slice(&[1u8; 100]).unwrap();
+    for segment in ["control", "region-0"] {
+        assert_eq!(
+            lab.submit(opened, (segment,)).wait().unwrap(),
+            0,
+            "{segment}"
+        );
+    }
+    // Each worker's own region is its own; the other one's is not.
+    let both: u32 = ["region-1", "region-2"]
+        .map(|segment| lab.submit(opened, (segment,)).wait().unwrap())
+        .into_iter()
+        .map(|count| count.min(1))
+        .sum();
+    assert_eq!(both, 1, "a lone job goes to the lane that was active last");
+    assert!(input.iter().all(|&x| x == 1));
+    drop(input);
+    let _kept: ArrayMut<u8> = lab.zeros(10).unwrap();
+    drop(_kept);
+    lab.assert_in_use(0);
+}
