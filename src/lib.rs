@@ -157,6 +157,9 @@ pub use kernel::{Kernel, Scalar};
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;
+#[cfg(all(feature = "points", not(arenite_loom)))]
+#[doc(hidden)]
+pub use sys::inject as failing_calls;
 #[cfg(not(arenite_loom))]
 pub use worker::{cancelled, init};
 

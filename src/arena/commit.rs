@@ -134,7 +134,7 @@ impl Region {
         }
         let done = self
             .grow((index as u64 + 1) * CHUNK)
-            .and_then(|()| runs(index, need).try_for_each(|run| self.allocate(run)));
+            .and_then(|()| self.allocate(index, need));
         crate::sync::point!("commit.allocated");
         if done.is_err() {
             // Part of it may have got memory; what the books do not count must not stay.
@@ -152,14 +152,14 @@ impl Region {
         self.grow(start + CHUNK)?;
         if have == 0 {
             // A collapse needs one page to start from.
-            self.allocate(start..start + PAGE)?;
+            self.segment.allocate(start..start + PAGE)?;
         }
         if self.collapse(index, 1, budget) {
             return Ok(true);
         }
         // Whatever the reason was: fallocate decides whether there is room. Only for what has no memory yet: one that
         // fails takes away every page of its range that nobody has touched, whoever had it allocated before.
-        let filled = runs(index, !have).try_for_each(|run| self.allocate(run));
+        let filled = self.allocate(index, !have);
         if filled.is_err() {
             self.punch(index, !have);
         }
@@ -184,12 +184,13 @@ impl Region {
         worked
     }
 
-    /// Commits bytes of the segment; where there is no room, looks for pages that readers of holes have left.
-    fn allocate(&self, range: Range<u64>) -> sys::Result<()> {
-        match self.segment.allocate(range.clone()) {
-            Err(error) if error.errno() == Errno::ENOSPC && self.punch_strays() > 0 => {
-                self.segment.allocate(range)
-            }
+    /// Puts memory behind granules of a chunk; where there is no room, looks for pages that readers of holes have left.
+    ///
+    /// All of them again then: what this call has allocated already is in no books yet, and goes with the strays.
+    fn allocate(&self, index: usize, mask: u32) -> sys::Result<()> {
+        let all = || runs(index, mask).try_for_each(|run| self.segment.allocate(run));
+        match all() {
+            Err(error) if error.errno() == Errno::ENOSPC && self.punch_strays() > 0 => all(),
             other => other,
         }
     }

@@ -35,10 +35,13 @@ fn prefix() -> String {
     format!("/arenite-{}-", sys::effective_user())
 }
 
+/// What the names of segments end with that a user has chosen.
+const KEPT: &str = ".kept";
+
 /// The segment name of an arena that a user has named.
 fn kept_name(name: &str) -> String {
     // The dot keeps it apart from random names.
-    format!("{}{name}.kept", prefix())
+    format!("{}{name}{KEPT}", prefix())
 }
 
 /// The control segment as the supervisor holds it: mapped whole, readable and writable.
@@ -212,12 +215,17 @@ impl Control {
         let Some(name) = lock(&self.kept).take() else {
             return;
         };
-        // Only who holds the lock removes a name, so it is ours, unless somebody has removed it by hand.
-        let same = Segment::open_named(&name, Access::ReadOnly)
-            .and_then(|found| Ok(found.stat()?.identity == self.segment.stat()?.identity));
-        if same == Ok(true) {
-            let _ = Segment::unlink(&name);
+        // Only who holds the lock removes a name, so it is ours, unless somebody has removed it by hand, after which
+        // another program may have chosen it too. No descriptor is needed for this: there may be none left.
+        let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
+        let found = found.map(|found| (found.dev(), found.ino()));
+        let ours = self.segment.stat().map(|stat| stat.identity);
+        let chosen = name.ends_with(KEPT);
+        if chosen && (found.is_err() || found.ok() != ours.ok()) {
+            return;
         }
+        // A name that stays is in everybody's way, so it is worth a second try.
+        let _ = Segment::unlink(&name).or_else(|_| Segment::unlink(&name));
     }
 }
 
@@ -416,7 +424,7 @@ pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
     let name = format!("{}{id:016x}.r{index}", prefix());
     let segment = Segment::create_named(&name)?;
     crate::sync::point!("create.region_named");
-    match Segment::unlink(&name) {
+    match Segment::unlink(&name).or_else(|_| Segment::unlink(&name)) {
         // A sweep has been faster.
         Err(error) if error.errno() != Errno::ENOENT => Err(error),
         _ => {

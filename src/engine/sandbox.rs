@@ -36,8 +36,10 @@ pub enum Sandbox {
     /// What the running kernel lacks is left out; [`Engine::sandbox_report`] names it.
     ///
     /// Code that takes over a worker can still read every array of its engine, and hide it in its own
-    /// result: work for people who must not see each other's data belongs in engines of their own. It
-    /// can use memory up to [`memory_limit`](super::Builder::memory_limit), which is none by default.
+    /// result: work for people who must not see each other's data belongs in engines of their own. It can
+    /// spoil what the same worker has answered and the supervisor has not taken yet. It can use memory up
+    /// to [`memory_limit`](super::Builder::memory_limit), which is none by default, and processor time
+    /// until a deadline.
     Strict,
     /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part.
     Required,

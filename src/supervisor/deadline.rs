@@ -114,6 +114,7 @@ impl Core {
         let Some(alarm) = self.lanes[index].alarm.filter(|alarm| alarm.at <= now) else {
             return;
         };
+        crate::sync::point!("judge.due");
         let record = self.lanes[index].record_at(alarm.position);
         let policy = &self.records.at(record).policy;
         let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);

@@ -288,10 +288,12 @@ impl Core {
             lane.status = Status::Leaving;
             self.ready -= 1;
         }
+        crate::sync::point!("judge.condemned");
         if let Some(process) = &lane.process {
             // It may have gone already; the pidfd tells.
             let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
         }
+        crate::sync::point!("judge.killed");
         self.call_monitor = true;
     }
 }

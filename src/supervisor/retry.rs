@@ -43,6 +43,7 @@ impl Core {
             policy.due = Some(due);
         }
         self.waiting.insert((due, index));
+        crate::sync::point!("retry.waits");
         self.wake_monitor_by(due);
     }
 
@@ -67,6 +68,7 @@ impl Core {
             return;
         }
         over.into_iter().rev().for_each(|index| self.requeue(index));
+        crate::sync::point!("retry.due");
         self.update_flags();
     }
 

@@ -108,7 +108,14 @@ impl Shared {
             process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
         crate::sync::point!("spawn.started");
-        let pidfd = PidFd::open(pid).map_err(system)?;
+        let pidfd = match PidFd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                drop(server);
+                process::reap(pid);
+                return Err(system(error));
+            }
+        };
         for pipe in [&stdout, &stderr] {
             // Without it lines are told apart by job less exactly.
             let _ = pipe::announce_to(pipe.read.as_fd(), pid);

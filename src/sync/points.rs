@@ -70,7 +70,7 @@ pub const POINTS: &[Point] = points! {
         // Looking for work.
         "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
         // A job.
-        "run.read" "run.entered" "run.returned" "run.closed"
+        "run.read" "run.entered" "lend.opened" "run.returned" "lend.closed" "run.closed"
         "allocate.wanted" "allocate.rung" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
         "complete.said" "complete.woken" "complete.rung"
@@ -91,9 +91,12 @@ pub const POINTS: &[Point] = points! {
         "commit.grown" "commit.seeded" "commit.collapsed" "commit.allocated" "commit.noted"
         "grant.found" "grant.filled" "grant.given" "grant.answered"
         "reclaim.freed" "reclaim.taken" "reclaim.punched"
-        // A worker's end.
+        // A worker's end, by a verdict or without.
+        "judge.due" "judge.condemned" "judge.killed"
         "recover.noticed" "recover.confirmed" "recover.drained" "recover.judged" "recover.revoked"
         "recover.restarted" "recover.done"
+        // Another attempt.
+        "retry.waits" "retry.due"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

@@ -4,6 +4,8 @@ use std::fmt;
 
 use nix::errno::Errno;
 
+use super::inject::interruptible;
+
 /// What every wrapper in this floor answers with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -85,7 +87,7 @@ impl From<Error> for std::io::Error {
 /// Calls `call` until it answers with something other than `EINTR`.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
-        match call() {
+        match interruptible().and_then(|()| call()) {
             Err(Errno::EINTR) => continue,
             other => return other,
         }

@@ -8,6 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd as RawEventFd};
 
 use super::error::{Error, Result, retry};
+use super::inject::allowed;
 
 /// A counter that wakes whoever polls it; non-blocking and close-on-exec.
 #[derive(Debug)]
@@ -19,7 +20,8 @@ impl EventFd {
     /// A silent one.
     pub fn new() -> Result<EventFd> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        RawEventFd::from_value_and_flags(0, flags)
+        allowed()
+            .and_then(|()| RawEventFd::from_value_and_flags(0, flags))
             .map(|raw| EventFd { raw })
             .map_err(|errno| Error::new("eventfd", errno, "a doorbell"))
     }
@@ -69,15 +71,19 @@ pub struct Poller {
 impl Poller {
     /// One that watches nothing.
     pub fn new() -> Result<Poller> {
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        allowed()
+            .and_then(|()| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))
             .map(|epoll| Poller { epoll })
             .map_err(|errno| Error::new("epoll_create1", errno, "a poller"))
     }
 
     /// Watches `fd` for readable and hang-up, until it is removed or closed; `token` names it in [`Poller::wait`].
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        self.epoll
-            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+        allowed()
+            .and_then(|()| {
+                self.epoll
+                    .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            })
             .map_err(|errno| Error::new("epoll_ctl(ADD)", errno, format!("token {token}")))
     }
 

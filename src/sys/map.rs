@@ -8,6 +8,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 
 use super::error::{Error, Result};
+use super::inject::allowed;
 use super::segment::Segment;
 
 /// The unit of small pages that layouts count in, in bytes. [`page_size`] is a divisor of it on every supported machine
@@ -91,6 +92,7 @@ impl Map {
         if len == 0 {
             return Err(Error::new("mmap", Errno::EINVAL, what()));
         }
+        allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
         if aligned_2m || prot == Prot::None {
             return Map::aligned(segment, offset, len, prot);
         }
@@ -206,6 +208,7 @@ impl Map {
         let address = self
             .at(range.start, range.len())
             .ok_or_else(|| Error::new("mprotect", Errno::ENOMEM, what()))?;
+        allowed().map_err(|errno| Error::new("mprotect", errno, what()))?;
         // SAFETY: the range lies inside this live map (checked by `at`). References into it exist only in floors above,
         // whose leases decide when a range may be closed.
         let answer = unsafe { libc::mprotect(address.as_ptr().cast(), range.len(), prot.flags()) };
@@ -227,6 +230,7 @@ impl Map {
         let address = self
             .at(range.start, range.len())
             .ok_or_else(|| Error::new("madvise(COLLAPSE)", Errno::ENOMEM, what()))?;
+        allowed().map_err(|errno| Error::new("madvise(COLLAPSE)", errno, what()))?;
         // SAFETY: the range lies inside this live map; collapsing keeps content and addresses.
         let answer = unsafe { libc::madvise(address.as_ptr().cast(), range.len(), MADV_COLLAPSE) };
         if answer == 0 {

@@ -11,6 +11,7 @@ mod error;
 pub mod event;
 pub mod futex;
 pub mod image;
+pub mod inject;
 pub mod limits;
 mod map;
 pub mod oom;

@@ -11,6 +11,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::unistd::Pid;
 
 use super::error::{Error, Result, retry};
+use super::inject::allowed;
 
 /// A pipe of which the reading end does not block, both ends close-on-exec and above the standard three.
 #[derive(Debug)]
@@ -36,7 +37,8 @@ impl OutputPipe {
     /// A new one.
     pub fn new() -> Result<OutputPipe> {
         let failed = |errno| Error::new("pipe2", errno, "for the output of a worker");
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let made = allowed().and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC));
+        let (read, write) = made.map_err(failed)?;
         let (read, write) = (above_standard(read)?, above_standard(write)?);
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         Ok(OutputPipe { read, write })

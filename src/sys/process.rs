@@ -14,6 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::error::{Error, Result, retry};
+use super::inject::allowed;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct PidFd {
 impl PidFd {
     /// Opens `pid`, a child of this process that has not been waited for.
     pub fn open(pid: Pid) -> Result<PidFd> {
+        allowed().map_err(|errno| Error::new("pidfd_open", errno, format!("process {pid}")))?;
         // SAFETY: pidfd_open takes numbers only and answers with a new close-on-exec descriptor.
         let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         let Ok(fd) = RawFd::try_from(answer) else {
@@ -90,7 +92,13 @@ impl PidFd {
     }
 
     fn status(&self, flags: WaitPidFlag) -> Result<Option<Exit>> {
-        match retry(|| waitid(Id::PIDFd(self.fd.as_fd()), flags)) {
+        let ask = || retry(|| waitid(Id::PIDFd(self.fd.as_fd()), flags));
+        // A child that is not waited for stays for good: whatever else went wrong is asked again.
+        let answer = ask().or_else(|errno| match errno {
+            Errno::ECHILD | Errno::EINVAL => Err(errno),
+            _ => ask(),
+        });
+        match answer {
             Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
             Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
             Ok(_) => Ok(None),
@@ -120,6 +128,13 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Sleeps until a child that nobody watches has ended by itself. Without a signal: by its number alone it might be
+/// another process.
+pub fn reap(pid: Pid) {
+    // An error means that it is gone, and that somebody else took its status.
+    let _ = nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED);
 }
 
 fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
@@ -291,7 +306,8 @@ pub struct WatchPipe {
 impl WatchPipe {
     /// A new one, both ends close-on-exec.
     pub fn new() -> Result<WatchPipe> {
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+        let (read, write) = allowed()
+            .and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC))
             .map_err(|errno| Error::new("pipe2", errno, "a watch pipe"))?;
         Ok(WatchPipe { read, write })
     }

@@ -401,6 +401,7 @@ impl Lane {
                 // A failure leaves the pages open: the guard is weaker, nothing else.
                 let _ = self.view.lend_close(extent);
             }
+            crate::sync::point!("lend.closed");
         }
     }
 }
@@ -420,6 +421,7 @@ unsafe impl Host for Lane {
             .lend_open(extent)
             .map_err(|error| Unreachable(error.to_string()))?;
         self.lent.borrow_mut().push(extent);
+        crate::sync::point!("lend.opened");
         Ok(ptr)
     }
 

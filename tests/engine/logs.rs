@@ -101,7 +101,8 @@ fn a_panic_that_ends_the_process_is_heard() {
     lab.assert_in_use(0);
 }
 
-/// A panic that was answered, and what an earlier worker said, are not the words of a later job.
+/// A panic that was answered, what a job before it printed, and what an earlier worker said, are not the words of a
+/// later job, even if one follows the other at once.
 fn a_silent_death_has_no_last_words() {
     let lab = Lab::new(1);
     for _ in 0..2 {
@@ -109,7 +110,9 @@ fn a_silent_death_has_no_last_words() {
         assert!(matches!(caught.kind(), JobErrorKind::Panicked { .. }));
         assert!(caught.last_words().is_empty(), "{caught:?}");
         let gate = Gate::new();
+        let printed = lab.submit(|| println!("of the job before"), ());
         let job = lab.submit(pass, (&gate.path(),));
+        printed.wait().unwrap();
         let held = gate.meet();
         kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
         let error = lab.failure_of(job);

@@ -19,12 +19,13 @@ tests![
     engines_that_start_and_stop,
 ];
 
-/// Longer with the number of seconds in this variable.
-const SECONDS: &str = "ARENITE_TEST_STORM_SECONDS";
-
-fn play(run: impl Fn(Order) -> Result<Seen, String>) {
-    let asked = std::env::var(SECONDS).ok();
-    let seconds = asked.and_then(|text| text.parse().ok()).unwrap_or(3.0);
+/// About as long as this, in seconds; a debug build, in which the machine mostly does something else, at most 3.
+fn play(seconds: f64, run: impl Fn(Order) -> Result<Seen, String>) {
+    let seconds = if cfg!(debug_assertions) {
+        seconds.min(3.0)
+    } else {
+        seconds
+    };
     let order = Order {
         seed: 4711,
         length: Duration::from_secs_f64(seconds),
@@ -36,37 +37,37 @@ fn play(run: impl Fn(Order) -> Result<Seen, String>) {
 }
 
 fn of_kills() {
-    play(|order| storm::run(order, Blow::Kill));
+    play(30.0, |order| storm::run(order, Blow::Kill));
 }
 
 fn of_stops() {
-    play(|order| storm::run(order, Blow::Stop));
+    play(5.0, |order| storm::run(order, Blow::Stop));
 }
 
 fn jobs_that_end_at_their_deadlines() {
-    play(deadlines::race);
+    play(15.0, deadlines::race);
 }
 
 fn jobs_that_hang() {
-    play(deadlines::hung);
+    play(3.0, deadlines::hung);
 }
 
 fn poison_among_others() {
-    play(crashes::poison_among_others);
+    play(1.0, crashes::poison_among_others);
 }
 
 fn a_flood_of_poison() {
-    play(crashes::flood);
+    play(5.0, crashes::flood);
 }
 
 fn memory_bombs() {
-    play(bombs::run);
+    play(10.0, bombs::run);
 }
 
 fn tiny_jobs_for_many_workers() {
-    play(|order| scale::tiny_jobs(order, 64, 10_000));
+    play(3.0, |order| scale::tiny_jobs(order, 64, 10_000));
 }
 
 fn engines_that_start_and_stop() {
-    play(scale::cycles);
+    play(3.0, scale::cycles);
 }

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[cfg(feature = "points")]
+mod calls;
 mod full;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -21,6 +23,8 @@ fn main() {
     arenite::init();
     // Most tests need a program of their own, in surroundings of its own: this one, told what to do.
     let scenarios = [
+        #[cfg(feature = "points")]
+        calls::SCENARIOS,
         full::SCENARIOS,
         limits::SCENARIOS,
         surroundings::SCENARIOS,
@@ -31,6 +35,8 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
+        #[cfg(feature = "points")]
+        calls::tests(),
         full::tests(),
         limits::tests(),
         surroundings::tests(),

@@ -224,7 +224,7 @@ fn answers_that_cannot_be() {
         (0..2).for_each(|worker| lab.replace(worker));
         assert_neighbours(triples(&lab), None);
     }
-    assert!(protocol >= 10, "only {protocol} lies were noticed");
+    assert!(protocol > 0, "no lie was noticed");
     lab.assert_in_use(0);
 }
 

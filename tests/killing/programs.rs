@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use arenite::points::{Board, Deed, Point, VARIABLE};
-use arenite::{Array, Engine};
+use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -172,7 +173,7 @@ fn build(workers: usize) -> Engine {
     let mut builder = Engine::builder()
         .workers(workers)
         .capacity(256 << 20)
-        .grace(std::time::Duration::from_millis(50));
+        .grace(Duration::from_millis(50));
     if let Ok(name) = std::env::var(NAME) {
         builder = builder.name(name);
     }
@@ -183,6 +184,12 @@ fn spin(gate: &str) -> u64 {
     pass(gate);
     loop {
         std::hint::spin_loop();
+    }
+}
+
+fn hang() -> u8 {
+    loop {
+        std::thread::park();
     }
 }
 
@@ -230,6 +237,15 @@ fn whole() {
         engine.submit(make, (100_000,)).wait().unwrap().len(),
         100_000
     );
+    // A job takes too long for its deadline, and is tried again.
+    let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
+    let error = late.retries(1).submit().wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }),
+        "{error}"
+    );
+    // Its successor has nothing to do when the engine ends.
+    assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
     // The busy ones are killed after the grace.
     drop(engine);

@@ -65,7 +65,7 @@ fn names_say_the_step() {
         assert!(of(Side::Worker).contains(&step), "{step}");
     }
     for step in [
-        "create", "spawn", "submit", "reap", "commit", "grant", "recover", "stop",
+        "judge", "retry", "create", "spawn", "submit", "reap", "commit", "grant", "recover", "stop",
     ] {
         assert!(of(Side::Supervisor).contains(&step), "{step}");
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::{Array, Engine, Job, JobError};
+use arenite::{Array, Engine, Job, JobError, TileMut};
 use tempfile::TempDir;
 
 use crate::board::board;
@@ -16,7 +16,9 @@ use crate::harness::{Lab, step, wait_until};
 const FIRST: u32 = 10;
 /// Jobs of the second one, which finds the worker asleep.
 const SECOND: u32 = 4;
-pub const JOBS: u32 = FIRST + SECOND;
+/// The last job, which changes an array of the supervisor in place.
+pub const LENT: u32 = FIRST + SECOND;
+pub const JOBS: u32 = LENT + 1;
 
 /// How the jobs are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,15 @@ fn long(log: &str, input: &Array<u32>, job: u32) -> String {
         .collect()
 }
 
-/// A job under way, or what came of it.
+/// In place.
+fn fill(log: &str, mut tile: TileMut<'_, u32>, job: u32) {
+    begin(log, job);
+    for (i, value) in tile.iter_mut().enumerate() {
+        *value = value.wrapping_add(i as u32 ^ job);
+    }
+}
+
+/// A job under way.
 enum Pending {
     Number(Job<u64>),
     Array(Job<Array<u32>>),
@@ -140,8 +150,10 @@ impl Scene {
             board().passed("claim.announced") > slept && lab.stats().workers[0].ready
         });
         step("the second batch");
-        let jobs = (FIRST..JOBS).map(|job| submit(lab, policy, log, &input, job));
+        let jobs = (FIRST..LENT).map(|job| submit(lab, policy, log, &input, job));
         answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
+        step("the job in place");
+        answers.push(lend(lab, policy, log));
         let began = std::fs::read_to_string(log).unwrap();
         Played {
             answers,
@@ -156,6 +168,9 @@ impl Scene {
         let input = Array::from_slice(&input());
         let answer = |job: u32| match job {
             0 => hold(log, "", 0).to_le_bytes().to_vec(),
+            LENT => (0..LENT_LEN as u32)
+                .flat_map(|i| (i ^ LENT).to_le_bytes())
+                .collect(),
             _ => match job % 3 {
                 0 => plain(log, &input, job).to_le_bytes().to_vec(),
                 1 => bytes(&large(log, &input, job)),
@@ -188,6 +203,23 @@ macro_rules! send {
 
 fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
     Pending::Number(send!(engine, policy, hold, args))
+}
+
+const LENT_LEN: usize = 30_000;
+
+/// One tile, which is the whole array. It cannot be tried again, whatever the policy is.
+fn lend(engine: &Engine, policy: Policy, log: &str) -> Result<Vec<u8>, JobError> {
+    let mut out = engine.zeros::<u32>(LENT_LEN).unwrap();
+    engine.scope(|scope| {
+        for tile in out.tiles_mut(LENT_LEN) {
+            let mut job = scope.job(fill, (log, tile, LENT));
+            if let Some(limit) = policy.deadline {
+                job = job.deadline(limit);
+            }
+            job.submit();
+        }
+    })?;
+    Ok(bytes(&out.seal()))
 }
 
 fn submit(engine: &Engine, policy: Policy, log: &str, input: &Array<u32>, job: u32) -> Pending {

@@ -10,14 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::board::{board, points};
-use crate::harness::{Answers, Lab, children, named, wait_until};
+use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
 use crate::scene::{Policy, Scene};
 use crate::workers::{end, judge, play};
 
 /// For each point of a worker that has started.
 pub fn trials() -> Vec<Trial> {
     let started = |point: &&&Point| point.step() != "attach" && point.step() != "stop";
-    let mut all = Vec::new();
+    let mut all = tests();
     for point in points(Side::Worker).filter(|point| point.step() != "stop") {
         all.push(named(format!("stopped::let_go::{}", point.name), || {
             let_go(point)
@@ -34,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
     }
     all
 }
+
+tests![while_it_obeys];
 
 /// Waits until a worker has been stopped there; who that is.
 fn await_stop(point: &Point) -> i32 {
@@ -67,6 +69,21 @@ fn let_go(point: &'static Point) {
             },
         );
     });
+}
+
+/// A worker that is stopped on its way out is killed after the grace.
+fn while_it_obeys() {
+    for point in points(Side::Worker).filter(|point| point.step() == "stop") {
+        let invariant = Invariant::before();
+        let lab = Lab::with(2, |builder| builder.grace(Duration::from_millis(100)));
+        assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+        board().arm(point.name, Deed::Stop, 1..3);
+        step("a shutdown in which every worker is stopped");
+        lab.into_inner().shutdown();
+        assert_eq!(board().done(point.name).0, 2);
+        board().disarm();
+        invariant.nothing_left().unwrap();
+    }
 }
 
 const LIMIT: Duration = Duration::from_millis(200);
