@@ -585,7 +585,7 @@ fn a_want_is_answered() {
             assert_eq!((first.number, first.offset, first.len), (0, 4096, 64));
             match want(128) {
                 Answer::Granted(granted) => panic!("{granted:?} was not given"),
-                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4]),
+                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5]),
             }
             ended.store(1, Relaxed);
             rings.ring();
@@ -598,7 +598,7 @@ fn a_want_is_answered() {
             bell.sleep();
             if let Some(want) = poster.wanted() {
                 // For the first one the grant given ahead is as good.
-                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4]);
+                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4, 5]);
                 poster.answer_want(want, refusal);
             }
         }
