@@ -129,6 +129,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
@@ -299,6 +300,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),
