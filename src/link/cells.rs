@@ -12,6 +12,20 @@ use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
 #[cfg(not(arenite_loom))]
 use crate::sys::abort::AbortNote;
 
+/// In place of the real one, which models do without.
+#[cfg(arenite_loom)]
+#[derive(Debug)]
+pub(crate) struct AbortNote;
+
+#[cfg(arenite_loom)]
+impl AbortNote {
+    fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn clear(&self) {}
+}
+
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
 /// Words of arguments or reply that fit into a slot.

@@ -244,6 +244,33 @@ fn a_job_that_is_cancelled_is_answered_once() {
     });
 }
 
+/// A kernel that polls hears of the request, and the next job has none.
+#[test]
+fn a_kernel_that_polls_hears_of_a_request() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        post(&mut poster, 0, 0);
+        post(&mut poster, 1, 0);
+        let worker = thread::spawn(move || {
+            assert_eq!(taker.next(), Next::Run);
+            while !taker.is_cancelled() {
+                thread::yield_now();
+            }
+            let _ = run(&mut taker);
+            assert_eq!(taker.next(), Next::Run);
+            assert!(!taker.is_cancelled(), "it was for the job before");
+            let _ = run(&mut taker);
+        });
+        assert!(matches!(poster.ask(0, CANCEL), Ask::Set(_)));
+        for job in 0..2 {
+            while !take(&mut poster, job) {
+                thread::yield_now();
+            }
+        }
+        worker.join().unwrap();
+    });
+}
+
 /// What the record of a job says in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
