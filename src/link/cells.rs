@@ -9,7 +9,22 @@ use std::sync::Arc;
 use super::recorder::Recorder;
 use super::state::StateWord;
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+#[cfg(not(arenite_loom))]
 use crate::sys::abort::AbortNote;
+
+/// In place of the real one, which models do without.
+#[cfg(arenite_loom)]
+#[derive(Debug)]
+pub(crate) struct AbortNote;
+
+#[cfg(arenite_loom)]
+impl AbortNote {
+    fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn clear(&self) {}
+}
 
 /// Slots of a link, and so the most jobs that a lane can hold ahead.
 pub(crate) const SLOTS: usize = 256;
@@ -114,6 +129,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
@@ -284,6 +300,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             recorder: Recorder {
                 now: a64(),

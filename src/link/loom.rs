@@ -244,6 +244,33 @@ fn a_job_that_is_cancelled_is_answered_once() {
     });
 }
 
+/// A kernel that polls hears of the request, and the next job has none.
+#[test]
+fn a_kernel_that_polls_hears_of_a_request() {
+    explore(3, || {
+        let (mut poster, mut taker, _) = link::<2>();
+        post(&mut poster, 0, 0);
+        post(&mut poster, 1, 0);
+        let worker = thread::spawn(move || {
+            assert_eq!(taker.next(), Next::Run);
+            while !taker.is_cancelled() {
+                thread::yield_now();
+            }
+            let _ = run(&mut taker);
+            assert_eq!(taker.next(), Next::Run);
+            assert!(!taker.is_cancelled(), "it was for the job before");
+            let _ = run(&mut taker);
+        });
+        assert!(matches!(poster.ask(0, CANCEL), Ask::Set(_)));
+        for job in 0..2 {
+            while !take(&mut poster, job) {
+                thread::yield_now();
+            }
+        }
+        worker.join().unwrap();
+    });
+}
+
 /// What the record of a job says in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -558,7 +585,7 @@ fn a_want_is_answered() {
             assert_eq!((first.number, first.offset, first.len), (0, 4096, 64));
             match want(128) {
                 Answer::Granted(granted) => panic!("{granted:?} was not given"),
-                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4]),
+                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5]),
             }
             ended.store(1, Relaxed);
             rings.ring();
@@ -571,7 +598,7 @@ fn a_want_is_answered() {
             bell.sleep();
             if let Some(want) = poster.wanted() {
                 // For the first one the grant given ahead is as good.
-                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4]);
+                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4, 5]);
                 poster.answer_want(want, refusal);
             }
         }

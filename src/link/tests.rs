@@ -32,6 +32,27 @@ fn post(poster: &mut Poster<4>, job: u64) -> u64 {
     })
 }
 
+#[test]
+fn a_request_is_heard_by_the_job_it_is_for() {
+    let (mut poster, mut taker, _) = link();
+    for lap in 0..3 {
+        let first = post(&mut poster, 1);
+        post(&mut poster, 2);
+        assert!(!taker.is_cancelled(), "lap {lap}: none runs");
+        assert_eq!(taker.next(), Next::Run);
+        assert!(!taker.is_cancelled());
+        assert!(matches!(poster.ask(first, CANCEL | NOTICE), Ask::Set(_)));
+        assert!(taker.is_cancelled());
+        taker.finish(false, 0, None);
+        assert!(!taker.is_cancelled(), "it has ended");
+        assert_eq!(taker.next(), Next::Run);
+        assert!(!taker.is_cancelled(), "the next one");
+        taker.finish(false, 0, None);
+        let mut reply = Reply::default();
+        while !matches!(poster.drain(&mut reply), Drained::Nothing) {}
+    }
+}
+
 /// One thing that somebody does to the word.
 #[derive(Clone, Copy, Debug)]
 enum Act {
