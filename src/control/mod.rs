@@ -212,11 +212,13 @@ fn hex(id: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
-    fn welcome() -> Welcome {
+    pub(super) fn welcome() -> Welcome {
         Welcome {
             worker: 3,
             region: 4,

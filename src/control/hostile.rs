@@ -1,0 +1,95 @@
+//! Peers that are no workers: whatever they send to the socket of a handshake, it ends with an error.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
+
+use super::{Server, Welcome};
+
+fn welcome() -> Welcome {
+    // Nobody ever gets this one.
+    super::tests::welcome()
+}
+
+/// Numbers that can be made again.
+fn seeded(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// What a peer sends: cut, oversized, or with lengths that lie. A packet begins with its own length and that of the
+/// message that it is a part of.
+fn packets(seed: u64) -> Vec<Vec<u8>> {
+    let mut next = seeded(seed);
+    let count = next() % 4;
+    (0..count)
+        .map(|_| {
+            let len = match next() % 4 {
+                0 => next() % 17,
+                1 => next() % 100,
+                2 => next() % 4096,
+                _ => next() % 60_000,
+            };
+            let mut bytes: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+            let pick = next();
+            if bytes.len() >= 16 {
+                let own = match pick % 3 {
+                    0 => next() % 70_000,
+                    _ => len,
+                };
+                // Beyond a gigabyte the channel would ask the allocator for it.
+                let all = match pick / 3 % 4 {
+                    0 => len - 16,
+                    1 => next() % (1 << 20),
+                    2 => 1 << 30,
+                    _ => 0,
+                };
+                bytes[..8].copy_from_slice(&own.to_ne_bytes());
+                bytes[8..16].copy_from_slice(&all.to_ne_bytes());
+            }
+            bytes
+        })
+        .collect()
+}
+
+#[test]
+fn whatever_a_peer_sends_the_handshake_ends() {
+    let (tell, hear) = channel();
+    let driver = std::thread::spawn(move || {
+        for seed in 0..10_000u64 {
+            let server = Server::new().unwrap();
+            let name = server.name().to_owned();
+            let answering = std::thread::spawn(move || server.answer(b"id", welcome()));
+            let kind = SockType::SeqPacket;
+            let peer = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            connect(peer.as_raw_fd(), &UnixAddr::new(name.as_str()).unwrap()).unwrap();
+            for packet in packets(seed) {
+                // It may have hung up already.
+                let _ = send(peer.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
+            }
+            drop(peer);
+            let answer = answering.join().expect("panics are caught within");
+            assert!(answer.is_err(), "seed {seed}");
+            tell.send(seed).unwrap();
+        }
+    });
+    loop {
+        match hear.recv_timeout(Duration::from_secs(60)) {
+            Ok(_) => {}
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(_) => panic!("a handshake hangs"),
+        }
+    }
+    driver.join().unwrap();
+}
