@@ -45,8 +45,11 @@ pub(super) fn run(
         .map(|line| Child::start_with(twin, role, line))
         .collect::<Result<Vec<_>, _>>()?;
     let roots: Vec<u32> = children.iter().map(Child::id).collect();
+    // Often enough to see a photo being decoded, seldom enough not to disturb it; and about as many looks at a short run
+    // as at a long one, or its peak would be the likelier one to be missed.
+    let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
     let (total, peak) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| peak_memory(&roots, &done));
+        let watch = scope.spawn(|| peak_memory(&roots, pause, &done));
         let ended = children
             .iter_mut()
             .map(Child::wait_for_success)
@@ -71,11 +74,11 @@ pub(super) fn run(
     })
 }
 
-/// Looks at the memory of all descendants of `roots` until `done`; the largest sum seen.
+/// Looks at the memory of all descendants of `roots` until `done`, with a pause between two looks; the largest sum seen.
 ///
 /// Counted are anonymous pages of each process, and each shared-memory object that any of them holds open once, with
 /// what it really occupies. Pages of the programs' own files are left out.
-fn peak_memory(roots: &[u32], done: &AtomicBool) -> u64 {
+fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !done.load(Relaxed) {
         let mut pids = roots.to_vec();
@@ -94,8 +97,7 @@ fn peak_memory(roots: &[u32], done: &AtomicBool) -> u64 {
             }
         }
         peak = peak.max(anonymous + shared);
-        // Often enough to see a photo being decoded, seldom enough not to disturb it.
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
     }
     peak
 }
