@@ -43,7 +43,7 @@ pub(super) fn send_addresses() {
 fn stack() -> String {
     #[cfg(feature = "sandbox")]
     if ADDRESSES.load(std::sync::atomic::Ordering::Relaxed) {
-        return super::frames::capture();
+        return super::stacks::capture();
     }
     kernels_part(&Backtrace::force_capture().to_string())
 }
@@ -51,7 +51,7 @@ fn stack() -> String {
 /// A stack from a worker, in words.
 pub(crate) fn stack_in_words(stack: &str) -> String {
     #[cfg(feature = "sandbox")]
-    if let Some(named) = super::frames::resolve(stack) {
+    if let Some(named) = super::stacks::resolve(stack) {
         return kernels_part(&named);
     }
     stack.to_owned()

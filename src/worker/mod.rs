@@ -4,13 +4,13 @@
 mod events;
 pub(crate) mod fence;
 pub(crate) mod frame;
-#[cfg(feature = "sandbox")]
-mod frames;
 mod lane;
 mod memory;
 mod output;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
+mod stacks;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};

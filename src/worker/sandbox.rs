@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::start::Own;
-use super::{fence, frames, output};
+use super::{fence, output, stacks};
 use crate::arena::View;
 use crate::link::LinkCells;
 use crate::sys::sandbox::{self, Keep, Kernel};
@@ -104,7 +104,7 @@ fn live(kernel: Kernel) -> Result<(), String> {
         }
     }
     // What a panic does, without the hook that would tell of it.
-    let unwound = catch_unwind(|| resume_unwind(Box::new(frames::capture())));
+    let unwound = catch_unwind(|| resume_unwind(Box::new(stacks::capture())));
     let stack = unwound
         .err()
         .and_then(|payload| payload.downcast::<String>().ok());

@@ -93,7 +93,7 @@ mod tests {
     fn names_come_back() {
         let stack = resolve(&a_function_to_be_found()).unwrap();
         assert!(stack.contains("a_function_to_be_found"), "{stack}");
-        assert!(stack.contains("frames.rs:"), "{stack}");
+        assert!(stack.contains("stacks.rs:"), "{stack}");
         assert_eq!(resolve("   0: words"), None);
     }
 
