@@ -209,6 +209,7 @@ impl Core {
             admission.leave(ticket);
         }
         admission.enter(bytes);
+        crate::sync::point!("admit.entered");
         Ok(bytes)
     }
 
@@ -231,7 +232,9 @@ impl Core {
         let Some(admission) = &mut self.admission else {
             return;
         };
-        if admission.entered(open.then_some(id.index), bytes) {
+        let awaited = admission.entered(open.then_some(id.index), bytes);
+        crate::sync::point!("admit.charged");
+        if awaited {
             self.parking.admission.notify();
         }
     }
@@ -241,7 +244,9 @@ impl Core {
         let Some(admission) = &mut self.admission else {
             return;
         };
-        if admission.discharge(record) {
+        let awaited = admission.discharge(record);
+        crate::sync::point!("admit.left");
+        if awaited {
             self.parking.admission.notify();
         }
     }
@@ -284,6 +289,7 @@ impl Shared {
             core.be_watched();
             let spot = &self.parking.admission;
             let sleep = spot.ticket();
+            crate::sync::point!("admit.waits");
             self.unlock(core);
             spot.sleep(sleep, Some(LOOK_AGAIN));
             core = self.lock();

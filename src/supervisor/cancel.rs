@@ -40,6 +40,7 @@ impl Core {
                     let record = self.records.at(id.index);
                     record.detached = true;
                     record.requests |= CANCEL;
+                    crate::sync::point!("cancel.abandoned");
                 }
             }
         }
@@ -73,6 +74,7 @@ impl Core {
     pub(super) fn cancel(&mut self, id: JobId) {
         if let Some((link, position)) = self.cancel_unless_begun(id) {
             let _: Ask = self.lanes[link].poster.ask(position, CANCEL);
+            crate::sync::point!("cancel.asked");
         }
     }
 
@@ -80,6 +82,7 @@ impl Core {
     pub(super) fn cancel_now(&mut self, id: JobId) {
         if let Some((link, position)) = self.cancel_unless_begun(id) {
             self.end_worker_of(link, position, JobErrorKind::Cancelled);
+            crate::sync::point!("cancel.condemned");
         }
     }
 
@@ -96,11 +99,14 @@ impl Core {
                 if !self.take_back(link, position) {
                     // In case its worker is gone before it began.
                     self.records.at(id.index).requests |= CANCEL;
+                    crate::sync::point!("cancel.kept");
                     return Some((link, position));
                 }
             }
         }
+        crate::sync::point!("cancel.taken");
         self.fail(id.index, JobErrorKind::Cancelled, None, Vec::new());
+        crate::sync::point!("cancel.answered");
         self.call_if_drained();
         None
     }

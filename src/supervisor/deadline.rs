@@ -75,7 +75,9 @@ impl Core {
         let at = limit.and_then(|limit| Instant::now().checked_add(limit));
         self.lanes[index].alarm = at.map(|at| Alarm { position, at });
         if let Some(at) = at {
+            crate::sync::point!("deadline.set");
             self.wake_monitor_by(at);
+            crate::sync::point!("deadline.started");
         }
     }
 
@@ -111,6 +113,7 @@ impl Core {
     fn go_off(&mut self, index: usize, now: Instant) {
         // Done is done: this may set another alarm, or none.
         self.drain(index);
+        crate::sync::point!("deadline.drained");
         let Some(alarm) = self.lanes[index].alarm.filter(|alarm| alarm.at <= now) else {
             return;
         };
@@ -139,8 +142,10 @@ impl Core {
             }
         }
         let record = self.lanes[index].record_at(position);
+        crate::sync::point!("judge.cleared");
         self.condemn(index, record, why);
         self.refill();
+        crate::sync::point!("judge.refilled");
     }
 
     /// Takes back all that lies behind this job; false if something there has begun.

@@ -67,6 +67,7 @@ impl Shared {
         } else if lane.retiring && cause == JobErrorKind::Exited(Some(0)) {
             lane.recycled += 1;
             lane.status = Status::Absent { not_before: None };
+            crate::sync::point!("recycle.counted");
         } else {
             lane.restarts += 1;
             let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));

@@ -70,10 +70,14 @@ impl Core {
         lane.status = Status::Leaving;
         lane.retiring = true;
         self.ready -= 1;
+        crate::sync::point!("recycle.retired");
         self.reclaim(index..index + 1);
+        crate::sync::point!("recycle.reclaimed");
         let lane = &mut self.lanes[index];
         lane.poster.set_flags(STOP);
+        crate::sync::point!("recycle.told");
         lane.poster.ring();
+        crate::sync::point!("recycle.rung");
         // The others may have what came back.
         self.call_monitor = true;
     }

@@ -45,6 +45,7 @@ impl Core {
         self.waiting.insert((due, index));
         crate::sync::point!("retry.waits");
         self.wake_monitor_by(due);
+        crate::sync::point!("retry.told");
     }
 
     /// The job does not wait for its next attempt any more.
@@ -67,6 +68,7 @@ impl Core {
         if over.is_empty() {
             return;
         }
+        crate::sync::point!("retry.over");
         over.into_iter().rev().for_each(|index| self.requeue(index));
         crate::sync::point!("retry.due");
         self.update_flags();

@@ -71,6 +71,7 @@ pub const POINTS: &[Point] = points! {
         "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
         // A job.
         "run.read" "run.entered" "lend.opened" "run.returned" "lend.closed" "run.closed"
+        "cancel.heard"
         "allocate.wanted" "allocate.rung" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
         "complete.said" "complete.woken" "complete.rung"
@@ -92,11 +93,19 @@ pub const POINTS: &[Point] = points! {
         "grant.found" "grant.filled" "grant.given" "grant.answered"
         "reclaim.freed" "reclaim.taken" "reclaim.punched"
         // A worker's end, by a verdict or without.
-        "judge.due" "judge.condemned" "judge.killed"
+        "deadline.set" "deadline.started" "deadline.drained"
+        "judge.due" "judge.cleared" "judge.condemned" "judge.killed" "judge.refilled"
         "recover.noticed" "recover.confirmed" "recover.drained" "recover.judged" "recover.revoked"
         "recover.restarted" "recover.done"
         // Another attempt.
-        "retry.waits" "retry.due"
+        "retry.waits" "retry.told" "retry.over" "retry.due"
+        // Giving up on a job.
+        "cancel.taken" "cancel.answered" "cancel.abandoned" "cancel.kept" "cancel.asked"
+        "cancel.condemned"
+        // A worker's end although it has done nothing wrong.
+        "recycle.retired" "recycle.reclaimed" "recycle.told" "recycle.rung" "recycle.counted"
+        // Bytes in flight.
+        "admit.entered" "admit.charged" "admit.waits" "admit.left"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

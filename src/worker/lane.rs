@@ -58,7 +58,11 @@ thread_local! {
 pub fn cancelled() -> bool {
     // While the thread is being torn down nothing runs on it.
     let lane = LANE.try_with(Cell::get).ok().flatten();
-    lane.is_some_and(|lane| lane.taker.borrow().is_cancelled())
+    let asked = lane.is_some_and(|lane| lane.taker.borrow().is_cancelled());
+    if asked {
+        crate::sync::point!("cancel.heard");
+    }
+    asked
 }
 
 /// Everything that one lane of this worker has. Lives as long as the process.

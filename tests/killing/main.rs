@@ -9,6 +9,7 @@ mod board;
 #[path = "../common/mod.rs"]
 mod harness;
 mod orphans;
+mod policies;
 mod programs;
 mod reached;
 mod scene;
@@ -29,6 +30,7 @@ fn main() {
     let tests = [
         reached::tests(),
         workers::trials(),
+        policies::trials(),
         stopped::trials(),
         supervisors::trials(),
         orphans::tests(),

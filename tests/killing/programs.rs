@@ -1,5 +1,6 @@
 //! Programs of their own, whose supervisor is to be killed: this one, told what to do.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use arenite::points::{Board, Deed, Point, VARIABLE};
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Backoff, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -247,8 +248,101 @@ fn whole() {
     // Its successor has nothing to do when the engine ends.
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
+    let other = policies();
     // The busy ones are killed after the grace.
     drop(engine);
+    drop(other);
+}
+
+/// Runs until it is asked to end.
+fn obey(gate: &str) -> u8 {
+    pass(gate);
+    while !arenite::cancelled() {
+        std::thread::park_timeout(Duration::from_micros(100));
+    }
+    7
+}
+
+/// Keeps memory for good.
+fn leak() {
+    std::mem::forget(std::hint::black_box(vec![1u8; 2 * LARGE as usize]));
+}
+
+/// Private memory above which a worker is replaced.
+const LARGE: u64 = 32 << 20;
+
+/// Beside it an engine that lets jobs in by their bytes, replaces its worker when that has grown, and is asked to give
+/// up on jobs.
+fn policies() -> Engine {
+    let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
+    let await_passing = |point: &str, before: u64| {
+        wait_until(point, || board.passed(point) > before);
+    };
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .admission(1 << 20)
+        .recycle_above(LARGE)
+        .build()
+        .expect("an engine can be built");
+    // A kernel that has never run is let in alone: whoever comes next waits until it has ended.
+    let gate = Gate::new();
+    let waited = board.passed("admit.waits");
+    let held = engine.submit(pass, (&gate.path(),));
+    std::thread::scope(|threads| {
+        let path = gate.path();
+        threads.spawn(move || {
+            await_passing("admit.waits", waited);
+            drop(File::options().write(true).open(path).unwrap());
+        });
+        assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
+    });
+    held.wait().unwrap();
+    // A worker that has grown is told to stop while it runs a job and holds others ahead.
+    let told = board.passed("recycle.rung");
+    let grown = engine.submit(leak, ());
+    let held = engine.submit(pass, (&gate.path(),));
+    let behind: Vec<_> = (1..4usize).map(|n| engine.submit(make, (n,))).collect();
+    let at_the_gate = gate.meet();
+    await_passing("recycle.rung", told);
+    drop(at_the_gate);
+    grown.wait().unwrap();
+    held.wait().unwrap();
+    for (n, job) in (1..).zip(behind) {
+        assert_eq!(job.wait().unwrap().len(), n);
+    }
+    // A job that runs is asked to end; one behind it is taken back; one is given up while it runs.
+    let obeys = || {
+        let job = engine.submit(obey, (&gate.path(),));
+        gate.open();
+        job
+    };
+    let asked = obeys();
+    asked.cancel();
+    assert_eq!(asked.wait().unwrap(), 7);
+    let running = obeys();
+    let behind = engine.submit(make, (1,));
+    behind.cancel();
+    let error = behind.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    drop(running);
+    // One that waits for its next attempt.
+    let told = board.passed("retry.told");
+    let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
+    let hour = Duration::from_secs(3600);
+    let late = late.retries(1).backoff(Backoff::new(hour, hour)).submit();
+    await_passing("retry.told", told);
+    late.cancel();
+    let error = late.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    // One that does not listen is ended with its worker.
+    let deaf = engine.submit(spin, (&gate.path(),));
+    gate.open();
+    deaf.cancel_now();
+    let error = deaf.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
+    engine
 }
 
 /// The next start.

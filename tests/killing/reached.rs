@@ -60,12 +60,13 @@ fn names_say_the_step() {
     // What is promised: both sides, each step.
     let of = |side| points(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
-        "attach", "claim", "run", "allocate", "publish", "complete", "stop",
+        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "stop",
     ] {
         assert!(of(Side::Worker).contains(&step), "{step}");
     }
     for step in [
-        "judge", "retry", "create", "spawn", "submit", "reap", "commit", "grant", "recover", "stop",
+        "deadline", "judge", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
+        "reap", "commit", "grant", "recover", "stop",
     ] {
         assert!(of(Side::Supervisor).contains(&step), "{step}");
     }

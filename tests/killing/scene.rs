@@ -16,8 +16,10 @@ use crate::harness::{Lab, step, wait_until};
 const FIRST: u32 = 10;
 /// Jobs of the second one, which finds the worker asleep.
 const SECOND: u32 = 4;
+/// A job that is asked to end while it runs, and obeys.
+pub const ASKED: u32 = FIRST + SECOND;
 /// The last job, which changes an array of the supervisor in place.
-pub const LENT: u32 = FIRST + SECOND;
+pub const LENT: u32 = ASKED + 1;
 pub const JOBS: u32 = LENT + 1;
 
 /// How the jobs are submitted.
@@ -37,7 +39,7 @@ impl Policy {
 }
 
 /// Notes that a job has begun: at most one line each, in the order in which they ran.
-fn begin(log: &str, job: u32) {
+pub fn begin(log: &str, job: u32) {
     let mut file = File::options().append(true).open(log).expect("a log");
     file.write_all(format!("{job}\n").as_bytes())
         .expect("a line");
@@ -71,6 +73,15 @@ fn long(log: &str, input: &Array<u32>, job: u32) -> String {
         .iter()
         .map(|x| format!("{:x}.", x ^ job))
         .collect()
+}
+
+/// Ends when it is asked to.
+fn obey(log: &str, job: u32) -> u64 {
+    begin(log, job);
+    while !arenite::cancelled() {
+        std::thread::park_timeout(Duration::from_micros(100));
+    }
+    u64::from(job) * 5
 }
 
 /// In place.
@@ -150,8 +161,9 @@ impl Scene {
             board().passed("claim.announced") > slept && lab.stats().workers[0].ready
         });
         step("the second batch");
-        let jobs = (FIRST..LENT).map(|job| submit(lab, policy, log, &input, job));
+        let jobs = (FIRST..ASKED).map(|job| submit(lab, policy, log, &input, job));
         answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
+        answers.push(ask(lab, policy, log));
         step("the job in place");
         answers.push(lend(lab, policy, log));
         let began = std::fs::read_to_string(log).unwrap();
@@ -168,6 +180,7 @@ impl Scene {
         let input = Array::from_slice(&input());
         let answer = |job: u32| match job {
             0 => hold(log, "", 0).to_le_bytes().to_vec(),
+            ASKED => (u64::from(ASKED) * 5).to_le_bytes().to_vec(),
             LENT => (0..LENT_LEN as u32)
                 .flat_map(|i| (i ^ LENT).to_le_bytes())
                 .collect(),
@@ -203,6 +216,21 @@ macro_rules! send {
 
 fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
     Pending::Number(send!(engine, policy, hold, args))
+}
+
+/// Asks the job to end as soon as it runs.
+fn ask(engine: &Engine, policy: Policy, log: &str) -> Result<Vec<u8>, JobError> {
+    let job = send!(engine, policy, obey, (log, ASKED));
+    let line = ASKED.to_string();
+    wait_until(
+        "the job that is to be cancelled runs, or has failed",
+        || {
+            let began = std::fs::read_to_string(log).unwrap();
+            job.is_done() || began.lines().any(|began| began == line)
+        },
+    );
+    job.cancel();
+    Pending::Number(job).wait()
 }
 
 const LENT_LEN: usize = 30_000;

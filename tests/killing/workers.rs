@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
-use crate::scene::{LENT, Played, Policy, Scene};
+use crate::scene::{ASKED, LENT, Played, Policy, Scene};
 
 tests![before_it_is_ready];
 
@@ -78,7 +78,10 @@ pub fn play(
 
 /// Does a death there take a running job with it?
 fn costs_a_job(point: &Point) -> bool {
-    matches!(point.step(), "run" | "lend" | "allocate" | "publish") || point.name == "claim.taken"
+    matches!(
+        point.step(),
+        "run" | "lend" | "allocate" | "publish" | "cancel"
+    ) || point.name == "claim.taken"
 }
 
 fn at(point: &'static Point, policy: Policy) {
@@ -119,14 +122,14 @@ pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<
     let answers = Answers::compare(played.answers.iter().cloned(), &reference)?;
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
     answers.cost_at_most(deaths as usize, killed)?;
-    // What is changed in place cannot be tried again.
-    let lent = answers
+    // What is changed in place cannot be tried again, and what was asked to end is not.
+    let once = answers
         .failed
         .iter()
-        .filter(|(job, _)| *job == LENT as usize);
+        .filter(|(job, _)| [ASKED as usize, LENT as usize].contains(job));
     let expected = match policy.retries {
         0 => cost as usize,
-        _ => lent.count().min(cost as usize),
+        _ => once.count().min(cost as usize),
     };
     if answers.failed.len() != expected {
         return Err(format!(
