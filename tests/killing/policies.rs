@@ -290,6 +290,9 @@ fn ended_now(point: &'static str) {
             // Otherwise before it dies, or while it does.
             wait_until("it dies", || board().done(point).0 == 1);
         }
+        if round > 1 {
+            wait_until("its end is confirmed", || ends(&lab).0 == 1);
+        }
         job.cancel_now();
         match job.wait() {
             Ok(0) => assert_eq!(point, "complete.said"),
@@ -298,6 +301,13 @@ fn ended_now(point: &'static str) {
                 let kind = error.kind();
                 let died = killed(kind) && asks;
                 assert!(died || *kind == JobErrorKind::Cancelled, "{error}");
+                let done = point == "complete.said" && round > 0;
+                assert!(!done, "it was over before: {error}");
+                // It was asked to end already, so its death is its answer.
+                assert!(
+                    died || !asks || round < 2,
+                    "it was to be tried again: {error}"
+                );
             }
         }
         board().disarm();

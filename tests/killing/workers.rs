@@ -109,6 +109,10 @@ fn at(point: &'static Point, policy: Policy) {
                     });
                     let cost = u32::from(costs_a_job(point)) * done;
                     judge(played, policy, done, cost).unwrap_or_else(|why| panic!("{what}: {why}"));
+                    if point.step() == "cancel" {
+                        let tried_again = done > 0 && played.answers[ASKED as usize].is_ok();
+                        assert!(!tried_again, "{what}: it was asked to end, and ran again");
+                    }
                 },
             );
         }
