@@ -154,10 +154,13 @@ impl Records {
     }
 
     /// The record of a job that has not been taken.
+    ///
+    /// # Panics
+    /// For the id of one that was: its record may be that of another job now.
     #[inline]
     pub(super) fn get(&mut self, id: JobId) -> &mut Record {
         let record = &mut self.records[id.index as usize];
-        debug_assert_eq!(record.generation, id.generation, "a job is taken once");
+        assert_eq!(record.generation, id.generation, "a job is taken once");
         record
     }
 

@@ -19,6 +19,7 @@ use crate::link::{Answering, Next, Taker, kind};
 
 mod policies;
 mod recovery;
+mod replies;
 
 crate::test_workers!();
 
