@@ -18,6 +18,7 @@ use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
 mod policies;
+mod records;
 mod recovery;
 mod replies;
 
