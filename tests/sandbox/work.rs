@@ -148,8 +148,11 @@ fn an_abort_and_a_wild_read_keep_their_causes() {
 }
 
 fn too_much_private_memory() {
+    fn bomb(bytes: usize) -> usize {
+        std::hint::black_box(vec![1_u8; bytes]).len()
+    }
     let lab = strict_with(1, |builder| builder.memory_limit(64 << 20));
-    let error = lab.failure_of(lab.submit(|bytes: usize| vec![1_u8; bytes].len(), (256 << 20,)));
+    let error = lab.failure_of(lab.submit(bomb, (256 << 20,)));
     let limit =
         matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
     assert!(limit, "{error}");
