@@ -76,6 +76,12 @@ fn add_one(mut tile: TileMut<'_, u32>) {
     tile.iter_mut().for_each(|x| *x = x.wrapping_add(1));
 }
 
+fn forever() -> u64 {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 fn count_from(first: u32, len: u64) -> Array<u32> {
     Array::from_fn(len as usize, |i| first.wrapping_add(i as u32))
 }
@@ -96,6 +102,8 @@ struct Pending {
     expected: u64,
     /// Its engine was dropped meanwhile.
     dropped: bool,
+    /// It never ends by itself, or comes after one that does not.
+    endless: bool,
 }
 
 /// How often a step came to what.
@@ -256,6 +264,7 @@ impl Play {
                         memory: known.memory,
                         expected: sum(&known.values),
                         dropped: false,
+                        endless: false,
                     };
                     self.pending.push(pending);
                 }
@@ -330,9 +339,29 @@ impl Play {
         }
     }
 
+    /// A job without end, and behind it one for each array of the engine.
+    fn hang(&mut self, home: u64, lab: &Lab) {
+        let job = |job, memory| Pending {
+            job,
+            home,
+            memory,
+            expected: 0,
+            dropped: false,
+            endless: true,
+        };
+        self.pending.push(job(lab.submit(forever, ()), 0));
+        for (array, known) in self.shared.iter().filter(|(_, known)| known.home == home) {
+            self.pending
+                .push(job(lab.submit(sum, (array,)), known.memory));
+        }
+    }
+
     fn end(&mut self, on: usize, drain: bool) {
         let number = self.number();
         let (home, lab) = std::mem::replace(&mut self.engines[on], (number, start()));
+        if !drain {
+            self.hang(home, &lab);
+        }
         let engine = lab.into_inner();
         match drain {
             true => engine.shutdown(),
@@ -376,6 +405,7 @@ impl Pending {
         let answer = self.job.wait_timeout(Duration::MAX).unwrap();
         match answer {
             Ok(value) => {
+                assert!(!self.endless, "nothing came to an end before it");
                 assert_eq!(value, self.expected);
                 0
             }
@@ -436,6 +466,10 @@ fn handles_against_a_model() {
         all.shut_down
     );
     assert!(
-        values > steps / 20 && foreign > steps / 20 && alone > steps / 100 && shared > steps / 100
+        values > steps / 20
+            && foreign > steps / 20
+            && alone > steps / 100
+            && shared > steps / 100
+            && all.shut_down > steps / 1000
     );
 }
