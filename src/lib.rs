@@ -167,12 +167,3 @@ pub use worker::{cancelled, init};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// How many cases a long random test runs: the environment can ask for more.
-#[cfg(test)]
-fn cases(usual: u32) -> u32 {
-    let asked = std::env::var("ARENITE_CASES").ok();
-    asked.map_or(usual, |text| {
-        text.parse().expect("ARENITE_CASES is a number")
-    })
-}

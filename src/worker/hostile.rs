@@ -353,8 +353,9 @@ fn argument() -> impl Strategy<Value = (Kind, Vec<u64>)> {
 fn any_descriptors_are_refused_or_in_range() {
     let place = Place::new();
     let mut accepted = [0; 5];
-    let mut runner =
-        proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(crate::cases(100_000)));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(
+        crate::sys::cases(100_000),
+    ));
     let calls = (
         prop::collection::vec(argument(), 1..5),
         prop_oneof![20 => Just(0usize), 1 => 1usize..4],

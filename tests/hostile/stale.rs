@@ -274,7 +274,7 @@ impl Play {
                     self.tally.shut_down += pending.settle();
                 }
             }
-            Step::IntoMut(of) => self.into_mut(*of),
+            Step::IntoMut(of) => self.unseal(*of),
             Step::Seal(of) => {
                 if let Some((array, known)) = pick(&mut self.own, *of) {
                     self.shared.push((array.seal(), known));
@@ -308,7 +308,7 @@ impl Play {
         self.shared.push((array, known));
     }
 
-    fn into_mut(&mut self, of: Index) {
+    fn unseal(&mut self, of: Index) {
         let Some((array, known)) = pick(&mut self.shared, of) else {
             return;
         };
