@@ -87,6 +87,18 @@ impl Extent {
         let end = self.at.offset().checked_add(self.len)?;
         (end <= Offset::MAX_REGION_LEN).then_some(end)
     }
+
+    /// Whether some byte lies in both.
+    pub(crate) fn overlaps(&self, other: &Extent) -> bool {
+        let begins_in = |inner: &Extent, outer: &Extent| {
+            let skip = inner.at.offset().checked_sub(outer.at.offset());
+            skip.is_some_and(|skip| skip < outer.len)
+        };
+        self.at.region() == other.at.region()
+            && self.len > 0
+            && other.len > 0
+            && (begins_in(self, other) || begins_in(other, self))
+    }
 }
 
 /// An extent that does not lie inside the committed part of the arena.

@@ -283,7 +283,7 @@ impl View {
 
     /// Opens whole pages of another region for writing, in a second map that is otherwise closed; the first byte there.
     ///
-    /// An extent of the own region is opened in place.
+    /// An extent of the own region is opened in place. One without bytes opens nothing.
     ///
     /// # Errors
     ///
@@ -291,7 +291,9 @@ impl View {
     /// system refuses.
     pub fn lend_open(&self, extent: Extent) -> sys::Result<NonNull<u8>> {
         let (map, range) = self.lent(extent)?;
-        map.protect(pages(&range), Prot::ReadWrite)?;
+        if !range.is_empty() {
+            map.protect(pages(&range), Prot::ReadWrite)?;
+        }
         map.at(range.start, range.len())
             .ok_or_else(|| lend_error(extent, Errno::EINVAL))
     }
@@ -303,6 +305,10 @@ impl View {
     /// As [`View::lend_open`].
     pub fn lend_close(&self, extent: Extent) -> sys::Result<()> {
         let (map, range) = self.lent(extent)?;
+        // The page around a place without bytes may hold what the worker writes next.
+        if range.is_empty() {
+            return Ok(());
+        }
         let prot = if extent.at.region() == self.own {
             Prot::Read
         } else {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, Exclusive};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
-use crate::arena::{ArenaFull, Block, Extent, Offset, Placement};
+use crate::arena::{Arena, ArenaFull, Block, Extent, Offset, Placement};
 use crate::sys::PAGE;
 
 /// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
@@ -364,8 +365,23 @@ impl<T: Element> ArrayMut<T> {
         if self.len == 0 || PlaceMut::Block(block, memory::extent(*at, 0)).owns_pages() {
             return Ok(());
         }
+        self.move_to(Arc::clone(block.arena()))
+    }
+
+    /// Makes sure that the array can move into a job: as [`own_pages`](ArrayMut::own_pages), and a sub-array that
+    /// became the only handle to its block moves to one of its own.
+    pub(crate) fn own_block(&mut self) -> Result<(), ArenaFull> {
+        match &self.memory {
+            Exclusive::Block { block, at } if *at != block.extent().at => {
+                self.move_to(Arc::clone(block.arena()))
+            }
+            _ => self.own_pages(),
+        }
+    }
+
+    fn move_to(&mut self, arena: Arc<Arena>) -> Result<(), ArenaFull> {
         let bytes = self.len * size_of::<T>();
-        let to = block.arena().alloc(0, bytes as u64, Placement::Pages)?;
+        let to = arena.alloc(0, bytes as u64, Placement::Pages)?;
         let mut moved = ArrayMut::from_block(to, self.shape);
         moved.copy_from_slice(self);
         *self = moved;

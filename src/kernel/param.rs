@@ -233,7 +233,7 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
                 return;
             }
         }
-        if let Err(full) = self.own_pages() {
+        if let Err(full) = self.own_block() {
             call.0.full = Some(full);
             return;
         }

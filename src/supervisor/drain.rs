@@ -217,7 +217,13 @@ impl Core {
         // Inputs go only now: the reply may have taken some of them over.
     }
 
-    fn unpack(&mut self, lane: usize, reply: &Reply, leases: &[Lease]) -> Result<Unpacked, String> {
+    /// What a reply sends, taken over. An error is what is wrong with it.
+    pub(super) fn unpack(
+        &mut self,
+        lane: usize,
+        reply: &Reply,
+        leases: &[Lease],
+    ) -> Result<Unpacked, String> {
         let arrays = usize::from(reply.arrays);
         let skip = arrays * SENT_WORDS;
         let lane = &mut self.lanes[lane];
@@ -298,8 +304,10 @@ impl Core {
     }
 }
 
-struct Unpacked {
-    arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
+/// A reply that was checked.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    pub(super) arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
     long: Option<Vec<u64>>,
     /// Words that describe arrays.
     skip: usize,

@@ -154,11 +154,19 @@ impl Records {
     }
 
     /// The record of a job that has not been taken.
+    ///
+    /// # Panics
+    /// For the id of one that was: its record may be that of another job now.
     #[inline]
     pub(super) fn get(&mut self, id: JobId) -> &mut Record {
-        let record = &mut self.records[id.index as usize];
-        debug_assert_eq!(record.generation, id.generation, "a job is taken once");
-        record
+        self.find(id).expect("a job is taken once")
+    }
+
+    /// The record of a job, unless that has been taken.
+    #[inline]
+    pub(super) fn find(&mut self, id: JobId) -> Option<&mut Record> {
+        let record = self.records.get_mut(id.index as usize)?;
+        (record.generation == id.generation && record.stage != Stage::Free).then_some(record)
     }
 
     #[inline]

@@ -18,7 +18,9 @@ use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
 mod policies;
+mod records;
 mod recovery;
+mod replies;
 
 crate::test_workers!();
 

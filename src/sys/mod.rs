@@ -43,3 +43,12 @@ pub use {
         leave_signals_to_parent, set_dumpable, spawn_self,
     },
 };
+
+/// How many cases a long random test runs: the environment can ask for more.
+#[cfg(test)]
+pub(crate) fn cases(usual: u32) -> u32 {
+    let asked = std::env::var("ARENITE_CASES").ok();
+    asked.map_or(usual, |text| {
+        text.parse().expect("ARENITE_CASES is a number")
+    })
+}

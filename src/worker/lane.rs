@@ -84,6 +84,8 @@ pub(super) struct Lane {
     moved: Cell<Option<Instant>>,
     /// Extents opened for the running job.
     lent: RefCell<Vec<Extent>>,
+    /// Extents that the running job reads: none of them may be lent as well.
+    read: RefCell<Vec<Extent>>,
 }
 
 /// What a job sends back, before it is written into its slot.
@@ -137,6 +139,7 @@ impl Lane {
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
+            read: RefCell::default(),
         }
     }
 
@@ -399,7 +402,9 @@ impl Lane {
         let _ = self.bell.ring();
     }
 
-    fn close_lent(&self) {
+    /// The arguments of the job are gone.
+    pub(super) fn close_lent(&self) {
+        self.read.borrow_mut().clear();
         for extent in self.lent.borrow_mut().drain(..) {
             if self.guard {
                 // A failure leaves the pages open: the guard is weaker, nothing else.
@@ -410,16 +415,33 @@ impl Lane {
     }
 }
 
+/// What a job changes is nothing else that it has: two such references to one byte are undefined behaviour.
+fn apart(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
+    match others.iter().find(|other| other.overlaps(&extent)) {
+        None => Ok(()),
+        Some(other) => Err(Unreachable(format!(
+            "{} bytes at {} are changed by this job, and it has {} bytes at {} beside them",
+            extent.len, extent.at, other.len, other.at
+        ))),
+    }
+}
+
 // SAFETY: `pointer` and `lend_open` resolve within mapped regions, which stay mapped for the life of
 // the process; lent pages are open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        self.view
+        let ptr = self
+            .view
             .pointer(extent)
-            .map_err(|error| Unreachable(error.to_string()))
+            .map_err(|error| Unreachable(error.to_string()))?;
+        apart(extent, &self.lent.borrow())?;
+        self.read.borrow_mut().push(extent);
+        Ok(ptr)
     }
 
     fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
+        apart(extent, &self.lent.borrow())?;
+        apart(extent, &self.read.borrow())?;
         let ptr = self
             .view
             .lend_open(extent)

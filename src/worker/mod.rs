@@ -13,6 +13,9 @@ mod sandbox;
 mod stacks;
 mod start;
 
+#[cfg(test)]
+mod hostile;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;

@@ -12,6 +12,7 @@ mod harness;
 mod limits;
 mod maps;
 mod programs;
+mod stale;
 mod surroundings;
 mod taken;
 mod wild;
@@ -40,6 +41,7 @@ fn main() {
         full::tests(),
         limits::tests(),
         surroundings::tests(),
+        stale::tests(),
         taken::tests(),
         wild::tests(),
         words::tests(),

@@ -149,7 +149,7 @@ fn a_state_word_that_cannot_be() {
         }
         forever()
     }
-    for seed in 0..120 {
+    for seed in 0..140 {
         // A fresh one each time: workers that die again and again are replaced ever more slowly.
         let lab = lab();
         step(format!("seed {seed}"));
