@@ -172,10 +172,7 @@ impl Core {
             self.enqueue(id.index);
         } else if self.queue.is_empty() {
             if !self.place(id.index) {
-                self.drain_busy();
-                if !self.place(id.index) {
-                    self.enqueue(id.index);
-                }
+                self.place_after_drain(id.index);
             }
         } else {
             // Lanes know already that something is kept, and ring before they run dry. Looking at them
@@ -187,6 +184,21 @@ impl Core {
             }
         }
         id
+    }
+
+    /// No lane has room for a new job, as far as is known: takes what has ended first.
+    fn place_after_drain(&mut self, index: u32) {
+        // It is in no queue yet, and a failure that is found now may cancel it with its group.
+        self.records.at(index).stage = Stage::Waiting;
+        self.drain_busy();
+        let record = self.records.at(index);
+        if record.stage != Stage::Waiting {
+            return;
+        }
+        record.stage = Stage::Queued;
+        if !self.place(index) {
+            self.enqueue(index);
+        }
     }
 
     /// Keeps a job until a lane has room: the first one that is kept.

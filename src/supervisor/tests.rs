@@ -295,6 +295,40 @@ fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
     assert!(answer(&shared, jobs[1]).unwrap().contains("cancel"));
 }
 
+#[test]
+fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
+    let (shared, mut takers) = fixture(1, 1);
+    let group = shared.new_group();
+    // Two fill the lane, by expectation.
+    let ahead = [submit_in(&shared, group), submit_in(&shared, group)];
+    assert_eq!(takers[0].next(), Next::Run);
+    let failed = Answering {
+        kind: kind::RETURNED,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: &[0],
+    };
+    takers[0].finish(true, 1, Some(&failed));
+    let late = submit_in(&shared, group);
+    assert_eq!(
+        answer(&shared, ahead[0]).as_deref().map(str::is_empty),
+        Some(false)
+    );
+    for cancelled in [ahead[1], late] {
+        assert!(answer(&shared, cancelled).unwrap().contains("cancel"));
+    }
+    let mut core = shared.lock();
+    assert_eq!(
+        (core.queue.len(), core.open, core.records.live()),
+        (0, 0, 0)
+    );
+    core.refill();
+    assert_eq!(core.open, 0);
+}
+
 // ---- waiting -----------------------------------------------------------------------------------
 
 #[test]
