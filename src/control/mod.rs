@@ -160,11 +160,22 @@ impl Server {
     }
 }
 
+/// How often it is tried to let go of a thread that would wait for ever otherwise.
+const KNOCKS: usize = 8;
+
 /// Lets [`Server::answer`] return when its worker ended without having connected.
 pub(crate) fn release(name: &str) {
-    // An error means that nobody waits there any more, which is as good. Not by the channel's own
-    // `connect`, which leaves a descriptor open then.
-    let _ = crate::sys::socket::knock(name);
+    use nix::errno::Errno::{ECONNREFUSED, ENOENT};
+    // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
+    for _ in 0..KNOCKS {
+        match crate::sys::socket::knock(name) {
+            // Somebody heard, or nobody waits there any more, which is as good.
+            Ok(()) => return,
+            Err(error) if [ECONNREFUSED, ENOENT].contains(&error.errno()) => return,
+            // No descriptor is left, or no memory: others are giving theirs back at this time.
+            Err(_) => std::thread::yield_now(),
+        }
+    }
 }
 
 /// The worker's end.
