@@ -115,6 +115,19 @@ fn submit_in(shared: &Shared, group: u32) -> JobId {
     )
 }
 
+/// What a worker answers when it has a kind and one word to say.
+pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> Answering<'_> {
+    Answering {
+        kind,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: word,
+    }
+}
+
 /// The answer, in a word; `None` while there is none.
 fn answer(shared: &Shared, id: JobId) -> Option<String> {
     let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO))?;
@@ -207,15 +220,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     let (shared, mut takers) = fixture(1, 1);
     let first = submit(&shared);
     assert_eq!(takers[0].next(), Next::Run);
-    let escaped = Answering {
-        kind: kind::ESCAPED,
-        arrays: 0,
-        spilled: false,
-        len: 1,
-        grant: u32::MAX,
-        cursor: 0,
-        words: &[1],
-    };
+    let escaped = one_word(kind::ESCAPED, &[1]);
     takers[0].finish(true, 1, Some(&escaped));
     let waiter = {
         let shared = Arc::clone(&shared);
@@ -302,15 +307,7 @@ fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
     // Two fill the lane, by expectation.
     let ahead = [submit_in(&shared, group), submit_in(&shared, group)];
     assert_eq!(takers[0].next(), Next::Run);
-    let failed = Answering {
-        kind: kind::RETURNED,
-        arrays: 0,
-        spilled: false,
-        len: 1,
-        grant: u32::MAX,
-        cursor: 0,
-        words: &[0],
-    };
+    let failed = one_word(kind::RETURNED, &[0]);
     takers[0].finish(true, 1, Some(&failed));
     let late = submit_in(&shared, group);
     assert_eq!(

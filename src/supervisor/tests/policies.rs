@@ -186,15 +186,7 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
         submit(&shared),
     ];
     assert_eq!(takers[0].next(), Next::Run);
-    let said = Answering {
-        kind: kind::ESCAPED,
-        arrays: 0,
-        spilled: false,
-        len: 1,
-        grant: u32::MAX,
-        cursor: 0,
-        words: &[1],
-    };
+    let said = one_word(kind::ESCAPED, &[1]);
     takers[0].finish(true, 1, Some(&said));
     shared.stats();
     assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
@@ -539,15 +531,7 @@ proptest! {
                 },
                 Event::Panic => if let Some(job) = take_next(&shared, taker) {
                     prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    let said = Answering {
-                        kind: kind::PANICKED,
-                        arrays: 0,
-                        spilled: false,
-                        len: 1,
-                        grant: u32::MAX,
-                        cursor: 0,
-                        words: &[0],
-                    };
+                    let said = one_word(kind::PANICKED, &[0]);
                     taker.finish(true, 1, Some(&said));
                     shared.stats();
                     model.fail(job, false);

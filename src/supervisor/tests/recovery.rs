@@ -136,15 +136,7 @@ impl World {
             return;
         };
         let taker = self.workers[lane].as_mut().unwrap();
-        let said = Answering {
-            kind: kind::RETURNED,
-            arrays: 0,
-            spilled: false,
-            len: 1,
-            grant: u32::MAX,
-            cursor: 0,
-            words: &[0],
-        };
+        let said = one_word(kind::RETURNED, &[0]);
         taker.finish(failed, 1, failed.then_some(&said));
         self.stands(job, if failed { Stand::Failed } else { Stand::Done });
     }
