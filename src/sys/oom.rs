@@ -55,17 +55,8 @@ pub fn private_memory(root: &Path, pid: u32) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::tests::tree;
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
 
     const VMSTAT: (&str, &str) = ("proc/vmstat", "nr_free_pages 7\noom_kill 3\noom_kill_x 9\n");
 

@@ -291,7 +291,8 @@ fn doorbells_ring_once_until_they_are_cleared() {
     assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
 }
 
-fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+/// A made-up root folder with these files.
+pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = root.path().join(path);
