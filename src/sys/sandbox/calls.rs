@@ -97,22 +97,25 @@ const OTHERS_HERE: &[Named] = numbers! {};
 /// Bit of a call's number by which x86_64 tells its second set of entries, with 32-bit pointers.
 const X32: u32 = 0x4000_0000;
 
+/// All lists: what has a name here.
+const ALL: [&[Named]; 7] = [
+    FREE,
+    FREE_HERE,
+    REFUSED,
+    REFUSED_HERE,
+    UNKNOWN,
+    OTHERS,
+    OTHERS_HERE,
+];
+
 /// What this call is called: `ptrace`, `x32 getpid`, `number 999`.
 pub fn name(number: u32) -> String {
     if cfg!(target_arch = "x86_64") && number & X32 != 0 {
         return format!("x32 {}", name(number & !X32));
     }
-    let known = [
-        FREE,
-        FREE_HERE,
-        REFUSED,
-        REFUSED_HERE,
-        UNKNOWN,
-        OTHERS,
-        OTHERS_HERE,
-    ];
-    let found = known
-        .into_iter()
+    let found = ALL
+        .iter()
+        .copied()
         .flatten()
         .find(|(known, _)| *known == libc::c_long::from(number));
     match found {
@@ -295,16 +298,7 @@ mod tests {
 
     #[test]
     fn no_call_is_in_two_lists() {
-        let mut all: Vec<_> = [
-            FREE,
-            FREE_HERE,
-            REFUSED,
-            REFUSED_HERE,
-            UNKNOWN,
-            OTHERS,
-            OTHERS_HERE,
-        ]
-        .concat();
+        let mut all = ALL.concat();
         let count = all.len();
         all.sort_unstable();
         all.dedup_by_key(|(number, _)| *number);
