@@ -1,0 +1,24 @@
+//! The programming model on real workers: what each part of it promises, also when a worker dies in the middle.
+//!
+//! One binary, because a worker is a copy of the running program. Tests run one after the other: each is checked for
+//! what it leaves behind in the process and in the system.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../common/mod.rs"]
+mod harness;
+mod inlined;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    arenite::init();
+
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let tests = [
+        // In the order of the alphabet.
+        inlined::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+}
