@@ -67,6 +67,7 @@
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | run jobs that take each other's values | [`Graph`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
@@ -147,8 +148,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
-    RefusedBy, Scope, Stats, as_completed,
+    Backoff, BuildError, Engine, Graph, GraphError, Guard, InputError, Job, JobError, JobErrorKind,
+    Node, Priority, Refused, RefusedBy, Scope, Stats, as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

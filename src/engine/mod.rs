@@ -2,6 +2,7 @@
 
 mod builder;
 mod completed;
+mod graph;
 mod input;
 mod job;
 mod map;
@@ -20,6 +21,9 @@ pub use crate::supervisor::{
 };
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
+pub use graph::{
+    Graph, GraphError, Input, Inputs, Node, NodeBuilder, Plan, Report, Running, Targets, Wanted,
+};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;

@@ -21,6 +21,10 @@ pub(crate) unsafe trait Host {
     fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
     /// The counter of this lane's handles.
     fn count(&self) -> &'static LaneCount;
+    /// The job is a chain, and has come to its node of this number. True if somebody asked it to stop.
+    fn step(&self, _: u32) -> bool {
+        false
+    }
     /// Output memory.
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull>;
 }

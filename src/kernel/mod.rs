@@ -14,6 +14,7 @@ mod host;
 mod param;
 mod reply;
 mod scalar;
+mod step;
 pub(crate) mod wire;
 
 pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, SplitFirst, Stopped};
@@ -22,3 +23,5 @@ pub(crate) use host::{Host, Unreachable};
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
 pub use reply::{BadReply, Receiving, Reply, Sending, Value};
 pub use scalar::Scalar;
+pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
+pub use step::{Feed, Kept, Loading, NodeParams, Slot};

@@ -9,13 +9,14 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::admission::Admission;
+use super::depend::Graphs;
 use super::error::{Failed, JobError, JobErrorKind};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
-use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::record::{JobId, NO_GRAPH, Outcome, Record, Records, Stage};
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
@@ -77,6 +78,8 @@ pub(super) struct Core {
     pub(super) watched: bool,
     /// Workers are replaced when they have grown: the monitor has to look after each job.
     pub(super) weighs: bool,
+    /// Jobs that wait for others.
+    pub(super) graphs: Graphs,
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
     /// Memory is short: one job runs at a time.
@@ -128,6 +131,7 @@ impl Core {
             call_monitor: false,
             watched: false,
             weighs: false,
+            graphs: Graphs::default(),
             admission: None,
             tight: false,
             wakes_at: None,
@@ -238,6 +242,9 @@ impl Core {
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
         if record.detached {
+            if record.graph != NO_GRAPH {
+                return self.unit_ended(index, outcome);
+            }
             self.discharge(index);
             self.records.remove(index);
             return;
@@ -322,7 +329,7 @@ impl Core {
 
     /// A reply that its kernel cannot have sent.
     #[cold]
-    fn unreadable(&mut self, index: u32) -> JobError {
+    pub(super) fn unreadable(&mut self, index: u32) -> JobError {
         let (lane, life) = self.records.at(index).answered_by;
         let why = "a reply that its kernel cannot have sent";
         let kind = JobErrorKind::Protocol(why.into());
@@ -424,7 +431,7 @@ pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
 /// Moves a call into its record; an answer if it cannot be made.
 #[inline]
-fn fill(
+pub(super) fn fill(
     record: &mut Record,
     call: &mut ArgWriter,
     arena: &Arc<Arena>,

@@ -12,7 +12,7 @@ use super::output;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
-use crate::kernel::{Failure, Host, Unreachable, from_offset};
+use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
@@ -101,7 +101,8 @@ impl Ending {
             end -= 1;
         }
         let mut reply = ReplyWriter::default();
-        reply.word(end as u64);
+        // Above the length: the node of a chain that it is about.
+        reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
     }
@@ -111,6 +112,10 @@ impl Ending {
         super::full_to_words(full)
             .into_iter()
             .for_each(|word| reply.word(word));
+        let step = step_reached();
+        if step != 0 {
+            reply.word(step.into());
+        }
         Self {
             kind: kind::ARENA_FULL,
             reply,
@@ -309,7 +314,8 @@ impl Lane {
                 // A text is cut to what fits; a value without room is a failure of its own.
                 Err(_) if kind == kind::RETURNED || kind == kind::PANICKED => {
                     words.truncate(INLINE_WORDS);
-                    words[0] = ((INLINE_WORDS - 1) * 8) as u64;
+                    let step = words[0] >> 32 << 32;
+                    words[0] = ((INLINE_WORDS - 1) * 8) as u64 | step;
                 }
                 Err(full) => return self.answer(Some(Ending::full(full)), took),
             }
@@ -453,6 +459,11 @@ unsafe impl Host for Lane {
 
     fn count(&self) -> &'static LaneCount {
         self.count
+    }
+
+    fn step(&self, at: u32) -> bool {
+        self.cells.note_step(at);
+        self.taker.borrow().is_cancelled()
     }
 
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {
