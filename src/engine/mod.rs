@@ -5,6 +5,7 @@ mod completed;
 mod input;
 mod job;
 mod map;
+mod observe;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority,
+    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Progress,
     RefusedBy, Stats, WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
@@ -23,6 +24,7 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
@@ -220,6 +222,7 @@ impl Engine {
         let _ = monitor.join();
         workers.shared.log.close();
         workers.shared.arena.retire();
+        workers.shared.end_trace();
         crate::sync::point!("stop.unnamed");
     }
 

@@ -41,6 +41,10 @@ impl Shared {
             core.ready -= 1;
         }
         let verdict = core.lanes[index].verdict.take();
+        let retired = core.lanes[index].retiring && cause == JobErrorKind::Exited(Some(0));
+        let why = verdict.as_ref().map_or(&cause, |(_, why)| why);
+        let unwanted = !retired && core.closing == Closing::No;
+        core.trace_gone(index, unwanted.then_some(why));
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         let died_of_a_job = core.take_all_back(index, &cause, verdict);
         crate::sync::point!("recover.judged");
@@ -133,15 +137,18 @@ impl Core {
             }
             lane.take(position);
             self.open -= 1;
+            // A worker that broke the protocol may have begun what it says is queued; only what it
+            // cannot have reached is put back then.
+            let untouched = lane.poster.is_queued(position) && !broke_protocol;
+            if !untouched && self.records.at(record).is_traced() {
+                self.trace_run(index, position, record);
+            }
             let blamed = verdict
                 .as_ref()
                 .is_some_and(|(blamed, _)| *blamed == record);
             if blamed {
                 continue;
             }
-            // A worker that broke the protocol may have begun what it says is queued; only what it
-            // cannot have reached is put back then.
-            let untouched = lane.poster.is_queued(position) && !broke_protocol;
             let cancelled = self.records.at(record).requests & CANCEL != 0;
             if untouched && cancelled && self.closing != Closing::Now {
                 // Asked for while the words of this lane meant nothing.
@@ -154,6 +161,9 @@ impl Core {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
             } else if let Some(lost) = &culprit {
                 if self.may_run_again_after_loss(record) {
+                    if self.records.at(record).is_traced() {
+                        self.trace_failed(record, lost, true);
+                    }
                     self.records.at(record).stage = Stage::Queued;
                     back.push(record);
                 } else {

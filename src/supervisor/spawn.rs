@@ -130,9 +130,11 @@ impl Shared {
             bell,
             server: name,
         });
+        let life = lane.life;
+        core.trace_spawned(index);
         Ok(Started {
             lane: index,
-            life: lane.life,
+            life,
             server,
             welcome,
             output: Some([stdout.read, stderr.read]),
@@ -201,6 +203,7 @@ impl Shared {
         lane.status = Status::Ready;
         lane.failed_starts = 0;
         core.ready += 1;
+        core.trace_ready(index);
         self.parking.engine.notify();
         core.update_flags();
         core.refill();

@@ -8,17 +8,21 @@
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod observing;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // A program to be killed: this one, told what to do.
+    observing::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
         inlined::tests(),
+        observing::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
