@@ -331,6 +331,7 @@ impl Builder {
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let settings = Settings {
             workers,
+            lanes: 1,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]
