@@ -31,7 +31,7 @@ impl Engine {
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let pixels = engine.from_fn([100, 100], |i| (i % 256) as u8)?;
-    /// assert_eq!(engine.sum(&pixels)?, 1_268_840_u64);
+    /// assert_eq!(engine.sum(&pixels)?, 1_273_080_u64);
     ///
     /// let tenths = engine.from_fn(1 << 20, |_| 0.1f32)?;
     /// assert_eq!(engine.sum(&tenths)?, 104_857.6);

@@ -37,7 +37,7 @@ impl Engine {
     /// let table = engine.from_fn([1000, 3], |i| i as f32)?;
     /// let limits = engine.from_slice(&[29.0, 1000.0, 9999.0])?;
     /// let counts = engine.reduce(&table, above, (&limits,), add)?;
-    /// assert_eq!(counts[..], [990, 667, 0]);
+    /// assert_eq!(counts[..], [990, 666, 0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
