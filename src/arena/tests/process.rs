@@ -35,7 +35,8 @@ extern "C" fn child() {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
-    let first = sys::first_target_fd(fds);
+    // So high that nothing the child opens gets one of these numbers: it looks which of them are open.
+    let first = sys::first_target_fd(fds) + 64;
     let env = [
         (ROLE, role.to_owned()),
         (FIRST, first.to_string()),
