@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
@@ -18,6 +19,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        groups::tests(),
         inlined::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
