@@ -273,7 +273,8 @@ impl Builder {
         self
     }
 
-    /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
+    /// How long [`Engine::shutdown`] lets workers run on after the last job, and how long a job of a cancelled
+    /// [`scope`](Engine::scope) may run on before its worker is ended; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

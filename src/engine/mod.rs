@@ -5,6 +5,7 @@ mod completed;
 mod input;
 mod job;
 mod map;
+mod numbers;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -23,6 +24,7 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+pub use numbers::{Histogram, Number};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};

@@ -2,7 +2,7 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::admission::Admission;
 use super::error::{Beside, Failed, JobError, JobErrorKind};
+use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::parking::Parking;
@@ -65,9 +66,7 @@ pub(super) struct Core {
     /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
-    pub(super) last_group: u32,
-    /// Groups of which a job has failed, while their scope goes on.
-    pub(super) failed_groups: HashSet<u32>,
+    pub(super) groups: Groups,
     pub(super) closing: Closing,
     /// All workers have been ready once.
     pub(super) started: bool,
@@ -125,8 +124,7 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
-            last_group: 0,
-            failed_groups: HashSet::new(),
+            groups: Groups::default(),
             closing: Closing::No,
             started: false,
             broken: None,
@@ -221,7 +219,7 @@ impl Core {
 
     #[inline]
     fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
-        if group != 0 && self.failed_groups.contains(&group) {
+        if self.groups.refuses(group) {
             return Some(JobErrorKind::Cancelled);
         }
         if self.closing != Closing::No {
@@ -279,7 +277,7 @@ impl Core {
         let deaths = record.policy.as_mut();
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
-        let cancels = group != 0 && kind != JobErrorKind::Cancelled;
+        let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
             self.workers[worker as usize].last_words.of(job)
@@ -297,10 +295,8 @@ impl Core {
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
-        if cancels && self.failed_groups.insert(group) {
-            for id in self.records.of_group(group) {
-                self.cancel(id);
-            }
+        if cancels {
+            self.cancel_group(group);
         }
     }
 

@@ -10,6 +10,7 @@ mod deadline;
 mod drain;
 mod error;
 mod events;
+mod group;
 #[cfg(test)]
 mod hostile;
 mod kernels;
@@ -85,7 +86,7 @@ pub(crate) struct Settings {
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
     pub(crate) memory: MemorySettings,
-    /// How long `shutdown` lets a worker run on.
+    /// How long `shutdown` lets a worker run on, and a cancelled scope a job.
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
@@ -229,6 +230,7 @@ pub(crate) fn start(
     }
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    core.groups.grace = settings.grace;
     core.weighs = settings.memory.recycling.above != u64::MAX;
     let ceiling = settings.memory.admission;
     core.admission = (ceiling > 0).then(|| Box::new(Admission::new(ceiling)));
@@ -371,18 +373,6 @@ impl Shared {
     /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         self.settings.workers.into()
-    }
-
-    /// A number for jobs of which one failure cancels the others.
-    pub(crate) fn new_group(&self) -> u32 {
-        let mut core = self.lock();
-        core.last_group = core.last_group.wrapping_add(1).max(1);
-        core.last_group
-    }
-
-    /// All jobs of the group have ended, and no more will come.
-    pub(crate) fn end_group(&self, group: u32) {
-        self.lock().failed_groups.remove(&group);
     }
 
     /// See [`Core::abandon`].

@@ -307,7 +307,7 @@ fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
 #[test]
 fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
     let (shared, _takers) = fixture(1, 0);
-    let group = shared.new_group();
+    let group = shared.new_group(false);
     let jobs = [submit_in(&shared, group), submit_in(&shared, group)];
     let mut core = shared.lock();
     core.fail_queued(&JobErrorKind::ShutDown);
@@ -319,7 +319,7 @@ fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
 #[test]
 fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
     let (shared, mut takers) = fixture(1, 1);
-    let group = shared.new_group();
+    let group = shared.new_group(false);
     // Two fill the lane, by expectation.
     let ahead = [submit_in(&shared, group), submit_in(&shared, group)];
     assert_eq!(takers[0].next(), Next::Run);

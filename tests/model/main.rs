@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod numbers;
 
 use libtest_mimic::Arguments;
 
@@ -18,7 +20,9 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        groups::tests(),
         inlined::tests(),
+        numbers::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
