@@ -5,6 +5,7 @@ mod completed;
 mod input;
 mod job;
 mod map;
+mod numbers;
 mod observe;
 mod par;
 #[cfg(feature = "sandbox")]
@@ -24,6 +25,7 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};

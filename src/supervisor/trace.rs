@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::core::Core;
+use super::core::{Closing, Core};
 use super::error::JobErrorKind;
 use super::record::{Record, Stage};
 use crate::kernel::wire::{ArgWriter, Lease};
@@ -31,16 +31,16 @@ pub(super) struct Tracing {
     tracer: Arc<Tracer>,
     /// By the index of the record.
     open: Vec<Open>,
-    /// When the present process of each lane was started.
+    /// When the present process of each worker was started.
     spawned: Vec<u64>,
 }
 
 impl Tracing {
-    pub(super) fn new(tracer: Arc<Tracer>, lanes: usize) -> Self {
+    pub(super) fn new(tracer: Arc<Tracer>, workers: usize) -> Self {
         Self {
             tracer,
             open: Vec::new(),
-            spawned: vec![0; lanes],
+            spawned: vec![0; workers],
         }
     }
 
@@ -86,7 +86,7 @@ impl Core {
     /// From here on jobs are traced.
     pub(super) fn begin_trace(&mut self, tracer: Arc<Tracer>) {
         self.form |= STAMPED;
-        self.trace = Some(Box::new(Tracing::new(tracer, self.lanes.len())));
+        self.trace = Some(Box::new(Tracing::new(tracer, self.workers.len())));
     }
 
     /// Job `to` needs what job `from` gives: the numbers of two jobs, in either order of their ends.
@@ -178,30 +178,35 @@ impl Core {
         self.records.remove(index);
     }
 
-    pub(super) fn trace_spawned(&mut self, lane: usize) {
+    pub(super) fn trace_spawned(&mut self, worker: usize) {
         if let Some(trace) = &mut self.trace {
-            trace.spawned[lane] = monotonic_ns();
+            trace.spawned[worker] = monotonic_ns();
         }
     }
 
-    pub(super) fn trace_ready(&self, lane: usize) {
+    pub(super) fn trace_ready(&self, worker: usize) {
         let Some(trace) = &self.trace else { return };
-        let process = self.lanes[lane].process.as_ref();
+        let process = self.workers[worker].process.as_ref();
         trace.tracer.send(Event::Started {
-            worker: self.place_of(lane).worker,
+            worker: worker as u32,
             pid: process.map_or(0, |process| process.pidfd.pid().as_raw() as u32),
-            from: trace.spawned[lane],
+            from: trace.spawned[worker],
             at: monotonic_ns(),
         });
     }
 
-    /// The process of a lane is gone; `why`: unless that was to be.
-    pub(super) fn trace_gone(&self, lane: usize, why: Option<&JobErrorKind>) {
+    /// The process of a worker is gone, before anything about its jobs is put in order.
+    pub(super) fn trace_gone(&self, worker: usize, cause: &JobErrorKind) {
         let Some(trace) = &self.trace else { return };
+        let gone = &self.workers[worker];
+        let retired = gone.retiring && *cause == JobErrorKind::Exited(Some(0));
+        let meant = retired || self.closing != Closing::No;
+        // It was killed from here: the verdict says why.
+        let why = gone.verdicts.first().map_or(cause, |(_, why)| why);
         trace.tracer.send(Event::Gone {
-            worker: self.place_of(lane).worker,
+            worker: worker as u32,
             at: monotonic_ns(),
-            why: why.map(|why| why.to_string().into()),
+            why: (!meant).then(|| why.to_string().into()),
         });
     }
 
@@ -221,8 +226,8 @@ impl Core {
 
     fn place_of(&self, lane: usize) -> Place {
         Place {
-            worker: lane as u32,
-            lane: 0,
+            worker: self.worker_of(lane) as u32,
+            lane: (lane / self.workers.len()) as u32,
         }
     }
 }

@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod numbers;
 mod observing;
 
 use libtest_mimic::Arguments;
@@ -21,7 +23,9 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        groups::tests(),
         inlined::tests(),
+        numbers::tests(),
         observing::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
