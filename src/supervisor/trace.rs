@@ -33,14 +33,17 @@ pub(super) struct Tracing {
     open: Vec<Open>,
     /// When the present process of each worker was started.
     spawned: Vec<u64>,
+    /// When the last run of each lane ended.
+    free_since: Vec<u64>,
 }
 
 impl Tracing {
-    pub(super) fn new(tracer: Arc<Tracer>, workers: usize) -> Self {
+    pub(super) fn new(tracer: Arc<Tracer>, workers: usize, lanes: usize) -> Self {
         Self {
             tracer,
             open: Vec::new(),
             spawned: vec![0; workers],
+            free_since: vec![0; lanes],
         }
     }
 
@@ -86,7 +89,11 @@ impl Core {
     /// From here on jobs are traced.
     pub(super) fn begin_trace(&mut self, tracer: Arc<Tracer>) {
         self.form |= STAMPED;
-        self.trace = Some(Box::new(Tracing::new(tracer, self.workers.len())));
+        self.trace = Some(Box::new(Tracing::new(
+            tracer,
+            self.workers.len(),
+            self.lanes.len(),
+        )));
     }
 
     /// Job `to` needs what job `from` gives: the numbers of two jobs, in either order of their ends.
@@ -106,17 +113,18 @@ impl Core {
         let Some(trace) = &mut self.trace else { return };
         let open = &mut trace.open[index as usize];
         let placed = open.placed;
-        // What a worker says counts within the limits of what is known here.
-        let began = if (placed..=now).contains(&began) {
-            began
-        } else {
-            placed
+        // What a worker says counts within the limits of what is known here. A lane runs one job after the other.
+        let earliest = placed.max(trace.free_since[lane]);
+        let within = |at: u64, from: u64, otherwise| {
+            if (from..=now).contains(&at) {
+                at
+            } else {
+                otherwise
+            }
         };
-        let ended = if (began..=now).contains(&ended) {
-            ended
-        } else {
-            now
-        };
+        let began = within(began, earliest, earliest.min(now));
+        let ended = within(ended, began, now);
+        trace.free_since[lane] = ended;
         open.ran = Some(Ran {
             place,
             placed,

@@ -1,7 +1,7 @@
 //! The file of events, in the JSON format of Chrome's trace viewer.
 //!
 //! A process of the viewer is a worker, a thread of it a lane; process 1 stands for the engine, where jobs wait. Runs are
-//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since many overlap; dependencies are flows
+//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows
 //! (`s`, `f`), and what has no length is an instant (`i`). Times are microseconds since the engine was built.
 
 use std::collections::HashMap;
@@ -28,6 +28,7 @@ pub(super) struct ChromeFile {
     /// Time 0.
     start: u64,
     flows: u64,
+    memory_waits: u64,
     /// Lanes that have a name.
     named: HashMap<Place, ()>,
 }
@@ -42,6 +43,7 @@ impl ChromeFile {
             text: "{\"traceEvents\":[\n".into(),
             start,
             flows: 0,
+            memory_waits: 0,
             named: HashMap::new(),
         };
         // Without a comma in front: the first of all.
@@ -208,15 +210,19 @@ impl ChromeFile {
         }
     }
 
-    /// A lane waited for memory, inside the job that it ran.
+    /// A lane wanted memory, and got an answer. Beside its runs, not within: a grant that was under way may have let it
+    /// go on before.
     pub(super) fn granted(&mut self, place: Place, from: u64, at: u64, bytes: u64, given: bool) {
         let lane = self.lane(place);
-        self.event("X", "waits for memory", lane, from);
-        let took = Us(at.saturating_sub(from));
-        let _ = write!(
-            self.text,
-            ",\"dur\":{took},\"cat\":\"memory\",\"args\":{{\"bytes\":{bytes},\"given\":{given}}}}}"
-        );
+        self.memory_waits += 1;
+        let id = self.memory_waits;
+        for (phase, at) in [("b", from), ("e", at)] {
+            self.event(phase, "waits for memory", lane, at);
+            let _ = write!(
+                self.text,
+                ",\"cat\":\"memory\",\"id\":\"m{id}\",\"args\":{{\"bytes\":{bytes},\"given\":{given}}}}}"
+            );
+        }
     }
 }
 

@@ -150,7 +150,7 @@ fn mishaps(page: &mut String, title: &str, told: &Told) {
     if told.count == 0 {
         return;
     }
-    let _ = write!(page, "<section><h2>{title}: {}</h2>\n", Count(told.count));
+    let _ = writeln!(page, "<section><h2>{title}: {}</h2>", Count(told.count));
     if told.count > told.list.len() as u64 {
         let _ = writeln!(page, "<p>The first {} of them.</p>", told.list.len());
     }

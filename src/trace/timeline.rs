@@ -188,7 +188,7 @@ mod tests {
             let step = round_step(end);
             assert!(end / step <= 12, "{end}: {}", end / step);
             let mut digits = step;
-            while digits % 10 == 0 {
+            while digits.is_multiple_of(10) {
                 digits /= 10;
             }
             assert!([1, 2, 5].contains(&digits), "{step}");

@@ -323,7 +323,7 @@ fn a_trace_has_each_run_on_its_lane() {
 fn kernels_are_told_apart_by_type() {
     // The same code, which a linker may make one function of.
     fn same<T>(n: u64) -> u64 {
-        n
+        n + size_of::<T>() as u64
     }
     let files = Files::new();
     let lab = files.lab(1);
@@ -443,7 +443,7 @@ fn waits_for_memory_are_told() {
     ));
     drop(lab);
     let events = files.read();
-    let waits = events.of("X", "waits for memory");
+    let waits = events.of("b", "waits for memory");
     let given: Vec<_> = waits
         .iter()
         .map(|wait| wait["args"]["given"].as_bool().unwrap())
