@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::core::{Closing, Core, Read, fill};
+use super::core::{Closing, Core, Read};
 use super::error::{Failed, JobError, JobErrorKind};
 use super::lane::NOBODY;
 use super::policy::{Policy, Priority, Terms};
@@ -124,6 +124,8 @@ enum UnitStage {
 struct UnitState {
     stage: UnitStage,
     record: JobId,
+    /// The number of its job.
+    job: u64,
     took_ns: u32,
     worker: u32,
 }
@@ -280,6 +282,7 @@ impl Core {
         let waiting = UnitState {
             stage: UnitStage::Waiting,
             record: JobId::NOBODY,
+            job: 0,
             took_ns: 0,
             worker: NOBODY,
         };
@@ -332,9 +335,11 @@ impl Core {
     /// The job of a unit has its answer, which is kept in its record.
     pub(super) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
         self.discharge(index);
-        let (took_ns, worker) = self.graphs.drained;
+        let (took_ns, lane) = self.graphs.drained;
+        let worker = self.worker_of(lane as usize) as u32;
+        let stage = self.records.at(index).stage;
         let step = match &outcome {
-            Outcome::Failed(error) => self.step_of(error),
+            Outcome::Failed(error) => self.step_of(error, stage),
             _ => 0,
         };
         let record = self.records.at(index);
@@ -349,20 +354,20 @@ impl Core {
     }
 
     /// How far a chain had come that failed.
-    fn step_of(&self, error: &JobError) -> u32 {
-        match (error.kind(), error.worker()) {
+    fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
+        match (error.kind(), stage) {
             (
                 JobErrorKind::Returned(_)
                 | JobErrorKind::Panicked { .. }
                 | JobErrorKind::ArenaFull(_),
                 _,
             ) => self.graphs.failed_step,
-            (_, Some(worker)) => {
-                let reply = self.lanes[worker as usize].poster.cells().reply();
+            (_, Stage::Placed { link, .. }) => {
+                let reply = self.lanes[link as usize].poster.cells().reply();
                 // Relaxed: a name, read after the worker's end or from one that is being ended.
                 reply.step.load(Ordering::Relaxed)
             }
-            (_, None) => 0,
+            (_, _) => 0,
         }
     }
 
@@ -513,10 +518,12 @@ impl Core {
             record.policy = Some(Box::new(Policy::new(terms)));
             self.ranked |= terms.priority != Priority::Normal;
         }
-        let refusal = fill(record, &mut run.call.0, &self.arena, self.strict);
-        run.states[unit as usize].stage = UnitStage::Sent;
-        run.states[unit as usize].record = id;
-        run.sent += 1;
+        let job = record.job;
+        let refusal = self.write_call(id.index, &mut run.call.0);
+        run.sent_as(unit, id, job);
+        if self.trace.is_some() {
+            self.trace_sources(run, unit);
+        }
         crate::sync::point!("graph.recorded");
         let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
         if let Some(source) = bad {
@@ -534,6 +541,16 @@ impl Core {
         }
         crate::sync::point!("graph.sent");
         id
+    }
+
+    /// The trace hears whose values a unit takes.
+    #[cold]
+    fn trace_sources(&self, run: &Run, unit: u32) {
+        for at in run.plan.sources_of(unit) {
+            let source = run.plan.sources[at];
+            let job = |unit: u32| run.states[unit as usize].job;
+            self.trace_depends(job(source), job(unit));
+        }
     }
 
     /// A graph that was accepted is finished, unless everything ends now.
@@ -598,7 +615,7 @@ impl Core {
         let lane = [self.recent].into_iter().chain(0..self.lanes.len());
         for index in lane {
             let lane = &self.lanes[index];
-            if lane.is_idle() || lane.verdict.is_some() {
+            if lane.is_idle() || lane.condemned {
                 continue;
             }
             let mut open = lane.poster.open_positions();
@@ -753,6 +770,14 @@ impl Run {
         let bad = values.bad;
         plan.calls = calls;
         bad
+    }
+
+    fn sent_as(&mut self, unit: u32, record: JobId, job: u64) {
+        let state = &mut self.states[unit as usize];
+        state.stage = UnitStage::Sent;
+        state.record = record;
+        state.job = job;
+        self.sent += 1;
     }
 
     fn done(&mut self, unit: u32, over: &Over) {
