@@ -177,7 +177,7 @@ impl Kept {
         let at = node as usize;
         self.uses[at] -= 1;
         let value: Box<dyn Any> = self.values[at].take().expect(ENDED);
-        let value = value.downcast::<V>().ok().expect(TYPED);
+        let value = value.downcast::<V>().expect(TYPED);
         if self.uses[at] == 0 {
             return *value;
         }

@@ -666,8 +666,8 @@ fn an_order_that_fits_is_found() {
     let mut graph = Graph::new();
     let top = tree(&mut graph, 32, 4 * MIB);
     let plan = graph.plan(&top).unwrap();
-    assert_eq!((plan.nodes, plan.total_bytes), (63, 63 * 4 << 20));
-    assert_eq!(plan.peak_bytes, 33 * 4 << 20, "as they were added");
+    assert_eq!((plan.nodes, plan.total_bytes), (63, 63 * (4 << 20)));
+    assert_eq!(plan.peak_bytes, 33 * (4 << 20), "as they were added");
     let top = graph.run(&lab, &top).unwrap().wait().unwrap();
     assert!(top.iter().all(|&x| x == 32));
     lab.assert_in_use(4 << 20);
