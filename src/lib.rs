@@ -67,6 +67,7 @@
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
@@ -148,7 +149,7 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
-    RefusedBy, Scope, Stats, as_completed,
+    RefusedBy, Scope, Stats, as_completed, stream,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

@@ -9,6 +9,7 @@ mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
+pub mod stream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
