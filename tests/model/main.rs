@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod streams;
 
 use libtest_mimic::Arguments;
 
@@ -19,6 +20,7 @@ fn main() {
     let tests = [
         // In the order of the alphabet.
         inlined::tests(),
+        streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
