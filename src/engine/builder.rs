@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Engine, Place, Workers};
+use super::{Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
@@ -14,6 +14,7 @@ use crate::link::control_bytes;
 use crate::supervisor::{
     self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
 };
+use crate::trace::{Plan, Tracer};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub struct Builder {
     memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
+    pub(super) trace: Option<Plan>,
 }
 
 impl Builder {
@@ -79,6 +81,7 @@ impl Builder {
             memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
+            trace: None,
         }
     }
 
@@ -273,7 +276,8 @@ impl Builder {
         self
     }
 
-    /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
+    /// How long [`Engine::shutdown`] lets workers run on after the last job, and how long a job of a cancelled
+    /// [`scope`](Engine::scope) may run on before its worker is ended; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -331,6 +335,7 @@ impl Builder {
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let settings = Settings {
             workers,
+            lanes: 1,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]
@@ -345,8 +350,12 @@ impl Builder {
             grace: self.grace,
             quarantine_after: self.quarantine_after,
         };
+        let tracer = self.trace.map(|plan| Tracer::start(plan, &settings.label));
+        let tracer = tracer
+            .transpose()
+            .map_err(|(path, error)| BuildError::Trace(TraceError { path, error }))?;
         let (shared, monitor) =
-            supervisor::start(arena, settings).map_err(|error| match error {
+            supervisor::start(arena, settings, tracer).map_err(|error| match error {
                 StartError::System(error) => BuildError::System(error),
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
@@ -376,6 +385,8 @@ pub enum BuildError {
     Arena(ArenaError),
     /// A worker could not start; the text says why.
     Worker(String),
+    /// A file of [`Builder::trace`] cannot be written.
+    Trace(TraceError),
     /// A system call failed.
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
@@ -396,6 +407,7 @@ impl fmt::Display for BuildError {
             }
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),
+            Self::Trace(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
@@ -410,6 +422,7 @@ impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Arena(error) => Some(error),
+            Self::Trace(error) => Some(error),
             Self::System(error) => Some(error),
             _ => None,
         }

@@ -2,24 +2,27 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use super::admission::Admission;
-use super::error::{Failed, JobError, JobErrorKind};
+use super::error::{Beside, Failed, JobError, JobErrorKind};
+use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::trace::Tracing;
+use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
+use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, SPILLED, after_keeping};
 
 /// Jobs that are kept between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
@@ -44,7 +47,9 @@ pub(super) struct Core {
     pub(super) parking: Arc<Parking>,
     pub(super) records: Records,
     pub(super) kernels: Kernels,
+    /// Lane `n` is one of worker `n` modulo the number of workers.
     pub(super) lanes: Vec<Lane>,
+    pub(super) workers: Vec<Worker>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
     /// Jobs that no lane has.
@@ -59,11 +64,10 @@ pub(super) struct Core {
     pub(super) recent: usize,
     /// Jobs in slots.
     pub(super) open: usize,
+    /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
-    pub(super) last_group: u32,
-    /// Groups of which a job has failed, while their scope goes on.
-    pub(super) failed_groups: HashSet<u32>,
+    pub(super) groups: Groups,
     pub(super) closing: Closing,
     /// All workers have been ready once.
     pub(super) started: bool,
@@ -95,6 +99,12 @@ pub(super) struct Core {
     /// Workers are locked down: nothing is lent to them, and what they made is copied.
     pub(super) strict: bool,
     pub(super) reply: Reply,
+    /// What every call's form has: `STAMPED` with a trace.
+    pub(super) form: u32,
+    pub(super) trace: Option<Box<Tracing>>,
+    /// Jobs that were answered without a value, and those that were given up.
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
 }
 
 impl Core {
@@ -102,6 +112,7 @@ impl Core {
         arena: Arc<Arena>,
         parking: Arc<Parking>,
         lanes: Vec<Lane>,
+        workers: usize,
         cores: usize,
     ) -> Self {
         Self {
@@ -111,6 +122,7 @@ impl Core {
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
+            workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
             waiting: BTreeSet::new(),
             ranked: false,
@@ -119,8 +131,7 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
-            last_group: 0,
-            failed_groups: HashSet::new(),
+            groups: Groups::default(),
             closing: Closing::No,
             started: false,
             broken: None,
@@ -138,6 +149,10 @@ impl Core {
             freely: false,
             strict: false,
             reply: Reply::default(),
+            form: 0,
+            trace: None,
+            failed: 0,
+            cancelled: 0,
         }
     }
 
@@ -163,7 +178,11 @@ impl Core {
             record.policy = Some(Box::new(Policy::new(*terms)));
             self.ranked |= terms.priority != Priority::Normal;
         }
-        let refusal = fill(record, call, &self.arena, self.strict);
+        let refusal = if fill(record, call, self.form) {
+            refusal_of(call, self.strict)
+        } else {
+            self.fill_specially(id.index, call)
+        };
         crate::sync::point!("submit.recorded");
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
@@ -184,6 +203,20 @@ impl Core {
             }
         }
         id
+    }
+
+    /// A call that is traced, or longer than a record; an answer if it cannot be made.
+    #[cold]
+    fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        if let Some(trace) = &mut self.trace {
+            trace.submitted(index, call);
+        }
+        let record = self.records.at(index);
+        if record.form & SPILLED != 0 {
+            return fill_long(record, call, &self.arena, self.strict);
+        }
+        fill_inline(record, call);
+        refusal_of(call, self.strict)
     }
 
     /// No lane has room for a new job, as far as is known: takes what has ended first.
@@ -215,7 +248,7 @@ impl Core {
 
     #[inline]
     fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
-        if group != 0 && self.failed_groups.contains(&group) {
+        if self.groups.refuses(group) {
             return Some(JobErrorKind::Cancelled);
         }
         if self.closing != Closing::No {
@@ -267,16 +300,27 @@ impl Core {
         worker: Option<u32>,
         lent: Vec<Range<usize>>,
     ) {
+        if kind == JobErrorKind::Cancelled {
+            self.cancelled += 1;
+        } else {
+            self.failed += 1;
+        }
+        if self.records.at(index).is_traced() {
+            self.trace_failed(index, &kind, false);
+        }
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
         let deaths = record.policy.as_mut();
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
-        let cancels = group != 0 && kind != JobErrorKind::Cancelled;
+        let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
-            self.lanes[worker as usize].last_words.of(job)
+            self.workers[worker as usize].last_words.of(job)
+        });
+        let beside = worker.map_or_else(Beside::default, |worker| {
+            self.workers[worker as usize].last_words.beside(job, &kind)
         });
         let error = Failed {
             attempt: u32::from(record.attempt),
@@ -284,13 +328,12 @@ impl Core {
             lent,
             deaths: deaths.unwrap_or_default(),
             last_words,
+            beside,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
-        if cancels && self.failed_groups.insert(group) {
-            for id in self.records.of_group(group) {
-                self.cancel(id);
-            }
+        if cancels {
+            self.cancel_group(group);
         }
     }
 
@@ -347,7 +390,7 @@ impl Core {
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
         // The words of a condemned lane mean nothing, and its verdict may name this very record.
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return false;
         }
         match lane.poster.retract(position) {
@@ -422,25 +465,26 @@ impl Core {
 /// How a reply becomes a value.
 pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
-/// Moves a call into its record; an answer if it cannot be made.
+/// Moves a call into its record. False: not yet, because there is more to do with it.
 #[inline]
-fn fill(
-    record: &mut Record,
-    call: &mut ArgWriter,
-    arena: &Arc<Arena>,
-    strict: bool,
-) -> Option<JobErrorKind> {
-    let words = call.words();
-    record.len = words.len() as u32;
-    record.spilled = words.len() > INLINE_WORDS;
-    if record.spilled {
-        return fill_long(record, call, arena, strict);
+fn fill(record: &mut Record, call: &mut ArgWriter, form: u32) -> bool {
+    record.len = call.words().len() as u32;
+    let spilled = call.words().len() > INLINE_WORDS;
+    record.form = form | if spilled { SPILLED } else { 0 };
+    let plain = record.form == 0;
+    if plain {
+        fill_inline(record, call);
     }
+    plain
+}
+
+#[inline]
+fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
+    let words = call.words();
     record.payload[..words.len()].copy_from_slice(words);
     if !call.leases.is_empty() {
         record.leases.append(&mut call.leases);
     }
-    refusal_of(call, strict)
 }
 
 #[inline]

@@ -10,6 +10,7 @@ mod deadline;
 mod drain;
 mod error;
 mod events;
+mod group;
 #[cfg(test)]
 mod hostile;
 mod kernels;
@@ -22,6 +23,7 @@ mod parking;
 mod place;
 mod plain;
 mod policy;
+mod progress;
 mod queue;
 mod record;
 mod recover;
@@ -30,8 +32,10 @@ mod retry;
 mod spawn;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod wait;
 mod words;
+mod worker;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -46,16 +50,18 @@ use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
-use lane::{Lane, Status};
+use lane::Lane;
 use log::Logger;
 pub(crate) use log::Sink;
 pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
+pub use progress::Progress;
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
 use spawn::Refusal;
+use worker::Status;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
@@ -63,11 +69,14 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
+use crate::trace::{Owner, Tracer};
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) workers: u16,
+    /// Lanes of each worker.
+    pub(crate) lanes: u16,
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
@@ -81,7 +90,7 @@ pub(crate) struct Settings {
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
     pub(crate) memory: MemorySettings,
-    /// How long `shutdown` lets a worker run on.
+    /// How long `shutdown` lets a worker run on, and a cancelled scope a job.
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
@@ -125,6 +134,9 @@ pub(crate) struct Shared {
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
+    /// Earlier looks at how far everything is.
+    looks: Mutex<progress::Looks>,
+    tracer: Mutex<Option<Owner>>,
 }
 
 /// One worker in the statistics.
@@ -157,6 +169,12 @@ pub struct KernelStats {
     pub failures: u64,
     /// Time in the kernel, all calls together.
     pub total: Duration,
+    /// What the next call is expected to take: a moving average.
+    pub expected: Duration,
+    /// Bytes of fresh arrays in its results, all calls together.
+    pub bytes: u64,
+    /// Lanes that run it now, or are about to.
+    pub running: usize,
 }
 
 /// Figures of an engine at one moment.
@@ -198,6 +216,7 @@ const DESCRIPTORS_PER_WORKER: u64 = 9;
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
+    tracer: Option<Owner>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
     let arena_descriptors = u64::from(workers) + 2;
@@ -205,24 +224,30 @@ pub(crate) fn start(
     // A worker gets the arena's under numbers behind all of ours.
     crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
         .map_err(StartError::System)?;
-    let cells: Vec<_> = (0..workers)
-        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
+    let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();
+    // Region 0 is this process's; all lanes of a worker have one together.
+    let regions = (1..=workers).cycle();
     let lanes = cells
         .iter()
-        .zip(1..)
-        .map(|(cells, region)| {
-            let mut lane = Lane::new(region, Arc::clone(cells));
-            lane.begin_life(&settings.memory.recycling);
-            lane
-        })
+        .zip(regions)
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
     arena.set_ready();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
+    let mut core = Core::new(of_arena, of_parking, lanes, workers.into(), cores);
+    for worker in 0..workers.into() {
+        core.begin_life(worker, &settings.memory.recycling);
+    }
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    if let Some(tracer) = &tracer {
+        core.begin_trace(Arc::clone(&tracer.0));
+    }
+    core.groups.grace = settings.grace;
     core.weighs = settings.memory.recycling.above != u64::MAX;
     let ceiling = settings.memory.admission;
     core.admission = (ceiling > 0).then(|| Box::new(Admission::new(ceiling)));
@@ -237,6 +262,8 @@ pub(crate) fn start(
         spinners: AtomicUsize::new(0),
         cores,
         settings,
+        looks: Mutex::new(progress::Looks::new()),
+        tracer: Mutex::new(tracer),
     });
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     if let Err(why) = shared.wait_until_started() {
@@ -244,6 +271,7 @@ pub(crate) fn start(
         // Its panics are caught inside.
         let _ = monitor.join();
         shared.log.close();
+        shared.end_trace();
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))
@@ -357,6 +385,20 @@ impl Shared {
         })
     }
 
+    /// Nothing happens any more: the trace is completed.
+    pub(crate) fn end_trace(&self) {
+        drop(self.owner().take());
+    }
+
+    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trace, while there is one.
+    pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
+    }
+
     /// Whether workers lock themselves down.
     pub(crate) fn is_strict(&self) -> bool {
         self.settings.strict
@@ -365,18 +407,6 @@ impl Shared {
     /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         self.settings.workers.into()
-    }
-
-    /// A number for jobs of which one failure cancels the others.
-    pub(crate) fn new_group(&self) -> u32 {
-        let mut core = self.lock();
-        core.last_group = core.last_group.wrapping_add(1).max(1);
-        core.last_group
-    }
-
-    /// All jobs of the group have ended, and no more will come.
-    pub(crate) fn end_group(&self, group: u32) {
-        self.lock().failed_groups.remove(&group);
     }
 
     /// See [`Core::abandon`].
@@ -432,27 +462,25 @@ impl Shared {
         let arena = self.arena.stats();
         let mut core = self.lock();
         core.drain_busy();
-        let workers = core.lanes.iter().map(|lane| WorkerStats {
-            pid: lane
+        let workers = core.workers.iter().enumerate();
+        let workers = workers.map(|(index, worker)| WorkerStats {
+            pid: worker
                 .process
                 .as_ref()
                 .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
-            ready: lane.status == Status::Ready,
-            jobs: lane.jobs,
-            open: lane.live(),
-            restarts: lane.restarts,
-            recycled: lane.recycled,
-        });
-        let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
-            name: kernel.info.name,
-            calls: kernel.calls,
-            failures: kernel.failures,
-            total: Duration::from_nanos(kernel.total_ns),
+            ready: worker.status() == Status::Ready,
+            jobs: core.jobs_of(index),
+            open: core
+                .lanes_of(index)
+                .map(|lane| core.lanes[lane].live())
+                .sum(),
+            restarts: worker.restarts,
+            recycled: worker.recycled,
         });
         let stats = Stats {
             arena,
             workers: workers.collect(),
-            kernels: kernels.collect(),
+            kernels: core.kernel_stats(),
             queued: core.queue.len(),
             waiting: core.waiting.len(),
             open: core.open,
@@ -470,11 +498,11 @@ impl Shared {
     /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
     /// runs dry, and not more.
     pub(crate) fn window(&self, expected_ns: u32) -> usize {
-        let workers = usize::from(self.settings.workers);
+        let lanes = self.cells.len();
         // A lane's depth in time, and two jobs per lane at least.
         let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
-        (per_lane * workers).clamp(2 * workers, SLOTS.max(2 * workers))
+        (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }
 
     /// A permit to spin, while there are fewer spinners than cores to spare.

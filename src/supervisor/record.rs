@@ -69,9 +69,9 @@ pub(super) struct Record {
     pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record.
     pub(super) parked: bool,
-    /// The call's words name a block.
-    pub(super) spilled: bool,
-    /// A failure of one job of a group cancels the others; 0 for none.
+    /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
+    pub(super) form: u32,
+    /// Jobs that are cancelled together; 0 for none.
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
     pub(super) answered_by: (u32, u32),
@@ -138,7 +138,7 @@ impl Records {
             attempt: 1,
             detached: false,
             parked: false,
-            spilled: false,
+            form: 0,
             requests: 0,
             group: 0,
             policy: None,

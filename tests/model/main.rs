@@ -5,21 +5,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod numbers;
+mod observing;
 mod streams;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // A program to be killed: this one, told what to do.
+    observing::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        groups::tests(),
         inlined::tests(),
+        numbers::tests(),
+        observing::tests(),
         streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
