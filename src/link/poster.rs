@@ -16,6 +16,8 @@ pub(crate) struct Call<'a> {
     pub(crate) len: u32,
     /// `words` names a block that holds them.
     pub(crate) spilled: bool,
+    /// Which random numbers it draws.
+    pub(crate) seed: u64,
     /// At most [`INLINE_WORDS`].
     pub(crate) words: &'a [u64],
     /// Request bits that somebody already asked for.
@@ -157,6 +159,7 @@ impl<const N: usize> Poster<N> {
                 (*slot).entry = call.entry;
                 (*slot).len = call.len;
                 (*slot).spilled = u32::from(call.spilled);
+                (*slot).seed = call.seed;
                 let args = &mut (*slot).args;
                 args[..call.words.len()].copy_from_slice(call.words);
             }

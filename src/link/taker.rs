@@ -130,6 +130,11 @@ impl<const N: usize> Taker<N> {
         slot.with(|slot| unsafe { *slot })
     }
 
+    /// The position of the claimed job.
+    pub(crate) fn claimed(&self) -> Option<u64> {
+        self.claimed.then_some(self.position)
+    }
+
     /// Has somebody asked the claimed job to end? False while there is none.
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {

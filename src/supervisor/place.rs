@@ -58,6 +58,7 @@ impl Core {
             entry: offset,
             len: record.len,
             spilled: record.spilled,
+            seed: record.seed,
             words: &record.payload[..words],
             requests: record.requests | ending,
         });

@@ -10,6 +10,8 @@ mod groups;
 mod harness;
 mod inlined;
 mod numbers;
+mod random;
+mod rounds;
 
 use libtest_mimic::Arguments;
 
@@ -23,6 +25,8 @@ fn main() {
         groups::tests(),
         inlined::tests(),
         numbers::tests(),
+        random::tests(),
+        rounds::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
