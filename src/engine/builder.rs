@@ -369,6 +369,7 @@ impl Builder {
         let seeds = Seeds::new(self.seed);
         let settings = Settings {
             workers,
+            lanes: 1,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]

@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::admission::Admission;
-use super::error::{Failed, JobError, JobErrorKind};
+use super::error::{Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
@@ -17,6 +17,7 @@ use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
@@ -45,7 +46,9 @@ pub(super) struct Core {
     pub(super) parking: Arc<Parking>,
     pub(super) records: Records,
     pub(super) kernels: Kernels,
+    /// Lane `n` is one of worker `n` modulo the number of workers.
     pub(super) lanes: Vec<Lane>,
+    pub(super) workers: Vec<Worker>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
     /// Jobs that no lane has.
@@ -60,6 +63,7 @@ pub(super) struct Core {
     pub(super) recent: usize,
     /// Jobs in slots.
     pub(super) open: usize,
+    /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
     /// Jobs so far that draw random numbers by the order in which they were submitted.
@@ -103,6 +107,7 @@ impl Core {
         arena: Arc<Arena>,
         parking: Arc<Parking>,
         lanes: Vec<Lane>,
+        workers: usize,
         cores: usize,
     ) -> Self {
         Self {
@@ -112,6 +117,7 @@ impl Core {
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
+            workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
             waiting: BTreeSet::new(),
             ranked: false,
@@ -282,7 +288,10 @@ impl Core {
         let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
-            self.lanes[worker as usize].last_words.of(job)
+            self.workers[worker as usize].last_words.of(job)
+        });
+        let beside = worker.map_or_else(Beside::default, |worker| {
+            self.workers[worker as usize].last_words.beside(job, &kind)
         });
         let error = Failed {
             attempt: u32::from(record.attempt),
@@ -290,6 +299,7 @@ impl Core {
             lent,
             deaths: deaths.unwrap_or_default(),
             last_words,
+            beside,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
@@ -351,7 +361,7 @@ impl Core {
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
         // The words of a condemned lane mean nothing, and its verdict may name this very record.
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return false;
         }
         match lane.poster.retract(position) {

@@ -18,7 +18,7 @@ impl Core {
     /// the job before the next that has one. Called when either may have changed.
     pub(super) fn watch(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return;
         }
         while let Some(&position) = lane.timed.front()
@@ -136,7 +136,7 @@ impl Core {
         for _ in 0..LOOKS {
             self.drain(index);
             let lane = &self.lanes[index];
-            if lane.verdict.is_some() || !lane.holds(position) {
+            if lane.condemned || !lane.holds(position) {
                 return;
             }
             if self.take_back_behind(index, position) {
