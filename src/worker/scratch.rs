@@ -209,7 +209,7 @@ mod tests {
                     value
                 ));
                 // The first is used all the time.
-                assert_eq!(**scratch_for(0, || Rc::new(7)), 0);
+                assert_eq!(**scratch_for(0, || Rc::new(7_u64)), 0);
             }
             assert_eq!(kept(), KEPT);
             assert_eq!(Rc::strong_count(&values[0]), 2);
@@ -236,7 +236,7 @@ mod tests {
     struct Nested;
     impl Drop for Nested {
         fn drop(&mut self) {
-            scratch(|| 0u32);
+            drop(scratch(|| 0u32));
         }
     }
 
