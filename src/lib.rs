@@ -78,7 +78,8 @@
 //! | know why a job failed | [`JobError`], [`JobErrorKind`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
-//! | watch | [`Engine::stats`] |
+//! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
+//! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`doctor::examine`] |
 //!
 //! # Floors
@@ -96,6 +97,7 @@
 //! | `link` | how a job travels: slots, state words, doorbells |
 //! | `control` | the handshake when a worker starts |
 //! | `worker` | start, run and stop of a worker process |
+//! | `trace` | what happened when, as files |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
 //! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
@@ -140,6 +142,8 @@ mod supervisor;
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
+#[cfg(not(arenite_loom))]
+mod trace;
 #[cfg(all(feature = "bench", not(arenite_loom)))]
 pub mod twins;
 #[cfg(not(arenite_loom))]
@@ -151,8 +155,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
-    RefusedBy, Scope, Stats, as_completed,
+    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority,
+    Progress, Refused, RefusedBy, Scope, Stats, Trace, as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

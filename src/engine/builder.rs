@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::seeds::Seeds;
-use super::{Engine, Place, Workers};
+use super::{Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
@@ -15,6 +15,7 @@ use crate::link::control_bytes;
 use crate::supervisor::{
     self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
 };
+use crate::trace::{Plan, Tracer};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub struct Builder {
     grace: Duration,
     quarantine_after: u32,
     seed: Option<u64>,
+    pub(super) trace: Option<Plan>,
 }
 
 impl Builder {
@@ -82,6 +84,7 @@ impl Builder {
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
             seed: None,
+            trace: None,
         }
     }
 
@@ -385,8 +388,12 @@ impl Builder {
             quarantine_after: self.quarantine_after,
             seed: seeds.run(),
         };
+        let tracer = self.trace.map(|plan| Tracer::start(plan, &settings.label));
+        let tracer = tracer
+            .transpose()
+            .map_err(|(path, error)| BuildError::Trace(TraceError { path, error }))?;
         let (shared, monitor) =
-            supervisor::start(arena, settings).map_err(|error| match error {
+            supervisor::start(arena, settings, tracer).map_err(|error| match error {
                 StartError::System(error) => BuildError::System(error),
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
@@ -417,6 +424,8 @@ pub enum BuildError {
     Arena(ArenaError),
     /// A worker could not start; the text says why.
     Worker(String),
+    /// A file of [`Builder::trace`] cannot be written.
+    Trace(TraceError),
     /// A system call failed.
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
@@ -437,6 +446,7 @@ impl fmt::Display for BuildError {
             }
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),
+            Self::Trace(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
@@ -451,6 +461,7 @@ impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Arena(error) => Some(error),
+            Self::Trace(error) => Some(error),
             Self::System(error) => Some(error),
             _ => None,
         }

@@ -6,6 +6,7 @@ mod input;
 mod job;
 mod map;
 mod numbers;
+mod observe;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority,
+    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Progress,
     RefusedBy, Stats, WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
@@ -26,6 +27,7 @@ pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
 pub use numbers::{Histogram, Number};
+pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
@@ -244,6 +246,7 @@ impl Engine {
         let _ = monitor.join();
         workers.shared.log.close();
         workers.shared.arena.retire();
+        workers.shared.end_trace();
         crate::sync::point!("stop.unnamed");
     }
 

@@ -14,10 +14,10 @@ use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
-use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
+use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
-use crate::sys::{abort, cores};
+use crate::sys::{abort, clock, cores};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
@@ -225,12 +225,14 @@ impl Lane {
         let ended = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
+                self.stamp(&call, false);
                 self.run_fenced(call.entry, &words)
             }
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
         self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
+        self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
@@ -259,10 +261,18 @@ impl Lane {
         })
     }
 
+    /// Says when the kernel is entered and left, if the call asks for it.
+    #[inline]
+    fn stamp(&self, call: &CallSlot, ended: bool) {
+        if call.form & STAMPED != 0 {
+            self.taker.borrow().stamp(clock::monotonic_ns(), ended);
+        }
+    }
+
     /// The argument words of a call, in its slot or in a block of region 0.
     fn words_of<'a>(&self, call: &'a CallSlot) -> Result<Cow<'a, [u64]>, String> {
         let count = call.len as usize;
-        if call.spilled == 0 {
+        if call.form & SPILLED == 0 {
             let inline = call.args.get(..count).map(Cow::Borrowed);
             return inline.ok_or_else(|| "more arguments than a slot holds".into());
         }

@@ -10,6 +10,7 @@ mod groups;
 mod harness;
 mod inlined;
 mod numbers;
+mod observing;
 mod random;
 mod rounds;
 
@@ -17,6 +18,8 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // A program to be killed: this one, told what to do.
+    observing::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -25,6 +28,7 @@ fn main() {
         groups::tests(),
         inlined::tests(),
         numbers::tests(),
+        observing::tests(),
         random::tests(),
         rounds::tests(),
     ];
