@@ -11,6 +11,8 @@ mod harness;
 mod inlined;
 mod numbers;
 mod observing;
+mod random;
+mod rounds;
 mod streams;
 
 use libtest_mimic::Arguments;
@@ -28,6 +30,8 @@ fn main() {
         inlined::tests(),
         numbers::tests(),
         observing::tests(),
+        random::tests(),
+        rounds::tests(),
         streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
