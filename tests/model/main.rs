@@ -9,6 +9,7 @@ mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod lanes;
 mod numbers;
 
 use libtest_mimic::Arguments;
@@ -22,6 +23,7 @@ fn main() {
         // In the order of the alphabet.
         groups::tests(),
         inlined::tests(),
+        lanes::tests(),
         numbers::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
