@@ -56,6 +56,8 @@ pub(crate) struct Welcome {
     pub(crate) label: String,
     /// Address space reserved for each region, in bytes.
     pub(crate) reservation: u64,
+    /// Of the random numbers of this run.
+    pub(crate) seed: u64,
 }
 
 /// Where a lane begins.
@@ -255,6 +257,7 @@ mod tests {
             on_start: None,
             label: "test".into(),
             reservation: 1 << 30,
+            seed: 11,
         }
     }
 

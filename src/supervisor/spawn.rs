@@ -89,6 +89,7 @@ impl Shared {
                 events: super::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
+                seed: self.settings.seed,
             }
         };
         let (stdout, stderr) = (
@@ -139,6 +140,7 @@ impl Shared {
             bell,
             server: name,
         });
+        core.trace_spawned(index);
         Ok(Started {
             worker: index,
             life,
@@ -211,6 +213,7 @@ impl Shared {
         }
         worker.failed_starts = 0;
         core.set_status(index, Status::Ready);
+        core.trace_ready(index);
         self.parking.engine.notify();
         core.update_flags();
         core.refill();

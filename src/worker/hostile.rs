@@ -87,6 +87,7 @@ impl Place {
             pages: Pages::new(view, true),
             limited: false,
             single: true,
+            seed: 0,
             bell,
         }));
         let lane = Lane::new(taker, cells, home);

@@ -8,8 +8,10 @@ mod lane;
 mod memory;
 mod output;
 mod pages;
+mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scratch;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
@@ -20,6 +22,9 @@ mod hostile;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
+pub use rng::rng;
+pub(crate) use rng::{Entered, chance, enter};
+pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;

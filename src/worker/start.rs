@@ -227,6 +227,7 @@ fn attach(
         limited,
         single,
         bell,
+        seed: welcome.seed,
     }));
     let lane = Lane::begin(start, Arc::clone(&cells), home);
     // 9.
