@@ -9,6 +9,7 @@ mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod lanes;
 mod numbers;
 mod observing;
 mod random;
@@ -28,6 +29,7 @@ fn main() {
         // In the order of the alphabet.
         groups::tests(),
         inlined::tests(),
+        lanes::tests(),
         numbers::tests(),
         observing::tests(),
         random::tests(),

@@ -6,6 +6,7 @@
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
 mod memory;
 mod mixed;
 mod noop;
@@ -287,6 +288,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(mixed::cases(setup));
     cases.extend(streams::cases(setup));
     cases.extend(idle::cases());
+    cases.extend(lanes::cases());
     cases.extend(resize::cases(setup));
     cases
 }

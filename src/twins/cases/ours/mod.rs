@@ -3,6 +3,7 @@
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
 mod memory;
 mod mixed;
 mod noop;
@@ -18,6 +19,7 @@ use crate::engine::{Builder, Engine};
 pub(super) use arrays::{images, images_with, squares};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
+pub(super) use lanes::calls_that_wait;
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
