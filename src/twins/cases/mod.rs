@@ -9,6 +9,7 @@ mod idle;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod ours;
 mod protection;
 mod resize;
@@ -281,6 +282,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of its own: data goes with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));

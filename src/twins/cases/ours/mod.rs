@@ -6,6 +6,7 @@ mod idle;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod protection;
 mod start;
 
@@ -20,6 +21,7 @@ pub(super) use idle::{idle_cpu, idle_memory};
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
+pub(super) use numbers::{kmeans, reduce};
 pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use start::start;
 
