@@ -27,6 +27,8 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+#[cfg(feature = "bench")]
+pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]

@@ -10,6 +10,7 @@ mod lanes;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod ours;
 mod protection;
 mod resize;
@@ -283,6 +284,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of its own: data goes with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
