@@ -3,7 +3,7 @@
 //! A node's arguments wait in the program as [`Slot`]s. When its job is sent, each is written as any argument is; one that
 //! comes from another node is read from that node's reply first, so it is checked like every value that arrives here.
 //!
-//! A chain is the call of several nodes in one: how many, and for each its entry, how many words follow, and these. The
+//! A chain is the call of several nodes in one: how many, and for each its seed, its entry, how many words follow, and these. The
 //! first word of a node says which of its parameters takes over the value of the node before (a bit for each), and whether
 //! its own value is the reply of the chain. Between two nodes the value stays in the worker, as it is.
 
@@ -328,7 +328,8 @@ fn chain(
     let count = words.word().map_err(malformed)?;
     for at in 0..count {
         AT.set(at as u32);
-        if host.step(at as u32) {
+        let seed = words.word().map_err(malformed)?;
+        if host.step(at as u32, seed) {
             return Err(Failure::Returned("cancelled".into()));
         }
         let offset = words.word().map_err(malformed)?;
@@ -365,6 +366,7 @@ impl ChainWriter {
     pub(crate) fn finish(&mut self, call: &mut CallWriter, step: u64, mask: u64, last: bool) {
         let node = &mut self.node.0;
         let words = node.words();
+        call.0.word(node.seed);
         call.0.word(step);
         call.0.word(words.len() as u64 + 1);
         call.0.word(mask | if last { LAST } else { 0 });

@@ -51,6 +51,8 @@ pub(crate) struct CallSlot {
     pub(crate) len: u32,
     /// [`SPILLED`] and [`STAMPED`].
     pub(crate) form: u32,
+    /// Which random numbers the job draws.
+    pub(crate) seed: u64,
     /// The arguments.
     pub(crate) args: [u64; INLINE_WORDS],
 }
@@ -141,6 +143,9 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) denied: AtomicU32,
     /// Worker: which node of its chain the running job has come to (Relaxed). A name for errors, nothing else.
     pub(crate) step: AtomicU32,
+    /// Worker, at its end, in the link of its first lane (Release): 1 + the number, in its worker, of the lane whose thread
+    /// ended the process; 0 for none. Read after the exit is confirmed.
+    pub(crate) fell: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
@@ -277,6 +282,14 @@ impl<const N: usize> LinkCells<N> {
         &self.reply().states[Self::index(position)].state
     }
 
+    /// Supervisor, after the exit is confirmed, of a worker's first link: the lane, by its number in the worker, whose thread
+    /// ended the process, as far as that says.
+    pub(crate) fn fell(&self) -> Option<usize> {
+        // Acquire: "number noted", pairs with the handler.
+        let number = self.reply().fell.load(Ordering::Acquire);
+        (number as usize).checked_sub(1)
+    }
+
     #[inline]
     pub(crate) fn index(position: u64) -> usize {
         (position % N as u64) as usize
@@ -295,6 +308,7 @@ impl<const N: usize> LinkCells<N> {
             entry: 0,
             len: 0,
             form: 0,
+            seed: 0,
             args: [0; INLINE_WORDS],
         };
         let post = Box::new(PostHalf {
@@ -328,6 +342,7 @@ impl<const N: usize> LinkCells<N> {
             taken: a32(),
             denied: a32(),
             step: a32(),
+            fell: a32(),
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             wanted_at: a64(),
@@ -384,7 +399,7 @@ impl<const N: usize> LinkCells<N> {
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<CallSlot>() == 128 && align_of::<CallSlot>() == 128);
-    assert!(offset_of!(CallSlot, args) == 24);
+    assert!(offset_of!(CallSlot, args) == 32);
     assert!(size_of::<ReplySlot>() == 128 && offset_of!(ReplySlot, words) == 32);
     assert!(size_of::<StateCell>() == 8);
     assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);

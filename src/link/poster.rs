@@ -16,6 +16,8 @@ pub(crate) struct Call<'a> {
     pub(crate) len: u32,
     /// `SPILLED`: `words` names a block that holds them. `STAMPED`: see [`Poster::stamps`].
     pub(crate) form: u32,
+    /// Which random numbers it draws.
+    pub(crate) seed: u64,
     /// At most [`INLINE_WORDS`].
     pub(crate) words: &'a [u64],
     /// Request bits that somebody already asked for.
@@ -157,6 +159,7 @@ impl<const N: usize> Poster<N> {
                 (*slot).entry = call.entry;
                 (*slot).len = call.len;
                 (*slot).form = call.form;
+                (*slot).seed = call.seed;
                 let args = &mut (*slot).args;
                 args[..call.words.len()].copy_from_slice(call.words);
             }
@@ -369,6 +372,7 @@ impl<const N: usize> Poster<N> {
         reply.wants.store(0, Ordering::Relaxed);
         reply.taken.store(self.granted, Ordering::Relaxed);
         reply.denied.store(0, Ordering::Relaxed);
+        reply.fell.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
         reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);

@@ -95,6 +95,8 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
+    /// Which random numbers it draws, at each attempt.
+    pub(super) seed: u64,
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
 }
@@ -105,6 +107,12 @@ impl Record {
     pub(super) fn priority(&self) -> Priority {
         let policy = self.policy.as_ref();
         policy.map_or(Priority::Normal, |policy| policy.terms.priority)
+    }
+
+    /// Nothing may run beside it.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.alone)
     }
 
     /// Somebody asked it to stop: it is not tried again.
@@ -160,6 +168,7 @@ impl Records {
             answered_by: (u32::MAX, 0),
             graph: NO_GRAPH,
             unit: 0,
+            seed: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
             outcome: None,

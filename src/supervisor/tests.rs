@@ -60,6 +60,7 @@ fn settings(workers: u16, lanes: u16) -> Settings {
     Settings {
         workers,
         lanes,
+        share_deadlines: false,
         guard: true,
         memory_limit: 0,
         strict: false,
@@ -70,6 +71,7 @@ fn settings(workers: u16, lanes: u16) -> Settings {
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
+        seed: 0,
     }
 }
 

@@ -7,8 +7,11 @@ pub(crate) mod frame;
 mod lane;
 mod memory;
 mod output;
+mod pages;
+mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scratch;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
@@ -19,6 +22,9 @@ mod hostile;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
+pub use rng::rng;
+pub(crate) use rng::{Entered, chance, enter};
+pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;
@@ -30,6 +36,8 @@ pub(crate) const MARK: &str = "ARENITE_WORKER";
 pub(crate) const EXIT_CANNOT_START: i32 = 70;
 /// A worker whose job left handles behind.
 pub(crate) const EXIT_ESCAPED: i32 = 71;
+/// A worker one of whose lanes panicked outside of a kernel.
+const EXIT_LANE_PANICKED: i32 = 72;
 
 /// `init` has been called, so a copy of this program would become a worker.
 static INITIALISED: AtomicBool = AtomicBool::new(false);

@@ -38,6 +38,7 @@ tests![
     admission_holds_it_back_and_lets_it_end,
     shutdown_finishes_it_and_dropping_the_engine_ends_it,
     pictures_tell_times_and_failures,
+    random_numbers_belong_to_the_node,
     random_graphs_with_deaths_give_what_a_plain_program_gives,
 ];
 
@@ -791,6 +792,28 @@ fn pictures_tell_times_and_failures() {
         assert_eq!(two.unwrap(), 2);
         lost.unwrap_err();
     }
+}
+
+fn random_numbers_belong_to_the_node() {
+    fn draw(before: u64) -> u64 {
+        use rand::Rng;
+        before ^ arenite::rng().next_u64() ^ arenite::rng().next_u64().rotate_left(1)
+    }
+    let draws = |engine: &Engine, fuse: bool| {
+        let mut graph = Graph::new();
+        graph.fuse(fuse);
+        let mut nodes = vec![graph.add(draw, (0,))];
+        for n in 1..10 {
+            nodes.push(graph.add(draw, (&nodes[n - 1],)));
+        }
+        let last = nodes.remove(9);
+        graph.run(engine, last).unwrap().wait().unwrap()
+    };
+    let fused = draws(&Lab::with(2, |builder| builder.seed(7)), true);
+    let apart = draws(&Lab::with(3, |builder| builder.seed(7)), false);
+    let here = draws(&Engine::builder().seed(7).inline(), true);
+    assert_eq!([fused, apart], [here, here]);
+    assert_ne!(fused, draws(&Engine::builder().seed(8).inline(), true));
 }
 
 /// A node of a random graph: what it takes, and what it does.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::engine::JobError;
 use crate::engine::job::run_here;
+use crate::engine::seeds::Series;
 use crate::kernel::{
     Failure, Kept, Kernel, Loading, NodeKernel, NodeParams, Reply, conjure, to_offset,
 };
@@ -53,6 +54,8 @@ pub(super) struct Columns {
     recent: Option<(TypeId, u32)>,
     /// By node: column and row.
     places: Vec<(u32, u32)>,
+    /// Whose random numbers the nodes draw.
+    pub(super) series: Option<Series>,
 }
 
 impl Columns {
@@ -115,6 +118,7 @@ impl Columns {
     /// Runs a node in this thread.
     pub(super) fn run(&mut self, node: u32, kept: &mut Kept) -> Here {
         let (column, row) = self.places[node as usize];
+        let _job = self.series.map(|series| series.here(node.into()));
         self.columns[column as usize].run(row, kept)
     }
 }
@@ -123,5 +127,8 @@ impl Calls for Columns {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
         let (column, row) = self.places[node as usize];
         self.columns[column as usize].load(row, loading);
+        if let Some(series) = self.series {
+            loading.call.0.seed = series.seed(node.into());
+        }
     }
 }

@@ -401,7 +401,7 @@ impl Graph {
     /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], and [`GraphError::DoesNotFit`] if there is no such order:
     /// then nothing was run.
     pub fn run<T: Targets>(
-        self,
+        mut self,
         engine: &Engine,
         targets: T,
     ) -> Result<Running<T::Wanted>, GraphError> {
@@ -414,6 +414,7 @@ impl Graph {
         });
         let jobs = self.sketch(&fusable).jobs(&targets, room)?;
         let picture = Arc::new(self.picture(&jobs, targets));
+        self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
             let here = Here::run(self.columns, jobs, &picture);
             return Ok(Running::here(here, wanted, picture));

@@ -256,11 +256,14 @@ impl Core {
         record.detached = true;
         record.graph = graph;
         record.unit = unit;
+        record.seed = run.call.0.seed;
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
         let terms = run.plan.units[unit as usize].terms;
         if terms != 0 {
             let terms = run.plan.terms[terms as usize - 1];
-            record.policy = Some(Box::new(Policy::new(terms)));
+            let mut policy = Policy::new(terms);
+            policy.alone = self.deadlines_alone && terms.deadline.is_some();
+            record.policy = Some(Box::new(policy));
             self.ranked |= terms.priority != Priority::Normal;
         }
         let job = record.job;
