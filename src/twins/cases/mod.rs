@@ -13,6 +13,7 @@ mod ours;
 mod protection;
 mod resize;
 mod start;
+mod trace;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -284,6 +285,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
+    cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
     cases.extend(resize::cases(setup));
     cases
