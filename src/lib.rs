@@ -70,6 +70,8 @@
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
+//! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
+//! | draw random numbers in kernels | [`rng`], [`Builder::seed`](engine::Builder::seed) |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
 //! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
@@ -160,6 +162,8 @@ pub use engine::{
 pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
+#[cfg(not(arenite_loom))]
+pub use rand;
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;
@@ -167,7 +171,7 @@ pub use sync::points;
 #[doc(hidden)]
 pub use sys::inject as failing_calls;
 #[cfg(not(arenite_loom))]
-pub use worker::{cancelled, init};
+pub use worker::{Scratch, cancelled, init, rng, scratch, scratch_for};
 
 // The examples of README.md are tests.
 #[cfg(doctest)]

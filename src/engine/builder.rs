@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::seeds::Seeds;
 use super::{Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
@@ -60,6 +61,7 @@ pub struct Builder {
     memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
+    seed: Option<u64>,
     pub(super) trace: Option<Plan>,
 }
 
@@ -81,6 +83,7 @@ impl Builder {
             memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
+            seed: None,
             trace: None,
         }
     }
@@ -291,6 +294,39 @@ impl Builder {
         self
     }
 
+    /// Seeds the random numbers that kernels draw by [`arenite::rng`](crate::rng), so that each run draws the same. By
+    /// default chance does, and [`Engine::seed`] tells what it gave.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    /// use arenite::rand::RngExt;
+    ///
+    /// fn draw() -> f64 {
+    ///     arenite::rng().random()
+    /// }
+    ///
+    /// arenite::init();
+    /// let run = |workers| -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    ///     let engine = Engine::builder().workers(workers).seed(7).build()?;
+    ///     Ok(engine.map(draw, (0..100).map(|_| ())).collect::<Result<_, _>>()?)
+    /// };
+    /// assert_eq!(run(1)?, run(3)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// An engine without processes, as [`Engine::inline`] makes it, with this [`seed`](Builder::seed). The other settings
+    /// are those of workers, and mean nothing to it.
+    pub fn inline(self) -> Engine {
+        Engine {
+            place: Place::Inline,
+            seeds: Seeds::new(self.seed),
+        }
+    }
+
     /// Makes the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
@@ -333,6 +369,7 @@ impl Builder {
             control_len: control_bytes(workers.into()) as u64,
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
+        let seeds = Seeds::new(self.seed);
         let settings = Settings {
             workers,
             lanes: 1,
@@ -349,6 +386,7 @@ impl Builder {
             memory: self.memory,
             grace: self.grace,
             quarantine_after: self.quarantine_after,
+            seed: seeds.run(),
         };
         let tracer = self.trace.map(|plan| Tracer::start(plan, &settings.label));
         let tracer = tracer
@@ -363,6 +401,7 @@ impl Builder {
         let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
             place: Place::Workers(Workers { shared, monitor }),
+            seeds,
         })
     }
 }

@@ -11,6 +11,7 @@ mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
+mod seeds;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,7 @@ pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
 use crate::supervisor::{Closing, Shared};
+use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
@@ -67,6 +69,7 @@ use crate::supervisor::{Closing, Shared};
 /// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
+    pub(crate) seeds: Seeds,
 }
 
 /// Where an engine runs its kernels.
@@ -109,9 +112,7 @@ impl Engine {
     /// assert_eq!(engine.submit(|x: u32, y: u32| x + y, (40, 2)).wait().unwrap(), 42);
     /// ```
     pub fn inline() -> Self {
-        Self {
-            place: Place::Inline,
-        }
+        Self::builder().inline()
     }
 
     /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
@@ -160,7 +161,10 @@ impl Engine {
             Place::Workers(workers) => {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
-            Place::Inline => Job::run_here(kernel, args.hold()),
+            Place::Inline => {
+                let _job = self.seeds.next_here();
+                Job::run_here(kernel, args.hold())
+            }
         }
     }
 
@@ -176,6 +180,24 @@ impl Engine {
         // A name for its type: it has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
+    }
+
+    /// The seed of the random numbers of this engine's jobs: what [`Builder::seed`] said, or what chance gave. With it a run
+    /// can be repeated.
+    ///
+    /// ```
+    /// use arenite::Engine;
+    /// use arenite::rand::RngExt;
+    ///
+    /// let dice = || arenite::rng().random_range(1..=6u8);
+    /// let (first, engine) = (Engine::inline(), Engine::inline());
+    /// let again = Engine::builder().seed(first.seed()).inline();
+    /// assert_eq!(first.submit(dice, ()).wait()?, again.submit(dice, ()).wait()?);
+    /// assert_ne!(first.seed(), engine.seed());
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn seed(&self) -> u64 {
+        self.seeds.run()
     }
 
     /// Figures at this moment.

@@ -51,6 +51,8 @@ pub(crate) struct CallSlot {
     pub(crate) len: u32,
     /// [`SPILLED`] and [`STAMPED`].
     pub(crate) form: u32,
+    /// Which random numbers the job draws.
+    pub(crate) seed: u64,
     /// The arguments.
     pub(crate) args: [u64; INLINE_WORDS],
 }
@@ -288,6 +290,7 @@ impl<const N: usize> LinkCells<N> {
             entry: 0,
             len: 0,
             form: 0,
+            seed: 0,
             args: [0; INLINE_WORDS],
         };
         let post = Box::new(PostHalf {
@@ -376,7 +379,7 @@ impl<const N: usize> LinkCells<N> {
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<CallSlot>() == 128 && align_of::<CallSlot>() == 128);
-    assert!(offset_of!(CallSlot, args) == 24);
+    assert!(offset_of!(CallSlot, args) == 32);
     assert!(size_of::<ReplySlot>() == 128 && offset_of!(ReplySlot, words) == 32);
     assert!(size_of::<StateCell>() == 8);
     assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);

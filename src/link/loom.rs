@@ -43,6 +43,7 @@ fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
         entry: 0,
         len: 1,
         form: 0,
+        seed: 0,
         words: &[job * 10],
         requests,
     };

@@ -16,6 +16,8 @@ pub(crate) struct Call<'a> {
     pub(crate) len: u32,
     /// `SPILLED`: `words` names a block that holds them. `STAMPED`: see [`Poster::stamps`].
     pub(crate) form: u32,
+    /// Which random numbers it draws.
+    pub(crate) seed: u64,
     /// At most [`INLINE_WORDS`].
     pub(crate) words: &'a [u64],
     /// Request bits that somebody already asked for.
@@ -157,6 +159,7 @@ impl<const N: usize> Poster<N> {
                 (*slot).entry = call.entry;
                 (*slot).len = call.len;
                 (*slot).form = call.form;
+                (*slot).seed = call.seed;
                 let args = &mut (*slot).args;
                 args[..call.words.len()].copy_from_slice(call.words);
             }

@@ -130,6 +130,11 @@ impl<const N: usize> Taker<N> {
         slot.with(|slot| unsafe { *slot })
     }
 
+    /// The position of the claimed job.
+    pub(crate) fn claimed(&self) -> Option<u64> {
+        self.claimed.then_some(self.position)
+    }
+
     /// The kernel of the claimed job is about to be entered, or has just been left.
     pub(crate) fn stamp(&self, at: u64, ended: bool) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];

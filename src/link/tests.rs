@@ -27,6 +27,7 @@ fn post(poster: &mut Poster<4>, job: u64) -> u64 {
         entry: 1,
         len: 1,
         form: 0,
+        seed: 0,
         words: &[job],
         requests: 0,
     })

@@ -67,6 +67,8 @@ pub(super) struct Core {
     /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
+    /// Jobs so far that draw random numbers by the order in which they were submitted.
+    pub(super) seeded: u64,
     pub(super) groups: Groups,
     pub(super) closing: Closing,
     /// All workers have been ready once.
@@ -131,6 +133,7 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
+            seeded: 0,
             groups: Groups::default(),
             closing: Closing::No,
             started: false,
@@ -174,6 +177,11 @@ impl Core {
         record.job = job;
         record.kernel = kernel;
         record.group = group;
+        if call.seed == 0 {
+            self.seeded += 1;
+            call.seed = self.seeded;
+        }
+        record.seed = call.seed;
         if let Some(terms) = terms {
             record.policy = Some(Box::new(Policy::new(*terms)));
             self.ranked |= terms.priority != Priority::Normal;

@@ -94,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
+    /// Of the random numbers of this run.
+    pub(crate) seed: u64,
 }
 
 /// What an engine does about memory beside its arena.

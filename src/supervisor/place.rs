@@ -62,6 +62,7 @@ impl Core {
             entry: offset,
             len: record.len,
             form: record.form,
+            seed: record.seed,
             words: &record.payload[..words],
             requests: record.requests | ending,
         });

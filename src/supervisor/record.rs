@@ -81,6 +81,8 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
+    /// Which random numbers it draws, at each attempt.
+    pub(super) seed: u64,
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
 }
@@ -144,6 +146,7 @@ impl Records {
             policy: None,
             len: 0,
             answered_by: (u32::MAX, 0),
+            seed: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
             outcome: None,

@@ -83,6 +83,7 @@ impl Shared {
                 events: super::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
+                seed: self.settings.seed,
             }
         };
         let (stdout, stderr) = (

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
 use super::output;
+use super::rng::Drawing;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
@@ -65,6 +66,11 @@ pub fn cancelled() -> bool {
     asked
 }
 
+/// What the random numbers of the job that runs on this thread depend on.
+pub(super) fn drawing() -> Option<Drawing> {
+    LANE.try_with(Cell::get).ok().flatten()?.drawing()
+}
+
 /// Everything that one lane of this worker has. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -78,6 +84,10 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// This worker's private memory has a ceiling.
     pub(super) limited: bool,
+    /// Of the random numbers of this run.
+    pub(super) seed: u64,
+    /// The position of the last job that drew random numbers, and how many generators it has made.
+    drawn: Cell<(u64, u64)>,
     /// Rings the monitor.
     bell: EventFd,
     /// When it last changed its core by itself.
@@ -136,6 +146,8 @@ impl Lane {
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
             limited: false,
+            seed: 0,
+            drawn: Cell::new((u64::MAX, 0)),
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
@@ -231,6 +243,22 @@ impl Lane {
         output::belongs_to(call.job);
         self.answer(ended, took);
         now
+    }
+
+    /// Called by the running kernel; until then random numbers cost a job nothing.
+    fn drawing(&self) -> Option<Drawing> {
+        let taker = self.taker.borrow();
+        let position = taker.claimed()?;
+        let made = match self.drawn.get() {
+            (drawn, made) if drawn == position => made,
+            _ => 0,
+        };
+        self.drawn.set((position, made + 1));
+        Some(Drawing {
+            run: self.seed,
+            job: taker.call().seed,
+            made,
+        })
     }
 
     /// Says when the kernel is entered and left, if the call asks for it.

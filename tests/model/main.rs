@@ -11,6 +11,8 @@ mod harness;
 mod inlined;
 mod numbers;
 mod observing;
+mod random;
+mod rounds;
 
 use libtest_mimic::Arguments;
 
@@ -27,6 +29,8 @@ fn main() {
         inlined::tests(),
         numbers::tests(),
         observing::tests(),
+        random::tests(),
+        rounds::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
