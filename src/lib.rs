@@ -67,6 +67,7 @@
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
@@ -156,7 +157,7 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority,
-    Progress, Refused, RefusedBy, Scope, Stats, Trace, as_completed,
+    Progress, Refused, RefusedBy, Scope, Stats, Trace, as_completed, stream,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

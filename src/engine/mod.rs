@@ -12,6 +12,7 @@ mod par;
 mod sandbox;
 mod scope;
 mod seeds;
+pub mod stream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -6,6 +6,7 @@
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
 mod memory;
 mod mixed;
 mod noop;
@@ -14,6 +15,8 @@ mod ours;
 mod protection;
 mod resize;
 mod start;
+mod streams;
+mod trace;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -286,7 +289,10 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
+    cases.extend(streams::cases(setup));
+    cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
+    cases.extend(lanes::cases());
     cases.extend(resize::cases(setup));
     cases
 }
