@@ -66,7 +66,11 @@
 //! | start an engine | [`init`], [`Engine::builder`], in tests [`test_workers!`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
-//! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | run many | [`Engine::map`] in order, [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
+//! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
+//! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
+//! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
+//! | bound how many run at a time, or in a second | [`Limiter`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
@@ -147,8 +151,9 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
-    RefusedBy, Scope, Stats, as_completed,
+    Backoff, BuildError, DeadLetter, Engine, Guard, InputError, Job, JobError, JobErrorKind,
+    Limiter, OnFailure, Priority, Refused, RefusedBy, Report, Scope, Stats, as_completed, wait_all,
+    wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

@@ -88,15 +88,17 @@ impl Core {
         }
     }
 
-    /// The next time at which an alarm or a pause ends.
+    /// The next time at which an alarm or a pause ends, or a line may move.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.waiting.first().map(|&(due, _)| due);
-        alarms.map(|alarm| alarm.at).chain(pauses).min()
+        let lines = self.line_due().into_iter().chain(self.admission_due());
+        alarms.map(|alarm| alarm.at).chain(pauses).chain(lines).min()
     }
 
     /// Alarms that are due, and pauses that are over.
     pub(super) fn run_timers(&mut self) {
+        self.look_at_lines();
         if self.next_timer().is_none() {
             return;
         }
@@ -107,6 +109,7 @@ impl Core {
             }
         }
         self.end_pauses(now);
+        self.look_at_admission(now);
     }
 
     /// The time of a lane's oldest job may be over.

@@ -5,20 +5,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod futures;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod limiter;
+mod maps;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // It stays, and no test has left it behind.
+    futures::start_reactor();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        futures::tests(),
         inlined::tests(),
+        limiter::tests(),
+        maps::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }
