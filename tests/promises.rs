@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the table may name, and where they are.
-const SUITES: [(&str, &str); 8] = [
+const SUITES: [(&str, &str); 9] = [
     ("engine", "tests/engine"),
+    ("model", "tests/model"),
     ("killing", "tests/killing"),
     ("hostile", "tests/hostile"),
     ("sandbox", "tests/sandbox"),

@@ -273,7 +273,8 @@ impl Builder {
         self
     }
 
-    /// How long [`Engine::shutdown`] lets workers run on after the last job; 5 seconds by default.
+    /// How long [`Engine::shutdown`] lets workers run on after the last job, and how long a job of a cancelled
+    /// [`scope`](Engine::scope) may run on before its worker is ended; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -331,6 +332,7 @@ impl Builder {
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let settings = Settings {
             workers,
+            lanes: 1,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]

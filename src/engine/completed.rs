@@ -125,13 +125,17 @@ pub fn wait_any<'j, R: Send + 'static>(
     jobs: impl IntoIterator<Item = &'j mut Job<R>>,
     limit: Option<Duration>,
 ) -> Option<usize> {
-    let mut engines: Vec<(Arc<Shared>, Vec<(usize, JobId)>)> = Vec::new();
+    type Sent = Vec<(usize, JobId)>;
+    let mut engines: Vec<(Arc<Shared>, Sent)> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
         // One that ran in this thread has ended.
         let Some((shared, id)) = job.sent_to() else {
             return Some(index);
         };
-        match engines.iter_mut().find(|(known, _)| Arc::ptr_eq(known, shared)) {
+        match engines
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, shared))
+        {
             Some((_, ids)) => ids.push((index, id)),
             None => engines.push((Arc::clone(shared), vec![(index, id)])),
         }

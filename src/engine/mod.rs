@@ -6,6 +6,7 @@ mod input;
 mod job;
 mod kept;
 mod map;
+mod numbers;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -26,6 +27,7 @@ pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
 pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
+pub use numbers::{Histogram, Number};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};

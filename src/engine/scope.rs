@@ -10,26 +10,54 @@ use super::job::run_here;
 use super::{Engine, JobError, JobErrorKind, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{JobId, Read, Terms};
+use crate::supervisor::{Failed, JobId, Read, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
     engine: &'env Engine,
-    /// Jobs of one group: the failure of one cancels the others.
+    /// Jobs of one group, which are cancelled together.
     group: u32,
     /// Jobs whose end nobody has seen yet.
     open: RefCell<Vec<JobId>>,
-    /// The first failure.
-    failure: RefCell<Option<JobError>>,
+    failures: RefCell<Failures>,
+    /// A scope of an inline engine was cancelled: nothing is run any more.
+    cancelled: Cell<bool>,
     /// Invariant: the scope neither shortens nor lengthens what it lends.
     lent: PhantomData<Cell<&'env mut ()>>,
+}
+
+/// What a scope remembers of jobs that gave no value.
+enum Failures {
+    /// The first, which is what it returns.
+    First(Option<JobError>),
+    /// All of them.
+    All(Vec<JobError>),
+}
+
+impl Failures {
+    fn note(&mut self, error: &JobError) {
+        match self {
+            // The earliest job's, but not that it was cancelled because of another.
+            Self::First(known) => {
+                let rank =
+                    |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
+                if known.as_ref().is_none_or(|known| rank(error) < rank(known)) {
+                    *known = Some(error.clone());
+                }
+            }
+            Self::All(errors) => errors.push(error.clone()),
+        }
+    }
 }
 
 impl Engine {
     /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place;
     /// returns when all of them have ended.
     ///
-    /// The first failure cancels the jobs that have not begun, and is what the scope returns.
+    /// The first failure cancels the other jobs, and is what the scope returns. Those that have not begun never will; those
+    /// that run are asked to stop ([`cancelled`](crate::cancelled)), and when the [`grace`](super::Builder::grace) period is
+    /// over their workers are killed and replaced. So nothing outlives a scope, and one that is cancelled ends soon. To let
+    /// the others run on: [`scope_collect`](Engine::scope_collect).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -81,21 +109,63 @@ impl Engine {
     /// The first failure of a job. Rows that a dead worker could write are named in it
     /// ([`JobError::unspecified_rows`]).
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
+        match self.run_scope(Failures::First(None), f) {
+            (_, Failures::First(Some(error))) => Err(error),
+            (value, _) => Ok(value),
+        }
+    }
+
+    /// As [`scope`](Engine::scope), but a failure leaves the other jobs alone: all of them run, and all errors are
+    /// returned beside the value of `f`, in the order in which their jobs were submitted. Only
+    /// [`Scope::cancel`] ends the jobs of such a scope early.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn halve(x: u32) -> Result<u32, String> {
+    ///     if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) }
+    /// }
+    ///
+    /// let (halves, errors) = engine.scope_collect(|s| {
+    ///     let jobs: Vec<_> = (1..=4).map(|x| s.submit(halve, (x,))).collect();
+    ///     jobs.into_iter().filter_map(|job| job.wait().ok()).collect::<Vec<_>>()
+    /// });
+    /// assert_eq!(halves, [1, 2]);
+    /// assert_eq!(errors.len(), 2);
+    /// assert!(errors[0].to_string().contains("1 is odd"));
+    /// ```
+    pub fn scope_collect<'env, T>(
+        &'env self,
+        f: impl FnOnce(&Scope<'env>) -> T,
+    ) -> (T, Vec<JobError>) {
+        let (value, failures) = self.run_scope(Failures::All(Vec::new()), f);
+        let mut errors = match failures {
+            Failures::All(errors) => errors,
+            Failures::First(error) => Vec::from_iter(error),
+        };
+        // They were noted in the order in which their ends were seen.
+        errors.sort_by_key(JobError::job);
+        (value, errors)
+    }
+
+    fn run_scope<'env, T>(
+        &'env self,
+        failures: Failures,
+        f: impl FnOnce(&Scope<'env>) -> T,
+    ) -> (T, Failures) {
+        let collects = matches!(failures, Failures::All(_));
         let scope = Scope {
             engine: self,
-            group: self.shared().map_or(0, |shared| shared.new_group()),
+            group: self.shared().map_or(0, |shared| shared.new_group(collects)),
             open: RefCell::default(),
-            failure: RefCell::default(),
+            failures: RefCell::new(failures),
+            cancelled: Cell::new(false),
             lent: PhantomData,
         };
         // Its drop waits for what is open: also when `f` panics.
         let ending = Ending(&scope);
         let value = f(&scope);
         drop(ending);
-        match scope.failure.take() {
-            None => Ok(value),
-            Some(error) => Err(error),
-        }
+        (value, scope.failures.into_inner())
     }
 }
 
@@ -147,7 +217,12 @@ impl<'env> Scope<'env> {
             Place::Inline => {
                 let held = args.hold();
                 let run = || kernel.call(held).keep().map_err(Failure::from);
-                let result = run_here(std::any::type_name::<F>(), run);
+                let name = std::any::type_name::<F>();
+                let result = if self.is_over() {
+                    Err(Failed::new(JobErrorKind::Cancelled, name, 0).into())
+                } else {
+                    run_here(name, run)
+                };
                 if let Err(error) = &result {
                     self.note(error);
                 }
@@ -170,24 +245,44 @@ impl<'env> Scope<'env> {
         }
     }
 
-    /// Cancels the jobs that have not begun; those that run are asked to stop.
+    /// Cancels all jobs of the scope, those that are submitted later included: what has not begun answers
+    /// [`Cancelled`](JobErrorKind::Cancelled); what runs is asked to stop, and is ended with its worker when the
+    /// [`grace`](super::Builder::grace) period is over.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).grace(Duration::from_millis(20)).build()?;
+    /// let result = engine.scope(|s| {
+    ///     (0..100).for_each(|_| drop(s.submit(hang, ())));
+    ///     s.cancel();
+    /// });
+    /// assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cancel(&self) {
+        self.cancelled.set(true);
         if let Some(shared) = self.engine.shared() {
-            self.open.borrow().iter().for_each(|&id| shared.cancel(id));
+            shared.cancel_group(self.group);
         }
     }
 
-    /// Remembers the failure that the scope answers with: the earliest job's, but not that it was
-    /// cancelled because of another.
+    /// Of an inline engine: is nothing run any more? Workers are told by the supervisor.
+    fn is_over(&self) -> bool {
+        let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
+        self.cancelled.get() || failed
+    }
+
     fn note(&self, error: &JobError) {
-        let mut failure = self.failure.borrow_mut();
-        let rank = |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
-        if failure
-            .as_ref()
-            .is_none_or(|known| rank(error) < rank(known))
-        {
-            *failure = Some(error.clone());
-        }
+        self.failures.borrow_mut().note(error);
     }
 
     /// Waits for all open jobs: for the latest first, because the others have usually ended then.

@@ -65,9 +65,12 @@ impl<G: Loads<A>, A> Future for Submitting<G, A> {
         let held = held.expect("a future is not polled after it was ready");
         let kernel = KernelInfo::of::<G>();
         let entry = match &this.shared {
-            Some(shared) => {
-                Some(ready!(shared.poll_enter(&kernel, held, &mut this.line, context)))
-            }
+            Some(shared) => Some(ready!(shared.poll_enter(
+                &kernel,
+                held,
+                &mut this.line,
+                context
+            ))),
             None => None,
         };
         let args = this.args.take().expect("it was there above");

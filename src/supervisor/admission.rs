@@ -277,13 +277,16 @@ impl Core {
     /// Nobody has to wait for admission any more.
     pub(super) fn let_all_in(&mut self) {
         if let Some(admission) = &mut self.admission {
-            self.wakers.extend(admission.wakers.drain().map(|(_, waker)| waker));
+            self.wakers
+                .extend(admission.wakers.drain().map(|(_, waker)| waker));
         }
     }
 
     /// When a future in the line looks again whatever it was told: what it was told depends on workers.
     pub(super) fn admission_due(&self) -> Option<Instant> {
-        self.admission.as_ref().and_then(|admission| admission.look_at)
+        self.admission
+            .as_ref()
+            .and_then(|admission| admission.look_at)
     }
 
     /// Wakes the first in the line if it is time.

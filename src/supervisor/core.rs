@@ -2,14 +2,15 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use super::admission::Admission;
-use super::error::{Failed, JobError, JobErrorKind};
+use super::error::{Beside, Failed, JobError, JobErrorKind};
+use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::limit::Lines;
@@ -17,6 +18,7 @@ use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
@@ -45,7 +47,9 @@ pub(super) struct Core {
     pub(super) parking: Arc<Parking>,
     pub(super) records: Records,
     pub(super) kernels: Kernels,
+    /// Lane `n` is one of worker `n` modulo the number of workers.
     pub(super) lanes: Vec<Lane>,
+    pub(super) workers: Vec<Worker>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
     /// Jobs that no lane has.
@@ -62,11 +66,10 @@ pub(super) struct Core {
     pub(super) recent: usize,
     /// Jobs in slots.
     pub(super) open: usize,
+    /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
-    pub(super) last_group: u32,
-    /// Groups of which a job has failed, while their scope goes on.
-    pub(super) failed_groups: HashSet<u32>,
+    pub(super) groups: Groups,
     pub(super) closing: Closing,
     /// All workers have been ready once.
     pub(super) started: bool,
@@ -105,6 +108,7 @@ impl Core {
         arena: Arc<Arena>,
         parking: Arc<Parking>,
         lanes: Vec<Lane>,
+        workers: usize,
         cores: usize,
     ) -> Self {
         Self {
@@ -114,6 +118,7 @@ impl Core {
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
+            workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
             waiting: BTreeSet::new(),
             lines: Lines::default(),
@@ -123,8 +128,7 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
-            last_group: 0,
-            failed_groups: HashSet::new(),
+            groups: Groups::default(),
             closing: Closing::No,
             started: false,
             broken: None,
@@ -221,7 +225,7 @@ impl Core {
 
     #[inline]
     fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
-        if group != 0 && self.failed_groups.contains(&group) {
+        if self.groups.refuses(group) {
             return Some(JobErrorKind::Cancelled);
         }
         if self.closing != Closing::No {
@@ -279,10 +283,13 @@ impl Core {
         let deaths = record.policy.as_mut();
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
-        let cancels = group != 0 && kind != JobErrorKind::Cancelled;
+        let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
-            self.lanes[worker as usize].last_words.of(job)
+            self.workers[worker as usize].last_words.of(job)
+        });
+        let beside = worker.map_or_else(Beside::default, |worker| {
+            self.workers[worker as usize].last_words.beside(job, &kind)
         });
         let error = Failed {
             attempt: u32::from(record.attempt),
@@ -290,13 +297,12 @@ impl Core {
             lent,
             deaths: deaths.unwrap_or_default(),
             last_words,
+            beside,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
-        if cancels && self.failed_groups.insert(group) {
-            for id in self.records.of_group(group) {
-                self.cancel(id);
-            }
+        if cancels {
+            self.cancel_group(group);
         }
     }
 
@@ -353,7 +359,7 @@ impl Core {
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
         // The words of a condemned lane mean nothing, and its verdict may name this very record.
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return false;
         }
         match lane.poster.retract(position) {

@@ -18,7 +18,7 @@ impl Core {
     /// the job before the next that has one. Called when either may have changed.
     pub(super) fn watch(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return;
         }
         while let Some(&position) = lane.timed.front()
@@ -93,10 +93,11 @@ impl Core {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.waiting.first().map(|&(due, _)| due);
         let lines = self.line_due().into_iter().chain(self.admission_due());
-        alarms.map(|alarm| alarm.at).chain(pauses).chain(lines).min()
+        let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
+        times.chain(self.groups.next_end()).min()
     }
 
-    /// Alarms that are due, and pauses that are over.
+    /// Alarms that are due, pauses that are over, and groups with which patience is over.
     pub(super) fn run_timers(&mut self) {
         self.look_at_lines();
         if self.next_timer().is_none() {
@@ -110,6 +111,7 @@ impl Core {
         }
         self.end_pauses(now);
         self.look_at_admission(now);
+        self.end_groups(now);
     }
 
     /// The time of a lane's oldest job may be over.
@@ -137,7 +139,7 @@ impl Core {
         for _ in 0..LOOKS {
             self.drain(index);
             let lane = &self.lanes[index];
-            if lane.verdict.is_some() || !lane.holds(position) {
+            if lane.condemned || !lane.holds(position) {
                 return;
             }
             if self.take_back_behind(index, position) {

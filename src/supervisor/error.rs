@@ -104,6 +104,15 @@ pub(crate) struct Failed {
     pub(crate) last_words: Vec<String>,
     /// How earlier attempts ended.
     pub(crate) deaths: Vec<JobErrorKind>,
+    pub(crate) beside: Beside,
+}
+
+/// Jobs that ran in the same worker when it died.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Beside {
+    pub(crate) jobs: Vec<u64>,
+    /// It is known that none of them did it.
+    pub(crate) known: bool,
 }
 
 impl Failed {
@@ -118,6 +127,7 @@ impl Failed {
             lent: Vec::new(),
             last_words: Vec::new(),
             deaths: Vec::new(),
+            beside: Beside::default(),
         }
     }
 }
@@ -166,6 +176,14 @@ impl JobError {
         &self.0.deaths
     }
 
+    /// The other jobs that ran in the same worker when it died, on its other [lanes](crate::engine::Builder::lanes); empty
+    /// when it lived on, and for a job that was itself [lost with](JobErrorKind::LostWith) another. If it is known that
+    /// this job ended the worker, those are the jobs that it took along; otherwise each of them has this error, and any of
+    /// them may have done it.
+    pub fn beside(&self) -> &[u64] {
+        &self.0.beside.jobs
+    }
+
     /// Rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified now, because the
     /// worker died while it could write them. They are initialised all the same.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
@@ -185,6 +203,7 @@ impl fmt::Debug for JobError {
             .field("unspecified_rows", &failed.lent)
             .field("last_words", &failed.last_words)
             .field("deaths", &failed.deaths)
+            .field("beside", &failed.beside.jobs)
             .finish()
     }
 }
@@ -287,6 +306,7 @@ impl fmt::Display for JobError {
             lent,
             last_words,
             deaths,
+            beside,
         } = &*self.0;
         write!(f, "job {job} ({kernel}")?;
         if let Some(worker) = worker {
@@ -299,6 +319,17 @@ impl fmt::Display for JobError {
         if let (JobErrorKind::Quarantined { .. }, Some(last)) = (kind, deaths.last()) {
             write!(f, "; the last time: {last}")?;
         }
+        if !beside.jobs.is_empty() {
+            let s = if beside.jobs.len() == 1 { "" } else { "s" };
+            let jobs = Numbers(&beside.jobs);
+            match beside.known {
+                true => write!(f, "; it took job{s} {jobs} along")?,
+                false => write!(
+                    f,
+                    "; job{s} {jobs} ran beside it, and any of them may have done it"
+                )?,
+            }
+        }
         for rows in lent {
             write!(
                 f,
@@ -310,6 +341,22 @@ impl fmt::Display for JobError {
             write!(f, "; its worker's last words: {last}")?;
         }
         Ok(())
+    }
+}
+
+/// The first of some numbers, and how many more there are.
+struct Numbers<'a>(&'a [u64]);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (at, number) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{number}", if at > 0 { ", " } else { "" })?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

@@ -79,7 +79,8 @@ impl Shared {
         let mut core = self.lock();
         let before = flight.sent;
         for call in calls {
-            let submit = |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
+            let submit =
+                |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
             let id = if core.admission.is_none() {
                 submit(&mut core, &mut call.0)
             } else if let Some(entry) = core.enter_now(kernel, &call.0) {
@@ -107,13 +108,15 @@ impl Shared {
             }
         } else {
             let done = &mut flight.done;
-            flight.open.retain(|&(key, id)| match core.try_take(id, read) {
-                Some(answer) => {
-                    done.push_back((key, answer));
-                    false
-                }
-                None => true,
-            });
+            flight
+                .open
+                .retain(|&(key, id)| match core.try_take(id, read) {
+                    Some(answer) => {
+                        done.push_back((key, answer));
+                        false
+                    }
+                    None => true,
+                });
         }
         self.unlock(core);
         flight.sent - before
@@ -134,7 +137,7 @@ impl Shared {
         }
         let fit = self.arena.capacity() / 4 / bytes;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        (window.min(fit).max(2 * self.workers()), expected_ns)
+        (window.min(fit).max(2 * self.lanes()), expected_ns)
     }
 
     /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.

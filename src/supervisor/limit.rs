@@ -51,7 +51,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// A map keeps no more jobs in such a line than twice the number of workers, so that others come in between.
+/// A map keeps no more jobs in such a line than twice as many as run side by side, so that others come in between.
 #[derive(Clone)]
 pub struct Limiter(Arc<Inner>);
 
@@ -244,7 +244,8 @@ impl Books {
             }
         }
         let first = self.line.first_key_value();
-        let waits_for_time = first.filter(|_| self.closed_until.is_some() && self.given < self.most);
+        let waits_for_time =
+            first.filter(|_| self.closed_until.is_some() && self.given < self.most);
         bells.extend(waits_for_time.map(|(_, bell)| bell.clone()));
         bells
     }
@@ -499,7 +500,12 @@ impl Core {
         if self.lines.is_empty() {
             return;
         }
-        let limiters: Vec<_> = self.lines.lines.iter().map(|line| line.limiter.clone()).collect();
+        let limiters: Vec<_> = self
+            .lines
+            .lines
+            .iter()
+            .map(|line| line.limiter.clone())
+            .collect();
         for limiter in limiters {
             let bells = limiter.call();
             self.tell(bells);
@@ -541,7 +547,12 @@ impl Core {
     /// Answers all jobs that wait for their turn.
     pub(super) fn fail_lines(&mut self, why: &JobErrorKind) {
         // One by one: the failure of one may cancel others of its group.
-        while let Some(&index) = self.lines.lines.first().and_then(|line| line.waiting.values().next()) {
+        while let Some(&index) = self
+            .lines
+            .lines
+            .first()
+            .and_then(|line| line.waiting.values().next())
+        {
             self.fail(index, why.clone(), None, Vec::new());
         }
     }
@@ -583,7 +594,9 @@ mod tests {
         let mut books = Books::new(Some(2), None);
         assert_eq!(books.come(MS(0), &bell()), None);
         assert_eq!(books.come(MS(0), &bell()), None);
-        let tickets: Vec<_> = (0..3).map(|_| books.come(MS(0), &bell()).unwrap()).collect();
+        let tickets: Vec<_> = (0..3)
+            .map(|_| books.come(MS(0), &bell()).unwrap())
+            .collect();
         assert!(books.call(MS(9)).is_empty(), "both permits are given");
         assert_eq!(books.give_back(MS(9)).len(), 1);
         assert!(!books.is_called(tickets[1]) && books.is_called(tickets[0]));
@@ -605,7 +618,11 @@ mod tests {
         let second = books.come(MS(20), &bell()).unwrap();
         assert_eq!((books.due(first), books.due(second)), (Some(MS(100)), None));
         let told = books.call(MS(99));
-        assert_eq!((told.len(), books.is_called(first)), (1, false), "only to look again");
+        assert_eq!(
+            (told.len(), books.is_called(first)),
+            (1, false),
+            "only to look again"
+        );
         // One is let in, and the next is told that he is the first now.
         assert_eq!(books.call(MS(100)).len(), 2);
         assert!(books.is_called(first) && !books.is_called(second));
@@ -639,7 +656,8 @@ mod tests {
 
     #[test]
     fn limits_that_are_none_are_refused() {
-        let refused = |make: fn() -> LimiterBuilder| std::panic::catch_unwind(|| make().build()).is_err();
+        let refused =
+            |make: fn() -> LimiterBuilder| std::panic::catch_unwind(|| make().build()).is_err();
         assert!(refused(|| Limiter::builder().concurrency(0)));
         assert!(refused(|| Limiter::builder().rate(0, MS(1))));
         assert!(refused(|| Limiter::builder().rate(1, Duration::ZERO)));
@@ -647,7 +665,9 @@ mod tests {
         assert!(refused(|| Limiter::builder().burst(2)));
         assert!(refused(|| Limiter::builder().rate(1, MS(1)).burst(0)));
         assert!(refused(|| Limiter::builder().rate(1, Duration::MAX)));
-        assert!(!refused(|| Limiter::builder().rate(1, MS(1)).burst(u32::MAX)));
+        assert!(!refused(|| Limiter::builder()
+            .rate(1, MS(1))
+            .burst(u32::MAX)));
         assert!(!refused(Limiter::builder));
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::{Closing, Core};
-use super::lane::{Lane, NOBODY, Status};
+use super::lane::{Lane, NOBODY};
 use super::policy::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
@@ -99,7 +99,7 @@ impl Core {
     fn choose(&self, expected_ns: u32) -> Option<usize> {
         let recent = &self.lanes[self.recent];
         let fits = |lane: &Lane| {
-            lane.status == Status::Ready
+            lane.ready
                 && lane.room() > 0
                 && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
         };
@@ -116,7 +116,7 @@ impl Core {
         // one of them turned out to be long.
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
-        if recent.status == Status::Ready
+        if recent.ready
             && recent.poster.room() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
             && !recent.stands_still()
@@ -127,9 +127,8 @@ impl Core {
         // than there are cores would only take turns with it. When it stops, the lane runs low and rings
         // the monitor, which places freely.
         let open = recent.poster.open() as u64;
-        let streams = recent.status == Status::Ready
-            && recent.backlog_ns < open * u64::from(TINY_NS)
-            && !recent.stands_still();
+        let streams =
+            recent.ready && recent.backlog_ns < open * u64::from(TINY_NS) && !recent.stands_still();
         let crowded =
             streams && expected_ns < TINY_NS && !self.freely && self.busy_lanes() + 1 >= self.cores;
         let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
@@ -247,9 +246,9 @@ impl Core {
         let idle = self
             .lanes
             .iter()
-            .filter(|lane| lane.status == Status::Ready && lane.is_idle())
+            .filter(|lane| lane.ready && lane.is_idle())
             .count();
-        let behind = |lane: &Lane| lane.status == Status::Ready && lane.poster.open() > 1;
+        let behind = |lane: &Lane| lane.ready && lane.poster.open() > 1;
         let mut waiting = false;
         for index in 0..self.lanes.len() {
             let lane = &mut self.lanes[index];

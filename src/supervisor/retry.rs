@@ -72,7 +72,10 @@ impl Core {
         }
         crate::sync::point!("retry.over");
         // In front of what waits, unless they need a permit: then behind those that came before.
-        let over: Vec<_> = over.into_iter().filter(|&index| !self.joins_a_line(index)).collect();
+        let over: Vec<_> = over
+            .into_iter()
+            .filter(|&index| !self.joins_a_line(index))
+            .collect();
         over.into_iter().rev().for_each(|index| self.requeue(index));
         crate::sync::point!("retry.due");
         self.update_flags();

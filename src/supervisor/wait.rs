@@ -85,7 +85,7 @@ impl Shared {
             let (stage, kernel) = (record.stage, record.kernel);
             // A condemned lane's word may have ended, but the answer waits for the exit.
             if let Stage::Placed { link, position } = stage
-                && core.lanes[link as usize].verdict.is_none()
+                && !core.lanes[link as usize].condemned
             {
                 let expected = core.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;

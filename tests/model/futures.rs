@@ -114,7 +114,10 @@ async fn some_jobs(lab: &Lab) {
     }
     let later = lab.job(square, (7,)).submit_async().await;
     assert_eq!(later.await.unwrap(), 49);
-    let letter = lab.job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,)).keep_args().await;
+    let letter = lab
+        .job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,))
+        .keep_args()
+        .await;
     assert_eq!(letter.unwrap_err().args(), &(8,));
 }
 
@@ -304,7 +307,9 @@ fn other_tasks_run_while_a_map_waits_for_admission() {
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
     step("a map whose items are let in when another task has opened the gate");
     let all = async {
-        let mut map = lab.map(held, (0..5).map(|_| (three_mib(&lab), ""))).stream();
+        let mut map = lab
+            .map(held, (0..5).map(|_| (three_mib(&lab), "")))
+            .stream();
         let mut count = 0;
         while let Some(value) = next(&mut map).await {
             assert_eq!(value.unwrap(), 3 * MIB);

@@ -49,7 +49,11 @@ fn assert_nobody_waits(lab: &Lab) {
 fn never_more_than_so_many_at_a_time() {
     /// Marks its time in a file: when it came, and when it went.
     fn mark(diary: &str) {
-        let mut file = OpenOptions::new().append(true).create(true).open(diary).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(diary)
+            .unwrap();
         file.write_all(b"+").unwrap();
         (0..2000).for_each(|n| {
             std::hint::black_box(n);
@@ -61,8 +65,12 @@ fn never_more_than_so_many_at_a_time() {
     let lab = Lab::new(4);
     let two = at_once(2);
     step("300 jobs, two at a time");
-    let jobs: Vec<_> = (0..150).map(|_| lab.job(mark, (&diary,)).limit(&two).submit()).collect();
-    let mapped = lab.map(mark, (0..150).map(|_| (diary.clone(),))).limit(&two);
+    let jobs: Vec<_> = (0..150)
+        .map(|_| lab.job(mark, (&diary,)).limit(&two).submit())
+        .collect();
+    let mapped = lab
+        .map(mark, (0..150).map(|_| (diary.clone(),)))
+        .limit(&two);
     mapped.for_each(Result::unwrap);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let marks = std::fs::read(&diary).unwrap();
@@ -81,15 +89,22 @@ fn a_rate_takes_its_time() {
     let limiter = Limiter::builder().rate(200, Duration::from_secs(1)).build();
     let start = Instant::now();
     step("21 jobs, 5 ms from one to the next");
-    let jobs: Vec<_> = (0..21).map(|n| lab.job(stand, ("", n)).limit(&limiter).submit()).collect();
+    let jobs: Vec<_> = (0..21)
+        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .collect();
     for (n, job) in (0..21).zip(jobs) {
         assert_eq!(job.wait().unwrap(), n);
     }
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(100), "{took:?}");
     // A burst does not wait; what follows does.
-    let bursts = Limiter::builder().rate(1, Duration::from_secs(3600)).burst(3).build();
-    let mut jobs: Vec<_> = (0..4).map(|n| lab.job(stand, ("", n)).limit(&bursts).submit()).collect();
+    let bursts = Limiter::builder()
+        .rate(1, Duration::from_secs(3600))
+        .burst(3)
+        .build();
+    let mut jobs: Vec<_> = (0..4)
+        .map(|n| lab.job(stand, ("", n)).limit(&bursts).submit())
+        .collect();
     let last = jobs.pop().unwrap();
     jobs.into_iter().for_each(|job| {
         job.wait().unwrap();
@@ -101,7 +116,11 @@ fn a_rate_takes_its_time() {
 
 fn permits_are_given_in_order() {
     fn note(diary: &str, n: u64) {
-        let mut file = OpenOptions::new().append(true).create(true).open(diary).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(diary)
+            .unwrap();
         writeln!(file, "{n}").unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
@@ -113,13 +132,22 @@ fn permits_are_given_in_order() {
     let held = gate.meet();
     // From two engines in turn, and while nobody has a permit.
     let jobs: Vec<_> = (0..40)
-        .map(|n| labs[n as usize % 2].job(note, (&diary, n)).limit(&one).submit())
+        .map(|n| {
+            labs[n as usize % 2]
+                .job(note, (&diary, n))
+                .limit(&one)
+                .submit()
+        })
         .collect();
     drop(held);
     step("everybody in the line");
     first.wait().unwrap();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
-    let notes: Vec<u64> = std::fs::read_to_string(&diary).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    let notes: Vec<u64> = std::fs::read_to_string(&diary)
+        .unwrap()
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
     assert!(notes.into_iter().eq(0..40));
 }
 
@@ -132,7 +160,10 @@ fn kernels_share_a_limit() {
     let two = at_once(2);
     let gates = [Gate::new(), Gate::new(), Gate::new()];
     let a = lab.job(stand, (gates[0].path(), 0)).limit(&two).submit();
-    let b = lab.job(other, (gates[1].path(),)).limit(&two.clone()).submit();
+    let b = lab
+        .job(other, (gates[1].path(),))
+        .limit(&two.clone())
+        .submit();
     let c = lab.job(stand, (gates[2].path(), 2)).limit(&two).submit();
     let both = (gates[0].meet(), gates[1].meet());
     assert_eq!((lab.stats().limited, lab.stats().open), (1, 2));
@@ -176,7 +207,9 @@ fn an_engine_without_workers_shares_a_limit() {
             began.store(true, SeqCst);
             value
         });
-        wait_until("the thread waits", || format!("{one:?}").contains("waiting: 1"));
+        wait_until("the thread waits", || {
+            format!("{one:?}").contains("waiting: 1")
+        });
         assert!(!began.load(SeqCst));
         drop(held);
         step("the thread");
@@ -185,12 +218,21 @@ fn an_engine_without_workers_shares_a_limit() {
     first.wait().unwrap();
     // What panics in this thread gives its permit back.
     for _ in 0..2 {
-        let failed = inline.map(|n: u64| -> u64 { panic!("{n}") }, [(1,)]).limit(&one).next();
+        let failed = inline
+            .map(|n: u64| -> u64 { panic!("{n}") }, [(1,)])
+            .limit(&one)
+            .next();
         assert!(failed.unwrap().is_err());
     }
     let rate = Limiter::builder().rate(100, Duration::from_secs(1)).build();
     let start = Instant::now();
-    assert_eq!(inline.map(stand, (0..6).map(|n| ("", n))).limit(&rate).count(), 6);
+    assert_eq!(
+        inline
+            .map(stand, (0..6).map(|n| ("", n)))
+            .limit(&rate)
+            .count(),
+        6
+    );
     assert!(start.elapsed() >= Duration::from_millis(50));
 }
 
@@ -201,25 +243,50 @@ fn a_permit_comes_back_when_its_worker_dies() {
     let job = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
     let next = lab.job(stand, ("", 2)).limit(&one).submit();
     let held = gate.meet();
-    let worker = lab.stats().workers.iter().position(|worker| worker.open == 1).unwrap();
+    let worker = lab
+        .stats()
+        .workers
+        .iter()
+        .position(|worker| worker.open == 1)
+        .unwrap();
     lab.replace(worker);
     step("the job that got the permit of a dead one");
     assert_eq!(next.wait().unwrap(), 2);
     assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::Signal(9));
     drop(held);
     // And so when a job is ended by its deadline, by hand, by its own panic, or refused.
-    let late = lab.job(stand, (gate.path(), 3)).limit(&one).deadline(Duration::from_millis(20)).submit();
-    assert!(matches!(late.wait().unwrap_err().kind(), JobErrorKind::DeadlineExceeded { .. }));
+    let late = lab
+        .job(stand, (gate.path(), 3))
+        .limit(&one)
+        .deadline(Duration::from_millis(20))
+        .submit();
+    assert!(matches!(
+        late.wait().unwrap_err().kind(),
+        JobErrorKind::DeadlineExceeded { .. }
+    ));
     let hung = lab.job(stand, (gate.path(), 4)).limit(&one).submit();
     let held = gate.meet();
     hung.cancel_now();
     assert_eq!(hung.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
     drop(held);
-    lab.job(|| -> u64 { panic!("no") }, ()).limit(&one).submit().wait().unwrap_err();
+    lab.job(|| -> u64 { panic!("no") }, ())
+        .limit(&one)
+        .submit()
+        .wait()
+        .unwrap_err();
     let foreign = Array::from_slice(&[1u8]);
-    let refused = lab.job(|values: &[u8]| values.len() as u64, (&foreign,)).limit(&one).submit();
-    assert_eq!(refused.wait().unwrap_err().kind(), &JobErrorKind::ForeignArray);
-    assert_eq!(lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(), 5);
+    let refused = lab
+        .job(|values: &[u8]| values.len() as u64, (&foreign,))
+        .limit(&one)
+        .submit();
+    assert_eq!(
+        refused.wait().unwrap_err().kind(),
+        &JobErrorKind::ForeignArray
+    );
+    assert_eq!(
+        lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(),
+        5
+    );
     assert_nobody_waits(&lab);
 }
 
@@ -248,7 +315,9 @@ fn each_attempt_needs_a_permit() {
     drop(held);
     // The first attempt is over, and its permit belongs to the other job.
     let held = gates[1].meet();
-    wait_until("the second attempt waits for its permit", || lab.stats().limited == 1);
+    wait_until("the second attempt waits for its permit", || {
+        lab.stats().limited == 1
+    });
     drop(held);
     step("the second attempt");
     assert_eq!(tried.wait().unwrap(), 1);
@@ -262,13 +331,18 @@ fn whoever_is_cancelled_in_the_line_is_gone() {
     let gate = Gate::new();
     let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    let line: Vec<_> = (0..6).map(|n| lab.job(stand, ("", n)).limit(&one).submit()).collect();
+    let line: Vec<_> = (0..6)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
     let [dropped, cancelled, ended, detached, kept, last]: [Job<u64>; 6] = line.try_into().unwrap();
     drop(dropped);
     cancelled.cancel();
     ended.cancel_now();
     detached.detach();
-    assert_eq!(cancelled.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    assert_eq!(
+        cancelled.wait().unwrap_err().kind(),
+        &JobErrorKind::Cancelled
+    );
     assert_eq!(ended.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
     assert_eq!(lab.stats().limited, 3);
     drop(held);
@@ -317,7 +391,9 @@ fn a_map_leaves_room_for_others() {
             }
         });
         let held = gate.meet();
-        wait_until("the map stands in the line with all it may have", || lab.stats().limited == 3);
+        wait_until("the map stands in the line with all it may have", || {
+            lab.stats().limited == 3
+        });
         let other = lab.job(|| 7u64, ()).limit(one).submit();
         assert_eq!(lab.stats().limited, 4);
         assert_eq!(*taken.lock().unwrap(), 0);
@@ -337,7 +413,9 @@ fn submitting_does_not_wait() {
     let gate = Gate::new();
     let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    let jobs: Vec<_> = (0..1000).map(|n| lab.job(stand, ("", n)).limit(&one).submit()).collect();
+    let jobs: Vec<_> = (0..1000)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
     assert_eq!(lab.stats().limited, 1000);
     drop(held);
     running.wait().unwrap();
@@ -349,8 +427,13 @@ fn submitting_does_not_wait() {
 
 fn shutting_down_finishes_the_line() {
     let lab = Lab::new(1);
-    let limiter = Limiter::builder().concurrency(1).rate(1000, Duration::from_secs(1)).build();
-    let jobs: Vec<_> = (0..20).map(|n| lab.job(stand, ("", n)).limit(&limiter).submit()).collect();
+    let limiter = Limiter::builder()
+        .concurrency(1)
+        .rate(1000, Duration::from_secs(1))
+        .build();
+    let jobs: Vec<_> = (0..20)
+        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .collect();
     step("the end of all jobs, those in the line included");
     lab.into_inner().shutdown();
     for (n, job) in (0..20).zip(jobs) {
@@ -364,14 +447,19 @@ fn dropping_the_engine_answers_the_line() {
     let gate = Gate::new();
     let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    let line: Vec<_> = (0..10).map(|n| lab.job(stand, ("", n)).limit(&one).submit()).collect();
+    let line: Vec<_> = (0..10)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
     step("the engine to be dropped");
     drop(lab.into_inner());
     for job in line.into_iter().chain([running]) {
         assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::ShutDown);
     }
     drop(held);
-    assert!(format!("{one:?}").contains("given: 0, waiting: 0"), "{one:?}");
+    assert!(
+        format!("{one:?}").contains("given: 0, waiting: 0"),
+        "{one:?}"
+    );
 }
 
 fn an_engine_that_is_gone_holds_up_no_other() {

@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod futures;
+mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
 mod limiter;
 mod maps;
+mod numbers;
 
 use libtest_mimic::Arguments;
 
@@ -24,9 +26,11 @@ fn main() {
     let tests = [
         // In the order of the alphabet.
         futures::tests(),
+        groups::tests(),
         inlined::tests(),
         limiter::tests(),
         maps::tests(),
+        numbers::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

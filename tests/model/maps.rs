@@ -91,7 +91,9 @@ fn a_death_in_the_middle_is_one_result() {
             let worker = stats.workers.iter().position(|worker| worker.open > 0);
             let pid = lab.pid(worker.unwrap());
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            wait_until("it is gone", || lab.stats().workers.iter().any(|w| w.restarts > 0));
+            wait_until("it is gone", || {
+                lab.stats().workers.iter().any(|w| w.restarts > 0)
+            });
             drop(held);
         });
         step("199 values and a death");
@@ -117,7 +119,11 @@ fn unordered_is_lazy_and_leaves_nothing() {
     assert_eq!(pulled.get(), 0);
     for taken in 1..10_000 {
         map.next().unwrap().1.unwrap();
-        assert!(pulled.get() - taken <= 512, "{} ahead", pulled.get() - taken);
+        assert!(
+            pulled.get() - taken <= 512,
+            "{} ahead",
+            pulled.get() - taken
+        );
     }
     drop(map);
     lab.assert_idle();
@@ -127,7 +133,10 @@ fn unordered_is_lazy_and_leaves_nothing() {
 /// Bytes of this process that nobody else has.
 fn private_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon"))
+        .unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib << 10
 }
@@ -140,7 +149,11 @@ fn a_million_small_items_take_no_memory() {
     let items = || (0..1_000_000u64).map(|n| (n, n as u32, n as u8));
     let mut map = lab.map(mix, items());
     step("the first thousands, which fill what there is to fill");
-    let mut sum = map.by_ref().take(20_000).map(Result::unwrap).fold(0, u64::wrapping_add);
+    let mut sum = map
+        .by_ref()
+        .take(20_000)
+        .map(Result::unwrap)
+        .fold(0, u64::wrapping_add);
     let before = private_bytes();
     step("the rest of a million");
     let mut most = 0;
@@ -151,7 +164,9 @@ fn a_million_small_items_take_no_memory() {
             assert!(lab.stats().untaken <= 512);
         }
     }
-    let expected = items().map(|(a, b, c)| mix(a, b, c)).fold(0, u64::wrapping_add);
+    let expected = items()
+        .map(|(a, b, c)| mix(a, b, c))
+        .fold(0, u64::wrapping_add);
     assert_eq!(sum, expected);
     // Eight megabytes would be nine bytes per item.
     let grown = most.max(private_bytes()).saturating_sub(before);
@@ -236,7 +251,10 @@ fn stopping_gives_up_what_is_under_way() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let items = (0..50).map(|n| (gate.path(), n));
-    let mut map = lab.map(fail_at, items).on_failure(OnFailure::Stop).unordered();
+    let mut map = lab
+        .map(fail_at, items)
+        .on_failure(OnFailure::Stop)
+        .unordered();
     step("the failure, while others stand at the gate");
     assert!(map.next().unwrap().1.is_err());
     assert!(map.next().is_none());
@@ -252,7 +270,11 @@ fn stopping_gives_up_what_is_under_way() {
 fn a_report_names_each_failure() {
     let lab = Lab::new(2);
     let report = lab.map(odd, (1..=30).map(|n| (n,))).report();
-    let failed: Vec<_> = report.failures().iter().map(|letter| letter.index()).collect();
+    let failed: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| letter.index())
+        .collect();
     assert_eq!(failed, [9, 12, 19, 29]);
     for (index, value) in report.values().iter().enumerate() {
         let expected = (!failed.contains(&index)).then_some(index as u64 + 1);
@@ -267,24 +289,37 @@ fn a_report_names_each_failure() {
     assert!(backtrace.contains("odd"), "{backtrace}");
     assert!(report.failures()[0].backtrace().is_none());
     let text = report.to_string();
-    assert!(text.starts_with("4 of 30 items failed\n  item 9: job"), "{text}");
+    assert!(
+        text.starts_with("4 of 30 items failed\n  item 9: job"),
+        "{text}"
+    );
     let report = report.into_values().unwrap_err();
     let (values, _) = report.into_parts();
     assert_eq!(values.into_iter().flatten().count(), 26);
     let all = lab.map(square, (0..3).map(|n| (n,))).report().into_values();
     assert_eq!(all.unwrap(), [0, 1, 4]);
-    let stopped = lab.map(odd, (1..).map(|n| (n,))).on_failure(OnFailure::Stop).report();
+    let stopped = lab
+        .map(odd, (1..).map(|n| (n,)))
+        .on_failure(OnFailure::Stop)
+        .report();
     assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
 }
 
 fn dead_letters_are_sent_again() {
     fn last(values: &[u8], from: u64) -> Result<u8, String> {
         let from = from as usize;
-        values.get(from).copied().ok_or_else(|| format!("nothing at {from}"))
+        values
+            .get(from)
+            .copied()
+            .ok_or_else(|| format!("nothing at {from}"))
     }
     let lab = Lab::new(2);
-    let arrays: Vec<_> = (1..=4u8).map(|n| lab.from_slice(&vec![n; n.into()]).unwrap()).collect();
-    let report = lab.map(last, arrays.iter().map(|a| (a.clone(), 2))).report();
+    let arrays: Vec<_> = (1..=4u8)
+        .map(|n| lab.from_slice(&vec![n; n.into()]).unwrap())
+        .collect();
+    let report = lab
+        .map(last, arrays.iter().map(|a| (a.clone(), 2)))
+        .report();
     drop(arrays);
     let (mut values, letters) = report.into_parts();
     assert_eq!(values, [None, None, Some(3), Some(4)]);
@@ -314,7 +349,10 @@ fn a_worker_that_dies_is_in_the_report() {
     let [letter] = report.failures() else {
         panic!("{report}");
     };
-    assert_eq!((letter.index(), letter.args(), letter.attempts()), (3, &(3,), 2));
+    assert_eq!(
+        (letter.index(), letter.args(), letter.attempts()),
+        (3, &(3,), 2)
+    );
     assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
     assert_eq!(letter.deaths(), [JobErrorKind::Signal(6)]);
     assert_eq!(report.values().iter().flatten().count(), 7);
@@ -345,7 +383,10 @@ fn the_first_of_several_jobs() {
         .collect();
     assert_eq!(arenite::wait_any(&mut jobs, Some(Duration::ZERO)), None);
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    assert_eq!(arenite::wait_any(&mut jobs, Some(Duration::from_millis(1))), None);
+    assert_eq!(
+        arenite::wait_any(&mut jobs, Some(Duration::from_millis(1))),
+        None
+    );
     let mut held = held.into_iter();
     let (first, second) = (held.next(), held.next());
     thread::scope(|s| {
@@ -361,7 +402,10 @@ fn the_first_of_several_jobs() {
     assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
     drop(held);
     assert!(arenite::wait_all(&jobs, None));
-    assert_eq!(arenite::wait_any(&mut Vec::<arenite::Job<u64>>::new(), None), None);
+    assert_eq!(
+        arenite::wait_any(&mut Vec::<arenite::Job<u64>>::new(), None),
+        None
+    );
 }
 
 fn the_first_of_several_engines() {
@@ -375,7 +419,9 @@ fn the_first_of_several_engines() {
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
     thread::scope(|s| {
         s.spawn(|| {
-            wait_until("a job is in each", || labs.iter().all(|lab| lab.stats().open == 1));
+            wait_until("a job is in each", || {
+                labs.iter().all(|lab| lab.stats().open == 1)
+            });
             // The worker of the second engine dies: that is an end as well.
             labs[1].replace(0);
         });
@@ -422,14 +468,31 @@ fn the_same_without_workers() {
             (n,)
         });
         let report = engine.map(odd, items).report();
-        let failed: Vec<_> = report.failures().iter().map(|letter| letter.index()).collect();
-        let mut ended: Vec<_> = engine.map(square, (0..9).map(|n| (n,))).unordered().map(|(index, _)| index).collect();
+        let failed: Vec<_> = report
+            .failures()
+            .iter()
+            .map(|letter| letter.index())
+            .collect();
+        let mut ended: Vec<_> = engine
+            .map(square, (0..9).map(|n| (n,)))
+            .unordered()
+            .map(|(index, _)| index)
+            .collect();
         ended.sort_unstable();
-        let stopped = engine.map(odd, (1..).map(|n| (n,))).on_failure(OnFailure::Stop).count();
+        let stopped = engine
+            .map(odd, (1..).map(|n| (n,)))
+            .on_failure(OnFailure::Stop)
+            .count();
         let mut jobs: Vec<_> = (0..3).map(|n| engine.submit(square, (n,))).collect();
         assert!(arenite::wait_any(&mut jobs, None).is_some());
         assert!(arenite::wait_all(&jobs, None));
-        (report.values().to_vec(), failed, ended, stopped, calls.into_inner())
+        (
+            report.values().to_vec(),
+            failed,
+            ended,
+            stopped,
+            calls.into_inner(),
+        )
     });
     assert_eq!(with, without);
 }

@@ -149,7 +149,12 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// The next item, run in this thread.
     fn run_next(&mut self) -> Option<(K, Result<R, JobError>)> {
         let item = self.next_item()?;
-        let _permit = self.plan.terms.limiter.as_ref().map(|limiter| limiter.enter_here());
+        let _permit = self
+            .plan
+            .terms
+            .limiter
+            .as_ref()
+            .map(|limiter| limiter.enter_here());
         let key = K::of(self.ran_here);
         self.ran_here += 1;
         Some((key, (self.plan.run)(item)))
@@ -211,7 +216,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let (window, _) = shared.outlook(&self.plan.kernel);
         match self.plan.terms.limiter {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
-            Some(_) => window.min(2 * shared.workers()),
+            Some(_) => window.min(2 * shared.lanes()),
             None => window,
         }
     }
@@ -275,10 +280,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         next.map(|next| next.map(|done| self.judged(done)))
     }
 
-    fn poll_answer(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<(K, Result<R, JobError>)>> {
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<(K, Result<R, JobError>)>> {
         if let Some(done) = self.flying.flight.done.pop_front() {
             return Poll::Ready(Some(done));
         }

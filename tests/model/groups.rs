@@ -1,0 +1,263 @@
+//! Task groups: what a scope has begun is over when it ends, and cancelled means stopped.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use arenite::{Engine, JobError, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    a_cancelled_scope_stops_what_runs_and_what_waits,
+    who_hears_that_it_is_cancelled_keeps_its_worker,
+    a_failure_stops_what_runs,
+    a_scope_that_panics_stops_what_runs,
+    what_comes_after_the_cancelling_never_begins,
+    a_scope_that_collects_runs_everything,
+    a_scope_that_collects_survives_the_death_of_a_worker,
+    a_scope_that_collects_can_be_cancelled,
+    a_scope_that_ended_in_time_kills_nobody_later,
+    the_inline_engine_agrees,
+];
+
+const GRACE: Duration = Duration::from_millis(50);
+
+fn impatient(workers: usize) -> Lab {
+    Lab::with(workers, |builder| builder.grace(GRACE))
+}
+
+/// Does not listen.
+fn hang(gate: &str) {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+fn restarts(lab: &Lab) -> u64 {
+    lab.stats().workers.iter().map(|one| one.restarts).sum()
+}
+
+fn a_cancelled_scope_stops_what_runs_and_what_waits() {
+    let lab = impatient(2);
+    let (gate, other) = (Gate::new(), Gate::new());
+    let mut since = Instant::now();
+    let result = lab.scope(|s| {
+        s.submit(hang, (gate.path(),));
+        s.submit(hang, (other.path(),));
+        (0..998).for_each(|_| drop(s.submit(hang, ("",))));
+        drop((gate.meet(), other.meet()));
+        step("a scope of 1,000 jobs to end after it was cancelled");
+        since = Instant::now();
+        s.cancel();
+    });
+    let took = since.elapsed();
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    assert!(took >= GRACE, "whoever runs has {GRACE:?}, not {took:?}");
+    println!("1,000 jobs were stopped after {took:?}, with {GRACE:?} of grace");
+    let stats = lab.stats();
+    assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
+    wait_until("both workers are replaced", || restarts(&lab) == 2);
+    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    lab.assert_in_use(0);
+}
+
+fn who_hears_that_it_is_cancelled_keeps_its_worker() {
+    fn listen(gate: &str) -> u32 {
+        pass(gate);
+        while !arenite::cancelled() {
+            std::thread::yield_now();
+        }
+        7
+    }
+    // It has all the time in the world.
+    let lab = Lab::with(1, |builder| builder.grace(Duration::MAX));
+    let gate = Gate::new();
+    let result = lab.scope(|s| {
+        let job = s.submit(listen, (gate.path(),));
+        gate.open();
+        s.cancel();
+        job.wait()
+    });
+    assert_eq!(result.unwrap().unwrap(), 7, "what it returns is its answer");
+    assert_eq!(restarts(&lab), 0);
+}
+
+fn a_failure_stops_what_runs() {
+    fn fail(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        Err("first")
+    }
+    let lab = impatient(2);
+    let (fails, hangs) = (Gate::new(), Gate::new());
+    let mut out = lab.zeros::<u8>(100_000).unwrap();
+    let result = lab.scope(|s| {
+        s.submit(fail, (fails.path(),));
+        s.submit(
+            |bytes: &mut [u8], gate: &str| {
+                bytes.fill(1);
+                hang(gate);
+            },
+            (&mut out, hangs.path()),
+        );
+        hangs.open();
+        fails.open();
+        step("the scope to end with the worker of the job that hangs");
+    });
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Returned("first".into()));
+    assert!(out.iter().all(|&x| x <= 1), "the array is back");
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_scope_that_panics_stops_what_runs() {
+    let lab = impatient(1);
+    let gate = Gate::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        lab.scope(|s| {
+            s.submit(hang, (gate.path(),));
+            gate.open();
+            step("a scope to end that panicked");
+            panic!("in the scope");
+        })
+    }));
+    let text = *panicked.unwrap_err().downcast::<&str>().unwrap();
+    assert_eq!(text, "in the scope");
+    assert_eq!(lab.stats().open, 0);
+}
+
+fn what_comes_after_the_cancelling_never_begins() {
+    let lab = impatient(1);
+    let result = lab.scope(|s| {
+        s.cancel();
+        s.submit(|| (), ()).wait().unwrap_err()
+    });
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    assert!(lab.stats().kernels.iter().all(|kernel| kernel.calls == 0));
+    // The next one is another one.
+    lab.scope(|s| s.submit(|| (), ()).wait().unwrap()).unwrap();
+}
+
+fn halve(x: u32) -> Result<u32, String> {
+    match x % 3 {
+        0 => Err(format!("{x} is a fizz")),
+        1 => panic!("{x} is too much"),
+        _ => Ok(x / 2),
+    }
+}
+
+fn halves(engine: &Engine) -> (Vec<u32>, Vec<JobError>) {
+    engine.scope_collect(|s| {
+        let jobs: Vec<_> = (0..30).map(|x| s.submit(halve, (x,))).collect();
+        // Some are waited for, and some are not: all errors are kept.
+        let waited = jobs.into_iter().skip(10);
+        waited.filter_map(|job| job.wait().ok()).collect()
+    })
+}
+
+fn a_scope_that_collects_runs_everything() {
+    let lab = Lab::new(2);
+    let (values, errors) = halves(&lab);
+    let expected: Vec<u32> = (10..30).filter(|x| x % 3 == 2).map(|x| x / 2).collect();
+    assert_eq!(values, expected);
+    assert_eq!(errors.len(), 20);
+    for (error, x) in errors.iter().zip((0..30).filter(|x| x % 3 != 2)) {
+        let text = error.to_string();
+        assert!(text.contains(&format!("{x} is ")), "{text} for {x}");
+    }
+}
+
+fn a_scope_that_collects_survives_the_death_of_a_worker() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut out = lab.zeros::<u8>(50).unwrap();
+    let (values, errors) = lab.scope_collect(|s| {
+        let victim = s.submit(hang, (gate.path(),));
+        let jobs = out
+            .tiles_mut(1)
+            .map(|tile| s.submit(|tile: &mut [u8]| tile.fill(1), (tile,)));
+        let jobs: Vec<_> = jobs.collect();
+        let held = gate.meet();
+        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        drop(held);
+        drop(victim);
+        jobs.into_iter()
+            .map(|job| job.wait())
+            .filter(Result::is_ok)
+            .count()
+    });
+    assert_eq!(values, 50, "what was queued behind it ran");
+    assert_eq!(errors.len(), 1);
+    assert_eq!(*errors[0].kind(), JobErrorKind::Signal(9));
+    assert!(out.iter().all(|&x| x == 1));
+}
+
+fn a_scope_that_collects_can_be_cancelled() {
+    let lab = impatient(1);
+    let gate = Gate::new();
+    let ((), errors) = lab.scope_collect(|s| {
+        s.submit(hang, (gate.path(),));
+        (0..99).for_each(|_| drop(s.submit(hang, ("",))));
+        gate.open();
+        s.cancel();
+    });
+    assert_eq!(errors.len(), 100);
+    let cancelled = |error: &JobError| *error.kind() == JobErrorKind::Cancelled;
+    assert!(errors.iter().all(cancelled));
+}
+
+/// The period of one scope says nothing about the jobs of the next.
+fn a_scope_that_ended_in_time_kills_nobody_later() {
+    let lab = impatient(1);
+    let gate = Gate::new();
+    let result = lab.scope(|s| {
+        s.submit(pass, (gate.path(),));
+        let held = gate.meet();
+        s.cancel();
+        drop(held);
+    });
+    result.unwrap();
+    let job = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let since = Instant::now();
+    wait_until("the period of the first scope is over", || {
+        since.elapsed() > 2 * GRACE
+    });
+    drop(held);
+    job.wait().unwrap();
+    assert_eq!(restarts(&lab), 0);
+}
+
+fn the_inline_engine_agrees() {
+    let lab = Lab::new(2);
+    let inline = Engine::inline();
+    let kinds = |errors: Vec<JobError>| {
+        let texts = errors.into_iter().map(|error| match error.kind() {
+            JobErrorKind::Panicked { message, .. } => message.clone(),
+            kind => kind.to_string(),
+        });
+        texts.collect::<Vec<_>>()
+    };
+    let ((here, errors), (there, others)) = (halves(&inline), halves(&lab));
+    assert_eq!((here, kinds(errors)), (there, kinds(others)));
+    for engine in [&*lab, &inline] {
+        let result = engine.scope(|s| {
+            s.submit(halve, (3,)).wait().unwrap_err();
+            *s.submit(halve, (2,)).wait().unwrap_err().kind() == JobErrorKind::Cancelled
+        });
+        assert_eq!(
+            *result.unwrap_err().kind(),
+            JobErrorKind::Returned("3 is a fizz".into())
+        );
+        let result = engine.scope(|s| {
+            s.cancel();
+            s.submit(halve, (2,)).wait().unwrap_err();
+        });
+        assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    }
+}
