@@ -8,6 +8,7 @@ mod kept;
 mod map;
 mod numbers;
 mod par;
+mod par_report;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
@@ -28,6 +29,7 @@ pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
 pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
 pub use numbers::{Histogram, Number};
+pub use par_report::ParReport;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};

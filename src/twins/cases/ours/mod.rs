@@ -3,6 +3,7 @@
 mod arrays;
 mod handover;
 mod idle;
+mod maps;
 mod memory;
 mod mixed;
 mod noop;
@@ -17,6 +18,7 @@ use crate::engine::{Builder, Engine};
 pub(super) use arrays::{images, images_with, squares};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
+pub(super) use maps::{map_of_small_arguments, noop_million};
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
