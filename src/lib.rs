@@ -71,16 +71,20 @@
 //! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
 //! | bound how many run at a time, or in a second | [`Limiter`] |
+//! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
+//! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
+//! | draw random numbers in kernels | [`rng`], [`Builder::seed`](engine::Builder::seed) |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
 //! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
 //! | know why a job failed | [`JobError`], [`JobErrorKind`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
-//! | watch | [`Engine::stats`] |
+//! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
+//! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`doctor::examine`] |
 //!
 //! # Floors
@@ -98,6 +102,7 @@
 //! | `link` | how a job travels: slots, state words, doorbells |
 //! | `control` | the handshake when a worker starts |
 //! | `worker` | start, run and stop of a worker process |
+//! | `trace` | what happened when, as files |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
 //! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
@@ -142,6 +147,8 @@ mod supervisor;
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
+#[cfg(not(arenite_loom))]
+mod trace;
 #[cfg(all(feature = "bench", not(arenite_loom)))]
 pub mod twins;
 #[cfg(not(arenite_loom))]
@@ -154,13 +161,15 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Backoff, BuildError, DeadLetter, Engine, Guard, InputError, Job, JobError, JobErrorKind,
-    Limiter, OnFailure, Priority, Refused, RefusedBy, Report, Scope, Stats, as_completed, wait_all,
-    wait_any,
+    Limiter, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Stats, Trace,
+    as_completed, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
+#[cfg(not(arenite_loom))]
+pub use rand;
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;
@@ -168,7 +177,7 @@ pub use sync::points;
 #[doc(hidden)]
 pub use sys::inject as failing_calls;
 #[cfg(not(arenite_loom))]
-pub use worker::{cancelled, init};
+pub use worker::{Scratch, cancelled, init, rng, scratch, scratch_for};
 
 // The examples of README.md are tests.
 #[cfg(doctest)]

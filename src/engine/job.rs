@@ -441,6 +441,20 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
+    /// Runs it in this thread.
+    pub(super) fn run_here(self) -> Job<<G::Reply as Reply>::Out>
+    where
+        G: Loads<A>,
+    {
+        Job::here(run_program::<G, A>(self.engine, self.args, &self.terms))
+    }
+
+    /// All terms at once, from somebody who has seen that the job may run again if they say so.
+    pub(super) fn terms(mut self, terms: &Terms) -> Self {
+        self.terms = terms.clone();
+        self
+    }
+
     /// Submits it. Where there is a ceiling ([`admission`](super::Builder::admission)), waits until the job is let in; in
     /// `async` code say [`submit_async`](JobBuilder::submit_async) there.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
@@ -448,7 +462,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Job::here(run_program::<G, A>(self.args, &self.terms));
+            return self.run_here();
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
@@ -492,7 +506,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Ok(Job::here(run_program::<G, A>(self.args, &self.terms)));
+            return Ok(self.run_here());
         };
         let kernel = KernelInfo::of::<G>();
         let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
@@ -510,7 +524,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 }
 
 /// Runs a program in this thread.
-pub(super) fn run_program<G, A>(
+fn run_program<G, A>(
+    engine: &Engine,
     args: A,
     terms: &Terms,
 ) -> Result<<G::Reply as Reply>::Out, JobError>
@@ -518,6 +533,7 @@ where
     G: Loads<A>,
 {
     let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
+    let _job = engine.seeds.next_here();
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
     run_here_at(|| at.get(), run)

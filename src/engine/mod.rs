@@ -7,11 +7,14 @@ mod job;
 mod kept;
 mod map;
 mod numbers;
+mod observe;
 mod par;
 mod par_report;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
+mod seeds;
+pub mod stream;
 mod submitting;
 
 use std::fmt;
@@ -20,7 +23,7 @@ use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
     Backoff, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
-    LogSource, Priority, RefusedBy, Stats, WorkerStats,
+    LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
@@ -29,6 +32,7 @@ pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
 pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
 pub use numbers::{Histogram, Number};
+pub use observe::{Trace, TraceError, Traced};
 pub use par_report::ParReport;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
@@ -38,6 +42,7 @@ pub use submitting::Submitting;
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
 use crate::supervisor::{Closing, Shared};
+use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
@@ -71,6 +76,7 @@ use crate::supervisor::{Closing, Shared};
 /// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
+    pub(crate) seeds: Seeds,
 }
 
 /// Where an engine runs its kernels.
@@ -113,9 +119,7 @@ impl Engine {
     /// assert_eq!(engine.submit(|x: u32, y: u32| x + y, (40, 2)).wait().unwrap(), 42);
     /// ```
     pub fn inline() -> Self {
-        Self {
-            place: Place::Inline,
-        }
+        Self::builder().inline()
     }
 
     /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
@@ -164,7 +168,10 @@ impl Engine {
             Place::Workers(workers) => {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
-            Place::Inline => Job::run_here(kernel, args.hold()),
+            Place::Inline => {
+                let _job = self.seeds.next_here();
+                Job::run_here(kernel, args.hold())
+            }
         }
     }
 
@@ -180,6 +187,24 @@ impl Engine {
         // A name for its type: it has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
+    }
+
+    /// The seed of the random numbers of this engine's jobs: what [`Builder::seed`] said, or what chance gave. With it a run
+    /// can be repeated.
+    ///
+    /// ```
+    /// use arenite::Engine;
+    /// use arenite::rand::RngExt;
+    ///
+    /// let dice = || arenite::rng().random_range(1..=6u8);
+    /// let (first, engine) = (Engine::inline(), Engine::inline());
+    /// let again = Engine::builder().seed(first.seed()).inline();
+    /// assert_eq!(first.submit(dice, ()).wait()?, again.submit(dice, ()).wait()?);
+    /// assert_ne!(first.seed(), engine.seed());
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn seed(&self) -> u64 {
+        self.seeds.run()
     }
 
     /// Figures at this moment.
@@ -229,6 +254,7 @@ impl Engine {
         let _ = monitor.join();
         workers.shared.log.close();
         workers.shared.arena.retire();
+        workers.shared.end_trace();
         crate::sync::point!("stop.unnamed");
     }
 

@@ -13,6 +13,10 @@ mod inlined;
 mod limiter;
 mod maps;
 mod numbers;
+mod observing;
+mod random;
+mod rounds;
+mod streams;
 
 use libtest_mimic::Arguments;
 
@@ -20,6 +24,8 @@ fn main() {
     arenite::init();
     // It stays, and no test has left it behind.
     futures::start_reactor();
+    // A program to be killed: this one, told what to do.
+    observing::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -31,6 +37,10 @@ fn main() {
         limiter::tests(),
         maps::tests(),
         numbers::tests(),
+        observing::tests(),
+        random::tests(),
+        rounds::tests(),
+        streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::OnFailure;
 use crate::engine::JobError;
+use crate::engine::seeds::Series;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{Flight, InLine, Key, Read, Shared, Terms, held_by};
@@ -29,6 +30,8 @@ pub(super) struct Plan<I: Iterator, R> {
     pub(super) read: Read<R>,
     pub(super) terms: Terms,
     pub(super) on_failure: OnFailure,
+    /// Which random numbers they draw.
+    pub(super) series: Series,
 }
 
 impl<I: Iterator, R> Plan<I, R> {
@@ -45,6 +48,7 @@ impl<I: Iterator, R> Plan<I, R> {
             read: self.read,
             terms: self.terms,
             on_failure: self.on_failure,
+            series: self.series,
         }
     }
 }
@@ -83,8 +87,8 @@ pub(super) struct Feed<I: Iterator, R, K> {
     /// Calls that are written and not sent, and behind them memory to write more into.
     calls: Vec<CallWriter>,
     written: usize,
-    /// Items that ran in this thread.
-    ran_here: usize,
+    /// Items that were pulled.
+    pulled: usize,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
 }
@@ -101,7 +105,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             },
             calls: Vec::new(),
             written: 0,
-            ran_here: 0,
+            pulled: 0,
             in_a_row: 0,
         }
     }
@@ -111,9 +115,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// # Panics
     /// If items have been pulled.
     pub(super) fn into_parts(mut self, what: &str) -> (Plan<I, R>, Option<Arc<Shared>>) {
-        let sent = self.flying.flight.sent + self.written + self.ran_here;
         assert!(
-            sent == 0 && !self.exhausted,
+            self.pulled == 0 && !self.exhausted,
             "`{what}` comes before the first result of a map is asked for"
         );
         (self.plan, self.flying.shared.take())
@@ -143,6 +146,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         }
         let item = self.plan.items.next();
         self.exhausted = item.is_none();
+        self.pulled += usize::from(item.is_some());
         item
     }
 
@@ -155,9 +159,9 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             .limiter
             .as_ref()
             .map(|limiter| limiter.enter_here());
-        let key = K::of(self.ran_here);
-        self.ran_here += 1;
-        Some((key, (self.plan.run)(item)))
+        let index = self.pulled - 1;
+        let _job = self.plan.series.here(index as u64);
+        Some((K::of(index), (self.plan.run)(item)))
     }
 
     /// An answer on its way to the caller: after a failure that may be the last.
@@ -192,6 +196,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 let call = &mut self.calls[self.written];
                 call.0.reset();
                 (self.plan.send)(item, call);
+                call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
                 self.written += 1;
             }
             let sent = shared.exchange(

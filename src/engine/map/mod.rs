@@ -89,6 +89,7 @@ impl Engine {
             read: R::receive,
             terms: Terms::default(),
             on_failure: OnFailure::default(),
+            series: self.seeds.series(),
         };
         Map {
             feed: Feed::new(plan, self.shared().cloned()),

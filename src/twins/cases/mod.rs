@@ -14,6 +14,7 @@ mod ours;
 mod protection;
 mod resize;
 mod start;
+mod streams;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -286,6 +287,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
+    cases.extend(streams::cases(setup));
     cases.extend(idle::cases());
     cases.extend(resize::cases(setup));
     cases

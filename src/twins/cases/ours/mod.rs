@@ -9,6 +9,7 @@ mod mixed;
 mod noop;
 mod protection;
 mod start;
+mod streams;
 
 use std::fmt::Display;
 
@@ -24,6 +25,7 @@ pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
 pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use start::start;
+pub(super) use streams::{stream, stream_memory};
 
 /// An engine as anybody gets it, with this many workers.
 fn engine(workers: usize) -> Result<Engine, TwinError> {
