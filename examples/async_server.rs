@@ -44,7 +44,7 @@ async fn answer(engine: &Engine, upload: &[u8]) -> (u16, Vec<u8>) {
     };
     let job = engine
         .job(thumbnail, (upload,))
-        .deadline(Duration::from_millis(800))
+        .deadline(Duration::from_secs(2))
         .submit_async();
     match job.await.await {
         Ok(picture) => (200, picture.to_vec()),

@@ -173,7 +173,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let report = engine
             .map(fetch, frontier.drain(..).map(|page| (port, page)))
             .limit(&polite)
-            .deadline(Duration::from_millis(600))
+            .deadline(Duration::from_millis(800))
             .retries(2)
             .backoff(Backoff::new(
                 Duration::from_millis(20),
