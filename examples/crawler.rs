@@ -154,9 +154,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seen = Arc::clone(&server);
     thread::spawn(move || server.run(listener));
 
-    // They wait for the server most of the time, so there may be more of them than cores.
+    // They wait for the server most of the time, so many of them share a worker. One that exceeds its deadline ends the
+    // worker for all, and the others are tried again.
     let engine = Engine::builder()
-        .workers(6)
+        .workers(2)
+        .lanes(8)
+        .share_deadlines(true)
         .capacity(64 << 20)
         .on_log(|_| {})
         .build()?;

@@ -31,6 +31,8 @@ pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
 pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
+#[cfg(feature = "bench")]
+pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError, Traced};
 pub use par_report::ParReport;

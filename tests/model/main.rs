@@ -10,6 +10,7 @@ mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod lanes;
 mod limiter;
 mod maps;
 mod numbers;
@@ -34,6 +35,7 @@ fn main() {
         futures::tests(),
         groups::tests(),
         inlined::tests(),
+        lanes::tests(),
         limiter::tests(),
         maps::tests(),
         numbers::tests(),
