@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use input::{Input, Inputs, Targets, Wanted, Wiring};
-pub use running::{Report, Running};
+pub use running::{GraphReport, Running};
 
 use column::Columns;
 use picture::Picture;
 use plan::{Jobs, Sketch};
 use running::Here;
 
-use super::{Backoff, Engine, Priority};
+use super::{Backoff, Engine, Limiter, Priority};
 use crate::array::{Element, Shape};
 use crate::kernel::{Kernel, NodeParams, Reply, RetrySafe};
 use crate::supervisor::{GraphPlan, Read, Terms};
@@ -416,7 +416,8 @@ impl Graph {
         let picture = Arc::new(self.picture(&jobs, targets));
         self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
-            let here = Here::run(self.columns, jobs, &picture);
+            let limits = self.limits();
+            let here = Here::run(self.columns, &limits, jobs, &picture);
             return Ok(Running::here(here, wanted, picture));
         };
         // What is granted ahead to workers is not there for others.
@@ -440,6 +441,20 @@ impl Graph {
         };
         let graph = shared.start_graph(plan);
         Ok(Running::sent(shared, graph, wanted, picture))
+    }
+
+    /// The limiters of nodes that have one.
+    fn limits(&self) -> HashMap<u32, Limiter> {
+        let nodes = self
+            .nodes
+            .iter()
+            .zip(0..)
+            .filter(|(meta, _)| meta.terms != 0);
+        let limited = nodes.filter_map(|(meta, node)| {
+            let limiter = self.terms[meta.terms as usize - 1].limiter.clone()?;
+            Some((node, limiter))
+        });
+        limited.collect()
     }
 
     fn sketch<'g>(&'g self, fusable: &'g [bool]) -> Sketch<'g> {
@@ -570,6 +585,12 @@ impl<R, A> NodeBuilder<'_, R, A> {
     /// Its value takes so many bytes of the arena.
     pub fn bytes(self, bytes: u64) -> Self {
         self.graph.bytes.insert(self.node.index, bytes);
+        self
+    }
+
+    /// Each attempt needs a permit of this limiter: see [`JobBuilder::limit`](super::JobBuilder::limit).
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.terms.limiter = Some(limiter.clone());
         self
     }
 

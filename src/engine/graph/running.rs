@@ -1,6 +1,7 @@
 //! A graph that runs, and what comes of it.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use super::column::Columns;
 use super::input::Wanted;
 use super::picture::Picture;
 use super::plan::Jobs;
-use crate::engine::JobError;
+use crate::engine::{JobError, Limiter};
 use crate::kernel::Kept;
 use crate::supervisor::{Failed, JobErrorKind, NodeFate, Read, Shared};
 
@@ -48,7 +49,12 @@ enum Lost {
 
 impl Here {
     /// Runs all jobs of a graph, one after the other.
-    pub(super) fn run(mut columns: Columns, jobs: Jobs, picture: &Arc<Picture>) -> Self {
+    pub(super) fn run(
+        mut columns: Columns,
+        limits: &HashMap<u32, Limiter>,
+        jobs: Jobs,
+        picture: &Arc<Picture>,
+    ) -> Self {
         let count = jobs.unit_of.len();
         let mut here = Self {
             kept: Kept {
@@ -63,6 +69,7 @@ impl Here {
             let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
             for (&node, at) in nodes.iter().zip(1..) {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
+                let _permit = limits.get(&node).map(Limiter::enter_here);
                 here.node(node, &mut columns);
             }
         }
@@ -216,13 +223,13 @@ impl<W: Wanted> Running<W> {
     }
 
     /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> GraphReport {
         self.await_end(None);
         let fates = match &self.state {
             State::Sent { shared, graph } => shared.fates(*graph),
             State::Here(here) => here.fates.clone(),
         };
-        Report {
+        GraphReport {
             picture: Arc::clone(&self.picture),
             fates,
         }
@@ -277,12 +284,12 @@ impl<W: Wanted> fmt::Debug for Running<W> {
 }
 
 /// How the nodes of a graph ran, as pictures: see [`Running::report`].
-pub struct Report {
+pub struct GraphReport {
     picture: Arc<Picture>,
     fates: Vec<NodeFate>,
 }
 
-impl Report {
+impl GraphReport {
     /// The graph in Graphviz's language: nodes with their times, chains that were one job as clusters.
     pub fn dot(&self) -> String {
         self.picture.dot(Some(&self.fates))
@@ -304,9 +311,9 @@ impl Report {
     }
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for GraphReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report")
+        f.debug_struct("GraphReport")
             .field("nodes", &self.fates.len())
             .field("jobs", &self.jobs())
             .finish_non_exhaustive()

@@ -260,8 +260,8 @@ impl Core {
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
         let terms = run.plan.units[unit as usize].terms;
         if terms != 0 {
-            let terms = run.plan.terms[terms as usize - 1];
-            let mut policy = Policy::new(terms);
+            let terms = &run.plan.terms[terms as usize - 1];
+            let mut policy = Policy::new(terms.clone());
             policy.alone = self.deadlines_alone && terms.deadline.is_some();
             record.policy = Some(Box::new(policy));
             self.ranked |= terms.priority != Priority::Normal;
@@ -279,8 +279,10 @@ impl Core {
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
+        } else if terms != 0 && self.joins_a_line(id.index) {
+            // Its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index)
-            || !self.queue.is_empty()
+            || !self.queue.is_clear()
             || !self.place(id.index)
         {
             self.queue.push_back(id.index, self.records.at(id.index));
