@@ -19,7 +19,7 @@ impl Core {
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Queued => {
-                self.unqueue();
+                self.unqueue(id.index);
                 self.leave_unrun(id.index);
             }
             Stage::Waiting => {
@@ -46,8 +46,11 @@ impl Core {
     }
 
     /// A job leaves the queue without a lane; its record is about to say so.
-    fn unqueue(&mut self) {
-        self.queue.give_up(&self.records);
+    fn unqueue(&mut self, index: u32) {
+        self.queue.give_up(index, &self.records);
+        if !self.queue.has_alone() {
+            self.unreserve();
+        }
         if self.queue.is_empty() {
             self.update_flags();
         }
@@ -89,7 +92,7 @@ impl Core {
         record.give_up();
         match record.stage {
             Stage::Answered | Stage::Free => return None,
-            Stage::Queued => self.unqueue(),
+            Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.end_pause(id.index),
             Stage::Placed { link, position } => {
                 let link = link as usize;

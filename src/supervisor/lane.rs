@@ -66,6 +66,10 @@ pub(super) struct Lane {
     pub(super) last: u64,
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
     pub(super) until: u64,
+    /// Nothing may be posted, for want of memory.
+    pub(super) held: bool,
+    /// Nothing may be posted in any lane of the worker, because of a job that runs alone there, or is to.
+    pub(super) alone: bool,
 }
 
 impl Lane {
@@ -91,6 +95,8 @@ impl Lane {
             jobs_before: 0,
             last: u64::MAX,
             until: u64::MAX,
+            held: false,
+            alone: false,
         }
     }
 

@@ -140,7 +140,7 @@ impl Core {
         if self.open > 0 {
             return;
         }
-        let Some(index) = self.queue.pop(&self.records) else {
+        let Some(index) = self.queue.pop_any(&self.records) else {
             return;
         };
         self.lanes.iter_mut().for_each(|lane| lane.hold(false));

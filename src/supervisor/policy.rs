@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::JobErrorKind;
+use super::limit::{Limiter, Turn};
 
 /// Which of the jobs that wait goes first.
 ///
@@ -61,7 +62,7 @@ impl Default for Backoff {
 }
 
 /// What the caller demands for a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Terms {
     /// How long one attempt may run.
     pub(crate) deadline: Option<Duration>,
@@ -69,6 +70,8 @@ pub(crate) struct Terms {
     pub(crate) retries: u32,
     pub(crate) backoff: Backoff,
     pub(crate) priority: Priority,
+    /// Whose permit each attempt needs.
+    pub(crate) limiter: Option<Limiter>,
 }
 
 impl Terms {
@@ -95,12 +98,16 @@ pub(super) struct Policy {
     cost: u32,
     /// How often it was lost with a worker that died of something else.
     lost: u32,
+    /// Nothing may run beside it.
+    pub(super) alone: bool,
     /// Somebody asked it to stop.
     pub(super) given_up: bool,
     /// When its pause is over, while it waits for its next attempt.
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<JobErrorKind>,
+    /// What it has of its limiter.
+    pub(super) turn: Turn,
 }
 
 /// What follows when an attempt has failed.
@@ -120,9 +127,11 @@ impl Policy {
             failed: 0,
             cost: 0,
             lost: 0,
+            alone: false,
             given_up: false,
             due: None,
             deaths: Vec::new(),
+            turn: Turn::default(),
         }
     }
 

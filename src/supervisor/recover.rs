@@ -31,6 +31,7 @@ impl Shared {
     ) {
         // The first lane's link speaks for the whole process.
         let phase = self.cells[index].phase();
+        let fell = self.cells[index].fell();
         let damage = self.arena.damage();
         let mut core = self.lock();
         core.workers[index].last_words = words;
@@ -42,7 +43,7 @@ impl Shared {
         let was_starting = core.workers[index].status() == Status::Starting;
         core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let died_of_a_job = core.take_all_back(index, cause.clone());
+        let died_of_a_job = core.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lanes = core.lanes_of(index);
@@ -114,7 +115,7 @@ impl Core {
     }
 
     /// After the exit: the jobs that the worker still had. True if one of them killed it.
-    fn take_all_back(&mut self, index: usize, cause: JobErrorKind) -> bool {
+    fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> bool {
         let verdicts = std::mem::take(&mut self.workers[index].verdicts);
         let broke_protocol = verdicts
             .iter()
@@ -140,7 +141,7 @@ impl Core {
                 }
                 let cancelled = self.records.at(record).requests & CANCEL != 0;
                 if !untouched {
-                    ran.push(record);
+                    ran.push((lane_index, record));
                 } else if self.closing == Closing::Now {
                     self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
                 } else if cancelled {
@@ -158,7 +159,9 @@ impl Core {
             self.requeue(record);
             self.tell_moved(record);
         }
-        self.judge(index, verdicts, ran, cause)
+        // As far as its worker says: a lane of its own.
+        let fell = fell.and_then(|number| self.lanes_of(index).nth(number));
+        self.judge(index, verdicts, ran, cause, fell)
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
@@ -167,25 +170,29 @@ impl Core {
         &mut self,
         index: usize,
         verdicts: Vec<(u32, JobErrorKind)>,
-        mut ran: Vec<u32>,
+        mut ran: Vec<(usize, u32)>,
         cause: JobErrorKind,
+        fell: Option<usize>,
     ) -> bool {
         let blamed = verdicts.iter().map(|&(record, _)| record);
         let all = blamed
             .filter(|&record| record != NOBODY)
-            .chain(ran.iter().copied());
-        let jobs = all.map(|record| self.records.look(record).job).collect();
+            .chain(ran.iter().map(|&(_, record)| record));
+        let mut jobs: Vec<u64> = all.map(|record| self.records.look(record).job).collect();
+        jobs.sort_unstable();
         let mut guilty = verdicts;
-        if guilty.is_empty()
-            && let [alone] = ran[..]
-        {
-            ran.clear();
-            guilty.push((alone, cause.clone()));
+        if guilty.is_empty() {
+            let alone = ran.len() == 1;
+            let did_it = |&(lane, _): &(usize, u32)| alone || fell == Some(lane);
+            if let Some(at) = ran.iter().position(did_it) {
+                let (_, culprit) = ran.remove(at);
+                guilty.push((culprit, cause.clone()));
+            }
         }
         let Some((first, why)) = guilty.first() else {
             let died_of_a_job = !ran.is_empty();
             self.workers[index].last_words.ran(jobs, false);
-            for record in ran {
+            for (_, record) in ran {
                 self.fail_running(index, record, cause.clone());
             }
             return died_of_a_job;
@@ -199,7 +206,7 @@ impl Core {
                 self.fail_running(index, record, why);
             }
         }
-        for record in ran {
+        for (_, record) in ran {
             if self.may_run_again_after_loss(record) {
                 if self.records.at(record).is_traced() {
                     self.trace_failed(record, &lost, true);
@@ -268,11 +275,14 @@ impl Core {
 
     /// Answers all jobs that no worker has.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
+        // First: whoever gives up a place or a permit may let others into the queue.
+        self.fail_lines(why);
         // One by one: the failure of one may cancel others of its group.
-        while let Some(record) = self.queue.pop(&self.records) {
+        while let Some(record) = self.queue.pop_any(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
         self.fail_waiting(why);
+        self.let_all_in();
         self.update_flags();
     }
 }

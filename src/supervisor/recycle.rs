@@ -35,14 +35,23 @@ impl Lane {
 
     /// Nothing is posted, or it goes on.
     pub(super) fn hold(&mut self, held: bool) {
-        self.until = if held { 0 } else { self.last };
+        self.held = held;
+        self.set_until();
+    }
+
+    /// What holds posting up may have changed.
+    pub(super) fn set_until(&mut self) {
+        self.until = if self.held || self.alone {
+            0
+        } else {
+            self.last
+        };
     }
 
     /// The next worker may have so many jobs here.
     fn begin_life(&mut self, jobs: u64) {
-        let held = self.until == 0;
         self.last = self.poster.tail().saturating_add(jobs);
-        self.hold(held);
+        self.set_until();
         self.jobs_before = self.jobs;
     }
 
@@ -65,6 +74,7 @@ impl Core {
             self.lanes[lane].begin_life(share);
         }
         self.workers[worker].retiring = false;
+        self.forget_alone(worker);
     }
 
     /// Jobs that the present process of this worker has finished.

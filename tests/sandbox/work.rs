@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
+use arenite::rand::RngExt;
 use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
 
 use crate::harness::{Lab, step, tests};
@@ -18,6 +19,7 @@ tests![
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
     what_is_changed_in_place_is_refused,
+    sums_chance_and_scratch,
     no_room_for_the_copy,
     a_start_may_open_files,
     a_start_that_leaves_a_thread,
@@ -25,6 +27,7 @@ tests![
     a_panic_while_a_worker_is_replaced,
     what_the_kernel_lacks,
     what_they_print_has_its_job,
+    lanes_of_a_locked_down_worker,
 ];
 
 fn threads_and_memory() {
@@ -217,6 +220,47 @@ fn what_is_changed_in_place_is_refused() {
     lab.assert_in_use(0);
 }
 
+/// Results of chunks are copied there, and have the same bits.
+fn sums_chance_and_scratch() {
+    let lab = strict_with(2, |builder| builder.seed(7));
+    let free = Engine::builder().seed(7).inline();
+    let noise: Vec<f32> = (0..300_000u32)
+        .map(|i| i.wrapping_mul(0x85eb_ca6b) as f32 - 2e9)
+        .collect();
+    let there = lab.from_slice(&noise).unwrap();
+    let here = free.from_slice(&noise).unwrap();
+    let bits = |array: Array<f32>| array.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(
+        lab.sum(&there).unwrap().to_bits(),
+        free.sum(&here).unwrap().to_bits()
+    );
+    assert_eq!(
+        bits(lab.cumsum(&there).unwrap()),
+        bits(free.cumsum(&here).unwrap())
+    );
+    let largest = |a: f32, b: f32| a.max(b);
+    assert_eq!(
+        bits(lab.scan(&there, largest).unwrap()),
+        bits(free.scan(&here, largest).unwrap())
+    );
+    assert_eq!(
+        lab.histogram(&there, 10, (-2e9, 2e9)).unwrap(),
+        free.histogram(&here, 10, (-2e9, 2e9)).unwrap()
+    );
+    let draw = |_: u32| -> u64 {
+        *arenite::scratch(|| 0) += 1;
+        // By chance, on a thread without a job: that takes a system call.
+        let other = std::thread::spawn(|| arenite::rng().random::<u64>());
+        assert!(other.join().is_ok());
+        arenite::rng().random()
+    };
+    let items = || (0..20u32).map(|n| (n,));
+    let drawn: Vec<_> = lab.map(draw, items()).map(Result::unwrap).collect();
+    assert!(free.map(draw, items()).map(Result::unwrap).eq(drawn));
+    drop(there);
+    lab.assert_in_use(0);
+}
+
 fn no_room_for_the_copy() {
     let lab = strict_with(1, |builder| builder.capacity(64 << 20));
     let make = |len: usize| Array::<u8>::zeros(len);
@@ -359,4 +403,57 @@ fn what_they_print_has_its_job() {
         count += 1;
     }
     assert_eq!(count, 400);
+}
+
+/// All lanes are bound, and a call that one of them may not make ends all: it is told whose it was.
+fn lanes_of_a_locked_down_worker() {
+    fn wait() -> Array<u32> {
+        println!("here");
+        while !arenite::cancelled() {
+            std::thread::yield_now();
+        }
+        Array::from_fn(1000, |i| i as u32)
+    }
+    fn mount() -> i64 {
+        crate::lab::raw!(libc::SYS_mount, 0, 0, 0, 0, 0)
+    }
+    fn open() -> bool {
+        File::open("/proc/self/exe").is_ok()
+    }
+    let (sender, lines) = channel();
+    let lab = strict_with(1, |builder| {
+        builder
+            .lanes(3)
+            .on_log(move |line| sender.send(line.text.clone()).unwrap())
+    });
+    for _ in 0..3 {
+        let waiting: Vec<_> = (0..2).map(|_| lab.submit(wait, ())).collect();
+        for _ in &waiting {
+            step("two lanes wait");
+            assert_eq!(lines.recv().unwrap(), "here");
+        }
+        assert!(!lab.submit(open, ()).wait().unwrap(), "on the third");
+        waiting.iter().for_each(arenite::Job::cancel);
+        for job in waiting {
+            assert_eq!(job.wait().unwrap()[999], 999);
+        }
+    }
+    let waiting: Vec<_> = (0..2).map(|_| lab.submit(wait, ())).collect();
+    for _ in &waiting {
+        assert_eq!(lines.recv().unwrap(), "here");
+    }
+    let culprit = lab.failure_of(lab.submit(mount, ()));
+    let denied = JobErrorKind::Denied {
+        call: "mount".into(),
+    };
+    assert_eq!(*culprit.kind(), denied, "{culprit}");
+    assert_eq!(culprit.beside().len(), 2, "{culprit}");
+    for job in waiting {
+        let lost = JobErrorKind::LostWith {
+            job: culprit.job(),
+            culprit: Box::new(denied.clone()),
+        };
+        assert_eq!(*lab.failure_of(job).kind(), lost);
+    }
+    lab.assert_in_use(0);
 }

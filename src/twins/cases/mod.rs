@@ -6,14 +6,18 @@
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
+mod maps;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod ours;
 mod protection;
 mod resize;
 mod start;
 mod streams;
+mod trace;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -278,15 +282,19 @@ impl Case {
 #[must_use]
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
+    cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of its own: data goes with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
     cases.extend(streams::cases(setup));
+    cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
+    cases.extend(lanes::cases());
     cases.extend(resize::cases(setup));
     cases
 }
