@@ -87,10 +87,16 @@ impl<'e> Driver<'e> {
         }
     }
 
-    pub(super) fn begin_pass(&mut self) {
-        self.pass = Instant::now();
-        (self.cut, self.moved) = (false, false);
-        self.asked = false;
+    /// A pass begins, or only the taking of what is ready.
+    pub(super) fn begin(&mut self, is_pass: bool) {
+        if is_pass {
+            self.pass = Instant::now();
+        }
+        (self.cut, self.moved, self.asked) = (false, false, false);
+    }
+
+    pub(super) fn since_pass(&self) -> Duration {
+        self.pass.elapsed()
     }
 
     /// How many items the source may give now.
