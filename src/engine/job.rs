@@ -325,6 +325,8 @@ pub struct JobBuilder<'e, G: Program, A> {
     /// What was passed, which also decides whether the job may run again.
     args: A,
     terms: Terms,
+    /// Which random numbers it draws; 0: the next in the order of submission.
+    seed: u64,
     program: PhantomData<fn() -> G>,
 }
 
@@ -334,6 +336,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
             engine,
             args,
             terms: Terms::default(),
+            seed: 0,
             program: PhantomData,
         }
     }
@@ -355,6 +358,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
             engine: self.engine,
             args: (self.args, rest),
             terms: self.terms,
+            seed: self.seed,
             program: PhantomData,
         }
     }
@@ -427,6 +431,12 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
+    /// Draws the random numbers of a job with this seed.
+    pub(super) fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// All terms at once, from somebody who has seen that the job may run again if they say so.
     pub(super) fn terms(mut self, terms: &Terms) -> Self {
         self.terms = *terms;
@@ -439,10 +449,11 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Job::here(run_program::<G, A>(self.engine, self.args));
+            return Job::here(run_program::<G, A>(self.engine, self.args, self.seed));
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
+        call.0.seed = self.seed;
         let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, self.terms.asked());
         Job::sent::<G>(shared, id)
     }
@@ -483,7 +494,11 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Ok(Job::here(run_program::<G, A>(self.engine, self.args)));
+            return Ok(Job::here(run_program::<G, A>(
+                self.engine,
+                self.args,
+                self.seed,
+            )));
         };
         let kernel = KernelInfo::of::<G>();
         let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
@@ -495,17 +510,22 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
+        call.0.seed = self.seed;
         let id = shared.submit_entered(&kernel, &mut call.0, self.terms.asked(), entry);
         Ok(Job::sent::<G>(shared, id))
     }
 }
 
 /// Runs a program in this thread.
-fn run_program<G, A>(engine: &Engine, args: A) -> Result<<G::Reply as Reply>::Out, JobError>
+fn run_program<G, A>(
+    engine: &Engine,
+    args: A,
+    seed: u64,
+) -> Result<<G::Reply as Reply>::Out, JobError>
 where
     G: Loads<A>,
 {
-    let _job = engine.seeds.next_here();
+    let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
     run_here_at(|| at.get(), run)
