@@ -176,7 +176,7 @@ impl Engine {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
             Place::Inline => {
-                let _job = self.seeds.next_here();
+                let _job = self.seeds.here(0);
                 Job::run_here(kernel, args.hold())
             }
         }
