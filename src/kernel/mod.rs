@@ -9,6 +9,7 @@
 //! What crosses is the distance of the monomorphised entry from the start of the executable. The
 //! worker is the same executable; attaching compares build ids.
 
+pub(crate) mod actor;
 mod entry;
 mod host;
 mod param;
@@ -16,6 +17,7 @@ mod reply;
 mod scalar;
 pub(crate) mod wire;
 
+pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
 pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, SplitFirst, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
