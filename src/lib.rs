@@ -68,6 +68,8 @@
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
+//! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
+//! | cut an array into parts | [`Array::partitions`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
 //! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |

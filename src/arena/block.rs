@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::Arena;
-use super::layout::QUANTUM;
+use super::layout::{PAGE, QUANTUM};
 use super::offset::{Extent, Offset};
 
 /// An extent of an arena that its holder owns; dropping it frees exactly that.
@@ -53,6 +53,19 @@ impl Block {
     /// Bytes it keeps others from having: its length with padding.
     pub fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Bytes that it holds in whole pages behind the pages of this extent, if that reaches its end; otherwise 0.
+    pub(crate) fn behind(&self, extent: Extent) -> u64 {
+        if extent.at.region() != self.at.region() || extent.len == 0 {
+            return 0;
+        }
+        let end = extent.at.offset() + extent.len;
+        if end != self.at.offset() + self.len {
+            return 0;
+        }
+        let held = self.at.offset() + self.held;
+        held.saturating_sub(end.next_multiple_of(PAGE)) / PAGE * PAGE
     }
 
     /// Its first byte in this process, aligned to 64 bytes at least. Nothing may be read through it while another

@@ -61,6 +61,39 @@ impl Placement {
     }
 }
 
+/// How a block is cut out of a region.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// What it is aligned to and padded with.
+    unit: u64,
+    /// Its memory may be huge pages.
+    huge: bool,
+    /// It may be lent to workers.
+    lent: bool,
+}
+
+impl Cut {
+    fn of(placement: Placement, len: u64) -> Self {
+        Self {
+            unit: placement.unit(len),
+            huge: true,
+            lent: placement == Placement::Pages,
+        }
+    }
+
+    /// What a large block that needs this much holds. To open a part of a huge page to a worker, the map has to be split
+    /// into small ones, for good; so what is lent gets the rest of its last huge page, unless that is more than an
+    /// eighth of all.
+    fn held(self, needed: u64) -> u64 {
+        let whole = needed.next_multiple_of(CHUNK);
+        if self.lent && whole - needed <= needed / 8 {
+            whole
+        } else {
+            needed
+        }
+    }
+}
+
 /// Shared memory in regions, one per writing process, as the supervisor holds it.
 ///
 /// Blocks hold the arena, so memory stays as long as anybody uses it; the name does not, see [`Arena::retire`].
@@ -259,8 +292,7 @@ impl Arena {
         len: u64,
         placement: Placement,
     ) -> Result<Block, ArenaFull> {
-        let unit = placement.unit(len);
-        self.place(region, len, unit, true, None)
+        self.place(region, len, Cut::of(placement, len), None)
     }
 
     /// As [`Arena::alloc`], with zeros in it; memory that was committed just now needs no writing.
@@ -278,9 +310,8 @@ impl Arena {
         len: u64,
         placement: Placement,
     ) -> Result<Block, ArenaFull> {
-        let unit = placement.unit(len);
         let mut stale = Vec::new();
-        let block = self.place(region, len, unit, true, Some(&mut stale))?;
+        let block = self.place(region, len, Cut::of(placement, len), Some(&mut stale))?;
         for range in stale {
             let at = self.address(Offset::new(region, range.start));
             // SAFETY: the range lies inside the block just allocated, which is committed, and which nobody else has
@@ -302,7 +333,12 @@ impl Arena {
     pub fn grant(self: &Arc<Self>, region: u16, len: u64, huge: bool) -> Result<Block, ArenaFull> {
         let padded = len.checked_next_multiple_of(PAGE);
         let padded = padded.ok_or_else(|| self.full(region, len))?;
-        self.place(region, padded, PAGE, huge, None)
+        let cut = Cut {
+            unit: PAGE,
+            huge,
+            lent: false,
+        };
+        self.place(region, padded, cut, None)
     }
 
     /// As [`Arena::grant`], but only of memory that is committed already: this takes no time. `None` where that is not to
@@ -325,8 +361,7 @@ impl Arena {
         self: &Arc<Self>,
         region: u16,
         len: u64,
-        unit: u64,
-        huge: bool,
+        cut: Cut,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
         let books = self.region(region);
@@ -334,26 +369,29 @@ impl Arena {
             let at = Offset::new(region, 0);
             return Ok(Block::new(Arc::clone(self), at, 0, 0, true));
         }
-        let held = len
-            .checked_next_multiple_of(unit)
-            .filter(|&held| held <= self.capacity().next_multiple_of(GRANULE))
+        let needed = len
+            .checked_next_multiple_of(cut.unit)
+            .filter(|&needed| needed <= self.capacity().next_multiple_of(GRANULE))
             .ok_or_else(|| self.full(region, len))?;
         // A failure is answered by taking free memory back, first where that costs nothing, then everywhere.
         for attempt in 0..3 {
+            // Large blocks begin where a huge page does, if there is room for that: then every process maps them with
+            // huge pages, and opening a part of them to a worker need not split any.
+            let (align, mut held) = match attempt == 0 && needed >= 2 * CHUNK {
+                true => (CHUNK, cut.held(needed)),
+                false => (cut.unit, needed),
+            };
+            let room = self.capacity().next_multiple_of(GRANULE);
             let in_use = self.in_use.load(Ordering::Relaxed);
-            if in_use.saturating_add(held) > self.capacity().next_multiple_of(GRANULE) {
+            if in_use.saturating_add(held) > room {
+                held = needed;
+            }
+            if in_use.saturating_add(held) > room {
                 break;
             }
             if let Some(stale) = &mut stale {
                 stale.clear();
             }
-            // Large blocks begin where a huge page does, if there is room for that: then every process maps them with
-            // huge pages, and opening a part of them to a worker need not split any.
-            let align = if attempt == 0 && held >= 2 * CHUNK {
-                CHUNK
-            } else {
-                unit
-            };
             let reserved = lock(&books.books).reserve(held, align, stale.as_deref_mut());
             let Some(Reserved {
                 start,
@@ -367,7 +405,7 @@ impl Arena {
             };
             if committed
                 || books
-                    .commit(&(start..start + held), huge, &self.budget)
+                    .commit(&(start..start + held), cut.huge, &self.budget)
                     .is_ok()
             {
                 // Relaxed: counts that guard no other memory.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::layout::PAGE;
 use bytemuck::{Pod, Zeroable};
 
 /// Bits of an [`Offset`] that count bytes; the rest names the region.
@@ -86,6 +87,18 @@ impl Extent {
     pub fn end(&self) -> Option<u64> {
         let end = self.at.offset().checked_add(self.len)?;
         (end <= Offset::MAX_REGION_LEN).then_some(end)
+    }
+
+    /// With the rest of its last page, and so many bytes of whole pages behind it. Without those: itself.
+    pub(crate) fn with_pages_behind(&self, behind: u64) -> Extent {
+        let whole = |end: u64| end.next_multiple_of(PAGE).saturating_add(behind);
+        match self.end().filter(|_| behind > 0) {
+            Some(end) => Extent {
+                len: whole(end).saturating_sub(self.at.offset()),
+                ..*self
+            },
+            None => *self,
+        }
     }
 
     /// Whether some byte lies in both.

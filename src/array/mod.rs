@@ -49,6 +49,7 @@ mod memory;
 #[cfg(feature = "ndarray")]
 mod nd;
 pub mod npy;
+mod partitions;
 mod sealed;
 mod shape;
 #[cfg(test)]
@@ -58,6 +59,7 @@ mod tile;
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::PlaceMut;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
+pub use partitions::Partitions;
 pub use sealed::Array;
 pub(crate) use sealed::Place;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};

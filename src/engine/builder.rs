@@ -332,6 +332,7 @@ impl Builder {
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let settings = Settings {
             workers,
+            lanes: 1,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]
@@ -355,6 +356,7 @@ impl Builder {
         let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
             place: Place::Workers(Workers { shared, monitor }),
+            names: super::actor::Names::default(),
         })
     }
 }

@@ -1,10 +1,12 @@
 //! The public face: [`Engine`] and what it gives.
 
+mod actor;
 mod builder;
 mod completed;
 mod input;
 mod job;
 mod map;
+mod numbers;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -18,11 +20,13 @@ pub use crate::supervisor::{
     Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority,
     RefusedBy, Stats, WorkerStats,
 };
+pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+pub use numbers::{Histogram, Number};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
@@ -63,6 +67,8 @@ use crate::supervisor::{Closing, Shared};
 /// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
+    /// Actors that have a name.
+    names: actor::Names,
 }
 
 /// Where an engine runs its kernels.
@@ -107,6 +113,7 @@ impl Engine {
     pub fn inline() -> Self {
         Self {
             place: Place::Inline,
+            names: actor::Names::default(),
         }
     }
 

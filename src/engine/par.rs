@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Whether workers may write into arrays of the supervisor.
-    fn lends(&self) -> bool {
+    pub(super) fn lends(&self) -> bool {
         self.shared().is_none_or(|shared| !shared.is_strict())
     }
 
@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// Memory for a result that will be written whole.
-    fn output<U: Element>(
+    pub(super) fn output<U: Element>(
         &self,
         shape: Shape,
         kernel: &'static str,

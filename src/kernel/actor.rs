@@ -242,7 +242,7 @@ unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)
     }
-    fn lend(&self, _: Extent) -> Result<NonNull<u8>, Unreachable> {
+    fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable(
             "an actor keeps nothing that others will change".into(),
         ))

@@ -17,8 +17,9 @@ pub(crate) struct Unreachable(pub(crate) String);
 pub(crate) unsafe trait Host {
     /// Where an array that the job reads lies in this process.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
-    /// Where an array that the job changes lies, open for writing until the job ends.
-    fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
+    /// Where an array that the job changes lies, open for writing until the job ends; and with it so many bytes of whole
+    /// pages behind its own, which nobody else has.
+    fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
     /// The counter of this lane's handles.
     fn count(&self) -> &'static LaneCount;
     /// Output memory.

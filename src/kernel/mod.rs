@@ -10,6 +10,7 @@
 //! worker is the same executable; attaching compares build ids.
 
 pub(crate) mod actor;
+mod ahead;
 mod entry;
 mod host;
 mod param;
@@ -18,6 +19,7 @@ mod scalar;
 pub(crate) mod wire;
 
 pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
+pub(crate) use ahead::Ahead;
 pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, SplitFirst, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::host::{Host, Unreachable};
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, Lease, Malformed, WordReader};
-use crate::arena::{Extent, Offset};
+use crate::arena::{Block, Extent, Offset, PAGE};
 use crate::array::{Array, ArrayMut, Element, Place, PlaceMut, Shape, TileMut};
 
 /// Why a worker cannot accept the arguments of a job.
@@ -210,7 +210,7 @@ impl<T: Element> Param for ArrayMut<T> {
     type Held = Option<ArrayMut<T>>;
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         let (extent, shape) = read_array::<T>(words)?;
-        let ptr = host.0.lend(extent)?;
+        let ptr = host.0.lend(extent, 0)?;
         check_alignment::<T>(ptr, extent)?;
         // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
         // `lend` promises that the bytes stay mapped and writable until the job ends.
@@ -271,9 +271,10 @@ pub struct LentRange<T> {
 impl<T: Element> LentRange<T> {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self, Rejected> {
         let (extent, shape) = read_array::<T>(words)?;
-        let start = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
+        let (start, behind) = unpack(words.0.word()?, extent);
+        let start = usize::try_from(start).map_err(|_| Malformed)?;
         let end = start.checked_add(shape.rows()).ok_or(Malformed)?;
-        let first = host.0.lend(extent)?;
+        let first = host.0.lend(extent, behind)?;
         check_alignment::<T>(first, extent)?;
         Ok(Self {
             first,
@@ -334,6 +335,22 @@ impl<T: Element> Param for &mut [T] {
     }
 }
 
+/// Rows take a byte each at least, unless there are no bytes: so many bits hold the number of any.
+const ROW_BITS: u32 = 48;
+
+/// The first row of what is lent, and the pages behind it that are opened with it.
+fn pack(row: u64, extent: Extent, block: &Block) -> u64 {
+    row | (block.behind(extent) / PAGE) << ROW_BITS
+}
+
+/// What [`pack`] has packed: the row, and bytes.
+fn unpack(word: u64, extent: Extent) -> (u64, u64) {
+    if extent.len == 0 {
+        return (word, 0);
+    }
+    (word & ((1 << ROW_BITS) - 1), (word >> ROW_BITS) * PAGE)
+}
+
 fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
     match tile.place() {
         PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
@@ -341,7 +358,7 @@ fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
                 call.0.full = Some(block.arena().no_room(extent.len));
             }
             call.0.array(extent, &tile.shape());
-            call.0.word(tile.rows().start as u64);
+            call.0.word(pack(tile.rows().start as u64, extent, block));
             call.0.leases.push(Lease::Lent(tile.rows()));
             call.0.exclusive = true;
         }

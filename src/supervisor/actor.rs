@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 use super::Shared;
 use super::core::{Closing, Core};
 use super::error::JobErrorKind;
-use super::lane::{Lane, Status};
+use super::lane::Lane;
 use super::policy::Terms;
 use super::queue::Queue;
-use super::record::{JobId, Outcome, Stage};
+use super::record::{JobId, Outcome};
 use crate::arena::{Block, Offset};
 use crate::kernel::wire::{ArgWriter, Lease, Received};
 use crate::kernel::{KernelInfo, actor};
@@ -201,17 +201,25 @@ pub(super) struct Actors {
     pub(super) wanting: usize,
     /// Calls that no lane has.
     pub(super) kept: usize,
+    /// Whose turn it is: that of the actors, or of the jobs that may run anywhere.
+    turn: bool,
+}
+
+impl Actors {
+    /// Whether actors go first this time: they and what may run anywhere take turns.
+    pub(super) fn go_first(&mut self) -> bool {
+        self.turn = !self.turn;
+        self.turn && self.wanting > 0
+    }
 }
 
 /// What a lane keeps for the actors whose states it has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Hosted {
     /// How many.
     count: usize,
     /// Those for which it is to get something, in turn.
     turns: VecDeque<u32>,
-    /// The first position that its worker may not have once they are gone.
-    last: u64,
 }
 
 impl Lane {
@@ -226,40 +234,36 @@ impl Lane {
         let hosted = self.hosted.as_ref();
         hosted.is_some_and(|hosted| !hosted.turns.is_empty())
     }
+}
 
-    /// Its worker has one actor more, and is not replaced before that has ended.
-    fn take_in(&mut self) {
-        let held = self.until == 0;
-        match &mut self.hosted {
-            Some(hosted) => hosted.count += 1,
-            None => {
-                self.hosted = Some(Box::new(Hosted {
-                    count: 1,
-                    turns: VecDeque::new(),
-                    last: self.last,
-                }));
-                self.last = u64::MAX;
-                self.hold(held);
-            }
+impl Core {
+    /// A lane has one actor more, and its worker is not replaced before that has ended.
+    fn take_in(&mut self, lane: usize) {
+        let hosted = self.lanes[lane].hosted.get_or_insert_default();
+        hosted.count += 1;
+        let worker = self.worker_of(lane);
+        self.workers[worker].actors += 1;
+        if self.workers[worker].actors == 1 {
+            self.lanes_of(worker).for_each(|lane| self.lanes[lane].spare(true));
         }
     }
 
     /// One of them has ended.
-    fn let_out(&mut self) {
-        let held = self.until == 0;
-        let Some(hosted) = &mut self.hosted else {
+    fn let_out(&mut self, lane: usize) {
+        let Some(hosted) = &mut self.lanes[lane].hosted else {
             return;
         };
         hosted.count -= 1;
         if hosted.count == 0 {
-            self.last = hosted.last;
-            self.hosted = None;
-            self.hold(held);
+            self.lanes[lane].hosted = None;
+        }
+        let worker = self.worker_of(lane);
+        self.workers[worker].actors -= 1;
+        if self.workers[worker].actors == 0 {
+            self.lanes_of(worker).for_each(|lane| self.lanes[lane].spare(false));
         }
     }
-}
 
-impl Core {
     fn actor(&mut self, index: u32) -> &mut Actor {
         &mut self.actors.table[index as usize]
     }
@@ -552,15 +556,15 @@ impl Core {
     fn home(&self) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
         let ready = lanes.filter(|(_, lane)| {
-            lane.status == Status::Ready && lane.poster.tail() < lane.last
+            lane.ready && lane.poster.tail() < lane.last
         });
         let (index, lane) =
-            ready.min_by_key(|(index, lane)| (lane.actors(), lane.backlog_ns, *index))?;
+            ready.min_by_key(|(index, lane)| (lane.actors(), *index))?;
         lane.fits(0).then_some(index)
     }
 
     fn start(&mut self, index: u32, lane: usize) {
-        self.lanes[lane].take_in();
+        self.take_in(lane);
         let actor = self.actor(index);
         actor.place = Place::Starting { lane };
         actor.posted = 0;
@@ -659,7 +663,7 @@ impl Core {
             }
             (Role::End, _) => {
                 if let Place::Ending { lane } = self.actor(index).place {
-                    self.lanes[lane].let_out();
+                    self.let_out(lane);
                     self.remove_actor(index);
                 }
             }
@@ -671,27 +675,14 @@ impl Core {
     /// The initial kernel gave no state.
     fn start_of_actor_failed(&mut self, index: u32, why: &JobErrorKind) {
         if let Some(lane) = self.actor(index).lane() {
-            self.lanes[lane].let_out();
+            self.let_out(lane);
         }
         // It has nothing to do with what its worker died of.
         if matches!(why, JobErrorKind::LostWith { .. }) {
             self.actor(index).place = Place::Nowhere;
             return self.list(index);
         }
-        self.lose(index, self.lost(index, why.clone(), false));
-    }
-
-    /// What calls answer that are lost with their actor.
-    fn lost(&self, index: u32, cause: JobErrorKind, restarted: bool) -> JobErrorKind {
-        if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
-            return cause;
-        }
-        let actor = &self.actors.table[index as usize];
-        JobErrorKind::ActorLost {
-            cause: Box::new(cause),
-            forgotten: actor.forgotten,
-            restarted,
-        }
+        self.lose(index, lost(why.clone(), 0, false));
     }
 
     /// The actor is gone for good: whatever waits for it is answered.
@@ -752,7 +743,7 @@ impl Core {
         match (role, actor.lane()) {
             (Role::Start, Some(lane)) => {
                 actor.place = Place::Nowhere;
-                self.lanes[lane].let_out();
+                self.let_out(lane);
             }
             (Role::End, Some(lane)) => actor.place = Place::Here { lane },
             _ => {}
@@ -793,42 +784,44 @@ impl Core {
         }
     }
 
-    /// After the exit of a lane's worker, when what it had not begun was put back: its actors start again somewhere, or
-    /// are lost. `ran`: what may have begun of theirs, and why each of these has no value; `fault`: why the worker is
-    /// gone, for those that had nothing to do with it.
-    pub(super) fn lose_worker_of_actors(
+    /// After the exit of a worker, when what it had not begun was put back: its actors start again somewhere, or are
+    /// lost. `ran`: what may have begun of theirs, and why each of these has no value; `fault`: why the worker is gone,
+    /// for those that had nothing to do with it.
+    pub(super) fn lose_states(
         &mut self,
-        lane: usize,
+        worker: usize,
         ran: Vec<(u32, JobErrorKind)>,
         fault: &JobErrorKind,
     ) {
-        if self.lanes[lane].hosted.is_none() && ran.is_empty() {
-            return;
-        }
         let mut calls = Vec::new();
         for (record, why) in ran {
             match self.role(record) {
                 Some((index, Role::Call)) => calls.push((index, record, why)),
                 // Its end says what follows.
-                _ => self.fail_running(lane, record, why),
+                _ => self.fail_running(worker, record, why),
             }
         }
-        if let Some(hosted) = &mut self.lanes[lane].hosted {
-            let turns = std::mem::take(&mut hosted.turns);
-            self.actors.wanting -= turns.len();
-            for index in turns {
+        if self.workers[worker].actors == 0 {
+            return;
+        }
+        for lane in self.lanes_of(worker) {
+            let hosted = self.lanes[lane].hosted.as_mut();
+            let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
+            for index in turns.unwrap_or_default() {
                 self.actor(index).listed = false;
+                self.actors.wanting -= 1;
             }
         }
         for index in 0..self.actors.table.len() as u32 {
+            let workers = self.workers.len();
             match self.actor(index).place {
-                Place::Here { lane: at } if at == lane => {
+                Place::Here { lane } if lane % workers == worker => {
                     let own: Vec<_> = calls.extract_if(.., |(of, _, _)| *of == index).collect();
                     self.state_is_gone(index, lane, own, fault);
                 }
                 // Dropped with its process.
-                Place::Ending { lane: at } if at == lane => {
-                    self.lanes[lane].let_out();
+                Place::Ending { lane } if lane % workers == worker => {
+                    self.let_out(lane);
                     self.remove_actor(index);
                 }
                 _ => {}
@@ -843,17 +836,19 @@ impl Core {
         calls: Vec<(u32, u32, JobErrorKind)>,
         fault: &JobErrorKind,
     ) {
-        self.lanes[lane].let_out();
+        self.let_out(lane);
+        let worker = self.worker_of(lane);
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
         let closing = self.closing == Closing::Now || self.broken.is_some();
         let actor = self.actor(index);
         let held = actor.checkpoints.as_ref().map(|checkpoints| checkpoints.holds);
         let restarts = held.is_some() && !closing;
         let answered = actor.posted - calls.len() as u64;
-        actor.forgotten += answered - held.unwrap_or(0).min(answered);
-        let why = self.lost(index, cause, restarts);
+        let forgotten = answered - held.unwrap_or(0).min(answered);
+        actor.forgotten += forgotten;
+        let why = lost(cause, forgotten, restarts);
         for (_, record, _) in calls {
-            self.fail_running(lane, record, why.clone());
+            self.fail_running(worker, record, why.clone());
         }
         let actor = self.actor(index);
         if !restarts {
@@ -871,11 +866,12 @@ impl Core {
     fn figures_of_actor(&mut self, id: ActorId) -> Option<ActorFigures> {
         self.drain_busy();
         self.refill();
+        let workers = self.workers.len();
         let actor = self.find_actor(id)?;
         let checkpoints = actor.checkpoints.as_ref();
         Some(ActorFigures {
             worker: match actor.place {
-                Place::Here { lane } => Some(lane as u32),
+                Place::Here { lane } => Some((lane % workers) as u32),
                 _ => None,
             },
             lost: match &actor.place {
@@ -888,6 +884,18 @@ impl Core {
             checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),
             failed_checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.failed),
         })
+    }
+}
+
+/// What calls answer that are lost with their actor.
+fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
+    if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
+        return cause;
+    }
+    JobErrorKind::ActorLost {
+        cause: Box::new(cause),
+        forgotten,
+        restarted,
     }
 }
 

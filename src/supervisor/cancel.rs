@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use super::actor::actor_of;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::record::{JobId, Stage};
@@ -19,7 +20,7 @@ impl Core {
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Queued => {
-                self.unqueue();
+                self.unqueue(id.index);
                 self.discharge(id.index);
                 self.records.remove(id.index);
             }
@@ -49,7 +50,10 @@ impl Core {
     }
 
     /// A job leaves the queue without a lane; its record is about to say so.
-    fn unqueue(&mut self) {
+    fn unqueue(&mut self, index: u32) {
+        if let Some(actor) = actor_of(self.records.look(index).group) {
+            return self.unqueue_call(actor);
+        }
         self.queue.give_up(&self.records);
         if self.queue.is_empty() {
             self.update_flags();
@@ -92,7 +96,7 @@ impl Core {
         record.give_up();
         match record.stage {
             Stage::Answered | Stage::Free => return None,
-            Stage::Queued => self.unqueue(),
+            Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.end_pause(id.index),
             Stage::Placed { link, position } => {
                 let link = link as usize;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::actor::{Actors, actor_of};
 use super::admission::Admission;
-use super::error::{Failed, JobError, JobErrorKind};
+use super::error::{Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
@@ -17,6 +18,7 @@ use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
@@ -45,11 +47,15 @@ pub(super) struct Core {
     pub(super) parking: Arc<Parking>,
     pub(super) records: Records,
     pub(super) kernels: Kernels,
+    /// Lane `n` is one of worker `n` modulo the number of workers.
     pub(super) lanes: Vec<Lane>,
+    pub(super) workers: Vec<Worker>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
     /// Jobs that no lane has.
     pub(super) queue: Queue,
+    /// States that stay in their workers, and the calls that only those can have.
+    pub(super) actors: Actors,
     /// Jobs that wait for their next attempt, by the time when their pause is over.
     pub(super) waiting: BTreeSet<(Instant, u32)>,
     /// Some job had a priority other than the usual one.
@@ -60,6 +66,7 @@ pub(super) struct Core {
     pub(super) recent: usize,
     /// Jobs in slots.
     pub(super) open: usize,
+    /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
     pub(super) groups: Groups,
@@ -101,6 +108,7 @@ impl Core {
         arena: Arc<Arena>,
         parking: Arc<Parking>,
         lanes: Vec<Lane>,
+        workers: usize,
         cores: usize,
     ) -> Self {
         Self {
@@ -110,7 +118,9 @@ impl Core {
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
             lanes,
+            workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
+            actors: Actors::default(),
             waiting: BTreeSet::new(),
             ranked: false,
             quarantine_after: QUARANTINE_AFTER,
@@ -150,20 +160,7 @@ impl Core {
         group: u32,
         terms: Option<&Terms>,
     ) -> JobId {
-        let kernel = self.kernels.index(info);
-        self.next_job += 1;
-        let job = self.next_job;
-        let (id, record) = self.records.add();
-        record.job = job;
-        record.kernel = kernel;
-        record.group = group;
-        if let Some(terms) = terms {
-            record.policy = Some(Box::new(Policy::new(*terms)));
-            self.ranked |= terms.priority != Priority::Normal;
-        }
-        let refusal = fill(record, call, &self.arena, self.strict);
-        crate::sync::point!("submit.recorded");
-        let refusal = refusal.or_else(|| self.refusal(kernel, group));
+        let (id, refusal) = self.enter_record(info, call, group, terms);
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if self.ranked && self.overtake(id.index) {
@@ -182,6 +179,31 @@ impl Core {
             }
         }
         id
+    }
+
+    /// A record for a job, and why it cannot be taken if that is so.
+    #[inline(always)]
+    pub(super) fn enter_record(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        terms: Option<&Terms>,
+    ) -> (JobId, Option<JobErrorKind>) {
+        let kernel = self.kernels.index(info);
+        self.next_job += 1;
+        let job = self.next_job;
+        let (id, record) = self.records.add();
+        record.job = job;
+        record.kernel = kernel;
+        record.group = group;
+        if let Some(terms) = terms {
+            record.policy = Some(Box::new(Policy::new(*terms)));
+            self.ranked |= terms.priority != Priority::Normal;
+        }
+        let refusal = fill(record, call, &self.arena, self.strict);
+        crate::sync::point!("submit.recorded");
+        (id, refusal.or_else(|| self.refusal(kernel, group)))
     }
 
     /// No lane has room for a new job, as far as is known: takes what has ended first.
@@ -212,7 +234,7 @@ impl Core {
     }
 
     #[inline]
-    fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
+    pub(super) fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
         if self.groups.refuses(group) {
             return Some(JobErrorKind::Cancelled);
         }
@@ -236,6 +258,9 @@ impl Core {
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
         if record.detached {
+            if actor_of(record.group).is_some() {
+                return self.actor_job_ended(index, outcome);
+            }
             self.discharge(index);
             self.records.remove(index);
             return;
@@ -274,7 +299,10 @@ impl Core {
         let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).info.name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
-            self.lanes[worker as usize].last_words.of(job)
+            self.workers[worker as usize].last_words.of(job)
+        });
+        let beside = worker.map_or_else(Beside::default, |worker| {
+            self.workers[worker as usize].last_words.beside(job, &kind)
         });
         let error = Failed {
             attempt: u32::from(record.attempt),
@@ -282,6 +310,7 @@ impl Core {
             lent,
             deaths: deaths.unwrap_or_default(),
             last_words,
+            beside,
             ..Failed::new(kind, name, record.job)
         };
         self.answer(index, Outcome::Failed(error.into()));
@@ -343,14 +372,16 @@ impl Core {
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
         // The words of a condemned lane mean nothing, and its verdict may name this very record.
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return false;
         }
         match lane.poster.retract(position) {
             Retract::TooLate => false,
             Retract::Taken { wake } => {
-                lane.take(position);
+                let record = lane.take(position);
                 self.open -= 1;
+                self.never_begun(record);
+                let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {
                     let word = lane.poster.cells().state(position).place_to_sleep();
@@ -369,7 +400,12 @@ impl Core {
 
     /// The engine is to end when everything is done, and it is.
     pub(super) fn is_drained(&self) -> bool {
-        self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty()
+        self.closing == Closing::Drain && self.open == 0 && !self.keeps_any()
+    }
+
+    /// Are there jobs that no lane has, or actors for which one has something to do?
+    pub(super) fn keeps_any(&self) -> bool {
+        !self.queue.is_empty() || self.actors.wanting > 0
     }
 
     pub(super) fn call_if_drained(&mut self) {
@@ -382,7 +418,7 @@ impl Core {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.closing {
             Closing::No => true,
-            Closing::Drain => self.open + self.queue.len() > 0,
+            Closing::Drain => self.open > 0 || self.keeps_any(),
             Closing::Now => false,
         };
         asked_for && self.broken.is_none()

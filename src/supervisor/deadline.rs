@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::actor::actor_of;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::{Alarm, NOBODY};
@@ -18,7 +19,7 @@ impl Core {
     /// the job before the next that has one. Called when either may have changed.
     pub(super) fn watch(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.verdict.is_some() {
+        if lane.condemned {
             return;
         }
         while let Some(&position) = lane.timed.front()
@@ -136,7 +137,7 @@ impl Core {
         for _ in 0..LOOKS {
             self.drain(index);
             let lane = &self.lanes[index];
-            if lane.verdict.is_some() || !lane.holds(position) {
+            if lane.condemned || !lane.holds(position) {
                 return;
             }
             if self.take_back_behind(index, position) {
@@ -154,7 +155,8 @@ impl Core {
     fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
         let mut all = true;
         let mut back = Vec::new();
-        for behind in position + 1..self.lanes[index].poster.tail() {
+        // Newest first: none begins before one that was taken earlier.
+        for behind in (position + 1..self.lanes[index].poster.tail()).rev() {
             let record = self.lanes[index].record_at(behind);
             if record == NOBODY {
                 continue;
@@ -165,7 +167,7 @@ impl Core {
                 all = false;
             }
         }
-        for record in back.into_iter().rev() {
+        for record in back {
             self.requeue(record);
         }
         all
@@ -175,6 +177,9 @@ impl Core {
     pub(super) fn requeue(&mut self, index: u32) {
         let record = self.records.at(index);
         record.stage = Stage::Queued;
+        if actor_of(record.group).is_some() {
+            return self.requeue_call(index);
+        }
         self.queue.push_front(index, record);
     }
 }

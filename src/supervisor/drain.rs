@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::copy_out::copy_out;
 use super::core::Core;
 use super::error::JobErrorKind;
-use super::lane::{NOBODY, Status};
+use super::lane::NOBODY;
 use super::record::Outcome;
+use super::worker::Status;
 use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
 use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
@@ -33,7 +34,7 @@ impl Core {
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
         loop {
-            if self.lanes[index].verdict.is_some() {
+            if self.lanes[index].condemned {
                 break;
             }
             match self.lanes[index].poster.drain(&mut self.reply) {
@@ -63,7 +64,7 @@ impl Core {
         if self.lanes[index].is_idle() {
             self.busy[index / 64] &= !(1 << (index % 64));
             if self.lanes[index].has_served() {
-                self.retire(index);
+                self.retire_if_served(index);
             }
         }
         if any {
@@ -179,7 +180,7 @@ impl Core {
                     self.fail(
                         index,
                         JobErrorKind::ArenaFull(full),
-                        Some(lane_index as u32),
+                        Some(self.worker_of(lane_index) as u32),
                         Vec::new(),
                     );
                     return;
@@ -192,7 +193,8 @@ impl Core {
                     let rows = lent(&leases);
                     // Kept for another attempt, if there is one.
                     self.records.at(index).leases = leases;
-                    self.attempt_failed(index, why, Some(lane_index as u32), rows);
+                    let worker = self.worker_of(lane_index) as u32;
+                    self.attempt_failed(index, why, Some(worker), rows);
                 } else {
                     let skip = unpacked.skip;
                     let life = self.lanes[lane_index].life;
@@ -285,17 +287,24 @@ impl Core {
 
     /// The worker has to go, because of the job of this record; the answer waits for its exit.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
-        let lane = &mut self.lanes[lane];
-        if lane.verdict.is_none() {
-            lane.verdict = Some((record, why));
-            lane.alarm = None;
+        let index = self.worker_of(lane);
+        if matches!(why, JobErrorKind::Protocol(_)) {
+            // A worker that broke the protocol in one link is believed in none.
+            for other in self.lanes_of(index) {
+                self.lanes[other].condemned = true;
+                self.lanes[other].alarm = None;
+            }
         }
-        if lane.status == Status::Ready {
-            lane.status = Status::Leaving;
-            self.ready -= 1;
+        let lane = &mut self.lanes[lane];
+        lane.alarm = None;
+        if !std::mem::replace(&mut lane.condemned, true) || record != NOBODY {
+            self.workers[index].verdicts.push((record, why));
+        }
+        if self.workers[index].status() == Status::Ready {
+            self.set_status(index, Status::Leaving);
         }
         crate::sync::point!("judge.condemned");
-        if let Some(process) = &lane.process {
+        if let Some(process) = &self.workers[index].process {
             // It may have gone already; the pidfd tells.
             let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
         }

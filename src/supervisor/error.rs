@@ -47,6 +47,17 @@ pub enum JobErrorKind {
         /// What that job did.
         culprit: Box<JobErrorKind>,
     },
+    /// The call's actor lost its state with its worker, or has never had one.
+    ActorLost {
+        /// What ended the worker, or why there was no state. [`LostWith`](JobErrorKind::LostWith) if it was not this actor.
+        cause: Box<JobErrorKind>,
+        /// Calls that had been answered before, and that no state has seen any more.
+        forgotten: u64,
+        /// It goes on from its last checkpoint: later calls have answers again.
+        restarted: bool,
+    },
+    /// The call came after the end of its actor.
+    ActorEnded,
     /// The sandbox denied a system call that the worker cannot do without, and ended it.
     Denied {
         /// The call's name, or its number.
@@ -104,6 +115,15 @@ pub(crate) struct Failed {
     pub(crate) last_words: Vec<String>,
     /// How earlier attempts ended.
     pub(crate) deaths: Vec<JobErrorKind>,
+    pub(crate) beside: Beside,
+}
+
+/// Jobs that ran in the same worker when it died.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Beside {
+    pub(crate) jobs: Vec<u64>,
+    /// It is known that none of them did it.
+    pub(crate) known: bool,
 }
 
 impl Failed {
@@ -118,6 +138,7 @@ impl Failed {
             lent: Vec::new(),
             last_words: Vec::new(),
             deaths: Vec::new(),
+            beside: Beside::default(),
         }
     }
 }
@@ -166,6 +187,14 @@ impl JobError {
         &self.0.deaths
     }
 
+    /// The other jobs that ran in the same worker when it died, on its other [lanes](crate::engine::Builder::lanes); empty
+    /// when it lived on, and for a job that was itself [lost with](JobErrorKind::LostWith) another. If it is known that
+    /// this job ended the worker, those are the jobs that it took along; otherwise each of them has this error, and any of
+    /// them may have done it.
+    pub fn beside(&self) -> &[u64] {
+        &self.0.beside.jobs
+    }
+
     /// Rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified now, because the
     /// worker died while it could write them. They are initialised all the same.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
@@ -185,6 +214,7 @@ impl fmt::Debug for JobError {
             .field("unspecified_rows", &failed.lent)
             .field("last_words", &failed.last_words)
             .field("deaths", &failed.deaths)
+            .field("beside", &failed.beside.jobs)
             .finish()
     }
 }
@@ -224,6 +254,19 @@ impl fmt::Display for JobErrorKind {
             Self::LostWith { job, culprit } => {
                 write!(f, "lost with its worker, because of job {job}: {culprit}")
             }
+            Self::ActorLost { cause, forgotten, restarted } => {
+                write!(f, "its actor was lost: {cause}")?;
+                match forgotten {
+                    0 => {}
+                    1 => f.write_str("; 1 call that it had answered is forgotten")?,
+                    more => write!(f, "; {more} calls that it had answered are forgotten")?,
+                }
+                if *restarted {
+                    f.write_str("; it goes on from its last checkpoint")?;
+                }
+                Ok(())
+            }
+            Self::ActorEnded => f.write_str("its actor has ended; start another one"),
             Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
             Self::Quarantined { deaths } => write!(
                 f,
@@ -287,6 +330,7 @@ impl fmt::Display for JobError {
             lent,
             last_words,
             deaths,
+            beside,
         } = &*self.0;
         write!(f, "job {job} ({kernel}")?;
         if let Some(worker) = worker {
@@ -299,6 +343,17 @@ impl fmt::Display for JobError {
         if let (JobErrorKind::Quarantined { .. }, Some(last)) = (kind, deaths.last()) {
             write!(f, "; the last time: {last}")?;
         }
+        if !beside.jobs.is_empty() {
+            let s = if beside.jobs.len() == 1 { "" } else { "s" };
+            let jobs = Numbers(&beside.jobs);
+            match beside.known {
+                true => write!(f, "; it took job{s} {jobs} along")?,
+                false => write!(
+                    f,
+                    "; job{s} {jobs} ran beside it, and any of them may have done it"
+                )?,
+            }
+        }
         for rows in lent {
             write!(
                 f,
@@ -310,6 +365,22 @@ impl fmt::Display for JobError {
             write!(f, "; its worker's last words: {last}")?;
         }
         Ok(())
+    }
+}
+
+/// The first of some numbers, and how many more there are.
+struct Numbers<'a>(&'a [u64]);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (at, number) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{number}", if at > 0 { ", " } else { "" })?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

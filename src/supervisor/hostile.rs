@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::core::Core;
-use super::lane::Status;
 use super::monitor::Monitor;
 use super::tests::{die, fixture, in_time, kernel};
+use super::worker::Status;
 use super::*;
 use crate::arena::Placement;
 use crate::array::Array;
@@ -304,7 +304,7 @@ impl Attack {
     /// Condemned workers are gone at once here, and new ones begin.
     fn bury(&mut self) {
         for lane in 0..LANES.into() {
-            if self.shared.lock().lanes[lane].status == Status::Leaving {
+            if self.shared.lock().workers[lane].status() == Status::Leaving {
                 self.die(lane);
             }
         }
@@ -315,12 +315,11 @@ impl Attack {
         self.deaths += 1;
         self.running[lane] = false;
         let mut core = self.shared.lock();
-        let it = &mut core.lanes[lane];
-        it.status = Status::Ready;
-        it.life += 1;
+        let it = &core.lanes[lane];
         let (tail, granted) = (it.poster.tail(), it.poster.granted());
         self.takers[lane] = Taker::new(Arc::clone(&self.shared.cells[lane]), tail, granted);
-        core.ready += 1;
+        core.next_life(lane);
+        core.set_status(lane, Status::Ready);
         core.refill();
     }
 
@@ -469,7 +468,7 @@ fn every_state_word_is_judged() {
                     .place_to_sleep()
                     .store(word, Ordering::Relaxed);
                 shared.stats();
-                let condemned = shared.lock().lanes[0].status == Status::Leaving;
+                let condemned = shared.lock().workers[0].status() == Status::Leaving;
                 // Nobody took this job back, so nobody can have passed over it; 0 and 7 are no phases.
                 let cannot_be = lap != 0 || matches!(phase, 0 | 6 | 7);
                 // The zeros of the reply are no failure, and a value only if they are not looked at.
@@ -569,12 +568,15 @@ fn every_edge_of_a_reply_is_judged() {
                                     Some(Err(error)) => assert!(
                                         failed
                                             && [kind::RETURNED, kind::ARENA_FULL].contains(&kind)
-                                            || shared.lock().lanes[0].status == Status::Leaving,
+                                            || shared.lock().workers[0].status() == Status::Leaving,
                                         "{error}"
                                     ),
                                     None => {
                                         faults += 1;
-                                        assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+                                        assert_eq!(
+                                            shared.lock().workers[0].status(),
+                                            Status::Leaving
+                                        );
                                     }
                                 }
                                 die(&shared, 0);

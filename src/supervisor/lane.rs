@@ -1,43 +1,17 @@
-//! One lane as the supervisor keeps it: its link, its worker, and what it holds.
+//! One lane as the supervisor keeps it: its link, and what it holds. Its process is in `worker.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::error::JobErrorKind;
+use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
-use crate::supervisor::words::LastWords;
-use crate::sys::event::EventFd;
-use crate::sys::process::PidFd;
 use smallvec::SmallVec;
 
 /// No record: the job was retracted, or nobody placed one.
 pub(super) const NOBODY: u32 = u32::MAX;
-
-/// Where a worker is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    /// No process; one may be started from this time on.
-    Absent { not_before: Option<Instant> },
-    /// Spawned, not ready.
-    Starting,
-    /// Takes jobs.
-    Ready,
-    /// Told or killed to end; not confirmed.
-    Leaving,
-}
-
-/// The process behind a lane.
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pidfd: PidFd,
-    /// The worker rings it.
-    pub(super) bell: EventFd,
-    /// Name of its handshake server until it is ready.
-    pub(super) server: String,
-}
 
 /// When the time of a job is over.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +33,12 @@ struct Grant {
 pub(super) struct Lane {
     pub(super) region: u16,
     pub(super) poster: Poster,
-    pub(super) status: Status,
-    pub(super) process: Option<Process>,
-    /// Counts the processes, so that late news of an old one is told apart.
+    /// Its worker takes jobs: a copy of [`Status`](super::worker::Status).
+    pub(super) ready: bool,
+    /// What its worker says here is not heard any more.
+    pub(super) condemned: bool,
+    /// That of its worker.
     pub(super) life: u32,
-    /// Starts that failed, one after the other.
-    pub(super) failed_starts: u32,
     /// Record of each slot.
     pub(super) records: Box<[u32; SLOTS]>,
     /// Expected duration of each slot's job.
@@ -78,10 +52,6 @@ pub(super) struct Lane {
     pub(super) short_of: u64,
     /// Size of the last grant.
     pub(super) last_grant: u64,
-    /// Why this worker is being killed, and the record of the job that is to blame.
-    pub(super) verdict: Option<(u32, JobErrorKind)>,
-    /// What its worker left behind, while its end is put in order; empty at all other times.
-    pub(super) last_words: LastWords,
     /// Where the oldest open job stood at the last tick.
     pub(super) seen_at_tick: u64,
     /// Positions of open jobs that have a deadline, oldest first; some may be over or taken back.
@@ -91,21 +61,16 @@ pub(super) struct Lane {
     /// The job before one with a deadline whose end the monitor wants to hear of.
     pub(super) noticed: u64,
     pub(super) jobs: u64,
-    pub(super) restarts: u64,
-    /// Workers that were replaced without having failed.
-    pub(super) recycled: u64,
     /// `jobs` when the present worker was started.
     pub(super) jobs_before: u64,
-    /// The first position that the present worker may not have.
+    /// The first position that the present worker may not have: `share`, or none while it has actors.
     pub(super) last: u64,
+    /// The first position beyond its share of the jobs before recycling.
+    pub(super) share: u64,
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
     pub(super) until: u64,
-    /// The worker was told to end, to be replaced.
-    pub(super) retiring: bool,
-    /// Jobs finished when a job killed the worker last.
-    jobs_at_death: u64,
-    /// Workers that died of jobs, one after the other, without having finished one.
-    deaths_in_a_row: u32,
+    /// Actors whose states it has; `None`: no one's.
+    pub(super) hosted: Option<Box<Hosted>>,
 }
 
 impl Lane {
@@ -113,10 +78,9 @@ impl Lane {
         Self {
             region,
             poster: Poster::new(cells),
-            status: Status::Absent { not_before: None },
-            process: None,
+            ready: false,
+            condemned: false,
             life: 0,
-            failed_starts: 0,
             records: Box::new([NOBODY; SLOTS]),
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,
@@ -124,21 +88,16 @@ impl Lane {
             ahead: 0,
             short_of: 0,
             last_grant: 0,
-            verdict: None,
-            last_words: LastWords::default(),
             seen_at_tick: u64::MAX,
             timed: VecDeque::new(),
             alarm: None,
             noticed: u64::MAX,
             jobs: 0,
-            restarts: 0,
-            recycled: 0,
             jobs_before: 0,
             last: u64::MAX,
             until: u64::MAX,
-            retiring: false,
-            jobs_at_death: 0,
-            deaths_in_a_row: 0,
+            share: u64::MAX,
+            hosted: None,
         }
     }
 
@@ -164,15 +123,6 @@ impl Lane {
     /// Is there an open job at this position?
     pub(super) fn holds(&self, position: u64) -> bool {
         self.poster.open_positions().contains(&position) && self.record_at(position) != NOBODY
-    }
-
-    /// The worker died of a job. How many have in a row, without having finished one?
-    pub(super) fn died_of_a_job(&mut self) -> u32 {
-        if std::mem::replace(&mut self.jobs_at_death, self.jobs) != self.jobs {
-            self.deaths_in_a_row = 0;
-        }
-        self.deaths_in_a_row += 1;
-        self.deaths_in_a_row
     }
 
     /// Its oldest job is the one that the last tick saw there.
@@ -353,6 +303,15 @@ impl Lane {
             return Ok(block);
         }
         Err(bad())
+    }
+
+    /// The next process begins here, after all that was posted; nothing is left of the last one.
+    pub(super) fn start_over(&mut self) {
+        self.poster.start_over();
+        self.poster.cells().forget_notes();
+        self.backlog_ns = 0;
+        self.seen_at_tick = u64::MAX;
+        self.condemned = false;
     }
 
     /// Everything granted is free again. Only after the exit of the worker is confirmed.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::core::Core;
-use super::lane::Status;
+use super::worker::Status;
 use crate::sys::limits::{self, Memory};
 use crate::sys::oom::private_memory;
 
@@ -22,17 +22,17 @@ pub(super) struct MemoryWatch {
     root: PathBuf,
     /// When it looks next; `None` while there is no work.
     next: Option<Instant>,
-    /// Jobs that each lane had finished at the last look.
+    /// Jobs that each worker had finished at the last look.
     seen: Vec<u64>,
 }
 
 impl MemoryWatch {
     /// Reads under `root`, which is `/` but for tests.
-    pub(super) fn new(root: PathBuf, lanes: usize) -> Self {
+    pub(super) fn new(root: PathBuf, workers: usize) -> Self {
         Self {
             root,
             next: None,
-            seen: vec![0; lanes],
+            seen: vec![0; workers],
         }
     }
 
@@ -51,13 +51,9 @@ impl MemoryWatch {
         }
         let mut core = shared.lock();
         // The last job may have ended after the look: then there is one more, to see what it left.
-        let unseen = core.weighs
-            && core
-                .lanes
-                .iter()
-                .zip(&self.seen)
-                .any(|(lane, &seen)| lane.jobs != seen);
-        core.watched = core.open > 0 || !core.queue.is_empty() || core.tight || unseen;
+        let mut seen = self.seen.iter().enumerate();
+        let unseen = core.weighs && seen.any(|(worker, &seen)| core.jobs_of(worker) != seen);
+        core.watched = core.open > 0 || core.keeps_any() || core.tight || unseen;
         self.next = core.watched.then(|| now + PERIOD);
     }
 
@@ -69,37 +65,40 @@ impl MemoryWatch {
         let mut core = shared.lock();
         let tight = is_tight(&memory, core.tight);
         core.set_tight(tight);
-        for (lane, life) in grown {
-            if core.lanes[lane].life == life {
-                core.retire(lane);
+        for (worker, life) in grown {
+            if core.workers[worker].life() == life {
+                core.retire(worker);
             }
         }
         shared.unlock(core);
     }
 
-    /// Lanes whose worker has finished a job since the last look and has grown beyond what it may have.
+    /// Workers that have finished a job since the last look and have grown beyond what they may have.
     fn grown(&mut self, shared: &Shared) -> Vec<(usize, u32)> {
         let above = shared.settings.memory.recycling.above;
         if above == u64::MAX {
             return Vec::new();
         }
-        let lanes: Vec<_> = {
+        let workers: Vec<_> = {
             let core = shared.lock();
-            let lanes = core.lanes.iter().enumerate();
-            lanes
-                .filter(|(index, lane)| {
-                    let seen = std::mem::replace(&mut self.seen[*index], lane.jobs);
-                    lane.status == Status::Ready && lane.jobs > seen && lane.jobs_of_life() > 0
+            let workers = core.workers.iter().enumerate();
+            workers
+                .filter(|(index, worker)| {
+                    let jobs = core.jobs_of(*index);
+                    let seen = std::mem::replace(&mut self.seen[*index], jobs);
+                    let worked = jobs > seen && core.jobs_of_life(*index) > 0;
+                    // What it has for actors is no leak, and would be lost.
+                    worked && worker.status() == Status::Ready && worker.actors == 0
                 })
-                .filter_map(|(index, lane)| {
-                    let pid = lane.process.as_ref()?.pidfd.pid().as_raw();
-                    Some((index, lane.life, pid.cast_unsigned()))
+                .filter_map(|(index, worker)| {
+                    let pid = worker.process.as_ref()?.pidfd.pid().as_raw();
+                    Some((index, worker.life(), pid.cast_unsigned()))
                 })
                 .collect()
         };
         // A number that belongs to somebody else by now belongs to a worker of another life.
         let too_large = |pid| private_memory("/".as_ref(), pid).is_some_and(|bytes| bytes > above);
-        lanes
+        workers
             .into_iter()
             .filter(|&(_, _, pid)| too_large(pid))
             .map(|(index, life, _)| (index, life))
@@ -141,6 +140,12 @@ impl Core {
     #[cold]
     pub(super) fn refill_tightly(&mut self) {
         if self.open > 0 {
+            return;
+        }
+        if self.actors.go_first() || self.queue.is_empty() && self.actors.wanting > 0 {
+            self.lanes.iter_mut().for_each(|lane| lane.hold(false));
+            self.feed(1);
+            self.lanes.iter_mut().for_each(|lane| lane.hold(true));
             return;
         }
         let Some(index) = self.queue.pop(&self.records) else {

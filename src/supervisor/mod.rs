@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod actor;
 mod admission;
 mod cancel;
 mod causes;
@@ -33,6 +34,7 @@ mod spawn;
 mod tests;
 mod wait;
 mod words;
+mod worker;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -43,11 +45,12 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
+pub(crate) use actor::{ActorFigures, ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
-use lane::{Lane, Status};
+use lane::Lane;
 use log::Logger;
 pub(crate) use log::Sink;
 pub use log::{LogLevel, LogLine, LogSource};
@@ -57,6 +60,7 @@ pub use policy::{Backoff, Priority};
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
 use spawn::Refusal;
+use worker::Status;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
@@ -69,6 +73,8 @@ use crate::sys::event::EventFd;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) workers: u16,
+    /// Lanes of each worker.
+    pub(crate) lanes: u16,
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
@@ -206,22 +212,24 @@ pub(crate) fn start(
     // A worker gets the arena's under numbers behind all of ours.
     crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
         .map_err(StartError::System)?;
-    let cells: Vec<_> = (0..workers)
-        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
+    let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();
+    // Region 0 is this process's; all lanes of a worker have one together.
+    let regions = (1..=workers).cycle();
     let lanes = cells
         .iter()
-        .zip(1..)
-        .map(|(cells, region)| {
-            let mut lane = Lane::new(region, Arc::clone(cells));
-            lane.begin_life(&settings.memory.recycling);
-            lane
-        })
+        .zip(regions)
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
     arena.set_ready();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, cores);
+    let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
+    let mut core = Core::new(of_arena, of_parking, lanes, workers.into(), cores);
+    for worker in 0..workers.into() {
+        core.begin_life(worker, &settings.memory.recycling);
+    }
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
     core.groups.grace = settings.grace;
@@ -422,16 +430,20 @@ impl Shared {
         let arena = self.arena.stats();
         let mut core = self.lock();
         core.drain_busy();
-        let workers = core.lanes.iter().map(|lane| WorkerStats {
-            pid: lane
+        let workers = core.workers.iter().enumerate();
+        let workers = workers.map(|(index, worker)| WorkerStats {
+            pid: worker
                 .process
                 .as_ref()
                 .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
-            ready: lane.status == Status::Ready,
-            jobs: lane.jobs,
-            open: lane.live(),
-            restarts: lane.restarts,
-            recycled: lane.recycled,
+            ready: worker.status() == Status::Ready,
+            jobs: core.jobs_of(index),
+            open: core
+                .lanes_of(index)
+                .map(|lane| core.lanes[lane].live())
+                .sum(),
+            restarts: worker.restarts,
+            recycled: worker.recycled,
         });
         let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
             name: kernel.info.name,
@@ -443,7 +455,7 @@ impl Shared {
             arena,
             workers: workers.collect(),
             kernels: kernels.collect(),
-            queued: core.queue.len(),
+            queued: core.queue.len() + core.actors.kept,
             waiting: core.waiting.len(),
             open: core.open,
             untaken: core.records.live(),
@@ -460,11 +472,11 @@ impl Shared {
     /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
     /// runs dry, and not more.
     pub(crate) fn window(&self, expected_ns: u32) -> usize {
-        let workers = usize::from(self.settings.workers);
+        let lanes = self.cells.len();
         // A lane's depth in time, and two jobs per lane at least.
         let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
-        (per_lane * workers).clamp(2 * workers, SLOTS.max(2 * workers))
+        (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }
 
     /// A permit to spin, while there are fewer spinners than cores to spare.

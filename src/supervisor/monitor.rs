@@ -18,11 +18,11 @@ use nix::sys::signal::Signal;
 use super::causes::{self, Evidence, OomKills};
 use super::core::Closing;
 use super::error::JobErrorKind;
-use super::lane::Status;
 use super::memory::MemoryWatch;
 use super::output::{Outputs, STDERR, STDOUT};
 use super::plain;
 use super::words::LastWords;
+use super::worker::{Process, Status, Worker};
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -78,7 +78,7 @@ pub(super) struct Monitor {
     refusals: HashMap<usize, String>,
     /// What workers print.
     outputs: Outputs,
-    /// Hung up on when the handshake with the lane's present worker is over.
+    /// Hung up on when the handshake with the present process of a worker is over.
     handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
@@ -90,10 +90,10 @@ pub(super) struct Monitor {
 
 impl Monitor {
     fn new(shared: Arc<Shared>, poller: Poller, pipe: WatchPipe) -> Self {
-        let lanes = shared.cells.len();
+        let workers = shared.workers();
         Monitor {
-            kills: OomKills::new(&shared.settings.memory.root, lanes),
-            memory: MemoryWatch::new(shared.settings.memory.root.clone(), lanes),
+            kills: OomKills::new(&shared.settings.memory.root, workers),
+            memory: MemoryWatch::new(shared.settings.memory.root.clone(), workers),
             shared,
             poller,
             pipe,
@@ -125,18 +125,16 @@ impl Monitor {
 
     /// Ends all workers and answers every job: what a monitor that panicked can still do.
     fn end_after_panic(&self) {
-        let lanes = {
+        {
             let mut core = self.shared.lock();
             core.closing = Closing::Now;
             core.give_up("the engine's monitor thread panicked");
-            let lanes = core.lanes.len();
             self.shared.unlock(core);
-            lanes
-        };
-        for index in 0..lanes {
+        }
+        for index in 0..self.shared.workers() {
             let exit = {
                 let core = self.shared.lock();
-                let Some(process) = &core.lanes[index].process else {
+                let Some(process) = &core.workers[index].process else {
                     continue;
                 };
                 // It may have ended by itself; either way the last line waits for its exit.
@@ -211,12 +209,15 @@ impl Monitor {
     fn next_time(&self) -> Option<Duration> {
         let mut core = self.shared.lock();
         let now = Instant::now();
-        let starts = core.lanes.iter().filter_map(|lane| match lane.status {
-            Status::Absent {
-                not_before: Some(at),
-            } if core.needs_workers() => Some(at),
-            _ => None,
-        });
+        let starts = core
+            .workers
+            .iter()
+            .filter_map(|worker| match worker.status() {
+                Status::Absent {
+                    not_before: Some(at),
+                } if core.needs_workers() => Some(at),
+                _ => None,
+            });
         let tick = core.ticking.then(|| now + TICK);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
@@ -242,7 +243,7 @@ impl Monitor {
         }
         if token & RINGS != 0 {
             let core = self.shared.lock();
-            if let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) {
+            if let Some(process) = process_of(&core.workers, index) {
                 let _ = process.bell.clear();
             }
             return;
@@ -253,7 +254,7 @@ impl Monitor {
     /// 1. and 2. of the recovery: the pidfd is readable; confirm the exit.
     fn reap(&mut self, index: usize) {
         let core = self.shared.lock();
-        let Some(process) = core.lanes.get(index).and_then(|lane| lane.process.as_ref()) else {
+        let Some(process) = process_of(&core.workers, index) else {
             return;
         };
         crate::sync::point!("recover.noticed");
@@ -266,8 +267,8 @@ impl Monitor {
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
         let server = process.server.clone();
-        let starting = core.lanes[index].status == Status::Starting;
-        let ours = core.lanes[index].verdict.is_some() || core.closing == Closing::Now;
+        let starting = core.workers[index].status() == Status::Starting;
+        let ours = !core.workers[index].verdicts.is_empty() || core.closing == Closing::Now;
         drop(core);
         if starting {
             control::release(&server);
@@ -284,10 +285,17 @@ impl Monitor {
         self.shared.recover(index, cause, refused, words);
     }
 
-    /// Why the worker of this lane is gone. `ours`: it was killed from here.
-    fn cause_of(&mut self, lane: usize, exit: Exit, words: &LastWords, ours: bool) -> JobErrorKind {
+    /// Why this worker is gone. `ours`: it was killed from here.
+    fn cause_of(
+        &mut self,
+        index: usize,
+        exit: Exit,
+        words: &LastWords,
+        ours: bool,
+    ) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
-        let cells = &self.shared.cells[lane];
+        // Its first lane's link has what its process noted.
+        let cells = &self.shared.cells[index];
         #[cfg(feature = "sandbox")]
         if self.shared.is_strict()
             // Acquire: pairs with the store of "call noted" in the worker's handler.
@@ -300,7 +308,7 @@ impl Monitor {
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
             failed_allocation: words.failed_allocation,
-            out_of_memory: killed && self.kills.explain(lane),
+            out_of_memory: killed && self.kills.explain(index),
         })
     }
 
@@ -326,7 +334,8 @@ impl Monitor {
             core.even_out(tick);
             core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let ready = lane.status == Status::Ready || lane.retiring;
+                let retiring = || core.workers[core.worker_of(index)].retiring;
+                let ready = lane.ready || retiring();
                 lane.poster
                     .wanted()
                     .filter(|_| ready)
@@ -363,8 +372,9 @@ impl Monitor {
             return;
         };
         let mut core = self.shared.lock();
+        let runs = core.workers[core.worker_of(index)].process.is_some();
         let lane = &mut core.lanes[index];
-        if lane.life == life && lane.process.is_some() {
+        if lane.life == life && runs {
             // Whoever asked again meanwhile did not know of this. A link that cannot take it now has plenty.
             lane.short_of = 0;
             drop(lane.grant(block));
@@ -421,16 +431,16 @@ impl Monitor {
         let any = !refusals.is_empty();
         for refusal in refusals {
             let core = self.shared.lock();
-            let lane = &core.lanes[refusal.lane];
+            let worker = &core.workers[refusal.worker];
             // News of a process that is gone changes nothing.
-            if lane.life != refusal.life || lane.status != Status::Starting {
+            if worker.life() != refusal.life || worker.status() != Status::Starting {
                 continue;
             }
             if !matches!(refusal.why, control::HandshakeError::Gone) {
                 let why = plain::lines(&refusal.why.to_string()).to_string();
-                self.refusals.insert(refusal.lane, why);
+                self.refusals.insert(refusal.worker, why);
             }
-            if let Some(process) = &lane.process {
+            if let Some(process) = &worker.process {
                 // It may be gone already; either way the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             }
@@ -446,13 +456,13 @@ impl Monitor {
             if !core.needs_workers() {
                 return;
             }
-            let may = |lane: &&super::lane::Lane| match lane.status {
+            let may = |worker: &Worker| match worker.status() {
                 Status::Absent { not_before } => not_before.is_none_or(|at| at <= now),
                 _ => false,
             };
-            let lanes = core.lanes.iter().enumerate();
-            lanes
-                .filter(|(_, lane)| may(lane))
+            let workers = core.workers.iter().enumerate();
+            workers
+                .filter(|(_, worker)| may(worker))
                 .map(|(index, _)| index)
                 .collect()
         };
@@ -498,16 +508,15 @@ impl Monitor {
         let now = Instant::now();
         let mut core = self.shared.lock();
         self.starting
-            .retain(|&index, _| core.lanes[index].status == Status::Starting);
+            .retain(|&index, _| core.workers[index].status() == Status::Starting);
         let limit = self.shared.settings.start_timeout;
         for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
             let phase = self.shared.cells[index].phase();
             let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
             self.refusals.entry(index).or_insert(why);
-            let lane = &mut core.lanes[index];
             // A handshake that ends in this very moment is too late: its news is of another life.
-            lane.life = lane.life.wrapping_add(1);
-            if let Some(process) = &lane.process {
+            core.next_life(index);
+            if let Some(process) = &core.workers[index].process {
                 // It may be gone already; either way the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             }
@@ -516,10 +525,10 @@ impl Monitor {
         }
     }
 
-    /// From now on the end of this lane's process is noticed, and its bell heard.
+    /// From now on the end of this worker's process is noticed, and its bell heard.
     fn watch(&self, index: usize) -> crate::sys::Result<()> {
         let core = self.shared.lock();
-        let Some(process) = &core.lanes[index].process else {
+        let Some(process) = &core.workers[index].process else {
             return Ok(());
         };
         self.poller.add(process.pidfd.as_fd(), index as u64)?;
@@ -535,9 +544,9 @@ impl Monitor {
         self.shared.cannot_start(index, &why);
     }
 
-    /// A process that cannot be watched ends before its lane gets another one.
+    /// A process that cannot be watched ends before its worker gets another one.
     fn discard(&self, index: usize) {
-        let process = self.shared.lock().lanes[index].process.take();
+        let process = self.shared.lock().workers[index].process.take();
         if let Some(process) = process {
             control::release(&process.server);
             // Both fail only if it is gone already.
@@ -574,18 +583,23 @@ impl Monitor {
         });
         let abrupt = core.closing == Closing::Now;
         let mut left = false;
-        for lane in &mut core.lanes {
-            let Some(process) = &lane.process else {
+        for index in 0..core.workers.len() {
+            let Some(process) = &core.workers[index].process else {
                 continue;
             };
             left = true;
-            let busy = abrupt && !lane.is_idle() || lane.status == Status::Starting;
+            let starting = core.workers[index].status() == Status::Starting;
+            let mut lanes = core.lanes_of(index);
+            let busy = starting || abrupt && !lanes.all(|lane| core.lanes[lane].is_idle());
             if busy || now >= deadline {
                 // It may have ended by itself; the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             } else {
-                lane.poster.set_flags(STOP);
-                lane.poster.ring();
+                for lane in core.lanes_of(index) {
+                    let poster = &mut core.lanes[lane].poster;
+                    poster.set_flags(STOP);
+                    poster.ring();
+                }
                 crate::sync::point!("stop.told");
             }
         }
@@ -600,4 +614,9 @@ impl Monitor {
         self.shared.unlock(core);
         !left
     }
+}
+
+/// The process of this worker, while there is one.
+fn process_of(workers: &[Worker], index: usize) -> Option<&Process> {
+    workers.get(index)?.process.as_ref()
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::actor::actor_of;
 use super::core::{Closing, Core};
-use super::lane::{Lane, NOBODY, Status};
+use super::lane::{Lane, NOBODY};
 use super::policy::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
@@ -30,14 +31,22 @@ impl Core {
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
+        let expected = self.kernels.get(record.kernel).expected_ns;
+        let Some(chosen) = self.choose(expected) else {
+            return false;
+        };
+        self.put(index, chosen);
+        true
+    }
+
+    /// Puts the job of a record into a slot of this lane, which has room.
+    #[inline]
+    pub(super) fn put(&mut self, index: u32, chosen: usize) {
+        let record = self.records.at(index);
         let kernel = self.kernels.get(record.kernel);
         let expected = kernel.expected_ns;
         let bytes = kernel.expected_bytes;
         let offset = kernel.offset.unwrap_or_default();
-        let Some(chosen) = self.choose(expected) else {
-            return false;
-        };
-        let record = self.records.at(index);
         let lane = &mut self.lanes[chosen];
         if bytes > 0 {
             self.call_monitor |= top_up(lane, &self.arena, bytes);
@@ -90,7 +99,6 @@ impl Core {
         if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].poster.open() > SLOTS / 4 {
             self.drain(chosen);
         }
-        true
     }
 
     /// The lane for a job of this length: the one that was active last while its backlog is worth
@@ -98,11 +106,7 @@ impl Core {
     #[inline]
     fn choose(&self, expected_ns: u32) -> Option<usize> {
         let recent = &self.lanes[self.recent];
-        let fits = |lane: &Lane| {
-            lane.status == Status::Ready
-                && lane.room() > 0
-                && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
-        };
+        let fits = |lane: &Lane| lane.fits(expected_ns);
         let behind = recent.backlog_ns + u64::from(expected_ns);
         if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
             return Some(self.recent);
@@ -116,7 +120,7 @@ impl Core {
         // one of them turned out to be long.
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
-        if recent.status == Status::Ready
+        if recent.ready
             && recent.poster.room() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
             && !recent.stands_still()
@@ -127,9 +131,8 @@ impl Core {
         // than there are cores would only take turns with it. When it stops, the lane runs low and rings
         // the monitor, which places freely.
         let open = recent.poster.open() as u64;
-        let streams = recent.status == Status::Ready
-            && recent.backlog_ns < open * u64::from(TINY_NS)
-            && !recent.stands_still();
+        let streams =
+            recent.ready && recent.backlog_ns < open * u64::from(TINY_NS) && !recent.stands_still();
         let crowded =
             streams && expected_ns < TINY_NS && !self.freely && self.busy_lanes() + 1 >= self.cores;
         let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
@@ -151,7 +154,7 @@ impl Core {
     /// Sets the flags of a lane after its situation changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
-        let more = !self.queue.is_empty();
+        let more = !self.queue.is_empty() || self.lanes[index].is_wanted();
         let spare = self.open > self.ready;
         let spin = self.may_spin && index == self.recent;
         let lane = &mut self.lanes[index];
@@ -181,6 +184,10 @@ impl Core {
         if self.tight {
             return self.refill_tightly();
         }
+        let actors_first = self.actors.go_first();
+        if actors_first {
+            self.feed(usize::MAX);
+        }
         let before = self.queue.is_empty();
         while let Some(index) = self.queue.pop(&self.records) {
             if !self.place(index) {
@@ -190,6 +197,9 @@ impl Core {
         }
         if before != self.queue.is_empty() {
             self.update_flags();
+        }
+        if !actors_first && self.actors.wanting > 0 {
+            self.feed(usize::MAX);
         }
     }
 
@@ -247,13 +257,13 @@ impl Core {
         let idle = self
             .lanes
             .iter()
-            .filter(|lane| lane.status == Status::Ready && lane.is_idle())
+            .filter(|lane| lane.ready && lane.is_idle())
             .count();
-        let behind = |lane: &Lane| lane.status == Status::Ready && lane.poster.open() > 1;
         let mut waiting = false;
         for index in 0..self.lanes.len() {
+            let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];
-            if idle == 0 || !behind(lane) {
+            if !behind {
                 lane.seen_at_tick = u64::MAX;
                 continue;
             }
@@ -274,17 +284,34 @@ impl Core {
         self.update_flags();
     }
 
+    /// Does a lane hold a job ahead that may run elsewhere?
+    fn has_movable(&self, index: usize) -> bool {
+        let lane = &self.lanes[index];
+        if !lane.ready || lane.poster.open() < 2 {
+            return false;
+        }
+        lane.actors() == 0 || {
+            let mut ahead = lane.poster.open_positions().skip(1);
+            ahead.any(|position| {
+                let record = lane.record_at(position);
+                record != NOBODY && actor_of(self.records.look(record).group).is_none()
+            })
+        }
+    }
+
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
         let lane = &self.lanes[index];
         let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
         // Slots that were retracted before count no more: the worker has only not passed them yet.
         let open = lane.poster.open_positions();
-        let live: Vec<(u64, u32)> = open
+        let mut live: Vec<(u64, u32)> = open
             .map(|position| (position, held(&position)))
             .filter(|&(_, record)| record != NOBODY)
             .collect();
         let ahead = live.len().saturating_sub(1);
+        // Calls of actors stay with the state.
+        live.retain(|&(_, record)| actor_of(self.records.look(record).group).is_none());
         let share = (ahead * idle).div_ceil(idle + 1);
         for (position, record) in live.into_iter().rev().take(share) {
             if !self.take_back(index, position) {
@@ -292,6 +319,16 @@ impl Core {
             }
             self.requeue(record);
         }
+    }
+}
+
+impl Lane {
+    /// Is there room for a job of this length, and not too much to do before it?
+    #[inline]
+    pub(super) fn fits(&self, expected_ns: u32) -> bool {
+        self.ready
+            && self.room() > 0
+            && (self.poster.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) struct Record {
     pub(super) parked: bool,
     /// The call's words name a block.
     pub(super) spilled: bool,
-    /// Jobs that are cancelled together; 0 for none.
+    /// Jobs that are cancelled together, or belong to one actor; 0 for none.
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
     pub(super) answered_by: (u32, u32),

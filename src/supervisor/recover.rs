@@ -3,25 +3,26 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::actor::actor_of;
 use super::causes::before_ready;
 use super::core::{Closing, Core};
 use super::drain::lent;
 use super::error::JobErrorKind;
-use super::lane::{NOBODY, Status};
-use super::record::Stage;
+use super::lane::NOBODY;
 use super::words::LastWords;
-use crate::link::{CANCEL, SLOTS};
+use super::worker::Status;
+use crate::link::CANCEL;
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: u32 = 4;
-/// The workers of a lane may die of this many jobs in a row before it waits with the next.
+/// The processes of a worker may die of this many jobs in a row before it waits with the next.
 const DEATHS_AT_ONCE: u32 = 3;
 /// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
-    /// The exit of a lane's worker is confirmed: puts everything it had in order.
+    /// The exit of a worker is confirmed: puts everything it had in order.
     pub(super) fn recover(
         &self,
         index: usize,
@@ -29,32 +30,32 @@ impl Shared {
         refused: Option<String>,
         words: LastWords,
     ) {
+        // The first lane's link speaks for the whole process.
         let phase = self.cells[index].phase();
         let damage = self.arena.damage();
         let mut core = self.lock();
-        core.lanes[index].last_words = words;
+        core.workers[index].last_words = words;
         // 3. What it had finished is finished.
-        core.drain(index);
-        crate::sync::point!("recover.drained");
-        let was_starting = core.lanes[index].status == Status::Starting;
-        if core.lanes[index].status == Status::Ready {
-            core.ready -= 1;
+        for lane in core.lanes_of(index) {
+            core.drain(lane);
         }
-        let verdict = core.lanes[index].verdict.take();
+        crate::sync::point!("recover.drained");
+        let was_starting = core.workers[index].status() == Status::Starting;
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let died_of_a_job = core.take_all_back(index, &cause, verdict);
+        let died_of_a_job = core.take_all_back(index, cause.clone());
         crate::sync::point!("recover.judged");
         // 6. and 7.
-        let lane = &mut core.lanes[index];
-        lane.revoke();
+        let lanes = core.lanes_of(index);
+        lanes.clone().for_each(|lane| core.lanes[lane].revoke());
         crate::sync::point!("recover.revoked");
-        lane.poster.start_over();
+        for lane in lanes {
+            core.lanes[lane].start_over();
+        }
         crate::sync::point!("recover.restarted");
-        lane.backlog_ns = 0;
-        lane.process = None;
-        lane.seen_at_tick = u64::MAX;
-        lane.poster.cells().forget_notes();
-        let words = std::mem::take(&mut lane.last_words);
+        let jobs = core.jobs_of(index);
+        let worker = &mut core.workers[index];
+        worker.process = None;
+        let words = std::mem::take(&mut worker.last_words);
         // 8.
         if was_starting {
             let why = refused.unwrap_or_else(|| {
@@ -64,21 +65,21 @@ impl Shared {
                 )
             });
             core.start_failed(index, &why);
-        } else if lane.retiring && cause == JobErrorKind::Exited(Some(0)) {
-            lane.recycled += 1;
-            lane.status = Status::Absent { not_before: None };
+        } else if worker.retiring && cause == JobErrorKind::Exited(Some(0)) {
+            worker.recycled += 1;
+            core.set_status(index, Status::Absent { not_before: None });
             crate::sync::point!("recycle.counted");
         } else {
-            lane.restarts += 1;
-            let pause = died_of_a_job.then(|| respawn_pause(lane.died_of_a_job()));
+            worker.restarts += 1;
+            let pause = died_of_a_job.then(|| respawn_pause(worker.died_of_a_job(jobs)));
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
-            lane.status = Status::Absent { not_before };
+            core.set_status(index, Status::Absent { not_before });
         }
         // What died of memory that is gone is followed by others: nothing here can be trusted any more.
         if let Some(why) = damage {
             core.give_up(&why);
         }
-        core.lanes[index].begin_life(&self.settings.memory.recycling);
+        core.begin_life(index, &self.settings.memory.recycling);
         core.update_flags();
         core.refill();
         self.parking.engine.notify();
@@ -88,7 +89,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// The process of a lane could not even be started.
+    /// The process of a worker could not even be started.
     pub(super) fn cannot_start(&self, index: usize, why: &str) {
         let mut core = self.lock();
         core.start_failed(index, why);
@@ -101,82 +102,131 @@ impl Core {
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
     /// is being built, and when several starts in a row have failed and no worker is left.
     fn start_failed(&mut self, index: usize, why: &str) {
-        let lane = &mut self.lanes[index];
-        let pause = pause_after(lane.failed_starts);
-        lane.failed_starts += 1;
-        lane.status = Status::Absent {
-            not_before: Some(Instant::now() + pause),
-        };
-        if !self.started || lane.failed_starts >= FAILED_STARTS && self.ready == 0 {
+        let worker = &mut self.workers[index];
+        let pause = pause_after(worker.failed_starts);
+        worker.failed_starts += 1;
+        let often = worker.failed_starts >= FAILED_STARTS;
+        let not_before = Some(Instant::now() + pause);
+        self.set_status(index, Status::Absent { not_before });
+        if !self.started || often && self.ready == 0 {
             self.give_up(why);
         }
     }
 
     /// After the exit: the jobs that the worker still had. True if one of them killed it.
-    fn take_all_back(
-        &mut self,
-        index: usize,
-        cause: &JobErrorKind,
-        verdict: Option<(u32, JobErrorKind)>,
-    ) -> bool {
-        let broke_protocol = matches!(&verdict, Some((_, JobErrorKind::Protocol(_))));
-        let culprit = verdict
-            .as_ref()
-            .map(|(record, why)| self.lost_with(*record, why));
+    fn take_all_back(&mut self, index: usize, cause: JobErrorKind) -> bool {
+        let verdicts = std::mem::take(&mut self.workers[index].verdicts);
+        let broke_protocol = verdicts
+            .iter()
+            .any(|(_, why)| matches!(why, JobErrorKind::Protocol(_)));
         let mut back = Vec::new();
-        let mut died_of_a_job = false;
-        for position in self.lanes[index].poster.open_positions() {
-            let lane = &mut self.lanes[index];
-            let record = lane.records[(position % SLOTS as u64) as usize];
-            if record == NOBODY {
-                continue;
-            }
-            lane.take(position);
-            self.open -= 1;
-            let blamed = verdict
-                .as_ref()
-                .is_some_and(|(blamed, _)| *blamed == record);
-            if blamed {
-                continue;
-            }
-            // A worker that broke the protocol may have begun what it says is queued; only what it
-            // cannot have reached is put back then.
-            let untouched = lane.poster.is_queued(position) && !broke_protocol;
-            let cancelled = self.records.at(record).requests & CANCEL != 0;
-            if untouched && cancelled && self.closing != Closing::Now {
-                // Asked for while the words of this lane meant nothing.
-                self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
-            } else if untouched && self.closing != Closing::Now {
-                // At once: a failure below may cancel it.
-                self.records.at(record).stage = Stage::Queued;
-                back.push(record);
-            } else if untouched {
-                self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
-            } else if let Some(lost) = &culprit {
-                if self.may_run_again_after_loss(record) {
-                    self.records.at(record).stage = Stage::Queued;
-                    back.push(record);
-                } else {
-                    self.fail_running(index, record, lost.clone());
+        let mut ran = Vec::new();
+        for lane_index in self.lanes_of(index) {
+            for position in self.lanes[lane_index].poster.open_positions() {
+                let lane = &mut self.lanes[lane_index];
+                let record = lane.take(position);
+                if record == NOBODY {
+                    continue;
                 }
-            } else {
-                died_of_a_job = true;
-                self.fail_running(index, record, cause.clone());
+                self.open -= 1;
+                if verdicts.iter().any(|&(blamed, _)| blamed == record) {
+                    continue;
+                }
+                // A worker that broke the protocol may have begun what it says is queued; only what it
+                // cannot have reached is put back then.
+                let untouched = lane.poster.is_queued(position) && !broke_protocol;
+                let cancelled = self.records.at(record).requests & CANCEL != 0;
+                if untouched {
+                    self.never_begun(record);
+                }
+                if !untouched {
+                    ran.push(record);
+                } else if self.closing == Closing::Now {
+                    self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
+                } else if cancelled {
+                    // Asked for while the words of this lane meant nothing.
+                    self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
+                } else {
+                    back.push(record);
+                }
             }
+        }
+        if self.lanes_per_worker() > 1 {
+            back.sort_by_key(|&record| self.records.look(record).job);
         }
         for record in back.into_iter().rev() {
-            if self.records.at(record).stage == Stage::Queued {
-                self.requeue(record);
-                self.tell_moved(record);
+            self.requeue(record);
+            self.tell_moved(record);
+        }
+        self.judge(index, verdicts, ran, cause)
+    }
+
+    /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
+    /// who it was, all with the cause. True if one of them killed it.
+    fn judge(
+        &mut self,
+        index: usize,
+        verdicts: Vec<(u32, JobErrorKind)>,
+        mut ran: Vec<u32>,
+        cause: JobErrorKind,
+    ) -> bool {
+        let blamed = verdicts.iter().map(|&(record, _)| record);
+        let all = blamed
+            .filter(|&record| record != NOBODY)
+            .chain(ran.iter().copied());
+        let jobs = all.map(|record| self.records.look(record).job).collect();
+        let mut guilty = verdicts;
+        if guilty.is_empty()
+            && let [alone] = ran[..]
+        {
+            ran.clear();
+            guilty.push((alone, cause.clone()));
+        }
+        let Some((first, why)) = guilty.first() else {
+            let died_of_a_job = !ran.is_empty();
+            self.workers[index].last_words.ran(jobs, false);
+            let mut calls = Vec::new();
+            for record in ran {
+                self.fail_unless_call(index, record, cause.clone(), &mut calls);
+            }
+            self.lose_states(index, calls, &cause);
+            return died_of_a_job;
+        };
+        self.workers[index].last_words.ran(jobs, true);
+        let lost = self.lost_with(*first, why);
+        let died_of_a_job = *first != NOBODY && *why != JobErrorKind::Cancelled;
+        let mut calls = Vec::new();
+        // First, so that a scope hears of it before it hears of the others.
+        for (record, why) in guilty {
+            if record != NOBODY {
+                self.fail_unless_call(index, record, why, &mut calls);
             }
         }
-        if let Some((record, why)) = verdict
-            && record != NOBODY
-        {
-            died_of_a_job = why != JobErrorKind::Cancelled;
-            self.fail_running(index, record, why);
+        for record in ran {
+            if self.may_run_again_after_loss(record) {
+                self.requeue(record);
+                self.tell_moved(record);
+            } else {
+                self.fail_unless_call(index, record, lost.clone(), &mut calls);
+            }
         }
+        self.lose_states(index, calls, &lost);
         died_of_a_job
+    }
+
+    /// A job that ran has failed; what actors were at is judged with them.
+    fn fail_unless_call(
+        &mut self,
+        worker: usize,
+        record: u32,
+        why: JobErrorKind,
+        calls: &mut Vec<(u32, JobErrorKind)>,
+    ) {
+        if actor_of(self.records.look(record).group).is_some() {
+            calls.push((record, why));
+        } else {
+            self.fail_running(worker, record, why);
+        }
     }
 
     /// What jobs answer that are lost because of this one.
@@ -199,7 +249,7 @@ impl Core {
         open && policy.is_some_and(|policy| policy.may_run_again_after_loss(quarantine_after))
     }
 
-    fn fail_running(&mut self, lane: usize, record: u32, why: JobErrorKind) {
+    pub(super) fn fail_running(&mut self, worker: usize, record: u32, why: JobErrorKind) {
         let why = if self.closing == Closing::Now {
             JobErrorKind::ShutDown
         } else {
@@ -208,7 +258,7 @@ impl Core {
         let rows = lent(&self.records.at(record).leases);
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).failures += 1;
-        self.attempt_failed(record, why, Some(lane as u32), rows);
+        self.attempt_failed(record, why, Some(worker as u32), rows);
     }
 
     /// Nothing can run any more: every job gets its answer.
@@ -238,12 +288,13 @@ impl Core {
         while let Some(record) = self.queue.pop(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
+        self.lose_all_actors(why);
         self.fail_waiting(why);
         self.update_flags();
     }
 }
 
-/// How long a lane whose workers die of jobs waits before it starts another, after so many.
+/// How long a worker whose processes die of jobs waits before it starts another, after so many.
 fn respawn_pause(deaths: u32) -> Option<Duration> {
     deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
 }

@@ -1,9 +1,8 @@
 //! Replacing workers that have done nothing wrong: after so many jobs, or when they have grown too large.
 
-use std::ops::Range;
-
 use super::core::Core;
-use super::lane::{Lane, NOBODY, Status};
+use super::lane::{Lane, NOBODY};
+use super::worker::Status;
 use crate::link::STOP;
 
 /// When a worker is replaced although it works.
@@ -39,51 +38,86 @@ impl Lane {
         self.until = if held { 0 } else { self.last };
     }
 
-    /// The next worker may have so many jobs.
-    pub(super) fn begin_life(&mut self, recycling: &Recycling) {
+    /// The next worker may have so many jobs here.
+    fn begin_life(&mut self, jobs: u64) {
         let held = self.until == 0;
-        self.last = self.poster.tail().saturating_add(recycling.jobs);
+        self.share = self.poster.tail().saturating_add(jobs);
+        self.last = self.share;
         self.hold(held);
-        self.retiring = false;
         self.jobs_before = self.jobs;
     }
 
-    /// Jobs that the present worker has finished.
-    pub(super) fn jobs_of_life(&self) -> u64 {
-        self.jobs - self.jobs_before
+    /// Its worker is replaced when it has had its share, or stays as long as it is needed.
+    pub(super) fn spare(&mut self, spared: bool) {
+        let held = self.until == 0;
+        self.last = if spared { u64::MAX } else { self.share };
+        self.hold(held);
     }
 
-    /// The present worker has had all jobs that it may have, and ended them.
+    /// The present worker has had all jobs that it may have here, and ended them.
     pub(super) fn has_served(&self) -> bool {
         self.poster.tail() >= self.last && self.is_idle()
     }
 }
 
 impl Core {
-    /// The worker of this lane ends what it runs and is replaced then; what it holds ahead goes back to the queue.
+    /// The next process of this worker may have so many jobs, in equal shares for its lanes.
+    pub(super) fn begin_life(&mut self, worker: usize, recycling: &Recycling) {
+        let lanes = self.lanes_per_worker() as u64;
+        for (number, lane) in (0..).zip(self.lanes_of(worker)) {
+            let more = u64::from(number < recycling.jobs % lanes);
+            let share = match recycling.jobs {
+                u64::MAX => u64::MAX,
+                jobs => jobs / lanes + more,
+            };
+            self.lanes[lane].begin_life(share);
+        }
+        self.workers[worker].retiring = false;
+    }
+
+    /// Jobs that the present process of this worker has finished.
+    pub(super) fn jobs_of_life(&self, worker: usize) -> u64 {
+        let of_life = |lane: usize| self.lanes[lane].jobs - self.lanes[lane].jobs_before;
+        self.lanes_of(worker).map(of_life).sum()
+    }
+
+    /// A lane has served: if all lanes of its worker have, that is replaced.
     #[cold]
-    pub(super) fn retire(&mut self, index: usize) {
-        let lane = &mut self.lanes[index];
-        if lane.status != Status::Ready {
+    pub(super) fn retire_if_served(&mut self, lane: usize) {
+        let worker = self.worker_of(lane);
+        if self
+            .lanes_of(worker)
+            .all(|lane| self.lanes[lane].has_served())
+        {
+            self.retire(worker);
+        }
+    }
+
+    /// This worker ends what it runs and is replaced then; what it holds ahead goes back to the queue.
+    #[cold]
+    pub(super) fn retire(&mut self, worker: usize) {
+        if self.workers[worker].status() != Status::Ready {
             return;
         }
-        lane.status = Status::Leaving;
-        lane.retiring = true;
-        self.ready -= 1;
+        self.set_status(worker, Status::Leaving);
+        self.workers[worker].retiring = true;
         crate::sync::point!("recycle.retired");
-        self.reclaim(index..index + 1);
+        self.reclaim(self.lanes_of(worker));
         crate::sync::point!("recycle.reclaimed");
-        let lane = &mut self.lanes[index];
-        lane.poster.set_flags(STOP);
+        for lane in self.lanes_of(worker) {
+            self.lanes[lane].poster.set_flags(STOP);
+        }
         crate::sync::point!("recycle.told");
-        lane.poster.ring();
+        for lane in self.lanes_of(worker) {
+            self.lanes[lane].poster.ring();
+        }
         crate::sync::point!("recycle.rung");
         // The others may have what came back.
         self.call_monitor = true;
     }
 
     /// Takes back what these lanes have not begun, to the front of the queue, in order.
-    pub(super) fn reclaim(&mut self, lanes: Range<usize>) {
+    pub(super) fn reclaim(&mut self, lanes: impl Iterator<Item = usize>) {
         let mut back = Vec::new();
         for index in lanes {
             for position in self.lanes[index].poster.open_positions().rev() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::lane::{Process, Status};
+use super::worker::{Process, Status};
 use super::{Shared, StartError};
 use crate::control::{HandshakeError, Server, Welcome};
 use crate::sys::event::EventFd;
@@ -16,7 +16,7 @@ use crate::worker::{MARK, Mark};
 /// A handshake that did not end well.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) lane: usize,
+    pub(super) worker: usize,
     pub(super) life: u32,
     pub(super) why: HandshakeError,
 }
@@ -47,7 +47,7 @@ fn is_plain(name: &[u8]) -> bool {
 /// A worker that was started, and the handshake that it will begin.
 #[derive(Debug)]
 pub(super) struct Started {
-    lane: usize,
+    worker: usize,
     life: u32,
     server: Server,
     welcome: Welcome,
@@ -56,7 +56,7 @@ pub(super) struct Started {
 }
 
 impl Shared {
-    /// Starts the process of a lane. Only on the monitor thread: the kernel ends a worker when the
+    /// Starts the process of a worker. Only on the monitor thread: the kernel ends a worker when the
     /// *thread* that started it ends.
     pub(super) fn spawn_worker(
         &self,
@@ -122,17 +122,16 @@ impl Shared {
         }
         crate::sync::point!("spawn.watched");
         let mut core = self.lock();
-        let lane = &mut core.lanes[index];
-        lane.life = lane.life.wrapping_add(1);
-        lane.status = Status::Starting;
-        lane.process = Some(Process {
+        let life = core.next_life(index);
+        core.set_status(index, Status::Starting);
+        core.workers[index].process = Some(Process {
             pidfd,
             bell,
             server: name,
         });
         Ok(Started {
-            lane: index,
-            life: lane.life,
+            worker: index,
+            life,
             server,
             welcome,
             output: Some([stdout.read, stderr.read]),
@@ -143,7 +142,7 @@ impl Shared {
     /// on when the handshake is over, whatever came of it.
     pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
-            lane,
+            worker,
             life,
             server,
             welcome,
@@ -155,8 +154,8 @@ impl Shared {
         let (hold, over) = channel();
         let answer = move || {
             match server.answer(build_id.as_bytes(), welcome) {
-                Ok(()) => shared.welcome(lane, life),
-                Err(why) => shared.refused(Refusal { lane, life, why }),
+                Ok(()) => shared.welcome(worker, life),
+                Err(why) => shared.refused(Refusal { worker, life, why }),
             }
             drop(hold);
         };
@@ -168,14 +167,16 @@ impl Shared {
             let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
             let error = crate::sys::Error::new("clone", errno, "a thread for a worker's start");
             let why = HandshakeError::Channel(error.to_string());
-            self.refused(Refusal { lane, life, why });
+            self.refused(Refusal { worker, life, why });
         }
-        let region = self.lock().lanes[lane].region;
+        // For the first lane, which is the one that is used first; the others ask.
+        let region = self.lock().lanes[worker].region;
         if let Ok(block) = self.arena.grant(region, FIRST_GRANT, false) {
             let mut core = self.lock();
-            if core.lanes[lane].life == life {
+            let lane = &mut core.lanes[worker];
+            if lane.life == life {
                 // A link without grants takes one.
-                drop(core.lanes[lane].grant(block));
+                drop(lane.grant(block));
             }
         }
         over
@@ -193,14 +194,13 @@ impl Shared {
     fn welcome(&self, index: usize, life: u32) {
         crate::sync::point!("spawn.greeted");
         let mut core = self.lock();
-        let lane = &mut core.lanes[index];
+        let worker = &mut core.workers[index];
         // A process that is gone, or that was told to go, changes nothing.
-        if lane.life != life || lane.status != Status::Starting {
+        if worker.life() != life || worker.status() != Status::Starting {
             return;
         }
-        lane.status = Status::Ready;
-        lane.failed_starts = 0;
-        core.ready += 1;
+        worker.failed_starts = 0;
+        core.set_status(index, Status::Ready);
         self.parking.engine.notify();
         core.update_flags();
         core.refill();

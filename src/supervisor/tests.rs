@@ -27,11 +27,15 @@ crate::test_workers!();
 const PAGE: u64 = 4096;
 
 pub(super) fn arena(workers: u16) -> Arc<Arena> {
+    arena_for(workers, 1)
+}
+
+fn arena_for(workers: u16, lanes: u16) -> Arc<Arena> {
     let spec = Spec {
         capacity: 64 << 20,
         writers: workers,
         backing: Backing::Memfd,
-        control_len: crate::link::control_bytes(workers.into()) as u64,
+        control_len: crate::link::control_bytes(usize::from(workers * lanes)) as u64,
         name: None,
     };
     Arena::create(&spec).unwrap()
@@ -51,9 +55,10 @@ pub(super) fn kernel() -> KernelInfo {
     info(nothing)
 }
 
-fn settings(workers: u16) -> Settings {
+fn settings(workers: u16, lanes: u16) -> Settings {
     Settings {
         workers,
+        lanes,
         guard: true,
         memory_limit: 0,
         strict: false,
@@ -69,24 +74,35 @@ fn settings(workers: u16) -> Settings {
 
 /// An engine without a monitor, whose workers are handles in this process.
 pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
-    let arena = arena(workers);
-    let cells: Vec<_> = (0..workers)
-        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane.into())))
+    with_lanes(workers, 1, ready)
+}
+
+/// The same, with so many lanes in each worker.
+pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
+    let arena = arena_for(workers, lanes);
+    let settings = settings(workers, lanes);
+    let cells: Vec<_> = (0..usize::from(workers * lanes))
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();
     let parking = Arc::new(Parking::new());
-    let lanes = cells.iter().zip(1..);
-    let mut lanes: Vec<_> = lanes
+    let lanes = cells.iter().zip((1..=workers).cycle());
+    let lanes: Vec<_> = lanes
         .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
-    for lane in &mut lanes[..ready] {
-        lane.status = Status::Ready;
-    }
     let takers = cells
         .iter()
         .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
         .collect();
-    let mut core = Core::new(Arc::clone(&arena), Arc::clone(&parking), lanes, 2);
-    core.ready = ready;
+    let mut core = Core::new(
+        Arc::clone(&arena),
+        Arc::clone(&parking),
+        lanes,
+        workers.into(),
+        2,
+    );
+    for worker in 0..ready {
+        core.set_status(worker, Status::Ready);
+    }
     let shared = Shared {
         arena,
         core: Mutex::new(core),
@@ -97,7 +113,7 @@ pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
         log: super::log::Logger::new(super::Sink::Stderr),
         spinners: AtomicUsize::new(0),
         cores: 1,
-        settings: settings(workers),
+        settings,
     };
     (Arc::new(shared), takers)
 }
@@ -166,7 +182,7 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
     // "Retracted, and I am past it": nobody took it back.
     write_word(&shared, 0, SKIPPED);
     assert!(answer(&shared, first).is_none());
-    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     drop(takers);
     die(&shared, 0);
     let why = answer(&shared, first).unwrap();
@@ -194,7 +210,7 @@ fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
     write_word(&shared, 1, DONE_BARE);
     assert_eq!(answer(&shared, first).unwrap(), "value");
     shared.stats();
-    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(&shared, 0);
     let core = shared.lock();
     assert_eq!((core.open, core.records.live()), (0, 0));
@@ -380,7 +396,7 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
     }
     // One alone, and several of which all but the first wait.
     let run = |naps: &'static [u64]| {
-        let (shared, monitor) = start(arena(1), settings(1)).unwrap();
+        let (shared, monitor) = start(arena(1), settings(1, 1)).unwrap();
         for &ms in naps {
             let mut call = ArgWriter::new(shared.arena.id());
             call.word(ms);

@@ -68,7 +68,7 @@ impl Shared {
             } else {
                 core.drain_busy();
             }
-            if !core.queue.is_empty() {
+            if core.keeps_any() {
                 core.refill();
             }
             if let Some(taken) = try_take(&mut core) {
@@ -84,7 +84,7 @@ impl Shared {
             let (stage, kernel) = (record.stage, record.kernel);
             // A condemned lane's word may have ended, but the answer waits for the exit.
             if let Stage::Placed { link, position } = stage
-                && core.lanes[link as usize].verdict.is_none()
+                && !core.lanes[link as usize].condemned
             {
                 let expected = core.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;

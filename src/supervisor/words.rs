@@ -1,5 +1,6 @@
 //! What a worker left behind when it died.
 
+use super::error::{Beside, JobErrorKind};
 use super::plain;
 
 /// The most lines, and bytes of them, that an error carries.
@@ -15,12 +16,38 @@ pub(super) struct LastWords {
     /// Bytes of the first allocation that it said it could not get, in the job that it died in: a backtrace that follows
     /// may be longer than what is kept.
     pub(super) failed_allocation: Option<u64>,
+    /// The jobs that ran when it died.
+    ran: Vec<u64>,
+    /// It is known which of them did it.
+    known: bool,
 }
 
 impl LastWords {
     /// One more, which is made plain.
     pub(super) fn push(&mut self, job: u64, line: &[u8]) {
         self.lines.push((job, plain::line(line, LONGEST, 0)));
+    }
+
+    /// These jobs ran when it died; whether it is known which of them did it.
+    pub(super) fn ran(&mut self, jobs: Vec<u64>, known: bool) {
+        self.ran = jobs;
+        self.known = known;
+    }
+
+    /// The jobs that ran beside this one, where it is the culprit or may be.
+    pub(super) fn beside(&self, job: u64, why: &JobErrorKind) -> Beside {
+        if matches!(why, JobErrorKind::LostWith { .. }) || !self.ran.contains(&job) {
+            return Beside::default();
+        }
+        Beside {
+            jobs: self
+                .ran
+                .iter()
+                .copied()
+                .filter(|&other| other != job)
+                .collect(),
+            known: self.known,
+        }
     }
 
     /// Those of a job, the last of them if they are many.

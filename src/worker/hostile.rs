@@ -99,8 +99,8 @@ impl Place {
             let got = kind.receive(&mut reader, self.lane);
             verdict = match (expected, got) {
                 (Err(why), Err(got)) if got.starts_with(why) => break,
-                (Ok(extent), Ok(got)) => {
-                    held.push((kind, extent, got));
+                (Ok(place), Ok(got)) => {
+                    held.push((kind, place, got));
                     Ok(())
                 }
                 (expected, got) => Err(format!(
@@ -113,9 +113,9 @@ impl Place {
             }
         }
         // All are there at once, and each is what its words say.
-        for (kind, extent, held) in &mut held {
+        for (kind, place, held) in &mut held {
             if verdict.is_ok() {
-                verdict = held.check(*kind, *extent);
+                verdict = held.check(*kind, place.seen);
             }
         }
         let accepted = held.len();
@@ -130,8 +130,8 @@ impl Place {
         &self,
         kind: Kind,
         words: &mut &[u64],
-        before: &[(Kind, Extent, Held)],
-    ) -> Result<Extent, &'static str> {
+        before: &[(Kind, Accepted, Held)],
+    ) -> Result<Accepted, &'static str> {
         const MALFORMED: &str = "Malformed";
         const UNREACHABLE: &str = "Unreachable";
         let mut word = || words.split_off_first().copied().ok_or(MALFORMED);
@@ -154,37 +154,64 @@ impl Place {
         if most > i64::MAX as u128 {
             return Err(MALFORMED);
         }
-        if kind.is_tile() && u128::from(word()?) + u128::from(rows.unwrap()) > u64::MAX.into() {
-            return Err(MALFORMED);
-        }
         let len = if empty { 0 } else { most as u64 };
+        let mut behind = 0;
+        if kind.is_tile() {
+            let mut row = word()?;
+            if len > 0 {
+                (row, behind) = (row & ((1 << 48) - 1), (row >> 48) * PAGE);
+            }
+            if u128::from(row) + u128::from(rows.unwrap()) > u64::MAX.into() {
+                return Err(MALFORMED);
+            }
+        }
         let (region, offset) = ((at >> 48) as u16, at & ((1 << 48) - 1));
         let extent = Extent {
             at: Offset::new(region, offset),
             len,
         };
         let committed = self.lens.get(usize::from(region)).ok_or(UNREACHABLE)?;
-        if u128::from(offset) + u128::from(len) > u128::from(*committed) {
+        let end = u128::from(offset) + u128::from(len);
+        let end = match behind {
+            0 => end,
+            _ => end.next_multiple_of(PAGE.into()) + u128::from(behind),
+        };
+        if end > u128::from(*committed) {
             return Err(UNREACHABLE);
         }
+        let opened = Extent {
+            len: end as u64 - offset,
+            ..extent
+        };
         let shares = |other: &Extent| {
             len.min(other.len) > 0
                 && other.at.region() == region
                 && offset < other.at.offset() + other.len
-                && other.at.offset() < offset + len
+                && other.at.offset() < offset + opened.len
         };
         let changed = |other: &Kind| kind.changes() || other.changes();
         if before
             .iter()
-            .any(|(other, place, _)| changed(other) && shares(place))
+            .any(|(other, place, _)| changed(other) && shares(&place.opened))
         {
             return Err(UNREACHABLE);
         }
         if len > 0 && !offset.is_multiple_of(size) {
             return Err(MALFORMED);
         }
-        Ok(extent)
+        Ok(Accepted {
+            seen: extent,
+            opened,
+        })
     }
+}
+
+/// Where an accepted argument lies.
+#[derive(Debug)]
+struct Accepted {
+    seen: Extent,
+    /// With the pages behind it that are opened with it.
+    opened: Extent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

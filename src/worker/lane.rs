@@ -439,14 +439,15 @@ unsafe impl Host for Lane {
         Ok(ptr)
     }
 
-    fn lend(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        apart(extent, &self.lent.borrow())?;
-        apart(extent, &self.read.borrow())?;
+    fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable> {
+        let opened = extent.with_pages_behind(behind);
+        apart(opened, &self.lent.borrow())?;
+        apart(opened, &self.read.borrow())?;
         let ptr = self
             .view
-            .lend_open(extent)
+            .lend_open(opened)
             .map_err(|error| Unreachable(error.to_string()))?;
-        self.lent.borrow_mut().push(extent);
+        self.lent.borrow_mut().push(opened);
         crate::sync::point!("lend.opened");
         Ok(ptr)
     }

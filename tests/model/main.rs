@@ -9,6 +9,7 @@ mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod numbers;
 
 use libtest_mimic::Arguments;
 
@@ -21,6 +22,7 @@ fn main() {
         // In the order of the alphabet.
         groups::tests(),
         inlined::tests(),
+        numbers::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -110,6 +110,40 @@ fn a_grant_without_huge_pages_commits_only_itself() {
 }
 
 #[test]
+fn what_is_lent_ends_with_its_huge_page() {
+    let arena = arena(Backing::Memfd, 32 << 20);
+    let len = 10_000_000;
+    let lent = arena.alloc(0, len, Placement::Pages).unwrap();
+    assert_eq!((lent.len(), lent.held()), (len, 5 * CHUNK));
+    assert_eq!(arena.stats().in_use, 5 * CHUNK);
+    let pages = len.next_multiple_of(PAGE);
+    assert_eq!(lent.behind(lent.extent()), 5 * CHUNK - pages);
+    // A part that ends before, or whose end is not that of the array, has nothing behind it.
+    let part = |skip: u64, len: u64| Extent {
+        at: Offset::new(0, lent.extent().at.offset() + skip),
+        len,
+    };
+    assert_eq!(lent.behind(part(8192, len - 8192)), 5 * CHUNK - pages);
+    for other in [part(0, 8192), part(0, len - 1), part(len, 0)] {
+        assert_eq!(lent.behind(other), 0, "{other:?}");
+    }
+    let opened = part(8192, len - 8192).with_pages_behind(5 * CHUNK - pages);
+    assert_eq!(opened, part(8192, 5 * CHUNK - 8192));
+    // More than an eighth would be wasted, it is too small, or it is not lent.
+    let exactly = |len, placement| {
+        let block = arena.alloc(0, len, placement).unwrap();
+        assert_eq!(block.held(), len, "{placement:?}");
+    };
+    exactly(2 * CHUNK + (1 << 20), Placement::Pages);
+    exactly(CHUNK + PAGE, Placement::Pages);
+    exactly(len.next_multiple_of(PAGE), Placement::Packed);
+    // Where there is no room for more it gets what it needs.
+    let _beside = arena.alloc(0, LARGE, Placement::Pages).unwrap();
+    let rest = arena.capacity() - arena.stats().in_use - PAGE;
+    exactly(rest, Placement::Pages);
+}
+
+#[test]
 fn parts_of_a_block_are_freed_exactly() {
     let arena = arena(Backing::Memfd, 16 << 20);
     let mut head = arena.grant(1, 1 << 20, true).unwrap();

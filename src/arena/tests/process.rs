@@ -35,7 +35,8 @@ extern "C" fn child() {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
-    let first = sys::first_target_fd(fds);
+    // So high that nothing the child opens gets one of these numbers: it looks which of them are open.
+    let first = sys::first_target_fd(fds) + 64;
     let env = [
         (ROLE, role.to_owned()),
         (FIRST, first.to_string()),
@@ -307,8 +308,17 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
     assert!(named(&name).is_err());
     child.kill(Signal::SIGKILL).unwrap();
     assert_eq!(end(&child), Exit::Signal(libc::SIGKILL));
-    // What it left may have been swept by another program of this user by now, never replaced.
-    assert!(found(&name).is_none_or(|left| !left.live));
+    // What it left may have been swept by another program of this user by now, never replaced. One that is about to holds
+    // its lock for a moment.
+    let left_alone = (0..60_000).any(|_| {
+        let live = found(&name).is_some_and(|left| left.live);
+        if live {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        !live
+    });
+    assert!(left_alone, "its program is gone");
+    sweep();
     let again = named(&name).unwrap();
     assert!(found(&name).unwrap().live);
     drop(again);

@@ -19,7 +19,7 @@ unsafe impl Host for Nowhere {
     fn read(&self, _: Extent) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable("nothing is".into()))
     }
-    fn lend(&self, _: Extent) -> Result<NonNull<u8>, Unreachable> {
+    fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable("nothing is".into()))
     }
     fn count(&self) -> &'static LaneCount {

@@ -112,7 +112,7 @@ fn done_is_done_however_late() {
     finish(&mut takers[0]);
     run_timers(&shared);
     assert_eq!(answer(&shared, job).unwrap(), "value");
-    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+    assert_eq!(shared.lock().workers[0].status(), Status::Ready);
 }
 
 /// It has ended, and nobody has looked: its worker is not to be killed.
@@ -123,7 +123,7 @@ fn an_end_that_comes_too_late_kills_nobody() {
     assert_eq!(takers[0].next(), Next::Run);
     finish(&mut takers[0]);
     shared.cancel_now(job);
-    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+    assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     assert_eq!(answer(&shared, job).unwrap(), "value");
 }
 
@@ -134,7 +134,7 @@ fn what_ends_after_the_verdict_is_not_read() {
     let behind = submit(&shared);
     assert_eq!(takers[0].next(), Next::Run);
     run_timers(&shared);
-    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     assert!(shared.lock().next_timer().is_none(), "its time is up once");
     finish(&mut takers[0]);
     assert!(answer(&shared, late).is_none(), "its process lives");
@@ -166,7 +166,7 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     finish(&mut takers[0]);
     assert_eq!(takers[0].next(), Next::Run);
     run_timers(&shared);
-    assert_eq!(shared.lock().lanes[0].status, Status::Ready);
+    assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     assert_eq!(answer(&shared, first).unwrap(), "value");
     finish(&mut takers[0]);
     assert_eq!(answer(&shared, second).unwrap(), "value");
@@ -189,7 +189,7 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
     let said = one_word(kind::ESCAPED, &[1]);
     takers[0].finish(true, 1, Some(&said));
     shared.stats();
-    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     shared.cancel(behind[0]);
     shared.cancel_now(behind[1]);
     shared.abandon(behind[2]);
@@ -219,7 +219,7 @@ fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
         let shared = Arc::clone(&shared);
         move || run_timers(&shared)
     });
-    assert_eq!(shared.lock().lanes[0].status, Status::Leaving);
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(&shared, 0);
     assert!(
         answer(&shared, first)
@@ -490,8 +490,7 @@ fn revive(shared: &Shared, taker: &mut Taker) {
         poster.tail(),
         poster.granted(),
     );
-    core.lanes[0].status = Status::Ready;
-    core.ready = 1;
+    core.set_status(0, Status::Ready);
     core.refill();
     shared.unlock(core);
 }
@@ -662,7 +661,7 @@ fn what_an_attempt_leads_to() {
 #[test]
 fn a_lane_whose_workers_die_of_jobs_pauses_from_the_third_on() {
     let (shared, mut takers) = fixture(1, 1);
-    let pause = |shared: &Shared| match shared.lock().lanes[0].status {
+    let pause = |shared: &Shared| match shared.lock().workers[0].status() {
         Status::Absent { not_before } => not_before,
         other => panic!("{other:?}"),
     };

@@ -166,8 +166,7 @@ impl World {
         let taken = poster.granted() - 1;
         let taker = Taker::new(Arc::clone(&self.shared.cells[lane]), poster.tail(), taken);
         self.workers[lane] = Some(taker);
-        core.lanes[lane].status = Status::Ready;
-        core.ready += 1;
+        core.set_status(lane, Status::Ready);
         core.refill();
         self.shared.unlock(core);
     }

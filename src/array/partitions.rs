@@ -1,0 +1,123 @@
+//! The parts of an array along its leading axis.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use super::{Array, Element};
+
+impl<T: Element> Array<T> {
+    /// The array in `n` parts along the leading axis, in order and without a copy: each is a handle to the same
+    /// memory. They are as equal as can be, the first ones have the step that is over. None is empty, so there are
+    /// fewer where the array has fewer steps.
+    ///
+    /// # Panics
+    ///
+    /// Where `n` is 0.
+    ///
+    /// A kernel on each part, with an array that all of them read (a *broadcast*, which is any array):
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn above(part: &[u32], limits: &[u32]) -> u64 {
+    ///     part.iter().zip(limits.iter().cycle()).filter(|(value, limit)| value > limit).count() as u64
+    /// }
+    ///
+    /// let table = engine.from_fn([10, 2], |i| i as u32)?;
+    /// let limits = engine.from_slice(&[4, 11])?;
+    /// let parts = table.partitions(3);
+    /// let counts = engine.map(above, parts.map(|part| (part, &limits)));
+    /// assert_eq!(counts.collect::<Result<Vec<_>, _>>()?, [1, 4, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn partitions(&self, n: usize) -> Partitions<T> {
+        assert!(n > 0, "an array in 0 parts");
+        Partitions {
+            rest: self.clone(),
+            left: n.min(self.shape().rows()),
+        }
+    }
+}
+
+/// The parts of an array: what [`Array::partitions`] returns.
+#[must_use = "parts do nothing by themselves"]
+#[derive(Clone)]
+pub struct Partitions<T: Element> {
+    /// What no part has taken yet.
+    rest: Array<T>,
+    left: usize,
+}
+
+impl<T: Element> Iterator for Partitions<T> {
+    type Item = Array<T>;
+
+    fn next(&mut self) -> Option<Array<T>> {
+        if self.left == 0 {
+            return None;
+        }
+        let rows = self.rest.shape().rows().div_ceil(self.left);
+        let part = self.rest.rows(..rows);
+        self.rest = self.rest.rows(rows..);
+        self.left -= 1;
+        Some(part)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T: Element> ExactSizeIterator for Partitions<T> {}
+impl<T: Element> FusedIterator for Partitions<T> {}
+
+impl<T: Element> fmt::Debug for Partitions<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partitions")
+            .field("rest", &format_args!("{}", self.rest.shape()))
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_are_the_whole_in_order_and_as_equal_as_can_be(rows in 0usize..200, n in 1usize..40) {
+            let table = Array::from_fn([rows, 3], |i| i as u32);
+            let parts = table.partitions(n);
+            prop_assert_eq!(parts.len(), n.min(rows));
+            let sizes: Vec<usize> = parts.clone().map(|part| part.shape().rows()).collect();
+            // As `numpy.array_split` cuts, without the empty ones.
+            let expected: Vec<usize> = (0..n)
+                .map(|i| rows / n + usize::from(i < rows % n))
+                .filter(|&rows| rows > 0)
+                .collect();
+            prop_assert_eq!(sizes, expected);
+            let joined: Vec<u32> = parts.flat_map(|part| part.to_vec()).collect();
+            prop_assert_eq!(&joined[..], &table[..]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_copied() {
+        let table = Array::from_fn([7, 2], |i| i as u32);
+        let mut at = table.as_ptr();
+        for part in table.partitions(3) {
+            assert_eq!(part.as_ptr(), at);
+            at = part.as_ptr_range().end;
+        }
+        assert_eq!(at, table.as_ptr_range().end);
+    }
+
+    #[test]
+    #[should_panic(expected = "an array in 0 parts")]
+    fn no_parts_at_all() {
+        let _ = Array::<u8>::zeros(3).partitions(0);
+    }
+}

@@ -1,0 +1,90 @@
+//! Where arrays are cut: by shape and element type, and by nothing else.
+
+use crate::array::{Array, Element, Shape};
+
+/// Chunks of an array that is large enough.
+const CHUNKS: usize = 256;
+/// Bytes of a chunk, where there are so many.
+const SMALLEST: usize = 64 * 1024;
+const LARGEST: usize = 4 << 20;
+
+/// Bytes of each chunk of so many, about.
+fn chunk_bytes(bytes: usize) -> usize {
+    bytes.div_ceil(CHUNKS).clamp(SMALLEST, LARGEST)
+}
+
+/// Elements per chunk: a power of two.
+pub(super) fn elements<T>(len: usize) -> usize {
+    let size = size_of::<T>().max(1);
+    let fit = chunk_bytes(len.saturating_mul(size)) / size;
+    fit.max(1).next_power_of_two()
+}
+
+/// Steps of the leading axis per chunk, at least one.
+pub(super) fn rows<T>(shape: Shape) -> usize {
+    let row = shape.bytes::<T>().unwrap_or(0) / shape.rows().max(1);
+    let row = row.max(1);
+    (chunk_bytes(row.saturating_mul(shape.rows())) / row).max(1)
+}
+
+/// The chunks of an array without regard to its axes, each with `step` elements, the last with what is left.
+pub(super) fn flat<T: Element>(a: &Array<T>, step: usize) -> impl Iterator<Item = Array<T>> {
+    let len = a.len();
+    let flat = a.clone().reshape(len).expect("the same elements in a row");
+    (0..len)
+        .step_by(step)
+        .map(move |start| flat.rows(start..len.min(start + step)))
+}
+
+/// The chunks of an array along its leading axis. One without steps is one chunk.
+pub(super) fn along<T: Element>(a: &Array<T>) -> impl Iterator<Item = Array<T>> {
+    let a = a.clone();
+    let rows = a.shape().rows();
+    let step = self::rows::<T>(a.shape());
+    (0..rows.max(1))
+        .step_by(step)
+        .map(move |start| a.rows(start..rows.min(start + step)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_arrays_have_256_chunks_or_more_and_small_ones_few() {
+        assert_eq!(elements::<f32>(0), 16 * 1024);
+        assert_eq!(elements::<f32>(1_000_000), 16 * 1024);
+        assert_eq!(elements::<u8>(16 << 20), 64 * 1024);
+        assert_eq!(elements::<f32>(1 << 28), 1 << 20);
+        assert_eq!(elements::<f64>(1 << 40), 1 << 19);
+        assert_eq!(elements::<[u8; 12]>(1), 8192);
+        assert_eq!(elements::<[u8; 1 << 20]>(10), 1);
+        assert_eq!(elements::<()>(10), 64 * 1024);
+    }
+
+    #[test]
+    fn rows_are_never_cut() {
+        assert_eq!(rows::<f32>(Shape::from([1_250_000, 16])), 4882);
+        assert_eq!(rows::<u8>(Shape::from([10, 1 << 20])), 1);
+        assert_eq!(rows::<u8>(Shape::from([10, 3])), 21845);
+        assert_eq!(rows::<u8>(Shape::from([0, 3])), 65536);
+        assert_eq!(rows::<u8>(Shape::from([5, 0])), 65536);
+    }
+
+    #[test]
+    fn chunks_are_the_whole() {
+        let a = Array::from_fn([3, 7], |i| i);
+        let flat: Vec<_> = flat(&a, 4).map(|chunk| chunk.to_vec()).collect();
+        assert_eq!(flat.concat()[..], a[..]);
+        assert_eq!(flat.len(), 6);
+        let along: Vec<_> = along(&a).collect();
+        assert_eq!((along.len(), along[0].shape()), (1, a.shape()));
+        let none = Array::<u8>::zeros([0, 7]);
+        assert_eq!(self::flat(&none, 4).count(), 0);
+        assert_eq!(
+            self::along(&none).map(|chunk| chunk.len()).sum::<usize>(),
+            0
+        );
+        assert_eq!(self::along(&none).count(), 1);
+    }
+}

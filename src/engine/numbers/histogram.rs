@@ -1,0 +1,151 @@
+//! How many elements fall where.
+
+use super::super::{Engine, JobError};
+use super::{Number, RETRIES, chunks};
+use crate::array::{Array, ArrayMut};
+use crate::kernel::Ahead;
+
+/// What [`Engine::histogram`] returns.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Histogram {
+    /// How many elements are in each bin.
+    pub counts: Vec<u64>,
+    /// Where the bins begin, and where the last one ends: one more than there are bins.
+    pub edges: Vec<f64>,
+}
+
+impl Engine {
+    /// Counts how many elements fall into each of `bins` bins of equal width between `low` and `high`.
+    ///
+    /// As in numpy a bin has its lower edge and not its upper one, but the last bin has both. Elements outside, and NaN,
+    /// are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let values = engine.from_slice(&[0.0, 0.4, 1.0, 2.5, 4.0, 9.0])?;
+    /// let histogram = engine.histogram(&values, 4, (0.0, 4.0))?;
+    /// assert_eq!(histogram.counts, [2, 1, 1, 1]);
+    /// assert_eq!(histogram.edges, [0.0, 1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: `a` is not in this engine's arena, there is no room for the counts, or workers died again and again.
+    ///
+    /// # Panics
+    /// Where there are no bins, `low` is not below `high`, or one of them is not finite.
+    #[track_caller]
+    pub fn histogram<T: Number>(
+        &self,
+        a: &Array<T>,
+        bins: usize,
+        (low, high): (f64, f64),
+    ) -> Result<Histogram, JobError> {
+        assert!(bins > 0, "a histogram of 0 bins");
+        assert!(
+            low < high && (high - low).is_finite(),
+            "a histogram from {low} to {high}: the range must be finite, its lower end first"
+        );
+        let rest = (bins as u64, low, high);
+        let step = chunks::elements::<T>(a.len());
+        let calls = chunks::flat(a, step).map(|first| Ahead { first, rest });
+        let mut counts = vec![0; bins];
+        for part in self.map(count::<T>, calls).retries(RETRIES) {
+            for (all, &count) in counts.iter_mut().zip(part?.iter()) {
+                *all += count;
+            }
+        }
+        Ok(Histogram {
+            counts,
+            edges: edges(bins, low, high),
+        })
+    }
+}
+
+fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
+    let width = (high - low) / bins as f64;
+    let mut edges: Vec<f64> = (0..bins).map(|i| low + i as f64 * width).collect();
+    edges.push(high);
+    edges
+}
+
+fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
+    let bins = bins as usize;
+    let edges = edges(bins, low, high);
+    let per_unit = bins as f64 / (high - low);
+    let mut counts = ArrayMut::zeros(bins);
+    for x in x.iter().map(|x| x.as_f64()) {
+        if !(low..=high).contains(&x) {
+            continue;
+        }
+        let mut bin = (((x - low) * per_unit) as usize).min(bins - 1);
+        // The division may be off by one; the edges decide.
+        if x < edges[bin] {
+            bin -= 1;
+        } else if bin + 1 < bins && x >= edges[bin + 1] {
+            bin += 1;
+        }
+        counts[bin] += 1;
+    }
+    counts.seal()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_edges_decide(
+            x in prop::collection::vec(-3.0f64..3.0, 0..200),
+            bins in 1usize..50,
+            low in -2.0f64..0.0,
+            width in 0.001f64..4.0,
+        ) {
+            let high = low + width;
+            let edges = edges(bins, low, high);
+            // Values on the edges as well.
+            let x: Vec<f64> = x.into_iter().chain(edges.iter().copied()).collect();
+            let expected: Vec<u64> = (0..bins)
+                .map(|bin| {
+                    let inside = |x: &&f64| {
+                        edges[bin] <= **x && (**x < edges[bin + 1] || (bin + 1 == bins && **x == high))
+                    };
+                    x.iter().filter(inside).count() as u64
+                })
+                .collect();
+            prop_assert_eq!(&count(&x, bins as u64, low, high)[..], &expected[..]);
+        }
+    }
+
+    fn of(bins: usize, range: (f64, f64)) {
+        let _ = Engine::inline().histogram(&Array::from_slice(&[1.0]), bins, range);
+    }
+
+    #[test]
+    #[should_panic(expected = "a histogram of 0 bins")]
+    fn without_bins() {
+        of(0, (0.0, 1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "a histogram from 1 to 1")]
+    fn without_width() {
+        of(1, (1.0, 1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "must be finite")]
+    fn without_end() {
+        of(1, (0.0, f64::INFINITY));
+    }
+
+    #[test]
+    #[should_panic(expected = "from NaN")]
+    fn from_nowhere() {
+        of(1, (f64::NAN, 1.0));
+    }
+}

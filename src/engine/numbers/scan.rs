@@ -1,0 +1,182 @@
+//! Running totals.
+
+use std::any::type_name;
+use std::marker::PhantomData;
+
+use super::super::{Engine, JobError, ScopedJob};
+use super::{Number, chunks};
+use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::kernel::conjure;
+
+impl Engine {
+    /// An array of the same shape whose element `i`, in row-major order, is `f` of the elements up to and including
+    /// number `i`: `f(f(f(a[0], a[1]), a[2]), …)`, as if it went from left to right.
+    ///
+    /// It does not: chunks run side by side, so `f` has to be associative. Where it is that only nearly, as the addition of
+    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let heights = engine.from_slice(&[3, 1, 4, 1, 5, 9, 2])?;
+    /// let highest_so_far = engine.scan(&heights, |a: i32, b: i32| a.max(b))?;
+    /// assert_eq!(highest_so_far[..], [3, 3, 4, 4, 5, 9, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed.
+    pub fn scan<T, F>(&self, a: &Array<T>, f: F) -> Result<Array<T>, JobError>
+    where
+        T: Element,
+        F: Fn(T, T) -> T + Copy + Send + 'static,
+    {
+        // A name for its type: it has no bytes.
+        let _ = f;
+        self.scan_by::<By<T, F>>(a, 0)
+    }
+
+    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements up
+    /// to and including number `i`.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let steps = engine.from_slice(&[200u8, 100, 0, 1])?;
+    /// assert_eq!(engine.cumsum(&steps)?[..], [200u64, 300, 300, 301]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The same bits for any number of workers. Within a chunk numbers are added one after the other, so the last element
+    /// can differ from [`sum`](Engine::sum), which adds pairwise, by rounding.
+    ///
+    /// # Errors
+    /// As [`scan`](Engine::scan); and where a sum of 64-bit numbers does not fit 64 bits.
+    pub fn cumsum<T: Number>(&self, a: &Array<T>) -> Result<Array<T::Sum>, JobError> {
+        self.scan_by::<Sums<T>>(a, super::RETRIES)
+    }
+
+    fn scan_by<S: Scan>(&self, a: &Array<S::From>, retries: u32) -> Result<Array<S::To>, JobError> {
+        let step = chunks::elements::<S::From>(a.len());
+        let parts: Vec<Array<S::From>> = chunks::flat(a, step).collect();
+        let before = self.before::<S>(&parts, retries)?;
+        let mut out = self.output::<S::To>(a.len().into(), type_name::<S>())?;
+        // The result for the first chunk has nothing before it.
+        let before = |index: usize| before.rows(index.saturating_sub(1)..index);
+        if self.lends() {
+            self.scope(|s| {
+                for (tile, (index, part)) in out.tiles_mut(step).zip(parts.into_iter().enumerate())
+                {
+                    s.submit(fill::<S>, (part, before(index), tile));
+                }
+            })?;
+        } else {
+            let results = self.scope(|s| {
+                let parts = parts.into_iter().enumerate();
+                let jobs: Vec<_> = parts
+                    .map(|(index, part)| s.submit(fresh::<S>, (part, before(index))))
+                    .collect();
+                let results = jobs.into_iter().map(ScopedJob::wait);
+                results.collect::<Result<Vec<_>, _>>()
+            })??;
+            for (tile, result) in out.chunks_mut(step).zip(&results) {
+                tile.copy_from_slice(result);
+            }
+        }
+        Ok(out.seal().reshape(a.shape()).expect("as many elements"))
+    }
+
+    /// What stands before each chunk but the first.
+    fn before<S: Scan>(
+        &self,
+        parts: &[Array<S::From>],
+        retries: u32,
+    ) -> Result<Array<S::To>, JobError> {
+        let but_last = &parts[..parts.len().saturating_sub(1)];
+        let calls = but_last.iter().map(|part| (part,));
+        let totals = self.map(total::<S>, calls).retries(retries);
+        let mut each = self.output::<S::To>(Shape::from(but_last.len()), type_name::<S>())?;
+        for (to, total) in each.iter_mut().zip(totals) {
+            *to = total?[0];
+        }
+        self.submit(running::<S>, (each.seal(),)).wait()
+    }
+}
+
+/// An operation with running results. A name: it has no values.
+trait Scan: 'static {
+    type From: Element;
+    type To: Element;
+    fn first(element: Self::From) -> Self::To;
+    fn join(left: Self::To, right: Self::To) -> Result<Self::To, String>;
+}
+
+/// The program's own.
+struct By<T, F>(PhantomData<fn(T) -> F>);
+
+impl<T: Element, F: Fn(T, T) -> T + Copy + 'static> Scan for By<T, F> {
+    type From = T;
+    type To = T;
+    #[inline]
+    fn first(element: T) -> T {
+        element
+    }
+    #[inline]
+    fn join(left: T, right: T) -> Result<T, String> {
+        Ok(conjure::<F>()(left, right))
+    }
+}
+
+struct Sums<T>(PhantomData<fn(T)>);
+
+impl<T: Number> Scan for Sums<T> {
+    type From = T;
+    type To = T::Sum;
+    #[inline]
+    fn first(element: T) -> T::Sum {
+        element.widen()
+    }
+    #[inline]
+    fn join(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
+        T::add_sums(left, right).ok_or_else(|| {
+            format!(
+                "{left:?} + {right:?} is out of range of {}",
+                type_name::<T::Sum>()
+            )
+        })
+    }
+}
+
+fn total<S: Scan>(part: &[S::From]) -> Result<Array<S::To>, String> {
+    let (&first, rest) = part.split_first().ok_or("an empty chunk")?;
+    let mut sum = S::first(first);
+    for &element in rest {
+        sum = S::join(sum, S::first(element))?;
+    }
+    Ok(Array::from_slice(&[sum]))
+}
+
+fn running<S: Scan>(totals: &[S::To]) -> Result<Array<S::To>, String> {
+    let mut running = ArrayMut::from_slice(totals);
+    for i in 1..running.len() {
+        running[i] = S::join(running[i - 1], running[i])?;
+    }
+    Ok(running.seal())
+}
+
+fn fill<S: Scan>(part: &[S::From], before: &[S::To], to: &mut [S::To]) -> Result<(), String> {
+    let mut sum = before.first().copied();
+    for (to, &element) in to.iter_mut().zip(part) {
+        let element = S::first(element);
+        *to = match sum {
+            None => element,
+            Some(sum) => S::join(sum, element)?,
+        };
+        sum = Some(*to);
+    }
+    Ok(())
+}
+
+fn fresh<S: Scan>(part: &[S::From], before: &[S::To]) -> Result<Array<S::To>, String> {
+    let mut to = ArrayMut::zeros(part.len());
+    fill::<S>(part, before, &mut to)?;
+    Ok(to.seal())
+}

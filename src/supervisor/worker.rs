@@ -1,0 +1,151 @@
+//! One worker as the supervisor keeps it: its process, what it is to blame for, and how it has fared. Its lanes are in
+//! `lane.rs`.
+
+use std::time::Instant;
+
+use super::core::Core;
+use super::error::JobErrorKind;
+use super::words::LastWords;
+use crate::sys::event::EventFd;
+use crate::sys::process::PidFd;
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// No process; one may be started from this time on.
+    Absent { not_before: Option<Instant> },
+    /// Spawned, not ready.
+    Starting,
+    /// Takes jobs.
+    Ready,
+    /// Told or killed to end; not confirmed.
+    Leaving,
+}
+
+/// The process behind a worker.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pidfd: PidFd,
+    /// Its lanes ring it.
+    pub(super) bell: EventFd,
+    /// Name of its handshake server until it is ready.
+    pub(super) server: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Changed by [`Core::set_status`] alone.
+    status: Status,
+    pub(super) process: Option<Process>,
+    /// Counts the processes, so that late news of an old one is told apart. Changed by [`Core::next_life`] alone.
+    life: u32,
+    /// Starts that failed, one after the other.
+    pub(super) failed_starts: u32,
+    /// Why this worker is being killed: the records of the jobs that are to blame, the culprit first, and what each answers.
+    pub(super) verdicts: Vec<(u32, JobErrorKind)>,
+    /// What it left behind, while its end is put in order; empty at all other times.
+    pub(super) last_words: LastWords,
+    pub(super) restarts: u64,
+    /// Processes that were replaced without having failed.
+    pub(super) recycled: u64,
+    /// Actors whose states its lanes have.
+    pub(super) actors: usize,
+    /// It was told to end, to be replaced.
+    pub(super) retiring: bool,
+    /// Jobs finished when a job killed it last.
+    jobs_at_death: u64,
+    /// Processes that died of jobs, one after the other, without having finished one.
+    deaths_in_a_row: u32,
+}
+
+impl Worker {
+    pub(super) fn new() -> Self {
+        Self {
+            status: Status::Absent { not_before: None },
+            process: None,
+            life: 0,
+            failed_starts: 0,
+            verdicts: Vec::new(),
+            last_words: LastWords::default(),
+            restarts: 0,
+            recycled: 0,
+            actors: 0,
+            retiring: false,
+            jobs_at_death: 0,
+            deaths_in_a_row: 0,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status
+    }
+
+    pub(super) fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// Its process died of a job, and all of them together have finished so many. How many have died in a row, without
+    /// having finished one?
+    pub(super) fn died_of_a_job(&mut self, jobs: u64) -> u32 {
+        if std::mem::replace(&mut self.jobs_at_death, jobs) != jobs {
+            self.deaths_in_a_row = 0;
+        }
+        self.deaths_in_a_row += 1;
+        self.deaths_in_a_row
+    }
+}
+
+/// The numbers of a worker's lanes: its own number, and then every so many as there are workers. So lanes that are taken
+/// in their order are spread over the workers.
+pub(super) fn lanes_of(
+    worker: usize,
+    workers: usize,
+    lanes: usize,
+) -> std::iter::StepBy<std::ops::Range<usize>> {
+    (worker..lanes).step_by(workers)
+}
+
+impl Core {
+    /// See [`lanes_of`].
+    pub(super) fn lanes_of(&self, worker: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
+        lanes_of(worker, self.workers.len(), self.lanes.len())
+    }
+
+    /// The worker of a lane.
+    pub(super) fn worker_of(&self, lane: usize) -> usize {
+        lane % self.workers.len()
+    }
+
+    /// Lanes of each worker.
+    pub(super) fn lanes_per_worker(&self) -> usize {
+        self.lanes.len() / self.workers.len()
+    }
+
+    /// From now on the worker is here in its life.
+    pub(super) fn set_status(&mut self, worker: usize, status: Status) {
+        self.workers[worker].status = status;
+        let ready = status == Status::Ready;
+        for lane in self.lanes_of(worker) {
+            let was = std::mem::replace(&mut self.lanes[lane].ready, ready);
+            self.ready = self.ready + usize::from(ready) - usize::from(was);
+        }
+    }
+
+    /// News of all processes up to now means nothing any more.
+    pub(super) fn next_life(&mut self, worker: usize) -> u32 {
+        let life = self.workers[worker].life.wrapping_add(1);
+        self.workers[worker].life = life;
+        for lane in self.lanes_of(worker) {
+            self.lanes[lane].life = life;
+        }
+        life
+    }
+
+    /// Jobs finished by all processes of this worker.
+    pub(super) fn jobs_of(&self, worker: usize) -> u64 {
+        self.lanes_of(worker)
+            .map(|lane| self.lanes[lane].jobs)
+            .sum()
+    }
+}

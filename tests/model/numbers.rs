@@ -1,0 +1,400 @@
+//! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one dies.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use arenite::engine::Number;
+use arenite::{Array, ArrayMut, Engine, JobErrorKind};
+
+use crate::harness::{Gate, Lab, pass, step, tests};
+
+tests![
+    the_same_bits_for_any_number_of_workers,
+    sums_of_all_types,
+    what_does_not_fit_is_an_error,
+    nothing_at_all,
+    the_first_of_equals,
+    a_nan_wins,
+    running_totals,
+    a_running_total_that_overflows,
+    counts_in_bins,
+    a_sum_outlives_a_killed_worker,
+    reductions_keep_the_order,
+    a_reduction_over_rows,
+    a_reduction_names_the_worker_that_died,
+    reductions_leave_nothing_behind,
+    partitions_and_broadcasts,
+    arrays_of_others_are_refused,
+];
+
+/// Numbers of very different size, so that each order of adding them gives other bits.
+fn noise(len: usize) -> impl Iterator<Item = f32> {
+    (0..len as u32).map(|i| {
+        let mixed = (i ^ 0x9e37).wrapping_mul(0x85eb_ca6b);
+        (mixed as f32 - 2e9) / (1 << (mixed % 23)) as f32
+    })
+}
+
+fn array(engine: &Engine, len: usize) -> Array<f32> {
+    let mut noise = noise(len);
+    engine.from_fn(len, |_| noise.next().unwrap()).unwrap()
+}
+
+/// Everything that depends on the order in which numbers are added.
+fn figures(engine: &Engine) -> Vec<u32> {
+    let mut bits = Vec::new();
+    for len in [1, 511, 513, 20_000, 300_001] {
+        let a = array(engine, len);
+        bits.push(engine.sum(&a).unwrap().to_bits());
+        bits.push((engine.mean(&a).unwrap() as f32).to_bits());
+        let cumulative = engine.cumsum(&a).unwrap();
+        bits.extend(cumulative.iter().step_by(1009).map(|x| x.to_bits()));
+        let by_hand = engine.scan(&a, |a: f32, b: f32| a + b).unwrap();
+        assert_eq!(by_hand[len - 1].to_bits(), cumulative[len - 1].to_bits());
+        let reduced = engine.reduce(&a, plain_sum, (), |a: f32, b: f32| a + b);
+        bits.push(reduced.unwrap().to_bits());
+    }
+    bits
+}
+
+fn plain_sum(x: &[f32]) -> f32 {
+    x.iter().sum()
+}
+
+fn the_same_bits_for_any_number_of_workers() {
+    let alone = figures(&Engine::inline());
+    for workers in [1, 2, 7] {
+        step(format!("{workers} workers"));
+        let lab = Lab::new(workers);
+        // What a chunk is depends on nobody, and who gets it on the day.
+        for _ in 0..3 {
+            assert_eq!(figures(&lab), alone, "{workers} workers");
+        }
+        lab.assert_in_use(0);
+    }
+    // The numbers are such that the order shows.
+    let sum: f32 = noise(300_001).sum();
+    let backwards: f32 = noise(300_001).collect::<Vec<_>>().iter().rev().sum();
+    assert_ne!(sum.to_bits(), backwards.to_bits());
+}
+
+fn sums_of_all_types() {
+    fn check<T: Number + TryFrom<i32>>(lab: &Lab) -> T::Sum
+    where
+        T::Error: std::fmt::Debug,
+    {
+        let a = lab.from_fn([300, 1000], |i| T::try_from((i % 100) as i32).unwrap());
+        let a = a.unwrap();
+        assert_eq!(lab.mean(&a).unwrap(), 49.5);
+        assert_eq!(
+            lab.min(&a).unwrap().map(|x| x == T::try_from(0).unwrap()),
+            Some(true)
+        );
+        assert_eq!(
+            lab.max(&a).unwrap().map(|x| x == T::try_from(99).unwrap()),
+            Some(true)
+        );
+        assert_eq!(lab.argmin(&a).unwrap(), Some(0));
+        assert_eq!(lab.argmax(&a).unwrap(), Some(99));
+        lab.sum(&a).unwrap()
+    }
+    let lab = Lab::new(2);
+    assert_eq!(check::<i8>(&lab), 14_850_000_i64);
+    assert_eq!(check::<i16>(&lab), 14_850_000_i64);
+    assert_eq!(check::<i32>(&lab), 14_850_000_i64);
+    assert_eq!(check::<i64>(&lab), 14_850_000_i64);
+    assert_eq!(check::<u8>(&lab), 14_850_000_u64);
+    assert_eq!(check::<u16>(&lab), 14_850_000_u64);
+    assert_eq!(check::<u32>(&lab), 14_850_000_u64);
+    assert_eq!(check::<u64>(&lab), 14_850_000_u64);
+    let tenths = lab.from_fn(1 << 20, |_| 0.1f64).unwrap();
+    assert!((lab.sum(&tenths).unwrap() - 104_857.6).abs() < 1e-9);
+    lab.assert_in_use(tenths.len() as u64 * 8);
+}
+
+fn what_does_not_fit_is_an_error() {
+    let lab = Lab::new(2);
+    let large = lab.from_fn(100_000, |_| i64::MAX).unwrap();
+    let error = lab.sum(&large).unwrap_err();
+    assert!(error.to_string().contains("out of range of i64"), "{error}");
+    assert_eq!(lab.mean(&large).unwrap(), i64::MAX as f64);
+    // On the way to a result that fits anything may come.
+    let back = lab
+        .from_fn(100_001, |i| if i % 2 == 0 { u64::MAX } else { 0 })
+        .unwrap();
+    assert!(lab.sum(&back).is_err());
+    let back = lab
+        .from_fn(100_000, |i| if i < 50_000 { i64::MAX } else { -i64::MAX })
+        .unwrap();
+    assert_eq!(lab.sum(&back).unwrap(), 0);
+}
+
+fn nothing_at_all() {
+    let lab = Lab::new(2);
+    for shape in [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()] {
+        let none = lab.zeros::<f32>(shape).unwrap().seal();
+        assert_eq!(lab.sum(&none).unwrap(), 0.0);
+        assert!(lab.mean(&none).unwrap().is_nan());
+        assert_eq!(
+            (lab.min(&none).unwrap(), lab.argmax(&none).unwrap()),
+            (None, None)
+        );
+        let (cumulative, counts) = (lab.cumsum(&none), lab.histogram(&none, 3, (0.0, 1.0)));
+        assert_eq!(cumulative.unwrap().shape(), shape);
+        assert_eq!(counts.unwrap().counts, [0; 3]);
+        let sum = lab.reduce(&none, plain_sum, (), |a: f32, b: f32| a + b);
+        assert_eq!(sum.unwrap(), 0.0);
+        assert!(none.partitions(4).all(|part| part.is_empty()));
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_first_of_equals() {
+    let lab = Lab::new(3);
+    // In different chunks.
+    let mut a = lab.zeros::<i32>([1000, 500]).unwrap();
+    for at in [30_000, 200_000, 499_999] {
+        a[at] = 5;
+        a[at - 1] = -5;
+    }
+    let a = a.seal();
+    assert_eq!(lab.argmax(&a).unwrap(), Some(30_000));
+    assert_eq!(lab.argmin(&a).unwrap(), Some(29_999));
+    assert_eq!(
+        (lab.min(&a).unwrap(), lab.max(&a).unwrap()),
+        (Some(-5), Some(5))
+    );
+}
+
+fn a_nan_wins() {
+    let lab = Lab::new(2);
+    let mut a = lab.zeros::<f64>(300_000).unwrap();
+    (a[7], a[8]) = (f64::INFINITY, f64::NEG_INFINITY);
+    (a[250_000], a[270_000]) = (f64::NAN, f64::NAN);
+    let a = a.seal();
+    assert!(lab.min(&a).unwrap().is_some_and(f64::is_nan));
+    assert!(lab.max(&a).unwrap().is_some_and(f64::is_nan));
+    assert_eq!(lab.argmin(&a).unwrap(), Some(250_000));
+    assert_eq!(lab.argmax(&a).unwrap(), Some(250_000));
+    let counts = lab.histogram(&a, 2, (0.0, 1.0)).unwrap().counts;
+    assert_eq!(counts, [299_996, 0]);
+}
+
+fn running_totals() {
+    let lab = Lab::new(2);
+    let bytes = lab.from_fn([100, 3000], |i| (i % 251) as u8).unwrap();
+    let sums = lab.cumsum(&bytes).unwrap();
+    assert_eq!(sums.shape(), bytes.shape());
+    let mut expected = 0;
+    for (sum, &byte) in sums.iter().zip(bytes.iter()) {
+        expected += u64::from(byte);
+        assert_eq!(*sum, expected);
+    }
+    // An operation that is associative and not commutative: the last that is not zero.
+    let last = |a: u16, b: u16| if b == 0 { a } else { b };
+    let sparse = lab.from_fn(200_000, |i| {
+        if i % 5000 == 4999 {
+            (i / 5000) as u16 + 1
+        } else {
+            0
+        }
+    });
+    let filled = lab.scan(&sparse.unwrap(), last).unwrap();
+    assert!(
+        filled
+            .iter()
+            .enumerate()
+            .all(|(i, &x)| usize::from(x) == (i + 1) / 5000)
+    );
+    drop((bytes, sums, filled));
+    lab.assert_in_use(0);
+}
+
+fn a_running_total_that_overflows() {
+    let lab = Lab::new(2);
+    let steps = lab
+        .from_fn(100_000, |i| if i > 99_990 { i64::MAX / 4 } else { 0 })
+        .unwrap();
+    let error = lab.cumsum(&steps).unwrap_err();
+    assert!(error.to_string().contains("out of range of i64"), "{error}");
+    // A panic of the program's own operation is an error like that of any kernel.
+    let error = lab
+        .scan(&steps, |_: i64, _: i64| panic!("no more"))
+        .unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "no more"));
+    drop(steps);
+    lab.assert_in_use(0);
+}
+
+fn counts_in_bins() {
+    let lab = Lab::new(3);
+    let values = lab.from_fn(500_000, |i| (i % 1000) as i16).unwrap();
+    let histogram = lab.histogram(&values, 5, (100.0, 600.0)).unwrap();
+    // The upper edge of all belongs to the last bin.
+    assert_eq!(histogram.counts, [50_000, 50_000, 50_000, 50_000, 50_500]);
+    assert_eq!(histogram.edges, [100.0, 200.0, 300.0, 400.0, 500.0, 600.0]);
+    assert_eq!(
+        Engine::inline()
+            .histogram(&values, 5, (100.0, 600.0))
+            .unwrap(),
+        histogram
+    );
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+fn a_sum_outlives_a_killed_worker() {
+    let lab = Lab::new(2);
+    let a = array(&lab, 4_000_000);
+    let expected = lab.sum(&a).unwrap().to_bits();
+    let ended = AtomicBool::new(false);
+    let sums = std::thread::scope(|threads| {
+        let sums = threads.spawn(|| {
+            let mut sums = 0;
+            while !ended.load(Relaxed) {
+                step(format!("sum {sums}"));
+                assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
+                sums += 1;
+            }
+            sums
+        });
+        for round in 0..6 {
+            lab.replace(round % 2);
+        }
+        ended.store(true, Relaxed);
+        sums.join().unwrap()
+    });
+    assert!(sums > 0);
+    assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
+}
+
+/// Results are strings of ranges, so each shows how it came about.
+fn reductions_keep_the_order() {
+    fn span(rows: &Array<u64>) -> Array<u64> {
+        let first = rows[0];
+        assert!(rows.iter().zip(first..).all(|(&x, n)| x == n));
+        Array::from_slice(&[first, rows[rows.len() - 1]])
+    }
+    fn join(left: &[u64], right: &[u64]) -> Result<Array<u64>, String> {
+        if left[1] + 1 != right[0] {
+            return Err(format!("{left:?} beside {right:?}"));
+        }
+        Ok(Array::from_slice(&[left[0], right[1]]))
+    }
+    for workers in [1, 4] {
+        let lab = Lab::new(workers);
+        for len in [1, 8192, 8193, 100_000, 1_000_000] {
+            let numbers = lab.from_fn(len, |i| i as u64).unwrap();
+            let whole = lab.reduce(&numbers, span, (), join).unwrap();
+            assert_eq!(whole[..], [0, len as u64 - 1]);
+        }
+    }
+}
+
+fn a_reduction_over_rows() {
+    fn column_sums(rows: &Array<f64>, by: f64) -> ArrayMut<f64> {
+        let mut sums = ArrayMut::zeros(rows.shape()[1]);
+        for row in rows.chunks(sums.len()) {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += by * x);
+        }
+        sums
+    }
+    fn add(mut left: ArrayMut<f64>, right: ArrayMut<f64>) -> ArrayMut<f64> {
+        left.iter_mut().zip(right.iter()).for_each(|(a, b)| *a += b);
+        left
+    }
+    let lab = Lab::new(2);
+    let table = lab.from_fn([50_000, 7], |i| (i % 7) as f64).unwrap();
+    let sums = lab.reduce(&table, column_sums, (0.5,), add).unwrap();
+    assert_eq!(sums[..], [0.0, 25e3, 50e3, 75e3, 100e3, 125e3, 150e3]);
+    let here = Engine::inline()
+        .reduce(&table, column_sums, (0.5,), add)
+        .unwrap();
+    assert_eq!(here[..], sums[..]);
+    drop((table, sums, here));
+    lab.assert_in_use(0);
+}
+
+fn a_reduction_names_the_worker_that_died() {
+    fn stops(rows: &[u64], gate: &str) -> u64 {
+        if rows[0] == 16_384 {
+            pass(gate);
+        }
+        rows.iter().sum()
+    }
+    let lab = Lab::new(1);
+    let numbers = lab.from_fn(1 << 17, |i| i as u64).unwrap();
+    let gate = Gate::new();
+    let path = gate.path();
+    let error = std::thread::scope(|threads| {
+        let reduced =
+            threads.spawn(|| lab.reduce(&numbers, stops, (path.as_str(),), |a: u64, b: u64| a + b));
+        let met = gate.meet();
+        lab.replace(0);
+        drop(met);
+        reduced.join().unwrap().unwrap_err()
+    });
+    assert!(error.kernel().contains("stops"), "{error}");
+    assert!(matches!(error.kind(), JobErrorKind::Signal(9)), "{error}");
+    assert_eq!(lab.sum(&numbers).unwrap(), (1 << 16) * ((1 << 17) - 1));
+}
+
+/// Intermediate results are freed when they have been combined.
+fn reductions_leave_nothing_behind() {
+    fn large(_: &[u8]) -> Array<u64> {
+        Array::zeros(1 << 17)
+    }
+    fn one(a: &[u64], _: &[u64]) -> Array<u64> {
+        Array::from_slice(a)
+    }
+    // All at once would be 320 MiB, and there is room for 256.
+    let lab = Lab::new(2);
+    let bytes = lab.zeros::<u8>(320 << 16).unwrap().seal();
+    assert_eq!(lab.reduce(&bytes, large, (), one).unwrap().len(), 1 << 17);
+    fn fails(_: &[u8]) -> Result<Array<u64>, String> {
+        Err("not today".into())
+    }
+    let error = lab.reduce(&bytes, fails, (), one).unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Returned("not today".into()));
+    drop(bytes);
+    lab.assert_in_use(0);
+}
+
+fn partitions_and_broadcasts() {
+    fn dot(part: &Array<f64>, weights: &[f64]) -> Array<f64> {
+        let product = |row: &[f64]| row.iter().zip(weights).map(|(a, b)| a * b).sum();
+        let rows: Vec<f64> = part.chunks(weights.len()).map(product).collect();
+        Array::from_slice(&rows)
+    }
+    let lab = Lab::new(2);
+    let table = lab.from_fn([1001, 4], |i| i as f64).unwrap();
+    let weights = lab.from_slice(&[1.0, 0.0, 0.0, -1.0]).unwrap();
+    let before = lab.stats().arena.in_use;
+    let parts = table.partitions(7);
+    assert_eq!(lab.stats().arena.in_use, before);
+    let results: Result<Vec<_>, _> = lab.map(dot, parts.map(|part| (part, &weights))).collect();
+    let results = results.unwrap();
+    assert_eq!(results.len(), 7);
+    assert!(
+        results
+            .iter()
+            .flat_map(|part| part.iter())
+            .all(|&x| x == -3.0)
+    );
+    assert_eq!(results.iter().map(|part| part.len()).sum::<usize>(), 1001);
+}
+
+fn arrays_of_others_are_refused() {
+    let lab = Lab::new(1);
+    let private = Array::from_slice(&[1.0f32, 2.0]);
+    assert_eq!(
+        *lab.sum(&private).unwrap_err().kind(),
+        JobErrorKind::ForeignArray
+    );
+    assert_eq!(
+        *lab.cumsum(&private).unwrap_err().kind(),
+        JobErrorKind::ForeignArray
+    );
+    let reduced = lab.reduce(&private, plain_sum, (), |a: f32, b: f32| a + b);
+    assert_eq!(*reduced.unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert_eq!(Engine::inline().sum(&private).unwrap(), 3.0);
+}
