@@ -67,6 +67,8 @@
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
+//! | run several jobs as one | [`Engine::scope`], to keep all errors [`Engine::scope_collect`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
@@ -149,8 +151,8 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority, Refused,
-    RefusedBy, Scope, Stats, as_completed,
+    Actor, ActorNameError, ActorStatus, Backoff, BuildError, Engine, Guard, InputError, Job,
+    JobError, JobErrorKind, Priority, Refused, RefusedBy, Scope, Stats, as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

@@ -302,7 +302,10 @@ struct Borrowed<S: 'static> {
 impl<S: 'static> Borrowed<S> {
     fn take(key: u64) -> Result<Self, Stopped> {
         let state = at(key, |kept| kept.as_mut().and_then(|kept| kept.state.take()))?;
-        let state = state.ok_or_else(unknown)?.downcast().map_err(|_| unknown())?;
+        let state = state
+            .ok_or_else(unknown)?
+            .downcast()
+            .map_err(|_| unknown())?;
         Ok(Self {
             key,
             state: Some(state),

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
-pub(crate) use actor::{ActorFigures, ActorId, ActorPlan, CheckpointPlan};
+pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use error::Failed;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod actors;
 mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -20,6 +21,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        actors::tests(),
         groups::tests(),
         inlined::tests(),
         numbers::tests(),

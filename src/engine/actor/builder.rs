@@ -118,10 +118,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     {
         // Names for their types: they have no bytes.
         let _ = (save, restore);
-        let _ = (
-            crate::kernel::conjure::<F>(),
-            crate::kernel::conjure::<G>(),
-        );
+        let _ = (crate::kernel::conjure::<F>(), crate::kernel::conjure::<G>());
         self.checkpoints = Some(CheckpointPlan {
             every: every.max(1),
             save: KernelInfo::of::<Save<F, S, P, R>>(),

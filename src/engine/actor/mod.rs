@@ -35,7 +35,10 @@ struct Inner<S: Send + 'static> {
 }
 
 enum ActorPlace<S> {
-    There { shared: Arc<Shared>, id: ActorId },
+    There {
+        shared: Arc<Shared>,
+        id: ActorId,
+    },
     /// Of an inline engine: the state itself.
     Here(Mutex<Here<S>>),
 }
