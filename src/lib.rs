@@ -72,13 +72,16 @@
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
+//! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
+//! | draw random numbers in kernels | [`rng`], [`Builder::seed`](engine::Builder::seed) |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
 //! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
 //! | know why a job failed | [`JobError`], [`JobErrorKind`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
-//! | watch | [`Engine::stats`] |
+//! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
+//! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`doctor::examine`] |
 //!
 //! # Floors
@@ -96,6 +99,7 @@
 //! | `link` | how a job travels: slots, state words, doorbells |
 //! | `control` | the handshake when a worker starts |
 //! | `worker` | start, run and stop of a worker process |
+//! | `trace` | what happened when, as files |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
 //! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
@@ -140,6 +144,8 @@ mod supervisor;
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
+#[cfg(not(arenite_loom))]
+mod trace;
 #[cfg(all(feature = "bench", not(arenite_loom)))]
 pub mod twins;
 #[cfg(not(arenite_loom))]
@@ -152,12 +158,15 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, Engine, Guard, InputError, Job,
-    JobError, JobErrorKind, Priority, Refused, RefusedBy, Scope, Stats, as_completed,
+    JobError, JobErrorKind, Priority, Progress, Refused, RefusedBy, Scope, Stats, Trace,
+    as_completed,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
 pub use kernel::{Kernel, Scalar};
+#[cfg(not(arenite_loom))]
+pub use rand;
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;
@@ -165,7 +174,7 @@ pub use sync::points;
 #[doc(hidden)]
 pub use sys::inject as failing_calls;
 #[cfg(not(arenite_loom))]
-pub use worker::{cancelled, init};
+pub use worker::{Scratch, cancelled, init, rng, scratch, scratch_for};
 
 // The examples of README.md are tests.
 #[cfg(doctest)]

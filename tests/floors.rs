@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up: a floor may use those before it.
-const FLOORS: [&str; 13] = [
+const FLOORS: [&str; 14] = [
     "sync",
     "sys",
     "arena",
@@ -16,6 +16,7 @@ const FLOORS: [&str; 13] = [
     "link",
     "control",
     "worker",
+    "trace",
     "supervisor",
     "engine",
     "doctor",
@@ -26,7 +27,7 @@ const FLOORS: [&str; 13] = [
 /// Floors where `unsafe` stands only with the reason why it cannot be avoided.
 const WITH_REASON: [&str; 5] = ["worker", "supervisor", "engine", "image", "twins"];
 /// Where there is none.
-const WITHOUT_UNSAFE: [&str; 3] = ["control", "doctor", "bin"];
+const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "doctor", "bin"];
 
 const MOST_LINES: usize = 900;
 

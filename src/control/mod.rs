@@ -57,6 +57,8 @@ pub(crate) struct Welcome {
     pub(crate) label: String,
     /// Address space reserved for each region, in bytes.
     pub(crate) reservation: u64,
+    /// Of the random numbers of this run.
+    pub(crate) seed: u64,
 }
 
 /// Why a worker did not become ready.
@@ -242,6 +244,7 @@ mod tests {
             on_start: None,
             label: "test".into(),
             reservation: 1 << 30,
+            seed: 11,
         }
     }
 

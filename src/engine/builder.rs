@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Engine, Place, Workers};
+use super::seeds::Seeds;
+use super::{Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
@@ -14,6 +15,7 @@ use crate::link::control_bytes;
 use crate::supervisor::{
     self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
 };
+use crate::trace::{Plan, Tracer};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Builder {
     memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
+    seed: Option<u64>,
+    pub(super) trace: Option<Plan>,
 }
 
 impl Builder {
@@ -79,6 +83,8 @@ impl Builder {
             memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
+            seed: None,
+            trace: None,
         }
     }
 
@@ -288,6 +294,40 @@ impl Builder {
         self
     }
 
+    /// Seeds the random numbers that kernels draw by [`arenite::rng`](crate::rng), so that each run draws the same. By
+    /// default chance does, and [`Engine::seed`] tells what it gave.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    /// use arenite::rand::RngExt;
+    ///
+    /// fn draw() -> f64 {
+    ///     arenite::rng().random()
+    /// }
+    ///
+    /// arenite::init();
+    /// let run = |workers| -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    ///     let engine = Engine::builder().workers(workers).seed(7).build()?;
+    ///     Ok(engine.map(draw, (0..100).map(|_| ())).collect::<Result<_, _>>()?)
+    /// };
+    /// assert_eq!(run(1)?, run(3)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// An engine without processes, as [`Engine::inline`] makes it, with this [`seed`](Builder::seed). The other settings
+    /// are those of workers, and mean nothing to it.
+    pub fn inline(self) -> Engine {
+        Engine {
+            place: Place::Inline,
+            names: super::actor::Names::default(),
+            seeds: Seeds::new(self.seed),
+        }
+    }
+
     /// Makes the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
@@ -330,6 +370,7 @@ impl Builder {
             control_len: control_bytes(workers.into()) as u64,
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
+        let seeds = Seeds::new(self.seed);
         let settings = Settings {
             workers,
             lanes: 1,
@@ -346,9 +387,14 @@ impl Builder {
             memory: self.memory,
             grace: self.grace,
             quarantine_after: self.quarantine_after,
+            seed: seeds.run(),
         };
+        let tracer = self.trace.map(|plan| Tracer::start(plan, &settings.label));
+        let tracer = tracer
+            .transpose()
+            .map_err(|(path, error)| BuildError::Trace(TraceError { path, error }))?;
         let (shared, monitor) =
-            supervisor::start(arena, settings).map_err(|error| match error {
+            supervisor::start(arena, settings, tracer).map_err(|error| match error {
                 StartError::System(error) => BuildError::System(error),
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
@@ -357,6 +403,7 @@ impl Builder {
         Ok(Engine {
             place: Place::Workers(Workers { shared, monitor }),
             names: super::actor::Names::default(),
+            seeds,
         })
     }
 }
@@ -379,6 +426,8 @@ pub enum BuildError {
     Arena(ArenaError),
     /// A worker could not start; the text says why.
     Worker(String),
+    /// A file of [`Builder::trace`] cannot be written.
+    Trace(TraceError),
     /// A system call failed.
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
@@ -399,6 +448,7 @@ impl fmt::Display for BuildError {
             }
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),
+            Self::Trace(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
             Self::ForeignKernel => {
                 f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
@@ -413,6 +463,7 @@ impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Arena(error) => Some(error),
+            Self::Trace(error) => Some(error),
             Self::System(error) => Some(error),
             _ => None,
         }

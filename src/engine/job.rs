@@ -439,7 +439,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Job::here(run_program::<G, A>(self.args));
+            return Job::here(run_program::<G, A>(self.engine, self.args));
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
@@ -483,7 +483,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Ok(Job::here(run_program::<G, A>(self.args)));
+            return Ok(Job::here(run_program::<G, A>(self.engine, self.args)));
         };
         let kernel = KernelInfo::of::<G>();
         let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
@@ -501,10 +501,11 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 }
 
 /// Runs a program in this thread.
-fn run_program<G, A>(args: A) -> Result<<G::Reply as Reply>::Out, JobError>
+fn run_program<G, A>(engine: &Engine, args: A) -> Result<<G::Reply as Reply>::Out, JobError>
 where
     G: Loads<A>,
 {
+    let _job = engine.seeds.next_here();
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
     run_here_at(|| at.get(), run)

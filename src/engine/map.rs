@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::run_here;
+use super::seeds::Series;
 use super::{Backoff, Engine, JobError, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -32,6 +33,9 @@ pub struct Map<I: Iterator, R> {
     read: Read<R>,
     terms: Terms,
     shared: Option<Arc<Shared>>,
+    series: Series,
+    /// Items that were pulled.
+    pulled: u64,
     in_flight: VecDeque<JobId>,
     done: VecDeque<Result<R, JobError>>,
     /// Calls that are written and not sent, and behind them memory to write more into.
@@ -84,6 +88,8 @@ impl Engine {
             read: R::receive,
             terms: Terms::default(),
             shared: self.shared().map(Arc::clone),
+            series: self.seeds.series(),
+            pulled: 0,
             in_flight: VecDeque::new(),
             done: VecDeque::new(),
             calls: Vec::new(),
@@ -175,6 +181,8 @@ impl<I: Iterator, R> Map<I, R> {
                     let call = &mut self.calls[self.written];
                     call.0.reset();
                     (self.send)(item, call);
+                    call.0.seed = self.series.seed(self.pulled);
+                    self.pulled += 1;
                     self.written += 1;
                 }
             }
@@ -204,7 +212,10 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
             return Some(done);
         }
         let Some(shared) = self.shared.clone() else {
-            return self.items.next().map(self.run);
+            let item = self.items.next()?;
+            let _job = self.series.here(self.pulled);
+            self.pulled += 1;
+            return Some((self.run)(item));
         };
         self.pump(&shared);
         if let Some(done) = self.done.pop_front() {

@@ -7,17 +7,19 @@ mod input;
 mod job;
 mod map;
 mod numbers;
+mod observe;
 mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
+mod seeds;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority,
+    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Progress,
     RefusedBy, Stats, WorkerStats,
 };
 pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
@@ -27,6 +29,7 @@ pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
 pub use numbers::{Histogram, Number};
+pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
@@ -34,6 +37,7 @@ pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
 use crate::supervisor::{Closing, Shared};
+use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
@@ -69,6 +73,7 @@ pub struct Engine {
     pub(crate) place: Place,
     /// Actors that have a name.
     names: actor::Names,
+    pub(crate) seeds: Seeds,
 }
 
 /// Where an engine runs its kernels.
@@ -111,10 +116,7 @@ impl Engine {
     /// assert_eq!(engine.submit(|x: u32, y: u32| x + y, (40, 2)).wait().unwrap(), 42);
     /// ```
     pub fn inline() -> Self {
-        Self {
-            place: Place::Inline,
-            names: actor::Names::default(),
-        }
+        Self::builder().inline()
     }
 
     /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
@@ -163,7 +165,10 @@ impl Engine {
             Place::Workers(workers) => {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
-            Place::Inline => Job::run_here(kernel, args.hold()),
+            Place::Inline => {
+                let _job = self.seeds.next_here();
+                Job::run_here(kernel, args.hold())
+            }
         }
     }
 
@@ -179,6 +184,24 @@ impl Engine {
         // A name for its type: it has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
+    }
+
+    /// The seed of the random numbers of this engine's jobs: what [`Builder::seed`] said, or what chance gave. With it a run
+    /// can be repeated.
+    ///
+    /// ```
+    /// use arenite::Engine;
+    /// use arenite::rand::RngExt;
+    ///
+    /// let dice = || arenite::rng().random_range(1..=6u8);
+    /// let (first, engine) = (Engine::inline(), Engine::inline());
+    /// let again = Engine::builder().seed(first.seed()).inline();
+    /// assert_eq!(first.submit(dice, ()).wait()?, again.submit(dice, ()).wait()?);
+    /// assert_ne!(first.seed(), engine.seed());
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn seed(&self) -> u64 {
+        self.seeds.run()
     }
 
     /// Figures at this moment.
@@ -227,6 +250,7 @@ impl Engine {
         let _ = monitor.join();
         workers.shared.log.close();
         workers.shared.arena.retire();
+        workers.shared.end_trace();
         crate::sync::point!("stop.unnamed");
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::run_here;
+use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
@@ -17,6 +18,9 @@ pub struct Scope<'env> {
     engine: &'env Engine,
     /// Jobs of one group, which are cancelled together.
     group: u32,
+    series: Series,
+    /// Jobs so far.
+    jobs: Cell<u64>,
     /// Jobs whose end nobody has seen yet.
     open: RefCell<Vec<JobId>>,
     failures: RefCell<Failures>,
@@ -156,6 +160,8 @@ impl Engine {
         let scope = Scope {
             engine: self,
             group: self.shared().map_or(0, |shared| shared.new_group(collects)),
+            series: self.seeds.series(),
+            jobs: Cell::new(0),
             open: RefCell::default(),
             failures: RefCell::new(failures),
             cancelled: Cell::new(false),
@@ -213,9 +219,11 @@ impl<'env> Scope<'env> {
         P: Params,
         R: Reply,
     {
+        let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.place {
             Place::Inline => {
                 let held = args.hold();
+                let _job = self.series.here(index);
                 let run = || kernel.call(held).keep().map_err(Failure::from);
                 let name = std::any::type_name::<F>();
                 let result = if self.is_over() {
@@ -231,6 +239,7 @@ impl<'env> Scope<'env> {
             Place::Workers(workers) => {
                 let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
                 args.send(&mut call);
+                call.0.seed = self.series.seed(index);
                 ScopedCall::Sent {
                     call,
                     kernel: KernelInfo::of::<Single<F, P, R>>(),

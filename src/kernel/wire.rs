@@ -44,6 +44,8 @@ pub(crate) struct ArgWriter {
     pub(crate) full: Option<ArenaFull>,
     /// An argument is changed in place, so the job may not run twice.
     pub(crate) exclusive: bool,
+    /// Which random numbers the job draws; 0: the next in the order of submission.
+    pub(crate) seed: u64,
 }
 
 impl ArgWriter {
@@ -58,6 +60,7 @@ impl ArgWriter {
             foreign: false,
             full: None,
             exclusive: false,
+            seed: 0,
         }
     }
 
@@ -70,6 +73,7 @@ impl ArgWriter {
         self.foreign = false;
         self.full = None;
         self.exclusive = false;
+        self.seed = 0;
     }
 
     pub(crate) fn arena(&self) -> u64 {

@@ -49,8 +49,10 @@ pub(crate) struct CallSlot {
     pub(crate) entry: u64,
     /// Words of arguments, in `args` or in the block that `args` names.
     pub(crate) len: u32,
-    /// 1 when `args` holds region offset and length of a block with the arguments.
-    pub(crate) spilled: u32,
+    /// [`SPILLED`] and [`STAMPED`].
+    pub(crate) form: u32,
+    /// Which random numbers the job draws.
+    pub(crate) seed: u64,
     /// The arguments.
     pub(crate) args: [u64; INLINE_WORDS],
 }
@@ -65,6 +67,17 @@ pub(crate) struct ReplySlot {
     pub(crate) cursor: AtomicU64,
     pub(crate) spare: AtomicU64,
     pub(crate) words: [AtomicU64; INLINE_WORDS],
+}
+
+/// Worker → supervisor, for jobs that are [`STAMPED`]: when the kernel was entered and left, on the clock that all
+/// processes share. Written while `Running`, read once after the end, or after the exit of a worker that died.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct StampCell {
+    /// Worker, before it enters the kernel.
+    pub(crate) began: AtomicU64,
+    /// Worker, before finish.
+    pub(crate) ended: AtomicU64,
 }
 
 /// State and duration of a slot, dense.
@@ -131,8 +144,12 @@ pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
+    /// Worker, with each want: when it was made, on the clock that all processes share.
+    pub(crate) wanted_at: AtomicU64,
     /// Worker: what it is at, and its last notes; see there.
     pub(crate) recorder: Recorder,
+    /// Worker, for jobs that ask for it, by the state word. The last page: without them it is never touched.
+    pub(crate) stamps: [StampCell; N],
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -159,6 +176,11 @@ impl Hub {
         self.armed.store(0, Ordering::Relaxed);
     }
 }
+
+/// In a call's form: `args` holds region offset and length of a block with the arguments.
+pub(crate) const SPILLED: u32 = 1;
+/// In a call's form: the worker is to say when the kernel was entered and left.
+pub(crate) const STAMPED: u32 = 2;
 
 /// Stop when there is nothing left to run.
 pub(crate) const STOP: u32 = 1;
@@ -267,7 +289,8 @@ impl<const N: usize> LinkCells<N> {
             job: 0,
             entry: 0,
             len: 0,
-            spilled: 0,
+            form: 0,
+            seed: 0,
             args: [0; INLINE_WORDS],
         };
         let post = Box::new(PostHalf {
@@ -302,11 +325,16 @@ impl<const N: usize> LinkCells<N> {
             denied: a32(),
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
+            wanted_at: a64(),
             recorder: Recorder {
                 now: a64(),
                 written: a64(),
                 words: from_fn(|_| a64()),
             },
+            stamps: from_fn(|_| StampCell {
+                began: a64(),
+                ended: a64(),
+            }),
         });
         let hub = Box::new(Hub {
             armed: a32(),
@@ -351,13 +379,14 @@ impl<const N: usize> LinkCells<N> {
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<CallSlot>() == 128 && align_of::<CallSlot>() == 128);
-    assert!(offset_of!(CallSlot, args) == 24);
+    assert!(offset_of!(CallSlot, args) == 32);
     assert!(size_of::<ReplySlot>() == 128 && offset_of!(ReplySlot, words) == 32);
     assert!(size_of::<StateCell>() == 8);
     assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);
     assert!(offset_of!(ReplyHalf<SLOTS>, states) == 16);
     assert!(size_of::<PostHalf<SLOTS>>() == 36 * 1024);
-    assert!(size_of::<ReplyHalf<SLOTS>>() == 36 * 1024);
+    assert!(size_of::<ReplyHalf<SLOTS>>() == 40 * 1024);
+    assert!(offset_of!(ReplyHalf<SLOTS>, stamps) == 36 * 1024);
     assert!(size_of::<Hub>() == 4096);
     assert!(SLOTS.is_power_of_two());
 };

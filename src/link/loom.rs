@@ -42,7 +42,8 @@ fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
         job,
         entry: 0,
         len: 1,
-        spilled: false,
+        form: 0,
+        seed: 0,
         words: &[job * 10],
         requests,
     };
@@ -575,7 +576,7 @@ fn a_want_is_answered() {
                 if let Some(granted) = taker.next_grant() {
                     return Answer::Granted(granted);
                 }
-                taker.want(bytes);
+                taker.want(bytes, 0);
                 rings.ring();
                 taker.await_grant()
             };
@@ -615,7 +616,7 @@ fn a_grant_wakes_the_lane_that_waits() {
         let rings = Arc::clone(&bell);
         let worker = thread::spawn(move || {
             for number in 0..2u32 {
-                taker.want(64);
+                taker.want(64, 0);
                 rings.ring();
                 let Answer::Granted(granted) = taker.await_grant() else {
                     panic!("nothing is refused");

@@ -14,8 +14,8 @@ mod taker;
 mod tests;
 
 pub(crate) use cells::{
-    CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPIN, STOP,
-    control_bytes,
+    CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPILLED, SPIN,
+    STAMPED, STOP, control_bytes,
 };
 pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
 pub(crate) use recorder::Phase;

@@ -14,8 +14,10 @@ pub(crate) struct Call<'a> {
     pub(crate) entry: u64,
     /// Words of arguments.
     pub(crate) len: u32,
-    /// `words` names a block that holds them.
-    pub(crate) spilled: bool,
+    /// `SPILLED`: `words` names a block that holds them. `STAMPED`: see [`Poster::stamps`].
+    pub(crate) form: u32,
+    /// Which random numbers it draws.
+    pub(crate) seed: u64,
     /// At most [`INLINE_WORDS`].
     pub(crate) words: &'a [u64],
     /// Request bits that somebody already asked for.
@@ -156,7 +158,8 @@ impl<const N: usize> Poster<N> {
                 (*slot).job = call.job;
                 (*slot).entry = call.entry;
                 (*slot).len = call.len;
-                (*slot).spilled = u32::from(call.spilled);
+                (*slot).form = call.form;
+                (*slot).seed = call.seed;
                 let args = &mut (*slot).args;
                 args[..call.words.len()].copy_from_slice(call.words);
             }
@@ -271,6 +274,20 @@ impl<const N: usize> Poster<N> {
         for (to, from) in reply.words.iter_mut().zip(&slot.words).take(used) {
             *to = from.load(Ordering::Relaxed);
         }
+    }
+
+    /// When the kernel of this job was entered and left, as far as the worker says. For jobs that were posted as
+    /// `STAMPED`, after their end or that of their worker; what an older job left there may come instead.
+    pub(crate) fn stamps(&self, position: u64) -> (u64, u64) {
+        let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
+        // Relaxed: the state word was read before, or the worker is gone.
+        let (began, ended) = (&cell.began, &cell.ended);
+        (began.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
+    }
+
+    /// When the present want was made, as far as the worker says.
+    pub(crate) fn wanted_at(&self) -> u64 {
+        self.cells.reply().wanted_at.load(Ordering::Relaxed)
     }
 
     /// Takes a queued job back.

@@ -130,6 +130,19 @@ impl<const N: usize> Taker<N> {
         slot.with(|slot| unsafe { *slot })
     }
 
+    /// The position of the claimed job.
+    pub(crate) fn claimed(&self) -> Option<u64> {
+        self.claimed.then_some(self.position)
+    }
+
+    /// The kernel of the claimed job is about to be entered, or has just been left.
+    pub(crate) fn stamp(&self, at: u64, ended: bool) {
+        let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
+        let field = if ended { &cell.ended } else { &cell.began };
+        // Relaxed: finish publishes it, or the worker's exit does.
+        field.store(at, Ordering::Relaxed);
+    }
+
     /// Has somebody asked the claimed job to end? False while there is none.
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -278,10 +291,11 @@ impl<const N: usize> Taker<N> {
     }
 
     /// Asks for output memory. The caller rings the monitor, then calls [`Taker::await_grant`].
-    pub(crate) fn want(&mut self, bytes: u64) {
+    pub(crate) fn want(&mut self, bytes: u64, now: u64) {
         self.wants = self.wants.wrapping_add(1).max(1);
         let reply = self.cells.reply();
         reply.want_bytes.store(bytes, Ordering::Relaxed);
+        reply.wanted_at.store(now, Ordering::Relaxed);
         // Release: "want_bytes written", pairs with `Poster::wanted`.
         reply.wants.store(self.wants, Ordering::Release);
     }

@@ -26,7 +26,8 @@ fn post(poster: &mut Poster<4>, job: u64) -> u64 {
         job,
         entry: 1,
         len: 1,
-        spilled: false,
+        form: 0,
+        seed: 0,
         words: &[job],
         requests: 0,
     })
@@ -252,7 +253,7 @@ fn grants_are_not_overwritten_before_they_are_read() {
         assert!(poster.grant(number * 4096, 4096, false));
     }
     // The lane waits for memory: that says nothing about which of these it has read.
-    taker.want(64);
+    taker.want(64, 0);
     assert!(!poster.grant(1 << 20, 4096, false));
     assert_eq!(taker.next_grant().unwrap().offset, 0);
     assert!(poster.grant(1 << 20, 4096, true));
@@ -279,13 +280,13 @@ fn a_worker_that_claims_to_have_read_the_future_gets_no_grants() {
 #[test]
 fn an_answer_is_for_the_want_that_it_names() {
     let (mut poster, mut taker, _) = link();
-    taker.want(1 << 30);
+    taker.want(1 << 30, 0);
     let large = poster.wanted().unwrap();
     // Memory for the large one is looked for. Meanwhile a grant given ahead was enough, and the lane
     // wants something small.
     assert!(poster.grant(0, 4096, false));
     taker.next_grant().unwrap();
-    taker.want(64);
+    taker.want(64, 0);
     poster.answer_want(large, Some([1 << 30, 0, 0, 0, 0, 0]));
     let small = poster.wanted().unwrap();
     assert_eq!(small.bytes, 64);

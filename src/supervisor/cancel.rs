@@ -21,18 +21,15 @@ impl Core {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Queued => {
                 self.unqueue(id.index);
-                self.discharge(id.index);
-                self.records.remove(id.index);
+                self.leave_unrun(id.index);
             }
             Stage::Waiting => {
                 self.end_pause(id.index);
-                self.discharge(id.index);
-                self.records.remove(id.index);
+                self.leave_unrun(id.index);
             }
             Stage::Placed { link, position } => {
                 if self.take_back(link as usize, position) {
-                    self.discharge(id.index);
-                    self.records.remove(id.index);
+                    self.leave_unrun(id.index);
                 } else {
                     let lane = &self.lanes[link as usize];
                     // Its end frees what it holds, so the monitor wants to hear of it. If it is over

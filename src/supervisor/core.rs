@@ -18,11 +18,12 @@ use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::trace::Tracing;
 use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, after_keeping};
+use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, SPILLED, after_keeping};
 
 /// Jobs that are kept between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
@@ -69,6 +70,8 @@ pub(super) struct Core {
     /// Lanes that take jobs.
     pub(super) ready: usize,
     pub(super) next_job: u64,
+    /// Jobs so far that draw random numbers by the order in which they were submitted.
+    pub(super) seeded: u64,
     pub(super) groups: Groups,
     pub(super) closing: Closing,
     /// All workers have been ready once.
@@ -101,6 +104,12 @@ pub(super) struct Core {
     /// Workers are locked down: nothing is lent to them, and what they made is copied.
     pub(super) strict: bool,
     pub(super) reply: Reply,
+    /// What every call's form has: `STAMPED` with a trace.
+    pub(super) form: u32,
+    pub(super) trace: Option<Box<Tracing>>,
+    /// Jobs that were answered without a value, and those that were given up.
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
 }
 
 impl Core {
@@ -128,6 +137,7 @@ impl Core {
             open: 0,
             ready: 0,
             next_job: 0,
+            seeded: 0,
             groups: Groups::default(),
             closing: Closing::No,
             started: false,
@@ -146,6 +156,10 @@ impl Core {
             freely: false,
             strict: false,
             reply: Reply::default(),
+            form: 0,
+            trace: None,
+            failed: 0,
+            cancelled: 0,
         }
     }
 
@@ -197,13 +211,36 @@ impl Core {
         record.job = job;
         record.kernel = kernel;
         record.group = group;
+        if call.seed == 0 {
+            self.seeded += 1;
+            call.seed = self.seeded;
+        }
+        record.seed = call.seed;
         if let Some(terms) = terms {
             record.policy = Some(Box::new(Policy::new(*terms)));
             self.ranked |= terms.priority != Priority::Normal;
         }
-        let refusal = fill(record, call, &self.arena, self.strict);
+        let refusal = if fill(record, call, self.form) {
+            refusal_of(call, self.strict)
+        } else {
+            self.fill_specially(id.index, call)
+        };
         crate::sync::point!("submit.recorded");
         (id, refusal.or_else(|| self.refusal(kernel, group)))
+    }
+
+    /// A call that is traced, or longer than a record; an answer if it cannot be made.
+    #[cold]
+    fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        if let Some(trace) = &mut self.trace {
+            trace.submitted(index, call);
+        }
+        let record = self.records.at(index);
+        if record.form & SPILLED != 0 {
+            return fill_long(record, call, &self.arena, self.strict);
+        }
+        fill_inline(record, call);
+        refusal_of(call, self.strict)
     }
 
     /// No lane has room for a new job, as far as is known: takes what has ended first.
@@ -290,6 +327,14 @@ impl Core {
         worker: Option<u32>,
         lent: Vec<Range<usize>>,
     ) {
+        if kind == JobErrorKind::Cancelled {
+            self.cancelled += 1;
+        } else {
+            self.failed += 1;
+        }
+        if self.records.at(index).is_traced() {
+            self.trace_failed(index, &kind, false);
+        }
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
@@ -454,25 +499,26 @@ impl Core {
 /// How a reply becomes a value.
 pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;
 
-/// Moves a call into its record; an answer if it cannot be made.
+/// Moves a call into its record. False: not yet, because there is more to do with it.
 #[inline]
-fn fill(
-    record: &mut Record,
-    call: &mut ArgWriter,
-    arena: &Arc<Arena>,
-    strict: bool,
-) -> Option<JobErrorKind> {
-    let words = call.words();
-    record.len = words.len() as u32;
-    record.spilled = words.len() > INLINE_WORDS;
-    if record.spilled {
-        return fill_long(record, call, arena, strict);
+fn fill(record: &mut Record, call: &mut ArgWriter, form: u32) -> bool {
+    record.len = call.words().len() as u32;
+    let spilled = call.words().len() > INLINE_WORDS;
+    record.form = form | if spilled { SPILLED } else { 0 };
+    let plain = record.form == 0;
+    if plain {
+        fill_inline(record, call);
     }
+    plain
+}
+
+#[inline]
+fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
+    let words = call.words();
     record.payload[..words.len()].copy_from_slice(words);
     if !call.leases.is_empty() {
         record.leases.append(&mut call.leases);
     }
-    refusal_of(call, strict)
 }
 
 #[inline]

@@ -104,7 +104,14 @@ impl Core {
         }
         self.lanes[lane_index].jobs += 1;
         self.open -= 1;
+        let traced = self.records.at(index).is_traced();
+        if traced {
+            self.trace_run(lane_index, position, index);
+        }
         if bare {
+            if traced {
+                self.trace_value(index, 0);
+            }
             let record = self.records.at(index);
             let kernel = record.kernel;
             record.leases.clear();
@@ -130,6 +137,9 @@ impl Core {
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
         self.kernels.get(kernel).learn(took_ns, 0, false);
+        if traced {
+            self.trace_value(index, 0);
+        }
         self.answer(index, Outcome::Inline { len: len as u32 });
     }
 
@@ -196,6 +206,9 @@ impl Core {
                     let worker = self.worker_of(lane_index) as u32;
                     self.attempt_failed(index, why, Some(worker), rows);
                 } else {
+                    if self.records.at(index).is_traced() {
+                        self.trace_value(index, bytes);
+                    }
                     let skip = unpacked.skip;
                     let life = self.lanes[lane_index].life;
                     let record = self.records.at(index);

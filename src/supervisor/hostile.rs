@@ -202,7 +202,7 @@ impl Attack {
     fn take_memory(&mut self, lane: usize) {
         let taker = &mut self.takers[lane];
         if taker.next_grant().is_none() {
-            taker.want(5000);
+            taker.want(5000, 0);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::kernel::{KernelInfo, to_offset};
 
@@ -21,9 +22,23 @@ pub(super) struct KernelStats {
     pub(super) calls: u64,
     pub(super) failures: u64,
     pub(super) total_ns: u64,
+    /// Output memory of all jobs together.
+    pub(super) total_bytes: u64,
 }
 
 impl KernelStats {
+    pub(super) fn stats(&self) -> super::KernelStats {
+        super::KernelStats {
+            name: self.info.name,
+            calls: self.calls,
+            failures: self.failures,
+            total: Duration::from_nanos(self.total_ns),
+            expected: Duration::from_nanos(u64::from(self.expected_ns)),
+            bytes: self.total_bytes,
+            running: 0,
+        }
+    }
+
     /// A job of this kernel took so long and so much.
     #[inline]
     pub(super) fn learn(&mut self, took_ns: u32, bytes: u64, failed: bool) {
@@ -38,6 +53,7 @@ impl KernelStats {
         };
         self.calls += 1;
         self.total_ns += u64::from(took_ns);
+        self.total_bytes += bytes;
         self.failures += u64::from(failed);
         if bytes >= self.expected_bytes {
             self.expected_bytes = bytes;
@@ -77,6 +93,7 @@ impl Kernels {
                 calls: 0,
                 failures: 0,
                 total_ns: 0,
+                total_bytes: 0,
             });
             (table.len() - 1) as u32
         });

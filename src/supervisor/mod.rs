@@ -24,6 +24,7 @@ mod parking;
 mod place;
 mod plain;
 mod policy;
+mod progress;
 mod queue;
 mod record;
 mod recover;
@@ -32,6 +33,7 @@ mod retry;
 mod spawn;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod wait;
 mod words;
 mod worker;
@@ -57,6 +59,7 @@ pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
+pub use progress::Progress;
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
 use spawn::Refusal;
@@ -68,6 +71,7 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
+use crate::trace::{Owner, Tracer};
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
@@ -92,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
+    /// Of the random numbers of this run.
+    pub(crate) seed: u64,
 }
 
 /// What an engine does about memory beside its arena.
@@ -132,6 +138,9 @@ pub(crate) struct Shared {
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
+    /// Earlier looks at how far everything is.
+    looks: Mutex<progress::Looks>,
+    tracer: Mutex<Option<Owner>>,
 }
 
 /// One worker in the statistics.
@@ -164,6 +173,12 @@ pub struct KernelStats {
     pub failures: u64,
     /// Time in the kernel, all calls together.
     pub total: Duration,
+    /// What the next call is expected to take: a moving average.
+    pub expected: Duration,
+    /// Bytes of fresh arrays in its results, all calls together.
+    pub bytes: u64,
+    /// Lanes that run it now, or are about to.
+    pub running: usize,
 }
 
 /// Figures of an engine at one moment.
@@ -205,6 +220,7 @@ const DESCRIPTORS_PER_WORKER: u64 = 9;
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
+    tracer: Option<Owner>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
     let arena_descriptors = u64::from(workers) + 2;
@@ -232,6 +248,9 @@ pub(crate) fn start(
     }
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    if let Some(tracer) = &tracer {
+        core.begin_trace(Arc::clone(&tracer.0));
+    }
     core.groups.grace = settings.grace;
     core.weighs = settings.memory.recycling.above != u64::MAX;
     let ceiling = settings.memory.admission;
@@ -247,6 +266,8 @@ pub(crate) fn start(
         spinners: AtomicUsize::new(0),
         cores,
         settings,
+        looks: Mutex::new(progress::Looks::new()),
+        tracer: Mutex::new(tracer),
     });
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     if let Err(why) = shared.wait_until_started() {
@@ -254,6 +275,7 @@ pub(crate) fn start(
         // Its panics are caught inside.
         let _ = monitor.join();
         shared.log.close();
+        shared.end_trace();
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))
@@ -367,6 +389,20 @@ impl Shared {
         })
     }
 
+    /// Nothing happens any more: the trace is completed.
+    pub(crate) fn end_trace(&self) {
+        drop(self.owner().take());
+    }
+
+    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trace, while there is one.
+    pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
+    }
+
     /// Whether workers lock themselves down.
     pub(crate) fn is_strict(&self) -> bool {
         self.settings.strict
@@ -445,16 +481,10 @@ impl Shared {
             restarts: worker.restarts,
             recycled: worker.recycled,
         });
-        let kernels = core.kernels.all().iter().map(|kernel| KernelStats {
-            name: kernel.info.name,
-            calls: kernel.calls,
-            failures: kernel.failures,
-            total: Duration::from_nanos(kernel.total_ns),
-        });
         let stats = Stats {
             arena,
             workers: workers.collect(),
-            kernels: kernels.collect(),
+            kernels: core.kernel_stats(),
             queued: core.queue.len() + core.actors.kept,
             waiting: core.waiting.len(),
             open: core.open,

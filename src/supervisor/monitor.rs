@@ -27,6 +27,7 @@ use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
 use crate::link::{STOP, Want};
+use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
 
@@ -413,8 +414,10 @@ impl Monitor {
                 ..full
             }),
         };
+        let (given, now) = (refusal.is_none(), clock::monotonic_ns());
         lane.poster
             .answer_want(want, refusal.map(crate::worker::full_to_words));
+        core.trace_granted(index, bytes, given, now);
         crate::sync::point!("grant.answered");
         self.shared.unlock(core);
     }

@@ -8,7 +8,7 @@ use super::lane::{Lane, NOBODY};
 use super::policy::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
-use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPIN, STOP};
+use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPILLED, SPIN, STOP};
 
 /// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
 /// little.
@@ -51,11 +51,15 @@ impl Core {
         if bytes > 0 {
             self.call_monitor |= top_up(lane, &self.arena, bytes);
         }
-        let words = if record.spilled {
-            2
-        } else {
-            record.len as usize
-        };
+        let mut words = record.len as usize;
+        if record.form != 0 {
+            if record.form & SPILLED != 0 {
+                words = 2;
+            }
+            if let Some(trace) = &mut self.trace {
+                trace.placed(index);
+            }
+        }
         // The monitor waits for the last job, whoever placed it.
         let ending = if self.closing == Closing::No {
             0
@@ -66,7 +70,8 @@ impl Core {
             job: record.job,
             entry: offset,
             len: record.len,
-            spilled: record.spilled,
+            form: record.form,
+            seed: record.seed,
             words: &record.payload[..words],
             requests: record.requests | ending,
         });

@@ -69,8 +69,8 @@ pub(super) struct Record {
     pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record.
     pub(super) parked: bool,
-    /// The call's words name a block.
-    pub(super) spilled: bool,
+    /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
+    pub(super) form: u32,
     /// Jobs that are cancelled together, or belong to one actor; 0 for none.
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
@@ -81,6 +81,8 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
+    /// Which random numbers it draws, at each attempt.
+    pub(super) seed: u64,
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
 }
@@ -138,12 +140,13 @@ impl Records {
             attempt: 1,
             detached: false,
             parked: false,
-            spilled: false,
+            form: 0,
             requests: 0,
             group: 0,
             policy: None,
             len: 0,
             answered_by: (u32::MAX, 0),
+            seed: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
             outcome: None,

@@ -41,6 +41,7 @@ impl Shared {
         }
         crate::sync::point!("recover.drained");
         let was_starting = core.workers[index].status() == Status::Starting;
+        core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         let died_of_a_job = core.take_all_back(index, cause.clone());
         crate::sync::point!("recover.judged");
@@ -129,12 +130,15 @@ impl Core {
                     continue;
                 }
                 self.open -= 1;
-                if verdicts.iter().any(|&(blamed, _)| blamed == record) {
-                    continue;
-                }
                 // A worker that broke the protocol may have begun what it says is queued; only what it
                 // cannot have reached is put back then.
                 let untouched = lane.poster.is_queued(position) && !broke_protocol;
+                if !untouched && self.records.at(record).is_traced() {
+                    self.trace_run(lane_index, position, record);
+                }
+                if verdicts.iter().any(|&(blamed, _)| blamed == record) {
+                    continue;
+                }
                 let cancelled = self.records.at(record).requests & CANCEL != 0;
                 if untouched {
                     self.never_begun(record);
@@ -204,6 +208,9 @@ impl Core {
         }
         for record in ran {
             if self.may_run_again_after_loss(record) {
+                if self.records.at(record).is_traced() {
+                    self.trace_failed(record, &lost, true);
+                }
                 self.requeue(record);
                 self.tell_moved(record);
             } else {

@@ -20,9 +20,16 @@ impl Core {
         let closing = self.closing != Closing::No || self.broken.is_some();
         let quarantine_after = self.quarantine_after;
         let record = self.records.at(index);
+        let traced = record.is_traced();
         if let Some(policy) = &mut record.policy {
+            // Looked at by the trace alone.
+            let told = traced.then(|| why.clone());
             match policy.attempt_failed(why, quarantine_after, closing) {
                 After::Again { pause } => {
+                    if let Some(why) = &told {
+                        self.trace_failed(index, why, true);
+                    }
+                    let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);
                     return self.wait_for_next_attempt(index, pause);
                 }

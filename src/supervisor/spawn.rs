@@ -83,6 +83,7 @@ impl Shared {
                 events: super::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
+                seed: self.settings.seed,
             }
         };
         let (stdout, stderr) = (
@@ -129,6 +130,7 @@ impl Shared {
             bell,
             server: name,
         });
+        core.trace_spawned(index);
         Ok(Started {
             worker: index,
             life,
@@ -201,6 +203,7 @@ impl Shared {
         }
         worker.failed_starts = 0;
         core.set_status(index, Status::Ready);
+        core.trace_ready(index);
         self.parking.engine.notify();
         core.update_flags();
         core.refill();

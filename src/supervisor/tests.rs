@@ -21,6 +21,7 @@ mod policies;
 mod records;
 mod recovery;
 mod replies;
+mod traces;
 
 crate::test_workers!();
 
@@ -69,6 +70,7 @@ fn settings(workers: u16, lanes: u16) -> Settings {
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
+        seed: 0,
     }
 }
 
@@ -113,6 +115,8 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         log: super::log::Logger::new(super::Sink::Stderr),
         spinners: AtomicUsize::new(0),
         cores: 1,
+        looks: Mutex::new(super::progress::Looks::new()),
+        tracer: Mutex::default(),
         settings,
     };
     (Arc::new(shared), takers)
@@ -396,7 +400,7 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
     }
     // One alone, and several of which all but the first wait.
     let run = |naps: &'static [u64]| {
-        let (shared, monitor) = start(arena(1), settings(1, 1)).unwrap();
+        let (shared, monitor) = start(arena(1), settings(1, 1), None).unwrap();
         for &ms in naps {
             let mut call = ArgWriter::new(shared.arena.id());
             call.word(ms);

@@ -5,6 +5,7 @@
 //! about arenas, links or jobs.
 
 pub mod abort;
+pub mod clock;
 pub mod cores;
 pub mod cut;
 mod error;

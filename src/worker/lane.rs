@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
 use super::output;
+use super::rng::Drawing;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
-use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, Taker, kind};
+use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
-use crate::sys::{abort, cores};
+use crate::sys::{abort, clock, cores};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
@@ -65,6 +66,11 @@ pub fn cancelled() -> bool {
     asked
 }
 
+/// What the random numbers of the job that runs on this thread depend on.
+pub(super) fn drawing() -> Option<Drawing> {
+    LANE.try_with(Cell::get).ok().flatten()?.drawing()
+}
+
 /// Everything that one lane of this worker has. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -78,6 +84,10 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// This worker's private memory has a ceiling.
     pub(super) limited: bool,
+    /// Of the random numbers of this run.
+    pub(super) seed: u64,
+    /// The position of the last job that drew random numbers, and how many generators it has made.
+    drawn: Cell<(u64, u64)>,
     /// Rings the monitor.
     bell: EventFd,
     /// When it last changed its core by itself.
@@ -136,6 +146,8 @@ impl Lane {
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
             limited: false,
+            seed: 0,
+            drawn: Cell::new((u64::MAX, 0)),
             bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
@@ -213,12 +225,14 @@ impl Lane {
         let ended = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
+                self.stamp(&call, false);
                 self.run_fenced(call.entry, &words)
             }
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
         self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
+        self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = Instant::now();
@@ -231,10 +245,34 @@ impl Lane {
         now
     }
 
+    /// Called by the running kernel; until then random numbers cost a job nothing.
+    fn drawing(&self) -> Option<Drawing> {
+        let taker = self.taker.borrow();
+        let position = taker.claimed()?;
+        let made = match self.drawn.get() {
+            (drawn, made) if drawn == position => made,
+            _ => 0,
+        };
+        self.drawn.set((position, made + 1));
+        Some(Drawing {
+            run: self.seed,
+            job: taker.call().seed,
+            made,
+        })
+    }
+
+    /// Says when the kernel is entered and left, if the call asks for it.
+    #[inline]
+    fn stamp(&self, call: &CallSlot, ended: bool) {
+        if call.form & STAMPED != 0 {
+            self.taker.borrow().stamp(clock::monotonic_ns(), ended);
+        }
+    }
+
     /// The argument words of a call, in its slot or in a block of region 0.
     fn words_of<'a>(&self, call: &'a CallSlot) -> Result<Cow<'a, [u64]>, String> {
         let count = call.len as usize;
-        if call.spilled == 0 {
+        if call.form & SPILLED == 0 {
             let inline = call.args.get(..count).map(Cow::Borrowed);
             return inline.ok_or_else(|| "more arguments than a slot holds".into());
         }

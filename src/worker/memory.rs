@@ -7,6 +7,7 @@ use super::lane::Lane;
 use crate::arena::{ArenaFull, Extent, LARGE, Offset, PAGE, Placement};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{Answer, Granted};
+use crate::sys::clock;
 
 /// Where the lane allocates.
 #[derive(Debug, Default)]
@@ -162,7 +163,7 @@ impl Lane {
         let granted = match taker.next_grant() {
             Some(granted) => granted,
             None => {
-                taker.want(len);
+                taker.want(len, clock::monotonic_ns());
                 crate::sync::point!("allocate.wanted");
                 taker.monitor_sleeps();
                 self.ring();

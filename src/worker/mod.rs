@@ -7,8 +7,10 @@ pub(crate) mod frame;
 mod lane;
 mod memory;
 mod output;
+mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scratch;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
@@ -19,6 +21,9 @@ mod hostile;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
+pub use rng::rng;
+pub(crate) use rng::{Entered, chance, enter};
+pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;

@@ -207,6 +207,7 @@ fn attach(
         bell,
     );
     lane.limited = limited;
+    lane.seed = welcome.seed;
     let lane: &'static Lane = Box::leak(Box::new(lane));
     // 9.
     cells.set_phase(Phase::Starting(9));

@@ -11,11 +11,16 @@ mod groups;
 mod harness;
 mod inlined;
 mod numbers;
+mod observing;
+mod random;
+mod rounds;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // A program to be killed: this one, told what to do.
+    observing::scenario();
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -25,6 +30,9 @@ fn main() {
         groups::tests(),
         inlined::tests(),
         numbers::tests(),
+        observing::tests(),
+        random::tests(),
+        rounds::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
+use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError};
 use super::chunks;
 use crate::array::{Array, Element};
-use crate::kernel::{Ahead, Arg, Args, Kernel, Param, Reply, SplitFirst};
+use crate::kernel::{Ahead, Arg, Args, Kernel, Param, Reply, Single, SplitFirst};
 
 impl Engine {
     /// Runs `kernel` on each chunk of an array, and `combine` on two results at a time until one is left.
@@ -66,6 +67,7 @@ impl Engine {
         let mut tree = Tree {
             engine: self,
             combine,
+            series: self.seeds.series(),
             waiting: Vec::new(),
             running: VecDeque::new(),
             reply: PhantomData,
@@ -83,8 +85,10 @@ impl Engine {
 struct Tree<'e, V, C, X, Y, S> {
     engine: &'e Engine,
     combine: C,
-    /// For each level the one that waits for its neighbour to the right.
-    waiting: Vec<Option<V>>,
+    /// For the random numbers of `combine`.
+    series: Series,
+    /// For each level the one that waits for its neighbour to the right, and how many pairs there were.
+    waiting: Vec<(Option<V>, u64)>,
     /// Those that are being combined, and the level that they will have. Of each level in order.
     running: VecDeque<(usize, Job<V>)>,
     reply: PhantomData<fn(X, Y) -> S>,
@@ -101,14 +105,31 @@ where
     /// Places the next result of a level.
     fn insert(&mut self, level: usize, right: V) {
         if level == self.waiting.len() {
-            self.waiting.push(None);
+            self.waiting.push((None, 0));
         }
-        match self.waiting[level].take() {
-            None => self.waiting[level] = Some(right),
-            Some(left) => {
-                let job = self.engine.submit(self.combine, (left, right));
-                self.running.push_back((level + 1, job));
+        let (waiting, pairs) = &mut self.waiting[level];
+        let Some(left) = waiting.take() else {
+            *waiting = Some(right);
+            return;
+        };
+        *pairs += 1;
+        let node = (level as u64) << 48 | *pairs;
+        let job = self.combine(left, right, node);
+        self.running.push_back((level + 1, job));
+    }
+
+    fn combine(&self, left: V, right: V, node: u64) -> Job<V> {
+        let args = (left, right);
+        match self.engine.shared() {
+            None => {
+                let _job = self.series.here(node);
+                let held = Args::<(X, Y)>::hold(args);
+                Job::run_here::<C, (X, Y), S>(self.combine, held)
             }
+            Some(shared) => Job::send::<Single<C, (X, Y), S>>(shared, |call| {
+                Args::<(X, Y)>::send(args, call);
+                call.0.seed = self.series.seed(node);
+            }),
         }
     }
 
@@ -126,10 +147,12 @@ where
     /// Combines what is left, from the right.
     fn finish(mut self) -> Result<V, JobError> {
         self.settle(|_| true)?;
-        let mut rest = self.waiting.into_iter().flatten();
-        let last = rest.next().expect("there is one chunk at least");
-        rest.try_fold(last, |right, left| {
-            self.engine.submit(self.combine, (left, right)).wait()
+        let left = std::mem::take(&mut self.waiting);
+        let left = (0..).zip(left);
+        let mut left = left.filter_map(|(level, (value, _))| Some((level, value?)));
+        let (_, last) = left.next().expect("there is one chunk at least");
+        left.try_fold(last, |right, (level, left)| {
+            self.combine(left, right, level << 48).wait()
         })
     }
 }

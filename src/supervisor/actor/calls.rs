@@ -40,6 +40,7 @@ impl Core {
             // Initial arguments are only read, by type.
             Lease::Owned(_) | Lease::Lent(_) => None,
         });
+        self.seeded += 1;
         let actor = Actor {
             generation: 0,
             place: Place::Nowhere,
@@ -47,6 +48,7 @@ impl Core {
             start: plan.start,
             end: plan.end,
             words: plan.args.words().to_vec(),
+            seed: self.seeded,
             given: given.collect(),
             checkpoints,
             posted: 0,

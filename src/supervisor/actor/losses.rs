@@ -133,7 +133,7 @@ impl Core {
             return self.list(index);
         }
         // The engine's own are made again.
-        self.records.remove(record);
+        self.leave_unrun(record);
         let actor = self.actor(index);
         match (role, actor.lane()) {
             (Role::Start, Some(lane)) => {

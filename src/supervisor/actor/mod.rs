@@ -160,6 +160,8 @@ struct Actor {
     end: KernelInfo,
     /// Arguments for a start, the key left out.
     words: Vec<u64>,
+    /// The seed of what it does by itself: the same each time that it starts.
+    seed: u64,
     /// What those arguments name, which the state may keep.
     given: SmallVec<[Arc<Block>; 1]>,
     checkpoints: Option<Box<Checkpoints>>,

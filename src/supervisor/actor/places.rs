@@ -154,6 +154,7 @@ impl Core {
     ) {
         let actor = &self.actors.table[index as usize];
         let mut call = ArgWriter::new(self.arena.id());
+        call.seed = actor.seed;
         call.word(actor::key(index, actor.generation));
         words.iter().for_each(|&word| call.word(word));
         let blocks = held.iter().chain(&actor.given).cloned();

@@ -4,6 +4,7 @@ mod arrays;
 mod calls;
 mod ends;
 mod losses;
+mod storms;
 
 use std::sync::Mutex;
 use std::thread;
@@ -22,6 +23,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         calls::tests(),
         ends::tests(),
         losses::tests(),
+        storms::tests(),
     ];
     parts.into_iter().flatten().collect()
 }

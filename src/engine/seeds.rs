@@ -1,0 +1,103 @@
+//! Which job draws which random numbers: see [`rng`](crate::rng).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::worker::{Entered, chance, enter};
+
+/// Seeds of jobs that belong to a series have this bit; the others count from 1.
+const SERIES: u64 = 1 << 63;
+
+/// The seed of a run, and what has been numbered so far.
+#[derive(Debug)]
+pub(crate) struct Seeds {
+    run: u64,
+    /// Calls that have many jobs.
+    series: AtomicU64,
+    /// Jobs that were submitted by themselves to an inline engine. Otherwise the supervisor counts.
+    jobs: AtomicU64,
+}
+
+/// The jobs of one call, numbered by their place in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Series {
+    run: u64,
+    number: u64,
+}
+
+impl Seeds {
+    pub(super) fn new(run: Option<u64>) -> Self {
+        Self {
+            run: run.unwrap_or_else(chance),
+            series: AtomicU64::new(0),
+            jobs: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The next call with many jobs.
+    pub(crate) fn series(&self) -> Series {
+        // Relaxed: only a number.
+        let number = self.series.fetch_add(1, Ordering::Relaxed);
+        Series {
+            run: self.run,
+            number,
+        }
+    }
+
+    /// The next job of an inline engine runs in this thread.
+    pub(super) fn next_here(&self) -> Entered {
+        // Relaxed: only a number.
+        enter(self.run, self.jobs.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl Series {
+    /// The seed of a job.
+    #[inline]
+    pub(crate) fn seed(self, index: u64) -> u64 {
+        mixed(mixed(self.number) ^ index) | SERIES
+    }
+
+    /// A job of an inline engine runs in this thread.
+    pub(super) fn here(self, index: u64) -> Entered {
+        enter(self.run, self.seed(index))
+    }
+}
+
+/// Spreads numbers over all 64 bits, no two onto the same (the last step of SplitMix64).
+#[inline]
+fn mixed(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_jobs_have_the_same_seed() {
+        let seeds = Seeds::new(Some(1));
+        let mut seen = HashSet::new();
+        for _ in 0..300 {
+            let series = seeds.series();
+            for index in 0..1000 {
+                let seed = series.seed(index);
+                assert!(seed & SERIES != 0 && seen.insert(seed));
+            }
+        }
+    }
+
+    #[test]
+    fn runs_without_a_seed_differ() {
+        assert_ne!(Seeds::new(None).run(), Seeds::new(None).run());
+        assert_eq!(Seeds::new(Some(3)).run(), 3);
+    }
+}

@@ -1,0 +1,133 @@
+//! What the trace is told, with a worker that may say anything about time.
+
+use serde_json::Value;
+
+use super::*;
+use crate::link::STAMPED;
+use crate::sys::clock::monotonic_ns;
+use crate::trace::{Owner, Plan, Tracer};
+
+struct World {
+    shared: Arc<Shared>,
+    takers: Vec<Taker>,
+    _owner: Owner,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let (shared, takers) = fixture(1, 1);
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            events: Some(folder.path().join("events.json")),
+            report: None,
+            attempts: 1000,
+        };
+        let owner = Tracer::start(plan, "test").unwrap();
+        shared.lock().begin_trace(Arc::clone(&owner.0));
+        Self {
+            shared,
+            takers,
+            _owner: owner,
+            folder,
+        }
+    }
+
+    /// Runs one job whose worker says these times.
+    fn run(&mut self, began: Option<u64>, ended: Option<u64>) {
+        let id = submit(&self.shared);
+        let taker = &mut self.takers[0];
+        assert_eq!(taker.next(), Next::Run);
+        assert_eq!(taker.call().form, STAMPED);
+        if let Some(at) = began {
+            taker.stamp(at, false);
+        }
+        if let Some(at) = ended {
+            taker.stamp(at, true);
+        }
+        taker.finish(false, 0, None);
+        assert_eq!(answer(&self.shared, id).as_deref(), Some("value"));
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let tracer = self.shared.lock().trace.as_ref().unwrap().tracer();
+        tracer.flush().unwrap();
+        let text = std::fs::read_to_string(self.folder.path().join("events.json")).unwrap();
+        let whole: Value = serde_json::from_str(&text).unwrap();
+        whole["traceEvents"].as_array().unwrap().clone()
+    }
+}
+
+#[test]
+fn a_call_asks_for_times_only_with_a_trace() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(takers[0].call().form, 0);
+    takers[0].finish(false, 0, None);
+    assert!(answer(&shared, id).is_some());
+    World::new().run(None, None);
+}
+
+#[test]
+fn times_that_cannot_be_are_those_that_are_known() {
+    let mut world = World::new();
+    let before = monotonic_ns();
+    for (began, ended) in [
+        (None, None),
+        (Some(0), Some(0)),
+        (Some(u64::MAX), Some(u64::MAX)),
+        (Some(u64::MAX), Some(0)),
+        (Some(before - 1), Some(before + 3_600_000_000_000)),
+    ] {
+        world.run(began, ended);
+    }
+    let span = (monotonic_ns() - before) as f64 / 1000.0;
+    let events = world.events();
+    let runs: Vec<_> = events.iter().filter(|event| event["ph"] == "X").collect();
+    assert_eq!(runs.len(), 5);
+    let mut last = 0.0;
+    for run in runs {
+        let (at, took) = (run["ts"].as_f64().unwrap(), run["dur"].as_f64().unwrap());
+        assert!(at >= last && took <= span, "{run}");
+        last = at + took;
+    }
+}
+
+#[test]
+fn a_dependency_is_an_arrow() {
+    let mut world = World::new();
+    world.shared.lock().trace_depends(1, 2);
+    let job = |world: &mut World| {
+        let now = monotonic_ns();
+        world.run(Some(now), Some(now));
+    };
+    job(&mut world);
+    job(&mut world);
+    let events = world.events();
+    let phases: Vec<_> = events
+        .iter()
+        .map(|event| event["ph"].as_str().unwrap())
+        .collect();
+    assert!(phases.contains(&"s") && phases.contains(&"f"), "{phases:?}");
+}
+
+#[test]
+fn what_leaves_without_running_is_told() {
+    let mut world = World::new();
+    let ids = [submit(&world.shared), submit(&world.shared)];
+    // One is given up by its handle, one is cancelled.
+    world.shared.abandon(ids[0]);
+    world.shared.cancel(ids[1]);
+    assert!(answer(&world.shared, ids[1]).unwrap().contains("cancel"));
+    world.run(None, None);
+    let events = world.events();
+    let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    assert_eq!(named("not run"), 2, "{events:#?}");
+    assert_eq!(events.iter().filter(|event| event["ph"] == "X").count(), 1);
+    let progress = world.shared.progress();
+    assert_eq!(
+        (progress.done, progress.cancelled, progress.left()),
+        (1, 2, 0)
+    );
+}

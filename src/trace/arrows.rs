@@ -1,0 +1,108 @@
+//! Arrows: from where a job ended to where the one that needs it began.
+//!
+//! A dependency may be told before its first job has ended, or after. Whatever has not met its other end waits here, up to a
+//! limit; beyond it arrows are left out and counted.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::Place;
+
+/// Ends that are remembered for dependencies that are told later.
+const RECENT: usize = 4096;
+/// Arrows that may wait for one of their ends.
+const WAITING: usize = 1 << 20;
+
+/// One end of an arrow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spot {
+    pub(super) place: Place,
+    pub(super) at: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Arrows {
+    /// Jobs that have ended lately, and where.
+    recent: HashMap<u64, Spot>,
+    order: VecDeque<u64>,
+    /// By the job that has not ended: who needs it.
+    needed_by: HashMap<u64, Vec<u64>>,
+    /// By the job that has not begun: where what it needs has ended.
+    ready: HashMap<u64, Vec<Spot>>,
+    waiting: usize,
+}
+
+impl Arrows {
+    /// Job `to` needs job `from`. False: there is no room to remember that.
+    pub(super) fn depends(&mut self, from: u64, to: u64) -> bool {
+        if self.waiting >= WAITING {
+            return false;
+        }
+        self.waiting += 1;
+        match self.recent.get(&from) {
+            Some(&spot) => self.ready.entry(to).or_default().push(spot),
+            None => self.needed_by.entry(from).or_default().push(to),
+        }
+        true
+    }
+
+    /// A job has begun here: where its arrows come from.
+    pub(super) fn began(&mut self, job: u64) -> Vec<Spot> {
+        let spots = self.ready.remove(&job).unwrap_or_default();
+        self.waiting -= spots.len();
+        spots
+    }
+
+    /// A job has ended with a value.
+    pub(super) fn ended(&mut self, job: u64, spot: Spot) {
+        for to in self.needed_by.remove(&job).unwrap_or_default() {
+            self.ready.entry(to).or_default().push(spot);
+        }
+        self.recent.insert(job, spot);
+        self.order.push_back(job);
+        if self.order.len() > RECENT
+            && let Some(old) = self.order.pop_front()
+        {
+            self.recent.remove(&old);
+        }
+    }
+
+    /// A job will not give a value, or will never run: nothing leads from it or to it.
+    pub(super) fn gone(&mut self, job: u64) {
+        self.waiting -= self.needed_by.remove(&job).map_or(0, |to| to.len());
+        self.waiting -= self.ready.remove(&job).map_or(0, |from| from.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spot(at: u64) -> Spot {
+        let place = Place { worker: 1, lane: 0 };
+        Spot { place, at }
+    }
+
+    #[test]
+    fn an_arrow_is_found_whenever_it_is_told() {
+        let mut arrows = Arrows::default();
+        arrows.depends(1, 3);
+        arrows.ended(1, spot(10));
+        arrows.ended(2, spot(20));
+        arrows.depends(2, 3);
+        assert_eq!(arrows.began(3), [spot(10), spot(20)]);
+        assert_eq!((arrows.waiting, arrows.began(3)), (0, Vec::new()));
+    }
+
+    #[test]
+    fn what_never_meets_is_bounded() {
+        let mut arrows = Arrows::default();
+        for job in 0..3 * RECENT as u64 {
+            arrows.ended(job, spot(job));
+        }
+        assert_eq!((arrows.recent.len(), arrows.order.len()), (RECENT, RECENT));
+        let told = (0..WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
+        assert_eq!(told.count(), WAITING);
+        arrows.gone(u64::MAX);
+        assert_eq!(arrows.waiting, 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! The file of events, in the JSON format of Chrome's trace viewer.
+//!
+//! A process of the viewer is a worker, a thread of it a lane; process 1 stands for the engine, where jobs wait. Runs are
+//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows
+//! (`s`, `f`), and what has no length is an instant (`i`). Times are microseconds since the engine was built.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::arrows::Spot;
+use super::{Attempt, End, Place};
+
+/// The process that stands for the engine.
+const ENGINE: u32 = 1;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ChromeFile {
+    file: File,
+    /// Where the tail begins.
+    end: u64,
+    /// What the next write brings.
+    text: String,
+    /// Time 0.
+    start: u64,
+    flows: u64,
+    memory_waits: u64,
+    /// Lanes that have a name.
+    named: HashMap<Place, ()>,
+}
+
+impl ChromeFile {
+    pub(super) fn create(path: &Path, label: &str, start: u64) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).open(path)?;
+        let mut own = Self {
+            file,
+            end: 0,
+            text: "{\"traceEvents\":[\n".into(),
+            start,
+            flows: 0,
+            memory_waits: 0,
+            named: HashMap::new(),
+        };
+        // Without a comma in front: the first of all.
+        let _ = write!(
+            own.text,
+            "{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{ENGINE},\"tid\":0,\"args\":{{\"name\":{}}}}}",
+            quoted(&format!("{label}: waiting"))
+        );
+        own.write(0)?;
+        Ok(own)
+    }
+
+    /// Everything that was added goes into the file, which is whole then.
+    pub(super) fn write(&mut self, dropped: u64) -> io::Result<()> {
+        let len = self.text.len() as u64;
+        let _ = write!(
+            self.text,
+            "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{{\"producer\":\"arenite {}\",\"dropped_events\":\"{dropped}\"}}}}\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        // What was there before is the older tail, which is no longer than the new one.
+        self.file.write_all_at(self.text.as_bytes(), self.end)?;
+        self.end += len;
+        self.text.clear();
+        Ok(())
+    }
+
+    fn us(&self, at: u64) -> Us {
+        Us(at.saturating_sub(self.start))
+    }
+
+    /// Begins an event: all that each of them has.
+    fn event(&mut self, phase: &str, name: &str, place: (u32, u32), at: u64) {
+        let at = self.us(at);
+        let (pid, tid) = place;
+        let _ = write!(
+            self.text,
+            ",\n{{\"ph\":\"{phase}\",\"name\":{},\"pid\":{pid},\"tid\":{tid},\"ts\":{at}",
+            quoted(name)
+        );
+    }
+
+    /// Where a lane is in the viewer. The first time it gets its name.
+    fn lane(&mut self, place: Place) -> (u32, u32) {
+        let (pid, tid) = (ENGINE + 1 + place.worker, place.lane);
+        if self.named.insert(place, ()).is_none() {
+            let (worker, lane) = (place.worker, place.lane);
+            for (what, name) in [
+                ("process_name", format!("worker {worker}")),
+                ("thread_name", format!("lane {lane}")),
+            ] {
+                let _ = write!(
+                    self.text,
+                    ",\n{{\"ph\":\"M\",\"name\":\"{what}\",\"pid\":{pid},\"tid\":{tid},\"args\":{{\"name\":\"{name}\"}}}}"
+                );
+            }
+            let _ = write!(
+                self.text,
+                ",\n{{\"ph\":\"M\",\"name\":\"process_sort_index\",\"pid\":{pid},\"tid\":{tid},\"args\":{{\"sort_index\":{pid}}}}}"
+            );
+        }
+        (pid, tid)
+    }
+
+    /// An attempt: its wait, and its run if there was one.
+    pub(super) fn attempt(&mut self, attempt: &Attempt) {
+        let name = short(attempt.kernel);
+        let until = attempt.ran.map_or(attempt.over, |ran| ran.began);
+        for (phase, at) in [("b", attempt.since), ("e", until)] {
+            self.event(phase, &name, (ENGINE, 0), at);
+            let (job, number) = (attempt.job, attempt.attempt);
+            let _ = write!(
+                self.text,
+                ",\"cat\":\"waiting\",\"id\":\"{job}.{number}\",\"args\":{{\"job\":{job}}}}}"
+            );
+        }
+        let Some(ran) = attempt.ran else {
+            return self.without_run(attempt, &name);
+        };
+        let lane = self.lane(ran.place);
+        self.event("X", &name, lane, ran.began);
+        let (took, waited) = (
+            Us(ran.ended - ran.began),
+            Us(ran.placed.saturating_sub(attempt.since)),
+        );
+        let _ = write!(
+            self.text,
+            ",\"dur\":{took},\"cat\":\"job\",\"args\":{{\"job\":{},\"attempt\":{},\"kernel\":{},\"queued_us\":{waited},\
+             \"ahead_us\":{},\"bytes_in\":{},\"bytes_out\":{}",
+            attempt.job,
+            attempt.attempt,
+            quoted(attempt.kernel),
+            Us(ran.began.saturating_sub(ran.placed)),
+            attempt.bytes.0,
+            attempt.bytes.1,
+        );
+        if let End::Failed { why, again } = &attempt.end {
+            let _ = write!(
+                self.text,
+                ",\"error\":{},\"tried_again\":{again}}},\"cname\":\"terrible\"}}",
+                quoted(why)
+            );
+            self.instant(
+                "failed",
+                lane,
+                ran.ended,
+                &[("job", &attempt.job.to_string()), ("error", why)],
+            );
+        } else {
+            self.text.push_str("}}");
+        }
+    }
+
+    /// What no worker had begun, and none will.
+    fn without_run(&mut self, attempt: &Attempt, name: &str) {
+        let why = match &attempt.end {
+            End::Failed { why, .. } => why,
+            End::Cancelled => "cancelled before it began",
+            End::Value => return,
+        };
+        let job = attempt.job.to_string();
+        let about = [("job", job.as_str()), ("kernel", name), ("error", why)];
+        self.instant("not run", (ENGINE, 0), attempt.over, &about);
+    }
+
+    fn instant(&mut self, name: &str, place: (u32, u32), at: u64, args: &[(&str, &str)]) {
+        self.event("i", name, place, at);
+        self.text.push_str(",\"s\":\"t\",\"args\":{");
+        for (index, (key, value)) in args.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let _ = write!(self.text, "{comma}\"{key}\":{}", quoted(value));
+        }
+        self.text.push_str("}}");
+    }
+
+    /// An arrow between two runs.
+    pub(super) fn arrow(&mut self, from: Spot, to: Spot) {
+        self.flows += 1;
+        let id = self.flows;
+        for (phase, spot) in [("s", from), ("f", to)] {
+            let lane = self.lane(spot.place);
+            self.event(phase, "needs", lane, spot.at);
+            let bind = if phase == "f" { ",\"bp\":\"e\"" } else { "" };
+            let _ = write!(self.text, ",\"cat\":\"needs\",\"id\":{id}{bind}}}");
+        }
+    }
+
+    pub(super) fn started(&mut self, place: Place, pid: u32, from: u64, at: u64) {
+        let lane = self.lane(place);
+        self.event("X", "start", lane, from);
+        let took = Us(at.saturating_sub(from));
+        let _ = write!(
+            self.text,
+            ",\"dur\":{took},\"cat\":\"worker\",\"args\":{{\"pid\":{pid}}}}}"
+        );
+        self.instant("ready", lane, at, &[("pid", &pid.to_string())]);
+    }
+
+    pub(super) fn gone(&mut self, place: Place, at: u64, why: Option<&str>) {
+        let lane = self.lane(place);
+        match why {
+            Some(why) => self.instant("died", lane, at, &[("cause", why)]),
+            None => self.instant("ended", lane, at, &[]),
+        }
+    }
+
+    /// A lane wanted memory, and got an answer. Beside its runs, not within: a grant that was under way may have let it
+    /// go on before.
+    pub(super) fn granted(&mut self, place: Place, from: u64, at: u64, bytes: u64, given: bool) {
+        let lane = self.lane(place);
+        self.memory_waits += 1;
+        let id = self.memory_waits;
+        for (phase, at) in [("b", from), ("e", at)] {
+            self.event(phase, "waits for memory", lane, at);
+            let _ = write!(
+                self.text,
+                ",\"cat\":\"memory\",\"id\":\"m{id}\",\"args\":{{\"bytes\":{bytes},\"given\":{given}}}}}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+impl ChromeFile {
+    pub(super) fn spoil(&mut self) {
+        let full = OpenOptions::new().write(true).open("/dev/full");
+        self.file = full.expect("a file that takes nothing");
+    }
+}
+
+/// Nanoseconds, shown as microseconds.
+#[derive(Clone, Copy)]
+struct Us(u64);
+
+impl std::fmt::Display for Us {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// A string of JSON.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The name of a kernel without the modules that it lies in: `a::b::shrink<c::Pixel>` is `shrink<Pixel>`.
+pub(super) fn short(name: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == ':' && rest.peek() == Some(&':') {
+            rest.next();
+            // What closures and blocks are called says less than where they are.
+            if matches!(rest.peek(), Some('{')) {
+                word.push_str("::");
+            } else {
+                word.clear();
+            }
+        } else if c.is_alphanumeric() || "_{}#".contains(c) || word.ends_with("::") {
+            word.push(c);
+        } else {
+            out.push_str(&std::mem::take(&mut word));
+            out.push(c);
+        }
+    }
+    out + &word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shortened_to_what_tells_them_apart() {
+        for (name, expected) in [
+            ("app::image::shrink", "shrink"),
+            ("app::main::{{closure}}", "main::{{closure}}"),
+            ("app::scale<f32>", "scale<f32>"),
+            (
+                "app::scale<app::Pixel, (u8, a::B)>",
+                "scale<Pixel, (u8, B)>",
+            ),
+            ("plain", "plain"),
+            ("", ""),
+        ] {
+            assert_eq!(short(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_string_of_json() {
+        for text in ["", "a \"b\" \\", "tab\tnew\nline\u{1}\u{7f}", "ümläut 🎉"] {
+            let parsed: String = serde_json::from_str(&quoted(text)).expect(text);
+            assert_eq!(parsed, text);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The report: one page, with everything in it.
+
+use std::fmt::Write as _;
+
+use super::chrome::short;
+use super::summary::{COLOURS, Histogram, Mishap, Summary, Told};
+use super::timeline;
+
+/// What the page says beside the figures.
+#[derive(Debug)]
+pub(super) struct About<'a> {
+    pub(super) label: &'a str,
+    /// Events that are missing in the figures.
+    pub(super) lost: u64,
+}
+
+/// The whole file.
+pub(super) fn page(summary: &Summary, about: &About<'_>) -> String {
+    let label = escaped(about.label);
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{label}: what its workers did</title>\n<style>\n{}</style>\n</head>\n<body>\n\
+         <header><h1>{label}</h1><p>What its workers did in {}.</p></header>\n",
+        include_str!("report.css"),
+        Time(summary.end),
+    );
+    tiles(&mut page, summary);
+    page.push_str("<section><h2>Over time</h2>\n");
+    if summary.lanes.is_empty() {
+        page.push_str("<p>No worker was ready.</p>\n");
+    } else {
+        page.push_str("<div class=\"wide\">\n");
+        timeline::draw(&mut page, summary);
+        page.push_str("</div>\n");
+        legend(&mut page, summary);
+    }
+    page.push_str("</section>\n");
+    kernels(&mut page, summary);
+    mishaps(&mut page, "Failures", &summary.failures);
+    mishaps(&mut page, "Workers that died", &summary.deaths);
+    page.push_str("<footer>");
+    if about.lost > 0 {
+        let _ = write!(
+            page,
+            "<span class=\"bad\">{} events came faster than they could be taken, and are missing here.</span> ",
+            Count(about.lost)
+        );
+    }
+    let _ = write!(
+        page,
+        "Waiting: from submission, or the end of the attempt before, until the kernel is entered. Quantiles are right to 3 %. \
+         Written by arenite {}.</footer>\n</body>\n</html>\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    page
+}
+
+fn tiles(page: &mut String, summary: &Summary) {
+    let ended: u64 = summary.kernels.iter().map(|kernel| kernel.ended).sum();
+    let busy: u64 = summary.lanes.values().map(|lane| lane.busy_ns).sum();
+    let there = summary.end.max(1) as f64 * summary.lanes.len().max(1) as f64;
+    let seconds = summary.end.max(1) as f64 / 1e9;
+    page.push_str("<div class=\"tiles\">\n");
+    let mut tile = |value: String, what: &str, bad: bool| {
+        let class = if bad { " class=\"bad\"" } else { "" };
+        let _ = writeln!(page, "<div><b{class}>{value}</b><span>{what}</span></div>");
+    };
+    tile(Count(ended).to_string(), "runs of kernels", false);
+    tile(rate(ended as f64 / seconds), "a second", false);
+    let failed = summary.failures.count;
+    tile(Count(failed).to_string(), "failures", failed > 0);
+    let died = summary.deaths.count;
+    tile(Count(died).to_string(), "workers that died", died > 0);
+    tile(
+        format!("{:.0} %", 100.0 * busy as f64 / there),
+        "of the lanes' time in kernels",
+        false,
+    );
+    if summary.cancelled > 0 {
+        tile(
+            Count(summary.cancelled).to_string(),
+            "given up unbegun",
+            false,
+        );
+    }
+    if summary.memory_waits.0 > 0 {
+        let (count, ns) = summary.memory_waits;
+        let what = format!("waited for memory, {} times", Count(count));
+        tile(Time(ns).to_string(), &what, false);
+    }
+    page.push_str("</div>\n");
+}
+
+fn legend(page: &mut String, summary: &Summary) {
+    page.push_str("<ul class=\"legend\">");
+    for (index, kernel) in summary.kernels.iter().take(COLOURS).enumerate() {
+        let name = escaped(&short(kernel.name));
+        let _ = write!(page, "<li><i class=\"k{index}\"></i>{name}</li>");
+    }
+    if summary.kernels.len() > COLOURS {
+        let _ = write!(page, "<li><i class=\"k{COLOURS}\"></i>other kernels</li>");
+    }
+    page.push_str("</ul>\n");
+}
+
+fn kernels(page: &mut String, summary: &Summary) {
+    page.push_str(
+        "<section><h2>Kernels</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th><th>runs</th><th>failed</th><th>together</th>\
+         <th>mean</th><th>median</th><th>90 %</th><th>99 %</th><th>longest</th><th>waiting, median</th><th>99 %</th>\
+         <th>bytes in</th><th>bytes out</th></tr>\n",
+    );
+    let mut order: Vec<_> = summary.kernels.iter().enumerate().collect();
+    order.sort_by_key(|(_, kernel)| std::cmp::Reverse(kernel.took.total));
+    for (index, kernel) in order {
+        let class = if kernel.failed > 0 {
+            " class=\"bad\""
+        } else {
+            ""
+        };
+        let (took, waited) = (&kernel.took, &kernel.waited);
+        let quantile = |of: &Histogram, part: f64| Time(of.quantile(part));
+        let _ = writeln!(
+            page,
+            "<tr><td title=\"{}\"><i class=\"k{}\"></i>{}</td><td>{}</td><td{class}>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escaped(kernel.name),
+            index.min(COLOURS),
+            escaped(&short(kernel.name)),
+            Count(kernel.ended),
+            Count(kernel.failed),
+            Time(took.total),
+            Time(took.mean()),
+            quantile(took, 0.5),
+            quantile(took, 0.9),
+            quantile(took, 0.99),
+            Time(took.max),
+            quantile(waited, 0.5),
+            quantile(waited, 0.99),
+            bytes(kernel.bytes.0),
+            bytes(kernel.bytes.1),
+        );
+    }
+    page.push_str("</table></div></section>\n");
+}
+
+fn mishaps(page: &mut String, title: &str, told: &Told) {
+    if told.count == 0 {
+        return;
+    }
+    let _ = writeln!(page, "<section><h2>{title}: {}</h2>", Count(told.count));
+    if told.count > told.list.len() as u64 {
+        let _ = writeln!(page, "<p>The first {} of them.</p>", told.list.len());
+    }
+    page.push_str(
+        "<div class=\"wide\"><table>\n<tr><th>at</th><th class=\"text\">what</th><th class=\"text\">why</th></tr>\n",
+    );
+    for mishap in &told.list {
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}{}</td></tr>",
+            Time(mishap.at),
+            escaped(&about(mishap)),
+            escaped(&mishap.why),
+            if mishap.tried_again {
+                " (tried again)"
+            } else {
+                ""
+            },
+        );
+    }
+    page.push_str("</table></div></section>\n");
+}
+
+fn about(mishap: &Mishap) -> String {
+    let mut text = String::new();
+    if let Some((job, kernel, attempt)) = mishap.job {
+        let _ = write!(text, "job {job}, {}", short(kernel));
+        if attempt > 1 {
+            let _ = write!(text, ", attempt {attempt}");
+        }
+    }
+    if let Some(place) = mishap.place {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}worker {}", place.worker);
+        if place.lane > 0 {
+            let _ = write!(text, " lane {}", place.lane);
+        }
+    }
+    text
+}
+
+/// Text as text, wherever it stands in the page.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\n' => out.push('\n'),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Nanoseconds, with three figures.
+#[derive(Clone, Copy)]
+pub(super) struct Time(pub(super) u64);
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ns = self.0 as f64;
+        let (value, unit) = match self.0 {
+            0 => return f.write_str("0"),
+            1..1_000 => (ns, "ns"),
+            1_000..1_000_000 => (ns / 1e3, "µs"),
+            1_000_000..1_000_000_000 => (ns / 1e6, "ms"),
+            _ => (ns / 1e9, "s"),
+        };
+        let digits = match value {
+            _ if unit == "ns" => 0,
+            value if value < 9.995 => 2,
+            value if value < 99.95 => 1,
+            _ => 0,
+        };
+        write!(f, "{value:.digits$} {unit}")
+    }
+}
+
+/// A number in groups of three.
+#[derive(Clone, Copy)]
+struct Count(u64);
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = self.0.to_string();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+fn rate(per_second: f64) -> String {
+    if per_second < 10.0 {
+        format!("{per_second:.2}")
+    } else {
+        Count(per_second as u64).to_string()
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    let value = bytes as f64;
+    match bytes {
+        0 => "0".into(),
+        1..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.2} GB", value / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_for_people() {
+        let time = |ns| Time(ns).to_string();
+        assert_eq!(
+            [0, 7, 999, 1_500, 99_960, 12_345_678, 3_000_000_000].map(time),
+            [
+                "0", "7 ns", "999 ns", "1.50 µs", "100 µs", "12.3 ms", "3.00 s"
+            ]
+        );
+        assert_eq!(
+            [1, 999, 1_000, 1_234_567].map(|n| Count(n).to_string()),
+            ["1", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [12, 1_500, 2_000_000].map(bytes),
+            ["12 B", "1.5 kB", "2.0 MB"]
+        );
+    }
+
+    #[test]
+    fn no_text_becomes_a_part_of_the_page() {
+        let text = escaped("<script>'\"&\u{1b}[0m</script>");
+        assert_eq!(
+            text,
+            "&lt;script&gt;&#39;&quot;&amp;\u{fffd}[0m&lt;/script&gt;"
+        );
+        let about = About {
+            label: "</title><script>",
+            lost: 3,
+        };
+        let page = page(&Summary::default(), &about);
+        assert!(!page.contains("<script>") && page.contains("3 events"));
+    }
+}

@@ -1,0 +1,349 @@
+//! What is written for given events, read by something else than what wrote it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::*;
+
+const HERE: Place = Place { worker: 1, lane: 0 };
+
+fn plan(folder: &Path) -> Plan {
+    Plan {
+        events: Some(folder.join("events.json")),
+        report: Some(folder.join("report.html")),
+        attempts: ATTEMPTS,
+    }
+}
+
+fn start(plan: Plan) -> Owner {
+    Tracer::start(plan, "test").unwrap()
+}
+
+/// A job that waited from `at` for 10 µs and ran for 20.
+fn ran(job: u64, at: u64, end: End) -> Attempt {
+    Attempt {
+        job,
+        kernel: "app::shrink<u8>",
+        attempt: 1,
+        since: at,
+        ran: Some(Ran {
+            place: HERE,
+            placed: at + 5_000,
+            began: at + 10_000,
+            ended: at + 30_000,
+        }),
+        over: at + 31_000,
+        bytes: (100, 7),
+        end,
+    }
+}
+
+fn events(folder: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join("events.json")).unwrap();
+    let whole: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    whole["traceEvents"].as_array().unwrap().clone()
+}
+
+fn of<'a>(events: &'a [Value], phase: &str, name: &str) -> Vec<&'a Value> {
+    let is = |event: &&Value| event["ph"] == phase && event["name"] == name;
+    events.iter().filter(is).collect()
+}
+
+fn failed(why: &str) -> End {
+    End::Failed {
+        why: why.into(),
+        again: false,
+    }
+}
+
+#[test]
+fn the_file_is_whole_at_any_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    assert_eq!(events(folder.path()).len(), 1, "the name of the engine");
+    let now = monotonic_ns();
+    for job in 0..100 {
+        tracer
+            .0
+            .send(Event::Attempt(ran(job, now + job * 1000, End::Value)));
+        if job % 10 == 0 {
+            tracer.0.flush().unwrap();
+            let events = events(folder.path());
+            assert_eq!(of(&events, "X", "shrink<u8>").len() as u64, job + 1);
+        }
+    }
+    drop(tracer);
+    assert_eq!(of(&events(folder.path()), "X", "shrink<u8>").len(), 100);
+}
+
+#[test]
+fn a_wait_and_a_run_have_the_times_that_they_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    let now = monotonic_ns();
+    tracer.0.send(Event::Attempt(ran(7, now, End::Value)));
+    drop(tracer);
+    let events = events(folder.path());
+    let time = |event: &Value| (event["ts"].as_f64().unwrap() * 1000.0).round() as i64;
+    let [begin] = of(&events, "b", "shrink<u8>")[..] else {
+        panic!()
+    };
+    let [end] = of(&events, "e", "shrink<u8>")[..] else {
+        panic!()
+    };
+    let [run] = of(&events, "X", "shrink<u8>")[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (begin["id"].as_str(), end["id"].as_str()),
+        (Some("7.1"), Some("7.1"))
+    );
+    assert_eq!(
+        (time(end) - time(begin), time(run) - time(end)),
+        (10_000, 0)
+    );
+    assert_eq!(run["dur"].as_f64(), Some(20.0));
+    assert_eq!(
+        (run["pid"].as_u64(), run["tid"].as_u64()),
+        (Some(3), Some(0))
+    );
+    let args = &run["args"];
+    assert_eq!(args["kernel"], "app::shrink<u8>");
+    assert_eq!(
+        (args["queued_us"].as_f64(), args["ahead_us"].as_f64()),
+        (Some(5.0), Some(5.0))
+    );
+    assert_eq!(
+        (args["bytes_in"].as_u64(), args["bytes_out"].as_u64()),
+        (Some(100), Some(7))
+    );
+}
+
+#[test]
+fn arrows_join_the_jobs_that_depend_on_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    let now = monotonic_ns();
+    let send = |job, at: u64, end| tracer.0.send(Event::Attempt(ran(job, now + at, end)));
+    tracer.0.send(Event::Depends { from: 1, to: 3 });
+    send(1, 0, End::Value);
+    send(2, 100_000, End::Value);
+    tracer.0.send(Event::Depends { from: 2, to: 3 });
+    send(3, 200_000, End::Value);
+    // Nothing leads from a job without a value.
+    tracer.0.send(Event::Depends { from: 4, to: 5 });
+    send(4, 300_000, failed("no"));
+    send(5, 400_000, End::Value);
+    drop(tracer);
+    let events = events(folder.path());
+    let (starts, ends) = (of(&events, "s", "needs"), of(&events, "f", "needs"));
+    assert_eq!((starts.len(), ends.len()), (2, 2), "{events:#?}");
+    let runs: HashMap<_, _> = of(&events, "X", "shrink<u8>")
+        .into_iter()
+        .map(|run| {
+            let from = run["ts"].as_f64().unwrap();
+            (
+                run["args"]["job"].as_u64().unwrap(),
+                from..=from + run["dur"].as_f64().unwrap(),
+            )
+        })
+        .collect();
+    for (index, from) in [(0, 1), (1, 2)] {
+        assert_eq!(starts[index]["id"], ends[index]["id"]);
+        assert_eq!(ends[index]["bp"], "e");
+        assert!(runs[&from].contains(&starts[index]["ts"].as_f64().unwrap()));
+        assert!(runs[&3].contains(&ends[index]["ts"].as_f64().unwrap()));
+    }
+}
+
+#[test]
+fn what_comes_too_fast_or_too_late_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = Plan {
+        attempts: 10,
+        ..plan(folder.path())
+    };
+    let tracer = start(few);
+    let now = monotonic_ns();
+    {
+        // The thread cannot pass anything on while somebody else writes; it may have taken one batch already.
+        let _busy = lock(&tracer.0.writer);
+        for job in 0..3 * INBOX as u64 {
+            tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+        }
+        assert!(lock(&tracer.0.inbox).events.len() <= INBOX);
+        assert!(lock(&tracer.0.inbox).dropped >= INBOX as u64);
+    }
+    let written = tracer.0.flush().unwrap();
+    assert_eq!(
+        (written.attempts, written.dropped),
+        (10, 3 * INBOX as u64 - 10)
+    );
+    let text = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(text.contains("came faster than they could be taken"));
+    assert_eq!(of(&events(folder.path()), "X", "shrink<u8>").len(), 10);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = |events: &str, report: &str| Plan {
+        events: Some(folder.path().join(events)),
+        report: Some(folder.path().join(report)),
+        attempts: ATTEMPTS,
+    };
+    for (plan, file) in [
+        (nowhere("no/events.json", "report.html"), "no/events.json"),
+        (nowhere("events.json", "no/report.html"), "no/report.html"),
+    ] {
+        let (path, error) = Tracer::start(plan, "test").unwrap_err();
+        assert!(path.ends_with(file), "{path:?}");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+    // A disk that is full from the start.
+    let full = Plan {
+        events: Some("/dev/full".into()),
+        ..plan(folder.path())
+    };
+    let (path, error) = Tracer::start(full, "test").unwrap_err();
+    assert_eq!(
+        (path, error.kind()),
+        ("/dev/full".into(), io::ErrorKind::StorageFull)
+    );
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    tracer
+        .0
+        .send(Event::Attempt(ran(1, monotonic_ns(), End::Value)));
+    tracer.0.flush().unwrap();
+    lock(&tracer.0.writer).spoil();
+    tracer
+        .0
+        .send(Event::Attempt(ran(2, monotonic_ns(), End::Value)));
+    for _ in 0..2 {
+        let (path, error) = tracer.0.flush().unwrap_err();
+        assert!(path.ends_with("events.json"));
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+    drop(tracer);
+    assert_eq!(
+        of(&events(folder.path()), "X", "shrink<u8>").len(),
+        1,
+        "what was written stays whole"
+    );
+}
+
+#[test]
+fn the_report_names_what_went_wrong_and_loads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    let now = monotonic_ns();
+    tracer.0.send(Event::Started {
+        worker: 1,
+        pid: 9,
+        from: now,
+        at: now + 1000,
+    });
+    tracer.0.send(Event::Attempt(ran(1, now, End::Value)));
+    tracer.0.send(Event::Attempt(ran(
+        2,
+        now + 50_000,
+        failed("<b>it broke</b>"),
+    )));
+    tracer.0.send(Event::Attempt(Attempt {
+        ran: None,
+        ..ran(3, now, End::Cancelled)
+    }));
+    let gone = |why: Option<&str>| Event::Gone {
+        worker: 1,
+        at: now + 90_000,
+        why: why.map(Box::from),
+    };
+    tracer.0.send(gone(Some("ended by SIGSEGV")));
+    tracer.0.send(gone(None));
+    drop(tracer);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    for part in [
+        "Failures: 1",
+        "&lt;b&gt;it broke&lt;/b&gt;",
+        "job 2, shrink&lt;u8&gt;, worker 1",
+        "Workers that died: 1",
+        "ended by SIGSEGV",
+        "worker 1</text>",
+        "given up unbegun",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    for outside in [
+        "http:", "https:", "src=", "href=", "url(", "@import", "<script",
+    ] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let events = events(folder.path());
+    assert_eq!(of(&events, "i", "died").len(), 1);
+    assert_eq!(of(&events, "i", "failed").len(), 1);
+    assert_eq!(of(&events, "i", "not run").len(), 1);
+}
+
+#[test]
+fn a_report_of_many_runs_is_no_larger_than_one_of_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    let now = monotonic_ns();
+    for job in 0..20_000 {
+        tracer
+            .0
+            .send(Event::Attempt(ran(job, now + job * 40_000, End::Value)));
+        if job % 5000 == 0 {
+            tracer.0.flush().unwrap();
+        }
+    }
+    tracer.0.flush().unwrap();
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(
+        page.contains("20,000") && page.len() < 200_000,
+        "{}",
+        page.len()
+    );
+    // Every lane and kernel as one shape; the time that the kernel ran is half of all.
+    assert_eq!(page.matches("<path class=\"k0\"").count(), 1);
+    assert!(page.contains("50 %"), "{page}");
+}
+
+/// Several at once: events of each thread come in its order.
+#[test]
+fn events_come_from_any_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    std::thread::scope(|threads| {
+        for thread in 0..4u64 {
+            let tracer = Arc::clone(&tracer.0);
+            threads.spawn(move || {
+                for job in 0..500 {
+                    let at = monotonic_ns();
+                    tracer.send(Event::Attempt(ran(thread * 1000 + job, at, End::Value)));
+                }
+            });
+        }
+    });
+    drop(tracer);
+    let events = events(folder.path());
+    let runs = of(&events, "X", "shrink<u8>");
+    let jobs: Vec<_> = runs
+        .iter()
+        .map(|run| run["args"]["job"].as_u64().unwrap())
+        .collect();
+    assert_eq!(jobs.len(), 2000);
+    for thread in 0..4 {
+        let own: Vec<_> = jobs.iter().filter(|job| **job / 1000 == thread).collect();
+        assert!(own.is_sorted() && own.len() == 500);
+    }
+}

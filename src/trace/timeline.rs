@@ -1,0 +1,197 @@
+//! The picture of the report: a row per lane over time, what ran there by colour, and above them how many jobs waited.
+//!
+//! A trace of few runs shows each; one of many shows, for each step of time, which part of it went into which kernel.
+
+use std::fmt::Write as _;
+
+use super::chrome::short;
+use super::report::{Time, escaped};
+use super::summary::{COLOURS, COLUMNS, Lane, Summary};
+
+/// Units of the picture, which are pixels where it has its natural size.
+const WIDTH: f64 = 1100.0;
+const LEFT: f64 = 118.0;
+const PLOT: f64 = WIDTH - LEFT - 12.0;
+const QUEUE: f64 = 54.0;
+const ROW: f64 = 24.0;
+const GAP: f64 = 6.0;
+const AXIS: f64 = 26.0;
+const TOP: f64 = 8.0;
+
+/// Draws into the page.
+pub(super) fn draw(page: &mut String, summary: &Summary) {
+    let rows = summary.lanes.len() as f64;
+    let bottom = TOP + QUEUE + GAP + rows * (ROW + GAP);
+    let height = bottom + AXIS;
+    let _ = writeln!(
+        page,
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"What each lane ran over time\">"
+    );
+    axis(page, summary, bottom);
+    queue(page, summary);
+    let several = summary.lanes.keys().any(|place| place.lane > 0);
+    for (index, (place, lane)) in summary.lanes.iter().enumerate() {
+        let y = TOP + QUEUE + GAP + index as f64 * (ROW + GAP);
+        let name = if several {
+            format!("worker {} lane {}", place.worker, place.lane)
+        } else {
+            format!("worker {}", place.worker)
+        };
+        let _ = writeln!(
+            page,
+            "<text class=\"name\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>\
+             <rect class=\"row\" x=\"{LEFT}\" y=\"{y}\" width=\"{PLOT}\" height=\"{ROW}\"/>",
+            LEFT - 8.0,
+            y + ROW / 2.0 + 4.0,
+        );
+        if summary.crowded {
+            shares(page, summary, lane, y);
+        } else {
+            let runs = summary.runs.iter().filter(|run| run.place == *place);
+            for run in runs {
+                let (x, end) = (x(summary, run.began), x(summary, run.ended));
+                let title = format!(
+                    "{}, job {}: {}{}",
+                    short(summary.kernels[run.kernel].name),
+                    run.job,
+                    Time(run.ended - run.began),
+                    if run.failed { ", failed" } else { "" }
+                );
+                let _ = writeln!(
+                    page,
+                    "<rect class=\"k{}\" x=\"{x:.2}\" y=\"{}\" width=\"{:.2}\" height=\"{}\"><title>{}</title></rect>",
+                    run.kernel.min(COLOURS),
+                    y + 2.0,
+                    (end - x).max(0.5),
+                    ROW - 4.0,
+                    escaped(&title),
+                );
+            }
+        }
+        for &mark in &lane.marks {
+            let x = x(summary, mark);
+            let _ = writeln!(
+                page,
+                "<path class=\"mark\" d=\"M{:.1} {y}h8l-4 7z\"><title>failed at {}</title></path>",
+                x - 4.0,
+                Time(mark)
+            );
+        }
+    }
+    page.push_str("</svg>\n");
+}
+
+fn x(summary: &Summary, at: u64) -> f64 {
+    LEFT + PLOT * at as f64 / summary.end.max(1) as f64
+}
+
+/// Ticks at round times.
+fn axis(page: &mut String, summary: &Summary, bottom: f64) {
+    let step = round_step(summary.end.max(1));
+    for tick in 0..=summary.end / step {
+        let at = tick * step;
+        let x = x(summary, at);
+        let anchor = if x > WIDTH - 40.0 { "end" } else { "middle" };
+        let _ = writeln!(
+            page,
+            "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/><text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
+            bottom + 17.0,
+            Time(at)
+        );
+    }
+}
+
+/// 1, 2 or 5 of a power of ten, so that there are five to twelve of them.
+fn round_step(end: u64) -> u64 {
+    let rough = (end / 6).max(1);
+    let power = 10u64.pow(rough.ilog10());
+    [1, 2, 5]
+        .into_iter()
+        .map(|step| step * power)
+        .rev()
+        .find(|step| *step <= rough)
+        .unwrap_or(power)
+}
+
+/// Steps of time up to the end, and where each begins and ends.
+fn steps(summary: &Summary) -> usize {
+    ((summary.end / summary.step.max(1)) as usize + 1).min(COLUMNS)
+}
+
+/// How many jobs waited.
+fn queue(page: &mut String, summary: &Summary) {
+    let values = summary.waiting.values(summary.step);
+    let step = summary.step.max(1) as f64;
+    let values: Vec<f64> = values
+        .iter()
+        .take(steps(summary))
+        .map(|&value| value as f64 / step)
+        .collect();
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let base = TOP + QUEUE;
+    let _ = writeln!(
+        page,
+        "<text class=\"name\" x=\"{0}\" y=\"{1}\" text-anchor=\"end\">waiting jobs</text>\
+         <text x=\"{0}\" y=\"{2}\" text-anchor=\"end\">up to {most:.0}</text>",
+        LEFT - 8.0,
+        TOP + 22.0,
+        TOP + 38.0,
+    );
+    if most <= 0.0 {
+        return;
+    }
+    let mut path = format!("M{LEFT} {base}");
+    for (index, value) in values.iter().enumerate() {
+        let y = base - QUEUE * value / most;
+        let end = x(summary, (index as u64 + 1) * summary.step).min(LEFT + PLOT);
+        let _ = write!(path, "V{y:.1}H{end:.1}");
+    }
+    let _ = writeln!(page, "<path class=\"queue\" d=\"{path}V{base}Z\"/>");
+}
+
+/// Which part of each step went into which kernel, one upon the other.
+fn shares(page: &mut String, summary: &Summary, lane: &Lane, y: f64) {
+    let count = steps(summary);
+    let mut floor = vec![y + ROW - 2.0; count];
+    let room = ROW - 4.0;
+    for (colour, columns) in &lane.busy {
+        let mut path = String::new();
+        let values = columns.values(summary.step);
+        for (index, &value) in values
+            .iter()
+            .take(count)
+            .enumerate()
+            .filter(|(_, v)| **v > 0)
+        {
+            let from = x(summary, index as u64 * summary.step);
+            let end = x(summary, (index as u64 + 1) * summary.step).min(LEFT + PLOT);
+            let part = (value as f64 / summary.step as f64).min(1.0);
+            let top = (floor[index] - room * part).max(y + 2.0);
+            let _ = write!(
+                path,
+                "M{from:.1} {:.1}V{top:.1}H{end:.1}V{:.1}Z",
+                floor[index], floor[index]
+            );
+            floor[index] = top;
+        }
+        let _ = writeln!(page, "<path class=\"k{colour}\" d=\"{path}\"/>");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        for end in [1, 7, 1_000, 123_456_789, u64::MAX / 2] {
+            let step = round_step(end);
+            assert!(end / step <= 12, "{end}: {}", end / step);
+            let mut digits = step;
+            while digits.is_multiple_of(10) {
+                digits /= 10;
+            }
+            assert!([1, 2, 5].contains(&digits), "{step}");
+        }
+    }
+}

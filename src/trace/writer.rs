@@ -1,0 +1,216 @@
+//! What becomes of events: lines of the file, figures of the report.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::arrows::{Arrows, Spot};
+use super::chrome::ChromeFile;
+use super::report::{self, About};
+use super::summary::Summary;
+use super::{Attempt, End, Event, Place, Plan, Written};
+
+/// How long events are collected before they are written.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Writer {
+    plan: Plan,
+    label: String,
+    start: u64,
+    chrome: Option<ChromeFile>,
+    arrows: Arrows,
+    summary: Summary,
+    written: Written,
+    /// Events that nobody took.
+    lost: u64,
+    error: Option<io::Error>,
+    /// An empty vector, to be filled next.
+    spare: Vec<Event>,
+}
+
+impl Writer {
+    pub(super) fn create(
+        plan: Plan,
+        label: &str,
+        start: u64,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        let chrome = match &plan.events {
+            None => None,
+            Some(path) => {
+                let file = ChromeFile::create(path, label, start);
+                Some(file.map_err(|error| (path.clone(), error))?)
+            }
+        };
+        let own = Self {
+            chrome,
+            label: label.to_owned(),
+            start,
+            arrows: Arrows::default(),
+            summary: Summary::default(),
+            written: Written::default(),
+            lost: 0,
+            error: None,
+            spare: Vec::new(),
+            plan,
+        };
+        own.report()?;
+        Ok(own)
+    }
+
+    pub(super) fn spare(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Takes a batch, and how many events were dropped beside it.
+    pub(super) fn write(&mut self, mut events: Vec<Event>, dropped: u64) {
+        self.lost += dropped;
+        self.written.dropped += dropped;
+        for event in events.drain(..) {
+            self.take(event);
+        }
+        self.spare = events;
+        if let Some(chrome) = &mut self.chrome
+            && let Err(error) = chrome.write(self.written.dropped)
+        {
+            self.chrome = None;
+            self.error = Some(error);
+        }
+    }
+
+    /// Brings the report up to date.
+    pub(super) fn finish(&mut self) -> Result<Written, (PathBuf, io::Error)> {
+        if let Some(error) = &self.error {
+            let path = self.plan.events.clone().unwrap_or_default();
+            return Err((path, io::Error::new(error.kind(), error.to_string())));
+        }
+        self.report()?;
+        Ok(self.written.clone())
+    }
+
+    fn report(&self) -> Result<(), (PathBuf, io::Error)> {
+        let Some(path) = &self.plan.report else {
+            return Ok(());
+        };
+        let about = About {
+            label: &self.label,
+            lost: self.lost,
+        };
+        let page = report::page(&self.summary, &about);
+        fs::write(path, page).map_err(|error| (path.clone(), error))
+    }
+
+    fn take(&mut self, event: Event) {
+        let start = self.start;
+        let since = |at: u64| at.saturating_sub(start);
+        match event {
+            Event::Attempt(attempt) => self.attempt(attempt),
+            Event::Depends { from, to } => {
+                let known = self.arrows.depends(from, to);
+                self.written.dropped += u64::from(!known);
+            }
+            Event::Started {
+                worker,
+                pid,
+                from,
+                at,
+            } => {
+                let place = first(worker);
+                self.summary.until(since(at));
+                self.summary.lane(place);
+                self.summary.workers_started += 1;
+                if let Some(chrome) = &mut self.chrome {
+                    chrome.started(place, pid, from, at);
+                }
+            }
+            Event::Gone { worker, at, why } => {
+                let place = first(worker);
+                if let Some(why) = &why {
+                    self.summary.died(place, since(at), why);
+                }
+                if let Some(chrome) = &mut self.chrome {
+                    chrome.gone(place, at, why.as_deref());
+                }
+            }
+            Event::Granted {
+                place,
+                from,
+                at,
+                bytes,
+                given,
+            } => {
+                self.summary.memory_waits.0 += 1;
+                self.summary.memory_waits.1 += at.saturating_sub(from);
+                if let Some(chrome) = &mut self.chrome {
+                    chrome.granted(place, from, at, bytes, given);
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, mut attempt: Attempt) {
+        let arrows = self.arrows_of(&attempt);
+        if let Some(chrome) = &mut self.chrome {
+            if self.written.attempts < self.plan.attempts {
+                self.written.attempts += 1;
+                chrome.attempt(&attempt);
+                for (from, to) in arrows {
+                    chrome.arrow(from, to);
+                }
+            } else {
+                self.written.dropped += 1;
+            }
+        }
+        // The report counts from the start.
+        let since = |at: &mut u64| *at = at.saturating_sub(self.start);
+        since(&mut attempt.since);
+        since(&mut attempt.over);
+        if let Some(ran) = &mut attempt.ran {
+            since(&mut ran.placed);
+            since(&mut ran.began);
+            since(&mut ran.ended);
+        }
+        self.summary.attempt(&attempt);
+    }
+
+    /// The arrows that lead to this attempt; and those that lead from it have their beginning.
+    fn arrows_of(&mut self, attempt: &Attempt) -> Vec<(Spot, Spot)> {
+        let last = !matches!(attempt.end, End::Failed { again: true, .. });
+        if !last {
+            return Vec::new();
+        }
+        let Some(ran) = attempt.ran else {
+            self.arrows.gone(attempt.job);
+            return Vec::new();
+        };
+        let to = Spot {
+            place: ran.place,
+            at: ran.began,
+        };
+        let from = self.arrows.began(attempt.job);
+        if matches!(attempt.end, End::Value) {
+            // Within the run: an arrow begins at what encloses its time.
+            let at = ran.ended.saturating_sub(1).max(ran.began);
+            let place = ran.place;
+            self.arrows.ended(attempt.job, Spot { place, at });
+        } else {
+            self.arrows.gone(attempt.job);
+        }
+        from.into_iter().map(|from| (from, to)).collect()
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// From here on the disk is full.
+    pub(super) fn spoil(&mut self) {
+        self.chrome.as_mut().expect("a file of events").spoil();
+    }
+}
+
+/// Where what concerns a whole worker is shown.
+fn first(worker: u32) -> Place {
+    Place { worker, lane: 0 }
+}

@@ -1,0 +1,181 @@
+//! Random numbers that depend on the job alone.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::marker::PhantomData;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::lane;
+
+thread_local! {
+    /// The job that runs on this thread of the program itself.
+    static HERE: Cell<Option<Drawing>> = const { Cell::new(None) };
+}
+
+/// What a job's random numbers depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Drawing {
+    /// The seed of the run.
+    pub(super) run: u64,
+    /// The job's own.
+    pub(super) job: u64,
+    /// How many generators it has made.
+    pub(super) made: u64,
+}
+
+/// In a kernel: a generator of random numbers that belongs to this job.
+///
+/// Its numbers depend on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on which job this is, as
+/// the program sees it: not on how many workers there are, which of them runs it, at which attempt, and what else runs.
+/// No two jobs of a run draw the same numbers, and neither do two generators of one job.
+///
+/// | job of | which job |
+/// |---|---|
+/// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | the how many-th that is submitted in these ways, so submit from one thread if you want the same numbers again |
+/// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
+/// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
+/// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk |
+///
+/// [`par_apply`](crate::Engine::par_apply) and its like cut arrays by the number of workers, so what their chunks draw
+/// depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).
+///
+/// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges and
+/// distributions, shuffle and choose by its traits.
+///
+/// ```
+/// use arenite::rand::RngExt;
+///
+/// /// Throws at a square; how often it hits the circle in it.
+/// fn throw(times: u64) -> u64 {
+///     let mut rng = arenite::rng();
+///     let mut hits = || {
+///         let (x, y): (f64, f64) = (rng.random(), rng.random());
+///         x * x + y * y < 1.0
+///     };
+///     (0..times).filter(|_| hits()).count() as u64
+/// }
+///
+/// let engine = arenite::Engine::builder().seed(7).inline();
+/// let hits: Result<Vec<u64>, _> = engine.map(throw, (0..10).map(|_| (1000,))).collect();
+/// let pi = hits?.iter().sum::<u64>() as f64 / 10_000.0 * 4.0;
+/// assert!((pi - std::f64::consts::PI).abs() < 0.05, "{pi}");
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+///
+/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a seed of chance. Give a
+/// thread one that the kernel has made.
+pub fn rng() -> ChaCha8Rng {
+    let drawing = take_here().or_else(lane::drawing);
+    let Drawing { run, job, made } = drawing.unwrap_or_else(by_chance);
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&run.to_le_bytes());
+    seed[8..16].copy_from_slice(&job.to_le_bytes());
+    let mut rng = ChaCha8Rng::from_seed(seed);
+    rng.set_stream(made);
+    rng
+}
+
+fn take_here() -> Option<Drawing> {
+    let here = HERE.try_with(Cell::get).ok().flatten()?;
+    HERE.set(Some(Drawing {
+        made: here.made + 1,
+        ..here
+    }));
+    Some(here)
+}
+
+fn by_chance() -> Drawing {
+    Drawing {
+        run: chance(),
+        job: chance(),
+        made: 0,
+    }
+}
+
+/// A number from the system's source of them.
+pub(crate) fn chance() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// The job with this seed runs on this thread until the guard is dropped.
+pub(crate) fn enter(run: u64, job: u64) -> Entered {
+    Entered {
+        before: HERE.replace(Some(Drawing { run, job, made: 0 })),
+        thread: PhantomData,
+    }
+}
+
+/// Afterwards it is the job that was there before.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Entered {
+    before: Option<Drawing>,
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        HERE.set(self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng;
+
+    use super::*;
+
+    fn next() -> u64 {
+        rng().next_u64()
+    }
+
+    #[test]
+    fn numbers_depend_on_run_job_and_generator() {
+        let drawn = |run, job| {
+            let _entered = enter(run, job);
+            [next(), next()]
+        };
+        let all = [drawn(1, 1), drawn(1, 2), drawn(2, 1), drawn(2, 2)];
+        let mut distinct = all.concat();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 8);
+        assert_eq!(all, [drawn(1, 1), drawn(1, 2), drawn(2, 1), drawn(2, 2)]);
+    }
+
+    #[test]
+    fn the_job_outside_goes_on_where_it_was() {
+        let plain = {
+            let _entered = enter(1, 1);
+            [next(), next()]
+        };
+        let _entered = enter(1, 1);
+        let first = next();
+        {
+            let _inner = enter(1, 1);
+            assert_eq!([next(), next()], plain);
+        }
+        assert_eq!([first, next()], plain);
+    }
+
+    #[test]
+    fn without_a_job_it_is_chance() {
+        assert_ne!(next(), next());
+    }
+
+    /// What was drawn once is drawn for good: programs write results down.
+    #[test]
+    fn numbers_stay_the_same_from_version_to_version() {
+        let _entered = enter(7, 1);
+        let mut rng = rng();
+        let drawn = [rng.next_u64(), rng.next_u64(), rng.next_u64()];
+        let known = [
+            16_046_041_343_225_761_205,
+            995_032_270_771_533_213,
+            33_059_080_797_057_170,
+        ];
+        assert_eq!(drawn, known);
+    }
+}

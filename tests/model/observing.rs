@@ -1,0 +1,584 @@
+//! How far an engine is, and what it writes about what it did.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, BuildError, Engine, JobErrorKind, Trace};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    every_job_is_counted_once,
+    progress_from_another_thread,
+    a_trace_has_each_run_on_its_lane,
+    kernels_are_told_apart_by_type,
+    a_run_takes_as_long_as_it_took,
+    a_worker_that_dies_in_the_middle,
+    retries_and_deadlines_are_attempts_of_their_own,
+    waits_for_memory_are_told,
+    an_engine_that_is_dropped_at_work,
+    a_program_that_is_killed_leaves_what_it_wrote,
+    a_report_says_what_went_wrong,
+    a_trace_that_cannot_be_written,
+    inline_engines_have_none,
+];
+
+// ---- the files, read by the rules of their format ---------------------------------------------------------
+
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn events(&self) -> PathBuf {
+        self.folder.path().join("events.json")
+    }
+
+    fn page(&self) -> PathBuf {
+        self.folder.path().join("report.html")
+    }
+
+    fn lab(&self, workers: usize) -> Lab {
+        let trace = Trace::to(self.events()).report(self.page());
+        Lab::with(workers, |builder| builder.trace(trace))
+    }
+
+    fn read(&self) -> Events {
+        read(&self.events())
+    }
+}
+
+#[derive(Debug)]
+struct Events(Vec<Value>);
+
+/// All events of a file, each checked for what the format asks of it.
+fn read(path: &Path) -> Events {
+    let text = std::fs::read_to_string(path).unwrap();
+    let whole: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let events = whole["traceEvents"]
+        .as_array()
+        .expect("a list of events")
+        .clone();
+    let mut open: HashMap<(String, String), f64> = HashMap::new();
+    let mut flows: HashMap<u64, f64> = HashMap::new();
+    // What a lane does, by its beginning: runs lie side by side or one in the other.
+    let mut lanes: BTreeMap<(u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
+    for event in &events {
+        let text = |key: &str| {
+            event[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("{key} of {event}"))
+        };
+        let number = |key: &str| {
+            event[key]
+                .as_f64()
+                .unwrap_or_else(|| panic!("{key} of {event}"))
+        };
+        let lane = (number("pid") as u64, number("tid") as u64);
+        assert!(!text("name").is_empty());
+        if text("ph") == "M" {
+            assert!(!event["args"].as_object().unwrap().is_empty());
+            continue;
+        }
+        let at = number("ts");
+        assert!(at >= 0.0);
+        match text("ph") {
+            "X" => {
+                assert!(number("dur") >= 0.0);
+                lanes
+                    .entry(lane)
+                    .or_default()
+                    .push((at, at + number("dur")));
+            }
+            "b" => {
+                let id = (text("cat").to_owned(), text("id").to_owned());
+                assert_eq!(open.insert(id, at), None, "{event}");
+            }
+            "e" => {
+                let id = (text("cat").to_owned(), text("id").to_owned());
+                let begun = open
+                    .remove(&id)
+                    .unwrap_or_else(|| panic!("no beginning of {event}"));
+                assert!(begun <= at, "{event}");
+            }
+            "i" => assert_eq!(text("s"), "t"),
+            "s" => assert_eq!(flows.insert(number("id") as u64, at), None),
+            "f" => {
+                let begun = flows
+                    .remove(&(number("id") as u64))
+                    .expect("an arrow's beginning");
+                assert!(begun <= at && event["bp"] == "e");
+            }
+            other => panic!("an event of phase {other}"),
+        }
+    }
+    assert!(open.is_empty() && flows.is_empty(), "{open:?} {flows:?}");
+    for (lane, spans) in &mut lanes {
+        spans.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+        let mut enclosing: Vec<f64> = Vec::new();
+        for &(from, to) in spans.iter() {
+            enclosing.retain(|&end| end > from + 0.0005);
+            if let Some(&end) = enclosing.last() {
+                assert!(
+                    to <= end + 0.0015,
+                    "{lane:?}: {from}..{to} goes beyond {end}"
+                );
+            }
+            enclosing.push(to);
+        }
+    }
+    Events(events)
+}
+
+impl Events {
+    fn of(&self, phase: &str, name: &str) -> Vec<&Value> {
+        let is = |event: &&Value| event["ph"] == phase && event["name"] == name;
+        self.0.iter().filter(is).collect()
+    }
+
+    /// Runs of a kernel by job, and by attempt.
+    fn runs(&self, name: &str) -> BTreeMap<(u64, u64), &Value> {
+        let key = |run: &Value| {
+            let number = |key: &str| run["args"][key].as_u64().unwrap();
+            (number("job"), number("attempt"))
+        };
+        self.of("X", name)
+            .into_iter()
+            .map(|run| (key(run), run))
+            .collect()
+    }
+}
+
+fn from(event: &Value) -> f64 {
+    event["ts"].as_f64().unwrap()
+}
+
+fn to(event: &Value) -> f64 {
+    from(event) + event["dur"].as_f64().unwrap()
+}
+
+// ---- kernels -----------------------------------------------------------------------------------------------
+
+fn double(values: &Array<u32>) -> Array<u32> {
+    Array::from_fn(values.shape(), |i| values[i] * 2)
+}
+
+fn refuse(n: u32) -> Result<u32, String> {
+    Err(format!("no {n}"))
+}
+
+fn die() {
+    std::process::abort();
+}
+
+fn busy_for(ms: u64) -> u64 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(ms) {
+        std::hint::spin_loop();
+    }
+    ms
+}
+
+// ---- progress ----------------------------------------------------------------------------------------------
+
+fn every_job_is_counted_once() {
+    let lab = Lab::new(1);
+    assert_eq!(lab.progress().submitted, 0);
+    let gate = Gate::new();
+    let held = lab.submit(pass, (&gate.path(),));
+    let at_gate = gate.meet();
+    let values = lab.submit(|| Array::from_slice(&[1u8; 1000]), ());
+    let refused = lab.submit(refuse, (1,));
+    let dropped = lab.submit(refuse, (2,));
+    let cancelled = lab.submit(refuse, (3,));
+    let dying = lab.submit(die, ());
+    let middle = lab.progress();
+    assert_eq!(
+        (middle.submitted, middle.ended(), middle.running),
+        (6, 0, 1)
+    );
+    assert_eq!(middle.queued + middle.ahead, 5, "{middle:?}");
+    let pass_stats = middle
+        .kernels
+        .iter()
+        .find(|kernel| kernel.name.ends_with("pass"));
+    assert_eq!(pass_stats.unwrap().running, 1);
+    drop(dropped);
+    cancelled.cancel();
+    assert_eq!((lab.progress().cancelled, lab.progress().left()), (2, 4));
+    drop(at_gate);
+    held.wait().unwrap();
+    let kept = values.wait().unwrap();
+    lab.failure_of(refused);
+    lab.failure_of(dying);
+    assert_eq!(*lab.failure_of(cancelled).kind(), JobErrorKind::Cancelled);
+    let end = lab.progress();
+    assert_eq!(
+        (end.done, end.failed, end.cancelled, end.left()),
+        (2, 2, 2, 0),
+        "{end:?}"
+    );
+    assert_eq!((end.bytes, end.running, end.queued), (1000, 0, 0));
+    assert!(end.rate > 0.0 && end.elapsed > Duration::ZERO);
+    assert_eq!(end.time_left(), Some(Duration::ZERO));
+    drop(kept);
+    // After a crash as before it.
+    lab.submit(double, (&lab.from_slice(&[1u32]).unwrap(),))
+        .wait()
+        .unwrap();
+    assert_eq!(lab.progress().done, 3);
+}
+
+fn progress_from_another_thread() {
+    let lab = Lab::new(2);
+    thread::scope(|threads| {
+        let engine: &Engine = &lab;
+        let watch = threads.spawn(move || {
+            let mut looks = Vec::new();
+            while looks.last().is_none_or(|&(done, _)| done < 20_000) {
+                let progress = engine.progress();
+                looks.push((progress.done, progress.submitted));
+                thread::yield_now();
+            }
+            looks
+        });
+        let values = engine.map(|n: u32| n + 1, (0..20_000u32).map(|n| (n,)));
+        assert_eq!(
+            values.map(|value| u64::from(value.unwrap())).sum::<u64>(),
+            200_010_000
+        );
+        step("the last look");
+        let looks = watch.join().unwrap();
+        assert!(looks.is_sorted(), "never back");
+        assert!(looks.iter().all(|(done, submitted)| done <= submitted));
+    });
+}
+
+// ---- the trace ---------------------------------------------------------------------------------------------
+
+fn a_trace_has_each_run_on_its_lane() {
+    let files = Files::new();
+    let lab = files.lab(2);
+    let values = lab.from_slice(&[1u32; 25_000]).unwrap();
+    let jobs: Vec<_> = (0..200).map(|_| lab.submit(double, (&values,))).collect();
+    for job in jobs {
+        assert_eq!(job.wait().unwrap()[24_999], 2);
+    }
+    // While the engine lives.
+    let written = lab.write_trace().unwrap().unwrap();
+    assert_eq!((written.attempts, written.dropped), (200, 0));
+    assert_eq!(files.read().runs("double").len(), 200);
+    lab.into_inner().shutdown();
+    let events = files.read();
+    let runs = events.runs("double");
+    assert_eq!(runs.len(), 200);
+    let waits: HashMap<_, _> = events
+        .of("e", "double")
+        .into_iter()
+        .map(|end| (end["id"].as_str().unwrap().to_owned(), from(end)))
+        .collect();
+    for ((job, attempt), run) in &runs {
+        assert_eq!(
+            waits[&format!("{job}.{attempt}")],
+            from(run),
+            "it waits until it runs"
+        );
+        let bytes = |key: &str| run["args"][key].as_u64();
+        assert_eq!(
+            (bytes("bytes_in"), bytes("bytes_out")),
+            (Some(100_000), Some(100_000))
+        );
+        assert!(matches!(run["pid"].as_u64(), Some(2 | 3)) && run["tid"] == 0);
+    }
+    assert_eq!(events.of("X", "start").len(), 2);
+    assert_eq!(events.of("i", "ready").len(), 2);
+    assert_eq!(
+        events.of("i", "ended").len(),
+        2,
+        "told to stop, which is no death"
+    );
+    let names: Vec<_> = events
+        .of("M", "process_name")
+        .iter()
+        .map(|event| event["args"]["name"].clone())
+        .collect();
+    for name in ["arenite: waiting", "worker 0", "worker 1"] {
+        assert!(names.contains(&Value::from(name)), "{names:?}");
+    }
+}
+
+fn kernels_are_told_apart_by_type() {
+    // The same code, which a linker may make one function of.
+    fn same<T>(n: u64) -> u64 {
+        n + size_of::<T>() as u64
+    }
+    let files = Files::new();
+    let lab = files.lab(1);
+    lab.submit(same::<u8>, (1,)).wait().unwrap();
+    lab.submit(same::<i8>, (2,)).wait().unwrap();
+    drop(lab);
+    let events = files.read();
+    assert_eq!(events.runs("same<u8>").len(), 1);
+    assert_eq!(events.runs("same<i8>").len(), 1);
+}
+
+fn a_run_takes_as_long_as_it_took() {
+    let files = Files::new();
+    let lab = files.lab(1);
+    let jobs = [30, 1, 20].map(|ms| lab.submit(busy_for, (ms,)));
+    for job in jobs {
+        job.wait().unwrap();
+    }
+    drop(lab);
+    let events = files.read();
+    let runs: Vec<_> = events.runs("busy_for").into_values().collect();
+    for (run, ms) in runs.iter().zip([30.0, 1.0, 20.0]) {
+        assert!(run["dur"].as_f64().unwrap() >= ms * 1000.0, "{run}");
+    }
+    assert!(to(runs[0]) <= from(runs[1]) && to(runs[1]) <= from(runs[2]));
+    // One worker: the second waited for the first, which is no part of its run.
+    let begin = events.of("b", "busy_for");
+    assert!(begin.iter().all(|begin| from(begin) < from(runs[1])));
+}
+
+fn a_worker_that_dies_in_the_middle() {
+    let files = Files::new();
+    let lab = files.lab(2);
+    let before = lab.submit(busy_for, (0,)).wait();
+    assert_eq!(before, Ok(0));
+    let gate = Gate::new();
+    let job = lab.submit(pass, (&gate.path(),));
+    let at_gate = gate.meet();
+    let worker = lab
+        .stats()
+        .workers
+        .iter()
+        .position(|worker| worker.open == 1)
+        .unwrap();
+    lab.replace(worker);
+    let error = lab.failure_of(job);
+    assert_eq!(error.worker(), Some(worker as u32));
+    drop(at_gate);
+    lab.submit(busy_for, (0,)).wait().unwrap();
+    // Whole also now, with a worker gone.
+    lab.write_trace().unwrap();
+    files.read();
+    drop(lab);
+    let events = files.read();
+    let [died] = events.of("i", "died")[..] else {
+        panic!("{events:?}")
+    };
+    assert!(died["args"]["cause"].as_str().unwrap().contains("SIGKILL"));
+    let runs = events.runs("pass");
+    let [run] = runs.values().collect::<Vec<_>>()[..] else {
+        panic!("{runs:?}")
+    };
+    assert_eq!(
+        (&run["pid"], &run["cname"]),
+        (&died["pid"], &Value::from("terrible"))
+    );
+    assert!(run["args"]["error"].as_str().unwrap().contains("SIGKILL"));
+    assert!(from(run) < from(died), "it began before its worker died");
+    assert_eq!(events.runs("busy_for").len(), 2);
+    assert_eq!(events.of("X", "start").len(), 3);
+}
+
+fn retries_and_deadlines_are_attempts_of_their_own() {
+    let files = Files::new();
+    let lab = files.lab(1);
+    let job = lab
+        .job(busy_for, (60_000,))
+        .deadline(Duration::from_millis(20))
+        .retries(2)
+        .submit();
+    assert_eq!(lab.failure_of(job).attempt(), 3);
+    let error = lab.submit(refuse, (7,));
+    lab.failure_of(error);
+    drop(lab);
+    let events = files.read();
+    let runs = events.runs("busy_for");
+    let attempts: Vec<_> = runs.keys().map(|(_, attempt)| *attempt).collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    for ((_, attempt), run) in &runs {
+        let args = &run["args"];
+        assert_eq!(args["tried_again"].as_bool(), Some(*attempt < 3));
+        assert!(
+            args["error"].as_str().unwrap().contains("deadline"),
+            "{args}"
+        );
+        assert!(run["dur"].as_f64().unwrap() > 0.0);
+    }
+    assert!(events.of("i", "died").len() >= 3);
+    assert_eq!(events.runs("refuse").len(), 1);
+    let [failed] = events.of("i", "failed")[3..] else {
+        panic!("{events:?}")
+    };
+    assert!(failed["args"]["error"].as_str().unwrap().contains("no 7"));
+}
+
+fn waits_for_memory_are_told() {
+    fn large() -> Array<u8> {
+        Array::from_slice(&vec![1u8; 8 << 20])
+    }
+    let files = Files::new();
+    let lab = files.lab(1);
+    drop(lab.submit(large, ()).wait().unwrap());
+    let error = lab.submit(|| Array::<u8>::zeros(1 << 30), ());
+    assert!(matches!(
+        lab.failure_of(error).kind(),
+        JobErrorKind::ArenaFull(_)
+    ));
+    drop(lab);
+    let events = files.read();
+    let waits = events.of("b", "waits for memory");
+    let given: Vec<_> = waits
+        .iter()
+        .map(|wait| wait["args"]["given"].as_bool().unwrap())
+        .collect();
+    assert_eq!(given, [true, false]);
+    let run = events.runs("large").into_values().next().unwrap();
+    assert!(
+        from(run) <= from(waits[0]) && from(waits[0]) <= to(run),
+        "inside its run"
+    );
+    assert!(waits[0]["args"]["bytes"].as_u64().unwrap() >= 8 << 20);
+}
+
+fn an_engine_that_is_dropped_at_work() {
+    let files = Files::new();
+    let lab = files.lab(1);
+    let gate = Gate::new();
+    let job = lab.submit(pass, (&gate.path(),));
+    let at_gate = gate.meet();
+    let queued: Vec<_> = (0..500).map(|n| lab.submit(refuse, (n,))).collect();
+    drop(lab);
+    drop(at_gate);
+    assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
+    let events = files.read();
+    assert_eq!(events.runs("pass").len(), 1);
+    assert_eq!(events.of("i", "not run").len(), 500);
+    drop(queued);
+}
+
+/// The program of the next test: works until it is killed.
+pub fn scenario() {
+    let Some(file) = std::env::var_os("OBSERVED") else {
+        return;
+    };
+    let engine = Engine::builder()
+        .workers(2)
+        .trace(Trace::to(file))
+        .build()
+        .unwrap();
+    let mut out = std::io::stdout();
+    for (index, value) in engine
+        .map(|n: u64| n + 1, (0..u64::MAX).map(|n| (n,)))
+        .enumerate()
+    {
+        value.unwrap();
+        if index % 10_000 == 0 {
+            writeln!(out, "on").unwrap();
+            out.flush().unwrap();
+        }
+    }
+}
+
+fn a_program_that_is_killed_leaves_what_it_wrote() {
+    let files = Files::new();
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .env("OBSERVED", files.events())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    step("a program that writes a trace");
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let reader = thread::spawn(move || lines.by_ref().map_while(Result::ok).count());
+    wait_until("the file has events", || {
+        std::fs::metadata(files.events()).is_ok_and(|meta| meta.len() > 100_000)
+    });
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(reader.join().unwrap() > 0);
+    // A kill may cut the batch that is being written: all but the last line are whole events.
+    let text = std::fs::read_to_string(files.events()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    for line in &lines[1..lines.len() - 2] {
+        let event: Value =
+            serde_json::from_str(line.trim_start_matches(',').trim_end_matches(',')).unwrap();
+        assert!(event["ph"].is_string());
+    }
+    assert!(lines.len() > 100);
+}
+
+fn a_report_says_what_went_wrong() {
+    let files = Files::new();
+    let lab = files.lab(2);
+    for n in 0..20u32 {
+        lab.submit(|n: u32| n, (n,)).wait().unwrap();
+    }
+    lab.failure_of(lab.submit(refuse, (13,)));
+    lab.failure_of(lab.submit(die, ()));
+    wait_until("the worker is replaced", || {
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum::<u64>()
+            == 1
+    });
+    lab.write_trace().unwrap();
+    let page = std::fs::read_to_string(files.page()).unwrap();
+    for part in [
+        "refuse",
+        "no 13",
+        "SIGABRT",
+        "Workers that died: 1",
+        "Failures: 2",
+        "</svg>",
+        "</html>",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(
+        !page.contains("http:") && !page.contains("https:"),
+        "it loads nothing"
+    );
+    drop(lab);
+    files.read();
+}
+
+fn a_trace_that_cannot_be_written() {
+    let nowhere = Path::new("/nowhere/at/all.json");
+    let error = Engine::builder()
+        .workers(1)
+        .trace(Trace::to(nowhere))
+        .build()
+        .unwrap_err();
+    assert!(matches!(&error, BuildError::Trace(trace) if trace.path == nowhere));
+    assert!(
+        error.to_string().contains("/nowhere/at/all.json"),
+        "{error}"
+    );
+    let lab = Lab::new(1);
+    assert_eq!(lab.write_trace().unwrap(), None);
+}
+
+fn inline_engines_have_none() {
+    let engine = Engine::inline();
+    engine.submit(busy_for, (0,)).wait().unwrap();
+    assert_eq!(engine.progress().left(), 0);
+    assert_eq!(engine.write_trace().unwrap(), None);
+}

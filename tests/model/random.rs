@@ -1,0 +1,235 @@
+//! Random numbers of jobs: they depend on the seed and on which job it is, and on nothing else.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use arenite::rand::{Rng, RngExt};
+use arenite::{Array, Backoff, Engine};
+
+use crate::harness::{Gate, Lab, pass, step, tests};
+
+tests![
+    the_same_numbers_on_any_number_of_workers,
+    each_job_and_each_generator_draws_its_own,
+    a_seed_of_chance_can_be_used_again,
+    an_attempt_draws_what_the_one_before_drew,
+    kills_change_no_number,
+    maps_and_scopes_do_not_move_the_jobs_beside_them,
+    a_chain_draws_on,
+    threads_of_a_kernel,
+];
+
+/// The first numbers of two generators, which are made one after the other.
+fn draw() -> [u64; 2] {
+    let mut first = arenite::rng();
+    [first.next_u64(), arenite::rng().next_u64()]
+}
+
+fn draw_twice(_: u64) -> [u64; 2] {
+    draw()
+}
+
+fn seeded(workers: usize, seed: u64) -> Lab {
+    Lab::with(workers, |builder| builder.seed(seed))
+}
+
+fn inline(seed: u64) -> Engine {
+    Engine::builder().seed(seed).inline()
+}
+
+/// What jobs of all kinds draw, submitted by one thread.
+fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
+    let mut drawn = Vec::new();
+    let jobs: Vec<_> = (0..20).map(|_| engine.submit(draw, ())).collect();
+    let ranked: Vec<_> = (0..20)
+        .map(|_| engine.job(draw, ()).retries(1).submit())
+        .collect();
+    drawn.extend(
+        jobs.into_iter()
+            .chain(ranked)
+            .map(|job| job.wait().unwrap()),
+    );
+    let items = (0..500u64).map(|n| (n,));
+    drawn.extend(engine.map(draw_twice, items).map(Result::unwrap));
+    let scoped = engine.scope(|s| {
+        let jobs: Vec<_> = (0..20).map(|_| s.submit(draw, ())).collect();
+        jobs.into_iter()
+            .map(|job| job.wait().unwrap())
+            .collect::<Vec<_>>()
+    });
+    drawn.extend(scoped.unwrap());
+    let zeros = engine.zeros::<u8>(1 << 20).unwrap().seal();
+    let last = engine.reduce(
+        &zeros,
+        |_: &[u8]| draw()[0],
+        (),
+        |a: u64, b: u64| a.wrapping_mul(3) ^ b ^ arenite::rng().next_u64(),
+    );
+    drawn.push([last.unwrap(), 0]);
+    drawn.push(engine.submit(draw, ()).wait().unwrap());
+    drawn
+}
+
+fn the_same_numbers_on_any_number_of_workers() {
+    let alone = drawn(&inline(7));
+    for workers in [1, 2, 7] {
+        step(format!("{workers} workers"));
+        assert_eq!(drawn(&seeded(workers, 7)), alone, "{workers} workers");
+    }
+    assert_ne!(drawn(&seeded(2, 8)), alone);
+}
+
+fn each_job_and_each_generator_draws_its_own() {
+    let lab = Lab::new(2);
+    let numbers = drawn(&lab);
+    let distinct: HashSet<u64> = numbers.iter().flatten().copied().collect();
+    // The reduction has one number and a zero.
+    assert_eq!(distinct.len(), numbers.len() * 2);
+}
+
+fn a_seed_of_chance_can_be_used_again() {
+    let lab = Lab::new(2);
+    let numbers = drawn(&lab);
+    assert_eq!(drawn(&inline(lab.seed())), numbers);
+    assert_ne!(Lab::new(1).seed(), lab.seed());
+}
+
+/// Dies at its first attempt, when it has drawn.
+fn dies_once(folder: &str) -> [u64; 2] {
+    let drawn = draw();
+    if File::create_new(Path::new(folder).join("been-here")).is_ok() {
+        std::process::abort();
+    }
+    drawn
+}
+
+fn an_attempt_draws_what_the_one_before_drew() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let lab = seeded(2, 7);
+    let job = lab
+        .job(dies_once, (folder,))
+        .retries(1)
+        .backoff(Backoff::NONE);
+    let drawn = job.submit().wait().unwrap();
+    let restarts: u64 = lab
+        .stats()
+        .workers
+        .iter()
+        .map(|worker| worker.restarts)
+        .sum();
+    assert_eq!(restarts, 1, "it has died");
+    assert_eq!(drawn, inline(7).submit(draw, ()).wait().unwrap());
+    // A panic leaves the worker as it is.
+    fn panics_once(folder: &str) -> [u64; 2] {
+        let drawn = draw();
+        let new = File::create_new(Path::new(folder).join("panicked"));
+        assert!(new.is_err(), "the first time");
+        drawn
+    }
+    let lab = seeded(1, 7);
+    let job = lab
+        .job(panics_once, (folder,))
+        .retries(1)
+        .backoff(Backoff::NONE);
+    assert_eq!(job.submit().wait().unwrap(), drawn);
+}
+
+fn kills_change_no_number() {
+    let lab = seeded(2, 7);
+    let kills = AtomicUsize::new(0);
+    let drawn: Vec<_> = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for round in 0..6 {
+                lab.replace(round % 2);
+                kills.fetch_add(1, Relaxed);
+            }
+        });
+        let items = (0..).map(|n| (n,)).take_while(|_| kills.load(Relaxed) < 6);
+        let map = lab
+            .map(draw_twice, items)
+            .retries(50)
+            .backoff(Backoff::NONE);
+        map.map(Result::unwrap).collect()
+    });
+    let items = (0..drawn.len() as u64).map(|n| (n,));
+    let expected = inline(7).map(draw_twice, items).map(Result::unwrap);
+    assert!(expected.eq(drawn), "other numbers");
+}
+
+/// How many items of a map are sent ahead depends on how quick workers are.
+fn maps_and_scopes_do_not_move_the_jobs_beside_them() {
+    let expected: Vec<_> = {
+        let engine = inline(7);
+        (0..3)
+            .map(|_| engine.submit(draw, ()).wait().unwrap())
+            .collect()
+    };
+    let lab = seeded(3, 7);
+    let mut drawn = vec![lab.submit(draw, ()).wait().unwrap()];
+    let mut map = lab.map(draw_twice, (0..).map(|n| (n,)));
+    map.next().unwrap().unwrap();
+    drawn.push(lab.submit(draw, ()).wait().unwrap());
+    drop(map);
+    let zeros = lab.zeros::<u8>(1 << 20).unwrap().seal();
+    lab.par_map(&zeros, |x| x + 1).unwrap();
+    lab.sum(&zeros).unwrap();
+    drawn.push(lab.submit(draw, ()).wait().unwrap());
+    assert_eq!(drawn, expected);
+}
+
+fn a_chain_draws_on() {
+    fn more(before: [u64; 2]) -> [u64; 4] {
+        let [a, b] = before;
+        let [c, d] = draw();
+        [a, b, c, d]
+    }
+    let chain = |engine: &Engine| {
+        let job = engine.job(draw, ()).then(more, ());
+        job.submit().wait().unwrap()
+    };
+    let lab = seeded(1, 7);
+    let drawn = chain(&lab);
+    assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), 4);
+    assert_eq!(drawn, chain(&inline(7)));
+}
+
+fn threads_of_a_kernel() {
+    fn on_threads() -> Array<u64> {
+        let mut given = arenite::rng();
+        let numbers = std::thread::scope(|threads| {
+            let given = threads.spawn(move || given.random::<u64>());
+            let chance = threads.spawn(|| arenite::rng().random::<u64>());
+            [given.join(), chance.join()].map(Result::unwrap)
+        });
+        Array::from_slice(&numbers)
+    }
+    let lab = seeded(1, 7);
+    let here = inline(7).submit(on_threads, ()).wait().unwrap();
+    let there = lab.submit(on_threads, ()).wait().unwrap();
+    assert_eq!(here[0], there[0]);
+    assert_ne!(here[1], there[1], "a thread without a job draws by chance");
+    // A job that is at the gate, and another that ends meanwhile on the same thread of the program.
+    fn waits(gate: &str) -> [u64; 2] {
+        let first = arenite::rng().next_u64();
+        pass(gate);
+        [first, arenite::rng().next_u64()]
+    }
+    let gate = Gate::new();
+    let path = gate.path();
+    let lab = seeded(2, 7);
+    let job = lab.submit(waits, (&path,));
+    let met = gate.meet();
+    let other = lab.submit(draw, ()).wait().unwrap();
+    drop(met);
+    let engine = inline(7);
+    let mut expected = [[0; 2]; 2];
+    for drawn in &mut expected {
+        let one = engine.submit(|| arenite::rng().next_u64(), ());
+        drawn[0] = one.wait().unwrap();
+    }
+    assert_eq!(job.wait().unwrap()[0], expected[0][0]);
+    assert_eq!(other[0], expected[1][0]);
+}
