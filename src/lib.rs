@@ -69,6 +69,7 @@
 //! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
 //! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
 //! | run several jobs as one | [`Engine::scope`], to keep all errors [`Engine::scope_collect`] |
+//! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
@@ -159,7 +160,7 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, Engine, Guard, InputError, Job,
     JobError, JobErrorKind, Priority, Progress, Refused, RefusedBy, Scope, Stats, Trace,
-    as_completed,
+    as_completed, stream,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

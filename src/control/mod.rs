@@ -40,9 +40,8 @@ pub(crate) struct Welcome {
     pub(crate) worker: u32,
     /// Its region; regions up to this engine's number of workers exist.
     pub(crate) region: u16,
-    /// Where its lane begins in the link: next job, grants already used up.
-    pub(crate) position: u64,
-    pub(crate) grants: u32,
+    /// Its lanes, at least one.
+    pub(crate) lanes: Vec<LaneStart>,
     /// Close pages that are not the running job's.
     pub(crate) guard: bool,
     /// Ceiling on private memory in bytes, 0 for none.
@@ -59,6 +58,17 @@ pub(crate) struct Welcome {
     pub(crate) reservation: u64,
     /// Of the random numbers of this run.
     pub(crate) seed: u64,
+}
+
+/// Where a lane begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneStart {
+    /// Number of its link.
+    pub(crate) link: u32,
+    /// Next job.
+    pub(crate) position: u64,
+    /// Grants already used up.
+    pub(crate) grants: u32,
 }
 
 /// Why a worker did not become ready.
@@ -235,8 +245,11 @@ mod tests {
         Welcome {
             worker: 3,
             region: 4,
-            position: 7,
-            grants: 2,
+            lanes: vec![LaneStart {
+                link: 3,
+                position: 7,
+                grants: 2,
+            }],
             guard: true,
             memory_limit: 0,
             strict: false,

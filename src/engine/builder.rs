@@ -47,6 +47,8 @@ pub enum Guard {
 #[derive(Clone, Debug)]
 pub struct Builder {
     workers: Option<usize>,
+    lanes: usize,
+    share_deadlines: bool,
     capacity: Option<u64>,
     backing: Backing,
     guard: Guard,
@@ -69,6 +71,8 @@ impl Builder {
     pub(super) fn new() -> Self {
         Self {
             workers: None,
+            lanes: 1,
+            share_deadlines: false,
             capacity: None,
             backing: Backing::Auto,
             guard: Guard::On,
@@ -88,9 +92,55 @@ impl Builder {
         }
     }
 
-    /// Number of worker processes; by default one per core. At least 1.
+    /// Number of worker processes; by default one per core. At least 1. Each has one [lane](Builder::lanes).
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// Lanes of each worker: threads of one process that take jobs side by side. 1 by default.
+    ///
+    /// For jobs that wait: for a server, a disk, a lock. While one waits the others of its worker go on, so two workers
+    /// with 50 lanes each make a hundred calls at a time in two processes. Jobs that compute gain nothing from more
+    /// lanes than cores.
+    ///
+    /// What lanes share is what the threads of a process share: `static`s, files, the heap, the
+    /// [memory limit](Builder::memory_limit) (2 MiB of stack for each lane count), and the end of the process. A job that
+    /// ends it takes along what runs beside it: those jobs answer
+    /// [`LostWith`](super::JobErrorKind::LostWith) it, or run again if they have
+    /// [retries](super::JobBuilder::retries), and its own error [names](super::JobError::beside) them. A job with a
+    /// [deadline](super::JobBuilder::deadline) may be ended by force; therefore nothing runs beside it, unless
+    /// [`share_deadlines`](Builder::share_deadlines) says so. Of a line that a worker prints nobody knows which of its jobs
+    /// it comes from.
+    ///
+    /// ```standalone_crate
+    /// use std::time::{Duration, Instant};
+    ///
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).lanes(20).build()?;
+    /// let start = Instant::now();
+    /// let ask = |n: u64| {
+    ///     std::thread::sleep(Duration::from_millis(50));
+    ///     2 * n
+    /// };
+    /// let answers: Vec<u64> = engine.map(ask, (0..40u64).map(|n| (n,))).collect::<Result<_, _>>()?;
+    /// assert_eq!(answers[39], 78);
+    /// // One after the other it would have been two seconds.
+    /// println!("{:?}", start.elapsed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes.max(1);
+        self
+    }
+
+    /// Whether jobs with a [deadline](super::JobBuilder::deadline) run beside others in workers with several
+    /// [`lanes`](Builder::lanes); by default they have a worker to themselves as long as they run. Whoever exceeds its
+    /// deadline then takes along what runs beside it.
+    pub fn share_deadlines(mut self, share: bool) -> Self {
+        self.share_deadlines = share;
         self
     }
 
@@ -351,6 +401,10 @@ impl Builder {
             .ok()
             .filter(|&workers| workers <= MAX_WORKERS)
             .ok_or(BuildError::TooManyWorkers { asked: workers })?;
+        let lanes = u16::try_from(self.lanes)
+            .ok()
+            .filter(|&lanes| usize::from(lanes) * usize::from(workers) <= MAX_LANES)
+            .ok_or(BuildError::TooManyLanes { asked: self.lanes })?;
         #[cfg(feature = "sandbox")]
         if self.sandbox == Sandbox::Required {
             let report = SandboxReport::of_this_kernel();
@@ -367,13 +421,14 @@ impl Builder {
             capacity: self.capacity.unwrap_or_else(default_capacity),
             writers: workers,
             backing: self.backing,
-            control_len: control_bytes(workers.into()) as u64,
+            control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let seeds = Seeds::new(self.seed);
         let settings = Settings {
             workers,
-            lanes: 1,
+            lanes,
+            share_deadlines: self.share_deadlines,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]
@@ -410,6 +465,8 @@ impl Builder {
 
 /// The most workers that an engine may have.
 const MAX_WORKERS: u16 = 1024;
+/// The most lanes that they may have together.
+const MAX_LANES: usize = 4096;
 
 /// An engine could not be built.
 #[derive(Debug)]
@@ -420,6 +477,11 @@ pub enum BuildError {
     /// More workers than an engine may have.
     TooManyWorkers {
         /// The number asked for.
+        asked: usize,
+    },
+    /// More lanes than the workers of an engine may have together.
+    TooManyLanes {
+        /// The number asked for, for each worker.
         asked: usize,
     },
     /// The arena cannot be made.
@@ -445,6 +507,9 @@ impl fmt::Display for BuildError {
             ),
             Self::TooManyWorkers { asked } => {
                 write!(f, "{asked} workers are more than the {MAX_WORKERS} that an engine may have")
+            }
+            Self::TooManyLanes { asked } => {
+                write!(f, "{asked} lanes in each worker are together more than the {MAX_LANES} that an engine may have")
             }
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),

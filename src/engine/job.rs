@@ -433,6 +433,12 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
+    /// All terms at once, from somebody who has seen that the job may run again if they say so.
+    pub(super) fn terms(mut self, terms: &Terms) -> Self {
+        self.terms = *terms;
+        self
+    }
+
     /// Submits it. Where there is a ceiling ([`admission`](super::Builder::admission)), waits until the job is let in.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
     where

@@ -13,6 +13,7 @@ mod par;
 mod sandbox;
 mod scope;
 mod seeds;
+pub mod stream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,8 @@ pub use completed::{AsCompleted, as_completed};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::Map;
+#[cfg(feature = "bench")]
+pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError, Traced};
 #[cfg(feature = "sandbox")]

@@ -184,6 +184,30 @@ splits! {
     (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6, P7 x7)
 }
 
+/// Arguments in two parts: the first, and a tuple of the others.
+#[derive(Clone, Debug)]
+pub struct Split<First, Rest>(pub(crate) First, pub(crate) Rest);
+
+impl<'env, Q, First, Rest> Args<'env, Q> for Split<First, Rest>
+where
+    Q: SplitFirst,
+    First: Arg<'env, Q::First>,
+    Rest: Args<'env, Q::Rest>,
+{
+    fn send(self, call: &mut CallWriter) {
+        self.0.send(call);
+        self.1.send(call);
+    }
+    fn hold(self) -> Q::Held {
+        Q::join(self.0.hold(), self.1.hold())
+    }
+    fn held(&self) -> u64 {
+        self.0.held().saturating_add(self.1.held())
+    }
+}
+
+impl<First: RetrySafe, Rest: RetrySafe> RetrySafe for Split<First, Rest> {}
+
 /// What one job runs: a kernel, or several of which each takes over what the one before returned.
 /// Sealed.
 pub trait Program: params_sealed::Sealed {

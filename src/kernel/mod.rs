@@ -13,6 +13,7 @@ pub(crate) mod actor;
 mod ahead;
 mod entry;
 mod host;
+mod list;
 mod param;
 mod reply;
 mod scalar;
@@ -20,7 +21,7 @@ pub(crate) mod wire;
 
 pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
 pub(crate) use ahead::Ahead;
-pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, SplitFirst, Stopped};
+pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, Split, SplitFirst, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};

@@ -38,12 +38,12 @@ pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-/// What a kernel may take: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
+/// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
 /// `&str`, and every [`Scalar`]. Sealed.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
-    note = "parameters: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
 )]
 pub trait Param: sealed::Sealed {
     /// The parameter as the kernel sees it while one job runs.
@@ -79,6 +79,7 @@ impl<E: Into<BadArgument>> From<E> for Rejected {
 /// | parameter | arguments |
 /// |---|---|
 /// | `&Array<T>`, `&[T]` | `&Array<T>`, `Array<T>` |
+/// | `&[Array<T>]` | `Vec<Array<T>>`, `&Vec<Array<T>>`, `&[Array<T>]` |
 /// | `ArrayMut<T>` | `ArrayMut<T>` |
 /// | `TileMut<'_, T>`, `&mut [T]` | `&mut ArrayMut<T>`, `TileMut<'_, T>`, in a scope |
 /// | `&str` | `&str`, `String`, `&String` |

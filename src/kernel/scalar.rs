@@ -20,7 +20,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument or a reply of a kernel",
     label = "not something that travels between processes",
-    note = "parameters: `&Array<T>`, `&[T]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
     note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, and `Result` of these",
     note = "for a plain type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then `impl arenite::Scalar for {Self} {{}}`"
 )]

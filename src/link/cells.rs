@@ -141,6 +141,9 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) taken: AtomicU32,
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
+    /// Worker, at its end, in the link of its first lane (Release): 1 + the number, in its worker, of the lane whose thread
+    /// ended the process; 0 for none. Read after the exit is confirmed.
+    pub(crate) fell: AtomicU32,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
@@ -272,6 +275,14 @@ impl<const N: usize> LinkCells<N> {
         &self.reply().states[Self::index(position)].state
     }
 
+    /// Supervisor, after the exit is confirmed, of a worker's first link: the lane, by its number in the worker, whose thread
+    /// ended the process, as far as that says.
+    pub(crate) fn fell(&self) -> Option<usize> {
+        // Acquire: "number noted", pairs with the handler.
+        let number = self.reply().fell.load(Ordering::Acquire);
+        (number as usize).checked_sub(1)
+    }
+
     #[inline]
     pub(crate) fn index(position: u64) -> usize {
         (position % N as u64) as usize
@@ -323,6 +334,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            fell: a32(),
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             wanted_at: a64(),

@@ -372,6 +372,7 @@ impl<const N: usize> Poster<N> {
         reply.wants.store(0, Ordering::Relaxed);
         reply.taken.store(self.granted, Ordering::Relaxed);
         reply.denied.store(0, Ordering::Relaxed);
+        reply.fell.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
         reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);

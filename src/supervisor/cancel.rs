@@ -49,9 +49,12 @@ impl Core {
     /// A job leaves the queue without a lane; its record is about to say so.
     fn unqueue(&mut self, index: u32) {
         if let Some(actor) = actor_of(self.records.look(index).group) {
-            return self.unqueue_call(actor);
+            return self.unqueue_call(actor, index);
         }
-        self.queue.give_up(&self.records);
+        self.queue.give_up(index, &self.records);
+        if !self.queue.has_alone() {
+            self.unreserve();
+        }
         if self.queue.is_empty() {
             self.update_flags();
         }

@@ -63,6 +63,12 @@ pub(super) struct Core {
     pub(super) ranked: bool,
     /// Workers that a job with retries may cost.
     pub(super) quarantine_after: u32,
+    /// Nothing runs beside a job with a deadline.
+    pub(super) deadlines_alone: bool,
+    /// Workers have several lanes, which share one region.
+    pub(super) lanes_share_regions: bool,
+    /// The worker that is kept for the first job that waits for one of its own.
+    pub(super) reserved: Option<usize>,
     /// The lane that got work last.
     pub(super) recent: usize,
     /// Jobs in slots.
@@ -120,6 +126,7 @@ impl Core {
         workers: usize,
         cores: usize,
     ) -> Self {
+        let lanes_share = lanes.len() > workers;
         Self {
             arena,
             parking,
@@ -133,6 +140,9 @@ impl Core {
             waiting: BTreeSet::new(),
             ranked: false,
             quarantine_after: QUARANTINE_AFTER,
+            deadlines_alone: false,
+            lanes_share_regions: lanes_share,
+            reserved: None,
             recent: 0,
             open: 0,
             ready: 0,
@@ -179,7 +189,7 @@ impl Core {
             self.fail(id.index, why, None, Vec::new());
         } else if self.ranked && self.overtake(id.index) {
             self.enqueue(id.index);
-        } else if self.queue.is_empty() {
+        } else if self.queue.is_clear() {
             if !self.place(id.index) {
                 self.place_after_drain(id.index);
             }
@@ -217,7 +227,9 @@ impl Core {
         }
         record.seed = call.seed;
         if let Some(terms) = terms {
-            record.policy = Some(Box::new(Policy::new(*terms)));
+            let mut policy = Policy::new(*terms);
+            policy.alone = self.deadlines_alone && terms.deadline.is_some();
+            record.policy = Some(Box::new(policy));
             self.ranked |= terms.priority != Priority::Normal;
         }
         let refusal = if fill(record, call, self.form) {

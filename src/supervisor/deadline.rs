@@ -35,7 +35,7 @@ impl Core {
         }
         let Some(&first) = lane.timed.front() else {
             lane.alarm = None;
-            return;
+            return self.end_alone(index);
         };
         let open = lane.poster.open_positions();
         let oldest = open.clone().find(|&position| lane.holds(position));

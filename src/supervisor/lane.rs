@@ -71,6 +71,10 @@ pub(super) struct Lane {
     pub(super) until: u64,
     /// Actors whose states it has; `None`: no one's.
     pub(super) hosted: Option<Box<Hosted>>,
+    /// Nothing may be posted, for want of memory.
+    pub(super) held: bool,
+    /// Nothing may be posted in any lane of the worker, because of a job that runs alone there, or is to.
+    pub(super) alone: bool,
 }
 
 impl Lane {
@@ -98,6 +102,8 @@ impl Lane {
             until: u64::MAX,
             share: u64::MAX,
             hosted: None,
+            held: false,
+            alone: false,
         }
     }
 

@@ -148,7 +148,7 @@ impl Core {
             self.lanes.iter_mut().for_each(|lane| lane.hold(true));
             return;
         }
-        let Some(index) = self.queue.pop(&self.records) else {
+        let Some(index) = self.queue.pop_any(&self.records) else {
             return;
         };
         self.lanes.iter_mut().for_each(|lane| lane.hold(false));

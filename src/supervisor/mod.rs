@@ -2,6 +2,7 @@
 
 mod actor;
 mod admission;
+mod alone;
 mod cancel;
 mod causes;
 #[cfg(feature = "sandbox")]
@@ -79,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) workers: u16,
     /// Lanes of each worker.
     pub(crate) lanes: u16,
+    /// Jobs with a deadline run beside others.
+    pub(crate) share_deadlines: bool,
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
@@ -246,8 +249,11 @@ pub(crate) fn start(
     for worker in 0..workers.into() {
         core.begin_life(worker, &settings.memory.recycling);
     }
+    // Of more lanes than cores one that spins is in the way of another.
+    core.may_spin &= settings.lanes == 1 || core.lanes.len() <= cores;
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
+    core.deadlines_alone = settings.lanes > 1 && !settings.share_deadlines;
     if let Some(tracer) = &tracer {
         core.begin_trace(Arc::clone(&tracer.0));
     }

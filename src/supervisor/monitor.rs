@@ -389,7 +389,8 @@ impl Monitor {
             let core = self.shared.lock();
             (core.lanes[index].region, core.lanes[index].last_grant)
         };
-        let generous = bytes.max((last * 2).min(8 << 20));
+        let most = (8 << 20) / u64::from(self.shared.settings.lanes);
+        let generous = bytes.max((last * 2).min(most));
         let arena = &self.shared.arena;
         let huge = |len: u64| len >= 2 << 20;
         let block = arena

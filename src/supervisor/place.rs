@@ -17,6 +17,8 @@ const DEPTH_NS: u64 = 200_000;
 const WAKE_NS: u64 = 25_000;
 /// A job that is expected to take less is not worth a core of its own.
 const TINY_NS: u32 = 10_000;
+/// Jobs that take less do not need a lane each. One that has never run takes as long as this, as far as is known.
+const SHORT_NS: u32 = 100_000;
 /// What a job is thought to need still, when it has not ended since the last tick.
 const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
@@ -31,8 +33,17 @@ impl Core {
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
-        let expected = self.kernels.get(record.kernel).expected_ns;
-        let Some(chosen) = self.choose(expected) else {
+        let chosen = if record.is_alone() {
+            // Those that wait came before.
+            match self.queue.has_alone() {
+                true => None,
+                false => self.choose_alone(),
+            }
+        } else {
+            let expected = self.kernels.get(record.kernel).expected_ns;
+            self.choose(expected)
+        };
+        let Some(chosen) = chosen else {
             return false;
         };
         self.put(index, chosen);
@@ -49,7 +60,7 @@ impl Core {
         let offset = kernel.offset.unwrap_or_default();
         let lane = &mut self.lanes[chosen];
         if bytes > 0 {
-            self.call_monitor |= top_up(lane, &self.arena, bytes);
+            self.call_monitor |= top_up(lane, &self.arena, bytes, self.lanes_share_regions);
         }
         let mut words = record.len as usize;
         if record.form != 0 {
@@ -144,22 +155,31 @@ impl Core {
         let awake = |lane: &&Lane| !lane.poster.seems_asleep();
         let position =
             |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
+        let shortest = |wanted: &dyn Fn(&Lane) -> bool| {
+            let lanes = self.lanes.iter().enumerate();
+            let busy = |lane: &Lane| fits(lane) && !lane.is_idle() && wanted(lane);
+            lanes
+                .filter(|(_, lane)| busy(lane))
+                .min_by_key(|(_, lane)| lane.backlog_ns)
+                .map(|(index, _)| index)
+        };
+        // One lane per worker is enough for jobs that are known to be short: more would wake threads only to take turns.
+        if self.lanes_share_regions
+            && expected_ns < SHORT_NS
+            && self.busy_lanes() >= self.workers.len()
+            && let Some(busy) = shortest(&|lane| !lane.stands_still())
+        {
+            return Some(busy);
+        }
         position(&|lane| free(lane) && awake(lane))
             .or_else(|| position(&free))
-            .or_else(|| {
-                let lanes = self.lanes.iter().enumerate();
-                let busy = |lane: &Lane| fits(lane) && !lane.is_idle();
-                lanes
-                    .filter(|(_, lane)| busy(lane))
-                    .min_by_key(|(_, lane)| lane.backlog_ns)
-                    .map(|(index, _)| index)
-            })
+            .or_else(|| shortest(&|_| true))
     }
 
     /// Sets the flags of a lane after its situation changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
-        let more = !self.queue.is_empty() || self.lanes[index].is_wanted();
+        let more = self.keeps_any();
         let spare = self.open > self.ready;
         let spin = self.may_spin && index == self.recent;
         let lane = &mut self.lanes[index];
@@ -189,6 +209,9 @@ impl Core {
         if self.tight {
             return self.refill_tightly();
         }
+        if self.queue.has_alone() {
+            self.place_alone();
+        }
         let actors_first = self.actors.go_first();
         if actors_first {
             self.feed(usize::MAX);
@@ -216,6 +239,9 @@ impl Core {
         if limit.is_some() {
             self.lanes[lane].timed.push_back(position);
             self.watch(lane);
+            if self.records.at(index).is_alone() {
+                self.begin_alone(lane);
+            }
         }
     }
 
@@ -262,7 +288,7 @@ impl Core {
         let idle = self
             .lanes
             .iter()
-            .filter(|lane| lane.ready && lane.is_idle())
+            .filter(|lane| lane.ready && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
         for index in 0..self.lanes.len() {
@@ -339,18 +365,22 @@ impl Lane {
 
 /// Grants ahead what jobs of this kernel are known to need. True if the monitor is to do it.
 #[inline]
-fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) -> bool {
-    let jobs = lane.poster.open() as u64 + 2;
-    lane.ahead < bytes.saturating_mul(jobs.min(8)) && top_up_slow(lane, arena, bytes)
+fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
+    let jobs = lane.poster.open() as u64 + if shared { 1 } else { 2 };
+    lane.ahead < bytes.saturating_mul(jobs.min(8)) && top_up_slow(lane, arena, bytes, shared)
 }
 
 #[cold]
-fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64) -> bool {
+fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
     // Whole pages per array, and some to spare.
     let each = bytes.saturating_add(4096);
-    let len = each
-        .saturating_mul(4)
-        .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2)));
+    let len = match shared {
+        // Many lanes with something ahead each would hold much that none of them uses.
+        true => each,
+        false => each
+            .saturating_mul(4)
+            .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),
+    };
     // Without room the worker asks when it needs it, and is told the numbers. A link that cannot take a grant now has
     // plenty.
     if len <= HUGE {

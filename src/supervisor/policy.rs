@@ -95,6 +95,8 @@ pub(super) struct Policy {
     cost: u32,
     /// How often it was lost with a worker that died of something else.
     lost: u32,
+    /// Nothing may run beside it.
+    pub(super) alone: bool,
     /// Somebody asked it to stop.
     pub(super) given_up: bool,
     /// When its pause is over, while it waits for its next attempt.
@@ -120,6 +122,7 @@ impl Policy {
             failed: 0,
             cost: 0,
             lost: 0,
+            alone: false,
             given_up: false,
             due: None,
             deaths: Vec::new(),

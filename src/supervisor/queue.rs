@@ -27,14 +27,22 @@ impl Entry {
 pub(super) struct Queue {
     /// Lowest priority first.
     classes: [VecDeque<Entry>; 3],
+    /// Those that wait for a worker of their own, first in first out.
+    alone: VecDeque<Entry>,
     /// Entries that name a job.
     live: usize,
+    /// Those of them that wait for a worker of their own.
+    live_alone: usize,
 }
 
 impl Queue {
     #[inline]
     pub(super) fn push_back(&mut self, index: u32, record: &Record) {
         self.live += 1;
+        if record.is_alone() {
+            self.live_alone += 1;
+            return self.alone.push_back(entry(index, record));
+        }
         self.classes[record.priority() as usize].push_back(entry(index, record));
     }
 
@@ -42,10 +50,31 @@ impl Queue {
     #[inline]
     pub(super) fn push_front(&mut self, index: u32, record: &Record) {
         self.live += 1;
+        if record.is_alone() {
+            self.live_alone += 1;
+            return self.alone.push_front(entry(index, record));
+        }
         self.classes[record.priority() as usize].push_front(entry(index, record));
     }
 
-    /// Takes out the next job.
+    /// Takes out the next job that waits for a worker of its own.
+    pub(super) fn pop_alone(&mut self, records: &Records) -> Option<u32> {
+        while let Some(entry) = self.alone.pop_front() {
+            if entry.is_live(records) {
+                self.live -= 1;
+                self.live_alone -= 1;
+                return Some(entry.index);
+            }
+        }
+        None
+    }
+
+    /// Takes out a job, of whatever kind.
+    pub(super) fn pop_any(&mut self, records: &Records) -> Option<u32> {
+        self.pop_alone(records).or_else(|| self.pop(records))
+    }
+
+    /// Takes out the next job that may run beside others.
     #[inline]
     pub(super) fn pop(&mut self, records: &Records) -> Option<u32> {
         for class in self.classes.iter_mut().rev() {
@@ -60,11 +89,13 @@ impl Queue {
     }
 
     /// A queued job is given up: its record is about to say so.
-    pub(super) fn give_up(&mut self, records: &Records) {
+    pub(super) fn give_up(&mut self, index: u32, records: &Records) {
         self.live -= 1;
-        let entries: usize = self.classes.iter().map(VecDeque::len).sum();
+        self.live_alone -= usize::from(records.look(index).is_alone());
+        let classes = self.classes.iter().chain([&self.alone]);
+        let entries: usize = classes.map(VecDeque::len).sum();
         if entries > 2 * self.live + SLACK {
-            for class in &mut self.classes {
+            for class in self.classes.iter_mut().chain([&mut self.alone]) {
                 class.retain(|entry| entry.is_live(records));
             }
         }
@@ -80,6 +111,18 @@ impl Queue {
         self.live
     }
 
+    /// Does nothing wait that may run beside others?
+    #[inline]
+    pub(super) fn is_clear(&self) -> bool {
+        self.live == self.live_alone
+    }
+
+    /// Does something wait for a worker of its own?
+    #[inline]
+    pub(super) fn has_alone(&self) -> bool {
+        self.live_alone > 0
+    }
+
     /// Does nothing wait that has this priority or a higher one?
     pub(super) fn has_none_from(&self, priority: Priority) -> bool {
         let mut classes = self.classes[priority as usize..].iter();
@@ -89,7 +132,7 @@ impl Queue {
     /// The jobs in their order.
     #[cfg(test)]
     pub(super) fn in_order(&self, records: &Records) -> Vec<u32> {
-        let entries = self.classes.iter().rev().flatten();
+        let entries = self.classes.iter().rev().chain([&self.alone]).flatten();
         let live = entries.filter(|entry| entry.is_live(records));
         live.map(|entry| entry.index).collect()
     }
@@ -97,7 +140,8 @@ impl Queue {
     /// Entries, those that name nothing included.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        self.classes.iter().map(VecDeque::len).sum()
+        let classes = self.classes.iter().chain([&self.alone]);
+        classes.map(VecDeque::len).sum()
     }
 }
 

@@ -95,6 +95,12 @@ impl Record {
         policy.map_or(Priority::Normal, |policy| policy.terms.priority)
     }
 
+    /// Nothing may run beside it.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.alone)
+    }
+
     /// Somebody asked it to stop: it is not tried again.
     pub(super) fn give_up(&mut self) {
         if let Some(policy) = &mut self.policy {

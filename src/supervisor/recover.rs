@@ -32,6 +32,7 @@ impl Shared {
     ) {
         // The first lane's link speaks for the whole process.
         let phase = self.cells[index].phase();
+        let fell = self.cells[index].fell();
         let damage = self.arena.damage();
         let mut core = self.lock();
         core.workers[index].last_words = words;
@@ -43,7 +44,7 @@ impl Shared {
         let was_starting = core.workers[index].status() == Status::Starting;
         core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let died_of_a_job = core.take_all_back(index, cause.clone());
+        let died_of_a_job = core.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lanes = core.lanes_of(index);
@@ -115,7 +116,7 @@ impl Core {
     }
 
     /// After the exit: the jobs that the worker still had. True if one of them killed it.
-    fn take_all_back(&mut self, index: usize, cause: JobErrorKind) -> bool {
+    fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> bool {
         let verdicts = std::mem::take(&mut self.workers[index].verdicts);
         let broke_protocol = verdicts
             .iter()
@@ -144,7 +145,7 @@ impl Core {
                     self.never_begun(record);
                 }
                 if !untouched {
-                    ran.push(record);
+                    ran.push((lane_index, record));
                 } else if self.closing == Closing::Now {
                     self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
                 } else if cancelled {
@@ -162,7 +163,9 @@ impl Core {
             self.requeue(record);
             self.tell_moved(record);
         }
-        self.judge(index, verdicts, ran, cause)
+        // As far as its worker says: a lane of its own.
+        let fell = fell.and_then(|number| self.lanes_of(index).nth(number));
+        self.judge(index, verdicts, ran, cause, fell)
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
@@ -171,26 +174,30 @@ impl Core {
         &mut self,
         index: usize,
         verdicts: Vec<(u32, JobErrorKind)>,
-        mut ran: Vec<u32>,
+        mut ran: Vec<(usize, u32)>,
         cause: JobErrorKind,
+        fell: Option<usize>,
     ) -> bool {
         let blamed = verdicts.iter().map(|&(record, _)| record);
         let all = blamed
             .filter(|&record| record != NOBODY)
-            .chain(ran.iter().copied());
-        let jobs = all.map(|record| self.records.look(record).job).collect();
+            .chain(ran.iter().map(|&(_, record)| record));
+        let mut jobs: Vec<u64> = all.map(|record| self.records.look(record).job).collect();
+        jobs.sort_unstable();
         let mut guilty = verdicts;
-        if guilty.is_empty()
-            && let [alone] = ran[..]
-        {
-            ran.clear();
-            guilty.push((alone, cause.clone()));
+        if guilty.is_empty() {
+            let alone = ran.len() == 1;
+            let did_it = |&(lane, _): &(usize, u32)| alone || fell == Some(lane);
+            if let Some(at) = ran.iter().position(did_it) {
+                let (_, culprit) = ran.remove(at);
+                guilty.push((culprit, cause.clone()));
+            }
         }
         let Some((first, why)) = guilty.first() else {
             let died_of_a_job = !ran.is_empty();
             self.workers[index].last_words.ran(jobs, false);
             let mut calls = Vec::new();
-            for record in ran {
+            for (_, record) in ran {
                 self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
             self.lose_states(index, calls, &cause);
@@ -206,7 +213,7 @@ impl Core {
                 self.fail_unless_call(index, record, why, &mut calls);
             }
         }
-        for record in ran {
+        for (_, record) in ran {
             if self.may_run_again_after_loss(record) {
                 if self.records.at(record).is_traced() {
                     self.trace_failed(record, &lost, true);
@@ -292,7 +299,7 @@ impl Core {
     /// Answers all jobs that no worker has.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
         // One by one: the failure of one may cancel others of its group.
-        while let Some(record) = self.queue.pop(&self.records) {
+        while let Some(record) = self.queue.pop_any(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
         self.lose_all_actors(why);

@@ -35,23 +35,31 @@ impl Lane {
 
     /// Nothing is posted, or it goes on.
     pub(super) fn hold(&mut self, held: bool) {
-        self.until = if held { 0 } else { self.last };
+        self.held = held;
+        self.set_until();
+    }
+
+    /// What holds posting up may have changed.
+    pub(super) fn set_until(&mut self) {
+        self.until = if self.held || self.alone {
+            0
+        } else {
+            self.last
+        };
     }
 
     /// The next worker may have so many jobs here.
     fn begin_life(&mut self, jobs: u64) {
-        let held = self.until == 0;
         self.share = self.poster.tail().saturating_add(jobs);
         self.last = self.share;
-        self.hold(held);
+        self.set_until();
         self.jobs_before = self.jobs;
     }
 
     /// Its worker is replaced when it has had its share, or stays as long as it is needed.
     pub(super) fn spare(&mut self, spared: bool) {
-        let held = self.until == 0;
         self.last = if spared { u64::MAX } else { self.share };
-        self.hold(held);
+        self.set_until();
     }
 
     /// The present worker has had all jobs that it may have here, and ended them.
@@ -73,6 +81,7 @@ impl Core {
             self.lanes[lane].begin_life(share);
         }
         self.workers[worker].retiring = false;
+        self.forget_alone(worker);
     }
 
     /// Jobs that the present process of this worker has finished.

@@ -7,7 +7,7 @@ use std::thread;
 
 use super::worker::{Process, Status};
 use super::{Shared, StartError};
-use crate::control::{HandshakeError, Server, Welcome};
+use crate::control::{HandshakeError, LaneStart, Server, Welcome};
 use crate::sys::event::EventFd;
 use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
@@ -70,12 +70,18 @@ impl Shared {
         let bell = EventFd::new().map_err(system)?;
         let welcome = {
             let core = self.lock();
-            let lane = &core.lanes[index];
+            let lanes = core.lanes_of(index).map(|link| {
+                let poster = &core.lanes[link].poster;
+                LaneStart {
+                    link: link as u32,
+                    position: poster.tail(),
+                    grants: poster.granted(),
+                }
+            });
             Welcome {
                 worker: index as u32,
-                region: lane.region,
-                position: lane.poster.tail(),
-                grants: lane.poster.granted(),
+                region: core.lanes[index].region,
+                lanes: lanes.collect(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
                 strict: self.settings.strict,
@@ -117,7 +123,11 @@ impl Shared {
                 return Err(system(error));
             }
         };
-        for pipe in [&stdout, &stderr] {
+        // Of lanes side by side nobody can tell who printed.
+        let announced = [&stdout, &stderr]
+            .into_iter()
+            .filter(|_| self.settings.lanes == 1);
+        for pipe in announced {
             // Without it lines are told apart by job less exactly.
             let _ = pipe::announce_to(pipe.read.as_fd(), pid);
         }

@@ -60,6 +60,7 @@ fn settings(workers: u16, lanes: u16) -> Settings {
     Settings {
         workers,
         lanes,
+        share_deadlines: false,
         guard: true,
         memory_limit: 0,
         strict: false,

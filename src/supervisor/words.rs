@@ -9,6 +9,9 @@ const BYTES: usize = 2048;
 /// The longest of them.
 const LONGEST: usize = 512;
 
+/// In the place of a job's number: a line of some job, and nobody knows of which.
+pub(super) const SOME_JOB: u64 = u64::MAX;
+
 /// The last lines of a dead worker, and the job (0: none) that each belongs to; oldest first.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
@@ -50,9 +53,9 @@ impl LastWords {
         }
     }
 
-    /// Those of a job, the last of them if they are many.
+    /// Those of a job and those that may be, the last of them if they are many.
     pub(super) fn of(&self, job: u64) -> Vec<String> {
-        self.last(|of| of == job)
+        self.last(|of| of == job || of == SOME_JOB)
     }
 
     /// Whatever it said last, in whatever job.

@@ -99,6 +99,9 @@ extern "C" fn on_abort(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     // its process number. The note is null or lives as long as the process. `raise` may be called in a handler.
     unsafe {
         let own = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
+        if own {
+            super::fault::note_end();
+        }
         if own && !note.is_null() {
             (*note).write(errno, private_writable().unwrap_or(0));
         }

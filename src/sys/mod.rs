@@ -10,6 +10,7 @@ pub mod cores;
 pub mod cut;
 mod error;
 pub mod event;
+pub mod fault;
 pub mod futex;
 pub mod image;
 pub mod inject;

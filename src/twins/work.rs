@@ -53,6 +53,58 @@ fn first_word(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(word)
 }
 
+/// Numbers of a point in the case `kmeans`.
+pub const DIMENSIONS: usize = 16;
+/// Groups of points there.
+pub const GROUPS: usize = 8;
+/// The centres of a round, by dimension and then by group, so that all groups are compared at once.
+pub const CENTRES: [f32; DIMENSIONS * GROUPS] = centres();
+/// For each group the sum of its points, and how many there are.
+pub type Sums = [f64; GROUPS * (DIMENSIONS + 1)];
+
+const fn centres() -> [f32; DIMENSIONS * GROUPS] {
+    let mut centres = [0.0; DIMENSIONS * GROUPS];
+    let mut i = 0;
+    while i < centres.len() {
+        centres[i] = (i * 97 % 256) as f32;
+        i += 1;
+    }
+    centres
+}
+
+/// Adds up the points that are nearest to each centre.
+#[must_use]
+pub fn nearest(points: &[f32], centres: &[f32; DIMENSIONS * GROUPS]) -> Sums {
+    let (centres, _) = centres.as_chunks::<GROUPS>();
+    let mut sums = [0.0; GROUPS * (DIMENSIONS + 1)];
+    for point in points.as_chunks::<DIMENSIONS>().0 {
+        let mut distances = [0.0; GROUPS];
+        for (x, centres) in point.iter().zip(centres) {
+            for (distance, centre) in distances.iter_mut().zip(centres) {
+                *distance += (x - centre) * (x - centre);
+            }
+        }
+        let mut best = 0;
+        for group in 1..GROUPS {
+            if distances[group] < distances[best] {
+                best = group;
+            }
+        }
+        let sums = &mut sums[best * (DIMENSIONS + 1)..][..=DIMENSIONS];
+        for (sum, x) in sums.iter_mut().zip(point) {
+            *sum += f64::from(*x);
+        }
+        sums[DIMENSIONS] += 1.0;
+    }
+    sums
+}
+
+/// Adds up two results of [`nearest`].
+#[must_use]
+pub fn add_sums(a: Sums, b: Sums) -> Sums {
+    std::array::from_fn(|i| a[i] + b[i])
+}
+
 /// Squares `x` into `out`, element by element.
 pub fn square(x: &[i64], out: &mut [i64]) {
     for (x, out) in x.iter().zip(out) {

@@ -9,19 +9,21 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::frame::{EVENT, LONGEST, event};
-use super::output;
+use super::{lane, output};
 use crate::link::LinkCells;
 
 /// Sends events up to a level. Spans are not followed.
 struct Sender {
     level: LevelFilter,
-    /// Which job is running.
+    /// The link of the first lane.
     cells: Arc<LinkCells>,
+    /// There is no other lane.
+    single: bool,
 }
 
 /// From now on events up to this level (1: errors, to 5: everything) are sent; none for 0. A subscriber that
 /// the program has set in this worker itself stays.
-pub(super) fn send(level: u8, cells: Arc<LinkCells>) {
+pub(super) fn send(level: u8, cells: Arc<LinkCells>, single: bool) {
     let level = match level {
         0 => return,
         1 => LevelFilter::ERROR,
@@ -30,7 +32,11 @@ pub(super) fn send(level: u8, cells: Arc<LinkCells>) {
         4 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let _ = tracing::subscriber::set_global_default(Sender { level, cells });
+    let _ = tracing::subscriber::set_global_default(Sender {
+        level,
+        cells,
+        single,
+    });
 }
 
 impl Subscriber for Sender {
@@ -64,7 +70,7 @@ impl Subscriber for Sender {
         let fields = std::mem::take(&mut text.fields);
         // What is too long is cut there.
         let _ = text.message.write_str(&fields.0);
-        let job = self.cells.phase().job().unwrap_or(0);
+        let job = lane::job_here(&self.cells, self.single);
         let content = event(job, level, what.metadata().target(), &text.message.0);
         output::send(EVENT, &content);
     }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 use std::sync::Arc;
 
+use super::lane::cells_here;
 use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
@@ -74,6 +75,7 @@ pub(super) fn install(cells: Arc<LinkCells>) {
             if let (message, location, _) = split(&text)
                 && !text.is_empty()
             {
+                let cells = cells_here(&cells);
                 let job = cells.phase().job().unwrap_or(0);
                 cells.note(job, &format!("panicked at {location}: {message}"));
             }

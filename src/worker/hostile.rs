@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::lane::Lane;
+use super::lane::{Home, Lane};
+use super::pages::Pages;
 use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, Placement, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
@@ -79,7 +80,17 @@ impl Place {
         let cells = Arc::new(LinkCells::on_heap());
         let taker = Taker::new(Arc::clone(&cells), 0, 0);
         let bell = EventFd::new().unwrap();
-        let lane = Lane::new(taker, cells, view, OWN, true, bell);
+        let home = Box::leak(Box::new(Home {
+            view,
+            region: OWN,
+            guard: true,
+            pages: Pages::new(view, true),
+            limited: false,
+            single: true,
+            seed: 0,
+            bell,
+        }));
+        let lane = Lane::new(taker, cells, home);
         Self {
             lane: Box::leak(Box::new(lane)),
             lens,
@@ -460,7 +471,7 @@ fn an_array_without_bytes_opens_and_closes_no_page() {
         at: Offset::new(OWN, 64),
         len: 64,
     };
-    place.lane.view.open_own(0..PAGE).unwrap();
+    place.lane.home.view.open_own(0..PAGE).unwrap();
     let words = words_of(Kind::Move, OWN, 64, 0);
     assert_eq!(place.call(&[Kind::Move], &words), Ok(1));
     let writable = |at: usize| {
@@ -472,15 +483,15 @@ fn an_array_without_bytes_opens_and_closes_no_page() {
             (number(start)..number(end)).contains(&at) && rest.starts_with("rw")
         })
     };
-    let own = place.lane.view.pointer(written).unwrap();
+    let own = place.lane.home.view.pointer(written).unwrap();
     assert!(writable(own.addr().get()));
-    place.lane.view.close_own(0..PAGE).unwrap();
+    place.lane.home.view.close_own(0..PAGE).unwrap();
     assert!(!writable(own.addr().get()));
     // Nor is a neighbour's page opened for nothing.
     let nothing = Extent {
         at: Offset::new(2, 64),
         len: 0,
     };
-    let first = place.lane.view.lend_open(nothing).unwrap();
+    let first = place.lane.home.view.lend_open(nothing).unwrap();
     assert!(!writable(first.addr().get()));
 }

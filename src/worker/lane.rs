@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
 use super::output;
+use super::pages::Pages;
 use super::rng::Drawing;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
+use crate::control::LaneStart;
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
@@ -66,6 +68,38 @@ pub fn cancelled() -> bool {
     asked
 }
 
+/// What all lanes of this worker share. Lives as long as the process.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) view: &'static View,
+    pub(super) region: u16,
+    pub(super) guard: bool,
+    /// Which pages are open, and for whom.
+    pub(super) pages: Pages,
+    /// This worker's private memory has a ceiling.
+    pub(super) limited: bool,
+    /// There is one lane only.
+    pub(super) single: bool,
+    /// Of the random numbers of this run.
+    pub(super) seed: u64,
+    /// Rings the monitor.
+    pub(super) bell: EventFd,
+}
+
+/// The link of this thread's lane; on other threads `first`.
+pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
+    let lane = LANE.try_with(Cell::get).ok().flatten();
+    lane.map_or(first, |lane| &lane.cells)
+}
+
+/// The job that runs on this thread, or beside it if the worker has one lane only (`first` is its link); 0 for none.
+#[cfg(feature = "tracing")]
+pub(super) fn job_here(first: &LinkCells, single: bool) -> u64 {
+    let lane = LANE.try_with(Cell::get).ok().flatten();
+    let cells = lane.map(|lane| &*lane.cells).or(single.then_some(first));
+    cells.and_then(|cells| cells.phase().job()).unwrap_or(0)
+}
+
 /// What the random numbers of the job that runs on this thread depend on.
 pub(super) fn drawing() -> Option<Drawing> {
     LANE.try_with(Cell::get).ok().flatten()?.drawing()
@@ -77,19 +111,11 @@ pub(super) struct Lane {
     pub(super) taker: RefCell<Taker>,
     /// For the recorder.
     cells: Arc<LinkCells>,
-    pub(super) view: &'static View,
-    pub(super) region: u16,
-    pub(super) guard: bool,
+    pub(super) home: &'static Home,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
-    /// This worker's private memory has a ceiling.
-    pub(super) limited: bool,
-    /// Of the random numbers of this run.
-    pub(super) seed: u64,
     /// The position of the last job that drew random numbers, and how many generators it has made.
     drawn: Cell<(u64, u64)>,
-    /// Rings the monitor.
-    bell: EventFd,
     /// When it last changed its core by itself.
     moved: Cell<Option<Instant>>,
     /// Extents opened for the running job.
@@ -129,30 +155,28 @@ impl Ending {
 }
 
 impl Lane {
-    pub(super) fn new(
-        taker: Taker,
-        cells: Arc<LinkCells>,
-        view: &'static View,
-        region: u16,
-        guard: bool,
-        bell: EventFd,
-    ) -> Self {
+    pub(super) fn new(taker: Taker, cells: Arc<LinkCells>, home: &'static Home) -> Self {
         Self {
             taker: RefCell::new(taker),
             cells,
-            view,
-            region,
-            guard,
+            home,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
-            limited: false,
-            seed: 0,
             drawn: Cell::new((u64::MAX, 0)),
-            bell,
             moved: Cell::new(None),
             lent: RefCell::default(),
             read: RefCell::default(),
         }
+    }
+
+    /// The lane that begins here, for good. On its thread.
+    pub(super) fn begin(
+        start: LaneStart,
+        cells: Arc<LinkCells>,
+        home: &'static Home,
+    ) -> &'static Self {
+        let taker = Taker::new(Arc::clone(&cells), start.position, start.grants);
+        Box::leak(Box::new(Self::new(taker, cells, home)))
     }
 
     /// Runs jobs until the supervisor says stop.
@@ -214,12 +238,14 @@ impl Lane {
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: Instant) -> Instant {
         let call = self.taker.borrow().call();
-        // Threads that outlive their job may have printed since.
-        output::belongs_to(0);
+        // Threads that outlive their job may have printed since. Of lanes side by side nobody can tell who printed.
+        if self.home.single {
+            output::belongs_to(0);
+        }
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
-        if self.limited {
+        if self.home.limited {
             abort::forget_failures();
         }
         let ended = match self.words_of(&call) {
@@ -240,7 +266,9 @@ impl Lane {
         if alive != 0 {
             self.escaped(alive, took);
         }
-        output::belongs_to(call.job);
+        if self.home.single {
+            output::belongs_to(call.job);
+        }
         self.answer(ended, took);
         now
     }
@@ -255,7 +283,7 @@ impl Lane {
         };
         self.drawn.set((position, made + 1));
         Some(Drawing {
-            run: self.seed,
+            run: self.home.seed,
             job: taker.call().seed,
             made,
         })
@@ -280,7 +308,8 @@ impl Lane {
             at: bytemuck::cast(call.args[0]),
             len: count as u64 * 8,
         };
-        self.view
+        self.home
+            .view
             .copy_words(extent)
             .map(Cow::Owned)
             .map_err(|error| error.to_string())
@@ -437,17 +466,14 @@ impl Lane {
     /// Wakes the monitor.
     pub(super) fn ring(&self) {
         // The counter is full only if the monitor has thousands of rings to read.
-        let _ = self.bell.ring();
+        let _ = self.home.bell.ring();
     }
 
     /// The arguments of the job are gone.
     pub(super) fn close_lent(&self) {
         self.read.borrow_mut().clear();
         for extent in self.lent.borrow_mut().drain(..) {
-            if self.guard {
-                // A failure leaves the pages open: the guard is weaker, nothing else.
-                let _ = self.view.lend_close(extent);
-            }
+            self.home.pages.lend_close(extent);
             crate::sync::point!("lend.closed");
         }
     }
@@ -468,8 +494,8 @@ fn apart(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
 // the process; lent pages are open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        let ptr = self
-            .view
+        let view = self.home.view;
+        let ptr = view
             .pointer(extent)
             .map_err(|error| Unreachable(error.to_string()))?;
         apart(extent, &self.lent.borrow())?;
@@ -481,8 +507,8 @@ unsafe impl Host for Lane {
         let opened = extent.with_pages_behind(behind);
         apart(opened, &self.lent.borrow())?;
         apart(opened, &self.read.borrow())?;
-        let ptr = self
-            .view
+        let pages = &self.home.pages;
+        let ptr = pages
             .lend_open(opened)
             .map_err(|error| Unreachable(error.to_string()))?;
         self.lent.borrow_mut().push(opened);

@@ -1,7 +1,6 @@
 //! Output memory of a lane: grants, a cursor, and the pages behind them.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 
 use super::lane::Lane;
 use crate::arena::{ArenaFull, Extent, LARGE, Offset, PAGE, Placement};
@@ -132,30 +131,24 @@ impl Lane {
     /// stands; `None` if the lane never had a grant.
     pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<Used> {
         let mut bump = self.heap.bump.borrow_mut();
-        let used = bump.end_job(self.region, sent.clone())?;
-        let grant = bump.grant?;
-        let current = grant.offset..grant.offset + grant.len;
+        let used = bump.end_job(self.home.region, sent.clone())?;
         let retired = std::mem::take(&mut bump.retired);
-        if self.guard {
-            let own = sent.filter(|chunk| chunk.at.region() == self.region);
+        if self.home.guard {
+            let own = sent.filter(|chunk| chunk.at.region() == self.home.region);
             // From this size on a chunk has whole pages of its own, closed as soon as it is sent.
             for chunk in own.filter(|chunk| chunk.len >= LARGE) {
                 let at = chunk.at.offset();
-                self.close(at..at + chunk.len.next_multiple_of(PAGE));
+                self.home
+                    .pages
+                    .close_chunk(at..at + chunk.len.next_multiple_of(PAGE));
             }
-            // What was published and freed of an older grant may be part of the current one already.
             for old in retired {
-                for part in outside(old.offset..old.offset + old.len, &current) {
-                    self.close(part);
-                }
+                self.home
+                    .pages
+                    .close_grant(&(old.offset..old.offset + old.len));
             }
         }
         Some(used)
-    }
-
-    fn close(&self, range: Range<u64>) {
-        // A failure leaves the pages open: the guard is weaker, nothing else.
-        let _ = self.view.close_own(range);
     }
 
     fn refill_cold(&self, len: u64) -> Result<(), ArenaFull> {
@@ -180,24 +173,14 @@ impl Lane {
         };
         drop(taker);
         crate::sync::point!("allocate.granted");
-        if let Err(error) = self
-            .view
-            .open_own(granted.offset..granted.offset + granted.len)
-        {
+        let range = granted.offset..granted.offset + granted.len;
+        if let Err(error) = self.home.pages.open_grant(range) {
             super::die(&format!("cannot open granted memory: {error}"));
         }
         crate::sync::point!("allocate.opened");
         self.heap.bump.borrow_mut().enter(granted);
         Ok(())
     }
-}
-
-/// What `range` has before and behind `kept`; either may be empty.
-fn outside(range: Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
-    [
-        range.start..range.end.min(kept.start).max(range.start),
-        range.start.max(kept.end).min(range.end)..range.end,
-    ]
 }
 
 /// The end of what was allocated for a chunk.
@@ -218,9 +201,9 @@ unsafe impl LaneMemory for Lane {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
             if let Some((at, fresh)) = placed {
                 crate::sync::point!("allocate.placed");
-                let at = Offset::new(self.region, at);
+                let at = Offset::new(self.home.region, at);
                 let extent = Extent { at, len };
-                let ptr = match self.view.pointer(extent) {
+                let ptr = match self.home.view.pointer(extent) {
                     Ok(ptr) => ptr,
                     Err(error) => super::die(&format!("granted memory is out of reach: {error}")),
                 };
@@ -312,16 +295,6 @@ mod tests {
         bump.place(4097, Placement::Packed).unwrap();
         let used = bump.end_job(REGION, std::iter::empty()).unwrap();
         assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
-    }
-
-    #[test]
-    fn a_retired_grant_is_closed_where_the_current_one_does_not_reuse_it() {
-        // Granted first, published and freed, granted again with what lies before it.
-        assert_eq!(outside(64..320, &(0..256)), [64..64, 256..320]);
-        assert_eq!(outside(0..256, &(64..128)), [0..64, 128..256]);
-        assert_eq!(outside(0..64, &(64..128)), [0..64, 64..64]);
-        assert_eq!(outside(64..128, &(0..64)), [64..64, 64..128]);
-        assert_eq!(outside(64..128, &(0..256)), [64..64, 128..128]);
     }
 
     proptest! {

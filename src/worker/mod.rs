@@ -7,6 +7,7 @@ pub(crate) mod frame;
 mod lane;
 mod memory;
 mod output;
+mod pages;
 mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -35,6 +36,8 @@ pub(crate) const MARK: &str = "ARENITE_WORKER";
 pub(crate) const EXIT_CANNOT_START: i32 = 70;
 /// A worker whose job left handles behind.
 pub(crate) const EXIT_ESCAPED: i32 = 71;
+/// A worker one of whose lanes panicked outside of a kernel.
+const EXIT_LANE_PANICKED: i32 = 72;
 
 /// `init` has been called, so a copy of this program would become a worker.
 static INITIALISED: AtomicBool = AtomicBool::new(false);

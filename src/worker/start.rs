@@ -1,20 +1,23 @@
 //! The first acts of a worker, numbered as in the README of this floor.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
 
-use super::lane::Lane;
+use super::lane::{Home, Lane};
+use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
-use super::{EXIT_CANNOT_START, fence, output};
+use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, fence, output};
 use crate::arena::{AttachSpec, View};
-use crate::control::{Caller, Welcome};
+use crate::control::{Caller, LaneStart, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
-use crate::link::{LinkCells, Phase, Taker};
+use crate::link::{LinkCells, Phase};
 use crate::sys::event::EventFd;
-use crate::sys::{abort, process};
+use crate::sys::{abort, fault, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,14 +124,18 @@ fn live(mark: &Mark) -> Result<(), String> {
     let (caller, welcome) =
         Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
     crate::sync::point!("attach.greeted");
-    // 7 to 10.
+    // 7 to 11.
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
-        Ok(lane) => {
+        Ok(Prepared { first, others }) => {
             crate::sync::point!("attach.prepared");
-            // 11.
+            // 12.
             caller.ready().map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
-            lane.run();
+            first.run();
+            for other in others {
+                // One that panicked has ended the process.
+                let _ = other.join();
+            }
             output::flush();
             Ok(())
         }
@@ -152,12 +159,18 @@ pub(super) struct Own {
     pub(super) watch: RawFd,
 }
 
+/// The lanes of a worker, each on its thread: the first on this one.
+struct Prepared {
+    first: &'static Lane,
+    others: Vec<JoinHandle<()>>,
+}
+
 fn attach(
     fds: Vec<OwnedFd>,
     bell: EventFd,
     welcome: &Welcome,
     own: Own,
-) -> Result<&'static Lane, String> {
+) -> Result<Prepared, String> {
     let spec = AttachSpec {
         fds,
         own: welcome.region,
@@ -169,9 +182,14 @@ fn attach(
         View::attach(spec).map_err(|error| error.to_string())?,
     ));
     crate::sync::point!("attach.mapped");
-    let cells =
-        LinkCells::in_view(view, welcome.worker as usize).map_err(|error| error.to_string())?;
-    let cells = Arc::new(cells);
+    let links = welcome.lanes.iter().map(|lane| {
+        let cells = LinkCells::in_view(view, lane.link as usize);
+        cells.map(|cells| (*lane, Arc::new(cells)))
+    });
+    let links: Result<Vec<_>, _> = links.collect();
+    let mut links = links.map_err(|error| error.to_string())?.into_iter();
+    let (start, cells) = links.next().ok_or("a worker without lanes")?;
+    let single = links.len() == 0;
     cells.set_phase(Phase::Starting(7));
     view.close_control();
     if welcome.strict {
@@ -182,9 +200,13 @@ fn attach(
     // 8.
     cells.set_phase(Phase::Starting(8));
     let limited = welcome.memory_limit > 0;
+    let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
+    if !single {
+        fault::note_ends(&for_good.reply().fell).map_err(text)?;
+        fault::number_thread(1).map_err(text)?;
+    }
     if limited {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
-        let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
         abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)?;
@@ -197,18 +219,17 @@ fn attach(
     #[cfg(not(feature = "sandbox"))]
     let _ = own;
     fence::install(Arc::clone(&cells));
-    let taker = Taker::new(Arc::clone(&cells), welcome.position, welcome.grants);
-    let mut lane = Lane::new(
-        taker,
-        Arc::clone(&cells),
+    let home: &'static Home = Box::leak(Box::new(Home {
         view,
-        welcome.region,
-        welcome.guard,
+        region: welcome.region,
+        guard: welcome.guard,
+        pages: Pages::new(view, welcome.guard),
+        limited,
+        single,
         bell,
-    );
-    lane.limited = limited;
-    lane.seed = welcome.seed;
-    let lane: &'static Lane = Box::leak(Box::new(lane));
+        seed: welcome.seed,
+    }));
+    let lane = Lane::begin(start, Arc::clone(&cells), home);
     // 9.
     cells.set_phase(Phase::Starting(9));
     if let Some(offset) = welcome.on_start {
@@ -229,13 +250,49 @@ fn attach(
     }
     // Not before, so that a subscriber of the program's own stays.
     #[cfg(feature = "tracing")]
-    super::events::send(welcome.events, Arc::clone(&cells));
+    super::events::send(welcome.events, Arc::clone(&cells), single);
     // 10.
     cells.set_phase(Phase::Starting(10));
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
         before.lock_down(view)?;
     }
+    // 11.
     cells.set_phase(Phase::Starting(11));
-    Ok(lane)
+    let others = (2..).zip(links);
+    let others: Result<Vec<_>, _> = others
+        .map(|(number, (start, cells))| start_lane(number, start, cells, home))
+        .collect();
+    let others = others.map_err(|error| {
+        let lanes = welcome.lanes.len();
+        format!("a thread for each of {lanes} lanes cannot be started: {error}")
+    })?;
+    cells.set_phase(Phase::Starting(12));
+    Ok(Prepared {
+        first: lane,
+        others,
+    })
+}
+
+/// Runs a lane on a thread of its own.
+fn start_lane(
+    number: u32,
+    start: LaneStart,
+    cells: Arc<LinkCells>,
+    home: &'static Home,
+) -> std::io::Result<JoinHandle<()>> {
+    let run = move || {
+        let run = || {
+            // Without a stack for faults an overflow ends the process without telling whose it was.
+            let _ = fault::number_thread(number);
+            Lane::begin(start, cells, home).run();
+        };
+        // A panic here is a defect of this crate. The supervisor hears of it by the end of the process.
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            process::exit_now(EXIT_LANE_PANICKED);
+        }
+    };
+    thread::Builder::new()
+        .name(format!("lane {number}"))
+        .spawn(run)
 }

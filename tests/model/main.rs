@@ -10,10 +10,12 @@ mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
+mod lanes;
 mod numbers;
 mod observing;
 mod random;
 mod rounds;
+mod streams;
 
 use libtest_mimic::Arguments;
 
@@ -29,10 +31,12 @@ fn main() {
         actors::tests(),
         groups::tests(),
         inlined::tests(),
+        lanes::tests(),
         numbers::tests(),
         observing::tests(),
         random::tests(),
         rounds::tests(),
+        streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -25,6 +25,7 @@ tests![
     a_panic_while_a_worker_is_replaced,
     what_the_kernel_lacks,
     what_they_print_has_its_job,
+    lanes_of_a_locked_down_worker,
 ];
 
 fn threads_and_memory() {
@@ -359,4 +360,57 @@ fn what_they_print_has_its_job() {
         count += 1;
     }
     assert_eq!(count, 400);
+}
+
+/// All lanes are bound, and a call that one of them may not make ends all: it is told whose it was.
+fn lanes_of_a_locked_down_worker() {
+    fn wait() -> Array<u32> {
+        println!("here");
+        while !arenite::cancelled() {
+            std::thread::yield_now();
+        }
+        Array::from_fn(1000, |i| i as u32)
+    }
+    fn mount() -> i64 {
+        crate::lab::raw!(libc::SYS_mount, 0, 0, 0, 0, 0)
+    }
+    fn open() -> bool {
+        File::open("/proc/self/exe").is_ok()
+    }
+    let (sender, lines) = channel();
+    let lab = strict_with(1, |builder| {
+        builder
+            .lanes(3)
+            .on_log(move |line| sender.send(line.text.clone()).unwrap())
+    });
+    for _ in 0..3 {
+        let waiting: Vec<_> = (0..2).map(|_| lab.submit(wait, ())).collect();
+        for _ in &waiting {
+            step("two lanes wait");
+            assert_eq!(lines.recv().unwrap(), "here");
+        }
+        assert!(!lab.submit(open, ()).wait().unwrap(), "on the third");
+        waiting.iter().for_each(arenite::Job::cancel);
+        for job in waiting {
+            assert_eq!(job.wait().unwrap()[999], 999);
+        }
+    }
+    let waiting: Vec<_> = (0..2).map(|_| lab.submit(wait, ())).collect();
+    for _ in &waiting {
+        assert_eq!(lines.recv().unwrap(), "here");
+    }
+    let culprit = lab.failure_of(lab.submit(mount, ()));
+    let denied = JobErrorKind::Denied {
+        call: "mount".into(),
+    };
+    assert_eq!(*culprit.kind(), denied, "{culprit}");
+    assert_eq!(culprit.beside().len(), 2, "{culprit}");
+    for job in waiting {
+        let lost = JobErrorKind::LostWith {
+            job: culprit.job(),
+            culprit: Box::new(denied.clone()),
+        };
+        assert_eq!(*lab.failure_of(job).kind(), lost);
+    }
+    lab.assert_in_use(0);
 }

@@ -10,6 +10,7 @@ use std::any::type_name;
 
 pub use histogram::Histogram;
 pub use number::Number;
+#[cfg(feature = "bench")]
 pub(crate) use number::sum;
 
 use super::{Engine, JobError, JobErrorKind};
@@ -153,7 +154,7 @@ impl Engine {
 }
 
 fn sum_of<T: Number>(x: &[T]) -> T::Partial {
-    sum(x)
+    number::sum(x)
 }
 
 fn extreme_of<T: Number, const LARGEST: bool>(x: &[T]) -> T {

@@ -105,6 +105,10 @@ impl Core {
         // The key of one that is gone says nothing about who is there now.
         let group = if known { ACTOR | id.index } else { 0 };
         let (job, refusal) = self.enter_record(info, call, group, terms);
+        if let Some(policy) = &mut self.records.get(job).policy {
+            // It can only run where the state is, whatever runs beside that.
+            policy.alone = false;
+        }
         let refusal = refusal.or_else(|| match self.find_actor(id) {
             Some(actor) if !actor.ending => match &actor.place {
                 Place::Lost(why) => Some(why.clone()),
@@ -153,9 +157,9 @@ impl Core {
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
         }
+        self.update_flags();
+        after_keeping();
         if let Some(lane) = lane {
-            self.flag(lane);
-            after_keeping();
             self.drain(lane);
         }
         self.refill();

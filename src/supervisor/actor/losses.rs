@@ -147,9 +147,9 @@ impl Core {
     }
 
     /// A call that no lane has is given up; its record is about to say so.
-    pub(in crate::supervisor) fn unqueue_call(&mut self, index: u32) {
+    pub(in crate::supervisor) fn unqueue_call(&mut self, index: u32, record: u32) {
         let actor = &mut self.actors.table[index as usize];
-        actor.calls.give_up(&self.records);
+        actor.calls.give_up(record, &self.records);
         self.actors.kept -= 1;
     }
 

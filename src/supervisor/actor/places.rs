@@ -10,6 +10,7 @@ use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::NOTICE;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::lane::Lane;
 
 impl Core {
     /// Somebody may have something to do for this actor.
@@ -46,6 +47,9 @@ impl Core {
         }
         for lane in 0..self.lanes.len() {
             left -= self.feed_lane(lane, left);
+        }
+        if self.actors.wanting == 0 {
+            self.update_flags();
         }
     }
 
@@ -94,7 +98,10 @@ impl Core {
     /// The lane for one more actor: that with the fewest.
     pub(super) fn home(&self) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
-        let ready = lanes.filter(|(_, lane)| lane.ready && lane.poster.tail() < lane.last);
+        // One that stands still may do so for long.
+        let stuck = |lane: &Lane| lane.stands_still() && !lane.fits(0);
+        let may = |lane: &Lane| lane.ready && lane.poster.tail() < lane.last && !stuck(lane);
+        let ready = lanes.filter(|(_, lane)| may(lane));
         let (index, lane) = ready.min_by_key(|(index, lane)| (lane.actors(), *index))?;
         lane.fits(0).then_some(index)
     }

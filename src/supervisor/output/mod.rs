@@ -18,7 +18,7 @@ pub(super) use self::watched::{Outputs, STDERR, STDOUT};
 use super::causes;
 use super::log::{LogLevel, LogLine, LogSource};
 use super::plain;
-use super::words::LastWords;
+use super::words::{LastWords, SOME_JOB};
 use crate::link::Phase;
 use crate::sys::pipe::{self, Found};
 use crate::worker::frame;
@@ -59,6 +59,8 @@ pub(super) struct Output {
     last_job: u64,
     /// The job that the lane had when it was last looked at.
     running: Option<u64>,
+    /// The worker has several lanes, and there are no boundaries: nobody knows whose a line is.
+    shared: bool,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,14 @@ impl Output {
             failed_allocation: None,
             last_job: 0,
             running: None,
+            shared: false,
         }
+    }
+
+    /// The worker has several lanes.
+    pub(super) fn shared(self) -> Self {
+        let shared = true;
+        Self { shared, ..self }
     }
 
     /// The pipe of a stream, while it is open.
@@ -346,7 +355,12 @@ impl Output {
         let mut words = LastWords::default();
         words.failed_allocation = self.failed_allocation;
         for (_, line) in &self.tail {
-            words.push(phase.job().unwrap_or(0), line);
+            let job = if self.shared {
+                SOME_JOB
+            } else {
+                phase.job().unwrap_or(0)
+            };
+            words.push(job, line);
         }
         words
     }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, Next, Output, Which};
+use crate::link::Phase;
 use crate::supervisor::Shared;
 use crate::supervisor::words::LastWords;
+use crate::supervisor::worker::lanes_of;
 use crate::sys::event::Poller;
 
-/// What the monitor is told when a stream is readable, beside the number of the lane.
+/// What the monitor is told when a stream is readable, beside the number of the worker.
 pub(in crate::supervisor) const STDOUT: u64 = 1 << 33;
 pub(in crate::supervisor) const STDERR: u64 = 1 << 34;
 
@@ -34,36 +36,39 @@ impl Outputs {
         &mut self,
         shared: &Shared,
         poller: &Poller,
-        lane: usize,
+        worker: usize,
         pipes: [OwnedFd; 2],
     ) -> crate::sys::Result<()> {
         let label: Arc<str> = shared.settings.label.as_str().into();
-        let output = Output::new(label, lane as u32, pipes, Instant::now());
+        let mut output = Output::new(label, worker as u32, pipes, Instant::now());
+        if shared.settings.lanes > 1 {
+            output = output.shared();
+        }
         for (which, token) in STREAMS {
             if let Some(pipe) = output.pipe(which) {
-                poller.add(pipe, lane as u64 | token)?;
+                poller.add(pipe, worker as u64 | token)?;
             }
         }
-        self.of.insert(lane, output);
+        self.of.insert(worker, output);
         Ok(())
     }
 
     /// A stream is readable.
-    pub(in crate::supervisor) fn heard(&mut self, shared: &Shared, lane: usize, token: u64) {
+    pub(in crate::supervisor) fn heard(&mut self, shared: &Shared, worker: usize, token: u64) {
         for (which, bit) in STREAMS {
             if token & bit != 0 {
-                self.look(shared, lane, which);
+                self.look(shared, worker, which);
             }
         }
     }
 
-    fn look(&mut self, shared: &Shared, lane: usize, which: Which) {
-        let Some(output) = self.of.get_mut(&lane) else {
+    fn look(&mut self, shared: &Shared, worker: usize, which: Which) {
+        let Some(output) = self.of.get_mut(&worker) else {
             return;
         };
         self.buffer.resize(CHUNK, 0);
         let last_job = shared.lock().next_job;
-        let phase = || shared.cells[lane].phase();
+        let phase = || phase_of(shared, worker);
         let mut lines = Vec::new();
         match output.read(which, last_job, phase, &mut self.buffer, &mut lines) {
             Next::Wait | Next::Over => {}
@@ -75,10 +80,10 @@ impl Outputs {
     /// What is due although nothing is readable.
     pub(in crate::supervisor) fn tick(&mut self, shared: &Shared) {
         if std::mem::take(&mut self.soon) {
-            let lanes: Vec<usize> = self.of.keys().copied().collect();
-            for lane in lanes {
-                self.look(shared, lane, Which::Stdout);
-                self.look(shared, lane, Which::Stderr);
+            let workers: Vec<usize> = self.of.keys().copied().collect();
+            for worker in workers {
+                self.look(shared, worker, Which::Stdout);
+                self.look(shared, worker, Which::Stderr);
             }
         }
         if self.of.values().all(|output| output.due().is_none()) {
@@ -99,22 +104,36 @@ impl Outputs {
     }
 
     /// The exit of a worker is confirmed: what it has left behind.
-    pub(in crate::supervisor) fn finish(&mut self, shared: &Shared, lane: usize) -> LastWords {
-        let cells = &shared.cells[lane];
-        let mut words = match self.of.remove(&lane) {
+    pub(in crate::supervisor) fn finish(&mut self, shared: &Shared, worker: usize) -> LastWords {
+        let phase = phase_of(shared, worker);
+        let mut words = match self.of.remove(&worker) {
             None => LastWords::default(),
             Some(output) => {
                 self.buffer.resize(CHUNK, 0);
                 let last_job = shared.lock().next_job;
                 let mut lines = Vec::new();
-                let words = output.finish(last_job, cells.phase(), &mut self.buffer, &mut lines);
+                let words = output.finish(last_job, phase, &mut self.buffer, &mut lines);
                 shared.log.push(lines);
                 words
             }
         };
-        for (job, note) in cells.notes() {
-            words.push(job, note.as_bytes());
+        for link in lanes_of(worker, shared.workers(), shared.cells.len()) {
+            for (job, note) in shared.cells[link].notes() {
+                words.push(job, note.as_bytes());
+            }
         }
         words
+    }
+}
+
+/// What a worker is at. Of several lanes only that none has a job can be said in one word.
+fn phase_of(shared: &Shared, worker: usize) -> Phase {
+    if shared.settings.lanes == 1 {
+        return shared.cells[worker].phase();
+    }
+    let mut lanes = lanes_of(worker, shared.workers(), shared.cells.len());
+    match lanes.all(|lane| shared.cells[lane].phase().job().is_none()) {
+        true => Phase::Idle,
+        false => Phase::Unknown,
     }
 }

@@ -53,6 +53,7 @@ extern "C" fn on_trap(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
     // Acquire: pairs with the store in `install`.
     let record = RECORD.load(Ordering::Acquire);
     if trapped.code == SYS_SECCOMP && trapped.signal == libc::SIGSYS && trapped.errno == 0 {
+        super::super::fault::note_end();
         // SAFETY: `install` stored the address of an atomic that lives as long as the process.
         if let Some(record) = unsafe { record.as_ref() } {
             // Release: "call noted", read by the supervisor after the exit is confirmed.

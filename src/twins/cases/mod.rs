@@ -7,13 +7,16 @@ mod actor;
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod ours;
 mod protection;
 mod resize;
 mod start;
+mod streams;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -283,10 +286,13 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of its own: data goes with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
+    cases.extend(streams::cases(setup));
     cases.extend(idle::cases());
+    cases.extend(lanes::cases());
     cases.extend(resize::cases(setup));
     cases
 }

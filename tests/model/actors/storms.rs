@@ -6,6 +6,8 @@ use super::*;
 
 tests![
     whatever_dies_each_call_has_one_answer_and_losses_are_told,
+    with_lanes_side_by_side,
+    deadlines_beside_lanes,
     while_memory_is_short,
 ];
 
@@ -104,6 +106,62 @@ fn storm(lab: &Lab, workers: usize, every: &[u64], kills: usize) {
 
 fn whatever_dies_each_call_has_one_answer_and_losses_are_told() {
     storm(&Lab::new(2), 2, &[1, 4, 64, 3], 16);
+}
+
+fn with_lanes_side_by_side() {
+    let lab = Lab::with(2, |builder| builder.lanes(3));
+    // One in each lane before there are two in any.
+    let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ())).collect();
+    let gates: Vec<_> = actors.iter().map(|_| Gate::new()).collect();
+    let calls = actors.iter().zip(&gates);
+    let calls: Vec<_> = calls
+        .map(|(list, gate)| list.call(List::push_at, (0, gate.path())))
+        .collect();
+    step("all of them at their gates at once");
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    drop(held);
+    calls
+        .into_iter()
+        .for_each(|call| assert_eq!(call.wait().unwrap(), 1));
+    drop((actors, gates));
+    storm(&lab, 2, &[2, 5, 7, 1, 30, 3, 9], 8);
+}
+
+/// Deadlines of other jobs need a worker of their own for a while; calls with one run where they have to.
+fn deadlines_beside_lanes() {
+    let lab = Lab::with(2, |builder| builder.lanes(2));
+    let actors: Vec<_> = (0..4)
+        .map(|_| {
+            lab.actor_builder(List::new, ())
+                .checkpoint(1, List::seen, List::restore)
+                .start()
+        })
+        .collect();
+    let long = Duration::from_secs(1_000);
+    for round in 0..50 {
+        let jobs: Vec<_> = (0..4)
+            .map(|x| lab.job(|x: u64| x, (x,)).deadline(long).submit())
+            .collect();
+        let calls: Vec<_> = actors
+            .iter()
+            .map(|list| list.call_within(long, List::push, (round,)))
+            .collect();
+        assert!(
+            jobs.into_iter()
+                .zip(0..)
+                .all(|(job, x)| job.wait().unwrap() == x)
+        );
+        for call in calls {
+            assert_eq!(call.wait().unwrap(), round + 1);
+        }
+    }
+    let limit = Duration::from_millis(30);
+    let (why, ..) = lost(actors[0].call_within(limit, List::hang, ()));
+    assert_eq!(why, JobErrorKind::DeadlineExceeded { limit });
+    for list in &actors {
+        let seen = seen(list);
+        assert!(seen.iter().copied().eq(0..50), "{seen:?}");
+    }
 }
 
 /// One job at a time, calls and others in turn.

@@ -4,11 +4,14 @@ mod actor;
 mod arrays;
 mod handover;
 mod idle;
+mod lanes;
 mod memory;
 mod mixed;
 mod noop;
+mod numbers;
 mod protection;
 mod start;
+mod streams;
 
 use std::fmt::Display;
 
@@ -19,11 +22,14 @@ pub(super) use actor::{actor_call, cancel_scope};
 pub(super) use arrays::{images, images_with, squares};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
+pub(super) use lanes::calls_that_wait;
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
+pub(super) use numbers::{kmeans, reduce};
 pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use start::start;
+pub(super) use streams::{stream, stream_memory};
 
 /// An engine as anybody gets it, with this many workers.
 fn engine(workers: usize) -> Result<Engine, TwinError> {

@@ -1,0 +1,151 @@
+//! Who walks through the picture? An endless stream of frames, cut into sessions of movement:
+//! `cargo run --release --example stream [FRAMES]`.
+//!
+//! The source never ends, and memory stays flat: a bounded number of frames is in flight, and each is gone when it has been
+//! looked at. Now and then a frame comes much too late, and one takes its worker with it.
+
+use std::time::Duration;
+
+use arenite::stream::{OnFailure, Stream, Windows};
+use arenite::{Array, Engine};
+
+const SHAPE: [usize; 2] = [480, 640];
+const FRAME: Duration = Duration::from_millis(40);
+/// Sessions of movement are at least this far apart.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A frame of the camera: its number says when it was taken.
+struct Frame {
+    number: u32,
+    pixels: Array<u8>,
+}
+
+/// In 50 of 250 frames something walks by.
+fn something_moves(number: u32) -> bool {
+    (100..150).contains(&(number % 250))
+}
+
+/// Some frames are held up on their way for two and a half seconds.
+fn is_held_up(number: u32) -> bool {
+    number > 0 && number.is_multiple_of(97)
+}
+
+/// One is not what the decoder expects.
+const BROKEN: u32 = 360;
+
+/// The numbers of the frames in the order in which they arrive.
+fn arrivals() -> impl Iterator<Item = u32> {
+    (0u32..).flat_map(|number| {
+        let held_up = number.checked_sub(62).filter(|&then| is_held_up(then));
+        let now = Some(number).filter(|&now| !is_held_up(now));
+        held_up.into_iter().chain(now)
+    })
+}
+
+/// What is not as in the empty picture.
+fn difference(frame: &Array<u8>, empty: &Array<u8>) -> Array<u8> {
+    if frame[0] == u8::MAX {
+        // What a decoder in C may do.
+        std::process::abort();
+    }
+    Array::from_fn(frame.shape(), |i| frame[i].abs_diff(empty[i]))
+}
+
+fn pixels_above(difference: &[u8], threshold: u8) -> u64 {
+    difference.iter().filter(|&&x| x > threshold).count() as u64
+}
+
+/// What becomes of the frames of one session.
+#[derive(Debug, Default, PartialEq)]
+struct Walk {
+    frames: u32,
+    largest: u64,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    arenite::init();
+    let frames: u32 = match std::env::args().nth(1) {
+        Some(frames) => frames.parse()?,
+        None => 1_000,
+    };
+    let engine = Engine::builder().workers(2).capacity(256 << 20).build()?;
+    let empty = engine.from_fn(SHAPE, |i| (i % 97) as u8)?;
+
+    let camera = arrivals().map(|number| {
+        let walker = something_moves(number).then(|| 2_000 * (number as usize % 50));
+        let mut pixels = engine.zeros(SHAPE)?;
+        pixels.copy_from_slice(&empty);
+        if let Some(from) = walker {
+            pixels[from..from + 5_000].fill(200);
+        }
+        if number == BROKEN {
+            pixels[0] = u8::MAX;
+        }
+        let pixels = pixels.seal();
+        Ok::<_, arenite::ArenaFull>(Frame { number, pixels })
+    });
+
+    let mut lost = Vec::new();
+    let walks = Stream::fallible(camera)
+        .in_flight(8)
+        .on_failure(OnFailure::Skip)
+        .event_time(|frame| FRAME * frame.number)
+        .watermark(Duration::from_millis(500))
+        .map(|frame| frame.pixels)
+        .stage(difference, (empty.clone(),))
+        .dead_letters(|letter| lost.push(letter.error))
+        .stage(pixels_above, (50,))
+        .filter(|&pixels| pixels > 1_000)
+        .window(Windows::session(PAUSE))?
+        .fold(
+            Walk::default,
+            |walk, pixels| {
+                walk.frames += 1;
+                walk.largest = walk.largest.max(pixels);
+            },
+            |walk, later| {
+                walk.frames += later.frames;
+                walk.largest = walk.largest.max(later.largest);
+            },
+        );
+
+    // It would go on for ever: when enough has been seen, what was taken is finished.
+    let handle = walks.handle();
+    let mut seen = 0;
+    let mut walks = walks.run(&engine);
+    while let Some(walk) = walks.next() {
+        let walk = walk?;
+        let span = walk.span.ok_or("sessions are in time")?;
+        println!("from {:?} to {:?}: {:?}", span.start, span.end, walk.value);
+
+        let first = 250 * seen + 100;
+        let there = |number: &u32| !is_held_up(*number) && *number != BROKEN;
+        if walks.stats().taken < u64::from(frames) {
+            assert_eq!(span, FRAME * first..FRAME * (first + 49) + PAUSE);
+            assert_eq!(
+                walk.value.frames as usize,
+                (first..first + 50).filter(there).count()
+            );
+            assert!(walk.value.largest <= 5_000);
+        } else {
+            handle.drain();
+        }
+        seen += 1;
+    }
+
+    let stats = walks.stats();
+    drop(walks);
+    println!("{stats:?}");
+    for error in &lost {
+        println!("one frame less: {error}");
+    }
+    assert_eq!(lost.len() as u64, stats.failed);
+    assert!(stats.in_flight == 0 && stats.most_in_flight <= 9);
+
+    // Eight frames before and after a stage, the empty picture, and what workers have ahead: whatever the length.
+    let most = engine.stats().arena.high_water;
+    let given = stats.taken * empty.len() as u64;
+    println!("{} MB went through {} MB", given >> 20, most >> 20);
+    assert!(most < 12 << 20);
+    Ok(())
+}

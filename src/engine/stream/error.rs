@@ -1,0 +1,108 @@
+//! What ends a stream, and what cannot be built.
+
+use std::fmt;
+
+use crate::arena::ArenaFull;
+use crate::supervisor::JobError;
+
+/// Why a stream ended before its source did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The job of an item gave no value, and failures are not skipped.
+    Job {
+        /// Which stage: the first is 1.
+        stage: usize,
+        /// Which item of the source, or which window: the first is 0.
+        sequence: u64,
+        /// Why.
+        error: JobError,
+    },
+    /// The source gave an error instead of an item: see [`Stream::fallible`](super::Stream::fallible).
+    Source {
+        /// Which item of the source: the first is 0.
+        sequence: u64,
+        /// What it said.
+        message: String,
+    },
+    /// There was no room to hand the items of a window to its kernel.
+    Full {
+        /// Which stage: the first is 1.
+        stage: usize,
+        /// Which window: the first is 0.
+        sequence: u64,
+        /// How much was missing.
+        full: ArenaFull,
+    },
+    /// Open windows hold more than they may: see [`Windowed::limit`](super::Windowed::limit).
+    WindowsFull {
+        /// What they may hold: items, or windows of a fold.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job {
+                stage,
+                sequence,
+                error,
+            } => write!(f, "stage {stage}, item {sequence}: {error}"),
+            Self::Source { sequence, message } => {
+                write!(f, "the source, at item {sequence}: {message}")
+            }
+            Self::Full {
+                stage,
+                sequence,
+                full,
+            } => write!(f, "stage {stage}, window {sequence}: {full}"),
+            Self::WindowsFull { limit } => write!(
+                f,
+                "open windows hold more than {limit} items: the watermark does not advance, the windows are too long, \
+                 or Windowed::limit is too low"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StreamError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Job { error, .. } => Some(error),
+            Self::Full { full, .. } => Some(full),
+            _ => None,
+        }
+    }
+}
+
+/// Windows that cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WindowError {
+    /// A window in time over items without one.
+    NoEventTime,
+    /// A window in time that nothing would ever close.
+    NoWatermark,
+    /// A window that has no length, or a session without a gap.
+    Empty,
+    /// Steps of nothing, or longer than the window, so that items would fall between two.
+    BadStep,
+}
+
+impl fmt::Display for WindowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoEventTime => {
+                "windows in time need to know when each item happened: call event_time before"
+            }
+            Self::NoWatermark => {
+                "nothing would ever close a window in time: call watermark, or watermark_by, after event_time"
+            }
+            Self::Empty => "a window must have a length, and a session a gap",
+            Self::BadStep => "windows must step by more than nothing, and not by more than their length",
+        })
+    }
+}
+
+impl std::error::Error for WindowError {}

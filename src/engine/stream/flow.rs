@@ -1,0 +1,298 @@
+//! What flows, how one step takes it from the one before, and the steps that run no jobs.
+
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use super::control::StreamStats;
+use super::error::StreamError;
+use super::{OnFailure, Settings};
+use crate::engine::{Engine, JobErrorKind};
+
+/// How long a source is asked for items before answers are looked at again.
+const SLICE: Duration = Duration::from_micros(50);
+
+/// A value on its way, with what is known of it.
+pub(super) struct Item<T> {
+    pub(super) value: T,
+    /// Its number at the source, or that of its window.
+    pub(super) sequence: u64,
+    pub(super) time: Option<Duration>,
+    /// What it counts for in the bound on bytes.
+    pub(super) bytes: u64,
+}
+
+impl<T> Item<T> {
+    /// Another value in its place.
+    pub(super) fn with<U>(self, change: impl FnOnce(T) -> U) -> Item<U> {
+        Item {
+            value: change(self.value),
+            sequence: self.sequence,
+            time: self.time,
+            bytes: self.bytes,
+        }
+    }
+}
+
+pub(super) enum Event<T> {
+    Item(Item<T>),
+    /// The watermark: items behind it with an earlier time are late.
+    Mark(Duration),
+    /// The stream ends here.
+    Failed(StreamError),
+}
+
+/// A step, as the one behind it sees it.
+pub(super) trait Flow<T> {
+    /// Its part of a pass. True if anything changed.
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool;
+    /// What is ready first.
+    fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>>;
+    /// Nothing will come any more.
+    fn is_over(&self) -> bool;
+    /// Asks all running jobs for a call. True if one has ended meanwhile.
+    fn listen(&mut self, context: &mut Context<'_>) -> bool;
+}
+
+pub(super) type BoxFlow<'a, T> = Box<dyn Flow<T> + 'a>;
+
+/// What all steps need to know in a pass.
+pub(super) struct Driver<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) settings: Settings,
+    pub(super) stats: StreamStats,
+    /// Somebody wants no more items.
+    pub(super) draining: bool,
+    /// A failure is on its way to the end.
+    pub(super) failing: bool,
+    /// The source could give more, but answers were not looked at for a while.
+    pub(super) cut: bool,
+    /// An item has come or gone in this pass.
+    pub(super) moved: bool,
+    pass: Instant,
+    asked: bool,
+}
+
+impl<'e> Driver<'e> {
+    pub(super) fn new(engine: &'e Engine, settings: Settings) -> Self {
+        Self {
+            engine,
+            settings,
+            stats: StreamStats::default(),
+            draining: false,
+            failing: false,
+            cut: false,
+            moved: false,
+            pass: Instant::now(),
+            asked: false,
+        }
+    }
+
+    pub(super) fn begin_pass(&mut self) {
+        self.pass = Instant::now();
+        (self.cut, self.moved) = (false, false);
+        self.asked = false;
+    }
+
+    /// How many items the source may give now.
+    pub(super) fn room(&self) -> usize {
+        if self.failing || self.draining {
+            return 0;
+        }
+        let left = self.settings.in_flight.saturating_sub(self.stats.in_flight);
+        match self.settings.bytes {
+            // One at a time: its size is not known before it is there.
+            Some(limit) if self.stats.bytes_in_flight < limit => left.min(1),
+            Some(_) => 0,
+            None => left,
+        }
+    }
+
+    /// May the source be asked (again) in this pass?
+    pub(super) fn in_slice(&mut self) -> bool {
+        self.cut = self.asked && self.pass.elapsed() > SLICE;
+        self.asked = true;
+        !self.cut
+    }
+
+    /// An item of the source.
+    pub(super) fn taken<T>(&mut self, value: T) -> Item<T> {
+        let sequence = self.stats.taken;
+        self.stats.taken += 1;
+        let item = Item {
+            value,
+            sequence,
+            time: None,
+            bytes: 0,
+        };
+        self.enter(&item);
+        item
+    }
+
+    /// One more is in flight.
+    pub(super) fn enter<T>(&mut self, item: &Item<T>) {
+        self.moved = true;
+        self.stats.in_flight += 1;
+        self.stats.bytes_in_flight += item.bytes;
+        self.stats.most_in_flight = self.stats.most_in_flight.max(self.stats.in_flight);
+    }
+
+    /// One has come to its end.
+    pub(super) fn leave<T>(&mut self, item: Item<T>) -> T {
+        self.moved = true;
+        self.stats.in_flight -= 1;
+        self.stats.bytes_in_flight -= item.bytes;
+        item.value
+    }
+
+    /// An item counts for so many bytes from here on.
+    pub(super) fn resize<T>(&mut self, item: &mut Item<T>, bytes: u64) {
+        self.stats.bytes_in_flight += bytes;
+        self.stats.bytes_in_flight -= std::mem::replace(&mut item.bytes, bytes);
+    }
+
+    /// An item has failed: what takes its place, if anything.
+    pub(super) fn failed<T>(&mut self, item: Item<T>, error: StreamError) -> Option<StreamError> {
+        self.leave(item);
+        self.stats.failed += 1;
+        // Nobody else would end a stream whose engine has.
+        let no_engine = matches!(
+            &error,
+            StreamError::Job { error, .. }
+                if matches!(error.kind(), JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_))
+        );
+        if self.settings.on_failure == OnFailure::Skip && !no_engine {
+            return None;
+        }
+        self.failing = true;
+        Some(error)
+    }
+}
+
+type EachFn<'a, T, U> = Box<dyn FnMut(Item<T>, &mut Driver<'_>) -> Option<Item<U>> + 'a>;
+
+/// A step that makes at most one item of one.
+pub(super) struct Each<'a, T, U> {
+    pub(super) before: BoxFlow<'a, T>,
+    pub(super) each: EachFn<'a, T, U>,
+}
+
+impl<T, U> Flow<U> for Each<'_, T, U> {
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
+        self.before.pump(driver)
+    }
+
+    fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<U>> {
+        loop {
+            match self.before.take(driver)? {
+                Event::Item(item) => {
+                    if let Some(item) = (self.each)(item, driver) {
+                        return Some(Event::Item(item));
+                    }
+                }
+                Event::Mark(mark) => return Some(Event::Mark(mark)),
+                Event::Failed(error) => return Some(Event::Failed(error)),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.before.is_over()
+    }
+
+    fn listen(&mut self, context: &mut Context<'_>) -> bool {
+        self.before.listen(context)
+    }
+}
+
+/// A step that makes any number of items of one.
+pub(super) struct FlatMap<'a, T, U: IntoIterator> {
+    pub(super) before: BoxFlow<'a, T>,
+    pub(super) spread: Box<dyn FnMut(T) -> U + 'a>,
+    /// What is being spread: it counts as in flight until it is used up.
+    pub(super) current: Option<Item<U::IntoIter>>,
+}
+
+impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
+        self.before.pump(driver)
+    }
+
+    fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<U::Item>> {
+        loop {
+            if let Some(current) = &mut self.current {
+                if let Some(value) = current.value.next() {
+                    let item = Item {
+                        value,
+                        sequence: current.sequence,
+                        time: current.time,
+                        bytes: 0,
+                    };
+                    driver.enter(&item);
+                    return Some(Event::Item(item));
+                }
+                let done = self.current.take();
+                done.map(|item| driver.leave(item));
+            }
+            match self.before.take(driver)? {
+                Event::Item(item) => {
+                    self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
+                }
+                Event::Mark(mark) => return Some(Event::Mark(mark)),
+                Event::Failed(error) => return Some(Event::Failed(error)),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.current.is_none() && self.before.is_over()
+    }
+
+    fn listen(&mut self, context: &mut Context<'_>) -> bool {
+        self.before.listen(context)
+    }
+}
+
+type MarkFn<'a, T> = Box<dyn FnMut(&Item<T>) -> Option<Duration> + 'a>;
+
+/// A step that puts watermarks behind items.
+pub(super) struct Marks<'a, T> {
+    pub(super) before: BoxFlow<'a, T>,
+    pub(super) mark: MarkFn<'a, T>,
+    pub(super) last: Option<Duration>,
+    pub(super) next: Option<Duration>,
+}
+
+impl<T> Flow<T> for Marks<'_, T> {
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
+        self.before.pump(driver)
+    }
+
+    fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>> {
+        if let Some(mark) = self.next.take() {
+            return Some(Event::Mark(mark));
+        }
+        loop {
+            match self.before.take(driver)? {
+                // It is this step that says.
+                Event::Mark(_) => {}
+                Event::Item(item) => {
+                    // Watermarks do not go back.
+                    let mark = (self.mark)(&item).filter(|mark| Some(*mark) > self.last);
+                    if mark.is_some() {
+                        (self.last, self.next) = (mark, mark);
+                    }
+                    return Some(Event::Item(item));
+                }
+                failed => return Some(failed),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.before.is_over()
+    }
+
+    fn listen(&mut self, context: &mut Context<'_>) -> bool {
+        self.before.listen(context)
+    }
+}

@@ -1,0 +1,653 @@
+//! Endless data: a source, stages that are kernels, windows, and results as an iterator.
+//!
+//! ```
+//! use std::time::Duration;
+//! use arenite::{Array, Engine, stream::{Stream, Windows}};
+//!
+//! // A kernel: what is done with each frame, by the workers.
+//! fn brightness(frame: &Array<u8>, gain: f32) -> f32 {
+//!     gain * frame.iter().map(|&pixel| f32::from(pixel)).sum::<f32>() / frame.len() as f32
+//! }
+//!
+//! let engine = Engine::inline();
+//! let frames = (0..).map(|n| (n, engine.from_slice(&[n as u8; 64]).unwrap()));
+//! let means = Stream::new(frames)
+//!     .in_flight(8)
+//!     // 10 frames a second; those that come up to half a second late are waited for.
+//!     .event_time(|&(n, _)| Duration::from_millis(100) * n)
+//!     .watermark(Duration::from_millis(500))
+//!     .map(|(_, frame)| frame)
+//!     .stage(brightness, (0.5,))
+//!     .window(Windows::tumbling(Duration::from_secs(1)))?
+//!     .fold(|| (0.0, 0), |(sum, count), mean| {
+//!         *sum += mean;
+//!         *count += 1;
+//!     });
+//! let seconds: Vec<f32> = means
+//!     .run(&engine)
+//!     .take(3)
+//!     .map(|second| second.map(|second| second.value.0 / second.value.1 as f32))
+//!     .collect::<Result<_, _>>()?;
+//! assert_eq!(seconds, [2.25, 7.25, 12.25]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![doc = include_str!("README.md")]
+
+mod control;
+mod error;
+mod flow;
+mod run;
+mod source;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::Control;
+pub use control::{Handle, StreamStats};
+pub use error::{StreamError, WindowError};
+use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
+pub use run::Run;
+use source::{Apart, Given, Here};
+pub use stage::DeadLetter;
+use stage::{CallFn, Letters, Stage, StageTerms};
+pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
+
+use super::{Backoff, Engine, Priority};
+use crate::kernel::{Arg, Args, Kernel, Reply, RetrySafe, Split, SplitFirst};
+use crate::supervisor::Terms;
+
+/// Items in flight if nothing else is said: at least these, and four for each worker.
+const IN_FLIGHT: usize = 16;
+
+/// What happens when an item fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The stream ends with its error, after what came before it.
+    #[default]
+    Stop,
+    /// It is counted ([`StreamStats::failed`]), and the others go on.
+    Skip,
+}
+
+/// A source, and what is to be done with each of its items.
+///
+/// It is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. What is said of a stage
+/// ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) stands directly behind it.
+#[must_use = "a stream is a plan: nothing happens before it is run"]
+pub struct Stream<'a, T, S = ()> {
+    flow: BoxFlow<'a, T>,
+    plan: Plan,
+    control: Arc<Control>,
+    /// Of the last step, if that is a stage.
+    last: S,
+}
+
+/// The last step of a stream is a stage with the input `I`, whose jobs take `A`.
+pub struct AfterStage<'a, I, A> {
+    terms: Rc<RefCell<StageTerms<'a, I>>>,
+    args: PhantomData<fn(A)>,
+}
+
+impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AfterStage").finish_non_exhaustive()
+    }
+}
+
+/// What holds for the whole stream.
+#[derive(Clone, Copy)]
+struct Plan {
+    in_flight: Option<usize>,
+    bytes: Option<u64>,
+    ordered: bool,
+    on_failure: OnFailure,
+    timed: bool,
+    marked: bool,
+    stages: usize,
+}
+
+/// The same, when it is run.
+#[derive(Clone, Copy)]
+struct Settings {
+    in_flight: usize,
+    bytes: Option<u64>,
+    ordered: bool,
+    on_failure: OnFailure,
+}
+
+impl<'a, T: 'a> Stream<'a, T> {
+    fn from_flow(flow: BoxFlow<'a, T>, control: Arc<Control>) -> Self {
+        let plan = Plan {
+            in_flight: None,
+            bytes: None,
+            ordered: true,
+            on_failure: OnFailure::Stop,
+            timed: false,
+            marked: false,
+            stages: 0,
+        };
+        Self {
+            flow,
+            plan,
+            control,
+            last: (),
+        }
+    }
+
+    /// A stream of the items of an iterator, which may be endless.
+    ///
+    /// The iterator runs in the thread that iterates over the results, and only while nothing is ready. One that waits long for
+    /// its next item holds back what ends meanwhile: give it a thread of its own with [`spawn`](Stream::spawn).
+    pub fn new<I>(source: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: 'a,
+    {
+        let items = source.into_iter().map(Given::Ok);
+        Self::from_flow(Box::new(Here::new(items)), Control::new())
+    }
+
+    /// As [`new`](Stream::new), of a source that can fail: each error is a failure of the stream, or is skipped
+    /// ([`on_failure`](Stream::on_failure)).
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::{OnFailure, Stream}};
+    ///
+    /// let lines = ["3", "three", "4"].into_iter().map(str::parse::<u64>);
+    /// let squares = Stream::fallible(lines).on_failure(OnFailure::Skip).stage(|n: u64| n * n, ());
+    /// let squares: Result<Vec<_>, _> = squares.run(&Engine::inline()).collect();
+    /// assert_eq!(squares?, [9, 16]);
+    /// # Ok::<(), arenite::stream::StreamError>(())
+    /// ```
+    pub fn fallible<I, E>(source: I) -> Self
+    where
+        I: IntoIterator<Item = Result<T, E>>,
+        I::IntoIter: 'a,
+        E: fmt::Display,
+    {
+        let items = source.into_iter();
+        let items = items.map(|item| item.map_err(|error| error.to_string()));
+        Self::from_flow(Box::new(Here::new(items)), Control::new())
+    }
+
+    /// As [`new`](Stream::new), with the iterator in a thread of its own: for sources that wait, such as cameras and sockets.
+    /// It is asked for as many items ahead as may be in flight, and no more. The thread starts with the first call of `next` on
+    /// the results. It ends with the source; or when the stream ends and the source has given the item that it waits for, which is
+    /// dropped.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::Stream};
+    ///
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// let stream = Stream::spawn(receive).stage(|n: u64| n * n, ());
+    /// send.send(3)?;
+    /// let engine = Engine::inline();
+    /// let mut squares = stream.run(&engine);
+    /// // It does not wait for another item.
+    /// assert_eq!(squares.next().unwrap()?, 9);
+    /// drop(send);
+    /// assert!(squares.next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spawn<I>(source: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+        T: Send + 'static,
+    {
+        let control = Control::new();
+        let items = source.into_iter().map(Given::Ok);
+        Self::from_flow(Box::new(Apart::new(items, Arc::clone(&control))), control)
+    }
+}
+
+impl<'a, T: 'a, S> Stream<'a, T, S> {
+    /// How many items may be in flight: taken from the source, and neither given out nor dropped nor in a window. While there are
+    /// so many the source is not asked, so memory stays flat. By default 16, or four for each worker if that is more.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[track_caller]
+    pub fn in_flight(mut self, items: usize) -> Self {
+        assert!(items > 0, "a stream with no item in flight does nothing");
+        self.plan.in_flight = Some(items);
+        self
+    }
+
+    /// How many bytes may be in flight, by what `size` says of each item here. While there are as many or more the source is not
+    /// asked, so it may be exceeded by one item. Say it again behind a stage that changes the size.
+    ///
+    /// ```
+    /// use arenite::{Array, Engine, stream::Stream};
+    ///
+    /// let engine = Engine::inline();
+    /// let blocks = (0..20).map(|_| engine.from_slice(&[0u8; 1000]).unwrap());
+    /// let lengths = Stream::new(blocks)
+    ///     .bytes_in_flight(3000, |block| block.len() as u64)
+    ///     .stage(|block: &[u8]| block.len() as u64, ());
+    /// let handle = lengths.handle();
+    /// assert_eq!(lengths.run(&engine).count(), 20);
+    /// assert_eq!(handle.stats().most_in_flight, 3);
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
+    pub fn bytes_in_flight(
+        mut self,
+        limit: u64,
+        mut size: impl FnMut(&T) -> u64 + 'a,
+    ) -> Stream<'a, T> {
+        self.plan.bytes = Some(limit);
+        self.each(move |mut item, driver| {
+            let bytes = size(&item.value);
+            driver.resize(&mut item, bytes);
+            Some(item)
+        })
+    }
+
+    /// Results come as they are ready, not in the order of their items. Watermarks wait for what came before them.
+    pub fn unordered(mut self) -> Self {
+        self.plan.ordered = false;
+        self
+    }
+
+    /// What happens when an item fails; by default the stream stops.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::{OnFailure, Stream}};
+    ///
+    /// fn inverse(n: u64) -> Result<u64, String> {
+    ///     100u64.checked_div(n).ok_or("nothing divides by 0".to_owned())
+    /// }
+    ///
+    /// let mut letters = Vec::new();
+    /// let inverses = Stream::new([10, 0, 5])
+    ///     .on_failure(OnFailure::Skip)
+    ///     .stage(inverse, ())
+    ///     .dead_letters(|letter| letters.push((letter.input, letter.error.to_string())));
+    /// let inverses: Result<Vec<_>, _> = inverses.run(&Engine::inline()).collect();
+    /// assert_eq!(inverses?, [10, 20]);
+    /// assert!(letters.len() == 1 && letters[0].0 == 0, "{letters:?}");
+    /// # Ok::<(), arenite::stream::StreamError>(())
+    /// ```
+    pub fn on_failure(mut self, what: OnFailure) -> Self {
+        self.plan.on_failure = what;
+        self
+    }
+
+    /// A step in the thread that iterates: for what is cheap.
+    pub fn map<U: 'a>(self, mut f: impl FnMut(T) -> U + 'a) -> Stream<'a, U> {
+        self.each(move |item, _| Some(item.with(&mut f)))
+    }
+
+    /// Drops items, in the thread that iterates.
+    pub fn filter(self, mut keep: impl FnMut(&T) -> bool + 'a) -> Stream<'a, T> {
+        self.each(move |item, driver| {
+            if keep(&item.value) {
+                return Some(item);
+            }
+            drop(driver.leave(item));
+            None
+        })
+    }
+
+    /// Makes any number of items out of each, in the thread that iterates. They have the event time of theirs; their bytes do not
+    /// count unless they are [measured](Stream::bytes_in_flight) again.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::Stream};
+    ///
+    /// let text = ["to be", "or not", "to be"];
+    /// let lengths = Stream::new(text)
+    ///     .flat_map(|line| line.split(' ').map(String::from))
+    ///     .filter(|word| word != "or")
+    ///     .stage(|word: &str| word.len() as u64, ());
+    /// let lengths: Result<Vec<_>, _> = lengths.run(&Engine::inline()).collect();
+    /// assert_eq!(lengths?, [2, 2, 3, 2, 2]);
+    /// # Ok::<(), arenite::stream::StreamError>(())
+    /// ```
+    pub fn flat_map<U>(self, spread: impl FnMut(T) -> U + 'a) -> Stream<'a, U::Item>
+    where
+        U: IntoIterator + 'a,
+        U::Item: 'a,
+    {
+        self.then(|before| {
+            Box::new(FlatMap {
+                before,
+                spread: Box::new(spread),
+                current: None,
+            })
+        })
+    }
+
+    /// A kernel that each item passes, in the workers. Its first parameter is the item, `args` are the others: arrays among
+    /// them are read where they lie, by all jobs.
+    pub fn stage<F, A, Q, R>(
+        self,
+        kernel: F,
+        args: A,
+    ) -> Stream<'a, R::Out, AfterStage<'a, T, Split<T, A>>>
+    where
+        F: Kernel<Q, R>,
+        Q: SplitFirst,
+        T: Arg<'static, Q::First>,
+        A: Args<'static, Q::Rest> + Clone + 'a,
+        R: Reply,
+    {
+        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms| {
+            let job = engine.job(kernel, Split(item, args.clone()));
+            Ok(((), job.terms(terms).submit()))
+        });
+        self.add_stage(call, |(), value| value)
+    }
+
+    /// A kernel that gets what `split` makes of each item: first what stays here, then the tuple of its arguments. What stays comes
+    /// back beside the result.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::Stream};
+    ///
+    /// // A name that the workers need not know.
+    /// let items = [("three", 3u32, 2u32), ("two", 2, 5)];
+    /// let powers = Stream::new(items)
+    ///     .stage_with(|n: u32, to: u32| n.pow(to), |(name, n, to)| (name, (n, to)));
+    /// let powers: Result<Vec<_>, _> = powers.run(&Engine::inline()).collect();
+    /// assert_eq!(powers?, [("three", 9), ("two", 32)]);
+    /// # Ok::<(), arenite::stream::StreamError>(())
+    /// ```
+    #[allow(clippy::type_complexity, reason = "the marker of the stage that it is")]
+    pub fn stage_with<F, K, A, Q, R>(
+        self,
+        kernel: F,
+        mut split: impl FnMut(T) -> (K, A) + 'a,
+    ) -> Stream<'a, (K, R::Out), AfterStage<'a, T, A>>
+    where
+        F: Kernel<Q, R>,
+        Q: crate::kernel::Params,
+        A: Args<'static, Q>,
+        K: 'a,
+        R: Reply,
+    {
+        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms| {
+            let (kept, args) = split(item);
+            Ok((kept, engine.job(kernel, args).terms(terms).submit()))
+        });
+        self.add_stage(call, |kept, value| (kept, value))
+    }
+
+    /// When each item happened: the time since any origin that is the same for all. Needed by windows in time, and never that of a
+    /// clock here.
+    pub fn event_time(mut self, mut when: impl FnMut(&T) -> Duration + 'a) -> Stream<'a, T> {
+        (self.plan.timed, self.plan.marked) = (true, false);
+        self.each(move |mut item, _| {
+            item.time = Some(when(&item.value));
+            Some(item)
+        })
+    }
+
+    /// How late items may be: the watermark is the greatest [event time](Stream::event_time) so far, minus this. Windows in
+    /// time close when it reaches their end, and what comes for a closed window is late.
+    pub fn watermark(self, lateness: Duration) -> Stream<'a, T> {
+        self.marks(move |item| item.time?.checked_sub(lateness))
+    }
+
+    /// The watermark as the program knows it: behind an item, no earlier time than this comes any more. It does not go back;
+    /// `None` leaves it where it is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// // The source says itself when all up to a time have come.
+    /// let second = Duration::from_secs(1);
+    /// let items = [(4, false), (1, false), (9, true), (12, false)];
+    /// let windows = Stream::new(items)
+    ///     .event_time(|&(at, _)| second * at)
+    ///     .watermark_by(|&(at, all)| all.then(|| second * at))
+    ///     .window(Windows::tumbling(second * 5))?
+    ///     .items();
+    /// let sizes: Vec<_> = windows.run(&Engine::inline()).map(|w| w.unwrap().value.len()).collect();
+    /// assert_eq!(sizes, [2, 1, 1]);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    pub fn watermark_by(self, mut mark: impl FnMut(&T) -> Option<Duration> + 'a) -> Stream<'a, T> {
+        self.marks(move |item| mark(&item.value))
+    }
+
+    /// Puts items together. What becomes of each window is said with [`items`](Windowed::items),
+    /// [`kernel`](Windowed::kernel) or `fold`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// // Two neighbours each.
+    /// let pairs = Stream::new([1u64, 2, 3]).window(Windows::count_sliding(2, 1))?.items();
+    /// let pairs: Vec<_> = pairs.run(&Engine::inline()).map(|pair| pair.unwrap().value).collect();
+    /// assert_eq!(pairs, [vec![1, 2], vec![2, 3], vec![3]]);
+    ///
+    /// // Nothing would ever close these.
+    /// let error = Stream::new([1u32, 2, 3])
+    ///     .event_time(|&at| Duration::from_secs(1) * at)
+    ///     .window(Windows::tumbling(Duration::from_secs(2)))
+    ///     .unwrap_err();
+    /// assert!(error.to_string().contains("watermark"), "{error}");
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`WindowError`]: windows in time without [event times](Stream::event_time) or a [watermark](Stream::watermark), or
+    /// that have no length.
+    pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
+        windows.check(self.plan.timed, self.plan.marked)?;
+        Ok(Windowed::new(self.then(|before| before), windows))
+    }
+
+    /// Ends the stream, or looks at it, from other threads.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.control))
+    }
+
+    /// The results, as an iterator: this is what runs the stream.
+    pub fn run(self, engine: &'a Engine) -> Run<'a, T> {
+        let workers = engine.stats().workers.len();
+        let settings = Settings {
+            in_flight: self.plan.in_flight.unwrap_or(IN_FLIGHT.max(4 * workers)),
+            bytes: self.plan.bytes,
+            ordered: self.plan.ordered,
+            on_failure: self.plan.on_failure,
+        };
+        Run::new(self.flow, Driver::new(engine, settings), self.control)
+    }
+
+    /// Runs the stream to its end, and gives each result to `sink`. Returns the figures.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::Stream};
+    ///
+    /// let mut sum = 0;
+    /// let stats = Stream::new(0..10u64)
+    ///     .stage(|n: u64| n * n, ())
+    ///     .for_each(&Engine::inline(), |square| sum += square)?;
+    /// assert_eq!((sum, stats.delivered), (285, 10));
+    /// # Ok::<(), arenite::stream::StreamError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Why the stream ended before its source did.
+    pub fn for_each(
+        self,
+        engine: &'a Engine,
+        mut sink: impl FnMut(T),
+    ) -> Result<StreamStats, StreamError> {
+        let mut run = self.run(engine);
+        for value in &mut run {
+            sink(value?);
+        }
+        Ok(run.stats())
+    }
+
+    fn then<U>(self, step: impl FnOnce(BoxFlow<'a, T>) -> BoxFlow<'a, U>) -> Stream<'a, U> {
+        Stream {
+            flow: step(self.flow),
+            plan: self.plan,
+            control: self.control,
+            last: (),
+        }
+    }
+
+    fn each<U: 'a>(
+        self,
+        each: impl FnMut(Item<T>, &mut Driver<'_>) -> Option<Item<U>> + 'a,
+    ) -> Stream<'a, U> {
+        self.then(|before| {
+            Box::new(Each {
+                before,
+                each: Box::new(each),
+            })
+        })
+    }
+
+    fn marks(mut self, mark: impl FnMut(&Item<T>) -> Option<Duration> + 'a) -> Stream<'a, T> {
+        self.plan.marked = true;
+        self.then(|before| {
+            Box::new(Marks {
+                before,
+                mark: Box::new(mark),
+                last: None,
+                next: None,
+            })
+        })
+    }
+
+    fn add_stage<K: 'a, R: Send + 'static, U: 'a, A>(
+        mut self,
+        call: CallFn<'a, T, K, R>,
+        mut join: impl FnMut(K, R) -> U + 'a,
+    ) -> Stream<'a, U, AfterStage<'a, T, A>> {
+        self.plan.stages += 1;
+        let terms = Rc::new(RefCell::new(StageTerms {
+            number: self.plan.stages,
+            jobs: usize::MAX,
+            results: usize::MAX,
+            terms: Terms::default(),
+            letters: None,
+        }));
+        let stage = self.then(|before| {
+            Box::new(Stage {
+                before,
+                call,
+                terms: Rc::clone(&terms),
+                places: VecDeque::new(),
+                running: 0,
+                ready: 0,
+            })
+        });
+        let joined = stage.map(move |(kept, value)| join(kept, value));
+        Stream {
+            flow: joined.flow,
+            plan: joined.plan,
+            control: joined.control,
+            last: AfterStage {
+                terms,
+                args: PhantomData,
+            },
+        }
+    }
+}
+
+/// What can be said of the stage that was added last.
+impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
+    /// How many jobs of this stage may be with the engine at one time; by default as many as are in flight.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[track_caller]
+    pub fn jobs(self, most: usize) -> Self {
+        assert!(most > 0, "a stage without jobs holds up everything");
+        self.last.terms.borrow_mut().jobs = most;
+        self
+    }
+
+    /// How many results of this stage may wait for the next step before it begins no more jobs; by default as many as are in
+    /// flight.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[track_caller]
+    pub fn queue(self, most: usize) -> Self {
+        assert!(most > 0, "a stage whose results may not wait does nothing");
+        self.last.terms.borrow_mut().results = most;
+        self
+    }
+
+    /// How long each of its jobs may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline).
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.last.terms.borrow_mut().terms.deadline = Some(limit);
+        self
+    }
+
+    /// Runs a job of this stage again, up to this many times, if it panics, exceeds its deadline or takes its worker with it: see
+    /// [`JobBuilder::retries`](super::JobBuilder::retries). Only where the kernel cannot change the item:
+    ///
+    /// ```compile_fail,E0277
+    /// use arenite::{ArrayMut, stream::Stream};
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let engine = arenite::Engine::inline();
+    /// let items = (0..4).map(|n| engine.zeros::<u32>(n).unwrap());
+    /// let sorted = Stream::new(items).stage(sort, ()).retries(1);
+    /// ```
+    pub fn retries(self, retries: u32) -> Self
+    where
+        A: RetrySafe,
+    {
+        self.last.terms.borrow_mut().terms.retries = retries;
+        self
+    }
+
+    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        self.last.terms.borrow_mut().terms.backoff = backoff;
+        self
+    }
+
+    /// Which of the jobs that wait goes first. A later stage before an earlier one keeps less in flight.
+    pub fn priority(self, priority: Priority) -> Self {
+        self.last.terms.borrow_mut().terms.priority = priority;
+        self
+    }
+
+    /// Hands out each item that fails at this stage, after all retries, whatever becomes of the stream. A copy of each
+    /// input is kept while its job runs; that of an array is a handle.
+    pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
+    where
+        I: Clone,
+    {
+        self.last.terms.borrow_mut().letters = Some(Letters {
+            copy: I::clone,
+            to: Rc::new(RefCell::new(to)),
+        });
+        self
+    }
+}
+
+impl<T, S> fmt::Debug for Stream<'_, T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("stages", &self.plan.stages)
+            .field("in_flight", &self.plan.in_flight)
+            .finish_non_exhaustive()
+    }
+}

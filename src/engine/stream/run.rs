@@ -1,0 +1,118 @@
+//! The driver: what iterates over results moves the items.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use super::control::{Control, Handle, StreamStats, Wanted};
+use super::error::StreamError;
+use super::flow::{BoxFlow, Driver, Event};
+
+/// The results of a stream, in the order of their items unless it is
+/// [`unordered`](super::Stream::unordered): the iterator of [`Stream::run`](super::Stream::run).
+///
+/// Whoever iterates moves the items from stage to stage; between two calls of `next` the workers finish what they have. An
+/// error is the last that comes. Dropping it cancels what is in flight.
+#[must_use = "a stream is lazy: nothing runs before it is iterated over"]
+pub struct Run<'a, T> {
+    /// `None` when nothing comes any more.
+    flow: Option<BoxFlow<'a, T>>,
+    driver: Driver<'a>,
+    control: Arc<Control>,
+    waker: Waker,
+}
+
+impl<'a, T> Run<'a, T> {
+    pub(super) fn new(flow: BoxFlow<'a, T>, driver: Driver<'a>, control: Arc<Control>) -> Self {
+        Self {
+            flow: Some(flow),
+            driver,
+            waker: Waker::from(Arc::clone(&control)),
+            control,
+        }
+    }
+
+    /// Figures at this moment.
+    pub fn stats(&self) -> StreamStats {
+        self.driver.stats
+    }
+
+    /// For other threads.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.control))
+    }
+
+    /// What comes next; `None` at the end.
+    fn advance(&mut self) -> Option<Result<T, StreamError>> {
+        let flow = self.flow.as_mut()?;
+        let driver = &mut self.driver;
+        loop {
+            match self.control.wanted() {
+                Wanted::Run => {}
+                Wanted::Drain => driver.draining = true,
+                Wanted::Stop => return None,
+            }
+            driver.begin_pass();
+            let mut changed = flow.pump(driver);
+            match flow.take(driver) {
+                Some(Event::Item(item)) => {
+                    driver.stats.delivered += 1;
+                    return Some(Ok(driver.leave(item)));
+                }
+                Some(Event::Failed(error)) => return Some(Err(error)),
+                Some(Event::Mark(_)) => changed = true,
+                None if flow.is_over() => return None,
+                None => {}
+            }
+            if changed || driver.moved || driver.cut {
+                continue;
+            }
+            self.control.publish(driver.stats);
+            if !flow.listen(&mut Context::from_waker(&self.waker)) {
+                self.control.sleep();
+            }
+        }
+    }
+
+    /// Nothing comes any more: what is in flight is cancelled.
+    fn end(&mut self) {
+        if self.flow.take().is_some() {
+            let stats = &mut self.driver.stats;
+            (
+                stats.in_flight,
+                stats.bytes_in_flight,
+                stats.held_by_windows,
+            ) = (0, 0, 0);
+        }
+    }
+}
+
+impl<T> Iterator for Run<'_, T> {
+    type Item = Result<T, StreamError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if !matches!(next, Some(Ok(_))) {
+            self.end();
+        }
+        self.control.publish(self.driver.stats);
+        next
+    }
+}
+
+impl<T> std::iter::FusedIterator for Run<'_, T> {}
+
+impl<T> Drop for Run<'_, T> {
+    fn drop(&mut self) {
+        self.end();
+        self.control.publish(self.driver.stats);
+    }
+}
+
+impl<T> fmt::Debug for Run<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("stats", &self.driver.stats)
+            .finish_non_exhaustive()
+    }
+}

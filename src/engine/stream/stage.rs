@@ -1,0 +1,256 @@
+//! A step that is a kernel.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::error::StreamError;
+use super::flow::{BoxFlow, Driver, Event, Flow, Item};
+use crate::arena::ArenaFull;
+use crate::engine::{Engine, Job, JobError};
+use crate::supervisor::Terms;
+
+/// An item that failed, as data: to be looked at, kept, or tried again elsewhere.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeadLetter<I> {
+    /// What the stage was given. An array is a handle, not a copy.
+    pub input: I,
+    /// Which item of the source, or which window: the first is 0.
+    pub sequence: u64,
+    /// Which stage: the first is 1.
+    pub stage: usize,
+    /// Why; with the attempts and the deaths before ([`JobError::attempt`], [`JobError::deaths`]).
+    pub error: JobError,
+}
+
+/// What was said of one stage after it was added.
+pub(super) struct StageTerms<'a, I> {
+    pub(super) number: usize,
+    pub(super) jobs: usize,
+    pub(super) results: usize,
+    pub(super) terms: Terms,
+    /// How to copy an input, and who wants those that failed.
+    pub(super) letters: Option<Letters<'a, I>>,
+}
+
+pub(super) struct Letters<'a, I> {
+    pub(super) copy: fn(&I) -> I,
+    pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
+}
+
+/// What is kept beside the job, and the job.
+pub(super) type Submitted<K, R> = Result<(K, Job<R>), ArenaFull>;
+
+pub(super) type CallFn<'a, I, K, R> = Box<dyn FnMut(&Engine, I, &Terms) -> Submitted<K, R> + 'a>;
+
+pub(super) struct Stage<'a, I, K, R> {
+    pub(super) before: BoxFlow<'a, I>,
+    pub(super) call: CallFn<'a, I, K, R>,
+    pub(super) terms: Rc<RefCell<StageTerms<'a, I>>>,
+    pub(super) places: VecDeque<Place<I, K, R>>,
+    pub(super) running: usize,
+    pub(super) ready: usize,
+}
+
+/// What came in, in its order.
+pub(super) enum Place<I, K, R> {
+    Running(Running<I, K, R>),
+    Ready(Item<(K, R)>),
+    Mark(Duration),
+    Failed(StreamError),
+    Empty,
+}
+
+pub(super) struct Running<I, K, R> {
+    job: Job<R>,
+    kept: Item<K>,
+    copy: Option<I>,
+    /// It rings when it ends.
+    listening: bool,
+}
+
+impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
+    /// Takes over the answers of jobs that have ended. True if there were any.
+    fn harvest(&mut self, driver: &mut Driver<'_>) -> bool {
+        if self.running == 0 {
+            return false;
+        }
+        let mut ended = false;
+        for place in &mut self.places {
+            if let Place::Running(running) = place
+                && running.job.is_done()
+            {
+                let Place::Running(running) = std::mem::replace(place, Place::Empty) else {
+                    unreachable!("the place was looked at");
+                };
+                ended = true;
+                self.running -= 1;
+                let Running {
+                    job, kept, copy, ..
+                } = running;
+                *place = match job.wait() {
+                    Ok(value) => {
+                        self.ready += 1;
+                        Place::Ready(kept.with(|kept| (kept, value)))
+                    }
+                    Err(error) => failed(&self.terms, driver, kept, copy, error),
+                };
+            }
+        }
+        if ended {
+            self.places.retain(|place| !matches!(place, Place::Empty));
+        }
+        ended
+    }
+
+    /// Fills free places from the step before. True if anything came.
+    fn fill(&mut self, driver: &mut Driver<'_>) -> bool {
+        let mut changed = false;
+        let (jobs, results) = {
+            let terms = self.terms.borrow();
+            (terms.jobs, terms.results)
+        };
+        let most = driver.settings.in_flight;
+        while self.running < jobs && self.ready < results && self.running + self.ready < most {
+            let Some(event) = self.before.take(driver) else {
+                break;
+            };
+            changed = true;
+            match event {
+                Event::Item(item) => self.begin(item, driver),
+                Event::Failed(error) => self.places.push_back(Place::Failed(error)),
+                Event::Mark(mark) => match self.places.back_mut() {
+                    Some(Place::Mark(last)) => *last = mark,
+                    _ => self.places.push_back(Place::Mark(mark)),
+                },
+            }
+        }
+        changed
+    }
+
+    fn begin(&mut self, item: Item<I>, driver: &mut Driver<'_>) {
+        let terms = self.terms.borrow();
+        let copy = terms
+            .letters
+            .as_ref()
+            .map(|letters| (letters.copy)(&item.value));
+        let (sequence, stage) = (item.sequence, terms.number);
+        let mut job = None;
+        let mut full = None;
+        let kept = item.with(
+            |value| match (self.call)(driver.engine, value, &terms.terms) {
+                Ok((kept, submitted)) => {
+                    job = Some(submitted);
+                    Some(kept)
+                }
+                Err(why) => {
+                    full = Some(why);
+                    None
+                }
+            },
+        );
+        drop(terms);
+        if let Some(full) = full {
+            let error = StreamError::Full {
+                stage,
+                sequence,
+                full,
+            };
+            let error = driver.failed(kept, error);
+            self.places.extend(error.map(Place::Failed));
+        } else if let Some(job) = job {
+            self.running += 1;
+            self.places.push_back(Place::Running(Running {
+                job,
+                kept: kept.with(|kept| kept.expect("it came with the job")),
+                copy,
+                listening: false,
+            }));
+        }
+    }
+}
+
+/// What stands in the place of an item that failed.
+fn failed<I, K, R>(
+    terms: &RefCell<StageTerms<'_, I>>,
+    driver: &mut Driver<'_>,
+    kept: Item<K>,
+    copy: Option<I>,
+    error: JobError,
+) -> Place<I, K, R> {
+    let (sequence, stage) = (kept.sequence, terms.borrow().number);
+    // The closure of the program runs without a borrow of ours.
+    let to = terms.borrow().letters.as_ref().map(|to| Rc::clone(&to.to));
+    if let (Some(to), Some(input)) = (to, copy) {
+        to.borrow_mut()(DeadLetter {
+            input,
+            sequence,
+            stage,
+            error: error.clone(),
+        });
+    }
+    let error = StreamError::Job {
+        stage,
+        sequence,
+        error,
+    };
+    driver
+        .failed(kept, error)
+        .map_or(Place::Empty, Place::Failed)
+}
+
+impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
+        let ended = self.harvest(driver);
+        let filled = self.fill(driver);
+        self.before.pump(driver) || ended || filled
+    }
+
+    fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<(K, R)>> {
+        let place = match self.places.front()? {
+            Place::Running(_) if driver.settings.ordered => return None,
+            Place::Running(_) => {
+                let is_ready =
+                    |place: &Place<I, K, R>| matches!(place, Place::Ready(_) | Place::Failed(_));
+                let index = self.places.iter().position(is_ready)?;
+                self.places.remove(index)
+            }
+            _ => self.places.pop_front(),
+        };
+        match place? {
+            Place::Ready(item) => {
+                self.ready -= 1;
+                Some(Event::Item(item))
+            }
+            Place::Mark(mark) => Some(Event::Mark(mark)),
+            Place::Failed(error) => Some(Event::Failed(error)),
+            Place::Running(_) | Place::Empty => None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.places.is_empty() && self.before.is_over()
+    }
+
+    fn listen(&mut self, context: &mut Context<'_>) -> bool {
+        for place in &mut self.places {
+            let Place::Running(running) = place else {
+                continue;
+            };
+            if running.listening {
+                continue;
+            }
+            running.listening = true;
+            if let Poll::Ready(answer) = Pin::new(&mut running.job).poll(context) {
+                running.job = Job::here(answer);
+                return true;
+            }
+        }
+        self.before.listen(context)
+    }
+}

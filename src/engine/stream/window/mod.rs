@@ -1,0 +1,476 @@
+//! Windows over a stream.
+
+mod open;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::task::Context;
+use std::time::Duration;
+
+use open::{Fill, Late, OpenWindow, OpenWindows};
+pub use rule::{Fixed, Merging, Windows};
+use rule::{Rule, from_nanos};
+
+use super::error::StreamError;
+use super::flow::{BoxFlow, Driver, Event, Flow, Item};
+use super::stage::CallFn;
+use super::{AfterStage, Stream};
+use crate::arena::ArenaFull;
+use crate::array::{Array, Element};
+use crate::engine::Engine;
+use crate::kernel::{Arg, Args, Kernel, Param, Reply, Split, SplitFirst};
+
+/// What open windows may hold if nothing else is said.
+const LIMIT: usize = 1_000_000;
+
+/// What came out of a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Window<K, V> {
+    /// What its items have in common; `()` without [`by_key`](Windowed::by_key).
+    pub key: K,
+    /// From when to when; `None` for windows by count.
+    pub span: Option<Range<Duration>>,
+    /// Its items, or what was made of them.
+    pub value: V,
+}
+
+/// Windows under construction: see [`Stream::window`]. Say what is to become of each with [`items`](Windowed::items),
+/// [`kernel`](Windowed::kernel) or `fold`.
+#[must_use = "windows under construction do nothing until it is said what becomes of them"]
+pub struct Windowed<'a, K, T, M> {
+    stream: Stream<'a, T>,
+    rule: Rule,
+    key: Box<dyn FnMut(&T) -> K + 'a>,
+    late: Option<Box<dyn FnMut(T) + 'a>>,
+    limit: usize,
+    kind: PhantomData<M>,
+}
+
+impl<'a, T: 'a, M> Windowed<'a, (), T, M> {
+    pub(super) fn new(stream: Stream<'a, T>, windows: Windows<M>) -> Self {
+        Self {
+            stream,
+            rule: windows.rule,
+            key: Box::new(|_| ()),
+            late: None,
+            limit: LIMIT,
+            kind: PhantomData,
+        }
+    }
+
+    /// Windows for each key on its own.
+    ///
+    /// ```
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let words = ["ant", "bee", "asp", "bat", "ape"];
+    /// let pairs = Stream::new(words)
+    ///     .window(Windows::count(2))?
+    ///     .by_key(|word| word.chars().next())
+    ///     .items();
+    /// let pairs: Vec<_> = pairs.run(&Engine::inline()).map(|pair| pair.unwrap().value).collect();
+    /// assert_eq!(pairs, [vec!["ant", "asp"], vec!["bee", "bat"], vec!["ape"]]);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    pub fn by_key<K>(self, key: impl FnMut(&T) -> K + 'a) -> Windowed<'a, K, T, M> {
+        Windowed {
+            stream: self.stream,
+            rule: self.rule,
+            key: Box::new(key),
+            late: self.late,
+            limit: self.limit,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<'a, K, T, M> Windowed<'a, K, T, M>
+where
+    K: Clone + Eq + Hash + 'a,
+    T: Clone + 'a,
+{
+    /// Hands out items that came after all of their windows had been closed. They are counted in any case
+    /// ([`StreamStats::late`](super::StreamStats::late)).
+    pub fn late(mut self, late: impl FnMut(T) + 'a) -> Self {
+        self.late = Some(Box::new(late));
+        self
+    }
+
+    /// What all open windows together may hold: items (an item that is in several windows counts in each), or open windows
+    /// where these are folded. A stream that exceeds it ends with [`WindowsFull`](StreamError::WindowsFull): its
+    /// watermark does not advance as it should. By default a million.
+    pub fn limit(mut self, most: usize) -> Self {
+        self.limit = most;
+        self
+    }
+
+    /// Each window as the list of its items, in the order of their arrival. Arrays are handles: nothing is copied.
+    pub fn items(self) -> Stream<'a, Window<K, Vec<T>>> {
+        self.filled(Keep).map(|window| Window {
+            key: window.key,
+            span: window.span,
+            value: in_order(window.value),
+        })
+    }
+
+    /// Runs a kernel on the items of each window: its first parameter is `&[Array<T>]` where the items are arrays, which are
+    /// handed over as they lie, and `&[T]` or `&Array<T>` where they are numbers. `args` are the others.
+    ///
+    /// ```
+    /// use arenite::{Array, Engine, stream::{Stream, Windows}};
+    ///
+    /// // The mean of the frames of each window.
+    /// fn mean(frames: &[Array<f32>], weight: f32) -> Array<f32> {
+    ///     Array::from_fn(frames[0].shape(), |i| {
+    ///         weight * frames.iter().map(|frame| frame[i]).sum::<f32>() / frames.len() as f32
+    ///     })
+    /// }
+    ///
+    /// let engine = Engine::inline();
+    /// let frames = (0..6).map(|n| engine.from_slice(&[n as f32; 4]).unwrap());
+    /// let means = Stream::new(frames).window(Windows::count(3))?.kernel(mean, (10.0,));
+    /// let means: Vec<f32> = means.run(&engine).map(|mean| mean.unwrap().value[0]).collect();
+    /// assert_eq!(means, [10.0, 40.0]);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    #[allow(clippy::type_complexity, reason = "the marker of the stage that it is")]
+    pub fn kernel<F, A, Q, R>(
+        self,
+        kernel: F,
+        args: A,
+    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, Split<T::Arg, A>>>
+    where
+        F: Kernel<Q, R>,
+        Q: SplitFirst,
+        T: WindowItems<Q::First>,
+        A: Args<'static, Q::Rest> + Clone + 'a,
+        R: Reply,
+    {
+        let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
+            Box::new(move |engine, window, terms| {
+                let items = T::gather(window.value, engine)?;
+                let kept = Window {
+                    key: window.key,
+                    span: window.span,
+                    value: (),
+                };
+                let job = engine.job(kernel, Split(items, args.clone()));
+                Ok((kept, job.terms(terms).submit()))
+            });
+        self.items().add_stage(call, |kept, value| Window {
+            key: kept.key,
+            span: kept.span,
+            value,
+        })
+    }
+
+    fn filled<F: Fill<T> + 'a>(self, fill: F) -> Stream<'a, Window<K, F::Held>> {
+        let timed = self.rule.is_timed();
+        let (rule, key, late, limit) = (self.rule, self.key, self.late, self.limit);
+        let mut stream = self.stream.then(|before| {
+            Box::new(WindowStep {
+                before,
+                rule,
+                key,
+                late,
+                limit,
+                open: OpenWindows::new(rule, fill),
+                mark: 0,
+                closed: 0,
+                waiting: 0,
+                ready: VecDeque::new(),
+                flushed: false,
+            })
+        });
+        (stream.plan.timed, stream.plan.marked) = (timed, timed);
+        stream
+    }
+}
+
+impl<'a, K, T> Windowed<'a, K, T, Fixed>
+where
+    K: Clone + Eq + Hash + 'a,
+    T: Clone + 'a,
+{
+    /// Each window as one value, which every item changes as it comes: nothing else is kept. It runs in the thread that
+    /// iterates, so let a [stage](Stream::stage) before it do what takes long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let second = Duration::from_secs(1);
+    /// // When, and what.
+    /// let readings = [(0, 5), (3, 7), (12, 1), (11, 2), (25, 9)];
+    /// let sums = Stream::new(readings)
+    ///     .event_time(|&(at, _)| second * at)
+    ///     .watermark(2 * second)
+    ///     .window(Windows::tumbling(10 * second))?
+    ///     .fold(|| 0, |sum, (_, value)| *sum += value);
+    /// let sums: Vec<i32> = sums.run(&Engine::inline()).map(|sum| sum.unwrap().value).collect();
+    /// assert_eq!(sums, [12, 3, 9]);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    pub fn fold<V: 'a>(
+        self,
+        begin: impl FnMut() -> V + 'a,
+        step: impl FnMut(&mut V, T) + 'a,
+    ) -> Stream<'a, Window<K, V>> {
+        self.filled(Folding {
+            begin,
+            step,
+            join: |_: &mut V, _| unreachable!("windows that stand still are never merged"),
+        })
+    }
+}
+
+impl<'a, K, T> Windowed<'a, K, T, Merging>
+where
+    K: Clone + Eq + Hash + 'a,
+    T: Clone + 'a,
+{
+    /// Each session as one value, which every item changes as it comes. `join` puts a later session into an earlier one, when an
+    /// item has come that joins them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let clicks = Stream::new([1, 2, 8, 5, 20, 21])
+    ///     .event_time(|&at| second * at)
+    ///     .watermark(4 * second)
+    ///     .window(Windows::session(4 * second))?
+    ///     .fold(|| 0, |clicks, _| *clicks += 1, |clicks, later| *clicks += later);
+    /// let clicks: Vec<i32> = clicks.run(&Engine::inline()).map(|n| n.unwrap().value).collect();
+    /// // The item at 5 s has joined the one at 8 s with those at 1 s and 2 s.
+    /// assert_eq!(clicks, [4, 2]);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    pub fn fold<V: 'a>(
+        self,
+        begin: impl FnMut() -> V + 'a,
+        step: impl FnMut(&mut V, T) + 'a,
+        join: impl FnMut(&mut V, V) + 'a,
+    ) -> Stream<'a, Window<K, V>> {
+        self.filled(Folding { begin, step, join })
+    }
+}
+
+impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Windowed")
+            .field("rule", &self.rule)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Items that a kernel with the parameter `P` can be given many of: arrays for `&[Array<T>]`, numbers for `&[T]` and
+/// `&Array<T>`. Sealed.
+pub trait WindowItems<P: Param>: Sized {
+    #[doc(hidden)]
+    type Arg: Arg<'static, P>;
+    #[doc(hidden)]
+    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Self::Arg, ArenaFull>;
+}
+
+impl<E: Element> WindowItems<&[Array<E>]> for Array<E> {
+    type Arg = Vec<Array<E>>;
+    fn gather(items: Vec<Self>, _: &Engine) -> Result<Vec<Array<E>>, ArenaFull> {
+        Ok(items)
+    }
+}
+
+impl<E: Element> WindowItems<&[E]> for E {
+    type Arg = Array<E>;
+    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Array<E>, ArenaFull> {
+        engine.from_slice(&items)
+    }
+}
+
+impl<E: Element> WindowItems<&Array<E>> for E {
+    type Arg = Array<E>;
+    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Array<E>, ArenaFull> {
+        engine.from_slice(&items)
+    }
+}
+
+/// Items as they are, with their order of arrival.
+struct Keep;
+
+impl<T> Fill<T> for Keep {
+    type Held = Vec<(u64, T)>;
+    fn empty(&mut self) -> Self::Held {
+        Vec::new()
+    }
+    fn add(&mut self, held: &mut Self::Held, arrival: u64, value: T) {
+        held.push((arrival, value));
+    }
+    fn merge(&mut self, held: &mut Self::Held, later: Self::Held) {
+        held.extend(later);
+    }
+    fn weight(items: usize) -> usize {
+        items
+    }
+}
+
+/// Merged sessions are not in the order of arrival.
+fn in_order<T>(mut items: Vec<(u64, T)>) -> Vec<T> {
+    items.sort_by_key(|(arrival, _)| *arrival);
+    items.into_iter().map(|(_, item)| item).collect()
+}
+
+struct Folding<B, S, J> {
+    begin: B,
+    step: S,
+    join: J,
+}
+
+impl<T, V, B, S, J> Fill<T> for Folding<B, S, J>
+where
+    B: FnMut() -> V,
+    S: FnMut(&mut V, T),
+    J: FnMut(&mut V, V),
+{
+    type Held = V;
+    fn empty(&mut self) -> V {
+        (self.begin)()
+    }
+    fn add(&mut self, held: &mut V, _: u64, value: T) {
+        (self.step)(held, value);
+    }
+    fn merge(&mut self, held: &mut V, later: V) {
+        (self.join)(held, later);
+    }
+    fn weight(_: usize) -> usize {
+        1
+    }
+}
+
+struct WindowStep<'a, K, T, F: Fill<T>> {
+    before: BoxFlow<'a, T>,
+    rule: Rule,
+    key: Box<dyn FnMut(&T) -> K + 'a>,
+    late: Option<Box<dyn FnMut(T) + 'a>>,
+    limit: usize,
+    open: OpenWindows<K, T, F>,
+    mark: u128,
+    /// Windows so far.
+    closed: u64,
+    ready: VecDeque<Event<Window<K, F::Held>>>,
+    /// Windows among these.
+    waiting: usize,
+    flushed: bool,
+}
+
+impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
+    fn add(&mut self, item: Item<T>, driver: &mut Driver<'_>) {
+        let (at, bytes) = (item.time.map_or(0, |time| time.as_nanos()), item.bytes);
+        let key = (self.key)(&item.value);
+        let value = driver.leave(item);
+        if let Err(Late(value)) = self.open.add(&key, value, bytes, at, self.mark) {
+            driver.stats.late += 1;
+            if let Some(late) = &mut self.late {
+                late(value);
+            }
+        }
+        if !self.rule.is_timed() {
+            while let Some((window, end)) = self.open.close_full(&key) {
+                self.give_out(window, end, driver);
+            }
+        }
+        if self.open.weight > self.limit {
+            driver.failing = true;
+            let error = StreamError::WindowsFull { limit: self.limit };
+            self.ready.push_back(Event::Failed(error));
+        }
+    }
+
+    fn close_until(&mut self, mark: u128, driver: &mut Driver<'_>) {
+        while let Some((window, end)) = self.open.close(mark) {
+            self.give_out(window, end, driver);
+        }
+    }
+
+    fn give_out(&mut self, window: OpenWindow<K, F::Held>, end: u128, driver: &mut Driver<'_>) {
+        let timed = self.rule.is_timed();
+        let item = Item {
+            value: Window {
+                key: window.key,
+                span: timed.then(|| from_nanos(window.start)..from_nanos(end)),
+                value: window.held,
+            },
+            sequence: self.closed,
+            time: timed.then(|| from_nanos(end - 1)),
+            bytes: window.bytes,
+        };
+        self.closed += 1;
+        self.waiting += 1;
+        driver.stats.windows += 1;
+        driver.enter(&item);
+        self.ready.push_back(Event::Item(item));
+    }
+
+    /// Takes in what is there, until a window is closed.
+    fn take_in(&mut self, driver: &mut Driver<'_>) -> bool {
+        let mut changed = false;
+        let held = self.open.weight;
+        while self.waiting == 0 {
+            let Some(event) = self.before.take(driver) else {
+                break;
+            };
+            changed = true;
+            match event {
+                Event::Item(item) => self.add(item, driver),
+                Event::Failed(error) => self.ready.push_back(Event::Failed(error)),
+                Event::Mark(mark) if self.rule.is_timed() => {
+                    self.mark = self.mark.max(mark.as_nanos());
+                    self.close_until(self.mark, driver);
+                    match self.ready.back_mut() {
+                        Some(Event::Mark(last)) => *last = mark,
+                        _ => self.ready.push_back(Event::Mark(mark)),
+                    }
+                }
+                // Windows by count have no time, and nor has what they give.
+                Event::Mark(_) => {}
+            }
+        }
+        if self.waiting == 0 && !self.flushed && self.before.is_over() {
+            (self.flushed, changed) = (true, true);
+            self.close_until(u128::MAX, driver);
+        }
+        driver.stats.held_by_windows = driver.stats.held_by_windows + self.open.weight - held;
+        changed
+    }
+}
+
+impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> Flow<Window<K, F::Held>>
+    for WindowStep<'_, K, T, F>
+{
+    fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
+        let taken = self.take_in(driver);
+        self.before.pump(driver) || taken
+    }
+
+    fn take(&mut self, _: &mut Driver<'_>) -> Option<Event<Window<K, F::Held>>> {
+        let event = self.ready.pop_front()?;
+        self.waiting -= usize::from(matches!(event, Event::Item(_)));
+        Some(event)
+    }
+
+    fn is_over(&self) -> bool {
+        self.flushed && self.ready.is_empty()
+    }
+
+    fn listen(&mut self, context: &mut Context<'_>) -> bool {
+        self.before.listen(context)
+    }
+}

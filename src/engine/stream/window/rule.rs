@@ -1,0 +1,130 @@
+//! Which windows an item belongs to.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::super::error::WindowError;
+
+/// Windows that stand still: an item never changes which others are together.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed;
+
+/// Windows that grow together: an item can join two.
+#[derive(Clone, Copy, Debug)]
+pub struct Merging;
+
+/// How items are put into windows.
+///
+/// | | contains | closes |
+/// |---|---|---|
+/// | [`count`](Windows::count) | so many items | when it is full |
+/// | [`tumbling`](Windows::tumbling) | a span of time, one after the other | when the watermark reaches its end |
+/// | [`sliding`](Windows::sliding) | a span of time, a new one at each step | the same |
+/// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap beyond the last |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows<M = Fixed> {
+    pub(super) rule: Rule,
+    kind: PhantomData<M>,
+}
+
+/// Bounds are nanoseconds, or positions in the order of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    Count { length: u128, step: u128 },
+    Time { length: u128, step: u128 },
+    Session { gap: u128 },
+}
+
+impl Windows<Fixed> {
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            kind: PhantomData,
+        }
+    }
+
+    /// Windows of so many items each. Need no time, and so no watermark. The last one may be shorter.
+    pub fn count(items: usize) -> Self {
+        Self::count_sliding(items, items)
+    }
+
+    /// Windows of so many items, a new one every `step` items. Those that are open at the end may be shorter.
+    pub fn count_sliding(items: usize, step: usize) -> Self {
+        Self::new(Rule::Count {
+            length: items as u128,
+            step: step as u128,
+        })
+    }
+
+    /// Windows of this length in time, one after the other.
+    pub fn tumbling(length: Duration) -> Self {
+        Self::sliding(length, length)
+    }
+
+    /// Windows of this length in time; a new one begins at each multiple of `step`. Each item is in `length / step` of
+    /// them.
+    pub fn sliding(length: Duration, step: Duration) -> Self {
+        Self::new(Rule::Time {
+            length: length.as_nanos(),
+            step: step.as_nanos(),
+        })
+    }
+}
+
+impl Windows<Merging> {
+    /// Windows that last as long as items come less than `gap` apart.
+    pub fn session(gap: Duration) -> Self {
+        Self {
+            rule: Rule::Session {
+                gap: gap.as_nanos(),
+            },
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<M> Windows<M> {
+    /// Whether there can be such windows over items that have event times and watermarks, or have not.
+    pub(in super::super) fn check(&self, timed: bool, marked: bool) -> Result<(), WindowError> {
+        self.rule.check(timed, marked)
+    }
+}
+
+impl Rule {
+    pub(super) fn is_timed(self) -> bool {
+        !matches!(self, Self::Count { .. })
+    }
+
+    fn check(self, timed: bool, marked: bool) -> Result<(), WindowError> {
+        match self {
+            Self::Count { length: 0, .. }
+            | Self::Time { length: 0, .. }
+            | Self::Session { gap: 0 } => Err(WindowError::Empty),
+            Self::Count { length, step } | Self::Time { length, step }
+                if step == 0 || step > length =>
+            {
+                Err(WindowError::BadStep)
+            }
+            _ if self.is_timed() && !timed => Err(WindowError::NoEventTime),
+            _ if self.is_timed() && !marked => Err(WindowError::NoWatermark),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The starts of all windows of `length`, one at each multiple of `step`, that contain `at`.
+pub(super) fn starts(at: u128, length: u128, step: u128) -> impl Iterator<Item = u128> {
+    let first = match at.checked_sub(length) {
+        Some(before) => before / step + 1,
+        None => 0,
+    };
+    (first..=at / step).map(move |index| index * step)
+}
+
+pub(super) fn from_nanos(nanos: u128) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    match u64::try_from(nanos / SECOND) {
+        Ok(seconds) => Duration::new(seconds, (nanos % SECOND) as u32),
+        Err(_) => Duration::MAX,
+    }
+}

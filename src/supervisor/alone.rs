@@ -1,0 +1,112 @@
+//! Jobs that nothing runs beside: those that may cost their worker by a deadline, in an engine with several lanes.
+//!
+//! Such a job is placed in a worker in which nothing is open, and nothing else is placed there until it is over. Where no
+//! worker is free it waits, and one is kept for it; the others go on.
+
+use super::core::Core;
+use super::lane::Lane;
+use super::worker::Status;
+
+impl Lane {
+    /// Nothing is posted here, because of a job that runs alone or is going to; or that is over.
+    fn set_alone(&mut self, alone: bool) {
+        self.alone = alone;
+        self.set_until();
+    }
+}
+
+impl Core {
+    /// A lane of a worker in which nothing is open. The caller posts a job there.
+    pub(super) fn choose_alone(&mut self) -> Option<usize> {
+        let workers = 0..self.workers.len();
+        let free = |&worker: &usize| {
+            self.workers[worker].status() == Status::Ready
+                && (!self.is_alone(worker) || self.reserved == Some(worker))
+                && self.lanes_of(worker).all(|lane| self.lanes[lane].is_idle())
+        };
+        let worker = self
+            .reserved
+            .filter(free)
+            .or_else(|| workers.clone().find(free))?;
+        if self.reserved == Some(worker) {
+            self.unreserve();
+        }
+        let mut lanes = self.lanes_of(worker);
+        lanes.find(|&lane| self.lanes[lane].room() > 0)
+    }
+
+    fn is_alone(&self, worker: usize) -> bool {
+        // All lanes of a worker agree.
+        self.lanes[worker].alone
+    }
+
+    fn set_alone(&mut self, worker: usize, alone: bool) {
+        for lane in self.lanes_of(worker) {
+            self.lanes[lane].set_alone(alone);
+        }
+    }
+
+    /// A job that nothing may run beside was posted in this lane.
+    pub(super) fn begin_alone(&mut self, lane: usize) {
+        self.set_alone(self.worker_of(lane), true);
+    }
+
+    /// A lane has no job with a deadline any more: if one ran alone it is over.
+    pub(super) fn end_alone(&mut self, lane: usize) {
+        let worker = self.worker_of(lane);
+        if self.is_alone(worker) && self.reserved != Some(worker) {
+            self.set_alone(worker, false);
+        }
+    }
+
+    /// The worker is gone, and what was kept for it as well.
+    pub(super) fn forget_alone(&mut self, worker: usize) {
+        self.set_alone(worker, false);
+        if self.reserved == Some(worker) {
+            self.reserved = None;
+        }
+    }
+
+    /// Nobody waits for the worker any more that was kept.
+    pub(super) fn unreserve(&mut self) {
+        if let Some(worker) = self.reserved.take() {
+            self.set_alone(worker, false);
+        }
+    }
+
+    /// Places the jobs that wait for a worker of their own, as far as there are any; otherwise one is kept for the first.
+    #[cold]
+    pub(super) fn place_alone(&mut self) {
+        while let Some(index) = self.queue.pop_alone(&self.records) {
+            let Some(lane) = self.choose_alone() else {
+                self.queue.push_front(index, self.records.at(index));
+                return self.reserve();
+            };
+            self.put(index, lane);
+        }
+        self.unreserve();
+    }
+
+    /// Keeps the worker with the fewest jobs free of new ones, and takes back what it has not begun.
+    fn reserve(&mut self) {
+        if let Some(worker) = self.reserved {
+            if self.workers[worker].status() == Status::Ready {
+                return;
+            }
+            self.unreserve();
+        }
+        let workers = 0..self.workers.len();
+        let may = |&worker: &usize| {
+            self.workers[worker].status() == Status::Ready && !self.is_alone(worker)
+        };
+        let jobs = |&worker: &usize| -> usize {
+            let lanes = self.lanes_of(worker);
+            lanes.map(|lane| self.lanes[lane].poster.open()).sum()
+        };
+        if let Some(worker) = workers.filter(may).min_by_key(jobs) {
+            self.reserved = Some(worker);
+            self.set_alone(worker, true);
+            self.reclaim(self.lanes_of(worker));
+        }
+    }
+}

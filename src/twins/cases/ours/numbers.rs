@@ -1,0 +1,45 @@
+//! One large array, in rounds.
+
+use super::super::super::work::{self, CENTRES, DIMENSIONS};
+use super::super::noop::timed;
+use super::super::numbers::{checksum, expected_checksum, expected_sum};
+use super::super::{Running, Setup, TwinError};
+use super::{engine, refused};
+use crate::array::Array;
+
+fn nearest(points: &[f32], centres: &[f32]) -> Array<f64> {
+    let centres = centres.try_into().expect("all of them");
+    Array::from_slice(&work::nearest(points, centres))
+}
+
+fn add(a: &[f64], b: &[f64]) -> Array<f64> {
+    Array::from_fn(a.len(), |i| a[i] + b[i])
+}
+
+pub(in super::super) fn kmeans(setup: &Setup, points: &[f32]) -> Result<Running, TwinError> {
+    let engine = engine(setup.workers)?;
+    let expected = expected_checksum(points);
+    let rows = points.len() / DIMENSIONS;
+    let points = engine.from_slice(points).map_err(refused)?;
+    let points = points.reshape([rows, DIMENSIONS]).map_err(refused)?;
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            // New ones in each round, as in the algorithm.
+            let centres = engine.from_slice(&CENTRES).map_err(refused)?;
+            let sums = engine.reduce(&points, nearest, (&centres,), add);
+            TwinError::expect(checksum(&sums.map_err(refused)?), expected)
+        })
+    }))
+}
+
+pub(in super::super) fn reduce(setup: &Setup, numbers: &[f32]) -> Result<Running, TwinError> {
+    let engine = engine(setup.workers)?;
+    let expected = expected_sum(numbers);
+    let numbers = engine.from_slice(numbers).map_err(refused)?;
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            let sum = engine.sum(&numbers).map_err(refused)?;
+            TwinError::expect(sum.to_bits().into(), expected)
+        })
+    }))
+}

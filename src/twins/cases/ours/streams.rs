@@ -1,0 +1,59 @@
+//! A stream of large frames that are changed where they lie.
+
+use super::super::super::work;
+use super::super::noop::timed;
+use super::super::streams::{FRAME, IN_FLIGHT, brighten, expected, mix};
+use super::super::{Reading, Running, Setup, TwinError};
+use super::{engine, refused};
+use crate::array::ArrayMut;
+use crate::engine::Engine;
+use crate::engine::stream::Stream;
+
+fn brightened(mut frame: ArrayMut<u8>, by: u8) -> ArrayMut<u8> {
+    brighten(&mut frame, by);
+    frame
+}
+
+fn mixed(mut frame: ArrayMut<u8>) -> ArrayMut<u8> {
+    mix(&mut frame);
+    frame
+}
+
+fn summed(frame: ArrayMut<u8>) -> u64 {
+    work::sum(&frame)
+}
+
+/// Each stage has one job at a time, as the slowest stage alone has.
+fn run(engine: &Engine, frames: u64, expected: u64) -> Result<(), TwinError> {
+    let source = (0..frames).map(|_| engine.zeros::<u8>(FRAME));
+    let stream = Stream::fallible(source)
+        .in_flight(IN_FLIGHT)
+        .stage(brightened, (3,))
+        .jobs(1)
+        .stage(mixed, ())
+        .jobs(1)
+        .stage(summed, ())
+        .jobs(1);
+    for sum in stream.run(engine) {
+        TwinError::expect(sum.map_err(refused)?, expected)?;
+    }
+    Ok(())
+}
+
+pub(in super::super) fn stream(setup: &Setup, frames: u64) -> Result<Running, TwinError> {
+    let engine = engine(setup.workers)?;
+    let expected = expected();
+    Ok(Box::new(move |times| {
+        timed(times, |_| run(&engine, frames, expected))
+    }))
+}
+
+pub(in super::super) fn stream_memory(setup: &Setup, frames: u64) -> Result<Running, TwinError> {
+    let engine = engine(setup.workers)?;
+    let expected = expected();
+    Ok(Box::new(move |_| {
+        run(&engine, frames, expected)?;
+        let most = engine.stats().arena.high_water;
+        Ok(Reading::Amount(most as f64 / 1e6))
+    }))
+}

@@ -1,0 +1,577 @@
+//! Streams on real workers: order, bounds, windows, and what is lost when a worker dies.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use arenite::stream::{OnFailure, Stream, StreamError, Windows};
+use arenite::{Array, ArrayMut, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    stages_run_side_by_side_and_results_keep_their_order,
+    unordered_results_overtake_a_slow_one,
+    a_slow_item_holds_the_source_back,
+    jobs_of_a_stage_are_bounded,
+    memory_is_flat_however_long_the_source,
+    bytes_in_flight_are_bounded,
+    an_exclusive_array_passes_all_stages_without_a_copy,
+    a_window_goes_to_a_kernel_as_it_lies,
+    an_argument_of_many_arrays,
+    windows_of_an_unordered_stream_are_complete,
+    a_crash_costs_one_item,
+    a_crash_stops_the_stream_in_its_place,
+    retries_lose_nothing,
+    workers_that_are_killed_from_outside_cost_what_they_ran,
+    a_killed_worker_costs_a_stream_with_retries_nothing,
+    draining_from_another_thread_finishes_what_was_taken,
+    stopping_cancels_what_is_in_flight,
+    a_consumer_that_leaves_cancels_what_is_in_flight,
+    an_engine_without_workers_ends_the_stream_whatever_is_skipped,
+];
+
+fn add(n: u64, more: u64) -> u64 {
+    n + more
+}
+
+/// Waits at the gate if it has one.
+fn through(gate: &str, n: u64) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    n
+}
+
+fn stages_run_side_by_side_and_results_keep_their_order() {
+    fn uneven(n: u64) -> u64 {
+        (0..if n.is_multiple_of(7) { 20_000 } else { 200 })
+            .fold(n, |n, i| std::hint::black_box(n + i) - i)
+    }
+    let lab = Lab::new(3);
+    let stream = Stream::new(0..3000u64)
+        .stage(uneven, ())
+        .stage(add, (1,))
+        .stage(uneven, ())
+        .stage(add, (2,));
+    let mut expected = 3..;
+    let stats = stream
+        .for_each(&lab, |n| assert_eq!(Some(n), expected.next()))
+        .unwrap();
+    assert_eq!((stats.taken, stats.delivered), (3000, 3000));
+    // 16 or four for each worker.
+    assert!(stats.most_in_flight <= 16, "{stats:?}");
+    lab.assert_in_use(0);
+}
+
+fn unordered_results_overtake_a_slow_one() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let path = gate.path();
+    let items = (0..50u64).map(|n| (if n == 0 { path.clone() } else { String::new() }, n));
+    let stream = Stream::new(items)
+        .unordered()
+        .stage_with(through, |(gate, n)| ((), (gate, n)));
+    let mut run = stream.run(&lab);
+    let mut seen = BTreeSet::new();
+    step("all but the one at the gate");
+    while seen.len() < 49 {
+        seen.insert(run.next().unwrap().unwrap().1);
+    }
+    assert!(!seen.contains(&0));
+    gate.open();
+    step("the slow one");
+    assert_eq!(run.next().unwrap().unwrap().1, 0);
+    assert!(run.next().is_none());
+}
+
+/// While one item takes long, others are taken up to the bound, and no further.
+fn a_slow_item_holds_the_source_back() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let (pulled, path) = (AtomicUsize::new(0), gate.path());
+    thread::scope(|s| {
+        let (lab, pulled) = (&lab, &pulled);
+        let results = s.spawn(move || {
+            let items = (0..500u64).map(|n| {
+                pulled.fetch_add(1, SeqCst);
+                (if n == 0 { path.clone() } else { String::new() }, n)
+            });
+            let stream = Stream::new(items)
+                .in_flight(10)
+                .stage_with(through, |(gate, n)| (n, (gate, n)))
+                .stage_with(add, |(kept, n)| (kept, (n, 1)));
+            stream.run(lab).map(Result::unwrap).collect::<Vec<_>>()
+        });
+        let held = gate.meet();
+        wait_until("ten are in flight, and only the gate holds", || {
+            let stats = lab.stats();
+            pulled.load(SeqCst) == 10 && stats.open + stats.queued == 1
+        });
+        drop(held);
+        step("the rest of the stream");
+        let results = results.join().unwrap();
+        assert!(results.into_iter().eq((0..500).map(|n| (n, n + 1))));
+    });
+}
+
+fn jobs_of_a_stage_are_bounded() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let (pulled, path) = (AtomicUsize::new(0), gate.path());
+    thread::scope(|s| {
+        let (lab, pulled) = (&lab, &pulled);
+        let results = s.spawn(move || {
+            let items = (0..20u64).map(|n| {
+                pulled.fetch_add(1, SeqCst);
+                (if n == 0 { path.clone() } else { String::new() }, n)
+            });
+            let stream = Stream::new(items)
+                .stage_with(through, |(gate, n)| ((), (gate, n)))
+                .jobs(1);
+            stream.run(lab).map(|n| n.unwrap().1).collect::<Vec<_>>()
+        });
+        let held = gate.meet();
+        wait_until("one job is open although two workers are there", || {
+            let stats = lab.stats();
+            stats.open == 1 && stats.queued == 0
+        });
+        assert_eq!(pulled.load(SeqCst), 1);
+        drop(held);
+        assert!(results.join().unwrap().into_iter().eq(0..20));
+    });
+}
+
+/// 105 MB of frames, and as much again of what becomes of them, through an arena of 64 MiB.
+fn memory_is_flat_however_long_the_source() {
+    fn invert(frame: &Array<u8>) -> Array<u8> {
+        Array::from_fn(frame.shape(), |i| !frame[i])
+    }
+    fn sum(frame: &[u8]) -> u64 {
+        frame.iter().map(|&x| u64::from(x)).sum()
+    }
+    const FRAME: usize = 1 << 18;
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let frames = (0..).map(|n| {
+        let mut frame = lab.zeros::<u8>(FRAME).expect("what was used is free again");
+        frame[0] = n as u8;
+        frame.seal()
+    });
+    let stream = Stream::new(frames)
+        .in_flight(6)
+        .stage(invert, ())
+        .stage(sum, ())
+        .window(Windows::count(10))
+        .unwrap()
+        .fold(|| 0, |sum, frame| *sum += frame);
+    for (window, sum) in stream.run(&lab).take(40).enumerate() {
+        let firsts: u64 = (0..10)
+            .map(|i| (255 - (10 * window + i) % 256) as u64)
+            .sum();
+        assert_eq!(sum.unwrap().value, 10 * 255 * (FRAME as u64 - 1) + firsts);
+    }
+    // Each frame may be there twice, before and after a stage; and workers have memory ahead.
+    let most = lab.stats().arena.high_water;
+    assert!(most <= 16 << 20, "{most} bytes were in use");
+    lab.assert_in_use(0);
+}
+
+fn bytes_in_flight_are_bounded() {
+    let lab = Lab::new(2);
+    let blocks = (0..200).map(|n| lab.from_slice(&vec![n as u8; 1 << 16]).unwrap());
+    let stream = Stream::new(blocks)
+        .bytes_in_flight(3 << 16, |block| block.len() as u64)
+        .stage(|block: &[u8]| u64::from(block[7]), ());
+    let handle = stream.handle();
+    let mut run = stream.run(&lab);
+    for n in 0..200 {
+        assert_eq!(run.next().unwrap().unwrap(), n);
+        assert!(run.stats().bytes_in_flight <= 3 << 16);
+    }
+    assert!(run.next().is_none());
+    assert_eq!(handle.stats().most_in_flight, 3);
+}
+
+fn an_exclusive_array_passes_all_stages_without_a_copy() {
+    fn brighten(mut frame: ArrayMut<u8>, by: u8) -> ArrayMut<u8> {
+        frame.iter_mut().for_each(|x| *x = x.wrapping_add(by));
+        frame
+    }
+    let lab = Lab::new(2);
+    // Where each frame lies when it enters is where it lies when it leaves.
+    let places = RefCell::new(Vec::new());
+    let frames = (0..20).map(|_| {
+        let frame = lab.zeros::<u8>(1 << 16).unwrap();
+        places.borrow_mut().push(frame.as_ptr() as usize);
+        frame
+    });
+    let stream = Stream::new(frames)
+        .stage(brighten, (1,))
+        .stage(brighten, (2,));
+    for (n, frame) in stream.run(&lab).enumerate() {
+        let frame = frame.unwrap();
+        assert!(frame.iter().all(|&x| x == 3));
+        assert_eq!(frame.as_ptr() as usize, places.borrow()[n]);
+    }
+}
+
+fn a_window_goes_to_a_kernel_as_it_lies() {
+    fn firsts(frames: &[Array<u64>], more: u64) -> Array<u64> {
+        Array::from_fn(frames.len(), |i| frames[i][0] + more)
+    }
+    fn total(numbers: &[u64]) -> u64 {
+        numbers.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let frames = (0..100u64).map(|n| (n, lab.from_slice(&[n; 512]).unwrap()));
+    let windows = Stream::new(frames)
+        .event_time(|&(n, _)| Duration::from_millis(10 * n))
+        .watermark(Duration::ZERO)
+        .map(|(_, frame)| frame)
+        .window(Windows::sliding(
+            Duration::from_millis(200),
+            Duration::from_millis(100),
+        ))
+        .unwrap()
+        .kernel(firsts, (1000,));
+    let windows: Vec<_> = windows.run(&lab).map(Result::unwrap).collect();
+    assert_eq!(windows.len(), 10);
+    for (k, window) in (0..).zip(&windows) {
+        assert_eq!(
+            window.span.as_ref().unwrap().start.as_millis(),
+            100 * u128::from(k)
+        );
+        let expected = (10 * k..(10 * k + 20).min(100)).map(|n| n + 1000);
+        assert!(window.value.iter().copied().eq(expected), "{window:?}");
+    }
+    drop(windows);
+
+    // Numbers are put into an array.
+    let sums = Stream::new(0..100u64)
+        .stage(add, (1,))
+        .window(Windows::count(10))
+        .unwrap()
+        .kernel(total, ());
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    assert!(sums.into_iter().eq((0..10).map(|k| 100 * k + 55)));
+    lab.assert_in_use(0);
+}
+
+/// As many as there are: a call that does not fit into its slot lies elsewhere.
+fn an_argument_of_many_arrays() {
+    fn concat(parts: &[Array<u32>], by: u32, last: &[u32]) -> Array<u32> {
+        let parts = parts.iter().flat_map(|part| part.iter());
+        let all: Vec<u32> = parts.chain(last).map(|x| x * by).collect();
+        Array::from_slice(&all)
+    }
+    let lab = Lab::new(1);
+    let last = lab.from_slice(&[7u32, 8]).unwrap();
+    for count in [0, 1, 3, 200] {
+        let parts: Vec<_> = (0..count)
+            .map(|n| lab.from_slice(&[n, n + 1]).unwrap())
+            .collect();
+        let expected: Vec<u32> = (0..count)
+            .flat_map(|n| [2 * n, 2 * n + 2])
+            .chain([14, 16])
+            .collect();
+        let all = lab.submit(concat, (&parts, 2, &last)).wait().unwrap();
+        assert_eq!(all[..], expected);
+        let all = lab.submit(concat, (parts, 2, &last)).wait().unwrap();
+        assert_eq!(all[..], expected);
+    }
+    let foreign = vec![Array::from_slice(&[1u32])];
+    let error = lab.failure_of(lab.submit(concat, (foreign, 2, &last)));
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    drop(last);
+    lab.assert_in_use(0);
+}
+
+/// Items overtake each other, watermarks do not overtake items.
+fn windows_of_an_unordered_stream_are_complete() {
+    fn uneven(n: u64) -> u64 {
+        (0..if n.is_multiple_of(5) { 50_000 } else { 10 })
+            .fold(n, |n, i| std::hint::black_box(n + i) - i)
+    }
+    let lab = Lab::new(3);
+    let windows = Stream::new(0..2000u64)
+        .event_time(|&n| Duration::from_millis(n))
+        .watermark(Duration::ZERO)
+        .unordered()
+        .stage(uneven, ())
+        .window(Windows::tumbling(Duration::from_millis(20)))
+        .unwrap()
+        .items();
+    let mut run = windows.run(&lab);
+    for k in 0..100 {
+        let window = run.next().unwrap().unwrap();
+        assert_eq!(window.span.unwrap().start, Duration::from_millis(20 * k));
+        let items = BTreeSet::from_iter(window.value);
+        assert!(items.into_iter().eq(20 * k..20 * k + 20));
+    }
+    assert!(run.next().is_none());
+    assert_eq!(run.stats().late, 0);
+}
+
+fn fragile(n: u64) -> u64 {
+    if n % 50 == 7 {
+        std::process::abort();
+    }
+    n
+}
+
+fn a_crash_costs_one_item() {
+    let lab = Lab::new(2);
+    let letters = RefCell::new(Vec::new());
+    let stream = Stream::new(0..200u64)
+        .on_failure(OnFailure::Skip)
+        .stage(add, (0,))
+        .stage(fragile, ())
+        .dead_letters(|letter| letters.borrow_mut().push(letter))
+        .stage(add, (1000,));
+    let handle = stream.handle();
+    let found: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
+    assert!(
+        found
+            .into_iter()
+            .eq((0..200).filter(|n| n % 50 != 7).map(|n| n + 1000))
+    );
+    let letters = letters.into_inner();
+    let inputs: Vec<_> = letters.iter().map(|letter| letter.input).collect();
+    assert_eq!(inputs, [7, 57, 107, 157]);
+    for letter in &letters {
+        assert_eq!((letter.stage, letter.sequence), (2, letter.input));
+        assert_eq!(*letter.error.kind(), JobErrorKind::Signal(6));
+    }
+    let stats = handle.stats();
+    assert_eq!(
+        (stats.failed, stats.delivered, stats.in_flight),
+        (4, 196, 0)
+    );
+    lab.assert_in_use(0);
+}
+
+fn a_crash_stops_the_stream_in_its_place() {
+    let lab = Lab::new(2);
+    let pulled = Cell::new(0);
+    let endless = (0u64..).inspect(|_| pulled.set(pulled.get() + 1));
+    let mut run = Stream::new(endless)
+        .stage(add, (1,))
+        .stage(fragile, ())
+        .run(&lab);
+    for n in 1..7 {
+        assert_eq!(run.next().unwrap().unwrap(), n);
+    }
+    let error = run.next().unwrap().unwrap_err();
+    let StreamError::Job {
+        stage: 2,
+        sequence: 6,
+        error,
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert!(run.next().is_none());
+    assert!(pulled.get() <= 6 + 16, "{}", pulled.get());
+    lab.assert_in_use(0);
+}
+
+fn retries_lose_nothing() {
+    /// Dies the first time that it sees an item whose file is there.
+    fn shy(n: u64, folder: &str) -> u64 {
+        if n.is_multiple_of(40) && std::fs::remove_file(format!("{folder}/{n}")).is_ok() {
+            std::process::abort();
+        }
+        n
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for n in (0..200).step_by(40) {
+        std::fs::write(folder.path().join(n.to_string()), "").unwrap();
+    }
+    let lab = Lab::new(2);
+    let path = folder.path().to_str().unwrap().to_owned();
+    let stream = Stream::new(0..200u64).stage(shy, (path,)).retries(1);
+    let found: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
+    assert!(found.into_iter().eq(0..200));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let workers = lab.stats().workers;
+    let restarts: u64 = workers.iter().map(|worker| worker.restarts).sum();
+    assert!(restarts >= 4, "{restarts}");
+}
+
+fn busy(n: u64) -> u64 {
+    (0..20_000).fold(n, |n, i| std::hint::black_box(n + i) - i)
+}
+
+/// Kills workers, each after some results, and returns how many.
+fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize) -> usize {
+    let mut kills = 0;
+    while over.load(SeqCst) == 0 {
+        let next = 100 * (kills + 1);
+        wait_until("more results", || {
+            delivered.load(SeqCst) >= next || over.load(SeqCst) > 0
+        });
+        if over.load(SeqCst) == 0 && kills < 8 {
+            lab.replace(kills % 2);
+            kills += 1;
+        } else if kills == 8 {
+            break;
+        }
+    }
+    kills
+}
+
+fn workers_that_are_killed_from_outside_cost_what_they_ran() {
+    let lab = Lab::new(2);
+    let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|s| {
+        let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
+        let mut letters = Vec::new();
+        let mut found = Vec::new();
+        let stream = Stream::new(0..2000u64)
+            .on_failure(OnFailure::Skip)
+            .stage(busy, ())
+            .dead_letters(|letter| letters.push(letter));
+        let stats = stream
+            .for_each(&lab, |n| {
+                found.push(n);
+                delivered.fetch_add(1, SeqCst);
+            })
+            .unwrap();
+        over.store(1, SeqCst);
+        let kills = killer.join().unwrap();
+        assert!(kills > 2, "{kills}");
+        assert!(
+            stats.failed as usize <= kills,
+            "{kills} deaths cost {letters:?}"
+        );
+        // Nothing is lost in silence, and nothing comes twice.
+        let lost: BTreeSet<_> = letters.iter().map(|letter| letter.input).collect();
+        assert_eq!(lost.len(), stats.failed as usize);
+        assert!(
+            found
+                .into_iter()
+                .eq((0..2000).filter(|n| !lost.contains(n)))
+        );
+    });
+    lab.assert_in_use(0);
+}
+
+fn a_killed_worker_costs_a_stream_with_retries_nothing() {
+    let lab = Lab::new(2);
+    let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|s| {
+        let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
+        let mut expected = 0..2000u64;
+        let stream = Stream::new(0..2000u64)
+            .stage(busy, ())
+            .retries(3)
+            .stage(busy, ())
+            .retries(3);
+        let stats = stream
+            .for_each(&lab, |n| {
+                assert_eq!(Some(n), expected.next());
+                delivered.fetch_add(1, SeqCst);
+            })
+            .unwrap();
+        over.store(1, SeqCst);
+        assert_eq!((stats.delivered, stats.failed), (2000, 0));
+        assert!(killer.join().unwrap() > 2);
+    });
+}
+
+fn draining_from_another_thread_finishes_what_was_taken() {
+    let lab = Lab::new(2);
+    let stream = Stream::new(0u64..)
+        .stage(busy, ())
+        .window(Windows::count(7))
+        .unwrap()
+        .fold(|| 0u64, |count, _| *count += 1);
+    let handle = stream.handle();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("20 windows", || handle.stats().windows >= 20);
+            handle.drain();
+        });
+        let mut counted = 0;
+        let stats = stream
+            .for_each(&lab, |window| counted += window.value)
+            .unwrap();
+        assert_eq!(counted, stats.taken);
+        assert_eq!((stats.in_flight, stats.held_by_windows), (0, 0));
+    });
+    lab.assert_in_use(0);
+}
+
+fn stopping_cancels_what_is_in_flight() {
+    fn until_cancelled(n: u64) -> u64 {
+        while n > 0 && !arenite::cancelled() {
+            std::hint::spin_loop();
+        }
+        n
+    }
+    let lab = Lab::new(2);
+    let stream = Stream::new(0u64..).stage(until_cancelled, ());
+    let handle = stream.handle();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("both workers are busy for good", || {
+                let stats = handle.stats();
+                stats.delivered == 1 && stats.in_flight == 16
+            });
+            handle.stop();
+        });
+        step("the stream to be stopped");
+        assert_eq!(
+            stream.run(&lab).map(Result::unwrap).collect::<Vec<_>>(),
+            [0]
+        );
+    });
+    assert_eq!(handle.stats().in_flight, 0);
+    // Those that ran were asked to stop.
+    lab.assert_in_use(0);
+}
+
+fn a_consumer_that_leaves_cancels_what_is_in_flight() {
+    let lab = Lab::new(2);
+    let blocks = (0..).map(|n| lab.from_slice(&vec![n; 1 << 12]).unwrap());
+    let stream = Stream::new(blocks).stage(|block: &[u64]| busy(block[0]), ());
+    assert!(stream.run(&lab).take(20).map(Result::unwrap).eq(0..20));
+    lab.assert_in_use(0);
+}
+
+fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
+    const BROKEN: &str = "ARENITE_TEST_STREAM_BROKEN";
+    fn start_unless_broken() {
+        let path = std::env::var(BROKEN).unwrap();
+        assert!(!std::path::Path::new(&path).exists(), "the drive is gone");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken");
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(BROKEN, &path) };
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_broken));
+    let stream = Stream::new(0u64..)
+        .on_failure(OnFailure::Skip)
+        .stage(busy, ());
+    let mut run = stream.run(&lab);
+    assert_eq!(run.next().unwrap().unwrap(), 0);
+    std::fs::write(&path, "").unwrap();
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    step("the stream to end");
+    let last = run.find_map(Result::err).expect("an error is the last");
+    assert!(
+        matches!(
+            &last,
+            StreamError::Job { error, .. } if matches!(error.kind(), JobErrorKind::NoWorkers(_))
+        ),
+        "{last}"
+    );
+    assert!(run.next().is_none());
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(BROKEN) };
+}
