@@ -115,8 +115,10 @@ fn main() -> Outcome {
 
     // An error of a method is its caller's.
     let empty = engine.zeros::<f64>(0)?.seal();
-    let error = running.call(Running::add, ("nothing", empty)).wait();
-    println!("{}", error.unwrap_err());
+    match running.call(Running::add, ("nothing", empty)).wait() {
+        Ok(_) => return Err("an empty batch is an error".into()),
+        Err(error) => println!("{error}"),
+    }
 
     // Whoever knows the name has the same actor.
     let same: Actor<Running> = engine.actor_named("running")?;
