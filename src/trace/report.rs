@@ -236,7 +236,7 @@ impl std::fmt::Display for Time {
 
 /// A number in groups of three.
 #[derive(Clone, Copy)]
-struct Count(u64);
+pub(super) struct Count(pub(super) u64);
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

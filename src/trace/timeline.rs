@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::chrome::short;
-use super::report::{Time, escaped};
+use super::report::{Count, Time, escaped};
 use super::summary::{COLOURS, COLUMNS, Lane, Summary};
 
 /// Units of the picture, which are pixels where it has its natural size.
@@ -132,10 +132,11 @@ fn queue(page: &mut String, summary: &Summary) {
     let _ = writeln!(
         page,
         "<text class=\"name\" x=\"{0}\" y=\"{1}\" text-anchor=\"end\">waiting jobs</text>\
-         <text x=\"{0}\" y=\"{2}\" text-anchor=\"end\">up to {most:.0}</text>",
+         <text x=\"{0}\" y=\"{2}\" text-anchor=\"end\">up to {most}</text>",
         LEFT - 8.0,
         TOP + 22.0,
         TOP + 38.0,
+        most = Count(most.ceil() as u64),
     );
     if most <= 0.0 {
         return;

@@ -11,7 +11,7 @@ pub fn is_ours(id: &str) -> bool {
 pub fn system(id: &str) -> &str {
     match id {
         "on" => "arenite, protected",
-        "off" => "arenite, without that protection",
+        "off" => "arenite, without it",
         "sandbox" => "arenite, locked down",
         "rayon" => "rayon (threads)",
         "spin" => "bare, spinning, two cores",

@@ -1,7 +1,7 @@
 //! The flags of `arenite resize`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
@@ -60,6 +60,11 @@ Sizes:
 --timeout and --retries:
   The time is that of one attempt in its worker; waiting for a worker does not count. When it is over
   the worker is killed and replaced. What a decoder says about a picture is final, and not tried again.
+
+--trace and --report:
+  Both files are made before the first picture is read; an existing one is replaced. The trace is JSON
+  for https://ui.perfetto.dev or chrome://tracing, with a row for each worker. The report is one page
+  that loads nothing from elsewhere. Where there is nothing to do, neither is written.
 
 --json:
   One object per line and input, in the order of the inputs: type (\"file\"), input, output, status
@@ -166,6 +171,14 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "N", default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
     pub max_ratio: u32,
 
+    /// Write what each worker did when: events for Perfetto or Chrome's trace viewer
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub trace: Option<PathBuf>,
+
+    /// Write a report for a browser: a timeline of all workers, how long pictures took, what failed
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub report: Option<PathBuf>,
+
     /// Print one JSON object per input and a summary, instead of the written paths
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -242,6 +255,9 @@ impl ResizeArgs {
     ///
     /// A sentence about flags that contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.trace.is_some() && self.trace == self.report {
+            return Err("--trace and --report need a file each".to_owned());
+        }
         match self.size.map(|size| size.when) {
             Some(When::Enlarge) if self.no_enlarge => {
                 Err("--size with < only enlarges, and --no-enlarge forbids it".to_owned())
@@ -252,6 +268,14 @@ impl ResizeArgs {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Files beside the results that are written, each with its flag.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("--trace", &self.trace), ("--report", &self.report)];
+        files
+            .into_iter()
+            .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
     /// What to make of each picture; `None` only under `--generate`, where no size is asked for.
@@ -378,6 +402,8 @@ mod tests {
 
     #[test]
     fn flags_that_contradict_each_other_are_refused() {
+        let both = parse("p -s 5 -o x --trace t --report t").unwrap();
+        assert!(both.check().is_err());
         assert!(parse("p -s 5< -o x --no-enlarge").unwrap().check().is_err());
         assert!(parse("p -s 5! -o x --fit cover").unwrap().check().is_err());
         assert!(

@@ -97,6 +97,12 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             ),
         });
     }
+    for (flag, file) in args.written() {
+        let same = |input: &inputs::Input| is_same(&input.path, file);
+        if found.inputs.iter().any(same) {
+            return Err(format!("{}: {flag} would overwrite an input", show(file)));
+        }
+    }
     plan::plan(found.inputs, out, args.format).map_err(|conflicts| {
         for conflict in conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
@@ -108,6 +114,12 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             count => format!("nothing was done: {count} conflicts; use another --out or --format"),
         }
     })
+}
+
+/// One file by two names?
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize()
+        .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
@@ -188,6 +200,9 @@ fn work(
             );
             flow
         });
+        if let Err(text) = pool::write_trace(&pool) {
+            report.error(&text);
+        }
     }
     turn.rest(report);
     Ok(farewell(stop, report))

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
-use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox};
+use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox, Trace};
 
 use super::args::{LockDown, ResizeArgs};
 use super::fault::{Fault, one_line};
@@ -119,6 +119,15 @@ impl EnginePool {
             Some(LockDown::Available) => Sandbox::Strict,
             Some(LockDown::Require) => Sandbox::Required,
         });
+        let trace = match (&args.trace, &args.report) {
+            (Some(events), Some(page)) => Some(Trace::to(events).report(page)),
+            (Some(events), None) => Some(Trace::to(events)),
+            (None, Some(page)) => Some(Trace::only_report(page)),
+            (None, None) => None,
+        };
+        if let Some(trace) = trace {
+            builder = builder.trace(trace);
+        }
         let engine = builder.build().map_err(|error| error.to_string())?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
@@ -131,6 +140,16 @@ impl EnginePool {
             under_way: Cell::new(0),
         })
     }
+}
+
+/// Completes the files of `--trace` and `--report`.
+///
+/// # Errors
+///
+/// A sentence that names the file.
+pub(crate) fn write_trace(pool: &EnginePool) -> Result<(), String> {
+    let written = pool.engine.write_trace();
+    written.map(drop).map_err(|error| error.to_string())
 }
 
 /// What the running kernel lacks of the sandbox that was asked for, a sentence each.

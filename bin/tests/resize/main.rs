@@ -13,4 +13,5 @@ mod sandbox;
 mod signals;
 mod stop;
 mod timeout;
+mod trace;
 mod world;

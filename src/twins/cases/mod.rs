@@ -17,6 +17,7 @@ mod protection;
 mod resize;
 mod start;
 mod streams;
+mod trace;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -291,6 +292,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(memory::cases());
     cases.extend(mixed::cases(setup));
     cases.extend(streams::cases(setup));
+    cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
     cases.extend(lanes::cases());
     cases.extend(resize::cases(setup));

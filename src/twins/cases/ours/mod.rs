@@ -12,6 +12,7 @@ mod numbers;
 mod protection;
 mod start;
 mod streams;
+mod trace;
 
 use std::fmt::Display;
 
@@ -30,6 +31,7 @@ pub(super) use numbers::{kmeans, reduce};
 pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use start::start;
 pub(super) use streams::{stream, stream_memory};
+pub(super) use trace::traced;
 
 /// An engine as anybody gets it, with this many workers.
 fn engine(workers: usize) -> Result<Engine, TwinError> {

@@ -1,0 +1,94 @@
+//! `--trace` and `--report`: what the workers did, in files that others read.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::world::World;
+
+fn events(world: &World, name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(world.path(name)).unwrap();
+    let whole: Value = serde_json::from_str(&text).unwrap();
+    whole["traceEvents"].as_array().unwrap().clone()
+}
+
+/// Runs of the kernel.
+fn runs(events: &[Value]) -> Vec<&Value> {
+    let run = |event: &&Value| event["ph"] == "X" && event["cat"] == "job";
+    events.iter().filter(run).collect()
+}
+
+#[test]
+fn both_say_what_was_done_and_what_failed() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
+    // A picture by its first bytes alone.
+    let whole = fs::read(world.path("p/a.jpg")).unwrap();
+    world.file("p/broken.jpg", &whole[..whole.len() / 8]);
+    let run = world.run("p -s 16 -o out -j 2 --trace run.json --report run.html");
+    run.exits(1);
+    let events = events(&world, "run.json");
+    let runs = runs(&events);
+    assert_eq!(runs.len(), 4);
+    let failed: Vec<_> = runs
+        .iter()
+        .filter(|run| run["args"]["error"].is_string())
+        .collect();
+    assert_eq!(failed.len(), 1);
+    let good = runs
+        .iter()
+        .filter(|run| run["args"]["bytes_out"].as_u64() > Some(0));
+    assert_eq!(good.count(), 3);
+    let starts = events.iter().filter(|event| event["name"] == "start");
+    assert_eq!(starts.count(), 2);
+    let page = fs::read_to_string(world.path("run.html")).unwrap();
+    for part in ["resize_file", "Failures: 1", "worker 1", "</html>"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn each_stands_alone() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world.run("p -s 16 -o one --trace run.json").exits(0);
+    assert_eq!(runs(&events(&world, "run.json")).len(), 1);
+    assert!(!world.path("run.html").exists());
+    world
+        .run("p -s 16 -o two --report run.html --sandbox")
+        .exits(0);
+    let page = fs::read_to_string(world.path("run.html")).unwrap();
+    assert!(
+        page.contains("resize_file"),
+        "times are taken in locked-down workers too"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_said_before_any_work() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    let run = world
+        .run("p -s 16 -o out --trace no/such/run.json")
+        .exits(2);
+    run.says(&["no/such/run.json", "cannot write the trace"]);
+    world
+        .run("p -s 16 -o out --trace t --report t")
+        .exits(2)
+        .says(&["--report"]);
+    assert_eq!(world.tree("out").len(), 0);
+}
+
+#[test]
+fn no_input_is_overwritten() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    let before = fs::read(world.path("p/a.jpg")).unwrap();
+    for flag in ["--trace", "--report"] {
+        let run = world
+            .run(&format!("p -s 16 -o out {flag} ./p/a.jpg"))
+            .exits(2);
+        run.says(&[flag, "a.jpg", "overwrite"]);
+    }
+    assert_eq!(fs::read(world.path("p/a.jpg")).unwrap(), before);
+}
