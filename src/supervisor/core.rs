@@ -14,6 +14,7 @@ use super::error::{Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
+use super::limit::Lines;
 use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
@@ -59,6 +60,8 @@ pub(super) struct Core {
     pub(super) actors: Actors,
     /// Jobs that wait for their next attempt, by the time when their pause is over.
     pub(super) waiting: BTreeSet<(Instant, u32)>,
+    /// Jobs that wait for a permit of their limiter.
+    pub(super) lines: Lines,
     /// Some job had a priority other than the usual one.
     pub(super) ranked: bool,
     /// Workers that a job with retries may cost.
@@ -138,6 +141,7 @@ impl Core {
             queue: Queue::default(),
             actors: Actors::default(),
             waiting: BTreeSet::new(),
+            lines: Lines::default(),
             ranked: false,
             quarantine_after: QUARANTINE_AFTER,
             deadlines_alone: false,
@@ -187,6 +191,8 @@ impl Core {
         let (id, refusal) = self.enter_record(info, call, group, terms);
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
+        } else if terms.is_some() && self.joins_a_line(id.index) {
+            // Its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index) {
             self.enqueue(id.index);
         } else if self.queue.is_clear() {
@@ -227,7 +233,7 @@ impl Core {
         }
         record.seed = call.seed;
         if let Some(terms) = terms {
-            let mut policy = Policy::new(*terms);
+            let mut policy = Policy::new(terms.clone());
             policy.alone = self.deadlines_alone && terms.deadline.is_some();
             record.policy = Some(Box::new(policy));
             self.ranked |= terms.priority != Priority::Normal;
@@ -457,7 +463,10 @@ impl Core {
 
     /// The engine is to end when everything is done, and it is.
     pub(super) fn is_drained(&self) -> bool {
-        self.closing == Closing::Drain && self.open == 0 && !self.keeps_any()
+        self.closing == Closing::Drain
+            && self.open == 0
+            && !self.keeps_any()
+            && self.lines.is_empty()
     }
 
     /// Are there jobs that no lane has, or actors for which one has something to do?
@@ -475,7 +484,7 @@ impl Core {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.closing {
             Closing::No => true,
-            Closing::Drain => self.open > 0 || self.keeps_any(),
+            Closing::Drain => self.open + self.lines.len() > 0 || self.keeps_any(),
             Closing::Now => false,
         };
         asked_for && self.broken.is_none()

@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod actors;
+mod futures;
 mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
 mod lanes;
+mod limiter;
+mod maps;
 mod numbers;
 mod observing;
 mod random;
@@ -21,6 +24,8 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // It stays, and no test has left it behind.
+    futures::start_reactor();
     // A program to be killed: this one, told what to do.
     observing::scenario();
 
@@ -29,9 +34,12 @@ fn main() {
     let tests = [
         // In the order of the alphabet.
         actors::tests(),
+        futures::tests(),
         groups::tests(),
         inlined::tests(),
         lanes::tests(),
+        limiter::tests(),
+        maps::tests(),
         numbers::tests(),
         observing::tests(),
         random::tests(),
