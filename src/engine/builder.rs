@@ -373,6 +373,7 @@ impl Builder {
     pub fn inline(self) -> Engine {
         Engine {
             place: Place::Inline,
+            names: super::actor::Names::default(),
             seeds: Seeds::new(self.seed),
         }
     }
@@ -456,6 +457,7 @@ impl Builder {
         let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
             place: Place::Workers(Workers { shared, monitor }),
+            names: super::actor::Names::default(),
             seeds,
         })
     }

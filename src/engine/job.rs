@@ -62,11 +62,17 @@ impl<R: Send + 'static> Job<R> {
         G: Program,
         G::Reply: Reply<Out = R>,
     {
+        Self::submitted(shared, id, G::Reply::receive)
+    }
+
+    /// A job that was submitted, and how its reply is read.
+    #[inline]
+    pub(super) fn submitted(shared: &Arc<Shared>, id: JobId, read: Read<R>) -> Self {
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
                 id,
-                read: G::Reply::receive,
+                read,
             },
         }
     }

@@ -131,7 +131,8 @@ impl Shared {
         core.refill();
         let kernels = core.kernel_stats();
         let running: usize = kernels.iter().map(|kernel| kernel.running).sum();
-        let (queued, waiting) = (core.queue.len() as u64, core.waiting.len() as u64);
+        let queued = (core.queue.len() + core.actors.kept) as u64;
+        let waiting = core.waiting.len() as u64;
         let open = core.open as u64;
         let ended = core.next_job - queued - waiting - open;
         let (failed, cancelled) = (core.failed, core.cancelled);
