@@ -2,6 +2,7 @@
 
 mod builder;
 mod completed;
+mod inlined;
 mod input;
 mod job;
 mod map;

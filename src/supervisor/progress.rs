@@ -68,18 +68,25 @@ impl Progress {
 
 /// Earlier looks: when, and how many jobs had ended.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(crate) struct Looks {
     born: Instant,
     looks: VecDeque<(Instant, u64)>,
 }
 
 impl Looks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let born = Instant::now();
         Self {
             born,
             looks: VecDeque::from([(born, 0)]),
         }
+    }
+
+    /// Says how old everything is, and the rate.
+    pub(crate) fn look(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        progress.elapsed = now.saturating_duration_since(self.born);
+        progress.rate = self.rate(now, progress.ended());
     }
 
     /// The rate, with this look.
@@ -150,10 +157,8 @@ impl Shared {
             kernels,
         };
         self.unlock(core);
-        let now = Instant::now();
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.elapsed = now.saturating_duration_since(looks.born);
-        progress.rate = looks.rate(now, ended);
+        looks.look(&mut progress);
         progress
     }
 }

@@ -26,7 +26,8 @@ tests![
     a_program_that_is_killed_leaves_what_it_wrote,
     a_report_says_what_went_wrong,
     a_trace_that_cannot_be_written,
-    inline_engines_have_none,
+    an_inline_engine_too,
+    lanes_have_rows_of_their_own,
 ];
 
 // ---- the files, read by the rules of their format ---------------------------------------------------------
@@ -576,9 +577,104 @@ fn a_trace_that_cannot_be_written() {
     assert_eq!(lab.write_trace().unwrap(), None);
 }
 
-fn inline_engines_have_none() {
-    let engine = Engine::inline();
-    engine.submit(busy_for, (0,)).wait().unwrap();
-    assert_eq!(engine.progress().left(), 0);
-    assert_eq!(engine.write_trace().unwrap(), None);
+fn an_inline_engine_too() {
+    let files = Files::new();
+    let trace = Trace::to(files.events()).report(files.page());
+    let engine = Engine::builder().trace(trace).inline();
+    engine.submit(busy_for, (1,)).wait().unwrap();
+    let tripled = engine.map(|n: u32| n * 3, (0..10u32).map(|n| (n,)));
+    assert_eq!(tripled.map(Result::unwrap).sum::<u32>(), 135);
+    engine.submit(refuse, (4,)).wait().unwrap_err();
+    // Another engine in a kernel is not this one.
+    let nested = |n: u32| {
+        Engine::inline()
+            .submit(|n: u32| n + 1, (n,))
+            .wait()
+            .unwrap()
+    };
+    assert_eq!(engine.submit(nested, (1,)).wait().unwrap(), 2);
+    thread::scope(|threads| {
+        threads.spawn(|| engine.submit(busy_for, (0,)).wait().unwrap());
+    });
+    let progress = engine.progress();
+    assert_eq!(
+        (
+            progress.submitted,
+            progress.done,
+            progress.failed,
+            progress.left()
+        ),
+        (14, 13, 1, 0)
+    );
+    let refused = progress
+        .kernels
+        .iter()
+        .find(|kernel| kernel.name.contains("refuse"))
+        .unwrap();
+    assert_eq!(
+        (refused.calls, refused.failures, refused.running),
+        (1, 1, 0)
+    );
+    assert_eq!(engine.write_trace().unwrap().unwrap().attempts, 14);
+    drop(engine);
+    let events = files.read();
+    let lanes: Vec<_> = events
+        .runs("busy_for")
+        .values()
+        .map(|run| run["tid"].as_u64())
+        .collect();
+    assert_eq!(lanes, [Some(0), Some(1)], "a row for each thread");
+    assert_eq!(events.runs("refuse").len(), 1);
+    assert!(
+        std::fs::read_to_string(files.page())
+            .unwrap()
+            .contains("no 4")
+    );
+
+    let untraced = Engine::inline();
+    assert_eq!(untraced.write_trace().unwrap(), None);
+    let nowhere = Engine::builder()
+        .trace(Trace::to("/nowhere/at/all.json"))
+        .inline();
+    nowhere.submit(busy_for, (0,)).wait().unwrap();
+    let error = nowhere.write_trace().unwrap_err();
+    assert!(
+        error.to_string().contains("/nowhere/at/all.json"),
+        "{error}"
+    );
+}
+
+/// Several lanes in a worker: a row for each, and the death of the worker names all that ran.
+fn lanes_have_rows_of_their_own() {
+    let files = Files::new();
+    let trace = Trace::to(files.events()).report(files.page());
+    let lab = Lab::with(1, |builder| builder.lanes(3).trace(trace));
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    assert_eq!(lab.progress().running, 3);
+    lab.replace(0);
+    for job in jobs {
+        lab.failure_of(job);
+    }
+    drop(held);
+    drop(lab);
+    let events = files.read();
+    let runs = events.runs("pass");
+    let mut lanes: Vec<_> = runs
+        .values()
+        .map(|run| (run["pid"].as_u64(), run["tid"].as_u64()))
+        .collect();
+    lanes.sort_unstable();
+    assert_eq!(lanes, [0, 1, 2].map(|lane| (Some(2), Some(lane))));
+    assert!(runs.values().all(|run| run["args"]["error"].is_string()));
+    assert_eq!(events.of("i", "died").len(), 1);
+    assert!(
+        std::fs::read_to_string(files.page())
+            .unwrap()
+            .contains("worker 0 lane 2")
+    );
 }
