@@ -66,7 +66,11 @@
 //! | start an engine | [`init`], [`Engine::builder`], in tests [`test_workers!`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
-//! | run many | [`Engine::map`] in order, [`as_completed`] as they end |
+//! | run many | [`Engine::map`] in order, [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
+//! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
+//! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
+//! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
+//! | bound how many run at a time, or in a second | [`Limiter`] |
 //! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
@@ -156,8 +160,9 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, Engine, Guard, InputError, Job, JobError, JobErrorKind, Priority,
-    Progress, Refused, RefusedBy, Scope, Stats, Trace, as_completed, stream,
+    Backoff, BuildError, DeadLetter, Engine, Guard, InputError, Job, JobError, JobErrorKind,
+    Limiter, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Stats, Trace,
+    as_completed, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

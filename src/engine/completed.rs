@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use super::{Job, JobError};
+use crate::supervisor::{JobId, Shared, park_until};
 
 /// Yields each job's index and answer as they end, whichever ends first.
 ///
@@ -108,4 +111,66 @@ impl<R> fmt::Debug for AsCompleted<R> {
     }
 }
 
-use std::future::Future;
+/// Sleeps until one of these jobs has ended, well or badly, and gives its index; `None` if there are no jobs, or the time
+/// runs out before. Nothing is taken: ask the job with [`wait`](Job::wait). The jobs may be those of several engines.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// let mut jobs = vec![engine.submit(|n: u64| n + 1, (1,)), engine.submit(|n: u64| n * 2, (1,))];
+/// let first = arenite::wait_any(&mut jobs, None).expect("there are jobs");
+/// assert_eq!(jobs.swap_remove(first).wait()?, 2);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+pub fn wait_any<'j, R: Send + 'static>(
+    jobs: impl IntoIterator<Item = &'j mut Job<R>>,
+    limit: Option<Duration>,
+) -> Option<usize> {
+    type Sent = Vec<(usize, JobId)>;
+    let mut engines: Vec<(Arc<Shared>, Sent)> = Vec::new();
+    for (index, job) in jobs.into_iter().enumerate() {
+        // One that ran in this thread has ended.
+        let Some((shared, id)) = job.sent_to() else {
+            return Some(index);
+        };
+        match engines
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, shared))
+        {
+            Some((_, ids)) => ids.push((index, id)),
+            None => engines.push((Arc::clone(shared), vec![(index, id)])),
+        }
+    }
+    if engines.is_empty() {
+        return None;
+    }
+    park_until(limit, |waker| {
+        engines.iter().find_map(|(shared, ids)| {
+            let ended = shared.poll_any(ids.iter().map(|&(_, id)| id), waker)?;
+            Some(ids[ended].0)
+        })
+    })
+}
+
+/// Sleeps until all of these jobs have ended, well or badly; false if the time runs out before. Nothing is taken.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// let jobs: Vec<_> = (0..4u64).map(|n| engine.submit(|n: u64| n * n, (n,))).collect();
+/// assert!(arenite::wait_all(&jobs, None));
+/// let squares: Vec<u64> = jobs.into_iter().map(|job| job.wait()).collect::<Result<_, _>>()?;
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+pub fn wait_all<'j, R: Send + 'static>(
+    jobs: impl IntoIterator<Item = &'j Job<R>>,
+    limit: Option<Duration>,
+) -> bool {
+    // A limit beyond all clocks is none.
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+    jobs.into_iter().all(|job| {
+        job.sent_to().is_none_or(|(shared, id)| {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            shared.wait_until_done(id, left)
+        })
+    })
+}

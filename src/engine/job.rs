@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::inlined::observed;
-use super::{Backoff, Engine, Priority};
+use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Loads, Params, Program, Reply,
@@ -58,7 +58,7 @@ impl<R: Send + 'static> Job<R> {
 
     /// A job that was submitted.
     #[inline]
-    fn sent<G>(shared: &Arc<Shared>, id: JobId) -> Self
+    pub(super) fn sent<G>(shared: &Arc<Shared>, id: JobId) -> Self
     where
         G: Program,
         G::Reply: Reply<Out = R>,
@@ -69,6 +69,14 @@ impl<R: Send + 'static> Job<R> {
                 id,
                 read: G::Reply::receive,
             },
+        }
+    }
+
+    /// Where it was sent, if it was and nobody has taken its value.
+    pub(super) fn sent_to(&self) -> Option<(&Arc<Shared>, JobId)> {
+        match &self.state {
+            State::Sent { shared, id, .. } => Some((shared, *id)),
+            State::Here(_) | State::Taken => None,
         }
     }
 
@@ -329,10 +337,10 @@ impl<R> fmt::Debug for Job<R> {
 /// take with it.
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct JobBuilder<'e, G: Program, A> {
-    engine: &'e Engine,
+    pub(super) engine: &'e Engine,
     /// What was passed, which also decides whether the job may run again.
-    args: A,
-    terms: Terms,
+    pub(super) args: A,
+    pub(super) terms: Terms,
     program: PhantomData<fn() -> G>,
 }
 
@@ -435,19 +443,34 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
-    /// All terms at once, from somebody who has seen that the job may run again if they say so.
-    pub(super) fn terms(mut self, terms: &Terms) -> Self {
-        self.terms = *terms;
+    /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`].
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.terms.limiter = Some(limiter.clone());
         self
     }
 
-    /// Submits it. Where there is a ceiling ([`admission`](super::Builder::admission)), waits until the job is let in.
+    /// Runs it in this thread.
+    pub(super) fn run_here(self) -> Job<<G::Reply as Reply>::Out>
+    where
+        G: Loads<A>,
+    {
+        Job::here(run_program::<G, A>(self.engine, self.args, &self.terms))
+    }
+
+    /// All terms at once, from somebody who has seen that the job may run again if they say so.
+    pub(super) fn terms(mut self, terms: &Terms) -> Self {
+        self.terms = terms.clone();
+        self
+    }
+
+    /// Submits it. Where there is a ceiling ([`admission`](super::Builder::admission)), waits until the job is let in; in
+    /// `async` code say [`submit_async`](JobBuilder::submit_async) there.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
     where
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Job::here(run_program::<G, A>(self.engine, self.args));
+            return self.run_here();
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
@@ -491,7 +514,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         G: Loads<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Ok(Job::here(run_program::<G, A>(self.engine, self.args)));
+            return Ok(self.run_here());
         };
         let kernel = KernelInfo::of::<G>();
         let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
@@ -509,10 +532,15 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 }
 
 /// Runs a program in this thread.
-fn run_program<G, A>(engine: &Engine, args: A) -> Result<<G::Reply as Reply>::Out, JobError>
+fn run_program<G, A>(
+    engine: &Engine,
+    args: A,
+    terms: &Terms,
+) -> Result<<G::Reply as Reply>::Out, JobError>
 where
     G: Loads<A>,
 {
+    let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
     let _job = engine.seeds.next_here();
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);

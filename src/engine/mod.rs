@@ -5,36 +5,42 @@ mod completed;
 mod inlined;
 mod input;
 mod job;
+mod kept;
 mod map;
 mod numbers;
 mod observe;
 mod par;
+mod par_report;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
 mod seeds;
 pub mod stream;
+mod submitting;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, LogLevel, LogLine, LogSource, Priority, Progress,
-    RefusedBy, Stats, WorkerStats,
+    Backoff, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
+    LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
 pub use builder::{BuildError, Builder, Guard};
-pub use completed::{AsCompleted, as_completed};
+pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
-pub use map::Map;
+pub use kept::KeptJob;
+pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
 #[cfg(feature = "bench")]
 pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError, Traced};
+pub use par_report::ParReport;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
+pub use submitting::Submitting;
 
 use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
@@ -214,6 +220,7 @@ impl Engine {
                 kernels: Vec::new(),
                 queued: 0,
                 waiting: 0,
+                limited: 0,
                 open: 0,
                 untaken: 0,
                 memory_short: false,

@@ -168,7 +168,7 @@ impl Engine {
         Ok(ArrayMut::from_block(block, shape))
     }
 
-    fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
+    pub(super) fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
         let workers = match &self.place {
             Place::Workers(workers) => Arc::clone(&workers.shared).workers(),
             Place::Inline => 1,
@@ -194,11 +194,14 @@ impl Engine {
     }
 }
 
-fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(from: &[T], to: &mut [U]) {
+pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
+    from: &[T],
+    to: &mut [U],
+) {
     conjure::<F>()(from, to);
 }
 
-fn apply_fresh<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
+pub(super) fn apply_fresh<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
     from: &[T],
 ) -> Array<U> {
     let mut to = ArrayMut::zeros(from.len());

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::MutexGuard;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::core::{Closing, Core};
@@ -29,9 +30,13 @@ pub(super) struct Admission {
     charges: HashMap<u32, u64>,
     /// Jobs that were let in and have no record yet.
     entering: usize,
-    /// Threads that wait, in the order in which they came.
+    /// Who waits, in the order in which they came.
     line: VecDeque<u64>,
     last_ticket: u64,
+    /// Futures in the line, by ticket: threads sleep in the parking.
+    wakers: HashMap<u64, Waker>,
+    /// When the first in the line, a future, looks again whatever it was told.
+    look_at: Option<Instant>,
 }
 
 impl Admission {
@@ -43,6 +48,8 @@ impl Admission {
             entering: 0,
             line: VecDeque::new(),
             last_ticket: 0,
+            wakers: HashMap::new(),
+            look_at: None,
         }
     }
 
@@ -60,6 +67,11 @@ impl Admission {
 
     fn leave(&mut self, ticket: u64) {
         self.line.retain(|&other| other != ticket);
+    }
+
+    /// The waker of the first in the line, if that is a future. It comes again and leaves another.
+    fn first_waker(&mut self) -> Option<Waker> {
+        self.wakers.remove(self.line.front()?)
     }
 
     /// Whether a job of so many bytes may be let in now: it fits, or nothing else is in flight; and nobody came before.
@@ -150,7 +162,7 @@ impl fmt::Display for RefusedBy {
 }
 
 /// What a call holds that would be free without it.
-fn held_by(call: &ArgWriter) -> u64 {
+pub(crate) fn held_by(call: &ArgWriter) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
         words as u64 * 8
@@ -235,19 +247,55 @@ impl Core {
         let awaited = admission.entered(open.then_some(id.index), bytes);
         crate::sync::point!("admit.charged");
         if awaited {
-            self.parking.admission.notify();
+            self.tell_line();
         }
     }
 
     /// The job of this record is answered, or given up.
     pub(super) fn discharge(&mut self, record: u32) {
+        if self.records.look(record).policy.is_some() {
+            self.give_back(record);
+        }
         let Some(admission) = &mut self.admission else {
             return;
         };
         let awaited = admission.discharge(record);
         crate::sync::point!("admit.left");
         if awaited {
-            self.parking.admission.notify();
+            self.tell_line();
+        }
+    }
+
+    /// Whoever is the first in the line looks again.
+    fn tell_line(&mut self) {
+        self.parking.admission.notify();
+        if let Some(admission) = &mut self.admission {
+            self.wakers.extend(admission.first_waker());
+        }
+    }
+
+    /// Nobody has to wait for admission any more.
+    pub(super) fn let_all_in(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            self.wakers
+                .extend(admission.wakers.drain().map(|(_, waker)| waker));
+        }
+    }
+
+    /// When a future in the line looks again whatever it was told: what it was told depends on workers.
+    pub(super) fn admission_due(&self) -> Option<Instant> {
+        self.admission
+            .as_ref()
+            .and_then(|admission| admission.look_at)
+    }
+
+    /// Wakes the first in the line if it is time.
+    pub(super) fn look_at_admission(&mut self, now: Instant) {
+        if let Some(admission) = &mut self.admission
+            && admission.look_at.is_some_and(|at| at <= now)
+        {
+            admission.look_at = None;
+            self.wakers.extend(admission.first_waker());
         }
     }
 
@@ -294,6 +342,59 @@ impl Shared {
             spot.sleep(sleep, Some(LOOK_AGAIN));
             core = self.lock();
         }
+    }
+
+    /// Lets a job in, or joins the line and leaves a waker there. To be followed by [`Shared::submit_entered`].
+    pub(crate) fn poll_enter(
+        &self,
+        info: &KernelInfo,
+        held: u64,
+        line: &mut InLine,
+        context: &Context<'_>,
+    ) -> Poll<Entry> {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
+        let mut core = self.lock();
+        let entry = loop {
+            core.drain_busy();
+            core.refill();
+            if let Ok(bytes) = core.enter(info, held, line.0) {
+                line.0 = None;
+                core.tell_line();
+                break Poll::Ready(Entry(bytes));
+            }
+            if !core.want_next_ends() {
+                continue;
+            }
+            core.be_watched();
+            let look_at = Instant::now() + LOOK_AGAIN;
+            if let Some(admission) = &mut core.admission {
+                let ticket = *line.0.get_or_insert_with(|| admission.join());
+                admission.look_at = Some(look_at);
+                if let Some(new) = waker.take() {
+                    waker = admission.wakers.insert(ticket, new);
+                }
+            }
+            core.wake_monitor_by(look_at);
+            break Poll::Pending;
+        };
+        self.unlock(core);
+        drop(waker);
+        entry
+    }
+
+    /// Gives up a place in the line.
+    pub(crate) fn leave_line(&self, line: &mut InLine) {
+        let Some(ticket) = line.0.take() else { return };
+        let mut core = self.lock();
+        let waker = core.admission.as_mut().and_then(|admission| {
+            admission.leave(ticket);
+            admission.wakers.remove(&ticket)
+        });
+        // Whoever is the first now may fit.
+        core.tell_line();
+        self.unlock(core);
+        drop(waker);
     }
 
     /// Submits a job where there is a ceiling: waits until it is let in.
@@ -348,6 +449,10 @@ enum Look {
     First,
     Drained,
 }
+
+/// A place in the line, as a future.
+#[derive(Debug, Default)]
+pub(crate) struct InLine(Option<u64>);
 
 /// A job of so many bytes was let in, and has not been submitted.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use super::error::{Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
+use super::limit::Lines;
 use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
@@ -56,6 +57,8 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     /// Jobs that wait for their next attempt, by the time when their pause is over.
     pub(super) waiting: BTreeSet<(Instant, u32)>,
+    /// Jobs that wait for a permit of their limiter.
+    pub(super) lines: Lines,
     /// Some job had a priority other than the usual one.
     pub(super) ranked: bool,
     /// Workers that a job with retries may cost.
@@ -134,6 +137,7 @@ impl Core {
             workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
             waiting: BTreeSet::new(),
+            lines: Lines::default(),
             ranked: false,
             quarantine_after: QUARANTINE_AFTER,
             deadlines_alone: false,
@@ -193,7 +197,7 @@ impl Core {
         }
         record.seed = call.seed;
         if let Some(terms) = terms {
-            let mut policy = Policy::new(*terms);
+            let mut policy = Policy::new(terms.clone());
             policy.alone = self.deadlines_alone && terms.deadline.is_some();
             record.policy = Some(Box::new(policy));
             self.ranked |= terms.priority != Priority::Normal;
@@ -207,6 +211,8 @@ impl Core {
         let refusal = refusal.or_else(|| self.refusal(kernel, group));
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
+        } else if terms.is_some() && self.joins_a_line(id.index) {
+            // Its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index) {
             self.enqueue(id.index);
         } else if self.queue.is_clear() {
@@ -436,7 +442,10 @@ impl Core {
 
     /// The engine is to end when everything is done, and it is.
     pub(super) fn is_drained(&self) -> bool {
-        self.closing == Closing::Drain && self.open == 0 && self.queue.is_empty()
+        self.closing == Closing::Drain
+            && self.open == 0
+            && self.queue.is_empty()
+            && self.lines.is_empty()
     }
 
     pub(super) fn call_if_drained(&mut self) {
@@ -449,7 +458,7 @@ impl Core {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.closing {
             Closing::No => true,
-            Closing::Drain => self.open + self.queue.len() > 0,
+            Closing::Drain => self.open + self.queue.len() + self.lines.len() > 0,
             Closing::Now => false,
         };
         asked_for && self.broken.is_none()

@@ -88,16 +88,18 @@ impl Core {
         }
     }
 
-    /// The next time at which an alarm or a pause ends.
+    /// The next time at which an alarm or a pause ends, or a line may move.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.waiting.first().map(|&(due, _)| due);
-        let times = alarms.map(|alarm| alarm.at).chain(pauses);
+        let lines = self.line_due().into_iter().chain(self.admission_due());
+        let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         times.chain(self.groups.next_end()).min()
     }
 
     /// Alarms that are due, pauses that are over, and groups with which patience is over.
     pub(super) fn run_timers(&mut self) {
+        self.look_at_lines();
         if self.next_timer().is_none() {
             return;
         }
@@ -108,6 +110,7 @@ impl Core {
             }
         }
         self.end_pauses(now);
+        self.look_at_admission(now);
         self.end_groups(now);
     }
 

@@ -11,11 +11,13 @@ mod deadline;
 mod drain;
 mod error;
 mod events;
+mod exchange;
 mod group;
 #[cfg(test)]
 mod hostile;
 mod kernels;
 mod lane;
+mod limit;
 mod log;
 mod memory;
 mod monitor;
@@ -38,7 +40,6 @@ mod wait;
 mod words;
 mod worker;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,9 +50,12 @@ use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
 use admission::Admission;
 pub use admission::RefusedBy;
+pub(crate) use admission::{InLine, held_by};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
+pub(crate) use exchange::{Flight, Key, park_until};
 use lane::Lane;
+pub use limit::{Limiter, LimiterBuilder};
 use log::Logger;
 pub(crate) use log::Sink;
 pub use log::{LogLevel, LogLine, LogSource};
@@ -67,8 +71,8 @@ use worker::Status;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};
 use crate::control::HandshakeError;
+use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
 use crate::trace::{Owner, Tracer};
@@ -197,6 +201,8 @@ pub struct Stats {
     pub queued: usize,
     /// Jobs whose last attempt failed, and that wait for the next.
     pub waiting: usize,
+    /// Jobs that wait for a permit of their [`Limiter`].
+    pub limited: usize,
     /// Jobs that workers have.
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
@@ -274,6 +280,7 @@ pub(crate) fn start(
         looks: Mutex::new(progress::Looks::new()),
         tracer: Mutex::new(tracer),
     });
+    shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     if let Err(why) = shared.wait_until_started() {
         shared.close(Closing::Now);
@@ -335,50 +342,6 @@ impl Shared {
         id
     }
 
-    /// Sends calls of one kernel in order, and takes the answers at the front of `in_flight` that have
-    /// come. One lock for all of it. Returns how many calls were sent: all, but where there is a ceiling; then at least
-    /// one, unless some are in flight, which are to be waited for.
-    pub(crate) fn exchange<R>(
-        &self,
-        kernel: &KernelInfo,
-        terms: Option<&Terms>,
-        calls: &mut [CallWriter],
-        in_flight: &mut VecDeque<JobId>,
-        done: &mut VecDeque<Result<R, JobError>>,
-        read: Read<R>,
-    ) -> usize {
-        let mut core = self.lock();
-        let mut sent = 0;
-        for call in calls {
-            let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, 0, terms);
-            let id = if core.admission.is_none() {
-                submit(&mut core, &mut call.0)
-            } else if let Some(entry) = core.enter_now(kernel, &call.0) {
-                let id = submit(&mut core, &mut call.0);
-                core.entered(id, entry);
-                id
-            } else if in_flight.is_empty() && done.is_empty() {
-                let (admitted, id) = self.submit_admitted(core, kernel, &mut call.0, submit);
-                core = admitted;
-                id
-            } else {
-                break;
-            };
-            in_flight.push_back(id);
-            sent += 1;
-        }
-        core.drain_busy();
-        core.refill();
-        while let Some(&id) = in_flight.front()
-            && let Some(answer) = core.try_take(id, read)
-        {
-            in_flight.pop_front();
-            done.push_back(answer);
-        }
-        self.unlock(core);
-        sent
-    }
-
     /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
     /// looked at yet: their inputs are free then.
     pub(crate) fn with_room<T>(
@@ -411,6 +374,11 @@ impl Shared {
     /// Whether workers lock themselves down.
     pub(crate) fn is_strict(&self) -> bool {
         self.settings.strict
+    }
+
+    /// Jobs that run side by side.
+    pub(crate) fn lanes(&self) -> usize {
+        self.cells.len()
     }
 
     /// Number of workers.
@@ -448,13 +416,6 @@ impl Shared {
         self.unlock(core);
     }
 
-    /// What a job of this kernel is expected to take, in nanoseconds.
-    pub(crate) fn expected_ns(&self, kernel: &KernelInfo) -> u32 {
-        let mut core = self.lock();
-        let index = core.kernels.index(kernel);
-        core.kernels.get(index).expected_ns
-    }
-
     /// Ends the engine; the monitor does it.
     pub(crate) fn close(&self, how: Closing) {
         let mut core = self.lock();
@@ -463,6 +424,7 @@ impl Shared {
         }
         // Nothing is tried again from here on.
         core.fail_waiting(&JobErrorKind::ShutDown);
+        core.let_all_in();
         self.unlock(core);
         self.ring();
     }
@@ -492,6 +454,7 @@ impl Shared {
             kernels: core.kernel_stats(),
             queued: core.queue.len(),
             waiting: core.waiting.len(),
+            limited: core.lines.len(),
             open: core.open,
             untaken: core.records.live(),
             memory_short: core.tight,
@@ -506,7 +469,7 @@ impl Shared {
 
     /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
     /// runs dry, and not more.
-    pub(crate) fn window(&self, expected_ns: u32) -> usize {
+    fn window(&self, expected_ns: u32) -> usize {
         let lanes = self.cells.len();
         // A lane's depth in time, and two jobs per lane at least.
         let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);

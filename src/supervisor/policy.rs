@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::JobErrorKind;
+use super::limit::{Limiter, Turn};
 
 /// Which of the jobs that wait goes first.
 ///
@@ -61,7 +62,7 @@ impl Default for Backoff {
 }
 
 /// What the caller demands for a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Terms {
     /// How long one attempt may run.
     pub(crate) deadline: Option<Duration>,
@@ -69,6 +70,8 @@ pub(crate) struct Terms {
     pub(crate) retries: u32,
     pub(crate) backoff: Backoff,
     pub(crate) priority: Priority,
+    /// Whose permit each attempt needs.
+    pub(crate) limiter: Option<Limiter>,
 }
 
 impl Terms {
@@ -103,6 +106,8 @@ pub(super) struct Policy {
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<JobErrorKind>,
+    /// What it has of its limiter.
+    pub(super) turn: Turn,
 }
 
 /// What follows when an attempt has failed.
@@ -126,6 +131,7 @@ impl Policy {
             given_up: false,
             due: None,
             deaths: Vec::new(),
+            turn: Turn::default(),
         }
     }
 

@@ -15,7 +15,7 @@ const LOOKS: usize = 64;
 
 /// How far an engine is, at one moment: [`Engine::progress`](crate::Engine::progress).
 ///
-/// Every job that was submitted is in one of `queued`, `waiting`, `ahead`, `running`, `done`, `failed` and `cancelled`.
+/// Every job that was submitted is in one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and `cancelled`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -25,6 +25,8 @@ pub struct Progress {
     pub queued: u64,
     /// Jobs whose last attempt failed, and that wait for the next.
     pub waiting: u64,
+    /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
+    pub limited: u64,
     /// Jobs that a worker holds behind the one that it runs.
     pub ahead: u64,
     /// Jobs that run, or are about to: one for each lane that has any.
@@ -139,13 +141,14 @@ impl Shared {
         let kernels = core.kernel_stats();
         let running: usize = kernels.iter().map(|kernel| kernel.running).sum();
         let (queued, waiting) = (core.queue.len() as u64, core.waiting.len() as u64);
-        let open = core.open as u64;
-        let ended = core.next_job - queued - waiting - open;
+        let (limited, open) = (core.lines.len() as u64, core.open as u64);
+        let ended = core.next_job - queued - waiting - limited - open;
         let (failed, cancelled) = (core.failed, core.cancelled);
         let mut progress = Progress {
             submitted: core.next_job,
             queued,
             waiting,
+            limited,
             ahead: open - running as u64,
             running: running as u64,
             done: ended - failed - cancelled,

@@ -275,11 +275,14 @@ impl Core {
 
     /// Answers all jobs that no worker has.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
+        // First: whoever gives up a place or a permit may let others into the queue.
+        self.fail_lines(why);
         // One by one: the failure of one may cancel others of its group.
         while let Some(record) = self.queue.pop_any(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
         self.fail_waiting(why);
+        self.let_all_in();
         self.update_flags();
     }
 }

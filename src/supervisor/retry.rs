@@ -50,6 +50,8 @@ impl Core {
             policy.due = Some(due);
         }
         self.waiting.insert((due, index));
+        // Each attempt needs a permit of its own.
+        self.give_back(index);
         crate::sync::point!("retry.waits");
         self.wake_monitor_by(due);
         crate::sync::point!("retry.told");
@@ -76,6 +78,11 @@ impl Core {
             return;
         }
         crate::sync::point!("retry.over");
+        // In front of what waits, unless they need a permit: then behind those that came before.
+        let over: Vec<_> = over
+            .into_iter()
+            .filter(|&index| !self.joins_a_line(index))
+            .collect();
         over.into_iter().rev().for_each(|index| self.requeue(index));
         crate::sync::point!("retry.due");
         self.update_flags();

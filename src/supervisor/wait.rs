@@ -41,11 +41,12 @@ impl Shared {
         self.wait_for(id, limit, |core| core.try_take(id, read))
     }
 
-    /// Sleeps until a job has its answer, and leaves it there.
-    pub(crate) fn wait_until_done(&self, id: JobId) {
-        self.wait_for(id, None, |core| {
+    /// Sleeps until a job has its answer, and leaves it there. False if the time runs out before.
+    pub(crate) fn wait_until_done(&self, id: JobId, limit: Option<Duration>) -> bool {
+        let done = self.wait_for(id, limit, |core| {
             (core.records.get(id).stage == Stage::Answered).then_some(())
         });
+        done.is_some()
     }
 
     fn wait_for<T>(

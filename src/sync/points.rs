@@ -106,6 +106,8 @@ pub const POINTS: &[Point] = points! {
         "recycle.retired" "recycle.reclaimed" "recycle.told" "recycle.rung" "recycle.counted"
         // Bytes in flight.
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
+        // Limits that callers share.
+        "limit.came" "limit.waits" "limit.given_back" "limit.called"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use arenite::points::{Board, Deed, Point, VARIABLE};
-use arenite::{Array, Backoff, Engine, JobErrorKind};
+use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -335,6 +335,13 @@ fn policies() -> Engine {
     late.cancel();
     let error = late.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    // One that waits for the permit of another.
+    let one = Limiter::builder().concurrency(1).build();
+    let first = engine.job(pass, (&gate.path(),)).limit(&one).submit();
+    let second = engine.job(make, (1,)).limit(&one).submit();
+    gate.open();
+    first.wait().unwrap();
+    assert_eq!(second.wait().unwrap().len(), 1);
     // One that does not listen is ended with its worker.
     let deaf = engine.submit(spin, (&gate.path(),));
     gate.open();

@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod futures;
 mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
 mod lanes;
+mod limiter;
+mod maps;
 mod numbers;
 mod observing;
 mod random;
@@ -20,6 +23,8 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // It stays, and no test has left it behind.
+    futures::start_reactor();
     // A program to be killed: this one, told what to do.
     observing::scenario();
 
@@ -27,9 +32,12 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        futures::tests(),
         groups::tests(),
         inlined::tests(),
         lanes::tests(),
+        limiter::tests(),
+        maps::tests(),
         numbers::tests(),
         observing::tests(),
         random::tests(),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, JobErrorKind, Trace};
+use arenite::{Array, BuildError, Engine, JobErrorKind, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     every_job_is_counted_once,
+    jobs_that_wait_for_a_permit_are_counted,
     progress_from_another_thread,
     a_trace_has_each_run_on_its_lane,
     kernels_are_told_apart_by_type,
@@ -241,6 +242,24 @@ fn every_job_is_counted_once() {
         .wait()
         .unwrap();
     assert_eq!(lab.progress().done, 3);
+}
+
+fn jobs_that_wait_for_a_permit_are_counted() {
+    let lab = Lab::new(2);
+    let limiter = Limiter::builder().concurrency(1).build();
+    let gate = Gate::new();
+    let submit = || lab.job(pass, (&gate.path(),)).limit(&limiter).submit();
+    let jobs = [submit(), submit()];
+    let at_gate = gate.meet();
+    let progress = lab.progress();
+    assert_eq!(
+        (progress.limited, progress.running, progress.left()),
+        (1, 1, 2)
+    );
+    drop(at_gate);
+    gate.open();
+    jobs.map(|job| job.wait().unwrap());
+    assert_eq!((lab.progress().limited, lab.progress().done), (0, 2));
 }
 
 fn progress_from_another_thread() {

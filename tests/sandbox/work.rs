@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
+use arenite::rand::RngExt;
 use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
 
 use crate::harness::{Lab, step, tests};
@@ -18,6 +19,7 @@ tests![
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
     what_is_changed_in_place_is_refused,
+    sums_chance_and_scratch,
     no_room_for_the_copy,
     a_start_may_open_files,
     a_start_that_leaves_a_thread,
@@ -215,6 +217,47 @@ fn what_is_changed_in_place_is_refused() {
     drop((long, squares));
     assert_eq!(lab.stats().workers[0].restarts, 0);
     drop(input);
+    lab.assert_in_use(0);
+}
+
+/// Results of chunks are copied there, and have the same bits.
+fn sums_chance_and_scratch() {
+    let lab = strict_with(2, |builder| builder.seed(7));
+    let free = Engine::builder().seed(7).inline();
+    let noise: Vec<f32> = (0..300_000u32)
+        .map(|i| i.wrapping_mul(0x85eb_ca6b) as f32 - 2e9)
+        .collect();
+    let there = lab.from_slice(&noise).unwrap();
+    let here = free.from_slice(&noise).unwrap();
+    let bits = |array: Array<f32>| array.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(
+        lab.sum(&there).unwrap().to_bits(),
+        free.sum(&here).unwrap().to_bits()
+    );
+    assert_eq!(
+        bits(lab.cumsum(&there).unwrap()),
+        bits(free.cumsum(&here).unwrap())
+    );
+    let largest = |a: f32, b: f32| a.max(b);
+    assert_eq!(
+        bits(lab.scan(&there, largest).unwrap()),
+        bits(free.scan(&here, largest).unwrap())
+    );
+    assert_eq!(
+        lab.histogram(&there, 10, (-2e9, 2e9)).unwrap(),
+        free.histogram(&here, 10, (-2e9, 2e9)).unwrap()
+    );
+    let draw = |_: u32| -> u64 {
+        *arenite::scratch(|| 0) += 1;
+        // By chance, on a thread without a job: that takes a system call.
+        let other = std::thread::spawn(|| arenite::rng().random::<u64>());
+        assert!(other.join().is_ok());
+        arenite::rng().random()
+    };
+    let items = || (0..20u32).map(|n| (n,));
+    let drawn: Vec<_> = lab.map(draw, items()).map(Result::unwrap).collect();
+    assert!(free.map(draw, items()).map(Result::unwrap).eq(drawn));
+    drop(there);
     lab.assert_in_use(0);
 }
 

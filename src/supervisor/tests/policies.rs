@@ -510,10 +510,10 @@ proptest! {
         for event in events {
             match event {
                 Event::Submit { priority, retries } => {
-                    let terms = Terms { retries, priority, backoff: pause, deadline: None };
+                    let terms = Terms { retries, priority, backoff: pause, deadline: None, limiter: None };
                     // Some have no policy at all.
                     let id = match terms.asked() {
-                        Some(terms) => submit_with(&shared, *terms),
+                        Some(terms) => submit_with(&shared, terms.clone()),
                         None => submit(&shared),
                     };
                     model.last += 1;

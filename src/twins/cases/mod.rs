@@ -7,6 +7,7 @@ mod arrays;
 mod handover;
 mod idle;
 mod lanes;
+mod maps;
 mod memory;
 mod mixed;
 mod noop;
@@ -281,6 +282,7 @@ impl Case {
 #[must_use]
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
+    cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of its own: data goes with the cases that need it.

@@ -43,6 +43,15 @@ impl Gate {
     pub fn open(&self) {
         drop(self.meet());
     }
+
+    /// Lets everybody through who comes, until that is enough.
+    pub fn release_all(&self, is_enough: impl Fn() -> bool) {
+        super::wait_until("all have come through the gate", || {
+            // Open for both, which waits for nobody; closed at once, which is when those who have come go on.
+            drop(File::options().read(true).write(true).open(self.path()));
+            is_enough()
+        });
+    }
 }
 
 /// In a kernel: waits at the gate.

@@ -1,0 +1,238 @@
+//! A crawler that is polite, and does not mind bad servers: `cargo run --release --example crawler [PAGES]`.
+//!
+//! It follows the links of a small web server of its own on loopback, some of whose answers are slow, some wrong, and
+//! some never come. Fetching a page is an ordinary blocking function; a limiter bounds how many are fetched at once and
+//! in a second, a deadline ends what hangs, and what fails in passing is tried again. What is left are dead letters.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter};
+
+/// Requests that the server puts up with at once.
+const AT_ONCE: u32 = 4;
+/// And in a second.
+const PER_SECOND: u32 = 400;
+
+/// The links of a page. A busy server is worth another try, so that is a panic; what is wrong for good is an error.
+fn fetch(port: u16, page: u32) -> Result<Array<u32>, String> {
+    let text = get(port, page).unwrap_or_else(|error| panic!("page {page}: {error}"));
+    let (status, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or("an answer without an end")?;
+    match status.split_whitespace().nth(1) {
+        Some("200") => {}
+        Some("503") => panic!("page {page}: the server is busy"),
+        other => {
+            return Err(format!(
+                "page {page}: status {}",
+                other.unwrap_or("unknown")
+            ));
+        }
+    }
+    let links: Result<Vec<u32>, _> = body.split_whitespace().map(str::parse).collect();
+    links
+        .map(|links| Array::from_slice(&links))
+        .map_err(|error| format!("page {page}: {error}"))
+}
+
+fn get(port: u16, page: u32) -> io::Result<String> {
+    let mut peer = TcpStream::connect(("127.0.0.1", port))?;
+    write!(peer, "GET /{page} HTTP/1.1\r\n\r\n")?;
+    let mut text = String::new();
+    peer.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The server and what it has seen.
+#[derive(Default)]
+struct Server {
+    pages: u32,
+    inside: AtomicU32,
+    most: AtomicU32,
+    requests: AtomicU32,
+    /// Pages that were busy once.
+    busy: AtomicU32,
+}
+
+/// What is the matter with a page.
+#[derive(Debug, PartialEq)]
+enum Trouble {
+    None,
+    /// It takes a while.
+    Slow,
+    /// The first request is refused.
+    BusyOnce,
+    /// It is not there.
+    Missing,
+    /// The answer never comes.
+    Silent,
+    /// The answer is no list of numbers.
+    Garbage,
+}
+
+fn trouble(page: u32) -> Trouble {
+    match page {
+        41 => Trouble::Silent,
+        n if n % 31 == 30 => Trouble::Missing,
+        n if n % 37 == 36 => Trouble::Garbage,
+        n if n % 11 == 10 => Trouble::Slow,
+        n if n < 128 && n % 17 == 16 => Trouble::BusyOnce,
+        _ => Trouble::None,
+    }
+}
+
+impl Server {
+    fn run(self: Arc<Self>, listener: TcpListener) {
+        for peer in listener.incoming().flatten() {
+            let server = Arc::clone(&self);
+            // A client that goes away ends its own request.
+            thread::spawn(move || server.serve(peer).ok());
+        }
+    }
+
+    fn serve(&self, mut peer: TcpStream) -> io::Result<()> {
+        let mut line = String::new();
+        BufReader::new(&peer).read_line(&mut line)?;
+        let page = line.split(['/', ' ']).find_map(|word| word.parse().ok());
+        let page: u32 = page.ok_or(io::ErrorKind::InvalidData)?;
+        self.requests.fetch_add(1, SeqCst);
+        self.most
+            .fetch_max(self.inside.fetch_add(1, SeqCst) + 1, SeqCst);
+        let answer = self.answer(&peer, page);
+        // Before the answer: its reader may come again at once.
+        self.inside.fetch_sub(1, SeqCst);
+        peer.write_all(answer?.as_bytes())
+    }
+
+    fn answer(&self, peer: &TcpStream, page: u32) -> io::Result<String> {
+        let ok = "HTTP/1.1 200 OK\r\n\r\n";
+        Ok(match trouble(page) {
+            Trouble::Missing => "HTTP/1.1 404 Not Found\r\n\r\n".into(),
+            Trouble::Garbage => format!("{ok}1 2 buckle my shoe"),
+            Trouble::Silent => {
+                // Until the client gives up.
+                let _ = (&mut &*peer).read(&mut [0; 64]);
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Trouble::BusyOnce if self.is_busy(page) => "HTTP/1.1 503 Busy\r\n\r\n".into(),
+            trouble => {
+                if trouble == Trouble::Slow {
+                    thread::sleep(Duration::from_millis(30));
+                }
+                let links = [2 * page + 1, 2 * page + 2, page / 2];
+                let links = links.map(|link| (link % self.pages).to_string());
+                format!("{ok}{}", links.join(" "))
+            }
+        })
+    }
+
+    /// True for the first request.
+    fn is_busy(&self, page: u32) -> bool {
+        let bit = 1 << (page / 17);
+        self.busy.fetch_or(bit, SeqCst) & bit == 0
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    arenite::init();
+    let pages: u32 = match std::env::args().nth(1) {
+        Some(count) => count.parse()?,
+        None => 200,
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    let server = Arc::new(Server {
+        pages,
+        ..Server::default()
+    });
+    let seen = Arc::clone(&server);
+    thread::spawn(move || server.run(listener));
+
+    // They wait for the server most of the time, so many of them share a worker. One that exceeds its deadline ends the
+    // worker for all, and the others are tried again.
+    let engine = Engine::builder()
+        .workers(2)
+        .lanes(8)
+        .share_deadlines(true)
+        .capacity(64 << 20)
+        .on_log(|_| {})
+        .build()?;
+    let polite = Limiter::builder()
+        .concurrency(AT_ONCE)
+        .rate(PER_SECOND, Duration::from_secs(1))
+        .burst(AT_ONCE)
+        .build();
+    let start = Instant::now();
+    let (mut known, mut frontier) = (BTreeSet::from([0]), vec![0]);
+    let (mut fetched, mut letters) = (0, Vec::new());
+    while !frontier.is_empty() {
+        // All pages that are one link further away; a page that fails costs no other.
+        let report = engine
+            .map(fetch, frontier.drain(..).map(|page| (port, page)))
+            .limit(&polite)
+            .deadline(Duration::from_millis(800))
+            .retries(2)
+            .backoff(Backoff::new(
+                Duration::from_millis(20),
+                Duration::from_secs(1),
+            ))
+            .report();
+        let (links, failures) = report.into_parts();
+        letters.extend(failures);
+        for links in links.into_iter().flatten() {
+            fetched += 1;
+            frontier.extend(links.iter().copied().filter(|&link| known.insert(link)));
+        }
+    }
+    let took = start.elapsed();
+
+    for letter in &letters {
+        println!(
+            "page {}, attempt {}: {}",
+            letter.args().1,
+            letter.attempts(),
+            letter.error().kind()
+        );
+    }
+    let requests = seen.requests.load(SeqCst);
+    let most = seen.most.load(SeqCst);
+    println!(
+        "{fetched} pages by {requests} requests in {took:.1?}, at most {most} at once; {} failed",
+        letters.len()
+    );
+
+    // What failed is what is wrong for good, each with the page it was.
+    for letter in &letters {
+        let (_, page) = *letter.args();
+        match (trouble(page), letter.error().kind()) {
+            (Trouble::Missing | Trouble::Garbage, JobErrorKind::Returned(_)) => {
+                assert_eq!(letter.attempts(), 1);
+            }
+            (Trouble::Silent, JobErrorKind::DeadlineExceeded { .. }) => {
+                assert_eq!((letter.attempts(), letter.deaths().len()), (3, 2));
+            }
+            (trouble, why) => panic!("page {page}, which is {trouble:?}: {why}"),
+        }
+    }
+    let failed: BTreeSet<u32> = letters.iter().map(|letter| letter.args().1).collect();
+    let bad = |page: &u32| {
+        !matches!(
+            trouble(*page),
+            Trouble::None | Trouble::Slow | Trouble::BusyOnce
+        )
+    };
+    let expected: BTreeSet<u32> = known.iter().copied().filter(bad).collect();
+    assert_eq!(failed, expected);
+    assert_eq!(fetched + letters.len(), known.len());
+    // Those that were silent may still count at the server when the next ones come: three attempts of one page.
+    assert!(most <= AT_ONCE + 3, "{most} requests at once");
+    let least = Duration::from_secs(1) * requests.saturating_sub(2 * AT_ONCE) / PER_SECOND;
+    assert!(took >= least, "{requests} requests in {took:?}");
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Jobs that remember their arguments.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::{DeadLetter, Job, JobBuilder, JobError};
+use crate::kernel::{Loads, Program, Reply};
+
+/// A job and its arguments: see [`JobBuilder::keep_args`]. Dropping it cancels the job.
+#[must_use = "dropping a job cancels it"]
+pub struct KeptJob<R, A> {
+    job: Job<R>,
+    args: Option<A>,
+}
+
+// As a job; the arguments are moved out.
+impl<R, A> Unpin for KeptJob<R, A> {}
+
+impl<G: Program, A: Clone> JobBuilder<'_, G, A> {
+    /// Submits it, and keeps a copy of the arguments: a failure comes with them, as a [`DeadLetter`]. A copy of an array is
+    /// another handle.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn first(values: &[u8]) -> Result<u8, &'static str> {
+    ///     values.first().copied().ok_or("empty")
+    /// }
+    ///
+    /// let values = engine.from_slice::<u8>(&[])?;
+    /// let letter = engine.job(first, (values,)).keep_args().wait().unwrap_err();
+    /// assert_eq!((letter.args().0.len(), letter.attempts()), (0, 1));
+    /// assert!(letter.error().to_string().contains("empty"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_args(self) -> KeptJob<<G::Reply as Reply>::Out, A>
+    where
+        G: Loads<A>,
+    {
+        let args = Some(self.args.clone());
+        let job = self.submit();
+        KeptJob { job, args }
+    }
+}
+
+impl<R: Send + 'static, A> KeptJob<R, A> {
+    /// Waits for the value.
+    ///
+    /// # Errors
+    /// The job with its arguments, when it gave no value.
+    pub fn wait(self) -> Result<R, DeadLetter<A>> {
+        let Self { job, mut args } = self;
+        job.wait().map_err(|error| letter(&mut args, error))
+    }
+
+    /// The job alone.
+    pub fn into_job(self) -> Job<R> {
+        self.job
+    }
+}
+
+fn letter<A>(args: &mut Option<A>, error: JobError) -> DeadLetter<A> {
+    let args = args.take().expect("a job answers once");
+    DeadLetter::new(0, args, error)
+}
+
+impl<R: Send + 'static, A> Future for KeptJob<R, A> {
+    type Output = Result<R, DeadLetter<A>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = Pin::new(&mut this.job).poll(context);
+        answer.map(|answer| answer.map_err(|error| letter(&mut this.args, error)))
+    }
+}
+
+impl<R, A> fmt::Debug for KeptJob<R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeptJob").field(&self.job).finish()
+    }
+}

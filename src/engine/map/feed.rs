@@ -1,0 +1,333 @@
+//! What all maps have in common: items in, jobs under way, answers out.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::OnFailure;
+use crate::engine::JobError;
+use crate::engine::seeds::Series;
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo};
+use crate::supervisor::{Flight, InLine, Key, Read, Shared, Terms, held_by};
+
+/// About what it takes to wake a sleeping thread.
+const WAKE_NS: u32 = 20_000;
+/// Calls sent and answers taken under one lock, at most.
+const BATCH: usize = 64;
+/// How long somebody sleeps for a job behind the first one. A job that takes longer than was expected holds up no answer
+/// longer than this.
+const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
+/// Answers that a stream gives in a row before it lets the executor run something else.
+const IN_A_ROW: u32 = 128;
+
+/// Items, and how they become jobs and values.
+pub(super) struct Plan<I: Iterator, R> {
+    pub(super) items: I,
+    pub(super) kernel: KernelInfo,
+    pub(super) send: fn(I::Item, &mut CallWriter),
+    pub(super) run: fn(I::Item) -> Result<R, JobError>,
+    pub(super) read: Read<R>,
+    pub(super) terms: Terms,
+    pub(super) on_failure: OnFailure,
+    /// Which random numbers they draw.
+    pub(super) series: Series,
+}
+
+impl<I: Iterator, R> Plan<I, R> {
+    /// The same with other items of the same type.
+    pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> Plan<J, R>
+    where
+        J: Iterator<Item = I::Item>,
+    {
+        Plan {
+            items: change(self.items),
+            kernel: self.kernel,
+            send: self.send,
+            run: self.run,
+            read: self.read,
+            terms: self.terms,
+            on_failure: self.on_failure,
+            series: self.series,
+        }
+    }
+}
+
+/// Jobs that are given up when nobody asks for them any more.
+struct Flying<K, R> {
+    shared: Option<Arc<Shared>>,
+    flight: Flight<K, R>,
+    /// The place in the line for admission, as a stream.
+    line: InLine,
+}
+
+impl<K, R> Flying<K, R> {
+    fn give_up(&mut self) {
+        if let Some(shared) = &self.shared {
+            let open = self.flight.open.drain(..);
+            open.for_each(|(_, id)| shared.abandon(id));
+            shared.leave_line(&mut self.line);
+        }
+        self.flight.done.clear();
+    }
+}
+
+impl<K, R> Drop for Flying<K, R> {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// A plan under way.
+pub(super) struct Feed<I: Iterator, R, K> {
+    pub(super) plan: Plan<I, R>,
+    /// The items have come to their end, or nobody wants more.
+    exhausted: bool,
+    flying: Flying<K, R>,
+    /// Calls that are written and not sent, and behind them memory to write more into.
+    calls: Vec<CallWriter>,
+    written: usize,
+    /// Items that were pulled.
+    pulled: usize,
+    /// Answers that a stream has given since the executor had its turn.
+    in_a_row: u32,
+}
+
+impl<I: Iterator, R, K: Key> Feed<I, R, K> {
+    pub(super) fn new(plan: Plan<I, R>, shared: Option<Arc<Shared>>) -> Self {
+        Self {
+            plan,
+            exhausted: false,
+            flying: Flying {
+                shared,
+                flight: Flight::default(),
+                line: InLine::default(),
+            },
+            calls: Vec::new(),
+            written: 0,
+            pulled: 0,
+            in_a_row: 0,
+        }
+    }
+
+    /// The plan and where it is to run.
+    ///
+    /// # Panics
+    /// If items have been pulled.
+    pub(super) fn into_parts(mut self, what: &str) -> (Plan<I, R>, Option<Arc<Shared>>) {
+        assert!(
+            self.pulled == 0 && !self.exhausted,
+            "`{what}` comes before the first result of a map is asked for"
+        );
+        (self.plan, self.flying.shared.take())
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.flying.flight.open.len()
+    }
+
+    pub(super) fn size_hint(&self) -> (usize, Option<usize>) {
+        let flight = &self.flying.flight;
+        let ahead = flight.open.len() + flight.done.len() + self.written;
+        if self.exhausted {
+            return (ahead, Some(ahead));
+        }
+        let (low, high) = self.plan.items.size_hint();
+        let low = match self.plan.on_failure {
+            OnFailure::GoOn => low.saturating_add(ahead),
+            OnFailure::Stop => low.max(ahead).min(1),
+        };
+        (low, high.and_then(|high| high.checked_add(ahead)))
+    }
+
+    fn next_item(&mut self) -> Option<I::Item> {
+        if self.exhausted {
+            return None;
+        }
+        let item = self.plan.items.next();
+        self.exhausted = item.is_none();
+        self.pulled += usize::from(item.is_some());
+        item
+    }
+
+    /// The next item, run in this thread.
+    fn run_next(&mut self) -> Option<(K, Result<R, JobError>)> {
+        let item = self.next_item()?;
+        let _permit = self
+            .plan
+            .terms
+            .limiter
+            .as_ref()
+            .map(|limiter| limiter.enter_here());
+        let index = self.pulled - 1;
+        let _job = self.plan.series.here(index as u64);
+        Some((K::of(index), (self.plan.run)(item)))
+    }
+
+    /// An answer on its way to the caller: after a failure that may be the last.
+    fn judged(&mut self, answer: (K, Result<R, JobError>)) -> (K, Result<R, JobError>) {
+        if answer.1.is_err() && self.plan.on_failure == OnFailure::Stop {
+            self.stop();
+        }
+        answer
+    }
+
+    /// Pulls nothing any more, and gives up what is under way.
+    fn stop(&mut self) {
+        self.exhausted = true;
+        self.written = 0;
+        self.flying.give_up();
+    }
+
+    /// Pulls items until enough is in flight, and takes what has ended. `wait`: may wait for admission.
+    fn pump(&mut self, shared: &Shared, wait: bool) {
+        let window = self.window(shared);
+        loop {
+            // Answers that nobody has fetched count as well: a slow reader holds the workers back.
+            let flight = &self.flying.flight;
+            let ahead = flight.open.len() + flight.done.len() + self.written;
+            let room = window.saturating_sub(ahead).min(BATCH);
+            for _ in 0..room {
+                let Some(item) = self.next_item() else { break };
+                if self.written == self.calls.len() {
+                    self.calls
+                        .push(CallWriter(ArgWriter::new(shared.arena.id())));
+                }
+                let call = &mut self.calls[self.written];
+                call.0.reset();
+                (self.plan.send)(item, call);
+                call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
+                self.written += 1;
+            }
+            let sent = shared.exchange(
+                &self.plan.kernel,
+                self.plan.terms.asked(),
+                &mut self.calls[..self.written],
+                &mut self.flying.flight,
+                self.plan.read,
+                wait,
+            );
+            // Those that were not let in go first next time.
+            self.calls[..self.written].rotate_left(sent);
+            self.written -= sent;
+            if sent < BATCH || !self.flying.flight.done.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Jobs to keep in flight.
+    fn window(&self, shared: &Shared) -> usize {
+        let (window, _) = shared.outlook(&self.plan.kernel);
+        match self.plan.terms.limiter {
+            // In front of a limiter there is a line: no caller should stand in it with all it has.
+            Some(_) => window.min(2 * shared.lanes()),
+            None => window,
+        }
+    }
+
+    /// How many jobs take about as long as waking somebody: he had better sleep for so many.
+    fn worth_waking(&self, shared: &Shared) -> usize {
+        let (_, expected_ns) = shared.outlook(&self.plan.kernel);
+        (WAKE_NS / expected_ns.max(1)) as usize
+    }
+
+    /// Sleeps until some of what is in flight has ended. `None` if nothing is in flight.
+    fn sleep(&mut self, shared: &Shared) -> Option<()> {
+        let open = &self.flying.flight.open;
+        let last = open.len().checked_sub(1)?;
+        let many = self.worth_waking(shared).min(last / 2);
+        if many > 0 && shared.wait_until_done(open[many].1, Some(SLEEP_FOR_MANY)) {
+            return Some(());
+        }
+        if K::ORDERED {
+            shared.wait_until_done(open[0].1, None);
+        } else {
+            shared.wait_any(open.iter().map(|&(_, id)| id), None);
+        }
+        Some(())
+    }
+
+    /// The next answer, as an iterator gives it.
+    pub(super) fn next(&mut self) -> Option<(K, Result<R, JobError>)> {
+        if let Some(done) = self.flying.flight.done.pop_front() {
+            return Some(self.judged(done));
+        }
+        let Some(shared) = self.flying.shared.clone() else {
+            let done = self.run_next()?;
+            return Some(self.judged(done));
+        };
+        loop {
+            self.pump(&shared, true);
+            if let Some(done) = self.flying.flight.done.pop_front() {
+                return Some(self.judged(done));
+            }
+            self.sleep(&shared)?;
+        }
+    }
+
+    /// The next answer, as a stream gives it.
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<(K, Result<R, JobError>)>> {
+        if self.in_a_row == IN_A_ROW {
+            // Whoever takes one answer after the other never waits, and nothing else would run.
+            self.in_a_row = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = self.poll_answer(context);
+        match &next {
+            Poll::Ready(Some(_)) => self.in_a_row += 1,
+            Poll::Ready(None) | Poll::Pending => self.in_a_row = 0,
+        }
+        next.map(|next| next.map(|done| self.judged(done)))
+    }
+
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<(K, Result<R, JobError>)>> {
+        if let Some(done) = self.flying.flight.done.pop_front() {
+            return Poll::Ready(Some(done));
+        }
+        let Some(shared) = self.flying.shared.clone() else {
+            return Poll::Ready(self.run_next());
+        };
+        loop {
+            self.pump(&shared, false);
+            if let Some(done) = self.flying.flight.done.pop_front() {
+                return Poll::Ready(Some(done));
+            }
+            if self.flying.flight.open.is_empty() {
+                if self.written == 0 {
+                    return Poll::Ready(None);
+                }
+                if self.poll_first_call(&shared, context).is_pending() {
+                    return Poll::Pending;
+                }
+            } else if self.poll_end(&shared, context.waker()).is_none() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends the first call that was written as soon as it is let in.
+    fn poll_first_call(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
+        let (kernel, call) = (&self.plan.kernel, &mut self.calls[0].0);
+        let line = &mut self.flying.line;
+        let entry = std::task::ready!(shared.poll_enter(kernel, held_by(call), line, context));
+        let id = shared.submit_entered(kernel, call, self.plan.terms.asked(), entry);
+        let flight = &mut self.flying.flight;
+        flight.open.push_back((K::of(flight.sent), id));
+        flight.sent += 1;
+        self.calls[..self.written].rotate_left(1);
+        self.written -= 1;
+        Poll::Ready(())
+    }
+
+    /// Has a job ended whose answer may be given? If not, the waker is called when one does.
+    fn poll_end(&self, shared: &Shared, waker: &Waker) -> Option<usize> {
+        let open = &self.flying.flight.open;
+        let asked = if K::ORDERED { 1 } else { open.len() };
+        shared.poll_any(open.iter().take(asked).map(|&(_, id)| id), waker)
+    }
+}

@@ -1,0 +1,212 @@
+//! A kernel over an iterator.
+
+mod feed;
+mod report;
+mod stream;
+mod unordered;
+
+use std::fmt;
+use std::time::Duration;
+
+use super::job::run_here;
+use super::{Backoff, Engine, JobError, Limiter, Priority};
+use crate::kernel::{Args, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe, Single};
+use crate::supervisor::Terms;
+use feed::{Feed, Plan};
+pub use report::{DeadLetter, KeepingArgs, Report};
+pub use stream::MapStream;
+pub use unordered::Unordered;
+
+/// Whether a map goes on after a failure: see [`Map::on_failure`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// The failure is one result among the others.
+    #[default]
+    GoOn,
+    /// The failure is the last result: no more items are pulled, and what is under way is cancelled.
+    Stop,
+}
+
+/// The iterator of [`Engine::map`].
+///
+/// Dropping it cancels what is in flight.
+#[must_use = "a map is lazy: nothing runs before it is iterated over"]
+pub struct Map<I: Iterator, R> {
+    feed: Feed<I, R, ()>,
+}
+
+impl Engine {
+    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results
+    /// come in the order of the items.
+    ///
+    /// It is lazy at both ends: items are pulled as workers need them, a bounded number ahead, and
+    /// the results wait for whoever iterates. So an endless iterator is fine, and so is one that reads
+    /// files. How many jobs are under way, and how many are handed over at once, follows from how long
+    /// they have taken so far and from what they return: there is no chunk size to guess.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn cube(n: u64) -> u64 {
+    ///     n * n * n
+    /// }
+    ///
+    /// let cubes: Result<Vec<u64>, _> = engine.map(cube, (0..4).map(|n| (n,))).collect();
+    /// assert_eq!(cubes?, [0, 1, 8, 27]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// | to | say |
+    /// |---|---|
+    /// | have each result as soon as it is there | [`unordered`](Map::unordered) |
+    /// | iterate in `async` code | [`stream`](Map::stream) |
+    /// | know the arguments of what failed | [`keep_args`](Map::keep_args), or [`report`](Map::report) for all at once |
+    /// | end at the first failure | [`on_failure`](Map::on_failure) |
+    /// | bound how many run at once, or each second | [`limit`](Map::limit) |
+    pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
+    where
+        F: Kernel<P, R>,
+        I: IntoIterator,
+        I::Item: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        let plan = Plan {
+            items: items.into_iter(),
+            kernel: KernelInfo::of::<Single<F, P, R>>(),
+            send: <I::Item as Args<'static, P>>::send,
+            run: |item: I::Item| {
+                let held = item.hold();
+                let run = || {
+                    crate::kernel::conjure::<F>()
+                        .call(held)
+                        .keep()
+                        .map_err(Failure::from)
+                };
+                run_here(std::any::type_name::<F>(), run)
+            },
+            read: R::receive,
+            terms: Terms::default(),
+            on_failure: OnFailure::default(),
+            series: self.seeds.series(),
+        };
+        Map {
+            feed: Feed::new(plan, self.shared().cloned()),
+        }
+    }
+}
+
+impl<I: Iterator, R> Map<I, R> {
+    /// How long each job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). Like the
+    /// other terms, for the jobs that are sent from here on, so say it before iterating.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let halves = engine
+    ///     .map(|n: u32| n / 2, (0..4).map(|n| (n,)))
+    ///     .deadline(Duration::from_secs(30))
+    ///     .retries(2);
+    /// assert_eq!(halves.collect::<Result<Vec<_>, _>>()?, [0, 0, 1, 1]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.feed.plan.terms.deadline = Some(limit);
+        self
+    }
+
+    /// Runs each job again, up to this many times: see
+    /// [`JobBuilder::retries`](super::JobBuilder::retries). Only where the items are
+    /// arguments that a job cannot change:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
+    /// let sorted = engine.map(sort, items).retries(1);
+    /// ```
+    pub fn retries(mut self, retries: u32) -> Self
+    where
+        I::Item: RetrySafe,
+    {
+        self.feed.plan.terms.retries = retries;
+        self
+    }
+
+    /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.feed.plan.terms.backoff = backoff;
+        self
+    }
+
+    /// Which of the jobs that wait go first.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.feed.plan.terms.priority = priority;
+        self
+    }
+
+    /// Each job needs a permit of this limiter: see [`Limiter`].
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Limiter;
+    ///
+    /// let two_at_a_time = Limiter::builder().concurrency(2).build();
+    /// let halves = engine.map(|n: u32| n / 2, (0..4).map(|n| (n,))).limit(&two_at_a_time);
+    /// assert_eq!(halves.collect::<Result<Vec<_>, _>>()?, [0, 0, 1, 1]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.feed.plan.terms.limiter = Some(limiter.clone());
+        self
+    }
+
+    /// The one switch between going on after a failure, which is what maps do, and stopping at it.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::OnFailure;
+    ///
+    /// fn invert(n: i32) -> Result<i32, &'static str> {
+    ///     100_i32.checked_div(n).ok_or("a division by zero")
+    /// }
+    ///
+    /// let items = || [1, 0, 2].map(|n| (n,));
+    /// assert_eq!(engine.map(invert, items()).filter(Result::is_ok).count(), 2);
+    /// let stopped = engine.map(invert, items()).on_failure(OnFailure::Stop);
+    /// assert_eq!(stopped.count(), 2, "a value, and the failure");
+    /// ```
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.feed.plan.on_failure = on_failure;
+        self
+    }
+}
+
+impl<I: Iterator, R> Iterator for Map<I, R> {
+    type Item = Result<R, JobError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.feed.next().map(|((), answer)| answer)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.feed.size_hint()
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Map<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("kernel", &self.feed.plan.kernel.name)
+            .field("in_flight", &self.feed.in_flight())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! Submitting in `async` code.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::{Job, JobBuilder};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo, Loads, Program, Reply};
+use crate::supervisor::{InLine, Shared, Terms};
+
+/// A job that waits until it is let in: see [`JobBuilder::submit_async`]. Dropping it gives up the place in the line, and the
+/// arguments.
+#[must_use = "a future does nothing before it is polled"]
+pub struct Submitting<G: Program, A> {
+    state: State<G, A>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "short-lived")]
+enum State<G: Program, A> {
+    Waits {
+        shared: Arc<Shared>,
+        args: A,
+        terms: Terms,
+        line: InLine,
+    },
+    /// It ran in this thread.
+    Here(Job<<G::Reply as Reply>::Out>),
+    Submitted,
+}
+
+// The arguments are moved in and out; nothing points at them.
+impl<G: Program, A> Unpin for Submitting<G, A> {}
+
+impl<G: Program, A> JobBuilder<'_, G, A> {
+    /// Submits it without holding up an event loop: where there is a ceiling ([`admission`](super::Builder::admission)) the
+    /// future waits until the job is let in, in the same line as everybody else. Without a ceiling it is ready
+    /// at once. An inline engine has run the job when this returns.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = arenite::Engine::inline();
+    /// smol::block_on(async {
+    ///     let job = engine.job(|x: u32| x + 1, (41,)).submit_async().await;
+    ///     assert_eq!(job.await?, 42);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    pub fn submit_async(self) -> Submitting<G, A>
+    where
+        G: Loads<A>,
+    {
+        let state = match self.engine.shared().cloned() {
+            Some(shared) => State::Waits {
+                shared,
+                args: self.args,
+                terms: self.terms,
+                line: InLine::default(),
+            },
+            None => State::Here(self.run_here()),
+        };
+        Submitting { state }
+    }
+}
+
+impl<G: Loads<A>, A> Future for Submitting<G, A> {
+    type Output = Job<<G::Reply as Reply>::Out>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let kernel = KernelInfo::of::<G>();
+        let mut entered = None;
+        if let State::Waits {
+            shared, args, line, ..
+        } = &mut self.state
+        {
+            entered = Some(ready!(shared.poll_enter(
+                &kernel,
+                G::held(args),
+                line,
+                context
+            )));
+        }
+        match (mem::replace(&mut self.state, State::Submitted), entered) {
+            (
+                State::Waits {
+                    shared,
+                    args,
+                    terms,
+                    ..
+                },
+                Some(entry),
+            ) => {
+                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+                G::load(args, &mut call);
+                let id = shared.submit_entered(&kernel, &mut call.0, terms.asked(), entry);
+                Poll::Ready(Job::sent::<G>(&shared, id))
+            }
+            (State::Here(job), _) => Poll::Ready(job),
+            (State::Waits { .. } | State::Submitted, _) => {
+                panic!("this job was submitted before")
+            }
+        }
+    }
+}
+
+impl<G: Program, A> Drop for Submitting<G, A> {
+    fn drop(&mut self) {
+        if let State::Waits { shared, line, .. } = &mut self.state {
+            shared.leave_line(line);
+        }
+    }
+}
+
+impl<G: Program, A> fmt::Debug for Submitting<G, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submitting").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+//! Many jobs under one lock: calls in, answers out; and waiting for the first of several jobs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::core::{Core, Read};
+use super::error::JobError;
+use super::policy::Terms;
+use super::record::{JobId, Stage};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo};
+use crate::link::{Ask, NOTICE};
+
+/// What a map knows its jobs by.
+pub(crate) trait Key: Copy {
+    /// Answers are taken in the order of the jobs.
+    const ORDERED: bool;
+    /// The key of the item at this place.
+    fn of(index: usize) -> Self;
+}
+
+/// In order: the place says it.
+impl Key for () {
+    const ORDERED: bool = true;
+    fn of(_: usize) {}
+}
+
+/// As they end.
+impl Key for usize {
+    const ORDERED: bool = false;
+    fn of(index: usize) -> Self {
+        index
+    }
+}
+
+/// The jobs of a map that have been sent, and the answers that nobody has fetched.
+#[derive(Debug)]
+pub(crate) struct Flight<K, R> {
+    pub(crate) open: VecDeque<(K, JobId)>,
+    pub(crate) done: VecDeque<(K, Result<R, JobError>)>,
+    /// Jobs that were ever sent.
+    pub(crate) sent: usize,
+}
+
+impl<K, R> Default for Flight<K, R> {
+    fn default() -> Self {
+        Self {
+            open: VecDeque::new(),
+            done: VecDeque::new(),
+            sent: 0,
+        }
+    }
+}
+
+impl<K, R> Flight<K, R> {
+    /// Neither jobs nor answers.
+    pub(crate) fn is_over(&self) -> bool {
+        self.open.is_empty() && self.done.is_empty()
+    }
+}
+
+impl Shared {
+    /// Sends calls of one kernel in order, and takes the answers that have come: those at the front, or all. One lock for
+    /// all of it. Returns how many calls were sent: all, but where there is a ceiling; then, if `wait`, at least one, unless
+    /// some are in flight, which are to be waited for.
+    pub(crate) fn exchange<K: Key, R>(
+        &self,
+        kernel: &KernelInfo,
+        terms: Option<&Terms>,
+        calls: &mut [CallWriter],
+        flight: &mut Flight<K, R>,
+        read: Read<R>,
+        wait: bool,
+    ) -> usize {
+        let mut core = self.lock();
+        let before = flight.sent;
+        for call in calls {
+            let submit =
+                |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
+            let id = if core.admission.is_none() {
+                submit(&mut core, &mut call.0)
+            } else if let Some(entry) = core.enter_now(kernel, &call.0) {
+                let id = submit(&mut core, &mut call.0);
+                core.entered(id, entry);
+                id
+            } else if wait && flight.is_over() {
+                let (admitted, id) = self.submit_admitted(core, kernel, &mut call.0, submit);
+                core = admitted;
+                id
+            } else {
+                break;
+            };
+            flight.open.push_back((K::of(flight.sent), id));
+            flight.sent += 1;
+        }
+        core.drain_busy();
+        core.refill();
+        if K::ORDERED {
+            while let Some(&(key, id)) = flight.open.front()
+                && let Some(answer) = core.try_take(id, read)
+            {
+                flight.open.pop_front();
+                flight.done.push_back((key, answer));
+            }
+        } else {
+            let done = &mut flight.done;
+            flight
+                .open
+                .retain(|&(key, id)| match core.try_take(id, read) {
+                    Some(answer) => {
+                        done.push_back((key, answer));
+                        false
+                    }
+                    None => true,
+                });
+        }
+        self.unlock(core);
+        flight.sent - before
+    }
+
+    /// Jobs worth keeping in flight for a kernel, and how long one of them is expected to take in nanoseconds: enough that
+    /// no worker runs dry, and not more; and no more results than a quarter of the arena holds.
+    pub(crate) fn outlook(&self, kernel: &KernelInfo) -> (usize, u32) {
+        let (expected_ns, bytes) = {
+            let mut core = self.lock();
+            let index = core.kernels.index(kernel);
+            let kernel = core.kernels.get(index);
+            (kernel.expected_ns, kernel.expected_bytes)
+        };
+        let window = self.window(expected_ns);
+        if bytes == 0 {
+            return (window, expected_ns);
+        }
+        let fit = self.arena.capacity() / 4 / bytes;
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        (window.min(fit).max(2 * self.lanes()), expected_ns)
+    }
+
+    /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.
+    pub(crate) fn poll_any<I>(&self, ids: I, waker: &Waker) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut wakers: Vec<_> = ids.clone().map(|_| Some(waker.clone())).collect();
+        let mut core = self.lock();
+        let mut ended = core.look_for_end(ids.clone());
+        if ended.is_none() {
+            for (id, waker) in ids.clone().zip(&mut wakers) {
+                std::mem::swap(&mut core.records.get(id).waker, waker);
+            }
+            core.want_first_notice(ids.clone());
+            core.be_watched();
+            // What ended before it was asked for notice is found here.
+            ended = core.look_for_end(ids);
+        }
+        self.unlock(core);
+        drop(wakers);
+        ended
+    }
+
+    /// Waits until one of these jobs has ended; `None` if the time runs out before.
+    pub(crate) fn wait_any<I>(&self, ids: I, limit: Option<Duration>) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
+        park_until(limit, |waker| self.poll_any(ids.clone(), waker))
+    }
+}
+
+impl Core {
+    /// Takes what lanes have finished, and looks for a job that has ended.
+    fn look_for_end(&mut self, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
+        self.drain_busy();
+        self.refill();
+        ids.position(|id| self.records.get(id).stage == Stage::Answered)
+    }
+
+    /// Somebody waits for the first end among these jobs. A lane ends its jobs in order, so the oldest one in each is
+    /// enough; one that is posted later says so by itself.
+    fn want_first_notice(&mut self, ids: impl Iterator<Item = JobId>) {
+        let mut oldest = vec![None; self.lanes.len()];
+        for id in ids {
+            let record = self.records.get(id);
+            record.requests |= NOTICE;
+            if let Stage::Placed { link, position } = record.stage {
+                let oldest: &mut Option<u64> = &mut oldest[link as usize];
+                *oldest = Some(oldest.map_or(position, |other| other.min(position)));
+            }
+        }
+        for (lane, position) in self.lanes.iter().zip(oldest) {
+            if let Some(position) = position {
+                // Over already: whoever waits drains before it sleeps.
+                let _: Ask = lane.poster.ask(position, NOTICE);
+            }
+        }
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Wakes this thread.
+pub(super) fn thread_bell() -> Waker {
+    Waker::from(Arc::new(Unpark(std::thread::current())))
+}
+
+/// Asks again and again, whenever the waker was called; `None` if the time runs out before there is something.
+pub(crate) fn park_until<T>(
+    limit: Option<Duration>,
+    mut ask: impl FnMut(&Waker) -> Option<T>,
+) -> Option<T> {
+    // A limit beyond all clocks is none.
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let waker = thread_bell();
+    loop {
+        if let Some(found) = ask(&waker) {
+            return Some(found);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return None,
+            Some(left) => std::thread::park_timeout(left),
+            None => std::thread::park(),
+        }
+    }
+}

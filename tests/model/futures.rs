@@ -1,0 +1,480 @@
+//! Jobs and maps in `async` code: on tokio, on smol, and with nothing but a thread that is woken.
+//!
+//! That the loop is not held up is shown by tasks of the same loop, in the same thread, without which what is waited for
+//! cannot happen: they open the gates.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use arenite::{Array, Job, JobErrorKind, Limiter};
+use futures_core::Stream;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    jobs_on_each_executor,
+    maps_on_each_executor,
+    a_death_wakes_whoever_waits,
+    other_tasks_run_while_a_job_is_awaited,
+    other_tasks_run_while_a_map_is_awaited,
+    other_tasks_run_while_a_map_is_never_empty,
+    other_tasks_run_while_admission_is_awaited,
+    other_tasks_run_while_a_map_waits_for_admission,
+    other_tasks_run_while_a_permit_is_awaited,
+    futures_and_threads_are_let_in_in_turn,
+    whoever_leaves_the_line_lets_others_in,
+    everybody_is_let_in_when_the_engine_closes,
+    dropping_a_job_cancels_it_and_detaching_does_not,
+    dropping_a_stream_cancels_what_is_under_way,
+    a_stream_without_workers,
+];
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What smol starts once, for good: a thread that waits for its timers and sockets.
+pub fn start_reactor() {
+    smol::block_on(async {});
+}
+
+/// The smallest executor.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn tokio_block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+/// The next item of a stream, without any crate for it.
+fn next<S: Stream + Unpin>(stream: &mut S) -> impl Future<Output = Option<S::Item>> {
+    std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context))
+}
+
+/// On one thread: first `first`, and whenever it waits, `second`.
+fn side_by_side<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> T {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let mut over = false;
+    block_on(std::future::poll_fn(|context| {
+        let first = first.as_mut().poll(context);
+        if !over {
+            over = second.as_mut().poll(context).is_ready();
+        }
+        first
+    }))
+}
+
+/// Gives the other future its turn first.
+async fn turn() {
+    let mut had_it = false;
+    std::future::poll_fn(|context| {
+        if had_it {
+            return Poll::Ready(());
+        }
+        had_it = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn through(gate: &str, n: u64) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    n
+}
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+async fn some_jobs(lab: &Lab) {
+    let jobs: Vec<_> = (0..200).map(|n| lab.submit(square, (n,))).collect();
+    for (n, job) in (0..200).zip(jobs) {
+        assert_eq!(job.await.unwrap(), n * n);
+    }
+    let later = lab.job(square, (7,)).submit_async().await;
+    assert_eq!(later.await.unwrap(), 49);
+    let letter = lab
+        .job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,))
+        .keep_args()
+        .await;
+    assert_eq!(letter.unwrap_err().args(), &(8,));
+}
+
+fn jobs_on_each_executor() {
+    let lab = Lab::new(2);
+    step("a bare thread");
+    block_on(some_jobs(&lab));
+    step("tokio");
+    tokio_block_on(some_jobs(&lab));
+    step("smol");
+    smol::block_on(some_jobs(&lab));
+    lab.assert_idle();
+}
+
+async fn a_map(lab: &Lab) {
+    let items = || (0..5000).map(|n| (n,));
+    let mut map = lab.map(square, items()).stream();
+    for n in 0..5000 {
+        assert_eq!(next(&mut map).await.unwrap().unwrap(), n * n);
+    }
+    assert!(next(&mut map).await.is_none());
+    let mut map = lab.map(square, items()).unordered().stream();
+    let mut seen = vec![false; 5000];
+    while let Some((index, value)) = next(&mut map).await {
+        assert_eq!(value.unwrap(), (index * index) as u64);
+        assert!(!std::mem::replace(&mut seen[index], true));
+    }
+    assert!(seen.into_iter().all(|seen| seen));
+}
+
+fn maps_on_each_executor() {
+    let lab = Lab::new(2);
+    step("a bare thread");
+    block_on(a_map(&lab));
+    step("tokio");
+    tokio_block_on(a_map(&lab));
+    step("smol");
+    smol::block_on(a_map(&lab));
+    lab.assert_idle();
+}
+
+fn a_death_wakes_whoever_waits() {
+    fn fall(n: u64) -> u64 {
+        if n == 1 {
+            std::process::abort();
+        }
+        n
+    }
+    let lab = Lab::new(1);
+    step("a job that dies");
+    let error = tokio_block_on(lab.submit(fall, (1,))).unwrap_err();
+    assert_eq!(error.kind(), &JobErrorKind::Signal(6));
+    step("a map of which one dies");
+    let failed = smol::block_on(async {
+        let mut map = lab.map(fall, (0..4).map(|n| (n,))).unordered().stream();
+        let mut failed = Vec::new();
+        while let Some((index, result)) = next(&mut map).await {
+            failed.extend(result.is_err().then_some(index));
+        }
+        failed
+    });
+    assert_eq!(failed, [1]);
+}
+
+fn other_tasks_run_while_a_job_is_awaited() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab.submit(through, (gate.path(), 5));
+    step("a job whose gate another task of the loop opens");
+    let local = tokio::task::LocalSet::new();
+    let value = tokio_block_on(local.run_until(async {
+        let opener = tokio::task::spawn_local(async move { gate.open() });
+        let value = job.await.unwrap();
+        opener.await.unwrap();
+        value
+    }));
+    assert_eq!(value, 5);
+}
+
+fn other_tasks_run_while_a_map_is_awaited() {
+    let lab = Lab::new(2);
+    for unordered in [false, true] {
+        let gates = [Gate::new(), Gate::new(), Gate::new()];
+        let items = gates.iter().map(|gate| (gate.path(), 1));
+        let map = lab.map(through, items);
+        step("a map whose gates another task opens");
+        let open = async {
+            for gate in &gates {
+                turn().await;
+                gate.open();
+            }
+        };
+        let count = async {
+            let mut count = 0;
+            if unordered {
+                let mut map = map.unordered().stream();
+                while next(&mut map).await.is_some() {
+                    count += 1;
+                }
+            } else {
+                let mut map = map.stream();
+                while next(&mut map).await.is_some() {
+                    count += 1;
+                }
+            }
+            count
+        };
+        assert_eq!(side_by_side(count, open), 3);
+    }
+}
+
+/// A loop that takes one result after the other, and ends when another task says so.
+fn other_tasks_run_while_a_map_is_never_empty() {
+    let lab = Lab::new(2);
+    let over = Rc::new(Cell::new(false));
+    let local = tokio::task::LocalSet::new();
+    step("an endless stream, and a task that ends it");
+    tokio_block_on(local.run_until(async {
+        let ends = Rc::clone(&over);
+        tokio::task::spawn_local(async move { ends.set(true) });
+        let mut map = lab.map(square, (0..).map(|n| (n,))).stream();
+        while !over.get() {
+            next(&mut map).await.unwrap().unwrap();
+        }
+    }));
+    // The same with nothing to wait for at all.
+    let engine = arenite::Engine::inline();
+    let over = Cell::new(false);
+    let endless = async {
+        let mut map = engine.map(square, (0..).map(|n| (n,))).stream();
+        while !over.get() {
+            next(&mut map).await.unwrap().unwrap();
+        }
+    };
+    side_by_side(endless, async { over.set(true) });
+    lab.assert_idle();
+}
+
+const MIB: u64 = 1 << 20;
+
+/// An engine where one job that holds 3 MiB is let in at a time.
+fn narrow() -> Lab {
+    Lab::with(1, |builder| builder.admission(4 * MIB))
+}
+
+fn held(values: &[u8], gate: &str) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    values.len() as u64
+}
+
+fn three_mib(lab: &Lab) -> Array<u8> {
+    lab.zeros(3 * MIB as usize).unwrap().seal()
+}
+
+/// So that the engine knows what the kernel returns.
+fn make_known(lab: &Lab) {
+    let values = lab.from_slice(&[1u8]).unwrap();
+    lab.submit(held, (&values, "")).wait().unwrap();
+}
+
+fn other_tasks_run_while_admission_is_awaited() {
+    let lab = narrow();
+    make_known(&lab);
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    step("a job that is let in when another task has opened the gate");
+    let second = async {
+        let job = lab.job(held, (three_mib(&lab), "")).submit_async().await;
+        job.await.unwrap()
+    };
+    let value = side_by_side(second, async {
+        turn().await;
+        assert_eq!(lab.stats().open, 1, "the second waits outside");
+        gate.open();
+    });
+    assert_eq!(value, 3 * MIB);
+    first.wait().unwrap();
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn other_tasks_run_while_a_map_waits_for_admission() {
+    let lab = narrow();
+    make_known(&lab);
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    step("a map whose items are let in when another task has opened the gate");
+    let all = async {
+        let mut map = lab
+            .map(held, (0..5).map(|_| (three_mib(&lab), "")))
+            .stream();
+        let mut count = 0;
+        while let Some(value) = next(&mut map).await {
+            assert_eq!(value.unwrap(), 3 * MIB);
+            count += 1;
+        }
+        count
+    };
+    let count = side_by_side(all, async {
+        turn().await;
+        gate.open();
+    });
+    assert_eq!(count, 5);
+    first.wait().unwrap();
+    lab.assert_in_use(0);
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn other_tasks_run_while_a_permit_is_awaited() {
+    let lab = Lab::new(2);
+    let limiter = Limiter::builder().concurrency(1).build();
+    let gate = Gate::new();
+    let first = lab.job(through, (gate.path(), 1)).limit(&limiter).submit();
+    let second = lab.job(through, ("", 2)).limit(&limiter).submit();
+    assert_eq!(lab.stats().limited, 1);
+    step("a job that gets its permit when another task has opened the gate");
+    let value = side_by_side(second, async {
+        turn().await;
+        gate.open();
+    });
+    assert_eq!(value.unwrap(), 2);
+    first.wait().unwrap();
+}
+
+/// A job on its way in: polled once, so that it stands in the line.
+fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(future).poll(&mut context).is_pending());
+}
+
+fn futures_and_threads_are_let_in_in_turn() {
+    let lab = narrow();
+    make_known(&lab);
+    let (gate, next_gate) = (Gate::new(), Gate::new());
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let in_hand = gate.meet();
+    let (array, one) = (three_mib(&lab), lab.from_slice(&[1u8]).unwrap());
+    thread::scope(|s| {
+        let (lab, next_gate) = (&lab, &next_gate);
+        let thread = s.spawn(move || lab.submit(held, (array, &next_gate.path())).wait());
+        // It would fit, but whoever comes now goes behind the thread.
+        wait_until("the thread stands in the line", || {
+            lab.job(held, (&one, "")).try_submit().is_err()
+        });
+        let mut future = lab.job(held, (three_mib(lab), "")).submit_async();
+        joins(&mut future);
+        drop(in_hand);
+        let in_hand = next_gate.meet();
+        first.wait().unwrap();
+        step("the thread's job at the gate, and the future still outside");
+        joins(&mut future);
+        drop(in_hand);
+        thread.join().unwrap().unwrap();
+        block_on(async { future.await.await.unwrap() });
+    });
+    lab.assert_idle();
+}
+
+fn whoever_leaves_the_line_lets_others_in() {
+    let lab = narrow();
+    make_known(&lab);
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let in_hand = gate.meet();
+    let mut large = lab.job(held, (three_mib(&lab), "")).submit_async();
+    joins(&mut large);
+    // It would fit, but others came before.
+    let small = lab.from_slice(&[1u8]).unwrap();
+    let small = lab.job(held, (&small, "")).submit_async();
+    step("the one behind, after the one in front has left");
+    let job = side_by_side(small, async {
+        turn().await;
+        drop(large);
+    });
+    assert_eq!(lab.stats().open + lab.stats().queued, 2);
+    drop(job);
+    drop(in_hand);
+    first.wait().unwrap();
+    lab.assert_idle();
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn everybody_is_let_in_when_the_engine_closes() {
+    let lab = narrow();
+    make_known(&lab);
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let held_up = gate.meet();
+    let future = lab.job(held, (three_mib(&lab), "")).submit_async();
+    let waiting = thread::spawn(move || block_on(async { future.await.await }));
+    wait_until("the future stands in the line", || {
+        let one = lab.from_slice(&[1u8]).unwrap();
+        lab.job(held, (&one, "")).try_submit().is_err()
+    });
+    step("the engine to be dropped");
+    drop(lab.into_inner());
+    let error = waiting.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), &JobErrorKind::ShutDown);
+    drop(held_up);
+    assert!(first.wait().is_err());
+}
+
+fn dropping_a_job_cancels_it_and_detaching_does_not() {
+    fn write(path: &str) {
+        std::fs::write(path, "done").unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let running = lab.submit(through, (gate.path(), 0));
+    let held = gate.meet();
+    let polled_once = |mut job: Job<()>| {
+        joins(&mut job);
+        job
+    };
+    drop(polled_once(lab.submit(write, (path("dropped"),))));
+    polled_once(lab.submit(write, (path("detached"),))).detach();
+    drop(held);
+    step("everything behind the gate");
+    running.wait().unwrap();
+    lab.submit(|| {}, ()).wait().unwrap();
+    wait_until("all is over", || lab.stats().open == 0);
+    assert!(!std::path::Path::new(&path("dropped")).exists());
+    assert!(std::path::Path::new(&path("detached")).exists());
+}
+
+fn dropping_a_stream_cancels_what_is_under_way() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let pulled = RefCell::new(0);
+    let items = (0..1000).map(|n| {
+        *pulled.borrow_mut() += 1;
+        (gate.path(), n)
+    });
+    let mut map = lab.map(through, items).stream();
+    joins(&mut next(&mut map));
+    assert!(*pulled.borrow() > 2);
+    drop(map);
+    wait_until("only running jobs are left", || {
+        let stats = lab.stats();
+        stats.queued == 0 && stats.open <= 2
+    });
+    gate.release_all(|| lab.stats().open == 0);
+    lab.assert_idle();
+}
+
+fn a_stream_without_workers() {
+    let engine = arenite::Engine::inline();
+    block_on(async {
+        let mut map = engine.map(square, (0..500).map(|n| (n,))).stream();
+        for n in 0..500 {
+            assert_eq!(next(&mut map).await.unwrap().unwrap(), n * n);
+        }
+        assert!(next(&mut map).await.is_none());
+        let job = engine.job(square, (3,)).submit_async().await;
+        assert_eq!(job.await.unwrap(), 9);
+    });
+}

@@ -1,0 +1,478 @@
+//! Limits that callers share: how many at a time, how many in a time, in which order.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Backoff, Engine, Job, JobErrorKind, Limiter};
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    never_more_than_so_many_at_a_time,
+    a_rate_takes_its_time,
+    permits_are_given_in_order,
+    kernels_share_a_limit,
+    engines_share_a_limit,
+    an_engine_without_workers_shares_a_limit,
+    a_permit_comes_back_when_its_worker_dies,
+    each_attempt_needs_a_permit,
+    whoever_is_cancelled_in_the_line_is_gone,
+    who_runs_and_is_dropped_gives_back,
+    a_map_leaves_room_for_others,
+    submitting_does_not_wait,
+    shutting_down_finishes_the_line,
+    dropping_the_engine_answers_the_line,
+    an_engine_that_is_gone_holds_up_no_other,
+];
+
+fn at_once(jobs: u32) -> Limiter {
+    Limiter::builder().concurrency(jobs).build()
+}
+
+/// A kernel that stands at a gate.
+fn stand(gate: &str, n: u64) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    n
+}
+
+fn assert_nobody_waits(lab: &Lab) {
+    lab.assert_idle();
+    assert_eq!(lab.stats().limited, 0);
+}
+
+fn never_more_than_so_many_at_a_time() {
+    /// Marks its time in a file: when it came, and when it went.
+    fn mark(diary: &str) {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(diary)
+            .unwrap();
+        file.write_all(b"+").unwrap();
+        (0..2000).for_each(|n| {
+            std::hint::black_box(n);
+        });
+        file.write_all(b"-").unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let lab = Lab::new(4);
+    let two = at_once(2);
+    step("300 jobs, two at a time");
+    let jobs: Vec<_> = (0..150)
+        .map(|_| lab.job(mark, (&diary,)).limit(&two).submit())
+        .collect();
+    let mapped = lab
+        .map(mark, (0..150).map(|_| (diary.clone(),)))
+        .limit(&two);
+    mapped.for_each(Result::unwrap);
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    let marks = std::fs::read(&diary).unwrap();
+    assert_eq!(marks.len(), 600);
+    let (mut inside, mut most) = (0, 0);
+    for mark in marks {
+        inside += if mark == b'+' { 1 } else { -1 };
+        most = most.max(inside);
+    }
+    assert!(most <= 2, "{most} at a time");
+    assert_nobody_waits(&lab);
+}
+
+fn a_rate_takes_its_time() {
+    let lab = Lab::new(2);
+    let limiter = Limiter::builder().rate(200, Duration::from_secs(1)).build();
+    let start = Instant::now();
+    step("21 jobs, 5 ms from one to the next");
+    let jobs: Vec<_> = (0..21)
+        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .collect();
+    for (n, job) in (0..21).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(100), "{took:?}");
+    // A burst does not wait; what follows does.
+    let bursts = Limiter::builder()
+        .rate(1, Duration::from_secs(3600))
+        .burst(3)
+        .build();
+    let mut jobs: Vec<_> = (0..4)
+        .map(|n| lab.job(stand, ("", n)).limit(&bursts).submit())
+        .collect();
+    let last = jobs.pop().unwrap();
+    jobs.into_iter().for_each(|job| {
+        job.wait().unwrap();
+    });
+    assert_eq!(lab.stats().limited, 1);
+    drop(last);
+    assert_nobody_waits(&lab);
+}
+
+fn permits_are_given_in_order() {
+    fn note(diary: &str, n: u64) {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(diary)
+            .unwrap();
+        writeln!(file, "{n}").unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let labs = [Lab::new(2), Lab::new(2)];
+    let one = at_once(1);
+    let gate = Gate::new();
+    let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    // From two engines in turn, and while nobody has a permit.
+    let jobs: Vec<_> = (0..40)
+        .map(|n| {
+            labs[n as usize % 2]
+                .job(note, (&diary, n))
+                .limit(&one)
+                .submit()
+        })
+        .collect();
+    drop(held);
+    step("everybody in the line");
+    first.wait().unwrap();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    let notes: Vec<u64> = std::fs::read_to_string(&diary)
+        .unwrap()
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert!(notes.into_iter().eq(0..40));
+}
+
+fn kernels_share_a_limit() {
+    fn other(gate: &str) -> u64 {
+        pass(gate);
+        1
+    }
+    let lab = Lab::new(3);
+    let two = at_once(2);
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let a = lab.job(stand, (gates[0].path(), 0)).limit(&two).submit();
+    let b = lab
+        .job(other, (gates[1].path(),))
+        .limit(&two.clone())
+        .submit();
+    let c = lab.job(stand, (gates[2].path(), 2)).limit(&two).submit();
+    let both = (gates[0].meet(), gates[1].meet());
+    assert_eq!((lab.stats().limited, lab.stats().open), (1, 2));
+    // Others do not wait for them.
+    assert_eq!(lab.submit(stand, ("", 9)).wait().unwrap(), 9);
+    drop(both.1);
+    b.wait().unwrap();
+    step("the third, in place of the second");
+    gates[2].open();
+    assert_eq!(c.wait().unwrap(), 2);
+    drop(both.0);
+    a.wait().unwrap();
+    assert_nobody_waits(&lab);
+}
+
+fn engines_share_a_limit() {
+    let (one, labs) = (at_once(1), [Lab::new(1), Lab::new(1)]);
+    let gate = Gate::new();
+    let first = labs[0].job(stand, (gate.path(), 1)).limit(&one).submit();
+    let held = gate.meet();
+    let second = labs[1].job(stand, ("", 2)).limit(&one).submit();
+    let stats = labs[1].stats();
+    assert_eq!((stats.limited, stats.open + stats.queued), (1, 0));
+    drop(held);
+    step("the job of the other engine, which nobody asks for before it has run");
+    wait_until("it has run", || second.is_done());
+    assert_eq!((first.wait().unwrap(), second.wait().unwrap()), (1, 2));
+    labs.iter().for_each(assert_nobody_waits);
+}
+
+fn an_engine_without_workers_shares_a_limit() {
+    let (one, lab, inline) = (at_once(1), Lab::new(1), Engine::inline());
+    let gate = Gate::new();
+    let first = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
+    let held = gate.meet();
+    let began = AtomicBool::new(false);
+    thread::scope(|s| {
+        let (one, inline, began) = (&one, &inline, &began);
+        let second = s.spawn(move || {
+            let value = inline.job(stand, ("", 2)).limit(one).submit().wait();
+            began.store(true, SeqCst);
+            value
+        });
+        wait_until("the thread waits", || {
+            format!("{one:?}").contains("waiting: 1")
+        });
+        assert!(!began.load(SeqCst));
+        drop(held);
+        step("the thread");
+        assert_eq!(second.join().unwrap().unwrap(), 2);
+    });
+    first.wait().unwrap();
+    // What panics in this thread gives its permit back.
+    for _ in 0..2 {
+        let failed = inline
+            .map(|n: u64| -> u64 { panic!("{n}") }, [(1,)])
+            .limit(&one)
+            .next();
+        assert!(failed.unwrap().is_err());
+    }
+    let rate = Limiter::builder().rate(100, Duration::from_secs(1)).build();
+    let start = Instant::now();
+    assert_eq!(
+        inline
+            .map(stand, (0..6).map(|n| ("", n)))
+            .limit(&rate)
+            .count(),
+        6
+    );
+    assert!(start.elapsed() >= Duration::from_millis(50));
+}
+
+fn a_permit_comes_back_when_its_worker_dies() {
+    let lab = Lab::new(2);
+    let one = at_once(1);
+    let gate = Gate::new();
+    let job = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
+    let next = lab.job(stand, ("", 2)).limit(&one).submit();
+    let held = gate.meet();
+    let worker = lab
+        .stats()
+        .workers
+        .iter()
+        .position(|worker| worker.open == 1)
+        .unwrap();
+    lab.replace(worker);
+    step("the job that got the permit of a dead one");
+    assert_eq!(next.wait().unwrap(), 2);
+    assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::Signal(9));
+    drop(held);
+    // And so when a job is ended by its deadline, by hand, by its own panic, or refused.
+    let late = lab
+        .job(stand, (gate.path(), 3))
+        .limit(&one)
+        .deadline(Duration::from_millis(20))
+        .submit();
+    assert!(matches!(
+        late.wait().unwrap_err().kind(),
+        JobErrorKind::DeadlineExceeded { .. }
+    ));
+    let hung = lab.job(stand, (gate.path(), 4)).limit(&one).submit();
+    let held = gate.meet();
+    hung.cancel_now();
+    assert_eq!(hung.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    drop(held);
+    lab.job(|| -> u64 { panic!("no") }, ())
+        .limit(&one)
+        .submit()
+        .wait()
+        .unwrap_err();
+    let foreign = Array::from_slice(&[1u8]);
+    let refused = lab
+        .job(|values: &[u8]| values.len() as u64, (&foreign,))
+        .limit(&one)
+        .submit();
+    assert_eq!(
+        refused.wait().unwrap_err().kind(),
+        &JobErrorKind::ForeignArray
+    );
+    assert_eq!(
+        lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(),
+        5
+    );
+    assert_nobody_waits(&lab);
+}
+
+fn each_attempt_needs_a_permit() {
+    fn die_once(marker: &str, gate: &str) -> u64 {
+        if std::fs::exists(marker).unwrap() {
+            return 1;
+        }
+        std::fs::write(marker, "").unwrap();
+        pass(gate);
+        std::process::abort();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("marker").to_str().unwrap().to_owned();
+    let lab = Lab::new(2);
+    let one = at_once(1);
+    let gates = [Gate::new(), Gate::new()];
+    let tried = lab
+        .job(die_once, (&marker, &gates[0].path()))
+        .retries(1)
+        .backoff(Backoff::NONE)
+        .limit(&one)
+        .submit();
+    let held = gates[0].meet();
+    let other = lab.job(stand, (gates[1].path(), 2)).limit(&one).submit();
+    drop(held);
+    // The first attempt is over, and its permit belongs to the other job.
+    let held = gates[1].meet();
+    wait_until("the second attempt waits for its permit", || {
+        lab.stats().limited == 1
+    });
+    drop(held);
+    step("the second attempt");
+    assert_eq!(tried.wait().unwrap(), 1);
+    assert_eq!(other.wait().unwrap(), 2);
+    assert_nobody_waits(&lab);
+}
+
+fn whoever_is_cancelled_in_the_line_is_gone() {
+    let lab = Lab::new(2);
+    let one = at_once(1);
+    let gate = Gate::new();
+    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    let line: Vec<_> = (0..6)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
+    let [dropped, cancelled, ended, detached, kept, last]: [Job<u64>; 6] = line.try_into().unwrap();
+    drop(dropped);
+    cancelled.cancel();
+    ended.cancel_now();
+    detached.detach();
+    assert_eq!(
+        cancelled.wait().unwrap_err().kind(),
+        &JobErrorKind::Cancelled
+    );
+    assert_eq!(ended.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    assert_eq!(lab.stats().limited, 3);
+    drop(held);
+    step("those that stayed");
+    assert_eq!((kept.wait().unwrap(), last.wait().unwrap()), (4, 5));
+    running.wait().unwrap();
+    assert_nobody_waits(&lab);
+}
+
+fn who_runs_and_is_dropped_gives_back() {
+    let lab = Lab::new(2);
+    let one = at_once(1);
+    let gate = Gate::new();
+    for detach in [false, true] {
+        let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+        let held = gate.meet();
+        if detach {
+            running.detach();
+        } else {
+            drop(running);
+        }
+        let next = lab.job(stand, ("", 1)).limit(&one).submit();
+        assert_eq!(lab.stats().limited, 1, "it still runs");
+        drop(held);
+        step("the next one, after a job that nobody waits for");
+        assert_eq!(next.wait().unwrap(), 1);
+    }
+    assert_nobody_waits(&lab);
+}
+
+/// A map with many items and a caller with one: the caller comes in between.
+fn a_map_leaves_room_for_others() {
+    let lab = Lab::new(2);
+    let one = at_once(1);
+    let gate = Gate::new();
+    let items = (0..1000).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
+    let mut map = lab.map(stand, items).limit(&one);
+    thread::scope(|s| {
+        let taken = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&taken);
+        let (lab, one) = (&lab, &one);
+        let map = s.spawn(move || {
+            for value in &mut map {
+                value.unwrap();
+                *count.lock().unwrap() += 1;
+            }
+        });
+        let held = gate.meet();
+        wait_until("the map stands in the line with all it may have", || {
+            lab.stats().limited == 3
+        });
+        let other = lab.job(|| 7u64, ()).limit(one).submit();
+        assert_eq!(lab.stats().limited, 4);
+        assert_eq!(*taken.lock().unwrap(), 0);
+        drop(held);
+        step("the caller in between");
+        assert_eq!(other.wait().unwrap(), 7);
+        map.join().unwrap();
+        assert_eq!(*taken.lock().unwrap(), 1000);
+    });
+    assert_nobody_waits(&lab);
+}
+
+/// A thousand jobs are taken although nobody may run: the caller goes on.
+fn submitting_does_not_wait() {
+    let lab = Lab::new(1);
+    let one = at_once(1);
+    let gate = Gate::new();
+    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    let jobs: Vec<_> = (0..1000)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
+    assert_eq!(lab.stats().limited, 1000);
+    drop(held);
+    running.wait().unwrap();
+    step("a thousand, one at a time");
+    for (n, job) in (0..1000).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+}
+
+fn shutting_down_finishes_the_line() {
+    let lab = Lab::new(1);
+    let limiter = Limiter::builder()
+        .concurrency(1)
+        .rate(1000, Duration::from_secs(1))
+        .build();
+    let jobs: Vec<_> = (0..20)
+        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .collect();
+    step("the end of all jobs, those in the line included");
+    lab.into_inner().shutdown();
+    for (n, job) in (0..20).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+}
+
+fn dropping_the_engine_answers_the_line() {
+    let lab = Lab::new(1);
+    let one = at_once(1);
+    let gate = Gate::new();
+    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    let line: Vec<_> = (0..10)
+        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .collect();
+    step("the engine to be dropped");
+    drop(lab.into_inner());
+    for job in line.into_iter().chain([running]) {
+        assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::ShutDown);
+    }
+    drop(held);
+    assert!(
+        format!("{one:?}").contains("given: 0, waiting: 0"),
+        "{one:?}"
+    );
+}
+
+fn an_engine_that_is_gone_holds_up_no_other() {
+    let (one, first, second) = (at_once(1), Lab::new(1), Lab::new(1));
+    let gate = Gate::new();
+    let running = first.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    let in_front = first.job(stand, ("", 1)).limit(&one).submit();
+    let behind = second.job(stand, ("", 2)).limit(&one).submit();
+    drop(first.into_inner());
+    step("the job of the engine that is left");
+    assert_eq!(behind.wait().unwrap(), 2);
+    assert!(running.wait().is_err() && in_front.wait().is_err());
+    drop(held);
+    assert_nobody_waits(&second);
+}

@@ -1,0 +1,563 @@
+//! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    all_results_come_with_their_index,
+    a_slow_item_holds_up_no_other,
+    a_death_in_the_middle_is_one_result,
+    unordered_is_lazy_and_leaves_nothing,
+    a_million_small_items_take_no_memory,
+    results_free_their_bytes_as_they_are_used,
+    results_that_nobody_takes_fill_no_arena,
+    a_failure_stops_or_does_not,
+    stopping_gives_up_what_is_under_way,
+    a_report_names_each_failure,
+    dead_letters_are_sent_again,
+    a_worker_that_dies_is_in_the_report,
+    a_job_with_its_arguments,
+    the_first_of_several_jobs,
+    the_first_of_several_engines,
+    all_of_several_jobs,
+    waiting_takes_nothing,
+    the_same_without_workers,
+    chunks_that_fail_are_reported,
+    a_chunk_whose_worker_dies_is_reported,
+];
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+/// A gate in front of those items that have one.
+fn through(gate: &str, n: u64) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    n
+}
+
+fn all_results_come_with_their_index() {
+    const ITEMS: u64 = 20_000;
+    let lab = Lab::new(2);
+    let mut seen = vec![false; ITEMS as usize];
+    for (index, value) in lab.map(square, (0..ITEMS).map(|n| (n,))).unordered() {
+        assert_eq!(value.unwrap(), (index * index) as u64);
+        assert!(!std::mem::replace(&mut seen[index], true), "{index} twice");
+    }
+    assert!(seen.into_iter().all(|seen| seen));
+    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).unordered().count(), 0);
+    lab.assert_in_use(0);
+}
+
+fn a_slow_item_holds_up_no_other() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..100).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
+    let mut map = lab.map(through, items).unordered();
+    step("all but the first, which stands at the gate");
+    let mut others: Vec<_> = map.by_ref().take(99).map(|(index, _)| index).collect();
+    others.sort_unstable();
+    assert!(others.into_iter().eq(1..100));
+    gate.open();
+    let (index, value) = map.next().unwrap();
+    assert_eq!((index, value.unwrap()), (0, 0));
+    assert!(map.next().is_none());
+    lab.assert_idle();
+}
+
+fn a_death_in_the_middle_is_one_result() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..200).map(|n| (if n == 70 { gate.path() } else { String::new() }, n));
+    let mut map = lab.map(through, items).unordered();
+    let mut died = Vec::new();
+    thread::scope(|s| {
+        s.spawn(|| {
+            let held = gate.meet();
+            // Whichever worker stands at the gate: the other one has nothing to do any more, or runs another item.
+            wait_until("only one job is left", || {
+                let stats = lab.stats();
+                stats.open + stats.queued == 1
+            });
+            let stats = lab.stats();
+            let worker = stats.workers.iter().position(|worker| worker.open > 0);
+            let pid = lab.pid(worker.unwrap());
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            wait_until("it is gone", || {
+                lab.stats().workers.iter().any(|w| w.restarts > 0)
+            });
+            drop(held);
+        });
+        step("199 values and a death");
+        for (index, value) in &mut map {
+            match value {
+                Ok(value) => assert_eq!(value, index as u64),
+                Err(error) => died.push((index, error.kind().clone())),
+            }
+        }
+    });
+    assert_eq!(died, [(70, JobErrorKind::Signal(9))]);
+    lab.assert_idle();
+}
+
+fn unordered_is_lazy_and_leaves_nothing() {
+    let lab = Lab::new(2);
+    let pulled = Cell::new(0usize);
+    let items = (0..).map(|n| {
+        pulled.set(pulled.get() + 1);
+        (n,)
+    });
+    let mut map = lab.map(square, items).unordered();
+    assert_eq!(pulled.get(), 0);
+    for taken in 1..10_000 {
+        map.next().unwrap().1.unwrap();
+        assert!(
+            pulled.get() - taken <= 512,
+            "{} ahead",
+            pulled.get() - taken
+        );
+    }
+    drop(map);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+/// Bytes of this process that nobody else has.
+fn private_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}
+
+fn a_million_small_items_take_no_memory() {
+    fn mix(a: u64, b: u32, c: u8) -> u64 {
+        a ^ u64::from(b) ^ u64::from(c)
+    }
+    let lab = Lab::new(2);
+    let items = || (0..1_000_000u64).map(|n| (n, n as u32, n as u8));
+    let mut map = lab.map(mix, items());
+    step("the first thousands, which fill what there is to fill");
+    let mut sum = map
+        .by_ref()
+        .take(20_000)
+        .map(Result::unwrap)
+        .fold(0, u64::wrapping_add);
+    let before = private_bytes();
+    step("the rest of a million");
+    let mut most = 0;
+    for (n, value) in map.enumerate() {
+        sum = sum.wrapping_add(value.unwrap());
+        if n % 100_000 == 0 {
+            most = most.max(private_bytes());
+            assert!(lab.stats().untaken <= 512);
+        }
+    }
+    let expected = items()
+        .map(|(a, b, c)| mix(a, b, c))
+        .fold(0, u64::wrapping_add);
+    assert_eq!(sum, expected);
+    // Eight megabytes would be nine bytes per item.
+    let grown = most.max(private_bytes()).saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more than at the beginning");
+    lab.assert_in_use(0);
+}
+
+fn results_free_their_bytes_as_they_are_used() {
+    fn fresh(n: u8) -> Array<u8> {
+        Array::from_fn(1 << 20, |_| n)
+    }
+    // 500 MiB of results through an arena of 64 MiB.
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).enumerate() {
+        assert_eq!(array.unwrap()[77], n as u8);
+    }
+    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).unordered() {
+        assert_eq!(array.unwrap()[77], n as u8);
+    }
+    lab.assert_in_use(0);
+}
+
+fn results_that_nobody_takes_fill_no_arena() {
+    // Quick for what it returns: by time alone hundreds of them would be under way.
+    fn large(n: u64) -> Array<u64> {
+        let mut array = arenite::ArrayMut::zeros(1 << 17);
+        array[0] = n;
+        array.seal()
+    }
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    lab.submit(large, (0,)).wait().unwrap();
+    let mut map = lab.map(large, (0..300).map(|n| (n,)));
+    for expected in 0..300 {
+        let array = map.next().unwrap().unwrap();
+        assert_eq!(array[0], expected);
+        drop(array);
+        // Nobody asks for more until all that was sent has ended.
+        if expected % 50 == 0 {
+            wait_until("nothing runs", || {
+                let stats = lab.stats();
+                stats.open + stats.queued == 0
+            });
+        }
+    }
+    drop(map);
+    lab.assert_in_use(0);
+}
+
+fn odd(n: u64) -> Result<u64, String> {
+    match n {
+        13 => panic!("unlucky"),
+        n if n.is_multiple_of(10) => Err(format!("{n} ends in 0")),
+        n => Ok(n),
+    }
+}
+
+fn a_failure_stops_or_does_not() {
+    let lab = Lab::new(2);
+    let map = || lab.map(odd, (1..).map(|n| (n,)));
+    let on = map().on_failure(OnFailure::GoOn).take(1000);
+    assert_eq!(on.filter(Result::is_err).count(), 101);
+    let mut stopped = map().on_failure(OnFailure::Stop);
+    let results: Vec<_> = stopped.by_ref().collect();
+    assert_eq!(results.len(), 10);
+    assert!(results[..9].iter().all(Result::is_ok));
+    let error = results[9].as_ref().unwrap_err();
+    assert_eq!(error.kind(), &JobErrorKind::Returned("10 ends in 0".into()));
+    assert!(stopped.next().is_none(), "it stays at its end");
+    let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
+    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+    assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
+    lab.assert_idle();
+}
+
+fn stopping_gives_up_what_is_under_way() {
+    fn fail_at(gate: &str, n: u64) -> Result<u64, String> {
+        match n {
+            0 => Err("the first one".into()),
+            n => Ok(through(gate, n)),
+        }
+    }
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..50).map(|n| (gate.path(), n));
+    let mut map = lab
+        .map(fail_at, items)
+        .on_failure(OnFailure::Stop)
+        .unordered();
+    step("the failure, while others stand at the gate");
+    assert!(map.next().unwrap().1.is_err());
+    assert!(map.next().is_none());
+    // One job per worker stands at the gate at most; nothing else is left.
+    wait_until("only running jobs are left", || {
+        let stats = lab.stats();
+        stats.queued == 0 && stats.open <= 2
+    });
+    gate.release_all(|| lab.stats().open == 0);
+    lab.assert_idle();
+}
+
+fn a_report_names_each_failure() {
+    let lab = Lab::new(2);
+    let report = lab.map(odd, (1..=30).map(|n| (n,))).report();
+    let failed: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| letter.index())
+        .collect();
+    assert_eq!(failed, [9, 12, 19, 29]);
+    for (index, value) in report.values().iter().enumerate() {
+        let expected = (!failed.contains(&index)).then_some(index as u64 + 1);
+        assert_eq!(*value, expected);
+    }
+    for letter in report.failures() {
+        assert_eq!(letter.args(), &(letter.index() as u64 + 1,));
+        assert_eq!((letter.attempts(), letter.deaths().len()), (1, 0));
+    }
+    let panicked = &report.failures()[1];
+    let backtrace = panicked.backtrace().unwrap();
+    assert!(backtrace.contains("odd"), "{backtrace}");
+    assert!(report.failures()[0].backtrace().is_none());
+    let text = report.to_string();
+    assert!(
+        text.starts_with("4 of 30 items failed\n  item 9: job"),
+        "{text}"
+    );
+    let report = report.into_values().unwrap_err();
+    let (values, _) = report.into_parts();
+    assert_eq!(values.into_iter().flatten().count(), 26);
+    let all = lab.map(square, (0..3).map(|n| (n,))).report().into_values();
+    assert_eq!(all.unwrap(), [0, 1, 4]);
+    let stopped = lab
+        .map(odd, (1..).map(|n| (n,)))
+        .on_failure(OnFailure::Stop)
+        .report();
+    assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
+}
+
+fn dead_letters_are_sent_again() {
+    fn last(values: &[u8], from: u64) -> Result<u8, String> {
+        let from = from as usize;
+        values
+            .get(from)
+            .copied()
+            .ok_or_else(|| format!("nothing at {from}"))
+    }
+    let lab = Lab::new(2);
+    let arrays: Vec<_> = (1..=4u8)
+        .map(|n| lab.from_slice(&vec![n; n.into()]).unwrap())
+        .collect();
+    let report = lab
+        .map(last, arrays.iter().map(|a| (a.clone(), 2)))
+        .report();
+    drop(arrays);
+    let (mut values, letters) = report.into_parts();
+    assert_eq!(values, [None, None, Some(3), Some(4)]);
+    // Their inputs are still there, because the letters hold them.
+    let again: Vec<_> = letters.iter().map(|letter| letter.index()).collect();
+    let items = letters.into_iter().map(|letter| (letter.into_args().0, 0));
+    for (index, value) in again.into_iter().zip(lab.map(last, items)) {
+        values[index] = Some(value.unwrap());
+    }
+    assert_eq!(values, [1, 2, 3, 4].map(Some));
+    lab.assert_in_use(0);
+}
+
+fn a_worker_that_dies_is_in_the_report() {
+    fn poison(n: u64) -> u64 {
+        if n == 3 {
+            std::process::abort();
+        }
+        n
+    }
+    let lab = Lab::new(2);
+    let report = lab
+        .map(poison, (0..8).map(|n| (n,)))
+        .retries(1)
+        .backoff(arenite::Backoff::NONE)
+        .report();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(
+        (letter.index(), letter.args(), letter.attempts()),
+        (3, &(3,), 2)
+    );
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(letter.deaths(), [JobErrorKind::Signal(6)]);
+    assert_eq!(report.values().iter().flatten().count(), 7);
+}
+
+fn a_job_with_its_arguments() {
+    fn die(values: &[u8]) -> u8 {
+        assert!(!values.is_empty());
+        std::process::abort();
+    }
+    let lab = Lab::new(1);
+    let values = lab.from_slice(&[1u8, 2]).unwrap();
+    step("a job that dies");
+    let letter = lab.job(die, (values,)).keep_args().wait().unwrap_err();
+    assert_eq!(letter.args().0[..], [1, 2]);
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(lab.job(square, (3,)).keep_args().wait().unwrap(), 9);
+    drop(letter);
+    lab.assert_in_use(0);
+}
+
+fn the_first_of_several_jobs() {
+    let lab = Lab::new(3);
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let mut jobs: Vec<_> = (0..)
+        .zip(&gates)
+        .map(|(n, gate)| lab.submit(through, (gate.path(), n)))
+        .collect();
+    assert_eq!(arenite::wait_any(&mut jobs, Some(Duration::ZERO)), None);
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    assert_eq!(
+        arenite::wait_any(&mut jobs, Some(Duration::from_millis(1))),
+        None
+    );
+    let mut held = held.into_iter();
+    let (first, second) = (held.next(), held.next());
+    thread::scope(|s| {
+        let opener = s.spawn(move || drop(second));
+        step("the second job, whose gate is open");
+        assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+        opener.join().unwrap();
+    });
+    // One that has ended is found at once, also beside others.
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+    jobs.remove(1).wait().unwrap();
+    drop(first);
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
+    drop(held);
+    assert!(arenite::wait_all(&jobs, None));
+    assert_eq!(
+        arenite::wait_any(&mut Vec::<arenite::Job<u64>>::new(), None),
+        None
+    );
+}
+
+fn the_first_of_several_engines() {
+    let labs = [Lab::new(1), Lab::new(1)];
+    let gates = [Gate::new(), Gate::new()];
+    let mut jobs: Vec<_> = labs
+        .iter()
+        .zip(&gates)
+        .map(|(lab, gate)| lab.submit(through, (gate.path(), 7)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("a job is in each", || {
+                labs.iter().all(|lab| lab.stats().open == 1)
+            });
+            // The worker of the second engine dies: that is an end as well.
+            labs[1].replace(0);
+        });
+        step("the job of the second engine");
+        assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+    });
+    drop(held);
+    jobs.pop().unwrap().wait().unwrap_err();
+    assert_eq!(jobs.pop().unwrap().wait().unwrap(), 7);
+}
+
+fn all_of_several_jobs() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut jobs: Vec<_> = (0..500).map(|n| lab.submit(square, (n,))).collect();
+    jobs.push(lab.submit(through, (gate.path(), 0)));
+    let held = gate.meet();
+    assert!(!arenite::wait_all(&jobs, Some(Duration::from_millis(1))));
+    drop(held);
+    step("all of them");
+    assert!(arenite::wait_all(&jobs, None));
+    assert!(jobs.iter().all(arenite::Job::is_done));
+    for (n, job) in (0..500).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n * n);
+    }
+}
+
+fn waiting_takes_nothing() {
+    let lab = Lab::new(1);
+    let mut jobs = [lab.submit(odd, (10,))];
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
+    assert!(arenite::wait_all(&jobs, None));
+    let [job] = jobs;
+    assert!(job.wait().is_err());
+}
+
+fn the_same_without_workers() {
+    let lab = Lab::new(2);
+    let engines: [&Engine; 2] = [&lab, &Engine::inline()];
+    let [with, without] = engines.map(|engine| {
+        let calls = AtomicUsize::new(0);
+        let items = (1..=30).map(|n| {
+            calls.fetch_add(1, SeqCst);
+            (n,)
+        });
+        let report = engine.map(odd, items).report();
+        let failed: Vec<_> = report
+            .failures()
+            .iter()
+            .map(|letter| letter.index())
+            .collect();
+        let mut ended: Vec<_> = engine
+            .map(square, (0..9).map(|n| (n,)))
+            .unordered()
+            .map(|(index, _)| index)
+            .collect();
+        ended.sort_unstable();
+        let stopped = engine
+            .map(odd, (1..).map(|n| (n,)))
+            .on_failure(OnFailure::Stop)
+            .count();
+        let mut jobs: Vec<_> = (0..3).map(|n| engine.submit(square, (n,))).collect();
+        assert!(arenite::wait_any(&mut jobs, None).is_some());
+        assert!(arenite::wait_all(&jobs, None));
+        (
+            report.values().to_vec(),
+            failed,
+            ended,
+            stopped,
+            calls.into_inner(),
+        )
+    });
+    assert_eq!(with, without);
+}
+
+fn chunks_that_fail_are_reported() {
+    let lab = Lab::new(2);
+    let rows = 100_000;
+    let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
+    let bad = 61_234;
+    let report = lab.par_map_report(&input, |x: u32| {
+        assert_ne!(x, 4 * 61_234);
+        x + 1
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    let first = letter.index();
+    let failed = first..first + letter.args().shape().rows();
+    assert!(failed.contains(&bad) && failed.len() < rows);
+    assert_eq!(letter.args()[..], input[first * 4..failed.end * 4]);
+    assert!(letter.backtrace().unwrap().contains("chunks_that_fail"));
+    for (row, values) in report.values().chunks(4).enumerate() {
+        let expected = if failed.contains(&row) {
+            0
+        } else {
+            row as u32 * 4 + 1
+        };
+        assert_eq!(values[0], expected, "row {row}");
+    }
+    assert!(
+        report
+            .to_string()
+            .starts_with(&format!("{} of {rows} rows failed", failed.len()))
+    );
+    let (_, letters) = report.into_parts();
+    assert_eq!(letters.len(), 1);
+    let all = lab.par_map_report(&input, |x: u32| x + 1).unwrap();
+    assert_eq!((all.failures().len(), all.values()[9]), (0, 10));
+}
+
+fn a_chunk_whose_worker_dies_is_reported() {
+    let lab = Lab::new(2);
+    let input = lab.from_fn(400_000, |i| i as u32).unwrap();
+    let report = lab.par_apply_report(&input, |from: &[u32], to: &mut [u32]| {
+        to.fill(7);
+        if from.contains(&200_000) {
+            std::process::abort();
+        }
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    let failed = letter.index()..letter.index() + letter.args().len();
+    assert!(failed.contains(&200_000));
+    let (values, _) = report.into_parts();
+    for (index, &value) in values.iter().enumerate() {
+        assert_eq!(
+            value,
+            if failed.contains(&index) { 0 } else { 7 },
+            "{index}"
+        );
+    }
+}
