@@ -247,18 +247,20 @@ fn every_job_is_counted_once() {
 fn jobs_that_wait_for_a_permit_are_counted() {
     let lab = Lab::new(2);
     let limiter = Limiter::builder().concurrency(1).build();
-    let gate = Gate::new();
-    let submit = || lab.job(pass, (&gate.path(),)).limit(&limiter).submit();
-    let jobs = [submit(), submit()];
-    let at_gate = gate.meet();
+    let gates = [Gate::new(), Gate::new()];
+    let submit = |gate: &Gate| lab.job(pass, (&gate.path(),)).limit(&limiter).submit();
+    let jobs = [submit(&gates[0]), submit(&gates[1])];
+    let at_gate = gates[0].meet();
     let progress = lab.progress();
     assert_eq!(
         (progress.limited, progress.running, progress.left()),
         (1, 1, 2)
     );
     drop(at_gate);
-    gate.open();
-    jobs.map(|job| job.wait().unwrap());
+    gates[1].open();
+    for job in jobs {
+        job.wait().unwrap();
+    }
     assert_eq!((lab.progress().limited, lab.progress().done), (0, 2));
 }
 
