@@ -73,12 +73,14 @@ impl Seeds {
         }
     }
 
-    /// The next job of an inline engine runs in this thread.
-    pub(super) fn next_here(&self) -> Here {
-        // Relaxed: only a number.
-        let job = self.jobs.fetch_add(1, Ordering::Relaxed) + 1;
+    /// A job of an inline engine runs in this thread; 0: the next in the order of submission.
+    pub(super) fn here(&self, seed: u64) -> Here {
+        let next = || {
+            // Relaxed: only a number.
+            self.jobs.fetch_add(1, Ordering::Relaxed) + 1
+        };
         Here {
-            _entered: enter(self.run, job),
+            _entered: enter(self.run, if seed == 0 { next() } else { seed }),
             _inside: inlined::enter(self.engine()),
         }
     }
@@ -92,7 +94,7 @@ impl Series {
     }
 
     /// A job of an inline engine runs in this thread.
-    pub(super) fn here(self, index: u64) -> Here {
+    pub(crate) fn here(self, index: u64) -> Here {
         Here {
             _entered: enter(self.run, self.seed(index)),
             _inside: inlined::enter(self.engine),

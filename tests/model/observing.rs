@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, JobErrorKind, Limiter, Trace};
+use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,6 +29,7 @@ tests![
     a_trace_that_cannot_be_written,
     an_inline_engine_too,
     lanes_have_rows_of_their_own,
+    a_graph_has_arrows,
 ];
 
 // ---- the files, read by the rules of their format ---------------------------------------------------------
@@ -698,4 +699,37 @@ fn lanes_have_rows_of_their_own() {
             .unwrap()
             .contains("worker 0 lane 2")
     );
+}
+
+/// One node feeds two, which feed one: four jobs, four arrows, each from within its run to within the other.
+fn a_graph_has_arrows() {
+    fn one(n: u32) -> u32 {
+        n + 1
+    }
+    fn sum(a: u32, b: u32) -> u32 {
+        a + b
+    }
+    let files = Files::new();
+    let lab = files.lab(2);
+    let mut graph = Graph::new();
+    let first = graph.add(one, (1,));
+    let (left, right) = (graph.add(one, (&first,)), graph.add(one, (&first,)));
+    let last = graph.add(sum, (&left, &right));
+    assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 6);
+    drop(lab);
+    let events = files.read();
+    let runs: Vec<_> = events
+        .runs("one")
+        .into_values()
+        .chain(events.runs("sum").into_values())
+        .collect();
+    assert_eq!(runs.len(), 4);
+    let (starts, ends) = (events.of("s", "needs"), events.of("f", "needs"));
+    assert_eq!((starts.len(), ends.len()), (4, 4));
+    for end in starts.into_iter().chain(ends) {
+        let inside = |run: &&&Value| {
+            run["pid"] == end["pid"] && from(run) <= from(end) && from(end) <= to(run)
+        };
+        assert!(runs.iter().any(|run| inside(&run)), "{end}");
+    }
 }
