@@ -67,6 +67,7 @@
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
+//! | run jobs that take each other's values | [`Graph`] |
 //! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
 //! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
@@ -160,9 +161,9 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, DeadLetter, Engine, Guard, InputError, Job, JobError, JobErrorKind,
-    Limiter, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Stats, Trace,
-    as_completed, stream, wait_all, wait_any,
+    Backoff, BuildError, DeadLetter, Engine, Graph, GraphError, Guard, InputError, Job, JobError,
+    JobErrorKind, Limiter, Node, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope,
+    Stats, Trace, as_completed, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

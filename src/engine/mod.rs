@@ -2,6 +2,7 @@
 
 mod builder;
 mod completed;
+mod graph;
 mod input;
 mod job;
 mod kept;
@@ -27,6 +28,10 @@ pub use crate::supervisor::{
 };
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
+pub use graph::{
+    Graph, GraphError, GraphReport, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets,
+    Wanted,
+};
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
@@ -171,7 +176,7 @@ impl Engine {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
             Place::Inline => {
-                let _job = self.seeds.next_here();
+                let _job = self.seeds.here(0);
                 Job::run_here(kernel, args.hold())
             }
         }

@@ -47,10 +47,13 @@ impl Seeds {
         }
     }
 
-    /// The next job of an inline engine runs in this thread.
-    pub(super) fn next_here(&self) -> Entered {
-        // Relaxed: only a number.
-        enter(self.run, self.jobs.fetch_add(1, Ordering::Relaxed) + 1)
+    /// A job of an inline engine runs in this thread; 0: the next in the order of submission.
+    pub(super) fn here(&self, seed: u64) -> Entered {
+        let next = || {
+            // Relaxed: only a number.
+            self.jobs.fetch_add(1, Ordering::Relaxed) + 1
+        };
+        enter(self.run, if seed == 0 { next() } else { seed })
     }
 }
 
@@ -62,7 +65,7 @@ impl Series {
     }
 
     /// A job of an inline engine runs in this thread.
-    pub(super) fn here(self, index: u64) -> Entered {
+    pub(crate) fn here(self, index: u64) -> Entered {
         enter(self.run, self.seed(index))
     }
 }

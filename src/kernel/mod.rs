@@ -16,6 +16,7 @@ mod list;
 mod param;
 mod reply;
 mod scalar;
+mod step;
 pub(crate) mod wire;
 
 pub(crate) use ahead::Ahead;
@@ -25,3 +26,5 @@ pub(crate) use host::{Host, Unreachable};
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
 pub use reply::{BadReply, Receiving, Reply, Sending, Value};
 pub use scalar::Scalar;
+pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
+pub use step::{Feed, Kept, Loading, NodeParams, Slot};

@@ -175,6 +175,13 @@ impl<'a> WordReader<'a> {
         Ok(&bytemuck::cast_slice(these)[..len])
     }
 
+    /// The next `len` words, to be read apart.
+    pub(crate) fn split(&mut self, len: usize) -> Result<WordReader<'a>, Malformed> {
+        let (these, rest) = self.words.split_at_checked(len).ok_or(Malformed)?;
+        self.words = rest;
+        Ok(WordReader::new(these))
+    }
+
     pub(crate) fn offset(&mut self) -> Result<Offset, Malformed> {
         Ok(bytemuck::cast(self.word()?))
     }
@@ -259,6 +266,16 @@ pub(crate) struct Received {
     /// Bytes from the start of the block.
     pub(crate) skip: u64,
     pub(crate) len: u64,
+}
+
+impl Received {
+    /// Another lease on the same.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            block: Arc::clone(&self.block),
+            ..*self
+        }
+    }
 }
 
 /// A reply as the supervisor reads it.

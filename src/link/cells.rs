@@ -141,6 +141,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) taken: AtomicU32,
     /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
+    /// Worker: which node of its chain the running job has come to (Relaxed). A name for errors, nothing else.
+    pub(crate) step: AtomicU32,
     /// Worker, at its end, in the link of its first lane (Release): 1 + the number, in its worker, of the lane whose thread
     /// ended the process; 0 for none. Read after the exit is confirmed.
     pub(crate) fell: AtomicU32,
@@ -269,6 +271,11 @@ impl<const N: usize> LinkCells<N> {
         unsafe { self.hub.as_ref() }
     }
 
+    /// The worker has come to this node of a chain.
+    pub(crate) fn note_step(&self, step: u32) {
+        self.reply().step.store(step, Ordering::Relaxed);
+    }
+
     /// The state word of job number `position`.
     #[inline]
     pub(crate) fn state(&self, position: u64) -> &StateWord {
@@ -334,6 +341,7 @@ impl<const N: usize> LinkCells<N> {
             }),
             taken: a32(),
             denied: a32(),
+            step: a32(),
             fell: a32(),
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),

@@ -230,6 +230,11 @@ impl Core {
         self.enter(info, held_by(call), None).ok().map(Entry)
     }
 
+    /// Lets a job of a graph in, if it may be without waiting.
+    pub(super) fn enter_unit(&mut self, info: &KernelInfo) -> Option<Entry> {
+        self.enter(info, 0, None).ok().map(Entry)
+    }
+
     /// Whether nobody has to wait for admission any more.
     fn lets_all_in(&self) -> bool {
         self.closing != Closing::No || self.broken.is_some()
@@ -300,7 +305,7 @@ impl Core {
     }
 
     /// Whoever waits for admission wants to hear of the next end of a job in each lane. False if one has ended meanwhile.
-    fn want_next_ends(&self) -> bool {
+    pub(super) fn want_next_ends(&self) -> bool {
         self.lanes.iter().all(|lane| {
             let mut open = lane.poster.open_positions();
             let oldest = open.find(|&position| lane.record_at(position) != NOBODY);

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::admission::Admission;
+use super::depend::Graphs;
 use super::error::{Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
@@ -17,7 +18,7 @@ use super::limit::Lines;
 use super::parking::Parking;
 use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
-use super::record::{JobId, Outcome, Record, Records, Stage};
+use super::record::{JobId, NO_GRAPH, Outcome, Record, Records, Stage};
 use super::trace::Tracing;
 use super::worker::Worker;
 use crate::arena::Arena;
@@ -92,6 +93,8 @@ pub(super) struct Core {
     pub(super) watched: bool,
     /// Workers are replaced when they have grown: the monitor has to look after each job.
     pub(super) weighs: bool,
+    /// Jobs that wait for others.
+    pub(super) graphs: Graphs,
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
     /// Memory is short: one job runs at a time.
@@ -156,6 +159,7 @@ impl Core {
             call_monitor: false,
             watched: false,
             weighs: false,
+            graphs: Graphs::default(),
             admission: None,
             tight: false,
             wakes_at: None,
@@ -231,6 +235,14 @@ impl Core {
         id
     }
 
+    /// Moves the call of a job into its record; an answer if it cannot be made.
+    pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        if fill(self.records.at(index), call, self.form) {
+            return refusal_of(call, self.strict);
+        }
+        self.fill_specially(index, call)
+    }
+
     /// A call that is traced, or longer than a record; an answer if it cannot be made.
     #[cold]
     fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
@@ -297,6 +309,9 @@ impl Core {
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
         if record.detached {
+            if record.graph != NO_GRAPH {
+                return self.unit_ended(index, outcome);
+            }
             self.discharge(index);
             self.records.remove(index);
             return;
@@ -391,7 +406,7 @@ impl Core {
 
     /// A reply that its kernel cannot have sent.
     #[cold]
-    fn unreadable(&mut self, index: u32) -> JobError {
+    pub(super) fn unreadable(&mut self, index: u32) -> JobError {
         let (lane, life) = self.records.at(index).answered_by;
         let why = "a reply that its kernel cannot have sent";
         let kind = JobErrorKind::Protocol(why.into());

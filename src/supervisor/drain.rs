@@ -76,6 +76,9 @@ impl Core {
                 self.watch(index);
             }
             crate::sync::point!("reap.told");
+            if self.graphs.have_news() {
+                self.continue_graphs();
+            }
             self.call_if_drained();
         }
     }
@@ -104,6 +107,7 @@ impl Core {
         }
         self.lanes[lane_index].jobs += 1;
         self.open -= 1;
+        self.graphs.drained = (took_ns, lane_index as u32);
         let traced = self.records.at(index).is_traced();
         if traced {
             self.trace_run(lane_index, position, index);
@@ -165,6 +169,7 @@ impl Core {
                 None => &reply.words[..reply.len as usize],
             };
             let why = failed.then(|| failure(reply.kind, words)).transpose()?;
+            self.graphs.failed_step = failed_step(reply.kind, words);
             if !failed && reply.kind != kind::VALUE {
                 return Err(format!("a value of kind {}", reply.kind));
             }
@@ -355,11 +360,23 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2
         .collect()
 }
 
+/// In the word before a text: its length. Above it stands the node that a chain had come to.
+const TEXT_LEN: u64 = u32::MAX as u64;
+
+/// Which node of its chain a failed reply is about.
+fn failed_step(kind: u8, words: &[u64]) -> u32 {
+    let word = match kind {
+        kind::ARENA_FULL => words.get(REFUSAL_WORDS).copied(),
+        _ => words.first().map(|word| word >> 32),
+    };
+    word.unwrap_or(0) as u32
+}
+
 /// What a failed reply means. An error is what is wrong with it.
 fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
         let mut reader = WordReader::new(words);
-        let len = reader.word().unwrap_or(0) as usize;
+        let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
         let rest = words.len().saturating_sub(1) * 8;
         let bytes = reader.bytes(len.min(rest)).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
@@ -376,8 +393,10 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
             }
         }
         kind::ARENA_FULL => {
-            let words = <[u64; REFUSAL_WORDS]>::try_from(words).map_err(|_| "a cut refusal")?;
-            JobErrorKind::ArenaFull(crate::worker::full_from_words(words))
+            let words = words
+                .first_chunk::<REFUSAL_WORDS>()
+                .ok_or("a cut refusal")?;
+            JobErrorKind::ArenaFull(crate::worker::full_from_words(*words))
         }
         kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
         other => return Err(format!("a failure of kind {other}")),

@@ -58,6 +58,17 @@ pub enum JobErrorKind {
         /// Workers that it cost.
         deaths: u32,
     },
+    /// A node of a [`Graph`](crate::Graph) that this one depends on gave no value, so this one never ran.
+    DependencyFailed {
+        /// The node that failed: the name it was given, or its number.
+        node: String,
+        /// The number of its job.
+        job: u64,
+        /// Its kernel.
+        kernel: &'static str,
+        /// Why it failed.
+        cause: Box<JobErrorKind>,
+    },
     /// The kernel returned `Err` with this text.
     Returned(String),
     /// The arena had no room for what the kernel, or the call itself, needed.
@@ -139,6 +150,15 @@ impl From<Failed> for JobError {
 }
 
 impl JobError {
+    /// The same, of another kernel: that of a node in a chain.
+    pub(crate) fn of_kernel(&self, kernel: &'static str) -> Self {
+        let failed = Failed {
+            kernel,
+            ..(*self.0).clone()
+        };
+        failed.into()
+    }
+
     /// Why.
     pub fn kind(&self) -> &JobErrorKind {
         &self.0.kind
@@ -247,6 +267,10 @@ impl fmt::Display for JobErrorKind {
             Self::Quarantined { deaths } => write!(
                 f,
                 "it cost {deaths} workers, one at each attempt, and is not tried again"
+            ),
+            Self::DependencyFailed { node, job, kernel, cause } => write!(
+                f,
+                "not run, because it depends on {node} (job {job}, {kernel}), which failed: {cause}"
             ),
             Self::Returned(text) => plain::lines(text).fmt(f),
             Self::ArenaFull(full) => full.fmt(f),

@@ -211,6 +211,9 @@ impl Core {
 
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
+        if self.graphs.have_news() {
+            self.continue_graphs();
+        }
         if self.tight {
             return self.refill_tightly();
         }

@@ -192,6 +192,7 @@ fn costs_a_worker(why: &JobErrorKind) -> bool {
         JobErrorKind::Panicked { .. }
         | JobErrorKind::LostWith { .. }
         | JobErrorKind::Quarantined { .. }
+        | JobErrorKind::DependencyFailed { .. }
         | JobErrorKind::Returned(_)
         | JobErrorKind::ArenaFull(_)
         | JobErrorKind::Escaped { .. }

@@ -19,6 +19,17 @@ pub(crate) struct JobId {
     generation: u32,
 }
 
+impl JobId {
+    /// Names no record.
+    pub(super) const NOBODY: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+}
+
+/// The graph of a job that belongs to none.
+pub(super) const NO_GRAPH: u32 = u32::MAX;
+
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -75,6 +86,9 @@ pub(super) struct Record {
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
     pub(super) answered_by: (u32, u32),
+    /// The graph that this job is part of, which is told of its end, and which unit it is there. Such a job is detached.
+    pub(super) graph: u32,
+    pub(super) unit: u32,
     /// Deadline, retries, priority: most jobs have none.
     pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
@@ -152,6 +166,8 @@ impl Records {
             policy: None,
             len: 0,
             answered_by: (u32::MAX, 0),
+            graph: NO_GRAPH,
+            unit: 0,
             seed: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),

@@ -263,6 +263,7 @@ impl Core {
         self.broken
             .get_or_insert_with(|| "the engine has been shut down".into());
         self.fail_queued(&JobErrorKind::ShutDown);
+        self.continue_graphs();
         self.parking.engine.notify();
     }
 

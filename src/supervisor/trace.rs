@@ -97,7 +97,6 @@ impl Core {
     }
 
     /// Job `to` needs what job `from` gives: the numbers of two jobs, in either order of their ends.
-    #[allow(dead_code, reason = "for whoever makes jobs wait for others")]
     pub(super) fn trace_depends(&self, from: u64, to: u64) {
         if let Some(trace) = &self.trace {
             trace.tracer.send(Event::Depends { from, to });

@@ -110,7 +110,7 @@ impl Shared {
     }
 
     /// Looks at a state word for a moment. True if the job has ended.
-    fn spin(&self, link: usize, position: u64) -> bool {
+    pub(super) fn spin(&self, link: usize, position: u64) -> bool {
         if !self.may_spin() {
             return false;
         }

@@ -15,7 +15,7 @@ use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
-use crate::kernel::{Failure, Host, Unreachable, from_offset};
+use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
@@ -116,6 +116,8 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// The position of the last job that drew random numbers, and how many generators it has made.
     drawn: Cell<(u64, u64)>,
+    /// The position of the last job that was a chain, and the seed of the node that it came to.
+    reseeded: Cell<(u64, u64)>,
     /// When it last changed its core by itself.
     moved: Cell<Option<Instant>>,
     /// Extents opened for the running job.
@@ -137,7 +139,8 @@ impl Ending {
             end -= 1;
         }
         let mut reply = ReplyWriter::default();
-        reply.word(end as u64);
+        // Above the length: the node of a chain that it is about.
+        reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
     }
@@ -147,6 +150,10 @@ impl Ending {
         super::full_to_words(full)
             .into_iter()
             .for_each(|word| reply.word(word));
+        let step = step_reached();
+        if step != 0 {
+            reply.word(step.into());
+        }
         Self {
             kind: kind::ARENA_FULL,
             reply,
@@ -163,6 +170,7 @@ impl Lane {
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
             drawn: Cell::new((u64::MAX, 0)),
+            reseeded: Cell::new((u64::MAX, 0)),
             moved: Cell::new(None),
             lent: RefCell::default(),
             read: RefCell::default(),
@@ -284,7 +292,10 @@ impl Lane {
         self.drawn.set((position, made + 1));
         Some(Drawing {
             run: self.home.seed,
-            job: taker.call().seed,
+            job: match self.reseeded.get() {
+                (of, seed) if of == position => seed,
+                _ => taker.call().seed,
+            },
             made,
         })
     }
@@ -376,7 +387,8 @@ impl Lane {
                 // A text is cut to what fits; a value without room is a failure of its own.
                 Err(_) if kind == kind::RETURNED || kind == kind::PANICKED => {
                     words.truncate(INLINE_WORDS);
-                    words[0] = ((INLINE_WORDS - 1) * 8) as u64;
+                    let step = words[0] >> 32 << 32;
+                    words[0] = ((INLINE_WORDS - 1) * 8) as u64 | step;
                 }
                 Err(full) => return self.answer(Some(Ending::full(full)), took),
             }
@@ -518,6 +530,16 @@ unsafe impl Host for Lane {
 
     fn count(&self) -> &'static LaneCount {
         self.count
+    }
+
+    fn step(&self, at: u32, seed: u64) -> bool {
+        self.cells.note_step(at);
+        let taker = self.taker.borrow();
+        if let Some(position) = taker.claimed() {
+            self.reseeded.set((position, seed));
+            self.drawn.set((position, 0));
+        }
+        taker.is_cancelled()
     }
 
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {

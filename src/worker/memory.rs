@@ -21,8 +21,23 @@ pub(super) struct Bump {
     /// Grants that were used up in this job.
     retired: Vec<Granted>,
     /// Chunks of this job that are not rolled back, oldest first.
-    chunks: Vec<(u64, u64)>,
+    chunks: Vec<Chunk>,
+    /// Chunks of the grant that this job has given back and that lie before others: for what fits in.
+    gaps: Vec<(u64, u64)>,
 }
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    /// Where the free bytes began in which it was placed.
+    from: u64,
+    at: u64,
+    end: u64,
+}
+
+/// Chunks that are looked at when one is given back: the newest, which it usually is.
+const LOOK_BACK: usize = 16;
+/// Gaps that are kept.
+const GAPS: usize = 64;
 
 impl Bump {
     fn place(&mut self, len: u64, placement: Placement) -> Option<(u64, bool)> {
@@ -33,6 +48,9 @@ impl Bump {
         }
         let unit = placement.unit(len);
         let padded = len.checked_next_multiple_of(unit)?;
+        if let Some(at) = self.fill_gap(padded, unit) {
+            return Some((at, false));
+        }
         let at = self.cursor.checked_next_multiple_of(unit)?;
         let end = at.checked_add(padded)?;
         if end > grant.offset + grant.len {
@@ -40,9 +58,30 @@ impl Bump {
         }
         let fresh = grant.fresh && at >= self.untouched;
         self.untouched = self.untouched.max(end);
-        self.cursor = end;
-        self.chunks.push((at, end));
+        let from = std::mem::replace(&mut self.cursor, end);
+        self.chunks.push(Chunk { from, at, end });
         Some((at, fresh))
+    }
+
+    /// The smallest gap that takes so many bytes.
+    fn fill_gap(&mut self, len: u64, unit: u64) -> Option<u64> {
+        let fits = |&(from, end): &(u64, u64)| from.next_multiple_of(unit) + len <= end;
+        let gaps = self.gaps.iter().enumerate();
+        let (index, &(from, end)) = gaps
+            .filter(|(_, gap)| fits(gap))
+            .min_by_key(|(_, (from, end))| end - from)?;
+        self.gaps.swap_remove(index);
+        let at = from.next_multiple_of(unit);
+        let chunk = Chunk {
+            from,
+            at,
+            end: at + len,
+        };
+        if end > chunk.end {
+            self.gaps.push((chunk.end, end));
+        }
+        self.chunks.push(chunk);
+        Some(at)
     }
 
     fn begin_job(&mut self) {
@@ -56,11 +95,13 @@ impl Bump {
         self.cursor = grant.offset;
         self.untouched = grant.offset;
         self.job_start = None;
+        self.gaps.clear();
     }
 
     /// The job is over and sends these chunks: the cursor goes back to the end of the last one.
     fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<Used> {
         self.chunks.clear();
+        self.gaps.clear();
         let grant = self.grant?;
         let start = self.job_start.unwrap_or(grant.offset);
         // Parameters that are sent back lie in other regions, or in what was published before.
@@ -77,17 +118,33 @@ impl Bump {
         })
     }
 
-    /// A chunk was dropped. If it is the newest one the cursor goes back; a chunk in an older grant
-    /// is only forgotten.
+    /// A chunk was dropped. If it is the last one the cursor goes back, and over what was dropped before; otherwise there is
+    /// a gap. A chunk in an older grant is only forgotten.
     fn release(&mut self, at: u64, len: u64) {
-        if len > 0 && self.chunks.last().is_some_and(|&(start, _)| start == at) {
-            self.chunks.pop();
-            if self
-                .grant
-                .is_some_and(|grant| (grant.offset..grant.offset + grant.len).contains(&at))
-            {
-                self.cursor = at;
+        if len == 0 {
+            return;
+        }
+        let newest = self.chunks.len().saturating_sub(LOOK_BACK);
+        let found = self.chunks[newest..]
+            .iter()
+            .rposition(|chunk| chunk.at == at);
+        let Some(found) = found else { return };
+        let Chunk { from, at, end } = self.chunks.remove(newest + found);
+        if !self
+            .grant
+            .is_some_and(|grant| (grant.offset..grant.offset + grant.len).contains(&at))
+        {
+            return;
+        }
+        if end != self.cursor {
+            if self.gaps.len() < GAPS {
+                self.gaps.push((from, end));
             }
+            return;
+        }
+        self.cursor = from;
+        while let Some(gap) = self.gaps.iter().position(|&(_, end)| end == self.cursor) {
+            self.cursor = self.gaps.swap_remove(gap).0;
         }
     }
 }

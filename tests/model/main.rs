@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod futures;
+mod graph;
 mod groups;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -33,6 +34,7 @@ fn main() {
     let tests = [
         // In the order of the alphabet.
         futures::tests(),
+        graph::tests(),
         groups::tests(),
         inlined::tests(),
         lanes::tests(),

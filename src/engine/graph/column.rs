@@ -1,0 +1,134 @@
+//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node costs no
+//! allocation of its own.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+
+use crate::engine::JobError;
+use crate::engine::job::run_here;
+use crate::engine::seeds::Series;
+use crate::kernel::{
+    Failure, Kept, Kernel, Loading, NodeKernel, NodeParams, Reply, conjure, to_offset,
+};
+use crate::supervisor::Calls;
+
+/// A value that was computed in this thread.
+pub(super) type Here = Result<Box<dyn Any + Send>, JobError>;
+
+/// What all nodes of one kernel wait with.
+struct Column<S> {
+    rows: Vec<Option<S>>,
+    load: fn(S, &mut Loading<'_>),
+    run: fn(S, &mut Kept) -> Here,
+}
+
+trait AnyColumn: Send {
+    fn load(&mut self, row: u32, loading: &mut Loading<'_>);
+    fn run(&mut self, row: u32, kept: &mut Kept) -> Here;
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+const ONCE: &str = "the call of a node is written once";
+
+impl<S: Send + 'static> AnyColumn for Column<S> {
+    fn load(&mut self, row: u32, loading: &mut Loading<'_>) {
+        let slots = self.rows[row as usize].take().expect(ONCE);
+        (self.load)(slots, loading);
+    }
+    fn run(&mut self, row: u32, kept: &mut Kept) -> Here {
+        let slots = self.rows[row as usize].take().expect(ONCE);
+        (self.run)(slots, kept)
+    }
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// All columns of a graph.
+#[derive(Default)]
+pub(super) struct Columns {
+    columns: Vec<Box<dyn AnyColumn>>,
+    pub(super) kernels: Vec<NodeKernel>,
+    index: HashMap<TypeId, u32>,
+    /// The kernel that was added last.
+    recent: Option<(TypeId, u32)>,
+    /// By node: column and row.
+    places: Vec<(u32, u32)>,
+    /// Whose random numbers the nodes draw.
+    pub(super) series: Option<Series>,
+}
+
+impl Columns {
+    /// Keeps the arguments of a node of the kernel `F`. Returns the kernel's index.
+    pub(super) fn push<F, P, R>(&mut self, slots: P::Slots) -> u32
+    where
+        F: Kernel<P, R>,
+        P: NodeParams,
+        R: Reply,
+    {
+        let id = TypeId::of::<F>();
+        let column = match self.recent {
+            Some((recent, column)) if recent == id => column,
+            _ => self.column::<F, P, R>(id),
+        };
+        // A kernel has one list of parameters.
+        let typed = self.columns[column as usize].as_any().downcast_mut();
+        let typed: &mut Column<P::Slots> = typed.expect("a kernel's column is of its slots");
+        typed.rows.push(Some(slots));
+        self.places.push((column, typed.rows.len() as u32 - 1));
+        column
+    }
+
+    #[cold]
+    fn column<F, P, R>(&mut self, id: TypeId) -> u32
+    where
+        F: Kernel<P, R>,
+        P: NodeParams,
+        R: Reply,
+    {
+        let column = *self.index.entry(id).or_insert_with(|| {
+            let column = Column::<P::Slots> {
+                rows: Vec::new(),
+                load: P::load,
+                run: |slots, kept| {
+                    let held = P::take(slots, kept);
+                    let run = || conjure::<F>().call(held).keep().map_err(Failure::from);
+                    let value = run_here(std::any::type_name::<F>(), run)?;
+                    Ok(Box::new(value))
+                },
+            };
+            self.columns.push(Box::new(column));
+            self.kernels.push(NodeKernel::of::<F, P, R>());
+            self.columns.len() as u32 - 1
+        });
+        self.recent = Some((id, column));
+        column
+    }
+
+    /// By kernel: may its nodes be part of a chain? Those cannot whose code is no part of the executable, or which start
+    /// other jobs.
+    pub(super) fn fusable(&self) -> Vec<bool> {
+        let kernels = self.kernels.iter();
+        let here = |kernel: &NodeKernel| to_offset(kernel.info.entry).is_some();
+        kernels
+            .map(|kernel| here(kernel) && !kernel.spawns)
+            .collect()
+    }
+
+    /// Runs a node in this thread.
+    pub(super) fn run(&mut self, node: u32, kept: &mut Kept) -> Here {
+        let (column, row) = self.places[node as usize];
+        let _job = self.series.map(|series| series.here(node.into()));
+        self.columns[column as usize].run(row, kept)
+    }
+}
+
+impl Calls for Columns {
+    fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
+        let (column, row) = self.places[node as usize];
+        self.columns[column as usize].load(row, loading);
+        if let Some(series) = self.series {
+            loading.call.0.seed = series.seed(node.into());
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What may be passed for a node's parameters: what may be passed for a job's, and other nodes.
+
+use std::marker::PhantomData;
+
+use super::Node;
+use crate::array::{Array, ArrayMut, Element};
+use crate::kernel::{Arg, Feed, NodeParams, RetrySafe, Scalar, Slot};
+
+/// Where the nodes that are passed to a new one are noted.
+#[derive(Debug)]
+pub struct Wiring<'g> {
+    pub(super) graph: u64,
+    /// The nodes that it takes the values of.
+    pub(super) edges: &'g mut Vec<u32>,
+    /// One of them is of another graph.
+    pub(super) foreign: bool,
+}
+
+impl Wiring<'_> {
+    fn node<R, H>(&mut self, node: &impl AsNode<R>) -> Slot<H> {
+        let node = node.as_node();
+        if node.graph == self.graph {
+            self.edges.push(node.index);
+        } else {
+            self.foreign = true;
+        }
+        Slot::Node(node.index)
+    }
+}
+
+trait AsNode<R> {
+    fn as_node(&self) -> &Node<R>;
+}
+
+impl<R> AsNode<R> for Node<R> {
+    fn as_node(&self) -> &Node<R> {
+        self
+    }
+}
+
+impl<R> AsNode<R> for &Node<R> {
+    fn as_node(&self) -> &Node<R> {
+        self
+    }
+}
+
+/// What may be passed for a parameter `P` of a node: all that may be passed to a job ([`Arg`]), and a [`Node`] or `&Node`
+/// whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type otherwise). An
+/// exclusive `ArrayMut` can be taken by one node only, so such a node is passed by value. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
+    label = "not an argument, nor a node that gives one, for `{P}`",
+    note = "a node of a tuple or an `Option` can only be asked for: let the kernel that needs it compute it, or return the parts from nodes of their own"
+)]
+pub trait Input<P: Feed> {
+    #[doc(hidden)]
+    fn slot(self, wiring: &mut Wiring<'_>) -> Slot<P::Held>;
+}
+
+macro_rules! given {
+    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
+        impl$(<$kind: $bound>)? Input<$param> for $arg {
+            #[inline]
+            fn slot(self, _: &mut Wiring<'_>) -> Slot<$held> {
+                Slot::Held(Arg::<$param>::hold(self))
+            }
+        }
+    )* };
+}
+given! {
+    &Array<T> => &Array<T>, Array<T>, T: Element;
+    Array<T> => &Array<T>, Array<T>, T: Element;
+    &Array<T> => &[T], Array<T>, T: Element;
+    Array<T> => &[T], Array<T>, T: Element;
+    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
+    &str => &str, String;
+    String => &str, String;
+    &String => &str, String;
+    S => S, S, S: Scalar;
+}
+
+macro_rules! taken {
+    ($($node:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
+        impl$(<$kind: $bound>)? Input<$param> for $node {
+            #[inline]
+            fn slot(self, wiring: &mut Wiring<'_>) -> Slot<$held> {
+                wiring.node(&self)
+            }
+        }
+    )* };
+}
+taken! {
+    &Node<Array<T>> => &Array<T>, Array<T>, T: Element;
+    Node<Array<T>> => &Array<T>, Array<T>, T: Element;
+    &Node<Array<T>> => &[T], Array<T>, T: Element;
+    Node<Array<T>> => &[T], Array<T>, T: Element;
+    Node<ArrayMut<T>> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
+    &Node<String> => &str, String;
+    Node<String> => &str, String;
+    &Node<S> => S, S, S: Scalar;
+    Node<S> => S, S, S: Scalar;
+}
+
+impl<R: RetrySafe> RetrySafe for Node<R> {}
+impl<R: RetrySafe> RetrySafe for &Node<R> {}
+
+/// Inputs for a node with the parameters `P`: a tuple of [`Input`]s. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are not inputs for a node with the parameters `{P}`",
+    label = "not the inputs that this kernel takes",
+    note = "pass a tuple with one argument or node for each parameter; for one parameter: `(x,)`"
+)]
+pub trait Inputs<P: NodeParams> {
+    #[doc(hidden)]
+    fn slots(self, wiring: &mut Wiring<'_>) -> P::Slots;
+}
+
+macro_rules! inputs {
+    ($(($($p:ident $a:ident $i:tt),*))+) => { $(
+        impl<$($p: Feed, $a: Input<$p>),*> Inputs<($($p,)*)> for ($($a,)*) {
+            #[inline]
+            #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
+            fn slots(self, wiring: &mut Wiring<'_>) -> <($($p,)*) as NodeParams>::Slots {
+                ($(self.$i.slot(wiring),)*)
+            }
+        }
+    )+ };
+}
+inputs! {
+    ()
+    (P0 A0 0)
+    (P0 A0 0, P1 A1 1)
+    (P0 A0 0, P1 A1 1, P2 A2 2)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6, P7 A7 7)
+}
+
+/// What a run is asked for: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
+pub trait Targets {
+    #[doc(hidden)]
+    type Wanted: Wanted;
+    #[doc(hidden)]
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Self::Wanted;
+}
+
+/// Targets as a run keeps them.
+pub trait Wanted {
+    /// The values, when all went well.
+    type Values;
+    /// Each value, or why there is none.
+    type Results;
+    #[doc(hidden)]
+    fn results(self, source: &mut super::running::Source<'_>) -> Self::Results;
+    #[doc(hidden)]
+    fn values(results: Self::Results) -> Result<Self::Values, crate::engine::JobError>;
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct One<R> {
+    pub(super) node: u32,
+    pub(super) read: crate::supervisor::Read<R>,
+    kind: PhantomData<fn() -> R>,
+}
+
+/// Nodes of one type.
+#[derive(Debug)]
+pub struct Many<R>(Vec<One<R>>);
+
+impl<R: Send + 'static> Wanted for One<R> {
+    type Values = R;
+    type Results = Result<R, crate::engine::JobError>;
+    fn results(self, source: &mut super::running::Source<'_>) -> Self::Results {
+        source.take(self.node, self.read)
+    }
+    fn values(results: Self::Results) -> Result<R, crate::engine::JobError> {
+        results
+    }
+}
+
+impl<R: Send + 'static> Wanted for Many<R> {
+    type Values = Vec<R>;
+    type Results = Vec<Result<R, crate::engine::JobError>>;
+    fn results(self, source: &mut super::running::Source<'_>) -> Self::Results {
+        let nodes = self.0.into_iter();
+        nodes.map(|node| node.results(source)).collect()
+    }
+    fn values(results: Self::Results) -> Result<Vec<R>, crate::engine::JobError> {
+        results.into_iter().collect()
+    }
+}
+
+impl<R: Send + 'static> Targets for &Node<R> {
+    type Wanted = One<R>;
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> One<R> {
+        list.push((self.graph, self.index));
+        One {
+            node: self.index,
+            read: self.read,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R: Send + 'static> Targets for Node<R> {
+    type Wanted = One<R>;
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> One<R> {
+        (&self).wanted(list)
+    }
+}
+
+impl<R: Send + 'static> Targets for &[Node<R>] {
+    type Wanted = Many<R>;
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
+        Many(self.iter().map(|node| node.wanted(list)).collect())
+    }
+}
+
+impl<R: Send + 'static> Targets for &Vec<Node<R>> {
+    type Wanted = Many<R>;
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
+        self.as_slice().wanted(list)
+    }
+}
+
+impl<R: Send + 'static> Targets for Vec<Node<R>> {
+    type Wanted = Many<R>;
+    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
+        self.as_slice().wanted(list)
+    }
+}
+
+macro_rules! targets {
+    ($(($($t:ident $i:tt),+))+) => { $(
+        impl<$($t: Targets),+> Targets for ($($t,)+) {
+            type Wanted = ($($t::Wanted,)+);
+            fn wanted(self, list: &mut Vec<(u64, u32)>) -> Self::Wanted {
+                ($(self.$i.wanted(list),)+)
+            }
+        }
+        impl<$($t: Wanted),+> Wanted for ($($t,)+) {
+            type Values = ($($t::Values,)+);
+            type Results = ($($t::Results,)+);
+            fn results(self, source: &mut super::running::Source<'_>) -> Self::Results {
+                ($(self.$i.results(source),)+)
+            }
+            fn values(results: Self::Results) -> Result<Self::Values, crate::engine::JobError> {
+                Ok(($($t::values(results.$i)?,)+))
+            }
+        }
+    )+ };
+}
+targets! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+    (A 0, B 1, C 2, D 3, E 4)
+    (A 0, B 1, C 2, D 3, E 4, F 5)
+}

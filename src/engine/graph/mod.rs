@@ -1,0 +1,615 @@
+#![doc = include_str!("README.md")]
+
+mod column;
+mod input;
+mod picture;
+mod plan;
+mod running;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use input::{Input, Inputs, Targets, Wanted, Wiring};
+pub use running::{GraphReport, Running};
+
+use column::Columns;
+use picture::Picture;
+use plan::{Jobs, Sketch};
+use running::Here;
+
+use super::{Backoff, Engine, Limiter, Priority};
+use crate::array::{Element, Shape};
+use crate::kernel::{Kernel, NodeParams, Reply, RetrySafe};
+use crate::supervisor::{GraphPlan, Read, Terms};
+
+/// Jobs that take each other's values, described before any of them runs.
+///
+/// [`add`](Graph::add) says what is to be computed, and returns a [`Node`] that can be passed wherever its value could.
+/// [`run`](Graph::run) computes what is asked for, and what that needs: each node once, side by side where they do not
+/// depend on each other.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use arenite::{Array, Graph};
+///
+/// fn scale(values: &Array<f32>, by: f32) -> Array<f32> {
+///     Array::from_fn(values.shape(), |i| values[i] * by)
+/// }
+/// fn total(values: &[f32]) -> f32 {
+///     values.iter().sum()
+/// }
+///
+/// let values = engine.from_slice(&[1.0f32, 2.0])?;
+/// let mut graph = Graph::new();
+/// let double = graph.add(scale, (&values, 2.0));
+/// let sum = graph.add(total, (&double,));
+/// let ten_times = graph.add(scale, (&double, 10.0));
+/// // Nobody asks for this one: it never runs.
+/// let _ = graph.add(total, (&ten_times,));
+/// let (sum, ten_times) = graph.run(&engine, (&sum, &ten_times))?.wait()?;
+/// assert_eq!((sum, &ten_times[..]), (6.0, &[20.0, 40.0][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A value that only the next node takes never leaves its worker: such chains are one job, unless one of their nodes has
+/// terms of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
+///
+/// An exclusive array goes from node to node as one would move it:
+///
+/// ```compile_fail,E0277
+/// use arenite::{ArrayMut, Graph};
+///
+/// fn negate(mut values: ArrayMut<i32>) -> ArrayMut<i32> {
+///     values.iter_mut().for_each(|x| *x = -*x);
+///     values
+/// }
+///
+/// let mut graph = Graph::new();
+/// let start = graph.add(|n: usize| ArrayMut::<i32>::zeros(n), (10,));
+/// // `start` would be changed by this node, and still there for others.
+/// let negated = graph.add(negate, (&start,));
+/// ```
+pub struct Graph {
+    id: u64,
+    nodes: Vec<Meta>,
+    /// Nodes whose value each takes, node by node.
+    edges: Vec<u32>,
+    after: Vec<(u32, u32)>,
+    terms: Vec<Terms>,
+    bytes: HashMap<u32, u64>,
+    names: HashMap<u32, String>,
+    columns: Columns,
+    unfused: bool,
+    /// The first thing that was wrong.
+    foreign: Option<&'static Location<'static>>,
+}
+
+/// What is kept for each node, beside its arguments.
+#[derive(Clone, Copy, Debug)]
+struct Meta {
+    kernel: u32,
+    /// Where its part of the edges ends.
+    edges_end: u32,
+    /// Index of its terms, from 1 on; 0 for none.
+    terms: u32,
+}
+
+/// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or ask for it in
+/// [`Graph::run`].
+pub struct Node<R> {
+    graph: u64,
+    index: u32,
+    read: Read<R>,
+    value: PhantomData<fn() -> R>,
+}
+
+/// A graph that cannot be run as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// Nodes would wait for each other.
+    Cycle {
+        /// The nodes, each of which would have to wait for the one before it, and the first for the last.
+        nodes: Vec<String>,
+    },
+    /// A node of another graph was used.
+    ForeignNode {
+        /// Where in the program.
+        at: String,
+    },
+    /// A node was asked for twice.
+    AskedTwice {
+        /// Its name or number.
+        node: String,
+    },
+    /// In no order that was found does the arena have room for the values that are needed at one time.
+    DoesNotFit {
+        /// Bytes that are needed at one time, by what was declared.
+        peak: u64,
+        /// Bytes that are free.
+        room: u64,
+    },
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cycle { nodes } => {
+                write!(
+                    f,
+                    "nodes would wait for each other: {}",
+                    nodes.join(", after ")
+                )
+            }
+            Self::ForeignNode { at } => write!(
+                f,
+                "a node of another graph was used at {at}; nodes belong to the graph that returned them"
+            ),
+            Self::AskedTwice { node } => write!(
+                f,
+                "{node} was asked for twice; ask for it once, and clone its value"
+            ),
+            Self::DoesNotFit { peak, room } => write!(
+                f,
+                "the values that are needed at one time take {peak} bytes, and the arena has {room} bytes free; \
+                 ask for less at once, use smaller pieces, or raise the capacity"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for GraphError {}
+
+/// What a graph comes to before it runs: see [`Graph::plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Nodes that have to run.
+    pub nodes: usize,
+    /// Jobs that run them: a chain of nodes is one.
+    pub jobs: usize,
+    /// The most bytes that declared values take at one time, one job after the other.
+    pub peak_bytes: u64,
+    /// Bytes of all declared values.
+    pub total_bytes: u64,
+}
+
+impl Graph {
+    /// A graph without nodes.
+    pub fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self {
+            // Relaxed: only that no two are the same.
+            id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            after: Vec::new(),
+            terms: Vec::new(),
+            bytes: HashMap::new(),
+            names: HashMap::new(),
+            columns: Columns::default(),
+            unfused: false,
+            foreign: None,
+        }
+    }
+
+    /// A node that runs a kernel on these inputs: arguments as for [`Engine::submit`], and other nodes.
+    #[track_caller]
+    #[inline]
+    pub fn add<F, A, P, R>(&mut self, kernel: F, inputs: A) -> Node<R::Out>
+    where
+        F: Kernel<P, R>,
+        A: Inputs<P>,
+        P: NodeParams,
+        R: Reply,
+    {
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        let mut wiring = Wiring {
+            graph: self.id,
+            edges: &mut self.edges,
+            foreign: false,
+        };
+        let slots = inputs.slots(&mut wiring);
+        if wiring.foreign {
+            self.foreign.get_or_insert(Location::caller());
+        }
+        let kernel = self.columns.push::<F, P, R>(slots);
+        let index = self.nodes.len();
+        assert!(
+            index < u32::MAX as usize,
+            "a graph has fewer than 2^32 nodes"
+        );
+        self.nodes.push(Meta {
+            kernel,
+            edges_end: self.edges.len() as u32,
+            terms: 0,
+        });
+        Node {
+            graph: self.id,
+            index: index as u32,
+            read: R::receive,
+            value: PhantomData,
+        }
+    }
+
+    /// A node under construction: with retries, a deadline, a priority, a name, the size of its value.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    /// use arenite::{Array, Graph};
+    ///
+    /// let mut graph = Graph::new();
+    /// let ramp = graph
+    ///     .job(|n: usize| Array::from_fn(n, |i| i as u32), (1000,))
+    ///     .name("ramp")
+    ///     .retries(2)
+    ///     .deadline(Duration::from_secs(10))
+    ///     .shape::<u32>(1000)
+    ///     .add();
+    /// let sum = graph.add(|values: &[u32]| values.iter().sum::<u32>(), (&ramp,));
+    /// assert_eq!(graph.plan(&sum)?.peak_bytes, 4000);
+    /// assert_eq!(graph.run(&engine, &sum)?.wait()?, 499_500);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn job<F, A, P, R>(&mut self, kernel: F, inputs: A) -> NodeBuilder<'_, R::Out, A>
+    where
+        F: Kernel<P, R>,
+        A: Inputs<P>,
+        P: NodeParams,
+        R: Reply,
+    {
+        let node = self.add(kernel, inputs);
+        NodeBuilder {
+            graph: self,
+            node,
+            terms: Terms::default(),
+            inputs: PhantomData,
+        }
+    }
+
+    /// `node` runs after `before` has ended, although it does not take its value: because of a file, say. If `before`
+    /// fails, `node` does not run.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Graph, GraphError};
+    ///
+    /// let mut graph = Graph::new();
+    /// let write = graph.add(|| {}, ());
+    /// let read = graph.add(|| 7u8, ());
+    /// graph.after(&read, &write)?;
+    /// assert!(matches!(graph.after(&write, &read), Err(GraphError::Cycle { .. })));
+    /// assert_eq!(graph.run(&engine, &read)?.wait()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`GraphError::Cycle`] if `before` waits for `node` already, which is left as it was; [`GraphError::ForeignNode`].
+    #[track_caller]
+    pub fn after<A, B>(&mut self, node: &Node<A>, before: &Node<B>) -> Result<(), GraphError> {
+        if node.graph != self.id || before.graph != self.id {
+            return Err(GraphError::ForeignNode {
+                at: Location::caller().to_string(),
+            });
+        }
+        if let Some(path) = self.path(before.index, node.index) {
+            let nodes = path.iter().map(|&node| self.name(node)).collect();
+            return Err(GraphError::Cycle { nodes });
+        }
+        self.after.push((node.index, before.index));
+        Ok(())
+    }
+
+    /// How `from` waits for `to`, if it does.
+    fn path(&self, from: u32, to: u32) -> Option<Vec<u32>> {
+        let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
+        for &(node, before) in &self.after {
+            befores.entry(node).or_default().push(before);
+        }
+        // By node that was reached: through which.
+        let mut through: HashMap<u32, u32> = HashMap::from([(from, from)]);
+        let mut open = vec![from];
+        while let Some(node) = open.pop() {
+            if node == to {
+                let mut path = vec![node];
+                while let Some(&node) = path.last()
+                    && node != from
+                {
+                    path.push(through[&node]);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            let sketch = self.sketch(&[]);
+            for &next in sketch
+                .sources(node)
+                .iter()
+                .chain(befores.get(&node).into_iter().flatten())
+            {
+                through.entry(next).or_insert_with(|| {
+                    open.push(next);
+                    node
+                });
+            }
+        }
+        None
+    }
+
+    /// How a node is called in messages.
+    fn name(&self, node: u32) -> String {
+        let name = self.names.get(&node);
+        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
+    }
+
+    /// Whether nodes that only take over each other's values are run as one job; they are.
+    pub fn fuse(&mut self, fuse: bool) -> &mut Self {
+        self.unfused = !fuse;
+        self
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What it would take to compute these values, without computing them.
+    ///
+    /// # Errors
+    /// As [`run`](Graph::run), but for the arena's room.
+    pub fn plan(&self, targets: impl Targets) -> Result<Plan, GraphError> {
+        let (_, targets) = self.targets(targets)?;
+        let jobs = self
+            .sketch(&self.columns.fusable())
+            .jobs(&targets, u64::MAX)?;
+        Ok(Plan {
+            nodes: jobs.nodes.len(),
+            jobs: jobs.units.len(),
+            peak_bytes: jobs.peak,
+            total_bytes: jobs.total,
+        })
+    }
+
+    /// The graph in Graphviz's language. [`Running::report`] has it with times.
+    pub fn dot(&self) -> String {
+        let picture = self.picture(&Jobs::default(), Vec::new());
+        picture.dot(None)
+    }
+
+    /// Computes the values of these nodes, and of all that they need.
+    ///
+    /// Returns at once; [`Running::wait`] has the values. The jobs are started by the engine as what they need becomes
+    /// available, whether anybody waits or not; a node that fails stops those that depend on it, and no others. With
+    /// [`Engine::inline`] they run here and now, one after the other.
+    ///
+    /// Where sizes are declared ([`NodeBuilder::shape`]), the most memory that values take at one time is computed before the first job
+    /// begins. If it does not fit into what the arena has free, the nodes run in another order that does, fewer side by side.
+    ///
+    /// # Errors
+    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], and [`GraphError::DoesNotFit`] if there is no such order:
+    /// then nothing was run.
+    pub fn run<T: Targets>(
+        mut self,
+        engine: &Engine,
+        targets: T,
+    ) -> Result<Running<T::Wanted>, GraphError> {
+        let (wanted, targets) = self.targets(targets)?;
+        let fusable = self.columns.fusable();
+        let shared = engine.shared();
+        let room = shared.map_or(u64::MAX, |shared| match self.bytes.is_empty() {
+            true => u64::MAX,
+            false => shared.room(),
+        });
+        let jobs = self.sketch(&fusable).jobs(&targets, room)?;
+        let picture = Arc::new(self.picture(&jobs, targets));
+        self.columns.series = Some(engine.seeds.series());
+        let Some(shared) = shared else {
+            let limits = self.limits();
+            let here = Here::run(self.columns, &limits, jobs, &picture);
+            return Ok(Running::here(here, wanted, picture));
+        };
+        // What is granted ahead to workers is not there for others.
+        let largest = self.bytes.values().copied().max().unwrap_or(0);
+        let ahead = (2 * largest)
+            .max(2 << 20)
+            .saturating_mul(shared.workers() as u64);
+        let limit = room.saturating_sub(ahead).max(jobs.peak);
+        let plan = GraphPlan {
+            ceiling: (jobs.total > limit).then_some(limit),
+            units: jobs.units,
+            nodes: jobs.nodes,
+            unit_of: jobs.unit_of,
+            kernel_of: picture.kernel_of.clone(),
+            kernels: self.columns.kernels.clone(),
+            dependents: jobs.dependents,
+            sources: jobs.sources,
+            terms: self.terms,
+            names: self.names,
+            calls: Box::new(self.columns),
+        };
+        let graph = shared.start_graph(plan);
+        Ok(Running::sent(shared, graph, wanted, picture))
+    }
+
+    /// The limiters of nodes that have one.
+    fn limits(&self) -> HashMap<u32, Limiter> {
+        let nodes = self
+            .nodes
+            .iter()
+            .zip(0..)
+            .filter(|(meta, _)| meta.terms != 0);
+        let limited = nodes.filter_map(|(meta, node)| {
+            let limiter = self.terms[meta.terms as usize - 1].limiter.clone()?;
+            Some((node, limiter))
+        });
+        limited.collect()
+    }
+
+    fn sketch<'g>(&'g self, fusable: &'g [bool]) -> Sketch<'g> {
+        Sketch {
+            nodes: &self.nodes,
+            edges: &self.edges,
+            after: &self.after,
+            fusable,
+            bytes: &self.bytes,
+            fuse: !self.unfused,
+        }
+    }
+
+    fn targets<T: Targets>(&self, targets: T) -> Result<(T::Wanted, Vec<u32>), GraphError> {
+        if let Some(at) = self.foreign {
+            return Err(GraphError::ForeignNode { at: at.to_string() });
+        }
+        let mut list = Vec::new();
+        let wanted = targets.wanted(&mut list);
+        if list.iter().any(|&(graph, _)| graph != self.id) {
+            return Err(GraphError::ForeignNode {
+                at: "the list of what was asked for".into(),
+            });
+        }
+        let list: Vec<u32> = list.into_iter().map(|(_, node)| node).collect();
+        let mut sorted = list.clone();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(GraphError::AskedTwice {
+                node: self.name(twice[0]),
+            });
+        }
+        Ok((wanted, list))
+    }
+
+    fn picture(&self, jobs: &Jobs, wanted: Vec<u32>) -> Picture {
+        let kernels = self.columns.kernels.iter();
+        Picture {
+            kernel_of: self.nodes.iter().map(|node| node.kernel).collect(),
+            kernels: kernels.map(|kernel| kernel.info.name).collect(),
+            names: self.names.clone(),
+            ends: self.nodes.iter().map(|node| node.edges_end).collect(),
+            edges: self.edges.clone(),
+            after: self.after.clone(),
+            unit_of: jobs.unit_of.clone(),
+            wanted,
+        }
+    }
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph")
+            .field("nodes", &self.nodes.len())
+            .field("edges", &(self.edges.len() + self.after.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for Node<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.index).finish()
+    }
+}
+
+/// A node under construction: see [`Graph::job`].
+#[must_use = "`add` returns the node"]
+pub struct NodeBuilder<'g, R, A> {
+    graph: &'g mut Graph,
+    node: Node<R>,
+    terms: Terms,
+    inputs: PhantomData<fn() -> A>,
+}
+
+impl<R, A> NodeBuilder<'_, R, A> {
+    /// What errors and pictures call it.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        self.graph.names.insert(self.node.index, name.into());
+        self
+    }
+
+    /// Runs it again, up to this many times: see [`JobBuilder::retries`](super::JobBuilder::retries). What depends on it
+    /// waits meanwhile.
+    pub fn retries(mut self, retries: u32) -> Self
+    where
+        A: RetrySafe,
+    {
+        self.terms.retries = retries;
+        self
+    }
+
+    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.terms.backoff = backoff;
+        self
+    }
+
+    /// How long one attempt may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline).
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.terms.deadline = Some(limit);
+        self
+    }
+
+    /// Which of the jobs that wait for a worker goes first.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.terms.priority = priority;
+        self
+    }
+
+    /// Its value is an array of this shape; or all arrays of its value together are as large as one.
+    ///
+    /// # Panics
+    /// If its size does not fit the address space.
+    pub fn shape<T: Element>(self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        match shape.bytes::<T>() {
+            Some(bytes) => self.bytes(bytes as u64),
+            None => panic!("an array of shape {shape} does not fit the address space"),
+        }
+    }
+
+    /// Its value takes so many bytes of the arena.
+    pub fn bytes(self, bytes: u64) -> Self {
+        self.graph.bytes.insert(self.node.index, bytes);
+        self
+    }
+
+    /// Each attempt needs a permit of this limiter: see [`JobBuilder::limit`](super::JobBuilder::limit).
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.terms.limiter = Some(limiter.clone());
+        self
+    }
+
+    /// The node.
+    pub fn add(self) -> Node<R> {
+        if self.terms.asked().is_some() {
+            self.graph.terms.push(self.terms);
+            let terms = self.graph.terms.len() as u32;
+            self.graph.nodes[self.node.index as usize].terms = terms;
+        }
+        self.node
+    }
+}
+
+impl<R, A> fmt::Debug for NodeBuilder<'_, R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("node", &self.node)
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,321 @@
+//! From nodes to the jobs that run them: which are needed, which are one job, in which order, and what memory that takes.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::{GraphError, Meta};
+use crate::supervisor::Unit;
+
+/// Nodes of one chain, at most: between two of them a job can be asked to stop, and others can have the worker.
+const LONGEST: usize = 1024;
+/// Not a node, not a unit.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A graph as it is planned.
+pub(super) struct Sketch<'g> {
+    pub(super) nodes: &'g [Meta],
+    /// Nodes whose value each takes, node by node.
+    pub(super) edges: &'g [u32],
+    /// A node, and one that has to end before it.
+    pub(super) after: &'g [(u32, u32)],
+    /// By kernel: may it be part of a chain?
+    pub(super) fusable: &'g [bool],
+    /// Declared bytes of a node's value.
+    pub(super) bytes: &'g HashMap<u32, u64>,
+    /// Chains become one job.
+    pub(super) fuse: bool,
+}
+
+/// Jobs in an order in which they could run one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    pub(super) units: Vec<Unit>,
+    pub(super) nodes: Vec<u32>,
+    pub(super) unit_of: Vec<u32>,
+    pub(super) dependents: Vec<u32>,
+    pub(super) sources: Vec<u32>,
+    /// The most bytes of values at one time if they run in this order.
+    pub(super) peak: u64,
+    /// Bytes of all values together.
+    pub(super) total: u64,
+}
+
+impl Sketch<'_> {
+    /// The nodes that a node takes the values of.
+    pub(super) fn sources(&self, node: u32) -> &[u32] {
+        let from = match node {
+            0 => 0,
+            node => self.nodes[node as usize - 1].edges_end as usize,
+        };
+        &self.edges[from..self.nodes[node as usize].edges_end as usize]
+    }
+
+    fn bytes(&self, node: u32) -> u64 {
+        self.bytes.get(&node).copied().unwrap_or(0)
+    }
+
+    /// The jobs for these targets. `room`: bytes that values may take; the order is the one in which nodes were added, or
+    /// one that takes less memory if that does not fit.
+    pub(super) fn jobs(&self, targets: &[u32], room: u64) -> Result<Jobs, GraphError> {
+        let befores = self.befores();
+        let order = self.order(targets, &befores);
+        let jobs = self.units(&order, targets, &befores);
+        if jobs.peak <= room {
+            return Ok(jobs);
+        }
+        let frugal = self.frugal_order(&jobs, targets, &befores);
+        let frugal = self.units(&frugal, targets, &befores);
+        let best = if frugal.peak < jobs.peak {
+            frugal
+        } else {
+            jobs
+        };
+        if best.peak > room {
+            return Err(GraphError::DoesNotFit {
+                peak: best.peak,
+                room,
+            });
+        }
+        Ok(best)
+    }
+
+    /// By node: those that have to end before it, beside those whose value it takes.
+    fn befores(&self) -> HashMap<u32, Vec<u32>> {
+        let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
+        for &(node, before) in self.after {
+            befores.entry(node).or_default().push(before);
+        }
+        befores
+    }
+
+    /// The nodes that are needed, each after those that it waits for; as they were added, as far as that goes.
+    fn order(&self, targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut open = targets.to_vec();
+        while let Some(node) = open.pop() {
+            if std::mem::replace(&mut needed[node as usize], true) {
+                continue;
+            }
+            open.extend(self.sources(node));
+            open.extend(befores.get(&node).into_iter().flatten());
+        }
+        let all = (0..self.nodes.len() as u32).filter(|&node| needed[node as usize]);
+        if befores.is_empty() {
+            // Nobody takes the value of a node that was added later.
+            return all.collect();
+        }
+        let mut waits = vec![0u32; self.nodes.len()];
+        let mut followers: HashMap<u32, Vec<u32>> = HashMap::new();
+        for node in all.clone() {
+            let before = self.sources(node).iter();
+            for &before in before.chain(befores.get(&node).into_iter().flatten()) {
+                waits[node as usize] += 1;
+                followers.entry(before).or_default().push(node);
+            }
+        }
+        let free = all.filter(|&node| waits[node as usize] == 0).map(Reverse);
+        let mut free: BinaryHeap<_> = free.collect();
+        let mut order = Vec::new();
+        while let Some(Reverse(node)) = free.pop() {
+            order.push(node);
+            for &follower in followers.get(&node).into_iter().flatten() {
+                waits[follower as usize] -= 1;
+                if waits[follower as usize] == 0 {
+                    free.push(Reverse(follower));
+                }
+            }
+        }
+        order
+    }
+
+    /// Cuts an order into jobs.
+    fn units(&self, order: &[u32], targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Jobs {
+        let mut uses = vec![0u32; self.nodes.len()];
+        for &node in order {
+            for &source in self.sources(node) {
+                uses[source as usize] += 1;
+            }
+        }
+        let mut wanted = vec![false; self.nodes.len()];
+        for &target in targets {
+            uses[target as usize] += 1;
+            wanted[target as usize] = true;
+        }
+        let mut alone = vec![!self.fuse; self.nodes.len()];
+        for (&node, befores) in befores {
+            alone[node as usize] = true;
+            befores
+                .iter()
+                .for_each(|&before| alone[before as usize] = true);
+        }
+        let may_join = |node: u32| {
+            let meta = &self.nodes[node as usize];
+            !alone[node as usize] && meta.terms == 0 && self.fusable[meta.kernel as usize]
+        };
+        // The node that follows in the same chain.
+        let mut next = vec![NONE; self.nodes.len()];
+        let mut length = vec![0u16; self.nodes.len()];
+        for &node in order {
+            if let &[source] = self.sources(node)
+                && uses[source as usize] == 1
+                && !wanted[source as usize]
+                && may_join(node)
+                && may_join(source)
+                && usize::from(length[source as usize]) + 1 < LONGEST
+            {
+                next[source as usize] = node;
+                length[node as usize] = length[source as usize] + 1;
+            }
+        }
+        let mut jobs = Jobs {
+            unit_of: vec![NONE; self.nodes.len()],
+            ..Jobs::default()
+        };
+        jobs.nodes.reserve(order.len());
+        for &head in order.iter().filter(|&&node| length[node as usize] == 0) {
+            let unit = jobs.units.len() as u32;
+            let first = jobs.nodes.len() as u32;
+            let (mut node, mut last, mut bytes) = (head, head, 0);
+            while node != NONE {
+                jobs.nodes.push(node);
+                jobs.unit_of[node as usize] = unit;
+                let pair = if node == head { 0 } else { self.bytes(last) };
+                bytes = bytes.max(pair + self.bytes(node));
+                last = node;
+                node = next[node as usize];
+            }
+            jobs.units.push(Unit {
+                first,
+                count: jobs.nodes.len() as u32 - first,
+                uses: uses[last as usize],
+                terms: self.nodes[head as usize].terms,
+                wanted: wanted[last as usize],
+                bytes,
+                ..Unit::default()
+            });
+        }
+        self.connect(&mut jobs, befores);
+        self.weigh(&mut jobs);
+        jobs
+    }
+
+    /// Who waits for whom, and who takes whose value.
+    fn connect(&self, jobs: &mut Jobs, befores: &HashMap<u32, Vec<u32>>) {
+        let mut counts = vec![0u32; jobs.units.len() + 1];
+        let mut waiting = Vec::with_capacity(self.edges.len());
+        for unit in 0..jobs.units.len() {
+            let node = jobs.nodes[jobs.units[unit].first as usize];
+            jobs.units[unit].sources = jobs.sources.len() as u32;
+            for &source in self.sources(node) {
+                let source = jobs.unit_of[source as usize];
+                jobs.sources.push(source);
+                waiting.push((source, unit as u32));
+            }
+            for &before in befores.get(&node).into_iter().flatten() {
+                waiting.push((jobs.unit_of[before as usize], unit as u32));
+            }
+        }
+        // In the order of the units that wait.
+        for &(before, unit) in &waiting {
+            let level = jobs.units[before as usize].level + 1;
+            let waits = &mut jobs.units[unit as usize];
+            waits.waits += 1;
+            waits.level = waits.level.max(level);
+            counts[before as usize] += 1;
+        }
+        let mut at = 0;
+        for (unit, count) in jobs.units.iter_mut().zip(&mut counts) {
+            unit.dependents = at;
+            at += *count;
+            *count = unit.dependents;
+        }
+        jobs.dependents = vec![0; waiting.len()];
+        for (before, unit) in waiting {
+            let place = &mut counts[before as usize];
+            jobs.dependents[*place as usize] = unit;
+            *place += 1;
+        }
+    }
+
+    /// What memory the values take if the jobs run in order.
+    fn weigh(&self, jobs: &mut Jobs) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        let mut uses: Vec<u32> = jobs.units.iter().map(|unit| unit.uses).collect();
+        let mut live = 0u64;
+        for at in 0..jobs.units.len() {
+            let unit = jobs.units[at];
+            let range = unit.first as usize..(unit.first + unit.count) as usize;
+            let last = self.bytes(jobs.nodes[range.end - 1]);
+            let all = jobs.nodes[range].iter().map(|&node| self.bytes(node));
+            jobs.total = jobs.total.saturating_add(all.sum());
+            jobs.peak = jobs.peak.max(live.saturating_add(unit.bytes));
+            let next = jobs.units.get(at + 1).map(|unit| unit.sources as usize);
+            let to = next.unwrap_or(jobs.sources.len());
+            for &source in &jobs.sources[unit.sources as usize..to] {
+                let source = source as usize;
+                uses[source] -= 1;
+                if uses[source] == 0 {
+                    let unit = jobs.units[source];
+                    live -= self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]);
+                }
+            }
+            if unit.uses > 0 {
+                live = live.saturating_add(last);
+            }
+        }
+    }
+
+    /// An order that finishes what it has begun: for each job first the part of what it needs that takes the most memory on
+    /// the way and leaves the least.
+    fn frugal_order(
+        &self,
+        jobs: &Jobs,
+        targets: &[u32],
+        befores: &HashMap<u32, Vec<u32>>,
+    ) -> Vec<u32> {
+        // What each takes while it and all that it needs are computed, as if nobody else needed that.
+        let mut need = vec![0u64; self.nodes.len()];
+        let mut plans: HashMap<u32, Vec<u32>> = HashMap::new();
+        for &node in &jobs.nodes {
+            let befores = befores.get(&node).into_iter().flatten();
+            let mut before: Vec<u32> = self.sources(node).iter().chain(befores).copied().collect();
+            before.sort_by_key(|&node| Reverse(need[node as usize] - self.bytes(node)));
+            before.dedup();
+            let mut held = 0u64;
+            for &node_before in &before {
+                let whole = held.saturating_add(need[node_before as usize]);
+                need[node as usize] = need[node as usize].max(whole);
+                held = held.saturating_add(self.bytes(node_before));
+            }
+            let own = held.saturating_add(self.bytes(node));
+            need[node as usize] = need[node as usize].max(own);
+            if before.len() > 1 {
+                plans.insert(node, before);
+            }
+        }
+        let mut targets = targets.to_vec();
+        targets.sort_by_key(|&node| Reverse(need[node as usize] - self.bytes(node)));
+        let mut order = Vec::with_capacity(jobs.nodes.len());
+        let mut seen = vec![false; self.nodes.len()];
+        for target in targets {
+            let mut path = vec![(target, false)];
+            while let Some((node, is_done)) = path.pop() {
+                if is_done {
+                    order.push(node);
+                    continue;
+                }
+                if std::mem::replace(&mut seen[node as usize], true) {
+                    continue;
+                }
+                path.push((node, true));
+                let befores = befores.get(&node).into_iter().flatten();
+                let plain = || self.sources(node).iter().chain(befores).copied().collect();
+                let before = plans.get(&node).cloned().unwrap_or_else(plain);
+                path.extend(before.into_iter().rev().map(|node| (node, false)));
+            }
+        }
+        order
+    }
+}

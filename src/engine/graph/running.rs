@@ -1,0 +1,321 @@
+//! A graph that runs, and what comes of it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::column::Columns;
+use super::input::Wanted;
+use super::picture::Picture;
+use super::plan::Jobs;
+use crate::engine::{JobError, Limiter};
+use crate::kernel::Kept;
+use crate::supervisor::{Failed, JobErrorKind, NodeFate, Read, Shared};
+
+/// A graph that runs: see [`Graph::run`](super::Graph::run).
+///
+/// Dropping it ends the graph: jobs that have not begun never will, and those that run are asked to stop. It is also a
+/// [`Future`], on any executor, of what [`wait`](Running::wait) returns.
+#[must_use = "dropping a running graph cancels it: `wait` for it"]
+pub struct Running<W: Wanted> {
+    state: State,
+    wanted: Option<W>,
+    picture: Arc<Picture>,
+}
+
+enum State {
+    Sent { shared: Arc<Shared>, graph: u32 },
+    Here(Here),
+}
+
+/// A graph that ran in this thread.
+pub(super) struct Here {
+    kept: Kept,
+    /// Why nodes failed, and of others the node because of which they did not run.
+    errors: Vec<Option<Lost>>,
+    fates: Vec<NodeFate>,
+    picture: Arc<Picture>,
+}
+
+enum Lost {
+    Failed(JobError),
+    To(u32),
+}
+
+impl Here {
+    /// Runs all jobs of a graph, one after the other.
+    pub(super) fn run(
+        mut columns: Columns,
+        limits: &HashMap<u32, Limiter>,
+        jobs: Jobs,
+        picture: &Arc<Picture>,
+    ) -> Self {
+        let count = jobs.unit_of.len();
+        let mut here = Self {
+            kept: Kept {
+                values: (0..count).map(|_| None).collect(),
+                uses: vec![0; count],
+            },
+            errors: (0..count).map(|_| None).collect(),
+            fates: vec![NodeFate::Open; count],
+            picture: Arc::clone(picture),
+        };
+        for unit in &jobs.units {
+            let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
+            for (&node, at) in nodes.iter().zip(1..) {
+                here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
+                let _permit = limits.get(&node).map(Limiter::enter_here);
+                here.node(node, &mut columns);
+            }
+        }
+        here
+    }
+
+    fn node(&mut self, node: u32, columns: &mut Columns) {
+        let at = node as usize;
+        let sources = self.picture.before(node);
+        let lost = sources.iter().find_map(|&source| {
+            let lost = self.errors[source as usize].as_ref()?;
+            Some(match lost {
+                Lost::Failed(_) => source,
+                Lost::To(root) => *root,
+            })
+        });
+        if let Some(root) = lost {
+            self.errors[at] = Some(Lost::To(root));
+            self.fates[at] = NodeFate::Skipped;
+            return;
+        }
+        let started = Instant::now();
+        match columns.run(node, &mut self.kept) {
+            Ok(value) => {
+                self.fates[at] = NodeFate::Done {
+                    took: started.elapsed(),
+                    worker: 0,
+                    with: 0,
+                };
+                if self.kept.uses[at] > 0 {
+                    self.kept.values[at] = Some(value);
+                }
+            }
+            Err(error) => {
+                self.fates[at] = NodeFate::Failed;
+                self.errors[at] = Some(Lost::Failed(error));
+            }
+        }
+    }
+
+    fn take<R: Send + 'static>(&mut self, node: u32) -> Result<R, JobError> {
+        match &self.errors[node as usize] {
+            None => {
+                let value: Option<Box<dyn Any>> = match self.kept.values[node as usize].take() {
+                    Some(value) => Some(value),
+                    None => None,
+                };
+                let value = value.and_then(|value| value.downcast::<R>().ok());
+                Ok(*value.expect("a node that was asked for has a value of its type"))
+            }
+            Some(Lost::Failed(error)) => Err(error.clone()),
+            Some(Lost::To(root)) => {
+                let Some(Lost::Failed(error)) = &self.errors[*root as usize] else {
+                    unreachable!("the node to blame has an error");
+                };
+                let kind = JobErrorKind::DependencyFailed {
+                    node: self.picture.name(*root),
+                    job: error.job(),
+                    kernel: error.kernel(),
+                    cause: Box::new(error.kind().clone()),
+                };
+                Err(Failed::new(kind, self.picture.kernel(node), 0).into())
+            }
+        }
+    }
+}
+
+/// Where values come from when everything has ended.
+#[allow(missing_debug_implementations, reason = "hidden")]
+pub struct Source<'r>(&'r mut State);
+
+impl Source<'_> {
+    pub(super) fn take<R: Send + 'static>(
+        &mut self,
+        node: u32,
+        read: Read<R>,
+    ) -> Result<R, JobError> {
+        match &mut self.0 {
+            State::Sent { shared, graph } => shared.take_node(*graph, node, read),
+            State::Here(here) => here.take(node),
+        }
+    }
+}
+
+impl<W: Wanted> Running<W> {
+    pub(super) fn sent(shared: &Arc<Shared>, graph: u32, wanted: W, picture: Arc<Picture>) -> Self {
+        Self {
+            state: State::Sent {
+                shared: Arc::clone(shared),
+                graph,
+            },
+            wanted: Some(wanted),
+            picture,
+        }
+    }
+
+    pub(super) fn here(here: Here, wanted: W, picture: Arc<Picture>) -> Self {
+        Self {
+            state: State::Here(here),
+            wanted: Some(wanted),
+            picture,
+        }
+    }
+
+    /// Waits for the values that were asked for.
+    ///
+    /// # Errors
+    /// The first failure, in the order of what was asked for. A node that could not run because another failed answers
+    /// [`DependencyFailed`](JobErrorKind::DependencyFailed), with the node and its cause.
+    ///
+    /// # Panics
+    /// If polling has already returned the values.
+    pub fn wait(self) -> Result<W::Values, JobError> {
+        W::values(self.results())
+    }
+
+    /// Waits until it is known of each node that was asked for how it ends: one failure does not throw the other values
+    /// away.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Graph, JobErrorKind};
+    ///
+    /// fn half(x: u32) -> Result<u32, String> {
+    ///     if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) }
+    /// }
+    ///
+    /// let mut graph = Graph::new();
+    /// let three = graph.add(half, (6,));
+    /// let odd = graph.add(half, (&three,));
+    /// let lost = graph.add(half, (&odd,));
+    /// let (three, lost) = graph.run(&engine, (&three, &lost))?.results();
+    /// assert_eq!(three?, 3);
+    /// let JobErrorKind::DependencyFailed { node, cause, .. } = lost.unwrap_err().kind().clone() else {
+    ///     panic!()
+    /// };
+    /// assert_eq!((node.as_str(), *cause), ("node 1", JobErrorKind::Returned("3 is odd".into())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If polling has already returned the values.
+    pub fn results(mut self) -> W::Results {
+        self.await_end(None);
+        self.take_results()
+    }
+
+    /// Waits until everything is decided, but not longer than this. False: not yet; the graph goes on.
+    pub fn wait_timeout(&self, limit: Duration) -> bool {
+        self.await_end(Some(limit))
+    }
+
+    /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took.
+    pub fn report(&self) -> GraphReport {
+        self.await_end(None);
+        let fates = match &self.state {
+            State::Sent { shared, graph } => shared.fates(*graph),
+            State::Here(here) => here.fates.clone(),
+        };
+        GraphReport {
+            picture: Arc::clone(&self.picture),
+            fates,
+        }
+    }
+
+    fn await_end(&self, limit: Option<Duration>) -> bool {
+        match &self.state {
+            State::Sent { shared, graph } => shared.wait_graph(*graph, limit),
+            State::Here(_) => true,
+        }
+    }
+
+    fn take_results(&mut self) -> W::Results {
+        let wanted = self.wanted.take();
+        let wanted = wanted.expect("the values of this graph were taken before");
+        wanted.results(&mut Source(&mut self.state))
+    }
+}
+
+// A handle borrows nothing and is not self-referential.
+impl<W: Wanted> Unpin for Running<W> {}
+
+impl<W: Wanted> Future for Running<W> {
+    type Output = Result<W::Values, JobError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Sent { shared, graph } = &self.state
+            && shared.poll_graph(*graph, context).is_pending()
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(W::values(self.take_results()))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Self::Sent { shared, graph } = self {
+            shared.drop_graph(*graph);
+        }
+    }
+}
+
+impl<W: Wanted> fmt::Debug for Running<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Sent { .. } => "sent",
+            State::Here(_) => "done",
+        };
+        f.debug_tuple("Running").field(&state).finish()
+    }
+}
+
+/// How the nodes of a graph ran, as pictures: see [`Running::report`].
+pub struct GraphReport {
+    picture: Arc<Picture>,
+    fates: Vec<NodeFate>,
+}
+
+impl GraphReport {
+    /// The graph in Graphviz's language: nodes with their times, chains that were one job as clusters.
+    pub fn dot(&self) -> String {
+        self.picture.dot(Some(&self.fates))
+    }
+
+    /// The graph as an SVG file: what took longest stands out, and so does what failed.
+    pub fn svg(&self) -> String {
+        self.picture.svg(&self.fates)
+    }
+
+    /// Jobs that were needed to run it: a chain that was fused is one.
+    pub fn jobs(&self) -> usize {
+        self.picture.jobs()
+    }
+
+    /// The time of all jobs together.
+    pub fn busy(&self) -> Duration {
+        self.picture.busy(&self.fates)
+    }
+}
+
+impl fmt::Debug for GraphReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphReport")
+            .field("nodes", &self.fates.len())
+            .field("jobs", &self.jobs())
+            .finish_non_exhaustive()
+    }
+}

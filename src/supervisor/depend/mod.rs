@@ -1,0 +1,423 @@
+//! Graphs: jobs that wait for other jobs. See "Graphs" in the README of this floor.
+
+mod run;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+pub(crate) use run::{Calls, GraphPlan, NodeFate, Unit};
+use run::{Run, UnitStage, Values};
+
+use super::core::{Closing, Core, Read};
+use super::error::{JobError, JobErrorKind};
+use super::lane::NOBODY;
+use super::policy::{Policy, Priority};
+use super::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::link::{Ask, NOTICE, SLOTS, after_keeping};
+
+/// Jobs of one graph that have a record and no answer, at most: enough for every worker, however many are ready.
+const WINDOW: usize = 2 * SLOTS;
+
+/// An end that its graph has not heard of.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    record: u32,
+    took_ns: u32,
+    worker: u32,
+    /// Of a chain that failed: which of its nodes.
+    step: u32,
+}
+
+/// All graphs of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Graphs {
+    runs: Vec<Option<Box<Run>>>,
+    free: Vec<u32>,
+    over: VecDeque<Over>,
+    /// Somebody goes through `over`.
+    continuing: bool,
+    /// Some unit went to the queue.
+    kept: bool,
+    /// Admission has held some graph back.
+    hungry: bool,
+    /// Duration and lane of the job that was drained last.
+    pub(super) drained: (u32, u32),
+    /// The node of its chain that the failure drained last came from.
+    pub(super) failed_step: u32,
+}
+
+impl Graphs {
+    /// Is there something to go on with?
+    #[inline]
+    pub(super) fn have_news(&self) -> bool {
+        !self.over.is_empty() || self.hungry
+    }
+}
+
+impl Core {
+    /// Takes a graph over. Its first jobs are sent.
+    fn start_graph(&mut self, plan: GraphPlan) -> u32 {
+        let mut run = Box::new(Run::new(plan, &mut self.kernels, self.arena.id()));
+        let graph = self.graphs.free.pop().unwrap_or_else(|| {
+            self.graphs.runs.push(None);
+            self.graphs.runs.len() as u32 - 1
+        });
+        self.be_watched();
+        self.feed(graph, &mut run);
+        self.graphs.runs[graph as usize] = Some(run);
+        // What was refused at once has ended.
+        self.continue_graphs();
+        graph
+    }
+
+    fn run_of(&mut self, graph: u32) -> &mut Run {
+        let run = self.graphs.runs[graph as usize].as_mut();
+        run.expect("a graph runs as long as its handle lives")
+    }
+
+    /// The job of a unit has its answer, which is kept in its record.
+    pub(super) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
+        self.discharge(index);
+        let (took_ns, lane) = self.graphs.drained;
+        let worker = self.worker_of(lane as usize) as u32;
+        let stage = self.records.at(index).stage;
+        let step = match &outcome {
+            Outcome::Failed(error) => self.step_of(error, stage),
+            _ => 0,
+        };
+        let record = self.records.at(index);
+        record.stage = Stage::Answered;
+        record.outcome = Some(outcome);
+        self.graphs.over.push_back(Over {
+            record: index,
+            took_ns,
+            worker,
+            step,
+        });
+    }
+
+    /// How far a chain had come that failed.
+    fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
+        match (error.kind(), stage) {
+            (
+                JobErrorKind::Returned(_)
+                | JobErrorKind::Panicked { .. }
+                | JobErrorKind::ArenaFull(_),
+                _,
+            ) => self.graphs.failed_step,
+            (_, Stage::Placed { link, .. }) => {
+                let reply = self.lanes[link as usize].poster.cells().reply();
+                // Relaxed: a name, read after the worker's end or from one that is being ended.
+                reply.step.load(Ordering::Relaxed)
+            }
+            (_, _) => 0,
+        }
+    }
+
+    /// Hears of all ends, and sends what they were waited for.
+    pub(super) fn continue_graphs(&mut self) {
+        if std::mem::replace(&mut self.graphs.continuing, true) {
+            return;
+        }
+        loop {
+            while let Some(over) = self.graphs.over.pop_front() {
+                self.hear(over);
+            }
+            if std::mem::take(&mut self.graphs.hungry) {
+                for graph in 0..self.graphs.runs.len() {
+                    self.with_run(graph as u32, |core, run| core.feed(graph as u32, run));
+                }
+            }
+            if std::mem::take(&mut self.graphs.kept) {
+                // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
+                self.be_watched();
+                self.update_flags();
+                after_keeping();
+                self.drain_busy();
+                self.refill();
+            }
+            if self.graphs.over.is_empty() {
+                break;
+            }
+        }
+        self.graphs.continuing = false;
+    }
+
+    /// Does something with a run and the rest of the core.
+    fn with_run(&mut self, graph: u32, f: impl FnOnce(&mut Self, &mut Run)) {
+        if let Some(mut run) = self.graphs.runs[graph as usize].take() {
+            f(self, &mut run);
+            self.graphs.runs[graph as usize] = Some(run);
+        }
+    }
+
+    fn hear(&mut self, over: Over) {
+        let record = self.records.at(over.record);
+        let (graph, unit) = (record.graph, record.unit);
+        self.with_run(graph, |core, run| {
+            run.sent -= 1;
+            let record = core.records.at(over.record);
+            record.graph = NO_GRAPH;
+            record.detached = false;
+            if let Some(Outcome::Failed(error)) = &record.outcome {
+                let error = run.blame(unit, error, over.step);
+                core.records.remove(over.record);
+                core.fail_unit(run, unit, error);
+            } else {
+                run.done(unit, &over);
+                core.unit_done(run, unit);
+            }
+            core.feed(graph, run);
+            if run.wanted == 0 {
+                core.tell_over(graph, run);
+            }
+        });
+    }
+
+    /// A unit has a value.
+    fn unit_done(&mut self, run: &mut Run, unit: u32) {
+        if run.plan.units[unit as usize].uses == 0 {
+            let record = run.states[unit as usize].record;
+            self.records.remove(record.index);
+        }
+        run.wanted -= usize::from(run.plan.units[unit as usize].wanted);
+        for at in run.plan.dependents_of(unit) {
+            let dependent = run.plan.dependents[at];
+            let waits = &mut run.plan.units[dependent as usize].waits;
+            *waits -= 1;
+            if *waits == 0 && run.states[dependent as usize].stage == UnitStage::Waiting {
+                run.make_ready(dependent);
+            }
+        }
+        run.give_back(unit);
+    }
+
+    /// A unit gave no value: neither will those that wait for it.
+    fn fail_unit(&mut self, run: &mut Run, unit: u32, error: JobError) {
+        run.errors.insert(unit, error);
+        run.states[unit as usize].stage = UnitStage::Failed(unit);
+        run.give_back(unit);
+        let mut lost = vec![unit];
+        while let Some(failed) = lost.pop() {
+            run.wanted -= usize::from(run.plan.units[failed as usize].wanted);
+            for at in run.plan.dependents_of(failed) {
+                let dependent = run.plan.dependents[at];
+                if run.states[dependent as usize].stage != UnitStage::Waiting {
+                    continue;
+                }
+                run.states[dependent as usize].stage = UnitStage::Failed(unit);
+                // What it would have taken is not kept for it.
+                for at in run.plan.sources_of(dependent) {
+                    let source = run.plan.sources[at];
+                    Values::used(&mut self.records, &mut run.plan, &run.states, source);
+                }
+                run.give_back(dependent);
+                lost.push(dependent);
+            }
+        }
+    }
+
+    /// Sends what is ready, as far as it may be.
+    fn feed(&mut self, graph: u32, run: &mut Run) {
+        while run.sent < WINDOW
+            && let Some(unit) = run.next_ready()
+        {
+            let kernel = run.kernel(unit);
+            let entry = if self.admission.is_some() {
+                let info = self.kernels.get(kernel).info;
+                let Some(entry) = self.enter_unit(&info) else {
+                    self.graphs.hungry = true;
+                    self.be_watched();
+                    self.want_next_ends();
+                    break;
+                };
+                Some(entry)
+            } else {
+                None
+            };
+            run.ready.pop();
+            let id = self.send_unit(graph, run, unit, kernel);
+            if let Some(entry) = entry {
+                self.entered(id, entry);
+            }
+        }
+    }
+
+    /// Writes the call of a unit into a record, and places it.
+    fn send_unit(&mut self, graph: u32, run: &mut Run, unit: u32, kernel: u32) -> JobId {
+        let bad = run.load(unit, &mut self.records);
+        let (id, record) = self.records.add();
+        self.next_job += 1;
+        record.job = self.next_job;
+        record.kernel = kernel;
+        record.group = 0;
+        record.detached = true;
+        record.graph = graph;
+        record.unit = unit;
+        record.seed = run.call.0.seed;
+        record.requests = if run.drivers == 0 { NOTICE } else { 0 };
+        let terms = run.plan.units[unit as usize].terms;
+        if terms != 0 {
+            let terms = &run.plan.terms[terms as usize - 1];
+            let mut policy = Policy::new(terms.clone());
+            policy.alone = self.deadlines_alone && terms.deadline.is_some();
+            record.policy = Some(Box::new(policy));
+            self.ranked |= terms.priority != Priority::Normal;
+        }
+        let job = record.job;
+        let refusal = self.write_call(id.index, &mut run.call.0);
+        run.sent_as(unit, id, job);
+        if self.trace.is_some() {
+            self.trace_sources(run, unit);
+        }
+        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
+        if let Some(source) = bad {
+            let record = run.states[source as usize].record;
+            let error = self.unreadable(record.index);
+            self.answer(id.index, Outcome::Failed(error));
+        } else if let Some(why) = refusal {
+            self.fail(id.index, why, None, Vec::new());
+        } else if terms != 0 && self.joins_a_line(id.index) {
+            // Its limiter says when it goes on.
+        } else if self.ranked && self.overtake(id.index)
+            || !self.queue.is_clear()
+            || !self.place(id.index)
+        {
+            self.queue.push_back(id.index, self.records.at(id.index));
+            self.graphs.kept = true;
+        }
+        id
+    }
+
+    /// The trace hears whose values a unit takes.
+    #[cold]
+    fn trace_sources(&self, run: &Run, unit: u32) {
+        for at in run.plan.sources_of(unit) {
+            let source = run.plan.sources[at];
+            let job = |unit: u32| run.states[unit as usize].job;
+            self.trace_depends(job(source), job(unit));
+        }
+    }
+
+    /// A graph that was accepted is finished, unless everything ends now.
+    fn refusal_of_unit(&mut self, kernel: u32) -> Option<JobErrorKind> {
+        if self.closing == Closing::Now {
+            return Some(JobErrorKind::ShutDown);
+        }
+        if let Some(why) = &self.broken {
+            return Some(JobErrorKind::NoWorkers(why.clone()));
+        }
+        let foreign = self.kernels.get(kernel).offset.is_none();
+        foreign.then_some(JobErrorKind::ForeignKernel)
+    }
+
+    /// Everything that was asked for is decided.
+    fn tell_over(&mut self, graph: u32, run: &mut Run) {
+        self.wakers.extend(run.waker.take());
+        if std::mem::take(&mut run.parked) {
+            self.parking.of(graph).notify();
+        }
+    }
+
+    /// The monitor is to go on with this graph: it hears of the end of each of its jobs.
+    fn leave_to_monitor(&mut self, graph: u32) {
+        for index in 0..self.lanes.len() {
+            for position in self.lanes[index].poster.open_positions() {
+                let record = self.lanes[index].record_at(position);
+                if record == NOBODY || self.records.look(record).graph != graph {
+                    continue;
+                }
+                self.records.at(record).requests |= NOTICE;
+                // Over already: found below.
+                let _: Ask = self.lanes[index].poster.ask(position, NOTICE);
+            }
+        }
+        // Those in the queue ask when they are placed.
+        let sent = self.with_queued(graph);
+        for index in sent {
+            self.records.at(index).requests |= NOTICE;
+        }
+        self.drain_busy();
+        self.refill();
+    }
+
+    /// Records of a graph that no lane has.
+    fn with_queued(&mut self, graph: u32) -> Vec<u32> {
+        let Some(run) = &self.graphs.runs[graph as usize] else {
+            return Vec::new();
+        };
+        if self.queue.is_empty() && self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let sent = run
+            .states
+            .iter()
+            .filter(|state| state.stage == UnitStage::Sent);
+        sent.map(|state| state.record.index).collect()
+    }
+
+    /// Where the next end of a graph's job may be seen: a lane, a position, and what that job is expected to take.
+    fn next_end(&mut self) -> Option<(usize, u64, u32)> {
+        let lane = [self.recent].into_iter().chain(0..self.lanes.len());
+        for index in lane {
+            let lane = &self.lanes[index];
+            if lane.is_idle() || lane.condemned {
+                continue;
+            }
+            let mut open = lane.poster.open_positions();
+            let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
+            if let Some(position) = oldest {
+                let kernel = self.records.look(lane.record_at(position)).kernel;
+                return Some((index, position, self.kernels.get(kernel).expected_ns));
+            }
+        }
+        None
+    }
+
+    /// Takes the value of a node, or why there is none.
+    fn take_node<R>(&mut self, graph: u32, node: u32, read: Read<R>) -> Result<R, JobError> {
+        let run = self.run_of(graph);
+        let unit = run.plan.unit_of[node as usize];
+        let state = run.states[unit as usize];
+        match state.stage {
+            UnitStage::Done => {
+                // It is nobody's but the caller's now: others have their leases.
+                run.plan.units[unit as usize].uses = 1;
+                run.states[unit as usize].stage = UnitStage::Failed(unit);
+                let taken = self.try_take(state.record, read);
+                taken.expect("a unit that is done has its answer in its record")
+            }
+            UnitStage::Failed(root) if root == unit => {
+                let error = run.errors.get(&root).cloned();
+                Err(error.expect("a unit that failed has an error"))
+            }
+            UnitStage::Failed(root) => Err(run.lost_to(unit, root)),
+            UnitStage::Waiting | UnitStage::Sent => {
+                unreachable!("values are taken when it is known how all end")
+            }
+        }
+    }
+
+    /// Nobody asks for a graph any more: what has not begun will not, and what runs is asked to stop.
+    fn drop_graph(&mut self, graph: u32) -> (Option<Box<Run>>, Vec<Waker>) {
+        self.continue_graphs();
+        let run = self.graphs.runs[graph as usize].take();
+        self.graphs.free.push(graph);
+        let mut wakers = Vec::new();
+        for state in run.iter().flat_map(|run| &run.states) {
+            match state.stage {
+                UnitStage::Sent => {
+                    self.records.get(state.record).graph = NO_GRAPH;
+                    wakers.extend(self.abandon(state.record));
+                }
+                UnitStage::Done if self.records.find(state.record).is_some() => {
+                    self.records.remove(state.record.index);
+                }
+                UnitStage::Done | UnitStage::Waiting | UnitStage::Failed(_) => {}
+            }
+        }
+        (run, wakers)
+    }
+}
