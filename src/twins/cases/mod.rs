@@ -4,6 +4,7 @@
 //! Criterion) starts all systems of a case, then lets them take turns.
 
 mod arrays;
+mod graphs;
 mod handover;
 mod idle;
 mod lanes;
@@ -295,6 +296,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
     cases.extend(lanes::cases());
+    cases.extend(graphs::cases(setup));
     cases.extend(resize::cases(setup));
     cases
 }

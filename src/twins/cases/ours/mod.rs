@@ -1,6 +1,7 @@
 //! The engine's side of every case: what a user would write, with the defaults a user would have.
 
 mod arrays;
+mod graphs;
 mod handover;
 mod idle;
 mod lanes;
@@ -20,6 +21,7 @@ use super::TwinError;
 use crate::engine::{Builder, Engine};
 
 pub(super) use arrays::{images, images_with, squares};
+pub(super) use graphs::{graph_chain, graph_independent, graph_layers};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
 pub(super) use lanes::calls_that_wait;
