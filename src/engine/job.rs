@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::inlined::observed;
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -62,11 +63,17 @@ impl<R: Send + 'static> Job<R> {
         G: Program,
         G::Reply: Reply<Out = R>,
     {
+        Self::submitted(shared, id, G::Reply::receive)
+    }
+
+    /// A job that was submitted, and how its reply is read.
+    #[inline]
+    pub(super) fn submitted(shared: &Arc<Shared>, id: JobId, read: Read<R>) -> Self {
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
                 id,
-                read: G::Reply::receive,
+                read,
             },
         }
     }
@@ -222,6 +229,13 @@ fn run_here_at<R>(
     name: impl Fn() -> &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
+    observed(name(), || fenced(&name, kernel))
+}
+
+fn fenced<R>(
+    name: &impl Fn() -> &'static str,
+    kernel: impl FnOnce() -> Result<R, Failure>,
+) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
@@ -333,6 +347,8 @@ pub struct JobBuilder<'e, G: Program, A> {
     /// What was passed, which also decides whether the job may run again.
     pub(super) args: A,
     pub(super) terms: Terms,
+    /// Which random numbers it draws; 0: the next in the order of submission.
+    seed: u64,
     program: PhantomData<fn() -> G>,
 }
 
@@ -342,6 +358,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
             engine,
             args,
             terms: Terms::default(),
+            seed: 0,
             program: PhantomData,
         }
     }
@@ -363,6 +380,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
             engine: self.engine,
             args: (self.args, rest),
             terms: self.terms,
+            seed: self.seed,
             program: PhantomData,
         }
     }
@@ -435,6 +453,12 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
+    /// Draws the random numbers of a job with this seed.
+    pub(super) fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`].
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.terms.limiter = Some(limiter.clone());
@@ -446,7 +470,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     where
         G: Loads<A>,
     {
-        Job::here(run_program::<G, A>(self.engine, self.args, &self.terms))
+        let ran = run_program::<G, A>(self.engine, self.args, &self.terms, self.seed);
+        Job::here(ran)
     }
 
     /// All terms at once, from somebody who has seen that the job may run again if they say so.
@@ -466,6 +491,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
+        call.0.seed = self.seed;
         let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, self.terms.asked());
         Job::sent::<G>(shared, id)
     }
@@ -518,6 +544,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
+        call.0.seed = self.seed;
         let id = shared.submit_entered(&kernel, &mut call.0, self.terms.asked(), entry);
         Ok(Job::sent::<G>(shared, id))
     }
@@ -528,12 +555,13 @@ fn run_program<G, A>(
     engine: &Engine,
     args: A,
     terms: &Terms,
+    seed: u64,
 ) -> Result<<G::Reply as Reply>::Out, JobError>
 where
     G: Loads<A>,
 {
     let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
-    let _job = engine.seeds.next_here();
+    let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
     run_here_at(|| at.get(), run)

@@ -36,6 +36,7 @@ pub(super) struct Drawing {
 /// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | the how many-th that is submitted in these ways, so submit from one thread if you want the same numbers again |
 /// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
+/// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
 /// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk |
 ///
 /// [`par_apply`](crate::Engine::par_apply) and its like cut arrays by the number of workers, so what their chunks draw

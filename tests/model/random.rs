@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arenite::rand::{Rng, RngExt};
+use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
@@ -19,6 +20,8 @@ tests![
     maps_and_scopes_do_not_move_the_jobs_beside_them,
     a_chain_draws_on,
     threads_of_a_kernel,
+    lanes_are_like_workers,
+    items_of_a_stream,
 ];
 
 /// The first numbers of two generators, which are made one after the other.
@@ -232,4 +235,52 @@ fn threads_of_a_kernel() {
     }
     assert_eq!(job.wait().unwrap()[0], expected[0][0]);
     assert_eq!(other[0], expected[1][0]);
+}
+
+fn lanes_are_like_workers() {
+    let alone = drawn(&inline(7));
+    let lab = Lab::with(2, |builder| builder.seed(7).lanes(4));
+    for _ in 0..3 {
+        // A run numbers its calls from the beginning.
+        let lab = Lab::with(2, |builder| builder.seed(7).lanes(4));
+        assert_eq!(drawn(&lab), alone);
+    }
+    // Each lane has scratch of its own, so nobody waits for another's.
+    let held = |_: u32| -> u64 {
+        let mut uses = arenite::scratch(|| 0u64);
+        *uses += 1;
+        std::thread::yield_now();
+        *uses
+    };
+    let uses = lab.map(held, (0..400u32).map(|n| (n,)));
+    let most = uses.map(Result::unwrap).max().unwrap();
+    assert!((400 / 8..=400).contains(&most), "{most} uses of one value");
+}
+
+fn items_of_a_stream() {
+    fn noisy(n: u64) -> [u64; 2] {
+        [n, arenite::rng().next_u64()]
+    }
+    fn more(before: [u64; 2]) -> [u64; 3] {
+        let [n, drawn] = before;
+        [n, drawn, arenite::rng().next_u64()]
+    }
+    let run = |engine: &Engine, ordered: bool| {
+        let stream = Stream::new(0..300u64).stage(noisy, ()).stage(more, ());
+        let stream = if ordered { stream } else { stream.unordered() };
+        let mut drawn: Vec<_> = stream.run(engine).map(Result::unwrap).collect();
+        drawn.sort_unstable();
+        drawn
+    };
+    let expected = run(&inline(7), true);
+    let distinct: HashSet<u64> = expected
+        .iter()
+        .flat_map(|drawn| drawn[1..].to_vec())
+        .collect();
+    assert_eq!(distinct.len(), 600);
+    for workers in [1, 3] {
+        // Without an order items reach the second stage as they come, and draw the same.
+        assert_eq!(run(&seeded(workers, 7), true), expected);
+        assert_eq!(run(&seeded(workers, 7), false), expected);
+    }
 }

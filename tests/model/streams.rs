@@ -25,6 +25,7 @@ tests![
     an_argument_of_many_arrays,
     windows_of_an_unordered_stream_are_complete,
     a_crash_costs_one_item,
+    a_crash_of_a_window_costs_that_window,
     a_crash_stops_the_stream_in_its_place,
     retries_lose_nothing,
     workers_that_are_killed_from_outside_cost_what_they_ran,
@@ -354,6 +355,38 @@ fn a_crash_costs_one_item() {
     lab.assert_in_use(0);
 }
 
+fn a_crash_of_a_window_costs_that_window() {
+    fn total(numbers: &[u64]) -> u64 {
+        if numbers.contains(&57) {
+            std::process::abort();
+        }
+        numbers.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let mut letters = Vec::new();
+    let sums = Stream::new(0..100u64)
+        .on_failure(OnFailure::Skip)
+        .stage(add, (0,))
+        .window(Windows::count(10))
+        .unwrap()
+        .kernel(total, ())
+        .retries(1)
+        .dead_letters(|letter| letters.push(letter));
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    let others = (0..10).filter(|&k| k != 5);
+    assert!(sums.into_iter().eq(others.map(|k| 100 * k + 45)));
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}");
+    };
+    assert!(letter.input.value.iter().copied().eq(50..60));
+    assert_eq!((letter.stage, letter.sequence), (2, 5));
+    assert_eq!(
+        (letter.error.attempt(), letter.error.deaths().len()),
+        (2, 1)
+    );
+    lab.assert_in_use(0);
+}
+
 fn a_crash_stops_the_stream_in_its_place() {
     let lab = Lab::new(2);
     let pulled = Cell::new(0);
@@ -407,6 +440,15 @@ fn busy(n: u64) -> u64 {
     (0..20_000).fold(n, |n, i| std::hint::black_box(n + i) - i)
 }
 
+/// Lets the killer end, also when the stream does not end well.
+struct Over<'a>(&'a AtomicUsize);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(1, SeqCst);
+    }
+}
+
 /// Kills workers, each after some results, and returns how many.
 fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize) -> usize {
     let mut kills = 0;
@@ -430,6 +472,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|s| {
         let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
+        let ended = Over(&over);
         let mut letters = Vec::new();
         let mut found = Vec::new();
         let stream = Stream::new(0..2000u64)
@@ -442,7 +485,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
                 delivered.fetch_add(1, SeqCst);
             })
             .unwrap();
-        over.store(1, SeqCst);
+        drop(ended);
         let kills = killer.join().unwrap();
         assert!(kills > 2, "{kills}");
         assert!(
@@ -466,6 +509,7 @@ fn a_killed_worker_costs_a_stream_with_retries_nothing() {
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|s| {
         let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
+        let ended = Over(&over);
         let mut expected = 0..2000u64;
         let stream = Stream::new(0..2000u64)
             .stage(busy, ())
@@ -478,7 +522,7 @@ fn a_killed_worker_costs_a_stream_with_retries_nothing() {
                 delivered.fetch_add(1, SeqCst);
             })
             .unwrap();
-        over.store(1, SeqCst);
+        drop(ended);
         assert_eq!((stats.delivered, stats.failed), (2000, 0));
         assert!(killer.join().unwrap() > 2);
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::StreamStats;
 use super::error::StreamError;
 use super::{OnFailure, Settings};
+use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
 
 /// How long a source is asked for items before answers are looked at again.
@@ -58,6 +59,8 @@ pub(super) type BoxFlow<'a, T> = Box<dyn Flow<T> + 'a>;
 /// What all steps need to know in a pass.
 pub(super) struct Driver<'e> {
     pub(super) engine: &'e Engine,
+    /// For the random numbers of its jobs.
+    pub(super) series: Series,
     pub(super) settings: Settings,
     pub(super) stats: StreamStats,
     /// Somebody wants no more items.
@@ -76,6 +79,7 @@ impl<'e> Driver<'e> {
     pub(super) fn new(engine: &'e Engine, settings: Settings) -> Self {
         Self {
             engine,
+            series: engine.seeds.series(),
             settings,
             stats: StreamStats::default(),
             draining: false,
@@ -87,10 +91,16 @@ impl<'e> Driver<'e> {
         }
     }
 
-    pub(super) fn begin_pass(&mut self) {
-        self.pass = Instant::now();
-        (self.cut, self.moved) = (false, false);
-        self.asked = false;
+    /// A pass begins, or only the taking of what is ready.
+    pub(super) fn begin(&mut self, is_pass: bool) {
+        if is_pass {
+            self.pass = Instant::now();
+        }
+        (self.cut, self.moved, self.asked) = (false, false, false);
+    }
+
+    pub(super) fn since_pass(&self) -> Duration {
+        self.pass.elapsed()
     }
 
     /// How many items the source may give now.

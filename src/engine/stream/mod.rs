@@ -341,9 +341,9 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply,
     {
-        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms| {
+        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms, seed| {
             let job = engine.job(kernel, Split(item, args.clone()));
-            Ok(((), job.terms(terms).submit()))
+            Ok(((), job.terms(terms).seed(seed).submit()))
         });
         self.add_stage(call, |(), value| value)
     }
@@ -375,9 +375,10 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         K: 'a,
         R: Reply,
     {
-        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms| {
+        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms, seed| {
             let (kept, args) = split(item);
-            Ok((kept, engine.job(kernel, args).terms(terms).submit()))
+            let job = engine.job(kernel, args).terms(terms).seed(seed);
+            Ok((kept, job.submit()))
         });
         self.add_stage(call, |kept, value| (kept, value))
     }

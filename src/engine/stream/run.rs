@@ -3,10 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use super::control::{Control, Handle, StreamStats, Wanted};
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event};
+
+/// A sleep that was shorter than this was not worth the way there and back.
+const SHORT: Duration = Duration::from_micros(60);
+
+/// While results are ready, jobs are looked at this often.
+const OFTEN: Duration = Duration::from_micros(20);
 
 /// The results of a stream, in the order of their items unless it is
 /// [`unordered`](super::Stream::unordered): the iterator of [`Stream::run`](super::Stream::run).
@@ -20,6 +27,8 @@ pub struct Run<'a, T> {
     driver: Driver<'a>,
     control: Arc<Control>,
     waker: Waker,
+    /// Jobs end so soon that it is better to look again than to sleep.
+    looking: bool,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -29,6 +38,7 @@ impl<'a, T> Run<'a, T> {
             driver,
             waker: Waker::from(Arc::clone(&control)),
             control,
+            looking: false,
         }
     }
 
@@ -46,14 +56,17 @@ impl<'a, T> Run<'a, T> {
     fn advance(&mut self) -> Option<Result<T, StreamError>> {
         let flow = self.flow.as_mut()?;
         let driver = &mut self.driver;
+        let mut idle: Option<Instant> = None;
+        // A pass looks at all jobs, so many results come out of one.
+        let mut is_pass = driver.since_pass() > OFTEN;
         loop {
             match self.control.wanted() {
                 Wanted::Run => {}
                 Wanted::Drain => driver.draining = true,
                 Wanted::Stop => return None,
             }
-            driver.begin_pass();
-            let mut changed = flow.pump(driver);
+            driver.begin(is_pass);
+            let mut changed = is_pass && flow.pump(driver);
             match flow.take(driver) {
                 Some(Event::Item(item)) => {
                     driver.stats.delivered += 1;
@@ -64,13 +77,22 @@ impl<'a, T> Run<'a, T> {
                 None if flow.is_over() => return None,
                 None => {}
             }
-            if changed || driver.moved || driver.cut {
+            if !std::mem::replace(&mut is_pass, true) || changed || driver.moved || driver.cut {
+                idle = None;
+                continue;
+            }
+            let since = *idle.get_or_insert_with(Instant::now);
+            if self.looking && since.elapsed() < SHORT {
+                std::thread::yield_now();
                 continue;
             }
             self.control.publish(driver.stats);
             if !flow.listen(&mut Context::from_waker(&self.waker)) {
+                let asleep = Instant::now();
                 self.control.sleep();
+                self.looking = asleep.elapsed() < SHORT;
             }
+            idle = None;
         }
     }
 

@@ -46,7 +46,9 @@ pub(super) struct Letters<'a, I> {
 /// What is kept beside the job, and the job.
 pub(super) type Submitted<K, R> = Result<(K, Job<R>), ArenaFull>;
 
-pub(super) type CallFn<'a, I, K, R> = Box<dyn FnMut(&Engine, I, &Terms) -> Submitted<K, R> + 'a>;
+/// Submits the job of an item, on these terms and with this seed.
+pub(super) type CallFn<'a, I, K, R> =
+    Box<dyn FnMut(&Engine, I, &Terms, u64) -> Submitted<K, R> + 'a>;
 
 pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
@@ -140,10 +142,12 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
         let (sequence, stage) = (item.sequence, terms.number);
+        // Whatever the order is in which items come here.
+        let seed = driver.series.seed((stage as u64) << 48 ^ sequence);
         let mut job = None;
         let mut full = None;
         let kept = item.with(
-            |value| match (self.call)(driver.engine, value, &terms.terms) {
+            |value| match (self.call)(driver.engine, value, &terms.terms, seed) {
                 Ok((kept, submitted)) => {
                     job = Some(submitted);
                     Some(kept)

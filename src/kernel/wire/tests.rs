@@ -78,6 +78,8 @@ proptest! {
         // No memory is in reach, so there is nothing to accept but the words could be understood.
         prop_assert!(!accepts::<&Array<u64>>(&words));
         prop_assert!(!accepts::<&[u8]>(&words));
+        // A list may be empty, whatever follows.
+        prop_assert_eq!(accepts::<&[Array<u8>]>(&words), words.first() == Some(&0));
         prop_assert!(!accepts::<ArrayMut<f32>>(&words));
         prop_assert!(!accepts::<TileMut<'_, u16>>(&words));
         prop_assert!(!accepts::<&mut [u8]>(&words));

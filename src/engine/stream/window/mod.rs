@@ -154,7 +154,7 @@ where
         R: Reply,
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
-            Box::new(move |engine, window, terms| {
+            Box::new(move |engine, window, terms, seed| {
                 let items = T::gather(window.value, engine)?;
                 let kept = Window {
                     key: window.key,
@@ -162,7 +162,7 @@ where
                     value: (),
                 };
                 let job = engine.job(kernel, Split(items, args.clone()));
-                Ok((kept, job.terms(terms).submit()))
+                Ok((kept, job.terms(terms).seed(seed).submit()))
             });
         self.items().add_stage(call, |kept, value| Window {
             key: kept.key,

@@ -263,6 +263,31 @@ fn what_cannot_be_a_window_is_refused_where_it_is_said() {
 }
 
 #[test]
+fn windows_come_as_soon_as_nothing_can_change_them() {
+    let engine = Engine::inline();
+    let taken_for_one = |stream: Stream<'_, Window<(), Vec<u32>>>| {
+        let mut run = stream.run(&engine);
+        run.next().unwrap().unwrap();
+        run.stats().taken
+    };
+    let full = Stream::new(0u32..).window(Windows::count_sliding(5, 2));
+    assert_eq!(taken_for_one(full.unwrap().items()), 5);
+    let timed = || {
+        Stream::new(0u32..)
+            .event_time(|&at| millis(at))
+            .watermark(millis(3))
+    };
+    // The item at 13 ms says that nothing before 10 ms comes any more.
+    let over = timed().window(Windows::tumbling(millis(10)));
+    assert_eq!(taken_for_one(over.unwrap().items()), 14);
+    let pause = Stream::new([0u32, 1, 2, 20, 21])
+        .event_time(|&at| millis(at))
+        .watermark(millis(3))
+        .window(Windows::session(millis(5)));
+    assert_eq!(taken_for_one(pause.unwrap().items()), 4);
+}
+
+#[test]
 fn windows_of_windows() {
     let engine = Engine::inline();
     let seconds = Stream::new(0u32..60)
