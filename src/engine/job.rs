@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::inlined::observed;
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -226,6 +227,13 @@ pub(super) fn run_here<R>(
 /// As [`run_here`]; `name` tells afterwards which kernel it was.
 fn run_here_at<R>(
     name: impl Fn() -> &'static str,
+    kernel: impl FnOnce() -> Result<R, Failure>,
+) -> Result<R, JobError> {
+    observed(name(), || fenced(&name, kernel))
+}
+
+fn fenced<R>(
+    name: &impl Fn() -> &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {

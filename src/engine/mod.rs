@@ -4,6 +4,7 @@ mod actor;
 mod builder;
 mod completed;
 mod graph;
+mod inlined;
 mod input;
 mod job;
 mod kept;

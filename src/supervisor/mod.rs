@@ -66,6 +66,7 @@ pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
+pub(crate) use progress::Looks;
 pub use progress::Progress;
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
