@@ -402,7 +402,7 @@ impl Builder {
         Engine {
             place: Place::Inline,
             names: super::actor::Names::default(),
-            seeds: Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label)),
+            seeds: Arc::new(Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label))),
         }
     }
 
@@ -452,7 +452,7 @@ impl Builder {
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
-        let seeds = Seeds::new(self.seed);
+        let seeds = Arc::new(Seeds::new(self.seed));
         let settings = Settings {
             workers,
             lanes,
