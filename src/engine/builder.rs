@@ -140,6 +140,33 @@ impl Builder {
     /// Whether jobs with a [deadline](super::JobBuilder::deadline) run beside others in workers with several
     /// [`lanes`](Builder::lanes); by default they have a worker to themselves as long as they run. Whoever exceeds its
     /// deadline then takes along what runs beside it.
+    ///
+    /// For many calls that each have a deadline and are seldom late, best with retries:
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn call(n: u64) -> u64 {
+    ///     // One server never answers.
+    ///     std::thread::sleep(if n == 3 { Duration::MAX } else { Duration::from_millis(5) });
+    ///     n
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).lanes(4).share_deadlines(true).build()?;
+    /// let limit = Duration::from_millis(500);
+    /// let submit = |n| engine.job(call, (n,)).deadline(limit).retries(1).submit();
+    /// let calls: Vec<_> = (0..20u64).map(submit).collect();
+    /// for (n, call) in (0..).zip(calls) {
+    ///     match call.wait() {
+    ///         Ok(answer) => assert_eq!(answer, n),
+    ///         Err(error) => assert_eq!((n, error.kind()), (3, &JobErrorKind::DeadlineExceeded { limit })),
+    ///     }
+    /// }
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn share_deadlines(mut self, share: bool) -> Self {
         self.share_deadlines = share;
         self
