@@ -17,6 +17,8 @@ pub(super) struct Item<T> {
     pub(super) value: T,
     /// Its number at the source, or that of its window.
     pub(super) sequence: u64,
+    /// What its jobs draw by, beside their stage: its number, or another one if it shares that.
+    pub(super) draws: u64,
     pub(super) time: Option<Duration>,
     /// What it counts for in the bound on bytes.
     pub(super) bytes: u64,
@@ -28,6 +30,7 @@ impl<T> Item<T> {
         Item {
             value: change(self.value),
             sequence: self.sequence,
+            draws: self.draws,
             time: self.time,
             bytes: self.bytes,
         }
@@ -131,6 +134,7 @@ impl<'e> Driver<'e> {
         let item = Item {
             value,
             sequence,
+            draws: sequence,
             time: None,
             bytes: 0,
         };
@@ -220,6 +224,8 @@ pub(super) struct FlatMap<'a, T, U: IntoIterator> {
     pub(super) spread: Box<dyn FnMut(T) -> U + 'a>,
     /// What is being spread: it counts as in flight until it is used up.
     pub(super) current: Option<Item<U::IntoIter>>,
+    /// How many have come of it.
+    pub(super) made: u64,
 }
 
 impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
@@ -231,9 +237,11 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
         loop {
             if let Some(current) = &mut self.current {
                 if let Some(value) = current.value.next() {
+                    self.made += 1;
                     let item = Item {
                         value,
                         sequence: current.sequence,
+                        draws: driver.series.seed(current.draws).wrapping_add(self.made),
                         time: current.time,
                         bytes: 0,
                     };
@@ -245,6 +253,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
             }
             match self.before.take(driver)? {
                 Event::Item(item) => {
+                    self.made = 0;
                     self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
                 }
                 Event::Mark(mark) => return Some(Event::Mark(mark)),

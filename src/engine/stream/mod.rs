@@ -323,6 +323,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
                 before,
                 spread: Box::new(spread),
                 current: None,
+                made: 0,
             })
         })
     }

@@ -142,8 +142,9 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
         let (sequence, stage) = (item.sequence, terms.number);
+        let draws = (stage as u64) << 48 ^ item.draws;
         // Whatever the order is in which items come here.
-        let seed = driver.series.seed((stage as u64) << 48 ^ sequence);
+        let seed = driver.series.seed(draws);
         let mut job = None;
         let mut full = None;
         let kept = item.with(

@@ -57,6 +57,17 @@ proptest! {
 }
 
 #[test]
+fn items_that_come_of_one_draw_their_own_numbers() {
+    use crate::rand::Rng;
+    let engine = Engine::builder().seed(1).inline();
+    let draw = |_: u64| crate::rng().next_u64();
+    let stream = Stream::new(0..10u64).flat_map(|n| [n; 3]).stage(draw, ());
+    let drawn = stream.run(&engine).map(Result::unwrap);
+    let drawn: std::collections::HashSet<_> = drawn.collect();
+    assert_eq!(drawn.len(), 30);
+}
+
+#[test]
 fn nothing_happens_before_somebody_asks() {
     let (engine, pulled) = (Engine::inline(), Cell::new(0));
     let source = (0..100u64).inspect(|_| pulled.set(pulled.get() + 1));

@@ -409,6 +409,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
                 value: window.held,
             },
             sequence: self.closed,
+            draws: self.closed,
             time: timed.then(|| from_nanos(end - 1)),
             bytes: window.bytes,
         };
