@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::arrows::Spot;
 use super::{Attempt, End, Place};
@@ -29,6 +30,8 @@ pub(super) struct ChromeFile {
     start: u64,
     flows: u64,
     memory_waits: u64,
+    /// The names of kernels as strings of JSON: short, and whole. Each is made once.
+    names: HashMap<&'static str, Arc<[String; 2]>>,
     /// Lanes that have a name.
     named: HashMap<Place, ()>,
 }
@@ -44,6 +47,7 @@ impl ChromeFile {
             start,
             flows: 0,
             memory_waits: 0,
+            names: HashMap::new(),
             named: HashMap::new(),
         };
         // Without a comma in front: the first of all.
@@ -75,14 +79,13 @@ impl ChromeFile {
         Us(at.saturating_sub(self.start))
     }
 
-    /// Begins an event: all that each of them has.
+    /// Begins an event: all that each of them has. The name is a string of JSON.
     fn event(&mut self, phase: &str, name: &str, place: (u32, u32), at: u64) {
         let at = self.us(at);
         let (pid, tid) = place;
         let _ = write!(
             self.text,
-            ",\n{{\"ph\":\"{phase}\",\"name\":{},\"pid\":{pid},\"tid\":{tid},\"ts\":{at}",
-            quoted(name)
+            ",\n{{\"ph\":\"{phase}\",\"name\":{name},\"pid\":{pid},\"tid\":{tid},\"ts\":{at}"
         );
     }
 
@@ -110,10 +113,14 @@ impl ChromeFile {
 
     /// An attempt: its wait, and its run if there was one.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
-        let name = short(attempt.kernel);
+        let kernel = attempt.kernel;
+        let names = self.names.entry(kernel);
+        let names = names.or_insert_with(|| Arc::new([quoted(&short(kernel)), quoted(kernel)]));
+        let names = Arc::clone(names);
+        let [name, whole] = &*names;
         let until = attempt.ran.map_or(attempt.over, |ran| ran.began);
         for (phase, at) in [("b", attempt.since), ("e", until)] {
-            self.event(phase, &name, (ENGINE, 0), at);
+            self.event(phase, name, (ENGINE, 0), at);
             let (job, number) = (attempt.job, attempt.attempt);
             let _ = write!(
                 self.text,
@@ -121,10 +128,10 @@ impl ChromeFile {
             );
         }
         let Some(ran) = attempt.ran else {
-            return self.without_run(attempt, &name);
+            return self.without_run(attempt);
         };
         let lane = self.lane(ran.place);
-        self.event("X", &name, lane, ran.began);
+        self.event("X", name, lane, ran.began);
         let (took, waited) = (
             Us(ran.ended - ran.began),
             Us(ran.placed.saturating_sub(attempt.since)),
@@ -135,7 +142,7 @@ impl ChromeFile {
              \"ahead_us\":{},\"bytes_in\":{},\"bytes_out\":{}",
             attempt.job,
             attempt.attempt,
-            quoted(attempt.kernel),
+            whole,
             Us(ran.began.saturating_sub(ran.placed)),
             attempt.bytes.0,
             attempt.bytes.1,
@@ -158,7 +165,8 @@ impl ChromeFile {
     }
 
     /// What no worker had begun, and none will.
-    fn without_run(&mut self, attempt: &Attempt, name: &str) {
+    fn without_run(&mut self, attempt: &Attempt) {
+        let name = &short(attempt.kernel);
         let why = match &attempt.end {
             End::Failed { why, .. } => why,
             End::Cancelled => "cancelled before it began",
@@ -170,7 +178,7 @@ impl ChromeFile {
     }
 
     fn instant(&mut self, name: &str, place: (u32, u32), at: u64, args: &[(&str, &str)]) {
-        self.event("i", name, place, at);
+        self.event("i", &quoted(name), place, at);
         self.text.push_str(",\"s\":\"t\",\"args\":{");
         for (index, (key, value)) in args.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
@@ -185,7 +193,7 @@ impl ChromeFile {
         let id = self.flows;
         for (phase, spot) in [("s", from), ("f", to)] {
             let lane = self.lane(spot.place);
-            self.event(phase, "needs", lane, spot.at);
+            self.event(phase, "\"needs\"", lane, spot.at);
             let bind = if phase == "f" { ",\"bp\":\"e\"" } else { "" };
             let _ = write!(self.text, ",\"cat\":\"needs\",\"id\":{id}{bind}}}");
         }
@@ -193,7 +201,7 @@ impl ChromeFile {
 
     pub(super) fn started(&mut self, place: Place, pid: u32, from: u64, at: u64) {
         let lane = self.lane(place);
-        self.event("X", "start", lane, from);
+        self.event("X", "\"start\"", lane, from);
         let took = Us(at.saturating_sub(from));
         let _ = write!(
             self.text,
@@ -217,7 +225,7 @@ impl ChromeFile {
         self.memory_waits += 1;
         let id = self.memory_waits;
         for (phase, at) in [("b", from), ("e", at)] {
-            self.event(phase, "waits for memory", lane, at);
+            self.event(phase, "\"waits for memory\"", lane, at);
             let _ = write!(
                 self.text,
                 ",\"cat\":\"memory\",\"id\":\"m{id}\",\"args\":{{\"bytes\":{bytes},\"given\":{given}}}}}"
