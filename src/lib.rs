@@ -72,6 +72,8 @@
 //! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
 //! | bound how many run at a time, or in a second | [`Limiter`] |
+//! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
+//! | run several jobs as one | [`Engine::scope`], to keep all errors [`Engine::scope_collect`] |
 //! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
@@ -161,9 +163,9 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Backoff, BuildError, DeadLetter, Engine, Graph, GraphError, Guard, InputError, Job, JobError,
-    JobErrorKind, Limiter, Node, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope,
-    Stats, Trace, as_completed, stream, wait_all, wait_any,
+    Actor, ActorNameError, ActorStatus, Backoff, BuildError, DeadLetter, Engine, Graph, GraphError,
+    Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority, Progress,
+    Refused, RefusedBy, Report, Scope, Stats, Trace, as_completed, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::inlined::Enrolled;
 use super::seeds::Seeds;
 use super::{Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
@@ -368,12 +369,13 @@ impl Builder {
         self
     }
 
-    /// An engine without processes, as [`Engine::inline`] makes it, with this [`seed`](Builder::seed). The other settings
-    /// are those of workers, and mean nothing to it.
+    /// An engine without processes, as [`Engine::inline`] makes it, with this [`seed`](Builder::seed) and this
+    /// [`trace`](Builder::trace). The other settings are those of workers, and mean nothing to it.
     pub fn inline(self) -> Engine {
         Engine {
             place: Place::Inline,
-            seeds: Seeds::new(self.seed),
+            names: super::actor::Names::default(),
+            seeds: Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label)),
         }
     }
 
@@ -456,6 +458,7 @@ impl Builder {
         let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
             place: Place::Workers(Workers { shared, monitor }),
+            names: super::actor::Names::default(),
             seeds,
         })
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::inlined::observed;
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -62,11 +63,17 @@ impl<R: Send + 'static> Job<R> {
         G: Program,
         G::Reply: Reply<Out = R>,
     {
+        Self::submitted(shared, id, G::Reply::receive)
+    }
+
+    /// A job that was submitted, and how its reply is read.
+    #[inline]
+    pub(super) fn submitted(shared: &Arc<Shared>, id: JobId, read: Read<R>) -> Self {
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),
                 id,
-                read: G::Reply::receive,
+                read,
             },
         }
     }
@@ -220,6 +227,13 @@ pub(super) fn run_here<R>(
 /// As [`run_here`]; `name` tells afterwards which kernel it was.
 fn run_here_at<R>(
     name: impl Fn() -> &'static str,
+    kernel: impl FnOnce() -> Result<R, Failure>,
+) -> Result<R, JobError> {
+    observed(name(), || fenced(&name, kernel))
+}
+
+fn fenced<R>(
+    name: &impl Fn() -> &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {

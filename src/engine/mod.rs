@@ -1,8 +1,10 @@
 //! The public face: [`Engine`] and what it gives.
 
+mod actor;
 mod builder;
 mod completed;
 mod graph;
+mod inlined;
 mod input;
 mod job;
 mod kept;
@@ -26,6 +28,7 @@ pub use crate::supervisor::{
     Backoff, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
     LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
+pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
 pub use graph::{
@@ -83,6 +86,8 @@ use seeds::Seeds;
 /// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
 pub struct Engine {
     pub(crate) place: Place,
+    /// Actors that have a name.
+    names: actor::Names,
     pub(crate) seeds: Seeds,
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::inlined::Inlined;
 use super::{Builder, Engine};
 use crate::supervisor::Progress;
-use crate::trace::{ATTEMPTS, Plan};
+use crate::trace::{ATTEMPTS, Plan, Tracer};
 
 /// What an engine writes about its jobs and workers: [`Builder::trace`].
 ///
@@ -138,6 +140,9 @@ impl std::error::Error for TraceError {
 
 impl Builder {
     /// Writes down what happens when: see [`Trace`]. By default nothing is, and nothing is paid for it.
+    ///
+    /// With [`inline`](Builder::inline) rows are the threads that call; if a file cannot be made, [`Engine::write_trace`] says
+    /// so.
     pub fn trace(mut self, trace: Trace) -> Self {
         self.trace = Some(trace.plan());
         self
@@ -184,11 +189,18 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// An inline engine has run each job when its call returns, and counts nothing: all figures are 0.
+    /// An inline engine counts the jobs that it runs, and no bytes.
     pub fn progress(&self) -> Progress {
-        self.shared()
-            .map(|shared| shared.progress())
-            .unwrap_or_default()
+        match self.shared() {
+            Some(shared) => shared.progress(),
+            None => self
+                .inlined()
+                .map_or_else(Progress::default, |engine| engine.progress()),
+        }
+    }
+
+    fn inlined(&self) -> Option<Arc<Inlined>> {
+        self.seeds.inlined.as_ref()?.books()
     }
 
     /// Brings the files of [`Builder::trace`] up to date, the report included; `None` if there is no trace. The end of the
@@ -198,15 +210,20 @@ impl Engine {
     /// [`TraceError`]: a file could not be written, now or before. After an error of the file of events no more are
     /// written.
     pub fn write_trace(&self) -> Result<Option<Traced>, TraceError> {
-        let Some(tracer) = self.shared().and_then(|shared| shared.tracer()) else {
-            return Ok(None);
-        };
-        match tracer.flush() {
-            Ok(written) => Ok(Some(Traced {
+        let flush = |tracer: &Tracer| match tracer.flush() {
+            Ok(written) => Ok(Traced {
                 attempts: written.attempts,
                 dropped: written.dropped,
-            })),
+            }),
             Err((path, error)) => Err(TraceError { path, error }),
+        };
+        if let Some(shared) = self.shared() {
+            return shared.tracer().map(|tracer| flush(&tracer)).transpose();
         }
+        let Some(engine) = self.inlined() else {
+            return Ok(None);
+        };
+        let tracer = engine.tracer().transpose()?;
+        tracer.map(flush).transpose()
     }
 }

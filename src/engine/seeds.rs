@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::inlined::{self, Enrolled, Inside};
 use crate::worker::{Entered, chance, enter};
 
 /// Seeds of jobs that belong to a series have this bit; the others count from 1.
@@ -15,6 +16,16 @@ pub(crate) struct Seeds {
     series: AtomicU64,
     /// Jobs that were submitted by themselves to an inline engine. Otherwise the supervisor counts.
     jobs: AtomicU64,
+    /// Of an inline engine: what watches its jobs.
+    pub(super) inlined: Option<Enrolled>,
+}
+
+/// A job of an inline engine runs in this thread, as long as this lives.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Here {
+    _entered: Entered,
+    _inside: Inside,
 }
 
 /// The jobs of one call, numbered by their place in it.
@@ -22,6 +33,8 @@ pub(crate) struct Seeds {
 pub(crate) struct Series {
     run: u64,
     number: u64,
+    /// The inline engine, or 0.
+    engine: u64,
 }
 
 impl Seeds {
@@ -30,7 +43,19 @@ impl Seeds {
             run: run.unwrap_or_else(chance),
             series: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
+            inlined: None,
         }
+    }
+
+    /// Those of an inline engine.
+    pub(super) fn inlined(mut self, engine: Enrolled) -> Self {
+        self.inlined = Some(engine);
+        self
+    }
+
+    /// The number of the inline engine, or 0.
+    fn engine(&self) -> u64 {
+        self.inlined.as_ref().map_or(0, Enrolled::number)
     }
 
     pub(super) fn run(&self) -> u64 {
@@ -44,16 +69,20 @@ impl Seeds {
         Series {
             run: self.run,
             number,
+            engine: self.engine(),
         }
     }
 
     /// A job of an inline engine runs in this thread; 0: the next in the order of submission.
-    pub(super) fn here(&self, seed: u64) -> Entered {
+    pub(super) fn here(&self, seed: u64) -> Here {
         let next = || {
             // Relaxed: only a number.
             self.jobs.fetch_add(1, Ordering::Relaxed) + 1
         };
-        enter(self.run, if seed == 0 { next() } else { seed })
+        Here {
+            _entered: enter(self.run, if seed == 0 { next() } else { seed }),
+            _inside: inlined::enter(self.engine()),
+        }
     }
 }
 
@@ -65,8 +94,11 @@ impl Series {
     }
 
     /// A job of an inline engine runs in this thread.
-    pub(crate) fn here(self, index: u64) -> Entered {
-        enter(self.run, self.seed(index))
+    pub(crate) fn here(self, index: u64) -> Here {
+        Here {
+            _entered: enter(self.run, self.seed(index)),
+            _inside: inlined::enter(self.engine),
+        }
     }
 }
 

@@ -62,7 +62,8 @@ pub trait Params: params_sealed::Sealed {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
 }
 
-mod params_sealed {
+pub(super) mod params_sealed {
+    #[allow(unnameable_types, reason = "sealed on purpose")]
     pub trait Sealed {}
 }
 

@@ -9,6 +9,7 @@
 //! What crosses is the distance of the monomorphised entry from the start of the executable. The
 //! worker is the same executable; attaching compares build ids.
 
+pub(crate) mod actor;
 mod ahead;
 mod entry;
 mod host;
@@ -19,6 +20,7 @@ mod scalar;
 mod step;
 pub(crate) mod wire;
 
+pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
 pub(crate) use ahead::Ahead;
 pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, Split, SplitFirst, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};

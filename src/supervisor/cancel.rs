@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use super::actor::actor_of;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::record::{JobId, Stage};
@@ -47,6 +48,9 @@ impl Core {
 
     /// A job leaves the queue without a lane; its record is about to say so.
     fn unqueue(&mut self, index: u32) {
+        if let Some(actor) = actor_of(self.records.look(index).group) {
+            return self.unqueue_call(actor, index);
+        }
         self.queue.give_up(index, &self.records);
         if !self.queue.has_alone() {
             self.unreserve();

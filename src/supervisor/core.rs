@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::actor::{Actors, actor_of};
 use super::admission::Admission;
 use super::depend::Graphs;
 use super::error::{Beside, Failed, JobError, JobErrorKind};
@@ -56,6 +57,8 @@ pub(super) struct Core {
     pub(super) busy: Vec<u64>,
     /// Jobs that no lane has.
     pub(super) queue: Queue,
+    /// States that stay in their workers, and the calls that only those can have.
+    pub(super) actors: Actors,
     /// Jobs that wait for their next attempt, by the time when their pause is over.
     pub(super) waiting: BTreeSet<(Instant, u32)>,
     /// Jobs that wait for a permit of their limiter.
@@ -139,6 +142,7 @@ impl Core {
             lanes,
             workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
+            actors: Actors::default(),
             waiting: BTreeSet::new(),
             lines: Lines::default(),
             ranked: false,
@@ -188,31 +192,7 @@ impl Core {
         group: u32,
         terms: Option<&Terms>,
     ) -> JobId {
-        let kernel = self.kernels.index(info);
-        self.next_job += 1;
-        let job = self.next_job;
-        let (id, record) = self.records.add();
-        record.job = job;
-        record.kernel = kernel;
-        record.group = group;
-        if call.seed == 0 {
-            self.seeded += 1;
-            call.seed = self.seeded;
-        }
-        record.seed = call.seed;
-        if let Some(terms) = terms {
-            let mut policy = Policy::new(terms.clone());
-            policy.alone = self.deadlines_alone && terms.deadline.is_some();
-            record.policy = Some(Box::new(policy));
-            self.ranked |= terms.priority != Priority::Normal;
-        }
-        let refusal = if fill(record, call, self.form) {
-            refusal_of(call, self.strict)
-        } else {
-            self.fill_specially(id.index, call)
-        };
-        crate::sync::point!("submit.recorded");
-        let refusal = refusal.or_else(|| self.refusal(kernel, group));
+        let (id, refusal) = self.enter_record(info, call, group, terms);
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if terms.is_some() && self.joins_a_line(id.index) {
@@ -235,7 +215,40 @@ impl Core {
         id
     }
 
+    /// A record for a job, and why it cannot be taken if that is so.
+    #[inline(always)]
+    pub(super) fn enter_record(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        terms: Option<&Terms>,
+    ) -> (JobId, Option<JobErrorKind>) {
+        let kernel = self.kernels.index(info);
+        self.next_job += 1;
+        let job = self.next_job;
+        let (id, record) = self.records.add();
+        record.job = job;
+        record.kernel = kernel;
+        record.group = group;
+        if call.seed == 0 {
+            self.seeded += 1;
+            call.seed = self.seeded;
+        }
+        record.seed = call.seed;
+        if let Some(terms) = terms {
+            let mut policy = Policy::new(terms.clone());
+            policy.alone = self.deadlines_alone && terms.deadline.is_some();
+            record.policy = Some(Box::new(policy));
+            self.ranked |= terms.priority != Priority::Normal;
+        }
+        let refusal = self.write_call(id.index, call);
+        crate::sync::point!("submit.recorded");
+        (id, refusal.or_else(|| self.refusal(kernel, group)))
+    }
+
     /// Moves the call of a job into its record; an answer if it cannot be made.
+    #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
         if fill(self.records.at(index), call, self.form) {
             return refusal_of(call, self.strict);
@@ -285,7 +298,7 @@ impl Core {
     }
 
     #[inline]
-    fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
+    pub(super) fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
         if self.groups.refuses(group) {
             return Some(JobErrorKind::Cancelled);
         }
@@ -311,6 +324,9 @@ impl Core {
         if record.detached {
             if record.graph != NO_GRAPH {
                 return self.unit_ended(index, outcome);
+            }
+            if actor_of(record.group).is_some() {
+                return self.actor_job_ended(index, outcome);
             }
             self.discharge(index);
             self.records.remove(index);
@@ -437,8 +453,10 @@ impl Core {
         match lane.poster.retract(position) {
             Retract::TooLate => false,
             Retract::Taken { wake } => {
-                lane.take(position);
+                let record = lane.take(position);
                 self.open -= 1;
+                self.never_begun(record);
+                let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {
                     let word = lane.poster.cells().state(position).place_to_sleep();
@@ -459,8 +477,13 @@ impl Core {
     pub(super) fn is_drained(&self) -> bool {
         self.closing == Closing::Drain
             && self.open == 0
-            && self.queue.is_empty()
+            && !self.keeps_any()
             && self.lines.is_empty()
+    }
+
+    /// Are there jobs that no lane has, or actors for which one has something to do?
+    pub(super) fn keeps_any(&self) -> bool {
+        !self.queue.is_empty() || self.actors.wanting > 0
     }
 
     pub(super) fn call_if_drained(&mut self) {
@@ -473,7 +496,7 @@ impl Core {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.closing {
             Closing::No => true,
-            Closing::Drain => self.open + self.queue.len() + self.lines.len() > 0,
+            Closing::Drain => self.open + self.lines.len() > 0 || self.keeps_any(),
             Closing::Now => false,
         };
         asked_for && self.broken.is_none()

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::actor::actor_of;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::{Alarm, NOBODY};
@@ -157,7 +158,8 @@ impl Core {
     fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
         let mut all = true;
         let mut back = Vec::new();
-        for behind in position + 1..self.lanes[index].poster.tail() {
+        // Newest first: none begins before one that was taken earlier.
+        for behind in (position + 1..self.lanes[index].poster.tail()).rev() {
             let record = self.lanes[index].record_at(behind);
             if record == NOBODY {
                 continue;
@@ -168,7 +170,7 @@ impl Core {
                 all = false;
             }
         }
-        for record in back.into_iter().rev() {
+        for record in back {
             self.requeue(record);
         }
         all
@@ -178,6 +180,9 @@ impl Core {
     pub(super) fn requeue(&mut self, index: u32) {
         let record = self.records.at(index);
         record.stage = Stage::Queued;
+        if actor_of(record.group).is_some() {
+            return self.requeue_call(index);
+        }
         self.queue.push_front(index, record);
     }
 }

@@ -47,6 +47,17 @@ pub enum JobErrorKind {
         /// What that job did.
         culprit: Box<JobErrorKind>,
     },
+    /// The call's actor lost its state with its worker, or has never had one.
+    ActorLost {
+        /// What ended the worker, or why there was no state. [`LostWith`](JobErrorKind::LostWith) if it was not this actor.
+        cause: Box<JobErrorKind>,
+        /// Calls that had been answered before, and that no state has seen any more.
+        forgotten: u64,
+        /// It goes on from its last checkpoint: later calls have answers again.
+        restarted: bool,
+    },
+    /// The call came after the end of its actor.
+    ActorEnded,
     /// The sandbox denied a system call that the worker cannot do without, and ended it.
     Denied {
         /// The call's name, or its number.
@@ -263,6 +274,19 @@ impl fmt::Display for JobErrorKind {
             Self::LostWith { job, culprit } => {
                 write!(f, "lost with its worker, because of job {job}: {culprit}")
             }
+            Self::ActorLost { cause, forgotten, restarted } => {
+                write!(f, "its actor was lost: {cause}")?;
+                match forgotten {
+                    0 => {}
+                    1 => f.write_str("; 1 call that it had answered is forgotten")?,
+                    more => write!(f, "; {more} calls that it had answered are forgotten")?,
+                }
+                if *restarted {
+                    f.write_str("; it goes on from its last checkpoint")?;
+                }
+                Ok(())
+            }
+            Self::ActorEnded => f.write_str("its actor has ended; start another one"),
             Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
             Self::Quarantined { deaths } => write!(
                 f,

@@ -122,22 +122,14 @@ impl Shared {
         flight.sent - before
     }
 
-    /// Jobs worth keeping in flight for a kernel, and how long one of them is expected to take in nanoseconds: enough that
-    /// no worker runs dry, and not more; and no more results than a quarter of the arena holds.
+    /// Jobs worth keeping in flight for a kernel, and how long one of them is expected to take in nanoseconds.
     pub(crate) fn outlook(&self, kernel: &KernelInfo) -> (usize, u32) {
-        let (expected_ns, bytes) = {
+        let expected_ns = {
             let mut core = self.lock();
             let index = core.kernels.index(kernel);
-            let kernel = core.kernels.get(index);
-            (kernel.expected_ns, kernel.expected_bytes)
+            core.kernels.get(index).expected_ns
         };
-        let window = self.window(expected_ns);
-        if bytes == 0 {
-            return (window, expected_ns);
-        }
-        let fit = self.arena.capacity() / 4 / bytes;
-        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        (window.min(fit).max(2 * self.lanes()), expected_ns)
+        (self.window(expected_ns), expected_ns)
     }
 
     /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.

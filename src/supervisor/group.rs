@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::actor::actor_of;
 use super::core::Core;
 
 /// Set in the number of a group of which one failure does not cancel the others.
@@ -13,7 +14,7 @@ const NUMBERS: u32 = COLLECTS - 1;
 
 /// Does the failure of one job of this group cancel the others?
 pub(super) fn fails_together(group: u32) -> bool {
-    group & NUMBERS != 0 && group & COLLECTS == 0
+    group != 0 && group & COLLECTS == 0 && actor_of(group).is_none()
 }
 
 /// The groups of an engine: see [`Record::group`](super::record::Record::group).

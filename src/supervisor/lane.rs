@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, Received, Sent};
 use crate::link::{LinkCells, Poster, SLOTS};
@@ -62,10 +63,14 @@ pub(super) struct Lane {
     pub(super) jobs: u64,
     /// `jobs` when the present worker was started.
     pub(super) jobs_before: u64,
-    /// The first position that the present worker may not have.
+    /// The first position that the present worker may not have: `share`, or none while it has actors.
     pub(super) last: u64,
+    /// The first position beyond its share of the jobs before recycling.
+    pub(super) share: u64,
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
     pub(super) until: u64,
+    /// Actors whose states it has; `None`: no one's.
+    pub(super) hosted: Option<Box<Hosted>>,
     /// Nothing may be posted, for want of memory.
     pub(super) held: bool,
     /// Nothing may be posted in any lane of the worker, because of a job that runs alone there, or is to.
@@ -95,6 +100,8 @@ impl Lane {
             jobs_before: 0,
             last: u64::MAX,
             until: u64::MAX,
+            share: u64::MAX,
+            hosted: None,
             held: false,
             alone: false,
         }

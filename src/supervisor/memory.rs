@@ -53,7 +53,7 @@ impl MemoryWatch {
         // The last job may have ended after the look: then there is one more, to see what it left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = core.weighs && seen.any(|(worker, &seen)| core.jobs_of(worker) != seen);
-        core.watched = core.open > 0 || !core.queue.is_empty() || core.tight || unseen;
+        core.watched = core.open > 0 || core.keeps_any() || core.tight || unseen;
         self.next = core.watched.then(|| now + PERIOD);
     }
 
@@ -86,7 +86,9 @@ impl MemoryWatch {
                 .filter(|(index, worker)| {
                     let jobs = core.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
-                    worker.status() == Status::Ready && jobs > seen && core.jobs_of_life(*index) > 0
+                    let worked = jobs > seen && core.jobs_of_life(*index) > 0;
+                    // What it has for actors is no leak, and would be lost.
+                    worked && worker.status() == Status::Ready && worker.actors == 0
                 })
                 .filter_map(|(index, worker)| {
                     let pid = worker.process.as_ref()?.pidfd.pid().as_raw();
@@ -138,6 +140,12 @@ impl Core {
     #[cold]
     pub(super) fn refill_tightly(&mut self) {
         if self.open > 0 {
+            return;
+        }
+        if self.actors.go_first() || self.queue.is_empty() && self.actors.wanting > 0 {
+            self.lanes.iter_mut().for_each(|lane| lane.hold(false));
+            self.feed_actors(1);
+            self.lanes.iter_mut().for_each(|lane| lane.hold(true));
             return;
         }
         let Some(index) = self.queue.pop_any(&self.records) else {

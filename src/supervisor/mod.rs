@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod actor;
 mod admission;
 mod alone;
 mod cancel;
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
+pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use admission::{InLine, held_by};
@@ -64,6 +66,7 @@ pub use log::{LogLevel, LogLine, LogSource};
 use parking::Parking;
 pub(crate) use policy::Terms;
 pub use policy::{Backoff, Priority};
+pub(crate) use progress::Looks;
 pub use progress::Progress;
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
@@ -453,7 +456,7 @@ impl Shared {
             arena,
             workers: workers.collect(),
             kernels: core.kernel_stats(),
-            queued: core.queue.len(),
+            queued: core.queue.len() + core.actors.kept,
             waiting: core.waiting.len(),
             limited: core.lines.len(),
             open: core.open,

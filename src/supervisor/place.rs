@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::actor::actor_of;
 use super::core::{Closing, Core};
 use super::lane::{Lane, NOBODY};
 use super::policy::Priority;
@@ -49,7 +50,7 @@ impl Core {
         true
     }
 
-    /// Puts the job of a record into a slot of this lane.
+    /// Puts the job of a record into a slot of this lane, which has room.
     #[inline]
     pub(super) fn put(&mut self, index: u32, chosen: usize) {
         let record = self.records.at(index);
@@ -121,11 +122,7 @@ impl Core {
     #[inline]
     fn choose(&self, expected_ns: u32) -> Option<usize> {
         let recent = &self.lanes[self.recent];
-        let fits = |lane: &Lane| {
-            lane.ready
-                && lane.room() > 0
-                && (lane.poster.open() < 2 || lane.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
-        };
+        let fits = |lane: &Lane| lane.fits(expected_ns);
         let behind = recent.backlog_ns + u64::from(expected_ns);
         if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
             return Some(self.recent);
@@ -182,7 +179,7 @@ impl Core {
     /// Sets the flags of a lane after its situation changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
-        let more = !self.queue.is_empty();
+        let more = self.keeps_any();
         let spare = self.open > self.ready;
         let spin = self.may_spin && index == self.recent;
         let lane = &mut self.lanes[index];
@@ -218,6 +215,10 @@ impl Core {
         if self.queue.has_alone() {
             self.place_alone();
         }
+        let actors_first = self.actors.go_first();
+        if actors_first {
+            self.feed_actors(usize::MAX);
+        }
         let before = self.queue.is_empty();
         while let Some(index) = self.queue.pop(&self.records) {
             if !self.place(index) {
@@ -227,6 +228,9 @@ impl Core {
         }
         if before != self.queue.is_empty() {
             self.update_flags();
+        }
+        if !actors_first && self.actors.wanting > 0 {
+            self.feed_actors(usize::MAX);
         }
     }
 
@@ -289,11 +293,11 @@ impl Core {
             .iter()
             .filter(|lane| lane.ready && lane.is_idle() && lane.room() > 0)
             .count();
-        let behind = |lane: &Lane| lane.ready && lane.poster.open() > 1;
         let mut waiting = false;
         for index in 0..self.lanes.len() {
+            let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];
-            if idle == 0 || !behind(lane) {
+            if !behind {
                 lane.seen_at_tick = u64::MAX;
                 continue;
             }
@@ -314,17 +318,34 @@ impl Core {
         self.update_flags();
     }
 
+    /// Does a lane hold a job ahead that may run elsewhere?
+    fn has_movable(&self, index: usize) -> bool {
+        let lane = &self.lanes[index];
+        if !lane.ready || lane.poster.open() < 2 {
+            return false;
+        }
+        lane.actors() == 0 || {
+            let mut ahead = lane.poster.open_positions().skip(1);
+            ahead.any(|position| {
+                let record = lane.record_at(position);
+                record != NOBODY && actor_of(self.records.look(record).group).is_none()
+            })
+        }
+    }
+
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
         let lane = &self.lanes[index];
         let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
         // Slots that were retracted before count no more: the worker has only not passed them yet.
         let open = lane.poster.open_positions();
-        let live: Vec<(u64, u32)> = open
+        let mut live: Vec<(u64, u32)> = open
             .map(|position| (position, held(&position)))
             .filter(|&(_, record)| record != NOBODY)
             .collect();
         let ahead = live.len().saturating_sub(1);
+        // Calls of actors stay with the state.
+        live.retain(|&(_, record)| actor_of(self.records.look(record).group).is_none());
         let share = (ahead * idle).div_ceil(idle + 1);
         for (position, record) in live.into_iter().rev().take(share) {
             if !self.take_back(index, position) {
@@ -332,6 +353,16 @@ impl Core {
             }
             self.requeue(record);
         }
+    }
+}
+
+impl Lane {
+    /// Is there room for a job of this length, and not too much to do before it?
+    #[inline]
+    pub(super) fn fits(&self, expected_ns: u32) -> bool {
+        self.ready
+            && self.room() > 0
+            && (self.poster.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
     }
 }
 

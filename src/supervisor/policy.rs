@@ -191,6 +191,8 @@ fn costs_a_worker(why: &JobErrorKind) -> bool {
         | JobErrorKind::Protocol(_) => true,
         JobErrorKind::Panicked { .. }
         | JobErrorKind::LostWith { .. }
+        | JobErrorKind::ActorLost { .. }
+        | JobErrorKind::ActorEnded
         | JobErrorKind::Quarantined { .. }
         | JobErrorKind::DependencyFailed { .. }
         | JobErrorKind::Returned(_)

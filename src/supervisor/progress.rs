@@ -15,7 +15,7 @@ const LOOKS: usize = 64;
 
 /// How far an engine is, at one moment: [`Engine::progress`](crate::Engine::progress).
 ///
-/// Every job that was submitted is in one of `queued`, `waiting`, `ahead`, `running`, `done`, `failed` and `cancelled`.
+/// Every job that was submitted is in one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and `cancelled`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -25,6 +25,8 @@ pub struct Progress {
     pub queued: u64,
     /// Jobs whose last attempt failed, and that wait for the next.
     pub waiting: u64,
+    /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
+    pub limited: u64,
     /// Jobs that a worker holds behind the one that it runs.
     pub ahead: u64,
     /// Jobs that run, or are about to: one for each lane that has any.
@@ -68,18 +70,25 @@ impl Progress {
 
 /// Earlier looks: when, and how many jobs had ended.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(crate) struct Looks {
     born: Instant,
     looks: VecDeque<(Instant, u64)>,
 }
 
 impl Looks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let born = Instant::now();
         Self {
             born,
             looks: VecDeque::from([(born, 0)]),
         }
+    }
+
+    /// Says how old everything is, and the rate.
+    pub(crate) fn look(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        progress.elapsed = now.saturating_duration_since(self.born);
+        progress.rate = self.rate(now, progress.ended());
     }
 
     /// The rate, with this look.
@@ -131,14 +140,16 @@ impl Shared {
         core.refill();
         let kernels = core.kernel_stats();
         let running: usize = kernels.iter().map(|kernel| kernel.running).sum();
-        let (queued, waiting) = (core.queue.len() as u64, core.waiting.len() as u64);
+        let queued = (core.queue.len() + core.actors.kept) as u64;
+        let (waiting, limited) = (core.waiting.len() as u64, core.lines.len() as u64);
         let open = core.open as u64;
-        let ended = core.next_job - queued - waiting - open;
+        let ended = core.next_job - queued - waiting - limited - open;
         let (failed, cancelled) = (core.failed, core.cancelled);
         let mut progress = Progress {
             submitted: core.next_job,
             queued,
             waiting,
+            limited,
             ahead: open - running as u64,
             running: running as u64,
             done: ended - failed - cancelled,
@@ -150,10 +161,8 @@ impl Shared {
             kernels,
         };
         self.unlock(core);
-        let now = Instant::now();
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.elapsed = now.saturating_duration_since(looks.born);
-        progress.rate = looks.rate(now, ended);
+        looks.look(&mut progress);
         progress
     }
 }

@@ -82,7 +82,7 @@ pub(super) struct Record {
     pub(super) parked: bool,
     /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
     pub(super) form: u32,
-    /// Jobs that are cancelled together; 0 for none.
+    /// Jobs that are cancelled together, or belong to one actor; 0 for none.
     pub(super) group: u32,
     /// Lane and life of the worker whose value this is.
     pub(super) answered_by: (u32, u32),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::actor::actor_of;
 use super::causes::before_ready;
 use super::core::{Closing, Core};
 use super::drain::lent;
@@ -140,6 +141,9 @@ impl Core {
                     continue;
                 }
                 let cancelled = self.records.at(record).requests & CANCEL != 0;
+                if untouched {
+                    self.never_begun(record);
+                }
                 if !untouched {
                     ran.push((lane_index, record));
                 } else if self.closing == Closing::Now {
@@ -192,18 +196,21 @@ impl Core {
         let Some((first, why)) = guilty.first() else {
             let died_of_a_job = !ran.is_empty();
             self.workers[index].last_words.ran(jobs, false);
+            let mut calls = Vec::new();
             for (_, record) in ran {
-                self.fail_running(index, record, cause.clone());
+                self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
+            self.lose_states(index, calls, &cause);
             return died_of_a_job;
         };
         self.workers[index].last_words.ran(jobs, true);
         let lost = self.lost_with(*first, why);
         let died_of_a_job = *first != NOBODY && *why != JobErrorKind::Cancelled;
+        let mut calls = Vec::new();
         // First, so that a scope hears of it before it hears of the others.
         for (record, why) in guilty {
             if record != NOBODY {
-                self.fail_running(index, record, why);
+                self.fail_unless_call(index, record, why, &mut calls);
             }
         }
         for (_, record) in ran {
@@ -214,10 +221,26 @@ impl Core {
                 self.requeue(record);
                 self.tell_moved(record);
             } else {
-                self.fail_running(index, record, lost.clone());
+                self.fail_unless_call(index, record, lost.clone(), &mut calls);
             }
         }
+        self.lose_states(index, calls, &lost);
         died_of_a_job
+    }
+
+    /// A job that ran has failed; what actors were at is judged with them.
+    fn fail_unless_call(
+        &mut self,
+        worker: usize,
+        record: u32,
+        why: JobErrorKind,
+        calls: &mut Vec<(u32, JobErrorKind)>,
+    ) {
+        if actor_of(self.records.look(record).group).is_some() {
+            calls.push((record, why));
+        } else {
+            self.fail_running(worker, record, why);
+        }
     }
 
     /// What jobs answer that are lost because of this one.
@@ -240,7 +263,7 @@ impl Core {
         open && policy.is_some_and(|policy| policy.may_run_again_after_loss(quarantine_after))
     }
 
-    fn fail_running(&mut self, worker: usize, record: u32, why: JobErrorKind) {
+    pub(super) fn fail_running(&mut self, worker: usize, record: u32, why: JobErrorKind) {
         let why = if self.closing == Closing::Now {
             JobErrorKind::ShutDown
         } else {
@@ -282,6 +305,7 @@ impl Core {
         while let Some(record) = self.queue.pop_any(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
+        self.lose_all_actors(why);
         self.fail_waiting(why);
         self.let_all_in();
         self.update_flags();

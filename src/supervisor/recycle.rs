@@ -50,9 +50,16 @@ impl Lane {
 
     /// The next worker may have so many jobs here.
     fn begin_life(&mut self, jobs: u64) {
-        self.last = self.poster.tail().saturating_add(jobs);
+        self.share = self.poster.tail().saturating_add(jobs);
+        self.last = self.share;
         self.set_until();
         self.jobs_before = self.jobs;
+    }
+
+    /// Its worker is replaced when it has had its share, or stays as long as it is needed.
+    pub(super) fn spare(&mut self, spared: bool) {
+        self.last = if spared { u64::MAX } else { self.share };
+        self.set_until();
     }
 
     /// The present worker has had all jobs that it may have here, and ended them.

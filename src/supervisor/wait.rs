@@ -69,7 +69,7 @@ impl Shared {
             } else {
                 core.drain_busy();
             }
-            if !core.queue.is_empty() {
+            if core.keeps_any() {
                 core.refill();
             }
             if let Some(taken) = try_take(&mut core) {

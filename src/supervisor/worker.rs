@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) restarts: u64,
     /// Processes that were replaced without having failed.
     pub(super) recycled: u64,
+    /// Actors whose states its lanes have.
+    pub(super) actors: usize,
     /// It was told to end, to be replaced.
     pub(super) retiring: bool,
     /// Jobs finished when a job killed it last.
@@ -68,6 +70,7 @@ impl Worker {
             last_words: LastWords::default(),
             restarts: 0,
             recycled: 0,
+            actors: 0,
             retiring: false,
             jobs_at_death: 0,
             deaths_in_a_row: 0,

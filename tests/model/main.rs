@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod actors;
 mod futures;
 mod graph;
 mod groups;
@@ -33,6 +34,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
+        actors::tests(),
         futures::tests(),
         graph::tests(),
         groups::tests(),

@@ -178,7 +178,9 @@ fn a_million_small_items_take_no_memory() {
 
 fn results_free_their_bytes_as_they_are_used() {
     fn fresh(n: u8) -> Array<u8> {
-        Array::from_fn(1 << 20, |_| n)
+        let mut array = arenite::ArrayMut::zeros(1 << 20);
+        array.fill(n);
+        array.seal()
     }
     // 500 MiB of results through an arena of 64 MiB.
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
@@ -192,7 +194,7 @@ fn results_free_their_bytes_as_they_are_used() {
 }
 
 fn results_that_nobody_takes_fill_no_arena() {
-    // Quick for what it returns: by time alone hundreds of them would be under way.
+    // As quick as it can be for what it returns.
     fn large(n: u64) -> Array<u64> {
         let mut array = arenite::ArrayMut::zeros(1 << 17);
         array[0] = n;

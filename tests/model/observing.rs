@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, JobErrorKind, Trace};
+use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     every_job_is_counted_once,
+    jobs_that_wait_for_a_permit_are_counted,
     progress_from_another_thread,
     a_trace_has_each_run_on_its_lane,
     kernels_are_told_apart_by_type,
@@ -26,7 +27,9 @@ tests![
     a_program_that_is_killed_leaves_what_it_wrote,
     a_report_says_what_went_wrong,
     a_trace_that_cannot_be_written,
-    inline_engines_have_none,
+    an_inline_engine_too,
+    lanes_have_rows_of_their_own,
+    a_graph_has_arrows,
 ];
 
 // ---- the files, read by the rules of their format ---------------------------------------------------------
@@ -240,6 +243,26 @@ fn every_job_is_counted_once() {
         .wait()
         .unwrap();
     assert_eq!(lab.progress().done, 3);
+}
+
+fn jobs_that_wait_for_a_permit_are_counted() {
+    let lab = Lab::new(2);
+    let limiter = Limiter::builder().concurrency(1).build();
+    let gates = [Gate::new(), Gate::new()];
+    let submit = |gate: &Gate| lab.job(pass, (&gate.path(),)).limit(&limiter).submit();
+    let jobs = [submit(&gates[0]), submit(&gates[1])];
+    let at_gate = gates[0].meet();
+    let progress = lab.progress();
+    assert_eq!(
+        (progress.limited, progress.running, progress.left()),
+        (1, 1, 2)
+    );
+    drop(at_gate);
+    gates[1].open();
+    for job in jobs {
+        job.wait().unwrap();
+    }
+    assert_eq!((lab.progress().limited, lab.progress().done), (0, 2));
 }
 
 fn progress_from_another_thread() {
@@ -576,9 +599,137 @@ fn a_trace_that_cannot_be_written() {
     assert_eq!(lab.write_trace().unwrap(), None);
 }
 
-fn inline_engines_have_none() {
-    let engine = Engine::inline();
-    engine.submit(busy_for, (0,)).wait().unwrap();
-    assert_eq!(engine.progress().left(), 0);
-    assert_eq!(engine.write_trace().unwrap(), None);
+fn an_inline_engine_too() {
+    let files = Files::new();
+    let trace = Trace::to(files.events()).report(files.page());
+    let engine = Engine::builder().trace(trace).inline();
+    engine.submit(busy_for, (1,)).wait().unwrap();
+    let tripled = engine.map(|n: u32| n * 3, (0..10u32).map(|n| (n,)));
+    assert_eq!(tripled.map(Result::unwrap).sum::<u32>(), 135);
+    engine.submit(refuse, (4,)).wait().unwrap_err();
+    // Another engine in a kernel is not this one.
+    let nested = |n: u32| {
+        Engine::inline()
+            .submit(|n: u32| n + 1, (n,))
+            .wait()
+            .unwrap()
+    };
+    assert_eq!(engine.submit(nested, (1,)).wait().unwrap(), 2);
+    thread::scope(|threads| {
+        threads.spawn(|| engine.submit(busy_for, (0,)).wait().unwrap());
+    });
+    let progress = engine.progress();
+    assert_eq!(
+        (
+            progress.submitted,
+            progress.done,
+            progress.failed,
+            progress.left()
+        ),
+        (14, 13, 1, 0)
+    );
+    let refused = progress
+        .kernels
+        .iter()
+        .find(|kernel| kernel.name.contains("refuse"))
+        .unwrap();
+    assert_eq!(
+        (refused.calls, refused.failures, refused.running),
+        (1, 1, 0)
+    );
+    assert_eq!(engine.write_trace().unwrap().unwrap().attempts, 14);
+    drop(engine);
+    let events = files.read();
+    let lanes: Vec<_> = events
+        .runs("busy_for")
+        .values()
+        .map(|run| run["tid"].as_u64())
+        .collect();
+    assert_eq!(lanes, [Some(0), Some(1)], "a row for each thread");
+    assert_eq!(events.runs("refuse").len(), 1);
+    assert!(
+        std::fs::read_to_string(files.page())
+            .unwrap()
+            .contains("no 4")
+    );
+
+    let untraced = Engine::inline();
+    assert_eq!(untraced.write_trace().unwrap(), None);
+    let nowhere = Engine::builder()
+        .trace(Trace::to("/nowhere/at/all.json"))
+        .inline();
+    nowhere.submit(busy_for, (0,)).wait().unwrap();
+    let error = nowhere.write_trace().unwrap_err();
+    assert!(
+        error.to_string().contains("/nowhere/at/all.json"),
+        "{error}"
+    );
+}
+
+/// Several lanes in a worker: a row for each, and the death of the worker names all that ran.
+fn lanes_have_rows_of_their_own() {
+    let files = Files::new();
+    let trace = Trace::to(files.events()).report(files.page());
+    let lab = Lab::with(1, |builder| builder.lanes(3).trace(trace));
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    assert_eq!(lab.progress().running, 3);
+    lab.replace(0);
+    for job in jobs {
+        lab.failure_of(job);
+    }
+    drop(held);
+    drop(lab);
+    let events = files.read();
+    let runs = events.runs("pass");
+    let mut lanes: Vec<_> = runs
+        .values()
+        .map(|run| (run["pid"].as_u64(), run["tid"].as_u64()))
+        .collect();
+    lanes.sort_unstable();
+    assert_eq!(lanes, [0, 1, 2].map(|lane| (Some(2), Some(lane))));
+    assert!(runs.values().all(|run| run["args"]["error"].is_string()));
+    assert_eq!(events.of("i", "died").len(), 1);
+    assert!(
+        std::fs::read_to_string(files.page())
+            .unwrap()
+            .contains("worker 0 lane 2")
+    );
+}
+
+/// One node feeds two, which feed one: four jobs, four arrows, each from within its run to within the other.
+fn a_graph_has_arrows() {
+    fn one(n: u32) -> u32 {
+        n + 1
+    }
+    fn sum(a: u32, b: u32) -> u32 {
+        a + b
+    }
+    let files = Files::new();
+    let lab = files.lab(2);
+    let mut graph = Graph::new();
+    let first = graph.add(one, (1,));
+    let (left, right) = (graph.add(one, (&first,)), graph.add(one, (&first,)));
+    let last = graph.add(sum, (&left, &right));
+    assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 6);
+    drop(lab);
+    let events = files.read();
+    let runs: Vec<_> = events
+        .runs("one")
+        .into_values()
+        .chain(events.runs("sum").into_values())
+        .collect();
+    assert_eq!(runs.len(), 4);
+    let (starts, ends) = (events.of("s", "needs"), events.of("f", "needs"));
+    assert_eq!((starts.len(), ends.len()), (4, 4));
+    for end in starts.into_iter().chain(ends) {
+        let inside = |run: &&&Value| {
+            run["pid"] == end["pid"] && from(run) <= from(end) && from(end) <= to(run)
+        };
+        assert!(runs.iter().any(|run| inside(&run)), "{end}");
+    }
 }

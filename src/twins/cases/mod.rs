@@ -3,6 +3,7 @@
 //! A [`Case`] only describes; nothing is started before [`Entry::start`]. The runner (the command `arenite bench`, or
 //! Criterion) starts all systems of a case, then lets them take turns.
 
+mod actor;
 mod arrays;
 mod handover;
 mod idle;
@@ -282,6 +283,7 @@ impl Case {
 #[must_use]
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
+    cases.extend(actor::cases(setup));
     cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));

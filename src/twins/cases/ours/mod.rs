@@ -1,5 +1,6 @@
 //! The engine's side of every case: what a user would write, with the defaults a user would have.
 
+mod actor;
 mod arrays;
 mod handover;
 mod idle;
@@ -19,6 +20,7 @@ use std::fmt::Display;
 use super::TwinError;
 use crate::engine::{Builder, Engine};
 
+pub(super) use actor::{actor_call, cancel_scope};
 pub(super) use arrays::{images, images_with, squares};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};

@@ -1,0 +1,189 @@
+//! Actors with a name, and actors that outlive their worker.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+
+use super::names::Name;
+use super::{Actor, ActorNameError, ActorPlace, Here, Inner};
+use crate::array::{Array, Element};
+use crate::engine::job::run_here;
+use crate::engine::{Engine, JobErrorKind};
+use crate::kernel::actor::{End, Restore, Save, Start};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{
+    Arg, Args, CallWriter, Failure, Init, Initial, KernelInfo, Method, MethodParams, Params, Reply,
+    RetrySafe, SplitFirst,
+};
+use crate::supervisor::{ActorPlan, CheckpointPlan};
+
+/// An actor under construction: see [`Engine::actor_builder`].
+#[must_use = "an actor under construction does nothing until it is started"]
+pub struct ActorBuilder<'e, A, S> {
+    engine: &'e Engine,
+    args: A,
+    /// Makes the state in this thread.
+    here: fn(A) -> Result<S, Failure>,
+    /// Writes the arguments.
+    send: fn(A, &mut CallWriter),
+    start: KernelInfo,
+    checkpoints: Option<CheckpointPlan>,
+    state: PhantomData<fn() -> S>,
+}
+
+impl Engine {
+    /// An actor under construction: with a name, with checkpoints. [`ActorBuilder::start`] starts it.
+    pub fn actor_builder<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
+    where
+        F: Init<P, O>,
+        A: Args<'static, P> + RetrySafe,
+        P: Params,
+        O: Initial<S>,
+        S: Send + 'static,
+    {
+        // A name for its type: it has no bytes.
+        let _ = init;
+        ActorBuilder {
+            engine: self,
+            args,
+            here: |args| {
+                let made = crate::kernel::conjure::<F>().make(args.hold());
+                made.into_state().map_err(Failure::Returned)
+            },
+            send: |args, call| args.send(call),
+            start: KernelInfo::of::<Start<F, P, O, S>>(),
+            checkpoints: None,
+            state: PhantomData,
+        }
+    }
+}
+
+impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
+    /// After each `every` calls, at least 1, `save` copies what matters of the state into an array, which lies in shared
+    /// memory and not in the worker. If the worker dies, `restore` makes the state from the last such array and the arguments
+    /// of `init` in another one, and the actor goes on: calls that had not begun are answered by it.
+    ///
+    /// What is lost is told. The call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with `restarted` set, and
+    /// `forgotten` says how many calls that had been answered came after the checkpoint, so that the state does not
+    /// have them any more; [`ActorStatus::forgotten`](super::ActorStatus::forgotten) adds them up, also where no call ran.
+    /// No call runs twice. Before the first checkpoint the actor starts again from `init`.
+    ///
+    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
+    /// no checkpoints.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine, JobErrorKind};
+    ///
+    /// struct Sum(u64);
+    ///
+    /// impl Sum {
+    ///     fn add(&mut self, x: u64) -> u64 {
+    ///         self.0 += x;
+    ///         self.0
+    ///     }
+    ///     fn crash(&mut self) {
+    ///         std::process::abort();
+    ///     }
+    ///     fn save(&self) -> Array<u64> {
+    ///         Array::from_slice(&[self.0])
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let sum = engine
+    ///     .actor_builder(|| Sum(0), ())
+    ///     .checkpoint(2, Sum::save, |saved: &Array<u64>| Sum(saved[0]))
+    ///     .start();
+    /// for x in [1, 10, 100] {
+    ///     sum.call(Sum::add, (x,)).wait()?;
+    /// }
+    /// let error = sum.call(Sum::crash, ()).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::ActorLost { forgotten: 1, restarted: true, .. }));
+    /// // 1 and 10 were saved, 100 was not.
+    /// assert_eq!(sum.call(Sum::add, (1000,)).wait()?, 1011);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpoint<F, P, R, T, G, Q, O>(mut self, every: u64, save: F, restore: G) -> Self
+    where
+        F: Method<S, P, R>,
+        P: MethodParams<Params = ()>,
+        R: Reply<Out = Array<T>>,
+        T: Element,
+        G: Init<Q, O>,
+        Q: SplitFirst,
+        O: Initial<S>,
+        A: Args<'static, Q::Rest>,
+        Array<T>: Arg<'static, Q::First>,
+    {
+        // Names for their types: they have no bytes.
+        let _ = (save, restore);
+        let _ = (crate::kernel::conjure::<F>(), crate::kernel::conjure::<G>());
+        self.checkpoints = Some(CheckpointPlan {
+            every: every.max(1),
+            save: KernelInfo::of::<Save<F, S, P, R>>(),
+            restore: KernelInfo::of::<Restore<G, Q, O, S>>(),
+        });
+        self
+    }
+
+    /// Starts it. Never fails: calls answer why there is no state, if there is none.
+    pub fn start(self) -> Actor<S> {
+        Actor {
+            inner: self.start_with(None),
+        }
+    }
+
+    /// Starts it under a name, by which [`Engine::actor_named`] finds it as long as somebody has a handle.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn start_named(self, name: &str) -> Result<Actor<S>, ActorNameError> {
+        let names = self.engine.names.clone();
+        let inner = names.give(name, |name| self.start_with(Some(name)));
+        match inner {
+            Some(inner) => Ok(Actor { inner }),
+            None => Err(ActorNameError::Taken { name: name.into() }),
+        }
+    }
+
+    fn start_with(self, name: Option<Name>) -> Arc<Inner<S>> {
+        let place = match self.engine.shared() {
+            Some(shared) => {
+                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+                (self.send)(self.args, &mut call);
+                let id = shared.new_actor(ActorPlan {
+                    start: self.start,
+                    args: call.0,
+                    end: KernelInfo::of::<End<S>>(),
+                    checkpoints: self.checkpoints,
+                });
+                ActorPlace::There {
+                    shared: Arc::clone(shared),
+                    id,
+                }
+            }
+            None => {
+                let made = run_here(self.start.name, || (self.here)(self.args));
+                ActorPlace::Here(Mutex::new(match made {
+                    Ok(state) => Here::State(state),
+                    Err(error) => Here::Gone(JobErrorKind::ActorLost {
+                        cause: Box::new(error.kind().clone()),
+                        forgotten: 0,
+                        restarted: false,
+                    }),
+                }))
+            }
+        };
+        Arc::new(Inner { place, name })
+    }
+}
+
+impl<A, S> fmt::Debug for ActorBuilder<'_, A, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorBuilder")
+            .field("init", &self.start.name)
+            .field("checkpoints", &self.checkpoints)
+            .finish_non_exhaustive()
+    }
+}

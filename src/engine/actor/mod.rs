@@ -1,0 +1,365 @@
+#![doc = include_str!("README.md")]
+
+mod builder;
+mod names;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::job::run_here;
+use super::{Engine, Job, JobErrorKind};
+use crate::kernel::actor::Call;
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{
+    Args, CallWriter, Failure, Init, Initial, KernelInfo, Method, MethodParams, Params, Reply,
+    RetrySafe,
+};
+use crate::supervisor::{ActorId, Failed, Shared, Terms};
+
+pub use builder::ActorBuilder;
+use names::Name;
+pub(super) use names::Names;
+
+/// A handle of a state that lives in one worker: see [`Engine::actor`].
+///
+/// Handles are cloned and used from any number of threads. When the last one is dropped the actor ends: it answers what it
+/// was asked before, and its state is dropped in its worker.
+pub struct Actor<S: Send + 'static> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S: Send + 'static> {
+    place: ActorPlace<S>,
+    name: Option<Name>,
+}
+
+enum ActorPlace<S> {
+    There {
+        shared: Arc<Shared>,
+        id: ActorId,
+    },
+    /// Of an inline engine: the state itself.
+    Here(Mutex<Here<S>>),
+}
+
+enum Here<S> {
+    State(S),
+    /// There is none: what calls answer.
+    Gone(JobErrorKind),
+}
+
+/// How an actor fares: see [`Actor::status`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ActorStatus {
+    /// The worker that has its state now, from 0; `None` while it starts, when it is lost or has ended, and in an inline
+    /// engine.
+    pub worker: Option<u32>,
+    /// Why its calls cannot be answered any more, if they cannot.
+    pub lost: Option<JobErrorKind>,
+    /// Calls that no worker has yet.
+    pub waiting: usize,
+    /// How often it went on from a checkpoint, or from its beginning, after its worker had died.
+    pub restarts: u64,
+    /// Calls that were answered, and that its state has not seen any more since: those after the last checkpoint at each
+    /// restart.
+    pub forgotten: u64,
+    /// Checkpoints that were made.
+    pub checkpoints: u64,
+    /// Checkpoints that could not be made. The one before stays, and the next is tried after the next call.
+    pub failed_checkpoints: u64,
+}
+
+/// A name of an actor that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActorNameError {
+    /// Another actor of the engine has it.
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// No actor of the engine has it, or no more.
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The actor of this name has another state.
+    OtherState {
+        /// The name.
+        name: String,
+        /// The state that was asked for.
+        asked: &'static str,
+    },
+}
+
+impl fmt::Display for ActorNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken { name } => write!(f, "there is an actor named {name:?} already"),
+            Self::Unknown { name } => write!(f, "there is no actor named {name:?}"),
+            Self::OtherState { name, asked } => {
+                write!(f, "the actor named {name:?} has another state than {asked}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ActorNameError {}
+
+impl Engine {
+    /// Starts an actor: `init` makes a state in a worker, where it stays, and methods of it are called one after the other.
+    ///
+    /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with it.
+    /// What it was given is only read, and arrays among it may stay in the state: nothing is copied. Never fails: if
+    /// there is no state, calls answer why ([`ActorLost`](JobErrorKind::ActorLost)).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Array;
+    ///
+    /// struct Model { weights: Array<f32>, seen: u64 }
+    ///
+    /// fn load(weights: &Array<f32>) -> Model {
+    ///     Model { weights: weights.clone(), seen: 0 }
+    /// }
+    ///
+    /// impl Model {
+    ///     fn predict(&mut self, x: f32) -> f32 {
+    ///         self.seen += 1;
+    ///         self.weights.iter().map(|w| w * x).sum()
+    ///     }
+    ///     fn seen(&self) -> u64 {
+    ///         self.seen
+    ///     }
+    /// }
+    ///
+    /// let weights = engine.from_slice(&[1.0f32, 2.0])?;
+    /// let model = engine.actor(load, (&weights,));
+    /// assert_eq!(model.call(Model::predict, (2.0,)).wait()?, 6.0);
+    /// assert_eq!(model.call(Model::seen, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// With an `init` that may fail the state has to be named: `let model: Actor<Model> = engine.actor(open, ("path",));`.
+    ///
+    /// By default an actor is lost with its worker; [`actor_builder`](Engine::actor_builder) makes one that goes on
+    /// from checkpoints, or has a name.
+    pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> Actor<S>
+    where
+        F: Init<P, O>,
+        A: Args<'static, P> + RetrySafe,
+        P: Params,
+        O: Initial<S>,
+        S: Send + 'static,
+    {
+        self.actor_builder(init, args).start()
+    }
+
+    /// The actor of this name, as long as somebody has a handle of it and it was not stopped.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Actor;
+    ///
+    /// fn push(list: &mut Vec<u32>, x: u32) -> u64 {
+    ///     list.push(x);
+    ///     list.len() as u64
+    /// }
+    ///
+    /// let list = engine.actor_builder(Vec::<u32>::new, ()).start_named("list")?;
+    /// // Elsewhere in the program:
+    /// let same: Actor<Vec<u32>> = engine.actor_named("list")?;
+    /// assert_eq!(same.call(push, (7,)).wait()?, 1);
+    /// assert_eq!(list.call(push, (8,)).wait()?, 2);
+    /// assert!(engine.actor_named::<String>("list").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is none of this name, or its state is of another type.
+    pub fn actor_named<S: Send + 'static>(&self, name: &str) -> Result<Actor<S>, ActorNameError> {
+        let unknown = || ActorNameError::Unknown { name: name.into() };
+        let held = self.names.get(name).ok_or_else(unknown)?;
+        let inner = held
+            .downcast::<Inner<S>>()
+            .map_err(|_| ActorNameError::OtherState {
+                name: name.into(),
+                asked: std::any::type_name::<S>(),
+            })?;
+        Ok(Actor { inner })
+    }
+}
+
+impl<S: Send + 'static> Actor<S> {
+    /// Calls a method: a function, or a closure that captures nothing, which takes `&mut S` or `&S`, and up to 7
+    /// parameters as a [kernel](crate::Kernel) takes them.
+    ///
+    /// Calls run one after the other, in the order in which they were made, each at most once. What the method returns is
+    /// the answer; an `Err` or a panic leaves the actor alive, with its state as the method left it. If the worker dies, the
+    /// call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with the cause, as do all that follow, unless the
+    /// actor goes on from a [checkpoint](ActorBuilder::checkpoint).
+    ///
+    /// [`Job::cancel`] and dropping the job do what they do to any job. [`Job::cancel_now`] ends a call that runs with its
+    /// worker, and so the actor: the answer is `ActorLost` because of `Cancelled`.
+    pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        self.send(method, args, None)
+    }
+
+    /// As [`call`](Actor::call), but a call that runs longer than this is ended with its worker, and the actor with it: it
+    /// answers [`ActorLost`](JobErrorKind::ActorLost) because of `DeadlineExceeded`. Waiting for the calls
+    /// before it does not count. An inline engine cannot end what runs.
+    pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        let terms = Terms {
+            deadline: Some(limit),
+            ..Terms::default()
+        };
+        self.send(method, args, Some(&terms))
+    }
+
+    #[inline]
+    fn send<F, A, P, R>(&self, method: F, args: A, terms: Option<&Terms>) -> Job<R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        match &self.inner.place {
+            ActorPlace::There { shared, id } => {
+                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+                call.0.word(id.key());
+                args.send(&mut call);
+                let info = KernelInfo::of::<Call<F, S, P, R>>();
+                let job = shared.call_actor(*id, &info, &mut call.0, terms);
+                Job::submitted(shared, job, R::receive)
+            }
+            ActorPlace::Here(here) => {
+                let name = std::any::type_name::<F>();
+                Job::here(match &mut *lock(here) {
+                    Here::State(state) => {
+                        let held = args.hold();
+                        run_here(name, || {
+                            method.call(state, held).keep().map_err(Failure::from)
+                        })
+                    }
+                    Here::Gone(why) => Err(Failed::new(why.clone(), name, 0).into()),
+                })
+            }
+        }
+    }
+
+    /// Ends the actor when it has answered all calls made so far: its state is dropped in its worker, and its name is
+    /// free. Calls that come later answer [`ActorEnded`](JobErrorKind::ActorEnded).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::JobErrorKind;
+    ///
+    /// let list = engine.actor(Vec::<u32>::new, ());
+    /// list.stop();
+    /// let error = list.call(|list: &Vec<u32>| list.len(), ()).wait().unwrap_err();
+    /// assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    /// ```
+    pub fn stop(&self) {
+        self.inner.end();
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.inner.name.as_ref().map(|name| name.name.as_str())
+    }
+
+    /// How it fares at this moment.
+    pub fn status(&self) -> ActorStatus {
+        match &self.inner.place {
+            ActorPlace::There { shared, id } => match shared.figures_of_actor(*id) {
+                Some(figures) => ActorStatus {
+                    worker: figures.worker,
+                    lost: figures.lost,
+                    waiting: figures.waiting,
+                    restarts: figures.restarts,
+                    forgotten: figures.forgotten,
+                    checkpoints: figures.checkpoints,
+                    failed_checkpoints: figures.failed_checkpoints,
+                },
+                None => ActorStatus {
+                    lost: Some(JobErrorKind::ActorEnded),
+                    ..ActorStatus::default()
+                },
+            },
+            ActorPlace::Here(here) => ActorStatus {
+                lost: match &*lock(here) {
+                    Here::State(_) => None,
+                    Here::Gone(why) => Some(why.clone()),
+                },
+                ..ActorStatus::default()
+            },
+        }
+    }
+}
+
+impl<S: Send + 'static> Inner<S> {
+    fn end(&self) {
+        match &self.place {
+            ActorPlace::There { shared, id } => shared.end_actor(*id),
+            ActorPlace::Here(here) => {
+                let gone = Here::Gone(JobErrorKind::ActorEnded);
+                let state = std::mem::replace(&mut *lock(here), gone);
+                // A panic in its drop is that of its worker elsewhere: it is told, and goes no further.
+                drop(run_here::<()>("the end of an actor", || {
+                    drop(state);
+                    Ok(())
+                }));
+            }
+        }
+        if let Some(name) = &self.name {
+            name.give_back(std::ptr::from_ref(self).cast());
+        }
+    }
+}
+
+impl<S: Send + 'static> Drop for Inner<S> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Panics of methods are caught inside.
+fn lock<S>(here: &Mutex<Here<S>>) -> MutexGuard<'_, Here<S>> {
+    here.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Send + 'static> Clone for Actor<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<S: Send + 'static> fmt::Debug for Actor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Actor");
+        if let Some(name) = self.name() {
+            out.field("name", &name);
+        }
+        if let ActorPlace::There { id, .. } = &self.inner.place {
+            out.field("id", id);
+        }
+        out.finish_non_exhaustive()
+    }
+}

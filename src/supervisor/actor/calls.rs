@@ -1,0 +1,199 @@
+//! Making an actor, calling it, and its end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{ACTOR, Actor, ActorId, ActorPlan, Checkpoints, LOOK_EVERY, Place};
+use crate::kernel::KernelInfo;
+use crate::kernel::wire::{ArgWriter, Lease};
+use crate::link::after_keeping;
+use crate::supervisor::core::Core;
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::policy::Terms;
+use crate::supervisor::queue::Queue;
+use crate::supervisor::record::JobId;
+
+impl Core {
+    /// Makes an actor, as soon as a lane has room for it.
+    pub(super) fn new_actor(&mut self, plan: ActorPlan) -> ActorId {
+        let start = self.kernels.index(&plan.start);
+        let refusal = if plan.args.foreign {
+            Some(JobErrorKind::ForeignArray)
+        } else {
+            let refusal = plan.args.full.map(JobErrorKind::ArenaFull);
+            refusal.or_else(|| self.refusal(start, 0))
+        };
+        let save = plan.checkpoints.map(|plan| self.kernels.index(&plan.save));
+        let checkpoints = plan.checkpoints.zip(save).map(|(plan, save)| {
+            Box::new(Checkpoints {
+                plan,
+                save,
+                last: None,
+                holds: 0,
+                under_way: VecDeque::new(),
+                made: 0,
+                failed: 0,
+            })
+        });
+        let given = plan.args.leases.iter().filter_map(|lease| match lease {
+            Lease::Shared(block) => Some(Arc::clone(block)),
+            // Initial arguments are only read, by type.
+            Lease::Owned(_) | Lease::Lent(_) => None,
+        });
+        self.seeded += 1;
+        let actor = Actor {
+            generation: 0,
+            place: Place::Nowhere,
+            calls: Queue::default(),
+            start: plan.start,
+            end: plan.end,
+            words: plan.args.words().to_vec(),
+            seed: self.seeded,
+            given: given.collect(),
+            checkpoints,
+            posted: 0,
+            listed: false,
+            ending: false,
+            restarts: 0,
+            forgotten: 0,
+        };
+        let index = match self.actors.free.pop() {
+            Some(index) => {
+                let generation = self.actor(index).generation;
+                *self.actor(index) = Actor {
+                    generation,
+                    ..actor
+                };
+                index
+            }
+            None => {
+                self.actors.table.push(actor);
+                let index = self.actors.table.len() - 1;
+                u32::try_from(index)
+                    .ok()
+                    .filter(|index| index & ACTOR == 0)
+                    .expect("fewer than 2^31 actors at once")
+            }
+        };
+        match refusal {
+            Some(why) => self.lose(index, why),
+            None => {
+                self.list(index);
+                self.refill();
+            }
+        }
+        ActorId {
+            index,
+            generation: self.actor(index).generation,
+        }
+    }
+
+    /// Takes a call: it is placed, kept, or refused with an answer.
+    pub(super) fn call_actor(
+        &mut self,
+        id: ActorId,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        terms: Option<&Terms>,
+    ) -> JobId {
+        let known = self.find_actor(id).is_some();
+        if known {
+            // What the state holds may come back in the reply.
+            let given = &self.actors.table[id.index as usize].given;
+            call.leases.extend(given.iter().cloned().map(Lease::Shared));
+        }
+        // The key of one that is gone says nothing about who is there now.
+        let group = if known { ACTOR | id.index } else { 0 };
+        let (job, refusal) = self.enter_record(info, call, group, terms);
+        if let Some(policy) = &mut self.records.get(job).policy {
+            // It can only run where the state is, whatever runs beside that.
+            policy.alone = false;
+        }
+        let refusal = refusal.or_else(|| match self.find_actor(id) {
+            Some(actor) if !actor.ending => match &actor.place {
+                Place::Lost(why) => Some(why.clone()),
+                _ => None,
+            },
+            _ => Some(JobErrorKind::ActorEnded),
+        });
+        if let Some(why) = refusal {
+            self.fail(job.index, why, None, Vec::new());
+            return job;
+        }
+        let actor = &mut self.actors.table[id.index as usize];
+        let record = self.records.look(job.index);
+        let expected = self.kernels.get(record.kernel).expected_ns;
+        match actor.place {
+            Place::Here { lane }
+                if actor.calls.is_empty() && !actor.listed && self.lanes[lane].fits(expected) =>
+            {
+                self.post_call(id.index, job.index, lane);
+                if self.actor(id.index).save_is_due() {
+                    self.list(id.index);
+                    self.feed_lane(lane, 1);
+                }
+            }
+            _ => self.keep_call(id.index, job.index),
+        }
+        job
+    }
+
+    #[inline]
+    pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
+        self.actor(index).posted += 1;
+        self.put(record, lane);
+    }
+
+    /// Keeps a call until the lane has room.
+    #[cold]
+    pub(super) fn keep_call(&mut self, index: u32, record: u32) {
+        self.be_watched();
+        let actor = &mut self.actors.table[index as usize];
+        actor.calls.push_back(record, self.records.look(record));
+        let (lane, calls) = (actor.lane(), actor.calls.len());
+        self.actors.kept += 1;
+        self.list(index);
+        // The lane knows already that something is kept, and rings before it runs dry.
+        if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
+            return;
+        }
+        self.update_flags();
+        after_keeping();
+        if let Some(lane) = lane {
+            self.drain(lane);
+        }
+        self.refill();
+    }
+
+    /// Nobody calls this actor any more: its state is dropped when it has answered what it was asked.
+    pub(in crate::supervisor) fn end_actor(&mut self, id: ActorId) {
+        let Some(actor) = self.find_actor(id) else {
+            return;
+        };
+        actor.ending = true;
+        match actor.place {
+            Place::Lost(_) => self.remove_actor(id.index),
+            Place::Nowhere if actor.calls.is_empty() => self.remove_actor(id.index),
+            _ => {
+                self.list(id.index);
+                self.refill();
+            }
+        }
+    }
+
+    pub(super) fn remove_actor(&mut self, index: u32) {
+        if self.actor(index).listed && matches!(self.actor(index).place, Place::Nowhere) {
+            self.actors.homeless.retain(|&other| other != index);
+            self.actors.wanting -= 1;
+        }
+        let actor = self.actor(index);
+        actor.listed = false;
+        actor.generation = actor.generation.wrapping_add(1);
+        actor.place = Place::Free;
+        actor.given.clear();
+        actor.words = Vec::new();
+        actor.checkpoints = None;
+        self.actors.free.push(index);
+        self.call_if_drained();
+    }
+}

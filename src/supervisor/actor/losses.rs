@@ -1,0 +1,275 @@
+//! What has ended, was taken back, or is lost.
+
+use smallvec::SmallVec;
+
+use super::{Checkpoint, Place, Role, actor_of};
+use crate::supervisor::core::{Closing, Core};
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::record::Outcome;
+
+impl Core {
+    /// A job of an actor has ended that nobody asks for.
+    #[cold]
+    pub(in crate::supervisor) fn actor_job_ended(&mut self, record: u32, outcome: Outcome) {
+        let role = self.role(record);
+        let array = self.records.at(record).arrays.pop();
+        let words = match (&outcome, self.records.look(record)) {
+            (Outcome::Inline { len }, record) => record.payload[..*len as usize].into(),
+            (Outcome::Long(words), _) => words.as_slice().into(),
+            (Outcome::Bare | Outcome::Failed(_), _) => SmallVec::new(),
+        };
+        self.discharge(record);
+        self.records.remove(record);
+        let Some((index, role)) = role else { return };
+        match (role, outcome) {
+            (Role::Call, _) => {}
+            (Role::Start, Outcome::Failed(error)) => {
+                self.start_of_actor_failed(index, error.kind())
+            }
+            (Role::Start, _) => {
+                let actor = self.actor(index);
+                if let Place::Starting { lane } = actor.place {
+                    actor.place = Place::Here { lane };
+                    self.list(index);
+                    self.flag(lane);
+                }
+            }
+            (Role::Save, outcome) => {
+                let actor = self.actor(index);
+                let posted = actor.posted;
+                let Some(checkpoints) = &mut actor.checkpoints else {
+                    return;
+                };
+                let holds = checkpoints.under_way.pop_front();
+                match (outcome, array, holds) {
+                    (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(holds)) => {
+                        checkpoints.last = Some(Checkpoint { array, words });
+                        checkpoints.holds = holds;
+                        checkpoints.made += 1;
+                    }
+                    // The one before still holds, and the next is made after the next call. That may have come already.
+                    (.., holds) => {
+                        checkpoints.failed += 1;
+                        if holds.is_some_and(|holds| holds < posted) {
+                            self.list(index);
+                        }
+                    }
+                }
+            }
+            (Role::End, _) => {
+                if let Place::Ending { lane } = self.actor(index).place {
+                    self.let_out(lane);
+                    self.remove_actor(index);
+                }
+            }
+        }
+        // What waited for this can be placed.
+        self.call_monitor = true;
+    }
+
+    /// The initial kernel gave no state.
+    pub(super) fn start_of_actor_failed(&mut self, index: u32, why: &JobErrorKind) {
+        if let Some(lane) = self.actor(index).lane() {
+            self.let_out(lane);
+        }
+        // It has nothing to do with what its worker died of.
+        if matches!(why, JobErrorKind::LostWith { .. }) {
+            self.actor(index).place = Place::Nowhere;
+            return self.list(index);
+        }
+        self.lose(index, lost(why.clone(), 0, false));
+    }
+
+    /// The actor is gone for good: whatever waits for it is answered.
+    pub(super) fn lose(&mut self, index: u32, why: JobErrorKind) {
+        let actor = &mut self.actors.table[index as usize];
+        actor.place = Place::Lost(why.clone());
+        actor.given.clear();
+        actor.words = Vec::new();
+        if let Some(checkpoints) = &mut actor.checkpoints {
+            checkpoints.last = None;
+        }
+        while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
+            self.actors.kept -= 1;
+            self.fail(record, why.clone(), None, Vec::new());
+        }
+        if self.actor(index).ending {
+            self.remove_actor(index);
+        }
+        self.call_if_drained();
+    }
+
+    /// A job was taken out of its slot before it began.
+    #[inline]
+    pub(in crate::supervisor) fn never_begun(&mut self, record: u32) {
+        if actor_of(self.records.look(record).group).is_some() {
+            self.call_never_begun(record);
+        }
+    }
+
+    #[cold]
+    pub(super) fn call_never_begun(&mut self, record: u32) {
+        match self.role(record) {
+            Some((index, Role::Call)) => self.actor(index).posted -= 1,
+            Some((index, Role::Save)) => {
+                if let Some(checkpoints) = &mut self.actor(index).checkpoints {
+                    checkpoints.under_way.pop_back();
+                }
+            }
+            Some((_, Role::Start | Role::End)) | None => {}
+        }
+    }
+
+    /// A job that was taken back goes to the front of its actor's own line. Newest first, as ever.
+    #[cold]
+    pub(in crate::supervisor) fn requeue_call(&mut self, record: u32) {
+        let Some((index, role)) = self.role(record) else {
+            return;
+        };
+        if role == Role::Call {
+            let actor = &mut self.actors.table[index as usize];
+            actor.calls.push_front(record, self.records.look(record));
+            self.actors.kept += 1;
+            return self.list(index);
+        }
+        // The engine's own are made again.
+        self.leave_unrun(record);
+        let actor = self.actor(index);
+        match (role, actor.lane()) {
+            (Role::Start, Some(lane)) => {
+                actor.place = Place::Nowhere;
+                self.let_out(lane);
+            }
+            (Role::End, Some(lane)) => actor.place = Place::Here { lane },
+            _ => {}
+        }
+        self.list(index);
+    }
+
+    /// A call that no lane has is given up; its record is about to say so.
+    pub(in crate::supervisor) fn unqueue_call(&mut self, index: u32, record: u32) {
+        let actor = &mut self.actors.table[index as usize];
+        actor.calls.give_up(record, &self.records);
+        self.actors.kept -= 1;
+    }
+
+    /// All actors are lost for this reason.
+    pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
+        for index in 0..self.actors.table.len() as u32 {
+            match self.actor(index).place {
+                // What a lane has is answered when its worker is gone.
+                Place::Nowhere => {
+                    if self.actor(index).listed {
+                        self.actor(index).listed = false;
+                        self.actors.homeless.retain(|&other| other != index);
+                        self.actors.wanting -= 1;
+                    }
+                    self.lose(index, why.clone());
+                }
+                Place::Here { .. } | Place::Starting { .. } => self.fail_kept_calls(index, why),
+                Place::Ending { .. } | Place::Lost(_) | Place::Free => {}
+            }
+        }
+    }
+
+    pub(super) fn fail_kept_calls(&mut self, index: u32, why: &JobErrorKind) {
+        while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
+            self.actors.kept -= 1;
+            self.fail(record, why.clone(), None, Vec::new());
+        }
+    }
+
+    /// After the exit of a worker, when what it had not begun was put back: its actors start again somewhere, or are
+    /// lost. `ran`: what may have begun of theirs, and why each of these has no value; `fault`: why the worker is gone,
+    /// for those that had nothing to do with it.
+    pub(in crate::supervisor) fn lose_states(
+        &mut self,
+        worker: usize,
+        ran: Vec<(u32, JobErrorKind)>,
+        fault: &JobErrorKind,
+    ) {
+        let mut calls = Vec::new();
+        for (record, why) in ran {
+            match self.role(record) {
+                Some((index, Role::Call)) => calls.push((index, record, why)),
+                // Its end says what follows.
+                _ => self.fail_running(worker, record, why),
+            }
+        }
+        if self.workers[worker].actors == 0 {
+            return;
+        }
+        for lane in self.lanes_of(worker) {
+            let hosted = self.lanes[lane].hosted.as_mut();
+            let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
+            for index in turns.unwrap_or_default() {
+                self.actor(index).listed = false;
+                self.actors.wanting -= 1;
+            }
+        }
+        for index in 0..self.actors.table.len() as u32 {
+            let workers = self.workers.len();
+            match self.actor(index).place {
+                Place::Here { lane } if lane % workers == worker => {
+                    let own: Vec<_> = calls.extract_if(.., |(of, _, _)| *of == index).collect();
+                    self.state_is_gone(index, lane, own, fault);
+                }
+                // Dropped with its process.
+                Place::Ending { lane } if lane % workers == worker => {
+                    self.let_out(lane);
+                    self.remove_actor(index);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn state_is_gone(
+        &mut self,
+        index: u32,
+        lane: usize,
+        calls: Vec<(u32, u32, JobErrorKind)>,
+        fault: &JobErrorKind,
+    ) {
+        self.let_out(lane);
+        let worker = self.worker_of(lane);
+        let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
+        let closing = self.closing == Closing::Now || self.broken.is_some();
+        let actor = self.actor(index);
+        let held = actor
+            .checkpoints
+            .as_ref()
+            .map(|checkpoints| checkpoints.holds);
+        let restarts = held.is_some() && !closing;
+        let answered = actor.posted - calls.len() as u64;
+        let forgotten = answered - held.unwrap_or(0).min(answered);
+        actor.forgotten += forgotten;
+        let why = lost(cause, forgotten, restarts);
+        for (_, record, _) in calls {
+            self.fail_running(worker, record, why.clone());
+        }
+        let actor = self.actor(index);
+        if !restarts {
+            let why = if closing { JobErrorKind::ShutDown } else { why };
+            return self.lose(index, why);
+        }
+        actor.place = Place::Nowhere;
+        actor.restarts += 1;
+        if actor.ending && actor.calls.is_empty() {
+            return self.remove_actor(index);
+        }
+        self.list(index);
+    }
+}
+
+/// What calls answer that are lost with their actor.
+fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
+    if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
+        return cause;
+    }
+    JobErrorKind::ActorLost {
+        cause: Box::new(cause),
+        forgotten,
+        restarted,
+    }
+}

@@ -1,0 +1,180 @@
+//! Which lane has an actor, and what it gets for it.
+
+use std::sync::Arc;
+
+use super::{ACTOR, Place};
+use crate::arena::{Block, Offset};
+use crate::kernel::KernelInfo;
+use crate::kernel::actor;
+use crate::kernel::wire::{ArgWriter, Lease};
+use crate::link::NOTICE;
+use crate::supervisor::core::Core;
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::lane::Lane;
+
+impl Core {
+    /// Somebody may have something to do for this actor.
+    pub(super) fn list(&mut self, index: u32) {
+        let actor = &mut self.actors.table[index as usize];
+        if actor.listed || !actor.wants() {
+            return;
+        }
+        actor.listed = true;
+        self.actors.wanting += 1;
+        match actor.lane() {
+            None => self.actors.homeless.push_back(index),
+            Some(lane) => {
+                if let Some(hosted) = &mut self.lanes[lane].hosted {
+                    hosted.turns.push_back(index);
+                }
+            }
+        }
+    }
+
+    /// Places what actors wait for, as far as it fits; not more than so much.
+    #[cold]
+    pub(in crate::supervisor) fn feed_actors(&mut self, most: usize) {
+        let mut left = most;
+        while left > 0
+            && let Some(&index) = self.actors.homeless.front()
+        {
+            let Some(lane) = self.home() else { break };
+            self.actors.homeless.pop_front();
+            self.actors.wanting -= 1;
+            self.actor(index).listed = false;
+            self.start(index, lane);
+            left -= 1;
+        }
+        for lane in 0..self.lanes.len() {
+            left -= self.feed_lane(lane, left);
+        }
+        if self.actors.wanting == 0 {
+            self.update_flags();
+        }
+    }
+
+    /// The same for one lane: actors take turns. Returns how much was placed.
+    pub(super) fn feed_lane(&mut self, lane: usize, most: usize) -> usize {
+        if !self.lanes[lane].is_wanted() {
+            return 0;
+        }
+        let mut placed = 0;
+        while placed < most {
+            let hosted = self.lanes[lane].hosted.as_mut();
+            let Some(index) = hosted.and_then(|hosted| hosted.turns.pop_front()) else {
+                break;
+            };
+            let actor = &mut self.actors.table[index as usize];
+            actor.listed = false;
+            self.actors.wanting -= 1;
+            let fits = self.lanes[lane].fits(0);
+            if fits && actor.wants() {
+                self.take_turn(index, lane);
+                placed += 1;
+            }
+            self.list(index);
+            if !fits {
+                break;
+            }
+        }
+        self.flag(lane);
+        placed
+    }
+
+    pub(super) fn take_turn(&mut self, index: u32, lane: usize) {
+        let actor = &mut self.actors.table[index as usize];
+        if actor.save_is_due() {
+            self.save(index, lane);
+        } else if let Some(record) = actor.calls.pop(&self.records) {
+            self.actors.kept -= 1;
+            self.post_call(index, record, lane);
+        } else if actor.ending {
+            actor.place = Place::Ending { lane };
+            let end = actor.end;
+            self.post_for(index, lane, &end, &[], &[]);
+        }
+    }
+
+    /// The lane for one more actor: that with the fewest.
+    pub(super) fn home(&self) -> Option<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        // One that stands still may do so for long.
+        let stuck = |lane: &Lane| lane.stands_still() && !lane.fits(0);
+        let may = |lane: &Lane| lane.ready && lane.poster.tail() < lane.last && !stuck(lane);
+        let ready = lanes.filter(|(_, lane)| may(lane));
+        let (index, lane) = ready.min_by_key(|(index, lane)| (lane.actors(), *index))?;
+        lane.fits(0).then_some(index)
+    }
+
+    pub(super) fn start(&mut self, index: u32, lane: usize) {
+        self.take_in(lane);
+        let actor = self.actor(index);
+        actor.place = Place::Starting { lane };
+        actor.posted = 0;
+        let words = actor.words.clone();
+        let last = actor.checkpoints.as_mut().and_then(|checkpoints| {
+            checkpoints.begin_life();
+            let last = checkpoints.last.as_ref()?;
+            let at = last.array.block.extent().at;
+            let at = Offset::new(at.region(), at.offset() + last.array.skip);
+            let words: Vec<u64> = [bytemuck::cast(at)]
+                .into_iter()
+                .chain(last.words.iter().copied())
+                .collect();
+            Some((
+                checkpoints.plan.restore,
+                words,
+                Arc::clone(&last.array.block),
+            ))
+        });
+        match last {
+            None => {
+                let start = actor.start;
+                self.post_for(index, lane, &start, &words, &[]);
+            }
+            Some((restore, mut all, block)) => {
+                all.extend(words);
+                self.post_for(index, lane, &restore, &all, &[block]);
+            }
+        }
+    }
+
+    pub(super) fn save(&mut self, index: u32, lane: usize) {
+        let actor = self.actor(index);
+        let posted = actor.posted;
+        let Some(checkpoints) = &mut actor.checkpoints else {
+            return;
+        };
+        checkpoints.under_way.push_back(posted);
+        let save = checkpoints.plan.save;
+        self.post_for(index, lane, &save, &[], &[]);
+    }
+
+    /// Posts a job that is the engine's own.
+    pub(super) fn post_for(
+        &mut self,
+        index: u32,
+        lane: usize,
+        info: &KernelInfo,
+        words: &[u64],
+        held: &[Arc<Block>],
+    ) {
+        let actor = &self.actors.table[index as usize];
+        let mut call = ArgWriter::new(self.arena.id());
+        call.seed = actor.seed;
+        call.word(actor::key(index, actor.generation));
+        words.iter().for_each(|&word| call.word(word));
+        let blocks = held.iter().chain(&actor.given).cloned();
+        call.leases.extend(blocks.map(Lease::Shared));
+        let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);
+        let record = self.records.get(job);
+        record.detached = true;
+        // The monitor places what waits for its end.
+        record.requests |= NOTICE;
+        // An engine that drains finishes what was begun.
+        match refusal.filter(|why| *why != JobErrorKind::ShutDown) {
+            Some(why) => self.fail(job.index, why, None, Vec::new()),
+            None => self.put(job.index, lane),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Arrays in a state.
+
+use super::*;
+
+tests![
+    arrays_that_it_was_given_stay,
+    arrays_that_it_keeps_beyond_a_call_are_noticed,
+    arrays_that_it_hides_are_noticed_at_its_end,
+];
+
+struct Model {
+    weights: Array<u64>,
+}
+
+impl Model {
+    fn load(weights: &Array<u64>) -> Self {
+        Self {
+            weights: weights.clone(),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.weights.iter().sum()
+    }
+
+    fn weights(&self) -> Array<u64> {
+        self.weights.clone()
+    }
+}
+
+fn arrays_that_it_was_given_stay() {
+    let lab = Lab::new(2);
+    let weights = lab.from_fn(100_000, |i| i as u64).unwrap();
+    let total: u64 = weights.iter().sum();
+    let before = lab.stats().arena.in_use;
+    let models = [(); 2].map(|()| lab.actor(Model::load, (&weights,)));
+    drop(weights);
+    for model in &models {
+        assert_eq!(model.call(Model::total, ()).wait().unwrap(), total);
+    }
+    assert_eq!(lab.stats().arena.in_use, before, "nothing was copied");
+    // One that comes back is the same memory.
+    let back = models[0].call(Model::weights, ()).wait().unwrap();
+    assert_eq!(back.iter().sum::<u64>(), total);
+    assert_eq!(lab.stats().arena.in_use, before);
+    // It is free when the last state is gone, by its end or with its worker.
+    drop(back);
+    let [ends, dies] = models;
+    drop(ends);
+    assert_eq!(dies.call(Model::total, ()).wait().unwrap(), total);
+    let worker = dies.status().worker.unwrap() as usize;
+    lab.replace(worker);
+    assert!(matches!(
+        dies.call(Model::total, ()).wait().unwrap_err().kind(),
+        JobErrorKind::ActorLost { .. }
+    ));
+    // Although somebody still has a handle.
+    lab.assert_in_use(0);
+    drop(dies);
+}
+
+fn arrays_that_it_keeps_beyond_a_call_are_noticed() {
+    #[derive(Default)]
+    struct Thief {
+        kept: Vec<Array<u8>>,
+    }
+    fn keep(thief: &mut Thief, array: &Array<u8>) {
+        thief.kept.push(array.clone());
+    }
+    fn make(thief: &mut Thief) {
+        thief.kept.push(ArrayMut::zeros(100).seal());
+    }
+    let lab = Lab::new(1);
+    let array = lab.from_slice(&[1u8; 100]).unwrap();
+    let thief = lab.actor(Thief::default, ());
+    let job = thief.call(keep, (&array,));
+    assert_eq!(lost(job), (JobErrorKind::Escaped { count: 1 }, 0, false));
+    let thief = lab.actor(Thief::default, ());
+    let job = thief.call(make, ());
+    assert_eq!(lost(job), (JobErrorKind::Escaped { count: 1 }, 0, false));
+    let made = lab.actor(
+        || Thief {
+            kept: vec![Array::from_slice(&[1])],
+        },
+        (),
+    );
+    let job = made.call(|thief: &Thief| thief.kept.len(), ());
+    assert_eq!(lost(job).0, JobErrorKind::Escaped { count: 1 });
+    drop(array);
+    lab.assert_in_use(0);
+}
+
+fn arrays_that_it_hides_are_noticed_at_its_end() {
+    static HIDDEN: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
+    fn hide(array: &Array<u8>) -> u64 {
+        HIDDEN.lock().unwrap().push(array.clone());
+        0
+    }
+    fn hide_and_fail(array: &Array<u8>) -> Result<u64, &'static str> {
+        hide(array);
+        Err("no")
+    }
+    let lab = Lab::new(1);
+    let array = lab.from_slice(&[1u8; 100]).unwrap();
+    let thief = lab.actor(hide, (&array,));
+    assert_eq!(
+        thief.call(|x: &u64| *x, ()).wait().unwrap(),
+        0,
+        "it may have it while it lives"
+    );
+    thief.stop();
+    lab.await_restart(0, 1);
+    let thief: Actor<u64> = lab.actor(hide_and_fail, (&array,));
+    assert_eq!(
+        *match thief.call(|x: &u64| *x, ()).wait().unwrap_err().kind() {
+            JobErrorKind::ActorLost { cause, .. } => cause.clone(),
+            other => panic!("{other:?}"),
+        },
+        JobErrorKind::Escaped { count: 1 }
+    );
+    lab.await_restart(0, 2);
+    drop(array);
+    lab.assert_in_use(0);
+}

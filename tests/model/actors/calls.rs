@@ -1,0 +1,306 @@
+//! Calls: in order, in one worker, beside other jobs.
+
+use super::*;
+
+tests![
+    calls_run_in_order_in_one_worker,
+    many_threads_call_one_actor,
+    actors_are_spread_over_the_workers,
+    jobs_of_other_kinds_go_on_beside_a_call,
+    a_job_that_goes_first_changes_nothing_in_the_order_of_calls,
+    an_error_and_a_panic_leave_the_actor_alive,
+    names_are_for_one_at_a_time,
+    calls_can_be_cancelled,
+    arguments_of_any_length,
+    the_inline_engine_agrees,
+];
+
+fn calls_run_in_order_in_one_worker() {
+    let lab = Lab::new(2);
+    let list = lab.actor(List::new, ());
+    // More than a link holds.
+    let calls: Vec<_> = (0..5_000).map(|x| list.call(List::push, (x,))).collect();
+    for (len, call) in (1..).zip(calls) {
+        assert_eq!(call.wait().unwrap(), len);
+    }
+    assert!(seen(&list).into_iter().eq(0..5_000));
+    let pids = [(); 50].map(|()| list.call(List::pid, ()).wait().unwrap());
+    assert!(
+        pids.iter()
+            .all(|&pid| pid == pids[0] && pid as i32 == lab.pid(here(&list)))
+    );
+    drop(list);
+    lab.assert_in_use(0);
+}
+
+fn many_threads_call_one_actor() {
+    let lab = Lab::new(2);
+    let list = lab.actor(List::new, ());
+    thread::scope(|threads| {
+        for by in 0..4 {
+            let list = list.clone();
+            threads.spawn(move || {
+                let numbers = (0..500).map(|n| by * 1_000 + n);
+                let calls: Vec<_> = numbers.map(|x| list.call(List::push, (x,))).collect();
+                let places: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
+                assert!(places.is_sorted(), "each thread's calls are in order");
+            });
+        }
+    });
+    let seen = seen(&list);
+    for by in 0..4 {
+        let own = seen.iter().filter(|&&x| x / 1_000 == by);
+        assert!(own.copied().eq((0..500).map(|n| by * 1_000 + n)));
+    }
+}
+
+fn actors_are_spread_over_the_workers() {
+    let lab = Lab::new(3);
+    let actors: Vec<_> = (0..9).map(|_| lab.actor(List::new, ())).collect();
+    let mut at: Vec<_> = actors.iter().map(here).collect();
+    at.sort_unstable();
+    assert_eq!(at, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    // Each has its own state.
+    for (n, list) in (0..).zip(&actors) {
+        (0..n).for_each(|x| list.call(List::push, (x,)).detach());
+    }
+    for (n, list) in (0..).zip(&actors) {
+        assert!(seen(list).into_iter().eq(0..n));
+    }
+    // A place that is free is taken again, and nothing is found there of the one before.
+    let mut actors = actors;
+    for _ in 0..20 {
+        drop(actors.remove(0));
+        actors.push(lab.actor(List::new, ()));
+        assert!(seen(actors.last().unwrap()).is_empty());
+    }
+}
+
+fn jobs_of_other_kinds_go_on_beside_a_call() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let list = lab.actor(List::new, ());
+    let first = list.call(List::push_at, (0, gate.path()));
+    let held = gate.meet();
+    let behind: Vec<_> = (1..20).map(|x| list.call(List::push, (x,))).collect();
+    // Wherever they were placed: what lies behind the call is moved to the other worker.
+    step("jobs beside a call that takes long");
+    let squares = lab.map(|x: u64| x * x, (0..2_000).map(|x| (x,)));
+    assert!(squares.map(Result::unwrap).eq((0..2_000).map(|x| x * x)));
+    assert!(
+        behind.iter().all(|call| !call.is_done()),
+        "the calls wait for it"
+    );
+    drop(held);
+    assert_eq!(first.wait().unwrap(), 1);
+    for (len, call) in (2..).zip(behind) {
+        assert_eq!(call.wait().unwrap(), len);
+    }
+    assert!(seen(&list).into_iter().eq(0..20));
+}
+
+fn a_job_that_goes_first_changes_nothing_in_the_order_of_calls() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let list = lab.actor(List::new, ());
+    let first = list.call(List::push_at, (0, gate.path()));
+    let held = gate.meet();
+    let mut behind = Vec::new();
+    for x in 1..600 {
+        behind.push(list.call(List::push, (x,)));
+        if x % 50 == 0 {
+            // Takes back what lies ahead in the lane.
+            lab.job(|| (), ())
+                .priority(Priority::High)
+                .submit()
+                .detach();
+        }
+    }
+    drop(held);
+    first.wait().unwrap();
+    for (len, call) in (2..).zip(behind) {
+        assert_eq!(call.wait().unwrap(), len);
+    }
+    assert!(seen(&list).into_iter().eq(0..600));
+}
+
+fn an_error_and_a_panic_leave_the_actor_alive() {
+    fn refuse(list: &mut List, x: u64) -> Result<u64, String> {
+        list.push(x);
+        Err(format!("{x} is not wanted"))
+    }
+    fn panic_after(list: &mut List, x: u64) -> u64 {
+        list.push(x);
+        panic!("at {x}")
+    }
+    let lab = Lab::new(1);
+    let list = lab.actor(List::new, ());
+    let refused = list.call(refuse, (1,)).wait().unwrap_err();
+    assert_eq!(
+        *refused.kind(),
+        JobErrorKind::Returned("1 is not wanted".into())
+    );
+    let panicked = list.call(panic_after, (2,)).wait().unwrap_err();
+    assert!(matches!(panicked.kind(), JobErrorKind::Panicked { message, .. } if message == "at 2"));
+    assert_eq!(list.call(List::push, (3,)).wait().unwrap(), 3);
+    assert_eq!(seen(&list), [1, 2, 3], "the state is as they left it");
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+fn names_are_for_one_at_a_time() {
+    for lab in [&*Lab::new(1), &Engine::inline()] {
+        let list = lab
+            .actor_builder(List::new, ())
+            .start_named("list")
+            .unwrap();
+        assert_eq!(list.name(), Some("list"));
+        let taken = lab.actor_builder(List::new, ()).start_named("list");
+        assert_eq!(
+            taken.unwrap_err(),
+            ActorNameError::Taken {
+                name: "list".into()
+            }
+        );
+        let same = lab.actor_named::<List>("list").unwrap();
+        same.call(List::push, (1,)).wait().unwrap();
+        assert_eq!(seen(&list), [1]);
+        let error = lab.actor_named::<Vec<u8>>("list").unwrap_err();
+        assert!(error.to_string().contains("Vec<u8>"), "{error}");
+        // As long as there is a handle, whichever.
+        drop(list);
+        assert!(lab.actor_named::<List>("list").is_ok());
+        drop(same);
+        let unknown = ActorNameError::Unknown {
+            name: "list".into(),
+        };
+        assert_eq!(lab.actor_named::<List>("list").unwrap_err(), unknown);
+        // Or until it is stopped; the next one of that name does not go with it.
+        let first = lab
+            .actor_builder(List::new, ())
+            .start_named("list")
+            .unwrap();
+        first.stop();
+        let second = lab
+            .actor_builder(List::new, ())
+            .start_named("list")
+            .unwrap();
+        drop(first);
+        let found = lab.actor_named::<List>("list").unwrap();
+        found.call(List::push, (2,)).wait().unwrap();
+        assert_eq!(seen(&second), [2]);
+    }
+}
+
+fn calls_can_be_cancelled() {
+    fn listen(list: &mut List, gate: &str) -> u64 {
+        pass(gate);
+        while !arenite::cancelled() {
+            thread::yield_now();
+        }
+        list.push(0)
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let list = lab.actor(List::new, ());
+    let running = list.call(listen, (gate.path(),));
+    let held = gate.meet();
+    let behind: Vec<_> = (1..600).map(|x| list.call(List::push, (x,))).collect();
+    // Those that lie in the lane, and those that do not.
+    for call in behind.iter().step_by(2) {
+        call.cancel();
+    }
+    let (dropped, kept): (Vec<_>, Vec<_>) = behind
+        .into_iter()
+        .enumerate()
+        .partition(|(n, _)| n % 4 == 3);
+    drop(dropped);
+    drop(held);
+    running.cancel();
+    assert_eq!(running.wait().unwrap(), 1, "what it returns is its answer");
+    for (n, call) in kept {
+        match call.wait() {
+            Ok(_) => assert_eq!(n % 4, 1),
+            Err(error) => {
+                assert_eq!(n % 2, 0);
+                assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+            }
+        }
+    }
+    assert!(
+        seen(&list)
+            .into_iter()
+            .eq((0..600).filter(|x| x % 4 == 2 || *x == 0))
+    );
+    // Once it runs, it goes with its worker.
+    let hangs = list.call(listen, (gate.path(),));
+    drop(gate.meet());
+    hangs.cancel_now();
+    assert_eq!(lost(hangs).0, JobErrorKind::Cancelled);
+}
+
+fn arguments_of_any_length() {
+    struct Text(String);
+    fn new(a: &str, b: &str, numbers: &Array<u64>) -> Text {
+        Text(format!("{a}{b}{}", numbers.len()))
+    }
+    fn append(text: &mut Text, more: &str, also: &Array<u64>) -> (String, Array<u64>) {
+        text.0.push_str(more);
+        (text.0.clone(), Array::from_fn(also.len(), |i| also[i] + 1))
+    }
+    let lab = Lab::new(1);
+    let numbers = lab.from_fn(10_000, |i| i as u64).unwrap();
+    let long = "a long text that does not fit into a slot ".repeat(100);
+    let text = lab
+        .actor_builder(new, (&long, "b", &numbers))
+        .checkpoint(
+            1,
+            |text: &Text| Array::from_slice(text.0.as_bytes()),
+            |saved: &Array<u8>, _: &str, _: &str, _: &Array<u64>| {
+                Text(String::from_utf8(saved.to_vec()).unwrap())
+            },
+        )
+        .start();
+    let mut expected = format!("{long}b10000");
+    for round in 1..6 {
+        let (said, more) = text.call(append, (&long, &numbers)).wait().unwrap();
+        expected.push_str(&long);
+        assert!(said == expected, "{} bytes in round {round}", said.len());
+        assert!(more.iter().zip(1..).all(|(&x, n)| x == n));
+        wait_until("it is saved", || text.status().checkpoints == round);
+        lab.replace(0);
+    }
+    drop((text, numbers));
+    lab.assert_in_use(0);
+}
+
+fn the_inline_engine_agrees() {
+    fn play(engine: &Engine) -> Vec<String> {
+        let list: Actor<List> = engine.actor(|| Ok::<_, String>(List::new()), ());
+        let mut said = Vec::new();
+        let mut tell = |job: Job<u64>| {
+            said.push(match job.wait() {
+                Ok(value) => value.to_string(),
+                Err(error) => match error.kind() {
+                    JobErrorKind::Panicked { message, .. } => message.clone(),
+                    other => other.to_string(),
+                },
+            });
+        };
+        tell(list.call(List::push, (5,)));
+        tell(list.call(|_: &mut List| -> u64 { panic!("oh") }, ()));
+        tell(list.call(|_: &mut List| Err::<u64, _>("no"), ()));
+        tell(list.call(|list: &List| list.seen.iter().sum::<u64>(), ()));
+        list.stop();
+        tell(list.call(List::push, (5,)));
+        let never: Actor<List> = engine.actor(|| Err::<List, _>("never"), ());
+        tell(never.call(List::push, (5,)));
+        let saved = engine
+            .actor_builder(List::new, ())
+            .checkpoint(1, List::seen, List::restore)
+            .start();
+        tell(saved.call(List::push, (5,)));
+        said
+    }
+    let lab = Lab::new(2);
+    assert_eq!(play(&lab), play(&Engine::inline()));
+}

@@ -1,0 +1,230 @@
+//! What is lost with a worker, and what a checkpoint brings back.
+
+use super::*;
+
+tests![
+    whoever_has_no_state_says_why,
+    a_crash_is_the_end_of_an_actor_without_checkpoints,
+    the_death_of_an_idle_worker_is_told,
+    a_checkpoint_brings_back_what_it_holds,
+    before_the_first_checkpoint_it_begins_again,
+    a_checkpoint_that_fails_is_made_after_the_next_call,
+    a_call_that_takes_too_long,
+];
+
+fn whoever_has_no_state_says_why() {
+    fn refuse() -> Result<List, String> {
+        Err("no list today".into())
+    }
+    fn panic() -> List {
+        panic!("no list")
+    }
+    fn die() -> List {
+        std::process::abort()
+    }
+    let lab = Lab::new(1);
+    let refused: Actor<List> = lab.actor(refuse, ());
+    let early: Vec<_> = (0..10).map(|x| refused.call(List::push, (x,))).collect();
+    for call in early {
+        let why = JobErrorKind::Returned("no list today".into());
+        assert_eq!(lost(call), (why, 0, false));
+    }
+    let panicked = lab.actor(panic, ());
+    let (why, ..) = lost(panicked.call(List::push, (0,)));
+    assert!(matches!(why, JobErrorKind::Panicked { .. }), "{why:?}");
+    let died = lab.actor(die, ());
+    assert_eq!(lost(died.call(List::push, (0,))).0, JobErrorKind::Signal(6));
+    assert_eq!(died.status().restarts, 0, "it is not tried again");
+    let foreign = lab.actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),));
+    let error = foreign.call(List::seen, ()).wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    // A `Result` with a state is a state.
+    let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ());
+    assert_eq!(made.call(List::push, (0,)).wait().unwrap(), 1);
+}
+
+fn a_crash_is_the_end_of_an_actor_without_checkpoints() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let actors = [(); 4].map(|()| lab.actor(List::new, ()));
+    for actor in &actors {
+        actor.call(List::push, (1,)).wait().unwrap();
+    }
+    let victim = &actors[0];
+    let beside = actors[1..]
+        .iter()
+        .find(|other| here(other) == here(victim))
+        .unwrap();
+    let elsewhere = actors[1..]
+        .iter()
+        .find(|other| here(other) != here(victim))
+        .unwrap();
+    let waits = victim.call(List::push_at, (2, gate.path()));
+    let held = gate.meet();
+    let crash = victim.call(List::abort, ());
+    let behind: Vec<_> = (0..300).map(|x| victim.call(List::push, (x,))).collect();
+    drop(held);
+    waits.wait().unwrap();
+    let job = match lost(crash) {
+        (JobErrorKind::Signal(6), 2, false) => {
+            // Whoever had its state beside it.
+            match lost(beside.call(List::seen, ())) {
+                (JobErrorKind::LostWith { job, culprit }, 1, false) => {
+                    assert_eq!(*culprit, JobErrorKind::Signal(6));
+                    job
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(job > 0);
+    for call in behind {
+        assert_eq!(lost(call), (JobErrorKind::Signal(6), 2, false));
+    }
+    assert_eq!(
+        lost(victim.call(List::seen, ())),
+        (JobErrorKind::Signal(6), 2, false)
+    );
+    assert!(victim.status().lost.is_some());
+    assert_eq!(seen(elsewhere), [1]);
+    // The worker goes on, also with other actors.
+    assert!(seen(&lab.actor(List::new, ())).is_empty());
+    drop(actors);
+    lab.assert_in_use(0);
+}
+
+fn the_death_of_an_idle_worker_is_told() {
+    let lab = Lab::new(1);
+    let list = lab.actor(List::new, ());
+    list.call(List::push, (1,)).wait().unwrap();
+    kill_worker_of(&lab, &list);
+    wait_until("the loss is known", || list.status().lost.is_some());
+    assert_eq!(
+        lost(list.call(List::seen, ())),
+        (JobErrorKind::Signal(9), 1, false)
+    );
+}
+
+fn a_checkpoint_brings_back_what_it_holds() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(3, List::seen, List::restore)
+        .start();
+    for x in 0..8 {
+        list.call(List::push, (x,)).wait().unwrap();
+    }
+    let waits = list.call(List::push_at, (8, gate.path()));
+    let held = gate.meet();
+    let behind: Vec<_> = (9..400).map(|x| list.call(List::push, (x,))).collect();
+    kill_worker_of(&lab, &list);
+    // 0 to 5 are held by the checkpoint, 6 and 7 are forgotten, 8 had begun.
+    assert_eq!(lost(waits), (JobErrorKind::Signal(9), 2, true));
+    drop(held);
+    for (len, call) in (7..).zip(behind) {
+        assert_eq!(call.wait().unwrap(), len, "what had not begun is answered");
+    }
+    assert!(seen(&list).into_iter().eq((0..6).chain(9..400)));
+    let status = list.status();
+    assert_eq!(
+        (status.restarts, status.forgotten, status.lost),
+        (1, 2, None)
+    );
+    assert_eq!(status.failed_checkpoints, 0);
+    // While it is idle, too: nobody's call says so, but the handle does.
+    let before = list.status();
+    let held = seen(&list);
+    kill_worker_of(&lab, &list);
+    wait_until("it has gone on", || list.status().restarts == 2);
+    let left = seen(&list);
+    let forgotten = list.status().forgotten - before.forgotten;
+    // The look at the list was a call as well.
+    assert!(forgotten < 3 && held.starts_with(&left));
+    assert!(held.len() - left.len() <= forgotten as usize);
+    drop(list);
+    lab.assert_in_use(0);
+}
+
+fn before_the_first_checkpoint_it_begins_again() {
+    fn begin(first: &Array<u64>, more: u64) -> List {
+        let seen = first.iter().copied().chain([more]).collect();
+        List { seen }
+    }
+    fn restore(saved: &Array<u64>, first: &Array<u64>, more: u64) -> List {
+        assert_eq!(
+            (first.len(), more),
+            (2, 9),
+            "the arguments are those of the beginning"
+        );
+        List::restore(saved)
+    }
+    let lab = Lab::new(1);
+    let first = lab.from_slice(&[7u64, 8]).unwrap();
+    let list = lab
+        .actor_builder(begin, (first, 9))
+        .checkpoint(2, List::seen, restore)
+        .start();
+    list.call(List::push, (10,)).wait().unwrap();
+    assert_eq!(
+        lost(list.call(List::abort, ())),
+        (JobErrorKind::Signal(6), 1, true)
+    );
+    assert_eq!(list.call(List::push, (11,)).wait().unwrap(), 4);
+    assert_eq!(list.call(List::push, (12,)).wait().unwrap(), 5);
+    assert_eq!(
+        lost(list.call(List::abort, ())),
+        (JobErrorKind::Signal(6), 0, true)
+    );
+    assert_eq!(seen(&list), [7, 8, 9, 11, 12]);
+    drop(list);
+    lab.assert_in_use(0);
+}
+
+fn a_checkpoint_that_fails_is_made_after_the_next_call() {
+    fn save(list: &List) -> Result<Array<u64>, String> {
+        match list.seen.len() {
+            3 => Err("not three".into()),
+            4 => panic!("not four"),
+            _ => Ok(list.seen()),
+        }
+    }
+    let lab = Lab::new(1);
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(3, save, List::restore)
+        .start();
+    for x in 0..4 {
+        list.call(List::push, (x,)).wait().unwrap();
+    }
+    // They are tried behind the calls.
+    wait_until("two have failed", || list.status().failed_checkpoints == 2);
+    assert_eq!(list.status().checkpoints, 0);
+    list.call(List::push, (4,)).wait().unwrap();
+    wait_until("one is made", || list.status().checkpoints == 1);
+    assert_eq!(
+        lost(list.call(List::abort, ())),
+        (JobErrorKind::Signal(6), 0, true)
+    );
+    assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
+}
+
+fn a_call_that_takes_too_long() {
+    let lab = Lab::new(1);
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(1, List::seen, List::restore)
+        .start();
+    let limit = Duration::from_millis(50);
+    list.call_within(Duration::from_secs(1_000), List::push, (1,))
+        .wait()
+        .unwrap();
+    let hangs = list.call_within(limit, List::hang, ());
+    let behind = list.call(List::push, (2,));
+    let (why, forgotten, restarted) = lost(hangs);
+    assert_eq!(why, JobErrorKind::DeadlineExceeded { limit });
+    assert_eq!((forgotten, restarted), (0, true));
+    assert_eq!(behind.wait().unwrap(), 2);
+    assert_eq!(seen(&list), [1, 2]);
+}

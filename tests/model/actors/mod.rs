@@ -1,0 +1,101 @@
+//! Actors: a state in one worker, calls in order, and what is left of both when the worker dies.
+
+mod arrays;
+mod calls;
+mod ends;
+mod losses;
+mod storms;
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use arenite::{Actor, ActorNameError, Array, ArrayMut, Engine, Job, JobErrorKind, Priority};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+/// The tests of all parts.
+pub fn tests() -> Vec<libtest_mimic::Trial> {
+    let parts = [
+        arrays::tests(),
+        calls::tests(),
+        ends::tests(),
+        losses::tests(),
+        storms::tests(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+/// Remembers the calls that it has had.
+struct List {
+    seen: Vec<u64>,
+}
+
+impl List {
+    fn new() -> Self {
+        Self { seen: Vec::new() }
+    }
+
+    fn push(&mut self, x: u64) -> u64 {
+        self.seen.push(x);
+        self.seen.len() as u64
+    }
+
+    fn seen(&self) -> Array<u64> {
+        Array::from_slice(&self.seen)
+    }
+
+    fn restore(saved: &Array<u64>) -> Self {
+        Self {
+            seen: saved.to_vec(),
+        }
+    }
+
+    fn push_at(&mut self, x: u64, gate: &str) -> u64 {
+        pass(gate);
+        self.push(x)
+    }
+
+    fn abort(&mut self) {
+        std::process::abort();
+    }
+
+    fn hang(&mut self) {
+        loop {
+            thread::park();
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+fn seen(list: &Actor<List>) -> Vec<u64> {
+    list.call(List::seen, ()).wait().unwrap().to_vec()
+}
+
+/// The cause inside.
+fn lost<R: Send + std::fmt::Debug + 'static>(job: Job<R>) -> (JobErrorKind, u64, bool) {
+    step("a call that cannot be answered");
+    match job.wait().unwrap_err().kind() {
+        JobErrorKind::ActorLost {
+            cause,
+            forgotten,
+            restarted,
+        } => ((**cause).clone(), *forgotten, *restarted),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn here(actor: &Actor<List>) -> usize {
+    wait_until("the actor has a worker", || actor.status().worker.is_some());
+    actor.status().worker.unwrap() as usize
+}
+
+fn kill_worker_of(lab: &Lab, list: &Actor<List>) {
+    let pid = lab.pid(here(list));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
