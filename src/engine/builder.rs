@@ -140,6 +140,33 @@ impl Builder {
     /// Whether jobs with a [deadline](super::JobBuilder::deadline) run beside others in workers with several
     /// [`lanes`](Builder::lanes); by default they have a worker to themselves as long as they run. Whoever exceeds its
     /// deadline then takes along what runs beside it.
+    ///
+    /// For many calls that each have a deadline and are seldom late, best with retries:
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn call(n: u64) -> u64 {
+    ///     // One server never answers.
+    ///     std::thread::sleep(if n == 3 { Duration::MAX } else { Duration::from_millis(5) });
+    ///     n
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).lanes(4).share_deadlines(true).build()?;
+    /// let limit = Duration::from_millis(500);
+    /// let submit = |n| engine.job(call, (n,)).deadline(limit).retries(1).submit();
+    /// let calls: Vec<_> = (0..20u64).map(submit).collect();
+    /// for (n, call) in (0..).zip(calls) {
+    ///     match call.wait() {
+    ///         Ok(answer) => assert_eq!(answer, n),
+    ///         Err(error) => assert_eq!((n, error.kind()), (3, &JobErrorKind::DeadlineExceeded { limit })),
+    ///     }
+    /// }
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn share_deadlines(mut self, share: bool) -> Self {
         self.share_deadlines = share;
         self
@@ -375,7 +402,7 @@ impl Builder {
         Engine {
             place: Place::Inline,
             names: super::actor::Names::default(),
-            seeds: Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label)),
+            seeds: Arc::new(Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label))),
         }
     }
 
@@ -425,7 +452,7 @@ impl Builder {
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
-        let seeds = Seeds::new(self.seed);
+        let seeds = Arc::new(Seeds::new(self.seed));
         let settings = Settings {
             workers,
             lanes,

@@ -184,6 +184,8 @@ impl<R: Send + 'static> Job<R> {
     /// [`Cancelled`](JobErrorKind::Cancelled) as soon as that process is gone. A job that has ended has its
     /// answer already.
     ///
+    /// On a worker with several [`lanes`](super::Builder::lanes), what runs beside it is lost with it.
+    ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
     ///
@@ -389,6 +391,9 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// job answers [`DeadlineExceeded`](JobErrorKind::DeadlineExceeded), or is tried again if it has
     /// [`retries`](JobBuilder::retries): each attempt has this time. Waiting for a worker does not count,
     /// waking one does.
+    ///
+    /// Where workers have several [`lanes`](super::Builder::lanes) the job has a worker to itself, and waits for one, so that
+    /// nothing is lost with it; unless [`share_deadlines`](super::Builder::share_deadlines) says otherwise.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.terms.deadline = Some(limit);
         self

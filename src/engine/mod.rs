@@ -88,7 +88,7 @@ pub struct Engine {
     pub(crate) place: Place,
     /// Actors that have a name.
     names: actor::Names,
-    pub(crate) seeds: Seeds,
+    pub(crate) seeds: Arc<Seeds>,
 }
 
 /// Where an engine runs its kernels.

@@ -78,13 +78,24 @@ impl Core {
     #[cold]
     pub(super) fn place_alone(&mut self) {
         while let Some(index) = self.queue.pop_alone(&self.records) {
-            let Some(lane) = self.choose_alone() else {
+            if !self.place_popped(index) {
                 self.queue.push_front(index, self.records.at(index));
                 return self.reserve();
-            };
-            self.put(index, lane);
+            }
         }
         self.unreserve();
+    }
+
+    /// Places the first of those that wait, of whatever kind.
+    pub(super) fn place_popped(&mut self, index: u32) -> bool {
+        if !self.records.at(index).is_alone() {
+            return self.place(index);
+        }
+        let lane = self.choose_alone();
+        if let Some(lane) = lane {
+            self.put(index, lane);
+        }
+        lane.is_some()
     }
 
     /// Keeps the worker with the fewest jobs free of new ones, and takes back what it has not begun.

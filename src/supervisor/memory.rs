@@ -152,7 +152,7 @@ impl Core {
             return;
         };
         self.lanes.iter_mut().for_each(|lane| lane.hold(false));
-        if !self.place(index) {
+        if !self.place_popped(index) {
             self.queue.push_front(index, self.records.at(index));
         }
         self.lanes.iter_mut().for_each(|lane| lane.hold(true));

@@ -23,6 +23,8 @@ const SHORT_NS: u32 = 100_000;
 const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
+/// The largest grant for several jobs ahead, where lanes share a region.
+const LANE_AHEAD: u64 = 64 * 1024;
 /// The smallest grant that is given because a kernel is known to need memory.
 const GRANT_AHEAD: u64 = 256 * 1024;
 /// From this size on a grant is worth huge pages.
@@ -378,8 +380,8 @@ fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) ->
     // Whole pages per array, and some to spare.
     let each = bytes.saturating_add(4096);
     let len = match shared {
-        // Many lanes with something ahead each would hold much that none of them uses.
-        true => each,
+        // Many lanes with much ahead each would hold what none of them uses.
+        true => each.saturating_mul(4).min(LANE_AHEAD).max(each),
         false => each
             .saturating_mul(4)
             .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),

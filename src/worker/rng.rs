@@ -34,6 +34,8 @@ pub(super) struct Drawing {
 /// | job of | which job |
 /// |---|---|
 /// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | the how many-th that is submitted in these ways, so submit from one thread if you want the same numbers again |
+/// | [`Engine::actor`](crate::Engine::actor) and its calls | the same |
+/// | [`Graph`](crate::Graph) | the how many-th call of the engine, and which node |
 /// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |

@@ -71,6 +71,13 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
         |a: u64, b: u64| a.wrapping_mul(3) ^ b ^ arenite::rng().next_u64(),
     );
     drawn.push([last.unwrap(), 0]);
+    // A state that begins with a number of chance, and calls that draw more.
+    let actor = engine.actor(draw, ());
+    let mix = |state: &mut [u64; 2]| {
+        state[1] = arenite::rng().next_u64();
+        *state
+    };
+    drawn.push(actor.call(mix, ()).wait().unwrap());
     drawn.push(engine.submit(draw, ()).wait().unwrap());
     drawn
 }

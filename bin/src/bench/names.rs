@@ -4,7 +4,7 @@ use arenite::twins::cases::Unit;
 
 /// Whether this is the engine as it is meant to be: what the others are compared with.
 pub fn is_ours(id: &str) -> bool {
-    matches!(id, "arenite" | "on")
+    matches!(id, "arenite" | "on" | "fused")
 }
 
 /// What a system is called in a sentence or beside a bar.
@@ -12,6 +12,9 @@ pub fn system(id: &str) -> &str {
     match id {
         "on" => "arenite, protected",
         "off" => "arenite, without it",
+        "fused" => "arenite",
+        "unfused" => "arenite, a job for each node",
+        "independent" => "arenite, without dependencies",
         "sandbox" => "arenite, locked down",
         "rayon" => "rayon (threads)",
         "spin" => "bare, spinning, two cores",

@@ -164,15 +164,20 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
                 }
             }
             None => {
-                let made = run_here(self.start.name, || (self.here)(self.args));
-                ActorPlace::Here(Mutex::new(match made {
+                let seeds = Arc::clone(&self.engine.seeds);
+                let made = {
+                    let _job = seeds.here(0);
+                    run_here(self.start.name, || (self.here)(self.args))
+                };
+                let state = match made {
                     Ok(state) => Here::State(state),
                     Err(error) => Here::Gone(JobErrorKind::ActorLost {
                         cause: Box::new(error.kind().clone()),
                         forgotten: 0,
                         restarted: false,
                     }),
-                }))
+                };
+                ActorPlace::Here(Mutex::new(state), seeds)
             }
         };
         Arc::new(Inner { place, name })

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::job::run_here;
+use super::seeds::Seeds;
 use super::{Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
@@ -39,8 +40,8 @@ enum ActorPlace<S> {
         shared: Arc<Shared>,
         id: ActorId,
     },
-    /// Of an inline engine: the state itself.
-    Here(Mutex<Here<S>>),
+    /// Of an inline engine: the state itself, and which random numbers calls draw.
+    Here(Mutex<Here<S>>, Arc<Seeds>),
 }
 
 enum Here<S> {
@@ -247,8 +248,9 @@ impl<S: Send + 'static> Actor<S> {
                 let job = shared.call_actor(*id, &info, &mut call.0, terms);
                 Job::submitted(shared, job, R::receive)
             }
-            ActorPlace::Here(here) => {
+            ActorPlace::Here(here, seeds) => {
                 let name = std::any::type_name::<F>();
+                let _job = seeds.here(0);
                 Job::here(match &mut *lock(here) {
                     Here::State(state) => {
                         let held = args.hold();
@@ -301,7 +303,7 @@ impl<S: Send + 'static> Actor<S> {
                     ..ActorStatus::default()
                 },
             },
-            ActorPlace::Here(here) => ActorStatus {
+            ActorPlace::Here(here, _) => ActorStatus {
                 lost: match &*lock(here) {
                     Here::State(_) => None,
                     Here::Gone(why) => Some(why.clone()),
@@ -316,7 +318,7 @@ impl<S: Send + 'static> Inner<S> {
     fn end(&self) {
         match &self.place {
             ActorPlace::There { shared, id } => shared.end_actor(*id),
-            ActorPlace::Here(here) => {
+            ActorPlace::Here(here, _) => {
                 let gone = Here::Gone(JobErrorKind::ActorEnded);
                 let state = std::mem::replace(&mut *lock(here), gone);
                 // A panic in its drop is that of its worker elsewhere: it is told, and goes no further.

@@ -3,10 +3,10 @@
 use super::*;
 use crate::arena::Placement;
 
-const LANES: usize = 3;
+const LANES: usize = 4;
 const GRANTED: u64 = 64 * 1024;
 
-/// What happens next. A lane is one of three.
+/// What happens next.
 #[derive(Clone, Debug)]
 enum Event {
     Submit,
@@ -21,8 +21,11 @@ enum Event {
     Look,
     /// The supervisor spreads what waits behind a long job.
     EvenOut,
-    /// Its worker is gone, wherever it was, and this is noticed.
-    Die(usize),
+    /// Its worker is gone, wherever it was, and this is noticed. The lane may have said that it was the one to end it.
+    Die {
+        lane: usize,
+        says_so: bool,
+    },
     /// A lane without a worker gets one.
     Revive(usize),
     /// Nobody asks for this answer any more.
@@ -38,7 +41,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .prop_map(|(lane, failed)| Event::Finish { lane, failed }),
         3 => Just(Event::Look),
         2 => Just(Event::EvenOut),
-        3 => lane.clone().prop_map(Event::Die),
+        3 => (lane.clone(), any::<bool>())
+            .prop_map(|(lane, says_so)| Event::Die { lane, says_so }),
         3 => lane.prop_map(Event::Revive),
         1 => any::<usize>().prop_map(Event::Abandon),
     ];
@@ -66,8 +70,9 @@ struct Known {
 /// One engine and what must be true of it.
 struct World {
     shared: Arc<Shared>,
-    /// `None`: the lane has no worker.
-    workers: Vec<Option<Taker>>,
+    workers: usize,
+    /// The worker's end of each lane; `None`: it has no worker.
+    takers: Vec<Option<Taker>>,
     /// What each job reads.
     input: Arc<Block>,
     /// By number, answered ones too.
@@ -75,12 +80,14 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let (shared, takers) = fixture(LANES as u16, LANES);
+    fn new(workers: usize) -> Self {
+        let lanes = LANES / workers;
+        let (shared, takers) = with_lanes(workers as u16, lanes as u16, workers);
         let input = shared.arena.alloc(0, 1000, Placement::Packed).unwrap();
         let world = Self {
             shared,
-            workers: takers.into_iter().map(Some).collect(),
+            workers,
+            takers: takers.into_iter().map(Some).collect(),
             input: Arc::new(input),
             jobs: BTreeMap::new(),
         };
@@ -117,7 +124,7 @@ impl World {
         if self.running(lane).is_some() {
             return Ok(false);
         }
-        let Some(taker) = &mut self.workers[lane] else {
+        let Some(taker) = &mut self.takers[lane] else {
             return Ok(false);
         };
         if taker.next() != Next::Run {
@@ -135,7 +142,7 @@ impl World {
         let Some(job) = self.running(lane) else {
             return;
         };
-        let taker = self.workers[lane].as_mut().unwrap();
+        let taker = self.takers[lane].as_mut().unwrap();
         let said = one_word(kind::RETURNED, &[0]);
         taker.finish(failed, 1, failed.then_some(&said));
         self.stands(job, if failed { Stand::Failed } else { Stand::Done });
@@ -145,28 +152,45 @@ impl World {
         self.jobs.get_mut(&job).unwrap().stand = stand;
     }
 
-    fn die(&mut self, lane: usize) {
-        if self.workers[lane].take().is_none() {
+    /// The lanes that share a process with this one.
+    fn beside(&self, lane: usize) -> impl Iterator<Item = usize> + use<> {
+        (lane % self.workers..LANES).step_by(self.workers)
+    }
+
+    fn die(&mut self, lane: usize, says_so: bool) {
+        if self.takers[lane].is_none() {
             return;
         }
-        if let Some(job) = self.running(lane) {
-            self.stands(job, Stand::Lost);
+        let worker = lane % self.workers;
+        if says_so {
+            let number = (lane / self.workers + 1) as u32;
+            let fell = &self.shared.cells[worker].reply().fell;
+            fell.store(number, std::sync::atomic::Ordering::Relaxed);
         }
-        die(&self.shared, lane);
+        for lane in self.beside(lane) {
+            self.takers[lane] = None;
+            if let Some(job) = self.running(lane) {
+                self.stands(job, Stand::Lost);
+            }
+        }
+        die(&self.shared, worker);
     }
 
     fn revive(&mut self, lane: usize) {
-        if self.workers[lane].is_some() {
+        if self.takers[lane].is_some() {
             return;
         }
-        self.grant(lane);
+        for lane in self.beside(lane) {
+            self.grant(lane);
+            let core = self.shared.lock();
+            let poster = &core.lanes[lane].poster;
+            // The grant of this life is the first that it takes.
+            let taken = poster.granted() - 1;
+            let taker = Taker::new(Arc::clone(&self.shared.cells[lane]), poster.tail(), taken);
+            self.takers[lane] = Some(taker);
+        }
         let mut core = self.shared.lock();
-        let poster = &core.lanes[lane].poster;
-        // The grant of this life is the first that it takes.
-        let taken = poster.granted() - 1;
-        let taker = Taker::new(Arc::clone(&self.shared.cells[lane]), poster.tail(), taken);
-        self.workers[lane] = Some(taker);
-        core.set_status(lane, Status::Ready);
+        core.set_status(lane % self.workers, Status::Ready);
         core.refill();
         self.shared.unlock(core);
     }
@@ -222,7 +246,7 @@ impl World {
         if leases != open {
             return Err(format!("{leases} leases for {open} open jobs"));
         }
-        let alive = self.workers.iter().flatten().count() as u64;
+        let alive = self.takers.iter().flatten().count() as u64;
         let in_use = self.shared.arena.stats().in_use;
         let expected = self.input.held() + alive * GRANTED;
         if in_use != expected {
@@ -245,8 +269,11 @@ proptest! {
     /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had
     /// not begun runs elsewhere, and leases and grants are what the living need.
     #[test]
-    fn workers_may_die_between_any_two_steps(events in events()) {
-        let mut world = World::new();
+    fn workers_may_die_between_any_two_steps(
+        events in events(),
+        workers in prop_oneof![Just(LANES), Just(2), Just(1)],
+    ) {
+        let mut world = World::new(workers);
         for event in events {
             let wrong = match event {
                 Event::Submit => { world.submit(); Ok(false) }
@@ -259,8 +286,8 @@ proptest! {
                     world.shared.unlock(core);
                     Ok(false)
                 }
-                Event::Die(lane) => {
-                    world.die(lane);
+                Event::Die { lane, says_so } => {
+                    world.die(lane, says_so);
                     world.look();
                     world.check().map(|()| false)
                 }

@@ -5,6 +5,7 @@
 
 mod actor;
 mod arrays;
+mod graphs;
 mod handover;
 mod idle;
 mod lanes;
@@ -297,6 +298,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(trace::cases(setup));
     cases.extend(idle::cases());
     cases.extend(lanes::cases());
+    cases.extend(graphs::cases(setup));
     cases.extend(resize::cases(setup));
     cases
 }

@@ -2,6 +2,7 @@
 
 mod actor;
 mod arrays;
+mod graphs;
 mod handover;
 mod idle;
 mod lanes;
@@ -22,6 +23,7 @@ use crate::engine::{Builder, Engine};
 
 pub(super) use actor::{actor_call, cancel_scope};
 pub(super) use arrays::{images, images_with, squares};
+pub(super) use graphs::{graph_chain, graph_independent, graph_layers};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
 pub(super) use lanes::calls_that_wait;
