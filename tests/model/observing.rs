@@ -20,6 +20,7 @@ tests![
     a_trace_has_each_run_on_its_lane,
     kernels_are_told_apart_by_type,
     a_run_takes_as_long_as_it_took,
+    times_are_those_of_the_worker,
     a_worker_that_dies_in_the_middle,
     retries_and_deadlines_are_attempts_of_their_own,
     waits_for_memory_are_told,
@@ -375,6 +376,31 @@ fn a_run_takes_as_long_as_it_took() {
     // One worker: the second waited for the first, which is no part of its run.
     let begin = events.of("b", "busy_for");
     assert!(begin.iter().all(|begin| from(begin) < from(runs[1])));
+}
+
+/// The supervisor hears of an end when it looks; a run ends when its kernel does.
+fn times_are_those_of_the_worker() {
+    let files = Files::new();
+    let lab = files.lab(1);
+    let gate = Gate::new();
+    let start = Instant::now();
+    let first = lab.submit(busy_for, (1,));
+    let second = lab.submit(pass, (&gate.path(),));
+    let at_gate = gate.meet();
+    // The first is over by now, and nobody has asked for it.
+    let over = start.elapsed();
+    busy_for(50);
+    first.wait().unwrap();
+    drop(at_gate);
+    second.wait().unwrap();
+    drop(lab);
+    let events = files.read();
+    let run = events.runs("busy_for").into_values().next().unwrap();
+    let took = run["dur"].as_f64().unwrap();
+    assert!(
+        took <= over.as_secs_f64() * 1e6,
+        "{took} µs within {over:?}"
+    );
 }
 
 fn a_worker_that_dies_in_the_middle() {
