@@ -286,6 +286,17 @@ fn a_failure_in_a_chain_names_its_node() {
         };
         assert_eq!(cause, JobErrorKind::Returned("3 is odd".into()));
 
+        // The second node of its kernel, named by what is no part of the chain.
+        let mut graph = Graph::new();
+        let first = graph.job(half, (6,)).name("first").add();
+        let second = graph.job(half, (&first,)).name("second").add();
+        let lost = graph.job(down, (&second,)).retries(1).add();
+        let error = graph.run(engine, &lost).unwrap().wait().unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::DependencyFailed { node, .. } if node == "node \"second\""),
+            "{error}"
+        );
+
         let mut graph = Graph::new();
         let three = graph.add(down, (4,));
         let fails = graph.add(odd_panics, (&three,));

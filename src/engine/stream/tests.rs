@@ -58,7 +58,7 @@ proptest! {
 
 #[test]
 fn items_that_come_of_one_draw_their_own_numbers() {
-    use crate::rand::Rng;
+    use rand::Rng;
     let engine = Engine::builder().seed(1).inline();
     let draw = |_: u64| crate::rng().next_u64();
     let stream = Stream::new(0..10u64).flat_map(|n| [n; 3]).stage(draw, ());

@@ -195,7 +195,7 @@ impl Core {
     }
 
     /// A unit gave no value: neither will those that wait for it.
-    fn fail_unit(&mut self, run: &mut Run, unit: u32, error: JobError) {
+    fn fail_unit(&mut self, run: &mut Run, unit: u32, error: (u32, JobError)) {
         run.errors.insert(unit, error);
         run.states[unit as usize].stage = UnitStage::Failed(unit);
         run.give_back(unit);
@@ -390,8 +390,9 @@ impl Core {
                 taken.expect("a unit that is done has its answer in its record")
             }
             UnitStage::Failed(root) if root == unit => {
-                let error = run.errors.get(&root).cloned();
-                Err(error.expect("a unit that failed has an error"))
+                let error = run.errors.get(&root);
+                let (_, error) = error.expect("a unit that failed has an error");
+                Err(error.clone())
             }
             UnitStage::Failed(root) => Err(run.lost_to(unit, root)),
             UnitStage::Waiting | UnitStage::Sent => {

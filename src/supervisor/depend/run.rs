@@ -135,8 +135,8 @@ pub(in crate::supervisor) struct Run {
     pub(super) sent: usize,
     /// Units that were asked for, and of which it is not known yet how they end.
     pub(super) wanted: usize,
-    /// Why units failed, by the one that is to blame.
-    pub(super) errors: HashMap<u32, JobError>,
+    /// Why units failed, by the one that is to blame, and which of its nodes it was.
+    pub(super) errors: HashMap<u32, (u32, JobError)>,
     /// With a ceiling: the next unit, bytes of values that are there or will be, and how many ends of others each waits for
     /// before it is free.
     pub(super) next: u32,
@@ -409,14 +409,14 @@ impl Run {
         }
     }
 
-    /// The error of a unit that failed, with the node that did.
-    pub(super) fn blame(&self, unit: u32, error: &JobError, step: u32) -> JobError {
+    /// Which node of a unit failed, and its error.
+    pub(super) fn blame(&self, unit: u32, error: &JobError, step: u32) -> (u32, JobError) {
         let Unit { first, count, .. } = self.plan.units[unit as usize];
-        if count == 1 {
-            return error.clone();
-        }
         let node = self.plan.nodes[(first + step.min(count - 1)) as usize];
-        error.of_kernel(self.plan.kernel(node).info.name)
+        if count == 1 {
+            return (node, error.clone());
+        }
+        (node, error.of_kernel(self.plan.kernel(node).info.name))
     }
 
     /// The error of a unit that could not run.
@@ -425,22 +425,13 @@ impl Run {
             let Unit { first, count, .. } = self.plan.units[unit as usize];
             self.plan.nodes[(first + count - 1) as usize]
         };
-        let Some(error) = self.errors.get(&root) else {
+        let Some((node, error)) = self.errors.get(&root) else {
             unreachable!("a unit that failed has an error");
         };
-        let kernel = error.kernel();
-        let failed = self.plan.units[root as usize];
-        let nodes = &self.plan.nodes[failed.first as usize..(failed.first + failed.count) as usize];
-        // Of a chain, the node whose kernel it was.
-        let to_blame = nodes
-            .iter()
-            .find(|&&node| self.plan.kernel(node).info.name == kernel);
         let kind = JobErrorKind::DependencyFailed {
-            node: self
-                .plan
-                .name(to_blame.copied().unwrap_or_else(|| last(root))),
+            node: self.plan.name(*node),
             job: error.job(),
-            kernel,
+            kernel: error.kernel(),
             cause: Box::new(error.kind().clone()),
         };
         Failed::new(kind, self.plan.kernel(last(unit)).info.name, 0).into()
