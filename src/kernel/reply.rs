@@ -33,8 +33,6 @@ pub trait Reply: reply_sealed::Sealed {
     /// What the caller receives when all went well.
     type Out: Send + 'static;
     #[doc(hidden)]
-    const SPAWNS: bool = false;
-    #[doc(hidden)]
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent>;
     #[doc(hidden)]
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;

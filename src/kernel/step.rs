@@ -389,8 +389,6 @@ pub(crate) struct NodeKernel {
     pub(crate) info: KernelInfo,
     /// As part of a chain.
     pub(crate) step: Entry,
-    /// Parts of it may run elsewhere: it is not part of a chain.
-    pub(crate) spawns: bool,
 }
 
 impl NodeKernel {
@@ -404,7 +402,6 @@ impl NodeKernel {
         Self {
             info: KernelInfo::of::<Single<F, P, R>>(),
             step: step::<F, P, R>,
-            spawns: R::SPAWNS,
         }
     }
 }

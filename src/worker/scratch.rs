@@ -49,7 +49,8 @@ struct Kept {
 /// ```
 ///
 /// Which worker runs a job is not said, so a result must not depend on what is found: it is a cache. The worker's 64 values
-/// used last are kept; all of them end with it, also when it is
+/// used last are kept (those of each [lane](crate::engine::Builder::lanes), which shares none); all of them end with it, also
+/// when it is
 /// [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it has a value loses it. They count as
 /// private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
 /// [`recycle_above`](crate::engine::Builder::recycle_above)).

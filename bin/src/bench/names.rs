@@ -29,7 +29,7 @@ pub fn system(id: &str) -> &str {
         "plain-shm" => "plain shared memory",
         "bare-spawn" => "two bare processes",
         "procspawn" => "procspawn",
-        "ideal" => "dealt out by hand",
+        "ideal" => "the bare work, dealt out by hand",
         "vipsthumbnail" => "vipsthumbnail",
         "vipsthumbnail-p2" => "vipsthumbnail, xargs -P2",
         other => other,

@@ -105,14 +105,11 @@ impl Columns {
         column
     }
 
-    /// By kernel: may its nodes be part of a chain? Those cannot whose code is no part of the executable, or which start
-    /// other jobs.
+    /// By kernel: may its nodes be part of a chain? Those cannot whose code is no part of the executable.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
         let here = |kernel: &NodeKernel| to_offset(kernel.info.entry).is_some();
-        kernels
-            .map(|kernel| here(kernel) && !kernel.spawns)
-            .collect()
+        kernels.map(here).collect()
     }
 
     /// Runs a node in this thread.
