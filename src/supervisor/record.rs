@@ -61,7 +61,7 @@ pub(super) enum Outcome {
     Failed(JobError),
 }
 
-/// One job. What every job touches comes first.
+/// One job. What every job touches comes first: two cache lines, up to whether it has leases.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Record {
@@ -84,19 +84,20 @@ pub(super) struct Record {
     pub(super) form: u32,
     /// Jobs that are cancelled together, or belong to one actor; 0 for none.
     pub(super) group: u32,
-    /// Lane and life of the worker whose value this is.
-    pub(super) answered_by: (u32, u32),
-    /// The graph that this job is part of, which is told of its end, and which unit it is there. Such a job is detached.
+    /// The graph that this job is part of, which is told of its end. Such a job is detached.
     pub(super) graph: u32,
-    pub(super) unit: u32,
+    /// Which random numbers it draws, at each attempt.
+    pub(super) seed: u64,
     /// Deadline, retries, priority: most jobs have none.
     pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
-    /// Which random numbers it draws, at each attempt.
-    pub(super) seed: u64,
+    /// Which unit of its graph it is.
+    pub(super) unit: u32,
+    /// Lane and life of the worker whose value this is.
+    pub(super) answered_by: (u32, u32),
     /// The call until it ended, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
 }
