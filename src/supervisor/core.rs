@@ -237,14 +237,19 @@ impl Core {
         }
         record.seed = call.seed;
         if let Some(terms) = terms {
-            let mut policy = Policy::new(terms.clone());
-            policy.alone = self.deadlines_alone && terms.deadline.is_some();
-            record.policy = Some(Box::new(policy));
-            self.ranked |= terms.priority != Priority::Normal;
+            self.agree(id.index, terms);
         }
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
         (id, refusal.or_else(|| self.refusal(kernel, group)))
+    }
+
+    /// The terms of a job go into its record.
+    pub(super) fn agree(&mut self, index: u32, terms: &Terms) {
+        let mut policy = Policy::new(terms.clone());
+        policy.alone = self.deadlines_alone && terms.deadline.is_some();
+        self.records.at(index).policy = Some(Box::new(policy));
+        self.ranked |= terms.priority != Priority::Normal;
     }
 
     /// Moves the call of a job into its record; an answer if it cannot be made.
@@ -305,6 +310,12 @@ impl Core {
         if self.closing != Closing::No {
             return Some(JobErrorKind::ShutDown);
         }
+        self.cannot_run(kernel)
+    }
+
+    /// No worker is left, or none has this kernel.
+    #[inline]
+    pub(super) fn cannot_run(&mut self, kernel: u32) -> Option<JobErrorKind> {
         if let Some(why) = &self.broken {
             return Some(JobErrorKind::NoWorkers(why.clone()));
         }

@@ -205,12 +205,7 @@ fn stopped_ones() {
     let gate = Gate::new();
     let job = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
-    let stopped = lab
-        .stats()
-        .workers
-        .iter()
-        .position(|worker| worker.open == 1)
-        .unwrap();
+    let stopped = lab.busy_worker();
     end(lab.pid(stopped), Signal::SIGSTOP);
     for n in 0..1000u32 {
         let job = lab.submit(|n: u32| Array::from_slice(&[n]), (n,));

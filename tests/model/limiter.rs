@@ -243,12 +243,7 @@ fn a_permit_comes_back_when_its_worker_dies() {
     let job = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
     let next = lab.job(stand, ("", 2)).limit(&one).submit();
     let held = gate.meet();
-    let worker = lab
-        .stats()
-        .workers
-        .iter()
-        .position(|worker| worker.open == 1)
-        .unwrap();
+    let worker = lab.busy_worker();
     lab.replace(worker);
     step("the job that got the permit of a dead one");
     assert_eq!(next.wait().unwrap(), 2);

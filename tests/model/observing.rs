@@ -411,12 +411,7 @@ fn a_worker_that_dies_in_the_middle() {
     let gate = Gate::new();
     let job = lab.submit(pass, (&gate.path(),));
     let at_gate = gate.meet();
-    let worker = lab
-        .stats()
-        .workers
-        .iter()
-        .position(|worker| worker.open == 1)
-        .unwrap();
+    let worker = lab.busy_worker();
     lab.replace(worker);
     let error = lab.failure_of(job);
     assert_eq!(error.worker(), Some(worker as u32));

@@ -13,7 +13,6 @@ use run::{Run, UnitStage, Values};
 use super::core::{Closing, Core, Read};
 use super::error::{JobError, JobErrorKind};
 use super::lane::NOBODY;
-use super::policy::{Policy, Priority};
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
 use crate::link::{Ask, NOTICE, SLOTS, after_keeping};
 
@@ -250,7 +249,8 @@ impl Core {
         let bad = run.load(unit, &mut self.records);
         let (id, record) = self.records.add();
         self.next_job += 1;
-        record.job = self.next_job;
+        let job = self.next_job;
+        record.job = job;
         record.kernel = kernel;
         record.group = 0;
         record.detached = true;
@@ -260,13 +260,8 @@ impl Core {
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
         let terms = run.plan.units[unit as usize].terms;
         if terms != 0 {
-            let terms = &run.plan.terms[terms as usize - 1];
-            let mut policy = Policy::new(terms.clone());
-            policy.alone = self.deadlines_alone && terms.deadline.is_some();
-            record.policy = Some(Box::new(policy));
-            self.ranked |= terms.priority != Priority::Normal;
+            self.agree(id.index, &run.plan.terms[terms as usize - 1]);
         }
-        let job = record.job;
         let refusal = self.write_call(id.index, &mut run.call.0);
         run.sent_as(unit, id, job);
         if self.trace.is_some() {
@@ -306,11 +301,7 @@ impl Core {
         if self.closing == Closing::Now {
             return Some(JobErrorKind::ShutDown);
         }
-        if let Some(why) = &self.broken {
-            return Some(JobErrorKind::NoWorkers(why.clone()));
-        }
-        let foreign = self.kernels.get(kernel).offset.is_none();
-        foreign.then_some(JobErrorKind::ForeignKernel)
+        self.cannot_run(kernel)
     }
 
     /// Everything that was asked for is decided.

@@ -57,6 +57,14 @@ impl Lab {
         pid(self, worker)
     }
 
+    /// The first worker that has exactly one job.
+    pub fn busy_worker(&self) -> usize {
+        let workers = self.stats().workers;
+        let mut workers = workers.iter();
+        let busy = workers.position(|worker| worker.open == 1);
+        busy.expect("a worker has a job")
+    }
+
     /// Kills a worker and waits until the engine has put everything in order and has another one.
     pub fn replace(&self, worker: usize) {
         replace(self, worker);
