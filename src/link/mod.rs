@@ -6,6 +6,8 @@ mod cells;
 mod doorbell;
 #[cfg(all(test, arenite_loom))]
 mod loom;
+#[cfg(not(arenite_loom))]
+mod neighbours;
 mod poster;
 mod recorder;
 mod state;
@@ -17,6 +19,8 @@ pub(crate) use cells::{
     CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPILLED, SPIN,
     STAMPED, STOP, control_bytes,
 };
+#[cfg(not(arenite_loom))]
+pub(crate) use neighbours::Neighbours;
 pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
 pub(crate) use recorder::Phase;
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};

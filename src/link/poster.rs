@@ -374,6 +374,8 @@ impl<const N: usize> Poster<N> {
         reply.denied.store(0, Ordering::Relaxed);
         reply.fell.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
+        self.cells.goes_to_sleep();
+        #[cfg(not(arenite_loom))]
         reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
         self.answered = 0;

@@ -55,7 +55,7 @@ impl Phase {
     }
 
     /// Of a word that may be anything.
-    fn of(word: u64) -> Self {
+    pub(super) fn of(word: u64) -> Self {
         let number = word >> 8;
         match word as u8 {
             1 => Self::Starting(number.min(255) as u8),

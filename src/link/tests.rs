@@ -11,6 +11,7 @@ use super::cells::GRANTS;
 use super::poster::Drained;
 use super::state::{BARE, Claim, Finished, Generation, Look, StateWord};
 use super::*;
+use crate::sync::Ordering;
 
 type Cells = LinkCells<4>;
 
@@ -345,4 +346,37 @@ fn jobs_posted_before_the_stop_are_run() {
         }
     ));
     assert!(matches!(poster.drain(&mut reply), Drained::Nothing));
+}
+
+#[test]
+fn neighbours_know_who_is_on_which_core_and_who_waits_for_one() {
+    let cells = || -> &'static LinkCells<4> { Box::leak(Box::new(LinkCells::on_heap())) };
+    let (one, two) = (cells(), cells());
+    let neighbours = Neighbours::of(&[one, two]);
+    let cores = || neighbours.cores().collect::<Vec<_>>();
+    assert_eq!((neighbours.len(), cores()), (2, vec![]));
+    assert!(!neighbours.any_waits_for_a_core());
+    one.runs_on(0);
+    two.runs_on(7);
+    assert_eq!(cores(), [0, 7]);
+    one.goes_to_sleep();
+    assert_eq!(cores(), [7]);
+    assert!(!neighbours.any_waits_for_a_core());
+    // Rung: it waits until it says where it is.
+    one.post().bell.fetch_add(1, Ordering::Relaxed);
+    assert!(neighbours.any_waits_for_a_core());
+    one.runs_on(1);
+    assert!(!neighbours.any_waits_for_a_core());
+    // Between two jobs for longer than it takes to look twice. In a kernel it may be as long as it likes.
+    two.set_phase(Phase::Running(1));
+    assert!(!neighbours.any_waits_for_a_core());
+    assert!(!neighbours.any_waits_for_a_core());
+    two.set_phase(Phase::Publishing(1));
+    assert!(!neighbours.any_waits_for_a_core());
+    assert!(neighbours.any_waits_for_a_core());
+    two.set_phase(Phase::Opening(2));
+    assert!(!neighbours.any_waits_for_a_core());
+    // Whatever a hostile one says is a number.
+    two.reply().place.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(cores(), [1, u32::MAX]);
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::kernel::{KernelInfo, to_offset};
 
-/// Guess for a kernel that has not run yet: long enough to be worth a wake-up.
-const UNKNOWN_NS: u32 = 100_000;
+/// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
+const UNKNOWN_NS: u32 = 250_000;
 
 /// One kernel.
 #[derive(Debug)]

@@ -475,8 +475,9 @@ impl Shared {
     /// runs dry, and not more.
     fn window(&self, expected_ns: u32) -> usize {
         let lanes = self.cells.len();
-        // A lane's depth in time, and two jobs per lane at least.
-        let per_lane = (200_000 / expected_ns.max(1) as usize).clamp(2, SLOTS);
+        // Twice a lane's depth in time, since results may have to wait for an earlier one; two jobs per lane at least.
+        let depth_ns = 2 * place::DEPTH_NS / u64::from(expected_ns.max(1));
+        let per_lane = (depth_ns as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }

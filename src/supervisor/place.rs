@@ -11,13 +11,13 @@ use crate::arena::Arena;
 use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPILLED, SPIN, STOP};
 
 /// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
-/// little.
-const DEPTH_NS: u64 = 200_000;
+/// little; and long enough for somebody to be woken, get a core and refill it in the meantime.
+pub(super) const DEPTH_NS: u64 = 500_000;
 /// What waking a sleeping worker costs: less work than this is not worth a second one.
 const WAKE_NS: u64 = 25_000;
 /// A job that is expected to take less is not worth a core of its own.
 const TINY_NS: u32 = 10_000;
-/// Jobs that take less do not need a lane each. One that has never run takes as long as this, as far as is known.
+/// Jobs that take less do not need a lane each. One that has never run is thought to take more.
 const SHORT_NS: u32 = 100_000;
 /// What a job is thought to need still, when it has not ended since the last tick.
 const TICK_NS: u32 = 1_000_000;

@@ -56,18 +56,19 @@ pub fn current() -> u32 {
     u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
 }
 
-/// Moves the calling thread to another core than `core`, where it may run on one. It may come back later.
-pub fn leave(core: u32) -> bool {
+/// Moves the calling thread to a core that is none of these, where it may run on one. It may come back later.
+pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     let before = affinity();
     let mut set = before;
-    if core as usize >= LIMIT {
-        return false;
+    for core in cores {
+        if core as usize >= LIMIT {
+            return false;
+        }
+        // SAFETY: `set` is an initialised set and `core` lies within it.
+        unsafe { libc::CPU_CLR(core as usize, &mut set) };
     }
-    // SAFETY: `set` is an initialised set and `core` lies within it.
-    let others = unsafe {
-        libc::CPU_CLR(core as usize, &mut set);
-        libc::CPU_COUNT(&set)
-    };
+    // SAFETY: `set` is an initialised set.
+    let others = unsafe { libc::CPU_COUNT(&set) };
     if others == 0 || set_affinity(&set).is_err() {
         return false;
     }
@@ -167,13 +168,13 @@ mod tests {
             };
             let before = affinity();
             drop(Pinned::to(first).unwrap());
-            assert!(leave(first as u32));
+            assert!(leave([first as u32]));
             assert_eq!(two_cores(), Some((first, second)));
             // SAFETY: both are initialised sets.
             assert!(unsafe { libc::CPU_EQUAL(&before, &affinity()) });
             let _pinned = Pinned::to(second).unwrap();
-            assert!(!leave(second as u32), "there is no other");
-            assert!(!leave(u32::MAX));
+            assert!(!leave([second as u32]), "there is no other");
+            assert!(!leave([u32::MAX]));
         })
         .join()
         .unwrap();

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::lane::{Home, Lane};
 use super::pages::Pages;
+use super::seat::Seat;
 use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, Placement, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
@@ -90,7 +91,8 @@ impl Place {
             seed: 0,
             bell,
         }));
-        let lane = Lane::new(taker, cells, home);
+        let seat = Seat::new(Arc::clone(&cells), view, 0);
+        let lane = Lane::new(taker, seat, cells, home);
         Self {
             lane: Box::leak(Box::new(lane)),
             lens,

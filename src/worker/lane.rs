@@ -11,6 +11,7 @@ use super::memory::LaneHeap;
 use super::output;
 use super::pages::Pages;
 use super::rng::Drawing;
+use super::seat::Seat;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
@@ -19,12 +20,10 @@ use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
-use crate::sys::{abort, clock, cores};
+use crate::sys::{abort, clock};
 
 /// How long a lane spins before it looks on which core it is.
 const EAGER: Duration = Duration::from_micros(2);
-/// How long it stays where it has gone.
-const STAY_FOR: Duration = Duration::from_millis(10);
 /// How long a lane with the permit spins after its last job.
 const SPIN_FOR: Duration = Duration::from_micros(50);
 /// The longest text of a panic or error that is sent.
@@ -118,8 +117,7 @@ pub(super) struct Lane {
     drawn: Cell<(u64, u64)>,
     /// The position of the last job that was a chain, and the seed of the node that it came to.
     reseeded: Cell<(u64, u64)>,
-    /// When it last changed its core by itself.
-    moved: Cell<Option<Instant>>,
+    seat: Seat,
     /// Extents opened for the running job.
     lent: RefCell<Vec<Extent>>,
     /// Extents that the running job reads: none of them may be lent as well.
@@ -162,7 +160,12 @@ impl Ending {
 }
 
 impl Lane {
-    pub(super) fn new(taker: Taker, cells: Arc<LinkCells>, home: &'static Home) -> Self {
+    pub(super) fn new(
+        taker: Taker,
+        seat: Seat,
+        cells: Arc<LinkCells>,
+        home: &'static Home,
+    ) -> Self {
         Self {
             taker: RefCell::new(taker),
             cells,
@@ -171,7 +174,7 @@ impl Lane {
             count: Box::leak(Box::new(LaneCount::new())),
             drawn: Cell::new((u64::MAX, 0)),
             reseeded: Cell::new((u64::MAX, 0)),
-            moved: Cell::new(None),
+            seat,
             lent: RefCell::default(),
             read: RefCell::default(),
         }
@@ -184,7 +187,8 @@ impl Lane {
         home: &'static Home,
     ) -> &'static Self {
         let taker = Taker::new(Arc::clone(&cells), start.position, start.grants);
-        Box::leak(Box::new(Self::new(taker, cells, home)))
+        let seat = Seat::new(Arc::clone(&cells), home.view, start.link as usize);
+        Box::leak(Box::new(Self::new(taker, seat, cells, home)))
     }
 
     /// Runs jobs until the supervisor says stop.
@@ -218,7 +222,7 @@ impl Lane {
             if spin_until(EAGER, || taker.has_work()) {
                 return Instant::now();
             }
-            self.step_aside(taker.waiter_core());
+            self.seat.step_aside(taker.waiter_core());
             let left = SPIN_FOR.saturating_sub(free_since.elapsed());
             if spin_until(left, || taker.has_work()) {
                 return Instant::now();
@@ -227,20 +231,11 @@ impl Lane {
         if taker.more() && taker.monitor_sleeps() {
             self.ring();
         }
+        self.seat.leave();
         taker.sleep();
-        Instant::now()
-    }
-
-    /// Goes to another core if whoever waits for this lane is on the same one: there each could only
-    /// run while the other does not. A wake-up puts a worker onto its waker's core when the others are
-    /// busy at that moment, and the kernel is in no hurry to part two that sleep now and then.
-    fn step_aside(&self, waiter: u32) {
         let now = Instant::now();
-        let recently = |at: Instant| now.duration_since(at) < STAY_FOR;
-        if cores::current() == waiter && !self.moved.get().is_some_and(recently) {
-            self.moved.set(Some(now));
-            cores::leave(waiter);
-        }
+        self.seat.take(now);
+        now
     }
 
     /// Runs the claimed job and answers it. Returns the time of its end.
@@ -278,6 +273,7 @@ impl Lane {
             output::belongs_to(call.job);
         }
         self.answer(ended, took);
+        self.seat.look_around(now);
         now
     }
 

@@ -12,6 +12,7 @@ mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scratch;
+mod seat;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;

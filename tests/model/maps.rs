@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arenite::{Array, Engine, JobErrorKind, OnFailure};
 use nix::sys::signal::{Signal, kill};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
@@ -14,6 +15,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     all_results_come_with_their_index,
     a_slow_item_holds_up_no_other,
+    a_slow_item_at_the_front_is_slept_for,
     a_death_in_the_middle_is_one_result,
     unordered_is_lazy_and_leaves_nothing,
     a_million_small_items_take_no_memory,
@@ -73,6 +75,25 @@ fn a_slow_item_holds_up_no_other() {
     assert_eq!((index, value.unwrap()), (0, 0));
     assert!(map.next().is_none());
     lab.assert_idle();
+}
+
+fn a_slow_item_at_the_front_is_slept_for() {
+    fn maybe_slow(millis: u64) -> u64 {
+        thread::sleep(Duration::from_millis(millis));
+        millis
+    }
+    let lab = Lab::new(2);
+    // Known to be short, so that the caller sleeps for many at a time.
+    assert_eq!(lab.map(maybe_slow, (0..5000).map(|_| (0,))).count(), 5000);
+    let used = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    let slow = (0..20_000).map(|n| (if n % 5000 == 0 { 200 } else { 0 },));
+    let mut results = lab.map(maybe_slow, slow);
+    let (started, before) = (Instant::now(), used());
+    assert_eq!(results.next().unwrap().unwrap(), 200);
+    let (took, used) = (started.elapsed(), Duration::from(used() - before));
+    assert!(used < took / 2, "the caller used {used:?} of {took:?}");
+    assert_eq!(results.count(), 19_999);
+    lab.assert_in_use(0);
 }
 
 fn a_death_in_the_middle_is_one_result() {

@@ -237,7 +237,9 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let open = &self.flying.flight.open;
         let last = open.len().checked_sub(1)?;
         let many = self.worth_waking(shared).min(last / 2);
-        if many > 0 && shared.wait_until_done(open[many].1, Some(SLEEP_FOR_MANY)) {
+        // It may have ended before the first one: then that is what everything waits for.
+        if many > 0 && !shared.is_done(open[many].1) {
+            shared.wait_until_done(open[many].1, Some(SLEEP_FOR_MANY));
             return Some(());
         }
         if K::ORDERED {

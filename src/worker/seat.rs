@@ -1,0 +1,108 @@
+//! Where a lane sits: on a core of its own, if there is one for each.
+//!
+//! A wake-up puts a worker onto its waker's core, or onto the one where it slept, when all are busy at that moment; and the
+//! kernel is in no hurry to part two that sleep now and then. Each of them can then only run while the other does not.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::arena::View;
+use crate::link::{LinkCells, Neighbours};
+use crate::sys::cores;
+
+/// How long a lane runs jobs before it looks again who is beside it.
+const LOOK_AFTER: Duration = Duration::from_micros(50);
+/// How long it keeps its core after it let others have it for a moment.
+const YIELD_AFTER: Duration = Duration::from_micros(500);
+/// How long it stays where it has gone because of another lane.
+const MOVE_AFTER: Duration = Duration::from_micros(100);
+/// How long it stays where it has gone because of a thread that waits for it.
+const STEP_AFTER: Duration = Duration::from_millis(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Seat {
+    cells: Arc<LinkCells>,
+    /// The other lanes, if there may be a core for each.
+    neighbours: Option<Neighbours>,
+    /// When it last looked around, gave its core away for a moment, and changed it.
+    looked: Cell<Instant>,
+    yielded: Cell<Instant>,
+    moved: Cell<Option<Instant>>,
+}
+
+impl Seat {
+    /// Of the lane with this link. On its thread.
+    pub(super) fn new(cells: Arc<LinkCells>, view: &'static View, link: usize) -> Self {
+        let neighbours = Neighbours::in_view(view, link);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let now = Instant::now();
+        Self {
+            cells,
+            neighbours: (1..cores).contains(&neighbours.len()).then_some(neighbours),
+            looked: Cell::new(now),
+            yielded: Cell::new(now),
+            moved: Cell::new(None),
+        }
+    }
+
+    /// The lane goes to sleep.
+    pub(super) fn leave(&self) {
+        self.cells.goes_to_sleep();
+    }
+
+    /// The lane is awake: goes to a core of its own, if it shares one with another lane that is awake.
+    pub(super) fn take(&self, now: Instant) {
+        self.looked.set(now);
+        let Some(neighbours) = &self.neighbours else {
+            return;
+        };
+        let mut here = cores::current();
+        if neighbours.cores().any(|core| core == here) && self.has_stayed(now, MOVE_AFTER) {
+            self.moved.set(Some(now));
+            if cores::leave(neighbours.cores()) {
+                here = cores::current();
+            }
+        }
+        self.cells.runs_on(here);
+    }
+
+    /// Between two jobs, every now and then: is somebody else on this core?
+    #[inline]
+    pub(super) fn look_around(&self, now: Instant) {
+        if now.duration_since(self.looked.get()) >= LOOK_AFTER {
+            self.make_room(now);
+        }
+    }
+
+    /// A lane that was woken onto this core, or moved here between two jobs, waits for it, although another core may be
+    /// free. Given a moment it goes there.
+    #[cold]
+    fn make_room(&self, now: Instant) {
+        self.take(now);
+        let waits = |others: &Neighbours| others.any_waits_for_a_core();
+        if self.neighbours.as_ref().is_some_and(waits)
+            && now.duration_since(self.yielded.get()) >= YIELD_AFTER
+        {
+            self.yielded.set(now);
+            thread::yield_now();
+            self.take(now);
+        }
+    }
+
+    /// Goes to another core if whoever waits for this lane is on the same one.
+    pub(super) fn step_aside(&self, waiter: u32) {
+        let now = Instant::now();
+        if cores::current() == waiter && self.has_stayed(now, STEP_AFTER) {
+            self.moved.set(Some(now));
+            cores::leave([waiter]);
+        }
+    }
+
+    fn has_stayed(&self, now: Instant, long: Duration) -> bool {
+        let moved = self.moved.get();
+        moved.is_none_or(|at| now.duration_since(at) >= long)
+    }
+}
