@@ -173,9 +173,24 @@ impl Core {
         {
             return Some(busy);
         }
-        position(&|lane| free(lane) && awake(lane))
-            .or_else(|| position(&free))
-            .or_else(|| shortest(&|_| true))
+        let found = match self.lanes_share_regions {
+            true => self.spread(&|lane| free(&lane)),
+            false => position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)),
+        };
+        found.or_else(|| shortest(&|_| true))
+    }
+
+    /// Among these lanes one of the worker that has the fewest busy ones. Of its lanes the first: the others may never have
+    /// slept, and be no sooner for it.
+    fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
+        let workers = 0..self.workers.len();
+        let best = workers.filter_map(|worker| {
+            let lanes = || self.lanes_of(worker).map(|lane| (lane, &self.lanes[lane]));
+            let (first, _) = lanes().find(|(_, lane)| free(lane))?;
+            let busy = lanes().filter(|(_, lane)| !lane.is_idle()).count();
+            Some((busy, first))
+        });
+        best.min().map(|(_, lane)| lane)
     }
 
     /// Sets the flags of a lane after its situation changed.

@@ -17,6 +17,7 @@ use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
+mod places;
 mod policies;
 mod records;
 mod recovery;

@@ -1,0 +1,58 @@
+//! Which lane gets a job.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+/// How many lanes of each worker are busy.
+fn busy(shared: &Shared) -> Vec<usize> {
+    let core = shared.lock();
+    let of = |worker| core.lanes_of(worker).map(|lane| &core.lanes[lane]);
+    let workers = 0..core.workers.len();
+    workers
+        .map(|worker| of(worker).filter(|lane| !lane.is_idle()).count())
+        .collect()
+}
+
+#[test]
+fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
+    // None of them sleeps, or all but the later ones of the first worker, which have not slept yet when it is ready.
+    let sleeping: [fn(usize) -> bool; 2] = [|_| false, |lane| lane < 3 || lane % 3 != 0];
+    for asleep in sleeping {
+        let (shared, takers) = with_lanes(3, 4, 3);
+        for (lane, cells) in shared.cells.iter().enumerate() {
+            let asleep = u32::from(asleep(lane));
+            cells.reply().asleep.store(asleep, Ordering::Relaxed);
+        }
+        let jobs: Vec<_> = (1..=12usize)
+            .map(|job| {
+                let id = submit(&shared);
+                let (least, most) = (job / 3, job.div_ceil(3));
+                let busy = busy(&shared);
+                assert!(
+                    busy.iter().all(|&busy| least <= busy && busy <= most),
+                    "{busy:?} after {job} jobs"
+                );
+                id
+            })
+            .collect();
+        drop((jobs, takers));
+    }
+}
+
+#[test]
+fn a_job_goes_where_fewer_lanes_are_busy() {
+    let (shared, mut takers) = with_lanes(3, 4, 3);
+    let first: Vec<_> = (0..6).map(|_| submit(&shared)).collect();
+    assert_eq!(busy(&shared), [2, 2, 2]);
+    // All are through but the second job of the first worker, whose other lanes are the first that are idle.
+    for (lane, &id) in first.iter().enumerate().filter(|(lane, _)| *lane != 3) {
+        assert_eq!(takers[lane].next(), Next::Run);
+        takers[lane].finish(false, 1_000_000, None);
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+    assert_eq!(busy(&shared), [1, 0, 0]);
+    let second = [submit(&shared), submit(&shared)];
+    assert_eq!(busy(&shared), [1, 1, 1], "not beside what runs");
+    drop((first, second, takers));
+}
