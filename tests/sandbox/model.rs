@@ -250,6 +250,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
         list.push(x);
         list.len() as u64
     }
+    #[allow(clippy::ptr_arg, reason = "a method takes the state as it is")]
     fn save(list: &Vec<u32>) -> Array<u32> {
         if list.len() > 2 {
             fork();
