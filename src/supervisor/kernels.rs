@@ -24,19 +24,26 @@ pub(super) struct KernelStats {
     pub(super) total_ns: u64,
     /// Output memory of all jobs together.
     pub(super) total_bytes: u64,
+    /// Nodes of chains, which are in none of the averages.
+    chained: u64,
 }
 
 impl KernelStats {
     pub(super) fn stats(&self) -> super::KernelStats {
         super::KernelStats {
             name: self.info.name,
-            calls: self.calls,
+            calls: self.calls + self.chained,
             failures: self.failures,
             total: Duration::from_nanos(self.total_ns),
             expected: Duration::from_nanos(u64::from(self.expected_ns)),
             bytes: self.total_bytes,
             running: 0,
         }
+    }
+
+    /// Is it what all chains of nodes run as?
+    pub(super) fn is_chain(&self) -> bool {
+        self.info.id == KernelInfo::of_chain().id
     }
 
     /// A job of this kernel took so long and so much.
@@ -60,6 +67,14 @@ impl KernelStats {
         } else {
             self.expected_bytes -= (self.expected_bytes - bytes) / 8;
         }
+    }
+
+    /// A node of this kernel ended in a chain, of whose time this is its part. That is no measure of what a job takes.
+    pub(super) fn count_node(&mut self, part_ns: u32, bytes: u64, failed: bool) {
+        self.chained += 1;
+        self.total_ns += u64::from(part_ns);
+        self.total_bytes += bytes;
+        self.failures += u64::from(failed);
     }
 }
 
@@ -94,6 +109,7 @@ impl Kernels {
                 failures: 0,
                 total_ns: 0,
                 total_bytes: 0,
+                chained: 0,
             });
             (table.len() - 1) as u32
         });
