@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arena::View;
+use super::lane::Home;
 use crate::link::{LinkCells, Neighbours};
 use crate::sys::cores;
 
@@ -35,13 +35,14 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Of the lane with this link. On its thread.
-    pub(super) fn new(cells: Arc<LinkCells>, view: &'static View, link: usize) -> Self {
-        let neighbours = Neighbours::in_view(view, link);
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+    pub(super) fn new(cells: Arc<LinkCells>, home: &Home, link: usize) -> Self {
+        let neighbours = Neighbours::in_view(home.view, link);
         let now = Instant::now();
         Self {
             cells,
-            neighbours: (1..cores).contains(&neighbours.len()).then_some(neighbours),
+            neighbours: (1..home.cores)
+                .contains(&neighbours.len())
+                .then_some(neighbours),
             looked: Cell::new(now),
             yielded: Cell::new(now),
             moved: Cell::new(None),
