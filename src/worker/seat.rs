@@ -107,3 +107,51 @@ impl Seat {
         moved.is_none_or(|at| now.duration_since(at) >= long)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a thread of its own, so that no other test is moved. `true`: it left the core on which another lane said to be.
+    fn leaves(neighbour_is_here: bool) -> bool {
+        let lane = move || {
+            let own: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::new(LinkCells::on_heap())));
+            let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
+            let now = Instant::now();
+            let seat = Seat {
+                cells: Arc::clone(own),
+                neighbours: Some(Neighbours::of(&[other])),
+                looked: Cell::new(now),
+                yielded: Cell::new(now),
+                moved: Cell::new(None),
+            };
+            let said = || Neighbours::of(&[&**own]).cores().next();
+            seat.take(now);
+            let here = said().expect("it is awake");
+            if neighbour_is_here {
+                other.runs_on(here);
+            }
+            seat.take(now);
+            let left = said() != Some(here);
+            // Not again at once, whatever the other one says.
+            other.runs_on(said().unwrap_or(here));
+            let moved = seat.moved.get();
+            seat.take(now + Duration::from_nanos(1));
+            assert!(moved.is_none() || seat.moved.get() == moved);
+            seat.leave();
+            assert_eq!(said(), None);
+            left
+        };
+        thread::spawn(lane).join().expect("the lane's thread")
+    }
+
+    #[test]
+    fn a_lane_finds_a_core_of_its_own() {
+        if crate::sys::limits::cores() < 2 {
+            return;
+        }
+        // The kernel may move a thread at any moment, but hardly each time.
+        assert!((0..20).any(|_| leaves(true)));
+        assert!((0..20).any(|_| !leaves(false)));
+    }
+}
