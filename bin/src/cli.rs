@@ -20,8 +20,9 @@ Examples:
   arenite resize --help
   arenite doctor
 
-Exit codes: 0 all done, 1 some inputs failed (each named on stderr) or something will hurt
-(doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT, SIGTERM or SIGHUP.";
+Exit codes: 0 all done, 1 some inputs failed (each named on stderr) or
+something will hurt (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by
+SIGINT, SIGTERM or SIGHUP.";
 
 /// Everything that can be typed behind `arenite`.
 #[derive(Debug, Parser)]

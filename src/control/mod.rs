@@ -18,6 +18,7 @@
 //! in its place ([`release`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
@@ -114,9 +115,40 @@ impl std::fmt::Debug for Server {
     }
 }
 
+/// The longest name of a folder in which a socket can lie, as the channel names it: 108 bytes with `/.tmpXXXXXX/socket` and
+/// the zero at its end.
+const LONGEST_FOLDER: usize = 108 - 19 - 1;
+
+/// Can a socket be made in this folder? Or why not.
+fn usable(folder: &Path) -> Result<(), String> {
+    let Some(name) = folder.to_str() else {
+        return Err("its name is not UTF-8".into());
+    };
+    if name.len() > LONGEST_FOLDER {
+        return Err(format!("its name is longer than {LONGEST_FOLDER} bytes"));
+    }
+    match std::fs::metadata(folder) {
+        Err(error) => Err(error.to_string()),
+        Ok(meta) if !meta.is_dir() => Err("it is no folder".into()),
+        Ok(_) if !crate::sys::probe::may_write(folder) => Err("it cannot be written".into()),
+        Ok(_) => Ok(()),
+    }
+}
+
 impl Server {
     pub(crate) fn new() -> Result<Self, HandshakeError> {
-        let (server, name) = IpcOneShotServer::new().map_err(channel)?;
+        let folder = std::env::temp_dir();
+        let wrong = |why: &str| {
+            HandshakeError::Channel(format!(
+                "workers meet their program at a socket in {}, and {why}; set TMPDIR to a folder where files can be made",
+                folder.display()
+            ))
+        };
+        usable(&folder).map_err(|why| wrong(&why))?;
+        // Whatever else keeps the folder for it from being made is a panic inside the channel.
+        let (server, name) = catch_unwind(IpcOneShotServer::new)
+            .map_err(|_| wrong("none can be made there"))?
+            .map_err(channel)?;
         Ok(Self { server, name })
     }
 

@@ -196,7 +196,10 @@ impl Machine {
             |limit| {
                 (limit < needed).then(|| {
                     let fits = limit.saturating_sub(FILES) / FILES_PER_WORKER;
-                    format!("raise it (ulimit -n 4096), or use {} workers", fits.max(1))
+                    format!(
+                        "raise it (ulimit -n 4096), or use fewer workers, {} at most",
+                        fits.max(1)
+                    )
                 })
             },
         )

@@ -245,6 +245,9 @@ impl Builder {
     /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
     /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
     ///
+    /// What a kernel prints to stdout without a newline waits in its worker, as `print!` does anywhere, and comes with the next
+    /// line that the worker prints: end with a newline, or flush.
+    ///
     /// With the feature `tracing`, events of kernels come this way too: those that the program's subscriber would take at
     /// the time when the worker is started, or `INFO` and above where there is none.
     ///
@@ -497,7 +500,8 @@ const MAX_WORKERS: u16 = 1024;
 const MAX_LANES: usize = 4096;
 
 /// An engine could not be built.
-#[derive(Debug)]
+///
+/// Its [`Debug`](fmt::Debug) says the same as its [`Display`](fmt::Display): it is what a `main` prints that returns it.
 #[non_exhaustive]
 pub enum BuildError {
     /// `arenite::init()` was not called, so copies of this program would run `main` again.
@@ -549,6 +553,12 @@ impl fmt::Display for BuildError {
             #[cfg(feature = "sandbox")]
             Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
         }
+    }
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -24,7 +24,12 @@ pub enum InputError {
     /// There was no room for its content.
     Full(ArenaFull),
     /// It is not an array of this type.
-    Npy(NpyError),
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: NpyError,
+    },
 }
 
 impl fmt::Display for InputError {
@@ -32,7 +37,7 @@ impl fmt::Display for InputError {
         match self {
             Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
             Self::Full(full) => full.fmt(f),
-            Self::Npy(error) => error.fmt(f),
+            Self::Npy { path, error } => write!(f, "cannot read {}: {error}", path.display()),
         }
     }
 }
@@ -42,7 +47,7 @@ impl std::error::Error for InputError {
         match self {
             Self::Io { error, .. } => Some(error),
             Self::Full(full) => Some(full),
-            Self::Npy(error) => Some(error),
+            Self::Npy { error, .. } => Some(error),
         }
     }
 }
@@ -50,12 +55,6 @@ impl std::error::Error for InputError {
 impl From<ArenaFull> for InputError {
     fn from(full: ArenaFull) -> Self {
         Self::Full(full)
-    }
-}
-
-impl From<NpyError> for InputError {
-    fn from(error: NpyError) -> Self {
-        Self::Npy(error)
     }
 }
 
@@ -163,10 +162,15 @@ impl Engine {
     /// # Errors
     /// [`InputError`] when it cannot be read, is not an array of `T`, or there is no room for it.
     pub fn read_npy<T: npy::Number>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
-        let (header, file) = npy::open::<T>(path.as_ref())?;
-        header.check::<T>()?;
+        let path = path.as_ref();
+        let wrong = |error| InputError::Npy {
+            path: path.to_owned(),
+            error,
+        };
+        let (header, file) = npy::open::<T>(path).map_err(wrong)?;
+        header.check::<T>().map_err(wrong)?;
         let mut array = self.exclusive::<T>(header.shape(), Placement::Packed)?;
-        npy::read_into(&header, file, &mut array)?;
+        npy::read_into(&header, file, &mut array).map_err(wrong)?;
         Ok(array.seal())
     }
 

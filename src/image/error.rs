@@ -70,6 +70,15 @@ pub enum ImageError {
         /// The longest side that format can hold, in pixels.
         limit: u32,
     },
+    /// The output would have more pixels than was allowed.
+    OutputTooManyPixels {
+        /// Width of the output in pixels.
+        width: u32,
+        /// Height of the output in pixels.
+        height: u32,
+        /// The most pixels that were allowed.
+        limit: u64,
+    },
     /// This format is read, never written (GIF, TIFF, BMP).
     NotAnOutput {
         /// The format that was asked for.
@@ -143,6 +152,16 @@ impl fmt::Display for ImageError {
                 f,
                 "{format} cannot hold {width}x{height}: its longest side is {limit}; \
                  ask for a smaller size or another format"
+            ),
+            Self::OutputTooManyPixels {
+                width,
+                height,
+                limit,
+            } => write!(
+                f,
+                "the result would be {width}x{height}, {} pixels, more than the limit of {limit}; \
+                 ask for a smaller size, or raise --max-pixels",
+                u64::from(*width) * u64::from(*height)
             ),
             Self::NotAnOutput { format } => write!(
                 f,

@@ -187,8 +187,8 @@ impl ResizeSpec {
     /// The plan for a picture of these sides, as it is looked at.
     ///
     /// # Errors
-    /// `TooManyPixels` if the source is larger than `max_pixels` (or has none), `OutputTooLarge` if the
-    /// output is.
+    /// `TooManyPixels` if the source is larger than `max_pixels` (or has none), `OutputTooManyPixels` if the
+    /// output is, `OutputTooLarge` if its format cannot hold it.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         let pixels = u64::from(width) * u64::from(height);
         if pixels == 0 {
@@ -204,13 +204,20 @@ impl ResizeSpec {
         let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
         let output = self.output.format_for(format);
         let limit = longest_side(output);
-        let too_many = u64::from(plan.width) * u64::from(plan.height) > self.max_pixels;
-        if too_many || plan.width > limit || plan.height > limit {
+        let (width, height) = (plan.width, plan.height);
+        if width > limit || height > limit {
             return Err(ImageError::OutputTooLarge {
-                width: plan.width,
-                height: plan.height,
+                width,
+                height,
                 format: output,
                 limit,
+            });
+        }
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(ImageError::OutputTooManyPixels {
+                width,
+                height,
+                limit: self.max_pixels,
             });
         }
         Ok(plan)

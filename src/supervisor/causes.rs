@@ -47,8 +47,8 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     }
     let call = match sandbox::call(note) {
         Some(number) => sandbox::name(number),
-        // Its filter ends the process before a handler can run.
-        None => "a system call by the entry of another architecture".into(),
+        // The process was ended before a handler could run: by the filter, or because SIGSYS was blocked.
+        None => "a system call of another architecture, or one made while signals were blocked (as in starting a process)".into(),
     };
     Some(JobErrorKind::Denied { call })
 }

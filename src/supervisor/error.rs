@@ -243,6 +243,10 @@ impl fmt::Debug for JobError {
 impl fmt::Display for JobErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Raised again by hand: nobody knows where it began.
+            Self::Panicked { message, location, .. } if location.is_empty() => {
+                write!(f, "panicked: {}", plain::lines(message))
+            }
             Self::Panicked { message, location, .. } => write!(
                 f,
                 "panicked at {}: {}",

@@ -26,6 +26,9 @@ pub(super) enum Outcome<T> {
     Full(ArenaFull),
 }
 
+/// What stands for the message of a panic that has none.
+const TEXTLESS: &str = "a panic without a text";
+
 /// Separates message, location and backtrace.
 pub(crate) const SEPARATOR: char = '\u{1e}';
 
@@ -91,7 +94,7 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     if payload.is::<ArenaFull>() {
         return String::new();
     }
-    let message = info.payload_as_str().unwrap_or("a panic without a text");
+    let message = info.payload_as_str().unwrap_or(TEXTLESS);
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let backtrace = stack();
     format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
@@ -139,10 +142,19 @@ pub(super) fn run<T>(f: impl FnOnce() -> T) -> Outcome<T> {
             if let Some(full) = payload.downcast_ref::<ArenaFull>() {
                 return Outcome::Full(*full);
             }
+            let message = match payload.downcast_ref::<String>() {
+                Some(text) => text.clone(),
+                None => payload
+                    .downcast_ref::<&str>()
+                    .map_or(TEXTLESS, |text| text)
+                    .to_owned(),
+            };
             // A payload whose own drop panics must not take the worker down.
             std::mem::forget(payload);
-            let heard = HEARD.take();
-            Outcome::Panicked(heard.unwrap_or_else(|| "a panic that no hook heard".into()))
+            // The hook may have heard another one: a panic that a kernel has caught by itself. This one it has not heard
+            // if it comes from elsewhere (`resume_unwind`, as thread pools do it), or if a kernel has replaced the hook.
+            let heard = HEARD.take().filter(|heard| split(heard).0 == message);
+            Outcome::Panicked(heard.unwrap_or(message))
         }
     }
 }

@@ -106,10 +106,8 @@ fn panics_of_every_sort() {
     );
     message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(5u8) }, ())));
     message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(Nasty) }, ())));
-    message(lab.failure_of(lab.submit(
-        || -> u8 { std::panic::resume_unwind(Box::new("unheard")) },
-        (),
-    )));
+    let unheard = || -> u8 { std::panic::resume_unwind(Box::new("unheard")) };
+    assert_eq!(message(lab.failure_of(lab.submit(unheard, ()))), "unheard");
     for n in [10, 1 << 20] {
         assert_eq!(
             message(lab.failure_of(lab.submit(with_output, (n,)))),
@@ -122,6 +120,18 @@ fn panics_of_every_sort() {
         (),
     );
     assert!(caught.wait().unwrap());
+    // Nor is it what the next one says that comes from elsewhere: from a thread, as thread pools hand it on.
+    fn handed_on() -> u8 {
+        let thread = std::thread::spawn(|| -> u8 { panic!("thread {}", black_box(3)) });
+        thread
+            .join()
+            .unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+    }
+    let error = lab.failure_of(lab.submit(handed_on, ()));
+    assert!(
+        error.to_string().ends_with(": panicked: thread 3"),
+        "{error}"
+    );
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);
 }

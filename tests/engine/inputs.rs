@@ -78,14 +78,20 @@ fn npy_files_of_another_type() {
     let path = folder.path().join("values.npy");
     npy::write(&path, &Array::from_slice(&[1.0f64])).unwrap();
     let text = lab.read_npy::<u8>(&path).unwrap_err().to_string();
-    assert!(text.contains("f8"), "{text}");
+    assert!(text.contains("f8") && text.contains("values.npy"), "{text}");
     std::fs::write(&path, "no array").unwrap();
-    assert!(matches!(lab.read_npy::<u8>(&path), Err(InputError::Npy(_))));
+    assert!(matches!(
+        lab.read_npy::<u8>(&path),
+        Err(InputError::Npy { .. })
+    ));
     // Longer by its header than it is.
     npy::write(&path, &Array::<u8>::zeros(10_000)).unwrap();
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    assert!(matches!(lab.read_npy::<u8>(&path), Err(InputError::Npy(_))));
+    assert!(matches!(
+        lab.read_npy::<u8>(&path),
+        Err(InputError::Npy { .. })
+    ));
     lab.assert_in_use(0);
 }
 

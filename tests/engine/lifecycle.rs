@@ -456,6 +456,8 @@ pub fn before_init() {
         "{error:?}"
     );
     let text = error.to_string();
+    // What a `main` prints that returns it.
+    assert_eq!(format!("{error:?}"), text);
     assert!(
         text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"),
         "{text}"

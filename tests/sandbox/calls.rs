@@ -12,6 +12,7 @@ use crate::lab::{Victim, raw, sibling};
 
 tests![
     processes_cannot_be_made,
+    a_program_cannot_be_started,
     other_processes_cannot_be_touched,
     the_kernel_cannot_be_reached_by_its_newer_doors,
     memory_cannot_be_made_by_other_means,
@@ -101,6 +102,20 @@ fn other_processes_cannot_be_touched() {
         };
         victim.lab.submit(attack, victim.others())
     });
+}
+
+/// It is made with all signals blocked, so that nothing in the worker can note what was tried.
+fn a_program_cannot_be_started() {
+    let victim = Victim::new();
+    let honest = victim.honest();
+    let start = || std::process::Command::new("/bin/true").status().is_ok();
+    let error = victim.lab.failure_of(victim.lab.submit(start, ()));
+    let JobErrorKind::Denied { call } = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(call.contains("starting a process"), "{error}");
+    honest.check();
+    victim.check();
 }
 
 fn the_kernel_cannot_be_reached_by_its_newer_doors() {

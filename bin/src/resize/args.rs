@@ -18,71 +18,84 @@ Examples:
     arenite resize photos --size 224 --out thumbs
   Squares, cut from the middle, all as WebP:
     arenite resize photos -s 512x512 --fit cover --format webp -o squares
-  Only shrink what is wider than 1600 pixels (quote the sign: the shell knows it too):
+  Only shrink what is wider than 1600 pixels (the shell knows the sign too):
     arenite resize photos -s '1600x>' -o web
   A glob, expanded by arenite; results keep their path below 'photos':
     arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
   A list of names:
-    find photos -newer stamp -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
+    find photos -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
   Go on after an interruption:
     arenite resize photos -s 224 -o thumbs --resume";
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF (first frame), TIFF and BMP are read; JPEG, PNG and WebP are written. The
-  content decides, not the extension. A folder is searched for pictures at any depth; hidden files
-  and DIR are left out, other files are passed by and counted. Links to files are followed, links
-  to folders are not. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
-  unsupported.
+  JPEG, PNG, WebP, GIF (first frame), TIFF and BMP are read; JPEG, PNG and
+  WebP are written. The content decides, not the extension. A folder is
+  searched for pictures at any depth; hidden files and DIR are left out,
+  other files are passed by and counted. Links to files are followed, links
+  to folders are not. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files
+  are reported as unsupported.
 
 Names:
-  A result keeps the path below the folder given, or below the part of a glob before its first
-  pattern. A file named by itself keeps its relative path, or only its name if the path is absolute
-  or contains '..'. The extension is that of the format written: jpg, png or webp. If two inputs
-  would get one name, or a result would overwrite an input, nothing is started. Existing results
-  are replaced, each at once and whole.
+  A result keeps the path below the folder given, or below the part of a
+  glob before its first pattern. A file named by itself keeps its relative
+  path, or only its name if the path is absolute or contains '..'. The
+  extension is that of the format written: jpg, png or webp. If two inputs
+  would get one name, or a result would overwrite an input, nothing is
+  started. Existing results are replaced, each at once and whole.
 
 Sizes:
-  N means NxN. WxH is a box; the picture keeps its proportions and fits inside (see --fit). Wx and
-  xH give one side, the other follows. A sign behind it: > only shrinks, < only enlarges, ! forces
-  exactly WxH.
+  N means NxN. WxH is a box; the picture keeps its proportions and fits
+  inside (see --fit). Wx and xH give one side, the other follows. A sign
+  behind it: > only shrinks, < only enlarges, ! forces exactly WxH. With ! and
+  with --fit fill a side that is not given stays as it is.
 
 --resume:
-  DIR/.arenite-resize notes what made each result. A result is skipped if it is newer than its
-  input, was made with the same options and has not been changed since.
+  DIR/.arenite-resize notes what made each result. A result is skipped if it
+  is newer than its input, was made with the same options and has not been
+  changed since.
 
 --sandbox:
-  Decoders work on bytes from strangers. Under --sandbox a worker that such bytes take over can open
-  no file and no socket, and start or touch no process (seccomp, Landlock); trying ends it, with the
-  cause \"denied\". It still sees the pictures under way in this run, and nothing stops it from putting
-  one into another's result. What this kernel cannot enforce is named on stderr.
+  Decoders work on bytes from strangers. Under --sandbox a worker that such
+  bytes take over can open no file and no socket, and start or touch no
+  process (seccomp, Landlock); trying ends it, with the cause \"denied\". It
+  still sees the pictures under way in this run, and nothing stops it from
+  putting one into another's result. What this kernel cannot enforce is
+  named on stderr.
 
 --timeout and --retries:
-  The time is that of one attempt in its worker; waiting for a worker does not count. When it is over
-  the worker is killed and replaced. What a decoder says about a picture is final, and not tried again.
+  The time is that of one attempt in its worker; waiting for a worker does
+  not count. When it is over the worker is killed and replaced. What a
+  decoder says about a picture is final, and not tried again.
 
 --trace and --report:
-  Both files are made before the first picture is read; an existing one is replaced. The trace is JSON
-  for https://ui.perfetto.dev or chrome://tracing, with a row for each worker. The report is one page
-  that loads nothing from elsewhere. Where there is nothing to do, neither is written.
+  Both files are made before the first picture is read; an existing one is
+  replaced. The trace is JSON for https://ui.perfetto.dev or
+  chrome://tracing, with a row for each worker. The report is one page that
+  loads nothing from elsewhere. Where there is nothing to do, neither is
+  written.
 
 --json:
-  One object per line and input, in the order of the inputs: type (\"file\"), input, output, status
-  (written, planned, fresh, failed or pending), error, cause, attempts (of a failure in a worker), ms
-  and bytes; at the end one of type \"summary\". Names that are not UTF-8 are shown with replacement
+  One object per line and input, in the order of the inputs: type (\"file\"),
+  input, output, status (written, planned, fresh, failed or pending), error,
+  cause, attempts (of a failure in a worker), ms and bytes; at the end one
+  of type \"summary\". Names that are not UTF-8 are shown with replacement
   characters.
-  Causes: not-found, read (of the file); unsupported-format, not-an-image, truncated, corrupt,
-  too-many-pixels, too-many-bytes, bomb, output-too-large, out-of-memory, encode, returned (of the
-  picture); write, disk-full (of the result); arena-full, timeout, memory-limit, out-of-memory-kill,
-  panicked, signal-N, exited-N, denied, protocol, no-workers, other (of a worker: N is the signal or
-  the exit code).
+  Causes: not-found, read (of the file); unsupported-format, not-an-image,
+  truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
+  output-too-large, out-of-memory, encode, returned (of the picture); write,
+  disk-full (of the result); arena-full, timeout, memory-limit,
+  out-of-memory-kill, panicked, signal-N, exited-N, denied, protocol,
+  no-workers, other (of a worker: N is the signal or the exit code).
 
 Signals:
-  The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under way, and says how to go on.
-  A second one ends the run at once, and so does one before work begins. Neither leaves a torn file.
+  The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under
+  way, and says how to go on. A second one ends the run at once, and so does
+  one before work begins. Neither leaves a torn file.
 
-Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong usage or set-up or
-no input found, 130 interrupted, 143 terminated, 129 hung up.";
+Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong
+usage or set-up or no input found, 130 interrupted, 143 terminated, 129 hung
+up.";
 
 /// Resize photos: files, folders, globs or a list on stdin
 ///
@@ -96,7 +109,13 @@ pub(crate) struct ResizeArgs {
     pub inputs: Vec<OsString>,
 
     /// Target size in pixels: N, WxH, Wx or xH, with > < or ! behind it if wanted
-    #[arg(short, long, value_name = "SIZE", required_unless_present = "what")]
+    #[arg(
+        short,
+        long,
+        value_name = "SIZE",
+        allow_negative_numbers = true,
+        required_unless_present = "what"
+    )]
     pub size: Option<Size>,
 
     /// Folder for the results; made if it does not exist
@@ -140,7 +159,7 @@ pub(crate) struct ResizeArgs {
     pub dry_run: bool,
 
     /// Worker processes [default: one per core]
-    #[arg(short = 'j', long, value_name = "N", env = "ARENITE_WORKERS", hide_env_values = true, value_parser = workers, help_heading = "Run")]
+    #[arg(short = 'j', long, value_name = "N", env = "ARENITE_WORKERS", hide_env_values = true, allow_negative_numbers = true, value_parser = workers, help_heading = "Run")]
     pub workers: Option<u16>,
 
     /// Shared memory for files on their way, such as 512MiB [default: half of what is available]
@@ -244,7 +263,7 @@ fn workers(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(0) => Err("at least one worker is needed".to_owned()),
         Ok(count @ 1..=1024) => Ok(count),
-        _ => Err("a number from 1 to 1024 is needed".to_owned()),
+        _ => Err("a number from 1 to 1024 is needed, here or in ARENITE_WORKERS".to_owned()),
     }
 }
 

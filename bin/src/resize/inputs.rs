@@ -181,6 +181,15 @@ impl Finder {
                 self.push(path.to_owned(), relative_of(path), content);
                 Ok(())
             }
+            Err(_) if path.as_os_str().as_bytes().contains(&0) => {
+                let why = "no file: NUL is in its name; a list that NUL separates is read with -0";
+                self.push(
+                    path.to_owned(),
+                    relative_of(path),
+                    Err(Fault::new("read", why)),
+                );
+                Ok(())
+            }
             Err(error) => {
                 self.push(path.to_owned(), relative_of(path), Err(Fault::read(&error)));
                 Ok(())

@@ -15,7 +15,7 @@ mod stop;
 
 use std::io;
 use std::ops::{ControlFlow, Deref};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             return Err(format!("{}: {flag} would overwrite an input", show(file)));
         }
     }
-    plan::plan(found.inputs, out, args.format).map_err(|conflicts| {
+    let items = plan::plan(found.inputs, out, args.format).map_err(|conflicts| {
         for conflict in conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
         }
@@ -113,7 +113,34 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             }
             count => format!("nothing was done: {count} conflicts; use another --out or --format"),
         }
-    })
+    })?;
+    for (flag, file) in args.written() {
+        let file_place = place(file);
+        let outputs = items.iter().filter_map(|item| item.task.as_ref().ok());
+        if outputs
+            .into_iter()
+            .any(|task| place(&task.output) == file_place)
+        {
+            return Err(format!(
+                "{}: {flag} would be overwritten by a result",
+                show(file)
+            ));
+        }
+    }
+    Ok(items)
+}
+
+/// Where a file lies that may not be there yet.
+fn place(file: &Path) -> PathBuf {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let whole = folder
+        .canonicalize()
+        .or_else(|_| std::path::absolute(folder));
+    let whole = whole.unwrap_or_else(|_| folder.to_owned());
+    whole.join(file.file_name().unwrap_or_default())
 }
 
 /// One file by two names?

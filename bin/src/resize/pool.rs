@@ -74,7 +74,9 @@ impl fmt::Display for Told {
             ImageError::TooManyPixels { .. } => "too-many-pixels",
             ImageError::TooManyBytes { .. } => "too-many-bytes",
             ImageError::Bomb { .. } => "bomb",
-            ImageError::OutputTooLarge { .. } => "output-too-large",
+            ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
+                "output-too-large"
+            }
             ImageError::OutOfMemory { .. } => "out-of-memory",
             ImageError::Encode { .. } => "encode",
             _ => "returned",

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -42,9 +43,18 @@ impl Stop {
         let wanted: Vec<i32> = wanted
             .filter(|signal| ignored & 1 << (signal - 1) == 0)
             .collect();
-        if let Ok(mut signals) = Signals::new(wanted) {
-            let shared = Arc::clone(&stop.shared);
-            std::thread::spawn(move || signals.forever().for_each(|signal| shared.take(signal)));
+        let shared = Arc::clone(&stop.shared);
+        let (listening, begins) = sync_channel(0);
+        // The handlers are installed by the thread that serves them: where there is none, there are none.
+        let thread = std::thread::Builder::new().spawn(move || {
+            let signals = Signals::new(wanted);
+            let _ = listening.send(());
+            if let Ok(mut signals) = signals {
+                signals.forever().for_each(|signal| shared.take(signal));
+            }
+        });
+        if thread.is_ok() {
+            let _ = begins.recv();
         }
         stop
     }

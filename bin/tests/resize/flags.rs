@@ -132,11 +132,39 @@ fn wrong_usage_is_exit_code_2_with_a_hint() {
         "a.jpg -s 8 -o out --no-such-flag",
         "a.jpg -s 8< -o out --no-enlarge",
         "a.jpg -s 8 -o a.jpg",
+        "a.jpg -s 8 -o out --trace out/a.jpg",
+        "a.jpg -s 8 -o out --report ./out/./a.jpg",
     ] {
         let run = world.run(line).exits(2);
         assert!(!run.stderr.is_empty() && run.stdout.is_empty(), "{line}");
     }
+    // What the value is, and not where it could stand.
+    let minus = world.run("a.jpg -s -8 -o out").exits(2);
+    assert!(
+        minus.stderr.contains("\"-8\" is not a size"),
+        "{}",
+        minus.stderr
+    );
+    let mut command = world.command("a.jpg -s 8 -o out");
+    command.env("ARENITE_WORKERS", "many");
+    let run = world.finish(command).exits(2);
+    assert!(run.stderr.contains("in ARENITE_WORKERS"), "{}", run.stderr);
     assert!(!world.path("out").exists());
+}
+
+#[test]
+fn without_a_folder_for_sockets_the_message_says_which_variable_to_set() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    let long = world.path(&"x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+    for folder in [world.path("nowhere"), world.path("a.jpg"), long] {
+        let mut command = world.command("a.jpg -s 8 -o out");
+        command.env("TMPDIR", &folder);
+        let run = world.finish(command).exits(2);
+        assert!(run.stderr.contains("set TMPDIR"), "{}", run.stderr);
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -190,6 +218,14 @@ fn help_suffices() {
         );
     }
     assert!(world.run("-h").exits(0).stdout.contains("Examples:"));
+    // What is wrapped by hand fits the narrowest usual terminal, or it would be wrapped twice.
+    let by_hand = run.stdout.split("Examples:").nth(1).unwrap();
+    for line in by_hand.lines() {
+        assert!(
+            line.chars().count() <= 80 || line.contains("arenite resize"),
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -228,10 +228,27 @@ fn outputs_too_large_for_their_format_are_refused() {
         "{error}"
     );
     // A thin picture asked to be high would be enormous: refused before anything is allocated.
+    // Its format could hold it, and the message does not claim otherwise.
     let error = resize_encoded(&file, &spec("x60000")).unwrap_err();
     assert!(
-        matches!(error, ImageError::OutputTooLarge { .. }),
+        matches!(
+            error,
+            ImageError::OutputTooLarge {
+                width: 2_400_000,
+                ..
+            }
+        ),
         "{error}"
+    );
+    let few = ResizeSpec {
+        max_pixels: 1000,
+        ..spec("400x10!")
+    };
+    let error = resize_encoded(&file, &few).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the result would be 400x10, 4000 pixels, more than the limit of 1000; \
+         ask for a smaller size, or raise --max-pixels"
     );
 }
 
