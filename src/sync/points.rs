@@ -108,6 +108,8 @@ pub const POINTS: &[Point] = points! {
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
         // Limits that callers share.
         "limit.came" "limit.waits" "limit.given_back" "limit.called"
+        // Jobs that were spawned.
+        "family.begun" "family.recorded" "family.sent" "family.continued"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

@@ -110,6 +110,12 @@ pub(crate) fn enter(run: u64, job: u64) -> Entered {
     }
 }
 
+/// Run and job of the one that runs on this thread of the program itself.
+pub(crate) fn entered() -> (u64, u64) {
+    let here = HERE.get().unwrap_or_else(by_chance);
+    (here.run, here.job)
+}
+
 /// Afterwards it is the job that was there before.
 #[must_use]
 #[derive(Debug)]
