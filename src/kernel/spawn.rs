@@ -345,6 +345,10 @@ pub(crate) struct SpawnKernel {
 }
 
 impl SpawnKernel {
+    pub(crate) fn name(&self) -> &'static str {
+        self.plain.name
+    }
+
     pub(crate) fn of<F, P, R>() -> Self
     where
         F: Kernel<P, R>,

@@ -19,6 +19,7 @@ mod numbers;
 mod observing;
 mod random;
 mod rounds;
+mod spawn;
 mod streams;
 
 use libtest_mimic::Arguments;
@@ -46,6 +47,7 @@ fn main() {
         observing::tests(),
         random::tests(),
         rounds::tests(),
+        spawn::tests(),
         streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();

@@ -63,6 +63,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
             }
         };
         let goes_on = family.last.is_none();
+        let kernel = task.kernel().name();
         let ran = {
             let _entered = enter(run, seed);
             task.run(values).map_err(|error| Box::new(because_of(&error)))?
@@ -85,7 +86,12 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
                     let depth = MOST_DEEP + 1;
                     let open = open.iter().map(|family| family.children.len() as u64 + 1);
                     let open = open.sum();
-                    return Err(Box::new(JobErrorKind::SpawnLimit { depth, open }));
+                    let cause = Box::new(JobErrorKind::SpawnLimit { depth, open });
+                    return Err(Box::new(JobErrorKind::ChildFailed {
+                        job: 0,
+                        kernel,
+                        cause,
+                    }));
                 }
                 open.push(Family::new(*plan, seed));
             }

@@ -38,7 +38,7 @@ use crate::kernel::{
 ///     }
 ///     let half = values.len() / 2;
 ///     // Parts of an array are views of it: nothing is copied.
-///     let (left, right) = (values.slice(..half), values.slice(half..));
+///     let (left, right) = (values.rows(..half), values.rows(half..));
 ///     Spawn::new(merge, (call(sort, (left,)), call(sort, (right,))))
 /// }
 ///
@@ -95,7 +95,7 @@ use crate::kernel::{
 /// - *A worker that dies* costs the job that it ran; with retries, that is run again. What others have done stays.
 /// - *Cancelling* or dropping the job cancels all of them.
 /// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the place of the call in its `Spawn`.
-/// - *Limits*: 10,000 jobs deep, about a million that are open, 4,096 arrays in one `Spawn`; then the job fails with
+/// - *Limits*: 10,000 jobs deep, 262,144 that are open, 4,096 arrays in one `Spawn`; then the job fails with
 ///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or says so. What goes on may spawn again as often as it likes, like a loop.
 #[must_use = "a kernel returns it"]
 pub struct Spawn<R>(State<R>);

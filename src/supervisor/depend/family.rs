@@ -21,7 +21,7 @@ const MAY_GO_ON: u32 = u32::MAX;
 /// How many jobs may wait for each other, each for one that it spawned.
 pub(crate) const MOST_DEEP: u32 = 10_000;
 /// Jobs that were spawned and have not ended.
-pub(crate) const MOST_OPEN: u64 = 1 << 20;
+pub(crate) const MOST_OPEN: u64 = 1 << 18;
 
 /// What one job has spawned.
 #[derive(Debug)]
@@ -225,7 +225,7 @@ impl Core {
     }
 
     /// Not here, which may be in the middle of anything.
-    pub(super) fn let_go_on(&mut self, family: u32) {
+    fn let_go_on(&mut self, family: u32) {
         self.graphs.over.push_back(Over {
             record: family,
             took_ns: 0,
@@ -275,7 +275,7 @@ impl Core {
     }
 
     /// Sends what may be sent; if it has failed, and nothing of it runs any more, says so.
-    fn step_family(&mut self, family: u32) {
+    pub(super) fn step_family(&mut self, family: u32) {
         while let Some(of) = self.graphs.families.get(family) {
             if let Some(why) = of.failed.take_if(|_| of.open == 0) {
                 let parent = of.parent;

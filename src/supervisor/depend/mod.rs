@@ -139,7 +139,7 @@ impl Core {
                     self.with_run(graph as u32, |core, run| core.feed(graph as u32, run));
                 }
                 for family in std::mem::take(&mut self.graphs.hungry_families) {
-                    self.let_go_on(family);
+                    self.step_family(family);
                 }
             }
             if std::mem::take(&mut self.graphs.kept) {
