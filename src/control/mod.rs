@@ -58,6 +58,8 @@ pub(crate) struct Welcome {
     pub(crate) reservation: u64,
     /// Of the random numbers of this run.
     pub(crate) seed: u64,
+    /// Cores that this engine may use.
+    pub(crate) cores: u32,
 }
 
 /// Where a lane begins.
@@ -125,7 +127,11 @@ impl Server {
 
     /// Goes through the handshake; returns when the worker is ready, or why it is not. Blocks until
     /// the worker connects or [`release`] is called.
-    pub(crate) fn answer(self, build_id: &[u8], welcome: Welcome) -> Result<(), HandshakeError> {
+    pub(crate) fn answer(
+        self,
+        build_id: &[u8],
+        welcome: Welcome,
+    ) -> Result<Greeted, HandshakeError> {
         let server = self.server;
         // A malformed packet is a panic inside the channel.
         catch_unwind(AssertUnwindSafe(move || {
@@ -138,7 +144,7 @@ impl Server {
         server: IpcOneShotServer<FromWorker>,
         build_id: &[u8],
         welcome: Welcome,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<Greeted, HandshakeError> {
         // A caller that hangs up without a word is `release`, or a worker that ended.
         let (receiver, first): (IpcReceiver<FromWorker>, _) =
             server.accept().map_err(|_| HandshakeError::Gone)?;
@@ -163,13 +169,20 @@ impl Server {
         reply.send(welcome).map_err(|_| HandshakeError::Gone)?;
         // An error here is the end of the other side.
         match receiver.recv().map_err(|_| HandshakeError::Gone)? {
-            FromWorker::Ready => Ok(()),
+            FromWorker::Ready => Ok(Greeted { _channel: receiver }),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
             other => Err(HandshakeError::Channel(format!(
                 "{other:?} instead of ready"
             ))),
         }
     }
+}
+
+/// A handshake that is over. The channel closes with it, which takes a while: the file system gives back the socket's file.
+#[derive(Debug)]
+#[must_use = "the worker is ready now, and the channel is still to be closed"]
+pub(crate) struct Greeted {
+    _channel: IpcReceiver<FromWorker>,
 }
 
 /// How often it is tried to let go of a thread that would wait for ever otherwise.
@@ -258,6 +271,7 @@ mod tests {
             label: "test".into(),
             reservation: 1 << 30,
             seed: 11,
+            cores: 2,
         }
     }
 
@@ -270,7 +284,7 @@ mod tests {
             caller.ready().unwrap();
             welcome
         });
-        server.answer(b"abc", welcome()).unwrap();
+        drop(server.answer(b"abc", welcome()).unwrap());
         assert_eq!(worker.join().unwrap(), welcome());
     }
 
@@ -293,7 +307,7 @@ mod tests {
         let name = server.name().to_owned();
         let waiting = std::thread::spawn(move || server.answer(b"", welcome()));
         release(&name);
-        assert_eq!(waiting.join().unwrap(), Err(HandshakeError::Gone));
+        assert_eq!(waiting.join().unwrap().unwrap_err(), HandshakeError::Gone);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub enum Sandbox {
     /// - Results are copied before anybody gets a handle to them, so that a worker cannot change them
     ///   later.
     /// - Nothing is lent: jobs that change an argument in place answer
-    ///   [`NoLending`](super::JobErrorKind::NoLending).
+    ///   [`NoLending`](super::JobErrorKind::NoLending), and so do nodes of a graph; only within a chain that is one job
+    ///   an array is passed on to be changed.
     /// - Workers see of the environment only what loaders and the C library look at.
     /// - [`on_worker_start`](super::Builder::on_worker_start) runs before, and may open files; they are
     ///   closed afterwards. It must not leave threads behind.
@@ -37,7 +38,8 @@ pub enum Sandbox {
     ///
     /// Code that takes over a worker can still read every array of its engine, and hide it in its own
     /// result: work for people who must not see each other's data belongs in engines of their own. It can
-    /// spoil what the same worker has answered and the supervisor has not taken yet. It can use memory up
+    /// spoil what the same worker has answered and the supervisor has not taken yet, the states of actors that live
+    /// there, and values between two nodes of its own chain. It can use memory up
     /// to [`memory_limit`](super::Builder::memory_limit), which is none by default, and processor time
     /// until a deadline.
     Strict,

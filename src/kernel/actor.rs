@@ -272,6 +272,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
     let held = held.map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
     let state = make(held).into_state();
     let state: S = state.map_err(|why| Stopped(Failure::Returned(why)))?;
+    crate::sync::point!("state.made");
     let kept = Kept {
         key,
         state: Some(Box::new(state)),
@@ -285,6 +286,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
         all[index].replace(kept)
     });
     debug_assert!(before.is_none(), "one actor has one place");
+    crate::sync::point!("state.kept");
     Ok(())
 }
 
@@ -326,6 +328,7 @@ impl<S: 'static> Drop for Borrowed<S> {
                 kept.state = state;
             }
         });
+        crate::sync::point!("state.back");
     }
 }
 
@@ -371,7 +374,7 @@ macro_rules! starts {
 starts!(Start Restore);
 
 macro_rules! calls {
-    ($($program:ident)*) => { $(
+    ($($program:ident $over:literal)*) => { $(
         impl<F, S, P, R> params_sealed::Sealed for $program<F, S, P, R> {}
         impl<F, S, P, R> Program for $program<F, S, P, R>
         where
@@ -392,12 +395,15 @@ macro_rules! calls {
                 let held = P::Params::receive(words, host)
                     .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
                 let mut state = Borrowed::<S>::take(key)?;
-                Ok(conjure::<F>().call(state.get(), held))
+                crate::sync::point!("state.lent");
+                let value = conjure::<F>().call(state.get(), held);
+                crate::sync::point!($over);
+                Ok(value)
             }
         }
     )* };
 }
-calls!(Call Save);
+calls!(Call "state.called" Save "state.saved");
 
 impl<S> params_sealed::Sealed for End<S> {}
 impl<S: 'static> Program for End<S> {
@@ -417,6 +423,7 @@ impl<S: 'static> Program for End<S> {
             job: host.0.count(),
         };
         drop(kept.state);
+        crate::sync::point!("state.dropped");
         Ok(())
     }
 }

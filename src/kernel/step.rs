@@ -310,10 +310,12 @@ where
     let value = conjure::<F>().call(held);
     if head & LAST != 0 {
         let sent = value.send(&mut Sending { writer, host });
+        crate::sync::point!("chain.sent");
         return sent.map_err(Failure::from);
     }
     let value: Box<dyn Any> = Box::new(value.keep().map_err(Failure::from)?);
     CARRIED.with(|carried| carried.replace(Some(value)));
+    crate::sync::point!("chain.carried");
     Ok(())
 }
 
@@ -337,6 +339,7 @@ fn chain(
         let these = words.split(len as usize).map_err(malformed)?;
         // SAFETY: the supervisor wrote the offset of a step of this build (checked in the handshake).
         let step = unsafe { from_offset(offset) };
+        crate::sync::point!("chain.begun");
         step(these, host, writer)?;
     }
     AT.set(0);

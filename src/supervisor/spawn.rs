@@ -90,6 +90,7 @@ impl Shared {
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
                 seed: self.settings.seed,
+                cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
             }
         };
         let (stdout, stderr) = (
@@ -166,7 +167,10 @@ impl Shared {
         let (hold, over) = channel();
         let answer = move || {
             match server.answer(build_id.as_bytes(), welcome) {
-                Ok(()) => shared.welcome(worker, life),
+                Ok(greeted) => {
+                    shared.welcome(worker, life);
+                    drop(greeted);
+                }
                 Err(why) => shared.refused(Refusal { worker, life, why }),
             }
             drop(hold);

@@ -75,6 +75,11 @@ pub const POINTS: &[Point] = points! {
         "allocate.wanted" "allocate.rung" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
         "complete.said" "complete.woken" "complete.rung"
+        // A chain of nodes.
+        "chain.begun" "chain.carried" "chain.sent"
+        // The state of an actor.
+        "state.made" "state.kept" "state.lent" "state.called" "state.saved" "state.back"
+        "state.dropped"
         // The end.
         "stop.obeyed"
     supervisor:
@@ -108,8 +113,14 @@ pub const POINTS: &[Point] = points! {
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
         // Limits that callers share.
         "limit.came" "limit.waits" "limit.given_back" "limit.called"
+        // A graph.
+        "graph.taken_over" "unit.forwarded" "unit.recorded" "unit.placed" "unit.answered"
+        "unit.released" "unit.freed" "unit.failed" "graph.over" "graph.dropped"
+        // An actor.
+        "actor.entered" "actor.started" "actor.here" "call.kept" "call.posted" "save.posted"
+        "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
         // Jobs that were spawned.
-        "family.begun" "family.recorded" "family.sent" "family.continued"
+        "family.begun" "family.recorded" "family.sent" "family.continued" "family.broken"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

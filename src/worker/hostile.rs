@@ -89,9 +89,10 @@ impl Place {
             limited: false,
             single: true,
             seed: 0,
+            cores: 1,
             bell,
         }));
-        let seat = Seat::new(Arc::clone(&cells), view, 0);
+        let seat = Seat::new(Arc::clone(&cells), home, 0);
         let lane = Lane::new(taker, seat, cells, home);
         Self {
             lane: Box::leak(Box::new(lane)),

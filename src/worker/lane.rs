@@ -81,6 +81,8 @@ pub(super) struct Home {
     pub(super) single: bool,
     /// Of the random numbers of this run.
     pub(super) seed: u64,
+    /// Cores that this engine may use.
+    pub(super) cores: usize,
     /// Rings the monitor.
     pub(super) bell: EventFd,
 }
@@ -187,7 +189,7 @@ impl Lane {
         home: &'static Home,
     ) -> &'static Self {
         let taker = Taker::new(Arc::clone(&cells), start.position, start.grants);
-        let seat = Seat::new(Arc::clone(&cells), home.view, start.link as usize);
+        let seat = Seat::new(Arc::clone(&cells), home, start.link as usize);
         Box::leak(Box::new(Self::new(taker, seat, cells, home)))
     }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arena::View;
+use super::lane::Home;
 use crate::link::{LinkCells, Neighbours};
 use crate::sys::cores;
 
-/// How long a lane runs jobs before it looks again who is beside it.
+/// How long a lane does not look at the others after it did, for each of them: a look costs it, and them, a cache line.
 const LOOK_AFTER: Duration = Duration::from_micros(50);
 /// How long it keeps its core after it let others have it for a moment.
 const YIELD_AFTER: Duration = Duration::from_micros(500);
@@ -27,6 +27,8 @@ pub(super) struct Seat {
     cells: Arc<LinkCells>,
     /// The other lanes, if there may be a core for each.
     neighbours: Option<Neighbours>,
+    /// How long it does not look around after it did.
+    rest: Duration,
     /// When it last looked around, gave its core away for a moment, and changed it.
     looked: Cell<Instant>,
     yielded: Cell<Instant>,
@@ -35,13 +37,19 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Of the lane with this link. On its thread.
-    pub(super) fn new(cells: Arc<LinkCells>, view: &'static View, link: usize) -> Self {
-        let neighbours = Neighbours::in_view(view, link);
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+    pub(super) fn new(cells: Arc<LinkCells>, home: &Home, link: usize) -> Self {
+        let neighbours = Neighbours::in_view(home.view, link);
+        let enough = (1..home.cores).contains(&neighbours.len());
+        Self::beside(cells, enough.then_some(neighbours))
+    }
+
+    fn beside(cells: Arc<LinkCells>, neighbours: Option<Neighbours>) -> Self {
         let now = Instant::now();
+        let rest = |others: &Neighbours| LOOK_AFTER * others.len() as u32;
         Self {
             cells,
-            neighbours: (1..cores).contains(&neighbours.len()).then_some(neighbours),
+            rest: neighbours.as_ref().map_or(Duration::MAX, rest),
+            neighbours,
             looked: Cell::new(now),
             yielded: Cell::new(now),
             moved: Cell::new(None),
@@ -53,8 +61,21 @@ impl Seat {
         self.cells.goes_to_sleep();
     }
 
-    /// The lane is awake: goes to a core of its own, if it shares one with another lane that is awake.
+    /// The lane is awake.
     pub(super) fn take(&self, now: Instant) {
+        if self.has_rested(now) {
+            self.part(now);
+        } else {
+            self.cells.runs_on(cores::current());
+        }
+    }
+
+    fn has_rested(&self, now: Instant) -> bool {
+        now.duration_since(self.looked.get()) >= self.rest
+    }
+
+    /// Goes to a core of its own, if it shares one with another lane that is awake.
+    fn part(&self, now: Instant) {
         self.looked.set(now);
         let Some(neighbours) = &self.neighbours else {
             return;
@@ -72,7 +93,7 @@ impl Seat {
     /// Between two jobs, every now and then: is somebody else on this core?
     #[inline]
     pub(super) fn look_around(&self, now: Instant) {
-        if now.duration_since(self.looked.get()) >= LOOK_AFTER {
+        if self.has_rested(now) {
             self.make_room(now);
         }
     }
@@ -81,14 +102,14 @@ impl Seat {
     /// free. Given a moment it goes there.
     #[cold]
     fn make_room(&self, now: Instant) {
-        self.take(now);
+        self.part(now);
         let waits = |others: &Neighbours| others.any_waits_for_a_core();
         if self.neighbours.as_ref().is_some_and(waits)
             && now.duration_since(self.yielded.get()) >= YIELD_AFTER
         {
             self.yielded.set(now);
             thread::yield_now();
-            self.take(now);
+            self.part(now);
         }
     }
 
@@ -104,5 +125,47 @@ impl Seat {
     fn has_stayed(&self, now: Instant, long: Duration) -> bool {
         let moved = self.moved.get();
         moved.is_none_or(|at| now.duration_since(at) >= long)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a thread of its own, so that no other test is moved. `true`: it left the core on which another lane said to be.
+    fn leaves(neighbour_is_here: bool) -> bool {
+        let lane = move || {
+            let own: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::new(LinkCells::on_heap())));
+            let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
+            let seat = Seat::beside(Arc::clone(own), Some(Neighbours::of(&[other])));
+            let now = Instant::now() + seat.rest;
+            let said = || Neighbours::of(&[&**own]).cores().next();
+            seat.take(now);
+            let here = said().expect("it is awake");
+            if neighbour_is_here {
+                other.runs_on(here);
+            }
+            seat.take(now + seat.rest);
+            let left = said() != Some(here);
+            // Not again at once, whatever the other one says.
+            other.runs_on(said().unwrap_or(here));
+            let moved = seat.moved.get();
+            seat.part(now + seat.rest + Duration::from_nanos(1));
+            assert!(moved.is_none() || seat.moved.get() == moved);
+            seat.leave();
+            assert_eq!(said(), None);
+            left
+        };
+        thread::spawn(lane).join().expect("the lane's thread")
+    }
+
+    #[test]
+    fn a_lane_finds_a_core_of_its_own() {
+        if crate::sys::limits::cores() < 2 {
+            return;
+        }
+        // The kernel may move a thread at any moment, but hardly each time.
+        assert!((0..20).any(|_| leaves(true)));
+        assert!((0..20).any(|_| !leaves(false)));
     }
 }

@@ -228,6 +228,7 @@ fn attach(
         single,
         bell,
         seed: welcome.seed,
+        cores: welcome.cores as usize,
     }));
     let lane = Lane::begin(start, Arc::clone(&cells), home);
     // 9.

@@ -8,6 +8,7 @@
 mod board;
 #[path = "../common/mod.rs"]
 mod harness;
+mod model;
 mod orphans;
 mod policies;
 mod programs;
@@ -30,6 +31,7 @@ fn main() {
     let tests = [
         reached::tests(),
         workers::trials(),
+        model::trials(),
         policies::trials(),
         stopped::trials(),
         supervisors::trials(),

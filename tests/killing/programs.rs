@@ -248,6 +248,7 @@ fn whole() {
     // Its successor has nothing to do when the engine ends.
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
+    crate::model::live();
     let other = policies();
     // The busy ones are killed after the grace.
     drop(engine);

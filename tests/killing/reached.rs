@@ -4,6 +4,7 @@ use arenite::points::{POINTS, Side};
 
 use crate::board::{board, points};
 use crate::harness::{Invariant, Lab, tests};
+use crate::model;
 use crate::programs::{Program, run_to_its_end};
 use crate::scene::{Policy, Scene};
 
@@ -24,6 +25,7 @@ fn every_point_of_a_worker_is_passed() {
     let reference = scene.reference();
     assert!(played.answers.into_iter().map(Result::unwrap).eq(reference));
     lab.into_inner().shutdown();
+    model::undisturbed();
     let missed: Vec<_> = POINTS
         .iter()
         .zip(before)
@@ -60,13 +62,14 @@ fn names_say_the_step() {
     // What is promised: both sides, each step.
     let of = |side| points(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
-        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "stop",
+        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "state",
+        "stop",
     ] {
         assert!(of(Side::Worker).contains(&step), "{step}");
     }
     for step in [
         "deadline", "judge", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
-        "reap", "commit", "grant", "recover", "stop",
+        "reap", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save", "stop",
     ] {
         assert!(of(Side::Supervisor).contains(&step), "{step}");
     }

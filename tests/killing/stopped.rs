@@ -12,18 +12,18 @@ use nix::unistd::Pid;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
 use crate::scene::{Policy, Scene};
-use crate::workers::{end, judge, play};
+use crate::workers::{end, judge, play, played};
 
 /// For each point of a worker that has started.
 pub fn trials() -> Vec<Trial> {
     let started = |point: &&&Point| point.step() != "attach" && point.step() != "stop";
     let mut all = tests();
-    for point in points(Side::Worker).filter(|point| point.step() != "stop") {
+    for point in played().filter(|point| point.step() != "stop") {
         all.push(named(format!("stopped::let_go::{}", point.name), || {
             let_go(point)
         }));
     }
-    for point in points(Side::Worker).filter(|point| started(&point)) {
+    for point in played().filter(|point| started(&point)) {
         all.push(named(format!("stopped::too_long::{}", point.name), || {
             too_long(point)
         }));

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
+use crate::model;
 use crate::scene::{ASKED, LENT, Played, Policy, Scene};
 
 tests![before_it_is_ready];
@@ -24,17 +25,22 @@ const RETRIED: Policy = Policy {
 /// One trial for each point.
 pub fn trials() -> Vec<Trial> {
     let mut all = tests();
-    for point in points(Side::Worker) {
+    for point in played() {
         all.push(named(format!("workers::{}", point.name), || {
             at(point, Policy::NONE)
         }));
     }
-    for point in points(Side::Worker).filter(|point| point.step() != "stop") {
+    for point in played().filter(|point| point.step() != "stop") {
         all.push(named(format!("workers::retried::{}", point.name), || {
             at(point, RETRIED)
         }));
     }
     all
+}
+
+/// Those that a worker comes by in the scene, at its start or at its end.
+pub fn played() -> impl Iterator<Item = &'static Point> {
+    points(Side::Worker).filter(|point| !model::owns(point))
 }
 
 /// How often a worker comes by each point in one scene.

@@ -11,6 +11,7 @@ mod harness;
 mod images;
 mod lab;
 mod maps;
+mod model;
 mod surroundings;
 mod work;
 
@@ -36,6 +37,7 @@ fn main() {
         (maps::sealed::tests(), "mseal"),
         (surroundings::tests(), "seccomp"),
         (images::tests(), "nothing"),
+        (model::tests(), "seccomp"),
         (work::tests(), "nothing"),
     ];
     let tests = tests.into_iter().flat_map(|(tests, needed)| {

@@ -79,6 +79,7 @@ impl Core {
             Some(why) => self.lose(index, why),
             None => {
                 self.list(index);
+                crate::sync::point!("actor.entered");
                 self.refill();
             }
         }
@@ -142,6 +143,7 @@ impl Core {
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
         self.actor(index).posted += 1;
         self.put(record, lane);
+        crate::sync::point!("call.posted");
     }
 
     /// Keeps a call until the lane has room.
@@ -153,6 +155,7 @@ impl Core {
         let (lane, calls) = (actor.lane(), actor.calls.len());
         self.actors.kept += 1;
         self.list(index);
+        crate::sync::point!("call.kept");
         // The lane knows already that something is kept, and rings before it runs dry.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
@@ -194,6 +197,7 @@ impl Core {
         actor.words = Vec::new();
         actor.checkpoints = None;
         self.actors.free.push(index);
+        crate::sync::point!("actor.removed");
         self.call_if_drained();
     }
 }

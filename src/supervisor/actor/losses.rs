@@ -30,6 +30,7 @@ impl Core {
                 let actor = self.actor(index);
                 if let Place::Starting { lane } = actor.place {
                     actor.place = Place::Here { lane };
+                    crate::sync::point!("actor.here");
                     self.list(index);
                     self.flag(lane);
                 }
@@ -46,6 +47,7 @@ impl Core {
                         checkpoints.last = Some(Checkpoint { array, words });
                         checkpoints.holds = holds;
                         checkpoints.made += 1;
+                        crate::sync::point!("save.taken");
                     }
                     // The one before still holds, and the next is made after the next call. That may have come already.
                     (.., holds) => {
@@ -93,6 +95,7 @@ impl Core {
             self.actors.kept -= 1;
             self.fail(record, why.clone(), None, Vec::new());
         }
+        crate::sync::point!("actor.lost");
         if self.actor(index).ending {
             self.remove_actor(index);
         }
@@ -255,6 +258,7 @@ impl Core {
         }
         actor.place = Place::Nowhere;
         actor.restarts += 1;
+        crate::sync::point!("actor.gone");
         if actor.ending && actor.calls.is_empty() {
             return self.remove_actor(index);
         }

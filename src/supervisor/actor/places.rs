@@ -92,6 +92,7 @@ impl Core {
             actor.place = Place::Ending { lane };
             let end = actor.end;
             self.post_for(index, lane, &end, &[], &[]);
+            crate::sync::point!("actor.ending");
         }
     }
 
@@ -137,6 +138,7 @@ impl Core {
                 self.post_for(index, lane, &restore, &all, &[block]);
             }
         }
+        crate::sync::point!("actor.started");
     }
 
     pub(super) fn save(&mut self, index: u32, lane: usize) {
@@ -148,6 +150,7 @@ impl Core {
         checkpoints.under_way.push_back(posted);
         let save = checkpoints.plan.save;
         self.post_for(index, lane, &save, &[], &[]);
+        crate::sync::point!("save.posted");
     }
 
     /// Posts a job that is the engine's own.

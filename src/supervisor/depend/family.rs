@@ -436,6 +436,7 @@ impl Core {
                 self.graphs.families.due.insert((due, serial), family);
                 self.wake_monitor_by(due);
             }
+            crate::sync::point!("family.broken");
             self.let_go_on(family);
         }
         self.graphs.continuing = continuing;

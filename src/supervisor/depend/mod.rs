@@ -76,6 +76,7 @@ impl Core {
         self.be_watched();
         self.feed(graph, &mut run);
         self.graphs.runs[graph as usize] = Some(run);
+        crate::sync::point!("graph.taken_over");
         // What was refused at once has ended.
         self.continue_graphs();
         graph
@@ -105,6 +106,7 @@ impl Core {
             worker,
             step,
         });
+        crate::sync::point!("unit.answered");
     }
 
     /// How far a chain had come that failed.
@@ -203,6 +205,7 @@ impl Core {
         if run.plan.units[unit as usize].uses == 0 {
             let record = run.states[unit as usize].record;
             self.records.remove(record.index);
+            crate::sync::point!("unit.freed");
         }
         run.wanted -= usize::from(run.plan.units[unit as usize].wanted);
         for at in run.plan.dependents_of(unit) {
@@ -211,6 +214,7 @@ impl Core {
             *waits -= 1;
             if *waits == 0 && run.states[dependent as usize].stage == UnitStage::Waiting {
                 run.make_ready(dependent);
+                crate::sync::point!("unit.released");
             }
         }
         run.give_back(unit);
@@ -239,6 +243,7 @@ impl Core {
                 lost.push(dependent);
             }
         }
+        crate::sync::point!("unit.failed");
     }
 
     /// Sends what is ready, as far as it may be.
@@ -269,6 +274,7 @@ impl Core {
     /// Writes the call of a unit into a record, and places it.
     fn send_unit(&mut self, graph: u32, run: &mut Run, unit: u32, kernel: u32) -> JobId {
         let bad = run.load(unit, &mut self.records);
+        crate::sync::point!("unit.forwarded");
         let (id, record) = self.records.add();
         self.next_job += 1;
         let job = self.next_job;
@@ -286,6 +292,7 @@ impl Core {
         }
         let refusal = self.write_call(id.index, &mut run.call.0);
         run.sent_as(unit, id, job);
+        crate::sync::point!("unit.recorded");
         if self.trace.is_some() {
             self.trace_sources(run, unit);
         }
@@ -305,6 +312,7 @@ impl Core {
             self.queue.push_back(id.index, self.records.at(id.index));
             self.graphs.kept = true;
         }
+        crate::sync::point!("unit.placed");
         id
     }
 
@@ -332,6 +340,7 @@ impl Core {
         if std::mem::take(&mut run.parked) {
             self.parking.of(graph).notify();
         }
+        crate::sync::point!("graph.over");
     }
 
     /// The monitor is to go on with this graph: it hears of the end of each of its jobs.
@@ -432,6 +441,7 @@ impl Core {
                 UnitStage::Done | UnitStage::Waiting | UnitStage::Failed(_) => {}
             }
         }
+        crate::sync::point!("graph.dropped");
         (run, wakers)
     }
 }

@@ -183,6 +183,7 @@ impl Values<'_> {
         *uses -= 1;
         if *uses == 0 && states[unit as usize].stage == UnitStage::Done {
             records.remove(states[unit as usize].record.index);
+            crate::sync::point!("unit.freed");
         }
     }
 }

@@ -1,0 +1,399 @@
+//! Workers killed at each step of graphs and actors, and what a supervisor does that is killed at its own.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use arenite::points::{Deed, Point, Side};
+use arenite::{Actor, Array, Engine, Graph, JobError, JobErrorKind};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::board::{board, points};
+use crate::harness::{Invariant, Lab, named, step, wait_until};
+use crate::scene::begin;
+
+/// Steps of a worker that only graphs and actors come by.
+pub fn owns(point: &Point) -> bool {
+    matches!(point.step(), "chain" | "state")
+}
+
+/// Steps of every job, at which jobs of graphs and actors are killed as well.
+const COMMON: [&str; 7] = [
+    "claim.taken",
+    "run.entered",
+    "run.returned",
+    "publish.settled",
+    "publish.filled",
+    "complete.said",
+    "complete.rung",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let all = || {
+        let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
+        points(Side::Worker).filter(mine)
+    };
+    let once = all().map(|point| named(format!("model::{}", point.name), move || at(point, 0)));
+    // A node with terms of its own is no part of a chain.
+    let again = all().filter(|point| point.step() != "chain");
+    let again = again.map(|point| {
+        named(format!("model::retried::{}", point.name), move || {
+            at(point, 2)
+        })
+    });
+    once.chain(again).collect()
+}
+
+fn killed(why: &JobErrorKind) -> bool {
+    match why {
+        // The state went with a worker that was killed in a job of somebody else.
+        JobErrorKind::LostWith { culprit, .. } => killed(culprit),
+        why => *why == JobErrorKind::Signal(Signal::SIGKILL as i32),
+    }
+}
+
+// ---- a graph -----------------------------------------------------------------------------------------------
+
+fn make(log: &str, node: u32, len: usize) -> Array<u32> {
+    begin(log, node);
+    Array::from_fn(len, |i| i as u32 * 7)
+}
+
+fn scale(log: &str, node: u32, values: &Array<u32>) -> Array<u32> {
+    begin(log, node);
+    Array::from_fn(values.shape(), |i| values[i].wrapping_mul(node))
+}
+
+fn add(log: &str, node: u32, a: &[u32], b: &[u32]) -> Array<u32> {
+    begin(log, node);
+    Array::from_fn(a.len(), |i| a[i].wrapping_add(b[i]))
+}
+
+fn next(log: &str, node: u32, x: u64) -> u64 {
+    begin(log, node);
+    x * 3 + u64::from(node)
+}
+
+fn refuse(log: &str, node: u32, x: u64) -> Result<u64, String> {
+    begin(log, node);
+    Err(format!("{x} is not good enough"))
+}
+
+/// The last of what [`Values`] holds.
+const REFUSED: usize = 3;
+
+/// What was asked for: an array whose intermediates are freed, the ends of two chains, and what never has a value.
+type Values = [Result<Vec<u8>, JobError>; 4];
+
+/// A value that two nodes take, whose values one takes; a chain, one that ends in an array, and a node that refuses.
+fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
+    let mut graph = Graph::new();
+    macro_rules! node {
+        ($kernel:expr, $inputs:expr) => {
+            if retries == 0 {
+                graph.add($kernel, $inputs)
+            } else {
+                graph.job($kernel, $inputs).retries(retries).add()
+            }
+        };
+    }
+    let base = node!(make, (log, 1, 20_000));
+    let left = node!(scale, (log, 2, &base));
+    let right = node!(scale, (log, 3, &base));
+    let both = node!(add, (log, 4, &left, &right));
+    let mut number = node!(next, (log, 5, 1));
+    for n in 6..9 {
+        number = node!(next, (log, n, &number));
+    }
+    let first = node!(make, (log, 9, 3_000));
+    let long = node!(scale, (log, 10, &first));
+    let refused = node!(refuse, (log, 11, &number));
+    let hour = Duration::from_secs(3600);
+    let after = graph.job(next, (log, 12, &refused)).deadline(hour).add();
+    let running = graph.run(engine, (&both, &number, &long, &after)).unwrap();
+    step("a graph");
+    let (both, number, long, after) = running.results();
+    let bytes = |array: Array<u32>| array.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let number_bytes = |x: u64| x.to_le_bytes().to_vec();
+    [
+        both.map(bytes),
+        number.map(number_bytes),
+        long.map(bytes),
+        after.map(number_bytes),
+    ]
+}
+
+/// Each value is right, or was lost to the death; no node ran twice.
+fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32) {
+    let (_folder, apart) = notes();
+    let reference = graph(&Engine::inline(), &apart, 0);
+    let mut lost = 0;
+    for (at, (value, expected)) in values.iter().zip(&reference).enumerate() {
+        let error = match (value, expected) {
+            (Ok(value), Ok(expected)) => {
+                assert!(value == expected, "value {at} is wrong");
+                continue;
+            }
+            (Ok(_), Err(_)) => panic!("value {at} cannot be there"),
+            (Err(error), _) => error,
+        };
+        let cause = match error.kind() {
+            JobErrorKind::DependencyFailed { cause, .. } => cause,
+            own => own,
+        };
+        if at == REFUSED && !killed(cause) {
+            assert!(matches!(cause, JobErrorKind::Returned(_)), "{error}");
+            continue;
+        }
+        assert!(killed(cause) && retries == 0, "value {at}: {error}");
+        lost += 1;
+    }
+    // The last one depends on one of the others.
+    assert!(
+        lost == 0 || deaths > 0 && lost <= 2,
+        "{deaths} deaths cost {lost} values"
+    );
+    if retries == 0 {
+        let text = std::fs::read_to_string(log).unwrap();
+        let mut began: Vec<_> = text.lines().collect();
+        began.sort_unstable();
+        assert!(
+            began.windows(2).all(|two| two[0] != two[1]),
+            "a node ran twice: {text}"
+        );
+    }
+}
+
+// ---- actors ------------------------------------------------------------------------------------------------
+
+struct List(Vec<u64>);
+
+impl List {
+    fn new(first: &Array<u64>) -> Self {
+        Self(first.to_vec())
+    }
+
+    fn push(&mut self, x: u64) -> u64 {
+        self.0.push(x);
+        self.0.len() as u64
+    }
+
+    fn seen(&self) -> Array<u64> {
+        Array::from_slice(&self.0)
+    }
+
+    fn restore(saved: &Array<u64>, _: &Array<u64>) -> Self {
+        Self(saved.to_vec())
+    }
+
+    fn abort(&mut self) {
+        std::process::abort();
+    }
+}
+
+const CALLS: u64 = 9;
+const EVERY: u64 = 2;
+
+/// An actor that survives its worker, and one that does not.
+fn actors(engine: &Engine) -> [Actor<List>; 2] {
+    let first = engine.from_slice(&[1_000u64]).unwrap();
+    let kept = engine
+        .actor_builder(List::new, (first.clone(),))
+        .checkpoint(EVERY, List::seen, List::restore)
+        .start();
+    [kept, engine.actor(List::new, (first,))]
+}
+
+/// What became of an actor's calls.
+struct Told {
+    answered: Vec<u64>,
+    lost: Vec<(u64, JobErrorKind)>,
+}
+
+/// Calls both in turn, ahead.
+fn call(actors: &[Actor<List>; 2]) -> [Told; 2] {
+    let calls: Vec<_> = (0..CALLS)
+        .flat_map(|x| {
+            actors
+                .iter()
+                .map(move |list| (x, list.call(List::push, (x,))))
+        })
+        .collect();
+    step("calls of two actors");
+    let mut told = [(); 2].map(|()| Told {
+        answered: Vec::new(),
+        lost: Vec::new(),
+    });
+    for (at, (x, call)) in calls.into_iter().enumerate() {
+        let told = &mut told[at % 2];
+        match call.wait() {
+            Ok(_) => told.answered.push(x),
+            Err(error) => told.lost.push((x, error.kind().clone())),
+        }
+    }
+    told
+}
+
+/// What is in its state is what was answered, in order, but for what it says that it has forgotten.
+fn judge_actor(list: &Actor<List>, told: &Told, checkpoints: bool, deaths: u32) {
+    for (x, why) in &told.lost {
+        let JobErrorKind::ActorLost { cause, .. } = why else {
+            panic!("call {x}: {why:?}");
+        };
+        assert!(killed(cause), "call {x}: {why:?}");
+    }
+    let status = list.status();
+    if let Some(why) = &status.lost {
+        assert!(deaths > 0, "{why:?}");
+        // Without checkpoints, or because of its own first kernel.
+        let started = told.answered.is_empty();
+        assert!(!checkpoints || started, "{why:?} after {:?}", told.answered);
+        return;
+    }
+    let left = list.call(List::seen, ()).wait().unwrap();
+    assert_eq!(left[0], 1_000);
+    let left = &left[1..];
+    let status = list.status();
+    assert!(left.is_sorted_by(|a, b| a < b), "{left:?}");
+    assert!(left.iter().all(|x| told.answered.contains(x)), "{left:?}");
+    let forgotten = told.answered.len() as u64 - left.len() as u64;
+    assert_eq!(status.forgotten, forgotten, "{status:?}");
+    assert!(forgotten <= EVERY * status.restarts, "{status:?}");
+    assert!(status.restarts <= u64::from(deaths), "{status:?}");
+    assert!(told.lost.len() as u64 <= status.restarts, "{:?}", told.lost);
+}
+
+// ---- workers that die --------------------------------------------------------------------------------------
+
+fn notes() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    File::create(&path).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+/// Who is to die, and when.
+#[derive(Clone, Copy)]
+struct Death {
+    point: &'static Point,
+    passing: u64,
+}
+
+impl Death {
+    /// Only at their end a state is dropped.
+    fn is_late(self) -> bool {
+        self.point.name == "state.dropped"
+    }
+
+    fn arm(self) {
+        let Self { point, passing } = self;
+        board().arm(point.name, Deed::Kill, passing..passing + 1);
+    }
+}
+
+/// How often each point of a worker was passed.
+type Passings = HashMap<&'static str, u64>;
+
+fn passed() -> Passings {
+    let all = points(Side::Worker);
+    all.map(|point| (point.name, board().passed(point.name)))
+        .collect()
+}
+
+/// A graph and then two actors, on an engine with one worker; and what holds whatever happens. How often each point was
+/// passed by what may die, and how many died.
+fn play(retries: u32, death: Option<Death>) -> (Passings, u32) {
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let (_folder, log) = notes();
+    let deaths = || death.map_or(0, |death| board().done(death.point.name).0);
+    let await_order = || {
+        // Behind all that the worker has, but for what was put back because of a death.
+        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+        board().disarm();
+        wait_until("the death is noticed", || {
+            lab.stats().workers[0].restarts == u64::from(deaths())
+        });
+    };
+    let before = passed();
+    if let Some(death) = death {
+        // Nobody has died there yet, also if it is armed later.
+        death.arm();
+        if death.is_late() {
+            board().disarm();
+        }
+    }
+    let values = graph(&lab, &log, retries);
+    let actors = actors(&lab);
+    let told = call(&actors);
+    await_order();
+    let mut passings = passed();
+    passings
+        .iter_mut()
+        .for_each(|(name, passed)| *passed -= before[name]);
+    judge_graph(&values, &log, retries, deaths());
+    let lists = actors.iter().zip(&told).zip([true, false]);
+    lists.for_each(|((list, told), checkpoints)| judge_actor(list, told, checkpoints, deaths()));
+    drop(values);
+    if let Some(death) = death.filter(|death| death.is_late()) {
+        death.arm();
+    }
+    step("two actors to end");
+    drop(actors);
+    await_order();
+    invariant.holds(&lab, 0).unwrap();
+    step("the engine to shut down");
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+    (passings, deaths())
+}
+
+/// Plays it undisturbed: each step is taken. For whoever looks at the board.
+pub fn undisturbed() {
+    play(0, None);
+}
+
+fn at(point: &'static Point, retries: u32) {
+    static PASSINGS: OnceLock<Passings> = OnceLock::new();
+    let passings = PASSINGS.get_or_init(|| play(0, None).0);
+    let mut all = 0;
+    // The first, the second, one in the middle, and the last.
+    let last = passings[point.name].max(2);
+    for passing in [1, 2, last / 2, last] {
+        step(format!("{}, passing {passing}", point.name));
+        let (_, deaths) = play(retries, Some(Death { point, passing }));
+        assert!(passing != 1 || deaths == 1, "nobody came by {}", point.name);
+        all += deaths;
+    }
+    println!("{}: {all} deaths in 4 scenes", point.name);
+}
+
+// ---- for supervisors that die ------------------------------------------------------------------------------
+
+/// An engine with a worker to lose: a graph, and actors of which one survives that and the other one does not.
+pub fn live() {
+    let engine = Engine::builder().workers(1).capacity(64 << 20).build();
+    let engine = engine.expect("an engine can be built");
+    let (_folder, log) = notes();
+    let values = graph(&engine, &log, 0);
+    assert!(values[..REFUSED].iter().all(Result::is_ok));
+    let actors = actors(&engine);
+    for told in call(&actors) {
+        assert_eq!(told.answered.len() as u64, CALLS);
+    }
+    wait_until("there are checkpoints", || {
+        actors[0].status().checkpoints > 0
+    });
+    let error = actors[0].call(List::abort, ()).wait().unwrap_err();
+    assert!(error.to_string().contains("SIGABRT"), "{error}");
+    wait_until("one has gone on, and one is lost", || {
+        actors[0].status().restarts == 1 && actors[1].status().lost.is_some()
+    });
+    let seen = actors[0].call(List::seen, ()).wait().unwrap();
+    assert_eq!(seen[0], 1_000);
+    drop((seen, actors));
+    engine.shutdown();
+}

@@ -1,0 +1,402 @@
+//! Actors and graphs in locked-down workers: what honest ones do, and what a hostile method or node costs.
+
+use std::fs::File;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arenite::{Actor, Array, ArrayMut, Graph, Job, JobError, JobErrorKind};
+use libc::*;
+
+use crate::harness::{Lab, step, tests, wait_until};
+use crate::lab::{raw, strict};
+
+tests![
+    actors_keep_their_state_and_go_on_from_checkpoints,
+    graphs_fuse_forward_and_free,
+    an_array_changed_in_place_stays_within_its_chain,
+    a_hostile_method_costs_what_its_worker_has,
+    a_hostile_start_and_a_hostile_checkpoint,
+    a_hostile_node_costs_what_depends_on_it,
+    values_cannot_be_changed_once_they_are_taken_over,
+];
+
+/// An array that it was given, and the calls that it has had.
+struct Model {
+    weights: Array<u32>,
+    seen: Vec<u32>,
+}
+
+impl Model {
+    fn new(weights: &Array<u32>) -> Self {
+        Self {
+            weights: weights.clone(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn weigh(&mut self, x: u32) -> u32 {
+        self.seen.push(x);
+        self.weights.iter().map(|w| w * x).sum()
+    }
+
+    fn seen(&self) -> Array<u32> {
+        Array::from_slice(&self.seen)
+    }
+
+    fn restore(seen: &Array<u32>, weights: &Array<u32>) -> Self {
+        Self {
+            weights: weights.clone(),
+            seen: seen.to_vec(),
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn abort(&mut self) {
+        std::process::abort();
+    }
+
+    /// How often a file or a socket was had.
+    fn look_around(&mut self) -> u32 {
+        let files = ["/etc/passwd", "/proc/self/maps", "/dev/null"];
+        let files = files.iter().filter(|path| File::open(path).is_ok()).count();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").is_ok();
+        files as u32 + u32::from(socket)
+    }
+
+    fn fork(&mut self) {
+        fork();
+    }
+}
+
+fn fork() {
+    // SAFETY: an attack, which ends here.
+    unsafe { libc::fork() };
+}
+
+/// What a fork is told as.
+fn denied() -> JobErrorKind {
+    JobErrorKind::Denied {
+        call: "clone".into(),
+    }
+}
+
+fn models(lab: &Lab) -> [Actor<Model>; 2] {
+    let weights = lab.from_slice(&[1u32, 2, 3]).unwrap();
+    let kept = lab.actor_builder(Model::new, (weights.clone(),));
+    let kept = kept.checkpoint(2, Model::seen, Model::restore).start();
+    [kept, lab.actor(Model::new, (weights,))]
+}
+
+fn lost<R: Send + std::fmt::Debug + 'static>(call: Job<R>) -> (JobErrorKind, u64, bool, String) {
+    step("a call that cannot be answered");
+    let error: JobError = call.wait().unwrap_err();
+    match error.kind() {
+        JobErrorKind::ActorLost {
+            cause,
+            forgotten,
+            restarted,
+        } => {
+            let text = error.to_string();
+            ((**cause).clone(), *forgotten, *restarted, text)
+        }
+        _ => panic!("{error}"),
+    }
+}
+
+fn actors_keep_their_state_and_go_on_from_checkpoints() {
+    let lab = strict(2);
+    let [kept, plain] = models(&lab);
+    for x in 1..=5 {
+        for model in [&kept, &plain] {
+            assert_eq!(model.call(Model::weigh, (x,)).wait().unwrap(), 6 * x);
+        }
+    }
+    wait_until("the fourth call is in a checkpoint", || {
+        kept.status().checkpoints == 2
+    });
+    let (why, forgotten, restarted, _) = lost(kept.call(Model::abort, ()));
+    assert_eq!((forgotten, restarted), (1, true));
+    assert_eq!(why, JobErrorKind::Signal(SIGABRT));
+    assert_eq!(kept.call(Model::weigh, (6,)).wait().unwrap(), 36);
+    let seen = |model: &Actor<Model>| model.call(Model::seen, ()).wait().unwrap().to_vec();
+    assert_eq!(seen(&kept), [1, 2, 3, 4, 6]);
+    assert_eq!(seen(&plain), [1, 2, 3, 4, 5], "in the other worker");
+    drop((kept, plain));
+    lab.assert_in_use(0);
+}
+
+fn ramp(n: usize) -> Array<u32> {
+    Array::from_fn(n, |i| i as u32)
+}
+
+fn scale(values: &Array<u32>, by: u32) -> Array<u32> {
+    Array::from_fn(values.shape(), |i| values[i] * by)
+}
+
+fn add(a: &[u32], b: &[u32]) -> Array<u32> {
+    Array::from_fn(a.len(), |i| a[i] + b[i])
+}
+
+fn graphs_fuse_forward_and_free() {
+    let lab = strict(2);
+    // Whole pages.
+    const LEN: usize = 50 << 10;
+    for fused in [true, false] {
+        let mut graph = Graph::new();
+        graph.fuse(fused);
+        let base = graph.add(ramp, (LEN,));
+        let left = graph.add(scale, (&base, 2));
+        let right = graph.add(scale, (&base, 3));
+        let mut both = graph.add(add, (&left, &right));
+        // A chain, each of whose arrays is as large.
+        for _ in 0..20 {
+            both = graph.add(scale, (&both, 1));
+        }
+        let text = graph.add(|n: u32| format!("{n} numbers"), (LEN as u32,));
+        let len = graph.add(|text: &str| text.len() as u64, (&text,));
+        let running = graph.run(&lab, (&both, &len)).unwrap();
+        step("a graph");
+        assert!(running.wait_timeout(std::time::Duration::MAX));
+        // Three units before the chain, and the pair beside them; otherwise each node is a job.
+        let jobs = running.report().jobs();
+        assert_eq!(jobs, if fused { 5 } else { 26 });
+        let (both, len) = running.wait().unwrap();
+        assert_eq!(len, 13, "51200 numbers");
+        assert!(both.iter().zip(0..).all(|(&x, i)| x == i * 5));
+        // Whatever was taken on the way is free.
+        lab.assert_in_use((LEN * 4) as u64);
+    }
+    lab.assert_in_use(0);
+}
+
+fn an_array_changed_in_place_stays_within_its_chain() {
+    fn first(n: usize) -> ArrayMut<u32> {
+        ArrayMut::from_fn(n, |i| i as u32)
+    }
+    fn double(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+        values.iter_mut().for_each(|x| *x *= 2);
+        values
+    }
+    let lab = strict(1);
+    for fused in [true, false] {
+        let mut graph = Graph::new();
+        graph.fuse(fused);
+        let mut values = graph.add(first, (1000,));
+        for _ in 0..3 {
+            values = graph.add(double, (values,));
+        }
+        let values = graph.run(&lab, &values).unwrap().wait();
+        if fused {
+            assert!(values.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 8));
+            continue;
+        }
+        let error = values.unwrap_err();
+        let JobErrorKind::DependencyFailed { cause, .. } = error.kind() else {
+            panic!("{error}");
+        };
+        assert_eq!(**cause, JobErrorKind::NoLending, "{error}");
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_hostile_method_costs_what_its_worker_has() {
+    let lab = strict(2);
+    let [kept, plain] = models(&lab);
+    // In the same worker as the first one, and the second one.
+    let [kept_too, plain_too] = models(&lab);
+    let pid = |model: &Actor<Model>| model.call(Model::pid, ()).wait().unwrap();
+    assert_eq!((pid(&kept), pid(&plain)), (pid(&kept_too), pid(&plain_too)));
+    assert_ne!(pid(&kept), pid(&plain));
+    // Files and sockets are refused, and that costs nothing.
+    assert_eq!(kept.call(Model::look_around, ()).wait().unwrap(), 0);
+    for model in [&kept, &plain, &kept_too, &plain_too] {
+        model.call(Model::weigh, (1,)).wait().unwrap();
+    }
+    let (why, _, restarted, text) = lost(kept.call(Model::fork, ()));
+    assert_eq!((why, restarted), (denied(), true));
+    assert!(text.contains("clone"), "{text}");
+    // Beside it lay one that goes on as well; the other worker has heard of nothing.
+    wait_until("the one beside it has gone on", || {
+        kept_too.status().restarts == 1
+    });
+    assert_eq!(kept_too.call(Model::weigh, (2,)).wait().unwrap(), 12);
+    for model in [&plain, &plain_too] {
+        let seen = model.call(Model::seen, ()).wait().unwrap();
+        assert_eq!(seen[..], [1]);
+    }
+    // One without checkpoints is the end of itself, and of its like in the same worker.
+    let (why, forgotten, restarted, _) = lost(plain.call(Model::fork, ()));
+    assert_eq!((why, restarted), (denied(), false));
+    assert!(forgotten > 0);
+    let (why, ..) = lost(plain_too.call(Model::seen, ()));
+    assert!(
+        matches!(&why, JobErrorKind::LostWith { culprit, .. } if **culprit == denied()),
+        "{why:?}"
+    );
+    assert_eq!(lab.submit(ramp, (10,)).wait().unwrap()[9], 9);
+    drop((kept, plain, kept_too, plain_too));
+    lab.assert_in_use(0);
+}
+
+fn a_hostile_start_and_a_hostile_checkpoint() {
+    fn start() -> Vec<u32> {
+        fork();
+        Vec::new()
+    }
+    fn push(list: &mut Vec<u32>, x: u32) -> u64 {
+        list.push(x);
+        list.len() as u64
+    }
+    #[allow(clippy::ptr_arg, reason = "a method takes the state as it is")]
+    fn save(list: &Vec<u32>) -> Array<u32> {
+        if list.len() > 2 {
+            fork();
+        }
+        Array::from_slice(list)
+    }
+    fn restore(saved: &Array<u32>) -> Vec<u32> {
+        saved.to_vec()
+    }
+    let lab = strict(2);
+    let list = lab.actor(start, ());
+    let (why, forgotten, restarted, _) = lost(list.call(push, (1,)));
+    assert_eq!((why, forgotten, restarted), (denied(), 0, false));
+    let list = lab.actor_builder(Vec::new, ());
+    let list = list.checkpoint(2, save, restore).start();
+    for x in 1..=4 {
+        assert_eq!(list.call(push, (x,)).wait().unwrap(), u64::from(x));
+    }
+    // The second checkpoint ends the worker: the first one holds.
+    wait_until("it has gone on", || list.status().restarts == 1);
+    assert_eq!(list.call(push, (5,)).wait().unwrap(), 3);
+    let status = list.status();
+    assert_eq!((status.forgotten, status.checkpoints), (2, 1));
+    drop(list);
+    lab.assert_in_use(0);
+}
+
+fn a_hostile_node_costs_what_depends_on_it() {
+    fn hostile(x: u32) -> u32 {
+        fork();
+        x
+    }
+    fn next(x: u32) -> u32 {
+        x + 1
+    }
+    fn look_around(x: u32) -> Result<u32, String> {
+        let file = File::open("/etc/passwd").map_err(|error| error.to_string());
+        file.map(|_| x)
+    }
+    let lab = strict(2);
+    // In the middle of a chain, at its beginning, and alone.
+    for (before, after) in [(3, 3), (0, 2), (0, 0)] {
+        let mut graph = Graph::new();
+        let mut x = graph.add(|| 1u32, ());
+        for _ in 0..before {
+            x = graph.add(next, (&x,));
+        }
+        let apart = graph.job(next, (&x,)).retries(2).add();
+        x = graph.add(hostile, (&x,));
+        for _ in 0..after {
+            x = graph.add(next, (&x,));
+        }
+        let waits = graph.job(next, (&x,)).retries(2).add();
+        let beside = graph.add(|n: usize| ramp(n), (30_000,));
+        let beside = graph.add(scale, (&beside, 3));
+        let targets = (&x, &waits, &apart, &beside);
+        step("a graph with a hostile node");
+        let (x, waits, apart, beside) = graph.run(&lab, targets).unwrap().results();
+        let error = x.unwrap_err();
+        assert_eq!(*error.kind(), denied(), "{error}");
+        assert!(error.kernel().ends_with("hostile"), "{error}");
+        let error = waits.unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::DependencyFailed { cause, kernel, .. }
+                if **cause == denied() && kernel.ends_with("hostile")),
+            "{error}"
+        );
+        assert!(error.to_string().contains("clone"), "{error}");
+        assert_eq!(apart.unwrap(), before + 2);
+        assert!(beside.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 3));
+    }
+    // A file is refused: the node says so itself, and its worker lives.
+    let restarts = || -> u64 {
+        let stats = lab.stats();
+        stats.workers.iter().map(|worker| worker.restarts).sum()
+    };
+    wait_until("each has cost a worker", || restarts() == 3);
+    let mut graph = Graph::new();
+    let x = graph.add(|| 1u32, ());
+    let x = graph.add(look_around, (&x,));
+    let error = graph.run(&lab, &x).unwrap().wait().unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    assert_eq!(restarts(), 3);
+    lab.assert_in_use(0);
+}
+
+/// Where the array lies that was made last.
+static LAST: AtomicUsize = AtomicUsize::new(0);
+
+fn remember(array: Array<u32>) -> Array<u32> {
+    LAST.store(array.as_ptr() as usize, Relaxed);
+    array
+}
+
+/// Writes over it. Whether this worker can.
+fn spoil(len: usize) -> bool {
+    let first = LAST.load(Relaxed);
+    let (start, end) = (first / 4096 * 4096, first + len * 4);
+    let len_of_pages = (end - start).next_multiple_of(4096);
+    let opened = raw!(SYS_mprotect, start, len_of_pages, PROT_READ | PROT_WRITE);
+    // SAFETY: none: an attack, on memory that this worker made.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(first).write_bytes(0xee, len * 4) };
+    opened == 0
+}
+
+/// Values on their way to other nodes, and checkpoints, lie where their worker cannot write.
+fn values_cannot_be_changed_once_they_are_taken_over() {
+    const LEN: usize = 20_000;
+    fn make() -> Array<u32> {
+        remember(ramp(LEN))
+    }
+    fn sum(spoiled: bool, values: &Array<u32>) -> u64 {
+        assert!(spoiled);
+        values.iter().map(|&x| u64::from(x)).sum()
+    }
+    let lab = strict(1);
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let values = graph.add(make, ());
+    let spoiled = graph.add(spoil, (LEN,));
+    graph.after(&spoiled, &values).unwrap();
+    let sum = graph.add(sum, (&spoiled, &values));
+    let expected = (0..LEN as u64).sum::<u64>();
+    assert_eq!(graph.run(&lab, &sum).unwrap().wait().unwrap(), expected);
+
+    fn save(_: &u32) -> Array<u32> {
+        make()
+    }
+    fn restore(saved: &Array<u32>) -> u32 {
+        saved.iter().zip(0..).filter(|&(&x, i)| x == i).count() as u32
+    }
+    fn touch(state: &mut u32, spoils: bool) -> u32 {
+        assert!(!spoils || spoil(LEN));
+        *state
+    }
+    fn abort(_: &u32) {
+        std::process::abort();
+    }
+    let state = lab.actor_builder(|| 1u32, ());
+    let state = state.checkpoint(1, save, restore).start();
+    assert_eq!(state.call(touch, (false,)).wait().unwrap(), 1);
+    wait_until("it is saved", || state.status().checkpoints > 0);
+    assert_eq!(state.call(touch, (true,)).wait().unwrap(), 1);
+    let (why, ..) = lost(state.call(abort, ()));
+    assert_eq!(why, JobErrorKind::Signal(SIGABRT));
+    assert_eq!(state.call(touch, (false,)).wait().unwrap(), LEN as u32);
+    drop(state);
+    lab.assert_in_use(0);
+}
