@@ -544,7 +544,7 @@ fn every_edge_of_a_reply_is_judged() {
                                 assert!(words.len() >= SENT_WORDS);
                                 let answer = Answering {
                                     kind,
-                                    arrays,
+                                    arrays: arrays.into(),
                                     spilled,
                                     len,
                                     grant,

@@ -267,3 +267,6 @@ fn copy(block: &Arc<Block>, skip: u64, shape: Shape) -> Result<ArrayMut<u8>, Unl
     copy.copy_from_slice(&from);
     Ok(copy)
 }
+
+#[cfg(test)]
+mod tests;
