@@ -290,7 +290,12 @@ where
         type_name::<(A::Id, G)>()
     }
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
-        const { assert!(!A::Reply::SPAWNS, "a kernel that spawns jobs can only be the last of those that run as one job: there is nothing to hand on before they have run") };
+        const {
+            assert!(
+                !A::Reply::SPAWNS,
+                "a kernel that spawns jobs can only be the last of those that run as one job: there is nothing to hand on before they have run"
+            )
+        };
         let first = A::run(words, host)?;
         let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
         let rest = Q::Rest::receive(words, host)

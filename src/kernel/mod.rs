@@ -30,7 +30,9 @@ pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe,
 pub(crate) use reply::reply_sealed;
 pub use reply::{BadReply, Receiving, Reply, Sending, SpawnedFailed, Unfolded, Unsent, Value};
 pub use scalar::Scalar;
+pub(crate) use spawn::{
+    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, seed_of_task, spawning,
+};
 pub use spawn::{Given, GivenParams, Giving, Source};
-pub(crate) use spawn::{CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, seed_of_task, spawning};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
 pub use step::{Feed, Kept, Loading, NodeParams, Slot};

@@ -129,10 +129,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-fn take_array<T: Element>(
-    piece: &mut Piece<'_>,
-    host: &HostRef<'_>,
-) -> Result<Array<T>, Rejected> {
+fn take_array<T: Element>(piece: &mut Piece<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
     let (extent, shape) = piece.array::<T>()?;
     array_at(extent, shape, host)
 }
@@ -271,15 +268,15 @@ pub trait GivenParams: Params<Held: Send + 'static> {
     ) -> Self::Held;
 }
 
-fn give<P: Given>(
-    source: Source<P::Held>,
-    giving: &mut Giving<'_, '_>,
-) -> Result<(), ArenaFull> {
+fn give<P: Given>(source: Source<P::Held>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
     match source {
         Source::Given(held) => P::give(held, giving),
         Source::Children(count) => {
             let moved = if P::MOVED { MOVED } else { 0 };
-            giving.0.writer.word(CHILDREN | moved | u64::from(count) << 32);
+            giving
+                .0
+                .writer
+                .word(CHILDREN | moved | u64::from(count) << 32);
             Ok(())
         }
     }

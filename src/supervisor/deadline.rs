@@ -95,7 +95,11 @@ impl Core {
         let pauses = self.waiting.first().map(|&(due, _)| due);
         let lines = self.line_due().into_iter().chain(self.admission_due());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
-        let patience = self.groups.next_end().into_iter().chain(self.families_due());
+        let patience = self
+            .groups
+            .next_end()
+            .into_iter()
+            .chain(self.families_due());
         times.chain(patience).min()
     }
 

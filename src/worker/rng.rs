@@ -38,6 +38,7 @@ pub(super) struct Drawing {
 /// | [`Graph`](crate::Graph) | the how many-th call of the engine, and which node |
 /// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
+/// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
 /// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk |
 ///

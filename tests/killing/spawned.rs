@@ -93,7 +93,10 @@ pub fn live() {
     assert!(sorted.is_sorted());
     let spawns = |n: u32| -> Spawn<u32> { Spawn::new(|n: u32| n, (call(broken, (n,)),)) };
     let error = engine.submit(spawns, (7,)).wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::ChildFailed { .. }), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::ChildFailed { .. }),
+        "{error}"
+    );
     engine.shutdown();
 }
 

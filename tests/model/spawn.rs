@@ -114,7 +114,9 @@ fn tree(n: u64, depth: u32) -> Spawn<u64> {
 }
 
 fn gathered(n: u64, parts: &[u64]) -> u64 {
-    parts.iter().fold(n, |all, part| all.wrapping_mul(31) ^ part)
+    parts
+        .iter()
+        .fold(n, |all, part| all.wrapping_mul(31) ^ part)
 }
 
 fn plain_tree(n: u64, depth: u32, nodes: &mut u64) -> u64 {
@@ -140,7 +142,10 @@ fn a_tree_of_thousands_of_nodes() {
         lab.assert_in_use(0);
         lab.assert_idle();
     }
-    assert_eq!(Engine::inline().submit(tree, (4, 9)).wait().unwrap(), expected);
+    assert_eq!(
+        Engine::inline().submit(tree, (4, 9)).wait().unwrap(),
+        expected
+    );
 }
 
 fn values_of_every_kind_are_passed_on() {
@@ -177,7 +182,11 @@ fn values_of_every_kind_are_passed_on() {
     }
     fn all(values: &Array<u32>, fresh: bool) -> Spawn<Array<u32>> {
         let own = Array::from_slice(&[9u32, 2, 3, 9]);
-        let given = if fresh { own.rows(1..3) } else { values.rows(1..3) };
+        let given = if fresh {
+            own.rows(1..3)
+        } else {
+            values.rows(1..3)
+        };
         let parts = [1usize, 2, 0].map(|n| call(ramp, (n,)));
         Spawn::new(
             unpack,
@@ -207,7 +216,10 @@ fn values_of_every_kind_are_passed_on() {
             a
         }
         let one = Array::from_slice(&[100u32]);
-        Spawn::new(both, (call(add, (given, 10)), call(add, (small, 1)), vec![one]))
+        Spawn::new(
+            both,
+            (call(add, (given, 10)), call(add, (small, 1)), vec![one]),
+        )
     }
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
@@ -240,7 +252,10 @@ fn a_chain_that_is_deeper_than_there_are_workers() {
     }
     let lab = Lab::with(1, |builder| builder.lanes(3));
     assert_eq!(lab.submit(deeper, (500,)).wait().unwrap(), 500);
-    assert_eq!(Engine::inline().submit(deeper, (9_000,)).wait().unwrap(), 9_000);
+    assert_eq!(
+        Engine::inline().submit(deeper, (9_000,)).wait().unwrap(),
+        9_000
+    );
 }
 
 fn countdown(n: u32, sum: u64) -> Spawn<u64> {
@@ -254,7 +269,10 @@ fn what_goes_on_may_spawn_again_for_ever() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         // More often than jobs may be deep.
-        assert_eq!(engine.submit(countdown, (11_000, 0)).wait().unwrap(), 22_000);
+        assert_eq!(
+            engine.submit(countdown, (11_000, 0)).wait().unwrap(),
+            22_000
+        );
     }
     lab.assert_in_use(0);
     lab.assert_idle();
@@ -281,7 +299,10 @@ fn a_recursion_without_an_end_is_an_error() {
                 matches!(**cause, JobErrorKind::SpawnLimit { depth, open } if limit(depth, open)),
                 "{error}"
             );
-            assert!(error.to_string().contains("does its recursion end?"), "{error}");
+            assert!(
+                error.to_string().contains("does its recursion end?"),
+                "{error}"
+            );
         }
     }
     assert_eq!(lab.submit(fib, (10,)).wait().unwrap(), 55);
@@ -312,7 +333,10 @@ fn it_works_wherever_kernels_run() {
         let after = graph.add(|n: u64| n * 2, (&spawned,));
         let six = graph.add(|| 6u64, ());
         let last = graph.add(fib, (six,));
-        assert_eq!(graph.run(engine, (&after, &last)).unwrap().wait().unwrap(), (110, 8));
+        assert_eq!(
+            graph.run(engine, (&after, &last)).unwrap().wait().unwrap(),
+            (110, 8)
+        );
         step("a scope");
         let sums = engine.scope(|s| {
             let jobs: Vec<_> = (8..10u64).map(|n| s.submit(fib, (n,))).collect();
@@ -326,7 +350,16 @@ fn it_works_wherever_kernels_run() {
         }
         let error = engine.submit(checked, (3,)).wait().unwrap_err();
         assert!(error.to_string().contains("too small"), "{error}");
-        assert_eq!(engine.submit(|n: u64| -> Result<Spawn<u64>, String> { Ok(n.into()) }, (7,)).wait().unwrap(), 7);
+        assert_eq!(
+            engine
+                .submit(
+                    |n: u64| -> Result<Spawn<u64>, String> { Ok(n.into()) },
+                    (7,)
+                )
+                .wait()
+                .unwrap(),
+            7
+        );
     }
     step("a future");
     let value = smol::block_on(async { lab.submit(fib, (12,)).await });
@@ -359,7 +392,11 @@ fn nobody_has_to_wait_for_it() {
             }
             _ => Spawn::new(
                 |path: &str, _: bool, _: bool| note(path),
-                (path, call(below, (depth - 1, path)), call(below, (depth - 1, path))),
+                (
+                    path,
+                    call(below, (depth - 1, path)),
+                    call(below, (depth - 1, path)),
+                ),
             ),
         }
     }
@@ -374,7 +411,11 @@ fn nobody_has_to_wait_for_it() {
                     note(path);
                     true
                 },
-                (path, call(below, (depth - 1, path)), call(below, (depth - 1, path))),
+                (
+                    path,
+                    call(below, (depth - 1, path)),
+                    call(below, (depth - 1, path)),
+                ),
             ),
         }
     }
@@ -411,7 +452,10 @@ fn a_failed_child_is_the_failure_of_the_job() {
     for (engine, kinds) in [(&*lab, 0..3), (&Engine::inline(), 0..2)] {
         for kind in kinds {
             step(format!("kind {kind}"));
-            let error = engine.submit(spawns_one_that_fails, (3, kind)).wait().unwrap_err();
+            let error = engine
+                .submit(spawns_one_that_fails, (3, kind))
+                .wait()
+                .unwrap_err();
             assert!(error.kernel().contains("spawns_one_that_fails"), "{error}");
             let JobErrorKind::ChildFailed { kernel, cause, job } = error.kind() else {
                 panic!("{error}");
@@ -422,7 +466,9 @@ fn a_failed_child_is_the_failure_of_the_job() {
                     assert_eq!(**cause, JobErrorKind::Returned("7 is wrong".into()));
                     assert!(kernel.ends_with("fails"), "{kernel}");
                 }
-                1 => assert!(matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")),
+                1 => assert!(
+                    matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")
+                ),
                 _ => assert_eq!(**cause, JobErrorKind::Signal(6)),
             }
         }
@@ -475,10 +521,17 @@ fn others_are_given_up_when_one_fails() {
         }
     }
     fn outer(gate: &str, path: &str, listens: bool) -> Spawn<u64> {
-        let other = if listens { call(patient, (path,)) } else { call(deaf, (path,)) };
+        let other = if listens {
+            call(patient, (path,))
+        } else {
+            call(deaf, (path,))
+        };
         let later = (0..1_000).map(|_| call(|_: &str| -> u64 { 1 }, (path,)));
         let all = [call(at_gate, (gate,)), other].into_iter().chain(later);
-        Spawn::new(|parts: &[u64]| parts.iter().sum::<u64>(), (all.collect::<Vec<_>>(),))
+        Spawn::new(
+            |parts: &[u64]| parts.iter().sum::<u64>(),
+            (all.collect::<Vec<_>>(),),
+        )
     }
     let lab = Lab::with(2, |builder| builder.grace(Duration::from_millis(50)));
     for listens in [true, false] {
@@ -512,7 +565,11 @@ fn around(gate: &str) -> Spawn<u64> {
     let through = call(gated, (gate, &made));
     Spawn::new(
         |n: u64, made: &[u32], through: &[u32]| {
-            n + made.iter().chain(through).map(|&x| u64::from(x)).sum::<u64>()
+            n + made
+                .iter()
+                .chain(through)
+                .map(|&x| u64::from(x))
+                .sum::<u64>()
         },
         (call(fib, (10,)), made, through),
     )
@@ -560,7 +617,10 @@ fn what_changes_an_array_is_not_tried_again() {
     }
     fn outer(gate: &str) -> Spawn<u32> {
         let values = ArrayMut::<u32>::zeros(10);
-        Spawn::new(|values: &[u32]| values[0], (call(changed, (call_of(values, gate), gate)),))
+        Spawn::new(
+            |values: &[u32]| values[0],
+            (call(changed, (call_of(values, gate), gate)),),
+        )
     }
     // The value of a call cannot be passed to another one, so it is sealed on the way.
     fn call_of(values: ArrayMut<u32>, _: &str) -> ArrayMut<u32> {
@@ -605,7 +665,10 @@ fn deaths_change_no_value() {
             *over.lock().unwrap() = true;
         });
         while !*over.lock().unwrap() {
-            let job = lab.job(sort, (&values, 20)).retries(50).backoff(Backoff::NONE);
+            let job = lab
+                .job(sort, (&values, 20))
+                .retries(50)
+                .backoff(Backoff::NONE);
             let sorted = job.submit().wait().unwrap();
             assert!(sorted[..] == expected);
         }
@@ -627,7 +690,13 @@ fn cancelling_ends_all_of_it() {
     assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
     lab.assert_in_use(0);
     step("now, while a child runs");
-    let restarts = || -> u64 { lab.stats().workers.iter().map(|worker| worker.restarts).sum() };
+    let restarts = || -> u64 {
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum()
+    };
     let before = restarts();
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
@@ -719,7 +788,10 @@ fn limits_admission_and_priority_leave_nobody_waiting() {
     let gate = Gate::new();
     let held_up = lab.submit(around, (&gate.path(),));
     let job = lab.job(fib, (9,)).priority(Priority::High).submit();
-    let deadline = lab.job(fib, (9,)).deadline(Duration::from_secs(60)).submit();
+    let deadline = lab
+        .job(fib, (9,))
+        .deadline(Duration::from_secs(60))
+        .submit();
     gate.open();
     assert_eq!(job.wait().unwrap(), 34);
     assert_eq!(deadline.wait().unwrap(), 34);
@@ -734,7 +806,10 @@ fn limits_admission_and_priority_leave_nobody_waiting() {
     assert_eq!(lab.stats().admitted, 0);
     step("lanes, where jobs with a deadline are alone");
     let lab = Lab::with(2, |builder| builder.lanes(3));
-    let job = lab.job(fib, (8,)).deadline(Duration::from_secs(60)).submit();
+    let job = lab
+        .job(fib, (8,))
+        .deadline(Duration::from_secs(60))
+        .submit();
     assert_eq!(job.wait().unwrap(), 21);
     lab.assert_in_use(0);
 }
@@ -775,7 +850,9 @@ fn draws(depth: u32) -> Spawn<u64> {
     }
     let below = (0..3).map(|_| call(draws, (depth - 1,)));
     let mix = |mine: u64, parts: &[u64]| {
-        let all = parts.iter().fold(mine, |all, part| all.wrapping_mul(31) ^ part);
+        let all = parts
+            .iter()
+            .fold(mine, |all, part| all.wrapping_mul(31) ^ part);
         all ^ arenite::rng().next_u64()
     };
     Spawn::new(mix, (mine, below.collect::<Vec<_>>()))
@@ -801,7 +878,10 @@ fn random_numbers_belong_to_the_place() {
             pass(gate);
             arenite::rng().next_u64()
         }
-        Spawn::new(|a: u64, b: u64| a ^ b, (call(leaf, (gate,)), call(draws, (2,))))
+        Spawn::new(
+            |a: u64, b: u64| a ^ b,
+            (call(leaf, (gate,)), call(draws, (2,))),
+        )
     }
     let gate = Gate::new();
     let drawn = [false, true].map(|dies| {
@@ -832,9 +912,15 @@ fn each_is_counted_as_a_job() {
         let progress = engine.progress();
         let (all, adds) = (calls(10), calls(10) / 2);
         assert_eq!(progress.submitted, all + adds);
-        assert_eq!((progress.done, progress.failed, progress.left()), (all + adds, 0, 0));
+        assert_eq!(
+            (progress.done, progress.failed, progress.left()),
+            (all + adds, 0, 0)
+        );
         let of = |name: &str| {
-            let kernels = progress.kernels.iter().filter(|kernel| kernel.name.ends_with(name));
+            let kernels = progress
+                .kernels
+                .iter()
+                .filter(|kernel| kernel.name.ends_with(name));
             kernels.map(|kernel| kernel.calls).collect::<Vec<_>>()
         };
         assert_eq!(of("spawn::fib"), [all]);
@@ -855,11 +941,22 @@ fn each_is_counted_as_a_job() {
 
 fn a_job_that_sends_too_many_arrays_says_so() {
     fn outer(many: usize) -> Spawn<u64> {
-        let parts = (0..many).map(|n| call(|x: &[u32]| u64::from(x[0]), (Array::from_slice(&[n as u32]),)));
-        Spawn::new(|parts: &[u64]| parts.iter().sum::<u64>(), (parts.collect::<Vec<_>>(),))
+        let parts = (0..many).map(|n| {
+            call(
+                |x: &[u32]| u64::from(x[0]),
+                (Array::from_slice(&[n as u32]),),
+            )
+        });
+        Spawn::new(
+            |parts: &[u64]| parts.iter().sum::<u64>(),
+            (parts.collect::<Vec<_>>(),),
+        )
     }
     let lab = Lab::new(2);
-    assert_eq!(lab.submit(outer, (4_000,)).wait().unwrap(), 4_000 * 3_999 / 2);
+    assert_eq!(
+        lab.submit(outer, (4_000,)).wait().unwrap(),
+        4_000 * 3_999 / 2
+    );
     let error = lab.submit(outer, (4_097,)).wait().unwrap_err();
     assert!(error.to_string().contains("4096 is the most"), "{error}");
     lab.assert_in_use(0);

@@ -109,7 +109,8 @@ impl Columns {
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
         // What spawns has no value yet when it ends.
-        let here = |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
+        let here =
+            |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
         kernels.map(here).collect()
     }
 

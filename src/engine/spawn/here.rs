@@ -34,7 +34,8 @@ impl Family {
 
 /// A plan that came as something.
 pub(super) fn plan(plan: Box<dyn Any + Send>) -> Box<Plan> {
-    plan.downcast().expect("what a kernel returns to spawn is a plan")
+    plan.downcast()
+        .expect("what a kernel returns to spawn is a plan")
 }
 
 /// Runs all of it, with the random numbers of the job that this thread runs.
@@ -42,7 +43,9 @@ pub(super) fn run<V: 'static>(plan: Box<Plan>) -> Result<V, Unsent> {
     let (run, seed) = entered();
     let value = drive(*plan, run, seed).map_err(|why| Unsent::Spawned(SpawnedFailed(why)))?;
     let value: Box<dyn Any> = value;
-    let value = value.downcast().expect("the last kernel gives what was promised");
+    let value = value
+        .downcast()
+        .expect("the last kernel gives what was promised");
     Ok(*value)
 }
 
@@ -66,7 +69,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
         let kernel = task.kernel().name();
         let ran = {
             let _entered = enter(run, seed);
-            task.run(values).map_err(|error| Box::new(because_of(&error)))?
+            task.run(values)
+                .map_err(|error| Box::new(because_of(&error)))?
         };
         match ran {
             Ran::Value(value) => {

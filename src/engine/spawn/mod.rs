@@ -85,6 +85,13 @@ use crate::kernel::{
 /// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | not: that does not compile |
 /// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | what is spawned is refused ([`NoSpawning`](crate::JobErrorKind::NoSpawning)): a worker that was taken over could have any kernel run |
 ///
+/// ```compile_fail,E0080
+/// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
+/// let engine = arenite::Engine::inline();
+/// // There is no value to hand on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or a graph.
+/// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
+/// ```
+///
 /// # What becomes of them
 ///
 /// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries that the job has which spawned it: the
@@ -178,10 +185,9 @@ impl<V> fmt::Debug for Call<V> {
 /// ```compile_fail,E0277
 /// use arenite::{Spawn, TileMut, call};
 ///
-/// fn fill(tile: TileMut<'_, u32>) {}
-/// fn done(_: ()) {}
-/// fn all(tile: TileMut<'_, u32>) -> Spawn<()> {
-///     Spawn::new(|n: u32| (), (call(fill, (tile,)),))
+/// fn fill(tile: TileMut<'_, u32>) -> u32 { 0 }
+/// fn all(tile: TileMut<'static, u32>) -> Spawn<u32> {
+///     Spawn::new(|n: u32| n, (call(fill, (tile,)),))
 /// }
 /// ```
 pub fn call<F, A, P, R>(kernel: F, args: A) -> Call<R::Out>

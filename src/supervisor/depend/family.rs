@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::told::{ChildValue, Told, Unloaded};
 use super::{Over, WINDOW};
 use crate::kernel::wire::{ArgWriter, Leases};
+use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::{JobError, JobErrorKind};
 use crate::supervisor::policy::Terms;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
-use crate::link::{CANCEL, NOTICE, STAMPED};
 
 /// In a record's graph: the number of a family.
 pub(super) const FAMILY: u32 = 1 << 31;
@@ -515,7 +515,9 @@ fn load(
     match loaded {
         Ok(()) => None,
         Err(Unloaded::Full(full)) => Some(JobErrorKind::ArenaFull(full)),
-        Err(Unloaded::Malformed) => Some(JobErrorKind::Protocol("a call without its values".into())),
+        Err(Unloaded::Malformed) => {
+            Some(JobErrorKind::Protocol("a call without its values".into()))
+        }
     }
 }
 

@@ -229,10 +229,7 @@ fn write_array(received: Received, moved: bool, call: &mut ArgWriter) -> Result<
     };
     let at = block.extent().at;
     let skip = if moved { 0 } else { skip };
-    call.word(bytemuck::cast(Offset::new(
-        at.region(),
-        at.offset() + skip,
-    )));
+    call.word(bytemuck::cast(Offset::new(at.region(), at.offset() + skip)));
     call.word(len);
     call.leases.push(if moved {
         Lease::Owned(block)

@@ -93,7 +93,11 @@ fn check(words: &[u64], arrays: usize) -> bool {
         return false;
     };
     assert!(!kernels.is_empty() && !tasks.is_empty());
-    assert!(tasks.iter().all(|task| (task.kernel as usize) < kernels.len()));
+    assert!(
+        tasks
+            .iter()
+            .all(|task| (task.kernel as usize) < kernels.len())
+    );
     let mut told = Told {
         words: words.to_vec(),
         arrays: Vec::new(),
