@@ -182,6 +182,11 @@ thread_local! {
     static COUNTS: RefCell<Vec<&'static LaneCount>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Takes one of the states of this thread's lane, for good: the process is about to end.
+pub(crate) fn take_state() -> Option<Box<dyn Any>> {
+    KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(|place| place?.state))
+}
+
 /// Runs `f` on the place of an actor, if it is here.
 fn at<R>(key: u64, f: impl FnOnce(&mut Option<Kept>) -> R) -> Result<R, Stopped> {
     KEPT.with_borrow_mut(|kept| match kept.get_mut(key as u32 as usize) {

@@ -8,7 +8,7 @@ use super::copy_out::copy_out;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
-use super::record::Outcome;
+use super::record::{NO_GRAPH, Outcome};
 use super::worker::Status;
 use crate::kernel::MAX_ARRAYS;
 use crate::kernel::wire::{Lease, Leases, Received, SENT_WORDS, Sent, WordReader};
@@ -207,6 +207,7 @@ impl Core {
                 let record = self.records.at(index);
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;
+                self.graphs.bytes = if record.graph == NO_GRAPH { 0 } else { bytes };
                 self.kernels.get(kernel).learn(took_ns, bytes, failed);
                 if let Some(why) = why {
                     let rows = lent(&leases);

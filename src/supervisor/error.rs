@@ -74,7 +74,7 @@ pub enum JobErrorKind {
     DependencyFailed {
         /// The node that failed: the name it was given, or its number.
         node: String,
-        /// The number of its job.
+        /// The number of its job; 0 in an inline engine, which has none.
         job: u64,
         /// Its kernel.
         kernel: &'static str,
@@ -200,7 +200,8 @@ impl JobError {
         self.0.kernel
     }
 
-    /// The job's number in its engine, from 1.
+    /// The job's number in its engine, from 1; 0 where there was no job, as in an inline engine, or for a node of a graph
+    /// that never ran.
     pub fn job(&self) -> u64 {
         self.0.job
     }
@@ -312,10 +313,13 @@ impl fmt::Display for JobErrorKind {
                 f,
                 "it cost {deaths} workers, one at each attempt, and is not tried again"
             ),
-            Self::DependencyFailed { node, job, kernel, cause } => write!(
-                f,
-                "not run, because it depends on {node} (job {job}, {kernel}), which failed: {cause}"
-            ),
+            Self::DependencyFailed { node, job, kernel, cause } => {
+                write!(f, "not run, because it depends on {node} (")?;
+                if *job != 0 {
+                    write!(f, "job {job}, ")?;
+                }
+                write!(f, "{kernel}), which failed: {cause}")
+            }
             Self::ChildFailed { job, kernel, cause } => {
                 f.write_str("a job that it spawned failed: ")?;
                 if *job > 0 {
@@ -391,14 +395,20 @@ impl fmt::Display for JobError {
             deaths,
             beside,
         } = &*self.0;
-        write!(f, "job {job} ({kernel}")?;
-        if let Some(worker) = worker {
-            write!(f, " on worker {worker}")?;
+        match job {
+            0 => write!(f, "{kernel}")?,
+            job => {
+                write!(f, "job {job} ({kernel}")?;
+                if let Some(worker) = worker {
+                    write!(f, " on worker {worker}")?;
+                }
+                if *attempt > 1 {
+                    write!(f, ", attempt {attempt}")?;
+                }
+                f.write_str(")")?;
+            }
         }
-        if *attempt > 1 {
-            write!(f, ", attempt {attempt}")?;
-        }
-        write!(f, "): {kind}")?;
+        write!(f, ": {kind}")?;
         if let (JobErrorKind::Quarantined { .. }, Some(last)) = (kind, deaths.last()) {
             write!(f, "; the last time: {last}")?;
         }

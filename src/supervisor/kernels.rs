@@ -33,19 +33,26 @@ pub(super) struct KernelStats {
     pub(super) total_ns: u64,
     /// Output memory of all jobs together.
     pub(super) total_bytes: u64,
+    /// Nodes of chains, which are in none of the averages.
+    chained: u64,
 }
 
 impl KernelStats {
     pub(super) fn stats(&self) -> super::KernelStats {
         super::KernelStats {
             name: self.name,
-            calls: self.calls,
+            calls: self.calls + self.chained,
             failures: self.failures,
             total: Duration::from_nanos(self.total_ns),
             expected: Duration::from_nanos(u64::from(self.expected_ns)),
             bytes: self.total_bytes,
             running: 0,
         }
+    }
+
+    /// Is it what all chains of nodes run as?
+    pub(super) fn is_chain(&self) -> bool {
+        self.id == Some(KernelInfo::of_chain().id)
     }
 
     /// A job of this kernel took so long and so much.
@@ -69,6 +76,14 @@ impl KernelStats {
         } else {
             self.expected_bytes -= (self.expected_bytes - bytes) / 8;
         }
+    }
+
+    /// A node of this kernel ended in a chain, of whose time this is its part. That is no measure of what a job takes.
+    pub(super) fn count_node(&mut self, part_ns: u32, bytes: u64, failed: bool) {
+        self.chained += 1;
+        self.total_ns += u64::from(part_ns);
+        self.total_bytes += bytes;
+        self.failures += u64::from(failed);
     }
 }
 
@@ -110,6 +125,7 @@ impl Kernels {
                 failures: 0,
                 total_ns: 0,
                 total_bytes: 0,
+                chained: 0,
             });
             (table.len() - 1) as u32
         });
@@ -152,6 +168,7 @@ impl Kernels {
             failures: 0,
             total_ns: 0,
             total_bytes: 0,
+            chained: 0,
         });
         let index = self.table.len() as u32 - 1;
         self.spawned.entry(told.entry).or_default().push(index);
@@ -163,10 +180,11 @@ impl Kernels {
         self.table.iter().map(KernelStats::stats).collect()
     }
 
-    /// Those figures with one entry for each kernel, however it was called.
+    /// Those figures with one entry for each kernel, however it was called. A chain has none of its own: its nodes have them.
     pub(super) fn merged(&self, mut stats: Vec<super::KernelStats>) -> Vec<super::KernelStats> {
         let mut merged = Vec::new();
-        for (at, kernel) in self.table.iter().enumerate() {
+        let kernels = self.table.iter().enumerate();
+        for (at, kernel) in kernels.filter(|(_, kernel)| !kernel.is_chain()) {
             let same = |other: &KernelStats| {
                 other.told.is_none() && other.offset == kernel.told && other.name == kernel.name
             };

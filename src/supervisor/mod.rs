@@ -177,15 +177,16 @@ pub struct WorkerStats {
 pub struct KernelStats {
     /// Its name, as [`std::any::type_name`] has it.
     pub name: &'static str,
-    /// Jobs that ended in a worker, well or badly.
+    /// Calls that ended in a worker, well or badly: a job is one, and a chain of nodes that was one job is one of each of
+    /// its nodes.
     pub calls: u64,
     /// Those that gave no value.
     pub failures: u64,
-    /// Time in the kernel, all calls together.
+    /// Time in the kernel, all calls together. Of a chain only the whole is measured: each of its nodes counts an equal part.
     pub total: Duration,
-    /// What the next call is expected to take: a moving average.
+    /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended.
     pub expected: Duration,
-    /// Bytes of fresh arrays in its results, all calls together.
+    /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain is none.
     pub bytes: u64,
     /// Lanes that run it now, or are about to.
     pub running: usize,
@@ -459,7 +460,7 @@ impl Shared {
         let stats = Stats {
             arena,
             workers: workers.collect(),
-            kernels: core.kernel_stats(),
+            kernels: core.kernel_stats().0,
             queued: core.queue.len() + core.actors.kept,
             waiting: core.waiting.len() + core.waiting_for_spawned(),
             limited: core.lines.len(),

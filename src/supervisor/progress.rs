@@ -115,16 +115,20 @@ impl Looks {
 }
 
 impl Core {
-    /// Figures of all kernels, in the order in which they were first submitted.
-    pub(super) fn kernel_stats(&self) -> Vec<KernelStats> {
+    /// Figures of all kernels, in the order in which they were first submitted, and how many jobs run.
+    pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
+        let mut running = 0;
         let mut stats = self.kernels.stats();
         for lane in &self.lanes {
             let mut open = lane.poster.open_positions().map(|at| lane.record_at(at));
             if let Some(oldest) = open.find(|&record| record != NOBODY) {
-                stats[self.records.look(oldest).kernel as usize].running += 1;
+                running += 1;
+                let kernel = self.records.look(oldest).kernel;
+                let node = self.node_that_runs(lane, oldest);
+                stats[node.unwrap_or(kernel) as usize].running += 1;
             }
         }
-        self.kernels.merged(stats)
+        (self.kernels.merged(stats), running)
     }
 }
 
@@ -134,8 +138,7 @@ impl Shared {
         let mut core = self.lock();
         core.drain_busy();
         core.refill();
-        let kernels = core.kernel_stats();
-        let running: usize = kernels.iter().map(|kernel| kernel.running).sum();
+        let (kernels, running) = core.kernel_stats();
         let queued = (core.queue.len() + core.actors.kept) as u64;
         let waiting = (core.waiting.len() + core.waiting_for_spawned()) as u64;
         let limited = core.lines.len() as u64;

@@ -81,7 +81,7 @@ pub const POINTS: &[Point] = points! {
         "state.made" "state.kept" "state.lent" "state.called" "state.saved" "state.back"
         "state.dropped"
         // The end.
-        "stop.obeyed"
+        "stop.obeyed" "stop.dropped"
     supervisor:
         // The arena.
         "create.named" "create.locked" "create.sized" "create.unnamed" "create.header"

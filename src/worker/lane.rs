@@ -15,6 +15,7 @@ use super::seat::Seat;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
+use crate::kernel::actor::take_state;
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
@@ -207,6 +208,8 @@ impl Lane {
                 Next::Stop => {
                     self.cells.set_phase(Phase::Stopping);
                     crate::sync::point!("stop.obeyed");
+                    self.drop_states();
+                    crate::sync::point!("stop.dropped");
                     return;
                 }
                 Next::Empty => {
@@ -214,6 +217,21 @@ impl Lane {
                     free_since = self.idle(free_since);
                 }
             }
+        }
+    }
+
+    /// Drops what actors have left here. Outside of any job: arrays that are made now are the process's own.
+    fn drop_states(&self) {
+        while let Some(state) = take_state() {
+            if let Outcome::Panicked(text) = fence::run(|| drop(state)) {
+                let (message, location, _) = fence::split(&text);
+                eprintln!(
+                    "the state of an actor panicked at {location} when it was dropped: {message}"
+                );
+            }
+        }
+        if self.home.single {
+            output::belongs_to(0);
         }
     }
 

@@ -165,7 +165,6 @@ fn values_of_every_kind_are_passed_on() {
         given: &[u32],
         mut owned: ArrayMut<u32>,
         text: &str,
-        letter: char,
         parts: &[Array<u32>],
         empty: &[u64],
         word: &str,
@@ -173,7 +172,7 @@ fn values_of_every_kind_are_passed_on() {
         assert_eq!((ramp.shape().rank(), ramp.len(), ramp[5]), (2, 2_000, 5));
         assert_eq!(given, [2, 3]);
         assert!(owned.iter().all(|&x| x == 3) && owned.len() == 5_000);
-        assert_eq!((text.len(), letter, word), (2_000, 'x', "plain"));
+        assert_eq!((text.len(), word), (2_000, "plain"));
         let lens: Vec<_> = parts.iter().map(|part| part.len()).collect();
         assert_eq!(lens, [2, 4, 0]);
         assert!(empty.is_empty());
@@ -195,7 +194,6 @@ fn values_of_every_kind_are_passed_on() {
                 given,
                 call(owned, (5_000usize,)),
                 call(text, (1_000usize,)),
-                call(|letter: char| letter, ('x',)),
                 Vec::from(parts),
                 Vec::from([(); 0].map(|()| call(|n: u64| n, (0,)))),
                 "plain",

@@ -25,7 +25,8 @@ pub(super) use names::Names;
 /// A handle of a state that lives in one worker: see [`Engine::actor`].
 ///
 /// Handles are cloned and used from any number of threads. When the last one is dropped the actor ends: it answers what it
-/// was asked before, and its state is dropped in its worker.
+/// was asked before, and its state is dropped in its worker. What is left when the engine ends is dropped there too, within
+/// the [grace](crate::engine::Builder::grace); only with a worker that is killed or crashes a state is gone without its `drop`.
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
 }

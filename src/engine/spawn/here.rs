@@ -39,9 +39,9 @@ pub(super) fn plan(plan: Box<dyn Any + Send>) -> Box<Plan> {
 }
 
 /// Runs all of it, with the random numbers of the job that this thread runs.
-pub(super) fn run<V: 'static>(plan: Box<Plan>) -> Result<V, Unsent> {
+pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Unsent> {
     let (run, seed) = entered();
-    let value = drive(*plan, run, seed).map_err(|why| Unsent::Spawned(SpawnedFailed(why)))?;
+    let value = drive(plan, run, seed).map_err(|why| Unsent::Spawned(SpawnedFailed(why)))?;
     let value: Box<dyn Any> = value;
     let value = value
         .downcast()

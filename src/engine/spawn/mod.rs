@@ -291,7 +291,7 @@ impl<R: Reply> Reply for Spawn<R> {
     fn keep(self) -> Result<R::Out, Unsent> {
         match self.0 {
             State::Value(value) => value.keep(),
-            State::More(plan) => here::run(plan),
+            State::More(plan) => here::run(*plan),
         }
     }
     fn unfold(self) -> Result<Unfolded<R::Out>, Unsent> {

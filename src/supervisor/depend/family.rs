@@ -231,6 +231,7 @@ impl Core {
             took_ns: 0,
             worker: MAY_GO_ON,
             step: 0,
+            bytes: 0,
         });
     }
 

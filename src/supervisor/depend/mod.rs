@@ -18,7 +18,7 @@ pub(crate) use told::KernelTold;
 
 use super::core::{Closing, Core, Read};
 use super::error::{JobError, JobErrorKind};
-use super::lane::NOBODY;
+use super::lane::{Lane, NOBODY};
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
 use crate::link::{Ask, NOTICE, SLOTS, after_keeping};
 
@@ -33,6 +33,8 @@ struct Over {
     worker: u32,
     /// Of a chain that failed: which of its nodes.
     step: u32,
+    /// Bytes of fresh arrays in its value.
+    bytes: u64,
 }
 
 /// All graphs of an engine.
@@ -53,6 +55,8 @@ pub(super) struct Graphs {
     hungry_families: Vec<u32>,
     /// Duration and lane of the job that was drained last.
     pub(super) drained: (u32, u32),
+    /// Bytes of fresh arrays in the value drained last, if that is a graph's.
+    pub(super) bytes: u64,
     /// The node of its chain that the failure drained last came from.
     pub(super) failed_step: u32,
 }
@@ -97,6 +101,7 @@ impl Core {
             Outcome::Failed(error) => self.step_of(error, stage),
             _ => 0,
         };
+        let bytes = std::mem::take(&mut self.graphs.bytes);
         let record = self.records.at(index);
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
@@ -105,25 +110,30 @@ impl Core {
             took_ns,
             worker,
             step,
+            bytes,
         });
         crate::sync::point!("unit.answered");
     }
 
+    /// The kernel of the node that a lane runs, as far as its worker says, if that is a chain's.
+    pub(super) fn node_that_runs(&self, lane: &Lane, record: u32) -> Option<u32> {
+        let record = self.records.look(record);
+        let run = self.graphs.runs.get(record.graph as usize)?.as_ref()?;
+        // Relaxed: a name, which may be old.
+        let step = lane.poster.cells().reply().step.load(Ordering::Relaxed);
+        (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
+    }
+
     /// How far a chain had come that failed.
     fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
-        match (error.kind(), stage) {
-            (
-                JobErrorKind::Returned(_)
-                | JobErrorKind::Panicked { .. }
-                | JobErrorKind::ArenaFull(_),
-                _,
-            ) => self.graphs.failed_step,
-            (_, Stage::Placed { link, .. }) => {
+        match stage {
+            _ if ended_in_worker(error) => self.graphs.failed_step,
+            Stage::Placed { link, .. } => {
                 let reply = self.lanes[link as usize].poster.cells().reply();
                 // Relaxed: a name, read after the worker's end or from one that is being ended.
                 reply.step.load(Ordering::Relaxed)
             }
-            (_, _) => 0,
+            _ => 0,
         }
     }
 
@@ -186,10 +196,14 @@ impl Core {
             record.graph = NO_GRAPH;
             record.detached = false;
             if let Some(Outcome::Failed(error)) = &record.outcome {
+                if ended_in_worker(error) {
+                    run.count_nodes(unit, &over, true, &mut core.kernels);
+                }
                 let error = run.blame(unit, error, over.step);
                 core.records.remove(over.record);
                 core.fail_unit(run, unit, error);
             } else {
+                run.count_nodes(unit, &over, false, &mut core.kernels);
                 run.done(unit, &over);
                 core.unit_done(run, unit);
             }
@@ -444,4 +458,11 @@ impl Core {
         crate::sync::point!("graph.dropped");
         (run, wakers)
     }
+}
+
+/// Does this error come with the end of a call, and not instead of one?
+fn ended_in_worker(error: &JobError) -> bool {
+    use JobErrorKind::{ArenaFull, Panicked, Returned};
+    let replied = matches!(error.kind(), Returned(_) | Panicked { .. } | ArenaFull(_));
+    replied && error.worker().is_some()
 }

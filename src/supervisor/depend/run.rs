@@ -320,6 +320,34 @@ impl Run {
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
+    /// The kernel of a node in the chain that a unit is.
+    pub(super) fn kernel_of_step(&self, unit: u32, step: u32) -> u32 {
+        let Unit { first, count, .. } = self.plan.units[unit as usize];
+        let node = self.plan.nodes[(first + step.min(count - 1)) as usize];
+        self.kernels[self.plan.kernel_of[node as usize] as usize].0
+    }
+
+    /// The job of a chain has ended: each of its nodes that ran counts, with an equal part of the time, for only the whole is
+    /// measured.
+    pub(super) fn count_nodes(&self, unit: u32, over: &Over, failed: bool, all: &mut Kernels) {
+        let count = self.plan.units[unit as usize].count;
+        if count == 1 {
+            return;
+        }
+        let last = match failed {
+            true => over.step.min(count - 1),
+            false => count - 1,
+        };
+        let part = over.took_ns / (last + 1);
+        for step in 0..last {
+            let kernel = self.kernel_of_step(unit, step);
+            all.get(kernel).count_node(part, 0, false);
+        }
+        let kernel = self.kernel_of_step(unit, last);
+        let rest = over.took_ns - part * last;
+        all.get(kernel).count_node(rest, over.bytes, failed);
+    }
+
     /// Writes the call of a unit. If a value that it takes cannot be read: the unit whose value that is.
     pub(super) fn load(&mut self, unit: u32, records: &mut Records) -> Option<u32> {
         let Self {

@@ -152,9 +152,11 @@ fn each_attempt_has_the_whole_deadline() {
     }
     let lab = Lab::new(2);
     let diary = Diary::new();
-    let job = lab.job(hang_until, (diary.path(), 4));
-    let job = job.deadline(Duration::from_millis(50)).retries(3).submit();
-    assert_eq!(job.wait().unwrap(), 4);
+    // Long enough for the last one on a machine that is busy with other things.
+    let limit = Duration::from_millis(400);
+    let job = lab.job(hang_until, (diary.path(), 3));
+    let job = job.deadline(limit).retries(2).submit();
+    assert_eq!(job.wait().unwrap(), 3);
     lab.assert_in_use(0);
 }
 

@@ -8,6 +8,8 @@ tests![
     a_worker_with_an_actor_is_not_recycled,
     a_shutdown_answers_every_call,
     an_engine_that_is_dropped_answers_every_call,
+    what_is_left_is_dropped_when_the_engine_ends,
+    a_drop_that_takes_too_long_is_cut_off,
 ];
 
 /// Says where it was dropped.
@@ -154,4 +156,133 @@ fn an_engine_that_is_dropped_answers_every_call() {
     for call in calls {
         assert_eq!(*call.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
     }
+}
+
+/// Appends a line when it is dropped, and panics or goes on for ever if it is to.
+struct Last {
+    file: String,
+    line: String,
+    way: u8,
+    given: Array<u32>,
+}
+
+impl Last {
+    fn new(file: &str, line: &str, way: u8, given: &Array<u32>) -> Self {
+        Self {
+            file: file.into(),
+            line: line.into(),
+            way,
+            given: given.clone(),
+        }
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        use std::io::Write;
+        // As a kernel may; and what it was given is still there.
+        let array = Array::from_fn(1000, |i| i as u32 + self.given[1]);
+        assert!(array[999] == 1006 && !arenite::cancelled());
+        println!("good bye from {}", self.line);
+        let mut file = std::fs::File::options()
+            .append(true)
+            .open(&self.file)
+            .unwrap();
+        writeln!(file, "{}", self.line).unwrap();
+        match self.way {
+            0 => {}
+            1 => panic!("{} panics", self.line),
+            _ => loop {
+                thread::park();
+            },
+        }
+    }
+}
+
+/// The lines that states have left, sorted.
+fn left_in(file: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn what_is_left_is_dropped_when_the_engine_ends() {
+    // In the first lane and in others; by a shutdown, and by dropping the engine; with and without handles.
+    for (lanes, drops, keeps) in [(1, false, true), (1, true, true), (3, false, false)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let said = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let hears = std::sync::Arc::clone(&said);
+        let lab = Lab::with(2, |builder| {
+            builder.lanes(lanes).on_log(move |line| {
+                hears.lock().unwrap().push((line.job, line.text.clone()));
+            })
+        });
+        let given = lab.from_slice(&[6u32, 7]).unwrap();
+        let actor = |n: usize| {
+            let (line, way) = (format!("state {n}"), u8::from(n == 5));
+            lab.actor(Last::new, (&path, &line, way, given.clone()))
+        };
+        let actors: Vec<_> = (0..8).map(actor).collect();
+        for actor in &actors {
+            actor.call(|_: &Last| (), ()).wait().unwrap();
+        }
+        // One has ended before, one is lost with its worker.
+        let mut actors = actors;
+        drop(actors.pop());
+        wait_until("one has ended", || left_in(file.path()) == ["state 7"]);
+        let pid = |actor: &Actor<Last>| {
+            wait_until("the actor has a worker", || actor.status().worker.is_some());
+            lab.pid(actor.status().worker.unwrap() as usize)
+        };
+        let gone = pid(&actors[0]);
+        let kept = actors.iter().map(|actor| pid(actor) != gone);
+        let kept: Vec<_> = kept.zip(0..).filter(|(kept, _)| *kept).collect();
+        kill(Pid::from_raw(gone), Signal::SIGKILL).unwrap();
+        wait_until("they are lost", || actors[0].status().lost.is_some());
+        if !keeps {
+            // Nobody waits for their ends.
+            actors.truncate(4);
+        }
+        step("the engine to end");
+        let engine = lab.into_inner();
+        match drops {
+            true => drop(engine),
+            false => engine.shutdown(),
+        }
+        let mut expected: Vec<_> = kept.iter().map(|(_, n)| format!("state {n}")).collect();
+        expected.push("state 7".into());
+        assert_eq!(left_in(file.path()), expected);
+        assert_eq!(expected.len(), 4, "half of them were lost");
+        let said = said.lock().unwrap();
+        let texts = |part: &str| said.iter().filter(|(_, text)| text.contains(part)).count();
+        assert_eq!(texts("good bye from"), 4, "{said:?}");
+        if keeps {
+            assert_eq!(texts("when it was dropped: state 5 panics"), 1, "{said:?}");
+            // But for the one that ended by itself.
+            let of_jobs = said.iter().filter(|(job, _)| job.is_some()).count();
+            assert_eq!(of_jobs, 1, "{said:?}");
+        }
+        drop(given);
+        drop(actors);
+    }
+}
+
+fn a_drop_that_takes_too_long_is_cut_off() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let lab = Lab::with(1, |builder| builder.grace(Duration::from_millis(300)));
+    let given = lab.from_slice(&[6u32, 7]).unwrap();
+    let actors = [2, 2].map(|way| lab.actor(Last::new, (&path, "stays", way, given.clone())));
+    for actor in &actors {
+        actor.call(|_: &Last| (), ()).wait().unwrap();
+    }
+    step("the worker to be killed");
+    lab.into_inner().shutdown();
+    assert_eq!(
+        left_in(file.path()),
+        ["stays"],
+        "the second one is not reached"
+    );
 }

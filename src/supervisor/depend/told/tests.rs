@@ -6,12 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Of one argument: words and arrays of each value.
+type Values = Vec<(usize, usize)>;
+
 /// A list as an honest worker writes it: names of kernels; for each task its kernel, and its arguments by the words and
 /// arrays of each value; and of the last one how many children each argument takes.
 #[derive(Clone, Debug)]
 struct List {
     names: Vec<String>,
-    tasks: Vec<(usize, Vec<Vec<(usize, usize)>>)>,
+    tasks: Vec<(usize, Vec<Values>)>,
     taken: Vec<usize>,
 }
 

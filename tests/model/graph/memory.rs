@@ -1,0 +1,188 @@
+//! Records and bytes: how much a graph takes at one time.
+
+use super::*;
+
+tests![
+    a_wide_graph_has_few_records,
+    intermediates_are_freed_at_their_last_use,
+    a_chain_of_arrays_takes_the_memory_of_two,
+    what_does_not_fit_is_refused_before_anything_runs,
+    an_order_that_fits_is_found,
+    jobs_wait_for_memory_that_was_planned,
+    admission_holds_it_back_and_lets_it_end,
+];
+
+fn a_wide_graph_has_few_records() {
+    const WIDE: u32 = 20_000;
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let held = graph.add(
+        |gate: &str| {
+            pass(gate);
+            1u32
+        },
+        (&gate.path(),),
+    );
+    let nodes: Vec<_> = (0..WIDE)
+        .map(|n| graph.add(|x: u32, n: u32| x + n, (&held, n)))
+        .collect();
+    let ones: Vec<_> = nodes
+        .iter()
+        .map(|x| graph.add(|x: u32| x % 2, (x,)))
+        .collect();
+    let mut sums = ones;
+    while sums.len() > 1 {
+        let pairs = sums.chunks(2).map(|pair| match pair {
+            [a, b] => graph.add(|a: u32, b: u32| a + b, (a, b)),
+            [one] => graph.add(|a: u32| a, (one,)),
+            _ => unreachable!(),
+        });
+        sums = pairs.collect();
+    }
+    let running = graph.run(&lab, &sums).unwrap();
+    assert_eq!(lab.stats().untaken, 1);
+    gate.open();
+    let most = std::iter::from_fn(|| {
+        (!running.wait_timeout(std::time::Duration::from_millis(1))).then(|| lab.stats().untaken)
+    });
+    let most = most.max().unwrap_or(0);
+    assert_eq!(running.wait().unwrap(), [WIDE / 2]);
+    // Those in flight, and values that wait for their pair.
+    assert!(most < 4000, "{most} records for {WIDE} nodes");
+    lab.assert_in_use(0);
+}
+
+const MIB: usize = 1 << 20;
+
+fn block_of(n: usize, with: u8) -> Array<u8> {
+    Array::from_fn(n, |_| with)
+}
+
+fn same_size(a: &Array<u8>) -> Array<u8> {
+    Array::from_fn(a.shape(), |i| a[i].wrapping_add(1))
+}
+
+fn intermediates_are_freed_at_their_last_use() {
+    let lab = Lab::with(2, |builder| builder.capacity(96 << 20));
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let mut values = graph.add(block_of, (2 * MIB, 0));
+    for _ in 0..200 {
+        values = graph.add(same_size, (&values,));
+    }
+    let values = graph.run(&lab, &values).unwrap().wait().unwrap();
+    assert!(values.iter().all(|&x| x == 200));
+    lab.assert_in_use(2 << 20);
+}
+
+fn a_chain_of_arrays_takes_the_memory_of_two() {
+    let lab = Lab::with(1, |builder| builder.capacity(64 << 20));
+    let mut graph = Graph::new();
+    let mut values = graph.add(block_of, (2 * MIB, 0));
+    for _ in 0..200 {
+        values = graph.add(same_size, (&values,));
+    }
+    assert_eq!(graph.plan(&values).unwrap().jobs, 1);
+    let values = graph.run(&lab, &values).unwrap().wait().unwrap();
+    assert!(values.iter().all(|&x| x == 200));
+    lab.assert_in_use(2 << 20);
+}
+
+fn add_up(a: &[u8], b: &[u8]) -> Array<u8> {
+    Array::from_fn(a.len().max(b.len()), |i| {
+        a[i.min(a.len() - 1)].wrapping_add(b[i.min(b.len() - 1)])
+    })
+}
+
+fn what_does_not_fit_is_refused_before_anything_runs() {
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let mut graph = Graph::new();
+    let large: Vec<_> = (0..5)
+        .map(|n| {
+            graph
+                .job(block_of, (16 * MIB, n))
+                .shape::<u8>(16 * MIB)
+                .add()
+        })
+        .collect();
+    let error = graph.run(&lab, &large).unwrap_err();
+    let GraphError::DoesNotFit { peak, room } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(peak, 80 << 20);
+    assert!(room <= 64 << 20);
+    assert!(lab.stats().kernels.is_empty(), "something ran");
+}
+
+/// Leaves first, as they were added, would all be there at one time.
+fn tree(graph: &mut Graph, leaves: usize, bytes: usize) -> Node<Array<u8>> {
+    let mut level: Vec<_> = (0..leaves)
+        .map(|_| graph.job(block_of, (bytes, 1)).bytes(bytes as u64).add())
+        .collect();
+    while level.len() > 1 {
+        let pairs = level.chunks(2);
+        level = pairs
+            .map(|pair| {
+                graph
+                    .job(add_up, (&pair[0], &pair[1]))
+                    .bytes(bytes as u64)
+                    .add()
+            })
+            .collect();
+    }
+    level.remove(0)
+}
+
+fn an_order_that_fits_is_found() {
+    let lab = Lab::with(2, |builder| builder.capacity(96 << 20));
+    let mut graph = Graph::new();
+    let top = tree(&mut graph, 32, 4 * MIB);
+    let plan = graph.plan(&top).unwrap();
+    assert_eq!((plan.nodes, plan.total_bytes), (63, 63 * (4 << 20)));
+    assert_eq!(plan.peak_bytes, 33 * (4 << 20), "as they were added");
+    let top = graph.run(&lab, &top).unwrap().wait().unwrap();
+    assert!(top.iter().all(|&x| x == 32));
+    lab.assert_in_use(4 << 20);
+}
+
+fn jobs_wait_for_memory_that_was_planned() {
+    // Each pair fits, and as many as there are workers would not, side by side.
+    let lab = Lab::with(4, |builder| builder.capacity(80 << 20));
+    let mut graph = Graph::new();
+    let sums: Vec<_> = (0..20)
+        .map(|n| {
+            let block = graph.job(block_of, (12 * MIB, n)).bytes(12 << 20).add();
+            graph
+                .job(|block: &[u8]| u64::from(block[7]), (&block,))
+                .retries(1)
+                .add()
+        })
+        .collect();
+    let plan = graph.plan(&sums).unwrap();
+    assert_eq!((plan.peak_bytes, plan.total_bytes), (12 << 20, 240 << 20));
+    let sums = graph.run(&lab, &sums).unwrap().wait().unwrap();
+    assert_eq!(sums, (0..20).collect::<Vec<u64>>());
+    lab.assert_in_use(0);
+}
+
+fn admission_holds_it_back_and_lets_it_end() {
+    let lab = Lab::with(2, |builder| builder.admission(2000));
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let nodes: Vec<_> = (0..100u32)
+        .map(|n| {
+            let a = graph.add(|n: u32| n, (n,));
+            graph.add(|a: u32, b: u32| a + b, (&a, &a))
+        })
+        .collect();
+    let holding = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let running = graph.run(&lab, &nodes).unwrap();
+    drop(held);
+    holding.wait().unwrap();
+    let values = running.wait().unwrap();
+    assert_eq!(values, (0..100).map(|n| 2 * n).collect::<Vec<u32>>());
+    assert_eq!(lab.stats().admitted, 0);
+    lab.assert_in_use(0);
+}

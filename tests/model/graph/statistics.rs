@@ -1,0 +1,164 @@
+//! What the statistics say of nodes that were parts of one job, and messages of what was no job at all.
+
+use std::time::{Duration, Instant};
+
+use arenite::engine::KernelStats;
+
+use super::*;
+
+tests![
+    each_node_of_a_chain_counts,
+    a_chain_that_failed_counts_as_far_as_it_came,
+    the_node_that_runs_is_told,
+    what_never_ran_has_no_number,
+];
+
+fn of(engine: &Engine, name: &str) -> KernelStats {
+    let kernels = engine.progress().kernels;
+    let named: Vec<_> = kernels
+        .into_iter()
+        .filter(|kernel| kernel.name.ends_with(name))
+        .collect();
+    let [one] = &*named else {
+        panic!("{} kernels are called {name}", named.len());
+    };
+    one.clone()
+}
+
+fn spin_for_a_while(x: u32) -> u32 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(200) {
+        std::hint::spin_loop();
+    }
+    x + 1
+}
+
+fn fresh(x: u32) -> Array<u32> {
+    Array::from_fn(1000, |_| x)
+}
+
+fn each_node_of_a_chain_counts() {
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        // As a job of its own first: that is what is expected of the next one.
+        engine.submit(down, (5,)).wait().unwrap();
+        let expected = of(engine, "::down").expected;
+        let start = Instant::now();
+        for _ in 0..3 {
+            let mut graph = Graph::new();
+            let mut x = graph.add(|| 40u32, ());
+            for _ in 0..10 {
+                x = graph.add(down, (&x,));
+                x = graph.add(spin_for_a_while, (&x,));
+            }
+            let array = graph.add(fresh, (&x,));
+            let running = graph.run(engine, &array).unwrap();
+            assert_eq!(running.report().jobs(), 1);
+            assert!(running.wait().unwrap().iter().all(|&x| x == 40));
+        }
+        let elapsed = start.elapsed();
+        let all = ["::down", "::spin_for_a_while", "::fresh"].map(|name| of(engine, name));
+        assert_eq!(all.each_ref().map(|kernel| kernel.calls), [31, 30, 3]);
+        assert!(all.iter().all(|kernel| kernel.failures == 0), "{all:?}");
+        let total: Duration = all.iter().map(|kernel| kernel.total).sum();
+        assert!(
+            30 * Duration::from_micros(200) <= total && total <= elapsed + all[0].expected * 4,
+            "{total:?} in {elapsed:?}"
+        );
+        let of_workers = std::ptr::eq(engine, &raw const *lab);
+        if of_workers {
+            assert_eq!(
+                all[0].expected, expected,
+                "it is not known what a part took"
+            );
+            assert_eq!(all.map(|kernel| kernel.bytes), [0, 0, 3 * 4000]);
+        }
+        let progress = engine.progress();
+        let calls: u64 = progress.kernels.iter().map(|kernel| kernel.calls).sum();
+        assert_eq!(calls, 1 + 3 * 22, "no entry beside those of the nodes");
+        assert_eq!(progress.submitted, if of_workers { 4 } else { 1 + 3 * 22 });
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_chain_that_failed_counts_as_far_as_it_came() {
+    fn abort(_: u32) -> u32 {
+        std::process::abort()
+    }
+    let lab = Lab::new(1);
+    let chain = |kernel: fn(&mut Graph, &Node<u32>) -> Node<u32>| {
+        let mut graph = Graph::new();
+        let mut x = graph.add(|| 5u32, ());
+        x = graph.add(down, (&x,));
+        x = graph.add(down, (&x,));
+        x = kernel(&mut graph, &x);
+        x = graph.add(down, (&x,));
+        graph.run(&lab, &x).unwrap().wait().unwrap_err()
+    };
+    let error = chain(|graph, x| graph.add(half, (x,)));
+    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    let figures = |name: &str| {
+        let kernel = of(&lab, name);
+        (kernel.calls, kernel.failures)
+    };
+    assert_eq!((figures("::down"), figures("::half")), ((2, 0), (1, 1)));
+    // A death is no end of a call, as with any other job.
+    let error = chain(|graph, x| graph.add(abort, (x,)));
+    assert_eq!(*error.kind(), JobErrorKind::Signal(libc::SIGABRT));
+    assert_eq!((figures("::down"), figures("::abort")), ((2, 0), (0, 0)));
+    lab.assert_in_use(0);
+}
+
+fn at_the_gate(gate: &str, x: u32) -> u32 {
+    pass(gate);
+    x
+}
+
+fn the_node_that_runs_is_told() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let x = graph.add(|| 5u32, ());
+    let x = graph.add(down, (&x,));
+    let x = graph.add(at_the_gate, (&gate.path(), &x));
+    let x = graph.add(down, (&x,));
+    let running = graph.run(&lab, &x).unwrap();
+    let held = gate.meet();
+    let progress = lab.progress();
+    assert_eq!((progress.running, progress.ahead), (1, 0));
+    let busy = progress.kernels.iter().filter(|kernel| kernel.running > 0);
+    let busy: Vec<_> = busy.map(|kernel| (kernel.name, kernel.running)).collect();
+    assert!(
+        matches!(&busy[..], [(name, 1)] if name.ends_with("at_the_gate")),
+        "{busy:?}"
+    );
+    // Nobody asks for it any more: the job is there, its nodes are not known.
+    drop(running);
+    let progress = lab.progress();
+    assert_eq!((progress.running, progress.ahead), (1, 0));
+    assert!(progress.kernels.iter().all(|kernel| kernel.running == 0));
+    drop(held);
+    lab.assert_in_use(0);
+}
+
+fn what_never_ran_has_no_number() {
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let mut graph = Graph::new();
+        let odd = graph.add(|| 3u32, ());
+        let fails = graph.job(half, (&odd,)).name("the half").retries(1).add();
+        let after = graph.add(down, (&fails,));
+        let error = graph.run(engine, &after).unwrap().wait().unwrap_err();
+        assert_eq!(error.job(), 0);
+        let text = error.to_string();
+        assert!(text.starts_with("model::graph::down: not run"), "{text}");
+        let has_jobs = std::ptr::eq(engine, &raw const *lab);
+        assert_eq!(
+            text.contains("(job 2, model::graph::half)"),
+            has_jobs,
+            "{text}"
+        );
+        assert_eq!(text.contains("(model::graph::half)"), !has_jobs, "{text}");
+        assert!(!text.contains("job 0"), "{text}");
+    }
+}

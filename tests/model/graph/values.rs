@@ -1,0 +1,248 @@
+//! What values are passed on, in which order, and what is refused.
+
+use super::*;
+
+tests![
+    only_what_is_asked_for_runs_and_once,
+    values_of_every_kind_are_passed_on,
+    an_exclusive_array_goes_from_node_to_node,
+    parts_of_arrays_are_passed_on_without_a_copy,
+    order_without_a_value_is_kept,
+    misuse_is_an_error_before_anything_runs,
+    random_numbers_belong_to_the_node,
+];
+
+fn only_what_is_asked_for_runs_and_once() {
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        let (_file, path) = notebook();
+        let mut graph = Graph::new();
+        let one = graph.add(leaf, (&path, 1));
+        let two = graph.add(leaf, (&path, 2));
+        let three = graph.add(leaf, (&path, 3));
+        let _unasked = graph.add(sum, (&path, &two, &three));
+        let left = graph.add(sum, (&path, &one, &two));
+        let right = graph.add(sum, (&path, &one, &one));
+        let all = graph.add(sum, (&path, &left, &right));
+        assert_eq!(graph.len(), 7);
+        let (all, one) = graph.run(engine, (&all, &one)).unwrap().wait().unwrap();
+        assert_eq!((all, one), (5, 1));
+        let mut ran = notes(&path);
+        ran.sort_unstable();
+        assert_eq!(ran, [1, 2, 102, 103, 105]);
+    }
+    lab.assert_in_use(0);
+}
+
+fn values_of_every_kind_are_passed_on() {
+    fn text(n: u32) -> String {
+        "x".repeat(n as usize)
+    }
+    fn length(text: &str) -> usize {
+        text.len()
+    }
+    fn ramp(n: usize) -> Array<u64> {
+        Array::from_fn([n, 2], |i| i as u64)
+    }
+    fn total(a: &Array<u64>, b: &[u64], by: f64) -> f64 {
+        assert_eq!(a.shape().rank(), 2);
+        (a.iter().sum::<u64>() + b.iter().sum::<u64>()) as f64 * by
+    }
+    fn pair(n: usize) -> (Array<u64>, Option<String>) {
+        (ramp(n), Some("pair".into()))
+    }
+    fn unit(_: bool) {}
+    fn nothing() -> Array<u8> {
+        Array::from_slice(&[])
+    }
+    fn count(a: &[u8], b: &[u8; 4], c: char) -> Result<u32, String> {
+        Ok(a.len() as u32 + u32::from(b[3]) + u32::from(c))
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for fuse in [true, false] {
+            let mut graph = Graph::new();
+            graph.fuse(fuse);
+            // Long enough not to fit into a slot.
+            let text = graph.add(text, (1000u32,));
+            let length = graph.add(length, (&text,));
+            let ramp = graph.add(ramp, (&length,));
+            let own = engine.from_slice(&[1u64, 2, 3]).unwrap();
+            let total = graph.add(total, (&ramp, own, 0.5));
+            let pair = graph.add(pair, (&length,));
+            let truth = graph.add(|x: f64| x > 0.0, (&total,));
+            let unit = graph.add(unit, (&truth,));
+            let nothing = graph.add(nothing, ());
+            let four = graph.add(|| [1u8, 2, 3, 4], ());
+            let count = graph.add(
+                |a: &Array<u8>, b: [u8; 4], c: char| count(a, &b, c),
+                (&nothing, four, 'a'),
+            );
+            let running = graph
+                .run(engine, (&total, &pair, unit, vec![count]))
+                .unwrap();
+            let (total, pair, (), counts) = running.wait().unwrap();
+            assert_eq!(total, (1999.0 * 1000.0 + 6.0) * 0.5);
+            assert_eq!((pair.0.len(), pair.1.as_deref()), (2000, Some("pair")));
+            assert_eq!(counts, [4 + 97]);
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn an_exclusive_array_goes_from_node_to_node() {
+    fn zeros(n: usize) -> ArrayMut<u32> {
+        ArrayMut::zeros(n)
+    }
+    fn add(mut values: ArrayMut<u32>, by: u32) -> ArrayMut<u32> {
+        values.iter_mut().for_each(|x| *x += by);
+        values
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for fuse in [true, false] {
+            let mut graph = Graph::new();
+            graph.fuse(fuse);
+            let mut values = graph.add(zeros, (100_000usize,));
+            for by in 1..=10 {
+                values = graph.add(add, (values, by));
+            }
+            let mut values = graph.run(engine, &values).unwrap().wait().unwrap();
+            assert!(values.iter().all(|&x| x == 55));
+            values[0] = 1;
+        }
+        let given = engine.zeros::<u32>(10).unwrap();
+        let mut graph = Graph::new();
+        let added = graph.add(add, (given, 7));
+        assert_eq!(
+            graph.run(engine, added).unwrap().wait().unwrap()[..],
+            [7; 10]
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn parts_of_arrays_are_passed_on_without_a_copy() {
+    fn part(values: &Array<u32>) -> Array<u32> {
+        values.rows(10..20)
+    }
+    let lab = Lab::new(2);
+    let values = lab.from_fn(100, |i| i as u32).unwrap();
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let part = graph.add(part, (&values,));
+    let same = graph.add(|values: &Array<u32>| values.clone(), (&part,));
+    let total = graph.add(
+        |a: &[u32], b: &[u32]| a.iter().chain(b).sum::<u32>(),
+        (&part, &same),
+    );
+    let (same, total) = graph.run(&lab, (&same, &total)).unwrap().wait().unwrap();
+    assert_eq!((total, same.as_ptr()), (2 * 145, values[10..].as_ptr()));
+    drop((same, values));
+    lab.assert_in_use(0);
+}
+
+fn order_without_a_value_is_kept() {
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        let (_file, path) = notebook();
+        let mut graph = Graph::new();
+        let third = graph.add(leaf, (&path, 3));
+        let first = graph.add(leaf, (&path, 1));
+        let second = graph.add(leaf, (&path, 2));
+        graph.after(&second, &first).unwrap();
+        graph.after(&third, &second).unwrap();
+        assert_eq!(graph.run(engine, &third).unwrap().wait().unwrap(), 3);
+        assert_eq!(notes(&path), [1, 2, 3]);
+
+        let mut graph = Graph::new();
+        let fails = graph.add(half, (1,));
+        let later = graph.add(leaf, (&path, 4));
+        graph.after(&later, &fails).unwrap();
+        let error = graph.run(engine, &later).unwrap().wait().unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+            "{error}"
+        );
+        assert_eq!(notes(&path).len(), 3);
+        std::fs::write(&path, "").unwrap();
+    }
+}
+
+fn misuse_is_an_error_before_anything_runs() {
+    let lab = Lab::new(1);
+    let (_file, path) = notebook();
+    let mut graph = Graph::new();
+    let a = graph.job(leaf, (&path, 1)).name("a").add();
+    let b = graph.add(sum, (&path, &a, &a));
+    let c = graph.add(sum, (&path, &b, &b));
+    assert_eq!(
+        graph.after(&a, &c),
+        Err(GraphError::Cycle {
+            nodes: vec!["node 2".into(), "node 1".into(), "node \"a\"".into()]
+        })
+    );
+    assert!(matches!(graph.after(&a, &a), Err(GraphError::Cycle { .. })));
+    let mut other = Graph::new();
+    let foreign = other.add(leaf, (&path, 1));
+    let Err(GraphError::ForeignNode { at }) = graph.after(&a, &foreign) else {
+        panic!()
+    };
+    assert!(at.contains("values.rs"), "{at}");
+    let bad = graph.add(sum, (&path, &a, &foreign));
+    let line = line!() - 1;
+    let error = graph.run(&lab, &bad).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("values.rs:{line}")),
+        "{error}"
+    );
+
+    let mut graph = Graph::new();
+    let a = graph.job(leaf, (&path, 1)).name("a").add();
+    let error = graph.run(&lab, (&a, &a)).unwrap_err();
+    assert_eq!(
+        error,
+        GraphError::AskedTwice {
+            node: "node \"a\"".into()
+        }
+    );
+    assert!(matches!(
+        Graph::new().run(&lab, &foreign),
+        Err(GraphError::ForeignNode { .. })
+    ));
+    // Arrays of another engine are found when they are passed.
+    let mut graph = Graph::new();
+    let private = Array::from_slice(&[1u32]);
+    let bad = graph.add(|x: &[u32]| x[0], (&private,));
+    let error = graph.run(&lab, &bad).unwrap().wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert!(notes(&path).is_empty());
+    // Nothing asked for, nothing done.
+    let graph = Graph::new();
+    assert!(graph.is_empty());
+    let none: Vec<Node<u32>> = Vec::new();
+    assert!(graph.run(&lab, none).unwrap().wait().unwrap().is_empty());
+    lab.assert_in_use(0);
+}
+
+fn random_numbers_belong_to_the_node() {
+    fn draw(before: u64) -> u64 {
+        use rand::Rng;
+        before ^ arenite::rng().next_u64() ^ arenite::rng().next_u64().rotate_left(1)
+    }
+    let draws = |engine: &Engine, fuse: bool| {
+        let mut graph = Graph::new();
+        graph.fuse(fuse);
+        let mut nodes = vec![graph.add(draw, (0,))];
+        for n in 1..10 {
+            nodes.push(graph.add(draw, (&nodes[n - 1],)));
+        }
+        let last = nodes.remove(9);
+        graph.run(engine, last).unwrap().wait().unwrap()
+    };
+    let fused = draws(&Lab::with(2, |builder| builder.seed(7)), true);
+    let apart = draws(&Lab::with(3, |builder| builder.seed(7)), false);
+    let here = draws(&Engine::builder().seed(7).inline(), true);
+    assert_eq!([fused, apart], [here, here]);
+    assert_ne!(fused, draws(&Engine::builder().seed(8).inline(), true));
+}

@@ -1,0 +1,178 @@
+//! Who goes on with a graph: a thread that waits, nobody, a future; and its end.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use super::*;
+
+tests![
+    it_goes_on_although_nobody_waits,
+    a_future_wakes_whoever_polls_it,
+    dropping_it_ends_it,
+    shutdown_finishes_it_and_dropping_the_engine_ends_it,
+    pictures_tell_times_and_failures,
+];
+
+fn it_goes_on_although_nobody_waits() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let mut x = graph.add(|| 100u32, ());
+    for _ in 0..50 {
+        let a = graph.add(down, (&x,));
+        let b = graph.add(down, (&x,));
+        x = graph.add(|a: u32, b: u32| a.min(b), (&a, &b));
+    }
+    let last = graph.add(
+        |gate: &str, x: u32| {
+            pass(gate);
+            x
+        },
+        (&gate.path(), &x),
+    );
+    let running = graph.run(&lab, &last).unwrap();
+    // The last node runs, and this thread has done nothing for it.
+    gate.open();
+    assert_eq!(running.wait().unwrap(), 50);
+    lab.assert_in_use(0);
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        step("to be woken for a graph");
+        thread::park();
+    }
+}
+
+fn a_future_wakes_whoever_polls_it() {
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for _ in 0..20 {
+            let mut graph = Graph::new();
+            let one = graph.add(|| 1u32, ());
+            let left = graph.add(|x: u32| x + 1, (&one,));
+            let right = graph.add(|x: u32| x + 2, (&one,));
+            let both = graph.add(|a: u32, b: u32| a * b, (&left, &right));
+            assert_eq!(block_on(graph.run(engine, &both).unwrap()).unwrap(), 6);
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn dropping_it_ends_it() {
+    fn at_gate(gate: &str, path: &str, n: u32) -> u32 {
+        pass(gate);
+        leaf(path, n)
+    }
+    let lab = Lab::new(1);
+    let (_file, path) = notebook();
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let first = graph.add(at_gate, (&gate.path(), &path, 1));
+    let mut nodes: Vec<_> = (2..600).map(|n| graph.add(leaf, (&path, n))).collect();
+    nodes.push(graph.add(sum, (&path, &first, &nodes[0])));
+    let running = graph.run(&lab, &nodes).unwrap();
+    let held = gate.meet();
+    drop(running);
+    drop(held);
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    assert_eq!(notes(&path), [1]);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
+    let build = |gate: &Gate| {
+        let mut graph = Graph::new();
+        graph.fuse(false);
+        let mut x = graph.add(
+            |gate: &str| {
+                pass(gate);
+                0u32
+            },
+            (&gate.path(),),
+        );
+        for _ in 0..100 {
+            x = graph.add(|x: u32| x + 1, (&x,));
+        }
+        (graph, x)
+    };
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let (graph, x) = build(&gate);
+    let running = graph.run(&lab, &x).unwrap();
+    let held = gate.meet();
+    let engine = lab.into_inner();
+    let ending = thread::spawn(move || engine.shutdown());
+    drop(held);
+    assert_eq!(running.wait().unwrap(), 100);
+    ending.join().unwrap();
+
+    let lab = Lab::new(2);
+    let (graph, x) = build(&gate);
+    let running = graph.run(&lab, &x).unwrap();
+    let held = gate.meet();
+    drop(lab.into_inner());
+    drop(held);
+    let error = running.wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::DependencyFailed { cause, .. } if **cause == JobErrorKind::ShutDown),
+        "{error}"
+    );
+}
+
+fn pictures_tell_times_and_failures() {
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let mut graph = Graph::new();
+        let one = graph.job(down, (4,)).name("a <first> \"node\"").add();
+        let two = graph.add(down, (&one,));
+        let fails = graph.add(half, (&two,));
+        let fails = graph.add(half, (&fails,));
+        let left = graph.add(half, (&two,));
+        let lost = graph.add(|a: u32, b: u32| a + b, (&fails, &left));
+        let _unasked = graph.add(down, (&lost,));
+        let dot = graph.dot();
+        assert!(
+            dot.starts_with("digraph {") && dot.contains("n0 -> n1;"),
+            "{dot}"
+        );
+        let running = graph.run(engine, (&two, &lost)).unwrap();
+        let report = running.report();
+        assert_eq!(report.jobs(), 4);
+        let dot = report.dot();
+        assert!(
+            dot.contains("cluster_0") && dot.contains("color=red, style=dashed"),
+            "{dot}"
+        );
+        let svg = report.svg();
+        assert!(svg.contains("a &lt;first&gt; &quot;node&quot;"), "{svg}");
+        assert!(
+            svg.contains("not needed") && svg.contains("not run") && svg.contains("failed"),
+            "{svg}"
+        );
+        assert_eq!(svg.matches("<g>").count(), svg.matches("</g>").count());
+        assert_eq!(svg.matches("<g>").count(), 7);
+        assert_eq!(svg.matches("marker-end").count(), 7);
+        let (two, lost) = running.results();
+        assert_eq!(two.unwrap(), 2);
+        lost.unwrap_err();
+    }
+}
