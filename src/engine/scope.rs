@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::job::run_here;
 use super::seeds::Series;
-use super::{Engine, JobError, JobErrorKind, Place, Priority};
+use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
 use crate::supervisor::{Failed, JobId, Read, Terms};
@@ -198,7 +198,7 @@ impl<'env> Scope<'env> {
         self.job(kernel, args).submit()
     }
 
-    /// A job of this scope under construction, with a deadline or a priority.
+    /// A job of this scope under construction, with a deadline, a priority or a limiter.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -223,18 +223,15 @@ impl<'env> Scope<'env> {
         let call = match &self.engine.place {
             Place::Inline => {
                 let held = args.hold();
-                let _job = self.series.here(index);
-                let run = || kernel.call(held).keep().map_err(Failure::from);
-                let name = std::any::type_name::<F>();
-                let result = if self.is_over() {
-                    Err(Failed::new(JobErrorKind::Cancelled, name, 0).into())
-                } else {
-                    run_here(name, run)
-                };
-                if let Err(error) = &result {
-                    self.note(error);
-                }
-                ScopedCall::Here(result)
+                ScopedCall::Here(Box::new(move |scope, terms| {
+                    let name = std::any::type_name::<F>();
+                    if scope.is_over() {
+                        return Err(Failed::new(JobErrorKind::Cancelled, name, 0).into());
+                    }
+                    let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
+                    let _job = scope.series.here(index);
+                    run_here(name, || kernel.call(held).keep().map_err(Failure::from))
+                }))
             }
             Place::Workers(workers) => {
                 let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
@@ -323,7 +320,7 @@ impl fmt::Debug for Scope<'_> {
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct ScopedJobBuilder<'s, 'env, R> {
     scope: &'s Scope<'env>,
-    call: ScopedCall<R>,
+    call: ScopedCall<'env, R>,
     terms: Terms,
 }
 
@@ -331,14 +328,17 @@ pub struct ScopedJobBuilder<'s, 'env, R> {
     clippy::large_enum_variant,
     reason = "short-lived, and a box for each job of a scope would be slower"
 )]
-enum ScopedCall<R> {
+enum ScopedCall<'env, R> {
     Sent {
         call: CallWriter,
         kernel: KernelInfo,
         read: Read<R>,
     },
-    Here(Result<R, JobError>),
+    /// Runs it in this thread.
+    Here(RunHere<'env, R>),
 }
+
+type RunHere<'env, R> = Box<dyn FnOnce(&Scope<'env>, &Terms) -> Result<R, JobError>>;
 
 impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// How long the job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). What it could
@@ -351,6 +351,32 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// Which of the jobs that wait goes first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.terms.priority = priority;
+        self
+    }
+
+    /// It needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. The scope waits for the job, and
+    /// so for its permit; a scope that is cancelled does not.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Limiter, TileMut};
+    ///
+    /// fn fill(mut tile: TileMut<'_, u32>) {
+    ///     tile.iter_mut().for_each(|x| *x = 7);
+    /// }
+    ///
+    /// let two = Limiter::builder().concurrency(2).build();
+    /// let mut out = engine.zeros::<u32>(100)?;
+    /// engine.scope(|s| {
+    ///     for tile in out.tiles_mut(10) {
+    ///         s.job(fill, (tile,)).limit(&two).submit();
+    ///     }
+    /// })?;
+    /// assert_eq!(out[..], [7; 100]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.terms.limiter = Some(limiter.clone());
         self
     }
 
@@ -370,7 +396,13 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 scope.open.borrow_mut().push(id);
                 Scoped::Sent { id, read }
             }
-            (ScopedCall::Here(result), _) => Scoped::Here(result),
+            (ScopedCall::Here(run), _) => {
+                let result = run(scope, &self.terms);
+                if let Err(error) = &result {
+                    scope.note(error);
+                }
+                Scoped::Here(result)
+            }
             (ScopedCall::Sent { .. }, None) => {
                 unreachable!("an inline engine runs its jobs at once")
             }

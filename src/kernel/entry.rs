@@ -57,7 +57,7 @@ pub trait Kernel<P: Params, R>: Copy + Send + 'static {
 /// The parameters of a kernel: a tuple of [`Param`]s. Sealed.
 pub trait Params: params_sealed::Sealed {
     #[doc(hidden)]
-    type Held;
+    type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
 }

@@ -49,7 +49,7 @@ pub trait Param: sealed::Sealed {
     /// The parameter as the kernel sees it while one job runs.
     type At<'j>;
     #[doc(hidden)]
-    type Held;
+    type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
     #[doc(hidden)]

@@ -11,7 +11,8 @@ pub mod runs;
 use libtest_mimic::{Failed, Trial};
 
 pub use lab::{
-    Answers, Gate, Invariant, Lab, children, expect_in_use, pass, processes_with, step, wait_until,
+    Answers, Gate, Invariant, Lab, children, expect_in_use, pass, patience, processes_with, step,
+    wait_until, watched,
 };
 
 /// A list of trials out of functions.

@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use arenite::{Array, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, pass, patience, step, tests, wait_until, watched};
 
 tests![
     jobs_on_each_executor,
@@ -44,7 +45,20 @@ impl Wake for Unpark {
 
 /// What smol starts once, for good: a thread that waits for its timers and sockets.
 pub fn start_reactor() {
-    smol::block_on(async {});
+    // It has its descriptors when a timer has run, and its name when it has begun itself.
+    smol::block_on(smol::Timer::after(Duration::from_millis(1)));
+    let has_begun = || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let mut names = threads
+            .flatten()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        names.any(|name| name.trim() == "async-io")
+    };
+    let begins = move || {
+        wait_until("smol has begun", has_begun);
+        Ok(())
+    };
+    watched(patience(), begins).unwrap();
 }
 
 /// The smallest executor.

@@ -19,6 +19,7 @@ mod numbers;
 mod observing;
 mod random;
 mod rounds;
+mod scopes;
 mod spawn;
 mod streams;
 
@@ -47,6 +48,7 @@ fn main() {
         observing::tests(),
         random::tests(),
         rounds::tests(),
+        scopes::tests(),
         spawn::tests(),
         streams::tests(),
     ];

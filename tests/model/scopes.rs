@@ -1,0 +1,155 @@
+//! Jobs of a scope that need a permit of a limiter.
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use arenite::{Engine, JobErrorKind, Limiter, TileMut};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    tiles_share_a_limit_with_others,
+    a_death_gives_its_permit_back_and_ends_the_line,
+    a_cancelled_scope_does_not_wait_in_the_line,
+    without_workers_a_job_runs_when_it_is_submitted,
+];
+
+fn one() -> Limiter {
+    Limiter::builder().concurrency(1).build()
+}
+
+fn fill(mut tile: TileMut<'_, u32>, by: u32) {
+    let first = tile.rows().start as u32;
+    for (i, x) in tile.iter_mut().enumerate() {
+        *x = by * (first + i as u32);
+    }
+}
+
+fn fill_at(gate: &str, tile: TileMut<'_, u32>) {
+    pass(gate);
+    fill(tile, 1);
+}
+
+fn tiles_share_a_limit_with_others() {
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        let one = one();
+        let mut out = engine.zeros::<u32>(1000).unwrap();
+        step("100 tiles, one at a time");
+        engine
+            .scope(|s| {
+                for tile in out.tiles_mut(10) {
+                    s.job(fill, (tile, 3)).limit(&one).submit();
+                }
+            })
+            .unwrap();
+        assert!(out.iter().zip(0..).all(|(&x, i)| x == i * 3));
+    }
+    // While somebody else has the permit none of them begins.
+    let (one, gate) = (one(), Gate::new());
+    let mut out = lab.zeros::<u32>(10).unwrap();
+    let first = lab.job(pass, (&gate.path(),)).limit(&one).submit();
+    let held = gate.meet();
+    lab.scope(|s| {
+        for tile in out.tiles_mut(5) {
+            s.job(fill, (tile, 1)).limit(&one).submit();
+        }
+        assert_eq!(lab.stats().limited, 2);
+        drop(held);
+    })
+    .unwrap();
+    first.wait().unwrap();
+    assert_eq!(out[9], 9);
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_death_gives_its_permit_back_and_ends_the_line() {
+    let lab = Lab::new(2);
+    let (one, gate) = (one(), Gate::new());
+    let mut out = lab.zeros::<u32>(40).unwrap();
+    let result = lab.scope(|s| {
+        for tile in out.tiles_mut(10) {
+            s.job(fill_at, (&gate.path(), tile)).limit(&one).submit();
+        }
+        let held = gate.meet();
+        assert_eq!(lab.stats().limited, 3);
+        let pid = lab.pid(lab.busy_worker());
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_until("the line is empty", || lab.stats().limited == 0);
+        drop(held);
+    });
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+    assert!(matches!(error.unspecified_rows(), [rows] if *rows == (0..10)));
+    assert!(out[10..].iter().all(|&x| x == 0), "the others never began");
+    // The permit is there for whoever comes next, and so are the rows.
+    step("the next scope");
+    lab.scope(|s| {
+        for tile in out.tiles_mut(10) {
+            s.job(fill, (tile, 2)).limit(&one).submit();
+        }
+    })
+    .unwrap();
+    assert!(out.iter().zip(0..).all(|(&x, i)| x == i * 2));
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn a_cancelled_scope_does_not_wait_in_the_line() {
+    let lab = Lab::new(2);
+    let (one, gate) = (one(), Gate::new());
+    let first = lab.job(pass, (&gate.path(),)).limit(&one).submit();
+    let held = gate.meet();
+    let mut out = lab.zeros::<u32>(40).unwrap();
+    step("a scope whose jobs never get a permit");
+    let result = lab.scope(|s| {
+        for tile in out.tiles_mut(10) {
+            s.job(fill, (tile, 1)).limit(&one).submit();
+        }
+        s.cancel();
+    });
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    assert_eq!(lab.stats().limited, 0);
+    assert!(out.iter().all(|&x| x == 0));
+    drop(held);
+    first.wait().unwrap();
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn without_workers_a_job_runs_when_it_is_submitted() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    fn count(fails: bool) -> Result<u32, String> {
+        let n = RUNS.fetch_add(1, SeqCst);
+        if fails { Err("it is to".into()) } else { Ok(n) }
+    }
+    let engine = Engine::inline();
+    let one = one();
+    let result = engine.scope(|s| {
+        let second = s.job(count, (false,)).limit(&one);
+        assert_eq!(RUNS.load(SeqCst), 0);
+        assert_eq!(
+            s.job(count, (false,)).limit(&one).submit().wait().unwrap(),
+            0
+        );
+        assert_eq!(second.submit().wait().unwrap(), 1);
+        let late = s.job(count, (false,)).limit(&one);
+        s.job(count, (true,))
+            .limit(&one)
+            .submit()
+            .wait()
+            .unwrap_err();
+        let error = late.submit().wait().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    });
+    assert!(matches!(
+        result.unwrap_err().kind(),
+        JobErrorKind::Returned(_)
+    ));
+    assert_eq!(RUNS.load(SeqCst), 3);
+    // The permit is free again.
+    let next = engine.job(count, (false,)).limit(&one).submit();
+    assert_eq!(next.wait().unwrap(), 3);
+}
