@@ -299,6 +299,18 @@ fn random_numbers_belong_to_the_place() {
     for workers in [1, 2, 7] {
         assert_eq!(run(&seeded(workers)), alone, "{workers} workers");
     }
+    // Each of them draws its own, what goes on included.
+    fn apart() -> Spawn<bool> {
+        let draw = || arenite::rng().next_u64();
+        let all_differ = |mine: u64, parts: &[u64]| {
+            let mut all: HashSet<u64> = parts.iter().copied().collect();
+            all.extend([mine, arenite::rng().next_u64()]);
+            all.len() == parts.len() + 2
+        };
+        let parts = [(); 100].map(|()| call(|| arenite::rng().next_u64(), ()));
+        Spawn::new(all_differ, (draw(), Vec::from(parts)))
+    }
+    assert!(seeded(2).submit(apart, ()).wait().unwrap());
     // Also after a death in the middle.
     fn draws_at(gate: &str) -> Spawn<u64> {
         fn leaf(gate: &str) -> u64 {
