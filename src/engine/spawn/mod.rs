@@ -92,6 +92,14 @@ use crate::kernel::{
 /// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
 /// ```
 ///
+/// ```compile_fail,E0080
+/// use arenite::Spawn;
+///
+/// let engine = arenite::Engine::inline();
+/// let actor = engine.actor(|| 0u64, ());
+/// let job = actor.call(|state: &mut u64| -> Spawn<u64> { (*state).into() }, ());
+/// ```
+///
 /// # What becomes of them
 ///
 /// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries that the job has which spawned it: the

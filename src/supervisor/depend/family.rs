@@ -45,6 +45,8 @@ pub(super) struct Family {
     done: usize,
     /// Why there will be no value.
     failed: Option<JobErrorKind>,
+    /// Admission holds it back, and it is in the list of those.
+    hungry: bool,
 }
 
 impl Family {
@@ -218,6 +220,7 @@ impl Core {
             open: 0,
             done: 0,
             failed: None,
+            hungry: false,
         });
         self.records.at(parent).stage = Stage::Spawned { family };
         crate::sync::point!("family.begun");
@@ -275,8 +278,18 @@ impl Core {
         true
     }
 
+    /// Those that admission has held back try again.
+    pub(super) fn feed_families(&mut self) {
+        for family in std::mem::take(&mut self.graphs.hungry_families) {
+            if let Some(of) = self.graphs.families.get(family) {
+                of.hungry = false;
+            }
+            self.step_family(family);
+        }
+    }
+
     /// Sends what may be sent; if it has failed, and nothing of it runs any more, says so.
-    pub(super) fn step_family(&mut self, family: u32) {
+    fn step_family(&mut self, family: u32) {
         while let Some(of) = self.graphs.families.get(family) {
             if let Some(why) = of.failed.take_if(|_| of.open == 0) {
                 let parent = of.parent;
@@ -290,7 +303,10 @@ impl Core {
                 entry = self.enter_unit(kernel);
                 if entry.is_none() {
                     self.graphs.hungry = true;
-                    self.graphs.hungry_families.push(family);
+                    let of = self.graphs.families.get(family);
+                    if of.is_some_and(|of| !std::mem::replace(&mut of.hungry, true)) {
+                        self.graphs.hungry_families.push(family);
+                    }
                     self.be_watched();
                     self.want_next_ends();
                     return;

@@ -150,9 +150,7 @@ impl Core {
                 for graph in 0..self.graphs.runs.len() {
                     self.with_run(graph as u32, |core, run| core.feed(graph as u32, run));
                 }
-                for family in std::mem::take(&mut self.graphs.hungry_families) {
-                    self.step_family(family);
-                }
+                self.feed_families();
             }
             if std::mem::take(&mut self.graphs.kept) {
                 // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
