@@ -36,6 +36,7 @@ pub(super) fn decode(
     );
     match format {
         Format::Png => {
+            check_palette(input)?;
             let decoder = PngDecoder::with_limits(file, limits.clone()).map_err(broken)?;
             read(decoder, (input, format), spec, limits, false)
         }
@@ -60,6 +61,25 @@ pub(super) fn decode(
             format: format.name(),
         }),
     }
+}
+
+/// A palette that ends within a colour: `png` 0.18 panics there, where an error is due.
+fn check_palette(file: &[u8]) -> Result<(), ImageError> {
+    let mut rest = file.get(8..).unwrap_or_default();
+    // A chunk: length, kind, data, checksum.
+    while let Some((head, behind)) = rest.split_first_chunk::<8>() {
+        let [a, b, c, d, kind @ ..] = *head;
+        let len = u32::from_be_bytes([a, b, c, d]) as usize;
+        match &kind {
+            b"PLTE" if !len.is_multiple_of(3) => {
+                let reason = format!("a palette of {len} bytes, which are no whole colours");
+                return Err(ImageError::corrupt(Format::Png, reason));
+            }
+            b"IDAT" => break,
+            _ => rest = behind.get(len.saturating_add(4)..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }
 
 /// Header, limits, metadata, pixels, in this order; the pixels by libwebp if it can decode them.

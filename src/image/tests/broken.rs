@@ -116,6 +116,28 @@ fn flipped_bytes_never_panic() {
     }
 }
 
+#[test]
+fn a_palette_that_ends_within_a_colour_is_an_error() {
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
+        let body = [&kind[..], data].concat();
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend(&body);
+        file.extend(meta::crc32(&body).to_be_bytes());
+    };
+    // One pixel with an index of eight bits, and a transparent colour, so that the palette is unpacked.
+    chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0]);
+    chunk(b"PLTE", &[1, 2, 3, 4, 5]);
+    chunk(b"tRNS", &[9]);
+    chunk(b"IDAT", &[0x78, 1, 1, 2, 0, 0xfd, 0xff, 0, 0, 0, 2, 0, 1]);
+    chunk(b"IEND", &[]);
+    let error = resize_to_pixels(&file, &spec("8")).unwrap_err();
+    assert!(
+        error.to_string().contains("a palette of 5 bytes"),
+        "{error}"
+    );
+}
+
 /// The start of a file that announces 50,000 by 50,000 pixels.
 fn bombs() -> Vec<(Format, Vec<u8>)> {
     let side = 50_000u32;
