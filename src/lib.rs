@@ -68,6 +68,7 @@
 //! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order, [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
 //! | run jobs that take each other's values | [`Graph`] |
+//! | run what a kernel turns out to need | [`Spawn`], [`call`] |
 //! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
 //! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
@@ -165,7 +166,8 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, DeadLetter, Engine, Graph, GraphError,
     Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority, Progress,
-    Refused, RefusedBy, Report, Scope, Stats, Trace, as_completed, stream, wait_all, wait_any,
+    Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace, as_completed, call, stream, wait_all,
+    wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

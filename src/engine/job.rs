@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::inlined::observed;
+use super::spawn::why_here;
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -240,6 +241,7 @@ fn fenced<R>(
 ) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => return Ok(value),
+        Ok(Err(Failure::Spawned(failed))) => why_here(failed),
         Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),

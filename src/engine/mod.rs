@@ -17,6 +17,7 @@ mod par_report;
 mod sandbox;
 mod scope;
 mod seeds;
+mod spawn;
 pub mod stream;
 mod submitting;
 
@@ -47,6 +48,7 @@ pub use par_report::ParReport;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
+pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 
 use crate::arena::ArenaStats;

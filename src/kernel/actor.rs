@@ -395,6 +395,7 @@ macro_rules! calls {
             }
             #[inline]
             fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+                const { assert!(!R::SPAWNS, "a method of an actor cannot spawn jobs: its state stays in its lane, and calls after it would wait") };
                 let key = read_key(words)?;
                 let held = P::Params::receive(words, host)
                     .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use super::host::Host;
 use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, RetrySafe, Words};
-use super::reply::{Reply, Sending, Unsent};
+use super::reply::{Reply, Sending, SpawnedFailed, Unsent};
 use super::wire::{ReplyWriter, WordReader};
 use crate::arena::ArenaFull;
 
@@ -141,8 +141,10 @@ kernels! {
 }
 
 /// Why a kernel gave no value, other than by panicking.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Failure {
+    /// What it spawned in this thread gave none.
+    Spawned(SpawnedFailed),
     /// Its arguments cannot be accepted here.
     Rejected(BadArgument),
     /// It returned `Err` with this text.
@@ -288,6 +290,12 @@ where
         type_name::<(A::Id, G)>()
     }
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+        const {
+            assert!(
+                !A::Reply::SPAWNS,
+                "a kernel that spawns jobs can only be the last of those that run as one job: there is nothing to hand on before they have run"
+            )
+        };
         let first = A::run(words, host)?;
         let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
         let rest = Q::Rest::receive(words, host)
@@ -345,6 +353,8 @@ pub(crate) struct KernelInfo {
     /// Identity: linkers fold equal functions, so an entry is none.
     pub(crate) id: TypeId,
     pub(crate) entry: Entry,
+    /// It may spawn jobs.
+    pub(crate) spawns: bool,
 }
 
 impl KernelInfo {
@@ -355,6 +365,7 @@ impl KernelInfo {
             name: G::name(),
             id: TypeId::of::<G::Id>(),
             entry: entry::<G>,
+            spawns: G::Reply::SPAWNS,
         }
     }
 }
@@ -375,6 +386,7 @@ impl From<Unsent> for Failure {
         match unsent {
             Unsent::Returned(text) => Self::Returned(text),
             Unsent::Full(full) => Self::Full(full),
+            Unsent::Spawned(why) => Self::Spawned(why),
         }
     }
 }

@@ -17,6 +17,7 @@ mod list;
 mod param;
 mod reply;
 mod scalar;
+mod spawn;
 mod step;
 pub(crate) mod wire;
 
@@ -26,7 +27,12 @@ pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, Split, Spli
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
 pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
-pub use reply::{BadReply, Receiving, Reply, Sending, Value};
+pub(crate) use reply::reply_sealed;
+pub use reply::{BadReply, Receiving, Reply, Sending, SpawnedFailed, Unfolded, Unsent, Value};
 pub use scalar::Scalar;
+pub(crate) use spawn::{
+    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, seed_of_task, spawning,
+};
+pub use spawn::{Given, GivenParams, Giving, Source};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
 pub use step::{Feed, Kept, Loading, NodeParams, Slot};

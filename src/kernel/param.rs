@@ -119,6 +119,15 @@ fn receive_array<T: Element>(
     host: &HostRef<'_>,
 ) -> Result<Array<T>, Rejected> {
     let (extent, shape) = read_array::<T>(words)?;
+    array_at(extent, shape, host)
+}
+
+/// The array of this shape there, which takes exactly these bytes.
+pub(super) fn array_at<T: Element>(
+    extent: Extent,
+    shape: Shape,
+    host: &HostRef<'_>,
+) -> Result<Array<T>, Rejected> {
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
     // SAFETY: the supervisor holds a lease for this job, under which nobody writes, and `read`
@@ -205,19 +214,26 @@ read_only_arguments!(&Array<T> &[T]);
 impl<T: Element> RetrySafe for &Array<T> {}
 impl<T: Element> RetrySafe for Array<T> {}
 
+/// The array of this shape there, which moved into the job and takes exactly these bytes.
+pub(super) fn array_mut_at<T: Element>(
+    extent: Extent,
+    shape: Shape,
+    host: &HostRef<'_>,
+) -> Result<ArrayMut<T>, Rejected> {
+    let ptr = host.0.lend(extent, 0)?;
+    check_alignment::<T>(ptr, extent)?;
+    // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
+    // `lend` promises that the bytes stay mapped and writable until the job ends.
+    Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count()) })
+}
+
 impl<T: Element> sealed::Sealed for ArrayMut<T> {}
 impl<T: Element> Param for ArrayMut<T> {
     type At<'j> = ArrayMut<T>;
     type Held = Option<ArrayMut<T>>;
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         let (extent, shape) = read_array::<T>(words)?;
-        let ptr = host.0.lend(extent, 0)?;
-        check_alignment::<T>(ptr, extent)?;
-        // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
-        // `lend` promises that the bytes stay mapped and writable until the job ends.
-        Ok(Some(unsafe {
-            ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count())
-        }))
+        array_mut_at(extent, shape, host).map(Some)
     }
     fn at(held: &mut Self::Held) -> ArrayMut<T> {
         held.take().expect("each argument is handed over once")

@@ -1,5 +1,6 @@
 //! What a kernel may return: [`Reply`].
 
+use std::any::Any;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -10,9 +11,15 @@ use super::wire::{Malformed, Received, ReplyReader, ReplyWriter, Sent};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element, Shape};
 
+/// Why a job that a kernel spawned in this thread gave no value; whoever runs it knows what that is.
+#[derive(Debug)]
+pub struct SpawnedFailed(pub(crate) Box<dyn Any + Send>);
+
 /// Why a kernel did not produce a value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Unsent {
+    /// What it spawned did not.
+    Spawned(SpawnedFailed),
     /// It returned `Err`, whose text this is.
     Returned(String),
     /// There was no room for what it returned.
@@ -38,9 +45,30 @@ pub trait Reply: reply_sealed::Sealed {
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
     #[doc(hidden)]
     fn keep(self) -> Result<Self::Out, Unsent>;
+    /// It may be no value, but jobs that have to run first.
+    #[doc(hidden)]
+    const SPAWNS: bool = false;
+    /// As [`keep`](Reply::keep), but without running what has to run first.
+    #[doc(hidden)]
+    fn unfold(self) -> Result<Unfolded<Self::Out>, Unsent>
+    where
+        Self: Sized,
+    {
+        self.keep().map(Unfolded::Value)
+    }
 }
 
-mod reply_sealed {
+/// What a kernel returned in this thread.
+#[derive(Debug)]
+pub enum Unfolded<V> {
+    /// A value.
+    Value(V),
+    /// What has to run first; whoever runs it knows what that is.
+    More(Box<dyn Any + Send>),
+}
+
+pub(crate) mod reply_sealed {
+    #[allow(unnameable_types, reason = "sealed on purpose")]
     pub trait Sealed {}
 }
 

@@ -416,6 +416,7 @@ impl KernelInfo {
             name: "a chain of nodes",
             id: TypeId::of::<AnyChain>(),
             entry: chain,
+            spawns: false,
         }
     }
 }

@@ -156,6 +156,11 @@ impl<'a> WordReader<'a> {
         Self { words }
     }
 
+    /// Words that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
     #[inline]
     pub(crate) fn word(&mut self) -> Result<u64, Malformed> {
         let (first, rest) = self.words.split_first().ok_or(Malformed)?;
@@ -234,6 +239,8 @@ pub(crate) struct ReplyWriter {
     pub(crate) arrays: SmallVec<[Sent; 2]>,
     /// Shapes, scalars, lengths.
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
+    /// It is no value yet: see [`Spawning`](super::Spawning).
+    pub(crate) spawns: bool,
 }
 
 impl ReplyWriter {

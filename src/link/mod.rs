@@ -40,4 +40,6 @@ pub(crate) mod kind {
     pub(crate) const ARENA_FULL: u8 = 4;
     /// Arguments that this worker cannot accept.
     pub(crate) const BAD_ARGUMENTS: u8 = 5;
+    /// No value yet: jobs that are to run first, and what goes on with theirs.
+    pub(crate) const SPAWN: u8 = 6;
 }

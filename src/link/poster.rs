@@ -30,7 +30,7 @@ pub(crate) struct Reply {
     /// A value of [`super::kind`].
     pub(crate) kind: u8,
     /// Array descriptors at the beginning of the words.
-    pub(crate) arrays: u8,
+    pub(crate) arrays: u16,
     /// The words name a block of the worker's region that holds the rest.
     pub(crate) spilled: bool,
     /// Words of the reply.
@@ -45,8 +45,8 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// Packs kind, array count, spill flag and length into the head word.
-    pub(super) fn head(kind: u8, arrays: u8, spilled: bool, len: u32) -> u64 {
-        u64::from(kind) | u64::from(arrays) << 8 | u64::from(spilled) << 16 | u64::from(len) << 32
+    pub(super) fn head(kind: u8, arrays: u16, spilled: bool, len: u32) -> u64 {
+        u64::from(kind) | u64::from(arrays) << 8 | u64::from(spilled) << 24 | u64::from(len) << 32
     }
 }
 
@@ -265,8 +265,8 @@ impl<const N: usize> Poster<N> {
         let slot = &self.cells.reply().replies[index];
         let head = slot.head.load(Ordering::Relaxed);
         reply.kind = head as u8;
-        reply.arrays = (head >> 8) as u8;
-        reply.spilled = (head >> 16) & 1 == 1;
+        reply.arrays = (head >> 8) as u16;
+        reply.spilled = (head >> 24) & 1 == 1;
         reply.len = (head >> 32) as u32;
         reply.grant = slot.grant.load(Ordering::Relaxed) as u32;
         reply.cursor = slot.cursor.load(Ordering::Relaxed);

@@ -46,7 +46,7 @@ pub(crate) enum Answer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answering<'a> {
     pub(crate) kind: u8,
-    pub(crate) arrays: u8,
+    pub(crate) arrays: u16,
     pub(crate) spilled: bool,
     pub(crate) len: u32,
     pub(crate) grant: u32,

@@ -183,14 +183,13 @@ pub(crate) fn held_by(call: &ArgWriter) -> u64 {
 impl Core {
     /// What a job of this kernel counts for, with so many bytes of arguments of its own. A kernel that has never ended a job
     /// may return anything: one per lane is let in until it has.
-    fn weight(&mut self, info: &KernelInfo, held: u64) -> u64 {
+    fn weight(&mut self, kernel: u32, held: u64) -> u64 {
         let limit = self
             .admission
             .as_ref()
             .map_or(0, |admission| admission.limit);
         let unknown = limit / self.lanes.len() as u64;
-        let index = self.kernels.index(info);
-        let kernel = self.kernels.get(index);
+        let kernel = self.kernels.get(kernel);
         let output = match kernel.calls {
             0 => unknown,
             _ => kernel.expected_bytes,
@@ -205,7 +204,17 @@ impl Core {
         held: u64,
         ticket: Option<u64>,
     ) -> Result<u64, RefusedBy> {
-        let bytes = self.weight(info, held);
+        let kernel = self.kernels.index(info);
+        self.enter_kernel(kernel, held, ticket)
+    }
+
+    fn enter_kernel(
+        &mut self,
+        kernel: u32,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        let bytes = self.weight(kernel, held);
         let all = self.lets_all_in();
         let Some(admission) = &mut self.admission else {
             return Ok(bytes);
@@ -230,9 +239,9 @@ impl Core {
         self.enter(info, held_by(call), None).ok().map(Entry)
     }
 
-    /// Lets a job of a graph in, if it may be without waiting.
-    pub(super) fn enter_unit(&mut self, info: &KernelInfo) -> Option<Entry> {
-        self.enter(info, 0, None).ok().map(Entry)
+    /// Lets a job of a graph in, or one that was spawned, if it may be without waiting.
+    pub(super) fn enter_unit(&mut self, kernel: u32) -> Option<Entry> {
+        self.enter_kernel(kernel, 0, None).ok().map(Entry)
     }
 
     /// Whether nobody has to wait for admission any more.

@@ -4,6 +4,7 @@ use std::task::Waker;
 
 use super::actor::actor_of;
 use super::core::Core;
+use super::depend::Breaking;
 use super::error::JobErrorKind;
 use super::record::{JobId, Stage};
 use crate::link::{Ask, CANCEL, NOTICE};
@@ -19,6 +20,10 @@ impl Core {
         record.give_up();
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
+            Stage::Spawned { .. } => {
+                record.detached = true;
+                self.cancel_spawned(id, Breaking::Asked);
+            }
             Stage::Queued => {
                 self.unqueue(id.index);
                 self.leave_unrun(id.index);
@@ -76,6 +81,9 @@ impl Core {
 
     /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
     pub(super) fn cancel(&mut self, id: JobId) {
+        if self.cancel_spawned(id, Breaking::Asked) {
+            return;
+        }
         if let Some((link, position)) = self.cancel_unless_begun(id) {
             let _: Ask = self.lanes[link].poster.ask(position, CANCEL);
             crate::sync::point!("cancel.asked");
@@ -84,6 +92,9 @@ impl Core {
 
     /// Cancels a job. If it runs its worker is ended for it, and the answer comes with the exit.
     pub(super) fn cancel_now(&mut self, id: JobId) {
+        if self.cancel_spawned(id, Breaking::Now) {
+            return;
+        }
         if let Some((link, position)) = self.cancel_unless_begun(id) {
             self.end_worker_of(link, position, JobErrorKind::Cancelled);
             crate::sync::point!("cancel.condemned");
@@ -95,7 +106,8 @@ impl Core {
         let record = self.records.get(id);
         record.give_up();
         match record.stage {
-            Stage::Answered | Stage::Free => return None,
+            // What it has spawned is given up otherwise.
+            Stage::Answered | Stage::Free | Stage::Spawned { .. } => return None,
             Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.end_pause(id.index),
             Stage::Placed { link, position } => {

@@ -383,7 +383,7 @@ impl Core {
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
         let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
-        let name = self.kernels.get(record.kernel).info.name;
+        let name = self.kernels.get(record.kernel).name;
         let last_words = worker.map_or_else(Vec::new, |worker| {
             self.workers[worker as usize].last_words.of(job)
         });
@@ -446,7 +446,7 @@ impl Core {
             self.condemn(lane as usize, NOBODY, kind.clone());
         }
         let record = self.records.at(index);
-        let name = self.kernels.get(record.kernel).info.name;
+        let name = self.kernels.get(record.kernel).name;
         let failed = Failed {
             attempt: u32::from(record.attempt),
             ..Failed::new(kind, name, record.job)

@@ -95,7 +95,12 @@ impl Core {
         let pauses = self.waiting.first().map(|&(due, _)| due);
         let lines = self.line_due().into_iter().chain(self.admission_due());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
-        times.chain(self.groups.next_end()).min()
+        let patience = self
+            .groups
+            .next_end()
+            .into_iter()
+            .chain(self.families_due());
+        times.chain(patience).min()
     }
 
     /// Alarms that are due, pauses that are over, and groups with which patience is over.
@@ -113,6 +118,7 @@ impl Core {
         self.end_pauses(now);
         self.look_at_admission(now);
         self.end_groups(now);
+        self.end_families(now);
     }
 
     /// The time of a lane's oldest job may be over.

@@ -10,7 +10,8 @@ use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::{NO_GRAPH, Outcome};
 use super::worker::Status;
-use crate::kernel::wire::{Lease, Leases, SENT_WORDS, Sent, WordReader};
+use crate::kernel::MAX_ARRAYS;
+use crate::kernel::wire::{Lease, Leases, Received, SENT_WORDS, Sent, WordReader};
 use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
@@ -160,6 +161,9 @@ impl Core {
             );
             return;
         }
+        if reply.kind == kind::SPAWN && !failed {
+            return self.ended_with_spawn(lane_index, index, took_ns);
+        }
         let record = self.records.at(index);
         let leases = std::mem::take(&mut record.leases);
         let unpacked = self.unpack(lane_index, &reply, &leases);
@@ -246,6 +250,9 @@ impl Core {
         leases: &[Lease],
     ) -> Result<Unpacked, String> {
         let arrays = usize::from(reply.arrays);
+        if arrays > MAX_ARRAYS {
+            return Err(format!("a reply of {arrays} arrays"));
+        }
         let skip = arrays * SENT_WORDS;
         let lane = &mut self.lanes[lane];
         if !reply.spilled {
@@ -335,11 +342,25 @@ impl Core {
 /// A reply that was checked.
 #[derive(Debug)]
 pub(super) struct Unpacked {
-    pub(super) arrays: smallvec::SmallVec<[crate::kernel::wire::Received; 1]>,
+    pub(super) arrays: smallvec::SmallVec<[Received; 1]>,
     long: Option<Vec<u64>>,
     /// Words that describe arrays.
     skip: usize,
-    bytes: u64,
+    pub(super) bytes: u64,
+}
+
+impl Unpacked {
+    /// The words behind those that describe arrays, and the arrays.
+    pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<Received>) {
+        let words = match self.long {
+            Some(mut words) => {
+                words.drain(..self.skip);
+                words
+            }
+            None => reply.words[self.skip..reply.len as usize].to_vec(),
+        };
+        (words, self.arrays.into_vec())
+    }
 }
 
 /// Output memory in a reply: inputs that are sent back take none.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::depend::{MOST_DEEP, MOST_OPEN};
 use super::plain;
 use crate::arena::ArenaFull;
 
@@ -79,6 +80,25 @@ pub enum JobErrorKind {
         kernel: &'static str,
         /// Why it failed.
         cause: Box<JobErrorKind>,
+    },
+    /// A job that this one [spawned](crate::Spawn) gave no value, or the one that was to go on with the values of the others.
+    ChildFailed {
+        /// The number of that job.
+        job: u64,
+        /// Its kernel.
+        kernel: &'static str,
+        /// Why it failed.
+        cause: Box<JobErrorKind>,
+    },
+    /// The job spawned others, which workers under a strict sandbox may not: one that was taken over could have any kernel
+    /// run, on any arguments.
+    NoSpawning,
+    /// The job [spawned](crate::Spawn) others beyond what any job needs: a recursion without an end, most likely.
+    SpawnLimit {
+        /// How many jobs would wait for each other, each for one that it spawned.
+        depth: u32,
+        /// How many jobs that were spawned would be open.
+        open: u64,
     },
     /// The kernel returned `Err` with this text.
     Returned(String),
@@ -304,6 +324,21 @@ impl fmt::Display for JobErrorKind {
                 }
                 write!(f, "{kernel}), which failed: {cause}")
             }
+            Self::ChildFailed { job, kernel, cause } => {
+                f.write_str("a job that it spawned failed: ")?;
+                if *job > 0 {
+                    write!(f, "job {job} ")?;
+                }
+                write!(f, "({kernel}): {cause}")
+            }
+            Self::NoSpawning => f.write_str(
+                "it spawned jobs, which a strict sandbox does not allow; submit them from the program instead",
+            ),
+            Self::SpawnLimit { depth, open } => write!(
+                f,
+                "it spawned jobs {depth} deep, with {open} of them open at once, and {MOST_DEEP} and {MOST_OPEN} are the most: \
+                 does its recursion end?"
+            ),
             Self::Returned(text) => plain::lines(text).fmt(f),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Escaped { count } => write!(

@@ -87,6 +87,7 @@ impl Shared {
     pub(crate) fn cancel_group(&self, group: u32) {
         let mut core = self.lock();
         core.cancel_group(group);
+        core.go_on();
         self.unlock(core);
     }
 

@@ -189,7 +189,7 @@ impl Attack {
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
         let answer = Answering {
             kind: tell(kind::VALUE.into()) as u8,
-            arrays: tell(arrays) as u8,
+            arrays: tell(arrays) as u16,
             spilled,
             len: tell(len) as u32,
             grant: tell(first.into()) as u32,
@@ -544,7 +544,7 @@ fn every_edge_of_a_reply_is_judged() {
                                 assert!(words.len() >= SENT_WORDS);
                                 let answer = Answering {
                                     kind,
-                                    arrays,
+                                    arrays: arrays.into(),
                                     spilled,
                                     len,
                                     grant,

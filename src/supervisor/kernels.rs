@@ -4,15 +4,24 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::depend::KernelTold;
 use crate::kernel::{KernelInfo, to_offset};
 
 /// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
 const UNKNOWN_NS: u32 = 250_000;
+/// Kernels that workers may tell: far more than a program has, and few enough to keep their names.
+const MOST_TOLD: usize = 16 * 1024;
 
 /// One kernel.
 #[derive(Debug)]
 pub(super) struct KernelStats {
-    pub(super) info: KernelInfo,
+    pub(super) name: &'static str,
+    /// `None` for one that a worker told.
+    pub(super) id: Option<TypeId>,
+    /// It may spawn jobs.
+    pub(super) spawns: bool,
+    /// Of one that a worker told: its entry for plain calls.
+    told: Option<u64>,
     /// Its entry, relative to the executable; `None`: not part of it.
     pub(super) offset: Option<u64>,
     /// Moving average of the duration in nanoseconds.
@@ -31,7 +40,7 @@ pub(super) struct KernelStats {
 impl KernelStats {
     pub(super) fn stats(&self) -> super::KernelStats {
         super::KernelStats {
-            name: self.info.name,
+            name: self.name,
             calls: self.calls + self.chained,
             failures: self.failures,
             total: Duration::from_nanos(self.total_ns),
@@ -43,7 +52,7 @@ impl KernelStats {
 
     /// Is it what all chains of nodes run as?
     pub(super) fn is_chain(&self) -> bool {
-        self.info.id == KernelInfo::of_chain().id
+        self.id == Some(KernelInfo::of_chain().id)
     }
 
     /// A job of this kernel took so long and so much.
@@ -85,6 +94,10 @@ pub(super) struct Kernels {
     index: HashMap<TypeId, u32>,
     /// The last one asked for.
     last: Option<(TypeId, u32)>,
+    /// Those that workers told, by their entries.
+    spawned: HashMap<u64, Vec<u32>>,
+    /// How many these are.
+    names: usize,
 }
 
 impl Kernels {
@@ -101,7 +114,10 @@ impl Kernels {
         let table = &mut self.table;
         let index = *self.index.entry(info.id).or_insert_with(|| {
             table.push(KernelStats {
-                info: *info,
+                name: info.name,
+                id: Some(info.id),
+                spawns: info.spawns,
+                told: None,
                 offset: to_offset(info.entry),
                 expected_ns: UNKNOWN_NS,
                 expected_bytes: 0,
@@ -122,7 +138,72 @@ impl Kernels {
         &mut self.table[index as usize]
     }
 
-    pub(super) fn all(&self) -> &[KernelStats] {
-        &self.table
+    /// A kernel that a worker told; `None` if there are too many.
+    pub(super) fn spawned(&mut self, told: &KernelTold) -> Option<u32> {
+        let is_it = |&&index: &&u32| {
+            let kernel = &self.table[index as usize];
+            kernel.told == Some(told.plain) && kernel.name == told.name
+        };
+        let known = self.spawned.get(&told.entry);
+        if let Some(&index) = known.and_then(|known| known.iter().find(is_it)) {
+            return Some(index);
+        }
+        if self.names == MOST_TOLD {
+            return None;
+        }
+        // Folded by the linker, if it is of another name; without a name of ours, one that is kept for good.
+        let plain = |kernel: &&KernelStats| kernel.name == told.name;
+        let name = self.table.iter().find(plain).map(|kernel| kernel.name);
+        let name = name.unwrap_or_else(|| Box::leak(told.name.clone().into_boxed_str()));
+        self.names += 1;
+        self.table.push(KernelStats {
+            name,
+            id: None,
+            spawns: told.spawns,
+            told: Some(told.plain),
+            offset: Some(told.entry),
+            expected_ns: UNKNOWN_NS,
+            expected_bytes: 0,
+            calls: 0,
+            failures: 0,
+            total_ns: 0,
+            total_bytes: 0,
+            chained: 0,
+        });
+        let index = self.table.len() as u32 - 1;
+        self.spawned.entry(told.entry).or_default().push(index);
+        Some(index)
+    }
+
+    /// Figures of all, by their index.
+    pub(super) fn stats(&self) -> Vec<super::KernelStats> {
+        self.table.iter().map(KernelStats::stats).collect()
+    }
+
+    /// Those figures with one entry for each kernel, however it was called. A chain has none of its own: its nodes have them.
+    pub(super) fn merged(&self, mut stats: Vec<super::KernelStats>) -> Vec<super::KernelStats> {
+        let mut merged = Vec::new();
+        let kernels = self.table.iter().enumerate();
+        for (at, kernel) in kernels.filter(|(_, kernel)| !kernel.is_chain()) {
+            let same = |other: &KernelStats| {
+                other.told.is_none() && other.offset == kernel.told && other.name == kernel.name
+            };
+            let into = kernel.told.and_then(|_| self.table.iter().position(same));
+            let Some(into) = into else {
+                merged.push(at);
+                continue;
+            };
+            let of = stats[at].clone();
+            let sum = &mut stats[into];
+            if sum.calls == 0 {
+                sum.expected = of.expected;
+            }
+            sum.calls += of.calls;
+            sum.failures += of.failures;
+            sum.total += of.total;
+            sum.bytes += of.bytes;
+            sum.running += of.running;
+        }
+        merged.into_iter().map(|at| stats[at].clone()).collect()
     }
 }

@@ -54,7 +54,7 @@ pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use admission::{InLine, held_by};
-pub(crate) use depend::{Calls, GraphPlan, NodeFate, Unit};
+pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 pub(crate) use exchange::{Flight, Key, park_until};
@@ -204,7 +204,8 @@ pub struct Stats {
     pub kernels: Vec<KernelStats>,
     /// Jobs that no worker has yet.
     pub queued: usize,
-    /// Jobs whose last attempt failed, and that wait for the next.
+    /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
+    /// [spawned](crate::Spawn).
     pub waiting: usize,
     /// Jobs that wait for a permit of their [`Limiter`].
     pub limited: usize,
@@ -395,6 +396,7 @@ impl Shared {
     pub(crate) fn abandon(&self, id: JobId) {
         let mut core = self.lock();
         let waker = core.abandon(id);
+        core.go_on();
         self.unlock(core);
         drop(waker);
     }
@@ -411,6 +413,7 @@ impl Shared {
     pub(crate) fn cancel(&self, id: JobId) {
         let mut core = self.lock();
         core.cancel(id);
+        core.go_on();
         self.unlock(core);
     }
 
@@ -418,6 +421,7 @@ impl Shared {
     pub(crate) fn cancel_now(&self, id: JobId) {
         let mut core = self.lock();
         core.cancel_now(id);
+        core.go_on();
         self.unlock(core);
     }
 
@@ -458,7 +462,7 @@ impl Shared {
             workers: workers.collect(),
             kernels: core.kernel_stats().0,
             queued: core.queue.len() + core.actors.kept,
-            waiting: core.waiting.len(),
+            waiting: core.waiting.len() + core.waiting_for_spawned(),
             limited: core.lines.len(),
             open: core.open,
             untaken: core.records.live(),

@@ -195,6 +195,9 @@ fn costs_a_worker(why: &JobErrorKind) -> bool {
         | JobErrorKind::ActorEnded
         | JobErrorKind::Quarantined { .. }
         | JobErrorKind::DependencyFailed { .. }
+        | JobErrorKind::ChildFailed { .. }
+        | JobErrorKind::NoSpawning
+        | JobErrorKind::SpawnLimit { .. }
         | JobErrorKind::Returned(_)
         | JobErrorKind::ArenaFull(_)
         | JobErrorKind::Escaped { .. }

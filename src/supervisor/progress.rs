@@ -23,7 +23,8 @@ pub struct Progress {
     pub submitted: u64,
     /// Jobs that no worker has yet.
     pub queued: u64,
-    /// Jobs whose last attempt failed, and that wait for the next.
+    /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
+    /// [spawned](crate::Spawn).
     pub waiting: u64,
     /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: u64,
@@ -114,16 +115,10 @@ impl Looks {
 }
 
 impl Core {
-    /// Figures of all kernels, in the order in which they were first submitted, and how many jobs run. A chain has none of
-    /// its own: its nodes have them.
+    /// Figures of all kernels, in the order in which they were first submitted, and how many jobs run.
     pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
         let mut running = 0;
-        let mut stats: Vec<_> = self
-            .kernels
-            .all()
-            .iter()
-            .map(|kernel| kernel.stats())
-            .collect();
+        let mut stats = self.kernels.stats();
         for lane in &self.lanes {
             let mut open = lane.poster.open_positions().map(|at| lane.record_at(at));
             if let Some(oldest) = open.find(|&record| record != NOBODY) {
@@ -133,15 +128,7 @@ impl Core {
                 stats[node.unwrap_or(kernel) as usize].running += 1;
             }
         }
-        let chain = self
-            .kernels
-            .all()
-            .iter()
-            .position(|kernel| kernel.is_chain());
-        if let Some(chain) = chain {
-            stats.remove(chain);
-        }
-        (stats, running)
+        (self.kernels.merged(stats), running)
     }
 }
 
@@ -153,7 +140,8 @@ impl Shared {
         core.refill();
         let (kernels, running) = core.kernel_stats();
         let queued = (core.queue.len() + core.actors.kept) as u64;
-        let (waiting, limited) = (core.waiting.len() as u64, core.lines.len() as u64);
+        let waiting = (core.waiting.len() + core.waiting_for_spawned()) as u64;
+        let limited = core.lines.len() as u64;
         let open = core.open as u64;
         let ended = core.next_job - queued - waiting - limited - open;
         let (failed, cancelled) = (core.failed, core.cancelled);

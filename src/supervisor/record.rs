@@ -43,6 +43,10 @@ pub(super) enum Stage {
     },
     /// An attempt has failed, and the pause before the next is not over.
     Waiting,
+    /// It has spawned jobs, and has its answer when those have: see [`Families`](super::depend).
+    Spawned {
+        family: u32,
+    },
     /// Ended, failed or refused: the outcome is there.
     Answered,
 }

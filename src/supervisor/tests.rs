@@ -22,6 +22,7 @@ mod policies;
 mod records;
 mod recovery;
 mod replies;
+mod spawned;
 mod traces;
 
 crate::test_workers!();

@@ -161,7 +161,7 @@ impl Core {
         let over = monotonic_ns();
         let attempt = Attempt {
             job: record.job,
-            kernel: self.kernels.get(record.kernel).info.name,
+            kernel: self.kernels.get(record.kernel).name,
             attempt: record.attempt,
             since: open.since,
             ran: open.ran.take(),

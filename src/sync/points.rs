@@ -119,6 +119,8 @@ pub const POINTS: &[Point] = points! {
         // An actor.
         "actor.entered" "actor.started" "actor.here" "call.kept" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
+        // Jobs that were spawned.
+        "family.begun" "family.recorded" "family.sent" "family.continued" "family.broken"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

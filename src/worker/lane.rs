@@ -355,7 +355,11 @@ impl Lane {
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
-                kind: kind::VALUE,
+                kind: if reply.spawns {
+                    kind::SPAWN
+                } else {
+                    kind::VALUE
+                },
                 reply,
             }),
             Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
@@ -363,6 +367,10 @@ impl Lane {
             }
             Outcome::Returned(Err(Failure::Rejected(why))) => {
                 Some(Ending::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
+            }
+            // Only who runs kernels in the program itself runs what they spawn.
+            Outcome::Returned(Err(Failure::Spawned(_))) => {
+                Some(Ending::text(kind::RETURNED, "spawned where it cannot"))
             }
             Outcome::Returned(Err(Failure::Returned(text))) => Some(
                 self.full_in(&text)
@@ -424,7 +432,7 @@ impl Lane {
         };
         let answer = Answering {
             kind,
-            arrays: arrays as u8,
+            arrays: arrays as u16,
             spilled: spilled.is_some(),
             len: if spilled.is_some() {
                 len as u32
@@ -435,7 +443,15 @@ impl Lane {
             cursor: used.map_or(0, |used| used.cursor),
             words: inline,
         };
-        self.finish(kind != kind::VALUE, took, Some(&answer));
+        self.finish(is_failure(kind), took, Some(&answer));
+        self.announce(kind);
+    }
+
+    /// Nobody may be waiting for a job that spawns others, and yet it has to go on.
+    fn announce(&self, kind: u8) {
+        if kind == kind::SPAWN && self.taker.borrow_mut().monitor_sleeps() {
+            self.ring();
+        }
     }
 
     /// Answers with words that fit into the slot, and no memory.
@@ -443,7 +459,7 @@ impl Lane {
         // Only a reply can tell that grants are used up, and they would pile up otherwise. A cursor
         // that went back to where it was is no news.
         let moved = self.settle(std::iter::empty()).filter(|used| used.moved);
-        let failed = kind != kind::VALUE;
+        let failed = is_failure(kind);
         if moved.is_none() && words.is_empty() && !failed {
             return self.finish(false, took, None);
         }
@@ -457,6 +473,7 @@ impl Lane {
             words,
         };
         self.finish(failed, took, Some(&answer));
+        self.announce(kind);
     }
 
     fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
@@ -505,6 +522,11 @@ impl Lane {
             crate::sync::point!("lend.closed");
         }
     }
+}
+
+/// Does a reply of this kind say why there is no value?
+fn is_failure(kind: u8) -> bool {
+    kind != kind::VALUE && kind != kind::SPAWN
 }
 
 /// What a job changes is nothing else that it has: two such references to one byte are undefined behaviour.

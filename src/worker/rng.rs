@@ -38,6 +38,7 @@ pub(super) struct Drawing {
 /// | [`Graph`](crate::Graph) | the how many-th call of the engine, and which node |
 /// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
+/// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
 /// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk |
 ///
@@ -108,6 +109,12 @@ pub(crate) fn enter(run: u64, job: u64) -> Entered {
         before: HERE.replace(Some(Drawing { run, job, made: 0 })),
         thread: PhantomData,
     }
+}
+
+/// Run and job of the one that runs on this thread of the program itself.
+pub(crate) fn entered() -> (u64, u64) {
+    let here = HERE.get().unwrap_or_else(by_chance);
+    (here.run, here.job)
 }
 
 /// Afterwards it is the job that was there before.

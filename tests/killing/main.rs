@@ -14,6 +14,7 @@ mod policies;
 mod programs;
 mod reached;
 mod scene;
+mod spawned;
 mod stopped;
 mod supervisors;
 mod workers;
@@ -32,6 +33,7 @@ fn main() {
         reached::tests(),
         workers::trials(),
         model::trials(),
+        spawned::trials(),
         policies::trials(),
         stopped::trials(),
         supervisors::trials(),

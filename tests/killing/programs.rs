@@ -249,6 +249,7 @@ fn whole() {
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
     crate::model::live();
+    crate::spawned::live();
     let other = policies();
     // The busy ones are killed after the grace.
     drop(engine);

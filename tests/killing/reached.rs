@@ -69,7 +69,8 @@ fn names_say_the_step() {
     }
     for step in [
         "deadline", "judge", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
-        "reap", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save", "stop",
+        "reap", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save", "family",
+        "stop",
     ] {
         assert!(of(Side::Supervisor).contains(&step), "{step}");
     }

@@ -20,6 +20,7 @@ mod observing;
 mod random;
 mod rounds;
 mod scopes;
+mod spawn;
 mod streams;
 
 use libtest_mimic::Arguments;
@@ -48,6 +49,7 @@ fn main() {
         random::tests(),
         rounds::tests(),
         scopes::tests(),
+        spawn::tests(),
         streams::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();

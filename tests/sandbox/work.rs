@@ -7,7 +7,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
 use arenite::rand::RngExt;
-use arenite::{Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, TileMut};
+use arenite::{
+    Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, Spawn, TileMut, call,
+};
 
 use crate::harness::{Lab, step, tests};
 use crate::lab::{strict, strict_with};
@@ -19,6 +21,7 @@ tests![
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
     what_is_changed_in_place_is_refused,
+    what_is_spawned_is_refused,
     sums_chance_and_scratch,
     no_room_for_the_copy,
     a_start_may_open_files,
@@ -221,6 +224,32 @@ fn what_is_changed_in_place_is_refused() {
 }
 
 /// Results of chunks are copied there, and have the same bits.
+fn what_is_spawned_is_refused() {
+    fn fib(n: u64) -> Spawn<u64> {
+        if n < 2 {
+            return n.into();
+        }
+        let below = (call(fib, (n - 1,)), call(fib, (n - 2,)));
+        Spawn::new(|a: u64, b: u64| a + b, below)
+    }
+    let lab = strict(2);
+    let error = lab.failure_of(lab.submit(fib, (5,)));
+    assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+    assert!(error.to_string().contains("strict sandbox"), "{error}");
+    // Its worker has done nothing wrong, and a value at once is a value.
+    assert_eq!(lab.submit(fib, (1,)).wait().unwrap(), 1);
+    // Arrays that came with it are free again.
+    fn with_arrays(n: usize) -> Spawn<u64> {
+        let made = Array::from_fn(n, |i| i as u64);
+        Spawn::new(|all: &[u64]| all.iter().sum::<u64>(), (made,))
+    }
+    let error = lab.failure_of(lab.submit(with_arrays, (100_000,)));
+    assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+    let restarts = |worker: usize| lab.stats().workers[worker].restarts;
+    assert_eq!(restarts(0) + restarts(1), 0);
+    lab.assert_in_use(0);
+}
+
 fn sums_chance_and_scratch() {
     let lab = strict_with(2, |builder| builder.seed(7));
     let free = Engine::builder().seed(7).inline();

@@ -108,7 +108,9 @@ impl Columns {
     /// By kernel: may its nodes be part of a chain? Those cannot whose code is no part of the executable.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
-        let here = |kernel: &NodeKernel| to_offset(kernel.info.entry).is_some();
+        // What spawns has no value yet when it ends.
+        let here =
+            |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
         kernels.map(here).collect()
     }
 

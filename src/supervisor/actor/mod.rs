@@ -289,7 +289,7 @@ impl Core {
     fn role(&mut self, record: u32) -> Option<(u32, Role)> {
         let record = self.records.look(record);
         let (index, kernel) = (actor_of(record.group)?, record.kernel);
-        let id = self.kernels.get(kernel).info.id;
+        let id = self.kernels.get(kernel).id?;
         let actor = self.actor(index);
         let checkpoints = actor.checkpoints.as_ref();
         let role = if id == actor.start.id

@@ -1,14 +1,20 @@
 //! Graphs: jobs that wait for other jobs. See "Graphs" in the README of this floor.
 
+mod family;
 mod run;
+mod told;
 mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
+pub(super) use family::Breaking;
+use family::Families;
+pub(crate) use family::{MOST_DEEP, MOST_OPEN};
 pub(crate) use run::{Calls, GraphPlan, NodeFate, Unit};
 use run::{Run, UnitStage, Values};
+pub(crate) use told::KernelTold;
 
 use super::core::{Closing, Core, Read};
 use super::error::{JobError, JobErrorKind};
@@ -43,6 +49,10 @@ pub(super) struct Graphs {
     kept: bool,
     /// Admission has held some graph back.
     hungry: bool,
+    /// What jobs have spawned.
+    families: Families,
+    /// Those of them that admission has held back.
+    hungry_families: Vec<u32>,
     /// Duration and lane of the job that was drained last.
     pub(super) drained: (u32, u32),
     /// Bytes of fresh arrays in the value drained last, if that is a graph's.
@@ -140,6 +150,7 @@ impl Core {
                 for graph in 0..self.graphs.runs.len() {
                     self.with_run(graph as u32, |core, run| core.feed(graph as u32, run));
                 }
+                self.feed_families();
             }
             if std::mem::take(&mut self.graphs.kept) {
                 // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
@@ -156,6 +167,13 @@ impl Core {
         self.graphs.continuing = false;
     }
 
+    /// Goes on with what something has ended, or given up, that is told of its end.
+    pub(super) fn go_on(&mut self) {
+        if self.graphs.have_news() {
+            self.refill();
+        }
+    }
+
     /// Does something with a run and the rest of the core.
     fn with_run(&mut self, graph: u32, f: impl FnOnce(&mut Self, &mut Run)) {
         if let Some(mut run) = self.graphs.runs[graph as usize].take() {
@@ -165,6 +183,9 @@ impl Core {
     }
 
     fn hear(&mut self, over: Over) {
+        if self.family_hears(over) {
+            return;
+        }
         let record = self.records.at(over.record);
         let (graph, unit) = (record.graph, record.unit);
         self.with_run(graph, |core, run| {
@@ -244,8 +265,7 @@ impl Core {
         {
             let kernel = run.kernel(unit);
             let entry = if self.admission.is_some() {
-                let info = self.kernels.get(kernel).info;
-                let Some(entry) = self.enter_unit(&info) else {
+                let Some(entry) = self.enter_unit(kernel) else {
                     self.graphs.hungry = true;
                     self.be_watched();
                     self.want_next_ends();

@@ -264,7 +264,7 @@ impl Worker {
             ];
             words.extend(std::iter::zip(said.lies, truth).map(|(lie, truth)| lie.about(truth)));
         }
-        let arrays = telling.count.about(telling.arrays.len() as u64) as u8;
+        let arrays = telling.count.about(telling.arrays.len() as u64) as u16;
         // A number beside them.
         words.push(7);
         let mut told = Told {

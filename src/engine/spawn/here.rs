@@ -1,0 +1,121 @@
+//! What kernels spawn in the thread that calls: depth first, one after the other, on a stack of its own.
+
+use std::any::Any;
+use std::vec;
+
+use super::{Here, Plan, Ran, Task};
+use crate::engine::{JobError, JobErrorKind};
+use crate::kernel::{SpawnedFailed, Unsent, seed_of_task};
+use crate::supervisor::MOST_DEEP;
+use crate::worker::{enter, entered};
+
+/// What one job has spawned.
+struct Family {
+    /// Of the job's random numbers.
+    seed: u64,
+    next: u64,
+    children: vec::IntoIter<Box<dyn Task>>,
+    values: Vec<Here>,
+    last: Option<Box<dyn Task>>,
+}
+
+impl Family {
+    fn new(mut plan: Plan, seed: u64) -> Self {
+        let last = plan.tasks.pop();
+        Self {
+            seed,
+            next: 0,
+            values: Vec::with_capacity(plan.tasks.len()),
+            children: plan.tasks.into_iter(),
+            last,
+        }
+    }
+}
+
+/// A plan that came as something.
+pub(super) fn plan(plan: Box<dyn Any + Send>) -> Box<Plan> {
+    plan.downcast()
+        .expect("what a kernel returns to spawn is a plan")
+}
+
+/// Runs all of it, with the random numbers of the job that this thread runs.
+pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Unsent> {
+    let (run, seed) = entered();
+    let value = drive(plan, run, seed).map_err(|why| Unsent::Spawned(SpawnedFailed(why)))?;
+    let value: Box<dyn Any> = value;
+    let value = value
+        .downcast()
+        .expect("the last kernel gives what was promised");
+    Ok(*value)
+}
+
+fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
+    let mut open = vec![Family::new(plan, seed)];
+    loop {
+        let deep = open.len();
+        let Some(family) = open.last_mut() else {
+            unreachable!("the value of the first family is returned");
+        };
+        let seed = seed_of_task(family.seed, family.next);
+        family.next += 1;
+        let (task, values) = match family.children.next() {
+            Some(child) => (child, Vec::new()),
+            None => {
+                let last = family.last.take().expect("it goes on once");
+                (last, std::mem::take(&mut family.values))
+            }
+        };
+        let goes_on = family.last.is_none();
+        let kernel = task.kernel().name();
+        let ran = {
+            let _entered = enter(run, seed);
+            task.run(values)
+                .map_err(|error| Box::new(because_of(&error)))?
+        };
+        match ran {
+            Ran::Value(value) => {
+                if goes_on {
+                    open.pop();
+                }
+                match open.last_mut() {
+                    Some(family) => family.values.push(value),
+                    None => return Ok(value),
+                }
+            }
+            Ran::More(plan) => {
+                if goes_on {
+                    // It answers for the one that it goes on for.
+                    open.pop();
+                } else if deep == MOST_DEEP as usize {
+                    let depth = MOST_DEEP + 1;
+                    let open = open.iter().map(|family| family.children.len() as u64 + 1);
+                    let open = open.sum();
+                    let cause = Box::new(JobErrorKind::SpawnLimit { depth, open });
+                    return Err(Box::new(JobErrorKind::ChildFailed {
+                        job: 0,
+                        kernel,
+                        cause,
+                    }));
+                }
+                open.push(Family::new(*plan, seed));
+            }
+        }
+    }
+}
+
+fn because_of(error: &JobError) -> JobErrorKind {
+    match error.kind() {
+        kind @ JobErrorKind::ChildFailed { .. } => kind.clone(),
+        kind => JobErrorKind::ChildFailed {
+            job: error.job(),
+            kernel: error.kernel(),
+            cause: Box::new(kind.clone()),
+        },
+    }
+}
+
+/// Why a job gave no value whose spawned ones did not.
+pub(in crate::engine) fn why_here(failed: SpawnedFailed) -> JobErrorKind {
+    let kind = failed.0.downcast::<JobErrorKind>();
+    *kind.expect("what was spawned fails with a kind of error")
+}

@@ -1,0 +1,116 @@
+//! What may be passed for the parameters of a kernel that goes on with the values of others.
+
+use super::{Call, Children};
+use crate::array::{Array, ArrayMut, Element};
+use crate::kernel::{Arg, Given, GivenParams, Scalar, Source};
+
+/// What may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: all that may be passed to a job ([`Arg`]), a
+/// [`Call`] whose value is of that type, and a `Vec` of such calls for a list. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
+    label = "not an argument, nor a call that gives one, for `{P}`",
+    note = "a call of a tuple or an `Option` has no parameter: let each part be a call of its own, or the kernel compute it"
+)]
+pub trait SpawnInput<P: Given> {
+    #[doc(hidden)]
+    fn source(self, children: &mut Children) -> Source<P::Held>;
+}
+
+macro_rules! given {
+    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
+        impl$(<$kind: $bound>)? SpawnInput<$param> for $arg {
+            fn source(self, _: &mut Children) -> Source<$held> {
+                Source::Given(Arg::<$param>::hold(self))
+            }
+        }
+    )* };
+}
+given! {
+    &Array<T> => &Array<T>, Array<T>, T: Element;
+    Array<T> => &Array<T>, Array<T>, T: Element;
+    &Array<T> => &[T], Array<T>, T: Element;
+    Array<T> => &[T], Array<T>, T: Element;
+    Vec<Array<T>> => &[Array<T>], Vec<Array<T>>, T: Element;
+    &Vec<Array<T>> => &[Array<T>], Vec<Array<T>>, T: Element;
+    &[Array<T>] => &[Array<T>], Vec<Array<T>>, T: Element;
+    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
+    &str => &str, String;
+    String => &str, String;
+    &String => &str, String;
+    S => S, S, S: Scalar;
+}
+
+macro_rules! called {
+    ($($call:ty => $param:ty, $held:ty, $kind:ident: $bound:path $(, and $more:path)?;)*) => { $(
+        impl<$kind: $bound $(+ $more)?> SpawnInput<$param> for Call<$call> {
+            fn source(self, children: &mut Children) -> Source<$held> {
+                children.0.push(self.task);
+                Source::Children(1)
+            }
+        }
+    )* };
+}
+called! {
+    Array<T> => &Array<T>, Array<T>, T: Element;
+    Array<T> => &[T], Array<T>, T: Element;
+    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
+    S => S, S, S: Scalar;
+}
+
+impl SpawnInput<&str> for Call<String> {
+    fn source(self, children: &mut Children) -> Source<String> {
+        children.0.push(self.task);
+        Source::Children(1)
+    }
+}
+
+impl<T: Element + Scalar> SpawnInput<&[T]> for Vec<Call<T>> {
+    fn source(self, children: &mut Children) -> Source<Array<T>> {
+        collect(self, children)
+    }
+}
+
+impl<T: Element> SpawnInput<&[Array<T>]> for Vec<Call<Array<T>>> {
+    fn source(self, children: &mut Children) -> Source<Vec<Array<T>>> {
+        collect(self, children)
+    }
+}
+
+fn collect<V, H>(calls: Vec<Call<V>>, children: &mut Children) -> Source<H> {
+    let count = u32::try_from(calls.len()).expect("fewer than 2^32 calls");
+    children.0.extend(calls.into_iter().map(|call| call.task));
+    Source::Children(count)
+}
+
+/// Inputs for a kernel with the parameters `P`: a tuple of [`SpawnInput`]s. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are not inputs for a kernel with the parameters `{P}`",
+    label = "not the inputs that this kernel takes",
+    note = "pass a tuple with one argument or call for each parameter; for one parameter: `(x,)`"
+)]
+pub trait SpawnInputs<P: GivenParams> {
+    #[doc(hidden)]
+    fn sources(self, children: &mut Children) -> P::Sources;
+}
+
+macro_rules! inputs {
+    ($(($($p:ident $a:ident $i:tt),*))+) => { $(
+        impl<$($p: Given, $a: SpawnInput<$p>),*> SpawnInputs<($($p,)*)> for ($($a,)*) {
+            #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
+            fn sources(self, children: &mut Children) -> <($($p,)*) as GivenParams>::Sources {
+                ($(self.$i.source(children),)*)
+            }
+        }
+    )+ };
+}
+inputs! {
+    ()
+    (P0 A0 0)
+    (P0 A0 0, P1 A1 1)
+    (P0 A0 0, P1 A1 1, P2 A2 2)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6)
+    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6, P7 A7 7)
+}

@@ -1,0 +1,333 @@
+//! Kernels that need more work: [`Spawn`].
+
+mod here;
+mod input;
+
+use std::any::Any;
+use std::fmt;
+use std::fmt::Display;
+use std::marker::PhantomData;
+
+pub(super) use here::why_here;
+pub use input::{SpawnInput, SpawnInputs};
+
+use crate::arena::ArenaFull;
+use crate::engine::JobError;
+use crate::engine::job::run_here;
+use crate::kernel::{
+    Args, BadReply, Failure, GivenParams, Giving, Kernel, Receiving, Reply, Sending, SpawnKernel,
+    Spawning, Unfolded, Unsent, conjure, reply_sealed, spawning,
+};
+
+/// What a kernel returns that may need more work: a value, or jobs that have to run first and a kernel that goes on with
+/// their values.
+///
+/// A worker that waited for jobs of its own would hold up the very lane that they may need. So a kernel does not wait: it
+/// *returns* the [`call`]s that it needs and a kernel to go on with, and is over. The engine runs the calls, then that kernel,
+/// with their values for its arguments; what that returns is the value of the job. Each of them may spawn in turn, so a
+/// recursion may be as deep as it likes, on a single worker too.
+///
+/// ```
+/// use arenite::{Array, Engine, Spawn, call};
+///
+/// fn sort(values: &Array<i64>) -> Spawn<Array<i64>> {
+///     if values.len() <= 4 {
+///         let mut sorted = values.to_vec();
+///         sorted.sort_unstable();
+///         return Array::from_slice(&sorted).into();
+///     }
+///     let half = values.len() / 2;
+///     // Parts of an array are views of it: nothing is copied.
+///     let (left, right) = (values.rows(..half), values.rows(half..));
+///     Spawn::new(merge, (call(sort, (left,)), call(sort, (right,))))
+/// }
+///
+/// fn merge(left: &[i64], right: &[i64]) -> Array<i64> {
+///     let mut merged = Vec::with_capacity(left.len() + right.len());
+///     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+///     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+///         merged.extend(if a <= b { left.next() } else { right.next() });
+///     }
+///     merged.extend(left.chain(right));
+///     Array::from_slice(&merged)
+/// }
+///
+/// let engine = Engine::inline();
+/// let values = engine.from_slice(&[5i64, 3, 9, 1, 8, 2, 7, 6, 4, 0])?;
+/// let sorted: Array<i64> = engine.submit(sort, (&values,)).wait()?;
+/// assert_eq!(sorted[..], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// As many calls as you like, of one type, are passed as a `Vec`: for `&[T]` where each gives a number, for `&[Array<T>]` where
+/// each gives an array.
+///
+/// ```
+/// use arenite::{Engine, Spawn, call};
+///
+/// fn leaves(depth: u32) -> Spawn<u64> {
+///     match depth {
+///         0 => 1.into(),
+///         _ => Spawn::new(total, ((0..depth).map(|below| call(leaves, (below,))).collect::<Vec<_>>(),)),
+///     }
+/// }
+/// fn total(parts: &[u64]) -> u64 {
+///     parts.iter().sum()
+/// }
+///
+/// assert_eq!(Engine::inline().submit(leaves, (10,)).wait()?, 512);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+///
+/// | where | |
+/// |---|---|
+/// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, nodes of a [`Graph`](crate::Graph), stages of a [stream](crate::stream) | a kernel may spawn; a job of it has the value `R` |
+/// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | not: that does not compile |
+/// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | what is spawned is refused ([`NoSpawning`](crate::JobErrorKind::NoSpawning)): a worker that was taken over could have any kernel run |
+///
+/// ```compile_fail,E0080
+/// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
+/// let engine = arenite::Engine::inline();
+/// // There is no value to hand on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or a graph.
+/// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
+/// ```
+///
+/// ```compile_fail,E0080
+/// use arenite::Spawn;
+///
+/// let engine = arenite::Engine::inline();
+/// let actor = engine.actor(|| 0u64, ());
+/// let job = actor.call(|state: &mut u64| -> Spawn<u64> { (*state).into() }, ());
+/// ```
+///
+/// # What becomes of them
+///
+/// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries that the job has which spawned it: the
+///   deadline is that of each by itself. What changes an array in place ([`ArrayMut`](crate::ArrayMut)) is not tried again.
+/// - *A failure* of one cancels the others, and is the failure of the whole
+///   ([`ChildFailed`](crate::JobErrorKind::ChildFailed), with the cause), as soon as none of them runs any more. Who does not
+///   listen ([`cancelled`](crate::cancelled)) is ended after the [`grace`](crate::engine::Builder::grace) period.
+/// - *A worker that dies* costs the job that it ran; with retries, that is run again. What others have done stays.
+/// - *Cancelling* or dropping the job cancels all of them.
+/// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the place of the call in its `Spawn`.
+/// - *Limits*: 10,000 jobs deep, 262,144 that are open, 4,096 arrays in one `Spawn`; then the job fails with
+///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or says so. What goes on may spawn again as often as it likes, like a loop.
+#[must_use = "a kernel returns it"]
+pub struct Spawn<R>(State<R>);
+
+enum State<R> {
+    Value(R),
+    More(Box<Plan>),
+}
+
+/// What has to run: the children, and at the end what goes on with their values.
+pub(super) struct Plan {
+    tasks: Vec<Box<dyn Task>>,
+}
+
+impl<R: Reply> Spawn<R> {
+    /// Nothing else is needed: this is the value. The same as `value.into()`.
+    pub fn value(value: R) -> Self {
+        Self(State::Value(value))
+    }
+
+    /// The calls among `inputs` run first, then `kernel` with their values in their places; what that returns is the value.
+    ///
+    /// `inputs` is a tuple with one argument for each parameter of the kernel, as for [`submit`](crate::Engine::submit), or a
+    /// [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type
+    /// otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`. Without any call, `kernel` runs next: as a job of its own, on
+    /// whichever worker.
+    pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
+    where
+        F: Kernel<P, C>,
+        P: GivenParams,
+        C: Reply<Out = R::Out>,
+        I: SpawnInputs<P>,
+    {
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        let mut children = Children(Vec::new());
+        let sources = inputs.sources(&mut children);
+        let mut tasks = children.0;
+        tasks.push(prepared::<F, P, C>(sources));
+        Self(State::More(Box::new(Plan { tasks })))
+    }
+}
+
+impl<R> From<R> for Spawn<R> {
+    fn from(value: R) -> Self {
+        Self(State::Value(value))
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for Spawn<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            State::Value(value) => f.debug_tuple("Spawn").field(value).finish(),
+            State::More(plan) => f
+                .debug_struct("Spawn")
+                .field("calls", &(plan.tasks.len() - 1))
+                .finish(),
+        }
+    }
+}
+
+/// The call of a kernel that a [`Spawn`] needs the value of: see [`call`].
+#[must_use = "a call runs as part of the `Spawn` that it is passed to"]
+pub struct Call<V> {
+    task: Box<dyn Task>,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V> fmt::Debug for Call<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
+}
+
+/// A job that a kernel needs the value of, to be passed to [`Spawn::new`]. Its kernel may spawn as well.
+///
+/// Arrays among the arguments are passed on, not copied: those that the kernel was given, parts of them, and those that
+/// it has made. What is lent by a scope (tiles) cannot be passed on:
+///
+/// ```compile_fail,E0277
+/// use arenite::{Spawn, TileMut, call};
+///
+/// fn fill(tile: TileMut<'_, u32>) -> u32 { 0 }
+/// fn all(tile: TileMut<'static, u32>) -> Spawn<u32> {
+///     Spawn::new(|n: u32| n, (call(fill, (tile,)),))
+/// }
+/// ```
+pub fn call<F, A, P, R>(kernel: F, args: A) -> Call<R::Out>
+where
+    F: Kernel<P, R>,
+    A: Args<'static, P>,
+    P: GivenParams,
+    R: Reply,
+{
+    // A name for its type: it has no bytes.
+    let _ = kernel;
+    Call {
+        task: prepared::<F, P, R>(P::given(args.hold())),
+        value: PhantomData,
+    }
+}
+
+/// The children of a [`Spawn`], in the order in which its arguments name them.
+#[allow(missing_debug_implementations, reason = "hidden")]
+pub struct Children(Vec<Box<dyn Task>>);
+
+/// A value of a job that ran in this thread.
+type Here = Box<dyn Any + Send>;
+
+/// What became of a task in this thread.
+enum Ran {
+    Value(Here),
+    More(Box<Plan>),
+}
+
+/// A kernel and its arguments.
+trait Task: Spawning {
+    /// Runs it in this thread, with the values of the children.
+    fn run(self: Box<Self>, values: Vec<Here>) -> Result<Ran, JobError>;
+}
+
+/// By what it needs, since parameters borrow and it does not.
+struct Prepared<S> {
+    sources: S,
+    kernel: SpawnKernel,
+    arguments: u32,
+    give: fn(S, &mut Giving<'_, '_>) -> Result<(), ArenaFull>,
+    run: fn(S, Vec<Here>) -> Result<Ran, JobError>,
+}
+
+fn prepared<F, P, R>(sources: P::Sources) -> Box<dyn Task>
+where
+    F: Kernel<P, R>,
+    P: GivenParams,
+    R: Reply,
+{
+    Box::new(Prepared {
+        sources,
+        kernel: SpawnKernel::of::<F, P, R>(),
+        arguments: P::COUNT,
+        give: P::give,
+        run: |sources, values| {
+            let held = P::adopt(sources, &mut values.into_iter());
+            let run = || conjure::<F>().call(held).unfold().map_err(Failure::from);
+            Ok(match run_here(std::any::type_name::<F>(), run)? {
+                Unfolded::Value(value) => Ran::Value(Box::new(value)),
+                Unfolded::More(plan) => Ran::More(here::plan(plan)),
+            })
+        },
+    })
+}
+
+impl<S: Send> Spawning for Prepared<S> {
+    fn kernel(&self) -> SpawnKernel {
+        self.kernel
+    }
+
+    fn arguments(&self) -> u32 {
+        self.arguments
+    }
+
+    fn give(self: Box<Self>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+        (self.give)(self.sources, giving)
+    }
+}
+
+impl<S: Send> Task for Prepared<S> {
+    fn run(self: Box<Self>, values: Vec<Here>) -> Result<Ran, JobError> {
+        (self.run)(self.sources, values)
+    }
+}
+
+impl<R: Reply> reply_sealed::Sealed for Spawn<R> {}
+impl<R: Reply> Reply for Spawn<R> {
+    type Out = R::Out;
+    const SPAWNS: bool = true;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+        match self.0 {
+            State::Value(value) => value.send(reply),
+            State::More(plan) => spawning(plan.tasks, reply),
+        }
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
+        R::receive(reply)
+    }
+    fn keep(self) -> Result<R::Out, Unsent> {
+        match self.0 {
+            State::Value(value) => value.keep(),
+            State::More(plan) => here::run(*plan),
+        }
+    }
+    fn unfold(self) -> Result<Unfolded<R::Out>, Unsent> {
+        match self.0 {
+            State::Value(value) => value.unfold(),
+            State::More(plan) => Ok(Unfolded::More(plan)),
+        }
+    }
+}
+
+/// For kernels that may fail before they spawn.
+impl<R: Reply, E: Display> reply_sealed::Sealed for Result<Spawn<R>, E> {}
+impl<R: Reply, E: Display> Reply for Result<Spawn<R>, E> {
+    type Out = R::Out;
+    const SPAWNS: bool = true;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+        self.map_err(|error| Unsent::Returned(error.to_string()))?
+            .send(reply)
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
+        R::receive(reply)
+    }
+    fn keep(self) -> Result<R::Out, Unsent> {
+        self.map_err(|error| Unsent::Returned(error.to_string()))?
+            .keep()
+    }
+    fn unfold(self) -> Result<Unfolded<R::Out>, Unsent> {
+        self.map_err(|error| Unsent::Returned(error.to_string()))?
+            .unfold()
+    }
+}

@@ -1,0 +1,555 @@
+//! Jobs that a kernel spawned: they run, and what goes on with their values answers the job that spawned them. See
+//! "Spawned jobs" in the README of this floor.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::told::{ChildValue, Told, Unloaded};
+use super::{Over, WINDOW};
+use crate::kernel::wire::{ArgWriter, Leases};
+use crate::link::{CANCEL, NOTICE, STAMPED};
+use crate::supervisor::actor::actor_of;
+use crate::supervisor::core::Core;
+use crate::supervisor::error::{JobError, JobErrorKind};
+use crate::supervisor::policy::Terms;
+use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
+
+/// In a record's graph: the number of a family.
+pub(super) const FAMILY: u32 = 1 << 31;
+/// In place of a worker: not an end, but a family that may go on.
+const MAY_GO_ON: u32 = u32::MAX;
+/// How many jobs may wait for each other, each for one that it spawned.
+pub(crate) const MOST_DEEP: u32 = 10_000;
+/// Jobs that were spawned and have not ended.
+pub(crate) const MOST_OPEN: u64 = 1 << 18;
+
+/// What one job has spawned.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// Tells it from one that had its place before.
+    serial: u64,
+    /// The record of the job that they are to answer.
+    parent: u32,
+    depth: u32,
+    /// Of the random numbers that they draw.
+    seed: u64,
+    terms: Option<Box<Terms>>,
+    told: Told,
+    /// By the kernels that were told: the index of the job's kernel.
+    kernels: Vec<u32>,
+    /// By task: the record that it has, or had.
+    sent: Vec<JobId>,
+    /// Tasks that have a record and no answer.
+    open: usize,
+    /// Children that gave their value.
+    done: usize,
+    /// Why there will be no value.
+    failed: Option<JobErrorKind>,
+    /// Admission holds it back, and it is in the list of those.
+    hungry: bool,
+}
+
+impl Family {
+    fn children(&self) -> usize {
+        self.told.tasks.len() - 1
+    }
+
+    /// The next task that may be sent.
+    fn next(&self) -> Option<usize> {
+        let next = self.sent.len();
+        let children = self.children();
+        let ready = next < children && self.open < WINDOW || next == children && self.done == next;
+        (ready && self.failed.is_none()).then_some(next)
+    }
+}
+
+/// All families of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    all: Vec<Option<Box<Family>>>,
+    free: Vec<u32>,
+    serial: u64,
+    /// How many there are.
+    count: usize,
+    /// Tasks that have not ended.
+    open: u64,
+    call: Option<ArgWriter>,
+    /// When patience is over with what runs on although its family has failed.
+    due: BTreeMap<(Instant, u64), u32>,
+}
+
+impl Families {
+    fn get(&mut self, family: u32) -> Option<&mut Family> {
+        self.all.get_mut(family as usize)?.as_deref_mut()
+    }
+
+    fn add(&mut self, family: Family) -> u32 {
+        self.count += 1;
+        self.open += family.told.tasks.len() as u64;
+        let family = Some(Box::new(family));
+        if let Some(index) = self.free.pop() {
+            self.all[index as usize] = family;
+            return index;
+        }
+        self.all.push(family);
+        self.all.len() as u32 - 1
+    }
+
+    fn remove(&mut self, index: u32) -> Option<Box<Family>> {
+        let family = self.all.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        self.count -= 1;
+        Some(family)
+    }
+}
+
+impl Core {
+    /// Jobs that wait for what they have spawned.
+    pub(in crate::supervisor) fn waiting_for_spawned(&self) -> usize {
+        self.graphs.families.count
+    }
+
+    /// A job ended with a list of jobs that have to run first.
+    #[cold]
+    pub(in crate::supervisor) fn ended_with_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        took_ns: u32,
+    ) {
+        let record = self.records.at(index);
+        let leases = std::mem::take(&mut record.leases);
+        let kernel = record.kernel;
+        match self.read_spawn(lane, index, &leases) {
+            Err(what) => {
+                self.records.at(index).leases = leases;
+                self.lanes[lane].jobs -= 1;
+                self.condemn(lane, index, JobErrorKind::Protocol(what));
+            }
+            Ok((told, bytes)) => {
+                self.kernels.get(kernel).learn(took_ns, bytes, false);
+                let record = self.records.at(index);
+                if record.is_traced() {
+                    self.trace_value(index, bytes);
+                    // What follows is told of those that it has spawned.
+                    self.records.at(index).form &= !STAMPED;
+                }
+                // They have leases of their own.
+                drop(leases);
+                match told {
+                    None => self.fail(index, JobErrorKind::NoSpawning, None, Vec::new()),
+                    Some((told, kernels)) => self.begin_family(index, told, kernels),
+                }
+            }
+        }
+    }
+
+    /// The list, its kernels, and the bytes that came with it; none from workers that are locked down. An error is what is
+    /// wrong with it.
+    #[allow(clippy::type_complexity, reason = "taken apart at once")]
+    fn read_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        leases: &Leases,
+    ) -> Result<(Option<(Told, Vec<u32>)>, u64), String> {
+        let reply = self.reply;
+        let unpacked = self.unpack(lane, &reply, leases)?;
+        let record = self.records.look(index);
+        let (kernel, of_actor) = (record.kernel, actor_of(record.group).is_some());
+        if of_actor || !self.kernels.get(kernel).spawns {
+            return Err("jobs to spawn from a kernel that spawns none".into());
+        }
+        let bytes = unpacked.bytes;
+        if self.strict {
+            return Ok((None, bytes));
+        }
+        let (words, arrays) = unpacked.into_words(&reply);
+        let told = Told::read(words, arrays)?;
+        let kernels = told.kernels.iter().map(|told| self.kernels.spawned(told));
+        let kernels = kernels.collect::<Option<Vec<u32>>>();
+        let kernels = kernels.ok_or("more kernels than a program has")?;
+        Ok((Some((told, kernels)), bytes))
+    }
+
+    fn begin_family(&mut self, index: u32, told: Told, kernels: Vec<u32>) {
+        let record = self.records.at(index);
+        let (seed, graph, unit) = (record.seed, record.graph, record.unit);
+        if record.requests & CANCEL != 0 {
+            return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
+        }
+        let terms = record.policy.as_ref();
+        let terms = terms.map(|policy| Box::new(policy.terms.clone()));
+        let above = match graph != NO_GRAPH && graph & FAMILY != 0 {
+            true => self.graphs.families.get(graph & !FAMILY),
+            false => None,
+        };
+        // What goes on with the values of others is as deep as those.
+        let (depth, goes_on) = above.map_or((1, None), |above| {
+            let goes_on = unit as usize == above.children();
+            let deeper = u32::from(!goes_on);
+            (above.depth + deeper, goes_on.then_some(above.parent))
+        });
+        let open = self.graphs.families.open + told.tasks.len() as u64;
+        if depth > MOST_DEEP || open > MOST_OPEN {
+            let why = JobErrorKind::SpawnLimit { depth, open };
+            return self.fail(index, why, None, Vec::new());
+        }
+        // While it waits it takes nobody's permit and counts for no bytes: those that it waits for need them.
+        self.discharge(index);
+        let mut parent = index;
+        if let Some(above) = goes_on {
+            // It was the last of its family, and the new one answers the same job: so a loop of these does not grow.
+            parent = above;
+            self.graphs.families.open -= 1;
+            self.graphs.families.remove(graph & !FAMILY);
+            self.records.at(index).graph = NO_GRAPH;
+            self.records.remove(index);
+        }
+        let families = &mut self.graphs.families;
+        families.serial += 1;
+        let family = families.add(Family {
+            serial: families.serial,
+            parent,
+            depth,
+            seed,
+            terms,
+            told,
+            kernels,
+            sent: Vec::new(),
+            open: 0,
+            done: 0,
+            failed: None,
+            hungry: false,
+        });
+        self.records.at(parent).stage = Stage::Spawned { family };
+        crate::sync::point!("family.begun");
+        self.let_go_on(family);
+    }
+
+    /// Not here, which may be in the middle of anything.
+    fn let_go_on(&mut self, family: u32) {
+        self.graphs.over.push_back(Over {
+            record: family,
+            took_ns: 0,
+            worker: MAY_GO_ON,
+            step: 0,
+            bytes: 0,
+        });
+    }
+
+    /// Is this entry of the list about a family? Then it is heard here.
+    pub(super) fn family_hears(&mut self, over: Over) -> bool {
+        if over.worker == MAY_GO_ON {
+            self.step_family(over.record);
+            return true;
+        }
+        let record = self.records.at(over.record);
+        let (graph, unit) = (record.graph, record.unit as usize);
+        if graph & FAMILY == 0 || graph == NO_GRAPH {
+            return false;
+        }
+        record.graph = NO_GRAPH;
+        record.detached = false;
+        let family = graph & !FAMILY;
+        self.graphs.families.open -= 1;
+        let failed = match &record.outcome {
+            Some(Outcome::Failed(error)) => Some(because_of(error)),
+            _ => None,
+        };
+        let Some(of) = self.graphs.families.get(family) else {
+            self.records.remove(over.record);
+            return true;
+        };
+        of.open -= 1;
+        if let Some(why) = failed {
+            self.records.remove(over.record);
+            self.break_family(family, why, Breaking::Failed);
+        } else if of.failed.is_some() {
+            self.records.remove(over.record);
+        } else if unit == of.children() {
+            crate::sync::point!("family.continued");
+            self.end_family(family, over);
+            return true;
+        } else {
+            of.done += 1;
+        }
+        self.step_family(family);
+        true
+    }
+
+    /// Those that admission has held back try again.
+    pub(super) fn feed_families(&mut self) {
+        for family in std::mem::take(&mut self.graphs.hungry_families) {
+            if let Some(of) = self.graphs.families.get(family) {
+                of.hungry = false;
+            }
+            self.step_family(family);
+        }
+    }
+
+    /// Sends what may be sent; if it has failed, and nothing of it runs any more, says so.
+    fn step_family(&mut self, family: u32) {
+        while let Some(of) = self.graphs.families.get(family) {
+            if let Some(why) = of.failed.take_if(|_| of.open == 0) {
+                let parent = of.parent;
+                self.graphs.families.remove(family);
+                return self.fail(parent, why, None, Vec::new());
+            }
+            let Some(task) = of.next() else { return };
+            let kernel = of.kernels[of.told.tasks[task].kernel as usize];
+            let mut entry = None;
+            if self.admission.is_some() {
+                entry = self.enter_unit(kernel);
+                if entry.is_none() {
+                    self.graphs.hungry = true;
+                    let of = self.graphs.families.get(family);
+                    if of.is_some_and(|of| !std::mem::replace(&mut of.hungry, true)) {
+                        self.graphs.hungry_families.push(family);
+                    }
+                    self.be_watched();
+                    self.want_next_ends();
+                    return;
+                }
+            }
+            let id = self.send_task(family, task, kernel);
+            if let Some(entry) = entry {
+                self.entered(id, entry);
+            }
+        }
+    }
+
+    /// Writes the call of a task into a record, and places it.
+    fn send_task(&mut self, family: u32, task: usize, kernel: u32) -> JobId {
+        let (id, record) = self.records.add();
+        let index = id.index;
+        self.next_job += 1;
+        record.job = self.next_job;
+        record.kernel = kernel;
+        record.group = 0;
+        record.detached = true;
+        record.graph = FAMILY | family;
+        record.unit = task as u32;
+        record.requests = NOTICE;
+        let job = record.job;
+        let graphs = &mut self.graphs.families;
+        let arena = self.arena.id();
+        let mut call = graphs.call.take().unwrap_or_else(|| ArgWriter::new(arena));
+        call.reset();
+        let of = graphs.get(family).expect("a family that sends is there");
+        of.open += 1;
+        of.sent.push(id);
+        call.seed = crate::kernel::seed_of_task(of.seed, task as u64);
+        let (parent, moved) = (of.parent, of.told.tasks[task].moved);
+        let mut terms = of.terms.clone();
+        let refusal = load(of, task, &mut call, &mut self.records);
+        self.records.at(index).seed = call.seed;
+        if let Some(terms) = &mut terms {
+            // What it changes is not there a second time.
+            terms.retries = if moved { 0 } else { terms.retries };
+        }
+        let terms = terms.as_deref().and_then(Terms::asked);
+        if let Some(terms) = terms {
+            self.agree(index, terms);
+        }
+        if self.trace.is_some() {
+            self.trace_family(family, task, parent, job);
+        }
+        let refusal = self.write_call(index, &mut call).or(refusal);
+        self.graphs.families.call = Some(call);
+        crate::sync::point!("family.recorded");
+        if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
+            self.fail(index, why, None, Vec::new());
+        } else if terms.is_some() && self.joins_a_line(index) {
+            // Its limiter says when it goes on.
+        } else if self.ranked && self.overtake(index)
+            || !self.queue.is_clear()
+            || !self.place(index)
+        {
+            // Before all that waits: so what was begun is ended before more is begun, and few wait at any time.
+            self.queue.push_front(index, self.records.at(index));
+            self.graphs.kept = true;
+        }
+        crate::sync::point!("family.sent");
+        id
+    }
+
+    /// The trace hears who waits for whom.
+    #[cold]
+    fn trace_family(&mut self, family: u32, task: usize, parent: u32, job: u64) {
+        let Some(of) = self.graphs.families.get(family) else {
+            return;
+        };
+        let children = of.children();
+        let sources: Vec<JobId> = of.sent[..if task == children { children } else { 0 }].to_vec();
+        if task < children {
+            let from = self.records.look(parent).job;
+            self.trace_depends(from, job);
+        }
+        for source in sources {
+            let from = self.records.look(source.index).job;
+            self.trace_depends(from, job);
+        }
+    }
+
+    /// What went on with the values of the others has the value of the job that spawned them.
+    fn end_family(&mut self, family: u32, over: Over) {
+        let Some(of) = self.graphs.families.remove(family) else {
+            return;
+        };
+        let last = self.records.at(over.record);
+        let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
+        let arrays = std::mem::take(&mut last.arrays);
+        let (payload, answered_by) = (last.payload, last.answered_by);
+        self.records.remove(over.record);
+        let parent = self.records.at(of.parent);
+        parent.payload = payload;
+        parent.arrays = arrays;
+        parent.answered_by = answered_by;
+        // Lanes are spread over the workers in turn, so the first of a worker has its number.
+        self.graphs.drained = (over.took_ns, over.worker);
+        self.answer(of.parent, outcome);
+    }
+
+    /// A family gives no value: what was not sent will not be, and what was sent is given up.
+    pub(in crate::supervisor) fn break_family(
+        &mut self,
+        family: u32,
+        why: JobErrorKind,
+        how: Breaking,
+    ) {
+        // Ends are heard afterwards.
+        let continuing = std::mem::replace(&mut self.graphs.continuing, true);
+        let mut broken = vec![(family, why)];
+        while let Some((family, why)) = broken.pop() {
+            let families = &mut self.graphs.families;
+            let Some(of) = families.all[family as usize].as_deref_mut() else {
+                continue;
+            };
+            if of.failed.is_none() {
+                of.failed = Some(why);
+                of.told.forget();
+                families.open -= (of.told.tasks.len() - of.sent.len()) as u64;
+            }
+            let (serial, open, sent) = (of.serial, of.open, of.sent.clone());
+            for id in sent {
+                let Some(record) = self.records.find(id) else {
+                    continue;
+                };
+                match record.stage {
+                    // Heard already: its value is not needed any more.
+                    Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
+                    Stage::Answered => {}
+                    Stage::Spawned { family } => broken.push((family, JobErrorKind::Cancelled)),
+                    _ if how == Breaking::Now => self.cancel_now(id),
+                    _ => self.cancel(id),
+                }
+            }
+            let grace = self.groups.grace;
+            if how == Breaking::Failed
+                && open > 0
+                && let Some(due) = Instant::now().checked_add(grace)
+            {
+                self.graphs.families.due.insert((due, serial), family);
+                self.wake_monitor_by(due);
+            }
+            crate::sync::point!("family.broken");
+            self.let_go_on(family);
+        }
+        self.graphs.continuing = continuing;
+    }
+
+    /// Somebody gives up on a job that has spawned others. False: it has not.
+    pub(in crate::supervisor) fn cancel_spawned(&mut self, id: JobId, how: Breaking) -> bool {
+        let record = self.records.get(id);
+        let Stage::Spawned { family } = record.stage else {
+            return false;
+        };
+        self.break_family(family, JobErrorKind::Cancelled, how);
+        true
+    }
+
+    /// When patience with what runs on is over.
+    pub(in crate::supervisor) fn families_due(&self) -> Option<Instant> {
+        let first = self.graphs.families.due.first_key_value();
+        first.map(|(&(due, _), _)| due)
+    }
+
+    /// Ends the workers that run what has no use any more.
+    pub(in crate::supervisor) fn end_families(&mut self, now: Instant) {
+        while let Some((&(due, serial), &family)) = self.graphs.families.due.first_key_value()
+            && due <= now
+        {
+            self.graphs.families.due.remove(&(due, serial));
+            let of = self.graphs.families.get(family);
+            if of.is_some_and(|of| of.serial == serial) {
+                self.break_family(family, JobErrorKind::Cancelled, Breaking::Now);
+            }
+        }
+    }
+}
+
+/// How what was sent is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::supervisor) enum Breaking {
+    /// Asked to stop.
+    Asked,
+    /// Asked to stop, and ended with its worker if it does not.
+    Failed,
+    /// Ended with its worker.
+    Now,
+}
+
+/// The call of a task. What the job answers if it cannot be written.
+fn load(
+    of: &mut Family,
+    task: usize,
+    call: &mut ArgWriter,
+    records: &mut Records,
+) -> Option<JobErrorKind> {
+    // Values are taken out of the records, one after the other, and the records go with them.
+    let mut values = Vec::new();
+    if task == of.children() {
+        for id in &of.sent[..task] {
+            let Some(record) = records.find(*id) else {
+                continue;
+            };
+            let words = match record.outcome.take() {
+                Some(Outcome::Inline { len }) => record.payload[..len as usize].to_vec(),
+                Some(Outcome::Long(words)) => words,
+                Some(Outcome::Bare | Outcome::Failed(_)) | None => Vec::new(),
+            };
+            values.push((words, std::mem::take(&mut record.arrays)));
+            records.remove(id.index);
+        }
+    }
+    let mut next = values.iter_mut();
+    let loaded = of.told.load(task, call, || {
+        let (words, arrays) = next.next()?;
+        let arrays = std::mem::take(arrays);
+        Some(ChildValue { words, arrays })
+    });
+    match loaded {
+        Ok(()) => None,
+        Err(Unloaded::Full(full)) => Some(JobErrorKind::ArenaFull(full)),
+        Err(Unloaded::Malformed) => {
+            Some(JobErrorKind::Protocol("a call without its values".into()))
+        }
+    }
+}
+
+/// What a job answers when one that it has spawned gave no value.
+fn because_of(error: &JobError) -> JobErrorKind {
+    match error.kind() {
+        // Not the child's business, or told already.
+        kind @ (JobErrorKind::ChildFailed { .. }
+        | JobErrorKind::Cancelled
+        | JobErrorKind::ShutDown
+        | JobErrorKind::NoWorkers(_)) => kind.clone(),
+        kind => JobErrorKind::ChildFailed {
+            job: error.job(),
+            kernel: error.kernel(),
+            cause: Box::new(kind.clone()),
+        },
+    }
+}

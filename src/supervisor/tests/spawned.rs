@@ -1,0 +1,189 @@
+//! Jobs that are spawned by a worker which is played here: an honest one, and one that lies about each word.
+
+use super::*;
+use crate::kernel::to_offset;
+
+fn spawning() -> KernelInfo {
+    KernelInfo {
+        spawns: true,
+        ..kernel()
+    }
+}
+
+/// One child with the number 5, and what goes on with its value.
+fn list() -> Vec<u64> {
+    let entry = to_offset(kernel().entry).unwrap();
+    let one = 1 << 32;
+    vec![1 | one, entry, entry, 0, one, one, one, 5, one, 1 | one]
+}
+
+fn spawn(taker: &mut Taker, words: &[u64]) {
+    let answer = Answering {
+        kind: kind::SPAWN,
+        words,
+        ..value(words)
+    };
+    taker.finish(false, 10, Some(&answer));
+}
+
+fn value(words: &[u64]) -> Answering<'_> {
+    Answering {
+        kind: kind::VALUE,
+        arrays: 0,
+        spilled: false,
+        len: words.len() as u32,
+        grant: u32::MAX,
+        cursor: 0,
+        words,
+    }
+}
+
+fn submit(shared: &Shared, info: &KernelInfo) -> JobId {
+    let mut call = ArgWriter::new(shared.arena.id());
+    shared.submit(info, &mut call, 0, None)
+}
+
+fn take(shared: &Shared, id: JobId) -> Option<Result<u64, JobError>> {
+    shared.wait(id, <u64 as Reply>::receive, Some(Duration::ZERO))
+}
+
+#[test]
+fn children_run_and_the_last_one_answers() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared, &spawning());
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    assert!(take(&shared, id).is_none());
+    assert_eq!(shared.lock().waiting_for_spawned(), 1);
+    assert_eq!(takers[0].next(), Next::Run);
+    let child = takers[0].call();
+    assert_eq!(child.args[..child.len as usize], [1, 1 << 32, 5]);
+    takers[0].finish(false, 10, Some(&value(&[6])));
+    assert!(take(&shared, id).is_none());
+    assert_eq!(takers[0].next(), Next::Run);
+    let last = takers[0].call();
+    assert_eq!(last.args[..last.len as usize], [1, 1 << 32, 6]);
+    assert_ne!(last.seed, child.seed);
+    takers[0].finish(false, 10, Some(&value(&[7])));
+    assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
+    let core = shared.lock();
+    assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
+    assert_eq!(core.next_job, 3);
+}
+
+#[test]
+fn only_a_kernel_that_spawns_may() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared, &kernel());
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    assert!(take(&shared, id).is_none(), "its worker is to go");
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
+    die(&shared, 0);
+    let error = take(&shared, id).unwrap().unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+}
+
+#[test]
+fn nobody_that_is_locked_down_spawns() {
+    let (shared, mut takers) = fixture(1, 1);
+    shared.lock().strict = true;
+    // True or not: nobody looks at it.
+    for words in [list(), vec![u64::MAX; 12]] {
+        let id = submit(&shared, &spawning());
+        assert_eq!(takers[0].next(), Next::Run);
+        spawn(&mut takers[0], &words);
+        let error = take(&shared, id).unwrap().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+        assert_ne!(takers[0].next(), Next::Run);
+    }
+}
+
+#[test]
+fn a_failed_child_and_one_given_up() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared, &spawning());
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    assert!(take(&shared, id).is_none());
+    assert_eq!(takers[0].next(), Next::Run);
+    let words = [3, u64::from_ne_bytes(*b"bad\0\0\0\0\0")];
+    let text = Answering {
+        kind: kind::RETURNED,
+        ..value(&words)
+    };
+    takers[0].finish(true, 10, Some(&text));
+    let error = take(&shared, id).unwrap().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::ChildFailed { job: 2, cause, .. }
+            if **cause == JobErrorKind::Returned("bad".into())),
+        "{error}"
+    );
+    // One that has begun is asked to stop, and the job is answered when it has.
+    let id = submit(&shared, &spawning());
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    assert!(take(&shared, id).is_none());
+    assert_eq!(takers[0].next(), Next::Run);
+    shared.cancel(id);
+    assert!(take(&shared, id).is_none() && takers[0].is_cancelled());
+    takers[0].finish(false, 10, Some(&value(&[6])));
+    let error = take(&shared, id).unwrap().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    // One that has not begun never will.
+    let id = submit(&shared, &spawning());
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    assert!(take(&shared, id).is_none());
+    shared.cancel(id);
+    assert!(take(&shared, id).unwrap().is_err());
+    assert_ne!(takers[0].next(), Next::Run);
+    assert_eq!(shared.lock().records.live(), 0);
+}
+
+/// Each word of the list is each lie once: it is refused, and costs the worker; or it is a list as well, and all of it is run.
+#[test]
+fn lies_are_refused_or_are_lists() {
+    let (mut refused, mut run) = (0, 0);
+    let truth = list();
+    for at in 0..truth.len() {
+        let lies = [
+            0,
+            1,
+            2,
+            u64::MAX,
+            1 << 63,
+            truth[at].wrapping_add(1),
+            truth[at].wrapping_sub(1),
+            truth[at] ^ 1 << 32,
+            truth[at] ^ 1 << 8,
+            truth[at].rotate_left(32),
+        ];
+        for lie in lies {
+            let (shared, mut takers) = fixture(1, 1);
+            let mut words = truth.clone();
+            words[at] = lie;
+            let id = submit(&shared, &spawning());
+            assert_eq!(takers[0].next(), Next::Run);
+            spawn(&mut takers[0], &words);
+            let mut answer = take(&shared, id);
+            if shared.lock().workers[0].status() == Status::Leaving {
+                assert!(answer.is_none());
+                die(&shared, 0);
+                let error = take(&shared, id).unwrap().unwrap_err();
+                assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+                refused += 1;
+            } else {
+                while answer.is_none() {
+                    assert_eq!(takers[0].next(), Next::Run, "word {at} is {lie:#x}");
+                    takers[0].finish(false, 10, Some(&value(&[6])));
+                    answer = take(&shared, id);
+                }
+                run += 1;
+            }
+            let core = shared.lock();
+            assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
+        }
+    }
+    assert!(refused > 60 && run > 10, "{refused} refused, {run} run");
+}

@@ -1,0 +1,105 @@
+//! Workers killed while they run what a job has spawned, and the steps of the supervisor about it.
+
+use arenite::points::{Deed, Point, Side};
+use arenite::{Array, Backoff, Engine, JobErrorKind, Spawn, call};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::board::{board, points};
+use crate::harness::{Invariant, Lab, named, step};
+
+/// Steps of a job at which it makes a difference what was said before.
+const STEPS: [&str; 6] = [
+    "claim.taken",
+    "run.entered",
+    "publish.settled",
+    "publish.filled",
+    "complete.said",
+    "complete.rung",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mine = points(Side::Worker).filter(|point| STEPS.contains(&point.name));
+    let trial = |point: &'static Point| {
+        [("once", 0), ("retried", 3)].map(|(how, retries)| {
+            let name = format!("spawned::{how}::{}", point.name);
+            named(name, move || at(point, retries))
+        })
+    };
+    mine.flat_map(trial).collect()
+}
+
+fn sort(values: &Array<u32>) -> Spawn<Array<u32>> {
+    if values.len() <= 50 {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable();
+        return Array::from_slice(&sorted).into();
+    }
+    let half = values.len() / 2;
+    let halves = (values.rows(..half), values.rows(half..));
+    Spawn::new(merge, (call(sort, (halves.0,)), call(sort, (halves.1,))))
+}
+
+fn merge(left: &[u32], right: &[u32]) -> Array<u32> {
+    let mut both = [left, right].concat();
+    both.sort();
+    Array::from_slice(&both)
+}
+
+fn numbers() -> Vec<u32> {
+    (0..1_000).map(|n| n * 7_919 % 1_009).collect()
+}
+
+fn at(point: &'static Point, retries: u32) {
+    let mut expected = numbers();
+    expected.sort_unstable();
+    for passing in [1, 2, 20, 50] {
+        step(format!("{}, passing {passing}", point.name));
+        let invariant = Invariant::before();
+        let lab = Lab::new(1);
+        let values = lab.from_slice(&numbers()).unwrap();
+        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        let job = lab.job(sort, (&values,)).retries(retries);
+        let sorted = job.backoff(Backoff::NONE).submit().wait();
+        // Behind what is left of it.
+        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+        board().disarm();
+        let deaths = board().done(point.name).0;
+        match &sorted {
+            Ok(sorted) => assert!(sorted[..] == expected),
+            Err(error) => {
+                let cause = match error.kind() {
+                    JobErrorKind::ChildFailed { cause, .. } => cause,
+                    own => own,
+                };
+                assert_eq!(*cause, JobErrorKind::Signal(Signal::SIGKILL as i32));
+                assert!(retries == 0 && deaths == 1, "{error}");
+            }
+        }
+        assert!(deaths == 1 || passing > 2, "nobody came by {}", point.name);
+        drop((sorted, values));
+        invariant.holds(&lab, 0).unwrap();
+        lab.into_inner().shutdown();
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// For supervisors that die: a job that spawns, and one of which a part fails.
+pub fn live() {
+    let engine = Engine::builder().workers(1).capacity(64 << 20).build();
+    let engine = engine.expect("an engine can be built");
+    let values = engine.from_slice(&numbers()).unwrap();
+    let sorted = engine.submit(sort, (&values,)).wait().unwrap();
+    assert!(sorted.is_sorted());
+    let spawns = |n: u32| -> Spawn<u32> { Spawn::new(|n: u32| n, (call(broken, (n,)),)) };
+    let error = engine.submit(spawns, (7,)).wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::ChildFailed { .. }),
+        "{error}"
+    );
+    engine.shutdown();
+}
+
+fn broken(n: u32) -> Result<u32, String> {
+    Err(format!("{n}"))
+}

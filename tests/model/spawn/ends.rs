@@ -1,0 +1,174 @@
+//! Giving up, and whatever else might leave somebody waiting.
+
+use std::time::Duration;
+
+use arenite::{Graph, JobErrorKind, Limiter, Priority, Spawn, call};
+
+use super::{around, deep_around, fails, fib, note, notebook, notes};
+use crate::harness::{Gate, Lab, pass, step, tests};
+
+tests![
+    cancelling_ends_all_of_it,
+    dropping_it_ends_all_of_it,
+    a_scope_that_fails_leaves_nothing,
+    limits_admission_and_priority_leave_nobody_waiting,
+    shutdown_finishes_it_and_dropping_the_engine_ends_it,
+];
+
+fn cancelling_ends_all_of_it() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    step("asked, while a child runs");
+    let job = lab.submit(around, (&gate.path(),));
+    let held = gate.meet();
+    job.cancel();
+    assert!(!job.is_done(), "a child runs still");
+    drop(held);
+    assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
+    lab.assert_in_use(0);
+    step("now, while a child runs");
+    let restarts = || -> u64 {
+        lab.stats()
+            .workers
+            .iter()
+            .map(|worker| worker.restarts)
+            .sum()
+    };
+    let before = restarts();
+    let job = lab.submit(around, (&gate.path(),));
+    let held = gate.meet();
+    job.cancel_now();
+    assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
+    drop(held);
+    lab.assert_idle();
+    assert_eq!(restarts() - before, 1, "the worker of the child was ended");
+    step("deep");
+    let job = lab.submit(deep_around, (2_000, &gate.path()));
+    let held = gate.meet();
+    job.cancel();
+    drop(held);
+    assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
+    step("while it spawns");
+    for _ in 0..50 {
+        let job = lab.submit(fib, (12,));
+        job.cancel();
+        match job.wait() {
+            Ok(value) => assert_eq!(value, 144),
+            Err(error) => assert_eq!(*error.kind(), JobErrorKind::Cancelled),
+        }
+    }
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn dropping_it_ends_all_of_it() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab.submit(deep_around, (100, &gate.path()));
+    let held = gate.meet();
+    drop(job);
+    drop(held);
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+    for _ in 0..50 {
+        drop(lab.submit(fib, (10,)));
+    }
+    lab.assert_in_use(0);
+    let mut graph = Graph::new();
+    let node = graph.add(deep_around, (5, &gate.path()));
+    let running = graph.run(&lab, &node).unwrap();
+    let held = gate.meet();
+    drop(running);
+    drop(held);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+fn a_scope_that_fails_leaves_nothing() {
+    fn deaf(gate: &str) -> u64 {
+        pass(gate);
+        loop {
+            std::thread::park();
+        }
+    }
+    fn outer(gate: &str) -> Spawn<u64> {
+        Spawn::new(|n: u64| n, (call(deaf, (gate,)),))
+    }
+    let lab = Lab::with(2, |builder| builder.grace(Duration::from_millis(50)));
+    let gate = Gate::new();
+    let result = lab.scope(|s| {
+        let _job = s.submit(outer, (&gate.path(),));
+        gate.open();
+        s.submit(fails, (3,)).wait().unwrap_err();
+    });
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Returned("3 is wrong".into()));
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+fn limits_admission_and_priority_leave_nobody_waiting() {
+    step("a limiter of one");
+    let lab = Lab::new(2);
+    let limiter = Limiter::builder().concurrency(1).build();
+    let job = lab.job(fib, (9,)).limit(&limiter).submit();
+    assert_eq!(job.wait().unwrap(), 34);
+    step("a priority");
+    let gate = Gate::new();
+    let held_up = lab.submit(around, (&gate.path(),));
+    let job = lab.job(fib, (9,)).priority(Priority::High).submit();
+    let deadline = lab
+        .job(fib, (9,))
+        .deadline(Duration::from_secs(60))
+        .submit();
+    gate.open();
+    assert_eq!(job.wait().unwrap(), 34);
+    assert_eq!(deadline.wait().unwrap(), 34);
+    held_up.wait().unwrap();
+    lab.assert_in_use(0);
+    step("a ceiling that holds one job");
+    let lab = Lab::with(2, |builder| builder.admission(600));
+    let jobs: Vec<_> = (0..4).map(|_| lab.submit(fib, (8,))).collect();
+    for job in jobs {
+        assert_eq!(job.wait().unwrap(), 21);
+    }
+    assert_eq!(lab.stats().admitted, 0);
+    step("lanes, where jobs with a deadline are alone");
+    let lab = Lab::with(2, |builder| builder.lanes(3));
+    let job = lab
+        .job(fib, (8,))
+        .deadline(Duration::from_secs(60))
+        .submit();
+    assert_eq!(job.wait().unwrap(), 21);
+    lab.assert_in_use(0);
+}
+
+fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let (_file, path) = notebook();
+    fn noted(gate: &str, path: &str) -> Spawn<()> {
+        Spawn::new(
+            |path: &str, _: u64| note(path),
+            (path, call(around, (gate,))),
+        )
+    }
+    lab.submit(noted, (&gate.path(), &path)).detach();
+    let job = lab.submit(around, (&gate.path(),));
+    let held = gate.meet();
+    let engine = lab.into_inner();
+    std::thread::scope(|threads| {
+        threads.spawn(|| engine.shutdown());
+        drop(held);
+        gate.release_all(|| notes(&path) == 1 && job.is_done());
+    });
+    assert_eq!(job.wait().unwrap(), 55 + 2 * 499_500 + 1_000);
+
+    let lab = Lab::new(2);
+    let job = lab.submit(deep_around, (20, &gate.path()));
+    let held = gate.meet();
+    drop(lab);
+    drop(held);
+    assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
+}

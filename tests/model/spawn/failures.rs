@@ -1,0 +1,290 @@
+//! What fails, and what dies.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arenite::{Array, ArrayMut, Backoff, Engine, JobErrorKind, Spawn, call};
+
+use super::{around, end, fails, fib, note, notebook, notes, numbers, sort};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    a_recursion_without_an_end_is_an_error,
+    a_failed_child_is_the_failure_of_the_job,
+    what_goes_on_may_fail_as_well,
+    others_are_given_up_when_one_fails,
+    a_child_with_retries_survives_its_worker,
+    what_changes_an_array_is_not_tried_again,
+    deaths_change_no_value,
+    a_job_that_sends_too_many_arrays_says_so,
+];
+
+fn a_recursion_without_an_end_is_an_error() {
+    fn endless(n: u32) -> Spawn<u32> {
+        Spawn::new(|n: u32| n, (call(endless, (n + 1,)),))
+    }
+    fn wider(n: u32) -> Spawn<u32> {
+        let both = [n, n].map(|n| call(wider, (n + 1,)));
+        Spawn::new(|_: &[u32]| 0, (Vec::from(both),))
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        let jobs = [engine.submit(endless, (0,)), engine.submit(wider, (0,))];
+        for job in jobs {
+            let error = job.wait().unwrap_err();
+            let JobErrorKind::ChildFailed { cause, .. } = error.kind() else {
+                panic!("{error}");
+            };
+            let limit = |depth, open| depth == 10_001 || open > 1 << 18;
+            assert!(
+                matches!(**cause, JobErrorKind::SpawnLimit { depth, open } if limit(depth, open)),
+                "{error}"
+            );
+            assert!(
+                error.to_string().contains("does its recursion end?"),
+                "{error}"
+            );
+        }
+    }
+    assert_eq!(lab.submit(fib, (10,)).wait().unwrap(), 55);
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn spawns_one_that_fails(depth: u32, kind: u32) -> Spawn<u64> {
+    let good = call(fib, (6,));
+    if depth > 0 {
+        let bad = call(spawns_one_that_fails, (depth - 1, kind));
+        return Spawn::new(|a: u64, b: u64| a + b, (good, bad));
+    }
+    let bad = match kind {
+        0 => call(fails, (7,)),
+        1 => call(|_: u32| -> u64 { panic!("a broken leaf") }, (7,)),
+        _ => call(|_: u32| -> u64 { std::process::abort() }, (7,)),
+    };
+    Spawn::new(|a: u64, b: u64| a + b, (good, bad))
+}
+
+fn a_failed_child_is_the_failure_of_the_job() {
+    let lab = Lab::new(2);
+    for (engine, kinds) in [(&*lab, 0..3), (&Engine::inline(), 0..2)] {
+        for kind in kinds {
+            step(format!("kind {kind}"));
+            let error = engine
+                .submit(spawns_one_that_fails, (3, kind))
+                .wait()
+                .unwrap_err();
+            assert!(error.kernel().contains("spawns_one_that_fails"), "{error}");
+            let JobErrorKind::ChildFailed { kernel, cause, job } = error.kind() else {
+                panic!("{error}");
+            };
+            assert_ne!(*job, error.job().max(1), "{error}");
+            match kind {
+                0 => {
+                    assert_eq!(**cause, JobErrorKind::Returned("7 is wrong".into()));
+                    assert!(kernel.ends_with("fails"), "{kernel}");
+                }
+                1 => assert!(
+                    matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")
+                ),
+                _ => assert_eq!(**cause, JobErrorKind::Signal(6)),
+            }
+        }
+    }
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn what_goes_on_may_fail_as_well() {
+    fn outer(n: u32) -> Spawn<Result<u64, String>> {
+        fn refuse(a: u64) -> Result<u64, String> {
+            Err(format!("not {a}"))
+        }
+        match n {
+            0 => Err("at once".to_owned()).into(),
+            _ => Spawn::new(refuse, (call(fib, (7,)),)),
+        }
+    }
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let error = engine.submit(outer, (0,)).wait().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Returned("at once".into()));
+        let error = engine.submit(outer, (1,)).wait().unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. }
+                if **cause == JobErrorKind::Returned("not 13".into())),
+            "{error}"
+        );
+    }
+    lab.assert_in_use(0);
+}
+
+fn others_are_given_up_when_one_fails() {
+    fn at_gate(gate: &str) -> Result<u64, String> {
+        pass(gate);
+        Err("opened".into())
+    }
+    fn patient(path: &str) -> u64 {
+        note(path);
+        while !arenite::cancelled() {
+            std::thread::yield_now();
+        }
+        note(path);
+        1
+    }
+    fn deaf(path: &str) -> u64 {
+        note(path);
+        loop {
+            std::thread::park();
+        }
+    }
+    fn outer(gate: &str, path: &str, listens: bool) -> Spawn<u64> {
+        let other = if listens {
+            call(patient, (path,))
+        } else {
+            call(deaf, (path,))
+        };
+        let later = (0..1_000).map(|_| call(|_: &str| -> u64 { 1 }, (path,)));
+        let all = [call(at_gate, (gate,)), other].into_iter().chain(later);
+        Spawn::new(
+            |parts: &[u64]| parts.iter().sum::<u64>(),
+            (all.collect::<Vec<_>>(),),
+        )
+    }
+    let lab = Lab::with(2, |builder| builder.grace(Duration::from_millis(50)));
+    for listens in [true, false] {
+        let (_file, path) = notebook();
+        let gate = Gate::new();
+        let job = lab.submit(outer, (&gate.path(), &path, listens));
+        let held = gate.meet();
+        wait_until("the other one runs", || notes(&path) == 1);
+        drop(held);
+        let error = job.wait().unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. }
+                if **cause == JobErrorKind::Returned("opened".into())),
+            "{error}"
+        );
+        assert_eq!(notes(&path), if listens { 2 } else { 1 });
+        let restarts = |worker| lab.stats().workers[worker as usize].restarts;
+        assert_eq!(restarts(0) + restarts(1), u64::from(!listens));
+        lab.assert_idle();
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_child_with_retries_survives_its_worker() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab
+        .job(around, (&gate.path(),))
+        .retries(2)
+        .backoff(Backoff::NONE)
+        .submit();
+    for restarts in 1..=2 {
+        let held = gate.meet();
+        end(lab.pid(0));
+        // The one that was killed does not go on from here.
+        drop(held);
+        lab.await_restart(0, restarts);
+    }
+    gate.open();
+    assert_eq!(job.wait().unwrap(), 55 + 2 * 499_500 + 1_000);
+    lab.assert_in_use(0);
+
+    // Without, it is over.
+    let job = lab.submit(around, (&gate.path(),));
+    let held = gate.meet();
+    end(lab.pid(0));
+    let error = job.wait().unwrap_err();
+    drop(held);
+    let JobErrorKind::ChildFailed { kernel, cause, .. } = error.kind() else {
+        panic!("{error}");
+    };
+    assert_eq!(**cause, JobErrorKind::Signal(9));
+    assert!(kernel.ends_with("gated"), "{kernel}");
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn what_changes_an_array_is_not_tried_again() {
+    fn change(mut values: ArrayMut<u32>, gate: &str) -> Array<u32> {
+        values[0] += 1;
+        pass(gate);
+        values.seal()
+    }
+    fn outer(gate: &str) -> Spawn<u32> {
+        let values = ArrayMut::<u32>::zeros(10);
+        Spawn::new(|values: &[u32]| values[0], (call(change, (values, gate)),))
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab
+        .job(outer, (&gate.path(),))
+        .retries(5)
+        .backoff(Backoff::NONE)
+        .submit();
+    let held = gate.meet();
+    end(lab.pid(0));
+    let error = job.wait().unwrap_err();
+    drop(held);
+    assert!(
+        matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. } if **cause == JobErrorKind::Signal(9)),
+        "{error}"
+    );
+    let job = lab.job(outer, (&gate.path(),)).retries(5).submit();
+    gate.open();
+    assert_eq!(job.wait().unwrap(), 1);
+    lab.assert_in_use(0);
+}
+
+fn deaths_change_no_value() {
+    let plain = numbers(5_000);
+    let mut expected = plain.clone();
+    expected.sort_unstable();
+    let lab = Lab::new(2);
+    let values = lab.from_slice(&plain).unwrap();
+    let over = Mutex::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for round in 0..8 {
+                lab.replace(round % 2);
+            }
+            *over.lock().unwrap() = true;
+        });
+        while !*over.lock().unwrap() {
+            let job = lab
+                .job(sort, (&values, 20))
+                .retries(50)
+                .backoff(Backoff::NONE);
+            let sorted = job.submit().wait().unwrap();
+            assert!(sorted[..] == expected);
+        }
+    });
+    drop(values);
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn a_job_that_sends_too_many_arrays_says_so() {
+    fn outer(many: usize) -> Spawn<u64> {
+        let parts = (0..many).map(|n| {
+            call(
+                |x: &[u32]| u64::from(x[0]),
+                (Array::from_slice(&[n as u32]),),
+            )
+        });
+        Spawn::new(
+            |parts: &[u64]| parts.iter().sum::<u64>(),
+            (parts.collect::<Vec<_>>(),),
+        )
+    }
+    let lab = Lab::new(2);
+    assert_eq!(
+        lab.submit(outer, (4_000,)).wait().unwrap(),
+        4_000 * 3_999 / 2
+    );
+    let error = lab.submit(outer, (4_097,)).wait().unwrap_err();
+    assert!(error.to_string().contains("4096 is the most"), "{error}");
+    lab.assert_in_use(0);
+}

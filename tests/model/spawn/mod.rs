@@ -1,0 +1,111 @@
+//! Kernels that spawn jobs: the same value as a plain recursion, on any number of workers, whatever dies meanwhile.
+
+mod ends;
+mod failures;
+mod values;
+
+use std::io::Write;
+
+use arenite::{Array, Spawn, call};
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::pass;
+
+pub fn tests() -> Vec<Trial> {
+    let all = [values::tests(), failures::tests(), ends::tests()];
+    all.into_iter().flatten().collect()
+}
+
+/// Sends SIGKILL.
+fn end(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+fn numbers(len: usize) -> Vec<i64> {
+    let mut x = 1u64;
+    let next = |_| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (x >> 33) as i64 - (1 << 30)
+    };
+    (0..len).map(next).collect()
+}
+
+fn sort(values: &Array<i64>, leaf: usize) -> Spawn<Array<i64>> {
+    if values.len() <= leaf {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable();
+        return Array::from_slice(&sorted).into();
+    }
+    let half = values.len() / 2;
+    let (left, right) = (values.rows(..half), values.rows(half..));
+    Spawn::new(merge, (call(sort, (left, leaf)), call(sort, (right, leaf))))
+}
+
+fn merge(left: &[i64], right: &[i64]) -> Array<i64> {
+    let mut merged = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        merged.extend(if a <= b { left.next() } else { right.next() });
+    }
+    merged.extend(left.chain(right));
+    Array::from_slice(&merged)
+}
+
+fn fib(n: u64) -> Spawn<u64> {
+    if n < 2 {
+        return n.into();
+    }
+    Spawn::new(
+        |a: u64, b: u64| a + b,
+        (call(fib, (n - 1,)), call(fib, (n - 2,))),
+    )
+}
+
+/// A file that kernels write to.
+fn notebook() -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+fn note(path: &str) {
+    let mut file = std::fs::File::options().append(true).open(path).unwrap();
+    file.write_all(b"x").unwrap();
+}
+
+fn notes(path: &str) -> usize {
+    std::fs::read(path).unwrap().len()
+}
+
+fn fails(n: u32) -> Result<u64, String> {
+    Err(format!("{n} is wrong"))
+}
+
+fn gated(gate: &str, values: &Array<u32>) -> Array<u32> {
+    pass(gate);
+    Array::from_fn(values.shape(), |i| values[i] + 1)
+}
+
+fn around(gate: &str) -> Spawn<u64> {
+    let made = Array::from_fn(1_000, |i| i as u32);
+    let through = call(gated, (gate, &made));
+    Spawn::new(
+        |n: u64, made: &[u32], through: &[u32]| {
+            n + made
+                .iter()
+                .chain(through)
+                .map(|&x| u64::from(x))
+                .sum::<u64>()
+        },
+        (call(fib, (10,)), made, through),
+    )
+}
+
+fn deep_around(depth: u32, gate: &str) -> Spawn<u64> {
+    match depth {
+        0 => Spawn::new(|n: u64| n, (call(around, (gate,)),)),
+        _ => Spawn::new(|n: u64| n, (call(deep_around, (depth - 1, gate)),)),
+    }
+}
