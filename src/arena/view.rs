@@ -153,7 +153,8 @@ impl View {
         &self.control
     }
 
-    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links.
+    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links, and nobody else's: a
+    /// process that a kernel forks does not have it, so a copy of the worker cannot answer for it.
     ///
     /// # Errors
     ///
@@ -177,7 +178,9 @@ impl View {
         let segment = lock(&self.control_rw);
         let segment = segment.as_ref().ok_or_else(|| error(Errno::EBADF))?;
         let len = usize_of(range.end - range.start)?;
-        Ok(Map::new(segment, range.start, len, Prot::ReadWrite, false)?)
+        let map = Map::new(segment, range.start, len, Prot::ReadWrite, false)?;
+        map.keep_from_forks()?;
+        Ok(map)
     }
 
     /// Closes the writable descriptor of the control segment: what is mapped stays, nothing more can be.

@@ -86,7 +86,7 @@ pub enum ImageError {
     },
     /// There was no memory for the pixels.
     OutOfMemory {
-        /// How many bytes were asked for.
+        /// How many bytes were asked for, 0 if the decoder has not said.
         bytes: u64,
     },
     /// The encoder failed.
@@ -167,6 +167,9 @@ impl fmt::Display for ImageError {
                 f,
                 "{format} is read but not written; choose jpeg, png or webp"
             ),
+            Self::OutOfMemory { bytes: 0 } => {
+                f.write_str("no memory for its pixels; raise --memory-limit or lower --max-pixels")
+            }
             Self::OutOfMemory { bytes } => write!(
                 f,
                 "no memory for {bytes} bytes of pixels; raise --memory-limit or lower --max-pixels"

@@ -219,6 +219,20 @@ impl Map {
         }
     }
 
+    /// A process that this one forks does not have this map: touching it there is SIGSEGV.
+    pub fn keep_from_forks(&self) -> Result<()> {
+        let what = || format!("a map of {} bytes", self.len);
+        allowed().map_err(|errno| Error::new("madvise(DONTFORK)", errno, what()))?;
+        // SAFETY: the whole of this live map; nothing changes in this process.
+        let answer =
+            unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
+        if answer == 0 {
+            Ok(())
+        } else {
+            Err(Error::last("madvise(DONTFORK)", what()))
+        }
+    }
+
     /// Asks the kernel to make the 2 MiB chunks of `range` huge pages now. Content is kept; best effort.
     pub fn collapse(&self, range: Range<usize>) -> Result<()> {
         /// From the kernel's include/uapi/asm-generic/mman-common.h, 6.1 and later.

@@ -28,6 +28,7 @@ tests![
     threads_of_a_kernel_that_panic,
     threads_of_a_kernel_that_abort,
     descriptors_closed_by_a_kernel,
+    a_kernel_that_forks,
     a_kernel_that_builds_an_engine,
 ];
 
@@ -502,6 +503,34 @@ fn threads_of_a_kernel_that_abort() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(careless, ()));
     assert_death(&lab, &error, &JobErrorKind::Signal(6));
+}
+
+/// A copy of a worker answers for nobody: where it returns from the kernel, it ends.
+fn a_kernel_that_forks() {
+    fn split(values: &Array<u32>) -> Result<(u32, i32), String> {
+        // SAFETY: none: this is what kernels should not do. Only this thread goes on in the copy.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // What it was given can be read there.
+            return Ok((values[2], 0));
+        }
+        let mut status = 0;
+        // SAFETY: waits for the copy, and writes its end to this variable.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if ended != child {
+            return Err(std::io::Error::last_os_error().to_string());
+        }
+        Ok((values[2] + 1, libc::WTERMSIG(status)))
+    }
+    let lab = Lab::new(1);
+    let values = lab.from_slice(&[1u32, 2, 3]).unwrap();
+    let worker = lab.submit(std::process::id, ()).wait().unwrap();
+    for _ in 0..3 {
+        let answer = lab.submit(split, (&values,)).wait().unwrap();
+        assert_eq!(answer, (4, libc::SIGSEGV));
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), worker);
+    }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 /// A kernel that closes what is not its own harms itself at most.

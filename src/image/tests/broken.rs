@@ -216,6 +216,13 @@ fn bombs_are_refused_from_their_header() {
 }
 
 #[test]
+fn want_of_memory_is_told_with_its_size_if_that_is_known() {
+    let text = |bytes| ImageError::OutOfMemory { bytes }.to_string();
+    assert!(text(7).contains("no memory for 7 bytes of pixels"));
+    assert!(text(0).contains("no memory for its pixels"));
+}
+
+#[test]
 fn outputs_too_large_for_their_format_are_refused() {
     let file = jpeg(&waves(40, 1));
     let webp = ResizeSpec {
