@@ -61,8 +61,10 @@ fn each_node_of_a_chain_counts() {
         assert_eq!(all.each_ref().map(|kernel| kernel.calls), [31, 30, 3]);
         assert!(all.iter().all(|kernel| kernel.failures == 0), "{all:?}");
         let total: Duration = all.iter().map(|kernel| kernel.total).sum();
+        // The first node has its part of the time as well, one of 22.
         assert!(
-            30 * Duration::from_micros(200) <= total && total <= elapsed + all[0].expected * 4,
+            30 * Duration::from_micros(200) * 21 / 22 <= total + Duration::from_nanos(100)
+                && total <= elapsed + all[0].expected * 4,
             "{total:?} in {elapsed:?}"
         );
         let of_workers = std::ptr::eq(engine, &raw const *lab);

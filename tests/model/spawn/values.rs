@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use arenite::rand::Rng;
+use arenite::stream::Stream;
 use arenite::{Array, ArrayMut, Backoff, Engine, Graph, Spawn, Trace, call};
 
 use super::{around, end, fib, note, notebook, notes, numbers, sort};
@@ -246,6 +247,15 @@ fn it_works_wherever_kernels_run() {
             jobs.into_iter().map(|job| job.wait().unwrap()).sum::<u64>()
         });
         assert_eq!(sums.unwrap(), 55);
+        step("a stream");
+        let mut expected = [0, 1, 3, 8, 21].into_iter();
+        let stream = Stream::new([0u64, 1, 2, 3, 4]);
+        stream
+            .stage(|n: u64| 2 * n, ())
+            .stage(fib, ())
+            .for_each(engine, |value| assert_eq!(expected.next(), Some(value)))
+            .unwrap();
+        assert_eq!(expected.next(), None);
         step("a kernel that may fail first");
         fn checked(n: u64) -> Result<Spawn<u64>, String> {
             let n = n.checked_sub(1).ok_or("too small")?;
