@@ -38,6 +38,24 @@ pub(super) struct KernelStats {
 }
 
 impl KernelStats {
+    /// A kernel that has not run yet.
+    fn new(name: &'static str, offset: Option<u64>) -> Self {
+        Self {
+            name,
+            id: None,
+            spawns: false,
+            told: None,
+            offset,
+            expected_ns: UNKNOWN_NS,
+            expected_bytes: 0,
+            calls: 0,
+            failures: 0,
+            total_ns: 0,
+            total_bytes: 0,
+            chained: 0,
+        }
+    }
+
     pub(super) fn stats(&self) -> super::KernelStats {
         super::KernelStats {
             name: self.name,
@@ -114,18 +132,9 @@ impl Kernels {
         let table = &mut self.table;
         let index = *self.index.entry(info.id).or_insert_with(|| {
             table.push(KernelStats {
-                name: info.name,
                 id: Some(info.id),
                 spawns: info.spawns,
-                told: None,
-                offset: to_offset(info.entry),
-                expected_ns: UNKNOWN_NS,
-                expected_bytes: 0,
-                calls: 0,
-                failures: 0,
-                total_ns: 0,
-                total_bytes: 0,
-                chained: 0,
+                ..KernelStats::new(info.name, to_offset(info.entry))
             });
             (table.len() - 1) as u32
         });
@@ -157,18 +166,9 @@ impl Kernels {
         let name = name.unwrap_or_else(|| Box::leak(told.name.clone().into_boxed_str()));
         self.names += 1;
         self.table.push(KernelStats {
-            name,
-            id: None,
             spawns: told.spawns,
             told: Some(told.plain),
-            offset: Some(told.entry),
-            expected_ns: UNKNOWN_NS,
-            expected_bytes: 0,
-            calls: 0,
-            failures: 0,
-            total_ns: 0,
-            total_bytes: 0,
-            chained: 0,
+            ..KernelStats::new(name, Some(told.entry))
         });
         let index = self.table.len() as u32 - 1;
         self.spawned.entry(told.entry).or_default().push(index);
