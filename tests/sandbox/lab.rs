@@ -1,6 +1,8 @@
 //! A hostile kernel beside an honest one.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::fs;
 
 use arenite::engine::Builder;
 use arenite::{Array, Job, JobErrorKind, Sandbox};
@@ -14,6 +16,22 @@ pub fn strict(workers: usize) -> Lab {
 
 pub fn strict_with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> Lab {
     Lab::with(workers, |builder| change(builder.sandbox(Sandbox::Strict)))
+}
+
+/// Where the descriptors of a process lead, by their numbers; `None` where only root may look. One that is closed
+/// meanwhile is left out.
+pub fn descriptors(pid: i32) -> Option<BTreeMap<u32, String>> {
+    let folder = format!("/proc/{pid}/fd");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        eprintln!("only root may look into {folder}");
+        return None;
+    };
+    let target = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        Some((number, target.to_string_lossy().into_owned()))
+    };
+    Some(entries.flatten().filter_map(target).collect())
 }
 
 /// What an honest kernel does: reads one array and makes another.

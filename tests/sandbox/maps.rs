@@ -4,7 +4,7 @@ use arenite::{Array, JobErrorKind};
 use libc::*;
 
 use crate::harness::tests;
-use crate::lab::{Victim, raw};
+use crate::lab::{Victim, descriptors, raw};
 
 tests![
     a_write_faults,
@@ -157,14 +157,10 @@ fn no_descriptor_of_the_arena_is_left() {
     victim.lab.await_restart(0, 0);
     victim.lab.await_restart(1, 0);
     for worker in 0..2 {
-        let folder = format!("/proc/{}/fd", victim.lab.pid(worker));
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            eprintln!("only root may look into {folder}");
+        let Some(targets) = descriptors(victim.lab.pid(worker)) else {
             return;
         };
-        for entry in entries {
-            let target = std::fs::read_link(entry.unwrap().path()).unwrap();
-            let target = target.to_string_lossy().into_owned();
+        for target in targets.values() {
             assert!(
                 !target.contains("arenite") && !target.contains("memfd"),
                 "{target}"
