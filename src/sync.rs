@@ -115,6 +115,19 @@ impl<T> Cell<T> {
     }
 }
 
+/// Asks for the cache line of something that will soon be read. A hint.
+#[inline(always)]
+pub(crate) fn prefetch_read<T>(at: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Waits for another process for a bounded moment: looks at `ready` until it holds or the time is up, and
 /// returns what it saw last.
 ///

@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::recorder::Recorder;
-use super::state::StateWord;
-use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence};
+use super::state::{Generation, StateWord};
+use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence, prefetch_read};
 #[cfg(not(arenite_loom))]
 use crate::sys::abort::AbortNote;
 
@@ -30,13 +30,15 @@ impl AbortNote {
 pub(crate) const SLOTS: usize = 256;
 /// Words of arguments or reply that fit into a slot.
 pub(crate) const INLINE_WORDS: usize = 12;
+/// Those of them that lie in a call slot's first cache line.
+pub(crate) const FIRST_LINE: usize = 4;
 /// Grants that may be on their way to a lane.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (an `ArenaFull` in numbers).
 pub(crate) const REFUSAL_WORDS: usize = 6;
 
 /// Words of the flight recorder's notes: what the last page of a link has left. A model has no use for them.
-pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 208 };
+pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 464 };
 
 /// Supervisor → worker: what to run. Written while the state word is not live, read from claim to
 /// finish.
@@ -80,7 +82,7 @@ pub(crate) struct StampCell {
     pub(crate) ended: AtomicU64,
 }
 
-/// State and duration of a slot, dense.
+/// State of a slot, and what comes of most jobs, dense.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StateCell {
@@ -88,6 +90,8 @@ pub(crate) struct StateCell {
     pub(crate) state: StateWord,
     /// Worker, before finish: nanoseconds that the job took, saturating.
     pub(crate) took: AtomicU32,
+    /// Worker, before finish: a reply that is one word.
+    pub(crate) word: AtomicU64,
 }
 
 /// A range of the worker's region, on its way to the worker.
@@ -113,8 +117,6 @@ pub(crate) struct PostHalf<const N: usize> {
     pub(crate) granted: AtomicU32,
     /// Supervisor: the last want that was refused; published after `refusal` (Release).
     pub(crate) refused: AtomicU32,
-    /// Supervisor: jobs drained so far.
-    pub(crate) drained: AtomicU64,
     /// Supervisor: why.
     pub(crate) refusal: [AtomicU64; REFUSAL_WORDS],
     /// Supervisor: the last grants, by number mod [`GRANTS`].
@@ -292,6 +294,16 @@ impl<const N: usize> LinkCells<N> {
         (number as usize).checked_sub(1)
     }
 
+    /// Worker: this job is claimed. The call behind it will be read, so its cache line is asked for now, and comes from the
+    /// supervisor's core while the kernel runs.
+    #[inline]
+    pub(crate) fn expect(&self, position: u64) {
+        let next = position + 1;
+        if self.state(next).is_queued(Generation::of(next, N)) {
+            prefetch_read(&self.post().slots[Self::index(next)]);
+        }
+    }
+
     #[inline]
     pub(crate) fn index(position: u64) -> usize {
         (position % N as u64) as usize
@@ -318,7 +330,6 @@ impl<const N: usize> LinkCells<N> {
             flags: a32(),
             granted: a32(),
             refused: a32(),
-            drained: a64(),
             refusal: from_fn(|_| a64()),
             grants: from_fn(|_| GrantCell {
                 offset: a64(),
@@ -333,6 +344,7 @@ impl<const N: usize> LinkCells<N> {
             states: from_fn(|_| StateCell {
                 state: StateWord::new(),
                 took: a32(),
+                word: a64(),
             }),
             replies: from_fn(|_| ReplySlot {
                 head: a64(),
@@ -402,14 +414,14 @@ impl<const N: usize> LinkCells<N> {
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<CallSlot>() == 128 && align_of::<CallSlot>() == 128);
-    assert!(offset_of!(CallSlot, args) == 32);
+    assert!(offset_of!(CallSlot, args) + FIRST_LINE * 8 == 64);
     assert!(size_of::<ReplySlot>() == 128 && offset_of!(ReplySlot, words) == 32);
-    assert!(size_of::<StateCell>() == 8);
+    assert!(size_of::<StateCell>() == 16);
     assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);
     assert!(offset_of!(ReplyHalf<SLOTS>, states) == 16);
     assert!(size_of::<PostHalf<SLOTS>>() == 36 * 1024);
-    assert!(size_of::<ReplyHalf<SLOTS>>() == 40 * 1024);
-    assert!(offset_of!(ReplyHalf<SLOTS>, stamps) == 36 * 1024);
+    assert!(size_of::<ReplyHalf<SLOTS>>() == 44 * 1024);
+    assert!(offset_of!(ReplyHalf<SLOTS>, stamps) == 40 * 1024);
     assert!(size_of::<Hub>() == 4096);
     assert!(SLOTS.is_power_of_two());
 };

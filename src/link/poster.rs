@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
-use super::doorbell;
-use super::state::{Ask, Generation, Look, Retract};
+use super::state::{Ask, Generation, Look, ReplyIn, Retract};
+use super::{doorbell, kind};
 use crate::sync::{Ordering, fence};
 
 /// What to post: the head of a call slot and its argument words.
@@ -44,6 +44,22 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// A value of one word, and no memory.
+    #[inline]
+    fn of_one(word: u64) -> Self {
+        let mut words = [0; INLINE_WORDS];
+        words[0] = word;
+        Self {
+            kind: kind::VALUE,
+            arrays: 0,
+            spilled: false,
+            len: 1,
+            grant: u32::MAX,
+            cursor: 0,
+            words,
+        }
+    }
+
     /// Packs kind, array count, spill flag and length into the head word.
     pub(super) fn head(kind: u8, arrays: u16, spilled: bool, len: u32) -> u64 {
         u64::from(kind) | u64::from(arrays) << 8 | u64::from(spilled) << 24 | u64::from(len) << 32
@@ -178,6 +194,14 @@ impl<const N: usize> Poster<N> {
     pub(crate) fn ring(&mut self) -> bool {
         // SeqCst fence: "posted, then looked for a sleeper", pairs with the fence in `Taker::sleep`.
         fence(Ordering::SeqCst);
+        self.ring_early()
+    }
+
+    /// The same without the fence, which waits until what was posted has reached memory: may overlook a worker that is about
+    /// to sleep, and wake it before it can see what was posted. So [`Poster::ring`] has to follow, once for many jobs; this
+    /// only lets a worker that sleeps already begin sooner.
+    #[inline]
+    pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
         if asleep == 0 || asleep == self.rung {
             return false;
@@ -225,10 +249,10 @@ impl<const N: usize> Poster<N> {
         let position = self.head;
         let index = LinkCells::<N>::index(position);
         let cell = &self.cells.reply().states[index];
-        let (failed, bare) = match cell.state.look(Generation::of(position, N)) {
+        let (failed, reply_in) = match cell.state.look(Generation::of(position, N)) {
             Look::Open => return Drained::Nothing,
-            Look::Done { bare } => (false, bare),
-            Look::Failed => (true, false),
+            Look::Done(reply_in) => (false, reply_in),
+            Look::Failed => (true, ReplyIn::Slot),
             Look::Skipped => {
                 self.head += 1;
                 return Drained::Skipped { position };
@@ -238,26 +262,18 @@ impl<const N: usize> Poster<N> {
             }
         };
         let took_ns = cell.took.load(Ordering::Relaxed);
-        if !bare {
-            self.copy_reply(index, reply);
+        match reply_in {
+            ReplyIn::Nothing => {}
+            ReplyIn::Cell => *reply = Reply::of_one(cell.word.load(Ordering::Relaxed)),
+            ReplyIn::Slot => self.copy_reply(index, reply),
         }
         self.head += 1;
         Drained::Ended {
             position,
             failed,
-            bare,
+            bare: reply_in == ReplyIn::Nothing,
             took_ns,
         }
-    }
-
-    /// Tells the worker how far its finished jobs were taken. Once per batch of drains.
-    #[inline]
-    pub(crate) fn publish_drained(&self) {
-        // Relaxed: the worker only counts with it.
-        self.cells
-            .post()
-            .drained
-            .store(self.head, Ordering::Relaxed);
     }
 
     /// Each word is read once; a worker that writes now spoils only the value.

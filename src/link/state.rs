@@ -12,6 +12,8 @@ pub(crate) const NOTICE: u32 = 1 << 4;
 pub(crate) const CANCEL: u32 = 1 << 5;
 /// The job answered with nothing: there is no reply to read.
 pub(crate) const BARE: u32 = 1 << 6;
+/// The job answered with one word, which lies beside this one.
+pub(crate) const LONE: u32 = 1 << 7;
 
 const PHASE: u32 = 0b111;
 const GENERATION_SHIFT: u32 = 8;
@@ -83,12 +85,46 @@ impl std::fmt::Debug for Word {
             (NOTICE, "NOTICE"),
             (CANCEL, "CANCEL"),
             (BARE, "BARE"),
+            (LONE, "LONE"),
         ] {
             if self.has(bit) {
                 write!(f, "+{name}")?;
             }
         }
         Ok(())
+    }
+}
+
+/// Where the reply of a job lies that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplyIn {
+    /// There is none.
+    Nothing,
+    /// Its only word is in the state cell.
+    Cell,
+    /// In the reply slot.
+    Slot,
+}
+
+impl ReplyIn {
+    #[inline]
+    fn bits(self) -> u32 {
+        match self {
+            Self::Nothing => BARE,
+            Self::Cell => LONE,
+            Self::Slot => 0,
+        }
+    }
+
+    #[inline]
+    fn of(word: Word) -> Self {
+        if word.has(BARE) {
+            Self::Nothing
+        } else if word.has(LONE) {
+            Self::Cell
+        } else {
+            Self::Slot
+        }
     }
 }
 
@@ -143,11 +179,8 @@ pub(crate) enum Ask {
 pub(crate) enum Look {
     /// Queued, running, or retracted and not yet passed.
     Open,
-    /// Ended well; `bare`: without a reply.
-    Done {
-        /// There is no reply to read.
-        bare: bool,
-    },
+    /// Ended well.
+    Done(ReplyIn),
     /// Ended badly; the reply says how.
     Failed,
     /// Retracted and passed.
@@ -229,12 +262,17 @@ impl StateWord {
         );
     }
 
-    /// Worker: the reply slot is filled (unless `bare`).
+    /// Worker: the reply is where this says; that of a failure is in the slot.
     #[inline]
-    pub(crate) fn finish(&self, generation: Generation, failed: bool, bare: bool) -> Finished {
+    pub(crate) fn finish(
+        &self,
+        generation: Generation,
+        failed: bool,
+        reply_in: ReplyIn,
+    ) -> Finished {
         let phase = if failed { Phase::Failed } else { Phase::Done };
-        let word = Word::new(phase, generation, if bare { BARE } else { 0 });
-        // Release: "reply slot filled", pairs with `look`. Acquire: the requests of `ask`.
+        let word = Word::new(phase, generation, reply_in.bits());
+        // Release: "reply filled", pairs with `look`. Acquire: the requests of `ask`.
         let before = Word(self.0.swap(word.0, Ordering::AcqRel));
         Finished {
             wake: before.has(WAITER),
@@ -288,7 +326,7 @@ impl StateWord {
     /// Supervisor: how does the oldest open job stand?
     #[inline]
     pub(crate) fn look(&self, generation: Generation) -> Look {
-        // Acquire: "reply slot filled", pairs with `finish`; "passed", pairs with `pass`.
+        // Acquire: "reply filled", pairs with `finish`; "passed", pairs with `pass`.
         let word = Word(self.0.load(Ordering::Acquire));
         if word.0 >> GENERATION_SHIFT != generation.0 {
             return Look::Fault(word);
@@ -300,9 +338,7 @@ impl StateWord {
         const RUNNING: u32 = Phase::Running as u32;
         const RETRACTED: u32 = Phase::Retracted as u32;
         match word.0 & PHASE {
-            DONE => Look::Done {
-                bare: word.has(BARE),
-            },
+            DONE => Look::Done(ReplyIn::of(word)),
             FAILED => Look::Failed,
             SKIPPED => Look::Skipped,
             QUEUED | RUNNING | RETRACTED => Look::Open,

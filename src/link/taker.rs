@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::cells::{
-    CallSlot, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE,
-    SPIN, STOP,
+    CallSlot, FIRST_LINE, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS,
+    SLOTS, SPARE, SPILLED, SPIN, STOP,
 };
-use super::doorbell;
 use super::poster::Reply;
-use super::state::{Claim, Finished, Generation};
+use super::state::{Claim, Finished, Generation, ReplyIn};
+use super::{doorbell, kind};
 use crate::sync::{Ordering, fence};
 
 /// What a lane finds when it looks for work.
@@ -54,6 +54,18 @@ pub(crate) struct Answering<'a> {
     pub(crate) words: &'a [u64],
 }
 
+impl Answering<'_> {
+    /// A value of one word, and nothing to say of memory.
+    #[inline]
+    fn is_one_word(&self) -> bool {
+        self.kind == kind::VALUE
+            && self.words.len() == 1
+            && self.arrays == 0
+            && !self.spilled
+            && self.grant == u32::MAX
+    }
+}
+
 /// The worker's handle on a link. One per lane, used by its thread only.
 #[derive(Debug)]
 pub(crate) struct Taker<const N: usize = SLOTS> {
@@ -97,6 +109,7 @@ impl<const N: usize> Taker<N> {
             match self.cells.state(self.position).claim(self.generation()) {
                 Claim::Run => {
                     self.claimed = true;
+                    self.cells.expect(self.position);
                     crate::sync::point!("claim.taken");
                     return Next::Run;
                 }
@@ -126,8 +139,18 @@ impl<const N: usize> Taker<N> {
     pub(crate) fn call(&self) -> CallSlot {
         debug_assert!(self.claimed);
         let slot = &self.cells.post().slots[LinkCells::<N>::index(self.position)];
-        // SAFETY: `next` claimed this job, so the supervisor does not write its slot before `finish`.
-        slot.with(|slot| unsafe { *slot })
+        slot.with(|slot| {
+            // SAFETY: `next` claimed this job, so the supervisor does not write its slot before `finish`.
+            let slot = unsafe { &*slot };
+            let mut args = [0; INLINE_WORDS];
+            // Mostly few: then the slot's second cache line stays where it is.
+            if slot.len as usize <= FIRST_LINE || slot.form & SPILLED != 0 {
+                args[..FIRST_LINE].copy_from_slice(&slot.args[..FIRST_LINE]);
+            } else {
+                args = slot.args;
+            }
+            CallSlot { args, ..*slot }
+        })
     }
 
     /// The position of the claimed job.
@@ -164,7 +187,15 @@ impl<const N: usize> Taker<N> {
     ) -> bool {
         let index = LinkCells::<N>::index(self.position);
         let reply = self.cells.reply();
-        if let Some(answer) = answer {
+        let cell = &reply.states[index];
+        let reply_in = match answer {
+            None => ReplyIn::Nothing,
+            Some(answer) if answer.is_one_word() && !failed => ReplyIn::Cell,
+            Some(_) => ReplyIn::Slot,
+        };
+        if let (Some(answer), ReplyIn::Cell) = (answer, reply_in) {
+            cell.word.store(answer.words[0], Ordering::Relaxed);
+        } else if let Some(answer) = answer {
             debug_assert!(answer.words.len() <= INLINE_WORDS);
             let slot = &reply.replies[index];
             let head = Reply::head(answer.kind, answer.arrays, answer.spilled, answer.len);
@@ -175,12 +206,9 @@ impl<const N: usize> Taker<N> {
                 to.store(*from, Ordering::Relaxed);
             }
         }
-        let cell = &reply.states[index];
         cell.took.store(took_ns, Ordering::Relaxed);
         crate::sync::point!("publish.filled");
-        let Finished { wake, notice } =
-            cell.state
-                .finish(self.generation(), failed, answer.is_none());
+        let Finished { wake, notice } = cell.state.finish(self.generation(), failed, reply_in);
         crate::sync::point!("complete.said");
         if wake {
             doorbell::wake(cell.state.place_to_sleep());
@@ -197,9 +225,7 @@ impl<const N: usize> Taker<N> {
         let post = self.cells.post();
         let flags = post.flags.load(Ordering::Relaxed);
         let low = flags & MORE != 0 && !self.is_posted_ahead(u64::from(flags >> LOW_SHIFT));
-        let drained = post.drained.load(Ordering::Relaxed);
-        let full = self.position.wrapping_sub(drained) == N as u64 / 2;
-        (notice || low || full) && self.monitor_sleeps()
+        (notice || low) && self.monitor_sleeps()
     }
 
     /// Is there a job `ahead` positions on? A hint.

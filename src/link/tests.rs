@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::cells::GRANTS;
 use super::poster::Drained;
-use super::state::{BARE, Claim, Finished, Generation, Look, StateWord};
+use super::state::{BARE, Claim, Finished, Generation, LONE, Look, ReplyIn, StateWord};
 use super::*;
 use crate::sync::Ordering;
 
@@ -63,7 +63,7 @@ enum Act {
     Pass,
     Finish {
         failed: bool,
-        bare: bool,
+        reply_in: ReplyIn,
     },
     Retract,
     Ask(u32),
@@ -77,11 +77,16 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         let bit = |index: u32, bit: u32| if bits >> index & 1 == 1 { bit } else { 0 };
         bit(0, WAITER) | bit(1, NOTICE) | bit(2, CANCEL)
     });
+    let reply_in = prop_oneof![
+        Just(ReplyIn::Nothing),
+        Just(ReplyIn::Cell),
+        Just(ReplyIn::Slot),
+    ];
     let act = prop_oneof![
         2 => bits.clone().prop_map(Act::Post),
         2 => Just(Act::Claim),
         1 => Just(Act::Pass),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(failed, bare)| Act::Finish { failed, bare }),
+        2 => (any::<bool>(), reply_in).prop_map(|(failed, reply_in)| Act::Finish { failed, reply_in }),
         1 => Just(Act::Retract),
         2 => bits.prop_map(Act::Ask),
         2 => Just(Act::Look),
@@ -96,7 +101,7 @@ enum Model {
     Free,
     Queued(u32),
     Running(u32),
-    Ended { failed: bool, bare: bool },
+    Ended { failed: bool, reply_in: ReplyIn },
     Retracted,
     Skipped,
 }
@@ -142,13 +147,13 @@ proptest! {
                         model = Model::Skipped;
                     }
                 }
-                Act::Finish { failed, bare } => {
+                Act::Finish { failed, reply_in } => {
                     if let Model::Running(bits) = model {
-                        let told = word.finish(at(mine), failed, bare);
+                        let told = word.finish(at(mine), failed, reply_in);
                         let expected = Finished { wake: bits & WAITER != 0, notice: bits & NOTICE != 0 };
                         prop_assert_eq!(told, expected);
                         mine += 1;
-                        model = Model::Ended { failed, bare };
+                        model = Model::Ended { failed, reply_in };
                     }
                 }
                 Act::Retract => {
@@ -184,7 +189,7 @@ proptest! {
                             prop_assert_eq!(looked, Look::Open);
                         }
                         Model::Ended { failed: true, .. } => prop_assert_eq!(looked, Look::Failed),
-                        Model::Ended { bare, .. } => prop_assert_eq!(looked, Look::Done { bare }),
+                        Model::Ended { reply_in, .. } => prop_assert_eq!(looked, Look::Done(reply_in)),
                         Model::Skipped => prop_assert_eq!(looked, Look::Skipped),
                     }
                 }
@@ -215,7 +220,7 @@ proptest! {
         }
         for (position, (word, phase)) in words.into_iter().enumerate() {
             // Of this generation, or of any.
-            let word = if word & 1 == 0 { word & BARE | phase } else { word };
+            let word = if word & 1 == 0 { word & (BARE | LONE) | phase } else { word };
             let cell = &cells.reply().states[position];
             cell.state.place_to_sleep().store(word, crate::sync::Ordering::Relaxed);
             let reply = &cells.reply().replies[position];

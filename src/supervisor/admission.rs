@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::MutexGuard;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::core::{Closing, Core};
 use super::lane::NOBODY;
+use super::lock::Locked;
 use super::policy::Terms;
 use super::record::{JobId, Stage};
 use crate::kernel::KernelInfo;
@@ -327,10 +327,10 @@ impl Shared {
     /// Waits until a call may be let in, and lets it in. Returns its weight.
     fn await_admission<'a>(
         &'a self,
-        mut core: MutexGuard<'a, Core>,
+        mut core: Locked<'a>,
         info: &KernelInfo,
         held: u64,
-    ) -> (MutexGuard<'a, Core>, u64) {
+    ) -> (Locked<'a>, u64) {
         let mut ticket = None;
         loop {
             for look in [Look::First, Look::Drained] {
@@ -415,11 +415,11 @@ impl Shared {
     #[cold]
     pub(super) fn submit_admitted<'a>(
         &'a self,
-        core: MutexGuard<'a, Core>,
+        core: Locked<'a>,
         info: &KernelInfo,
         call: &mut ArgWriter,
         submit: impl FnOnce(&mut Core, &mut ArgWriter) -> JobId,
-    ) -> (MutexGuard<'a, Core>, JobId) {
+    ) -> (Locked<'a>, JobId) {
         let (mut core, bytes) = self.await_admission(core, info, held_by(call));
         let id = submit(&mut core, call);
         core.entered(id, Entry(bytes));

@@ -55,6 +55,8 @@ pub(super) struct Core {
     pub(super) workers: Vec<Worker>,
     /// A bit for each lane that has work; one that has ended its work may still have it.
     pub(super) busy: Vec<u64>,
+    /// A bit for each lane that has got jobs under this lock.
+    pub(super) unrung: Vec<u64>,
     /// Jobs that no lane has.
     pub(super) queue: Queue,
     /// States that stay in their workers, and the calls that only those can have.
@@ -139,6 +141,7 @@ impl Core {
             records: Records::default(),
             kernels: Kernels::default(),
             busy: vec![0; lanes.len().div_ceil(64)],
+            unrung: vec![0; lanes.len().div_ceil(64)],
             lanes,
             workers: (0..workers).map(|_| Worker::new()).collect(),
             queue: Queue::default(),
@@ -348,6 +351,17 @@ impl Core {
         if record.parked || record.waker.is_some() {
             self.tell_slow(index);
         }
+    }
+
+    /// The job has ended with a value that lies in its record, of so many words.
+    #[inline]
+    pub(super) fn answer_inline(&mut self, index: u32, len: u32) {
+        let record = self.records.at(index);
+        if record.detached || record.parked || record.waker.is_some() {
+            return self.answer(index, Outcome::Inline { len });
+        }
+        record.stage = Stage::Answered;
+        record.outcome = Some(Outcome::Inline { len });
     }
 
     #[cold]

@@ -69,7 +69,6 @@ impl Core {
             }
         }
         if any {
-            self.lanes[index].poster.publish_drained();
             if self.weighs {
                 self.be_watched();
             }
@@ -145,7 +144,7 @@ impl Core {
         if traced {
             self.trace_value(index, 0);
         }
-        self.answer(index, Outcome::Inline { len: len as u32 });
+        self.answer_inline(index, len as u32);
     }
 
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {

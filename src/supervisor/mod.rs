@@ -20,6 +20,7 @@ mod hostile;
 mod kernels;
 mod lane;
 mod limit;
+mod lock;
 mod log;
 mod memory;
 mod monitor;
@@ -300,26 +301,6 @@ pub(crate) fn start(
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        // A panic with the lock held is a defect; the books are still the best there are.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Releases the lock and does what has to be done outside it.
-    #[inline]
-    fn unlock(&self, mut core: MutexGuard<'_, Core>) {
-        let call = std::mem::take(&mut core.call_monitor);
-        if !call && core.wakers.is_empty() {
-            return;
-        }
-        let wakers = std::mem::take(&mut core.wakers);
-        drop(core);
-        if call {
-            self.ring();
-        }
-        wakers.into_iter().for_each(std::task::Waker::wake);
-    }
-
     /// Wakes the monitor.
     fn ring(&self) {
         // Only a bad descriptor fails, and ours lives as long as we.

@@ -106,9 +106,9 @@ impl Core {
         if record_has_policy {
             self.watch_if_timed(index, chosen, position);
         }
+        self.unrung[chosen / 64] |= 1 << (chosen % 64);
         let lane = &mut self.lanes[chosen];
-        lane.poster.ring();
-        crate::sync::point!("submit.rung");
+        lane.poster.ring_early();
         // A job behind another one, while somebody has nothing to do: look at it soon.
         if !self.ticking && lane.poster.open() > 1 && self.open < self.ready * 2 {
             self.ticking = true;

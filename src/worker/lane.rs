@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
@@ -197,7 +197,7 @@ impl Lane {
     /// Runs jobs until the supervisor says stop.
     pub(super) fn run(&'static self) {
         LANE.set(Some(self));
-        let mut free_since = Instant::now();
+        let mut free_since = clock::monotonic_ns();
         loop {
             let next = self.taker.borrow_mut().next();
             match next {
@@ -236,16 +236,17 @@ impl Lane {
     }
 
     /// Nothing to do: spins for a moment if it may, then sleeps. Returns the time now.
-    fn idle(&self, free_since: Instant) -> Instant {
+    fn idle(&self, free_since: u64) -> u64 {
         let mut taker = self.taker.borrow_mut();
         if taker.may_spin() {
             if spin_until(EAGER, || taker.has_work()) {
-                return Instant::now();
+                return clock::monotonic_ns();
             }
             self.seat.step_aside(taker.waiter_core());
-            let left = SPIN_FOR.saturating_sub(free_since.elapsed());
+            let idle = clock::monotonic_ns().saturating_sub(free_since);
+            let left = SPIN_FOR.saturating_sub(Duration::from_nanos(idle));
             if spin_until(left, || taker.has_work()) {
-                return Instant::now();
+                return clock::monotonic_ns();
             }
         }
         if taker.more() && taker.monitor_sleeps() {
@@ -253,13 +254,13 @@ impl Lane {
         }
         self.seat.leave();
         taker.sleep();
-        let now = Instant::now();
+        let now = clock::monotonic_ns();
         self.seat.take(now);
         now
     }
 
     /// Runs the claimed job and answers it. Returns the time of its end.
-    fn job(&'static self, started: Instant) -> Instant {
+    fn job(&'static self, started: u64) -> u64 {
         let call = self.taker.borrow().call();
         // Threads that outlive their job may have printed since. Of lanes side by side nobody can tell who printed.
         if self.home.single {
@@ -284,8 +285,8 @@ impl Lane {
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let alive = self.count.live();
-        let now = Instant::now();
-        let took = u32::try_from((now - started).as_nanos()).unwrap_or(u32::MAX);
+        let now = clock::monotonic_ns();
+        let took = u32::try_from(now.saturating_sub(started)).unwrap_or(u32::MAX);
         if alive != 0 {
             self.escaped(alive, took);
         }

@@ -6,20 +6,20 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::lane::Home;
 use crate::link::{LinkCells, Neighbours};
+use crate::sys::clock::monotonic_ns;
 use crate::sys::cores;
 
 /// How long a lane does not look at the others after it did, for each of them: a look costs it, and them, a cache line.
-const LOOK_AFTER: Duration = Duration::from_micros(50);
+const LOOK_AFTER_NS: u64 = 50_000;
 /// How long it keeps its core after it let others have it for a moment.
-const YIELD_AFTER: Duration = Duration::from_micros(500);
+const YIELD_AFTER_NS: u64 = 500_000;
 /// How long it stays where it has gone because of another lane.
-const MOVE_AFTER: Duration = Duration::from_micros(100);
+const MOVE_AFTER_NS: u64 = 100_000;
 /// How long it stays where it has gone because of a thread that waits for it.
-const STEP_AFTER: Duration = Duration::from_millis(10);
+const STEP_AFTER_NS: u64 = 10_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -28,11 +28,11 @@ pub(super) struct Seat {
     /// The other lanes, if there may be a core for each.
     neighbours: Option<Neighbours>,
     /// How long it does not look around after it did.
-    rest: Duration,
-    /// When it last looked around, gave its core away for a moment, and changed it.
-    looked: Cell<Instant>,
-    yielded: Cell<Instant>,
-    moved: Cell<Option<Instant>>,
+    rest_ns: u64,
+    /// When it last looked around, gave its core away for a moment, and changed it (the last: 0 for never).
+    looked: Cell<u64>,
+    yielded: Cell<u64>,
+    moved: Cell<u64>,
 }
 
 impl Seat {
@@ -44,15 +44,15 @@ impl Seat {
     }
 
     fn beside(cells: Arc<LinkCells>, neighbours: Option<Neighbours>) -> Self {
-        let now = Instant::now();
-        let rest = |others: &Neighbours| LOOK_AFTER * others.len() as u32;
+        let now = monotonic_ns();
+        let rest = |others: &Neighbours| LOOK_AFTER_NS * others.len() as u64;
         Self {
             cells,
-            rest: neighbours.as_ref().map_or(Duration::MAX, rest),
+            rest_ns: neighbours.as_ref().map_or(u64::MAX, rest),
             neighbours,
             looked: Cell::new(now),
             yielded: Cell::new(now),
-            moved: Cell::new(None),
+            moved: Cell::new(0),
         }
     }
 
@@ -62,7 +62,7 @@ impl Seat {
     }
 
     /// The lane is awake.
-    pub(super) fn take(&self, now: Instant) {
+    pub(super) fn take(&self, now: u64) {
         if self.has_rested(now) {
             self.part(now);
         } else {
@@ -70,19 +70,19 @@ impl Seat {
         }
     }
 
-    fn has_rested(&self, now: Instant) -> bool {
-        now.duration_since(self.looked.get()) >= self.rest
+    fn has_rested(&self, now: u64) -> bool {
+        now.saturating_sub(self.looked.get()) >= self.rest_ns
     }
 
     /// Goes to a core of its own, if it shares one with another lane that is awake.
-    fn part(&self, now: Instant) {
+    fn part(&self, now: u64) {
         self.looked.set(now);
         let Some(neighbours) = &self.neighbours else {
             return;
         };
         let mut here = cores::current();
-        if neighbours.cores().any(|core| core == here) && self.has_stayed(now, MOVE_AFTER) {
-            self.moved.set(Some(now));
+        if neighbours.cores().any(|core| core == here) && self.has_stayed(now, MOVE_AFTER_NS) {
+            self.moved.set(now);
             if cores::leave(neighbours.cores()) {
                 here = cores::current();
             }
@@ -92,7 +92,7 @@ impl Seat {
 
     /// Between two jobs, every now and then: is somebody else on this core?
     #[inline]
-    pub(super) fn look_around(&self, now: Instant) {
+    pub(super) fn look_around(&self, now: u64) {
         if self.has_rested(now) {
             self.make_room(now);
         }
@@ -101,11 +101,11 @@ impl Seat {
     /// A lane that was woken onto this core, or moved here between two jobs, waits for it, although another core may be
     /// free. Given a moment it goes there.
     #[cold]
-    fn make_room(&self, now: Instant) {
+    fn make_room(&self, now: u64) {
         self.part(now);
         let waits = |others: &Neighbours| others.any_waits_for_a_core();
         if self.neighbours.as_ref().is_some_and(waits)
-            && now.duration_since(self.yielded.get()) >= YIELD_AFTER
+            && now.saturating_sub(self.yielded.get()) >= YIELD_AFTER_NS
         {
             self.yielded.set(now);
             thread::yield_now();
@@ -115,16 +115,15 @@ impl Seat {
 
     /// Goes to another core if whoever waits for this lane is on the same one.
     pub(super) fn step_aside(&self, waiter: u32) {
-        let now = Instant::now();
-        if cores::current() == waiter && self.has_stayed(now, STEP_AFTER) {
-            self.moved.set(Some(now));
+        let now = monotonic_ns();
+        if cores::current() == waiter && self.has_stayed(now, STEP_AFTER_NS) {
+            self.moved.set(now);
             cores::leave([waiter]);
         }
     }
 
-    fn has_stayed(&self, now: Instant, long: Duration) -> bool {
-        let moved = self.moved.get();
-        moved.is_none_or(|at| now.duration_since(at) >= long)
+    fn has_stayed(&self, now: u64, long_ns: u64) -> bool {
+        now.saturating_sub(self.moved.get()) >= long_ns
     }
 }
 
@@ -138,20 +137,20 @@ mod tests {
             let own: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::new(LinkCells::on_heap())));
             let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
             let seat = Seat::beside(Arc::clone(own), Some(Neighbours::of(&[other])));
-            let now = Instant::now() + seat.rest;
+            let now = monotonic_ns() + seat.rest_ns;
             let said = || Neighbours::of(&[&**own]).cores().next();
             seat.take(now);
             let here = said().expect("it is awake");
             if neighbour_is_here {
                 other.runs_on(here);
             }
-            seat.take(now + seat.rest);
+            seat.take(now + seat.rest_ns);
             let left = said() != Some(here);
             // Not again at once, whatever the other one says.
             other.runs_on(said().unwrap_or(here));
             let moved = seat.moved.get();
-            seat.part(now + seat.rest + Duration::from_nanos(1));
-            assert!(moved.is_none() || seat.moved.get() == moved);
+            seat.part(now + seat.rest_ns + 1);
+            assert!(moved == 0 || seat.moved.get() == moved);
             seat.leave();
             assert_eq!(said(), None);
             left

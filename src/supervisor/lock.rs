@@ -1,0 +1,74 @@
+//! The one lock, and what is done when it is let go.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::Shared;
+use super::core::Core;
+
+/// The state behind the lock. Lanes that got jobs are rung when it is let go, whichever way: so many jobs that were posted
+/// under one lock cost one look at whether their lane sleeps.
+#[derive(Debug)]
+pub(super) struct Locked<'a>(MutexGuard<'a, Core>);
+
+impl Deref for Locked<'_> {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.ring_posted();
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> Locked<'_> {
+        // A panic with the lock held is a defect; the books are still the best there are.
+        Locked(self.core.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Releases the lock and does what has to be done outside it.
+    #[inline]
+    pub(super) fn unlock(&self, mut core: Locked<'_>) {
+        let call = std::mem::take(&mut core.call_monitor);
+        if !call && core.wakers.is_empty() {
+            return;
+        }
+        let wakers = std::mem::take(&mut core.wakers);
+        drop(core);
+        if call {
+            self.ring();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Core {
+    /// Wakes the lanes that have got jobs, if they sleep.
+    #[inline]
+    fn ring_posted(&mut self) {
+        for group in 0..self.unrung.len() {
+            let mut left = std::mem::take(&mut self.unrung[group]);
+            while left != 0 {
+                let bit = left.trailing_zeros() as usize;
+                left &= left - 1;
+                self.lanes[group * 64 + bit].poster.ring();
+                crate::sync::point!("submit.rung");
+            }
+        }
+    }
+}
