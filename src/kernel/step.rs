@@ -369,12 +369,13 @@ impl ChainWriter {
     pub(crate) fn finish(&mut self, call: &mut CallWriter, step: u64, mask: u64, last: bool) {
         let node = &mut self.node.0;
         let words = node.words();
-        call.0.word(node.seed);
-        call.0.word(step);
-        call.0.word(words.len() as u64 + 1);
-        call.0.word(mask | if last { LAST } else { 0 });
-        words.iter().for_each(|&word| call.0.word(word));
-        call.0.leases.append(&mut node.leases);
+        let head = mask | if last { LAST } else { 0 };
+        call.0
+            .extend(&[node.seed, step, words.len() as u64 + 1, head]);
+        call.0.extend(words);
+        if !node.leases.is_empty() {
+            call.0.leases.append(&mut node.leases);
+        }
         call.0.foreign |= node.foreign;
         call.0.exclusive |= node.exclusive;
         call.0.full = call.0.full.or(node.full);

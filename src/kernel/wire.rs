@@ -98,6 +98,21 @@ impl ArgWriter {
         self.long.push(word);
     }
 
+    /// Several words at once.
+    #[inline]
+    pub(crate) fn extend(&mut self, words: &[u64]) {
+        let end = self.len + words.len();
+        if end <= INLINE_WORDS {
+            self.inline[self.len..end].copy_from_slice(words);
+        } else {
+            if self.long.is_empty() {
+                self.long.extend_from_slice(&self.inline[..self.len]);
+            }
+            self.long.extend_from_slice(words);
+        }
+        self.len = end;
+    }
+
     /// Bytes, filled up to whole words.
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
