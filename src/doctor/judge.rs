@@ -2,6 +2,7 @@
 
 use super::machine::{Feature, Machine, Need};
 use super::{Finding, Level};
+use crate::sys::limits;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -16,6 +17,8 @@ const TASKS: u64 = 8;
 const TASKS_PER_WORKER: u64 = 2;
 /// Less memory than this is not enough to work with.
 const LEAST_MEMORY: u64 = 128 * MIB;
+/// Less capacity than this is of no use.
+const LEAST_CAPACITY: u64 = 16 * MIB;
 /// Less memory than this is soon used up.
 const LITTLE_MEMORY: u64 = GIB;
 /// A named arena needs some room for its names, whatever its memory is made of.
@@ -86,13 +89,15 @@ impl Machine {
     }
 
     fn memory(&self) -> Finding {
+        let room = &self.memory;
+        let found = if room.size == limits::UNKNOWN_MEMORY {
+            "how much there is, /proc/meminfo does not say".into()
+        } else {
+            format!("{} of {} available", size(room.free), size(room.size))
+        };
         let finding = Finding::fine(
             "memory",
-            format!(
-                "{} of {} available",
-                size(self.memory.free),
-                size(self.memory.size)
-            ),
+            found,
             format!(
                 "an engine takes at most {} of it for arrays, unless it is told otherwise, and only as they come",
                 size(self.capacity)
@@ -231,31 +236,18 @@ impl Machine {
         bound("address-space", "addresses", limit, means, |limit| {
             // What `Spec::plan` grants each region.
             let each = limit / 4 / regions;
-            (each < self.capacity).then(|| {
-                format!(
-                    "lift it (ulimit -v unlimited), or give the engine a capacity of {} at most",
-                    size(each)
-                )
-            })
+            (each < self.capacity).then(|| lift_or_shrink("ulimit -v unlimited", each))
         })
     }
 
     fn file_size(&self) -> Finding {
-        let means =
-            "shared memory counts as a file, and growing one beyond the limit ends the process";
+        let means = "shared memory counts as a file, and none grows beyond the limit";
         bound(
             "file-size",
             "size of a file",
             self.bounds.file_size,
             means,
-            |limit| {
-                (limit < self.capacity).then(|| {
-                format!(
-                    "lift it (ulimit -f unlimited), or give the engine a capacity of {} at most",
-                    size(limit)
-                )
-            })
-            },
+            |limit| (limit < self.capacity).then(|| lift_or_shrink("ulimit -f unlimited", limit)),
         )
     }
 
@@ -336,6 +328,15 @@ impl Machine {
 }
 
 /// A limit of this process; `hurts` says what to do if it is too low.
+/// What to do about a limit that leaves an engine so many bytes of capacity.
+fn lift_or_shrink(lift: &str, room: u64) -> String {
+    if room < LEAST_CAPACITY {
+        return format!("lift it ({lift}): what it leaves is too little for arrays");
+    }
+    let room = size(room);
+    format!("lift it ({lift}), or give the engine a capacity of {room} at most")
+}
+
 fn bound(
     subject: &'static str,
     what: &str,

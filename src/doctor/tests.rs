@@ -81,7 +81,7 @@ type Spoil = fn(&mut Machine);
 
 #[test]
 fn each_thing_that_hurts_is_found_and_says_what_to_do() {
-    let cases: [(&str, Level, &str, Spoil); 20] = [
+    let cases: [(&str, Level, &str, Spoil); 21] = [
         ("kernel", Level::Trouble, "6.1", |m| {
             m.kernel = "5.15.0".into()
         }),
@@ -123,6 +123,9 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         }),
         ("address-space", Level::Trouble, "ulimit -v", |m| {
             m.bounds.address_space = Some(64 * GIB)
+        }),
+        ("file-size", Level::Trouble, "too little", |m| {
+            m.bounds.file_size = Some(1024)
         }),
         ("file-size", Level::Trouble, "ulimit -f", |m| {
             m.bounds.file_size = Some(GIB)
@@ -242,4 +245,16 @@ fn this_machine_can_be_examined() {
     assert!(machine.proc && machine.cores > 0 && machine.memory.size > 0);
     assert!(machine.bounds.processes_now > 0);
     assert!(report.findings.len() >= machine.features.len());
+}
+
+#[test]
+fn memory_that_nobody_can_tell_is_no_number() {
+    let mut machine = good();
+    machine.memory.size = crate::sys::limits::UNKNOWN_MEMORY;
+    machine.memory.free = crate::sys::limits::UNKNOWN_MEMORY;
+    let found = finding(&machine, "memory").found;
+    assert!(
+        found.contains("/proc/meminfo") && !found.contains("iB"),
+        "{found}"
+    );
 }

@@ -99,10 +99,13 @@ pub fn container(root: &Path) -> Option<Container> {
         .min_by_key(|container| container.limit.saturating_sub(container.used))
 }
 
-/// What the machine has, in bytes. Version 1 of control groups has no word for "no limit" and says almost 2^63, so it
-/// is never more than half of that.
+/// What a machine has whose `/proc/meminfo` does not say it. Version 1 of control groups has no word for "no limit" and says
+/// almost 2^63, so this is half of that.
+pub const UNKNOWN_MEMORY: u64 = 1 << 62;
+
+/// What the machine has, in bytes.
 fn total(meminfo: &str) -> u64 {
-    field(meminfo, "MemTotal:").map_or(1 << 62, |kib| kib.saturating_mul(1024))
+    field(meminfo, "MemTotal:").map_or(UNKNOWN_MEMORY, |kib| kib.saturating_mul(1024))
 }
 
 /// The number behind `name` in a file of lines "name value".
