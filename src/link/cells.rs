@@ -419,6 +419,7 @@ const _: () = {
     assert!(size_of::<StateCell>() == 16);
     assert!(offset_of!(PostHalf<SLOTS>, slots) == 256);
     assert!(offset_of!(ReplyHalf<SLOTS>, states) == 16);
+    assert!(offset_of!(ReplyHalf<SLOTS>, replies) == 4224);
     assert!(size_of::<PostHalf<SLOTS>>() == 36 * 1024);
     assert!(size_of::<ReplyHalf<SLOTS>>() == 44 * 1024);
     assert!(offset_of!(ReplyHalf<SLOTS>, stamps) == 40 * 1024);

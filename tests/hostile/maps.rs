@@ -61,19 +61,21 @@ pub fn address(name: &str, at: u64, which: impl Fn(&Mapped) -> bool) -> Option<u
         .find_map(|piece| piece.address_of(at))
 }
 
-/// Bytes of the control segment, from which a link's place follows.
+/// Bytes of the control segment, from which a link's place follows. `link/cells.rs` asserts the same.
 pub mod layout {
     pub const HEADER: u64 = 0;
     pub const HUB: u64 = 4096;
     const LINKS: u64 = 8192;
-    const HALF: u64 = 36 * 1024;
+    const POST: u64 = 36 * 1024;
+    /// Bytes of the half that a worker writes.
+    pub const REPLY: u64 = 44 * 1024;
     /// What the supervisor writes in the link of a lane.
     pub const fn post(lane: u64) -> u64 {
-        LINKS + lane * 2 * HALF
+        LINKS + lane * (POST + REPLY)
     }
     /// What the worker writes in the link of a lane.
     pub const fn reply(lane: u64) -> u64 {
-        post(lane) + HALF
+        post(lane) + POST
     }
     /// Call slots begin here in a `post`, 128 bytes each.
     pub const CALLS: u64 = 256;
@@ -82,8 +84,9 @@ pub mod layout {
     /// Fields of a `reply`.
     pub const WANTS: u64 = 4;
     pub const WANT_BYTES: u64 = 8;
-    /// State words, each followed by the duration.
+    /// State words, each followed by the duration and a reply of one word.
     pub const STATES: u64 = 16;
-    pub const REPLIES: u64 = 2176;
+    pub const STATE: u64 = 16;
+    pub const REPLIES: u64 = 4224;
     pub const TAKEN: u64 = REPLIES + SLOTS * SLOT;
 }

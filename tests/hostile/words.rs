@@ -26,9 +26,13 @@ fn own_half() -> usize {
     *PLACE.get_or_init(|| {
         let pieces = maps::pieces("control");
         let own = pieces.iter().find(|piece| piece.writable);
-        own.expect("one half of one link is writable")
-            .addresses
-            .start
+        let addresses = &own.expect("one half of one link is writable").addresses;
+        assert_eq!(
+            addresses.len() as u64,
+            layout::REPLY,
+            "the layout has changed"
+        );
+        addresses.start
     })
 }
 
@@ -52,7 +56,7 @@ fn long_word(at: u64) -> &'static AtomicU64 {
 
 /// The slots whose words say that their job runs: this very job's, and what was left by a worker that lied before.
 fn running() -> Vec<(u64, &'static AtomicU32)> {
-    let slots = (0..layout::SLOTS).map(|slot| (slot, word(layout::STATES + slot * 8)));
+    let slots = (0..layout::SLOTS).map(|slot| (slot, word(layout::STATES + slot * layout::STATE)));
     let running: Vec<_> = slots
         .filter(|(_, word)| word.load(Ordering::Relaxed) & 7 == 2)
         .collect();
