@@ -197,9 +197,8 @@ impl<const N: usize> Poster<N> {
         self.ring_early()
     }
 
-    /// The same without the fence, which waits until what was posted has reached memory: may overlook a worker that is about
-    /// to sleep, and wake it before it can see what was posted. So [`Poster::ring`] has to follow, once for many jobs; this
-    /// only lets a worker that sleeps already begin sooner.
+    /// The same without the fence, which waits until what was posted has left this core: may overlook a worker that is about to
+    /// sleep. So [`Poster::ring`] has to follow, once for many jobs; this only lets a worker that sleeps already begin sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
@@ -214,8 +213,9 @@ impl<const N: usize> Poster<N> {
     #[cold]
     fn ring_cold(&self) {
         let bell = &self.cells.post().bell;
-        // Relaxed: the value only has to change; what it announces was published before.
-        bell.fetch_add(1, Ordering::Relaxed);
+        // Release: "posted, then rung", pairs with the look at the bell before a sleep: a worker that has heard this ring sees
+        // what was posted, and does not sleep on it. One early ring is all that this sleep gets.
+        bell.fetch_add(1, Ordering::Release);
         doorbell::wake(bell);
     }
 

@@ -278,7 +278,8 @@ impl<const N: usize> Taker<N> {
     /// Sleeps until there is something to look at.
     pub(crate) fn sleep(&mut self) {
         let bell = &self.cells.post().bell;
-        let heard = bell.load(Ordering::Relaxed);
+        // Acquire: "posted, then rung", pairs with `Poster::ring`.
+        let heard = bell.load(Ordering::Acquire);
         self.sleeps = self.sleeps.wrapping_add(1).max(1);
         let asleep = &self.cells.reply().asleep;
         asleep.store(self.sleeps, Ordering::Relaxed);
@@ -345,7 +346,8 @@ impl<const N: usize> Taker<N> {
 
     fn sleep_for_grant(&mut self) {
         let bell = &self.cells.post().bell;
-        let heard = bell.load(Ordering::Relaxed);
+        // Acquire: as in `sleep`.
+        let heard = bell.load(Ordering::Acquire);
         self.sleeps = self.sleeps.wrapping_add(1).max(1);
         let asleep = &self.cells.reply().asleep;
         asleep.store(self.sleeps, Ordering::Relaxed);

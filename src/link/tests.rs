@@ -385,3 +385,47 @@ fn neighbours_know_who_is_on_which_core_and_who_waits_for_one() {
     two.reply().place.store(u64::MAX, Ordering::Relaxed);
     assert_eq!(cores(), [1, u32::MAX]);
 }
+
+fn word(grant: u32) -> Answering<'static> {
+    Answering {
+        kind: kind::VALUE,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant,
+        cursor: 4096,
+        words: &[5],
+    }
+}
+
+#[test]
+fn a_word_that_comes_with_news_of_a_grant_brings_them() {
+    let (mut poster, mut taker, _) = link();
+    for grant in [3, u32::MAX] {
+        post(&mut poster, 1);
+        assert_eq!(taker.next(), Next::Run);
+        let _ = taker.finish(false, 1, Some(&word(grant)));
+        let mut reply = Reply::default();
+        assert!(matches!(
+            poster.drain(&mut reply),
+            Drained::Ended { bare: false, .. }
+        ));
+        assert_eq!((reply.kind, reply.len, reply.words[0]), (kind::VALUE, 1, 5));
+        assert_eq!(reply.grant, grant);
+        assert!(grant == u32::MAX || reply.cursor == 4096);
+    }
+}
+
+#[test]
+fn a_table_of_finished_jobs_is_no_reason_to_ring() {
+    let (mut poster, mut taker, cells) = link();
+    cells.hub().arm(1);
+    for job in 0..4 {
+        post(&mut poster, job);
+    }
+    for _ in 0..4 {
+        assert_eq!(taker.next(), Next::Run);
+        assert!(!taker.finish(false, 1, Some(&word(u32::MAX))));
+    }
+    assert_eq!(taker.next(), Next::Empty);
+}

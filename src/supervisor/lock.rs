@@ -7,8 +7,8 @@ use std::task::Waker;
 use super::Shared;
 use super::core::Core;
 
-/// The state behind the lock. Lanes that got jobs are rung when it is let go, whichever way: so many jobs that were posted
-/// under one lock cost one look at whether their lane sleeps.
+/// The state behind the lock. Lanes that got jobs are rung right before it is let go, whichever way: so many jobs that were
+/// posted under one lock cost one look at whether their lane sleeps.
 #[derive(Debug)]
 pub(super) struct Locked<'a>(MutexGuard<'a, Core>);
 

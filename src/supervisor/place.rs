@@ -79,6 +79,8 @@ impl Core {
         } else {
             NOTICE
         };
+        // Before it is posted: whatever happens from here on, the lane hears of it.
+        self.unrung[chosen / 64] |= 1 << (chosen % 64);
         let position = lane.poster.post(&Call {
             job: record.job,
             entry: offset,
@@ -106,7 +108,6 @@ impl Core {
         if record_has_policy {
             self.watch_if_timed(index, chosen, position);
         }
-        self.unrung[chosen / 64] |= 1 << (chosen % 64);
         let lane = &mut self.lanes[chosen];
         lane.poster.ring_early();
         // A job behind another one, while somebody has nothing to do: look at it soon.

@@ -199,6 +199,26 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
     assert_eq!((core.open, core.records.live()), (0, 0));
 }
 
+#[test]
+fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    let answer = Answering {
+        kind: kind::VALUE,
+        arrays: 0,
+        spilled: false,
+        len: 1,
+        grant: u32::MAX,
+        cursor: 0,
+        words: &[42],
+    };
+    let _ = takers[0].finish(false, 1, Some(&answer));
+    die(&shared, 0);
+    let value = shared.wait(id, <u64 as Reply>::receive, Some(Duration::ZERO));
+    assert_eq!(value.unwrap().unwrap(), 42);
+}
+
 const QUEUED: u32 = 1;
 const DONE_BARE: u32 = 3 | 1 << 6;
 const SKIPPED: u32 = 6;

@@ -56,3 +56,18 @@ fn a_job_goes_where_fewer_lanes_are_busy() {
     assert_eq!(busy(&shared), [1, 1, 1], "not beside what runs");
     drop((first, second, takers));
 }
+
+#[test]
+fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
+    let (shared, takers) = fixture(1, 1);
+    let bell = || shared.cells[0].post().bell.load(Ordering::Relaxed);
+    let mut core = shared.lock();
+    let mut call = ArgWriter::new(shared.arena.id());
+    core.submit(&kernel(), &mut call, 0, None);
+    // Between the first look at whether it sleeps, and the one that counts.
+    shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
+    let before = bell();
+    drop(core);
+    assert_ne!(bell(), before);
+    drop(takers);
+}
