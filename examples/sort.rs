@@ -38,10 +38,8 @@ fn merge(left: &[i64], right: &[i64]) -> Array<i64> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     arenite::init();
-    let count = match std::env::args().nth(1).and_then(|count| count.parse().ok()) {
-        Some(count) => count,
-        None => 1_000_000,
-    };
+    let count = std::env::args().nth(1);
+    let count = count.map_or(Ok(1_000_000), |count| count.parse())?;
     let engine = Engine::builder().build()?;
     // Always the same numbers, in no order.
     let scattered = |i: usize| (i as i64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 16;
