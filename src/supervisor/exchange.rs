@@ -78,6 +78,9 @@ impl Shared {
     ) -> usize {
         let mut core = self.lock();
         let before = flight.sent;
+        // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.
+        core.drain_busy();
+        core.refill();
         for call in calls {
             let submit =
                 |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
@@ -97,8 +100,6 @@ impl Shared {
             flight.open.push_back((K::of(flight.sent), id));
             flight.sent += 1;
         }
-        core.drain_busy();
-        core.refill();
         if K::ORDERED {
             while let Some(&(key, id)) = flight.open.front()
                 && let Some(answer) = core.try_take(id, read)
