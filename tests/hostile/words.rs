@@ -1,6 +1,8 @@
 //! A worker that spoils its own half of its link: it is killed with `Protocol` for what cannot be true, or spoils
 //! nothing but its own jobs; the others' go on, and so does the engine.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -166,15 +168,20 @@ fn a_state_word_that_cannot_be() {
 }
 
 fn answers_that_cannot_be() {
-    /// Goes on writing its reply after the kernel has returned, until the process is killed for it.
-    fn spoil(seed: u64) -> Array<u8> {
+    /// Goes on writing its reply after the kernel has returned, or begins with those of later jobs, until the process is
+    /// killed for it. Counts in a file how often it has written all replies.
+    fn spoil(seed: u64, file: &str) -> Array<u8> {
         let running = running();
+        let file = File::options().write(true).open(file).unwrap();
+        file.write_all_at(&std::process::id().to_ne_bytes(), 8)
+            .unwrap();
         std::thread::spawn(move || {
             let mut seeded = Seeded(seed);
             // A value: one array, whose four words and shape are six. In itself a true head.
             let head = 1 << 8 | 6 << 32;
-            loop {
-                for &(slot, _) in &running {
+            let is_open = |(_, word): &(u64, &AtomicU32)| word.load(Ordering::Relaxed) & 7 == 2;
+            while running.iter().all(is_open) {
+                for &(slot, _) in running.iter().filter(|_| seed % 2 == 0) {
                     let at = layout::REPLIES + slot * layout::SLOT;
                     long_word(at).store(seeded.about(head), Ordering::Relaxed);
                     long_word(at + 8).store(seeded.about(0), Ordering::Relaxed);
@@ -183,53 +190,67 @@ fn answers_that_cannot_be() {
                         long_word(at + 32 + word * 8).store(seeded.about(4096), Ordering::Relaxed);
                     }
                 }
-                if running
-                    .iter()
-                    .any(|(_, word)| word.load(Ordering::Relaxed) & 7 != 2)
-                {
-                    // It has ended. The next jobs of this worker answer with lies as well.
-                    spoil_all(&mut seeded);
+            }
+            // It has ended. The next jobs of this worker answer with lies as well.
+            for sweep in 1u64.. {
+                for slot in 0..layout::SLOTS {
+                    let at = layout::REPLIES + slot * layout::SLOT;
+                    for word in 0..16 {
+                        long_word(at + word * 8).store(seeded.about(4096), Ordering::Relaxed);
+                    }
                 }
+                file.write_all_at(&sweep.to_ne_bytes(), 0).unwrap();
             }
         });
         Array::zeros(3000)
-    }
-    fn spoil_all(seeded: &mut Seeded) {
-        for slot in 0..layout::SLOTS {
-            let at = layout::REPLIES + slot * layout::SLOT;
-            for word in 0..16 {
-                long_word(at + word * 8).store(seeded.about(4096), Ordering::Relaxed);
-            }
-        }
     }
     fn some(n: u32) -> Array<u32> {
         Array::from_slice(&[n; 100])
     }
     let lab = lab();
-    let mut protocol = 0;
+    let mut lies = [0, 0];
+    let is_lie = |error: &JobError| usize::from(matches!(error.kind(), JobErrorKind::Protocol(_)));
     for seed in 0..40 {
         step(format!("seed {seed}"));
-        let hostile = lab.submit(spoil, (seed,));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let hostile = lab.submit(spoil, (seed, path));
         // Whatever it answers is its own affair: the kernel could have returned it.
-        let own = hostile.wait();
-        let mut culprit = own.as_ref().err().and_then(JobError::worker);
-        for n in 0..200 {
-            match lab.submit(some, (n,)).wait() {
-                Ok(_) => {}
-                Err(error) => {
-                    // Nobody but the spoiled worker answers so, and some of its lies could be true.
-                    protocol += u32::from(matches!(error.kind(), JobErrorKind::Protocol(_)));
-                    assert!(culprit.is_none() || culprit == error.worker(), "{error}");
-                    culprit = culprit.or(error.worker());
-                }
+        let own = hostile.wait().err();
+        lies[0] += own.as_ref().map_or(0, is_lie);
+        let mut culprit = own.and_then(|error| error.worker());
+        for round in 0..4 {
+            let jobs: Vec<_> = (0..50).map(|n| lab.submit(some, (n,))).collect();
+            // Nobody looks at the answers before it has spoiled them, unless somebody has found it out already.
+            let word = |at| {
+                let mut bytes = [0; 8];
+                let _short = file.as_file().read_at(&mut bytes, at);
+                u64::from_ne_bytes(bytes)
+            };
+            let (before, pid) = (word(0), word(8) as i32);
+            wait_until(&format!("round {round}: all answers are spoiled"), || {
+                word(0) > before + 2 || state_of(pid).is_none_or(|state| state == 'Z')
+            });
+            for job in jobs {
+                let Err(error) = job.wait() else { continue };
+                // Nobody but the spoiled worker answers so, and some of its lies could be true.
+                lies[1] += is_lie(&error);
+                assert!(culprit.is_none() || culprit == error.worker(), "{error}");
+                culprit = culprit.or(error.worker());
             }
         }
         // What is left of it ends here.
         (0..2).for_each(|worker| lab.replace(worker));
         assert_neighbours(triples(&lab), None);
     }
-    assert!(protocol > 0, "no lie was noticed");
+    println!("{lies:?} lies were noticed, in its own answer and in later ones");
+    assert!(lies.into_iter().all(|lies| lies > 0), "{lies:?}");
     lab.assert_in_use(0);
+}
+
+fn state_of(pid: i32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.trim().chars().next()
 }
 
 /// In a kernel: from now on the replies of this worker say that their words lie at this place of its region.
