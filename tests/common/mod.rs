@@ -32,8 +32,19 @@ pub fn trial(path: &'static str, test: fn()) -> Trial {
 }
 
 /// A trial by its name.
-pub fn named(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, move || run(test))
+pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        for _ in 0..times() {
+            run(test.clone())?;
+        }
+        Ok(())
+    })
+}
+
+/// How often each trial runs: `ARENITE_TIMES` makes it more, for who looks for what happens once in a thousand times.
+fn times() -> u64 {
+    let asked = std::env::var("ARENITE_TIMES").ok();
+    asked.map_or(1, |text| text.parse().unwrap())
 }
 
 fn run(test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {

@@ -435,12 +435,11 @@ fn assert_answer<T: PartialEq + std::fmt::Debug>(
 }
 
 fn handles_against_a_model() {
-    let asked = std::env::var("ARENITE_CASES").ok();
-    let steps = asked.map_or(12_000, |text| text.parse().unwrap());
+    const ALL: usize = 12_000;
     let config = ProptestConfig {
         max_shrink_iters: 200,
         failure_persistence: None,
-        ..ProptestConfig::with_cases((steps / STEPS) as u32)
+        ..ProptestConfig::with_cases((ALL / STEPS) as u32)
     };
     let all = std::cell::RefCell::new(Tally::default());
     let run = TestRunner::new(config).run(&prop::collection::vec(any_step(), STEPS), |steps| {
@@ -466,10 +465,10 @@ fn handles_against_a_model() {
         all.shut_down
     );
     assert!(
-        values > steps / 20
-            && foreign > steps / 20
-            && alone > steps / 100
-            && shared > steps / 100
-            && all.shut_down > steps / 1000
+        values > ALL / 20
+            && foreign > ALL / 20
+            && alone > ALL / 100
+            && shared > ALL / 100
+            && all.shut_down > ALL / 1000
     );
 }

@@ -194,6 +194,7 @@ fn what_lies_behind_runs_once_and_in_order() {
 /// Kernels that end when their time is over, give or take: each answers once, with its value or not.
 fn deadlines_that_race_with_the_end() {
     const LIMIT: Duration = Duration::from_millis(2);
+    const JOBS: u64 = 1000;
     fn work(micros: u64, n: u64) -> Array<u64> {
         let from = Instant::now();
         while from.elapsed() < Duration::from_micros(micros) {
@@ -202,13 +203,12 @@ fn deadlines_that_race_with_the_end() {
         // Enough to be memory of the worker.
         Array::from_slice(&[n; 100])
     }
-    let jobs: u64 = std::env::var("ARENITE_RACES").map_or(1000, |text| text.parse().unwrap());
     let lab = Lab::new(2);
     let (mut done, mut late) = (0, 0);
     let started = Instant::now();
     // The length at which one is as likely as the other moves with the load: it is followed.
     let mut micros = 2000u64;
-    for n in 0..jobs {
+    for n in 0..JOBS {
         let scatter = (n * 7919) % 401;
         let length = micros + scatter - 200;
         let job = lab.job(work, (length, n)).deadline(LIMIT).submit();
