@@ -3,10 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::inlined::{self, Enrolled, Inside};
+use crate::kernel::seed_in_series;
 use crate::worker::{Entered, chance, enter};
-
-/// Seeds of jobs that belong to a series have this bit; the others count from 1.
-const SERIES: u64 = 1 << 63;
 
 /// The seed of a run, and what has been numbered so far.
 #[derive(Debug)]
@@ -87,10 +85,15 @@ impl Seeds {
 }
 
 impl Series {
+    /// Which series it is.
+    pub(crate) fn number(self) -> u64 {
+        self.number
+    }
+
     /// The seed of a job.
     #[inline]
     pub(crate) fn seed(self, index: u64) -> u64 {
-        mixed(mixed(self.number) ^ index) | SERIES
+        seed_in_series(self.number, index)
     }
 
     /// A job of an inline engine runs in this thread.
@@ -100,15 +103,6 @@ impl Series {
             _inside: inlined::enter(self.engine),
         }
     }
-}
-
-/// Spreads numbers over all 64 bits, no two onto the same (the last step of SplitMix64).
-#[inline]
-fn mixed(number: u64) -> u64 {
-    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }
 
 #[cfg(test)]
@@ -125,7 +119,7 @@ mod tests {
             let series = seeds.series();
             for index in 0..1000 {
                 let seed = series.seed(index);
-                assert!(seed & SERIES != 0 && seen.insert(seed));
+                assert!(seed >> 63 == 1 && seen.insert(seed));
             }
         }
     }

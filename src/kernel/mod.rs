@@ -17,8 +17,10 @@ mod list;
 mod param;
 mod reply;
 mod scalar;
+mod seed;
 mod spawn;
 mod step;
+mod subtree;
 pub(crate) mod wire;
 
 pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
@@ -30,9 +32,11 @@ pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe,
 pub(crate) use reply::reply_sealed;
 pub use reply::{BadReply, Receiving, Reply, Sending, SpawnedFailed, Unfolded, Unsent, Value};
 pub use scalar::Scalar;
+pub(crate) use seed::{seed_in_series, seed_of_task};
 pub(crate) use spawn::{
-    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, seed_of_task, spawning,
+    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, spawning,
 };
 pub use spawn::{Given, GivenParams, Giving, Source};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
 pub use step::{Feed, Kept, Loading, NodeParams, Slot};
+pub(crate) use subtree::{Leaves, Subtree, Top, node};

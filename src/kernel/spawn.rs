@@ -376,19 +376,6 @@ where
     let sent = value.send(&mut Sending { writer, host });
     sent.map_err(Failure::from)
 }
-
-/// The seed of a task's random numbers, of a job with this seed. Other jobs have none of these.
-pub(crate) fn seed_of_task(parent: u64, task: u64) -> u64 {
-    let mixed = |number: u64| {
-        // The last step of SplitMix64: no two numbers onto the same.
-        let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ x >> 31
-    };
-    mixed(mixed(parent) ^ task) >> 2 | 1 << 62
-}
-
 /// A task on its way into a reply.
 pub(crate) trait Spawning: Send {
     fn kernel(&self) -> SpawnKernel;

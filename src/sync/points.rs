@@ -77,6 +77,8 @@ pub const POINTS: &[Point] = points! {
         "complete.said" "complete.woken" "complete.rung"
         // A chain of nodes.
         "chain.begun" "chain.carried" "chain.sent"
+        // A subtree of a reduction.
+        "subtree.leaf" "subtree.pair"
         // The state of an actor.
         "state.made" "state.kept" "state.lent" "state.called" "state.saved" "state.back"
         "state.dropped"

@@ -13,6 +13,7 @@ mod orphans;
 mod policies;
 mod programs;
 mod reached;
+mod reduced;
 mod scene;
 mod spawned;
 mod stopped;
@@ -34,6 +35,7 @@ fn main() {
         workers::trials(),
         model::trials(),
         spawned::trials(),
+        reduced::trials(),
         policies::trials(),
         stopped::trials(),
         supervisors::trials(),

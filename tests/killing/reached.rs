@@ -6,6 +6,7 @@ use crate::board::{board, points};
 use crate::harness::{Invariant, Lab, tests};
 use crate::model;
 use crate::programs::{Program, run_to_its_end};
+use crate::reduced;
 use crate::scene::{Policy, Scene};
 
 tests![
@@ -26,6 +27,7 @@ fn every_point_of_a_worker_is_passed() {
     assert!(played.answers.into_iter().map(Result::unwrap).eq(reference));
     lab.into_inner().shutdown();
     model::undisturbed();
+    reduced::undisturbed();
     let missed: Vec<_> = POINTS
         .iter()
         .zip(before)
@@ -62,8 +64,8 @@ fn names_say_the_step() {
     // What is promised: both sides, each step.
     let of = |side| points(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
-        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "state",
-        "stop",
+        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "subtree",
+        "state", "stop",
     ] {
         assert!(of(Side::Worker).contains(&step), "{step}");
     }

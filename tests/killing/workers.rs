@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
+use crate::reduced;
 use crate::scene::{ASKED, LENT, Played, Policy, Scene};
 
 tests![before_it_is_ready];
@@ -40,7 +41,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// Those that a worker comes by in the scene, at its start or at its end.
 pub fn played() -> impl Iterator<Item = &'static Point> {
-    points(Side::Worker).filter(|point| !model::owns(point))
+    points(Side::Worker).filter(|point| !model::owns(point) && !reduced::owns(point))
 }
 
 /// How often a worker comes by each point in one scene.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arenite::engine::Number;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, Spawn, call};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
 
@@ -20,6 +20,9 @@ tests![
     a_sum_outlives_a_killed_worker,
     reductions_keep_the_order,
     a_reduction_over_rows,
+    a_reduction_of_small_chunks_is_few_jobs,
+    a_reduction_names_what_failed,
+    a_reduction_whose_kernels_spawn,
     a_reduction_names_the_worker_that_died,
     reductions_leave_nothing_behind,
     partitions_and_broadcasts,
@@ -312,6 +315,85 @@ fn a_reduction_over_rows() {
     assert_eq!(here[..], sums[..]);
     drop((table, sums, here));
     lab.assert_in_use(0);
+}
+
+/// Chunks that are quick are computed and combined together; the tree is the same.
+fn a_reduction_of_small_chunks_is_few_jobs() {
+    const CHUNKS: usize = 250;
+    fn first(chunk: &[u64], scale: f32) -> f32 {
+        scale * (chunk[0] as f32).sqrt()
+    }
+    fn mix(a: f32, b: f32) -> f32 {
+        a * 0.7 + b
+    }
+    let reduced = |engine: &Engine| {
+        let numbers = engine.from_fn(CHUNKS << 13, |i| i as u64).unwrap();
+        let value = engine.reduce(&numbers, first, (1.1,), mix);
+        value.unwrap().to_bits()
+    };
+    let alone = reduced(&Engine::inline());
+    for workers in [1, 2, 7] {
+        let lab = Lab::new(workers);
+        for round in 0..10 {
+            assert_eq!(reduced(&lab), alone, "{workers} workers, round {round}");
+        }
+        let jobs: u64 = lab.stats().kernels.iter().map(|kernel| kernel.calls).sum();
+        println!("{workers} workers: {} jobs for {CHUNKS} chunks", jobs / 10);
+        assert!(jobs < 10 * (2 * CHUNKS as u64 - 1), "a job for each node");
+        lab.assert_in_use(0);
+    }
+}
+
+fn a_reduction_names_what_failed() {
+    fn first(chunk: &[u64], bad: u64) -> Result<u64, String> {
+        match chunk[0] {
+            n if n == bad => Err(format!("{n} is bad")),
+            n => Ok(n),
+        }
+    }
+    fn largest(a: u64, b: u64) -> u64 {
+        assert!(b <= 150 << 13, "{a} and {b} do not go together");
+        a.max(b)
+    }
+    for engine in [Engine::inline(), Lab::new(1).into_inner()] {
+        let numbers = engine.from_fn(250 << 13, |i| i as u64).unwrap();
+        let error = engine
+            .reduce(&numbers, first, (100 << 13,), largest)
+            .unwrap_err();
+        let expected = JobErrorKind::Returned("819200 is bad".into());
+        assert_eq!(*error.kind(), expected, "{error}");
+        assert!(error.kernel().contains("first"), "{error}");
+        let error = engine.reduce(&numbers, first, (1,), largest).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("do not go together"), "{error}");
+        assert!(error.kernel().contains("largest"), "{error}");
+        drop(numbers);
+        engine.shutdown();
+    }
+}
+
+fn a_reduction_whose_kernels_spawn() {
+    fn plain(chunk: &[u64]) -> u64 {
+        chunk[0]
+    }
+    fn spawns(chunk: &Array<u64>) -> Spawn<u64> {
+        Spawn::new(|n: u64| n + 1, (call(plain, (chunk.clone(),)),))
+    }
+    fn add(a: u64, b: u64) -> u64 {
+        a + b
+    }
+    fn add_later(a: u64, b: u64) -> Spawn<u64> {
+        Spawn::new(add, (call(add, (a, 0)), call(add, (b, 0))))
+    }
+    for engine in [Engine::inline(), Lab::new(2).into_inner()] {
+        let numbers = engine.from_fn(40 << 13, |i| i as u64).unwrap();
+        let expected: u64 = (0..40).map(|n| n << 13).sum();
+        assert_eq!(engine.reduce(&numbers, plain, (), add), Ok(expected));
+        assert_eq!(engine.reduce(&numbers, spawns, (), add), Ok(expected + 40));
+        assert_eq!(engine.reduce(&numbers, plain, (), add_later), Ok(expected));
+        drop(numbers);
+        engine.shutdown();
+    }
 }
 
 fn a_reduction_names_the_worker_that_died() {

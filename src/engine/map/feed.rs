@@ -21,13 +21,19 @@ const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
 /// Answers that a stream gives in a row before it lets the executor run something else.
 const IN_A_ROW: u32 = 128;
 
-/// Items, and how they become jobs and values.
+/// What the jobs of a map run: how items become calls, and replies values.
+pub(in crate::engine) struct Calls<T, R> {
+    pub(in crate::engine) kernel: KernelInfo,
+    pub(in crate::engine) send: fn(T, &mut CallWriter),
+    /// In this thread.
+    pub(in crate::engine) run: fn(T) -> Result<R, JobError>,
+    pub(in crate::engine) read: Read<R>,
+}
+
+/// Items, and what they become.
 pub(super) struct Plan<I: Iterator, R> {
     pub(super) items: I,
-    pub(super) kernel: KernelInfo,
-    pub(super) send: fn(I::Item, &mut CallWriter),
-    pub(super) run: fn(I::Item) -> Result<R, JobError>,
-    pub(super) read: Read<R>,
+    pub(super) calls: Calls<I::Item, R>,
     pub(super) terms: Terms,
     pub(super) on_failure: OnFailure,
     /// Which random numbers they draw.
@@ -42,10 +48,7 @@ impl<I: Iterator, R> Plan<I, R> {
     {
         Plan {
             items: change(self.items),
-            kernel: self.kernel,
-            send: self.send,
-            run: self.run,
-            read: self.read,
+            calls: self.calls,
             terms: self.terms,
             on_failure: self.on_failure,
             series: self.series,
@@ -161,7 +164,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             .map(|limiter| limiter.enter_here());
         let index = self.pulled - 1;
         let _job = self.plan.series.here(index as u64);
-        Some((K::of(index), (self.plan.run)(item)))
+        Some((K::of(index), (self.plan.calls.run)(item)))
     }
 
     /// An answer on its way to the caller: after a failure that may be the last.
@@ -195,16 +198,16 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 }
                 let call = &mut self.calls[self.written];
                 call.0.reset();
-                (self.plan.send)(item, call);
+                (self.plan.calls.send)(item, call);
                 call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
                 self.written += 1;
             }
             let sent = shared.exchange(
-                &self.plan.kernel,
+                &self.plan.calls.kernel,
                 self.plan.terms.asked(),
                 &mut self.calls[..self.written],
                 &mut self.flying.flight,
-                self.plan.read,
+                self.plan.calls.read,
                 wait,
             );
             // Those that were not let in go first next time.
@@ -218,7 +221,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Jobs to keep in flight.
     fn window(&self, shared: &Shared) -> usize {
-        let (window, _) = shared.outlook(&self.plan.kernel);
+        let (window, _) = shared.outlook(&self.plan.calls.kernel);
         match self.plan.terms.limiter {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
             Some(_) => window.min(2 * shared.lanes()),
@@ -228,7 +231,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// How many jobs take about as long as waking somebody: he had better sleep for so many.
     fn worth_waking(&self, shared: &Shared) -> usize {
-        let (_, expected_ns) = shared.outlook(&self.plan.kernel);
+        let (_, expected_ns) = shared.outlook(&self.plan.calls.kernel);
         (WAKE_NS / expected_ns.max(1)) as usize
     }
 
@@ -314,7 +317,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Sends the first call that was written as soon as it is let in.
     fn poll_first_call(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
-        let (kernel, call) = (&self.plan.kernel, &mut self.calls[0].0);
+        let (kernel, call) = (&self.plan.calls.kernel, &mut self.calls[0].0);
         let line = &mut self.flying.line;
         let entry = std::task::ready!(shared.poll_enter(kernel, held_by(call), line, context));
         let id = shared.submit_entered(kernel, call, self.plan.terms.asked(), entry);

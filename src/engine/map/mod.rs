@@ -9,9 +9,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::job::run_here;
+use super::seeds::Series;
 use super::{Backoff, Engine, JobError, Limiter, Priority};
 use crate::kernel::{Args, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe, Single};
 use crate::supervisor::Terms;
+pub(super) use feed::Calls;
 use feed::{Feed, Plan};
 pub use report::{DeadLetter, KeepingArgs, Report};
 pub use stream::MapStream;
@@ -72,8 +74,7 @@ impl Engine {
     {
         // A name for its type: it has no bytes.
         let _ = kernel;
-        let plan = Plan {
-            items: items.into_iter(),
+        let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
             send: <I::Item as Args<'static, P>>::send,
             run: |item: I::Item| {
@@ -87,9 +88,26 @@ impl Engine {
                 run_here(std::any::type_name::<F>(), run)
             },
             read: R::receive,
+        };
+        self.map_calls(calls, self.seeds.series(), items.into_iter())
+    }
+
+    /// A map of what is not a kernel of its caller.
+    pub(super) fn map_calls<I, R>(
+        &self,
+        calls: Calls<I::Item, R>,
+        series: Series,
+        items: I,
+    ) -> Map<I, R>
+    where
+        I: Iterator,
+    {
+        let plan = Plan {
+            items,
+            calls,
             terms: Terms::default(),
             on_failure: OnFailure::default(),
-            series: self.seeds.series(),
+            series,
         };
         Map {
             feed: Feed::new(plan, self.shared().cloned()),
@@ -205,7 +223,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
 impl<I: Iterator, R> fmt::Debug for Map<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
-            .field("kernel", &self.feed.plan.kernel.name)
+            .field("kernel", &self.feed.plan.calls.kernel.name)
             .field("in_flight", &self.feed.in_flight())
             .finish_non_exhaustive()
     }

@@ -219,7 +219,7 @@ impl<I: Iterator<Item: Clone>, R> Iterator for KeepingArgs<I, R> {
 impl<I: Iterator<Item: Clone>, R> fmt::Debug for KeepingArgs<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeepingArgs")
-            .field("kernel", &self.feed.plan.kernel.name)
+            .field("kernel", &self.feed.plan.calls.kernel.name)
             .field("in_flight", &self.feed.in_flight())
             .finish_non_exhaustive()
     }

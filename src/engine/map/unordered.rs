@@ -52,7 +52,7 @@ impl<I: Iterator, R> Iterator for Unordered<I, R> {
 impl<I: Iterator, R> fmt::Debug for Unordered<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unordered")
-            .field("kernel", &self.feed.plan.kernel.name)
+            .field("kernel", &self.feed.plan.calls.kernel.name)
             .field("in_flight", &self.feed.in_flight())
             .finish_non_exhaustive()
     }

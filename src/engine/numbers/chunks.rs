@@ -36,16 +36,6 @@ pub(super) fn flat<T: Element>(a: &Array<T>, step: usize) -> impl Iterator<Item 
         .map(move |start| flat.rows(start..len.min(start + step)))
 }
 
-/// The chunks of an array along its leading axis. One without steps is one chunk.
-pub(super) fn along<T: Element>(a: &Array<T>) -> impl Iterator<Item = Array<T>> {
-    let a = a.clone();
-    let rows = a.shape().rows();
-    let step = self::rows::<T>(a.shape());
-    (0..rows.max(1))
-        .step_by(step)
-        .map(move |start| a.rows(start..rows.min(start + step)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,14 +67,7 @@ mod tests {
         let flat: Vec<_> = flat(&a, 4).map(|chunk| chunk.to_vec()).collect();
         assert_eq!(flat.concat()[..], a[..]);
         assert_eq!(flat.len(), 6);
-        let along: Vec<_> = along(&a).collect();
-        assert_eq!((along.len(), along[0].shape()), (1, a.shape()));
         let none = Array::<u8>::zeros([0, 7]);
         assert_eq!(self::flat(&none, 4).count(), 0);
-        assert_eq!(
-            self::along(&none).map(|chunk| chunk.len()).sum::<usize>(),
-            0
-        );
-        assert_eq!(self::along(&none).count(), 1);
     }
 }

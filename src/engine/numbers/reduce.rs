@@ -1,13 +1,25 @@
 //! Any kernel over chunks, and another that combines two results: the tree of the README.
 
-use std::collections::VecDeque;
+use std::any::type_name;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
+use super::super::job::run_here;
+use super::super::map::Calls;
 use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError};
 use super::chunks;
 use crate::array::{Array, Element};
-use crate::kernel::{Ahead, Arg, Args, Kernel, Param, Reply, Single, SplitFirst};
+use crate::kernel::{Arg, Args, Failure, Kernel, KernelInfo, Leaves, Param, Reply, Single};
+use crate::kernel::{SplitFirst, Subtree, Top, conjure, node};
+
+/// How long a run of chunks is to take at most, about: long beside what a job costs, some 20 µs.
+const RUN: Duration = Duration::from_millis(10);
+/// A run is at most this part of what is left for each lane, so that all come to the end together.
+const PART: usize = 3;
 
 impl Engine {
     /// Runs `kernel` on each chunk of an array, and `combine` on two results at a time until one is left.
@@ -19,6 +31,9 @@ impl Engine {
     ///
     /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of them
     /// read.
+    ///
+    /// Neighbouring chunks that take less than ten milliseconds together are one job, which also combines their results.
+    /// In [`Engine::stats`] and traces it goes by the names of both kernels.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -64,20 +79,113 @@ impl Engine {
         S: Reply<Out = R::Out>,
         R::Out: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
     {
+        // A name for its type: it has no bytes.
+        let _ = kernel;
+        let rows = a.shape().rows();
+        let step = chunks::rows::<T>(a.shape());
+        let series = self.seeds.series();
+        // What spawns jobs has ended when they have: nothing to wait for in a worker.
+        let alone = R::SPAWNS || S::SPAWNS;
+        let shared = self.shared().filter(|_| !alone);
+        let runs = Runs {
+            leaves: rows.div_ceil(step).max(1),
+            lanes: shared.map(|shared| shared.lanes()),
+            next: Cell::new(0),
+            began: Instant::now(),
+            done: Cell::new(0),
+            sent: RefCell::default(),
+        };
+        let items = std::iter::from_fn(|| {
+            let run = runs.cut()?;
+            Some(Leaves {
+                rows: a.rows(run.start * step..rows.min(run.end * step)),
+                count: run.len(),
+                step,
+                first: run.start,
+                series: series.number(),
+                rest: args,
+            })
+        });
+        let mut calls = Calls {
+            kernel: KernelInfo::of::<Subtree<T, F, P, R, C, X, Y, S>>(),
+            send: Leaves::send::<P>,
+            run: |leaf: Leaves<T, A>| {
+                run_here(type_name::<F>(), || {
+                    let value = conjure::<F>().call(leaf.hold_alone::<P>());
+                    value.keep().map_err(Failure::from)
+                })
+            },
+            read: Top::<R, S>::receive,
+        };
+        if alone {
+            calls.kernel = KernelInfo::of::<Single<F, P, R>>();
+            calls.send = Leaves::send_alone::<P>;
+            calls.read = R::receive;
+        }
         let mut tree = Tree {
             engine: self,
             combine,
-            series: self.seeds.series(),
-            waiting: Vec::new(),
+            series,
+            waiting: BTreeMap::new(),
             running: VecDeque::new(),
             reply: PhantomData,
         };
-        let calls = chunks::along(a).map(|first| Ahead { first, rest: args });
-        for value in self.map(kernel, calls) {
+        for value in self.map_calls(calls, series, items) {
             tree.settle(Job::is_done)?;
-            tree.insert(0, value?);
+            let run = runs.ended();
+            let level = run.len().ilog2() as usize;
+            tree.insert(level, run.start >> level, value?);
         }
         tree.finish()
+    }
+}
+
+/// Leaves that lie beside each other and become one job, a *run*. Where they are cut depends on how long they take, so it
+/// is another time elsewhere; but each is a whole subtree.
+struct Runs {
+    /// All of them.
+    leaves: usize,
+    /// Who may take them; `None`: one by one.
+    lanes: Option<usize>,
+    /// The first leaf of the next run.
+    next: Cell<usize>,
+    began: Instant,
+    /// Leaves whose values have come.
+    done: Cell<usize>,
+    /// Runs whose values have not.
+    sent: RefCell<VecDeque<Range<usize>>>,
+}
+
+impl Runs {
+    fn cut(&self) -> Option<Range<usize>> {
+        let start = self.next.get();
+        let left = self.leaves - start;
+        if left == 0 {
+            return None;
+        }
+        let most = match (self.lanes, self.done.get() as u32) {
+            // Nobody knows yet how long one takes.
+            (None, _) | (_, 0) => 1,
+            (Some(lanes), done) => {
+                let one = self.began.elapsed() * lanes as u32 / done;
+                let in_time = RUN.as_nanos() / one.as_nanos().max(1);
+                (left / (PART * lanes)).min(in_time as usize).max(1)
+            }
+        };
+        // A whole subtree: as many as a power of two, and one of its multiples before them.
+        let level = most.ilog2().min(start.trailing_zeros());
+        let run = start..start + (1 << level);
+        self.next.set(run.end);
+        self.sent.borrow_mut().push_back(run.clone());
+        Some(run)
+    }
+
+    /// The run whose value has come.
+    fn ended(&self) -> Range<usize> {
+        let run = self.sent.borrow_mut().pop_front();
+        let run = run.expect("values come in the order of the runs");
+        self.done.set(self.done.get() + run.len());
+        run
     }
 }
 
@@ -85,12 +193,12 @@ impl Engine {
 struct Tree<'e, V, C, X, Y, S> {
     engine: &'e Engine,
     combine: C,
-    /// For the random numbers of `combine`.
+    /// Which random numbers its nodes draw.
     series: Series,
-    /// For each level the one that waits for its neighbour to the right, and how many pairs there were.
-    waiting: Vec<(Option<V>, u64)>,
-    /// Those that are being combined, and the level that they will have. Of each level in order.
-    running: VecDeque<(usize, Job<V>)>,
+    /// Those that wait for their neighbour, by level and then from the left.
+    waiting: BTreeMap<(usize, usize), V>,
+    /// Those that are being combined from two of the level below.
+    running: VecDeque<((usize, usize), Job<V>)>,
     reply: PhantomData<fn(X, Y) -> S>,
 }
 
@@ -102,24 +210,24 @@ where
     S: Reply<Out = V>,
     V: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
 {
-    /// Places the next result of a level.
-    fn insert(&mut self, level: usize, right: V) {
-        if level == self.waiting.len() {
-            self.waiting.push((None, 0));
-        }
-        let (waiting, pairs) = &mut self.waiting[level];
-        let Some(left) = waiting.take() else {
-            *waiting = Some(right);
+    /// Places the result of a node: of the leaf of this index, or of the pair above so many levels.
+    fn insert(&mut self, level: usize, index: usize, value: V) {
+        let Some(neighbour) = self.waiting.remove(&(level, index ^ 1)) else {
+            self.waiting.insert((level, index), value);
             return;
         };
-        *pairs += 1;
-        let node = (level as u64) << 48 | *pairs;
-        let job = self.combine(left, right, node);
-        self.running.push_back((level + 1, job));
+        let (left, right) = match index % 2 {
+            0 => (value, neighbour),
+            _ => (neighbour, value),
+        };
+        let above = (level + 1, index / 2);
+        let job = self.combine(left, right, above);
+        self.running.push_back((above, job));
     }
 
-    fn combine(&self, left: V, right: V, node: u64) -> Job<V> {
+    fn combine(&self, left: V, right: V, (level, index): (usize, usize)) -> Job<V> {
         let args = (left, right);
+        let node = node(level, index);
         match self.engine.shared() {
             None => {
                 let _job = self.series.here(node);
@@ -137,22 +245,22 @@ where
     /// combined, and never what is combined with what.
     fn settle(&mut self, ready: impl Fn(&Job<V>) -> bool) -> Result<(), JobError> {
         while self.running.front().is_some_and(|(_, job)| ready(job)) {
-            if let Some((level, job)) = self.running.pop_front() {
-                self.insert(level, job.wait()?);
+            if let Some(((level, index), job)) = self.running.pop_front() {
+                self.insert(level, index, job.wait()?);
             }
         }
         Ok(())
     }
 
-    /// Combines what is left, from the right.
+    /// Combines what has no neighbour, from the right.
     fn finish(mut self) -> Result<V, JobError> {
         self.settle(|_| true)?;
-        let left = std::mem::take(&mut self.waiting);
-        let left = (0..).zip(left);
-        let mut left = left.filter_map(|(level, (value, _))| Some((level, value?)));
-        let (_, last) = left.next().expect("there is one chunk at least");
-        left.try_fold(last, |right, (level, left)| {
-            self.combine(left, right, level << 48).wait()
+        // Of each level at most one, the lowest to the right of all others.
+        let mut left = std::mem::take(&mut self.waiting).into_iter();
+        let (_, last) = left.next().expect("there is one leaf at least");
+        left.try_fold(last, |right, ((level, index), left)| {
+            let above = (level + 1, index / 2);
+            self.combine(left, right, above).wait()
         })
     }
 }

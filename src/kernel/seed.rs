@@ -1,0 +1,26 @@
+//! Which job draws which random numbers, as far as both sides have to know it.
+
+/// Seeds of jobs that belong to a series have this bit; those of spawned jobs have the one below; the others count
+/// from 1.
+const SERIES: u64 = 1 << 63;
+const SPAWNED: u64 = 1 << 62;
+
+/// The seed of a job of a series.
+#[inline]
+pub(crate) fn seed_in_series(series: u64, index: u64) -> u64 {
+    mixed(mixed(series) ^ index) | SERIES
+}
+
+/// The seed of a task that a job of this seed spawns.
+pub(crate) fn seed_of_task(parent: u64, task: u64) -> u64 {
+    mixed(mixed(parent) ^ task) >> 2 | SPAWNED
+}
+
+/// Spreads numbers over all 64 bits, no two onto the same (the last step of SplitMix64).
+#[inline]
+fn mixed(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}

@@ -1,0 +1,99 @@
+//! Workers killed while a reduction has subtrees of its tree computed.
+
+use arenite::points::{Deed, Point, Side};
+use arenite::{Array, JobErrorKind};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::board::{board, points};
+use crate::harness::{Invariant, Lab, named, step};
+use crate::scene::begin;
+
+/// Steps of a worker that only reductions come by.
+pub fn owns(point: &Point) -> bool {
+    point.step() == "subtree"
+}
+
+/// Steps of every job at which it makes a difference that there were results before.
+const COMMON: [&str; 4] = [
+    "claim.taken",
+    "run.returned",
+    "allocate.placed",
+    "publish.filled",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
+    let trial =
+        |point: &'static Point| named(format!("reduced::{}", point.name), move || at(point));
+    points(Side::Worker).filter(mine).map(trial).collect()
+}
+
+/// Bytes of a chunk, and how many there are.
+const CHUNK: usize = 64 << 10;
+const CHUNKS: usize = 100;
+
+/// Where its chunk begins and ends.
+fn span(chunk: &[u64], log: &str) -> Array<u64> {
+    let ends = [chunk[0], chunk[chunk.len() - 1]];
+    begin(log, (ends[0] * 8 / CHUNK as u64) as u32);
+    Array::from_slice(&ends)
+}
+
+fn join(left: &[u64], right: &[u64]) -> Array<u64> {
+    assert_eq!(left[1] + 1, right[0]);
+    Array::from_slice(&[left[0], right[1]])
+}
+
+/// The chunks that somebody began with, from the first to the last.
+fn began(log: &str) -> Vec<u32> {
+    let text = std::fs::read_to_string(log).unwrap();
+    let mut began: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    began.sort_unstable();
+    began
+}
+
+fn at(point: &'static Point) {
+    let mut all = 0;
+    for passing in [1, 2, 20, 60] {
+        step(format!("{}, passing {passing}", point.name));
+        let invariant = Invariant::before();
+        let lab = Lab::new(1);
+        let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let path = log.to_str().unwrap();
+        let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
+        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        let whole = lab.reduce(&numbers, span, (path,), join);
+        // Behind what is left of it.
+        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+        board().disarm();
+        let deaths = board().done(point.name).0;
+        match whole {
+            Ok(whole) => {
+                assert_eq!(whole[..], [0, numbers.len() as u64 - 1]);
+                assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
+            }
+            Err(error) => {
+                let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
+                assert_eq!((error.kind(), deaths), (&killed, 1), "{error}");
+                assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
+            }
+        }
+        assert!(deaths == 1 || passing > 2, "nobody came by {}", point.name);
+        all += deaths;
+        drop(numbers);
+        invariant.holds(&lab, 0).unwrap();
+        lab.into_inner().shutdown();
+        invariant.nothing_left().unwrap();
+    }
+    println!("{}: {all} deaths in 4 scenes", point.name);
+}
+
+/// Undisturbed: each step is taken. For whoever looks at the board.
+pub fn undisturbed() {
+    let lab = Lab::new(1);
+    let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let path = log.to_str().unwrap();
+    let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
+    assert!(lab.reduce(&numbers, span, (path,), join).is_ok());
+}
