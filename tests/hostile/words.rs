@@ -181,7 +181,7 @@ fn answers_that_cannot_be() {
             let head = 1 << 8 | 6 << 32;
             let is_open = |(_, word): &(u64, &AtomicU32)| word.load(Ordering::Relaxed) & 7 == 2;
             while running.iter().all(is_open) {
-                for &(slot, _) in running.iter().filter(|_| seed % 2 == 0) {
+                for &(slot, _) in running.iter().filter(|_| seed.is_multiple_of(2)) {
                     let at = layout::REPLIES + slot * layout::SLOT;
                     long_word(at).store(seeded.about(head), Ordering::Relaxed);
                     long_word(at + 8).store(seeded.about(0), Ordering::Relaxed);
