@@ -26,6 +26,7 @@ tests![
     a_reduction_names_the_worker_that_died,
     reductions_leave_nothing_behind,
     partitions_and_broadcasts,
+    a_part_whose_worker_dies,
     arrays_of_others_are_refused,
 ];
 
@@ -463,6 +464,47 @@ fn partitions_and_broadcasts() {
             .all(|&x| x == -3.0)
     );
     assert_eq!(results.iter().map(|part| part.len()).sum::<usize>(), 1001);
+}
+
+/// The others' results stay, and a part that is tried again reads the same broadcast.
+fn a_part_whose_worker_dies() {
+    fn dot(part: &[f64], weights: &[f64], marker: &str) -> f64 {
+        // In the middle, and only the first time.
+        if part[0] >= 1000.0 && std::fs::File::create_new(marker).is_ok() {
+            std::process::abort();
+        }
+        let row = |row: &[f64]| row.iter().zip(weights).map(|(a, b)| a * b).sum::<f64>();
+        part.chunks(weights.len()).map(row).sum()
+    }
+    let lab = Lab::new(2);
+    let table = lab.from_fn([1001, 4], |i| i as f64).unwrap();
+    let weights = lab.from_slice(&[1.0, 0.0, 0.0, -1.0]).unwrap();
+    for retries in [0, 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = folder.path().join("died");
+        let marker = marker.to_str().unwrap();
+        let parts = table.partitions(7).map(|part| (part, &weights, marker));
+        let report = lab.map(dot, parts).retries(retries).report();
+        assert!(std::path::Path::new(marker).exists());
+        let (sums, failures) = report.into_parts();
+        assert_eq!(failures.len(), 1 - retries as usize);
+        for failure in failures {
+            let kind = failure.error().kind();
+            assert_eq!(*kind, JobErrorKind::Signal(libc::SIGABRT), "{failure}");
+            assert_eq!(
+                failure.args().0[0],
+                table.partitions(7).nth(failure.index()).unwrap()[0]
+            );
+        }
+        let sum: f64 = sums.iter().flatten().sum();
+        let lost = sums.iter().filter(|sum| sum.is_none()).count();
+        assert_eq!(
+            (lost, sum),
+            (1 - retries as usize, -3.0 * 143.0 * (6 + retries) as f64)
+        );
+    }
+    drop((table, weights));
+    lab.assert_in_use(0);
 }
 
 fn arrays_of_others_are_refused() {
