@@ -22,7 +22,7 @@ pub(crate) unsafe trait Host {
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
     /// The counter of this lane's handles.
     fn count(&self) -> &'static LaneCount;
-    /// The job is a chain, and has come to its node of this number, which draws its own random numbers. True if somebody
+    /// The job is a chain or a subtree, and has come to its node of this number, which draws its own random numbers. True if somebody
     /// asked it to stop.
     fn step(&self, _at: u32, _seed: u64) -> bool {
         false

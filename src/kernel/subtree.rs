@@ -189,3 +189,22 @@ where
         unreachable!("the last leaf returns")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_node_draws_its_own_numbers() {
+        let mut seen = HashSet::new();
+        for series in 0..3 {
+            for level in 0..=10 {
+                for index in 0..1 << (10 - level) {
+                    assert!(seen.insert(seed_in_series(series, node(level, index))));
+                }
+            }
+        }
+    }
+}

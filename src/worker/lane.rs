@@ -118,7 +118,7 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// The position of the last job that drew random numbers, and how many generators it has made.
     drawn: Cell<(u64, u64)>,
-    /// The position of the last job that was a chain, and the seed of the node that it came to.
+    /// The position of the last job that was a chain or a subtree, and the seed of the node that it came to.
     reseeded: Cell<(u64, u64)>,
     seat: Seat,
     /// Extents opened for the running job.

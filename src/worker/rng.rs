@@ -40,7 +40,7 @@ pub(super) struct Drawing {
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
 /// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
-/// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk |
+/// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk or pair |
 ///
 /// [`par_apply`](crate::Engine::par_apply) and its like cut arrays by the number of workers, so what their chunks draw
 /// depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).

@@ -20,6 +20,8 @@ use crate::kernel::{SplitFirst, Subtree, Top, conjure, node};
 const RUN: Duration = Duration::from_millis(10);
 /// A run is at most this part of what is left for each lane, so that all come to the end together.
 const PART: usize = 3;
+/// Bytes that the results within a run take at most, about: a worker may have to keep them all until its job ends.
+const KEPT: u64 = 4 << 20;
 
 impl Engine {
     /// Runs `kernel` on each chunk of an array, and `combine` on two results at a time until one is left.
@@ -32,8 +34,8 @@ impl Engine {
     /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of them
     /// read.
     ///
-    /// Neighbouring chunks that take less than ten milliseconds together are one job, which also combines their results.
-    /// In [`Engine::stats`] and traces it goes by the names of both kernels.
+    /// Neighbouring chunks that are quick and give little become one job, which also combines their results. In
+    /// [`Engine::stats`] and traces jobs of chunks go by the names of both kernels.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -93,6 +95,7 @@ impl Engine {
             next: Cell::new(0),
             began: Instant::now(),
             done: Cell::new(0),
+            largest: Cell::new(1),
             sent: RefCell::default(),
         };
         let items = std::iter::from_fn(|| {
@@ -132,9 +135,10 @@ impl Engine {
         };
         for value in self.map_calls(calls, series, items) {
             tree.settle(Job::is_done)?;
-            let run = runs.ended();
+            let value = value?;
+            let run = runs.ended(Arg::<X>::held(&value));
             let level = run.len().ilog2() as usize;
-            tree.insert(level, run.start >> level, value?);
+            tree.insert(level, run.start >> level, value);
         }
         tree.finish()
     }
@@ -152,6 +156,8 @@ struct Runs {
     began: Instant,
     /// Leaves whose values have come.
     done: Cell<usize>,
+    /// Bytes of the largest value so far.
+    largest: Cell<u64>,
     /// Runs whose values have not.
     sent: RefCell<VecDeque<Range<usize>>>,
 }
@@ -169,7 +175,10 @@ impl Runs {
             (Some(lanes), done) => {
                 let one = self.began.elapsed() * lanes as u32 / done;
                 let in_time = RUN.as_nanos() / one.as_nanos().max(1);
-                (left / (PART * lanes)).min(in_time as usize).max(1)
+                // Each leaf has a pair above it.
+                let in_memory = KEPT / (2 * self.largest.get());
+                let most = (left / (PART * lanes)).min(in_time as usize);
+                most.min(in_memory as usize).max(1)
             }
         };
         // A whole subtree: as many as a power of two, and one of its multiples before them.
@@ -180,8 +189,9 @@ impl Runs {
         Some(run)
     }
 
-    /// The run whose value has come.
-    fn ended(&self) -> Range<usize> {
+    /// The run whose value has come, which is so large.
+    fn ended(&self, bytes: u64) -> Range<usize> {
+        self.largest.set(self.largest.get().max(bytes));
         let run = self.sent.borrow_mut().pop_front();
         let run = run.expect("values come in the order of the runs");
         self.done.set(self.done.get() + run.len());
@@ -262,5 +272,64 @@ where
             let above = (level + 1, index / 2);
             self.combine(left, right, above).wait()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(leaves: usize, lanes: usize) -> Runs {
+        Runs {
+            leaves,
+            lanes: Some(lanes),
+            next: Cell::new(0),
+            began: Instant::now() + Duration::from_secs(3600),
+            done: Cell::new(0),
+            largest: Cell::new(1),
+            sent: RefCell::default(),
+        }
+    }
+
+    /// The lengths of all runs, each of which ends before the next one is cut, with a value of so many bytes.
+    fn lengths(runs: &Runs, bytes: u64) -> Vec<usize> {
+        let cut = std::iter::from_fn(|| {
+            runs.cut()
+                .inspect(|run| assert_eq!(&runs.ended(bytes), run))
+        });
+        let mut at = 0;
+        cut.map(|run| {
+            assert_eq!((run.start, run.start % run.len()), (at, 0));
+            at = run.end;
+            run.len()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn runs_are_whole_subtrees_that_get_long_and_short_again() {
+        let all = lengths(&runs(250, 2), 8);
+        assert_eq!(all.iter().sum::<usize>(), 250);
+        assert_eq!(all[..7], [1, 1, 2, 4, 8, 16, 32]);
+        assert_eq!(all[all.len() - 8..], [1; 8]);
+        assert!(all.len() < 50, "{all:?}");
+        assert_eq!(lengths(&runs(250, 100), 8), [1; 250]);
+        assert_eq!(lengths(&runs(1, 2), 8), [1]);
+    }
+
+    #[test]
+    fn large_values_are_not_gathered_in_a_worker() {
+        let all = lengths(&runs(256, 1), 256 << 10);
+        assert_eq!(all.iter().max(), Some(&8));
+        assert_eq!(lengths(&runs(256, 1), 4 << 20), [1; 256]);
+    }
+
+    #[test]
+    fn slow_chunks_are_jobs_of_their_own() {
+        let slow = Runs {
+            began: Instant::now() - Duration::from_secs(10),
+            ..runs(100, 1)
+        };
+        assert_eq!(lengths(&slow, 8), [1; 100]);
     }
 }
