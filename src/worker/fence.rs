@@ -11,10 +11,18 @@ use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
 thread_local! {
-    /// A kernel runs on this thread.
-    static FENCED: Cell<bool> = const { Cell::new(false) };
+    /// Something runs behind the fence on this thread, and whether the stack of its panic is wanted.
+    static FENCED: Cell<Option<Stack>> = const { Cell::new(None) };
     /// What the panic hook heard while it did.
     static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// What of a panic is kept beside its message and location.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    Kept,
+    /// It takes long to put into words, so not where nobody would read it.
+    Dropped,
 }
 
 /// How a fenced call ended.
@@ -73,8 +81,8 @@ pub(crate) fn split(text: &str) -> (&str, &str, &str) {
 pub(super) fn install(cells: Arc<LinkCells>) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if FENCED.get() {
-            let text = describe(info);
+        if let Some(wanted) = FENCED.get() {
+            let text = describe(info, wanted);
             if let (message, location, _) = split(&text)
                 && !text.is_empty()
             {
@@ -89,14 +97,17 @@ pub(super) fn install(cells: Arc<LinkCells>) {
     }));
 }
 
-fn describe(info: &PanicHookInfo<'_>) -> String {
+fn describe(info: &PanicHookInfo<'_>, wanted: Stack) -> String {
     let payload = info.payload();
     if payload.is::<ArenaFull>() {
         return String::new();
     }
     let message = info.payload_as_str().unwrap_or(TEXTLESS);
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = stack();
+    let backtrace = match wanted {
+        Stack::Kept => stack(),
+        Stack::Dropped => String::new(),
+    };
     format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
 }
 
@@ -133,9 +144,18 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
 
 /// Calls `f`; a panic becomes a value.
 pub(super) fn run<T>(f: impl FnOnce() -> T) -> Outcome<T> {
-    FENCED.set(true);
+    fenced(Stack::Kept, f)
+}
+
+/// As [`run`], for who does not want the stack of a panic.
+pub(super) fn run_briefly<T>(f: impl FnOnce() -> T) -> Outcome<T> {
+    fenced(Stack::Dropped, f)
+}
+
+fn fenced<T>(stack: Stack, f: impl FnOnce() -> T) -> Outcome<T> {
+    FENCED.set(Some(stack));
     let result = catch_unwind(AssertUnwindSafe(|| arenite_runs_kernel(f)));
-    FENCED.set(false);
+    FENCED.set(None);
     match result {
         Ok(value) => Outcome::Returned(value),
         Err(payload) => {

@@ -223,7 +223,8 @@ impl Lane {
     /// Drops what actors have left here. Outside of any job: arrays that are made now are the process's own.
     fn drop_states(&self) {
         while let Some(state) = take_state() {
-            if let Outcome::Panicked(text) = fence::run(|| drop(state)) {
+            // The time for this is short.
+            if let Outcome::Panicked(text) = fence::run_briefly(|| drop(state)) {
                 let (message, location, _) = fence::split(&text);
                 eprintln!(
                     "the state of an actor panicked at {location} when it was dropped: {message}"

@@ -237,7 +237,7 @@ fn attach(
         // SAFETY: computed by the supervisor, of the same build, from an entry.
         let entry = unsafe { crate::kernel::from_offset(offset) };
         let mut reply = ReplyWriter::default();
-        match fence::run(|| entry(WordReader::new(&[]), lane, &mut reply)) {
+        match fence::run_briefly(|| entry(WordReader::new(&[]), lane, &mut reply)) {
             fence::Outcome::Returned(Ok(())) => {}
             fence::Outcome::Returned(Err(why)) => {
                 return Err(format!("on_worker_start failed: {why:?}"));

@@ -249,13 +249,16 @@ fn what_is_left_is_dropped_when_the_engine_ends() {
         }
         step("the engine to end");
         let engine = lab.into_inner();
+        let ending = std::time::Instant::now();
         match drops {
             true => drop(engine),
             false => engine.shutdown(),
         }
+        let took = ending.elapsed();
         let mut expected: Vec<_> = kept.iter().map(|(_, n)| format!("state {n}")).collect();
         expected.push("state 7".into());
-        assert_eq!(left_in(file.path()), expected);
+        let how = format!("{lanes} lanes, drops: {drops}, keeps: {keeps}, after {took:?}");
+        assert_eq!(left_in(file.path()), expected, "{how}");
         assert_eq!(expected.len(), 4, "half of them were lost");
         let said = said.lock().unwrap();
         let texts = |part: &str| said.iter().filter(|(_, text)| text.contains(part)).count();

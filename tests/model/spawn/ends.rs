@@ -41,7 +41,9 @@ fn cancelling_ends_all_of_it() {
     assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
     drop(held);
     lab.assert_idle();
-    assert_eq!(restarts() - before, 1, "the worker of the child was ended");
+    // The other worker may have run a child of its other call.
+    let ended = restarts() - before;
+    assert!(matches!(ended, 1 | 2), "the worker of the child was ended");
     step("deep");
     let job = lab.submit(deep_around, (2_000, &gate.path()));
     let held = gate.meet();
