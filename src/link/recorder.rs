@@ -98,14 +98,15 @@ impl<const N: usize> LinkCells<N> {
     /// Worker: this is what the lane is at. One store to a line that nobody else writes.
     #[inline]
     pub(crate) fn set_phase(&self, phase: Phase) {
-        // Relaxed: a hint as long as the worker lives, and the last value once its exit is confirmed.
+        // A hint as long as the worker lives, and the last value once its exit is confirmed. Release: what was printed
+        // before is in the pipe for whoever sees it.
         let now = &self.reply().recorder.now;
-        now.store(phase.word(), Ordering::Relaxed);
+        now.store(phase.word(), Ordering::Release);
     }
 
     /// Supervisor: what the lane is at, as far as its worker says.
     pub(crate) fn phase(&self) -> Phase {
-        Phase::of(self.reply().recorder.now.load(Ordering::Relaxed))
+        Phase::of(self.reply().recorder.now.load(Ordering::Acquire))
     }
 
     /// Worker, on its lane's thread: keeps a line of text beyond the end of the process, for this job (0:

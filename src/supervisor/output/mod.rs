@@ -27,8 +27,6 @@ use crate::worker::frame;
 pub(super) const CHUNK: usize = 64 * 1024;
 /// Reads of one stream before somebody else has a turn.
 const READS: usize = 4;
-/// Looks at a stream whose jobs change meanwhile.
-const LOOKS: usize = 8;
 /// The most that is read of what a dead worker has left in a pipe: others may go on writing to it.
 const REST: usize = 2 << 20;
 /// Bytes of lines that may wait to learn whose they are.
@@ -118,59 +116,58 @@ impl Output {
 
     /// Reads what there is, up to a bound, and passes on the lines of which it is known whose they are.
     ///
-    /// A job that prints ends with a boundary, which is in the pipe before another job begins. So when the
-    /// recorder names the same job before and after a look that found the pipe empty, what stands behind
-    /// the last boundary is of that job.
+    /// A job that prints ends with a boundary, which is in the pipe before the recorder says that the lane is at
+    /// something else. So when nothing has come since the recorder was asked, what stands behind the last boundary
+    /// is of the job that it named.
     pub(super) fn read(
         &mut self,
         which: Which,
-        last_job: u64,
         phase: impl Fn() -> Phase,
+        last_job: impl Fn() -> u64,
         buffer: &mut [u8],
         lines: &mut Vec<LogLine>,
     ) -> Next {
-        self.last_job = last_job;
-        for _ in 0..LOOKS {
-            let before = phase();
-            self.running = before.job();
-            let Some(found) = self.read_some(which, READS, buffer, lines) else {
-                // More is there than one turn takes.
-                return Next::Wait;
-            };
-            let after = phase();
-            if before.job() == after.job() || found == Found::End {
-                self.settle(which, after, lines);
-            }
-            if found == Found::End {
-                self.streams[which as usize].pipe = None;
-                return Next::Over;
-            }
-            if self.streams[which as usize].waiting.is_empty() {
-                return Next::Wait;
+        for _ in 0..READS {
+            let now = phase();
+            self.running = now.job();
+            match self.read_once(which, &last_job, buffer, lines) {
+                Found::Bytes(_) => {}
+                Found::Nothing => {
+                    self.settle(which, now, lines);
+                    return Next::Wait;
+                }
+                Found::End => {
+                    self.settle(which, phase(), lines);
+                    self.streams[which as usize].pipe = None;
+                    return Next::Over;
+                }
             }
         }
-        Next::Soon
+        match self.streams[which as usize].waiting.is_empty() {
+            true => Next::Wait,
+            false => Next::Soon,
+        }
     }
 
-    /// Reads until the pipe is empty or over, which it tells, or so many times.
-    fn read_some(
+    /// What is in a pipe, as far as the buffer takes it.
+    fn read_once(
         &mut self,
         which: Which,
-        reads: usize,
+        last_job: impl Fn() -> u64,
         buffer: &mut [u8],
         lines: &mut Vec<LogLine>,
-    ) -> Option<Found> {
-        for _ in 0..reads {
-            let Some(pipe) = self.pipe(which) else {
-                return Some(Found::End);
-            };
-            // Only a bad descriptor fails, and then there is nothing more to read.
-            match pipe::read(pipe, buffer).unwrap_or(Found::End) {
-                Found::Bytes(bytes) => self.feed(which, &buffer[..bytes], lines),
-                found => return Some(found),
-            }
+    ) -> Found {
+        let Some(pipe) = self.pipe(which) else {
+            return Found::End;
+        };
+        // Only a bad descriptor fails, and then there is nothing more to read.
+        let found = pipe::read(pipe, buffer).unwrap_or(Found::End);
+        if let Found::Bytes(bytes) = found {
+            // Asked behind them: whoever printed them had been submitted.
+            self.last_job = last_job();
+            self.feed(which, &buffer[..bytes], lines);
         }
-        None
+        found
     }
 
     /// What came out of a pipe.
@@ -337,16 +334,19 @@ impl Output {
     /// what it said last.
     pub(super) fn finish(
         mut self,
-        last_job: u64,
         phase: Phase,
+        last_job: u64,
         buffer: &mut [u8],
         lines: &mut Vec<LogLine>,
     ) -> LastWords {
-        self.last_job = last_job;
         self.running = phase.job();
         for which in [Which::Stdout, Which::Stderr] {
             // Whoever else holds the pipe may write for ever.
-            self.read_some(which, REST / CHUNK, buffer, lines);
+            for _ in 0..REST / CHUNK {
+                let Found::Bytes(_) = self.read_once(which, || last_job, buffer, lines) else {
+                    break;
+                };
+            }
             let mut splitter = std::mem::take(&mut self.streams[which as usize].splitter);
             splitter.finish(|piece| self.take(which, &piece, Instant::now(), lines));
             self.settle(which, phase, lines);

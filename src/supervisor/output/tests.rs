@@ -33,20 +33,20 @@ impl Bench {
     }
 
     fn boundary(&self, job: u64) {
-        for which in [Which::Stdout, Which::Stderr] {
-            self.write(which, &frame(BOUNDARY, &job.to_le_bytes()));
-        }
+        end(&self.pipes, job);
     }
 
     fn look(&mut self, which: Which) -> Next {
-        let phase = &self.phase;
-        self.output.read(
-            which,
-            100,
-            || phase.get(),
-            &mut self.buffer,
-            &mut self.lines,
-        )
+        let phase = self.phase.clone();
+        self.look_while(which, |_, _| phase.get())
+    }
+
+    /// What the lane is at, and does, each time that it is asked; the first time with a 0.
+    fn look_while(&mut self, which: Which, lane: impl Fn(&[OwnedFd; 2], u64) -> Phase) -> Next {
+        let asked = Cell::new(0);
+        let phase = || lane(&self.pipes, asked.replace(asked.get() + 1));
+        let (buffer, lines) = (&mut self.buffer, &mut self.lines);
+        self.output.read(which, phase, || 100, buffer, lines)
     }
 
     /// What has come since the last call.
@@ -58,10 +58,17 @@ impl Bench {
     fn finish(mut self) -> (Vec<(Option<u64>, String)>, LastWords) {
         let mut lines = Vec::new();
         let phase = self.phase.get();
-        let words = self.output.finish(100, phase, &mut self.buffer, &mut lines);
+        let words = self.output.finish(phase, 100, &mut self.buffer, &mut lines);
         self.lines = lines;
         let lines = self.lines.drain(..);
         (lines.map(|line| (line.job, line.text)).collect(), words)
+    }
+}
+
+/// The worker says that this job is over.
+fn end(pipes: &[OwnedFd; 2], job: u64) {
+    for pipe in pipes {
+        write_all(pipe.as_fd(), &frame(BOUNDARY, &job.to_le_bytes())).unwrap();
     }
 }
 
@@ -100,28 +107,66 @@ fn lines_belong_to_the_job_whose_boundary_follows() {
 }
 
 #[test]
-fn a_job_that_ends_while_its_lines_are_read_is_waited_for() {
+fn a_job_that_ends_while_its_lines_are_read() {
     let mut bench = Bench::new();
     bench.write(Which::Stderr, b"whose?\n");
-    // Another job at each look: none of them need have printed it.
-    let job = Cell::new(10);
-    let changing = || {
-        job.set(job.get() + 1);
-        Phase::Running(job.get())
+    let next = bench.look_while(Which::Stderr, |pipes, asked| {
+        if asked == 1 {
+            end(pipes, 11);
+        }
+        Phase::Running(11 + asked)
+    });
+    assert_eq!(next, Next::Wait);
+    assert_eq!(bench.said(), said(&[(Some(11), "whose?")]));
+}
+
+#[test]
+fn a_job_between_two_looks_at_an_idle_lane() {
+    let mut bench = Bench::new();
+    let next = bench.look_while(Which::Stdout, |pipes, asked| {
+        match asked {
+            0 => write_all(pipes[0].as_fd(), b"quick\n").unwrap(),
+            1 => end(pipes, 12),
+            _ => {}
+        }
+        Phase::Idle
+    });
+    assert_eq!(next, Next::Wait);
+    assert_eq!(bench.said(), said(&[(Some(12), "quick")]));
+}
+
+#[test]
+fn a_job_that_is_submitted_while_a_pipe_is_read() {
+    let mut bench = Bench::new();
+    let submitted = Cell::new(1);
+    for job in [1, 2] {
+        bench.write(Which::Stdout, b"x\n");
+        bench.boundary(job);
+    }
+    let phase = || {
+        // After the look has begun.
+        submitted.set(2);
+        Phase::Idle
     };
-    let next = bench.output.read(
-        Which::Stderr,
-        100,
-        changing,
-        &mut bench.buffer,
-        &mut bench.lines,
-    );
+    let (buffer, lines) = (&mut bench.buffer, &mut bench.lines);
+    let output = &mut bench.output;
+    let next = output.read(Which::Stdout, phase, || submitted.get(), buffer, lines);
+    assert_eq!(next, Next::Wait);
+    assert_eq!(bench.said(), said(&[(Some(1), "x"), (Some(2), "x")]));
+}
+
+#[test]
+fn a_job_that_goes_on_printing_is_looked_at_again_soon() {
+    let mut bench = Bench::new();
+    let next = bench.look_while(Which::Stdout, |pipes, _| {
+        write_all(pipes[0].as_fd(), b"and on\n").unwrap();
+        Phase::Running(5)
+    });
     assert_eq!(next, Next::Soon);
     assert_eq!(bench.said(), []);
-    bench.boundary(11);
-    bench.phase.set(Phase::Running(40));
-    assert_eq!(bench.look(Which::Stderr), Next::Wait);
-    assert_eq!(bench.said(), said(&[(Some(11), "whose?")]));
+    bench.phase.set(Phase::Running(5));
+    assert_eq!(bench.look(Which::Stdout), Next::Wait);
+    assert_eq!(bench.said(), said(&[(Some(5), "and on"); READS]));
 }
 
 #[test]
@@ -164,16 +209,11 @@ fn a_flood_is_cut_counted_and_bounded() {
     for _ in 0..400 {
         bench.write(Which::Stdout, flood.as_bytes());
         bytes += flood.len();
-        // Never empty at the same job twice: nothing is settled but by the bound.
-        let job = Cell::new(0);
-        let changing = || {
-            job.set(job.get() + 1);
-            Phase::Running(5 + job.get() % 2)
-        };
-        let buffer = &mut bench.buffer;
-        let _: Next = bench
-            .output
-            .read(Which::Stdout, 100, changing, buffer, &mut bench.lines);
+        // There is always more: nothing is settled but by the bound.
+        let _: Next = bench.look_while(Which::Stdout, |pipes, _| {
+            write_all(pipes[0].as_fd(), b"x\n").unwrap();
+            Phase::Running(5)
+        });
         most = most.max(bench.output.streams[0].bytes);
         lines += bench.lines.len();
         bench.lines.clear();

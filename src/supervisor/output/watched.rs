@@ -67,10 +67,10 @@ impl Outputs {
             return;
         };
         self.buffer.resize(CHUNK, 0);
-        let last_job = shared.lock().next_job;
         let phase = || phase_of(shared, worker);
+        let last_job = || shared.lock().next_job;
         let mut lines = Vec::new();
-        match output.read(which, last_job, phase, &mut self.buffer, &mut lines) {
+        match output.read(which, phase, last_job, &mut self.buffer, &mut lines) {
             Next::Wait | Next::Over => {}
             Next::Soon => self.soon = true,
         }
@@ -112,7 +112,7 @@ impl Outputs {
                 self.buffer.resize(CHUNK, 0);
                 let last_job = shared.lock().next_job;
                 let mut lines = Vec::new();
-                let words = output.finish(last_job, phase, &mut self.buffer, &mut lines);
+                let words = output.finish(phase, last_job, &mut self.buffer, &mut lines);
                 shared.log.push(lines);
                 words
             }
