@@ -31,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// Bytes of a chunk, and how many there are.
 const CHUNK: usize = 64 << 10;
-const CHUNKS: usize = 400;
+const CHUNKS: usize = 250;
 
 /// Where its chunk begins and ends.
 fn span(chunk: &[u64], log: &str) -> Array<u64> {
