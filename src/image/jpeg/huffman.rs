@@ -149,11 +149,14 @@ impl Table {
 /// The bits of a scan, stuffing removed. Reading beyond the end yields zeros and is noticed by
 /// [`ended_within_data`](Self::ended_within_data).
 pub(super) struct Bits<'a> {
-    /// What follows the present stretch: begins with a marker, or is empty.
+    /// What is not taken in yet. When the stretch up to the next marker is, that marker, or nothing.
     rest: &'a [u8],
-    /// The stretch up to the next marker, unstuffed, and `PADDING` zeros.
+    /// Unstuffed bytes, some thousands at a time: they stay in the first cache, and a photo takes no more memory.
     bytes: Vec<u8>,
-    /// The next byte to take in.
+    /// A block that begins behind this place needs more taken in before. `WHOLE` when all of the stretch is,
+    /// with `PADDING` zeros behind it.
+    enough: usize,
+    /// The next byte to take into the window.
     at: usize,
     /// The next bits, first one highest.
     window: u64,
@@ -163,34 +166,49 @@ pub(super) struct Bits<'a> {
     next_restart: u8,
 }
 
+const WHOLE: usize = usize::MAX;
 const PADDING: usize = 16;
+/// Bytes that are taken in at a time.
+const PIECE: usize = 16 << 10;
+/// The most bytes of a block, 64 codes and values of 16 and 15 bits, and of the window before and behind it.
+const BLOCK: usize = 64 * 31 / 8 + 2 * WINDOW;
+const WINDOW: usize = size_of::<u64>();
 
 impl<'a> Bits<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
         let mut bits = Self {
             rest: data,
             bytes: Vec::new(),
+            enough: 0,
             at: 0,
             window: 0,
             filled: 0,
             next_restart: 0,
         };
-        bits.take_stretch();
+        bits.take_in();
         bits
     }
 
-    /// Unstuffs up to the next marker or the end.
-    fn take_stretch(&mut self) {
+    /// Unstuffs one more piece, up to the next marker or the end, and forgets what has been read.
+    #[cold]
+    fn take_in(&mut self) {
         const CHUNK: usize = 32;
+        // Bits in the window are counted from behind.
+        let read = self.at.saturating_sub(WINDOW);
+        self.bytes.drain(..read);
+        self.at -= read;
         let source = self.rest;
-        self.bytes.clear();
         let mut at = 0;
-        loop {
+        let whole = loop {
+            if self.bytes.len() >= PIECE {
+                break false;
+            }
             // Most chunks have no 0xff: looked at and copied as a whole.
             while let Some(chunk) = source[at..].first_chunk::<CHUNK>()
                 && !chunk
                     .iter()
                     .fold(false, |found, &byte| found | (byte == 0xff))
+                && self.bytes.len() < PIECE
             {
                 self.bytes.extend_from_slice(chunk);
                 at += CHUNK;
@@ -207,20 +225,24 @@ impl<'a> Bits<'a> {
                 }
                 // Fill bytes before a marker.
                 Some([0xff, 0xff]) => at += 1,
-                Some([0xff, _]) => break,
+                Some([0xff, _]) => break true,
                 _ if at + 1 >= source.len() => {
                     // The last byte, if it is not half of a marker.
                     self.bytes
                         .extend(source[at..].iter().filter(|&&byte| byte != 0xff));
                     at = source.len();
-                    break;
+                    break true;
                 }
                 _ => {}
             }
-        }
+        };
         self.rest = &source[at..];
-        self.bytes.extend_from_slice(&[0; PADDING]);
-        (self.at, self.window, self.filled) = (0, 0, 0);
+        if whole {
+            self.bytes.extend_from_slice(&[0; PADDING]);
+            self.enough = WHOLE;
+        } else {
+            self.enough = self.bytes.len() - BLOCK;
+        }
     }
 
     /// Goes on behind the restart marker that must come next.
@@ -228,20 +250,26 @@ impl<'a> Bits<'a> {
         if !self.ended_within_data() {
             return None;
         }
+        while self.enough != WHOLE {
+            self.at = self.bytes.len();
+            self.take_in();
+        }
         let (marker, rest) = self.rest.split_first_chunk::<2>()?;
         if *marker != [0xff, 0xd0 + self.next_restart] {
             return None;
         }
         self.next_restart = (self.next_restart + 1) % 8;
         self.rest = rest;
-        self.take_stretch();
+        self.bytes.clear();
+        (self.at, self.window, self.filled) = (0, 0, 0);
+        self.take_in();
         Some(())
     }
 
     /// Whether no more bits were used than there are, up to the next marker.
     pub(super) fn ended_within_data(&self) -> bool {
         let used = self.at * 8 - self.filled as usize;
-        used <= (self.bytes.len() - PADDING) * 8
+        self.enough != WHOLE || used <= (self.bytes.len() - PADDING) * 8
     }
 
     /// At least 56 bits in the window, as long as there are bytes.
@@ -299,9 +327,12 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// By how much the mean of a block differs from the last one's.
+    /// By how much the mean of a block differs from the last one's. A block begins with this.
     #[inline]
     pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
+        if self.at > self.enough {
+            self.take_in();
+        }
         if self.filled < 32 {
             self.refill();
         }
