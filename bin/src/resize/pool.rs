@@ -16,7 +16,7 @@ use super::runner::{Made, Pool, Refused};
 use crate::units::show_bytes;
 
 /// Jobs under way per worker: one runs, one waits beside it, and the rest covers reading and writing of files.
-const PER_WORKER: usize = 4;
+const PER_WORKER: usize = 3;
 
 /// An engine whose workers make pictures.
 #[derive(Debug)]
