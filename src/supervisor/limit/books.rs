@@ -1,0 +1,139 @@
+//! Who has a permit, and who waits for one.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::task::Waker;
+use std::time::Duration;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+/// The time as the books are told it, so that they decide by one reading of the clock.
+#[derive(Debug, Default)]
+struct Told(Cell<Duration>);
+
+impl Clock for Told {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.get()
+    }
+}
+
+/// A rate: the generic cell rate algorithm.
+pub(super) struct Rate(RateLimiter<NotKeyed, InMemoryState, Told, NoOpMiddleware<Duration>>);
+
+impl Rate {
+    pub(super) fn new(between: Duration, burst: u32) -> Self {
+        let quota = Quota::with_period(between).expect("some time lies between two jobs");
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        Self(RateLimiter::direct_with_clock(
+            quota.allow_burst(burst),
+            Told::default(),
+        ))
+    }
+
+    /// Lets one begin, or says when it may.
+    fn check(&self, now: Duration) -> Result<(), Duration> {
+        self.0.clock().0.set(now);
+        self.0.check().map_err(|until| until.earliest_possible())
+    }
+}
+
+/// Who has a permit, and who waits for one. Times are counted from the limiter's beginning.
+pub(super) struct Books {
+    /// Permits that are given.
+    pub(super) given: u32,
+    most: u32,
+    rate: Option<Rate>,
+    /// Who waits, in the order in which they came, and how they are told that it is their turn.
+    pub(super) line: BTreeMap<u64, Waker>,
+    /// Whose turn it is, and who has not come yet: they have their permit.
+    pub(super) called: BTreeSet<u64>,
+    last_ticket: u64,
+    /// Until then the rate lets nobody in.
+    closed_until: Option<Duration>,
+}
+
+impl Books {
+    pub(super) fn new(concurrency: Option<u32>, rate: Option<Rate>) -> Self {
+        Self {
+            given: 0,
+            most: concurrency.unwrap_or(u32::MAX),
+            rate,
+            line: BTreeMap::new(),
+            called: BTreeSet::new(),
+            last_ticket: 0,
+            closed_until: None,
+        }
+    }
+
+    /// Gives a permit, if one may be given now.
+    fn give(&mut self, now: Duration) -> bool {
+        if self.given == self.most || self.closed_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.closed_until = match self.rate.as_ref().map(|rate| rate.check(now)) {
+            Some(Err(until)) => Some(until),
+            Some(Ok(())) | None => None,
+        };
+        self.given += u32::from(self.closed_until.is_none());
+        self.closed_until.is_none()
+    }
+
+    /// Somebody comes. `None`: it is his turn.
+    pub(super) fn come(&mut self, now: Duration, bell: &Waker) -> Option<u64> {
+        if self.line.is_empty() && self.give(now) {
+            return None;
+        }
+        self.last_ticket += 1;
+        self.line.insert(self.last_ticket, bell.clone());
+        Some(self.last_ticket)
+    }
+
+    /// Is it the turn of whoever has this ticket? Then he has his permit from here on.
+    pub(super) fn is_called(&mut self, ticket: u64) -> bool {
+        self.called.remove(&ticket)
+    }
+
+    /// Somebody does not want to wait any more. Whom to tell what follows.
+    pub(super) fn leave(&mut self, ticket: u64, now: Duration) -> Vec<Waker> {
+        if self.called.remove(&ticket) {
+            return self.give_back(now);
+        }
+        self.line.remove(&ticket);
+        self.call(now)
+    }
+
+    /// A permit comes back. Whom to tell what follows.
+    pub(super) fn give_back(&mut self, now: Duration) -> Vec<Waker> {
+        self.given -= 1;
+        self.call(now)
+    }
+
+    /// Calls whoever may come in. Whom to tell: those, and whoever is the first now if he has to look at the clock.
+    pub(super) fn call(&mut self, now: Duration) -> Vec<Waker> {
+        let mut bells = Vec::new();
+        while !self.line.is_empty() && self.give(now) {
+            if let Some((ticket, bell)) = self.line.pop_first() {
+                self.called.insert(ticket);
+                bells.push(bell);
+            }
+        }
+        let first = self.line.first_key_value();
+        let waits_for_time =
+            first.filter(|_| self.closed_until.is_some() && self.given < self.most);
+        bells.extend(waits_for_time.map(|(_, bell)| bell.clone()));
+        bells
+    }
+
+    /// Until when whoever has this ticket need not look: `None` if others come first, or he will be told.
+    pub(super) fn due(&self, ticket: u64) -> Option<Duration> {
+        let first = self.line.first_key_value().map(|(&first, _)| first);
+        self.closed_until
+            .filter(|_| first == Some(ticket) && self.given < self.most)
+    }
+}

@@ -1,0 +1,214 @@
+//! Limits that callers share: how many jobs at a time, and how many in a time.
+//!
+//! `books.rs` decides who has a permit and whose turn it is, `lines.rs` has the jobs of an engine that wait for theirs.
+
+mod books;
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use self::books::{Books, Rate};
+pub(super) use self::lines::{Lines, Turn};
+use super::exchange::thread_bell;
+
+/// Longer than any program runs.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// A limit on how many jobs run at a time, on how many are begun in a time, or on both. Its clones are one limit: whoever
+/// has one shares it, whichever kernels, maps and engines of the program they use.
+///
+/// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Permits are given in the order in
+/// which jobs came. A job has its permit until it is answered, or given up; between two attempts it gives it back, so that
+/// each attempt counts.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use std::time::Duration;
+/// use arenite::Limiter;
+///
+/// fn fetch(page: u32) -> u32 {
+///     page * 10
+/// }
+///
+/// // What a server puts up with: four requests at a time, and a hundred a second.
+/// let polite = Limiter::builder()
+///     .concurrency(4)
+///     .rate(100, Duration::from_secs(1))
+///     .build();
+/// let first = engine.job(fetch, (1,)).limit(&polite).submit();
+/// let others = engine.map(fetch, (2..5).map(|page| (page,))).limit(&polite);
+/// assert_eq!(others.collect::<Result<Vec<_>, _>>()?, [20, 30, 40]);
+/// assert_eq!(first.wait()?, 10);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+///
+/// A map keeps no more jobs in such a line than twice as many as run side by side, so that others come in between.
+#[derive(Clone)]
+pub struct Limiter(Arc<Inner>);
+
+struct Inner {
+    books: Mutex<Books>,
+    /// Times are told from here on.
+    start: Instant,
+}
+
+/// The limits of a [`Limiter`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "limits are those of a limiter when it is built"]
+pub struct LimiterBuilder {
+    concurrency: Option<u32>,
+    rate: Option<(u32, Duration)>,
+    burst: Option<u32>,
+}
+
+impl LimiterBuilder {
+    /// At most so many jobs at a time.
+    ///
+    /// # Panics
+    /// If it is 0, which would let nobody in.
+    pub fn concurrency(mut self, jobs: u32) -> Self {
+        assert_ne!(jobs, 0, "a limiter of 0 jobs at a time lets nobody in");
+        self.concurrency = Some(jobs);
+        self
+    }
+
+    /// At most so many jobs in a time, evenly spread over it.
+    ///
+    /// # Panics
+    /// If either is zero, or the time between two jobs shorter than a nanosecond.
+    pub fn rate(mut self, jobs: u32, per: Duration) -> Self {
+        assert_ne!(jobs, 0, "a rate of 0 jobs lets nobody in");
+        assert!(
+            !(per / jobs).is_zero(),
+            "a rate of {jobs} jobs in {per:?} is no limit"
+        );
+        self.rate = Some((jobs, per));
+        self
+    }
+
+    /// With a rate: how many jobs may begin at once after a while without any; 1 if it is not said.
+    ///
+    /// # Panics
+    /// If it is 0.
+    pub fn burst(mut self, jobs: u32) -> Self {
+        assert_ne!(jobs, 0, "a burst of 0 jobs lets nobody in");
+        self.burst = Some(jobs);
+        self
+    }
+
+    /// The limiter.
+    ///
+    /// # Panics
+    /// With a [`burst`](LimiterBuilder::burst) and no [`rate`](LimiterBuilder::rate) that it would belong to, or with one
+    /// that takes longer than a century to be allowed again.
+    pub fn build(self) -> Limiter {
+        assert!(
+            self.burst.is_none() || self.rate.is_some(),
+            "a burst belongs to a rate, and this limiter has none"
+        );
+        let rate = self.rate.map(|(jobs, per)| {
+            let (between, burst) = (per / jobs, self.burst.unwrap_or(1));
+            let all = between.checked_mul(burst);
+            assert!(
+                all.is_some_and(|all| all < CENTURY),
+                "a burst of {burst} at {jobs} jobs in {per:?} is never allowed again"
+            );
+            Rate::new(between, burst)
+        });
+        Limiter(Arc::new(Inner {
+            books: Mutex::new(Books::new(self.concurrency, rate)),
+            start: Instant::now(),
+        }))
+    }
+}
+
+impl Limiter {
+    /// Sets the limits of a new one.
+    pub fn builder() -> LimiterBuilder {
+        LimiterBuilder::default()
+    }
+
+    fn lock(&self) -> (MutexGuard<'_, Books>, Duration) {
+        // A panic with the lock held is a defect; the books are still the best there are.
+        let books = self.0.books.lock().unwrap_or_else(PoisonError::into_inner);
+        (books, self.0.start.elapsed())
+    }
+
+    fn call(&self) -> Vec<Waker> {
+        let (mut books, now) = self.lock();
+        books.call(now)
+    }
+
+    fn give_back(&self) -> Vec<Waker> {
+        let (mut books, now) = self.lock();
+        books.give_back(now)
+    }
+
+    /// When whoever has this ticket has to look, if nobody will tell him.
+    fn due(&self, ticket: u64) -> Option<Instant> {
+        let (books, _) = self.lock();
+        books.due(ticket).map(|due| self.0.start + due)
+    }
+
+    /// Waits for a permit in this thread.
+    pub(crate) fn enter_here(&self) -> Permit<'_> {
+        let bell = thread_bell();
+        let ticket = {
+            let (mut books, now) = self.lock();
+            books.come(now, &bell)
+        };
+        while let Some(ticket) = ticket {
+            wake_others(self.call(), &bell);
+            let (mut books, now) = self.lock();
+            if books.is_called(ticket) {
+                break;
+            }
+            let due = books.due(ticket);
+            drop(books);
+            match due {
+                Some(due) => std::thread::park_timeout(due.saturating_sub(now)),
+                None => std::thread::park(),
+            }
+        }
+        Permit(self)
+    }
+}
+
+/// Wakes all but the one who asks.
+fn wake_others(bells: Vec<Waker>, own: &Waker) {
+    let others = bells.into_iter().filter(|bell| !bell.will_wake(own));
+    others.for_each(Waker::wake);
+}
+
+/// A permit of a job that runs in this thread.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Permit<'a>(&'a Limiter);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.give_back().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl PartialEq for Limiter {
+    /// Clones of one.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (books, _) = self.lock();
+        f.debug_struct("Limiter")
+            .field("given", &books.given)
+            .field("waiting", &books.line.len())
+            .finish_non_exhaustive()
+    }
+}

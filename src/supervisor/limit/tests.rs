@@ -1,0 +1,176 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use proptest::prelude::*;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn bell() -> Waker {
+    thread_bell()
+}
+
+#[test]
+fn permits_go_to_whoever_came_first() {
+    let mut books = Books::new(Some(2), None);
+    assert_eq!(books.come(MS(0), &bell()), None);
+    assert_eq!(books.come(MS(0), &bell()), None);
+    let tickets: Vec<_> = (0..3)
+        .map(|_| books.come(MS(0), &bell()).unwrap())
+        .collect();
+    assert!(books.call(MS(9)).is_empty(), "both permits are given");
+    assert_eq!(books.give_back(MS(9)).len(), 1);
+    assert!(!books.is_called(tickets[1]) && books.is_called(tickets[0]));
+    assert!(!books.is_called(tickets[0]), "once");
+    // Who leaves before he has come passes his permit on.
+    assert_eq!(books.give_back(MS(9)).len(), 1);
+    assert_eq!(books.leave(tickets[1], MS(9)).len(), 1);
+    assert!(books.is_called(tickets[2]));
+    assert_eq!(books.given, 2);
+    assert!(books.give_back(MS(9)).is_empty() && books.give_back(MS(9)).is_empty());
+    assert_eq!(books.given, 0);
+}
+
+#[test]
+fn a_rate_is_kept_and_the_first_in_the_line_looks_at_the_clock() {
+    let mut books = Books::new(None, Some(Rate::new(MS(100), 1)));
+    assert_eq!(books.come(MS(0), &bell()), None);
+    let first = books.come(MS(10), &bell()).unwrap();
+    let second = books.come(MS(20), &bell()).unwrap();
+    assert_eq!((books.due(first), books.due(second)), (Some(MS(100)), None));
+    let told = books.call(MS(99));
+    assert_eq!(
+        (told.len(), books.is_called(first)),
+        (1, false),
+        "only to look again"
+    );
+    // One is let in, and the next is told that he is the first now.
+    assert_eq!(books.call(MS(100)).len(), 2);
+    assert!(books.is_called(first) && !books.is_called(second));
+    assert_eq!(books.due(second), Some(MS(200)));
+    // After a while without any there is no more than a burst.
+    assert_eq!(books.call(MS(1000)).len(), 1);
+    assert!(books.is_called(second));
+    assert!(books.come(MS(1000), &bell()).is_some());
+}
+
+#[test]
+fn a_burst_may_begin_at_once() {
+    let mut books = Books::new(None, Some(Rate::new(MS(100), 3)));
+    let begun = (0..5).filter(|_| books.come(MS(50), &bell()).is_none());
+    assert_eq!(begun.count(), 3);
+}
+
+#[test]
+fn whoever_comes_first_after_one_has_left_is_told() {
+    let mut books = Books::new(Some(1), Some(Rate::new(MS(100), 1)));
+    assert_eq!(books.come(MS(0), &bell()), None);
+    let first = books.come(MS(0), &bell()).unwrap();
+    let second = books.come(MS(0), &bell()).unwrap();
+    assert_eq!(books.due(first), None, "he waits for the permit");
+    // The permit is there, the time is not: the first has to look at the clock from now on.
+    assert_eq!(books.give_back(MS(10)).len(), 1);
+    assert_eq!(books.due(first), Some(MS(100)));
+    assert_eq!(books.leave(first, MS(20)).len(), 1);
+    assert_eq!(books.due(second), Some(MS(100)));
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    let refused =
+        |make: fn() -> LimiterBuilder| std::panic::catch_unwind(|| make().build()).is_err();
+    assert!(refused(|| Limiter::builder().concurrency(0)));
+    assert!(refused(|| Limiter::builder().rate(0, MS(1))));
+    assert!(refused(|| Limiter::builder().rate(1, Duration::ZERO)));
+    assert!(refused(|| Limiter::builder().rate(2_000_000_000, MS(1))));
+    assert!(refused(|| Limiter::builder().burst(2)));
+    assert!(refused(|| Limiter::builder().rate(1, MS(1)).burst(0)));
+    assert!(refused(|| Limiter::builder().rate(1, Duration::MAX)));
+    assert!(!refused(|| Limiter::builder()
+        .rate(1, MS(1))
+        .burst(u32::MAX)));
+    assert!(!refused(Limiter::builder));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Come,
+    /// One of those that wait looks whether he is called.
+    Look(prop::sample::Index),
+    Leave(prop::sample::Index),
+    GiveBack,
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        4 => Just(Step::Come),
+        3 => index().prop_map(Step::Look),
+        1 => index().prop_map(Step::Leave),
+        3 => Just(Step::GiveBack),
+        2 => (0..150_u64).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Never more than the limits say, everybody in order, and nobody is forgotten who may come in.
+    #[test]
+    fn the_books_keep_both_limits(steps in steps(), most in 1..4_u32, burst in 1..4_u32) {
+        let mut books = Books::new(Some(most), Some(Rate::new(MS(100), burst)));
+        let (mut now, mut inside, mut line) = (MS(0), 0_u32, Vec::<u64>::new());
+        let mut begun = Vec::<Duration>::new();
+        for step in steps {
+            let given = books.given;
+            match step {
+                Step::Come => match books.come(now, &bell()) {
+                    None => {
+                        // Those who are left have been called.
+                        prop_assert!(books.line.is_empty(), "past the line");
+                        inside += 1;
+                    }
+                    Some(ticket) => line.push(ticket),
+                },
+                Step::Look(which) if !line.is_empty() => {
+                    let ticket = line[which.index(line.len())];
+                    if books.is_called(ticket) {
+                        line.retain(|&other| other != ticket);
+                        inside += 1;
+                    }
+                }
+                Step::Leave(which) if !line.is_empty() => {
+                    let ticket = line.swap_remove(which.index(line.len()));
+                    line.sort_unstable();
+                    // It may pass its permit on, or others may be called because it was in their way.
+                    let _ = books.leave(ticket, now);
+                }
+                Step::GiveBack if inside > 0 => {
+                    inside -= 1;
+                    let _ = books.give_back(now);
+                }
+                Step::Pass(ms) => {
+                    now += MS(ms);
+                    let _ = books.call(now);
+                }
+                Step::Look(_) | Step::Leave(_) | Step::GiveBack => {}
+            }
+            prop_assert!(books.given <= most);
+            prop_assert_eq!(books.given, inside + books.called.len() as u32);
+            // Who is called came before all who are not.
+            let first = books.line.first_key_value().map(|(&first, _)| first);
+            prop_assert!(books.called.last().is_none_or(|&called| first.is_none_or(|first| called < first)));
+            begun.extend((given..books.given).map(|_| now));
+            // Nobody stands in front of an open door.
+            if !books.line.is_empty() && books.given < most {
+                let first = first.unwrap();
+                prop_assert!(books.due(first).is_some_and(|due| due > now));
+            }
+        }
+        for (index, &at) in begun.iter().enumerate() {
+            let within = begun[index..].iter().filter(|&&other| other < at + MS(100)).count();
+            prop_assert!(within <= burst as usize + 1, "{} within one time", within);
+        }
+    }
+}
