@@ -10,7 +10,7 @@
 //! what is broken in any way, is `None`: libjpeg then decodes it, or says what is wrong.
 
 use super::super::resample::take_buffer;
-use super::huffman::{Bits, Skips, Table};
+use super::huffman::{BLOCKS, Bits, Skips, Table};
 
 /// Decoded pixels, grey (1 channel) or RGB (3).
 #[derive(Debug)]
@@ -76,6 +76,7 @@ pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     {
         return None;
     }
+    debug_assert!(most_across * most_down + others.len() <= BLOCKS);
     let double = (most_across, most_down) == (2, 2);
     let shown_as_one = if double { 1 } else { header.components.len() };
     for component in &mut header.components[..shown_as_one] {
@@ -231,6 +232,7 @@ fn scan(header: &mut Header, data: &[u8], mcus_across: usize, mcus_down: usize) 
                 }
                 until_restart -= 1;
             }
+            bits.begin_mcu();
             for component in components.iter_mut() {
                 let dc = dc[component.dc_table].as_ref()?;
                 let ac = ac[component.ac_table].as_ref()?;

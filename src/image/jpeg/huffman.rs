@@ -153,7 +153,7 @@ pub(super) struct Bits<'a> {
     rest: &'a [u8],
     /// Unstuffed bytes, some thousands at a time: they stay in the first cache, and a photo takes no more memory.
     bytes: Vec<u8>,
-    /// A block that begins behind this place needs more taken in before. `WHOLE` when all of the stretch is,
+    /// An MCU that begins behind this place needs more taken in before. `WHOLE` when all of the stretch is,
     /// with `PADDING` zeros behind it.
     enough: usize,
     /// The next byte to take into the window.
@@ -170,8 +170,10 @@ const WHOLE: usize = usize::MAX;
 const PADDING: usize = 16;
 /// Bytes that are taken in at a time.
 const PIECE: usize = 16 << 10;
-/// The most bytes of a block, 64 codes and values of 16 and 15 bits, and of the window before and behind it.
-const BLOCK: usize = 64 * 31 / 8 + 2 * WINDOW;
+/// Blocks that an MCU may have here.
+pub(super) const BLOCKS: usize = 6;
+/// The most bytes of an MCU, 64 codes and values of 16 and 15 bits per block, and of the window before and behind it.
+const MCU: usize = BLOCKS * 64 * 31 / 8 + 2 * WINDOW;
 const WINDOW: usize = size_of::<u64>();
 
 impl<'a> Bits<'a> {
@@ -187,6 +189,14 @@ impl<'a> Bits<'a> {
         };
         bits.take_in();
         bits
+    }
+
+    /// To be called before the blocks of an MCU, [`BLOCKS`] at most, are read.
+    #[inline]
+    pub(super) fn begin_mcu(&mut self) {
+        if self.at > self.enough {
+            self.take_in();
+        }
     }
 
     /// Unstuffs one more piece, up to the next marker or the end, and forgets what has been read.
@@ -241,7 +251,7 @@ impl<'a> Bits<'a> {
             self.bytes.extend_from_slice(&[0; PADDING]);
             self.enough = WHOLE;
         } else {
-            self.enough = self.bytes.len() - BLOCK;
+            self.enough = self.bytes.len() - MCU;
         }
     }
 
@@ -327,12 +337,9 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// By how much the mean of a block differs from the last one's. A block begins with this.
+    /// By how much the mean of a block differs from the last one's.
     #[inline]
     pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
-        if self.at > self.enough {
-            self.take_in();
-        }
         if self.filled < 32 {
             self.refill();
         }
