@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 use super::layout::QUANTUM;
 
 /// Bins per power of two, so that sizes in one bin differ by 3 % at most.
 const STEPS: u64 = 32;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
-/// Enough for 2^48 bytes in quanta of 64.
-const BINS: usize = ((48 - 6 - STEP_BITS as usize) + 2) * STEPS as usize;
+/// More than any region has.
+const LONGEST: u64 = 1 << 48;
+/// Enough for so many bytes in quanta of 64.
+const BINS: usize = ((LONGEST.trailing_zeros() - 6 - STEP_BITS) as usize + 2) * STEPS as usize;
 const WORDS: usize = BINS.div_ceil(64);
 /// How many ranges of a bin are looked at before the best of them is taken.
 const LOOK: usize = 12;
@@ -51,7 +54,7 @@ struct Node {
 /// Everything from `top` on has never been given out, or has come back: it is free and in no bin. Below it, free ranges
 /// are maximal: no two touch each other or `top`. Lengths and starts are multiples of [`QUANTUM`].
 #[derive(Debug)]
-pub(super) struct FreeRanges {
+pub(crate) struct FreeRanges {
     nodes: Vec<Node>,
     unused: Vec<u32>,
     by_start: Table,
@@ -90,13 +93,20 @@ impl FreeRanges {
         }
     }
 
+    /// All that any region may have, taken: there is what is given.
+    pub(crate) fn taken() -> FreeRanges {
+        let mut ranges = FreeRanges::new(LONGEST);
+        ranges.top = LONGEST;
+        ranges
+    }
+
     /// Where the part begins above which nothing is given out.
     pub(super) fn top(&self) -> u64 {
         self.top
     }
 
     /// Free bytes below the top.
-    pub(super) fn holes(&self) -> u64 {
+    pub(crate) fn holes(&self) -> u64 {
         self.holes
     }
 
@@ -125,7 +135,7 @@ impl FreeRanges {
     }
 
     /// Takes `len` bytes at a multiple of `align`; where they start.
-    pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
+    pub(crate) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
         let index = self.find(len, align, LOOK).or_else(|| {
             let start = self.top.checked_next_multiple_of(align)?;
             // Only when nothing is left above: look at every range that might do, however long that takes.
@@ -172,6 +182,23 @@ impl FreeRanges {
         }
     }
 
+    /// Takes the free range that ends here; where it starts.
+    pub(crate) fn take_before(&mut self, end: u64) -> Option<u64> {
+        let index = *self.by_end.get(&end)?;
+        let start = self.nodes[index as usize].start;
+        self.remove(index);
+        Some(start)
+    }
+
+    /// Takes all free ranges below the top.
+    pub(crate) fn clear(&mut self) {
+        while self.holes > 0
+            && let Some(bin) = self.last_bin()
+        {
+            self.remove(self.heads[bin]);
+        }
+    }
+
     /// Takes everything from the top up to `to`; the range taken.
     pub(super) fn take_up_to(&mut self, to: u64) -> Option<(u64, u64)> {
         if to <= self.top || to > self.limit {
@@ -187,6 +214,15 @@ impl FreeRanges {
     ///
     /// If part of it is free already, as far as that shows at its ends: the books are wrong then.
     pub(super) fn give(&mut self, start: u64, len: u64) {
+        self.give_within(start, len, 0..self.limit);
+    }
+
+    /// The same, and merges nothing beyond these bounds.
+    ///
+    /// # Panics
+    ///
+    /// As [`give`](Self::give).
+    pub(crate) fn give_within(&mut self, start: u64, len: u64, bounds: Range<u64>) {
         let (mut start, mut end) = (start, start + len);
         assert!(
             end <= self.top
@@ -194,11 +230,15 @@ impl FreeRanges {
                 && !self.by_end.contains_key(&end),
             "bytes {start} to {end} of a region were freed twice"
         );
-        if let Some(&before) = self.by_end.get(&start) {
+        if start > bounds.start
+            && let Some(&before) = self.by_end.get(&start)
+        {
             start = self.nodes[before as usize].start;
             self.remove(before);
         }
-        if let Some(&after) = self.by_start.get(&end) {
+        if end < bounds.end
+            && let Some(&after) = self.by_start.get(&end)
+        {
             end += self.nodes[after as usize].len;
             self.remove(after);
         }

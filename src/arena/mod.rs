@@ -33,6 +33,7 @@ pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
+pub(crate) use free::FreeRanges;
 use layout::{CHUNK, GRANULE, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Missing, Region, Reserved};

@@ -1,15 +1,16 @@
 //! Output memory of a lane: grants, a cursor, and the pages behind them.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::lane::Lane;
-use crate::arena::{ArenaFull, Extent, LARGE, Offset, PAGE, Placement};
+use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, Placement};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{Answer, Granted};
 use crate::sys::clock;
 
 /// Where the lane allocates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bump {
     grant: Option<Granted>,
     /// The next free byte of the grant, as an offset in the region.
@@ -20,95 +21,87 @@ pub(super) struct Bump {
     job_start: Option<u64>,
     /// Grants that were used up in this job.
     retired: Vec<Granted>,
-    /// Chunks of this job that are not rolled back, oldest first.
-    chunks: Vec<Chunk>,
-    /// Chunks of the grant that this job has given back and that lie before others: for what fits in.
-    gaps: Vec<(u64, u64)>,
+    /// Free bytes of this job's grants that lie before others: what was given back, and what alignment and used-up grants
+    /// have left.
+    holes: FreeRanges,
+    /// The job is over: what is given back now may be what it has sent.
+    over: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Chunk {
-    /// Where the free bytes began in which it was placed.
-    from: u64,
-    at: u64,
-    end: u64,
+impl Default for Bump {
+    fn default() -> Self {
+        Self {
+            grant: None,
+            cursor: 0,
+            untouched: 0,
+            job_start: None,
+            retired: Vec::new(),
+            holes: FreeRanges::taken(),
+            over: false,
+        }
+    }
 }
-
-/// Chunks that are looked at when one is given back: the newest, which it usually is.
-const LOOK_BACK: usize = 16;
-/// Gaps that are kept.
-const GAPS: usize = 64;
 
 impl Bump {
     fn place(&mut self, len: u64, placement: Placement) -> Option<(u64, bool)> {
         let grant = self.grant?;
         if len == 0 {
-            // It shares its place with what comes next, so it must not be found among the chunks.
+            // It shares its place with what comes next.
             return Some((self.cursor, true));
         }
         let unit = placement.unit(len);
         let padded = len.checked_next_multiple_of(unit)?;
-        if let Some(at) = self.fill_gap(padded, unit) {
+        if self.holes.holes() >= padded
+            && let Some(at) = self.holes.take(padded, unit)
+        {
             return Some((at, false));
         }
         let at = self.cursor.checked_next_multiple_of(unit)?;
         let end = at.checked_add(padded)?;
-        if end > grant.offset + grant.len {
+        if end > range(grant).end {
             return None;
         }
         let fresh = grant.fresh && at >= self.untouched;
         self.untouched = self.untouched.max(end);
-        let from = std::mem::replace(&mut self.cursor, end);
-        self.chunks.push(Chunk { from, at, end });
+        self.leave(at, grant);
+        self.cursor = end;
         Some((at, fresh))
     }
 
-    /// The smallest gap that takes so many bytes.
-    fn fill_gap(&mut self, len: u64, unit: u64) -> Option<u64> {
-        let fits = |&(from, end): &(u64, u64)| from.next_multiple_of(unit) + len <= end;
-        let gaps = self.gaps.iter().enumerate();
-        let (index, &(from, end)) = gaps
-            .filter(|(_, gap)| fits(gap))
-            .min_by_key(|(_, (from, end))| end - from)?;
-        self.gaps.swap_remove(index);
-        let at = from.next_multiple_of(unit);
-        let chunk = Chunk {
-            from,
-            at,
-            end: at + len,
-        };
-        if end > chunk.end {
-            self.gaps.push((chunk.end, end));
+    /// What lies between the cursor and `end` is a hole.
+    fn leave(&mut self, end: u64, grant: Granted) {
+        if end > self.cursor {
+            let len = end - self.cursor;
+            self.holes.give_within(self.cursor, len, range(grant));
         }
-        self.chunks.push(chunk);
-        Some(at)
     }
 
     fn begin_job(&mut self) {
         self.job_start = self.grant.map(|_| self.cursor);
+        self.over = false;
     }
 
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
+            self.leave(range(old).end, old);
             self.retired.push(old);
         }
         self.cursor = grant.offset;
         self.untouched = grant.offset;
         self.job_start = None;
-        self.gaps.clear();
     }
 
     /// The job is over and sends these chunks: the cursor goes back to the end of the last one.
     fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<Used> {
-        self.chunks.clear();
-        self.gaps.clear();
+        self.holes.clear();
+        self.over = true;
         let grant = self.grant?;
         let start = self.job_start.unwrap_or(grant.offset);
         // Parameters that are sent back lie in other regions, or in what was published before.
-        let fresh = start..grant.offset + grant.len;
+        let fresh = start..range(grant).end;
         let end = sent
             .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
-            .map(|chunk| chunk_end(&chunk))
+            .map(|chunk| chunk.at.offset() + held(chunk.len))
             .max();
         self.cursor = end.unwrap_or(start);
         Some(Used {
@@ -119,34 +112,36 @@ impl Bump {
     }
 
     /// A chunk was dropped. If it is the last one the cursor goes back, and over what was dropped before; otherwise there is
-    /// a gap. A chunk in an older grant is only forgotten.
+    /// a hole.
     fn release(&mut self, at: u64, len: u64) {
-        if len == 0 {
+        if len == 0 || self.over {
             return;
         }
-        let newest = self.chunks.len().saturating_sub(LOOK_BACK);
-        let found = self.chunks[newest..]
-            .iter()
-            .rposition(|chunk| chunk.at == at);
-        let Some(found) = found else { return };
-        let Chunk { from, at, end } = self.chunks.remove(newest + found);
-        if !self
-            .grant
-            .is_some_and(|grant| (grant.offset..grant.offset + grant.len).contains(&at))
+        let len = held(len);
+        let current = self.grant.map(range).filter(|range| range.contains(&at));
+        if let Some(grant) = &current
+            && at + len == self.cursor
         {
+            // Holes that touch each other are one, so there is one before it at most.
+            let before = (at > grant.start).then(|| self.holes.take_before(at));
+            self.cursor = before.flatten().unwrap_or(at);
             return;
         }
-        if end != self.cursor {
-            if self.gaps.len() < GAPS {
-                self.gaps.push((from, end));
-            }
-            return;
-        }
-        self.cursor = from;
-        while let Some(gap) = self.gaps.iter().position(|&(_, end)| end == self.cursor) {
-            self.cursor = self.gaps.swap_remove(gap).0;
+        let mut retired = self.retired.iter().map(|&grant| range(grant));
+        // The supervisor takes no chunk that lies in two grants, so no hole does.
+        if let Some(grant) = current.or_else(|| retired.find(|range| range.contains(&at))) {
+            self.holes.give_within(at, len, grant);
         }
     }
+}
+
+fn range(grant: Granted) -> Range<u64> {
+    grant.offset..grant.offset + grant.len
+}
+
+/// What a chunk of so many bytes takes.
+fn held(len: u64) -> u64 {
+    len.next_multiple_of(Placement::Packed.unit(len))
 }
 
 /// What the end of a job means for the lane's memory.
@@ -238,14 +233,6 @@ impl Lane {
         self.heap.bump.borrow_mut().enter(granted);
         Ok(())
     }
-}
-
-/// The end of what was allocated for a chunk.
-fn chunk_end(chunk: &Extent) -> u64 {
-    chunk.at.offset()
-        + chunk
-            .len
-            .next_multiple_of(Placement::Packed.unit(chunk.len))
 }
 
 // SAFETY: a chunk lies in a grant, which the supervisor gave to this lane alone and which `open_own`
@@ -352,6 +339,35 @@ mod tests {
         bump.place(4097, Placement::Packed).unwrap();
         let used = bump.end_job(REGION, std::iter::empty()).unwrap();
         assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
+    }
+
+    /// However long a job makes arrays and drops the oldest, it takes about what it has at one time.
+    #[test]
+    fn what_a_job_drops_it_uses_again() {
+        for (live, most) in [(1, 3 << 20), (4, 3 << 20), (1000, 9000)] {
+            let mut bump = Bump::default();
+            bump.begin_job();
+            let mut held = std::collections::VecDeque::new();
+            let (mut grants, mut granted_bytes) = (0, 0);
+            for step in 0..5000_u64 {
+                let len = most / 2 + step * 7919 % (most / 2);
+                let at = loop {
+                    if let Some((at, _)) = bump.place(len, Placement::Packed) {
+                        break at;
+                    }
+                    let size = (2 * most).next_multiple_of(PAGE);
+                    bump.enter(granted(grants, PAGE + granted_bytes, size));
+                    (grants, granted_bytes) = (grants + 1, granted_bytes + size);
+                };
+                held.push_back((at, len));
+                if held.len() > live {
+                    let (at, len) = held.pop_front().unwrap();
+                    bump.release(at, len);
+                }
+            }
+            let needed = (live as u64 + 1) * most;
+            assert!(granted_bytes <= 2 * needed + 4 * most, "{live} of {most}");
+        }
     }
 
     proptest! {

@@ -13,6 +13,7 @@ tests![
     ten_thousand_arrays_again_and_again,
     results_again_and_again,
     results_of_changing_size,
+    a_job_that_makes_and_drops_arrays_for_long,
     memory_is_given_back,
     arrays_outlive_their_engine,
     results_are_freed_in_any_order,
@@ -260,6 +261,41 @@ fn results_of_changing_size() {
     }
     drop(live);
     lab.assert_in_use(0);
+}
+
+/// It takes about what it has at one time, and what it sends may lie anywhere in that.
+fn a_job_that_makes_and_drops_arrays_for_long() {
+    fn churned(steps: usize, len: usize) -> (Array<u8>, ArrayMut<u8>, Array<u8>) {
+        let mut live = std::collections::VecDeque::new();
+        for step in 0..steps {
+            let len = len + step * 7919 % len;
+            live.push_back((step, ArrayMut::from_fn(len, |_| step as u8)));
+            if live.len() > 4 {
+                let (step, old) = live.pop_front().unwrap();
+                assert!(old.iter().all(|&x| x == step as u8), "{step} was changed");
+            }
+        }
+        let mut last = live.into_iter().map(|(_, array)| array);
+        let mut next = || last.next().unwrap();
+        let (first, _, third, fourth) = (next(), next(), next(), next());
+        (first.seal(), fourth, third.seal())
+    }
+    const STEPS: usize = 400;
+    for lanes in [1, 3] {
+        let lab = Lab::with(1, |builder| builder.capacity(64 << 20).lanes(lanes));
+        for len in [1000, 70_000, 200_000] {
+            let results = lab.map(churned, (0..2 * lanes).map(|_| (STEPS, len)));
+            for result in results {
+                let (first, fourth, third) = result.unwrap();
+                for (back, array) in [(4, &first), (2, &third), (1, &fourth.seal())] {
+                    let step = STEPS - back;
+                    assert_eq!(array.len(), len + step * 7919 % len);
+                    assert!(array.iter().all(|&x| x == step as u8), "{step} of {len}");
+                }
+            }
+        }
+        lab.assert_in_use(0);
+    }
 }
 
 fn memory_is_given_back() {
