@@ -1,5 +1,7 @@
 //! A worker that is stopped at each of its points, and let go later.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use nix::unistd::Pid;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
 use crate::scene::{Policy, Scene};
-use crate::workers::{end, judge, play, played};
+use crate::workers::{AGAIN, end, judge, play, played};
 
 /// For each point of a worker that has started.
 pub fn trials() -> Vec<Trial> {
@@ -37,13 +39,22 @@ pub fn trials() -> Vec<Trial> {
 
 tests![while_it_obeys];
 
-/// Waits until a worker has been stopped there; who that is.
-fn await_stop(point: &Point) -> i32 {
-    wait_until(&format!("a worker is stopped at {}", point.name), || {
+/// Waits until a worker has been stopped there, or the scene is over without; who that is.
+fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
+    let stopped = || {
         let (done, pid) = board().done(point.name);
-        done > 0 && state_of(pid) == Some('T')
+        (done > 0 && state_of(pid) == Some('T')).then_some(pid)
+    };
+    wait_until(&format!("a worker is stopped at {}", point.name), || {
+        let without = over.load(Relaxed) && board().done(point.name).0 == 0;
+        without || stopped().is_some()
     });
-    board().done(point.name).1
+    stopped()
+}
+
+/// Plays a scene until a worker was stopped in it, which it tells.
+fn until_stopped(point: &Point, scene: impl Fn() -> bool) {
+    assert!((0..AGAIN).any(|_| scene()), "nobody came by {}", point.name);
 }
 
 fn state_of(pid: i32) -> Option<char> {
@@ -54,20 +65,31 @@ fn state_of(pid: i32) -> Option<char> {
 /// Nobody gives a limit: its jobs wait, and are done when it goes on.
 fn let_go(point: &'static Point) {
     let respawn = point.step() == "attach";
-    thread::scope(|threads| {
-        play(
-            Policy::NONE,
-            respawn,
-            |_| {
-                board().arm(point.name, Deed::Stop, 1..2);
-                threads.spawn(|| end(await_stop(point), Signal::SIGCONT));
-            },
-            |lab, played| {
-                assert_eq!(board().done(point.name).0, 1);
-                assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
-                judge(played, Policy::NONE, 0, 0).unwrap();
-            },
-        );
+    until_stopped(point, || {
+        let over = AtomicBool::new(false);
+        let mut stopped = 0;
+        thread::scope(|threads| {
+            play(
+                Policy::NONE,
+                respawn,
+                |_| {
+                    board().arm(point.name, Deed::Stop, 1..2);
+                    threads.spawn(|| {
+                        if let Some(pid) = await_stop(point, &over) {
+                            end(pid, Signal::SIGCONT);
+                        }
+                    });
+                },
+                |lab, played| {
+                    board().disarm();
+                    over.store(true, Relaxed);
+                    stopped = board().done(point.name).0;
+                    assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
+                    judge(played, Policy::NONE, 0, 0).unwrap();
+                },
+            );
+        });
+        stopped == 1
     });
 }
 
@@ -107,49 +129,64 @@ fn judge_late(lab: &Lab, answers: &Answers) {
 
 /// It stays stopped: the deadline fires, the worker is killed where it stands, the others' jobs are done.
 fn too_long(point: &'static Point) {
-    play(
-        POLICY,
-        false,
-        |_| board().arm(point.name, Deed::Stop, 1..2),
-        |lab, played| {
-            let (done, victim) = board().done(point.name);
-            assert_eq!(done, 1);
-            let reference = Scene::new().reference();
-            let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
-            assert!(!answers.failed.is_empty(), "nobody was too late");
-            judge_late(lab, &answers);
-            assert!(!children().contains(&victim), "it is still there");
-        },
-    );
+    until_stopped(point, || {
+        let mut stopped = 0;
+        play(
+            POLICY,
+            false,
+            |_| board().arm(point.name, Deed::Stop, 1..2),
+            |lab, played| {
+                let victim;
+                (stopped, victim) = board().done(point.name);
+                let reference = Scene::new().reference();
+                let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+                let late = !answers.failed.is_empty();
+                assert!(late || stopped == 0, "nobody was too late");
+                judge_late(lab, &answers);
+                assert!(!children().contains(&victim), "it is still there");
+            },
+        );
+        stopped == 1
+    });
 }
 
 /// It goes on just when the deadline fires: its completion comes in time or is ignored.
 fn in_between(point: &'static Point) {
-    thread::scope(|threads| {
-        play(
-            POLICY,
-            false,
-            |_| {
-                board().arm(point.name, Deed::Stop, 1..2);
-                threads.spawn(|| {
-                    let victim = await_stop(point);
-                    // From 10 ms before to 10 ms after, by the point.
-                    let at = arenite::points::index(point.name) as u64 * 7 % 21;
-                    let stopped = Instant::now();
-                    let wait = LIMIT + Duration::from_millis(at) - Duration::from_millis(10);
-                    while stopped.elapsed() < wait {
-                        thread::park_timeout(wait.saturating_sub(stopped.elapsed()));
-                    }
-                    // It may have been killed.
-                    let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
-                });
-            },
-            |lab, played| {
-                assert_eq!(board().done(point.name).0, 1);
-                let reference = Scene::new().reference();
-                let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
-                judge_late(lab, &answers);
-            },
-        );
+    // From 10 ms before to 10 ms after, by the point.
+    let at = arenite::points::index(point.name) as u64 * 7 % 21;
+    let wait = LIMIT + Duration::from_millis(at) - Duration::from_millis(10);
+    until_stopped(point, || {
+        let over = AtomicBool::new(false);
+        let mut stopped = 0;
+        thread::scope(|threads| {
+            play(
+                POLICY,
+                false,
+                |_| {
+                    board().arm(point.name, Deed::Stop, 1..2);
+                    threads.spawn(|| {
+                        let Some(victim) = await_stop(point, &over) else {
+                            return;
+                        };
+                        let began = Instant::now();
+                        while began.elapsed() < wait {
+                            thread::park_timeout(wait.saturating_sub(began.elapsed()));
+                        }
+                        // It may have been killed.
+                        let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
+                    });
+                },
+                |lab, played| {
+                    board().disarm();
+                    over.store(true, Relaxed);
+                    stopped = board().done(point.name).0;
+                    let reference = Scene::new().reference();
+                    let answers =
+                        Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+                    judge_late(lab, &answers);
+                },
+            );
+        });
+        stopped == 1
     });
 }
