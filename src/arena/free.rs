@@ -135,15 +135,26 @@ impl FreeRanges {
     }
 
     /// Takes `len` bytes at a multiple of `align`; where they start.
-    pub(crate) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
+    pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
         let index = self.find(len, align, LOOK).or_else(|| {
             let start = self.top.checked_next_multiple_of(align)?;
             // Only when nothing is left above: look at every range that might do, however long that takes.
             (start.checked_add(len)? > self.limit).then(|| self.find(len, align, usize::MAX))?
         });
-        let Some(index) = index else {
-            return self.take_top(len, align);
-        };
+        match index {
+            Some(index) => Some(self.cut(index, len, align)),
+            None => self.take_top(len, align),
+        }
+    }
+
+    /// Takes `len` bytes at a multiple of `align` out of a free range below the top, if one is found soon.
+    pub(crate) fn take_hole(&mut self, len: u64, align: u64) -> Option<u64> {
+        let index = self.find(len, align, LOOK)?;
+        Some(self.cut(index, len, align))
+    }
+
+    /// Takes a part of this range, which fits; where it starts.
+    fn cut(&mut self, index: u32, len: u64, align: u64) -> u64 {
         let Node {
             start, len: had, ..
         } = self.nodes[index as usize];
@@ -155,7 +166,7 @@ impl FreeRanges {
         if start + had > at + len {
             self.insert(at + len, start + had - (at + len));
         }
-        Some(at)
+        at
     }
 
     fn take_top(&mut self, len: u64, align: u64) -> Option<u64> {

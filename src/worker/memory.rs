@@ -20,12 +20,21 @@ pub(super) struct Bump {
     /// The cursor when the job began, if the grant is the same.
     job_start: Option<u64>,
     /// Grants that were used up in this job.
-    retired: Vec<Granted>,
+    retired: Vec<Retired>,
     /// Free bytes of this job's grants that lie before others: what was given back, and what alignment and used-up grants
     /// have left.
     holes: FreeRanges,
     /// The job is over: what is given back now may be what it has sent.
     over: bool,
+}
+
+/// A grant that the running job has used up.
+#[derive(Debug)]
+struct Retired {
+    grant: Granted,
+    /// What was free of it when the job began. What lies before was sent by other jobs; it may be free again by now, and
+    /// granted again, as part of another grant.
+    part: Range<u64>,
 }
 
 impl Default for Bump {
@@ -52,7 +61,7 @@ impl Bump {
         let unit = placement.unit(len);
         let padded = len.checked_next_multiple_of(unit)?;
         if self.holes.holes() >= padded
-            && let Some(at) = self.holes.take(padded, unit)
+            && let Some(at) = self.holes.take_hole(padded, unit)
         {
             return Some((at, false));
         }
@@ -63,16 +72,21 @@ impl Bump {
         }
         let fresh = grant.fresh && at >= self.untouched;
         self.untouched = self.untouched.max(end);
-        self.leave(at, grant);
+        self.leave(at, self.part(grant));
         self.cursor = end;
         Some((at, fresh))
     }
 
+    /// The running job's part of the grant that it is at.
+    fn part(&self, current: Granted) -> Range<u64> {
+        self.job_start.unwrap_or(current.offset)..range(current).end
+    }
+
     /// What lies between the cursor and `end` is a hole.
-    fn leave(&mut self, end: u64, grant: Granted) {
+    fn leave(&mut self, end: u64, part: Range<u64>) {
         if end > self.cursor {
             let len = end - self.cursor;
-            self.holes.give_within(self.cursor, len, range(grant));
+            self.holes.give_within(self.cursor, len, part);
         }
     }
 
@@ -83,8 +97,9 @@ impl Bump {
 
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
-            self.leave(range(old).end, old);
-            self.retired.push(old);
+            let part = self.part(old);
+            self.leave(part.end, part.clone());
+            self.retired.push(Retired { grant: old, part });
         }
         self.cursor = grant.offset;
         self.untouched = grant.offset;
@@ -96,14 +111,13 @@ impl Bump {
         self.holes.clear();
         self.over = true;
         let grant = self.grant?;
-        let start = self.job_start.unwrap_or(grant.offset);
         // Parameters that are sent back lie in other regions, or in what was published before.
-        let fresh = start..range(grant).end;
+        let fresh = self.part(grant);
         let end = sent
             .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
             .map(|chunk| chunk.at.offset() + held(chunk.len))
             .max();
-        self.cursor = end.unwrap_or(start);
+        self.cursor = end.unwrap_or(fresh.start);
         Some(Used {
             grant: grant.number,
             cursor: self.cursor,
@@ -118,19 +132,20 @@ impl Bump {
             return;
         }
         let len = held(len);
-        let current = self.grant.map(range).filter(|range| range.contains(&at));
-        if let Some(grant) = &current
+        let current = self.grant.map(|grant| self.part(grant));
+        let current = current.filter(|part| part.contains(&at));
+        if let Some(part) = &current
             && at + len == self.cursor
         {
             // Holes that touch each other are one, so there is one before it at most.
-            let before = (at > grant.start).then(|| self.holes.take_before(at));
+            let before = (at > part.start).then(|| self.holes.take_before(at));
             self.cursor = before.flatten().unwrap_or(at);
             return;
         }
-        let mut retired = self.retired.iter().map(|&grant| range(grant));
+        let mut retired = self.retired.iter().map(|retired| &retired.part);
         // The supervisor takes no chunk that lies in two grants, so no hole does.
-        if let Some(grant) = current.or_else(|| retired.find(|range| range.contains(&at))) {
-            self.holes.give_within(at, len, grant);
+        if let Some(part) = current.or_else(|| retired.find(|part| part.contains(&at)).cloned()) {
+            self.holes.give_within(at, len, part);
         }
     }
 }
@@ -195,9 +210,7 @@ impl Lane {
                     .close_chunk(at..at + chunk.len.next_multiple_of(PAGE));
             }
             for old in retired {
-                self.home
-                    .pages
-                    .close_grant(&(old.offset..old.offset + old.len));
+                self.home.pages.close_grant(&range(old.grant));
             }
         }
         Some(used)
@@ -341,6 +354,45 @@ mod tests {
         assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
     }
 
+    /// What earlier jobs sent of a grant may be granted again while a job still has the rest of it.
+    #[test]
+    fn no_hole_lies_in_two_grants() {
+        const BASE: u64 = 2 * PAGE;
+        let mut bump = bump(16 * PAGE);
+        let place = |bump: &mut Bump, pages: u64| {
+            let placed = bump.place(pages * PAGE, Placement::Pages);
+            placed.map(|(at, _)| (at - BASE) / PAGE)
+        };
+        let release = |bump: &mut Bump, at: u64, pages: u64| {
+            // Small ones take as little as they are, so a page at a time.
+            for page in at..at + pages {
+                bump.release(BASE + page * PAGE, PAGE);
+            }
+        };
+        assert_eq!(place(&mut bump, 4), Some(0));
+        let sent = extent(REGION, BASE, 4 * PAGE);
+        bump.end_job(REGION, std::iter::once(sent)).unwrap();
+        // The caller has dropped it.
+        bump.begin_job();
+        assert_eq!(place(&mut bump, 12), Some(4));
+        assert_eq!(place(&mut bump, 2), None);
+        bump.enter(granted(1, BASE, 2 * PAGE));
+        assert_eq!(place(&mut bump, 2), Some(0));
+        bump.enter(granted(2, BASE + 2 * PAGE, 2 * PAGE));
+        assert_eq!(place(&mut bump, 1), Some(2));
+        assert_eq!(place(&mut bump, 1), Some(3));
+        release(&mut bump, 2, 1);
+        release(&mut bump, 0, 2);
+        assert_eq!(place(&mut bump, 3), None, "of two grants");
+        // Nor with the beginning of the first one's rest.
+        release(&mut bump, 3, 1);
+        release(&mut bump, 4, 12);
+        assert_eq!(place(&mut bump, 13), None, "of two grants");
+        assert_eq!(place(&mut bump, 12), Some(4));
+        assert_eq!(place(&mut bump, 2), Some(0));
+        assert_eq!(place(&mut bump, 2), Some(2));
+    }
+
     /// However long a job makes arrays and drops the oldest, it takes about what it has at one time.
     #[test]
     fn what_a_job_drops_it_uses_again() {
@@ -417,7 +469,7 @@ mod tests {
                             bump.enter(granted(grants.len() as u32, next, size));
                             next += size;
                         };
-                        let end = placed + len;
+                        let end = placed + held(len);
                         prop_assert!(grants.iter().any(|&(from, to)| from <= placed && end <= to));
                         let apart = |&(at, len): &(u64, u64)| len == 0 || at + len <= placed || end <= at;
                         prop_assert!(len == 0 || live.iter().all(apart));
