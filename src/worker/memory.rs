@@ -249,8 +249,9 @@ impl Lane {
 }
 
 // SAFETY: a chunk lies in a grant, which the supervisor gave to this lane alone and which `open_own`
-// made writable; the cursor only moves forward over it while its handles live, and `settle` moves
-// it back only behind chunks that were sent or whose handles are gone (they were counted).
+// made writable until the job is over. It comes from behind the cursor, which moves back only over bytes without
+// handles, or from a hole, which has only bytes of this job that nobody holds; `settle` forgets all holes, and moves the
+// cursor back only behind chunks that were sent or whose handles are gone (they were counted).
 unsafe impl LaneMemory for Lane {
     fn alloc(&self, len: usize, placement: Placement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;
