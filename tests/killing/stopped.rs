@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
-use crate::scene::{Policy, Scene};
+use crate::scene::{Played, Policy, Scene};
 use crate::workers::{AGAIN, end, judge, play, played};
 
 /// For each point of a worker that has started.
@@ -62,34 +62,43 @@ fn state_of(pid: i32) -> Option<char> {
     text.rsplit_once(')')?.1.trim().chars().next()
 }
 
-/// Nobody gives a limit: its jobs wait, and are done when it goes on.
-fn let_go(point: &'static Point) {
-    let respawn = point.step() == "attach";
+/// The same, with somebody who does something about the stopped worker. `judge` has the answers.
+fn once_stopped(
+    point: &'static Point,
+    (policy, respawn): (Policy, bool),
+    then: impl Fn(i32) + Sync,
+    judge: impl Fn(&Lab, &Played),
+) {
     until_stopped(point, || {
         let over = AtomicBool::new(false);
         let mut stopped = 0;
         thread::scope(|threads| {
             play(
-                Policy::NONE,
+                policy,
                 respawn,
                 |_| {
                     board().arm(point.name, Deed::Stop, 1..2);
-                    threads.spawn(|| {
-                        if let Some(pid) = await_stop(point, &over) {
-                            end(pid, Signal::SIGCONT);
-                        }
-                    });
+                    threads.spawn(|| await_stop(point, &over).map(&then));
                 },
                 |lab, played| {
                     board().disarm();
                     over.store(true, Relaxed);
                     stopped = board().done(point.name).0;
-                    assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
-                    judge(played, Policy::NONE, 0, 0).unwrap();
+                    judge(lab, played);
                 },
             );
         });
         stopped == 1
+    });
+}
+
+/// Nobody gives a limit: its jobs wait, and are done when it goes on.
+fn let_go(point: &'static Point) {
+    let respawn = point.step() == "attach";
+    let go_on = |pid| end(pid, Signal::SIGCONT);
+    once_stopped(point, (Policy::NONE, respawn), go_on, |lab, played| {
+        assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
+        judge(played, Policy::NONE, 0, 0).unwrap();
     });
 }
 
@@ -155,38 +164,17 @@ fn in_between(point: &'static Point) {
     // From 10 ms before to 10 ms after, by the point.
     let at = arenite::points::index(point.name) as u64 * 7 % 21;
     let wait = LIMIT + Duration::from_millis(at) - Duration::from_millis(10);
-    until_stopped(point, || {
-        let over = AtomicBool::new(false);
-        let mut stopped = 0;
-        thread::scope(|threads| {
-            play(
-                POLICY,
-                false,
-                |_| {
-                    board().arm(point.name, Deed::Stop, 1..2);
-                    threads.spawn(|| {
-                        let Some(victim) = await_stop(point, &over) else {
-                            return;
-                        };
-                        let began = Instant::now();
-                        while began.elapsed() < wait {
-                            thread::park_timeout(wait.saturating_sub(began.elapsed()));
-                        }
-                        // It may have been killed.
-                        let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
-                    });
-                },
-                |lab, played| {
-                    board().disarm();
-                    over.store(true, Relaxed);
-                    stopped = board().done(point.name).0;
-                    let reference = Scene::new().reference();
-                    let answers =
-                        Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
-                    judge_late(lab, &answers);
-                },
-            );
-        });
-        stopped == 1
+    let go_on = |victim| {
+        let began = Instant::now();
+        while began.elapsed() < wait {
+            thread::park_timeout(wait.saturating_sub(began.elapsed()));
+        }
+        // It may have been killed.
+        let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
+    };
+    once_stopped(point, (POLICY, false), go_on, |lab, played| {
+        let reference = Scene::new().reference();
+        let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+        judge_late(lab, &answers);
     });
 }
