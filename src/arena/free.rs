@@ -52,7 +52,7 @@ struct Node {
 /// The free ranges of a region of `limit` bytes.
 ///
 /// Everything from `top` on has never been given out, or has come back: it is free and in no bin. Below it, free ranges
-/// are maximal: no two touch each other or `top`. Lengths and starts are multiples of [`QUANTUM`].
+/// are maximal, unless bounds were given to what merges: no two touch each other or `top`. Lengths and starts are multiples of [`QUANTUM`].
 #[derive(Debug)]
 pub(crate) struct FreeRanges {
     nodes: Vec<Node>,
