@@ -113,12 +113,14 @@ impl Seat {
         }
     }
 
-    /// Goes to another core if whoever waits for this lane is on the same one.
+    /// Goes to another core if whoever waits for this lane is on the same one, but not to that of another lane: its job may be a
+    /// long one, and a thread that waits soon sleeps.
     pub(super) fn step_aside(&self, waiter: u32) {
         let now = monotonic_ns();
         if cores::current() == waiter && self.has_stayed(now, STEP_AFTER_NS) {
             self.moved.set(now);
-            cores::leave([waiter]);
+            let others = self.neighbours.iter().flat_map(Neighbours::cores);
+            cores::leave(others.chain([waiter]));
         }
     }
 
@@ -156,6 +158,36 @@ mod tests {
             left
         };
         thread::spawn(lane).join().expect("the lane's thread")
+    }
+
+    /// As above. `true`: where a thread waits for it on its core, it went to the core on which another lane slept or was awake.
+    fn goes_to(neighbour_is_awake: bool) -> bool {
+        let lane = move || {
+            let own = Arc::new(LinkCells::on_heap());
+            let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
+            let seat = Seat::beside(own, Some(Neighbours::of(&[other])));
+            cores::leave([cores::current()]);
+            let there = cores::current();
+            cores::leave([there]);
+            other.runs_on(there);
+            if !neighbour_is_awake {
+                other.goes_to_sleep();
+            }
+            seat.step_aside(cores::current());
+            cores::current() == there
+        };
+        thread::spawn(lane).join().expect("the lane's thread")
+    }
+
+    #[test]
+    fn a_lane_steps_aside_but_not_onto_another_ones_core() {
+        if crate::sys::limits::cores() < 2 {
+            return;
+        }
+        assert!((0..20).any(|_| !goes_to(true)));
+        if crate::sys::limits::cores() == 2 {
+            assert!((0..20).any(|_| goes_to(false)));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one dies.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use arenite::engine::Number;
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, Spawn, call};
@@ -21,6 +22,7 @@ tests![
     reductions_keep_the_order,
     a_reduction_over_rows,
     a_reduction_of_small_chunks_is_few_jobs,
+    a_slow_chunk_of_a_reduction_holds_up_no_other,
     a_reduction_of_texts_shows_its_tree,
     a_reduction_names_what_failed,
     a_reduction_whose_kernels_spawn,
@@ -345,6 +347,37 @@ fn a_reduction_of_small_chunks_is_few_jobs() {
         assert!(jobs < 10 * (2 * CHUNKS - 1) as u64, "{jobs} jobs");
         lab.assert_in_use(0);
     }
+}
+
+/// The first of many chunks ends when the last one runs.
+fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
+    const CHUNKS: usize = 40;
+    fn number(chunk: &[u64], first: &str, last: &str) -> u64 {
+        match chunk[0] as usize >> 13 {
+            0 => pass(first),
+            n if n == CHUNKS - 1 => pass(last),
+            // So long that few jobs are kept in flight.
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+        chunk[0] >> 13
+    }
+    let lab = Lab::new(2);
+    let numbers = lab.from_fn(CHUNKS << 13, |i| i as u64).unwrap();
+    let (first, last) = (Gate::new(), Gate::new());
+    let (held, opens) = (first.path(), last.path());
+    let args = (held.as_str(), opens.as_str());
+    let total = std::thread::scope(|threads| {
+        let reduced = threads.spawn(|| lab.reduce(&numbers, number, args, |a: u64, b: u64| a + b));
+        step("the first chunk runs");
+        let met = first.meet();
+        step("the last chunk runs");
+        drop(last.meet());
+        drop(met);
+        reduced.join().unwrap().unwrap()
+    });
+    assert_eq!(total, (CHUNKS * (CHUNKS - 1) / 2) as u64);
+    drop(numbers);
+    lab.assert_in_use(0);
 }
 
 /// Each chunk reads its arguments anew, on several lanes of a worker.

@@ -133,10 +133,11 @@ impl Engine {
             running: VecDeque::new(),
             reply: PhantomData,
         };
-        for value in self.map_calls(calls, series, items) {
+        // As they end: the first runs are the longest, and nothing is to wait behind one.
+        for (index, value) in self.map_calls(calls, series, items).unordered() {
             tree.settle(Job::is_done)?;
             let value = value?;
-            let run = runs.ended(Arg::<X>::held(&value));
+            let run = runs.ended(index, Arg::<X>::held(&value));
             let level = run.len().ilog2() as usize;
             tree.insert(level, run.start >> level, value);
         }
@@ -158,8 +159,8 @@ struct Runs {
     done: Cell<usize>,
     /// Bytes of the largest value so far.
     largest: Cell<u64>,
-    /// Runs whose values have not.
-    sent: RefCell<VecDeque<Range<usize>>>,
+    /// All runs so far.
+    sent: RefCell<Vec<Range<usize>>>,
 }
 
 impl Runs {
@@ -185,15 +186,14 @@ impl Runs {
         let level = most.ilog2().min(start.trailing_zeros());
         let run = start..start + (1 << level);
         self.next.set(run.end);
-        self.sent.borrow_mut().push_back(run.clone());
+        self.sent.borrow_mut().push(run.clone());
         Some(run)
     }
 
-    /// The run whose value has come, which is so large.
-    fn ended(&self, bytes: u64) -> Range<usize> {
+    /// The run, by its number, whose value has come, which is so large.
+    fn ended(&self, number: usize, bytes: u64) -> Range<usize> {
         self.largest.set(self.largest.get().max(bytes));
-        let run = self.sent.borrow_mut().pop_front();
-        let run = run.expect("values come in the order of the runs");
+        let run = self.sent.borrow()[number].clone();
         self.done.set(self.done.get() + run.len());
         run
     }
@@ -293,9 +293,11 @@ mod tests {
 
     /// The lengths of all runs, each of which ends before the next one is cut, with a value of so many bytes.
     fn lengths(runs: &Runs, bytes: u64) -> Vec<usize> {
+        let mut number = 0..;
         let cut = std::iter::from_fn(|| {
-            runs.cut()
-                .inspect(|run| assert_eq!(&runs.ended(bytes), run))
+            let run = runs.cut()?;
+            assert_eq!(runs.ended(number.next()?, bytes), run);
+            Some(run)
         });
         let mut at = 0;
         cut.map(|run| {
