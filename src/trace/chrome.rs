@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::arrows::Spot;
+use super::text::{Us, put};
 use super::{Attempt, End, Place};
 
 /// The process that stands for the engine.
@@ -83,9 +84,18 @@ impl ChromeFile {
     fn event(&mut self, phase: &str, name: &str, place: (u32, u32), at: u64) {
         let at = self.us(at);
         let (pid, tid) = place;
-        let _ = write!(
+        put!(
             self.text,
-            ",\n{{\"ph\":\"{phase}\",\"name\":{name},\"pid\":{pid},\"tid\":{tid},\"ts\":{at}"
+            ",\n{\"ph\":\"",
+            phase,
+            "\",\"name\":",
+            name,
+            ",\"pid\":",
+            pid,
+            ",\"tid\":",
+            tid,
+            ",\"ts\":",
+            at
         );
     }
 
@@ -119,12 +129,19 @@ impl ChromeFile {
         let names = Arc::clone(names);
         let [name, whole] = &*names;
         let until = attempt.ran.map_or(attempt.over, |ran| ran.began);
+        let number = u32::from(attempt.attempt);
         for (phase, at) in [("b", attempt.since), ("e", until)] {
             self.event(phase, name, (ENGINE, 0), at);
-            let (job, number) = (attempt.job, attempt.attempt);
-            let _ = write!(
+            let job = attempt.job;
+            put!(
                 self.text,
-                ",\"cat\":\"waiting\",\"id\":\"{job}.{number}\",\"args\":{{\"job\":{job}}}}}"
+                ",\"cat\":\"waiting\",\"id\":\"",
+                job,
+                ".",
+                number,
+                "\",\"args\":{\"job\":",
+                job,
+                "}}"
             );
         }
         let Some(ran) = attempt.ran else {
@@ -132,19 +149,23 @@ impl ChromeFile {
         };
         let lane = self.lane(ran.place);
         self.event("X", name, lane, ran.began);
-        let (took, waited) = (
-            Us(ran.ended - ran.began),
-            Us(ran.placed.saturating_sub(attempt.since)),
-        );
-        let _ = write!(
+        put!(
             self.text,
-            ",\"dur\":{took},\"cat\":\"job\",\"args\":{{\"job\":{},\"attempt\":{},\"kernel\":{},\"queued_us\":{waited},\
-             \"ahead_us\":{},\"bytes_in\":{},\"bytes_out\":{}",
+            ",\"dur\":",
+            Us(ran.ended - ran.began),
+            ",\"cat\":\"job\",\"args\":{\"job\":",
             attempt.job,
-            attempt.attempt,
-            whole,
+            ",\"attempt\":",
+            number,
+            ",\"kernel\":",
+            whole.as_str(),
+            ",\"queued_us\":",
+            Us(ran.placed.saturating_sub(attempt.since)),
+            ",\"ahead_us\":",
             Us(ran.began.saturating_sub(ran.placed)),
+            ",\"bytes_in\":",
             attempt.bytes.0,
+            ",\"bytes_out\":",
             attempt.bytes.1,
         );
         if let End::Failed { why, again } = &attempt.end {
@@ -203,9 +224,13 @@ impl ChromeFile {
         let lane = self.lane(place);
         self.event("X", "\"start\"", lane, from);
         let took = Us(at.saturating_sub(from));
-        let _ = write!(
+        put!(
             self.text,
-            ",\"dur\":{took},\"cat\":\"worker\",\"args\":{{\"pid\":{pid}}}}}"
+            ",\"dur\":",
+            took,
+            ",\"cat\":\"worker\",\"args\":{\"pid\":",
+            pid,
+            "}}"
         );
         self.instant("ready", lane, at, &[("pid", &pid.to_string())]);
     }
@@ -239,16 +264,6 @@ impl ChromeFile {
     pub(super) fn spoil(&mut self) {
         let full = OpenOptions::new().write(true).open("/dev/full");
         self.file = full.expect("a file that takes nothing");
-    }
-}
-
-/// Nanoseconds, shown as microseconds.
-#[derive(Clone, Copy)]
-struct Us(u64);
-
-impl std::fmt::Display for Us {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
     }
 }
 

@@ -7,6 +7,7 @@ mod summary;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;
+mod text;
 mod timeline;
 mod writer;
 
