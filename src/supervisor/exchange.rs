@@ -63,6 +63,17 @@ impl<K, R> Flight<K, R> {
     }
 }
 
+/// What is expected of a kernel's jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// Jobs worth keeping in flight.
+    pub(crate) window: usize,
+    /// How long one takes, in nanoseconds.
+    pub(crate) expected_ns: u32,
+    /// Output memory that one takes; `None` while nobody knows.
+    pub(crate) bytes: Option<u64>,
+}
+
 impl Shared {
     /// Sends calls of one kernel in order, and takes the answers that have come: those at the front, or all. One lock for
     /// all of it. Returns how many calls were sent: all, but where there is a ceiling; then, if `wait`, at least one, unless
@@ -123,14 +134,16 @@ impl Shared {
         flight.sent - before
     }
 
-    /// Jobs worth keeping in flight for a kernel, and how long one of them is expected to take in nanoseconds.
-    pub(crate) fn outlook(&self, kernel: &KernelInfo) -> (usize, u32) {
-        let expected_ns = {
-            let mut core = self.lock();
-            let index = core.kernels.index(kernel);
-            core.kernels.get(index).expected_ns
-        };
-        (self.window(expected_ns), expected_ns)
+    /// What is known of a kernel's jobs.
+    pub(crate) fn outlook(&self, kernel: &KernelInfo) -> Outlook {
+        let mut core = self.lock();
+        let index = core.kernels.index(kernel);
+        let kernel = core.kernels.get(index);
+        Outlook {
+            window: self.window(kernel.expected_ns),
+            expected_ns: kernel.expected_ns,
+            bytes: (kernel.calls > 0).then_some(kernel.expected_bytes),
+        }
     }
 
     /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.

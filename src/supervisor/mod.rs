@@ -58,7 +58,7 @@ pub(crate) use admission::{InLine, held_by};
 pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
-pub(crate) use exchange::{Flight, Key, park_until};
+pub(crate) use exchange::{Flight, Key, Outlook, park_until};
 use lane::Lane;
 pub use limit::{Limiter, LimiterBuilder};
 use log::Logger;
@@ -230,6 +230,11 @@ pub(crate) enum StartError {
 
 /// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
 const DESCRIPTORS_PER_WORKER: u64 = 9;
+/// Jobs per lane that may be in flight because of those that wait for an earlier answer, however long they take; what all of these
+/// may hold, in bytes; and which part of the arena, one in so many.
+const IN_ORDER_PER_LANE: usize = 8;
+const HELD_IN_ORDER: u64 = 64 << 20;
+const PART_IN_ORDER: u64 = 16;
 
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
@@ -466,6 +471,13 @@ impl Shared {
         let per_lane = (depth_ns as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
+    }
+
+    /// Jobs that may be in flight where answers are taken in order and each job holds so many bytes. A long one keeps those
+    /// behind it from being answered, and workers are to go on meanwhile.
+    pub(crate) fn window_in_order(&self, each: u64) -> usize {
+        let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
+        ((bytes / each.max(1)) as usize).min(IN_ORDER_PER_LANE * self.cells.len())
     }
 
     /// A permit to spin, while there are fewer spinners than cores to spare.

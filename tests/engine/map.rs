@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use arenite::{Array, JobError, JobErrorKind};
 
@@ -14,6 +15,8 @@ tests![
     nothing_runs_before_somebody_iterates,
     items_are_pulled_as_they_are_needed,
     a_slow_item_holds_the_iterator_back,
+    some_more_are_under_way_behind_a_slow_item,
+    large_items_are_not_kept_behind_a_slow_one,
     owned_arguments_are_freed_as_they_are_used,
     a_failure_is_one_item,
     an_endless_iterator_may_be_left,
@@ -110,6 +113,72 @@ fn a_slow_item_holds_the_iterator_back() {
         assert!(map.join().unwrap().into_iter().eq(0..3000));
     });
     assert_eq!(pulled.load(SeqCst), 3000);
+}
+
+/// Jobs that take some milliseconds, or wait at a gate if they have one.
+fn long(gate: &str, bytes: &[u8]) -> u64 {
+    match gate {
+        "" => thread::sleep(Duration::from_millis(2)),
+        _ => pass(gate),
+    }
+    bytes.len() as u64
+}
+
+/// From here on it is known how long they take.
+fn learn(lab: &Lab) {
+    let nothing = lab.zeros::<u8>(0).unwrap().seal();
+    let lens = lab.map(long, (0..20).map(|_| (String::new(), nothing.clone())));
+    assert!(lens.map(Result::unwrap).all(|len| len == 0));
+}
+
+/// Items of which the first waits at a gate, and one other at another.
+fn with_gates(lab: &Lab, gates: [(usize, String); 2]) -> impl Iterator<Item = (String, Array<u8>)> {
+    (0..40).map(move |n| {
+        let gate = gates.iter().find(|(at, _)| *at == n);
+        let bytes = lab.zeros::<u8>(1 << 20).expect("there is room").seal();
+        (gate.map_or(String::new(), |(_, gate)| gate.clone()), bytes)
+    })
+}
+
+/// Two jobs of some milliseconds per worker are enough to keep it busy, but not where answers wait for an earlier one.
+fn some_more_are_under_way_behind_a_slow_item() {
+    let lab = Lab::with(2, |builder| builder.capacity(1 << 30));
+    learn(&lab);
+    let (first, other) = (Gate::new(), Gate::new());
+    let items = with_gates(&lab, [(0, first.path()), (10, other.path())]);
+    thread::scope(|s| {
+        let map = s.spawn(|| lab.map(long, items).map(Result::unwrap).sum::<u64>());
+        let held = first.meet();
+        step("one that is ten items behind the first runs");
+        other.open();
+        drop(held);
+        assert_eq!(map.join().unwrap(), 40 << 20);
+    });
+    lab.assert_in_use(0);
+}
+
+/// In an arena that has no room for that, they are not.
+fn large_items_are_not_kept_behind_a_slow_one() {
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    learn(&lab);
+    let gate = Gate::new();
+    let pulled = AtomicUsize::new(0);
+    let items = with_gates(&lab, [(0, gate.path()), (usize::MAX, String::new())]);
+    let items = items.inspect(|_| {
+        pulled.fetch_add(1, SeqCst);
+    });
+    thread::scope(|s| {
+        let map = s.spawn(|| lab.map(long, items).map(Result::unwrap).sum::<u64>());
+        let held = gate.meet();
+        wait_until("only the gate holds", || {
+            let stats = lab.stats();
+            stats.open + stats.queued == 1
+        });
+        assert_eq!(pulled.load(SeqCst), 4, "two per worker");
+        drop(held);
+        assert_eq!(map.join().unwrap(), 40 << 20);
+    });
+    lab.assert_in_use(0);
 }
 
 fn owned_arguments_are_freed_as_they_are_used() {

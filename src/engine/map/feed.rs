@@ -9,7 +9,7 @@ use crate::engine::JobError;
 use crate::engine::seeds::Series;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
-use crate::supervisor::{Flight, InLine, Key, Read, Shared, Terms, held_by};
+use crate::supervisor::{Flight, InLine, Key, Outlook, Read, Shared, Terms, held_by};
 
 /// About what it takes to wake a sleeping thread.
 const WAKE_NS: u32 = 20_000;
@@ -92,6 +92,8 @@ pub(super) struct Feed<I: Iterator, R, K> {
     written: usize,
     /// Items that were pulled.
     pulled: usize,
+    /// Bytes that a call holds for itself, as far as seen: grows at once, shrinks slowly.
+    held: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
 }
@@ -109,6 +111,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             calls: Vec::new(),
             written: 0,
             pulled: 0,
+            held: 0,
             in_a_row: 0,
         }
     }
@@ -184,13 +187,10 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Pulls items until enough is in flight, and takes what has ended. `wait`: may wait for admission.
     fn pump(&mut self, shared: &Shared, wait: bool) {
-        let window = self.window(shared);
+        let outlook = shared.outlook(&self.plan.calls.kernel);
         loop {
-            // Answers that nobody has fetched count as well: a slow reader holds the workers back.
-            let flight = &self.flying.flight;
-            let ahead = flight.open.len() + flight.done.len() + self.written;
-            let room = window.saturating_sub(ahead).min(BATCH);
-            for _ in 0..room {
+            let before = self.written;
+            while self.written - before < BATCH && self.has_room(shared, outlook) {
                 let Some(item) = self.next_item() else { break };
                 if self.written == self.calls.len() {
                     self.calls
@@ -200,6 +200,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 call.0.reset();
                 (self.plan.calls.send)(item, call);
                 call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
+                let held = held_by(&call.0);
+                self.held = held.max(self.held - self.held.saturating_sub(held) / 8);
                 self.written += 1;
             }
             let sent = shared.exchange(
@@ -219,20 +221,28 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         }
     }
 
-    /// Jobs to keep in flight.
-    fn window(&self, shared: &Shared) -> usize {
-        let (window, _) = shared.outlook(&self.plan.calls.kernel);
-        match self.plan.terms.limiter {
+    /// Is there to be one more in flight?
+    fn has_room(&self, shared: &Shared, outlook: Outlook) -> bool {
+        // Answers that nobody has fetched count as well: a slow reader holds the workers back.
+        let flight = &self.flying.flight;
+        let ahead = flight.open.len() + flight.done.len() + self.written;
+        if self.plan.terms.limiter.is_some() {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
-            Some(_) => window.min(2 * shared.lanes()),
-            None => window,
+            return ahead < outlook.window.min(2 * shared.lanes());
         }
+        if ahead < outlook.window {
+            return true;
+        }
+        let Some(made) = outlook.bytes.filter(|_| K::ORDERED) else {
+            return false;
+        };
+        ahead < shared.window_in_order(self.held.saturating_add(made))
     }
 
     /// How many jobs take about as long as waking somebody: he had better sleep for so many.
     fn worth_waking(&self, shared: &Shared) -> usize {
-        let (_, expected_ns) = shared.outlook(&self.plan.calls.kernel);
-        (WAKE_NS / expected_ns.max(1)) as usize
+        let outlook = shared.outlook(&self.plan.calls.kernel);
+        (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
     /// Sleeps until some of what is in flight has ended. `None` if nothing is in flight.

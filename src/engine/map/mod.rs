@@ -44,7 +44,8 @@ impl Engine {
     /// It is lazy at both ends: items are pulled as workers need them, a bounded number ahead, and
     /// the results wait for whoever iterates. So an endless iterator is fine, and so is one that reads
     /// files. How many jobs are under way, and how many are handed over at once, follows from how long
-    /// they have taken so far: there is no chunk size to guess.
+    /// they have taken so far: there is no chunk size to guess. A job that takes much longer than the others holds back their
+    /// results, and a few more of them are under way then; where that is often so, [`unordered`](Map::unordered) is quicker.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
