@@ -162,6 +162,7 @@ impl fmt::Display for RefusedBy {
 }
 
 /// What a call holds that would be free without it.
+#[inline]
 pub(crate) fn held_by(call: &ArgWriter) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {

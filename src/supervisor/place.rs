@@ -330,7 +330,8 @@ impl Core {
                 self.share_out(index, idle);
             }
         }
-        self.ticking = waiting;
+        // Once begun, until a whole tick has found nothing: each beginning wakes the monitor, and a stream of tiny jobs has many.
+        self.ticking = waiting || (self.ticking && !tick);
         self.refill();
         // Lanes that got nothing have to know as well that others have something to spare.
         self.update_flags();

@@ -71,3 +71,37 @@ fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
     assert_ne!(bell(), before);
     drop(takers);
 }
+
+/// In a stream of tiny jobs two lie behind each other again and again while another lane is idle, and have ended a
+/// moment later. The monitor is called for that once, and then looks when it is time.
+#[test]
+fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
+    let (shared, mut takers) = fixture(2, 2);
+    let index = {
+        let mut core = shared.lock();
+        let index = core.kernels.index(&kernel());
+        core.kernels.get(index).learn(100, 0, false);
+        index
+    };
+    let mut two_jobs = || {
+        let jobs = [submit(&shared), submit(&shared)];
+        let called = shared.bell.clear().unwrap();
+        for id in jobs {
+            assert_eq!(takers[0].next(), Next::Run);
+            takers[0].finish(false, 100, None);
+            assert_eq!(answer(&shared, id).unwrap(), "value");
+        }
+        assert_eq!(shared.lock().kernels.get(index).expected_ns, 100);
+        called
+    };
+    // It always watches memory when somebody waits.
+    shared.lock().be_watched();
+    assert!(two_jobs());
+    for _ in 0..3 {
+        shared.lock().even_out(false);
+        assert!(!two_jobs(), "it looks in a moment anyway");
+    }
+    // A whole tick in which nobody waited behind another one.
+    shared.lock().even_out(true);
+    assert!(two_jobs());
+}
