@@ -313,6 +313,10 @@ impl Core {
     /// The worker has to go, because of the job of this record; the answer waits for its exit.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
         let index = self.worker_of(lane);
+        if matches!(self.workers[index].status(), Status::Absent { .. }) {
+            // It has gone already, and the next one has done nothing: a value that is read late may be found wrong now.
+            return;
+        }
         if matches!(why, JobErrorKind::Protocol(_)) {
             // A worker that broke the protocol in one link is believed in none.
             for other in self.lanes_of(index) {

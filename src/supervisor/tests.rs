@@ -219,6 +219,29 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
     assert_eq!(value.unwrap().unwrap(), 42);
 }
 
+/// A value that turns out to be none when it is read, after the exit of its worker and before the start of the next one.
+#[test]
+fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    let answer = one_word(kind::VALUE, &[42]);
+    let _ = takers[0].finish(false, 1, Some(&answer));
+    die(&shared, 0);
+    let value = shared.wait(
+        id,
+        <crate::array::Array<u8> as Reply>::receive,
+        Some(Duration::ZERO),
+    );
+    let error = value.unwrap().unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    let mut core = shared.lock();
+    core.next_life(0);
+    core.set_status(0, Status::Ready);
+    assert!(!core.lanes[0].condemned && core.workers[0].verdicts.is_empty());
+    drop(core);
+}
+
 const QUEUED: u32 = 1;
 const DONE_BARE: u32 = 3 | 1 << 6;
 const SKIPPED: u32 = 6;

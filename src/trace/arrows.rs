@@ -3,12 +3,11 @@
 //! A dependency may be told before its first job has ended, or after. Whatever has not met its other end waits here, up to a
 //! limit; beyond it arrows are left out and counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::Place;
 
-/// Ends that are remembered for dependencies that are told later: that of a job until another one ends whose number has the same
-/// rest. A power of two.
+/// Ends that are remembered for dependencies that are told later.
 const RECENT: usize = 4096;
 /// Arrows that may wait for one of their ends.
 const WAITING: usize = 1 << 20;
@@ -20,26 +19,16 @@ pub(super) struct Spot {
     pub(super) at: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Arrows {
     /// Jobs that have ended lately, and where.
-    recent: Box<[Option<(u64, Spot)>]>,
+    recent: HashMap<u64, Spot>,
+    order: VecDeque<u64>,
     /// By the job that has not ended: who needs it.
     needed_by: HashMap<u64, Vec<u64>>,
     /// By the job that has not begun: where what it needs has ended.
     ready: HashMap<u64, Vec<Spot>>,
     waiting: usize,
-}
-
-impl Default for Arrows {
-    fn default() -> Self {
-        Self {
-            recent: vec![None; RECENT].into(),
-            needed_by: HashMap::new(),
-            ready: HashMap::new(),
-            waiting: 0,
-        }
-    }
 }
 
 impl Arrows {
@@ -49,9 +38,9 @@ impl Arrows {
             return false;
         }
         self.waiting += 1;
-        match self.recent[place_of(from)] {
-            Some((job, spot)) if job == from => self.ready.entry(to).or_default().push(spot),
-            _ => self.needed_by.entry(from).or_default().push(to),
+        match self.recent.get(&from) {
+            Some(&spot) => self.ready.entry(to).or_default().push(spot),
+            None => self.needed_by.entry(from).or_default().push(to),
         }
         true
     }
@@ -68,7 +57,13 @@ impl Arrows {
         for to in self.needed_by.remove(&job).unwrap_or_default() {
             self.ready.entry(to).or_default().push(spot);
         }
-        self.recent[place_of(job)] = Some((job, spot));
+        self.recent.insert(job, spot);
+        self.order.push_back(job);
+        if self.order.len() > RECENT
+            && let Some(old) = self.order.pop_front()
+        {
+            self.recent.remove(&old);
+        }
     }
 
     /// A job will not give a value, or will never run: nothing leads from it or to it.
@@ -76,11 +71,6 @@ impl Arrows {
         self.waiting -= self.needed_by.remove(&job).map_or(0, |to| to.len());
         self.waiting -= self.ready.remove(&job).map_or(0, |from| from.len());
     }
-}
-
-/// Where the end of a job is remembered.
-fn place_of(job: u64) -> usize {
-    (job % RECENT as u64) as usize
 }
 
 #[cfg(test)]
@@ -109,14 +99,7 @@ mod tests {
         for job in 0..3 * RECENT as u64 {
             arrows.ended(job, spot(job));
         }
-        // The last ones are remembered, and those before them are not.
-        let last = 3 * RECENT as u64 - 1;
-        for (from, found) in [(last, Some(last)), (last - RECENT as u64, None)] {
-            arrows.depends(from, last + 1);
-            let spots = arrows.began(last + 1);
-            assert_eq!(spots.first().map(|spot| spot.at), found);
-            arrows.gone(from);
-        }
+        assert_eq!((arrows.recent.len(), arrows.order.len()), (RECENT, RECENT));
         let told = (0..WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
         assert_eq!(told.count(), WAITING);
         arrows.gone(u64::MAX);
