@@ -25,6 +25,16 @@ pub(crate) enum Lease {
     Lent(std::ops::Range<usize>),
 }
 
+impl Lease {
+    /// Bytes of the memory that it holds, or has of others.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Shared(block) | Self::Owned(block) => block.extent().len,
+            Self::Lent(_) => 0,
+        }
+    }
+}
+
 /// The leases of one call: one per array argument, and one for a spilled argument block.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
 

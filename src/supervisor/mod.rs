@@ -230,9 +230,10 @@ pub(crate) enum StartError {
 
 /// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
 const DESCRIPTORS_PER_WORKER: u64 = 9;
-/// Jobs per lane that may be in flight because of those that wait for an earlier answer, however long they take; what all of these
-/// may hold, in bytes; and which part of the arena, one in so many.
-const IN_ORDER_PER_LANE: usize = 8;
+/// Jobs per lane that may be in flight because of those that wait for an earlier answer; how long those of a lane may take
+/// together, by expectation; what all of them may hold, in bytes; and which part of the arena, one in so many.
+const IN_ORDER_PER_LANE: u64 = 8;
+const IN_ORDER_NS: u64 = 50_000_000;
 const HELD_IN_ORDER: u64 = 64 << 20;
 const PART_IN_ORDER: u64 = 16;
 
@@ -475,9 +476,11 @@ impl Shared {
 
     /// Jobs that may be in flight where answers are taken in order and each job holds so many bytes. A long one keeps those
     /// behind it from being answered, and workers are to go on meanwhile.
-    pub(crate) fn window_in_order(&self, each: u64) -> usize {
+    pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
         let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
-        ((bytes / each.max(1)) as usize).min(IN_ORDER_PER_LANE * self.cells.len())
+        // What others submit waits behind it.
+        let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
+        (bytes / each.max(1)).min(per_lane * self.cells.len() as u64) as usize
     }
 
     /// A permit to spin, while there are fewer spinners than cores to spare.

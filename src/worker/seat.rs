@@ -160,21 +160,24 @@ mod tests {
         thread::spawn(lane).join().expect("the lane's thread")
     }
 
-    /// As above. `true`: where a thread waits for it on its core, it went to the core on which another lane slept or was awake.
-    fn goes_to(neighbour_is_awake: bool) -> bool {
+    /// As above. Where a thread waits for it on its core: whether it went to the core on which another lane slept or was awake, and
+    /// whether it could go to a third one.
+    fn goes_to(neighbour_is_awake: bool) -> (bool, bool) {
         let lane = move || {
             let own = Arc::new(LinkCells::on_heap());
             let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
             let seat = Seat::beside(own, Some(Neighbours::of(&[other])));
-            cores::leave([cores::current()]);
+            let here = cores::current();
+            cores::leave([here]);
             let there = cores::current();
+            let third = cores::leave([here, there]);
             cores::leave([there]);
             other.runs_on(there);
             if !neighbour_is_awake {
                 other.goes_to_sleep();
             }
             seat.step_aside(cores::current());
-            cores::current() == there
+            (cores::current() == there, third)
         };
         thread::spawn(lane).join().expect("the lane's thread")
     }
@@ -184,10 +187,12 @@ mod tests {
         if crate::sys::limits::cores() < 2 {
             return;
         }
-        assert!((0..20).any(|_| !goes_to(true)));
-        if crate::sys::limits::cores() == 2 {
-            assert!((0..20).any(|_| goes_to(false)));
-        }
+        assert!((0..20).any(|_| !goes_to(true).0));
+        assert!(
+            (0..20)
+                .map(|_| goes_to(false))
+                .any(|(there, third)| there || third)
+        );
     }
 
     #[test]

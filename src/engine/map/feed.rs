@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::OnFailure;
 use crate::engine::JobError;
 use crate::engine::seeds::Series;
-use crate::kernel::wire::ArgWriter;
+use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{Flight, InLine, Key, Outlook, Read, Shared, Terms, held_by};
 
@@ -92,7 +92,7 @@ pub(super) struct Feed<I: Iterator, R, K> {
     written: usize,
     /// Items that were pulled.
     pulled: usize,
-    /// Bytes that a call holds for itself, as far as seen: grows at once, shrinks slowly.
+    /// Bytes that a call holds, alone or with others, as far as seen: grows at once, shrinks slowly.
     held: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
@@ -190,7 +190,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let outlook = shared.outlook(&self.plan.calls.kernel);
         loop {
             let before = self.written;
-            while self.written - before < BATCH && self.has_room(shared, outlook) {
+            while self.written - before < BATCH && self.has_room(shared, outlook, before == 0) {
                 let Some(item) = self.next_item() else { break };
                 if self.written == self.calls.len() {
                     self.calls
@@ -200,8 +200,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 call.0.reset();
                 (self.plan.calls.send)(item, call);
                 call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
-                let held = held_by(&call.0);
-                self.held = held.max(self.held - self.held.saturating_sub(held) / 8);
+                let held = call.0.leases.iter().map(Lease::bytes).sum();
+                self.held = self.held.max(held) - self.held.saturating_sub(held) / 8;
                 self.written += 1;
             }
             let sent = shared.exchange(
@@ -221,8 +221,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         }
     }
 
-    /// Is there to be one more in flight?
-    fn has_room(&self, shared: &Shared, outlook: Outlook) -> bool {
+    /// Is there to be one more in flight? `all_let_in`: there are no calls that had to stay.
+    fn has_room(&self, shared: &Shared, outlook: Outlook, all_let_in: bool) -> bool {
         // Answers that nobody has fetched count as well: a slow reader holds the workers back.
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + self.written;
@@ -233,10 +233,10 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         if ahead < outlook.window {
             return true;
         }
-        let Some(made) = outlook.bytes.filter(|_| K::ORDERED) else {
+        let Some(made) = outlook.bytes.filter(|_| K::ORDERED && all_let_in) else {
             return false;
         };
-        ahead < shared.window_in_order(self.held.saturating_add(made))
+        ahead < shared.window_in_order(outlook.expected_ns, self.held.saturating_add(made))
     }
 
     /// How many jobs take about as long as waking somebody: he had better sleep for so many.

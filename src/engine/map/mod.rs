@@ -45,7 +45,7 @@ impl Engine {
     /// the results wait for whoever iterates. So an endless iterator is fine, and so is one that reads
     /// files. How many jobs are under way, and how many are handed over at once, follows from how long
     /// they have taken so far: there is no chunk size to guess. A job that takes much longer than the others holds back their
-    /// results, and a few more of them are under way then; where that is often so, [`unordered`](Map::unordered) is quicker.
+    /// results. A few more of these are under way therefore, but where that is often so [`unordered`](Map::unordered) is quicker.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
