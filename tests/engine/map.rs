@@ -115,10 +115,10 @@ fn a_slow_item_holds_the_iterator_back() {
     assert_eq!(pulled.load(SeqCst), 3000);
 }
 
-/// Jobs that take some milliseconds, or wait at a gate if they have one.
+/// Jobs that take a millisecond, or wait at a gate if they have one.
 fn long(gate: &str, bytes: &[u8]) -> u64 {
     match gate {
-        "" => thread::sleep(Duration::from_millis(2)),
+        "" => thread::sleep(Duration::from_millis(1)),
         _ => pass(gate),
     }
     bytes.len() as u64
@@ -140,16 +140,16 @@ fn with_gates(lab: &Lab, gates: [(usize, String); 2]) -> impl Iterator<Item = (S
     })
 }
 
-/// Two jobs of some milliseconds per worker are enough to keep it busy, but not where answers wait for an earlier one.
+/// Two jobs of a millisecond per worker are enough to keep it busy, but not where answers wait for an earlier one.
 fn some_more_are_under_way_behind_a_slow_item() {
     let lab = Lab::with(2, |builder| builder.capacity(1 << 30));
     learn(&lab);
     let (first, other) = (Gate::new(), Gate::new());
-    let items = with_gates(&lab, [(0, first.path()), (10, other.path())]);
+    let items = with_gates(&lab, [(0, first.path()), (5, other.path())]);
     thread::scope(|s| {
         let map = s.spawn(|| lab.map(long, items).map(Result::unwrap).sum::<u64>());
         let held = first.meet();
-        step("one that is ten items behind the first runs");
+        step("the fifth behind the first runs");
         other.open();
         drop(held);
         assert_eq!(map.join().unwrap(), 40 << 20);
