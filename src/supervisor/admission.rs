@@ -162,7 +162,6 @@ impl fmt::Display for RefusedBy {
 }
 
 /// What a call holds that would be free without it.
-#[inline]
 pub(crate) fn held_by(call: &ArgWriter) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
@@ -171,9 +170,8 @@ pub(crate) fn held_by(call: &ArgWriter) -> u64 {
         0
     };
     let alone = |lease: &Lease| match lease {
-        Lease::Owned(block) => block.extent().len,
-        Lease::Shared(block) if std::sync::Arc::strong_count(block) == 1 => block.extent().len,
-        Lease::Shared(_) | Lease::Lent(_) => 0,
+        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 => 0,
+        lease => lease.bytes(),
     };
     call.leases
         .iter()

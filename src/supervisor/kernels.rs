@@ -89,11 +89,7 @@ impl KernelStats {
         self.total_ns += u64::from(took_ns);
         self.total_bytes += bytes;
         self.failures += u64::from(failed);
-        if bytes >= self.expected_bytes {
-            self.expected_bytes = bytes;
-        } else {
-            self.expected_bytes -= (self.expected_bytes - bytes) / 8;
-        }
+        self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
     }
 
     /// A node of this kernel ended in a chain, of whose time this is its part. That is no measure of what a job takes.
@@ -103,6 +99,12 @@ impl KernelStats {
         self.total_bytes += bytes;
         self.failures += u64::from(failed);
     }
+}
+
+/// What to expect next of an amount of memory that was expected and of one that was seen: grows at once, shrinks slowly.
+#[inline]
+pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
+    expected.max(seen) - expected.saturating_sub(seen) / 8
 }
 
 /// All kernels of an engine, by type: linkers fold equal functions.

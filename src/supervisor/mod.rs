@@ -59,6 +59,7 @@ pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Failed;
 pub use error::{JobError, JobErrorKind};
 pub(crate) use exchange::{Flight, Key, Outlook, park_until};
+pub(crate) use kernels::bytes_to_expect;
 use lane::Lane;
 pub use limit::{Limiter, LimiterBuilder};
 use log::Logger;

@@ -58,13 +58,9 @@ impl Tracing {
         if index >= self.open.len() {
             self.open.resize(index + 1, Open::default());
         }
-        let bytes = |lease: &Lease| match lease {
-            Lease::Shared(block) | Lease::Owned(block) => block.extent().len,
-            Lease::Lent(_) => 0,
-        };
         self.open[index] = Open {
             since: monotonic_ns(),
-            bytes: call.leases.iter().map(bytes).sum(),
+            bytes: call.leases.iter().map(Lease::bytes).sum(),
             ..Open::default()
         };
     }

@@ -9,7 +9,9 @@ use crate::engine::JobError;
 use crate::engine::seeds::Series;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{CallWriter, KernelInfo};
-use crate::supervisor::{Flight, InLine, Key, Outlook, Read, Shared, Terms, held_by};
+use crate::supervisor::{
+    Flight, InLine, Key, Outlook, Read, Shared, Terms, bytes_to_expect, held_by,
+};
 
 /// About what it takes to wake a sleeping thread.
 const WAKE_NS: u32 = 20_000;
@@ -92,7 +94,7 @@ pub(super) struct Feed<I: Iterator, R, K> {
     written: usize,
     /// Items that were pulled.
     pulled: usize,
-    /// Bytes that a call holds, alone or with others, as far as seen: grows at once, shrinks slowly.
+    /// Bytes that a call holds, alone or with others, as far as seen.
     held: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
@@ -201,7 +203,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 (self.plan.calls.send)(item, call);
                 call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
                 let held = call.0.leases.iter().map(Lease::bytes).sum();
-                self.held = self.held.max(held) - self.held.saturating_sub(held) / 8;
+                self.held = bytes_to_expect(self.held, held);
                 self.written += 1;
             }
             let sent = shared.exchange(
