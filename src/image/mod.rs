@@ -13,7 +13,7 @@
 //! # What happens to a picture
 //! 1. The first bytes decide its format. HEIC, AVIF, JPEG XL and JPEG 2000 are refused by name.
 //! 2. The header is read; more than `max_pixels` are refused before anything is allocated for them.
-//! 3. It is decoded. JPEG is scaled on the way, to no less than 1.4 times the target on each side; the
+//! 3. It is decoded. JPEG is scaled on the way, to no less than twice the target on each side; the
 //!    others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
 //! 4. It is resized, colours weighted by alpha, and *then* turned as its EXIF orientation says and
 //!    converted to sRGB: both cost next to nothing on a small picture.

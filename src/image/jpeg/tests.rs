@@ -1,8 +1,10 @@
-//! The short cut to one eighth against libjpeg, bit for bit.
+//! The short cut to one eighth against libjpeg, bit for bit; and how far a decode scales.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use mozjpeg::{ColorSpace, Compress, Decompress};
 
+use super::super::meta::StoredPlan;
+use super::super::size::Region;
 use super::eighth::{self, Eighth};
 
 /// How a test picture is coded.
@@ -173,5 +175,35 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
         }
         // No panic, and where libjpeg has no complaint, the same pixels.
         let _ = eighth::decode(&spoilt);
+    }
+}
+
+#[test]
+fn a_scaled_decode_leaves_twice_the_target_and_not_an_eighth_more() {
+    let plan = |(width, height), (left, top, wide, high)| StoredPlan {
+        width,
+        height,
+        region: Region {
+            left,
+            top,
+            width: wide,
+            height: high,
+        },
+    };
+    for (target, region, eighths) in [
+        ((224, 168), (0.0, 0.0, 4000.0, 3000.0), 1),
+        ((224, 168), (0.0, 0.0, 640.0, 480.0), 6),
+        ((224, 224), (80.0, 0.0, 480.0, 480.0), 8),
+        ((80, 60), (0.0, 0.0, 640.0, 480.0), 2),
+        ((81, 60), (0.0, 0.0, 640.0, 480.0), 3),
+        ((80, 61), (0.0, 0.0, 640.0, 480.0), 3),
+        ((400, 300), (0.0, 0.0, 640.0, 480.0), 8),
+        ((1280, 960), (0.0, 0.0, 640.0, 480.0), 8),
+    ] {
+        assert_eq!(
+            super::eighths(&plan(target, region)),
+            eighths,
+            "{target:?} of {region:?}"
+        );
     }
 }

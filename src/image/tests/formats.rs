@@ -77,7 +77,7 @@ fn fits_and_odd_sides() {
 }
 
 #[test]
-fn jpeg_is_scaled_while_decoded_but_not_below_twice_the_target() {
+fn jpeg_that_is_scaled_while_decoded_looks_as_if_it_were_not() {
     let reference = |size: &str| -> Vec<f32> {
         let target: Size = size.parse().unwrap();
         image::imageops::resize(
