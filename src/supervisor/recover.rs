@@ -14,8 +14,10 @@ use super::worker::Status;
 use crate::link::CANCEL;
 
 /// Starts that may fail one after the other before the engine gives up.
-const FAILED_STARTS: u32 = 4;
-/// The processes of a worker may die of this many jobs in a row before it waits with the next.
+const FAILED_STARTS: usize = 4;
+/// More failed starts than this are not kept; the pause is the longest by then.
+const MOST_REMEMBERED: usize = 8;
+/// The processes of a worker may die this many times in a row, without a job finished, before it waits with the next.
 const DEATHS_AT_ONCE: u32 = 3;
 /// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -44,7 +46,7 @@ impl Shared {
         let was_starting = core.workers[index].status() == Status::Starting;
         core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let died_of_a_job = core.take_all_back(index, cause.clone(), fell);
+        let unasked = core.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lanes = core.lanes_of(index);
@@ -73,7 +75,7 @@ impl Shared {
             crate::sync::point!("recycle.counted");
         } else {
             worker.restarts += 1;
-            let pause = died_of_a_job.then(|| respawn_pause(worker.died_of_a_job(jobs)));
+            let pause = unasked.then(|| respawn_pause(worker.died(jobs)));
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
             core.set_status(index, Status::Absent { not_before });
         }
@@ -105,17 +107,21 @@ impl Core {
     /// is being built, and when several starts in a row have failed and no worker is left.
     fn start_failed(&mut self, index: usize, why: &str) {
         let worker = &mut self.workers[index];
-        let pause = pause_after(worker.failed_starts);
-        worker.failed_starts += 1;
-        let often = worker.failed_starts >= FAILED_STARTS;
+        let pause = pause_after(worker.failed_starts.len() as u32);
+        worker.failed_starts.push(why.to_owned());
+        let often = worker.failed_starts.len() >= FAILED_STARTS;
+        if worker.failed_starts.len() > MOST_REMEMBERED {
+            worker.failed_starts.remove(0);
+        }
+        let why = one_after_the_other(&worker.failed_starts);
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
         if !self.started || often && self.ready == 0 {
-            self.give_up(why);
+            self.give_up(&why);
         }
     }
 
-    /// After the exit: the jobs that the worker still had. True if one of them killed it.
+    /// After the exit: the jobs that the worker still had. False if it was killed because somebody wanted a job cancelled.
     fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> bool {
         let verdicts = std::mem::take(&mut self.workers[index].verdicts);
         let broke_protocol = verdicts
@@ -169,7 +175,7 @@ impl Core {
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
-    /// who it was, all with the cause. True if one of them killed it.
+    /// who it was, all with the cause. False if it was killed because somebody wanted a job cancelled.
     fn judge(
         &mut self,
         index: usize,
@@ -194,18 +200,17 @@ impl Core {
             }
         }
         let Some((first, why)) = guilty.first() else {
-            let died_of_a_job = !ran.is_empty();
             self.workers[index].last_words.ran(jobs, false);
             let mut calls = Vec::new();
             for (_, record) in ran {
                 self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
             self.lose_states(index, calls, &cause);
-            return died_of_a_job;
+            return true;
         };
         self.workers[index].last_words.ran(jobs, true);
         let lost = self.lost_with(*first, why);
-        let died_of_a_job = *first != NOBODY && *why != JobErrorKind::Cancelled;
+        let unasked = *why != JobErrorKind::Cancelled;
         let mut calls = Vec::new();
         // First, so that a scope hears of it before it hears of the others.
         for (record, why) in guilty {
@@ -225,7 +230,7 @@ impl Core {
             }
         }
         self.lose_states(index, calls, &lost);
-        died_of_a_job
+        unasked
     }
 
     /// A job that ran has failed; what actors were at is judged with them.
@@ -312,7 +317,18 @@ impl Core {
     }
 }
 
-/// How long a worker whose processes die of jobs waits before it starts another, after so many.
+/// Why starts failed, the oldest first; what is the same as before is counted.
+fn one_after_the_other(failures: &[String]) -> String {
+    let told = failures
+        .chunk_by(|one, next| one == next)
+        .map(|same| match same.len() {
+            1 => same[0].clone(),
+            times => format!("{times} times in a row: {}", same[0]),
+        });
+    told.collect::<Vec<_>>().join("\nthen ")
+}
+
+/// How long a worker whose processes die waits before it starts another, after so many.
 fn respawn_pause(deaths: u32) -> Option<Duration> {
     deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
 }

@@ -215,7 +215,7 @@ impl Shared {
         if worker.life() != life || worker.status() != Status::Starting {
             return;
         }
-        worker.failed_starts = 0;
+        worker.failed_starts.clear();
         core.set_status(index, Status::Ready);
         core.trace_ready(index);
         self.parking.engine.notify();

@@ -40,8 +40,8 @@ pub(super) struct Worker {
     pub(super) process: Option<Process>,
     /// Counts the processes, so that late news of an old one is told apart. Changed by [`Core::next_life`] alone.
     life: u32,
-    /// Starts that failed, one after the other.
-    pub(super) failed_starts: u32,
+    /// Why its last starts failed, one after the other.
+    pub(super) failed_starts: Vec<String>,
     /// Why this worker is being killed: the records of the jobs that are to blame, the culprit first, and what each answers.
     pub(super) verdicts: Vec<(u32, JobErrorKind)>,
     /// What it left behind, while its end is put in order; empty at all other times.
@@ -53,9 +53,9 @@ pub(super) struct Worker {
     pub(super) actors: usize,
     /// It was told to end, to be replaced.
     pub(super) retiring: bool,
-    /// Jobs finished when a job killed it last.
+    /// Jobs finished when it died last.
     jobs_at_death: u64,
-    /// Processes that died of jobs, one after the other, without having finished one.
+    /// Processes that died one after the other, without having finished a job.
     deaths_in_a_row: u32,
 }
 
@@ -65,7 +65,7 @@ impl Worker {
             status: Status::Absent { not_before: None },
             process: None,
             life: 0,
-            failed_starts: 0,
+            failed_starts: Vec::new(),
             verdicts: Vec::new(),
             last_words: LastWords::default(),
             restarts: 0,
@@ -85,9 +85,9 @@ impl Worker {
         self.life
     }
 
-    /// Its process died of a job, and all of them together have finished so many. How many have died in a row, without
-    /// having finished one?
-    pub(super) fn died_of_a_job(&mut self, jobs: u64) -> u32 {
+    /// Its process died, of a job or without one, and all of them together have finished so many. How many have died in a
+    /// row, without having finished one?
+    pub(super) fn died(&mut self, jobs: u64) -> u32 {
         if std::mem::replace(&mut self.jobs_at_death, jobs) != jobs {
             self.deaths_in_a_row = 0;
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use arenite::{Array, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +21,7 @@ tests![
     with_arrays_in_hand,
     while_starting,
     a_crash_loop_is_given_up,
+    a_crash_loop_without_jobs_slows_down,
     a_waiter_with_a_limit_hears_of_it,
 ];
 
@@ -331,7 +333,8 @@ fn a_crash_loop_is_given_up() {
     for job in queued {
         let error = lab.failure_of(job);
         assert!(
-            matches!(error.kind(), JobErrorKind::NoWorkers(why) if why.contains("the drive is gone")),
+            matches!(error.kind(), JobErrorKind::NoWorkers(why)
+                if why.contains("the drive is gone") && why.starts_with("4 times in a row: ")),
             "{error}"
         );
     }
@@ -342,6 +345,27 @@ fn a_crash_loop_is_given_up() {
     );
     // SAFETY: as above.
     unsafe { std::env::remove_var("ARENITE_TEST_CRASH_LOOP") };
+}
+
+fn a_crash_loop_without_jobs_slows_down() {
+    /// What a library's own thread may do to a worker that is ready and has nothing to do.
+    fn start_a_thread_that_aborts() {
+        thread::spawn(|| std::process::abort());
+    }
+    let began = Instant::now();
+    let lab = Lab::with(1, |builder| {
+        builder.on_worker_start(start_a_thread_that_aborts)
+    });
+    // From the third death on: 10, 20, 40, 80, 160 ms.
+    let pauses = Duration::from_millis(310);
+    wait_until("the eighth death without a job", || {
+        lab.stats().workers[0].restarts >= 8
+    });
+    assert!(began.elapsed() >= pauses, "{:?}", began.elapsed());
+    // It is answered all the same, with a value or with how the worker ended.
+    if let Err(error) = lab.submit(|| 1u8, ()).wait() {
+        assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    }
 }
 
 fn a_waiter_with_a_limit_hears_of_it() {

@@ -659,32 +659,34 @@ fn what_an_attempt_leads_to() {
 }
 
 #[test]
-fn a_lane_whose_workers_die_of_jobs_pauses_from_the_third_on() {
+fn a_lane_whose_workers_die_pauses_from_the_third_on() {
     let (shared, mut takers) = fixture(1, 1);
-    let pause = |shared: &Shared| match shared.lock().workers[0].status() {
-        Status::Absent { not_before } => not_before,
-        other => panic!("{other:?}"),
-    };
-    let die_of_a_job = |taker: &mut Taker| {
-        let job = submit(&shared);
-        assert_eq!(taker.next(), Next::Run);
+    let taker = &mut takers[0];
+    let die_with = |taker: &mut Taker, running: bool| {
+        let job = running.then(|| submit(&shared));
+        if running {
+            assert_eq!(taker.next(), Next::Run);
+        }
         die(&shared, 0);
-        answer(&shared, job).unwrap();
-        let not_before = pause(&shared);
+        if let Some(job) = job {
+            answer(&shared, job).unwrap();
+        }
+        let Status::Absent { not_before } = shared.lock().workers[0].status() else {
+            panic!("a dead worker is absent");
+        };
         revive(&shared, taker);
         not_before.is_some()
     };
-    let taker = &mut takers[0];
-    let row: Vec<bool> = (0..4).map(|_| die_of_a_job(taker)).collect();
-    assert_eq!(row, [false, false, true, true]);
-    // One job that ends sets it back; an idle death does not count.
-    let job = submit(&shared);
-    assert_eq!(taker.next(), Next::Run);
-    finish(taker);
-    assert_eq!(answer(&shared, job).unwrap(), "value");
-    die(&shared, 0);
-    assert_eq!(pause(&shared), None);
-    revive(&shared, taker);
-    let row: Vec<bool> = (0..3).map(|_| die_of_a_job(taker)).collect();
-    assert_eq!(row, [false, false, true]);
+    let finish_one = |taker: &mut Taker| {
+        let job = submit(&shared);
+        assert_eq!(taker.next(), Next::Run);
+        finish(taker);
+        assert_eq!(answer(&shared, job).unwrap(), "value");
+    };
+    // Of jobs, without one, or of both in turns: a job that ends sets it back.
+    for kinds in [[true; 4], [false; 4], [true, false, true, false]] {
+        let row = kinds.map(|running| die_with(taker, running));
+        assert_eq!(row, [false, false, true, true], "{kinds:?}");
+        finish_one(taker);
+    }
 }
