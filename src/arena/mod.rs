@@ -137,7 +137,8 @@ impl Arena {
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let around = Surroundings::read();
         let plan = spec.plan(&around)?;
-        if spec.name.is_some() {
+        // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
+        if plan.backing == Backing::Named {
             sweep();
         }
         let name = spec.name.as_deref();

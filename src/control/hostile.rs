@@ -69,16 +69,17 @@ fn whatever_a_peer_sends_the_handshake_ends() {
     let driver = std::thread::spawn(move || {
         for seed in 0..10_000u64 {
             let server = Server::new().unwrap();
-            let name = server.name().to_owned();
+            let address = super::address(server.socket());
+            let kept = std::sync::Arc::clone(&server.socket);
             let answering = std::thread::spawn(move || server.answer(b"id", welcome()));
             let kind = SockType::SeqPacket;
             let peer = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            connect(peer.as_raw_fd(), &UnixAddr::new(name.as_str()).unwrap()).unwrap();
+            connect(peer.as_raw_fd(), &UnixAddr::new(address.as_str()).unwrap()).unwrap();
             for packet in packets(seed) {
                 // It may have hung up already.
                 let _ = send(peer.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
             }
-            drop(peer);
+            drop((peer, kept));
             let answer = answering.join().expect("panics are caught within");
             assert!(answer.is_err(), "seed {seed}");
             tell.send(seed).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! supervisor                                worker
-//!   one-shot server, its name in the environment of the spawned process
+//!   one-shot server; its socket is opened, and its name removed
+//!   spawns with the open socket                 finds the socket among its descriptors
 //!                       ◄── Hello { build id, layout, reply channel }
 //!   compares
 //!   Welcome { … } ──►
@@ -10,15 +11,24 @@
 //!                       ◄── Ready, or Failed with the reason
 //! ```
 //!
+//! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
+//! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
+//! the folder behind (but one in the microseconds between the two, as with the names of segments), and nobody but the
+//! worker can call. That matters: the channel believes the length that a message begins with, and asks the allocator
+//! for as much.
+//!
 //! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
 //! Both ends are dropped afterwards; everything later travels in the link.
 //!
 //! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
 //! own ([`Server::answer`]), and whoever learns that the worker died before it connected knocks there
-//! in its place ([`release`]).
+//! in its place ([`Door::release`]).
 
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
@@ -104,13 +114,14 @@ impl std::fmt::Display for HandshakeError {
 /// The supervisor's end, waiting for one worker.
 pub(crate) struct Server {
     server: IpcOneShotServer<FromWorker>,
-    name: String,
+    /// The file of its socket, which has no name any more.
+    socket: Arc<OwnedFd>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("name", &self.name)
+            .field("socket", &self.socket)
             .finish_non_exhaustive()
     }
 }
@@ -127,7 +138,7 @@ fn usable(folder: &Path) -> Result<(), String> {
     if name.len() > LONGEST_FOLDER {
         return Err(format!("its name is longer than {LONGEST_FOLDER} bytes"));
     }
-    match std::fs::metadata(folder) {
+    match fs::metadata(folder) {
         Err(error) => Err(error.to_string()),
         Ok(meta) if !meta.is_dir() => Err("it is no folder".into()),
         Ok(_) if !crate::sys::probe::may_write(folder) => Err("it cannot be written".into()),
@@ -149,24 +160,38 @@ impl Server {
         let (server, name) = catch_unwind(IpcOneShotServer::new)
             .map_err(|_| wrong("none can be made there"))?
             .map_err(channel)?;
-        Ok(Self { server, name })
+        let name = Path::new(&name);
+        let socket = crate::sys::socket::open(name).map_err(channel)?;
+        // What stays is removed with the channel.
+        let _ = fs::remove_file(name);
+        let _ = name.parent().map(fs::remove_dir);
+        Ok(Self {
+            server,
+            socket: Arc::new(socket),
+        })
     }
 
-    /// What the worker has to know to connect.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// What the worker has to have to connect.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Where somebody else may knock.
+    pub(crate) fn door(&self) -> Door {
+        Door(Arc::downgrade(&self.socket))
     }
 
     /// Goes through the handshake; returns when the worker is ready, or why it is not. Blocks until
-    /// the worker connects or [`release`] is called.
+    /// the worker connects or [`Door::release`] is called.
     pub(crate) fn answer(
         self,
         build_id: &[u8],
         welcome: Welcome,
     ) -> Result<Greeted, HandshakeError> {
-        let server = self.server;
+        let Self { server, socket } = self;
         // A malformed packet is a panic inside the channel.
         catch_unwind(AssertUnwindSafe(move || {
+            let _until_answered = socket;
             Self::converse(server, build_id, welcome)
         }))
         .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
@@ -177,7 +202,7 @@ impl Server {
         build_id: &[u8],
         welcome: Welcome,
     ) -> Result<Greeted, HandshakeError> {
-        // A caller that hangs up without a word is `release`, or a worker that ended.
+        // A caller that hangs up without a word is a `release`, or a worker that ended.
         let (receiver, first): (IpcReceiver<FromWorker>, _) =
             server.accept().map_err(|_| HandshakeError::Gone)?;
         let reply = match first {
@@ -220,19 +245,33 @@ pub(crate) struct Greeted {
 /// How often it is tried to let go of a thread that would wait for ever otherwise.
 const KNOCKS: usize = 8;
 
-/// Lets [`Server::answer`] return when its worker ended without having connected.
-pub(crate) fn release(name: &str) {
-    use nix::errno::Errno::{ECONNREFUSED, ENOENT};
-    // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
-    for _ in 0..KNOCKS {
-        match crate::sys::socket::knock(name) {
-            // Somebody heard, or nobody waits there any more, which is as good.
-            Ok(()) => return,
-            Err(error) if [ECONNREFUSED, ENOENT].contains(&error.errno()) => return,
-            // No descriptor is left, or no memory: others are giving theirs back at this time.
-            Err(_) => std::thread::yield_now(),
+/// The way to a [`Server`], as long as it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Door(Weak<OwnedFd>);
+
+impl Door {
+    /// Lets [`Server::answer`] return when its worker ended without having connected.
+    pub(crate) fn release(&self) {
+        use nix::errno::Errno::ECONNREFUSED;
+        let Some(socket) = self.0.upgrade() else {
+            return;
+        };
+        // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
+        for _ in 0..KNOCKS {
+            match crate::sys::socket::knock(&address(socket.as_fd())) {
+                // Somebody heard, or nobody waits there any more, which is as good.
+                Ok(()) => return,
+                Err(error) if error.errno() == ECONNREFUSED => return,
+                // No descriptor is left, or no memory: others are giving theirs back at this time.
+                Err(_) => std::thread::yield_now(),
+            }
         }
     }
+}
+
+/// What `connect` takes for a socket that has no name.
+fn address(socket: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", socket.as_raw_fd())
 }
 
 /// The worker's end.
@@ -243,8 +282,11 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Connects, says hello and returns what the supervisor answers.
-    pub(crate) fn hello(name: &str, build_id: &[u8]) -> Result<(Self, Welcome), HandshakeError> {
-        let sender = IpcSender::connect(name.to_owned()).map_err(channel)?;
+    pub(crate) fn hello(
+        server: BorrowedFd<'_>,
+        build_id: &[u8],
+    ) -> Result<(Self, Welcome), HandshakeError> {
+        let sender = IpcSender::connect(address(server)).map_err(channel)?;
         let (reply, welcome) = ipc::channel().map_err(channel)?;
         sender
             .send(FromWorker::Hello {
@@ -310,9 +352,9 @@ mod tests {
     #[test]
     fn a_worker_of_the_same_build_is_welcomed() {
         let server = Server::new().unwrap();
-        let name = server.name().to_owned();
+        let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            let (caller, welcome) = Caller::hello(&name, b"abc").unwrap();
+            let (caller, welcome) = Caller::hello(socket.as_fd(), b"abc").unwrap();
             caller.ready().unwrap();
             welcome
         });
@@ -323,8 +365,8 @@ mod tests {
     #[test]
     fn another_build_is_refused() {
         let server = Server::new().unwrap();
-        let name = server.name().to_owned();
-        let worker = std::thread::spawn(move || Caller::hello(&name, b"old").map(drop));
+        let socket = Arc::clone(&server.socket);
+        let worker = std::thread::spawn(move || Caller::hello(socket.as_fd(), b"old").map(drop));
         let error = server.answer(b"new", welcome()).unwrap_err();
         assert!(
             matches!(error, HandshakeError::OtherBuild { .. }),
@@ -336,18 +378,34 @@ mod tests {
     #[test]
     fn a_worker_that_never_connects_is_released() {
         let server = Server::new().unwrap();
-        let name = server.name().to_owned();
+        let door = server.door();
         let waiting = std::thread::spawn(move || server.answer(b"", welcome()));
-        release(&name);
+        door.release();
         assert_eq!(waiting.join().unwrap().unwrap_err(), HandshakeError::Gone);
+        // Nobody is there any more.
+        door.release();
+        assert!(door.0.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_server_that_waits_has_no_name() {
+        let server = Server::new().unwrap();
+        let target = fs::read_link(address(server.socket())).unwrap();
+        let target = target.to_str().unwrap();
+        let name = Path::new(target.strip_suffix(" (deleted)").expect("a removed file"));
+        assert!(
+            name.ends_with("socket") && name.starts_with(std::env::temp_dir()),
+            "{target}"
+        );
+        assert!(!name.parent().unwrap().exists(), "{target}");
     }
 
     #[test]
     fn a_worker_that_fails_says_why() {
         let server = Server::new().unwrap();
-        let name = server.name().to_owned();
+        let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            Caller::hello(&name, b"x")
+            Caller::hello(socket.as_fd(), b"x")
                 .unwrap()
                 .0
                 .failed("no room".into());

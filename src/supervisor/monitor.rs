@@ -140,7 +140,7 @@ impl Monitor {
                 };
                 // It may have ended by itself; either way the last line waits for its exit.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
-                control::release(&process.server);
+                process.door.release();
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
             let words = LastWords::default();
@@ -267,12 +267,12 @@ impl Monitor {
         crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
-        let server = process.server.clone();
+        let door = process.door.clone();
         let starting = core.workers[index].status() == Status::Starting;
         let ours = !core.workers[index].verdicts.is_empty() || core.closing == Closing::Now;
         drop(core);
         if starting {
-            control::release(&server);
+            door.release();
             // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
             // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
             if let Some(over) = self.handshakes.remove(&index) {
@@ -552,7 +552,7 @@ impl Monitor {
     fn discard(&self, index: usize) {
         let process = self.shared.lock().workers[index].process.take();
         if let Some(process) = process {
-            control::release(&process.server);
+            process.door.release();
             // Both fail only if it is gone already.
             let _ = process.pidfd.kill(Signal::SIGKILL);
             let _ = process.pidfd.wait_exit();

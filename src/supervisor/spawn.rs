@@ -66,7 +66,6 @@ impl Shared {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
-        let name = server.name().to_owned();
         let bell = EventFd::new().map_err(system)?;
         let welcome = {
             let core = self.lock();
@@ -99,7 +98,7 @@ impl Shared {
         );
         let nothing = pipe::nothing().map_err(system)?;
         let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
-        let mut fds = vec![watch.read.as_fd(), bell.as_fd()];
+        let mut fds = vec![watch.read.as_fd(), bell.as_fd(), server.socket()];
         fds.extend(self.arena.descriptors());
         let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
         let first_fd = process::first_target_fd(&all);
@@ -107,7 +106,6 @@ impl Shared {
             parent: std::process::id() as i32,
             first_fd,
             fds: fds.len(),
-            server: name.clone(),
         };
         let strict = self.settings.strict;
         let passes = |name: &[u8]| !strict || is_plain(name);
@@ -139,7 +137,7 @@ impl Shared {
         core.workers[index].process = Some(Process {
             pidfd,
             bell,
-            server: name,
+            door: server.door(),
         });
         core.trace_spawned(index);
         Ok(Started {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::words::LastWords;
+use crate::control::Door;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
@@ -28,8 +29,8 @@ pub(super) struct Process {
     pub(super) pidfd: PidFd,
     /// Its lanes ring it.
     pub(super) bell: EventFd,
-    /// Name of its handshake server until it is ready.
-    pub(super) server: String,
+    /// Where its handshake waits for it.
+    pub(super) door: Door,
 }
 
 /// See the module.

@@ -1,7 +1,11 @@
 //! Unix sockets, as far as the start-up channel leaves something to do.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use std::os::fd::AsRawFd;
+use nix::sys::stat::Mode;
 
 use super::error::{Error, Result, retry};
 
@@ -12,4 +16,11 @@ pub fn knock(path: &str) -> Result<()> {
     let caller = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).map_err(error)?;
     let address = UnixAddr::new(path).map_err(error)?;
     retry(|| connect(caller.as_raw_fd(), &address)).map_err(error)
+}
+
+/// Opens the file of a socket, so that it can be connected to without its name: as `/proc/self/fd/N`.
+pub fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    retry(|| open_file(path, flags, Mode::empty()))
+        .map_err(|errno| Error::new("open", errno, path.display().to_string()))
 }

@@ -24,28 +24,23 @@ use crate::sys::{abort, fault, process};
 pub(crate) struct Mark {
     /// The supervisor.
     pub(crate) parent: i32,
-    /// Number of the first inherited descriptor: watch pipe, bell, control segment, regions.
+    /// Number of the first inherited descriptor: watch pipe, bell, socket of the
+    /// handshake, control segment, regions.
     pub(crate) first_fd: RawFd,
     /// How many there are.
     pub(crate) fds: usize,
-    /// Name of the handshake's server.
-    pub(crate) server: String,
 }
 
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}:{}",
-            self.parent, self.first_fd, self.fds, self.server
-        )
+        write!(f, "{}:{}:{}", self.parent, self.first_fd, self.fds)
     }
 }
 
 impl std::str::FromStr for Mark {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(4, ':');
+        let mut parts = text.splitn(3, ':');
         let mut next = || {
             parts
                 .next()
@@ -62,7 +57,6 @@ impl std::str::FromStr for Mark {
             parent,
             first_fd,
             fds,
-            server: next()?.to_owned(),
         })
     }
 }
@@ -103,10 +97,8 @@ fn live(mark: &Mark) -> Result<(), String> {
     output::begin().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
-    let (watch, bell) = match (inherited.next(), inherited.next()) {
-        (Some(watch), Some(bell)) => (watch, bell),
-        _ => return Err("descriptors are missing".into()),
-    };
+    let mut next = || inherited.next().ok_or("descriptors are missing");
+    let (watch, bell, server) = (next()?, next()?, next()?);
     let mut own = Own {
         bell: bell.as_raw_fd(),
         watch: -1,
@@ -122,7 +114,8 @@ fn live(mark: &Mark) -> Result<(), String> {
     // 6.
     let build_id = crate::sys::image::image().build_id;
     let (caller, welcome) =
-        Caller::hello(&mark.server, build_id.as_bytes()).map_err(|error| error.to_string())?;
+        Caller::hello(server.as_fd(), build_id.as_bytes()).map_err(|error| error.to_string())?;
+    drop(server);
     crate::sync::point!("attach.greeted");
     // 7 to 11.
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {

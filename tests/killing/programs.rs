@@ -20,6 +20,9 @@ const NAME: &str = "ARENITE_TEST_NAME";
 /// A point to be armed when the program has workers that are busy, and one that is stopped.
 const LATER: &str = "ARENITE_TEST_KILL_LATER";
 
+/// The folder for temporary files of its processes.
+const TEMPORARY: &str = "temporary";
+
 /// A program to be started, with a board of its own.
 pub struct Program {
     pub board: Board,
@@ -32,6 +35,7 @@ impl Program {
     pub fn new(kept: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let board = Board::create(&folder.path().join("board")).unwrap();
+        std::fs::create_dir(folder.path().join(TEMPORARY)).unwrap();
         let name = kept.then(|| {
             let folder = folder.path().file_name().unwrap().to_str().unwrap();
             format!("killing-{}", folder.trim_start_matches('.'))
@@ -48,6 +52,15 @@ impl Program {
         self.name.as_deref()
     }
 
+    /// Sockets that its processes have left where temporary files are made, beside what the scene itself has there.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path().join(TEMPORARY)).unwrap();
+        entries
+            .map(|entry| entry.unwrap().path().join("socket"))
+            .filter(|socket| socket.exists())
+            .collect()
+    }
+
     fn board_path(&self) -> PathBuf {
         self.folder.path().join("board")
     }
@@ -62,6 +75,7 @@ impl Program {
         command
             .env(ROLE, role)
             .env(VARIABLE, self.board_path())
+            .env("TMPDIR", self.folder.path().join(TEMPORARY))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,6 +1,7 @@
 //! A supervisor that is killed at each of its points.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use arenite::points::{Deed, Point, Side};
@@ -82,9 +83,8 @@ fn at(point: &'static Point) {
         );
         next.await_all_gone();
         drop(next);
-        // A random name is swept by whoever starts with a kept one, or by hand.
-        arenite::arena::sweep();
         invariant.nothing_left().unwrap();
+        assert_eq!(program.sockets(), Vec::<PathBuf>::new(), "{}", point.name);
     }
     println!("{}: all gone after {slowest:.1?} at most", point.name);
 }

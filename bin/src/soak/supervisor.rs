@@ -156,8 +156,6 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
             return Err(format!("the next start: {status}: {}", next.complaints()));
         }
         drop(next);
-        // A program that was killed between making a name and unlinking it leaves that, for the next sweep.
-        arenite::arena::sweep();
         invariant.nothing_left()?;
         seen.faults += 1;
         seen.jobs += 1;
