@@ -21,7 +21,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use arenite::image::{Format, PROBE_BYTES};
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use super::fault::Fault;
 use super::kind::Kind;
@@ -116,7 +116,7 @@ pub(crate) struct Request<'a> {
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
     let out = fs::metadata(request.out)
         .ok()
-        .map(|meta| (meta.dev(), meta.ino()));
+        .map(|meta| Stamp::of(&meta).identity());
     let out_path = fs::canonicalize(request.out).ok();
     let mut finder = Finder {
         out,
@@ -199,9 +199,7 @@ impl Finder {
 
     /// Walks `root`; relative paths count from `base`, or from `root` itself.
     fn folder(&mut self, root: &Path, base: Option<&Path>) -> Result<(), SetupError> {
-        if self.out.is_some()
-            && fs::metadata(root).ok().map(|meta| (meta.dev(), meta.ino())) == self.out
-        {
+        if self.is_out(root) {
             return match base {
                 Some(_) => Ok(()),
                 None => Err(SetupError::InputIsOutput(root.to_owned())),
@@ -229,7 +227,7 @@ impl Finder {
                     walk.skip_current_dir();
                 }
             } else if entry.file_type().is_dir() {
-                if self.is_out(&entry) {
+                if self.is_out(entry.path()) {
                     walk.skip_current_dir();
                 }
             } else {
@@ -239,12 +237,10 @@ impl Finder {
         Ok(())
     }
 
-    fn is_out(&self, entry: &DirEntry) -> bool {
-        use walkdir::DirEntryExt;
-        // The inode number comes with the listing; only a match costs a system call.
-        self.out.is_some_and(|(device, inode)| {
-            entry.ino() == inode
-                && fs::metadata(entry.path()).is_ok_and(|meta| meta.dev() == device)
+    /// Asks for the folder itself: the number in a listing is that of the place below, where something is mounted.
+    fn is_out(&self, folder: &Path) -> bool {
+        self.out.is_some_and(|out| {
+            fs::metadata(folder).is_ok_and(|meta| Stamp::of(&meta).identity() == out)
         })
     }
 

@@ -1,6 +1,6 @@
 //! Which files are taken.
 
-use crate::world::{AVIF, HEIC, World, jpeg, png};
+use crate::world::{AVIF, HEIC, World, jpeg, png, with_own_mounts};
 
 #[test]
 fn files_and_folders_are_taken_and_folders_at_any_depth() {
@@ -125,6 +125,22 @@ fn the_output_folder_is_no_input() {
         .run("p -s 8 -o link")
         .exits(2)
         .says(&["p", "output folder"]);
+}
+
+#[test]
+fn the_output_folder_is_no_input_where_something_is_mounted_either() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    std::fs::create_dir(world.path("p/out")).unwrap();
+    let program = env!("CARGO_BIN_EXE_arenite");
+    let script = format!(
+        "mount -t tmpfs none p/out && {program} resize p -s 8 -o p/out && \
+         {program} resize p -s 8 -o p/out && {program} resize 'p/**/*.jpg' -s 8 -o p/out"
+    );
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    assert_eq!(run.exits(0).lines(), ["p/out/a.jpg"; 3]);
 }
 
 #[test]

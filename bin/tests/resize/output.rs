@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::world::{Run, World, jpeg, wait};
+use crate::world::{World, jpeg, wait, with_own_mounts};
 
 #[test]
 fn stdout_lists_the_written_paths_in_the_order_of_the_inputs() {
@@ -307,20 +307,6 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
         pictures.iter().all(|line| size(line) == size(pictures[0])),
         "{pictures:?}"
     );
-}
-
-/// Runs a shell script that may mount what only it sees; `None` where that is not allowed.
-fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
-    let mut command = Command::new("unshare");
-    command
-        .args(["-r", "-m", "sh", "-c", script])
-        .current_dir(world.path(""));
-    let run = world.finish(command);
-    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
-        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
-        return None;
-    }
-    Some(run)
 }
 
 #[test]

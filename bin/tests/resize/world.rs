@@ -241,6 +241,20 @@ pub fn wait(child: Child) -> Run {
     }
 }
 
+/// Runs a shell script that may mount what only it sees; `None` where that is not allowed.
+pub fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-m", "sh", "-c", script])
+        .current_dir(world.path(""));
+    let run = world.finish(command);
+    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
+        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        return None;
+    }
+    Some(run)
+}
+
 /// What a child printed and how it ended.
 pub fn output(child: Child) -> Output {
     let id = child.id();
