@@ -33,8 +33,9 @@ Inputs:
   WebP are written. The content decides, not the extension. A folder is
   searched for pictures at any depth; hidden files and DIR are left out,
   other files are passed by and counted. Links to files are followed, links
-  to folders are not. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files
-  are reported as unsupported.
+  to folders only where they are named as inputs. In a glob ** stands for
+  folders at any depth, or for none. HEIC, AVIF, JPEG XL, JPEG 2000 and
+  camera raw files are reported as unsupported.
 
 Names:
   A result keeps the path below the folder given, or below the part of a

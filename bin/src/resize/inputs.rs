@@ -10,9 +10,9 @@
 //! | any other file | the file's name |
 //!
 //! Walking takes what looks like a picture by name or content and only counts the rest; what is named by itself is
-//! taken at its word, so that failing to read it is an error.
+//! taken at its word, so that failing to read it is an error. Links to files are followed; links to folders only where
+//! they are named, as an input or in the literal prefix of a glob.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -25,6 +25,7 @@ use walkdir::WalkDir;
 
 use super::fault::Fault;
 use super::kind::Kind;
+use super::pattern::{Glob, is_hidden, is_pattern};
 
 /// What tells whether two paths are one file, and whether a file has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,22 +207,16 @@ impl Finder {
             };
         }
         let base = base.unwrap_or(root);
-        let mut walk = WalkDir::new(root).sort_by_file_name().into_iter();
+        let mut walk = walk(root);
         while let Some(entry) = walk.next() {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    let path = error.path().unwrap_or(root).to_owned();
-                    let fault = match error.io_error() {
-                        Some(error) => Fault::read(error),
-                        None => Fault::new("read", error.to_string()),
-                    };
-                    let relative = below(&path, base);
-                    self.push(path, relative, Err(fault));
+                    self.unreadable(&error, root, base);
                     continue;
                 }
             };
-            if entry.depth() > 0 && is_hidden(entry.file_name()) {
+            if is_hidden(entry.file_name()) {
                 self.found.hidden += 1;
                 if entry.file_type().is_dir() {
                     walk.skip_current_dir();
@@ -242,6 +237,17 @@ impl Finder {
         self.out.is_some_and(|out| {
             fs::metadata(folder).is_ok_and(|meta| Stamp::of(&meta).identity() == out)
         })
+    }
+
+    /// Something that a walk could not look into.
+    fn unreadable(&mut self, error: &walkdir::Error, root: &Path, base: &Path) {
+        let path = error.path().unwrap_or(root).to_owned();
+        let fault = match error.io_error() {
+            Some(error) => Fault::read(error),
+            None => Fault::new("read", error.to_string()),
+        };
+        let relative = below(&path, base);
+        self.push(path, relative, Err(fault));
     }
 
     /// A file met while walking: taken when its name or its content is a picture's, otherwise counted.
@@ -271,72 +277,80 @@ impl Finder {
     }
 
     fn glob(&mut self, pattern: &Path) -> Result<(), SetupError> {
-        let options = glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let matches = match pattern.to_str().map(|text| glob::glob_with(text, options)) {
-            Some(Ok(matches)) => matches,
-            Some(Err(error)) => {
-                let fault = Fault::new(
-                    "not-found",
-                    format!("no such file, and no valid glob: {error}"),
-                );
-                self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
-                return Ok(());
-            }
-            None => {
-                self.push(
-                    pattern.to_owned(),
-                    relative_of(pattern),
-                    Err(Fault::missing()),
-                );
-                return Ok(());
-            }
-        };
-        let prefix = literal_prefix(pattern);
-        // `**` matches folders and what is in them; walking a matched folder takes in the whole of it.
-        let mut folders: HashSet<PathBuf> = HashSet::new();
-        let mut any = false;
-        for path in matches {
-            any = true;
-            let path = match path {
-                Ok(path) => path,
-                Err(error) => {
-                    let path = error.path().to_owned();
-                    let relative = below(&path, &prefix);
-                    self.push(path, relative, Err(Fault::read(error.error())));
-                    continue;
+        let why = match Glob::new(pattern) {
+            Err(why) => format!("no such file, and no valid glob: {why}"),
+            Ok(glob) => {
+                if self.matching(&glob)? {
+                    return Ok(());
                 }
-            };
-            if path.ancestors().any(|folder| folders.contains(folder)) || self.inside_out(&path) {
-                continue;
+                "no file matches".to_owned()
             }
-            let link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
-            if !link && path.is_dir() {
-                self.folder(&path, Some(&prefix))?;
-                folders.insert(path);
-            } else {
-                self.walked(&path, &prefix);
-            }
-        }
-        if !any {
-            let fault = Fault::new("not-found", "no file matches");
-            self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
-        }
+        };
+        let fault = Fault::new("not-found", why);
+        self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
         Ok(())
     }
 
-    /// Whether a glob ran into the output folder: yesterday's results are no inputs.
-    fn inside_out(&self, path: &Path) -> bool {
-        self.out_path.as_ref().is_some_and(|out| {
-            let folder = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
+    /// Takes what matches; `false` if there is nothing.
+    fn matching(&mut self, glob: &Glob) -> Result<bool, SetupError> {
+        let prefix = glob.prefix();
+        let here = Path::new(".");
+        let root = if prefix == Path::new("") {
+            here
+        } else {
+            prefix
+        };
+        if !root.is_dir() {
+            return Ok(false);
+        }
+        if self.inside_out(root) {
+            return Ok(true);
+        }
+        // How far the glob has come in each folder from the prefix to where the walk is.
+        let mut folders = vec![glob.start()];
+        if glob.matches(&folders[0], true) {
+            self.folder(root, Some(prefix))?;
+            return Ok(true);
+        }
+        let mut any = false;
+        let mut walk = walk(root);
+        while let Some(entry) = walk.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    any = true;
+                    self.unreadable(&error, root, prefix);
+                    continue;
+                }
             };
-            fs::canonicalize(folder).is_ok_and(|folder| folder.starts_with(out))
-        })
+            folders.truncate(entry.depth());
+            let reached = glob.enter(&folders[entry.depth() - 1], entry.file_name());
+            let is_folder = entry.file_type().is_dir();
+            let matches = glob.matches(&reached, is_folder);
+            let path = entry.path();
+            // As it would be written: without a folder that nobody has named.
+            let path = path.strip_prefix(here).unwrap_or(path);
+            if matches && is_folder {
+                // All of it: there is nothing left for the glob to find in there.
+                self.folder(path, Some(prefix))?;
+                walk.skip_current_dir();
+            } else if matches {
+                self.walked(path, prefix);
+            } else if is_folder && (reached.is_dead_end() || self.is_out(path)) {
+                walk.skip_current_dir();
+            } else if is_folder {
+                folders.push(reached);
+            }
+            any |= matches;
+        }
+        Ok(any)
+    }
+
+    /// Whether a glob begins in the output folder: yesterday's results are no inputs.
+    fn inside_out(&self, root: &Path) -> bool {
+        self.out_path
+            .as_ref()
+            .is_some_and(|out| fs::canonicalize(root).is_ok_and(|root| root.starts_with(out)))
     }
 
     fn push(&mut self, path: PathBuf, relative: PathBuf, content: Result<(Format, Stamp), Fault>) {
@@ -382,22 +396,12 @@ fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
     Ok((Kind::of(path, &head), stamp))
 }
 
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b".")
-}
-
-fn is_pattern(text: &OsStr) -> bool {
-    text.as_bytes()
-        .iter()
-        .any(|byte| matches!(byte, b'*' | b'?' | b'['))
-}
-
-/// The components before the first that is a pattern.
-fn literal_prefix(pattern: &Path) -> PathBuf {
-    pattern
-        .components()
-        .take_while(|part| !is_pattern(part.as_os_str()))
-        .collect()
+/// What lies below `root`, in the order of names; links to folders are not followed, but for `root` itself.
+fn walk(root: &Path) -> walkdir::IntoIter {
+    WalkDir::new(root)
+        .min_depth(1)
+        .sort_by_file_name()
+        .into_iter()
 }
 
 /// `path` counted from `base`; both may or may not begin with `./`.
@@ -449,20 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_counts_from_its_literal_prefix() {
-        let cases = [
-            ("*.jpg", ""),
-            ("photos/2024*/x/*.jpg", "photos"),
-            ("../photos/**/*.jpg", "../photos"),
-            ("/data/[ab]/x.jpg", "/data"),
-        ];
-        for (pattern, prefix) in cases {
-            assert_eq!(
-                literal_prefix(Path::new(pattern)),
-                Path::new(prefix),
-                "{pattern}"
-            );
-        }
+    fn a_path_below_a_folder_counts_from_it() {
         assert_eq!(
             below(Path::new("photos/x/a.jpg"), Path::new("./photos")),
             Path::new("x/a.jpg")

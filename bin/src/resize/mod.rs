@@ -5,6 +5,7 @@ mod fault;
 mod inputs;
 mod kind;
 mod output;
+mod pattern;
 mod plan;
 mod pool;
 mod progress;

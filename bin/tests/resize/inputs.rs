@@ -1,5 +1,8 @@
 //! Which files are taken.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use crate::world::{AVIF, HEIC, World, jpeg, png, with_own_mounts};
 
 #[test]
@@ -24,6 +27,41 @@ fn globs_are_expanded() {
         world.tree("star"),
         ["a1.jpg", "a2.jpg", "b1.jpg", "sub/a3.jpg"]
     );
+    for all in ["p/**", "p/**/", "./p/**/*"] {
+        let run = world.run(&format!("{all} -s 8 -o all")).exits(0);
+        assert_eq!(run.lines().len(), 4, "{all}");
+        assert_eq!(world.tree("all"), world.tree("star"), "{all}");
+    }
+    world.run("p/*/ -s 8 -o folders").exits(0);
+    assert_eq!(world.tree("folders"), ["sub/a3.jpg"]);
+    let here = world.run("?/a?.jpg -s 8 -o here -n").exits(0);
+    assert_eq!(here.lines(), ["here/p/a1.jpg", "here/p/a2.jpg"]);
+    for none in ["p/*/b?.jpg", "none/*.jpg", "p/a1.jpg/*", "p/a1.jpg/**"] {
+        world
+            .run(&format!("{none} -s 8 -o none"))
+            .exits(2)
+            .says(&[none, "no file matches"]);
+    }
+    world
+        .run("p/a** -s 8 -o none")
+        .exits(2)
+        .says(&["p/a**", "no valid glob"]);
+}
+
+#[test]
+fn a_glob_looks_only_where_something_may_match_and_says_where_it_may_not_look() {
+    let world = World::new();
+    world.photos(&["p/a/x.jpg", "p/b/x.jpg", "p/closed/x.jpg"]);
+    world.mode("p/closed", 0);
+    let run = world.finish(world.command_without_privilege("p/?/*.jpg -s 8 -o out"));
+    assert_eq!(run.exits(0).lines(), ["out/a/x.jpg", "out/b/x.jpg"]);
+    for glob in ["p/**/*.jpg", "p/*/*.jpg"] {
+        let run = world.finish(world.command_without_privilege(&format!("{glob} -s 8 -o out")));
+        let run = run.exits(1).says(&["p/closed", "permission denied"]);
+        assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+        assert_eq!(run.lines(), ["out/a/x.jpg", "out/b/x.jpg"]);
+    }
+    world.mode("p/closed", 0o755);
 }
 
 #[test]
@@ -103,6 +141,11 @@ fn hidden_files_and_folders_are_left_out() {
         world.all("named"),
         [".arenite-resize", "c.jpg", "d.jpg", "p/.b.jpg"]
     );
+    // A glob names it by its point.
+    let run = world
+        .run("p/.cache/c* p/.*.jpg p/.*/d.jpg -s 8 -o out")
+        .exits(0);
+    assert_eq!(run.lines(), ["out/c.jpg", "out/.b.jpg", "out/.cache/d.jpg"]);
 }
 
 #[test]
@@ -112,8 +155,13 @@ fn the_output_folder_is_no_input() {
     for _ in 0..2 {
         let run = world.run("p -s 8 -o p/out").exits(0);
         assert_eq!(run.lines(), ["p/out/a.jpg", "p/out/x/b.jpg"]);
-        let run = world.run("p/**/*.jpg -s 8 -o p/out").exits(0);
-        assert_eq!(run.lines(), ["p/out/a.jpg", "p/out/x/b.jpg"]);
+        for glob in ["p/**/*.jpg", "p/**", "p/*", "*"] {
+            let run = world.run(&format!("{glob} -s 8 -o p/out")).exits(0);
+            let depth = if glob == "*" { "p/out/p" } else { "p/out" };
+            let made = ["a.jpg", "x/b.jpg"].map(|name| format!("{depth}/{name}"));
+            assert_eq!(run.lines(), made, "{glob}");
+        }
+        std::fs::remove_dir_all(world.path("p/out/p")).unwrap();
     }
     assert_eq!(world.tree("p/out"), ["a.jpg", "x/b.jpg"]);
     world
@@ -151,13 +199,20 @@ fn links_to_files_are_followed_and_to_folders_not() {
         .symlink("../else/a.jpg", "p/link.jpg")
         .symlink("../else", "p/folder")
         .symlink("..", "p/loop");
-    let run = world.run("p -s 8 -o out").exits(0);
-    assert_eq!(run.lines(), ["out/link.jpg", "out/own.jpg"]);
-    let run = world.run("p/* -s 8 -o out").exits(0);
-    assert_eq!(run.lines(), ["out/link.jpg", "out/own.jpg"]);
+    for input in ["p", "p/*", "p/*.jpg", "p/**", "p/**/*.jpg", "p/**/*"] {
+        let run = world.run(&format!("{input} -s 8 -o out")).exits(0);
+        assert_eq!(run.lines(), ["out/link.jpg", "out/own.jpg"], "{input}");
+    }
+    for input in ["p/*/*.jpg", "p/*/p/*.jpg"] {
+        let run = world.run(&format!("{input} -s 8 -o out")).exits(2);
+        run.says(&[input, "no file matches"]);
+    }
     // A link to a folder that is named by itself is that folder.
-    world.run("p/folder -s 8 -o named").exits(0);
-    assert_eq!(world.tree("named"), ["a.jpg"]);
+    for input in ["p/folder", "p/folder/*.jpg", "p/folder/**/*.jpg"] {
+        let run = world.run(&format!("{input} -s 8 -o named")).exits(0);
+        assert_eq!(run.lines(), ["named/a.jpg"], "{input}");
+        assert!(!run.stderr.contains("skipped"), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -273,16 +328,15 @@ fn a_folder_and_a_file_in_it_are_both_done() {
 
 #[test]
 fn names_need_not_be_text() {
-    use std::os::unix::ffi::OsStrExt;
     let world = World::new();
-    let name = std::ffi::OsStr::from_bytes(b"p/\xff\xfe.jpg");
+    let name = OsStr::from_bytes(b"p/\xff\xfe.jpg");
     world.file("p/a.jpg", &jpeg(20, 20));
     std::fs::write(world.path("").join(name), jpeg(20, 20)).unwrap();
     world.run("p -s 8 -o out").exits(0);
     assert!(
         world
             .path("out")
-            .join(std::ffi::OsStr::from_bytes(b"\xff\xfe.jpg"))
+            .join(OsStr::from_bytes(b"\xff\xfe.jpg"))
             .exists()
     );
     assert_eq!(
@@ -294,4 +348,23 @@ fn names_need_not_be_text() {
         .exits(0);
     assert_eq!(run.lines().len(), 1);
     assert_eq!(world.run("p -s 8 -o out --json").exits(0).json().len(), 3);
+    for (glob, count) in [
+        (&b"p/*.jpg"[..], 2),
+        (b"p/*", 2),
+        (b"p/??.jpg", 1),
+        (b"p/\xff?.jpg", 1),
+        (b"p/**/\xff*", 1),
+        (b"p/*\xfd*", 0),
+    ] {
+        let mut command = world.command("-s 8 -o glob");
+        command.arg(OsStr::from_bytes(glob));
+        let run = world.finish(command);
+        assert_eq!(
+            run.lines().len(),
+            count,
+            "{}: {}",
+            glob.escape_ascii(),
+            run.stderr
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Cursor, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -84,6 +85,10 @@ impl World {
         self.folder.path().join(relative)
     }
 
+    pub fn mode(&self, relative: &str, mode: u32) {
+        fs::set_permissions(self.path(relative), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
     /// Writes a file, and the folders above it.
     pub fn file(&self, relative: &str, bytes: &[u8]) -> &World {
         let path = self.path(relative);
@@ -120,6 +125,29 @@ impl World {
             .env_remove("NO_COLOR")
             .env("TERM", "xterm");
         command
+    }
+
+    /// The same, and permissions hold for it, also where root runs the tests.
+    pub fn command_without_privilege(&self, line: &str) -> Command {
+        let command = self.command(line);
+        let me = fs::metadata("/proc/self").unwrap();
+        if me.uid() != 0 {
+            return command;
+        }
+        let rights = "-dac_override,-dac_read_search";
+        let mut plain = Command::new("setpriv");
+        plain
+            .args(["--bounding-set", rights, "--inh-caps", rights])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(self.folder.path());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => plain.env(name, value),
+                None => plain.env_remove(name),
+            };
+        }
+        plain
     }
 
     pub fn run(&self, line: &str) -> Run {

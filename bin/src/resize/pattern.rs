@@ -1,0 +1,293 @@
+//! Globs, followed name by name while a folder is walked.
+//!
+//! `*`, `?` and `[…]` stand for parts of one name, `**` for folders at any depth or for none. A point at the beginning of
+//! a name is matched by a point alone. What lies before the first pattern is the [prefix](Glob::prefix), where walking
+//! begins.
+//!
+//! A path may be read in several ways, as `**/a/*` reads `a/a/b` in two. [`Reached`] keeps all of them, so that a walk
+//! comes by each path once, and turns back where none of them goes on.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+
+const OPTIONS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// A glob, cut at its slashes.
+#[derive(Debug)]
+pub(crate) struct Glob {
+    prefix: PathBuf,
+    parts: Vec<Part>,
+    /// It ends with a slash.
+    folders_only: bool,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// This name, byte for byte.
+    Name(OsString),
+    /// One name of this kind.
+    Pattern(Pattern),
+    /// `**`
+    Folders,
+}
+
+/// How many parts of the glob a path has used up, for each way to read it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reached(Vec<usize>);
+
+impl Reached {
+    /// Whether neither the path nor anything in it can match.
+    pub(crate) fn is_dead_end(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Glob {
+    /// # Errors
+    ///
+    /// A sentence about the part that is no pattern.
+    pub(crate) fn new(pattern: &Path) -> Result<Glob, String> {
+        let components: Vec<Component<'_>> = pattern.components().collect();
+        let first = components
+            .iter()
+            .position(|part| is_pattern(part.as_os_str()))
+            .unwrap_or(components.len());
+        let (prefix, rest) = components.split_at(first);
+        let mut parts: Vec<Part> = rest.iter().map(part).collect::<Result<_, _>>()?;
+        let folders_only = pattern.as_os_str().as_bytes().ends_with(b"/");
+        if matches!(parts.last(), Some(Part::Folders)) && !folders_only {
+            // All that is in those folders.
+            parts.push(part(&Component::Normal(OsStr::new("*")))?);
+        }
+        Ok(Glob {
+            prefix: prefix.iter().collect(),
+            parts,
+            folders_only,
+        })
+    }
+
+    /// The components before the first that is a pattern; may be empty.
+    pub(crate) fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The prefix itself.
+    pub(crate) fn start(&self) -> Reached {
+        self.with_empty_folders(vec![0])
+    }
+
+    /// What is called `name` in the folder that was reached.
+    pub(crate) fn enter(&self, folder: &Reached, name: &OsStr) -> Reached {
+        let text = text(name);
+        let mut reached = Vec::new();
+        for &used in &folder.0 {
+            match self.parts.get(used) {
+                Some(Part::Name(wanted)) if wanted == name => reached.push(used + 1),
+                Some(Part::Pattern(wanted)) if wanted.matches_with(&text, OPTIONS) => {
+                    reached.push(used + 1);
+                }
+                Some(Part::Folders) if !is_hidden(name) => reached.push(used),
+                _ => {}
+            }
+        }
+        self.with_empty_folders(reached)
+    }
+
+    /// Whether a path that was reached matches as a whole.
+    pub(crate) fn matches(&self, reached: &Reached, is_folder: bool) -> bool {
+        reached.0.contains(&self.parts.len()) && (is_folder || !self.folders_only)
+    }
+
+    /// `**` stands for no folder, too.
+    fn with_empty_folders(&self, mut reached: Vec<usize>) -> Reached {
+        let mut next = 0;
+        while let Some(&used) = reached.get(next) {
+            if matches!(self.parts.get(used), Some(Part::Folders)) {
+                reached.push(used + 1);
+            }
+            next += 1;
+        }
+        reached.sort_unstable();
+        reached.dedup();
+        Reached(reached)
+    }
+}
+
+fn part(component: &Component<'_>) -> Result<Part, String> {
+    let name = component.as_os_str();
+    if *component == Component::ParentDir {
+        return Err("'..' may stand before the first pattern only".to_owned());
+    }
+    if !is_pattern(name) {
+        return Ok(Part::Name(name.to_owned()));
+    }
+    if name == "**" {
+        return Ok(Part::Folders);
+    }
+    let pattern = Pattern::new(&text(name));
+    let pattern = pattern.map_err(|error| format!("{}: {}", name.display(), error.msg))?;
+    Ok(Part::Pattern(pattern))
+}
+
+/// Whether something in it stands for something else.
+pub(crate) fn is_pattern(text: &OsStr) -> bool {
+    text.as_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b'*' | b'?' | b'['))
+}
+
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
+}
+
+/// A name as text, in which each byte that is none is a character of its own, so that `?` stands for it.
+fn text(name: &OsStr) -> Cow<'_, str> {
+    if let Some(text) = name.to_str() {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().copied().map(stand_in));
+    }
+    Cow::Owned(text)
+}
+
+/// From the end of Unicode's private characters, which names hardly have for another reason.
+fn stand_in(byte: u8) -> char {
+    char::from_u32(0x0010_ff00 | u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn glob(pattern: &[u8]) -> Glob {
+        Glob::new(Path::new(OsStr::from_bytes(pattern))).unwrap()
+    }
+
+    /// How far a glob without a prefix comes on this path.
+    fn reach(glob: &Glob, path: &[u8]) -> Reached {
+        let names = path.split(|byte| *byte == b'/');
+        names.fold(glob.start(), |folder, name| {
+            glob.enter(&folder, OsStr::from_bytes(name))
+        })
+    }
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        let glob = glob(pattern.as_bytes());
+        glob.matches(&reach(&glob, path.as_bytes()), false)
+    }
+
+    #[test]
+    fn it_begins_behind_its_literal_prefix() {
+        let cases = [
+            ("*.jpg", ""),
+            ("photos/2024*/x/*.jpg", "photos"),
+            ("../photos/**/*.jpg", "../photos"),
+            ("/data/[ab]/x.jpg", "/data"),
+            ("/*", "/"),
+        ];
+        for (pattern, prefix) in cases {
+            assert_eq!(
+                glob(pattern.as_bytes()).prefix(),
+                Path::new(prefix),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn parts_stand_for_one_name_each_and_two_stars_for_any_number() {
+        for (pattern, path) in [
+            ("*.jpg", "a.jpg"),
+            ("?[0-9]*", "a1b"),
+            ("*/b/*.jpg", "a/b/c.jpg"),
+            ("**/*.jpg", "a.jpg"),
+            ("**/*.jpg", "a/b/c.jpg"),
+            ("**", "a/b/c.jpg"),
+            ("**/a/*", "a/a/b"),
+            ("**/a/*", "a/b/a/c"),
+            ("**/**/c", "a/b/c"),
+            ("**/b/**/c", "a/b/c"),
+            ("*/**", "a/b"),
+            (".*", ".a"),
+            ("**/.a/*", "b/.a/c"),
+        ] {
+            assert!(matches(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("*.jpg", "a/b.jpg"),
+            ("*.jpg", "a.JPG"),
+            ("*/*.jpg", "a.jpg"),
+            ("**/a/*", "b/a"),
+            ("**/b/**/c", "a/c"),
+            ("*", ".a"),
+            ("[.]a", ".a"),
+            ("*/**", "a"),
+            ("**/*", "b/.a/c"),
+            ("**", ".a"),
+        ] {
+            assert!(!matches(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_looked_for_where_nothing_can_match() {
+        let goes_on = |pattern: &[u8], path: &[u8]| !reach(&glob(pattern), path).is_dead_end();
+        assert!(goes_on(b"*/b/*.jpg", b"a/b"));
+        assert!(!goes_on(b"*/b/*.jpg", b"a/c"));
+        assert!(!goes_on(b"2024-*/*.jpg", b"2023-01"));
+        assert!(!goes_on(b"*/*.jpg", b"a/b"), "too deep");
+        assert!(goes_on(b"**/*.jpg", b"a/b/c/d"));
+        assert!(!goes_on(b"**/*.jpg", b"a/.b"));
+    }
+
+    #[test]
+    fn a_slash_behind_it_asks_for_folders() {
+        let glob = glob(b"*/");
+        let reached = reach(&glob, b"a");
+        assert!(glob.matches(&reached, true) && !glob.matches(&reached, false));
+    }
+
+    #[test]
+    fn each_byte_that_is_no_text_is_a_character() {
+        let matches = |pattern: &[u8], name: &[u8]| {
+            let glob = glob(pattern);
+            glob.matches(&reach(&glob, name), false)
+        };
+        assert!(matches(b"*.jpg", b"\xff\xfe.jpg"));
+        assert!(matches(b"??.jpg", b"\xff\xfe.jpg"));
+        assert!(!matches(b"?.jpg", b"\xff\xfe.jpg"));
+        assert!(
+            matches(b"??", b"\xe4\xbd"),
+            "a character that is cut off is its bytes"
+        );
+        assert!(matches(b"?", "ä".as_bytes()));
+        assert!(matches(b"\xff*", b"\xff\xfe"));
+        assert!(!matches(b"\xfe*", b"\xff\xfe"));
+        assert!(matches(b"*/\xff", b"a/\xff"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_named() {
+        for (pattern, word) in [
+            ("p/a**", "a**"),
+            ("p/***/b", "***"),
+            ("p/[ab", "[ab"),
+            ("p/*/../a", "'..'"),
+        ] {
+            let error = Glob::new(Path::new(pattern)).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
