@@ -34,8 +34,9 @@ Inputs:
   searched for pictures at any depth; hidden files and DIR are left out,
   other files are passed by and counted. Links to files are followed, links
   to folders only where they are named as inputs. In a glob ** stands for
-  folders at any depth, or for none. HEIC, AVIF, JPEG XL, JPEG 2000 and
-  camera raw files are reported as unsupported.
+  folders at any depth, or for none. What has a picture's extension and
+  cannot be read, such as a pipe, is an error; HEIC, AVIF, JPEG XL,
+  JPEG 2000 and camera raw files are reported as unsupported.
 
 Names:
   A result keeps the path below the folder given, or below the part of a

@@ -253,8 +253,8 @@ impl Finder {
     /// A file met while walking: taken when its name or its content is a picture's, otherwise counted.
     fn walked(&mut self, path: &Path, base: &Path) {
         let content = match fs::metadata(path) {
-            // A link to a folder, a socket, a device: whatever its name, no picture.
-            Ok(meta) if !meta.is_file() => {
+            // A link to a folder, whatever its name.
+            Ok(meta) if meta.is_dir() => {
                 self.found.others += 1;
                 return;
             }

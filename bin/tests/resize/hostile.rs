@@ -10,13 +10,6 @@ use image::ImageFormat;
 
 use crate::world::{Run, World, encoded, jpeg, picture, png};
 
-fn mkfifo(world: &World, name: &str) {
-    let path = world.path(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let status = Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(status.success(), "mkfifo is needed");
-}
-
 /// Everything below the world but `out`, with what is in it.
 fn outside(world: &World) -> Vec<(String, Vec<u8>)> {
     let names = world.all("").into_iter();
@@ -181,7 +174,7 @@ fn links_in_the_place_of_folders_are_not_followed_out() {
 fn pipes_and_devices_in_the_place_of_results_do_not_stop_it() {
     let world = World::new();
     world.photos(&["p/pipe.jpg", "p/null.jpg", "p/a.jpg"]);
-    mkfifo(&world, "out/pipe.jpg");
+    world.pipe("out/pipe.jpg");
     let null = world.path("out/null.jpg");
     let made = Command::new("mknod")
         .arg(&null)
@@ -202,19 +195,24 @@ fn pipes_and_devices_in_the_place_of_results_do_not_stop_it() {
 #[test]
 fn pipes_devices_and_sockets_as_inputs_do_not_stop_it() {
     let world = World::new();
-    world.photos(&["p/a.jpg"]);
-    mkfifo(&world, "p/pipe.jpg");
+    world.photos(&["p/a.jpg"]).pipe("p/pipe.jpg");
     let _socket = std::os::unix::net::UnixListener::bind(world.path("p/socket.jpg")).unwrap();
     world.symlink("/dev/zero", "p/endless.jpg");
-    let run = world.run("p -s 8 -o out").exits(0);
-    assert_eq!(run.lines(), ["out/a.jpg"]);
-    let run = world
-        .run("p/a.jpg p/pipe.jpg p/endless.jpg p/socket.jpg -s 8 -o out2")
-        .exits(1)
-        .says(&["p/pipe.jpg", "not a regular file"])
-        .says(&["p/endless.jpg", "not a regular file"])
-        .says(&["p/socket.jpg", "not a regular file"]);
-    assert_eq!(run.lines(), ["out2/p/a.jpg"]);
+    let named = "p/a.jpg p/pipe.jpg p/endless.jpg p/socket.jpg";
+    for (inputs, result) in [
+        ("p", "out/a.jpg"),
+        ("p/**/*.jpg", "out/a.jpg"),
+        (named, "out/p/a.jpg"),
+    ] {
+        let run = world
+            .run(&format!("{inputs} -s 8 -o out"))
+            .exits(1)
+            .says(&["p/pipe.jpg", "not a regular file"])
+            .says(&["p/endless.jpg", "not a regular file"])
+            .says(&["p/socket.jpg", "not a regular file"]);
+        assert_eq!(run.errors().len(), 3, "{inputs}: {}", run.stderr);
+        assert_eq!(run.lines(), [result], "{inputs}");
+    }
 }
 
 #[test]
@@ -222,7 +220,7 @@ fn a_record_that_is_no_file_is_left_alone() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).file("precious", b"mine");
     for flags in ["", "--resume"] {
-        mkfifo(&world, "out/.arenite-resize");
+        world.pipe("out/.arenite-resize");
         let run = world.run(&format!("p -s 8 -o out {flags}")).exits(0);
         assert!(run.stderr.contains(".arenite-resize"), "{}", run.stderr);
         let kind = fs::symlink_metadata(world.path("out/.arenite-resize")).unwrap();

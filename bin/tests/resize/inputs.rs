@@ -282,17 +282,29 @@ fn camera_raw_is_not_taken_for_tiff() {
 #[test]
 fn pipes_and_devices_are_never_opened() {
     let world = World::new();
-    world.photos(&["p/a.jpg"]);
-    let made = std::process::Command::new("mkfifo")
-        .arg(world.path("p/pipe.jpg"))
-        .status()
-        .unwrap();
-    assert!(made.success());
-    world.run("p -s 8 -o out").exits(0);
+    world.photos(&["p/a.jpg"]).pipe("p/pipe.jpg");
+    for line in ["p", "p/*", "p/pipe.jpg p/a.jpg"] {
+        let run = world
+            .run(&format!("{line} -s 8 -o out"))
+            .exits(1)
+            .says(&["p/pipe.jpg", "not a regular file"]);
+        assert_eq!(run.errors().len(), 1, "{line}: {}", run.stderr);
+        assert_eq!(run.lines().len(), 1, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_file_and_has_no_extension_of_an_image_is_counted() {
+    let world = World::new();
     world
-        .run("p/pipe.jpg p/a.jpg -s 8 -o out")
-        .exits(1)
-        .says(&["p/pipe.jpg", "not a regular file"]);
+        .photos(&["p/a.jpg"])
+        .pipe("p/pipe")
+        .symlink("/dev/zero", "p/zero")
+        // A folder, whatever the link is called.
+        .symlink("..", "p/up.jpg");
+    let run = world.run("p -s 8 -o out").exits(0);
+    assert!(run.stderr.contains("3 skipped"), "{}", run.stderr);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
 }
 
 #[test]

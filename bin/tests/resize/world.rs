@@ -89,6 +89,15 @@ impl World {
         fs::set_permissions(self.path(relative), PermissionsExt::from_mode(mode)).unwrap();
     }
 
+    /// A named pipe, for which nobody waits at the other end.
+    pub fn pipe(&self, relative: &str) -> &World {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let status = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(status.success(), "mkfifo is needed");
+        self
+    }
+
     /// Writes a file, and the folders above it.
     pub fn file(&self, relative: &str, bytes: &[u8]) -> &World {
         let path = self.path(relative);
