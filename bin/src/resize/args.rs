@@ -42,9 +42,10 @@ Names:
   A result keeps the path below the folder given, or below the part of a
   glob before its first pattern. A file named by itself keeps its relative
   path, or only its name if the path is absolute or contains '..'. The
-  extension is that of the format written: jpg, png or webp. If two inputs
-  would get one name, or a result would overwrite an input, nothing is
-  started. Existing results are replaced, each at once and whole.
+  extension is that of the format written: jpg, png or webp. It replaces a
+  picture's, and is put behind any other: IMG.0001 becomes IMG.0001.jpg. If
+  two inputs would get one name, or a result would overwrite an input,
+  nothing is started. Existing results are replaced, each at once and whole.
 
 Sizes:
   N means NxN. WxH is a box; the picture keeps its proportions and fits

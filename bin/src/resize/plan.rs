@@ -9,6 +9,7 @@ use arenite::image::Format;
 
 use super::fault::Fault;
 use super::inputs::{Input, Stamp};
+use super::kind::Kind;
 use super::report::show;
 
 /// One line of the plan, in the order of the inputs.
@@ -128,7 +129,7 @@ pub(crate) fn plan(
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
                 let format = asked.unwrap_or(found.default_output());
-                let relative = input.relative.with_extension(format.extension());
+                let relative = result_name(&input.relative, format);
                 if let Some(&first) = by_output.get(&relative) {
                     if !same_file(&items[first].input, &input.path) {
                         conflicts.push(Conflict::Same {
@@ -162,6 +163,17 @@ pub(crate) fn plan(
     } else {
         Err(conflicts)
     }
+}
+
+/// The extension of the format takes the place of an image's only: in `IMG.0001` it is the name that ends with a number.
+fn result_name(relative: &Path, format: Format) -> PathBuf {
+    if Kind::expected(relative) {
+        return relative.with_extension(format.extension());
+    }
+    let mut name = relative.as_os_str().to_owned();
+    name.push(".");
+    name.push(format.extension());
+    PathBuf::from(name)
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -261,9 +273,24 @@ mod tests {
             input("p/b", "b", Format::WebP, 2),
             input("p/c.gif", "x/c.gif", Format::Gif, 3),
             input("p/d.TIFF", "d.TIFF", Format::Tiff, 4),
+            // A name may have points of its own.
+            input("p/IMG.0001", "IMG.0001", Format::Jpeg, 5),
+            input("p/IMG.0002", "IMG.0002", Format::Jpeg, 6),
+            input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),
+            input("p/f.jpg.bak", "f.jpg.bak", Format::Jpeg, 8),
         ];
         let items = plan(inputs, Path::new(OUT), None).unwrap();
-        let names = ["a.jpg", "b.webp", "x/c.png", "d.png"].map(|name| format!("{OUT}/{name}"));
+        let names = [
+            "a.jpg",
+            "b.webp",
+            "x/c.png",
+            "d.png",
+            "IMG.0001.jpg",
+            "IMG.0002.jpg",
+            "v1.2/e..jpg",
+            "f.jpg.bak.jpg",
+        ]
+        .map(|name| format!("{OUT}/{name}"));
         assert_eq!(outputs(&items), names);
     }
 

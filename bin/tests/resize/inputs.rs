@@ -111,7 +111,7 @@ fn walking_goes_by_extension_or_first_bytes_and_counts_the_rest() {
     let run = world.run("p -s 8 -o out").exits(0);
     assert_eq!(
         world.tree("out"),
-        ["a.jpg", "no-extension.jpg", "wrong.png"]
+        ["a.jpg", "no-extension.jpg", "wrong.txt.png"]
     );
     assert_eq!(run.errors(), [""; 0], "skipped silently");
     assert!(run.stderr.contains("3 skipped"), "{}", run.stderr);

@@ -50,6 +50,19 @@ fn the_extension_is_that_of_the_output_format() {
 }
 
 #[test]
+fn only_the_extension_of_an_image_makes_room_for_that_of_the_result() {
+    let world = World::new();
+    world.photos(&["p/IMG.0001", "p/IMG.0002", "p/b.jpg.orig"]);
+    world.run("p -s 8 -o out").exits(0);
+    assert_eq!(
+        world.tree("out"),
+        ["IMG.0001.jpg", "IMG.0002.jpg", "b.jpg.orig.jpg"]
+    );
+    let again = world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(again.lines(), [""; 0]);
+}
+
+#[test]
 fn two_inputs_with_one_output_are_refused_before_work_with_both_named() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg"]);
