@@ -82,14 +82,16 @@ Sizes:
   One object per line and input, in the order of the inputs: type (\"file\"),
   input, output, status (written, planned, fresh, failed or pending), error,
   cause, attempts (of a failure in a worker), ms and bytes; at the end one
-  of type \"summary\". Names that are not UTF-8 are shown with replacement
-  characters.
+  of type \"summary\", with a status: done, dry-run, interrupted or refused.
+  Refused means that nothing was begun: the exit code is 2, and the error
+  says why. Names that are not UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image,
   truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
-  output-too-large, out-of-memory, encode, returned (of the picture); write,
-  disk-full (of the result); arena-full, timeout, memory-limit,
-  out-of-memory-kill, panicked, signal-N, exited-N, denied, protocol,
-  no-workers, other (of a worker: N is the signal or the exit code).
+  output-too-large, out-of-memory, encode, returned (of the picture);
+  name-conflict, write, disk-full (of the result); arena-full, timeout,
+  memory-limit, out-of-memory-kill, panicked, signal-N, exited-N, denied,
+  protocol, no-workers, other (of a worker: N is the signal or the exit
+  code).
 
 Signals:
   The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under

@@ -73,11 +73,20 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether at least one input exists, readable or not.
-    pub(crate) fn any(&self) -> bool {
-        self.inputs
-            .iter()
-            .any(|input| !matches!(&input.content, Err(fault) if fault.cause == "not-found"))
+    /// A sentence, unless at least one input exists, readable or not.
+    pub(crate) fn nothing(&self) -> Option<String> {
+        let exists =
+            |input: &Input| !matches!(&input.content, Err(fault) if fault.cause == "not-found");
+        if self.inputs.iter().any(exists) {
+            return None;
+        }
+        Some(match self.others + self.hidden {
+            0 => "no input found".to_owned(),
+            _ => format!(
+                "no input found: {} files are not images, {} are hidden",
+                self.others, self.hidden
+            ),
+        })
     }
 }
 

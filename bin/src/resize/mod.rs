@@ -44,18 +44,34 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let mut report = Report::new(args);
     match resize(args, &stop, &mut report) {
         Ok(code) => ExitCode::from(code),
-        Err(text) => {
-            report.error(&text);
+        Err(refusal) => {
+            report.refuse(&refusal.items, &refusal.why);
             ExitCode::from(USAGE)
         }
     }
 }
 
-/// The exit code, or a sentence about why nothing was started.
-fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, String> {
+/// Nothing was started.
+#[derive(Debug)]
+struct Refusal {
+    /// What had been found by then.
+    items: Vec<Item>,
+    /// A sentence.
+    why: String,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        let items = Vec::new();
+        Refusal { items, why }
+    }
+}
+
+/// The exit code, or why nothing was started.
+fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Refusal> {
     args.check()?;
     let (Some(out), Some(spec)) = (&args.out, args.spec()) else {
-        return Err("--size and --out are needed".to_owned());
+        return Err("--size and --out are needed".to_owned().into());
     };
     let mut items = prepare(args, out, report)?;
     if args.resume {
@@ -63,18 +79,19 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Str
     }
     if args.dry_run {
         for item in &items {
-            report.item(item, &unworked(item, Outcome::Planned));
+            report.item(item, &Outcome::unworked(item, Outcome::Planned));
         }
         report.end("dry-run");
         return Ok(report.code());
     }
-    work(args, out, spec, &items, stop, report)
+    let done = work(args, out, spec, &items, stop, report);
+    done.map_err(|why| Refusal { items, why })
 }
 
 /// Finds and names everything; afterwards nothing but the work itself can go wrong.
-fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Item>, String> {
+fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Item>, Refusal> {
     if out.exists() && !out.is_dir() {
-        return Err(format!("{}: the output folder is a file", show(out)));
+        return Err(format!("{}: the output folder is a file", show(out)).into());
     }
     let request = Request {
         inputs: &args.inputs,
@@ -84,51 +101,50 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     let found =
         inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
     report.begin(&found);
-    if !found.any() {
-        for input in &found.inputs {
-            if let Err(fault) = &input.content {
-                report.error(&format!("{}: {fault}", show(&input.path)));
-            }
-        }
-        return Err(match found.others + found.hidden {
-            0 => "no input found".to_owned(),
-            _ => format!(
-                "no input found: {} files are not images, {} are hidden",
-                found.others, found.hidden
-            ),
-        });
-    }
-    for (flag, file) in args.written() {
-        let same = |input: &inputs::Input| is_same(&input.path, file);
-        if found.inputs.iter().any(same) {
-            return Err(format!("{}: {flag} would overwrite an input", show(file)));
-        }
-    }
-    let items = plan::plan(found.inputs, out, args.format).map_err(|conflicts| {
-        for conflict in conflicts.iter().take(CONFLICTS_SHOWN) {
+    let nothing = found.nothing();
+    let items = plan::plan(found.inputs, out, args.format).map_err(|clash| {
+        for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
         }
-        match conflicts.len() {
+        let why = match clash.conflicts.len() {
             0..=CONFLICTS_SHOWN => {
                 "nothing was done; rename one of each, or use another --out or --format".to_owned()
             }
             count => format!("nothing was done: {count} conflicts; use another --out or --format"),
-        }
+        };
+        let items = clash.items;
+        Refusal { items, why }
     })?;
-    for (flag, file) in args.written() {
-        let file_place = place(file);
-        let outputs = items.iter().filter_map(|item| item.task.as_ref().ok());
-        if outputs
-            .into_iter()
-            .any(|task| place(&task.output) == file_place)
-        {
-            return Err(format!(
-                "{}: {flag} would be overwritten by a result",
-                show(file)
-            ));
+    if nothing.is_some() {
+        for item in &items {
+            if let Err(fault) = &item.task {
+                report.error(&format!("{}: {fault}", show(&item.input)));
+            }
         }
     }
-    Ok(items)
+    match nothing.or_else(|| in_the_way(args, &items)) {
+        Some(why) => Err(Refusal { items, why }),
+        None => Ok(items),
+    }
+}
+
+/// Whether a file beside the results has the place of an input or of a result.
+fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
+    args.written().find_map(|(flag, file)| {
+        let place_of_file = place(file);
+        let is_result = |task: &Task| place(&task.output) == place_of_file;
+        let what = if items.iter().any(|item| is_same(&item.input, file)) {
+            "would overwrite an input"
+        } else if items
+            .iter()
+            .any(|item| item.task.as_ref().is_ok_and(is_result))
+        {
+            "would be overwritten by a result"
+        } else {
+            return None;
+        };
+        Some(format!("{}: {flag} {what}", show(file)))
+    })
 }
 
 /// Where a file lies that may not be there yet.
@@ -158,15 +174,6 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
             meta.is_file()
                 && record.is_fresh(&task.relative, &Stamp::of(&meta), &task.stamp, options)
         });
-    }
-}
-
-/// What becomes of an item without work; `ready` is what becomes of one that needs some.
-fn unworked(item: &Item, ready: Outcome) -> Outcome {
-    match &item.task {
-        Err(fault) => Outcome::Failed(fault.clone()),
-        Ok(task) if task.fresh => Outcome::Fresh,
-        Ok(_) => ready,
     }
 }
 
@@ -267,7 +274,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn until(&mut self, index: usize, report: &mut Report) {
         for item in &self.items[self.next..index] {
-            report.item(item, &unworked(item, Outcome::Pending));
+            report.item(item, &Outcome::unworked(item, Outcome::Pending));
         }
         self.next = index;
     }

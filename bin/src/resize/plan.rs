@@ -34,7 +34,16 @@ pub(crate) struct Task {
     pub fresh: bool,
 }
 
-/// Why nothing is started.
+/// Nothing is to be started.
+#[derive(Debug)]
+pub(crate) struct Clash {
+    /// All of them, not only the first.
+    pub conflicts: Vec<Conflict>,
+    /// What would have been the plan; the inputs that conflict have failed.
+    pub items: Vec<Item>,
+}
+
+/// Results that are in each other's way, or in that of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Conflict {
     /// Two inputs, one output.
@@ -55,6 +64,21 @@ pub(crate) enum Conflict {
         output: PathBuf,
         other: PathBuf,
     },
+}
+
+impl Conflict {
+    /// The inputs whose results cannot be.
+    fn parties(&self) -> [&Path; 2] {
+        match self {
+            Conflict::Same { first, second, .. } => [first, second],
+            Conflict::OverInput { input, .. } => [input, input],
+            Conflict::FileAndFolder { file, other, .. } => [file, other],
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::new("name-conflict", self.to_string())
+    }
 }
 
 impl fmt::Display for Conflict {
@@ -115,12 +139,12 @@ impl fmt::Display for Conflict {
 ///
 /// # Errors
 ///
-/// All conflicts, not only the first.
+/// Two results with one place, or a result in the place of an input.
 pub(crate) fn plan(
     inputs: Vec<Input>,
     out: &Path,
     asked: Option<Format>,
-) -> Result<Vec<Item>, Vec<Conflict>> {
+) -> Result<Vec<Item>, Clash> {
     let mut conflicts = Vec::new();
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
@@ -130,25 +154,31 @@ pub(crate) fn plan(
             Ok((found, stamp)) => {
                 let format = asked.unwrap_or(found.default_output());
                 let relative = result_name(&input.relative, format);
+                let output = out.join(&relative);
                 if let Some(&first) = by_output.get(&relative) {
-                    if !same_file(&items[first].input, &input.path) {
-                        conflicts.push(Conflict::Same {
-                            first: items[first].input.clone(),
-                            second: input.path,
-                            output: out.join(&relative),
-                        });
+                    let first = &items[first].input;
+                    if same_file(first, &input.path) {
+                        // Found twice, done once.
+                        continue;
                     }
-                    // The same file found twice is done once.
-                    continue;
+                    let conflict = Conflict::Same {
+                        first: first.clone(),
+                        second: input.path.clone(),
+                        output,
+                    };
+                    let fault = conflict.fault();
+                    conflicts.push(conflict);
+                    Err(fault)
+                } else {
+                    by_output.insert(relative.clone(), items.len());
+                    Ok(Task {
+                        output,
+                        relative,
+                        format,
+                        stamp,
+                        fresh: false,
+                    })
                 }
-                by_output.insert(relative.clone(), items.len());
-                Ok(Task {
-                    output: out.join(&relative),
-                    relative,
-                    format,
-                    stamp,
-                    fresh: false,
-                })
             }
         };
         items.push(Item {
@@ -159,10 +189,10 @@ pub(crate) fn plan(
     conflicts.extend(folders_in_the_way(&items, &by_output));
     conflicts.extend(overwritten(&items, out));
     if conflicts.is_empty() {
-        Ok(items)
-    } else {
-        Err(conflicts)
+        return Ok(items);
     }
+    blame(&mut items, &conflicts);
+    Err(Clash { conflicts, items })
 }
 
 /// The extension of the format takes the place of an image's only: in `IMG.0001` it is the name that ends with a number.
@@ -174,6 +204,21 @@ fn result_name(relative: &Path, format: Format) -> PathBuf {
     name.push(".");
     name.push(format.extension());
     PathBuf::from(name)
+}
+
+/// Whoever takes part in a conflict has failed by it.
+fn blame(items: &mut [Item], conflicts: &[Conflict]) {
+    let mut blamed: HashMap<&Path, &Conflict> = HashMap::new();
+    for conflict in conflicts {
+        for party in conflict.parties() {
+            blamed.entry(party).or_insert(conflict);
+        }
+    }
+    for item in items.iter_mut().filter(|item| item.task.is_ok()) {
+        if let Some(conflict) = blamed.get(item.input.as_path()) {
+            item.task = Err(conflict.fault());
+        }
+    }
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -302,13 +347,18 @@ mod tests {
                 input("p/a.gif", "a.gif", Format::Gif, 2),
             ]
         };
-        let conflicts = plan(inputs(), Path::new(OUT), None).unwrap_err();
+        let Clash { conflicts, items } = plan(inputs(), Path::new(OUT), None).unwrap_err();
         assert_eq!(conflicts.len(), 1);
         let text = conflicts[0].to_string();
         assert!(
             text.contains("p/a.png") && text.contains("p/a.gif") && text.contains("out/a.png"),
             "{text}"
         );
+        let faults: Vec<&Fault> = items
+            .iter()
+            .map(|item| item.task.as_ref().unwrap_err())
+            .collect();
+        assert_eq!(faults, [&Fault::new("name-conflict", text); 2]);
     }
 
     #[test]
@@ -326,7 +376,7 @@ mod tests {
             input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
             input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
         ];
-        let conflicts = plan(inputs, Path::new(OUT), None).unwrap_err();
+        let Clash { conflicts, .. } = plan(inputs, Path::new(OUT), None).unwrap_err();
         assert!(
             matches!(conflicts[..], [Conflict::FileAndFolder { .. }]),
             "{conflicts:?}"

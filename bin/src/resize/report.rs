@@ -1,5 +1,6 @@
 //! What the user sees: paths or JSON on stdout, failures and the summary on stderr.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,8 +28,19 @@ pub(crate) enum Outcome {
     /// `--resume` found it done.
     Fresh,
     Failed(Fault),
-    /// Not begun when the run was stopped.
+    /// Not begun when the run was stopped, or refused.
     Pending,
+}
+
+impl Outcome {
+    /// What becomes of an item without work; `ready` is what becomes of one that needs some.
+    pub(crate) fn unworked(item: &Item, ready: Outcome) -> Outcome {
+        match &item.task {
+            Err(fault) => Outcome::Failed(fault.clone()),
+            Ok(task) if task.fresh => Outcome::Fresh,
+            Ok(_) => ready,
+        }
+    }
 }
 
 /// Prints, and counts.
@@ -70,8 +82,8 @@ pub(crate) struct Count {
 #[derive(Serialize)]
 struct FileLine<'a> {
     r#type: &'static str,
-    input: &'a str,
-    output: Option<&'a str>,
+    input: Cow<'a, str>,
+    output: Option<Cow<'a, str>>,
     status: &'static str,
     error: Option<&'a str>,
     cause: Option<&'a str>,
@@ -84,6 +96,7 @@ struct FileLine<'a> {
 struct SummaryLine<'a> {
     r#type: &'static str,
     status: &'static str,
+    error: Option<&'a str>,
     #[serde(flatten)]
     count: &'a Count,
     ms: f64,
@@ -123,51 +136,7 @@ impl Report {
 
     /// One input is decided.
     pub(crate) fn item(&mut self, item: &Item, outcome: &Outcome) {
-        let mut line = FileLine {
-            r#type: "file",
-            input: &item.input.to_string_lossy(),
-            output: None,
-            status: "failed",
-            error: None,
-            cause: None,
-            attempts: None,
-            ms: None,
-            bytes: None,
-        };
-        let output = item
-            .task
-            .as_ref()
-            .ok()
-            .map(|task| task.output.to_string_lossy());
-        line.output = output.as_deref();
-        match outcome {
-            Outcome::Written { bytes, took } => {
-                self.count.written += 1;
-                self.count.bytes += bytes;
-                self.count.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
-                line.status = "written";
-                line.ms = Some((took.as_secs_f64() * 1e6).round() / 1e3);
-                line.bytes = Some(*bytes);
-            }
-            Outcome::Planned => {
-                self.count.planned += 1;
-                line.status = "planned";
-            }
-            Outcome::Fresh => {
-                self.count.fresh += 1;
-                line.status = "fresh";
-            }
-            Outcome::Pending => {
-                self.count.pending += 1;
-                line.status = "pending";
-            }
-            Outcome::Failed(fault) => {
-                self.count.failed += 1;
-                line.error = Some(&fault.text);
-                line.cause = Some(&fault.cause);
-                line.attempts = fault.attempts;
-            }
-        }
+        self.count.add(item, outcome);
         if matches!(outcome, Outcome::Written { .. })
             || matches!(outcome, Outcome::Failed(_)) && item.task.is_ok()
         {
@@ -177,7 +146,7 @@ impl Report {
             self.error(&format!("{}: {fault}", show(&item.input)));
         }
         if self.json {
-            self.print_json(&line);
+            self.print_json(&FileLine::of(item, outcome));
         } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
             (outcome, &item.task, self.quiet)
         {
@@ -203,27 +172,44 @@ impl Report {
         }
     }
 
+    /// Nothing was started: the reason, and under `--json` every input, so that a program need not read stderr.
+    pub(crate) fn refuse(&mut self, items: &[Item], why: &str) {
+        self.error(why);
+        if !self.json {
+            return;
+        }
+        for item in items {
+            let outcome = Outcome::unworked(item, Outcome::Pending);
+            self.count.add(item, &outcome);
+            self.print_json(&FileLine::of(item, &outcome));
+        }
+        self.print_summary("refused", Some(&one_line(why)));
+    }
+
     /// The last word.
     pub(crate) fn end(&mut self, status: &'static str) -> &Count {
         self.progress.end();
-        let took = self.start.elapsed();
         if self.json {
-            let count = std::mem::take(&mut self.count);
-            let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
-            self.print_json(&SummaryLine {
-                r#type: "summary",
-                status,
-                count: &count,
-                ms,
-            });
-            self.count = count;
+            self.print_summary(status, None);
         } else {
-            self.note(&self.count.sentence(took));
+            self.note(&self.count.sentence(self.start.elapsed()));
         }
         if let Some(stdout) = &mut self.stdout {
             let _ = stdout.flush();
         }
         &self.count
+    }
+
+    fn print_summary(&mut self, status: &'static str, error: Option<&str>) {
+        let count = std::mem::take(&mut self.count);
+        self.print_json(&SummaryLine {
+            r#type: "summary",
+            status,
+            error,
+            count: &count,
+            ms: milliseconds(self.start.elapsed()),
+        });
+        self.count = count;
     }
 
     fn print_json(&mut self, line: &impl Serialize) {
@@ -258,7 +244,61 @@ impl Report {
     }
 }
 
+impl<'a> FileLine<'a> {
+    fn of(item: &'a Item, outcome: &'a Outcome) -> FileLine<'a> {
+        let mut line = FileLine {
+            r#type: "file",
+            input: item.input.to_string_lossy(),
+            output: None,
+            status: "failed",
+            error: None,
+            cause: None,
+            attempts: None,
+            ms: None,
+            bytes: None,
+        };
+        if let Ok(task) = &item.task {
+            line.output = Some(task.output.to_string_lossy());
+        }
+        match outcome {
+            Outcome::Written { bytes, took } => {
+                line.status = "written";
+                line.ms = Some(milliseconds(*took));
+                line.bytes = Some(*bytes);
+            }
+            Outcome::Planned => line.status = "planned",
+            Outcome::Fresh => line.status = "fresh",
+            Outcome::Pending => line.status = "pending",
+            Outcome::Failed(fault) => {
+                line.error = Some(&fault.text);
+                line.cause = Some(&fault.cause);
+                line.attempts = fault.attempts;
+            }
+        }
+        line
+    }
+}
+
+/// To the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
 impl Count {
+    fn add(&mut self, item: &Item, outcome: &Outcome) {
+        match outcome {
+            Outcome::Written { bytes, .. } => {
+                self.written += 1;
+                self.bytes += bytes;
+                self.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
+            }
+            Outcome::Planned => self.planned += 1,
+            Outcome::Fresh => self.fresh += 1,
+            Outcome::Pending => self.pending += 1,
+            Outcome::Failed(_) => self.failed += 1,
+        }
+    }
+
     fn sentence(&self, took: Duration) -> String {
         let mut parts = Vec::new();
         if self.planned > 0 {

@@ -108,6 +108,77 @@ fn json_has_an_object_per_input_and_a_summary_last() {
 }
 
 #[test]
+fn json_tells_of_every_input_also_when_nothing_is_begun() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg", "q/a.jpg"])
+        .file("p/c.heic", b"")
+        .file("notes/d.txt", b"hello");
+    let cases: [(&str, &str, &[[&str; 3]]); 7] = [
+        (
+            "missing.jpg -o out",
+            "no input found",
+            &[["missing.jpg", "failed", "not-found"]],
+        ),
+        (
+            "no*.jpg -o out",
+            "no input found",
+            &[["no*.jpg", "failed", "not-found"]],
+        ),
+        ("notes -o out", "1 files are not images", &[]),
+        (
+            "p -o out",
+            "nothing was done",
+            &[
+                ["p/a.jpeg", "failed", "name-conflict"],
+                ["p/a.jpg", "failed", "name-conflict"],
+                ["p/b.jpg", "pending", ""],
+                ["p/c.heic", "failed", "unsupported-format"],
+            ],
+        ),
+        ("q -o q", "is the output folder", &[]),
+        (
+            "q -o out --trace out/a.jpg",
+            "overwritten by a result",
+            &[["q/a.jpg", "pending", ""]],
+        ),
+        (
+            "q -o out2 --capacity 100TB",
+            "lower the capacity",
+            &[["q/a.jpg", "pending", ""]],
+        ),
+    ];
+    for (line, why, expected) in cases {
+        let run = world.run(&format!("{line} -s 8 --json")).exits(2);
+        let lines = run.json();
+        let (summary, files) = lines.split_last().unwrap();
+        assert_eq!(summary["type"], "summary", "{line}");
+        assert_eq!(summary["status"], "refused", "{line}");
+        let error = summary["error"].as_str().unwrap();
+        assert!(error.contains(why), "{line}: {error}");
+        let told: Vec<[&str; 3]> = files
+            .iter()
+            .map(|file| ["input", "status", "cause"].map(|key| file[key].as_str().unwrap_or("")))
+            .collect();
+        assert_eq!(told, expected, "{line}");
+        for file in files {
+            let failed = file["status"] == "failed";
+            assert_eq!(file["error"].is_string(), failed, "{line}: {file}");
+        }
+        for status in ["failed", "pending"] {
+            let count = files.iter().filter(|file| file["status"] == status).count();
+            assert_eq!(summary[status], count, "{line}: {summary}");
+        }
+        let plain = world.run(&format!("{line} -s 8")).exits(2).says(&[why]);
+        assert_eq!(plain.stdout, "", "{line}");
+        assert_eq!(plain.stderr, run.stderr, "{line}: the same for people");
+    }
+    // A run that was begun has no reason not to.
+    let lines = world.run("q -s 8 -o out --json").exits(0).json();
+    assert!(lines[1]["error"].is_null(), "{}", lines[1]);
+}
+
+#[test]
 fn a_dry_run_shows_what_would_be_and_writes_nothing() {
     let world = World::new();
     world
