@@ -78,8 +78,30 @@ fn little_capacity_is_enough_for_many_files_and_none_is_a_clear_error() {
     }
     let run = world.run("p -s 8 -o out --capacity 64MiB").exits(0);
     assert_eq!(run.lines().len(), 30);
-    let run = world.run("p -s 8 -o out --capacity 100TB");
-    assert!(run.code == Some(2) || run.code == Some(0), "{run:?}");
+    world
+        .run("p -s 8 -o out --capacity 100TB")
+        .exits(2)
+        .says(&["100000000000000 bytes", "lower the capacity to"]);
+}
+
+#[test]
+fn a_file_that_is_larger_than_the_capacity_is_one_failure() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/large.jpg", "p/z.jpg"]);
+    // What follows a picture in its file is read with it.
+    let large = std::fs::File::options()
+        .write(true)
+        .open(world.path("p/large.jpg"))
+        .unwrap();
+    large.set_len(100 << 20).unwrap();
+    let run = world.run("p -s 8 -o out --capacity 64MiB").exits(1).says(&[
+        "p/large.jpg",
+        "100.0 MiB",
+        "raise --capacity",
+    ]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
+    world.run("p -s 8 -o out --capacity 256MiB").exits(0);
 }
 
 #[test]
