@@ -1,6 +1,6 @@
 //! What commits are measured against: the capacity, the system's memory, and how well collapsing goes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ pub(super) struct Budget {
     capacity: u64,
     committed: AtomicU64,
     memory: Mutex<Allowance>,
+    /// See `Spec::root`.
+    root: PathBuf,
     pub(super) collapse: CollapsePolicy,
 }
 
@@ -44,13 +46,18 @@ impl Allowance {
 
 impl Budget {
     /// `available` is what the system has said just now.
-    pub(super) fn new(capacity: u64, available: u64) -> Budget {
+    pub(super) fn new(capacity: u64, available: u64, root: &Path) -> Budget {
         Budget {
             capacity,
             committed: AtomicU64::new(0),
             memory: Mutex::new(Allowance::now(available)),
+            root: root.to_owned(),
             collapse: CollapsePolicy::default(),
         }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn capacity(&self) -> u64 {
@@ -90,7 +97,7 @@ impl Budget {
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
         if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
-            *allowance = Allowance::now(limits::memory_available(Path::new("/")).available);
+            *allowance = Allowance::now(limits::memory_available(&self.root).available);
         }
         match allowance.bytes.checked_sub(bytes) {
             Some(left) => {
@@ -241,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_capacity_is_never_passed() {
-        let budget = Budget::new(1000, 1 << 30);
+        let budget = Budget::new(1000, 1 << 30, Path::new("/"));
         assert!(budget.take(600));
         assert!(!budget.take(401));
         assert!(!budget.take(u64::MAX));

@@ -135,24 +135,23 @@ impl Arena {
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        let around = Surroundings::read();
+        let around = Surroundings::read(&spec.root);
         let plan = spec.plan(&around)?;
         // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
         if plan.backing == Backing::Named {
             sweep();
         }
-        let name = spec.name.as_deref();
         let available = around.memory.available;
-        match Arena::build(name, &plan, available) {
+        match Arena::build(spec, &plan, available) {
             // Room is not all that a name takes: /dev/shm may be full by now, read-only, or somebody else's.
             Err(ArenaError::System(error))
                 if spec.backing == Backing::Auto
                     && plan.backing == Backing::Named
-                    && name.is_none()
+                    && spec.name.is_none()
                     && !matches!(error.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) =>
             {
                 let backing = Backing::Memfd;
-                Arena::build(name, &Plan { backing, ..plan }, available)
+                Arena::build(spec, &Plan { backing, ..plan }, available)
             }
             other => other,
         }
@@ -183,7 +182,8 @@ impl Arena {
         ))
     }
 
-    fn build(name: Option<&str>, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
+    fn build(spec: &Spec, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
+        let name = spec.name.as_deref();
         let named = plan.backing == Backing::Named;
         let sealed = plan.backing == Backing::Sealed;
         let control = if named || name.is_some() {
@@ -220,7 +220,7 @@ impl Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity, available),
+            budget: Budget::new(plan.capacity, available, &spec.root),
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
@@ -440,7 +440,7 @@ impl Arena {
 
     #[cold]
     fn full(&self, region: u16, requested: u64) -> ArenaFull {
-        let memory = limits::memory_available(std::path::Path::new("/"));
+        let memory = limits::memory_available(self.budget.root());
         let mut shm_free = memory.available;
         let mut whose = match memory.available_contained {
             true => ArenaFull::CONTAINERS,

@@ -1,6 +1,6 @@
 //! What an arena shall be like, and whether this system can have it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ArenaError, Limit};
 use super::layout::{CHUNK, GRANULE, HEADER_LEN, PAGE};
@@ -34,6 +34,9 @@ pub struct Spec {
     pub backing: Backing,
     /// Bytes of the control segment behind its header page.
     pub control_len: u64,
+    /// Below which folder the system says how much memory machine and container have: `/`, but for tests.
+    #[doc(hidden)]
+    pub root: PathBuf,
 }
 
 impl Default for Spec {
@@ -44,6 +47,7 @@ impl Default for Spec {
             writers: 1,
             backing: Backing::Auto,
             control_len: 0,
+            root: "/".into(),
         }
     }
 }
@@ -68,10 +72,10 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(super) fn read() -> Surroundings {
+    pub(super) fn read(root: &Path) -> Surroundings {
         Surroundings {
             shm: limits::shm_space(Path::new("/dev/shm")).ok(),
-            memory: limits::memory_available(Path::new("/")),
+            memory: limits::memory_available(root),
             address_space: limits::address_space_limit(),
             file_size: limits::file_size_limit(),
             page: sys::page_size(),

@@ -453,6 +453,7 @@ impl Builder {
             writers: workers,
             backing: self.backing,
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
+            root: self.memory.root.clone(),
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
         let seeds = Arc::new(Seeds::new(self.seed));

@@ -39,7 +39,7 @@ fn arena_for(workers: u16, lanes: u16) -> Arc<Arena> {
         writers: workers,
         backing: Backing::Memfd,
         control_len: crate::link::control_bytes(usize::from(workers * lanes)) as u64,
-        name: None,
+        ..Spec::default()
     };
     Arena::create(&spec).unwrap()
 }

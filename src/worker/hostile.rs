@@ -50,7 +50,7 @@ impl Place {
             writers: REGIONS - 1,
             backing: Backing::Memfd,
             control_len: 0,
-            name: None,
+            ..Spec::default()
         };
         let arena = Arena::create(&spec).unwrap();
         let block = |region| arena.alloc(region, 3000, Placement::Packed).unwrap();

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use arenite::Engine;
+use arenite::arena::Limit;
+use arenite::{ArenaFull, Array, Engine, JobErrorKind};
 use tempfile::TempDir;
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
@@ -13,6 +14,7 @@ tests![
     what_waited_behind_a_long_job_waits_in_the_queue,
     an_engine_that_ends_while_memory_is_short,
     an_idle_engine_is_not_watched,
+    no_memory_is_committed_that_the_system_does_not_have,
 ];
 
 /// A system of made-up files.
@@ -210,4 +212,46 @@ fn an_idle_engine_is_not_watched() {
     pause();
     assert!(!lab.stats().memory_short, "nobody looks");
     until_short(&lab, true);
+}
+
+/// The kernel would end somebody at random; here it is an error where it is asked for, with the numbers.
+fn no_memory_is_committed_that_the_system_does_not_have() {
+    /// What is left for a moment: less than one step of a commit, as these made-up numbers do not shrink with each.
+    const LEFT: u64 = 1 << 20;
+    /// Less than the arena has.
+    const LARGE: usize = 180 << 20;
+    fn ones(len: usize) -> Result<Array<u8>, ArenaFull> {
+        Array::try_from_fn(len, |_| 1)
+    }
+    let whole = |array: &Array<u8>| array.len() == LARGE && array.iter().all(|&byte| byte == 1);
+    for version in [0, 1, 2] {
+        let system = System::new(version);
+        let limit = [Limit::Machine, Limit::Container, Limit::Container][usize::from(version)];
+        let is_right = |full: &ArenaFull| {
+            assert_eq!(full.limit(), Some(limit), "{full}");
+            assert_eq!((full.requested, full.shm_free), (LARGE as u64, LEFT));
+        };
+        let lab = system.lab(1);
+        system.available(LEFT);
+        // What the system said last counts for a moment.
+        wait_until("the engine asks the system again", || {
+            // What was committed meanwhile goes back first.
+            lab.trim();
+            lab.zeros::<u8>(LARGE).is_err()
+        });
+        is_right(&lab.zeros::<u8>(LARGE).unwrap_err());
+        let error = lab.failure_of(lab.submit(ones, (LARGE,)));
+        let JobErrorKind::ArenaFull(full) = error.kind() else {
+            panic!("{error}");
+        };
+        is_right(full);
+        system.available(LIMIT / 2);
+        drop(lab.zeros::<u8>(LARGE).unwrap());
+        // The worker's memory is its own.
+        lab.trim();
+        let theirs = lab.submit(ones, (LARGE,)).wait().unwrap();
+        assert!(whole(&theirs));
+        drop(theirs);
+        lab.assert_in_use(0);
+    }
 }

@@ -14,7 +14,7 @@ fn arena(backing: Backing, capacity: u64) -> Arc<Arena> {
         writers: 2,
         backing,
         control_len: 8192,
-        name: None,
+        ..Spec::default()
     };
     Arena::create(&spec).unwrap()
 }

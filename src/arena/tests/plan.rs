@@ -30,7 +30,7 @@ fn plan(capacity: u64, backing: Backing, around: &Surroundings) -> Result<Plan, 
         backing,
         writers: 3,
         control_len: 100,
-        name: None,
+        ..Spec::default()
     };
     spec.plan(around)
 }

@@ -132,7 +132,7 @@ proptest! {
     /// An array of a reply is what its shape says, or nothing.
     #[test]
     fn a_received_array_fits_its_block(words in words(), skip in 0u64..300, len in 0u64..300) {
-        let spec = Spec { capacity: 8 << 20, writers: 1, backing: Backing::Memfd, control_len: 0, name: None };
+        let spec = Spec { capacity: 8 << 20, writers: 1, backing: Backing::Memfd, control_len: 0, ..Spec::default() };
         thread_local! {
             static ARENA: std::cell::OnceCell<Arc<Arena>> = const { std::cell::OnceCell::new() };
         }

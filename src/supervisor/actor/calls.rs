@@ -31,6 +31,7 @@ impl Core {
                 last: None,
                 holds: 0,
                 under_way: VecDeque::new(),
+                failed_at: 0,
                 made: 0,
                 failed: 0,
             })

@@ -52,6 +52,7 @@ impl Core {
                     // The one before still holds, and the next is made after the next call. That may have come already.
                     (.., holds) => {
                         checkpoints.failed += 1;
+                        checkpoints.failed_at = holds.unwrap_or(posted);
                         if holds.is_some_and(|holds| holds < posted) {
                             self.list(index);
                         }

@@ -132,6 +132,8 @@ struct Checkpoints {
     holds: u64,
     /// The same of those that are under way, oldest first.
     under_way: VecDeque<u64>,
+    /// The same of the last one that failed. There is no other before the next call, which could wait for ever otherwise.
+    failed_at: u64,
     made: u64,
     failed: u64,
 }
@@ -140,11 +142,12 @@ impl Checkpoints {
     /// Is one to be made, after so many calls of this life?
     fn are_due(&self, posted: u64) -> bool {
         let last = self.under_way.back().unwrap_or(&self.holds);
-        posted - last >= self.plan.every
+        posted - last >= self.plan.every && posted > self.failed_at
     }
 
     fn begin_life(&mut self) {
         self.holds = 0;
+        self.failed_at = 0;
         self.under_way.clear();
     }
 }

@@ -9,6 +9,7 @@ tests![
     a_checkpoint_brings_back_what_it_holds,
     before_the_first_checkpoint_it_begins_again,
     a_checkpoint_that_fails_is_made_after_the_next_call,
+    checkpoints_that_fail_hold_no_call_up,
     a_call_that_takes_too_long,
 ];
 
@@ -208,6 +209,31 @@ fn a_checkpoint_that_fails_is_made_after_the_next_call() {
         (JobErrorKind::Signal(6), 0, true)
     );
     assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
+}
+
+fn checkpoints_that_fail_hold_no_call_up() {
+    fn save(_: &List) -> Result<Array<u64>, String> {
+        Err("never".into())
+    }
+    let lab = Lab::new(1);
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(1, save, List::restore)
+        .start();
+    let gate = Gate::new();
+    let first = list.call(List::push_at, (0, gate.path()));
+    let calls: Vec<_> = (1..100).map(|x| list.call(List::push, (x,))).collect();
+    drop(gate.meet());
+    first.wait().unwrap();
+    for (len, call) in (2..).zip(calls) {
+        assert_eq!(call.wait().unwrap(), len);
+    }
+    wait_until("the last has been tried", || {
+        list.status().failed_checkpoints > 0 && lab.stats().open == 0
+    });
+    let status = list.status();
+    assert!(status.failed_checkpoints <= 100, "{status:?}");
+    assert_eq!(status.checkpoints, 0);
 }
 
 fn a_call_that_takes_too_long() {
