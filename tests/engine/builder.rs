@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use arenite::arena::Backing;
+use arenite::doctor::Machine;
+use arenite::engine::Builder;
 use arenite::{Array, BuildError, Engine, Guard};
 
 use crate::harness::{Lab, tests};
@@ -13,6 +16,7 @@ tests![
     a_start_that_panics,
     a_start_that_ends_the_process,
     too_large_a_capacity,
+    too_large_a_capacity_for_dev_shm,
     too_many_workers,
     names,
     names_that_are_none,
@@ -101,15 +105,54 @@ fn a_start_that_ends_the_process() {
     assert!(error.to_string().contains("SIGABRT"), "{error}");
 }
 
-fn too_large_a_capacity() {
-    let error = Engine::builder()
-        .workers(1)
-        .capacity(1 << 50)
-        .build()
-        .unwrap_err();
+/// The sentence has all these parts: what was asked for, which limit it is, and both ways to mend it.
+#[track_caller]
+fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
+    let error = builder.workers(1).capacity(capacity).build().unwrap_err();
     assert!(matches!(error, BuildError::Arena(_)), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains(&(1u64 << 50).to_string()), "{text}");
+    let asked = format!("a capacity of {capacity} bytes is more than");
+    let lower = format!("or lower the capacity to {largest} bytes at most");
+    for part in [&[&*asked, &*lower], parts].concat() {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+/// Which limit of memory there is, what to do about it, and its bytes.
+fn memory(machine: &Machine) -> ([&'static str; 2], u64) {
+    let largest = machine.memory.size;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find(|line| line.starts_with("MemTotal:"));
+    let total: u64 = total
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let words = match largest < total * 1024 {
+        true => ["the memory limit of this container", "raise that limit"],
+        false => ["the memory of this machine", "add memory"],
+    };
+    (words, largest)
+}
+
+fn too_large_a_capacity() {
+    let (words, largest) = memory(&Machine::look());
+    refused(Engine::builder(), 1 << 50, &words, largest);
+}
+
+fn too_large_a_capacity_for_dev_shm() {
+    let machine = Machine::look();
+    let shm = machine.shm.as_ref().map_or(0, |room| room.size);
+    let capacity = shm + (1 << 20);
+    let builder = Engine::builder().backing(Backing::Named);
+    // The memory is looked at first, where it is the smaller of the two.
+    let (words, largest) = match memory(&machine) {
+        (words, memory) if capacity > memory => (words, memory),
+        _ => (["/dev/shm has", "mount a larger one"], shm),
+    };
+    refused(builder, capacity, &words, largest);
 }
 
 fn too_many_workers() {
@@ -221,7 +264,7 @@ fn errors_say_what_to_do() {
         .unwrap_err();
     let text = error.to_string();
     assert!(
-        text.len() > 40 && !text.contains("TooLarge"),
+        text.contains("lower the capacity") && !text.contains("TooLarge"),
         "a sentence, not a name: {text}"
     );
     assert!(std::error::Error::source(&error).is_some());
