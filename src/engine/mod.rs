@@ -4,6 +4,8 @@ mod actor;
 mod builder;
 mod completed;
 mod graph;
+#[cfg(test)]
+mod handles;
 mod inlined;
 mod input;
 mod job;
