@@ -16,7 +16,8 @@ mod child;
 mod error;
 mod ipc;
 mod page;
-mod photos;
+#[doc(hidden)]
+pub mod photos;
 mod pool;
 mod program;
 mod spawn;

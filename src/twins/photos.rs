@@ -92,6 +92,20 @@ fn sweep(parent: &Path) {
     }
 }
 
+/// Width and height of the photos of `resize-12mp`.
+pub const LARGE: (u32, u32) = (4000, 3000);
+/// Photos with so many numbers in a row come from samples that are all different.
+pub const KINDS: u64 = SAMPLES.len() as u64;
+
+/// The photo of this number in every folder of photos of this size: a JPEG.
+///
+/// # Errors
+/// Only where a sample in this program is no picture any more.
+pub fn nth(number: u64, size: (u32, u32)) -> Result<Vec<u8>, TwinError> {
+    let sample = decode(SAMPLES[(number % KINDS) as usize])?;
+    photo(&sample, number, size)
+}
+
 /// A folder with `count` different photos of this size.
 pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, TwinError> {
     let folder = Folder::create(name)?;
@@ -100,7 +114,7 @@ pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, T
         .map(|bytes| decode(bytes))
         .collect::<Result<Vec<_>, _>>()?;
     (0..count).into_par_iter().try_for_each(|number| {
-        let sample = &samples[number as usize % samples.len()];
+        let sample = &samples[(number % KINDS) as usize];
         let jpeg = photo(sample, number, size)?;
         let path = folder.path().join(format!("photo-{number:03}.jpg"));
         fs::write(&path, jpeg)
@@ -215,7 +229,9 @@ mod tests {
         let path = {
             let folder = make("test", 3, (64, 48)).unwrap();
             let linked = link("test-linked", 5, &folder).unwrap();
-            assert_eq!(folder.files().unwrap().len(), 3);
+            let files = folder.files().unwrap();
+            assert_eq!(files.len(), 3);
+            assert_eq!(fs::read(&files[2]).unwrap(), nth(2, (64, 48)).unwrap());
             assert_eq!(linked.files().unwrap().len(), 5);
             folder.path().to_owned()
         };

@@ -19,7 +19,7 @@ const SIZE: &str = "224x224";
 type Photos = Shared<Result<Folder, TwinError>>;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
-    let large: Photos = Shared::new(|| photos::make("12mp", 100, (4000, 3000)));
+    let large: Photos = Shared::new(|| photos::make("12mp", 100, photos::LARGE));
     let small: Photos = Shared::new(|| photos::make("0.3mp", 200, (640, 480)));
     let mut cases = vec![
         programs(
