@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use arenite::arena::{Arena, Backing, Block, Placement, Spec};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 
 const LIVE: usize = 100_000;
 
@@ -103,4 +103,11 @@ criterion_group! {
         .measurement_time(Duration::from_secs(3));
     targets = live, commit
 }
-criterion_main!(benches);
+
+fn main() {
+    // First of all, as in every program that has arenas.
+    arenite::init();
+
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

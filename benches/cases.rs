@@ -2,12 +2,14 @@
 //!
 //! One group per case, one function per system, so `cargo bench --features bench --bench cases -- noop-rtt-hot` measures
 //! one case and compares it with the last time. Engines, pools and processes are started once per system, outside of
-//! what is timed. Cases about whole programs, processor time or memory have no place here: `arenite bench` shows them,
+//! what is timed. What this machine lacks something for is left out with a line about it. Cases about whole programs, processor time or memory have no place here: `arenite bench` shows them,
 //! and only there do the systems of a case take turns, so ratios are to be taken from it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use arenite::twins::cases::{self, Case, Running, Setup, Unit};
+use arenite::twins::TwinError;
+use arenite::twins::cases::{self, Case, Entry, Running, Setup, Unit};
 use criterion::{Criterion, SamplingMode};
 
 fn main() {
@@ -41,29 +43,53 @@ fn is_a_time_in_this_process(case: &Case) -> bool {
 }
 
 fn measure(criterion: &mut Criterion, case: &Case, setup: &Setup) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Looked at before the case's own data takes some of it.
+    let lacking = case.lacking();
     let mut group = criterion.benchmark_group(&case.id);
     group.sampling_mode(SamplingMode::Flat);
     for entry in &case.systems {
-        if cores < 2 && matches!(entry.id, "spin" | "futex") {
-            continue;
-        }
         // Criterion calls the function for every sample; the system lives as long as the group needs it.
         let mut running: Option<Running> = None;
-        group.bench_function(entry.id, |bencher| {
-            let system = running.get_or_insert_with(|| {
-                entry
-                    .start(setup)
-                    .unwrap_or_else(|error| panic!("{} cannot be started: {error}", entry.id))
-            });
-            bencher.iter_custom(|times| {
-                system
-                    .run(times)
-                    .unwrap_or_else(|error| panic!("{} failed: {error}", entry.id))
-                    .total()
-                    .expect("these cases measure times")
+        or_left_out(|| {
+            group.bench_function(entry.id, |bencher| {
+                let system = running.get_or_insert_with(|| start(case, entry, &lacking, setup));
+                bencher.iter_custom(|times| {
+                    system
+                        .run(times)
+                        .unwrap_or_else(|error| panic!("{} failed: {error}", entry.id))
+                        .total()
+                        .expect("these cases measure times")
+                });
             });
         });
     }
     group.finish();
+}
+
+/// Not before Criterion asks for it: only Criterion knows what its command line selects.
+fn start(case: &Case, entry: &Entry, lacking: &Option<String>, setup: &Setup) -> Running {
+    let started = match lacking {
+        Some(why) => Err(TwinError::Missing(why.clone())),
+        None => entry.start(setup),
+    };
+    match started {
+        Ok(running) => running,
+        Err(TwinError::Missing(why)) => {
+            println!("{}/{}: left out: {why}", case.id, entry.id);
+            resume_unwind(Box::new(LeftOut))
+        }
+        Err(error) => panic!("{} cannot be started: {error}", entry.id),
+    }
+}
+
+/// What unwinds from a system that this machine lacks something for. Criterion knows no other way out of a function that
+/// it has called.
+struct LeftOut;
+
+fn or_left_out(measure: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(measure))
+        && !panic.is::<LeftOut>()
+    {
+        resume_unwind(panic);
+    }
 }

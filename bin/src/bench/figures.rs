@@ -134,7 +134,7 @@ impl Machine {
 }
 
 /// A field of /proc/meminfo in bytes.
-pub fn meminfo(field: &str) -> Option<u64> {
+fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| {
         line.strip_prefix(field)

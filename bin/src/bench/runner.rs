@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use arenite::twins::TwinError;
 use arenite::twins::cases::{Case, Reading, Running, Setup};
 
-use super::figures::{Absent, CaseFigures, SystemFigures, meminfo};
+use super::figures::{Absent, CaseFigures, SystemFigures};
 
 /// What the command line says about how much to sample.
 #[derive(Debug, Clone, Copy)]
@@ -46,15 +46,11 @@ pub fn measure(
     };
     writeln!(log, "measuring {} …", case.id)?;
 
-    let short = meminfo("MemAvailable").filter(|&available| available < case.memory);
+    let lacking = case.lacking();
     let mut running: Vec<Option<Running>> = Vec::new();
     for entry in &case.systems {
-        let started = match short {
-            Some(available) => Err(TwinError::Missing(format!(
-                "the case needs {} MB of free memory, and {} MB are free",
-                case.memory / 1_000_000,
-                available / 1_000_000
-            ))),
+        let started = match &lacking {
+            Some(why) => Err(TwinError::Missing(why.clone())),
             None => entry.start(setup),
         };
         let (system, absent) = match started {

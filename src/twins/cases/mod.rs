@@ -23,11 +23,12 @@ mod trace;
 
 use std::cell::OnceCell;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::TwinError;
+use crate::sys::limits;
 
 /// What every case needs to know about this run.
 #[derive(Clone, Debug)]
@@ -255,6 +256,19 @@ impl Case {
             systems: Vec::new(),
             goals: Vec::new(),
         }
+    }
+
+    /// What keeps this machine from running it at all: too little free memory, limits of containers counted.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        let available = limits::memory_available(Path::new("/")).available;
+        (available < self.memory).then(|| {
+            format!(
+                "the case needs {} MB of free memory, and {} MB are free",
+                self.memory / 1_000_000,
+                available / 1_000_000
+            )
+        })
     }
 
     fn plan(mut self, times: u64, runs: u32, warmup: u64) -> Self {
