@@ -65,6 +65,8 @@ pub struct CaseFigures {
     pub systems: Vec<SystemFigures>,
     /// What the engine has to reach.
     pub goals: Vec<Goal>,
+    /// What somebody has to know who compares the figures.
+    pub notes: Vec<&'static str>,
 }
 
 impl CaseFigures {

@@ -123,6 +123,7 @@ mod tests {
                 })
                 .collect(),
             goals: goals.to_vec(),
+            notes: Vec::new(),
         }
     }
 

@@ -43,6 +43,7 @@ pub fn measure(
         unit: case.unit,
         systems: Vec::new(),
         goals: case.goals.clone(),
+        notes: case.notes.clone(),
     };
     writeln!(log, "measuring {} …", case.id)?;
 

@@ -97,7 +97,7 @@ fn legend(svg: &mut String, single: bool) {
     let entries = [
         (OURS, "arenite"),
         (OTHERS, "other ways to do the same"),
-        (BARE, "the bare mechanism: a limit, not a choice"),
+        (BARE, "the bare mechanism, with nothing around it"),
     ];
     let mut x = MARGIN;
     for (colour, words) in entries {
@@ -296,6 +296,7 @@ mod tests {
                 })
                 .collect(),
             goals: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -25,6 +25,9 @@ pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) ->
     for system in &case.systems {
         line(case, system, out)?;
     }
+    for note in &case.notes {
+        writeln!(out, "  note: {note}")?;
+    }
     for verdict in goals::judge(case, before) {
         let (mark, reached) = match (verdict.met, verdict.reached) {
             (Some(true), Some(reached)) => ("met", names::number(reached)),
@@ -100,6 +103,9 @@ pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
             case.unit.id()
         )?;
         writeln!(out, "  {}", systems.join(", "))?;
+        for note in &case.notes {
+            writeln!(out, "  note: {note}")?;
+        }
         for goal in &case.goals {
             let words = match goal {
                 Goal::AtMost(bound, id) => format!("at most {bound} × {id}"),

@@ -238,6 +238,8 @@ pub struct Case {
     pub systems: Vec<Entry>,
     /// What the engine has to reach.
     pub goals: Vec<Goal>,
+    /// What somebody has to know who compares the figures: what a system is here, or why one is not among them.
+    pub notes: Vec<&'static str>,
 }
 
 impl Case {
@@ -255,6 +257,7 @@ impl Case {
             memory: 0,
             systems: Vec::new(),
             goals: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -282,6 +285,11 @@ impl Case {
 
     fn goals(mut self, goals: &[Goal]) -> Self {
         self.goals = goals.to_vec();
+        self
+    }
+
+    fn note(mut self, note: &'static str) -> Self {
+        self.notes.push(note);
         self
     }
 

@@ -11,6 +11,8 @@ use super::{Case, Goal, Reading, Running, Setup, TwinError, Unit, ours, rayon_po
 
 /// Jobs in one operation of the rate cases.
 pub(super) const JOBS: u64 = 100_000;
+/// As many of them say how quick a bare page is: sleeping sides would take seconds for all.
+const TRIPS: u64 = 2_000;
 /// The pause of the idle case.
 pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
@@ -36,7 +38,6 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("pipe", |_| stream_hot(Means::Pipe))
     .system("ipc-channel", |_| ipc_hot());
 
-    // No `spin` here: a process that spins through the pause is not idle.
     let idle = Case::new(
         "noop-rtt-idle",
         "Hand over an empty job after 2 ms in which nothing happens",
@@ -44,6 +45,9 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     )
     .plan(idle_trips, 7, 5)
     .goals(&[Goal::AtMost(1.25, "futex"), Goal::AtMost(1.0, "rayon")])
+    .note(
+        "no spin: what spins through the pause is not idle, and would be compared with what sleeps",
+    )
     .system("arenite", ours::noop_idle)
     .system("rayon", rayon_idle)
     .system("futex", |_| page_idle(Placement::Futex))
@@ -83,8 +87,14 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![hot, idle, rate, submit]
 }
 
+/// Pools of processes, and what has no pool: a bare page carries one job at a time, so that its rate is that of one round
+/// trip after the other.
 fn with_pools(case: Case) -> Case {
-    case.system("rayon", rayon_rate)
+    case.note("spin, futex and futex-one-core hand over one job at a time to one process, 2,000 jobs a sample")
+        .system("rayon", rayon_rate)
+        .system("spin", |_| page_rate(Placement::Spin))
+        .system("futex", |_| page_rate(Placement::Futex))
+        .system("futex-one-core", |_| page_rate(Placement::FutexOneCore))
         .system("unix-socket", |setup| stream_rate(setup, Means::UnixSocket))
         .system("pipe", |setup| stream_rate(setup, Means::Pipe))
         .system("ipc-channel", ipc_rate)
@@ -162,6 +172,15 @@ fn page_idle(placement: Placement) -> Result<Running, TwinError> {
     let mut peer = PagePeer::start(placement)?;
     Ok(Box::new(move |times| {
         peer.after_pauses(times, PAUSE).map(Reading::Each)
+    }))
+}
+
+/// The time that all jobs would take.
+fn page_rate(placement: Placement) -> Result<Running, TwinError> {
+    let mut peer = PagePeer::start(placement)?;
+    Ok(Box::new(move |times| {
+        let part = peer.round_trips(times * TRIPS)?;
+        Ok(Reading::Total(part * (JOBS / TRIPS) as u32))
     }))
 }
 
