@@ -74,32 +74,37 @@ pub(super) fn run(
     })
 }
 
-/// Looks at the memory of all descendants of `roots` until `done`, with a pause between two looks; the largest sum seen.
-///
-/// Counted are anonymous pages of each process, and each shared-memory object that any of them holds open once, with
-/// what it really occupies. Pages of the programs' own files are left out.
+/// Looks at [`memory_of`] `roots` until `done`, with a pause between two looks; the most that was seen.
 fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !done.load(Relaxed) {
-        let mut pids = roots.to_vec();
-        let mut next = 0;
-        let mut anonymous = 0;
-        let mut seen = HashSet::new();
-        let mut shared = 0;
-        while let Some(&pid) = pids.get(next) {
-            next += 1;
-            pids.extend(children_of(pid));
-            anonymous += anonymous_bytes(pid);
-            for (object, bytes) in shared_objects(pid) {
-                if seen.insert(object) {
-                    shared += bytes;
-                }
-            }
-        }
-        peak = peak.max(anonymous + shared);
+        peak = peak.max(memory_of(roots));
         std::thread::sleep(pause);
     }
     peak
+}
+
+/// Bytes that processes and all their descendants hold now.
+///
+/// Counted are anonymous pages of each process, and each shared-memory object that any of them holds open once, with
+/// what it really occupies. Pages of the programs' own files are left out.
+pub(super) fn memory_of(roots: &[u32]) -> u64 {
+    let mut pids = roots.to_vec();
+    let mut next = 0;
+    let mut anonymous = 0;
+    let mut seen = HashSet::new();
+    let mut shared = 0;
+    while let Some(&pid) = pids.get(next) {
+        next += 1;
+        pids.extend(children_of(pid));
+        anonymous += anonymous_bytes(pid);
+        for (object, bytes) in shared_objects(pid) {
+            if seen.insert(object) {
+                shared += bytes;
+            }
+        }
+    }
+    anonymous + shared
 }
 
 fn children_of(pid: u32) -> Vec<u32> {

@@ -49,6 +49,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     )
     .plan(1, if setup.quick { 3 } else { 9 }, 1)
     .goals(&[Goal::AtLeast(0.95, "rayon")])
+    .note("every system has to give the same bits in every run; arenite with 1 and with 7 workers too, once")
     .system(
         "arenite",
         with(

@@ -1,11 +1,14 @@
 //! One long map of small arguments, and as many no-op jobs.
 
-use super::super::super::pool;
+use super::super::super::{pool, program};
 use super::super::maps::ITEMS;
 use super::super::noop::{JOBS, timed};
-use super::super::{Running, Setup, TwinError};
+use super::super::{Reading, Running, Setup, TwinError};
 use super::noop::map_all;
 use super::{engine, refused};
+
+/// Results between two looks at the memory.
+const LOOK_EVERY: u64 = 20_000;
 
 /// A few arguments, and just enough work that none can be left out.
 fn mix(index: u64, weight: f64, flags: [u8; 4], last: bool) -> u64 {
@@ -16,10 +19,14 @@ fn arguments() -> impl Iterator<Item = (u64, f64, [u8; 4], bool)> {
     (0..ITEMS).map(|n| (n, n as f64, (n as u32).to_le_bytes(), n + 1 == ITEMS))
 }
 
+fn expected() -> u64 {
+    let all = arguments().map(|(a, b, c, d)| mix(a, b, c, d));
+    all.fold(0, u64::wrapping_add)
+}
+
 pub(in super::super) fn map_of_small_arguments(setup: &Setup) -> Result<Running, TwinError> {
     let engine = engine(setup.workers)?;
-    let all = arguments().map(|(a, b, c, d)| mix(a, b, c, d));
-    let expected = all.fold(0, u64::wrapping_add);
+    let expected = expected();
     Ok(Box::new(move |times| {
         timed(times, |_| {
             let mut total = 0_u64;
@@ -28,6 +35,26 @@ pub(in super::super) fn map_of_small_arguments(setup: &Setup) -> Result<Running,
             }
             TwinError::expect(total, expected)
         })
+    }))
+}
+
+pub(in super::super) fn map_memory(setup: &Setup) -> Result<Running, TwinError> {
+    let engine = engine(setup.workers)?;
+    let expected = expected();
+    // Its workers are children of this process.
+    let held = || program::memory_of(&[std::process::id()]);
+    Ok(Box::new(move |_| {
+        let before = held();
+        let mut most = before;
+        let mut total = 0_u64;
+        for (index, result) in (0..).zip(engine.map(mix, arguments())) {
+            total = total.wrapping_add(result.map_err(refused)?);
+            if index % LOOK_EVERY == 0 {
+                most = most.max(held());
+            }
+        }
+        TwinError::expect(total, expected)?;
+        Ok(Reading::Amount((most - before) as f64 / 1e6))
     }))
 }
 

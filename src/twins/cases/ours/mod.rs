@@ -27,7 +27,7 @@ pub(super) use graphs::{graph_chain, graph_independent, graph_layers};
 pub(super) use handover::handover;
 pub(super) use idle::{idle_cpu, idle_memory};
 pub(super) use lanes::calls_that_wait;
-pub(super) use maps::{map_of_small_arguments, noop_million};
+pub(super) use maps::{map_memory, map_of_small_arguments, noop_million};
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
 pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
