@@ -83,7 +83,11 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
     let cases = match choose(all, &args.only, args.quick) {
         Ok(cases) => cases,
         Err(unknown) => {
-            eprintln!("arenite bench: no case is called {unknown:?}; --list shows them all");
+            let ids: Vec<String> = cases::all(&setup).into_iter().map(|case| case.id).collect();
+            eprintln!(
+                "arenite bench: no case is called {unknown:?}, and none begins so; there are: {}",
+                ids.join(", ")
+            );
             return Ok(ExitCode::from(USAGE));
         }
     };
