@@ -180,7 +180,7 @@ fn may_be_tried_again(why: &JobErrorKind) -> bool {
 }
 
 /// Did the worker die of the job?
-fn costs_a_worker(why: &JobErrorKind) -> bool {
+pub(super) fn costs_a_worker(why: &JobErrorKind) -> bool {
     match why {
         JobErrorKind::Signal(_)
         | JobErrorKind::Exited(_)

@@ -56,6 +56,7 @@ impl Core {
             listed: false,
             ending: false,
             restarts: 0,
+            dead_starts: 0,
             forgotten: 0,
         };
         let index = match self.actors.free.pop() {

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::{Checkpoint, Place, Role, actor_of};
 use crate::supervisor::core::{Closing, Core};
 use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::policy::costs_a_worker;
 use crate::supervisor::record::Outcome;
 
 impl Core {
@@ -28,6 +29,7 @@ impl Core {
             }
             (Role::Start, _) => {
                 let actor = self.actor(index);
+                actor.dead_starts = 0;
                 if let Place::Starting { lane } = actor.place {
                     actor.place = Place::Here { lane };
                     crate::sync::point!("actor.here");
@@ -75,9 +77,15 @@ impl Core {
         if let Some(lane) = self.actor(index).lane() {
             self.let_out(lane);
         }
+        let most = self.quarantine_after;
+        let actor = self.actor(index);
+        // Whose worker died may have done it, or not. A state that can be had again may cost as many as a job.
+        let dead = costs_a_worker(why) && actor.checkpoints.is_some();
+        actor.dead_starts += u32::from(dead);
         // It has nothing to do with what its worker died of.
-        if matches!(why, JobErrorKind::LostWith { .. }) {
-            self.actor(index).place = Place::Nowhere;
+        let innocent = matches!(why, JobErrorKind::LostWith { .. });
+        if innocent || dead && actor.dead_starts < most {
+            actor.place = Place::Nowhere;
             return self.list(index);
         }
         self.lose(index, lost(why.clone(), 0, false));

@@ -175,6 +175,8 @@ struct Actor {
     /// Nobody will call it any more.
     ending: bool,
     restarts: u64,
+    /// Starts that died with their worker, one after the other.
+    dead_starts: u32,
     /// Calls that were answered, and are not in the state any more.
     forgotten: u64,
 }

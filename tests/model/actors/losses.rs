@@ -10,6 +10,8 @@ tests![
     before_the_first_checkpoint_it_begins_again,
     a_checkpoint_that_fails_is_made_after_the_next_call,
     checkpoints_that_fail_hold_no_call_up,
+    a_worker_that_is_killed_while_it_restores,
+    a_state_that_kills_whoever_restores_it,
     a_call_that_takes_too_long,
 ];
 
@@ -234,6 +236,61 @@ fn checkpoints_that_fail_hold_no_call_up() {
     let status = list.status();
     assert!(status.failed_checkpoints <= 100, "{status:?}");
     assert_eq!(status.checkpoints, 0);
+}
+
+/// A list, and the gate at which it is restored as long as that is there.
+fn begin_beside(_: &str) -> List {
+    List::new()
+}
+
+fn a_worker_that_is_killed_while_it_restores() {
+    fn restore(saved: &Array<u64>, gate: &str) -> List {
+        if std::path::Path::new(gate).exists() {
+            pass(gate);
+        }
+        List::restore(saved)
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let list = lab
+        .actor_builder(begin_beside, (gate.path(),))
+        .checkpoint(1, List::seen, restore)
+        .start();
+    list.call(List::push, (7,)).wait().unwrap();
+    wait_until("it is saved", || list.status().checkpoints == 1);
+    assert!(lost(list.call(List::abort, ())).2, "it goes on");
+    let call = list.call(List::push, (8,));
+    let held = gate.meet();
+    std::fs::remove_file(gate.path()).unwrap();
+    let pid = Pid::from_raw(lab.pid(0));
+    kill(pid, Signal::SIGKILL).unwrap();
+    step("the call that waits for the state");
+    assert_eq!(call.wait().unwrap(), 2);
+    drop(held);
+    assert_eq!(seen(&list), [7, 8]);
+    drop(list);
+    lab.assert_in_use(0);
+}
+
+fn a_state_that_kills_whoever_restores_it() {
+    fn restore(_: &Array<u64>) -> List {
+        std::process::abort()
+    }
+    let lab = Lab::with(1, |builder| builder.quarantine_after(3));
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(1, List::seen, restore)
+        .start();
+    list.call(List::push, (7,)).wait().unwrap();
+    wait_until("it is saved", || list.status().checkpoints == 1);
+    assert!(lost(list.call(List::abort, ())).2, "it is tried");
+    let end = (JobErrorKind::Signal(6), 0, false);
+    assert_eq!(lost(list.call(List::push, (8,))), end);
+    assert_eq!(lost(list.call(List::push, (9,))), end);
+    let restarts = lab.stats().workers[0].restarts;
+    assert_eq!(restarts, 1 + 3, "the call, and three starts");
+    drop(list);
+    lab.assert_in_use(0);
 }
 
 fn a_call_that_takes_too_long() {
