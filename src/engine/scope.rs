@@ -354,6 +354,13 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
         self
     }
 
+    /// Runs it again, up to this many times. Not for kernels of the program: this is for one that writes whatever it is lent
+    /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.
+    pub(super) fn writes_all(mut self, retries: u32) -> Self {
+        self.terms.retries = retries;
+        self
+    }
+
     /// It needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. The scope waits for the job, and
     /// so for its permit; a scope that is cancelled does not.
     ///

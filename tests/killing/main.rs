@@ -17,6 +17,7 @@ mod reduced;
 mod scene;
 mod spawned;
 mod stopped;
+mod sums;
 mod supervisors;
 mod workers;
 
@@ -36,6 +37,7 @@ fn main() {
         model::trials(),
         spawned::trials(),
         reduced::trials(),
+        sums::trials(),
         policies::trials(),
         stopped::trials(),
         supervisors::trials(),

@@ -1,12 +1,13 @@
 //! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one dies.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use arenite::engine::Number;
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, Spawn, call};
 
-use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     the_same_bits_for_any_number_of_workers,
@@ -19,6 +20,8 @@ tests![
     a_running_total_that_overflows,
     counts_in_bins,
     a_sum_outlives_a_killed_worker,
+    sums_outlive_whoever_is_killed_in_the_middle,
+    a_scan_names_the_worker_that_died,
     reductions_keep_the_order,
     a_reduction_over_rows,
     a_reduction_of_small_chunks_is_few_jobs,
@@ -254,7 +257,7 @@ fn a_sum_outlives_a_killed_worker() {
     let a = array(&lab, 4_000_000);
     let expected = lab.sum(&a).unwrap().to_bits();
     let ended = AtomicBool::new(false);
-    let sums = std::thread::scope(|threads| {
+    let sums = thread::scope(|threads| {
         let sums = threads.spawn(|| {
             let mut sums = 0;
             while !ended.load(Relaxed) {
@@ -272,6 +275,70 @@ fn a_sum_outlives_a_killed_worker() {
     });
     assert!(sums > 0);
     assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
+}
+
+/// What has begun with a chunk may have written half of it.
+fn sums_outlive_whoever_is_killed_in_the_middle() {
+    let lab = Lab::new(1);
+    let a = array(&lab, 2_000_000);
+    let bits = |sums: Array<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    killed_in_the_middle(&lab, "scan::total<", || bits(lab.cumsum(&a).unwrap()));
+    killed_in_the_middle(&lab, "scan::fill<", || bits(lab.cumsum(&a).unwrap()));
+    let range = (-1e9, 1e9);
+    killed_in_the_middle(&lab, "histogram::count<", || {
+        lab.histogram(&a, 50, range).unwrap().counts
+    });
+    drop(a);
+    lab.assert_in_use(0);
+}
+
+/// Kills the worker while it runs a job of this kernel, once in each call, until it has died of one.
+fn killed_in_the_middle<R>(lab: &Lab, kernel: &str, call: impl Fn() -> R + Sync)
+where
+    R: PartialEq + Send,
+{
+    let runs = |lab: &Lab| {
+        let kernels = lab.progress().kernels.into_iter();
+        let mut mine = kernels.filter(|one| one.name.contains(kernel));
+        mine.any(|one| one.running > 0)
+    };
+    let expected = call();
+    while lab.failures(kernel) == 0 {
+        thread::scope(|threads| {
+            let called = threads.spawn(&call);
+            wait_until("a chunk is under way", || called.is_finished() || runs(lab));
+            lab.replace(0);
+            step("what the others make of it");
+            let value = called.join().expect("a death in the middle is no failure");
+            assert!(value == expected, "other bits than before");
+        });
+    }
+}
+
+/// A kernel of the program does whatever it does once.
+fn a_scan_names_the_worker_that_died() {
+    fn last(a: u32, b: u32) -> u32 {
+        if b == 7 {
+            std::process::abort();
+        }
+        a.max(b)
+    }
+    let lab = Lab::new(2);
+    let inline = Engine::inline();
+    // In the middle it dies while it computes totals, at the end while it writes the result.
+    for at in [10_000, 99_999] {
+        let one = |i| if i == at { 7 } else { (i % 5) as u32 };
+        let numbers = lab.from_fn(100_000, one).unwrap();
+        let error = lab.scan(&numbers, last).unwrap_err();
+        let abort = JobErrorKind::Signal(libc::SIGABRT);
+        assert_eq!((error.kind(), error.attempt()), (&abort, 1), "{error}");
+        assert!(error.kernel().contains("last"), "{error}");
+        // The next one has what it needs.
+        let without = lab.from_fn(100_000, |i| (i % 5) as u32).unwrap();
+        let scanned = lab.scan(&without, last).unwrap();
+        assert_eq!(scanned[..], inline.scan(&without, last).unwrap()[..]);
+    }
+    lab.assert_in_use(0);
 }
 
 /// Results are strings of ranges, so each shows how it came about.
@@ -357,7 +424,7 @@ fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
             0 => pass(first),
             n if n == CHUNKS - 1 => pass(last),
             // So long that few jobs are kept in flight.
-            _ => std::thread::sleep(Duration::from_millis(2)),
+            _ => thread::sleep(Duration::from_millis(2)),
         }
         chunk[0] >> 13
     }
@@ -366,7 +433,7 @@ fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
     let (first, last) = (Gate::new(), Gate::new());
     let (held, opens) = (first.path(), last.path());
     let args = (held.as_str(), opens.as_str());
-    let total = std::thread::scope(|threads| {
+    let total = thread::scope(|threads| {
         let reduced = threads.spawn(|| lab.reduce(&numbers, number, args, |a: u64, b: u64| a + b));
         step("the first chunk runs");
         let met = first.meet();
@@ -471,7 +538,7 @@ fn a_reduction_names_the_worker_that_died() {
     let numbers = lab.from_fn(1 << 17, |i| i as u64).unwrap();
     let gate = Gate::new();
     let path = gate.path();
-    let error = std::thread::scope(|threads| {
+    let error = thread::scope(|threads| {
         let reduced =
             threads.spawn(|| lab.reduce(&numbers, stops, (path.as_str(),), |a: u64, b: u64| a + b));
         let met = gate.meet();

@@ -24,7 +24,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed.
+    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed. `f` is the program's own, so a
+    /// chunk whose worker dies is not tried again: that is its failure.
     pub fn scan<T, F>(&self, a: &Array<T>, f: F) -> Result<Array<T>, JobError>
     where
         T: Element,
@@ -45,11 +46,12 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The same bits for any number of workers. Within a chunk numbers are added one after the other, so the last element
+    /// The same bits for any number of workers, and where some of them die: such chunks are tried again. Within a chunk numbers are added one after the other, so the last element
     /// can differ from [`sum`](Engine::sum), which adds pairwise, by rounding.
     ///
     /// # Errors
-    /// As [`scan`](Engine::scan); and where a sum of 64-bit numbers does not fit 64 bits.
+    /// [`JobError`]: `a` is not in this engine's arena, there is no room, workers died again and again, or a sum of 64-bit
+    /// numbers does not fit 64 bits.
     pub fn cumsum<T: Number>(&self, a: &Array<T>) -> Result<Array<T::Sum>, JobError> {
         self.scan_by::<Sums<T>>(a, super::RETRIES)
     }
@@ -65,14 +67,18 @@ impl Engine {
             self.scope(|s| {
                 for (tile, (index, part)) in out.tiles_mut(step).zip(parts.into_iter().enumerate())
                 {
-                    s.submit(fill::<S>, (part, before(index), tile));
+                    let args = (part, before(index), tile);
+                    s.job(fill::<S>, args).writes_all(retries).submit();
                 }
             })?;
         } else {
             let results = self.scope(|s| {
                 let parts = parts.into_iter().enumerate();
                 let jobs: Vec<_> = parts
-                    .map(|(index, part)| s.submit(fresh::<S>, (part, before(index))))
+                    .map(|(index, part)| {
+                        let args = (part, before(index));
+                        s.job(fresh::<S>, args).writes_all(retries).submit()
+                    })
                     .collect();
                 let results = jobs.into_iter().map(ScopedJob::wait);
                 results.collect::<Result<Vec<_>, _>>()
@@ -97,7 +103,9 @@ impl Engine {
         for (to, total) in each.iter_mut().zip(totals) {
             *to = total?[0];
         }
-        self.submit(running::<S>, (each.seal(),)).wait()
+        let args = (each.seal(),);
+        let running = self.job(running::<S>, args).retries(retries);
+        running.submit().wait()
     }
 }
 
@@ -162,6 +170,7 @@ fn running<S: Scan>(totals: &[S::To]) -> Result<Array<S::To>, String> {
     Ok(running.seal())
 }
 
+/// Writes all of `to`, which is not what it reads: after a death in the middle it can be done again.
 fn fill<S: Scan>(part: &[S::From], before: &[S::To], to: &mut [S::To]) -> Result<(), String> {
     let mut sum = before.first().copied();
     for (to, &element) in to.iter_mut().zip(part) {

@@ -1,0 +1,81 @@
+//! Workers killed in each job of the sums that come with the engine: nobody who asks for one hears of it.
+
+use arenite::points::{Deed, Point, Side};
+use arenite::{Array, Engine};
+use libtest_mimic::Trial;
+
+use crate::board::{board, points};
+use crate::harness::{Invariant, Lab, named, step};
+
+/// Before a job begins, before it writes to what it was lent and after, and when its value is made, but not told.
+const STEPS: [&str; 7] = [
+    "claim.taken",
+    "lend.opened",
+    "lend.closed",
+    "run.entered",
+    "run.returned",
+    "allocate.placed",
+    "publish.filled",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mine = |point: &&Point| STEPS.contains(&point.name);
+    let trial = |point: &'static Point| named(format!("sums::{}", point.name), move || at(point));
+    points(Side::Worker).filter(mine).map(trial).collect()
+}
+
+/// Elements of four chunks, the last of them shorter.
+const LEN: usize = 60_000;
+const CHUNKS: u64 = 4;
+
+/// Such that each order of adding them gives other bits.
+fn noise(engine: &Engine) -> Array<f32> {
+    let one = |i: usize| (i as u32).wrapping_mul(0x85eb_ca6b) as f32 / (1 << (i % 23)) as f32;
+    engine.from_fn(LEN, one).unwrap()
+}
+
+#[derive(Debug, PartialEq)]
+struct Figures {
+    running: Vec<u32>,
+    counts: Vec<u64>,
+    sum: u32,
+    largest: Option<usize>,
+}
+
+fn figures(engine: &Engine, a: &Array<f32>) -> Figures {
+    let running = engine.cumsum(a).unwrap();
+    Figures {
+        running: running.iter().map(|x| x.to_bits()).collect(),
+        counts: engine.histogram(a, 100, (0.0, 1e9)).unwrap().counts,
+        sum: engine.sum(a).unwrap().to_bits(),
+        largest: engine.argmax(a).unwrap(),
+    }
+}
+
+fn at(point: &'static Point) {
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let a = noise(&lab);
+    let inline = Engine::inline();
+    let expected = figures(&inline, &noise(&inline));
+    let mut deaths = 0;
+    // At the first passing, at the second, and so on, until nobody comes by so often.
+    for passing in 1.. {
+        step(format!("{}, passing {passing}", point.name));
+        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        let figures = figures(&lab, &a);
+        board().disarm();
+        assert!(figures == expected, "{}, passing {passing}", point.name);
+        if board().done(point.name).0 == 0 {
+            break;
+        }
+        deaths += 1;
+    }
+    // Each chunk of the result that is written in place, at least.
+    assert!(deaths >= CHUNKS, "{}: {deaths} deaths", point.name);
+    println!("{}: {deaths} deaths", point.name);
+    drop(a);
+    invariant.holds(&lab, 0).unwrap();
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+}
