@@ -105,6 +105,50 @@ impl<R: Send + 'static> Job<R> {
         }))
     }
 
+    /// The job's number in its engine, from 1: the one that messages ("job 8"), [`JobError::job`] and [`JobError::beside`] have.
+    /// 0 where there is none: for a job that ran in this thread, and when the value has been taken.
+    ///
+    /// An error that lists other jobs can be told what those were:
+    ///
+    /// ```standalone_crate
+    /// use std::collections::HashMap;
+    /// use std::sync::Barrier;
+    /// use arenite::Engine;
+    ///
+    /// /// Of the worker: its lanes are threads.
+    /// static ALL_RUN: Barrier = Barrier::new(3);
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     ALL_RUN.wait();
+    ///     match page {
+    ///         13 => std::process::abort(),
+    ///         _ => loop {
+    ///             std::thread::park();
+    ///         },
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).lanes(3).build()?;
+    /// let (mut pages, mut jobs) = (HashMap::new(), Vec::new());
+    /// for page in [7, 13, 30] {
+    ///     let job = engine.submit(fetch, (page,));
+    ///     pages.insert(job.id(), page);
+    ///     jobs.push(job);
+    /// }
+    /// let error = jobs.remove(1).wait().unwrap_err();
+    /// assert_eq!(pages[&error.job()], 13);
+    /// let along: Vec<u32> = error.beside().iter().map(|job| pages[job]).collect();
+    /// assert_eq!(along, [7, 30]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn id(&self) -> u64 {
+        match &self.state {
+            State::Sent { shared, id, .. } => shared.number_of(*id),
+            State::Here(_) | State::Taken => 0,
+        }
+    }
+
     /// Waits for the value.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ impl<R: Send + 'static, A> KeptJob<R, A> {
         job.wait().map_err(|error| letter(&mut args, error))
     }
 
+    /// The job's number: see [`Job::id`].
+    pub fn id(&self) -> u64 {
+        self.job.id()
+    }
+
     /// The job alone.
     pub fn into_job(self) -> Job<R> {
         self.job

@@ -232,6 +232,35 @@ impl JobError {
     /// when it lived on, and for a job that was itself [lost with](JobErrorKind::LostWith) another. If it is known that
     /// this job ended the worker, those are the jobs that it took along; otherwise each of them has this error, and any of
     /// them may have done it.
+    ///
+    /// [`Job::id`](crate::Job::id) has the number of a job in hand, with an example. In the [`Report`](crate::engine::Report) of a
+    /// map each failure says its own:
+    ///
+    /// ```standalone_crate
+    /// use std::sync::Barrier;
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// static BOTH_RUN: Barrier = Barrier::new(2);
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     BOTH_RUN.wait();
+    ///     match page {
+    ///         13 => std::process::abort(),
+    ///         _ => loop {
+    ///             std::thread::park();
+    ///         },
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).lanes(2).build()?;
+    /// let report = engine.map(fetch, [7, 13].map(|page| (page,))).report();
+    /// let [lost, culprit] = report.failures() else { panic!("{report}") };
+    /// assert_eq!(*culprit.error().kind(), JobErrorKind::Signal(6));
+    /// assert_eq!(culprit.error().beside(), [lost.error().job()]);
+    /// assert_eq!(lost.args(), &(7,));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn beside(&self) -> &[u64] {
         &self.0.beside.jobs
     }

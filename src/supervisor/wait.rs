@@ -31,6 +31,11 @@ impl Shared {
         done
     }
 
+    /// What messages call the job.
+    pub(crate) fn number_of(&self, id: JobId) -> u64 {
+        self.lock().records.get(id).job
+    }
+
     /// The answer of a job; `None` if the time runs out before.
     pub(crate) fn wait<R>(
         &self,

@@ -21,6 +21,7 @@ tests![
     jobs_are_spread_over_the_workers,
     a_worker_starts_once_for_all_its_lanes,
     a_crash_names_what_it_took_along,
+    the_numbers_in_an_error_are_those_of_jobs,
     a_death_from_outside_blames_nobody,
     what_was_taken_along_runs_again_if_it_may,
     what_had_not_begun_runs_elsewhere,
@@ -233,6 +234,33 @@ fn a_crash_names_what_it_took_along() {
         assert!(culprit.beside().is_empty(), "{culprit}");
     }
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.assert_in_use(0);
+}
+
+/// The numbers in an error are those that the program can ask its jobs for.
+fn the_numbers_in_an_error_are_those_of_jobs() {
+    let lab = lanes(1, 4);
+    let gates = [Gate::new(), Gate::new()];
+    let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
+    let plain = submit(&gates[0]).submit();
+    let kept = submit(&gates[1]).keep_args();
+    let held = gates.each_ref().map(Gate::meet);
+    let ids = [plain.id(), kept.id()];
+    let mut scoped = 0;
+    step("the job that takes the others along");
+    let ended = lab.scope(|s| scoped = s.submit(end, (0,)).id());
+    let error = ended.unwrap_err();
+    drop(held);
+    assert_eq!((error.job(), error.beside()), (scoped, &ids[..]), "{error}");
+    assert_eq!(plain.id(), ids[0], "also when it has ended");
+    assert_eq!(lab.failure_of(plain).job(), ids[0]);
+    assert_eq!(kept.wait().unwrap_err().error().job(), ids[1]);
+    // One whose value is gone has none, and one that ran here never had.
+    let mut taken = lab.submit(|| 1u8, ());
+    assert!(taken.id() > scoped);
+    while taken.wait_timeout(Duration::from_secs(1)).is_none() {}
+    assert_eq!(taken.id(), 0);
+    assert_eq!(Engine::inline().submit(|| 1u8, ()).id(), 0);
     lab.assert_in_use(0);
 }
 
