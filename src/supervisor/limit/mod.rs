@@ -93,6 +93,21 @@ impl LimiterBuilder {
 
     /// With a rate: how many jobs may begin at once after a while without any; 1 if it is not said.
     ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::{Duration, Instant};
+    /// use arenite::Limiter;
+    ///
+    /// // Ten a second; after a pause three at once, and then ten a second again.
+    /// let second = Duration::from_secs(1);
+    /// let limiter = Limiter::builder().rate(10, second).burst(3).build();
+    /// let began = Instant::now();
+    /// let pages = engine.map(|page: u32| page, (0..5).map(|page| (page,))).limit(&limiter);
+    /// assert_eq!(pages.count(), 5);
+    /// assert!(began.elapsed() >= second / 5, "the fourth and the fifth waited, a tenth each");
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
     /// # Panics
     /// If it is 0.
     pub fn burst(mut self, jobs: u32) -> Self {
