@@ -18,7 +18,9 @@ use crate::kernel::{
     Arg, Args, CallWriter, Chain, Failure, Kernel, KernelInfo, Loads, Params, Program, Reply,
     RetrySafe, SplitFirst, Stopped,
 };
-use crate::supervisor::{Failed, JobError, JobErrorKind, JobId, Read, RefusedBy, Shared, Terms};
+use crate::supervisor::{
+    Failed, JobError, JobErrorKind, JobId, Permit, Read, RefusedBy, Shared, Terms,
+};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -261,6 +263,15 @@ impl<R: Send + 'static> Job<R> {
             shared.detach(id);
         }
     }
+}
+
+/// Waits in this thread for the permit that a job needs.
+pub(super) fn permit<'l>(
+    limiter: &'l Option<Limiter>,
+    name: &'static str,
+) -> Result<Option<Permit<'l>>, JobError> {
+    let permit = limiter.as_ref().map(Limiter::enter_here).transpose();
+    permit.map_err(|why| Failed::new(why, name, 0).into())
 }
 
 /// Runs `kernel` behind a fence in this thread.
@@ -611,7 +622,7 @@ fn run_program<G, A>(
 where
     G: Loads<A>,
 {
-    let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
+    let _permit = permit(&terms.limiter, G::name())?;
     let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);

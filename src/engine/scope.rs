@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::run_here;
+use super::job::{permit, run_here};
 use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
@@ -228,7 +228,7 @@ impl<'env> Scope<'env> {
                     if scope.is_over() {
                         return Err(Failed::new(JobErrorKind::Cancelled, name, 0).into());
                     }
-                    let _permit = terms.limiter.as_ref().map(Limiter::enter_here);
+                    let _permit = permit(&terms.limiter, name)?;
                     let _job = scope.series.here(index);
                     run_here(name, || kernel.call(held).keep().map_err(Failure::from))
                 }))
@@ -438,6 +438,14 @@ enum Scoped<R> {
 }
 
 impl<R> ScopedJob<'_, '_, R> {
+    /// The job's number: see [`Job::id`](super::Job::id).
+    pub fn id(&self) -> u64 {
+        match (&self.state, self.scope.engine.shared()) {
+            (Scoped::Sent { id, .. }, Some(shared)) => shared.number_of(*id),
+            _ => 0,
+        }
+    }
+
     /// Waits for the value.
     ///
     /// # Errors

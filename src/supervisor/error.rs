@@ -59,6 +59,15 @@ pub enum JobErrorKind {
     },
     /// The call came after the end of its actor.
     ActorEnded,
+    /// It would have waited for something that ends only when it has ended itself, and so for ever. It was not run.
+    ///
+    /// Only in an inline engine, where kernels run in the thread that submits them and can come back to actors and engines: a
+    /// method calls its own actor, or a job that has the last permit of a [`Limiter`](crate::Limiter) submits another that
+    /// needs one.
+    WaitsForItself {
+        /// For what it would have waited, and what to do about it.
+        why: &'static str,
+    },
     /// The sandbox denied a system call that the worker cannot do without, and ended it.
     Denied {
         /// The call's name, or its number.
@@ -341,6 +350,7 @@ impl fmt::Display for JobErrorKind {
                 Ok(())
             }
             Self::ActorEnded => f.write_str("its actor has ended; start another one"),
+            Self::WaitsForItself { why } => write!(f, "it would wait for itself for ever: {why}"),
             Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
             Self::Quarantined { deaths } => write!(
                 f,

@@ -193,6 +193,7 @@ pub(super) fn costs_a_worker(why: &JobErrorKind) -> bool {
         | JobErrorKind::LostWith { .. }
         | JobErrorKind::ActorLost { .. }
         | JobErrorKind::ActorEnded
+        | JobErrorKind::WaitsForItself { .. }
         | JobErrorKind::Quarantined { .. }
         | JobErrorKind::DependencyFailed { .. }
         | JobErrorKind::ChildFailed { .. }

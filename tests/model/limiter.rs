@@ -3,11 +3,11 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Backoff, Engine, Job, JobErrorKind, Limiter};
+use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -18,6 +18,8 @@ tests![
     kernels_share_a_limit,
     engines_share_a_limit,
     an_engine_without_workers_shares_a_limit,
+    a_job_that_waits_for_its_own_permit_is_refused,
+    threads_that_wait_for_each_other_are_told,
     a_permit_comes_back_when_its_worker_dies,
     each_attempt_needs_a_permit,
     whoever_is_cancelled_in_the_line_is_gone,
@@ -234,6 +236,103 @@ fn an_engine_without_workers_shares_a_limit() {
         6
     );
     assert!(start.elapsed() >= Duration::from_millis(50));
+}
+
+/// What an inline job has, for kernels, which capture nothing.
+static INLINE: Mutex<Vec<(Arc<Engine>, Limiter)>> = Mutex::new(Vec::new());
+
+fn inline() -> (Arc<Engine>, Limiter) {
+    INLINE.lock().unwrap()[0].clone()
+}
+
+fn is_refused<R>(answer: Result<R, arenite::JobError>) -> bool {
+    let Err(error) = answer else { return false };
+    let text = error.to_string();
+    assert!(text.contains("all permits of its limiter"), "{text}");
+    matches!(error.kind(), JobErrorKind::WaitsForItself { .. })
+}
+
+/// Whichever way a job is submitted whose limiter has no permit but those of the jobs that it runs in.
+fn a_job_that_waits_for_its_own_permit_is_refused() {
+    fn plain() -> u64 {
+        1
+    }
+    fn outer() -> u64 {
+        let (engine, limiter) = inline();
+        let mut refused = 0;
+        let job = engine.job(plain, ()).limit(&limiter).submit();
+        refused += u64::from(is_refused(job.wait()));
+        let map = engine.map(|n: u64| n, [(1,), (2,)]).limit(&limiter);
+        refused += map.map(|answer| u64::from(is_refused(answer))).sum::<u64>();
+        let scope = engine.scope(|s| drop(s.job(plain, ()).limit(&limiter).submit()));
+        refused += u64::from(is_refused(scope));
+        let mut graph = Graph::new();
+        let node = graph.job(plain, ()).limit(&limiter).add();
+        let ran = graph.run(&engine, &node).unwrap().wait();
+        refused + u64::from(is_refused(ran))
+    }
+    /// Two permits: one for each of these, and none for what the inner one submits.
+    fn nested() -> u64 {
+        let (engine, limiter) = inline();
+        engine
+            .job(outer, ())
+            .limit(&limiter)
+            .submit()
+            .wait()
+            .unwrap()
+    }
+    for permits in [1, 2, 3] {
+        let limiter = at_once(permits);
+        let engine = Arc::new(Engine::inline());
+        *INLINE.lock().unwrap() = vec![(Arc::clone(&engine), limiter.clone())];
+        step(format!("jobs in each other, and {permits} permits"));
+        let alone = engine
+            .job(outer, ())
+            .limit(&limiter)
+            .submit()
+            .wait()
+            .unwrap();
+        assert_eq!(alone, if permits == 1 { 5 } else { 0 });
+        if permits > 1 {
+            let two = engine.job(nested, ()).limit(&limiter).submit().wait();
+            assert_eq!(two.unwrap(), if permits == 2 { 5 } else { 0 });
+        }
+        assert!(format!("{limiter:?}").contains("given: 0, waiting: 0"));
+        assert_eq!(engine.job(plain, ()).limit(&limiter).submit().wait(), Ok(1));
+    }
+    INLINE.lock().unwrap().clear();
+}
+
+/// Each has one of two permits, and wants another one.
+fn threads_that_wait_for_each_other_are_told() {
+    static BOTH_HAVE_ONE: Barrier = Barrier::new(2);
+    fn greedy() -> bool {
+        let (engine, limiter) = inline();
+        BOTH_HAVE_ONE.wait();
+        is_refused(engine.job(|| (), ()).limit(&limiter).submit().wait())
+    }
+    let limiter = at_once(2);
+    *INLINE.lock().unwrap() = vec![(Arc::new(Engine::inline()), limiter.clone())];
+    step("two threads that want what the other one has");
+    let refused = thread::scope(|threads| {
+        let job = || {
+            let (engine, limiter) = inline();
+            engine.job(greedy, ()).limit(&limiter).submit().wait()
+        };
+        [(); 2]
+            .map(|()| threads.spawn(job))
+            .map(|thread| thread.join().unwrap().unwrap())
+    });
+    // Whoever comes last is refused; the other one has his permit then.
+    assert_ne!(refused[0], refused[1]);
+    assert!(format!("{limiter:?}").contains("given: 0, waiting: 0"));
+    // Somebody who has none waits in the line behind them, and takes no part in it.
+    let lab = Lab::new(1);
+    assert_eq!(
+        lab.job(stand, ("", 3)).limit(&limiter).submit().wait(),
+        Ok(3)
+    );
+    INLINE.lock().unwrap().clear();
 }
 
 fn a_permit_comes_back_when_its_worker_dies() {

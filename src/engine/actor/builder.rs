@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::names::Name;
 use super::{Actor, ActorNameError, ActorPlace, Here, Inner};
@@ -171,15 +171,12 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
                     let _job = seeds.here(0);
                     run_here(self.start.name, || (self.here)(self.args))
                 };
-                let state = match made {
-                    Ok(state) => Here::State(state),
-                    Err(error) => Here::Gone(JobErrorKind::ActorLost {
-                        cause: Box::new(error.kind().clone()),
-                        forgotten: 0,
-                        restarted: false,
-                    }),
-                };
-                ActorPlace::Here(Mutex::new(state), seeds)
+                let state = made.map_err(|error| JobErrorKind::ActorLost {
+                    cause: Box::new(error.kind().clone()),
+                    forgotten: 0,
+                    restarted: false,
+                });
+                ActorPlace::Here(Here::new(state), seeds)
             }
         };
         Arc::new(Inner { place, name })

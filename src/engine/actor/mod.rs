@@ -1,10 +1,11 @@
 #![doc = include_str!("README.md")]
 
 mod builder;
+mod here;
 mod names;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::run_here;
@@ -19,6 +20,7 @@ use crate::kernel::{
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
 
 pub use builder::ActorBuilder;
+use here::Here;
 use names::Name;
 pub(super) use names::Names;
 
@@ -42,13 +44,7 @@ enum ActorPlace<S> {
         id: ActorId,
     },
     /// Of an inline engine: the state itself, and which random numbers calls draw.
-    Here(Mutex<Here<S>>, Arc<Seeds>),
-}
-
-enum Here<S> {
-    State(S),
-    /// There is none: what calls answer.
-    Gone(JobErrorKind),
+    Here(Here<S>, Arc<Seeds>),
 }
 
 /// How an actor fares: see [`Actor::status`].
@@ -203,6 +199,9 @@ impl<S: Send + 'static> Actor<S> {
     /// call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with the cause, as do all that follow, unless the
     /// actor goes on from a [checkpoint](ActorBuilder::checkpoint).
     ///
+    /// With [`Engine::inline`] the call runs here, before this returns. So a method that calls its own actor, by a handle in a
+    /// `static`, say, would wait for itself: that call answers [`WaitsForItself`](JobErrorKind::WaitsForItself).
+    ///
     /// [`Job::cancel`] and dropping the job do what they do to any job. [`Job::cancel_now`] ends a call that runs with its
     /// worker, and so the actor: the answer is `ActorLost` because of `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
@@ -252,15 +251,13 @@ impl<S: Send + 'static> Actor<S> {
             ActorPlace::Here(here, seeds) => {
                 let name = std::any::type_name::<F>();
                 let _job = seeds.here(0);
-                Job::here(match &mut *lock(here) {
-                    Here::State(state) => {
-                        let held = args.hold();
-                        run_here(name, || {
-                            method.call(state, held).keep().map_err(Failure::from)
-                        })
-                    }
-                    Here::Gone(why) => Err(Failed::new(why.clone(), name, 0).into()),
-                })
+                let called = here.call(|state| {
+                    let held = args.hold();
+                    run_here(name, || {
+                        method.call(state, held).keep().map_err(Failure::from)
+                    })
+                });
+                Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
             }
         }
     }
@@ -305,10 +302,7 @@ impl<S: Send + 'static> Actor<S> {
                 },
             },
             ActorPlace::Here(here, _) => ActorStatus {
-                lost: match &*lock(here) {
-                    Here::State(_) => None,
-                    Here::Gone(why) => Some(why.clone()),
-                },
+                lost: here.lost(),
                 ..ActorStatus::default()
             },
         }
@@ -319,15 +313,7 @@ impl<S: Send + 'static> Inner<S> {
     fn end(&self) {
         match &self.place {
             ActorPlace::There { shared, id } => shared.end_actor(*id),
-            ActorPlace::Here(here, _) => {
-                let gone = Here::Gone(JobErrorKind::ActorEnded);
-                let state = std::mem::replace(&mut *lock(here), gone);
-                // A panic in its drop is that of its worker elsewhere: it is told, and goes no further.
-                drop(run_here::<()>("the end of an actor", || {
-                    drop(state);
-                    Ok(())
-                }));
-            }
+            ActorPlace::Here(here, _) => here.end(),
         }
         if let Some(name) = &self.name {
             name.give_back(std::ptr::from_ref(self).cast());
@@ -339,11 +325,6 @@ impl<S: Send + 'static> Drop for Inner<S> {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Panics of methods are caught inside.
-fn lock<S>(here: &Mutex<Here<S>>) -> MutexGuard<'_, Here<S>> {
-    here.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Send + 'static> Clone for Actor<S> {

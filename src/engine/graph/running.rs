@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::{JobError, Limiter};
 use crate::kernel::Kept;
-use crate::supervisor::{Failed, JobErrorKind, NodeFate, Read, Shared};
+use crate::supervisor::{Failed, JobErrorKind, NodeFate, Permit, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -69,14 +69,20 @@ impl Here {
             let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
             for (&node, at) in nodes.iter().zip(1..) {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
-                let _permit = limits.get(&node).map(Limiter::enter_here);
-                here.node(node, &mut columns);
+                let permit = limits.get(&node).map(Limiter::enter_here).transpose();
+                here.node(node, permit, &mut columns);
             }
         }
         here
     }
 
-    fn node(&mut self, node: u32, columns: &mut Columns) {
+    /// Runs a node, if it has the permit that it needs.
+    fn node(
+        &mut self,
+        node: u32,
+        permit: Result<Option<Permit<'_>>, JobErrorKind>,
+        columns: &mut Columns,
+    ) {
         let at = node as usize;
         let sources = self.picture.before(node);
         let lost = sources.iter().find_map(|&source| {
@@ -92,7 +98,11 @@ impl Here {
             return;
         }
         let started = Instant::now();
-        match columns.run(node, &mut self.kept) {
+        let ran = match permit {
+            Ok(_permit) => columns.run(node, &mut self.kept),
+            Err(why) => Err(Failed::new(why, self.picture.kernel(node), 0).into()),
+        };
+        match ran {
             Ok(value) => {
                 self.fates[at] = NodeFate::Done {
                     took: started.elapsed(),

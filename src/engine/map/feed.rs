@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::OnFailure;
 use crate::engine::JobError;
+use crate::engine::job::permit;
 use crate::engine::seeds::Series;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{CallWriter, KernelInfo};
@@ -161,15 +162,13 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// The next item, run in this thread.
     fn run_next(&mut self) -> Option<(K, Result<R, JobError>)> {
         let item = self.next_item()?;
-        let _permit = self
-            .plan
-            .terms
-            .limiter
-            .as_ref()
-            .map(|limiter| limiter.enter_here());
         let index = self.pulled - 1;
-        let _job = self.plan.series.here(index as u64);
-        Some((K::of(index), (self.plan.calls.run)(item)))
+        let plan = &self.plan;
+        let answer = permit(&plan.terms.limiter, plan.calls.kernel.name).and_then(|_permit| {
+            let _job = plan.series.here(index as u64);
+            (plan.calls.run)(item)
+        });
+        Some((K::of(index), answer))
     }
 
     /// An answer on its way to the caller: after a failure that may be the last.

@@ -56,6 +56,8 @@ pub(super) struct Books {
     last_ticket: u64,
     /// Until then the rate lets nobody in.
     closed_until: Option<Duration>,
+    /// Permits of threads that wait for another one, and give none back before they have it.
+    stuck: u32,
 }
 
 impl Books {
@@ -68,6 +70,7 @@ impl Books {
             called: BTreeSet::new(),
             last_ticket: 0,
             closed_until: None,
+            stuck: 0,
         }
     }
 
@@ -92,6 +95,22 @@ impl Books {
         self.last_ticket += 1;
         self.line.insert(self.last_ticket, bell.clone());
         Some(self.last_ticket)
+    }
+
+    /// Somebody who has come begins to wait, and keeps so many permits meanwhile. False: he would wait for ever, because all
+    /// permits that there are would be with those who wait like him. Whoever waits and closes that circle is the last to
+    /// come here, so there is no other place to look.
+    pub(super) fn waits_with(&mut self, permits: u32) -> bool {
+        if permits > 0 && self.given == self.most && self.stuck + permits == self.given {
+            return false;
+        }
+        self.stuck += permits;
+        true
+    }
+
+    /// He waits no longer.
+    pub(super) fn has_waited_with(&mut self, permits: u32) {
+        self.stuck -= permits;
     }
 
     /// Is it the turn of whoever has this ticket? Then he has his permit from here on.

@@ -7,17 +7,28 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use self::books::{Books, Rate};
 pub(super) use self::lines::{Lines, Turn};
+use super::error::JobErrorKind;
 use super::exchange::thread_bell;
 
 /// Longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// Why somebody was not let in, nor into the line.
+const NEVER: &str = "all permits of its limiter are with jobs that wait for another one, in the same threads; give the limiter more, or submit it outside of them";
+
+thread_local! {
+    /// The limiters of which jobs that run in this thread have a permit.
+    static HELD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A limit on how many jobs run at a time, on how many are begun in a time, or on both. Its clones are one limit: whoever
 /// has one shares it, whichever kernels, maps and engines of the program they use.
@@ -46,6 +57,10 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// assert_eq!(first.wait()?, 10);
 /// # Ok::<(), arenite::JobError>(())
 /// ```
+///
+/// In an inline engine the job runs in the calling thread, which waits for the permit itself. So one that has a permit and
+/// submits another that needs one may wait for ever; where that is certain, the inner job answers
+/// [`WaitsForItself`](crate::JobErrorKind::WaitsForItself) instead.
 ///
 /// A map keeps no more jobs in such a line than twice as many as run side by side, so that others come in between.
 #[derive(Clone)]
@@ -171,16 +186,30 @@ impl Limiter {
     }
 
     /// Waits for a permit in this thread.
-    pub(crate) fn enter_here(&self) -> Permit<'_> {
+    ///
+    /// # Errors
+    /// All permits are with threads that wait for another one here, this one among them: nobody would ever give one back.
+    pub(crate) fn enter_here(&self) -> Result<Permit<'_>, JobErrorKind> {
         let bell = thread_bell();
+        let held = self.held_here();
         let ticket = {
             let (mut books, now) = self.lock();
-            books.come(now, &bell)
+            let ticket = books.come(now, &bell);
+            if let Some(ticket) = ticket
+                && !books.waits_with(held)
+            {
+                let bells = books.leave(ticket, now);
+                drop(books);
+                wake_others(bells, &bell);
+                return Err(JobErrorKind::WaitsForItself { why: NEVER });
+            }
+            ticket
         };
         while let Some(ticket) = ticket {
             wake_others(self.call(), &bell);
             let (mut books, now) = self.lock();
             if books.is_called(ticket) {
+                books.has_waited_with(held);
                 break;
             }
             let due = books.due(ticket);
@@ -190,7 +219,21 @@ impl Limiter {
                 None => std::thread::park(),
             }
         }
-        Permit(self)
+        HELD.with_borrow_mut(|all| all.push(self.address()));
+        Ok(Permit {
+            limiter: self,
+            thread: PhantomData,
+        })
+    }
+
+    /// Permits that jobs have which run in this thread, one inside another.
+    fn held_here(&self) -> u32 {
+        let mine = |&&limiter: &&usize| limiter == self.address();
+        HELD.with_borrow(|all| all.iter().filter(mine).count() as u32)
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 }
 
@@ -203,11 +246,20 @@ fn wake_others(bells: Vec<Waker>, own: &Waker) {
 /// A permit of a job that runs in this thread.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Permit<'a>(&'a Limiter);
+pub(crate) struct Permit<'a> {
+    limiter: &'a Limiter,
+    /// Of this thread.
+    thread: PhantomData<*const ()>,
+}
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.0.give_back().into_iter().for_each(Waker::wake);
+        let own = self.limiter.address();
+        HELD.with_borrow_mut(|all| {
+            let at = all.iter().rposition(|&limiter| limiter == own);
+            at.map(|at| all.swap_remove(at))
+        });
+        self.limiter.give_back().into_iter().for_each(Waker::wake);
     }
 }
 

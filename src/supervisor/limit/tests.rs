@@ -75,6 +75,44 @@ fn whoever_comes_first_after_one_has_left_is_told() {
 }
 
 #[test]
+fn nobody_waits_for_those_who_wait_for_him() {
+    let mut books = Books::new(Some(2), None);
+    assert_eq!(
+        (books.come(MS(0), &bell()), books.come(MS(0), &bell())),
+        (None, None)
+    );
+    // One of the two who have a permit wants another one: the other one may give his back.
+    let first = books.come(MS(0), &bell()).unwrap();
+    assert!(books.waits_with(1));
+    // Whoever has none keeps nobody waiting.
+    let outside = books.come(MS(0), &bell()).unwrap();
+    assert!(books.waits_with(0));
+    // The other one wants one too.
+    let second = books.come(MS(0), &bell()).unwrap();
+    assert!(!books.waits_with(1));
+    assert!(books.leave(second, MS(0)).is_empty());
+    // He ends, and the first goes on.
+    books.give_back(MS(0));
+    assert!(books.is_called(first));
+    books.has_waited_with(1);
+    assert!(!books.is_called(outside));
+    // With two permits in one hand, a third.
+    let third = books.come(MS(0), &bell()).unwrap();
+    assert!(!books.waits_with(2));
+    books.leave(third, MS(0));
+}
+
+#[test]
+fn who_waits_for_the_clock_waits_for_nobody() {
+    let mut books = Books::new(Some(2), Some(Rate::new(MS(100), 1)));
+    assert_eq!(books.come(MS(0), &bell()), None);
+    let inside = books.come(MS(0), &bell()).unwrap();
+    assert!(books.waits_with(1), "the second permit will be there");
+    books.call(MS(100));
+    assert!(books.is_called(inside));
+}
+
+#[test]
 fn limits_that_are_none_are_refused() {
     let refused =
         |make: fn() -> LimiterBuilder| std::panic::catch_unwind(|| make().build()).is_err();

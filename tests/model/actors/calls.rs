@@ -12,6 +12,8 @@ tests![
     names_are_for_one_at_a_time,
     calls_can_be_cancelled,
     arguments_of_any_length,
+    a_call_of_its_own_actor_is_refused,
+    an_actor_that_is_ended_by_its_own_method,
     the_inline_engine_agrees,
 ];
 
@@ -303,4 +305,78 @@ fn the_inline_engine_agrees() {
     }
     let lab = Lab::new(2);
     assert_eq!(play(&lab), play(&Engine::inline()));
+}
+
+/// Without workers a method can come back to its actor: by a handle that is kept where it gets at it.
+fn a_call_of_its_own_actor_is_refused() {
+    static LIST: Mutex<Option<Actor<List>>> = Mutex::new(None);
+    fn handle() -> Actor<List> {
+        LIST.lock().unwrap().clone().unwrap()
+    }
+    fn again(list: &mut List) -> String {
+        list.push(1);
+        assert_eq!(handle().status().lost, None, "it can be asked how it fares");
+        let refused = handle().call(List::push, (2,)).wait().unwrap_err();
+        assert!(
+            matches!(refused.kind(), JobErrorKind::WaitsForItself { .. }),
+            "{refused}"
+        );
+        assert!(refused.kernel().contains("push"), "{refused}");
+        refused.to_string()
+    }
+    /// By another actor.
+    fn ask(asker: &mut Actor<List>) -> Result<u64, JobErrorKind> {
+        let answer = asker.call(again, ()).wait();
+        answer
+            .map(|text| text.len() as u64)
+            .map_err(|error| error.kind().clone())
+    }
+    let engine = Engine::inline();
+    let list = engine.actor(List::new, ());
+    *LIST.lock().unwrap() = Some(list.clone());
+    step("a method that calls its own actor");
+    let text = list.call(again, ()).wait().unwrap();
+    assert!(text.contains("call the function itself"), "{text}");
+    let through: Actor<Actor<List>> = engine.actor(handle, ());
+    let ask = |asker: &mut Actor<List>| ask(asker).map_err(|why| why.to_string());
+    assert_eq!(through.call(ask, ()).wait().unwrap(), text.len() as u64);
+    // Nothing is left behind, and nothing of what was refused has happened.
+    assert!(seen(&list).into_iter().eq([1, 1]));
+    // Two that call each other.
+    static BOTH: Mutex<Vec<Actor<u32>>> = Mutex::new(Vec::new());
+    fn both(at: usize) -> Actor<u32> {
+        BOTH.lock().unwrap()[at].clone()
+    }
+    fn first(state: &mut u32) -> String {
+        *state += 1;
+        let error = both(1).call(second, ()).wait().unwrap();
+        format!("{error}, {state}")
+    }
+    fn second(_: &mut u32) -> String {
+        both(0).call(first, ()).wait().unwrap_err().to_string()
+    }
+    let actors = [(); 2].map(|()| engine.actor(|| 0u32, ()));
+    BOTH.lock().unwrap().extend(actors.clone());
+    step("two actors that call each other");
+    let text = actors[0].call(first, ()).wait().unwrap();
+    assert!(text.contains("wait for itself") && text.ends_with(", 1"));
+    BOTH.lock().unwrap().clear();
+    LIST.lock().unwrap().take();
+}
+
+fn an_actor_that_is_ended_by_its_own_method() {
+    static SELF: Mutex<Option<Actor<List>>> = Mutex::new(None);
+    fn stop(list: &mut List) -> u64 {
+        let own = SELF.lock().unwrap().take().unwrap();
+        own.stop();
+        // It goes on to its end.
+        list.push(7)
+    }
+    let list = Engine::inline().actor(List::new, ());
+    *SELF.lock().unwrap() = Some(list.clone());
+    step("a method that ends its actor");
+    assert_eq!(list.call(stop, ()).wait().unwrap(), 1);
+    let error = list.call(List::seen, ()).wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    assert_eq!(list.status().lost, Some(JobErrorKind::ActorEnded));
 }
