@@ -74,7 +74,7 @@
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
 //! | bound how many run at a time, or in a second | [`Limiter`] |
 //! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
-//! | run several jobs as one | [`Engine::scope`], to keep all errors [`Engine::scope_collect`] |
+//! | run several jobs as one | [`Engine::scope`], with errors of one's own [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | run an endless source through stages and windows | [`stream`] |
 //! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |

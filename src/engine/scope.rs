@@ -11,7 +11,7 @@ use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{Failed, JobId, Read, Terms};
+use crate::supervisor::{Failed, JobId, Read, Shared, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -84,6 +84,13 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// What `f` returns is a value, also where it is an `Err` of its own: the scope waits for all jobs, and passes it on. Where
+    /// such an error is to cancel the jobs, as in a task group of anyio or asyncio: [`scope_try`](Engine::scope_try).
+    ///
+    /// A scope blocks the thread that calls it, because what it lends must not move meanwhile. In `async` code, await
+    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); a scope belongs on a thread
+    /// of its own there (`spawn_blocking` of tokio, `unblock` of smol).
+    ///
     /// What is lent cannot be touched before the scope has ended:
     ///
     /// ```compile_fail,E0506
@@ -116,6 +123,56 @@ impl Engine {
         match self.run_scope(Failures::First(None), f) {
             (_, Failures::First(Some(error))) => Err(error),
             (value, _) => Ok(value),
+        }
+    }
+
+    /// As [`scope`](Engine::scope), for an `f` that can fail itself: its `Err` cancels the jobs, as the failure of one of them does,
+    /// and so `?` can be used in it. The scope returns what came first: the error of `f`, or that of a job, converted.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::io;
+    /// use arenite::TileMut;
+    ///
+    /// fn fill(mut tile: TileMut<'_, u8>, with: &str) {
+    ///     tile.fill(with.as_bytes()[0]);
+    /// }
+    ///
+    /// let mut out = engine.zeros::<u8>(4)?;
+    /// let result: Result<(), Box<dyn std::error::Error>> = engine.scope_try(|s| {
+    ///     for (tile, name) in out.tiles_mut(2).zip(["Cargo.toml", "no such file"]) {
+    ///         let text = std::fs::read_to_string(name)?;
+    ///         s.submit(fill, (tile, text));
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let error = result.unwrap_err();
+    /// assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::NotFound);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `f` returned, unless a job had failed before; otherwise as [`scope`](Engine::scope).
+    #[doc(alias = "TaskGroup")]
+    pub fn scope_try<'env, T, E>(
+        &'env self,
+        f: impl FnOnce(&Scope<'env>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<JobError>,
+    {
+        let (ended, failures) = self.run_scope(Failures::First(None), |scope| {
+            let result = f(scope);
+            // Behind the failure of a job it is a consequence, as likely as not: that the others were cancelled, say.
+            let own = result.is_err() && !scope.has_failed();
+            if own {
+                scope.cancel();
+            }
+            (result, own)
+        });
+        match (ended, failures) {
+            ((_, false), Failures::First(Some(error))) => Err(error.into()),
+            ((result, _), _) => result,
         }
     }
 
@@ -285,6 +342,16 @@ impl<'env> Scope<'env> {
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
         self.cancelled.get() || failed
+    }
+
+    /// Has a job failed, other than by being cancelled by hand?
+    fn has_failed(&self) -> bool {
+        let seen = match &*self.failures.borrow() {
+            Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
+            Failures::First(None) | Failures::All(_) => false,
+        };
+        let cancelled = |shared: &Arc<Shared>| shared.is_group_cancelled(self.group);
+        seen || !self.cancelled.get() && self.engine.shared().is_some_and(cancelled)
     }
 
     fn note(&self, error: &JobError) {

@@ -91,6 +91,11 @@ impl Shared {
         self.unlock(core);
     }
 
+    /// Was it cancelled, or has one of its jobs failed?
+    pub(crate) fn is_group_cancelled(&self, group: u32) -> bool {
+        self.lock().groups.refuses(group)
+    }
+
     /// All jobs of the group have ended, and no more will come.
     pub(crate) fn end_group(&self, group: u32) {
         let mut core = self.lock();

@@ -19,6 +19,8 @@ tests![
     a_scope_that_collects_survives_the_death_of_a_worker,
     a_scope_that_collects_can_be_cancelled,
     a_scope_that_ended_in_time_kills_nobody_later,
+    an_error_of_its_own_stops_what_runs,
+    whatever_failed_first_is_the_error,
     the_inline_engine_agrees,
 ];
 
@@ -209,6 +211,90 @@ fn a_scope_that_collects_can_be_cancelled() {
     assert_eq!(errors.len(), 100);
     let cancelled = |error: &JobError| *error.kind() == JobErrorKind::Cancelled;
     assert!(errors.iter().all(cancelled));
+}
+
+/// What the closure of a scope finds out itself: a file that is not there, say.
+#[derive(Debug, PartialEq)]
+enum Trouble {
+    Own(&'static str),
+    Job(JobErrorKind),
+}
+
+impl From<JobError> for Trouble {
+    fn from(error: JobError) -> Self {
+        Self::Job(error.kind().clone())
+    }
+}
+
+fn an_error_of_its_own_stops_what_runs() {
+    let lab = impatient(2);
+    let gates = [Gate::new(), Gate::new()];
+    let mut out = lab.zeros::<u8>(10).unwrap();
+    let ended = lab.scope_try(|s| {
+        for gate in &gates {
+            s.submit(hang, (gate.path(),));
+        }
+        for tile in out.tiles_mut(1) {
+            s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
+        }
+        gates.iter().for_each(Gate::open);
+        step("a scope to end whose jobs hang, and whose closure has failed");
+        Err::<(), _>(Trouble::Own("no such file"))
+    });
+    assert_eq!(ended, Err(Trouble::Own("no such file")));
+    assert!(out.iter().all(|&x| x == 0), "what waited never began");
+    let stats = lab.stats();
+    assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
+    wait_until("both workers are replaced", || restarts(&lab) == 2);
+    // Without a failure it is a scope like any other.
+    let sum = lab.scope_try(|s| Ok::<_, Trouble>(s.submit(|x: u32| x + 1, (1,)).wait()?));
+    assert_eq!(sum, Ok(2));
+    drop(out);
+    lab.assert_in_use(0);
+}
+
+fn whatever_failed_first_is_the_error() {
+    let lab = impatient(2);
+    let gate = Gate::new();
+    // A worker dies, and what the closure then makes of it comes second.
+    let ended = lab.scope_try(|s| {
+        let victim = s.submit(hang, (gate.path(),));
+        let held = gate.meet();
+        kill(Pid::from_raw(lab.pid(lab.busy_worker())), Signal::SIGKILL).unwrap();
+        wait_until("the death is seen", || restarts(&lab) == 1);
+        drop((held, victim));
+        Err::<(), _>(Trouble::Own("too late"))
+    });
+    assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Signal(9))));
+    for engine in [&*lab, &Engine::inline()] {
+        // Here the question mark would give the error of a job that was cancelled because of the other one.
+        let ended = engine.scope_try(|s| {
+            s.submit(halve, (3,)).wait().unwrap_err();
+            s.submit(halve, (2,)).wait()?;
+            Ok::<_, Trouble>(())
+        });
+        let first = JobErrorKind::Returned("3 is a fizz".into());
+        assert_eq!(ended, Err(Trouble::Job(first.clone())));
+        // A failure that nobody has looked at is one, whatever the closure returns.
+        let ended = engine.scope_try(|s| {
+            s.submit(halve, (3,));
+            Ok::<_, Trouble>(())
+        });
+        assert_eq!(ended, Err(Trouble::Job(first)));
+        // By hand, and then on its own account.
+        let ended = engine.scope_try(|s| {
+            s.cancel();
+            s.submit(halve, (2,));
+            Err::<(), _>(Trouble::Own("enough"))
+        });
+        assert_eq!(ended, Err(Trouble::Own("enough")));
+        let ended = engine.scope_try(|s| {
+            s.cancel();
+            s.submit(halve, (2,));
+            Ok::<_, Trouble>(())
+        });
+        assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Cancelled)));
+    }
 }
 
 /// The period of one scope says nothing about the jobs of the next.
