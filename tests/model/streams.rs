@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arenite::stream::{OnFailure, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, JobErrorKind};
+use arenite::{Array, ArrayMut, Backoff, JobErrorKind, Priority};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,6 +29,9 @@ tests![
     a_crash_costs_one_item,
     a_crash_of_a_window_costs_that_window,
     a_crash_stops_the_stream_in_its_place,
+    a_hang_in_a_stage_ends_at_its_deadline,
+    a_hang_stops_the_stream_in_its_place,
+    a_stage_that_goes_first,
     retries_lose_nothing,
     workers_that_are_killed_from_outside_cost_what_they_ran,
     a_killed_worker_costs_a_stream_with_retries_nothing,
@@ -410,6 +415,133 @@ fn a_crash_stops_the_stream_in_its_place() {
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
     assert!(run.next().is_none());
     assert!(pulled.get() <= 6 + 16, "{}", pulled.get());
+    lab.assert_in_use(0);
+}
+
+fn hangs_at(n: u64, bad: u64) -> u64 {
+    if n == bad {
+        loop {
+            thread::park();
+        }
+    }
+    n
+}
+
+/// Enough for what does not hang, on a machine that is busy.
+const LIMIT: Duration = Duration::from_millis(400);
+
+/// One item hangs at each attempt: it is a dead letter when it has had its time twice, and the pause in between.
+fn a_hang_in_a_stage_ends_at_its_deadline() {
+    let lab = Lab::new(2);
+    let pause = Duration::from_millis(150);
+    let mut letters = Vec::new();
+    let stream = Stream::new(0..40u64)
+        .on_failure(OnFailure::Skip)
+        .stage(add, (0,))
+        .stage(hangs_at, (7,))
+        .deadline(LIMIT)
+        .retries(1)
+        .backoff(Backoff::new(pause, pause))
+        .dead_letters(|letter| letters.push(letter))
+        .stage(add, (1000,));
+    let handle = stream.handle();
+    let began = Instant::now();
+    step("a stream in which one item hangs");
+    let found: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
+    let took = began.elapsed();
+    let others = (0..40).filter(|&n| n != 7);
+    assert!(found.into_iter().eq(others.map(|n| n + 1000)));
+    assert!(
+        took >= 2 * LIMIT + pause,
+        "two attempts and a pause, in {took:?}"
+    );
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}");
+    };
+    let late = JobErrorKind::DeadlineExceeded { limit: LIMIT };
+    assert_eq!((letter.stage, letter.input), (2, 7));
+    assert_eq!(*letter.error.kind(), late);
+    assert_eq!(
+        (letter.error.attempt(), letter.error.deaths()),
+        (2, &[late][..])
+    );
+    let stats = handle.stats();
+    assert_eq!((stats.failed, stats.delivered, stats.in_flight), (1, 39, 0));
+    lab.assert_in_use(0);
+}
+
+fn a_hang_stops_the_stream_in_its_place() {
+    let lab = Lab::new(2);
+    let mut run = Stream::new(0u64..)
+        .stage(hangs_at, (3,))
+        .deadline(LIMIT)
+        .stage(add, (1,))
+        .run(&lab);
+    for n in 1..4 {
+        assert_eq!(run.next().unwrap().unwrap(), n);
+    }
+    step("the item that hangs");
+    let error = run.next().unwrap().unwrap_err();
+    let StreamError::Job {
+        stage: 1,
+        sequence: 3,
+        error,
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::DeadlineExceeded { limit: LIMIT }
+    );
+    assert!(run.next().is_none());
+    lab.assert_in_use(0);
+}
+
+/// Behind a job at a gate, in this order: jobs of somebody else, and those of a stage that goes first or last.
+fn a_stage_that_goes_first() {
+    fn note(diary: &str, n: u64) -> u64 {
+        let mut file = File::options().append(true).open(diary).unwrap();
+        file.write_all(format!("{n}\n").as_bytes()).unwrap();
+        n
+    }
+    let lab = Lab::new(1);
+    for priority in [Priority::High, Priority::Normal, Priority::Low] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let diary = file.path().to_str().unwrap();
+        let gate = Gate::new();
+        let running = lab.submit(through, (&gate.path(), 0));
+        let held = gate.meet();
+        let before: Vec<_> = (0..3).map(|n| lab.submit(note, (diary, n))).collect();
+        thread::scope(|s| {
+            let lab = &lab;
+            let streamed = s.spawn(move || {
+                let stage = Stream::new([10u64, 11]).stage_with(note, |n| ((), (diary, n)));
+                let run = stage.priority(priority).run(lab);
+                run.map(|value| value.unwrap().1).collect::<Vec<_>>()
+            });
+            wait_until("both items wait behind the gate", || {
+                let stats = lab.stats();
+                stats.open + stats.queued == 6
+            });
+            let after = lab.submit(note, (diary, 20));
+            drop(held);
+            step("the jobs behind the gate");
+            assert_eq!(streamed.join().unwrap(), [10, 11]);
+            after.wait().unwrap();
+        });
+        running.wait().unwrap();
+        for (n, job) in (0..).zip(before) {
+            assert_eq!(job.wait(), Ok(n));
+        }
+        let text = std::fs::read_to_string(diary).unwrap();
+        let order: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        match priority {
+            Priority::High => assert_eq!(order, [10, 11, 0, 1, 2, 20]),
+            Priority::Normal => assert_eq!(order, [0, 1, 2, 10, 11, 20]),
+            Priority::Low => assert_eq!(order, [0, 1, 2, 20, 10, 11]),
+        }
+    }
     lab.assert_in_use(0);
 }
 

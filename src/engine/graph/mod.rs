@@ -588,7 +588,26 @@ impl<R, A> NodeBuilder<'_, R, A> {
         self
     }
 
-    /// Each attempt needs a permit of this limiter: see [`JobBuilder::limit`](super::JobBuilder::limit).
+    /// Each attempt needs a permit of this limiter: see [`JobBuilder::limit`](super::JobBuilder::limit). Whoever has the
+    /// limiter shares it, in whichever graph or engine.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Graph, Limiter};
+    ///
+    /// fn fetch(page: u64) -> u64 {
+    ///     page * 10
+    /// }
+    ///
+    /// let polite = Limiter::builder().concurrency(1).build();
+    /// let mut graph = Graph::new();
+    /// let first = graph.job(fetch, (1,)).limit(&polite).add();
+    /// let second = graph.job(fetch, (2,)).limit(&polite).add();
+    /// // It needs no permit.
+    /// let sum = graph.add(|a: u64, b: u64| a + b, (&first, &second));
+    /// assert_eq!(graph.run(&engine, &sum)?.wait()?, 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.terms.limiter = Some(limiter.clone());
         self

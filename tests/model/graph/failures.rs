@@ -1,5 +1,10 @@
 //! Nodes that give no value, and workers that die.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Backoff, Limiter, Priority};
+
 use super::*;
 
 tests![
@@ -7,6 +12,10 @@ tests![
     a_failure_in_a_chain_names_its_node,
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
+    a_hang_in_a_node_ends_at_its_deadline,
+    a_hang_ends_at_each_attempt,
+    nodes_that_share_a_limiter_and_one_is_killed,
+    a_node_that_goes_first,
 ];
 
 fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
@@ -177,5 +186,151 @@ fn a_node_with_retries_survives_its_worker() {
         matches!(error.kind(), JobErrorKind::DependencyFailed { cause, .. } if **cause == JobErrorKind::Signal(9)),
         "{error}"
     );
+    lab.assert_in_use(0);
+}
+
+fn hang(x: u32) -> u32 {
+    loop {
+        thread::park();
+        std::hint::black_box(x);
+    }
+}
+
+fn late(limit: Duration) -> JobErrorKind {
+    JobErrorKind::DeadlineExceeded { limit }
+}
+
+/// What depends on it does not run and says why; everything else does.
+fn a_hang_in_a_node_ends_at_its_deadline() {
+    const LIMIT: Duration = Duration::from_millis(50);
+    let lab = Lab::new(2);
+    let (_file, path) = notebook();
+    let mut graph = Graph::new();
+    let six = graph.add(leaf, (&path, 6));
+    let hung = graph.job(hang, (&six,)).name("stuck").deadline(LIMIT).add();
+    let lost = graph.add(sum, (&path, &hung, &six));
+    let lost_too = graph.add(sum, (&path, &lost, &six));
+    let fine = graph.add(sum, (&path, &six, &six));
+    step("a graph with a node that hangs");
+    let running = graph.run(&lab, (&hung, &lost, &lost_too, &fine)).unwrap();
+    let (hung, lost, lost_too, fine) = running.results();
+    assert_eq!(*hung.unwrap_err().kind(), late(LIMIT));
+    for lost in [lost, lost_too] {
+        let error = lost.unwrap_err();
+        let JobErrorKind::DependencyFailed { node, cause, .. } = error.kind() else {
+            panic!("{error}");
+        };
+        assert_eq!((node.as_str(), &**cause), ("node \"stuck\"", &late(LIMIT)));
+    }
+    assert_eq!(fine.unwrap(), 12);
+    let mut ran = notes(&path);
+    ran.sort_unstable();
+    assert_eq!(ran, [6, 112]);
+    lab.assert_in_use(0);
+}
+
+/// Each attempt has its time, with a pause before the second.
+fn a_hang_ends_at_each_attempt() {
+    const LIMIT: Duration = Duration::from_millis(50);
+    let pause = Duration::from_millis(100);
+    let lab = Lab::new(1);
+    let mut graph = Graph::new();
+    let node = graph.job(hang, (1,)).deadline(LIMIT).retries(1);
+    let node = node.backoff(Backoff::new(pause, pause)).add();
+    let began = Instant::now();
+    step("a node that hangs twice");
+    let error = graph.run(&lab, &node).unwrap().wait().unwrap_err();
+    let took = began.elapsed();
+    assert!(
+        took >= 2 * LIMIT + pause,
+        "two attempts and a pause, in {took:?}"
+    );
+    assert_eq!(
+        (error.kind(), error.attempt()),
+        (&late(LIMIT), 2),
+        "{error}"
+    );
+    assert_eq!(error.deaths(), [late(LIMIT)]);
+    lab.assert_in_use(0);
+}
+
+/// One at a time, in whichever worker; the permit of the one that is killed goes to the next.
+fn nodes_that_share_a_limiter_and_one_is_killed() {
+    fn stand(path: &str, gate: &str, n: u32) -> u32 {
+        let again = notes(path).contains(&n);
+        note(path, n);
+        if !gate.is_empty() && !again {
+            pass(gate);
+        }
+        note(path, n + 100);
+        n
+    }
+    for retries in [0, 1] {
+        let lab = Lab::new(2);
+        let one = Limiter::builder().concurrency(1).build();
+        let ((_file, path), gate) = (notebook(), Gate::new());
+        let gate_path = gate.path();
+        let mut graph = Graph::new();
+        let mut add = |n: u32| {
+            let gate = if n == 0 { gate_path.as_str() } else { "" };
+            let node = graph.job(stand, (&path, gate, n));
+            node.retries(retries)
+                .backoff(Backoff::NONE)
+                .limit(&one)
+                .add()
+        };
+        let nodes = [add(0), add(1), add(2), add(3)];
+        let [first, second, third, fourth] = &nodes;
+        let free = graph.add(down, (1,));
+        let last = graph.add(|a: u32, b: u32| a + b, (first, fourth));
+        let wanted = (second, third, fourth, &free, &last);
+        let running = graph.run(&lab, wanted).unwrap();
+        step("the first of four nodes that share a permit");
+        let held = gate.meet();
+        wait_until("the others wait for the permit", || {
+            lab.stats().limited == 3
+        });
+        wait_until("who needs none has ended", || lab.stats().open == 1);
+        lab.replace(lab.busy_worker());
+        drop(held);
+        // Its second attempt has to wait for its turn.
+        let (second, third, fourth, free, last) = running.results();
+        assert_eq!((second, third, fourth, free), (Ok(1), Ok(2), Ok(3), Ok(0)));
+        let ran = notes(&path);
+        match last {
+            Ok(value) => {
+                assert_eq!((value, retries), (3, 1));
+                assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103, 0, 100]);
+            }
+            Err(error) => {
+                assert_eq!(retries, 0, "{error}");
+                let JobErrorKind::DependencyFailed { cause, .. } = error.kind() else {
+                    panic!("{error}");
+                };
+                assert_eq!(**cause, JobErrorKind::Signal(9));
+                assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103]);
+            }
+        }
+        assert!(format!("{one:?}").contains("given: 0, waiting: 0"));
+        lab.assert_in_use(0);
+    }
+}
+
+/// Behind a job at a gate: whoever has a higher priority goes first.
+fn a_node_that_goes_first() {
+    let lab = Lab::new(1);
+    let ((_file, path), gate) = (notebook(), Gate::new());
+    let running = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let mut graph = Graph::new();
+    let plain = graph.add(leaf, (&path, 1));
+    let low = graph.job(leaf, (&path, 2)).priority(Priority::Low).add();
+    let high = graph.job(leaf, (&path, 3)).priority(Priority::High).add();
+    let ran = graph.run(&lab, (&plain, &low, &high)).unwrap();
+    drop(held);
+    step("three nodes");
+    assert_eq!(ran.wait(), Ok((1, 2, 3)));
+    running.wait().unwrap();
+    assert_eq!(notes(&path), [3, 1, 2]);
     lab.assert_in_use(0);
 }
