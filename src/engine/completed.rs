@@ -13,6 +13,11 @@ use crate::supervisor::{JobId, Shared, park_until};
 
 /// Yields each job's index and answer as they end, whichever ends first.
 ///
+/// The iterator is run to its end first: with one that submits, all jobs are under way at once, and all their results lie
+/// in the arena until they are taken. That is right for a handful of different jobs. For many calls of one kernel, or an
+/// iterator without an end, [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as workers
+/// need them, and gives the same pairs.
+///
 /// ```
 /// # let engine = arenite::Engine::inline();
 /// let jobs = (0..4u64).map(|n| engine.submit(|n: u64| n * n, (n,)));

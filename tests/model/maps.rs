@@ -30,6 +30,7 @@ tests![
     the_first_of_several_jobs,
     the_first_of_several_engines,
     all_of_several_jobs,
+    a_death_among_several_jobs,
     waiting_takes_nothing,
     the_same_without_workers,
     chunks_that_fail_are_reported,
@@ -472,6 +473,68 @@ fn all_of_several_jobs() {
     for (n, job) in (0..500).zip(jobs) {
         assert_eq!(job.wait().unwrap(), n * n);
     }
+}
+
+/// A worker is killed among jobs that somebody waits for in each way there is: it is an end like any other.
+fn a_death_among_several_jobs() {
+    let lab = Lab::new(2);
+    for way in ["as they end", "any", "all"] {
+        step(format!("a worker dies, and somebody waits for jobs: {way}"));
+        let gates = [Gate::new(), Gate::new()];
+        let gate = |n: usize| gates.get(n).map_or(String::new(), Gate::path);
+        let mut jobs: Vec<_> = (0..20)
+            .map(|n| lab.submit(through, (gate(n), n as u64)))
+            .collect();
+        let mut held = gates.each_ref().map(Gate::meet).into_iter();
+        // One of the two workers that stand at a gate; the other one goes on when this one is gone.
+        thread::scope(|s| {
+            s.spawn(|| {
+                lab.replace(0);
+                drop(held.next());
+                drop(held.next());
+            });
+            let ends = match way {
+                "as they end" => {
+                    let mut ends: Vec<_> = arenite::as_completed(jobs.drain(..)).collect();
+                    ends.sort_by_key(|&(index, _)| index);
+                    ends
+                }
+                "any" => {
+                    let mut ends = Vec::new();
+                    let mut left: Vec<_> = jobs.drain(..).enumerate().collect();
+                    while let Some(at) =
+                        arenite::wait_any(left.iter_mut().map(|(_, job)| job), None)
+                    {
+                        let (index, job) = left.remove(at);
+                        assert!(job.is_done());
+                        ends.push((index, job.wait()));
+                    }
+                    ends.sort_by_key(|&(index, _)| index);
+                    ends
+                }
+                _ => {
+                    assert!(arenite::wait_all(&jobs, None));
+                    let ended = jobs.drain(..).map(|job| {
+                        assert!(job.is_done());
+                        job.wait()
+                    });
+                    ended.enumerate().collect()
+                }
+            };
+            assert!(ends.iter().map(|&(index, _)| index).eq(0..20), "each once");
+            let (values, failed): (Vec<_>, Vec<_>) =
+                ends.into_iter().partition(|(_, answer)| answer.is_ok());
+            let [(index, Err(error))] = &failed[..] else {
+                panic!("{failed:?}");
+            };
+            assert!(*index < 2, "one that ran");
+            assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+            for (index, value) in values {
+                assert_eq!(value.unwrap(), index as u64);
+            }
+        });
+    }
+    lab.assert_in_use(0);
 }
 
 fn waiting_takes_nothing() {
