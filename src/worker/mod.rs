@@ -56,6 +56,35 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// arenite::init();
 /// // … the program
 /// ```
+///
+/// # With tokio
+///
+/// `#[tokio::main]` starts the runtime, and its threads, before the first line of `main` runs: too late for a worker, which
+/// would have all of them. Write the `main` that it stands for, and call `init` before the runtime is built:
+///
+/// ```standalone_crate
+/// use std::sync::Arc;
+/// use arenite::Engine;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     arenite::init();
+///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+///     runtime.block_on(serve())
+/// }
+///
+/// async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+///     let engine = Arc::new(Engine::builder().workers(2).build()?);
+///     let request = tokio::spawn({
+///         let engine = Arc::clone(&engine);
+///         async move { engine.submit(|x: u64| x + 1, (41,)).await }
+///     });
+///     assert_eq!(request.await??, 42);
+///     Ok(())
+/// }
+/// ```
+///
+/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything else that
+/// starts threads.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
         WORKER.store(true, Ordering::Relaxed);

@@ -20,6 +20,7 @@ use crate::harness::{Gate, Lab, pass, patience, step, tests, wait_until, watched
 tests![
     jobs_on_each_executor,
     maps_on_each_executor,
+    tasks_on_many_threads,
     a_death_wakes_whoever_waits,
     other_tasks_run_while_a_job_is_awaited,
     other_tasks_run_while_a_map_is_awaited,
@@ -170,6 +171,64 @@ fn maps_on_each_executor() {
     tokio_block_on(a_map(&lab));
     step("smol");
     smol::block_on(a_map(&lab));
+    lab.assert_idle();
+}
+
+/// A task goes on in whichever thread its waker brings it to: jobs and maps move with it, and all tasks share an engine
+/// one of whose workers dies meanwhile.
+fn tasks_on_many_threads() {
+    let lab = Arc::new(Lab::new(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let gate = Gate::new();
+    let (values, killed) = runtime.block_on(async {
+        let victim = lab.submit(through, (gate.path(), 1));
+        let tasks: Vec<_> = (0..20u64)
+            .map(|task| {
+                let engine = Arc::clone(&lab);
+                tokio::spawn(async move {
+                    let job = engine.job(square, (task,)).retries(2).submit();
+                    let first = job.await.unwrap();
+                    tokio::task::yield_now().await;
+                    let items = (0..200).map(|n| (n,));
+                    let mut map = engine.map(square, items).retries(2).stream();
+                    let mut sum = 0;
+                    while let Some(value) = next(&mut map).await {
+                        sum += value.unwrap();
+                    }
+                    (first, sum)
+                })
+            })
+            .collect();
+        let engine = Arc::clone(&lab);
+        let killer = tokio::task::spawn_blocking(move || {
+            let held = gate.meet();
+            let stands = Cell::new(0);
+            wait_until("only what stands at the gate is with a worker", || {
+                let stats = engine.stats();
+                let busy = stats.workers.iter().position(|worker| worker.open > 0);
+                stands.set(busy.unwrap());
+                stats.open == 1
+            });
+            engine.replace(stands.get());
+            drop(held);
+        });
+        let mut values = Vec::new();
+        step("twenty tasks");
+        for task in tasks {
+            values.push(task.await.unwrap());
+        }
+        step("the job whose worker dies");
+        let killed = tokio::spawn(victim).await.unwrap();
+        killer.await.unwrap();
+        (values, killed)
+    });
+    let sum = (0..200).map(|n| n * n).sum::<u64>();
+    assert!(values.into_iter().eq((0..20).map(|n| (n * n, sum))));
+    assert_eq!(*killed.unwrap_err().kind(), JobErrorKind::Signal(9));
+    drop(runtime);
     lab.assert_idle();
 }
 
