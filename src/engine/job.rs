@@ -457,7 +457,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     }
 
     /// Runs the job again, up to this many times, if it panics, exceeds its deadline, or takes its worker
-    /// with it. What the kernel returns is never tried again, an `Err` included.
+    /// with it. What the kernel returns is its answer, an `Err` included, unless [`retry_errors`](JobBuilder::retry_errors)
+    /// says otherwise.
     ///
     /// Only for arguments that the job cannot change:
     ///
@@ -500,6 +501,44 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         A: RetrySafe,
     {
         self.terms.retries = retries;
+        self
+    }
+
+    /// With [`retries`](JobBuilder::retries): they are also for the `Err`s that the kernel returns. For kernels that ask
+    /// somebody else, a server or a disk, who may answer the next time; one that only computes would return the same again.
+    ///
+    /// The worker lives on, so such attempts bring no job into quarantine. An error of the arena
+    /// ([`ArenaFull`](JobErrorKind::ArenaFull)) is none of these. An inline engine tries each job once.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// use arenite::{Backoff, Engine, JobErrorKind};
+    ///
+    /// /// In the worker: a server that is busy at first.
+    /// static ASKED: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// fn fetch(patience: u32) -> Result<u32, String> {
+    ///     match ASKED.fetch_add(1, Relaxed) {
+    ///         n if n < patience => Err(format!("503, for the {n}th time")),
+    ///         n => Ok(n),
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let fetch = |patience| {
+    ///     let job = engine.job(fetch, (patience,)).retries(3).retry_errors();
+    ///     job.backoff(Backoff::NONE).submit()
+    /// };
+    /// assert_eq!(fetch(2).wait()?, 2);
+    /// let error = fetch(100).wait().unwrap_err();
+    /// assert_eq!((error.attempt(), error.deaths().len()), (4, 3));
+    /// assert_eq!(*error.kind(), JobErrorKind::Returned("503, for the 6th time".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "autoretry_for")]
+    pub fn retry_errors(mut self) -> Self {
+        self.terms.retry_errors = true;
         self
     }
 

@@ -251,7 +251,13 @@ impl Core {
     pub(super) fn agree(&mut self, index: u32, terms: &Terms) {
         let mut policy = Policy::new(terms.clone());
         policy.alone = self.deadlines_alone && terms.deadline.is_some();
-        self.records.at(index).policy = Some(Box::new(policy));
+        let record = self.records.at(index);
+        record.policy = Some(Box::new(policy));
+        if terms.retries > 0 && terms.retry_errors {
+            // Nobody may be waiting for it yet, and its next attempt is to begin all the same.
+            record.requests |= NOTICE;
+            self.be_watched();
+        }
         self.ranked |= terms.priority != Priority::Normal;
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Duration>,
     /// Attempts after the first.
     pub(crate) retries: u32,
+    /// They are also for errors that the kernel returns.
+    pub(crate) retry_errors: bool,
     pub(crate) backoff: Backoff,
     pub(crate) priority: Priority,
     /// Whose permit each attempt needs.
@@ -142,7 +144,9 @@ impl Policy {
         quarantine_after: u32,
         closing: bool,
     ) -> After {
-        if self.terms.retries == 0 || self.given_up || !may_be_tried_again(&why) {
+        let returned = matches!(why, JobErrorKind::Returned(_));
+        let again = may_be_tried_again(&why) || returned && self.terms.retry_errors;
+        if self.terms.retries == 0 || self.given_up || !again {
             return After::Answer(why);
         }
         self.failed += 1;

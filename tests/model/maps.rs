@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use arenite::{Array, Backoff, Engine, JobErrorKind, OnFailure};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -32,6 +32,8 @@ tests![
     all_of_several_jobs,
     a_death_among_several_jobs,
     waiting_takes_nothing,
+    errors_are_tried_again_where_that_is_said,
+    a_death_and_an_error_are_attempts_alike,
     the_same_without_workers,
     chunks_that_fail_are_reported,
     a_chunk_whose_worker_dies_is_reported,
@@ -533,6 +535,145 @@ fn a_death_among_several_jobs() {
                 assert_eq!(value.unwrap(), index as u64);
             }
         });
+    }
+    lab.assert_in_use(0);
+}
+
+/// A server that is busy so often, by the lines in a file.
+fn busy(diary: &str, times: u64) -> Result<u64, String> {
+    use std::io::Write;
+    let before = std::fs::read_to_string(diary).unwrap().lines().count() as u64;
+    let mut file = std::fs::File::options().append(true).open(diary).unwrap();
+    file.write_all(b"asked\n").unwrap();
+    if before < times {
+        return Err(format!("busy {before}"));
+    }
+    Ok(before)
+}
+
+fn diary() -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+fn asked(path: &str) -> usize {
+    std::fs::read_to_string(path).unwrap().lines().count()
+}
+
+fn returned(n: u64) -> JobErrorKind {
+    JobErrorKind::Returned(format!("busy {n}"))
+}
+
+fn errors_are_tried_again_where_that_is_said() {
+    let lab = Lab::new(2);
+    // Not said: an `Err` is the answer.
+    let (_file, path) = diary();
+    let job = lab.job(busy, (&path, 2)).retries(5).submit();
+    assert_eq!(*lab.failure_of(job).kind(), returned(0));
+    assert_eq!(asked(&path), 1);
+    // Said, and often enough.
+    let (_file, path) = diary();
+    let job = lab.job(busy, (&path, 2)).retries(5).retry_errors();
+    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(2));
+    assert_eq!(asked(&path), 3);
+    // More often than a worker may die of a job: nobody has died.
+    let (_file, path) = diary();
+    let job = lab.job(busy, (&path, 9)).retries(9).retry_errors();
+    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(9));
+    // Said, and not often enough: the last error is the answer, with those before it.
+    let (_file, path) = diary();
+    let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
+    let letter = job.backoff(Backoff::NONE).keep_args().wait().unwrap_err();
+    assert_eq!(
+        (letter.error().kind(), letter.attempts()),
+        (&returned(2), 3)
+    );
+    assert_eq!(letter.deaths(), [returned(0), returned(1)]);
+    assert_eq!(letter.args(), &(&path, 100));
+    assert_eq!(asked(&path), 3);
+    // Without retries it says nothing.
+    let (_file, path) = diary();
+    let job = lab.job(busy, (&path, 1)).retry_errors().submit();
+    assert_eq!(lab.failure_of(job).attempt(), 1);
+    // A map: each item for itself.
+    let diaries = [diary(), diary(), diary()];
+    let items = diaries
+        .iter()
+        .zip([0, 2, 100])
+        .map(|((_, path), times)| (path.clone(), times));
+    let map = lab.map(busy, items).retries(2).retry_errors();
+    let report = map.backoff(Backoff::NONE).report();
+    assert_eq!(report.values(), [Some(0), Some(2), None]);
+    let [letter] = report.failures() else {
+        panic!("{report}")
+    };
+    assert_eq!((letter.index(), letter.attempts()), (2, 3));
+    // A node, whose dependent waits for the attempt that goes well.
+    let (_file, path) = diary();
+    let mut graph = arenite::Graph::new();
+    let node = graph.job(busy, (&path, 1)).retries(1).retry_errors().add();
+    let next = graph.add(square, (&node,));
+    assert_eq!(graph.run(&lab, &next).unwrap().wait(), Ok(1));
+    // A stage.
+    let (_file, path) = diary();
+    let mut letters = Vec::new();
+    let stream = arenite::stream::Stream::new([1u64, 100])
+        .on_failure(arenite::stream::OnFailure::Skip)
+        .stage_with(busy, |times| (times, (path.clone(), times)))
+        .retries(1)
+        .retry_errors()
+        .jobs(1)
+        .dead_letters(|letter| letters.push(letter));
+    let values: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
+    assert_eq!(values, [(1, 1)]);
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}")
+    };
+    assert_eq!((letter.input, letter.error.attempt()), (100, 2));
+    let restarts = |lab: &Lab| {
+        lab.stats()
+            .workers
+            .iter()
+            .map(|one| one.restarts)
+            .sum::<u64>()
+    };
+    assert_eq!(restarts(&lab), 0, "no worker has died of an error");
+    lab.assert_in_use(0);
+}
+
+/// The first attempt ends in an error, the second with its worker, the third with a value.
+fn a_death_and_an_error_are_attempts_alike() {
+    fn hard(diary: &str, gate: &str) -> Result<u64, String> {
+        match busy(diary, 1)? {
+            1 => {
+                pass(gate);
+                Err("it was to be killed there".into())
+            }
+            n => Ok(n),
+        }
+    }
+    let lab = Lab::new(1);
+    for retries in [1, 2] {
+        let (_file, path) = diary();
+        let gate = Gate::new();
+        let job = lab.job(hard, (path, gate.path())).retries(retries);
+        let job = job.retry_errors().backoff(Backoff::NONE).submit();
+        let held = gate.meet();
+        lab.replace(0);
+        drop(held);
+        step("what comes of it");
+        match job.wait() {
+            Ok(value) => assert_eq!((value, retries), (2, 2)),
+            Err(error) => {
+                assert_eq!(retries, 1, "{error}");
+                assert_eq!(
+                    (error.kind(), error.attempt()),
+                    (&JobErrorKind::Signal(9), 2)
+                );
+                assert_eq!(error.deaths(), [returned(0)]);
+            }
+        }
     }
     lab.assert_in_use(0);
 }

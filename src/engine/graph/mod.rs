@@ -552,6 +552,13 @@ impl<R, A> NodeBuilder<'_, R, A> {
         self
     }
 
+    /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
+    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors).
+    pub fn retry_errors(mut self) -> Self {
+        self.terms.retry_errors = true;
+        self
+    }
+
     /// The pauses between attempts; by default 10 ms, doubling up to a second.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.terms.backoff = backoff;

@@ -160,6 +160,13 @@ impl<I: Iterator, R> Map<I, R> {
         self
     }
 
+    /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
+    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors).
+    pub fn retry_errors(mut self) -> Self {
+        self.feed.plan.terms.retry_errors = true;
+        self
+    }
+
     /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.feed.plan.terms.backoff = backoff;

@@ -619,6 +619,13 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
+    /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
+    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors).
+    pub fn retry_errors(self) -> Self {
+        self.last.terms.borrow_mut().terms.retry_errors = true;
+        self
+    }
+
     /// The pauses between attempts; by default 10 ms, doubling up to a second.
     pub fn backoff(self, backoff: Backoff) -> Self {
         self.last.terms.borrow_mut().terms.backoff = backoff;

@@ -510,7 +510,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Submit { priority, retries } => {
-                    let terms = Terms { retries, priority, backoff: pause, deadline: None, limiter: None };
+                    let terms = Terms { retries, priority, backoff: pause, ..Terms::default() };
                     // Some have no policy at all.
                     let id = match terms.asked() {
                         Some(terms) => submit_with(&shared, terms.clone()),
