@@ -139,6 +139,30 @@ pub enum JobErrorKind {
 }
 
 /// A job without a value: why, and which job of which kernel on which worker.
+///
+/// ```standalone_crate
+/// use arenite::{Backoff, Engine, JobErrorKind};
+///
+/// fn decode(name: &str) -> u32 {
+///     eprintln!("{name}: the header is fine");
+///     std::process::abort();
+/// }
+///
+/// arenite::init();
+/// let engine = Engine::builder().workers(1).on_log(|_| ()).build()?;
+/// let job = engine.job(decode, ("holiday.jpg",)).retries(1).backoff(Backoff::NONE);
+/// let error = job.submit().wait().unwrap_err();
+/// // Who, and how often.
+/// assert!(error.kernel().ends_with("decode"));
+/// assert_eq!((error.worker(), error.attempt()), (Some(0), 2));
+/// // Why, this time and the time before.
+/// assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+/// assert_eq!(error.deaths(), [JobErrorKind::Signal(6)]);
+/// // What it was at; and all of it as a sentence.
+/// assert_eq!(error.last_words(), ["holiday.jpg: the header is fine"]);
+/// assert!(error.to_string().ends_with("its worker's last words: holiday.jpg: the header is fine"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct JobError(Box<Failed>);
 

@@ -284,6 +284,42 @@ impl<S: Send + 'static> Actor<S> {
     }
 
     /// How it fares at this moment.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine};
+    ///
+    /// struct Sum(u64);
+    ///
+    /// impl Sum {
+    ///     fn add(&mut self, x: u64) -> u64 {
+    ///         self.0 += x;
+    ///         self.0
+    ///     }
+    ///     fn save(&self) -> Array<u64> {
+    ///         Array::from_slice(&[self.0])
+    ///     }
+    ///     fn crash(&mut self) {
+    ///         std::process::abort();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let sum = engine
+    ///     .actor_builder(|| Sum(0), ())
+    ///     .checkpoint(2, Sum::save, |saved: &Array<u64>| Sum(saved[0]))
+    ///     .start();
+    /// for x in [1, 10, 100] {
+    ///     sum.call(Sum::add, (x,)).wait()?;
+    /// }
+    /// sum.call(Sum::crash, ()).wait().unwrap_err();
+    /// // As soon as it answers again, everything is known of what it has lost.
+    /// sum.call(Sum::add, (1000,)).wait()?;
+    /// let status = sum.status();
+    /// assert_eq!((status.worker, status.lost), (Some(0), None));
+    /// assert_eq!((status.restarts, status.forgotten), (1, 1), "the call that added 100");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn status(&self) -> ActorStatus {
         match &self.inner.place {
             ActorPlace::There { shared, id } => match shared.figures_of_actor(*id) {

@@ -233,6 +233,22 @@ impl<W: Wanted> Running<W> {
     }
 
     /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Array, Graph};
+    ///
+    /// let mut graph = Graph::new();
+    /// let ramp = graph.job(|n: usize| Array::from_fn(n, |i| i as u32), (1000,)).name("ramp").add();
+    /// let sum = graph.add(|values: &[u32]| values.iter().sum::<u32>(), (&ramp,));
+    /// let running = graph.run(&engine, &sum)?;
+    /// let report = running.report();
+    /// assert!(report.svg().starts_with("<svg") && report.dot().contains("ramp"));
+    /// println!("{} jobs, {:?} of work", report.jobs(), report.busy());
+    /// // The values are still there.
+    /// assert_eq!(running.wait()?, 499_500);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn report(&self) -> GraphReport {
         self.await_end(None);
         let fates = match &self.state {

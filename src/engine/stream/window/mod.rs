@@ -98,6 +98,26 @@ where
 {
     /// Hands out items that came after all of their windows had been closed. They are counted in any case
     /// ([`StreamStats::late`](super::StreamStats::late)).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let mut missed = Vec::new();
+    /// // The one at 4 s comes when the watermark stands at 23 s, and its window has been closed.
+    /// let counts = Stream::new([1, 5, 12, 25, 4, 26])
+    ///     .event_time(|&at| second * at)
+    ///     .watermark(2 * second)
+    ///     .window(Windows::tumbling(10 * second))?
+    ///     .late(|at| missed.push(at))
+    ///     .fold(|| 0, |count, _| *count += 1);
+    /// let handle = counts.handle();
+    /// let counts: Vec<i32> = counts.run(&Engine::inline()).map(|count| count.unwrap().value).collect();
+    /// assert_eq!((counts, missed), (vec![2, 1, 2], vec![4]));
+    /// assert_eq!(handle.stats().late, 1);
+    /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
     pub fn late(mut self, late: impl FnMut(T) + 'a) -> Self {
         self.late = Some(Box::new(late));
         self
