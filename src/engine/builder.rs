@@ -94,6 +94,7 @@ impl Builder {
     }
 
     /// Number of worker processes; by default one per core. At least 1. Each has one [lane](Builder::lanes).
+    #[doc(alias("ProcessPoolExecutor", "max_workers", "n_jobs"))]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers.max(1));
         self
@@ -132,6 +133,7 @@ impl Builder {
     /// println!("{:?}", start.elapsed());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "ThreadPoolExecutor")]
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes.max(1);
         self

@@ -126,6 +126,7 @@ impl<R> fmt::Debug for AsCompleted<R> {
 /// assert_eq!(jobs.swap_remove(first).wait()?, 2);
 /// # Ok::<(), arenite::JobError>(())
 /// ```
+#[doc(alias = "FIRST_COMPLETED")]
 pub fn wait_any<'j, R: Send + 'static>(
     jobs: impl IntoIterator<Item = &'j mut Job<R>>,
     limit: Option<Duration>,
@@ -166,6 +167,7 @@ pub fn wait_any<'j, R: Send + 'static>(
 /// assert_eq!(squares, [0, 1, 4, 9]);
 /// # Ok::<(), arenite::JobError>(())
 /// ```
+#[doc(alias("gather", "ALL_COMPLETED", "join_all"))]
 pub fn wait_all<'j, R: Send + 'static>(
     jobs: impl IntoIterator<Item = &'j Job<R>>,
     limit: Option<Duration>,

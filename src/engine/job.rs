@@ -496,6 +496,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// The error that is finally given is that of the last attempt; [`JobError::deaths`] lists those
     /// before it. A job that has cost too many workers is given up before its retries are used up:
     /// [`quarantine_after`](super::Builder::quarantine_after).
+    #[doc(alias = "max_retries")]
     pub fn retries(mut self, retries: u32) -> Self
     where
         A: RetrySafe,

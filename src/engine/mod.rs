@@ -170,6 +170,7 @@ impl Engine {
     /// let job = engine.submit(sort, (values,));
     /// let first = values[0];
     /// ```
+    #[doc(alias("apply_async", "run_in_executor", "remote"))]
     #[inline]
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> Job<R::Out>
     where

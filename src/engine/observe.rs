@@ -190,6 +190,7 @@ impl Engine {
     /// ```
     ///
     /// An inline engine counts the jobs that it runs, and no bytes.
+    #[doc(alias = "tqdm")]
     pub fn progress(&self) -> Progress {
         match self.shared() {
             Some(shared) => shared.progress(),

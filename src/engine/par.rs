@@ -69,6 +69,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`par_apply`](Engine::par_apply).
+    #[doc(alias("par_iter", "prange"))]
     pub fn par_map<T, U, F>(&self, a: &Array<T>, f: F) -> Result<Array<U>, JobError>
     where
         T: Element,

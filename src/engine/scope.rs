@@ -119,6 +119,7 @@ impl Engine {
     /// # Errors
     /// The first failure of a job. Rows that a dead worker could write are named in it
     /// ([`JobError::unspecified_rows`]).
+    #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
         match self.run_scope(Failures::First(None), f) {
             (_, Failures::First(Some(error))) => Err(error),
@@ -194,6 +195,7 @@ impl Engine {
     /// assert_eq!(errors.len(), 2);
     /// assert!(errors[0].to_string().contains("1 is odd"));
     /// ```
+    #[doc(alias = "TaskGroup")]
     pub fn scope_collect<'env, T>(
         &'env self,
         f: impl FnOnce(&Scope<'env>) -> T,

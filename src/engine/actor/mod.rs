@@ -144,6 +144,7 @@ impl Engine {
     ///
     /// By default an actor is lost with its worker; [`actor_builder`](Engine::actor_builder) makes one that goes on
     /// from checkpoints, or has a name.
+    #[doc(alias = "remote")]
     pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> Actor<S>
     where
         F: Init<P, O>,
@@ -177,6 +178,7 @@ impl Engine {
     ///
     /// # Errors
     /// There is none of this name, or its state is of another type.
+    #[doc(alias = "get_actor")]
     pub fn actor_named<S: Send + 'static>(&self, name: &str) -> Result<Actor<S>, ActorNameError> {
         let unknown = || ActorNameError::Unknown { name: name.into() };
         let held = self.names.get(name).ok_or_else(unknown)?;

@@ -199,6 +199,7 @@ impl Graph {
     }
 
     /// A node that runs a kernel on these inputs: arguments as for [`Engine::submit`], and other nodes.
+    #[doc(alias = "delayed")]
     #[track_caller]
     #[inline]
     pub fn add<F, A, P, R>(&mut self, kernel: F, inputs: A) -> Node<R::Out>
@@ -400,6 +401,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], and [`GraphError::DoesNotFit`] if there is no such order:
     /// then nothing was run.
+    #[doc(alias = "compute")]
     pub fn run<T: Targets>(
         mut self,
         engine: &Engine,

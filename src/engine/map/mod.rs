@@ -65,6 +65,7 @@ impl Engine {
     /// | know the arguments of what failed | [`keep_args`](Map::keep_args), or [`report`](Map::report) for all at once |
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
     /// | bound how many run at once, or each second | [`limit`](Map::limit) |
+    #[doc(alias("starmap", "imap", "Parallel"))]
     pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
     where
         F: Kernel<P, R>,

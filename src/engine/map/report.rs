@@ -182,6 +182,7 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     ///
     /// # Panics
     /// If results have been taken from the map already.
+    #[doc(alias("gather", "return_exceptions"))]
     pub fn report(self) -> Report<I::Item, R> {
         let (mut values, mut failures) = (Vec::new(), Vec::new());
         for result in self.keep_args() {

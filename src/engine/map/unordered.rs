@@ -29,6 +29,7 @@ impl<I: Iterator, R> Map<I, R> {
     ///
     /// # Panics
     /// If results have been taken from the map already.
+    #[doc(alias = "imap_unordered")]
     pub fn unordered(self) -> Unordered<I, R> {
         let (plan, shared) = self.feed.into_parts("unordered");
         Unordered {

@@ -26,6 +26,7 @@ impl Engine {
     /// # Errors
     /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed. `f` is the program's own, so a
     /// chunk whose worker dies is not tried again: that is its failure.
+    #[doc(alias = "accumulate")]
     pub fn scan<T, F>(&self, a: &Array<T>, f: F) -> Result<Array<T>, JobError>
     where
         T: Element,

@@ -330,6 +330,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
 
     /// A kernel that each item passes, in the workers. Its first parameter is the item, `args` are the others: arrays among
     /// them are read where they lie, by all jobs.
+    #[doc(alias = "ParDo")]
     pub fn stage<F, A, Q, R>(
         self,
         kernel: F,
@@ -447,6 +448,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// # Errors
     /// [`WindowError`]: windows in time without [event times](Stream::event_time) or a [watermark](Stream::watermark), or
     /// that have no length.
+    #[doc(alias = "WindowInto")]
     pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
         windows.check(self.plan.timed, self.plan.marked)?;
         Ok(Windowed::new(self.then(|before| before), windows))

@@ -63,6 +63,7 @@ thread_local! {
 /// [`WaitsForItself`](crate::JobErrorKind::WaitsForItself) instead.
 ///
 /// A map keeps no more jobs in such a line than twice as many as run side by side, so that others come in between.
+#[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
 #[derive(Clone)]
 pub struct Limiter(Arc<Inner>);
 
