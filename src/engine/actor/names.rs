@@ -8,36 +8,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// A handle of whatever type, as long as there is one.
 type Held = dyn Any + Send + Sync;
 
+/// By name, who has it; `None` while he is being made.
+type Taken = HashMap<String, Option<Weak<Held>>>;
+
 /// The names that are taken in an engine.
 #[derive(Clone, Default)]
-pub(in crate::engine) struct Names(Arc<Mutex<HashMap<String, Weak<Held>>>>);
+pub(in crate::engine) struct Names(Arc<Mutex<Taken>>);
 
 impl Names {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Held>>> {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whoever has this name.
     pub(super) fn get(&self, name: &str) -> Option<Arc<Held>> {
-        self.lock().get(name)?.upgrade()
+        self.lock().get(name)?.as_ref()?.upgrade()
     }
 
-    /// Gives the name to what `make` makes, unless somebody has it.
+    /// Gives the name to what `make` makes, unless somebody has it. That may be code of the program, which asks for names
+    /// itself: it runs without the lock.
     pub(super) fn give<T: Any + Send + Sync>(
         &self,
         name: &str,
         make: impl FnOnce(Name) -> Arc<T>,
     ) -> Option<Arc<T>> {
-        let mut names = self.lock();
-        if names.get(name).is_some_and(|held| held.strong_count() > 0) {
-            return None;
+        let own = name.to_owned();
+        {
+            let mut names = self.lock();
+            let is_free = |held: &Option<Weak<Held>>| {
+                held.as_ref().is_some_and(|held| held.strong_count() == 0)
+            };
+            if !names.get(name).is_none_or(is_free) {
+                return None;
+            }
+            names.insert(own.clone(), None);
         }
         let made = make(Name {
             names: self.clone(),
-            name: name.to_owned(),
+            name: own.clone(),
         });
         let held: Arc<Held> = Arc::<T>::clone(&made);
-        names.insert(name.to_owned(), Arc::downgrade(&held));
+        self.lock().insert(own, Some(Arc::downgrade(&held)));
         Some(made)
     }
 }
@@ -61,6 +72,7 @@ impl Name {
         let mut names = self.names.lock();
         if names
             .get(&self.name)
+            .and_then(Option::as_ref)
             .is_some_and(|held| held.as_ptr().cast() == holder)
         {
             names.remove(&self.name);

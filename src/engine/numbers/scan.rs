@@ -47,8 +47,9 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The same bits for any number of workers, and where some of them die: such chunks are tried again. Within a chunk numbers are added one after the other, so the last element
-    /// can differ from [`sum`](Engine::sum), which adds pairwise, by rounding.
+    /// The same bits for any number of workers, and where some of them die: such chunks are tried again. Within a chunk
+    /// numbers are added one after the other, so the last element can differ from [`sum`](Engine::sum), which adds
+    /// pairwise, by rounding.
     ///
     /// # Errors
     /// [`JobError`]: `a` is not in this engine's arena, there is no room, workers died again and again, or a sum of 64-bit

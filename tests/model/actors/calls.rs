@@ -14,6 +14,7 @@ tests![
     arguments_of_any_length,
     a_call_of_its_own_actor_is_refused,
     an_actor_that_is_ended_by_its_own_method,
+    an_actor_that_asks_for_names_while_it_begins,
     the_inline_engine_agrees,
 ];
 
@@ -379,4 +380,45 @@ fn an_actor_that_is_ended_by_its_own_method() {
     let error = list.call(List::seen, ()).wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
     assert_eq!(list.status().lost, Some(JobErrorKind::ActorEnded));
+}
+
+fn an_actor_that_asks_for_names_while_it_begins() {
+    static ENGINE: Mutex<Option<Arc<Engine>>> = Mutex::new(None);
+    fn engine() -> Arc<Engine> {
+        ENGINE.lock().unwrap().clone().unwrap()
+    }
+    fn begin() -> Result<String, String> {
+        let engine = engine();
+        let own = engine.actor_named::<String>("own").unwrap_err();
+        let again = engine.actor_builder(List::new, ()).start_named("own");
+        let helper = engine.actor_builder(List::new, ()).start_named("helper");
+        let helper = helper.map_err(|error| error.to_string())?;
+        let found: Actor<List> = engine.actor_named("helper").unwrap();
+        drop(helper);
+        assert_eq!(found.call(List::push, (1,)).wait(), Ok(1));
+        Ok(format!("{own}; {}", again.unwrap_err()))
+    }
+    *ENGINE.lock().unwrap() = Some(Arc::new(Engine::inline()));
+    step("an actor that begins by asking for others");
+    let own: Actor<String> = engine()
+        .actor_builder(begin, ())
+        .start_named("own")
+        .unwrap();
+    let said = own.call(String::clone, ()).wait().unwrap();
+    assert_eq!(
+        said,
+        "there is no actor named \"own\"; there is an actor named \"own\" already"
+    );
+    assert_eq!(own.name(), Some("own"));
+    drop(own);
+    // Each name is free again.
+    for name in ["own", "helper"] {
+        assert!(
+            engine()
+                .actor_builder(List::new, ())
+                .start_named(name)
+                .is_ok()
+        );
+    }
+    ENGINE.lock().unwrap().take();
 }

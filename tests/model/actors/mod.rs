@@ -6,7 +6,7 @@ mod ends;
 mod losses;
 mod storms;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
