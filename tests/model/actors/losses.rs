@@ -143,8 +143,8 @@ fn a_checkpoint_brings_back_what_it_holds() {
     wait_until("it has gone on", || list.status().restarts == 2);
     let left = seen(&list);
     let forgotten = list.status().forgotten - before.forgotten;
-    // The look at the list was a call as well.
-    assert!(forgotten < 3 && held.starts_with(&left));
+    // The look at the list was a call as well; where it made a checkpoint due, that may have died with the worker.
+    assert!(forgotten <= 3 && held.starts_with(&left));
     assert!(held.len() - left.len() <= forgotten as usize);
     drop(list);
     lab.assert_in_use(0);
