@@ -174,6 +174,11 @@ impl Lane {
         Ok(())
     }
 
+    /// Bytes of the blocks that the worker may use and has not: what the books of the arena know of them.
+    pub(super) fn granted(&self) -> u64 {
+        self.grants.iter().map(|grant| grant.block.held()).sum()
+    }
+
     /// Takes over what a reply sends: arrays, and a block with its words where they did not fit.
     /// Frees what the job used and did not send. An error is what is wrong with the reply.
     pub(super) fn receive(

@@ -172,6 +172,9 @@ pub struct WorkerStats {
     pub restarts: u64,
     /// How often its process was replaced because it had served long enough or had grown too large.
     pub recycled: u64,
+    /// Bytes of the arena that it may fill with results and has not: part of what is
+    /// [in use](crate::arena::ArenaStats::in_use), and free again when its process ends.
+    pub granted: u64,
 }
 
 /// One kernel in the statistics.
@@ -445,6 +448,10 @@ impl Shared {
                 .sum(),
             restarts: worker.restarts,
             recycled: worker.recycled,
+            granted: core
+                .lanes_of(index)
+                .map(|lane| core.lanes[lane].granted())
+                .sum(),
         });
         let stats = Stats {
             arena,

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use arenite::{Engine, JobError, JobErrorKind};
+use arenite::{Engine, JobError, JobErrorKind, Stats};
 
 use super::engine::{replace, wait_until};
 use super::step;
@@ -62,31 +62,49 @@ impl Invariant {
     }
 }
 
-/// Nothing runs, nothing waits, nobody's answer lies about.
+/// Nothing runs, nothing waits for anything, nobody's answer lies about, no byte is counted as in flight.
 pub fn expect_idle(engine: &Engine) {
     wait_until("the engine is idle", || {
         let stats = engine.stats();
-        stats.open + stats.queued + stats.untaken == 0
+        let jobs = stats.open + stats.queued + stats.waiting + stats.limited + stats.untaken;
+        jobs == 0 && stats.admitted == 0
     });
 }
 
-/// The books balance: with fresh workers, whose grants are known, nothing but what the test still holds (`kept`
-/// bytes) is in use.
+/// The books balance: beside what the test still holds (`kept` bytes), nothing is in use but what workers have been granted.
+///
+/// Looked at twice. With the workers that did the work, since whatever belongs to a process is given back when that ends, also
+/// what nobody knew of any more; and with fresh ones, whose grants are known.
 pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
     expect_idle(engine);
+    let granted = |stats: &Stats| stats.workers.iter().map(|worker| worker.granted).sum();
+    expect_balance(engine, kept, "workers may fill", granted)?;
     let workers = engine.stats().workers.len();
     (0..workers).for_each(|worker| replace(engine, worker));
-    let expected = kept + workers as u64 * FIRST_GRANT;
+    expect_balance(engine, kept, "fresh workers are granted", |_| {
+        workers as u64 * FIRST_GRANT
+    })
+}
+
+/// What is in use is what the caller keeps and what workers may fill. A worker may be ready a moment before its first grant, so
+/// there is time for it.
+fn expect_balance(
+    engine: &Engine,
+    kept: u64,
+    of_workers: &str,
+    bytes: impl Fn(&Stats) -> u64,
+) -> Result<(), String> {
+    step(format!("the books to balance with what {of_workers}"));
     let asked = Instant::now();
     loop {
         let stats = engine.stats();
-        if stats.arena.in_use == expected {
+        let bytes = bytes(&stats);
+        if stats.arena.in_use == kept + bytes {
             return Ok(());
         }
-        // A worker may be ready a moment before its first grant.
         if asked.elapsed() > SETTLING {
             return Err(format!(
-                "{} bytes in use instead of {expected}, of which {kept} are the caller's: {stats:#?}",
+                "{} bytes in use: {kept} are the caller's, and {bytes} {of_workers}: {stats:#?}",
                 stats.arena.in_use
             ));
         }
