@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// How long what ends by itself may take to do so. Threads that have told their result still have to end.
@@ -12,7 +13,7 @@ const SETTLING: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {
     children: BTreeSet<i32>,
-    /// Number and target.
+    /// Number and target: one that was closed and another that stayed open in its place are a difference.
     descriptors: BTreeSet<(u32, String)>,
     threads: BTreeSet<(u32, String)>,
     names: BTreeSet<String>,
@@ -59,10 +60,10 @@ impl Traces {
         let started = Instant::now();
         loop {
             let now = Self::now();
-            let descriptors = now.descriptors.len().cmp(&self.descriptors.len());
+            let descriptors = now.descriptors == self.descriptors;
             let threads = now.threads.len() > self.threads.len();
             let names: Vec<_> = now.names.difference(&self.names).collect();
-            if descriptors.is_eq() && !threads && names.is_empty() {
+            if descriptors && !threads && names.is_empty() {
                 return Ok(());
             }
             if started.elapsed() > SETTLING {
@@ -157,14 +158,26 @@ fn threads() -> BTreeSet<(u32, String)> {
         .collect()
 }
 
+/// What `/dev/shm` lists: ours, or everything where nobody else can make a name.
 fn names() -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir("/dev/shm") else {
         return BTreeSet::new();
     };
+    let all = is_own_shm();
     entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("arenite"))
+        .filter(|name| all || name.starts_with("arenite"))
         .collect()
+}
+
+/// This process has a `/dev/shm` to itself: the first process of the system sees another one. Who may not look there shares
+/// it, as far as is known here.
+fn is_own_shm() -> bool {
+    let device = |path: &str| fs::metadata(path).map(|folder| folder.dev());
+    match (device("/dev/shm"), device("/proc/1/root/dev/shm")) {
+        (Ok(own), Ok(first)) => own != first,
+        _ => false,
+    }
 }
 
 pub fn describe_threads() -> String {
