@@ -10,6 +10,7 @@ mod board;
 mod harness;
 mod model;
 mod orphans;
+mod passings;
 mod policies;
 mod programs;
 mod reached;

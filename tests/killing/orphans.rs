@@ -1,5 +1,7 @@
 //! A new engine starts while a worker of a killed supervisor still computes.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use arenite::{Array, Engine};
@@ -57,10 +59,8 @@ fn a_new_engine_and_an_orphan() {
         }
         let engine: &Engine = &next;
         for worker in &engine.stats().workers {
-            let common: Vec<_> = maps_of(worker.pid as i32)
-                .into_iter()
-                .filter(|inode| segments.contains(inode))
-                .collect();
+            let its = maps_of(worker.pid as i32);
+            let common: Vec<_> = its.intersection(&segments).collect();
             assert!(common.is_empty(), "shared with the orphan: {common:?}");
         }
         assert_eq!(inode(&neighbour).unwrap(), of_neighbour);
@@ -74,13 +74,22 @@ fn a_new_engine_and_an_orphan() {
     }
 }
 
-/// Inodes of the shared memory that a process has mapped. Workers are not dumpable, so only root may look.
-fn maps_of(pid: i32) -> Vec<u64> {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else {
-        return Vec::new();
+/// Inodes of the shared memory that a worker has mapped: there is some in each. Workers are not dumpable, so only root
+/// may look; others see none.
+fn maps_of(pid: i32) -> BTreeSet<u64> {
+    let text = match std::fs::read_to_string(format!("/proc/{pid}/maps")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            eprintln!("only root may look into the maps of worker {pid}");
+            return BTreeSet::new();
+        }
+        Err(error) => panic!("worker {pid} is not there: {error}"),
     };
-    text.lines()
+    let inodes: BTreeSet<u64> = text
+        .lines()
         .filter(|line| line.contains("/dev/shm/") || line.contains("memfd:"))
         .filter_map(|line| line.split_whitespace().nth(4)?.parse().ok())
-        .collect()
+        .collect();
+    assert!(!inodes.is_empty(), "no arena in worker {pid}: {text}");
+    inodes
 }

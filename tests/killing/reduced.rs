@@ -6,7 +6,8 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
-use crate::harness::{Invariant, Lab, named, step};
+use crate::harness::{Invariant, Lab, named};
+use crate::passings::{Nth, Saw, each};
 use crate::scene::begin;
 
 /// Steps of a worker that only reductions come by.
@@ -22,6 +23,7 @@ const COMMON: [&str; 4] = [
     "publish.filled",
 ];
 
+/// Only without retries: a reduction takes none, since its runs are not the caller's to try again.
 pub fn trials() -> Vec<Trial> {
     let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
     let trial =
@@ -54,39 +56,46 @@ fn began(log: &str) -> Vec<u32> {
 }
 
 fn at(point: &'static Point) {
-    let mut all = 0;
-    for passing in [1, 2, 20, 60] {
-        step(format!("{}, passing {passing}", point.name));
-        let invariant = Invariant::before();
-        let lab = Lab::new(1);
-        let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let path = log.to_str().unwrap();
-        let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
+    let all = scene(point, None).unwrap().passed;
+    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
+    each(point.name, all, &which, |passing, _| {
+        scene(point, Some(passing))
+    });
+}
+
+/// One reduction, during which a worker is killed at this passing.
+fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let path = log.to_str().unwrap();
+    let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
+    let before = board().passed(point.name);
+    if let Some(passing) = passing {
         board().arm(point.name, Deed::Kill, passing..passing + 1);
-        let whole = lab.reduce(&numbers, span, (path,), join);
-        // Behind what is left of it.
-        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
-        board().disarm();
-        let deaths = board().done(point.name).0;
-        match whole {
-            Ok(whole) => {
-                assert_eq!(whole[..], [0, numbers.len() as u64 - 1]);
-                assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
-            }
-            Err(error) => {
-                let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
-                assert_eq!((error.kind(), deaths), (&killed, 1), "{error}");
-                assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
-            }
-        }
-        assert!(deaths == 1 || passing > 2, "nobody came by {}", point.name);
-        all += deaths;
-        drop(numbers);
-        invariant.holds(&lab, 0).unwrap();
-        lab.into_inner().shutdown();
-        invariant.nothing_left().unwrap();
     }
-    println!("{}: {all} deaths in 4 scenes", point.name);
+    let whole = lab.reduce(&numbers, span, (path,), join);
+    // Behind what is left of it.
+    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+    board().disarm();
+    let deaths = passing.map_or(0, |_| board().done(point.name).0);
+    let passed = board().passed(point.name) - before;
+    match whole {
+        Ok(whole) => {
+            assert_eq!(whole[..], [0, numbers.len() as u64 - 1]);
+            assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
+        }
+        Err(error) => {
+            let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
+            assert_eq!((error.kind(), deaths), (&killed, 1), "{error}");
+            assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
+        }
+    }
+    drop(numbers);
+    invariant.holds(&lab, 0)?;
+    lab.into_inner().shutdown();
+    invariant.nothing_left()?;
+    Ok(Saw { passed, deaths })
 }
 
 /// Undisturbed: each step is taken. For whoever looks at the board.

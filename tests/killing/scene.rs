@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use crate::harness::{Lab, step, wait_until};
 const FIRST: u32 = 10;
 /// Jobs of the second one, which finds the worker asleep.
 const SECOND: u32 = 4;
-/// A job that is asked to end while it runs, and obeys.
-pub const ASKED: u32 = FIRST + SECOND;
-/// The last job, which changes an array of the supervisor in place.
-pub const LENT: u32 = ASKED + 1;
-pub const JOBS: u32 = LENT + 1;
+/// How many there are of each kind that is rare: a first, a second and a last one.
+const RARE: u32 = 3;
+/// Jobs that are asked to end while they run, and obey.
+pub const ASKED: Range<u32> = FIRST + SECOND..FIRST + SECOND + RARE;
+/// The last jobs, which change an array of the supervisor in place.
+pub const LENT: Range<u32> = ASKED.end..ASKED.end + RARE;
+const JOBS: u32 = LENT.end;
 
 /// How the jobs are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +154,8 @@ impl Scene {
         let slept = board().passed("claim.announced");
         step("the first batch");
         let mut jobs = vec![number(lab, policy, (log, go, 0))];
-        // Taken back before it begins: it lies behind the first one.
-        drop(lab.submit(plain, (log, &input, JOBS)));
+        // Taken back before they begin: they lie behind the first one.
+        (0..RARE).for_each(|_| drop(lab.submit(plain, (log, &input, JOBS))));
         jobs.extend((1..FIRST).map(|job| submit(lab, policy, log, &input, job)));
         File::create(go).unwrap();
         let mut answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
@@ -161,11 +164,11 @@ impl Scene {
             board().passed("claim.announced") > slept && lab.stats().workers[0].ready
         });
         step("the second batch");
-        let jobs = (FIRST..ASKED).map(|job| submit(lab, policy, log, &input, job));
+        let jobs = (FIRST..ASKED.start).map(|job| submit(lab, policy, log, &input, job));
         answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
-        answers.push(ask(lab, policy, log));
-        step("the job in place");
-        answers.push(lend(lab, policy, log));
+        answers.extend(ASKED.map(|job| ask(lab, policy, log, job)));
+        step("the jobs in place");
+        answers.extend(LENT.map(|job| lend(lab, policy, log, job)));
         let began = std::fs::read_to_string(log).unwrap();
         Played {
             answers,
@@ -180,9 +183,9 @@ impl Scene {
         let input = Array::from_slice(&input());
         let answer = |job: u32| match job {
             0 => hold(log, "", 0).to_le_bytes().to_vec(),
-            ASKED => (u64::from(ASKED) * 5).to_le_bytes().to_vec(),
-            LENT => (0..LENT_LEN as u32)
-                .flat_map(|i| (i ^ LENT).to_le_bytes())
+            job if ASKED.contains(&job) => (u64::from(job) * 5).to_le_bytes().to_vec(),
+            job if LENT.contains(&job) => (0..LENT_LEN as u32)
+                .flat_map(|i| (i ^ job).to_le_bytes())
                 .collect(),
             _ => match job % 3 {
                 0 => plain(log, &input, job).to_le_bytes().to_vec(),
@@ -219,9 +222,9 @@ fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
 }
 
 /// Asks the job to end as soon as it runs.
-fn ask(engine: &Engine, policy: Policy, log: &str) -> Result<Vec<u8>, JobError> {
-    let job = send!(engine, policy, obey, (log, ASKED));
-    let line = ASKED.to_string();
+fn ask(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
+    let job = send!(engine, policy, obey, (log, number));
+    let line = number.to_string();
     wait_until(
         "the job that is to be cancelled runs, or has failed",
         || {
@@ -236,11 +239,11 @@ fn ask(engine: &Engine, policy: Policy, log: &str) -> Result<Vec<u8>, JobError> 
 const LENT_LEN: usize = 30_000;
 
 /// One tile, which is the whole array. It cannot be tried again, whatever the policy is.
-fn lend(engine: &Engine, policy: Policy, log: &str) -> Result<Vec<u8>, JobError> {
+fn lend(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
     let mut out = engine.zeros::<u32>(LENT_LEN).unwrap();
     engine.scope(|scope| {
         for tile in out.tiles_mut(LENT_LEN) {
-            let mut job = scope.job(fill, (log, tile, LENT));
+            let mut job = scope.job(fill, (log, tile, number));
             if let Some(limit) = policy.deadline {
                 job = job.deadline(limit);
             }

@@ -6,7 +6,8 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
-use crate::harness::{Invariant, Lab, named, step};
+use crate::harness::{Invariant, Lab, named};
+use crate::passings::{Nth, Saw, each};
 
 /// Steps of a job at which it makes a difference what was said before.
 const STEPS: [&str; 6] = [
@@ -51,37 +52,47 @@ fn numbers() -> Vec<u32> {
 }
 
 fn at(point: &'static Point, retries: u32) {
+    let all = scene(point, retries, None).unwrap().passed;
+    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
+    each(point.name, all, &which, |passing, _| {
+        scene(point, retries, Some(passing))
+    });
+}
+
+/// One job and all that it spawns, during which a worker is killed at this passing.
+fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let mut expected = numbers();
     expected.sort_unstable();
-    for passing in [1, 2, 20, 50] {
-        step(format!("{}, passing {passing}", point.name));
-        let invariant = Invariant::before();
-        let lab = Lab::new(1);
-        let values = lab.from_slice(&numbers()).unwrap();
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let values = lab.from_slice(&numbers()).unwrap();
+    let before = board().passed(point.name);
+    if let Some(passing) = passing {
         board().arm(point.name, Deed::Kill, passing..passing + 1);
-        let job = lab.job(sort, (&values,)).retries(retries);
-        let sorted = job.backoff(Backoff::NONE).submit().wait();
-        // Behind what is left of it.
-        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
-        board().disarm();
-        let deaths = board().done(point.name).0;
-        match &sorted {
-            Ok(sorted) => assert!(sorted[..] == expected),
-            Err(error) => {
-                let cause = match error.kind() {
-                    JobErrorKind::ChildFailed { cause, .. } => cause,
-                    own => own,
-                };
-                assert_eq!(*cause, JobErrorKind::Signal(Signal::SIGKILL as i32));
-                assert!(retries == 0 && deaths == 1, "{error}");
-            }
-        }
-        assert!(deaths == 1 || passing > 2, "nobody came by {}", point.name);
-        drop((sorted, values));
-        invariant.holds(&lab, 0).unwrap();
-        lab.into_inner().shutdown();
-        invariant.nothing_left().unwrap();
     }
+    let job = lab.job(sort, (&values,)).retries(retries);
+    let sorted = job.backoff(Backoff::NONE).submit().wait();
+    // Behind what is left of it.
+    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+    board().disarm();
+    let deaths = passing.map_or(0, |_| board().done(point.name).0);
+    let passed = board().passed(point.name) - before;
+    match &sorted {
+        Ok(sorted) => assert!(sorted[..] == expected),
+        Err(error) => {
+            let cause = match error.kind() {
+                JobErrorKind::ChildFailed { cause, .. } => cause,
+                own => own,
+            };
+            assert_eq!(*cause, JobErrorKind::Signal(Signal::SIGKILL as i32));
+            assert!(retries == 0 && deaths == 1, "{error}");
+        }
+    }
+    drop((sorted, values));
+    invariant.holds(&lab, 0)?;
+    lab.into_inner().shutdown();
+    invariant.nothing_left()?;
+    Ok(Saw { passed, deaths })
 }
 
 /// For supervisors that die: a job that spawns, and one of which a part fails.

@@ -12,8 +12,11 @@ use nix::unistd::Pid;
 
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
+use crate::model::{self, Fate};
+use crate::passings::AGAIN;
+use crate::reduced;
 use crate::scene::{Played, Policy, Scene};
-use crate::workers::{AGAIN, end, judge, play, played};
+use crate::workers::{end, judge, play, played};
 
 /// For each point of a worker that has started.
 pub fn trials() -> Vec<Trial> {
@@ -33,10 +36,20 @@ pub fn trials() -> Vec<Trial> {
             || in_between(point),
         ));
     }
+    // Parts of chains and of reductions have no deadline of their own; a state has none at all.
+    for point in points(Side::Worker).filter(|point| model::owns(point) || reduced::owns(point)) {
+        all.push(named(format!("stopped::let_go::{}", point.name), || {
+            let_go_elsewhere(point)
+        }));
+    }
     all
 }
 
-tests![while_it_obeys];
+tests![
+    while_it_obeys,
+    until_the_start_takes_too_long,
+    until_another_start_takes_too_long,
+];
 
 /// Waits until a worker has been stopped there, or the scene is over without; who that is.
 fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
@@ -99,6 +112,82 @@ fn let_go(point: &'static Point) {
         assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
         judge(played, Policy::NONE, 0, 0).unwrap();
     });
+}
+
+/// In a graph, an actor or a reduction: all of it waits, and is done when the worker goes on.
+fn let_go_elsewhere(point: &'static Point) {
+    until_stopped(point, || {
+        let over = AtomicBool::new(false);
+        let fate = Fate {
+            point,
+            passing: 1,
+            deed: Deed::Stop,
+        };
+        thread::scope(|threads| {
+            // Nobody has been stopped there yet.
+            board().arm(point.name, Deed::Stop, 0..0);
+            threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
+            if reduced::owns(point) {
+                board().arm(point.name, Deed::Stop, 1..2);
+                reduced::undisturbed();
+                board().disarm();
+            } else {
+                model::play(0, Some(fate));
+            }
+            over.store(true, Relaxed);
+        });
+        board().done(point.name).0 == 1
+    });
+}
+
+/// The first workers of an engine do not come any further: they are killed when their time is over, and `build` says so.
+fn until_the_start_takes_too_long() {
+    const SOON: Duration = Duration::from_millis(100);
+    for point in starting() {
+        let invariant = Invariant::before();
+        board().arm(point.name, Deed::Stop, 1..u64::MAX);
+        step(format!("an engine whose workers stop at {}", point.name));
+        let built = arenite::Engine::builder()
+            .workers(2)
+            .capacity(64 << 20)
+            .start_timeout(SOON)
+            .build();
+        let stopped = board().done(point.name).0;
+        board().disarm();
+        let error = built.expect_err("no worker can be ready").to_string();
+        assert!(stopped > 0, "nobody came by {}", point.name);
+        assert!(error.contains("100ms"), "{}: {error}", point.name);
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// A worker that is to replace another does not come any further: it is killed when its time is over, and one more is started.
+fn until_another_start_takes_too_long() {
+    // Honest starts have to be done by then as well. It is not waited for where they are.
+    const LATER: Duration = Duration::from_secs(2);
+    let names = ["attach.adopted", "attach.prepared"];
+    for point in starting().filter(|point| names.contains(&point.name)) {
+        let invariant = Invariant::before();
+        let lab = Lab::with(1, |builder| builder.start_timeout(LATER));
+        board().arm(point.name, Deed::Stop, 1..2);
+        end(lab.pid(0), Signal::SIGKILL);
+        let job = lab.submit(|| 7u8, ());
+        step(format!("a worker that stops at {}", point.name));
+        assert_eq!(job.wait().unwrap(), 7);
+        let (stopped, victim) = board().done(point.name);
+        board().disarm();
+        assert_eq!(stopped, 1, "nobody came by {}", point.name);
+        assert!(!children().contains(&victim), "it is still there");
+        invariant.holds(&lab, 0).unwrap();
+        lab.into_inner().shutdown();
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// Steps of a worker before it has said that it is ready.
+fn starting() -> impl Iterator<Item = &'static Point> {
+    let attach = |point: &&Point| point.step() == "attach" && point.name != "attach.ready";
+    points(Side::Worker).filter(attach)
 }
 
 /// A worker that is stopped on its way out is killed after the grace.

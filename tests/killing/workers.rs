@@ -1,5 +1,6 @@
 //! A worker that is killed at each of its points, in its first, second and last job.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -12,15 +13,12 @@ use nix::unistd::Pid;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
+use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::reduced;
 use crate::scene::{ASKED, LENT, Played, Policy, Scene};
 
 tests![before_it_is_ready];
 
-const ROUNDS: u32 = 3;
-/// Whether a bell has to be rung depends on who is awake, so there may be a scene in which nobody comes by; but not so many
-/// one after the other.
-pub const AGAIN: u32 = 20;
 const RETRIED: Policy = Policy {
     retries: 2,
     deadline: None,
@@ -47,17 +45,29 @@ pub fn played() -> impl Iterator<Item = &'static Point> {
     points(Side::Worker).filter(|point| !model::owns(point) && !reduced::owns(point))
 }
 
-/// How often a worker comes by each point in one scene.
-fn passings() -> &'static HashMap<&'static str, u64> {
-    static PASSINGS: OnceLock<HashMap<&'static str, u64>> = OnceLock::new();
+/// How often a worker has come by each point.
+pub type Passings = HashMap<&'static str, u64>;
+
+/// Until now.
+pub fn passed() -> Passings {
+    let all = points(Side::Worker);
+    all.map(|point| (point.name, board().passed(point.name)))
+        .collect()
+}
+
+/// In one scene in which nobody dies, up to its last answer.
+fn passings() -> &'static Passings {
+    static PASSINGS: OnceLock<Passings> = OnceLock::new();
     PASSINGS.get_or_init(|| {
-        let before: HashMap<_, _> = points(Side::Worker)
-            .map(|point| (point.name, board().passed(point.name)))
-            .collect();
-        play(Policy::NONE, false, |_| {}, |_, _| {});
-        points(Side::Worker)
-            .map(|point| (point.name, board().passed(point.name) - before[point.name]))
-            .collect()
+        let (mut before, mut all) = (Passings::new(), Passings::new());
+        play(
+            Policy::NONE,
+            false,
+            |_| before = passed(),
+            |_, _| all = passed(),
+        );
+        all.iter_mut().for_each(|(name, all)| *all -= before[name]);
+        all
     })
 }
 
@@ -101,43 +111,44 @@ fn at(point: &'static Point, policy: Policy) {
         _ => {}
     }
     let all = passings()[point.name];
-    let (mut deaths, mut scenes) = (0, 0);
-    for round in 0..ROUNDS {
-        // The first, the second and the last.
-        for nth in [1, 2, all.max(3)] {
-            let what = format!("{}, passing {nth}, round {round}", point.name);
-            let came = (0..AGAIN).any(|_| {
-                let killed = killed_at(point, policy, nth, &what);
-                (deaths, scenes) = (deaths + killed, scenes + 1);
-                nth != 1 || killed == 1
-            });
-            assert!(came, "{what}: nobody came by");
-        }
-    }
-    println!("{}: {deaths} deaths in {scenes} scenes", point.name);
+    each(
+        point.name,
+        all,
+        &[Nth::First, Nth::Second, Nth::Last],
+        |passing, what| killed_at(point, policy, passing, what),
+    );
 }
 
-/// One scene, in which a worker is killed when one comes by for the `nth` time. How often that happened.
-fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> u32 {
-    let mut killed = 0;
+/// One scene, in which a worker is killed when one comes by for the `nth` time.
+fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Result<Saw, String> {
+    let before = Cell::new(0);
+    let (mut passed, mut killed, mut verdict) = (0, 0, Ok(()));
     play(
         policy,
         false,
-        |_| board().arm(point.name, Deed::Kill, nth..nth + 1),
+        |_| {
+            before.set(board().passed(point.name));
+            board().arm(point.name, Deed::Kill, nth..nth + 1);
+        },
         |lab, played| {
+            passed = board().passed(point.name) - before.get();
             killed = board().done(point.name).0;
-            wait_until("the death is noticed", || {
+            wait_until(&format!("the death is noticed ({what})"), || {
                 lab.stats().workers[0].restarts == u64::from(killed)
             });
             let cost = u32::from(costs_a_job(point)) * killed;
-            judge(played, policy, killed, cost).unwrap_or_else(|why| panic!("{what}: {why}"));
-            if point.step() == "cancel" {
-                let tried_again = killed > 0 && played.answers[ASKED as usize].is_ok();
-                assert!(!tried_again, "{what}: it was asked to end, and ran again");
+            verdict = judge(played, policy, killed, cost);
+            let asked = &played.answers[ASKED.start as usize..ASKED.end as usize];
+            let ended = asked.iter().filter(|answer| answer.is_ok()).count();
+            if point.step() == "cancel" && ended + killed as usize != asked.len() {
+                verdict = Err("it was asked to end, and ran again".into());
             }
         },
     );
-    killed
+    verdict.map(|()| Saw {
+        passed,
+        deaths: killed,
+    })
 }
 
 /// The answers, after so many deaths of which so many hit a running job.
@@ -147,10 +158,10 @@ pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
     answers.cost_at_most(deaths as usize, killed)?;
     // What is changed in place cannot be tried again, and what was asked to end is not.
-    let once = answers
-        .failed
-        .iter()
-        .filter(|(job, _)| [ASKED as usize, LENT as usize].contains(job));
+    let once = answers.failed.iter().filter(|(job, _)| {
+        let job = *job as u32;
+        ASKED.contains(&job) || LENT.contains(&job)
+    });
     let expected = match policy.retries {
         0 => cost as usize,
         _ => once.count().min(cost as usize),
