@@ -1,4 +1,4 @@
-//! Finding the arena's segments in the map of this process, as a kernel that means harm would.
+//! Finding the arena's segments in the map of a process: of its own, as a kernel that means harm would, or of another.
 
 use std::fs;
 use std::ops::Range;
@@ -21,21 +21,33 @@ impl Mapped {
     }
 }
 
-/// Every piece of the segment whose name ends like this: `control`, `region-0`, …
+/// Does this lead to the segment whose name ends like this: `control`, `region-0`, …? Names are removed at once, but the
+/// kernel remembers them.
+pub fn leads_to(path: &str, name: &str) -> bool {
+    let Some(path) = path.strip_suffix(" (deleted)") else {
+        return false;
+    };
+    let named = || {
+        let (_, end) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-')?;
+        let region = end.rsplit_once(".r");
+        let region = region.map(|(_, region)| format!("region-{region}"));
+        Some(region.unwrap_or_else(|| "control".into()))
+    };
+    path.strip_prefix("/memfd:arenite-") == Some(name) || named().as_deref() == Some(name)
+}
+
+/// Every piece of a segment in this process.
 pub fn pieces(name: &str) -> Vec<Mapped> {
     let maps = fs::read_to_string("/proc/self/maps").expect("this process may read its own maps");
-    let anonymous = format!("/memfd:arenite-{name}");
-    // Names are removed at once, but the kernel remembers them.
-    let named = |path: &str| {
-        let (_, end) = path.strip_prefix("/dev/shm/arenite-")?.split_once('-')?;
-        let region = end
-            .rsplit_once(".r")
-            .map(|(_, region)| format!("region-{region}"));
-        Some(region.unwrap_or_else(|| "control".into()) == name)
-    };
+    pieces_in(&maps, name)
+}
+
+/// Every piece of a segment in the process that has these maps.
+pub fn pieces_in(maps: &str, name: &str) -> Vec<Mapped> {
     let piece = |line: &str| {
-        let (line, path) = line.strip_suffix(" (deleted)")?.rsplit_once(' ')?;
-        if path != anonymous && named(path) != Some(true) {
+        // The path is what comes last, and begins with the only slash there is before it.
+        let (line, path) = line.split_at_checked(line.find('/')?)?;
+        if !leads_to(path, name) {
             return None;
         }
         let mut words = line.split_ascii_whitespace();

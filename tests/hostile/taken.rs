@@ -3,11 +3,14 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arenite::{Array, Backing, Engine, JobErrorKind};
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::harness::tests;
+use crate::harness::{step, tests};
+use crate::maps::leads_to;
 use crate::programs::{Ended, Program, pause, say};
 
 tests![
@@ -15,7 +18,9 @@ tests![
     a_region_that_was_cut_ends_its_workers,
     the_control_segment_is_cut,
     a_punched_region,
+    any_segment_is_cut_at_any_time,
     a_kept_name_is_unlinked,
+    a_kept_name_is_unlinked_beside_busy_workers,
     sealed_segments_are_immune,
     a_program_keeps_its_own_handler,
 ];
@@ -24,8 +29,10 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("taken-read", read),
     ("taken-workers", workers),
     ("taken-idle", idle),
+    ("taken-any", any),
     ("taken-punched", punched),
     ("taken-name", name),
+    ("taken-name-busy", name_of_busy),
     ("taken-sealed", sealed),
     ("taken-handler", handler),
 ];
@@ -36,7 +43,7 @@ fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
         .unwrap()
         .flatten();
     let leads_there = |path: &PathBuf| {
-        std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(name))
+        std::fs::read_link(path).is_ok_and(|target| leads_to(&target.to_string_lossy(), name))
     };
     folder
         .map(|entry| entry.path())
@@ -55,10 +62,22 @@ fn cut(program: &Program, name: &str, len: u64) {
 }
 
 fn start(scenario: &str) -> Program {
-    let mut program = Program::start(scenario, || Ok(()));
+    start_with(scenario, &[])
+}
+
+/// With these variables.
+fn start_with(scenario: &str, variables: &[(&str, &str)]) -> Program {
+    let change = |command: &mut Command| {
+        command.envs(variables.iter().copied());
+    };
+    let mut program = Program::with(scenario, || Ok(()), change);
     program.expect("ready");
     program
 }
+
+const BACKING: &str = "ARENITE_HOSTILE_BACKING";
+const REGION: &str = "ARENITE_HOSTILE_REGION";
+const BUSY: &str = "ARENITE_HOSTILE_BUSY";
 
 /// It ended at once, with the reason.
 fn assert_named(ended: &Ended, words: &[&str]) {
@@ -108,14 +127,58 @@ fn the_control_segment_is_cut() {
     }
 }
 
-fn a_punched_region() {
-    let mut program = start("taken-punched");
-    for path in segments(program.pid(), "region-0") {
-        let file = File::options().write(true).open(path).unwrap();
-        let len = file.metadata().unwrap().len() as i64;
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&file, flags, 0, len).unwrap();
+/// To nothing, to a page, and in the middle of one; before or while workers have work. Either the supervisor comes upon what
+/// is missing, and ends at once, or a worker does, and then nothing goes on; the segment is named in both cases.
+fn any_segment_is_cut_at_any_time() {
+    for backing in ["memfd", "named"] {
+        for (segment, what) in [
+            ("control", "control segment"),
+            ("region-0", "region 0"),
+            ("region-1", "region 1"),
+        ] {
+            for (len, busy) in [0, 4096, 5001]
+                .iter()
+                .flat_map(|&len| [(len, "0"), (len, "1")])
+            {
+                let case = format!("{backing}: {segment} is cut to {len} bytes, busy: {busy}");
+                step(&*case);
+                let mut program = start_with("taken-any", &[(BACKING, backing), (BUSY, busy)]);
+                cut(&program, segment, len);
+                program.go_on();
+                let ended = program.end();
+                let at_once = ended.signal == Some(libc::SIGBUS);
+                assert!(at_once || ended.code == Some(GAVE_UP), "{case}: {ended:?}");
+                for word in [what, "was cut by another process", "Sealed"] {
+                    assert!(ended.errors.contains(word), "{case}: {ended:?}");
+                }
+            }
+        }
     }
+}
+
+fn a_punched_region() {
+    for backing in ["memfd", "named"] {
+        for region in ["0", "1"] {
+            let mut program = start_with("taken-punched", &[(BACKING, backing), (REGION, region)]);
+            let segments = segments(program.pid(), &format!("region-{region}"));
+            assert!(!segments.is_empty(), "{backing}, region {region}");
+            for path in segments {
+                let file = File::options().write(true).open(path).unwrap();
+                let len = file.metadata().unwrap().len() as i64;
+                let flags =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(&file, flags, 0, len).unwrap();
+            }
+            program.go_on();
+            program.end().assert_done();
+        }
+    }
+}
+
+fn a_kept_name_is_unlinked_beside_busy_workers() {
+    let mut program = Program::start("taken-name-busy", || Ok(()));
+    let path = program.line();
+    std::fs::remove_file(path).unwrap();
     program.go_on();
     program.end().assert_done();
 }
@@ -227,14 +290,68 @@ fn idle() {
     panic!("that cannot be");
 }
 
+/// The exit code of a program whose engine can go no further.
+const GAVE_UP: i32 = 1;
+
+fn backing() -> Backing {
+    match &*std::env::var(BACKING).unwrap() {
+        "named" => Backing::Named,
+        _ => Backing::Memfd,
+    }
+}
+
+fn filled(bytes: &[u8]) -> Array<u8> {
+    Array::from_fn(10_000, |i| bytes[i * 10])
+}
+
+/// Reads and has read what lies in both regions, again and again, until it is told that this cannot go on.
+fn any() {
+    let engine = build(backing());
+    let own = engine.from_fn(100_000, |i| i as u8).unwrap();
+    let result = engine.submit(made, (100_000,)).wait().unwrap();
+    let expected = sum(&own);
+    // While it is busy it does not wait to be told that a segment was cut.
+    let busy = std::env::var(BUSY).unwrap() == "1";
+    let mut rounds = 0;
+    loop {
+        if rounds == 1 {
+            say("ready");
+            if !busy {
+                pause();
+            }
+        }
+        rounds += 1;
+        match engine.submit(filled, (&own,)).wait() {
+            Ok(array) => {
+                assert!(array.iter().zip(0..).all(|(&x, i)| x == (i * 10) as u8));
+                assert_eq!((sum(&own), sum(&result)), (expected, expected));
+            }
+            Err(error) => match error.kind() {
+                JobErrorKind::NoWorkers(why) => {
+                    eprintln!("{why}");
+                    break;
+                }
+                JobErrorKind::Signal(libc::SIGBUS) | JobErrorKind::ArenaFull(_) => {}
+                _ => panic!("{error}"),
+            },
+        }
+    }
+    engine.shutdown();
+    std::process::exit(GAVE_UP);
+}
+
 /// Goes on with a region whose content is gone, until a worker ends.
 fn punched() {
-    let engine = build(Backing::Memfd);
+    let engine = build(backing());
     let own = engine.from_fn(1 << 20, |i| i as u8).unwrap();
+    let result = engine.submit(made, (1 << 20,)).wait().unwrap();
+    let region = std::env::var(REGION).unwrap();
     say("ready");
     pause();
-    // Its content is lost, and cannot be told from zeros.
-    let _ = sum(&own);
+    // The content of one is lost, and cannot be told from zeros.
+    let sums = [sum(&own), sum(&result)];
+    let lost = region.parse::<usize>().unwrap();
+    assert!(sums[lost] < sums[1 - lost], "{sums:?}");
     let error = engine
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
@@ -248,16 +365,13 @@ fn punched() {
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
     };
-    assert!(
-        why.contains("region 0 was punched by another process"),
-        "{why}"
-    );
-    drop(own);
+    let expected = format!("region {region} was punched by another process");
+    assert!(why.contains(&expected), "{why}");
+    drop((own, result));
     engine.shutdown();
 }
 
-/// Works on without its name.
-fn name() {
+fn with_name() -> (Engine, String) {
     let name = format!("taken-{}", std::process::id());
     let engine = Engine::builder()
         .workers(1)
@@ -266,7 +380,36 @@ fn name() {
         .build()
         .unwrap();
     let user = nix::unistd::geteuid();
-    say(format!("/dev/shm/arenite-{user}-{name}.kept"));
+    (engine, format!("/dev/shm/arenite-{user}-{name}.kept"))
+}
+
+/// Does not notice that its name goes while it works.
+fn name_of_busy() {
+    let (engine, path) = with_name();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            say(path);
+            pause();
+            over.store(true, Relaxed);
+        });
+        for n in 1000.. {
+            assert_eq!(
+                engine.submit(made, (n % 5000,)).wait().unwrap().len(),
+                n % 5000
+            );
+            if over.load(Relaxed) {
+                break;
+            }
+        }
+    });
+    engine.shutdown();
+}
+
+/// Works on without its name.
+fn name() {
+    let (engine, path) = with_name();
+    say(path);
     pause();
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
     let error = engine

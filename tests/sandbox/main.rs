@@ -12,7 +12,11 @@ mod images;
 mod lab;
 mod maps;
 mod model;
+#[path = "../hostile/maps.rs"]
+#[allow(dead_code, reason = "it is used in part here")]
+mod segments;
 mod surroundings;
+mod wild;
 mod work;
 
 use arenite::SandboxReport;
@@ -38,6 +42,7 @@ fn main() {
         (surroundings::tests(), "seccomp"),
         (images::tests(), "nothing"),
         (model::tests(), "seccomp"),
+        (wild::tests(), "seccomp"),
         (work::tests(), "nothing"),
     ];
     let tests = tests.into_iter().flat_map(|(tests, needed)| {

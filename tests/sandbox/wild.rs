@@ -1,0 +1,187 @@
+//! Wild writes in locked-down workers: the targets of `tests/hostile/wild.rs`. A kernel cannot read its own maps here, so it is
+//! told the addresses, as an attacker may have found them; only root can tell.
+
+use std::time::{Duration, Instant};
+
+use arenite::JobErrorKind;
+use libc::{PROT_READ, PROT_WRITE, SIGSEGV, SYS_mprotect};
+
+use crate::harness::{Lab, step, tests, wait_until};
+use crate::lab::{Victim, raw};
+use crate::segments::{self, Mapped, layout};
+
+tests![
+    the_control_segment,
+    regions_of_others,
+    maps_cannot_be_opened_for_writing,
+];
+
+/// The pieces of a segment in a worker; `None` where only root may look.
+fn pieces(pid: u32, segment: &str) -> Option<Vec<Mapped>> {
+    let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else {
+        eprintln!("only root may look into the maps of worker {pid}");
+        return None;
+    };
+    let pieces = segments::pieces_in(&maps, segment);
+    assert!(!pieces.is_empty(), "{segment} is mapped: {maps}");
+    Some(pieces)
+}
+
+/// What the supervisor, who has mapped all of it, sees there.
+fn look(segment: &str, at: u64) -> Vec<u8> {
+    let address = segments::address(segment, at, |piece| piece.readable);
+    let first = std::ptr::with_exposed_provenance::<u8>(address.expect("it is mapped here"));
+    // SAFETY: bytes of a segment that stays mapped; read one by one, since others may write beside them.
+    (0..64)
+        .map(|i| unsafe { first.add(i).read_volatile() })
+        .collect()
+}
+
+/// The process of a worker that is ready, and so has mapped everything.
+fn ready(lab: &Lab, worker: usize) -> u32 {
+    wait_until("the worker is ready", || lab.stats().workers[worker].ready);
+    lab.pid(worker) as u32
+}
+
+/// Has a lone job run in this process: `attack` says by `None` that it ran in another one.
+fn run_in<R>(lab: &Lab, mut attack: impl FnMut() -> Option<R>) -> R {
+    let busy = || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+    };
+    loop {
+        if let Some(answer) = attack() {
+            return answer;
+        }
+        // It goes to the lane that was active last, as long as that is idle.
+        let held = lab.submit(busy, ());
+        let answer = attack();
+        held.wait().unwrap();
+        if let Some(answer) = answer {
+            return answer;
+        }
+    }
+}
+
+/// Writes there, if this is the process that is meant.
+fn scribble(worker: u32, address: u64) -> bool {
+    let is_meant = std::process::id() == worker;
+    if is_meant {
+        let address = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+        // SAFETY: none: an attack, on purpose.
+        unsafe { address.write_volatile(0xff) };
+    }
+    is_meant
+}
+
+/// A write there by this worker, through a map that is for reading, ends it alone, and changes nothing. False where only
+/// root may look.
+fn assert_refused(victim: &Victim, by: usize, segment: &str, at: u64) -> bool {
+    let lab = &victim.lab;
+    step(format!("a write to {segment} at {at} to be refused"));
+    let worker = ready(lab, by);
+    let Some(pieces) = pieces(worker, segment) else {
+        return false;
+    };
+    let mut closed = pieces.iter().filter(|piece| !piece.writable);
+    let address = closed.find_map(|piece| piece.address_of(at));
+    let address = address.unwrap_or_else(|| panic!("{segment} at {at} is mapped")) as u64;
+    let before = look(segment, at);
+    let error = run_in(lab, || {
+        match lab.submit(scribble, (worker, address)).wait() {
+            Ok(true) => panic!("{segment} at {at} can be written"),
+            Ok(false) => None,
+            Err(error) => Some(error),
+        }
+    });
+    let expected = JobErrorKind::Signal(SIGSEGV);
+    assert_eq!(*error.kind(), expected, "{segment} at {at}: {error}");
+    assert_eq!(look(segment, at), before, "{segment} at {at}");
+    victim.honest().check();
+    victim.check();
+    true
+}
+
+fn the_control_segment() {
+    let victim = Victim::new();
+    let last = (layout::SLOTS - 1) * layout::SLOT;
+    let header = [0, 8, 12, 16, 40, 4095 - 64].map(|at| layout::HEADER + at);
+    // Both lanes: one of them is its own, whose answers it writes through another map, and one is its neighbour's.
+    let links = [0, 1].map(|lane| {
+        [
+            layout::post(lane) + layout::CALLS + last,
+            layout::reply(lane) + layout::REPLIES + last,
+        ]
+    });
+    // Behind the words of the hub's page, which change all the time.
+    let hub = [layout::HUB + 1024];
+    for at in [&header[..], &hub, links.as_flattened()].concat() {
+        if !assert_refused(&victim, 0, "control", at) {
+            return;
+        }
+    }
+}
+
+fn regions_of_others() {
+    let victim = Victim::new();
+    // What the supervisor made, and what the other worker has been granted.
+    let last = (victim.array.len() * 4) as u64 - 64;
+    for (by, segment, at) in [
+        (0, "region-0", 0),
+        (1, "region-0", last),
+        (0, "region-2", 0),
+        (1, "region-1", 0),
+    ] {
+        if !assert_refused(&victim, by, segment, at) {
+            return;
+        }
+    }
+}
+
+/// Nothing of the arena that a worker may only read can be opened, in any piece of it.
+fn maps_cannot_be_opened_for_writing() {
+    let victim = Victim::new();
+    let attack = |worker: u32, starts: &[u64], lens: &[u64]| {
+        if std::process::id() != worker {
+            return -1;
+        }
+        let open = |(&start, &len): (&u64, &u64)| {
+            let answer = raw!(SYS_mprotect, start, len, PROT_READ | PROT_WRITE);
+            // Not allowed (a map of a read-only descriptor), or sealed.
+            answer != -13 && answer != -1
+        };
+        let pieces = starts.iter().zip(lens);
+        pieces.filter(|&piece| open(piece)).count() as i64
+    };
+    let lab = &victim.lab;
+    let restarts = victim.restarts();
+    for (by, other) in [(0, "region-2"), (1, "region-1")] {
+        let worker = ready(lab, by);
+        let mut closed = Vec::new();
+        for segment in ["control", "region-0", other] {
+            let Some(pieces) = pieces(worker, segment) else {
+                return;
+            };
+            let before = closed.len();
+            closed.extend(pieces.into_iter().filter(|piece| !piece.writable));
+            assert!(
+                closed.len() > before,
+                "{segment} is only mapped for writing"
+            );
+        }
+        let places = closed.iter().map(|piece| &piece.addresses);
+        let starts: Vec<u64> = places.clone().map(|place| place.start as u64).collect();
+        let lens: Vec<u64> = places.map(|place| place.len() as u64).collect();
+        let [starts, lens] = [starts, lens].map(|all| lab.from_slice(&all).unwrap());
+        let opened = run_in(lab, || {
+            let job = lab.submit(attack, (worker, &starts, &lens));
+            Some(job.wait().unwrap()).filter(|&opened| opened >= 0)
+        });
+        assert_eq!(opened, 0, "{closed:?}");
+    }
+    assert_eq!(victim.restarts(), restarts);
+    victim.honest().check();
+    victim.check();
+}
