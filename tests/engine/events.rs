@@ -11,13 +11,14 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, debug, error, info, info_span, warn};
 
 use crate::harness::tests;
-use crate::logs::{PRINTING, Said};
+use crate::logs::{PRINTING, Said, flooded};
 
 tests![
     events_come_with_level_and_target_among_the_lines,
     an_event_is_among_the_last_words,
     events_reach_the_subscriber_of_the_program,
     a_subscriber_of_the_start_stays,
+    a_flood_of_events_is_dropped_and_counted,
 ];
 
 fn talk(n: u64) {
@@ -75,6 +76,18 @@ fn an_event_is_among_the_last_words() {
     };
     let error = lab.failure_of(lab.submit(die, ()));
     assert_eq!(error.last_words(), ["WARN this will not end well"]);
+}
+
+fn a_flood_of_events_is_dropped_and_counted() {
+    const EVENTS: u64 = 20_000;
+    fn flood() {
+        let text = "v".repeat(1000);
+        (0..EVENTS).for_each(|_| info!("{text}"));
+    }
+    let came = flooded(LogSource::Event, |lab| lab.submit(flood, ()));
+    assert_eq!(came.passed + came.dropped, EVENTS);
+    assert!(came.dropped > 0, "{came:?}");
+    assert!(came.passed > 500, "{came:?}");
 }
 
 fn a_subscriber_of_the_start_stays() {

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arenite::engine::{LogLine, LogSource};
-use arenite::{Engine, JobErrorKind};
+use arenite::{Engine, Job, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,6 +22,8 @@ tests![
     the_last_words_of_a_killed_job,
     what_no_terminal_should_obey,
     a_flood_is_dropped_and_counted,
+    a_flood_of_errors_is_dropped_and_counted,
+    a_line_without_end_is_dropped_and_counted,
     lines_come_while_the_job_runs_or_is_stopped,
     a_sink_that_blocks_or_panics,
     a_sink_that_drops_the_engine,
@@ -311,14 +313,66 @@ fn a_flood_is_dropped_and_counted() {
             std::io::stdout().write_all(&lines).unwrap();
         }
     }
+    let came = flooded(LogSource::Stdout, |lab| lab.submit(flood, ()));
+    assert_eq!(came.passed + came.dropped, BYTES / 1024);
+    assert!(came.dropped > came.passed, "{came:?}");
+    assert!(came.passed > 500, "{came:?}");
+}
+
+/// The same on the other stream, which is looked through for what a failed allocation says.
+fn a_flood_of_errors_is_dropped_and_counted() {
+    const BYTES: u64 = 256 << 20;
+    fn flood() {
+        let lines = [&[b'm'; 1023][..], b"\n"].concat().repeat(512);
+        for _ in 0..BYTES / lines.len() as u64 {
+            std::io::stderr().write_all(&lines).unwrap();
+        }
+    }
+    let came = flooded(LogSource::Stderr, |lab| lab.submit(flood, ()));
+    assert_eq!(came.passed + came.dropped, BYTES / 1024);
+    assert!(came.dropped > 0, "{came:?}");
+    assert!(came.passed > 500, "{came:?}");
+}
+
+/// One line that does not end, on either stream: nothing is kept of what is beyond its beginning.
+fn a_line_without_end_is_dropped_and_counted() {
+    const BYTES: u64 = 256 << 20;
+    fn flood(errors: bool) {
+        let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+        let stream: &mut dyn Write = if errors { &mut err } else { &mut out };
+        let piece = vec![b'e'; 1 << 20];
+        for _ in 0..BYTES / piece.len() as u64 {
+            stream.write_all(&piece).unwrap();
+        }
+        stream.flush().unwrap();
+    }
+    for (source, errors) in [(LogSource::Stdout, false), (LogSource::Stderr, true)] {
+        let came = flooded(source, |lab| lab.submit(flood, (errors,)));
+        assert_eq!((came.passed, came.dropped), (0, 1), "{came:?}");
+        let text = format!("1 lines ({BYTES} bytes) dropped");
+        assert!(came.notices[0].starts_with(&text), "{came:?}");
+    }
+}
+
+/// What came of a flood, in lines.
+#[derive(Debug, Default)]
+pub struct Flooded {
+    pub passed: u64,
+    pub dropped: u64,
+    /// What the engine said about those.
+    notices: Vec<String>,
+}
+
+/// A worker prints as much as it likes: what this process keeps is bounded, and others' jobs run.
+pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Flooded {
     let (counted, count) = channel();
     let lab = Lab::with(2, |builder| {
         builder.on_log(move |line| counted.send((line.source, line.text.clone())).unwrap())
     });
     let before = resident();
-    let flood = lab.submit(flood, ());
-    let mut most = 0;
-    let mut others = 0u64;
+    let flood = flood(&lab);
+    let (mut most, mut others) = (0, 0u64);
+    step("a flood to be over");
     while !flood.is_done() {
         assert_eq!(
             lab.submit(|x: u64| x + 1, (others,)).wait().unwrap(),
@@ -330,21 +384,24 @@ fn a_flood_is_dropped_and_counted() {
     flood.wait().unwrap();
     lab.into_inner().shutdown();
     let grown = most.saturating_sub(before);
-    let (mut passed, mut dropped) = (0, 0);
-    for (source, text) in count.iter() {
-        if source == LogSource::Stdout {
-            passed += 1;
+    let mut came = Flooded::default();
+    for (of, text) in count.iter() {
+        if of == LogSource::Notice {
+            came.dropped += text.split(' ').next().unwrap().parse::<u64>().unwrap();
+            came.notices.push(text);
         } else {
-            let number: u64 = text.split(' ').next().unwrap().parse().unwrap();
-            dropped += number;
+            assert_eq!(of, source, "{text}");
+            came.passed += 1;
         }
     }
-    println!("{passed} lines passed, {dropped} dropped, {grown} bytes more, {others} other jobs");
-    assert_eq!(passed + dropped, BYTES / 1024);
-    assert!(dropped > passed && passed > 500, "{passed} passed");
-    // The lines that passed are kept by this test.
-    assert!(grown < (32 << 20) + passed * 2048, "{grown} bytes more");
+    println!("{came:?}, {grown} bytes more, {others} other jobs");
+    // The lines that passed are kept here.
+    assert!(
+        grown < (32 << 20) + came.passed * 2048,
+        "{grown} bytes more"
+    );
     assert!(others > 10, "{others} other jobs");
+    came
 }
 
 /// Bytes of memory that this process has.
