@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::harness::runs::storm::Blow;
 use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
 use crate::harness::tests;
+use crate::starts::Env;
 
 tests![
     of_kills,
@@ -68,6 +69,11 @@ fn tiny_jobs_for_many_workers() {
     play(3.0, |order| scale::tiny_jobs(order, 64, 10_000));
 }
 
+/// In a folder for temporary files of their own, in which nothing is left.
 fn engines_that_start_and_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let _env = Env::set("TMPDIR", folder.path().to_str().unwrap());
     play(3.0, scale::cycles);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

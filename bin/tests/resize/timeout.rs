@@ -54,7 +54,7 @@ fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String))
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 3s --json");
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 6s --json");
     let id = running.0.id();
     let stopped = children(id);
     assert_eq!(stopped.len(), 1);
@@ -74,7 +74,7 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
         (&(PICTURES - 1).into(), &1.into())
     );
     let name = failed[0]["input"].as_str().unwrap().to_owned();
-    run.says(&[&name, "deadline of 3s"]);
+    run.says(&[&name, "deadline of 6s"]);
     assert_eq!(world.tree("out").len(), PICTURES - 1);
     gone(id);
 }
@@ -82,7 +82,7 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
 #[test]
 fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
     let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 3s --retries 1");
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 6s --retries 1");
     signal(children(running.0.id())[0], libc::SIGSTOP);
     let run = ended(running).exits(0);
     assert_eq!(run.errors(), [""; 0]);
@@ -104,7 +104,7 @@ fn a_worker_that_is_killed_costs_nothing_with_retries() {
 fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
     let world = World::new();
     world.file("p/hangs.png", &png(6000, 4000));
-    let child = start(world.command("p -s 64 -o out -j 1 --timeout 1500ms --retries 2 --json"));
+    let child = start(world.command("p -s 64 -o out -j 1 --timeout 3s --retries 2 --json"));
     let id = child.id();
     let over = AtomicBool::new(false);
     let run = thread::scope(|threads| {
@@ -164,7 +164,7 @@ fn what_the_decoder_says_is_final() {
 #[test]
 fn a_hang_does_not_keep_a_drain_from_its_end() {
     let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 2s");
+    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 4s");
     let id = running.0.id();
     signal(children(id)[0], libc::SIGSTOP);
     signal(id, libc::SIGTERM);

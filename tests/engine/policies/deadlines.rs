@@ -85,7 +85,8 @@ fn a_stopped_worker_is_ended() {
         assert_eq!(*lab.failure_of(job).kind(), exceeded(SHORT));
 
         let gate = Gate::new();
-        let limit = Duration::from_millis(300);
+        // Until then it has to be at the gate.
+        let limit = Duration::from_secs(1);
         let job = lab.job(pass, (&gate.path(),)).deadline(limit).submit();
         let behind = lab.submit(|| 2u8, ());
         let held = gate.meet();
@@ -105,9 +106,10 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
         1
     }
     let lab = Lab::new(1);
-    for _ in 0..5 {
+    for _ in 0..4 {
         let gate = Gate::new();
-        let limit = Duration::from_millis(100);
+        // Until then it has to be at the gate.
+        let limit = Duration::from_millis(700);
         let job = lab.job(both, (&gate.path(),)).deadline(limit).submit();
         let held = gate.meet();
         let pid = lab.pid(0);
@@ -128,12 +130,12 @@ fn the_clock_starts_when_the_worker_is_free() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let first = lab.submit(pass, (&gate.path(),));
-    let limit = Duration::from_millis(400);
+    let limit = Duration::from_millis(1500);
     let second = lab.job(|| 2u8, ()).deadline(limit).submit();
     let held = gate.meet();
     let from = Instant::now();
     wait_until("the limit is over while it waits", || {
-        from.elapsed() > 2 * limit
+        from.elapsed() > limit + SHORT
     });
     assert!(!second.is_done(), "it has not begun");
     drop(held);
@@ -194,7 +196,7 @@ fn what_lies_behind_runs_once_and_in_order() {
 /// Kernels that end when their time is over, give or take: each answers once, with its value or not.
 fn deadlines_that_race_with_the_end() {
     const LIMIT: Duration = Duration::from_millis(2);
-    const JOBS: u64 = 1000;
+    const JOBS: u64 = 2000;
     fn work(micros: u64, n: u64) -> Array<u64> {
         let from = Instant::now();
         while from.elapsed() < Duration::from_micros(micros) {
@@ -205,31 +207,32 @@ fn deadlines_that_race_with_the_end() {
     }
     let lab = Lab::new(2);
     let (mut done, mut late) = (0, 0);
-    let started = Instant::now();
     // The length at which one is as likely as the other moves with the load: it is followed.
     let mut micros = 2000u64;
-    for n in 0..JOBS {
-        let scatter = (n * 7919) % 401;
-        let length = micros + scatter - 200;
-        let job = lab.job(work, (length, n)).deadline(LIMIT).submit();
-        match job.wait() {
-            Ok(values) => {
-                assert_eq!(values[..], [n; 100]);
-                done += 1;
-                micros += 20;
+    for n in (0..JOBS).step_by(2) {
+        // One for each worker.
+        let pair = [n, n + 1].map(|n| {
+            let scatter = (n * 7919) % 401;
+            let length = micros + scatter - 200;
+            (n, lab.job(work, (length, n)).deadline(LIMIT).submit())
+        });
+        for (n, job) in pair {
+            match job.wait() {
+                Ok(values) => {
+                    assert_eq!(values[..], [n; 100]);
+                    done += 1;
+                    micros += 20;
+                }
+                Err(error) => {
+                    assert_eq!(*error.kind(), exceeded(LIMIT), "{error}");
+                    late += 1;
+                    micros = (micros - 60).max(400);
+                }
             }
-            Err(error) => {
-                assert_eq!(*error.kind(), exceeded(LIMIT), "{error}");
-                late += 1;
-                micros = (micros - 60).max(400);
-            }
-        }
-        if started.elapsed() > Duration::from_secs(20) {
-            println!("a loaded machine: stopped early");
-            break;
         }
     }
     println!("{done} done, {late} too late, the balance at {micros} µs");
+    assert_eq!(done + late, JOBS);
     assert!(done > 0 && late > 0, "no race at all: {done} and {late}");
     let workers = lab.stats().workers;
     assert_eq!(restarts_of(&workers), late, "nothing else died");
@@ -238,23 +241,32 @@ fn deadlines_that_race_with_the_end() {
 
 fn a_map_goes_on_beside_hung_items() {
     fn square(n: u64) -> u64 {
-        if n % 50 == 7 {
+        if hangs(n) {
             hang();
         }
         n * n
     }
-    let lab = Lab::new(2);
+    /// Two at a time, beside which a third worker goes on.
+    fn hangs(n: u64) -> bool {
+        [7, 8].contains(&(n % 150))
+    }
+    // The others have this time too, on a machine that may have much else to do.
+    const LIMIT: Duration = Duration::from_secs(1);
+    let lab = Lab::new(3);
     let items = (0..300u64).map(|n| (n,));
-    let squares = lab.map(square, items).deadline(Duration::from_millis(100));
+    let squares = lab.map(square, items).deadline(LIMIT);
+    let mut ended = 0;
     for (n, square) in (0..).zip(squares) {
         match square {
             Ok(square) => assert_eq!(square, n * n),
             Err(error) => {
-                assert_eq!(n % 50, 7, "{error}");
-                assert_eq!(*error.kind(), exceeded(Duration::from_millis(100)));
+                assert!(hangs(n), "{error}");
+                assert_eq!(*error.kind(), exceeded(LIMIT));
+                ended += 1;
             }
         }
     }
+    assert_eq!(ended, 4);
     lab.assert_in_use(0);
 }
 
@@ -303,7 +315,7 @@ fn a_detached_job_ends_at_its_deadline() {
     };
     let job = lab
         .job(hung, (gate.path(),))
-        .deadline(Duration::from_millis(200));
+        .deadline(Duration::from_secs(1));
     let job = job.submit();
     let held = gate.meet();
     drop(job);

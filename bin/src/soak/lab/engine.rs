@@ -38,7 +38,11 @@ impl Lab {
 
     pub fn with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> Self {
         let builder = Engine::builder().workers(workers).capacity(256 << 20);
-        let engine = change(builder).build().expect("an engine can be built");
+        Self::of(change(builder).build().expect("an engine can be built"))
+    }
+
+    /// An engine that somebody has built.
+    pub fn of(engine: Engine) -> Self {
         let engine = Arc::new(engine);
         ENGINES
             .lock()

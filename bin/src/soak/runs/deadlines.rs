@@ -17,22 +17,30 @@ fn busy(nanos: u64, n: u32) -> u32 {
     n ^ 0x5555
 }
 
-/// Each job is done or was too late, never both and never neither, and only the late ones cost a worker.
+/// Each job is done or was too late, never both and never neither, and only the late ones cost a worker. So many at least, and
+/// some of each.
 pub fn race(order: Order) -> Result<Seen, String> {
     const LIMIT: Duration = Duration::from_millis(3);
+    const LEAST: u64 = 2_000;
+    const BATCH: u32 = 8;
     let invariant = Invariant::before();
     let lab = Lab::new(2);
     let mut dice = Dice::new(order.seed);
     let (mut done, mut late) = (0u64, 0u64);
     let end = Instant::now() + order.length;
     step("jobs that end at their deadlines");
-    while Instant::now() < end {
-        let batch: Vec<Job<u32>> = (0..8u32)
+    // The length at which one is as likely as the other lies before the deadline, and the farther the more else there is to
+    // do for the machine: it is followed.
+    let mut middle = LIMIT;
+    while done + late < LEAST || Instant::now() < end {
+        let batch: Vec<Job<u32>> = (0..BATCH)
             .map(|n| {
-                let nanos = LIMIT.as_nanos() as u64 - 200_000 + dice.below(400_000);
-                lab.job(busy, (nanos, n)).deadline(LIMIT).submit()
+                let length = middle + dice.micros(0, 400);
+                let nanos = length.saturating_sub(Duration::from_micros(200)).as_nanos();
+                lab.job(busy, (nanos as u64, n)).deadline(LIMIT).submit()
             })
             .collect();
+        let before = late;
         for (n, job) in (0u32..).zip(batch) {
             match job.wait() {
                 Ok(value) if value == n ^ 0x5555 => done += 1,
@@ -43,6 +51,13 @@ pub fn race(order: Order) -> Result<Seen, String> {
                 },
             }
         }
+        middle = match (late - before) * 4 > u64::from(BATCH) {
+            true => middle.saturating_sub(Duration::from_micros(60)),
+            false => LIMIT.min(middle + Duration::from_micros(20)),
+        };
+    }
+    if done == 0 || late == 0 {
+        return Err(format!("no race at all: {done} done and {late} too late"));
     }
     // The death behind the last answer may still be under way.
     super::super::lab::wait_until("every late job has cost a worker", || {

@@ -1,10 +1,13 @@
 //! Many jobs, many workers, many engines: memory and descriptors stay what they are.
 
-use std::time::Instant;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use arenite::{Array, Engine};
+use nix::sys::statvfs::statvfs;
 
-use super::super::lab::{Invariant, Lab, step};
+use super::super::lab::{Invariant, Lab, expect_idle, step};
 use super::{Figure, Order, Seen};
 
 fn tiny(n: u64) -> u64 {
@@ -15,14 +18,24 @@ fn small(n: u64) -> Array<u64> {
     Array::from_slice(&[n, n + 1])
 }
 
+/// A run has so many tiny jobs at least, and so many engines. What is not optimised does less in the same time.
+const JOBS: u64 = if cfg!(debug_assertions) {
+    200_000
+} else {
+    1_000_000
+};
+const ENGINES: u64 = 100;
+/// So many rounds at least: one to take what all others need, and others.
+const ROUNDS: u64 = 4;
+
 /// Tiny jobs through many more workers than there are cores, rounds of them until the time is up.
 pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(workers);
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
-    let mut settled = None;
-    while settled.is_none() || Instant::now() < end {
+    let (mut rounds, mut settled) = (0, None);
+    while rounds < ROUNDS || seen.jobs < JOBS || Instant::now() < end {
         step("tiny jobs");
         let answers = lab.map(tiny, (0..per_round).map(|n| (n,)));
         for (n, answer) in (0..).zip(answers) {
@@ -37,10 +50,13 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
             }
         }
         seen.jobs += per_round + per_round / 100;
+        rounds += 1;
+        expect_idle(&lab);
         // What the first round has taken is enough for all that follow.
-        settled.get_or_insert_with(private_memory);
+        settled.get_or_insert_with(|| Taken::now(lab.stats().arena.in_use));
     }
-    let grown = private_memory().saturating_sub(settled.unwrap_or(0));
+    let settled = settled.ok_or("no round")?;
+    let grown = settled.compare(lab.stats().arena.in_use, rounds)?;
     invariant.holds(&lab, 0)?;
     drop(lab);
     invariant.nothing_left()?;
@@ -58,12 +74,13 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
 
 /// Engines that start, work and end.
 pub fn cycles(order: Order) -> Result<Seen, String> {
+    const PER_ROUND: u64 = 10;
     let invariant = Invariant::before();
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
     let mut settled = None;
-    while settled.is_none() || Instant::now() < end {
-        for round in 0..10u64 {
+    while seen.jobs < ENGINES || Instant::now() < end {
+        for round in 0..PER_ROUND {
             step("an engine that starts, works and ends");
             let engine = Engine::builder()
                 .workers(1 + round as usize % 3)
@@ -79,9 +96,10 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
             }
             seen.jobs += 1;
         }
-        settled.get_or_insert_with(private_memory);
+        settled.get_or_insert_with(|| Taken::now(0));
     }
-    let grown = private_memory().saturating_sub(settled.unwrap_or(0));
+    let settled = settled.ok_or("no round")?;
+    let grown = settled.compare(0, seen.jobs - PER_ROUND)?;
     invariant.nothing_left()?;
     seen.figure(
         order,
@@ -95,9 +113,69 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
+/// What this process has at one moment and is not to take more of, however long it works.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    memory: u64,
+    descriptors: usize,
+    /// Files of `/dev/shm`, also those that have no name any more.
+    files: u64,
+    /// Bytes of the arena, what workers may fill included.
+    arena: u64,
+}
+
+impl Taken {
+    fn now(arena: u64) -> Self {
+        Self {
+            memory: private_memory(),
+            descriptors: descriptors(),
+            files: files("/dev/shm"),
+            arena,
+        }
+    }
+
+    /// After so many rounds, of which each may not even have left a little: by how many bytes memory has grown. Whatever the
+    /// machine does meanwhile, growth beyond all that rounds without a leak need is an error.
+    fn compare(self, arena: u64, rounds: u64) -> Result<u64, String> {
+        const MEMORY: u64 = 64 << 20;
+        const ARENA: u64 = 16 << 20;
+        let few = rounds / 2 + 8;
+        let began = Instant::now();
+        // An engine that was dropped may still close something, and others make files too, which they remove again.
+        step("memory, descriptors and files to be what they were");
+        loop {
+            let now = Self::now(arena);
+            let memory = now.memory.saturating_sub(self.memory);
+            let is_flat = memory <= MEMORY
+                && now.descriptors as u64 <= self.descriptors as u64 + few
+                && now.files <= self.files + few
+                && now.arena <= self.arena + ARENA;
+            if is_flat {
+                return Ok(memory);
+            }
+            if began.elapsed() > SETTLING {
+                return Err(format!("{rounds} rounds: {self:?} before, {now:?} after"));
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// How long what goes by itself may stay.
+const SETTLING: Duration = Duration::from_secs(20);
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Files that a file system has; 0 where it does not count them.
+fn files(folder: &str) -> u64 {
+    statvfs(folder).map_or(0, |all| all.files().saturating_sub(all.files_free()))
+}
+
 /// Private bytes of this process. Pages of the arena that it has looked at are not its own; the invariant counts those.
 fn private_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));
