@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
-use crate::harness::{Invariant, Lab, named, step, wait_until};
+use crate::harness::{Invariant, Lab, children, named, step, wait_until};
 use crate::passings::{Nth, Saw, each};
 use crate::scene::begin;
 use crate::workers::{Passings, passed};
@@ -380,6 +380,43 @@ fn at(point: &'static Point, retries: u32) {
         let passed = passings[point.name];
         Ok(Saw { passed, deaths })
     });
+}
+
+/// A call whose worker is stopped there until its time is over: it is lost with its worker, and the actor goes on without it.
+/// False if nobody came by before.
+pub fn stopped_too_long(point: &'static Point) -> bool {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    let actors = actors(&lab);
+    for told in call(&actors) {
+        assert_eq!(told.answered.len() as u64, CALLS);
+    }
+    board().arm(point.name, Deed::Stop, 1..2);
+    step(format!("a call that is stopped at {}", point.name));
+    let late = actors[0].call_within(LIMIT, List::push, (CALLS,)).wait();
+    let (stopped, victim) = board().done(point.name);
+    board().disarm();
+    if stopped > 0 {
+        let error = late.unwrap_err();
+        let JobErrorKind::ActorLost { cause, .. } = error.kind() else {
+            panic!("{error}");
+        };
+        let limit = LIMIT;
+        assert_eq!(**cause, JobErrorKind::DeadlineExceeded { limit }, "{error}");
+        assert!(!children().contains(&victim), "it is still there");
+        let seen = actors[0].call(List::seen, ()).wait().unwrap();
+        assert!(!seen.contains(&CALLS), "{seen:?}");
+        assert_eq!(actors[0].status().restarts, 1);
+        wait_until("the other one is lost", || {
+            actors[1].status().lost.is_some()
+        });
+    }
+    drop(actors);
+    invariant.holds(&lab, 0).unwrap();
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+    stopped > 0
 }
 
 // ---- for supervisors that die ------------------------------------------------------------------------------

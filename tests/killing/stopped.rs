@@ -36,10 +36,17 @@ pub fn trials() -> Vec<Trial> {
             || in_between(point),
         ));
     }
-    // Parts of chains and of reductions have no deadline of their own; a state has none at all.
     for point in points(Side::Worker).filter(|point| model::owns(point) || reduced::owns(point)) {
         all.push(named(format!("stopped::let_go::{}", point.name), || {
             let_go_elsewhere(point)
+        }));
+    }
+    // Of these only calls can have a deadline: a node that has one is no part of a chain, and a reduction takes none.
+    for name in ["state.lent", "state.called"] {
+        all.push(named(format!("stopped::too_long::{name}"), move || {
+            let point = points(Side::Worker).find(|point| point.name == name);
+            let point = point.expect("there is such a point");
+            until_stopped(point, || model::stopped_too_long(point));
         }));
     }
     all

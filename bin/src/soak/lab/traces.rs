@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// How long what ends by itself may take to do so. Threads that have told their result still have to end.
@@ -170,14 +169,24 @@ fn names() -> BTreeSet<String> {
         .collect()
 }
 
-/// This process has a `/dev/shm` to itself: the first process of the system sees another one. Who may not look there shares
-/// it, as far as is known here.
+/// This process has a `/dev/shm` to itself: the first process of the system has another one. Who cannot tell shares it.
 fn is_own_shm() -> bool {
-    let device = |path: &str| fs::metadata(path).map(|folder| folder.dev());
-    match (device("/dev/shm"), device("/proc/1/root/dev/shm")) {
-        (Ok(own), Ok(first)) => own != first,
+    match (mounted_shm("self"), mounted_shm("1")) {
+        (Some(own), Some(first)) => own != first,
         _ => false,
     }
+}
+
+/// The device of a process's `/dev/shm`; empty if nothing is mounted there.
+fn mounted_shm(process: &str) -> Option<String> {
+    let mounts = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
+    let mut mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?;
+        (fields.nth(1)? == "/dev/shm").then(|| device.to_owned())
+    });
+    // The last one hides those before it.
+    Some(mounts.next_back().unwrap_or_default())
 }
 
 pub fn describe_threads() -> String {
