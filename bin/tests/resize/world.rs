@@ -71,8 +71,18 @@ pub const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08free";
 /// The first bytes of an AVIF file.
 pub const AVIF: &[u8] = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif\0\0\0\x08free";
 
+/// Lets programs that are started from here be ended by signals, also where whoever started this one had it ignore them (a shell
+/// does so with `&`): what is ignored is inherited, and `arenite` leaves it so.
+fn unignore_signals() {
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the default needs no handler; nothing else in this program changes these signals.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 impl World {
     pub fn new() -> World {
+        unignore_signals();
         World {
             folder: tempfile::Builder::new()
                 .prefix("arenite-test-")
