@@ -67,7 +67,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// `forgotten` says how many calls that had been answered came after the checkpoint, so that the state does not
     /// have them any more; [`ActorStatus::forgotten`](super::ActorStatus::forgotten) adds them up, also where no call ran.
     /// No call runs twice. Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried
-    /// again, until it has cost [`quarantine_after`](crate::Builder::quarantine_after) workers in a row; one that panics or
+    /// again, until it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
     /// returns an error is not.
     ///
     /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
