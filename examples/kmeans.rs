@@ -11,6 +11,8 @@ use arenite::{Array, Engine, Shape, TileMut};
 const DIMENSIONS: usize = 16;
 const GROUPS: usize = 8;
 const ROUNDS: usize = 20;
+/// Bytes of all points, in millions.
+const MEGABYTES: usize = if cfg!(debug_assertions) { 1 } else { 80 };
 /// Points that one job makes. Which points depends on the job, so this must not depend on the workers.
 const POINTS_PER_JOB: usize = 8192;
 
@@ -122,7 +124,7 @@ fn find(workers: usize, points: usize) -> Result<Found, Box<dyn std::error::Erro
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     arenite::init();
     let argument = std::env::args().nth(1).and_then(|text| text.parse().ok());
-    let megabytes: usize = argument.unwrap_or(1);
+    let megabytes: usize = argument.unwrap_or(MEGABYTES);
     let points = (megabytes * 1_000_000 / (DIMENSIONS * size_of::<f32>())).max(GROUPS);
     println!("{} points", Shape::from([points, DIMENSIONS]));
 
