@@ -1,16 +1,20 @@
 //! Iterative algorithms: a round costs its jobs and nothing else, because workers keep what they have.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use arenite::{Array, Engine, JobErrorKind};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     scratch_is_made_once_per_worker,
     scratch_ends_with_its_worker,
     a_panic_costs_the_value_and_not_the_worker,
     an_array_cannot_be_kept,
+    inputs_and_scratch_stay_where_they_are,
     rounds_copy_nothing,
     a_round_outlives_a_killed_worker,
 ];
@@ -91,6 +95,56 @@ fn an_array_cannot_be_kept() {
     lab.assert_in_use(0);
 }
 
+/// The memory behind a slice, as this process has it mapped: the inode of a file, and the byte in it. What is the same in two
+/// processes is the same memory.
+fn memory_of(values: &[f64]) -> [u64; 2] {
+    let at = values.as_ptr().addr() as u64;
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let found = maps.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (start, end) = words[0].split_once('-')?;
+        let (start, inode) = (hex(start), words[4].parse().unwrap());
+        let is_it = (start..hex(end)).contains(&at);
+        is_it.then(|| [inode, hex(words[2]) + at - start])
+    });
+    found.expect("it is mapped")
+}
+
+/// Which process this is, the memory of what it got, and where its scratch lies.
+fn places(part: &[f64], model: &Array<f64>) -> [u64; 6] {
+    let mut buffer = arenite::scratch(Vec::<f64>::new);
+    buffer.clear();
+    buffer.extend_from_slice(part);
+    let ([a, b], [c, d]) = (memory_of(part), memory_of(model));
+    let scratch = buffer.as_ptr().addr() as u64;
+    [std::process::id().into(), a, b, c, d, scratch]
+}
+
+fn inputs_and_scratch_stay_where_they_are() {
+    let lab = Lab::new(2);
+    let numbers = lab.from_fn(100_000, |i| i as f64).unwrap();
+    let model = lab.from_fn(10_000, |i| i as f64).unwrap();
+    let parts: Vec<_> = numbers.partitions(8).collect();
+    let expected: Vec<_> = parts.iter().map(|part| memory_of(part)).collect();
+    assert_ne!(expected[0][0], 0, "shared memory has an inode");
+    let mut scratch: HashMap<u64, u64> = HashMap::new();
+    let mut round = 0;
+    while round < 20 || scratch.len() < 2 {
+        step(format!("round {round}, {} workers came", scratch.len()));
+        let given = parts.iter().map(|part| (part, &model));
+        for (seen, expected) in lab.map(places, given).zip(&expected) {
+            let [worker, a, b, c, d, buffer] = seen.unwrap();
+            assert_eq!([a, b], *expected, "a part, in round {round}");
+            assert_eq!([c, d], memory_of(&model), "the model, in round {round}");
+            let first = *scratch.entry(worker).or_insert(buffer);
+            assert_eq!(first, buffer, "scratch, in round {round}");
+        }
+        round += 1;
+    }
+    assert!(!scratch.contains_key(&std::process::id().into()));
+}
+
 /// Newton's method for many square roots: each round reads the numbers and what the round before made.
 fn improve(numbers: &[f64], roots: &[f64]) -> Array<f64> {
     let mut buffer = arenite::scratch(Vec::<f64>::new);
@@ -135,17 +189,59 @@ fn rounds_copy_nothing() {
     );
 }
 
+fn improve_at(gate: &str, numbers: &[f64], roots: &[f64]) -> Array<f64> {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    improve(numbers, roots)
+}
+
+/// A round of which one part stands at the gate when its worker dies.
+fn disturbed(
+    lab: &Lab,
+    numbers: &Array<f64>,
+    roots: &[Array<f64>],
+    victim: usize,
+) -> Vec<Array<f64>> {
+    let gate = Gate::new();
+    let gates = (0..roots.len()).map(|part| match part == victim {
+        true => gate.path(),
+        false => String::new(),
+    });
+    let parts = gates.zip(numbers.partitions(roots.len()).zip(roots));
+    let parts = parts.map(|(gate, (numbers, roots))| (gate, numbers, roots));
+    let map = lab.map(improve_at, parts).retries(5);
+    thread::scope(|threads| {
+        let round = threads.spawn(|| map.collect::<Result<_, _>>().unwrap());
+        let held = gate.meet();
+        let at_the_gate = Cell::new(0);
+        wait_until("only the one at the gate is busy", || {
+            let workers = lab.stats().workers.into_iter().enumerate();
+            let busy: Vec<_> = workers.filter(|(_, worker)| worker.open > 0).collect();
+            at_the_gate.set(busy[0].0);
+            busy.len() == 1
+        });
+        lab.replace(at_the_gate.get());
+        drop(held);
+        // Whoever takes the part over comes to the gate again.
+        gate.release_all(|| round.is_finished());
+        round.join().unwrap()
+    })
+}
+
 fn a_round_outlives_a_killed_worker() {
     let lab = Lab::new(2);
     let (numbers, mut roots) = start(&lab);
     let (_, mut undisturbed) = start(&lab);
-    for step in 0..10 {
+    for (step, victim) in [0, 3, 7].into_iter().cycle().take(10).enumerate() {
         undisturbed = round(&lab, &numbers, &undisturbed);
-        roots = std::thread::scope(|threads| {
-            threads.spawn(|| lab.replace(step % 2));
-            round(&lab, &numbers, &roots)
-        });
+        roots = match step % 2 {
+            0 => disturbed(&lab, &numbers, &roots, victim),
+            _ => round(&lab, &numbers, &roots),
+        };
     }
+    let deaths: u64 = lab.stats().workers.iter().map(|w| w.restarts).sum();
+    assert_eq!(deaths, 5);
     let bits = |parts: &[Array<f64>]| -> Vec<u64> {
         parts
             .iter()
