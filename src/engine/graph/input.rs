@@ -3,20 +3,44 @@
 use std::marker::PhantomData;
 
 use super::Node;
-use crate::array::{Array, ArrayMut, Element};
+use crate::array::{Array, ArrayMut, Element, Place, PlaceMut};
 use crate::kernel::{Arg, Feed, NodeParams, RetrySafe, Scalar, Slot};
 
 /// Where the nodes that are passed to a new one are noted.
 #[derive(Debug)]
 pub struct Wiring<'g> {
     pub(super) graph: u64,
+    /// The new node.
+    pub(super) node: u32,
+    /// Which of its inputs is looked at.
+    pub(super) argument: u32,
     /// The nodes that it takes the values of.
     pub(super) edges: &'g mut Vec<u32>,
+    /// The arrays that are passed.
+    pub(super) arrays: &'g mut Vec<Held>,
     /// One of them is of another graph.
     pub(super) foreign: bool,
 }
 
+/// An array that was passed to a node. Only a run knows in which arena it has to lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) node: u32,
+    /// Which of the node's inputs it is, from 0 on.
+    pub(super) argument: u32,
+    /// Where it lies, if that is an arena.
+    pub(super) arena: Option<u64>,
+}
+
 impl Wiring<'_> {
+    fn array(&mut self, arena: Option<u64>) {
+        self.arrays.push(Held {
+            node: self.node,
+            argument: self.argument,
+            arena,
+        });
+    }
+
     fn node<R, H>(&mut self, node: &impl AsNode<R>) -> Slot<H> {
         let node = node.as_node();
         if node.graph == self.graph {
@@ -68,15 +92,32 @@ macro_rules! given {
     )* };
 }
 given! {
-    &Array<T> => &Array<T>, Array<T>, T: Element;
-    Array<T> => &Array<T>, Array<T>, T: Element;
-    &Array<T> => &[T], Array<T>, T: Element;
-    Array<T> => &[T], Array<T>, T: Element;
-    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
     &str => &str, String;
     String => &str, String;
     &String => &str, String;
     S => S, S, S: Scalar;
+}
+
+macro_rules! arrays_given {
+    ($($arg:ty => $param:ty, $held:ty, $place:ident;)*) => { $(
+        impl<T: Element> Input<$param> for $arg {
+            #[inline]
+            fn slot(self, wiring: &mut Wiring<'_>) -> Slot<$held> {
+                wiring.array(match self.place() {
+                    $place::Block(block, _) => Some(block.arena_id()),
+                    _ => None,
+                });
+                Slot::Held(Arg::<$param>::hold(self))
+            }
+        }
+    )* };
+}
+arrays_given! {
+    &Array<T> => &Array<T>, Array<T>, Place;
+    Array<T> => &Array<T>, Array<T>, Place;
+    &Array<T> => &[T], Array<T>, Place;
+    Array<T> => &[T], Array<T>, Place;
+    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, PlaceMut;
 }
 
 macro_rules! taken {
@@ -121,7 +162,10 @@ macro_rules! inputs {
             #[inline]
             #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
             fn slots(self, wiring: &mut Wiring<'_>) -> <($($p,)*) as NodeParams>::Slots {
-                ($(self.$i.slot(wiring),)*)
+                ($({
+                    wiring.argument = $i;
+                    self.$i.slot(wiring)
+                },)*)
             }
         }
     )+ };

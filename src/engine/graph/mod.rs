@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod column;
+mod error;
 mod input;
 mod picture;
 mod plan;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use error::GraphError;
 pub use input::{Input, Inputs, Targets, Wanted, Wiring};
 pub use running::{GraphReport, Running};
 
 use column::Columns;
+use input::Held;
 use picture::Picture;
-use plan::{Jobs, Sketch};
+use plan::{Jobs, NONE, Sketch};
 use running::Here;
 
 use super::{Backoff, Engine, Limiter, Priority};
@@ -80,6 +83,8 @@ pub struct Graph {
     /// Nodes whose value each takes, node by node.
     edges: Vec<u32>,
     after: Vec<(u32, u32)>,
+    /// The arrays that were passed, node by node.
+    arrays: Vec<Held>,
     terms: Vec<Terms>,
     bytes: HashMap<u32, u64>,
     names: HashMap<u32, String>,
@@ -108,63 +113,6 @@ pub struct Node<R> {
     value: PhantomData<fn() -> R>,
 }
 
-/// A graph that cannot be run as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GraphError {
-    /// Nodes would wait for each other.
-    Cycle {
-        /// The nodes, each of which would have to wait for the one before it, and the first for the last.
-        nodes: Vec<String>,
-    },
-    /// A node of another graph was used.
-    ForeignNode {
-        /// Where in the program.
-        at: String,
-    },
-    /// A node was asked for twice.
-    AskedTwice {
-        /// Its name or number.
-        node: String,
-    },
-    /// In no order that was found does the arena have room for the values that are needed at one time.
-    DoesNotFit {
-        /// Bytes that are needed at one time, by what was declared.
-        peak: u64,
-        /// Bytes that are free.
-        room: u64,
-    },
-}
-
-impl fmt::Display for GraphError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cycle { nodes } => {
-                write!(
-                    f,
-                    "nodes would wait for each other: {}",
-                    nodes.join(", after ")
-                )
-            }
-            Self::ForeignNode { at } => write!(
-                f,
-                "a node of another graph was used at {at}; nodes belong to the graph that returned them"
-            ),
-            Self::AskedTwice { node } => write!(
-                f,
-                "{node} was asked for twice; ask for it once, and clone its value"
-            ),
-            Self::DoesNotFit { peak, room } => write!(
-                f,
-                "the values that are needed at one time take {peak} bytes, and the arena has {room} bytes free; \
-                 ask for less at once, use smaller pieces, or raise the capacity"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for GraphError {}
-
 /// What a graph comes to before it runs: see [`Graph::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -189,6 +137,7 @@ impl Graph {
             nodes: Vec::new(),
             edges: Vec::new(),
             after: Vec::new(),
+            arrays: Vec::new(),
             terms: Vec::new(),
             bytes: HashMap::new(),
             names: HashMap::new(),
@@ -213,7 +162,10 @@ impl Graph {
         let _ = kernel;
         let mut wiring = Wiring {
             graph: self.id,
+            node: self.nodes.len() as u32,
+            argument: 0,
             edges: &mut self.edges,
+            arrays: &mut self.arrays,
             foreign: false,
         };
         let slots = inputs.slots(&mut wiring);
@@ -369,7 +321,8 @@ impl Graph {
     /// What it would take to compute these values, without computing them.
     ///
     /// # Errors
-    /// As [`run`](Graph::run), but for the arena's room.
+    /// As [`run`](Graph::run), but for what depends on the engine: the arena's room, and which arrays lie in it.
+    #[track_caller]
     pub fn plan(&self, targets: impl Targets) -> Result<Plan, GraphError> {
         let (_, targets) = self.targets(targets)?;
         let jobs = self
@@ -399,9 +352,10 @@ impl Graph {
     /// begins. If it does not fit into what the arena has free, the nodes run in another order that does, fewer side by side.
     ///
     /// # Errors
-    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], and [`GraphError::DoesNotFit`] if there is no such order:
-    /// then nothing was run.
+    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`], and [`GraphError::DoesNotFit`]
+    /// if there is no such order: then nothing was run.
     #[doc(alias = "compute")]
+    #[track_caller]
     pub fn run<T: Targets>(
         mut self,
         engine: &Engine,
@@ -415,6 +369,9 @@ impl Graph {
             false => shared.room(),
         });
         let jobs = self.sketch(&fusable).jobs(&targets, room)?;
+        if let Some(shared) = shared {
+            self.check_arrays(&jobs, shared.arena.id())?;
+        }
         let picture = Arc::new(self.picture(&jobs, targets));
         self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
@@ -445,6 +402,22 @@ impl Graph {
         Ok(Running::sent(shared, graph, wanted, picture))
     }
 
+    /// Do all arrays lie in this arena that are passed to nodes which will run?
+    fn check_arrays(&self, jobs: &Jobs, arena: u64) -> Result<(), GraphError> {
+        let is_needed = |node: u32| jobs.unit_of[node as usize] != NONE;
+        let mut arrays = self.arrays.iter();
+        let stray = arrays.find(|held| held.arena != Some(arena) && is_needed(held.node));
+        let Some(&Held { node, argument, .. }) = stray else {
+            return Ok(());
+        };
+        let kernel = self.nodes[node as usize].kernel;
+        Err(GraphError::ForeignArray {
+            node: self.name(node),
+            kernel: self.columns.kernels[kernel as usize].info.name,
+            argument: argument as usize + 1,
+        })
+    }
+
     /// The limiters of nodes that have one.
     fn limits(&self) -> HashMap<u32, Limiter> {
         let nodes = self
@@ -470,6 +443,7 @@ impl Graph {
         }
     }
 
+    #[track_caller]
     fn targets<T: Targets>(&self, targets: T) -> Result<(T::Wanted, Vec<u32>), GraphError> {
         if let Some(at) = self.foreign {
             return Err(GraphError::ForeignNode { at: at.to_string() });
@@ -478,7 +452,7 @@ impl Graph {
         let wanted = targets.wanted(&mut list);
         if list.iter().any(|&(graph, _)| graph != self.id) {
             return Err(GraphError::ForeignNode {
-                at: "the list of what was asked for".into(),
+                at: Location::caller().to_string(),
             });
         }
         let list: Vec<u32> = list.into_iter().map(|(_, node)| node).collect();

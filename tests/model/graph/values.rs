@@ -9,6 +9,7 @@ tests![
     parts_of_arrays_are_passed_on_without_a_copy,
     order_without_a_value_is_kept,
     misuse_is_an_error_before_anything_runs,
+    an_array_from_elsewhere_is_named_before_anything_runs,
     random_numbers_belong_to_the_node,
 ];
 
@@ -206,16 +207,13 @@ fn misuse_is_an_error_before_anything_runs() {
             node: "node \"a\"".into()
         }
     );
-    assert!(matches!(
-        Graph::new().run(&lab, &foreign),
-        Err(GraphError::ForeignNode { .. })
-    ));
-    // Arrays of another engine are found when they are passed.
-    let mut graph = Graph::new();
-    let private = Array::from_slice(&[1u32]);
-    let bad = graph.add(|x: &[u32]| x[0], (&private,));
-    let error = graph.run(&lab, &bad).unwrap().wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    // Asked for in another graph: the place is that of the call.
+    let error = Graph::new().run(&lab, &foreign).unwrap_err();
+    let place = format!("values.rs:{}", line!() - 1);
+    assert!(error.to_string().contains(&place), "{error}");
+    let error = Graph::new().plan(&foreign).unwrap_err();
+    let place = format!("values.rs:{}", line!() - 1);
+    assert!(error.to_string().contains(&place), "{error}");
     assert!(notes(&path).is_empty());
     // Nothing asked for, nothing done.
     let graph = Graph::new();
@@ -223,6 +221,87 @@ fn misuse_is_an_error_before_anything_runs() {
     let none: Vec<Node<u32>> = Vec::new();
     assert!(graph.run(&lab, none).unwrap().wait().unwrap().is_empty());
     lab.assert_in_use(0);
+}
+
+/// Two arrays for a kernel, of which the second is not of the engine that it runs on.
+fn both(path: &str, own: &[u32], stray: &Array<u32>) -> u32 {
+    note(path, 0);
+    own[0] + stray[0]
+}
+
+fn an_array_from_elsewhere_is_named_before_anything_runs() {
+    let (lab, other) = (Lab::new(1), Lab::new(1));
+    let (_file, path) = notebook();
+    let own = lab.from_slice(&[1u32]).unwrap();
+    let mut elsewhere = Graph::new();
+    let made = elsewhere.add(|n: u32| Array::from_slice(&[n]), (2,));
+    let strays = [
+        ("private", Array::from_slice(&[2u32])),
+        ("of another engine", other.from_slice(&[2u32]).unwrap()),
+        (
+            "the result of another engine's graph",
+            elsewhere.run(&other, made).unwrap().wait().unwrap(),
+        ),
+    ];
+    let graph = |stray: &Array<u32>| {
+        let mut graph = Graph::new();
+        let first = graph.add(leaf, (&path, 1));
+        // One that nobody asks for never meets it.
+        let unasked = graph.add(both, (&path, stray, stray));
+        let last = graph.job(both, (&path, &own, stray)).name("the last").add();
+        graph.after(&last, &first).unwrap();
+        (graph, first, last, unasked)
+    };
+    for (what, stray) in &strays {
+        let (refused, first, last, _) = graph(stray);
+        let error = refused.run(&lab, (&first, &last)).unwrap_err();
+        let GraphError::ForeignArray {
+            node,
+            kernel,
+            argument,
+        } = &error
+        else {
+            panic!("{what}: {error}");
+        };
+        assert_eq!(
+            (node.as_str(), *argument),
+            ("node \"the last\"", 3),
+            "{what}"
+        );
+        assert!(kernel.ends_with("values::both"), "{what}: {kernel}");
+        let text = error.to_string();
+        assert!(text.contains("argument 3 of node \"the last\""), "{text}");
+        assert!(text.contains("engine.copy_in"), "{text}");
+    }
+    let mut refused = Graph::new();
+    let changed = refused.add(
+        |_: u32, values: ArrayMut<u32>| values,
+        (7, other.zeros::<u32>(10).unwrap()),
+    );
+    let error = refused.run(&lab, changed).unwrap_err();
+    assert!(
+        matches!(&error, GraphError::ForeignArray { node, argument: 2, .. } if node == "node 0"),
+        "{error}"
+    );
+    assert!(lab.stats().kernels.is_empty(), "something ran");
+    assert!(notes(&path).is_empty());
+
+    for (what, stray) in &strays {
+        // What it says to do helps; and what nobody asks for is no error.
+        let (fine, _, last, _) = graph(&lab.copy_in(stray).unwrap());
+        let value = fine.run(&lab, last).unwrap().wait().unwrap();
+        assert_eq!(value, 3, "{what}");
+        let (fine, first, ..) = graph(stray);
+        let value = fine.run(&lab, first).unwrap().wait().unwrap();
+        assert_eq!(value, 1, "{what}");
+        // Where all is one process, arrays may lie anywhere.
+        let (fine, _, last, _) = graph(stray);
+        let value = fine.run(&Engine::inline(), last).unwrap().wait().unwrap();
+        assert_eq!(value, 3, "{what}");
+    }
+    drop((own, strays));
+    lab.assert_in_use(0);
+    other.assert_in_use(0);
 }
 
 fn random_numbers_belong_to_the_node() {

@@ -1,0 +1,79 @@
+//! Why a graph cannot be run.
+
+use std::fmt;
+
+/// A graph that cannot be run as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// Nodes would wait for each other.
+    Cycle {
+        /// The nodes, each of which would have to wait for the one before it, and the first for the last.
+        nodes: Vec<String>,
+    },
+    /// A node of another graph was used.
+    ForeignNode {
+        /// Where in the program.
+        at: String,
+    },
+    /// An array lies in private memory, in a mapped file or in another engine, and was passed to a node that has to run.
+    /// Copy it in with [`Engine::copy_in`](crate::Engine::copy_in).
+    ForeignArray {
+        /// The node that it was passed to: its name or number.
+        node: String,
+        /// Its kernel.
+        kernel: &'static str,
+        /// Which of the node's inputs it is, from 1 on.
+        argument: usize,
+    },
+    /// A node was asked for twice.
+    AskedTwice {
+        /// Its name or number.
+        node: String,
+    },
+    /// In no order that was found does the arena have room for the values that are needed at one time.
+    DoesNotFit {
+        /// Bytes that are needed at one time, by what was declared.
+        peak: u64,
+        /// Bytes that are free.
+        room: u64,
+    },
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cycle { nodes } => {
+                write!(
+                    f,
+                    "nodes would wait for each other: {}",
+                    nodes.join(", after ")
+                )
+            }
+            Self::ForeignNode { at } => write!(
+                f,
+                "a node of another graph was used at {at}; nodes belong to the graph that returned them"
+            ),
+            Self::ForeignArray {
+                node,
+                kernel,
+                argument,
+            } => write!(
+                f,
+                "argument {argument} of {node} ({kernel}) does not lie in this engine's arena; \
+                 copy it in with engine.copy_in(&array)"
+            ),
+            Self::AskedTwice { node } => write!(
+                f,
+                "{node} was asked for twice; ask for it once, and clone its value"
+            ),
+            Self::DoesNotFit { peak, room } => write!(
+                f,
+                "the values that are needed at one time take {peak} bytes, and the arena has {room} bytes free; \
+                 ask for less at once, use smaller pieces, or raise the capacity"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for GraphError {}
