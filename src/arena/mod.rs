@@ -138,7 +138,7 @@ impl Arena {
         let around = Surroundings::read(&spec.root);
         let plan = spec.plan(&around)?;
         // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
-        if plan.backing == Backing::Named {
+        if spec.sweep && plan.backing == Backing::Named {
             sweep();
         }
         let available = around.memory.available;

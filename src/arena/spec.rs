@@ -34,6 +34,8 @@ pub struct Spec {
     pub backing: Backing,
     /// Bytes of the control segment behind its header page.
     pub control_len: u64,
+    /// Whether names that dead programs left in `/dev/shm` are removed first, where the arena lies there too.
+    pub sweep: bool,
     /// Below which folder the system says how much memory machine and container have: `/`, but for tests.
     #[doc(hidden)]
     pub root: PathBuf,
@@ -47,6 +49,7 @@ impl Default for Spec {
             writers: 1,
             backing: Backing::Auto,
             control_len: 0,
+            sweep: true,
             root: "/".into(),
         }
     }

@@ -54,6 +54,7 @@ pub struct Builder {
     backing: Backing,
     guard: Guard,
     name: Option<String>,
+    sweep: bool,
     label: String,
     memory_limit: u64,
     #[cfg(feature = "sandbox")]
@@ -78,6 +79,7 @@ impl Builder {
             backing: Backing::Auto,
             guard: Guard::On,
             name: None,
+            sweep: true,
             label: "arenite".into(),
             memory_limit: 0,
             #[cfg(feature = "sandbox")]
@@ -355,6 +357,13 @@ impl Builder {
         self
     }
 
+    /// Whether names that dead programs left in `/dev/shm` are removed first: not by one that only looks at the machine.
+    #[doc(hidden)]
+    pub fn sweep(mut self, sweep: bool) -> Self {
+        self.sweep = sweep;
+        self
+    }
+
     /// Reads the memory limits of machine and container below this folder, for tests.
     #[doc(hidden)]
     pub fn memory_root(mut self, root: impl Into<std::path::PathBuf>) -> Self {
@@ -455,6 +464,7 @@ impl Builder {
             writers: workers,
             backing: self.backing,
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
+            sweep: self.sweep,
             root: self.memory.root.clone(),
         };
         let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
