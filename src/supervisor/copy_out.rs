@@ -26,11 +26,13 @@ pub(super) fn copy_out(
             continue;
         }
         let copy = Arc::new(arena.alloc_copy(&from)?);
+        crate::sync::point!("copy.allocated");
         for array in &mut arrays[at..] {
             if Arc::ptr_eq(&array.block, &from) {
                 array.block = Arc::clone(&copy);
             }
         }
+        crate::sync::point!("copy.done");
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub const POINTS: &[Point] = points! {
     worker:
         // Start.
         "attach.marked" "attach.bound" "attach.adopted" "attach.watched" "attach.greeted"
-        "attach.mapped" "attach.linked" "attach.prepared" "attach.ready"
+        "attach.mapped" "attach.linked" "attach.locked" "attach.prepared" "attach.ready"
         // Looking for work.
         "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
         // A job.
@@ -95,6 +95,8 @@ pub const POINTS: &[Point] = points! {
         "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
         "retract.taken" "retract.told"
         "reap.seen" "reap.received" "reap.answered" "reap.told"
+        // The result of a locked-down worker.
+        "copy.allocated" "copy.done"
         // Memory.
         "commit.grown" "commit.seeded" "commit.collapsed" "commit.allocated" "commit.noted"
         "grant.found" "grant.filled" "grant.given" "grant.answered"

@@ -250,6 +250,7 @@ fn attach(
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
         before.lock_down(view)?;
+        crate::sync::point!("attach.locked");
     }
     // 11.
     cells.set_phase(Phase::Starting(11));

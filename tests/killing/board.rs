@@ -23,7 +23,20 @@ pub fn board() -> &'static Board {
     BOARD.get().expect("main has made it")
 }
 
-/// Points of one side.
+/// Points of one side that processes come by without a sandbox.
 pub fn points(side: Side) -> impl Iterator<Item = &'static Point> {
+    of(side).filter(|point| !LOCKED.contains(&point.name))
+}
+
+/// Points of one side that processes come by where workers are locked down.
+pub fn locked(side: Side) -> impl Iterator<Item = &'static Point> {
+    of(side).filter(|point| LOCKED.contains(&point.name))
+}
+
+/// Steps that are taken for locked-down workers alone.
+const LOCKED: [&str; 3] = ["attach.locked", "copy.allocated", "copy.done"];
+
+/// All points of one side.
+pub fn of(side: Side) -> impl Iterator<Item = &'static Point> {
     POINTS.iter().filter(move |point| point.side == side)
 }

@@ -18,6 +18,7 @@ mod reduced;
 mod scene;
 mod spawned;
 mod stopped;
+mod strict;
 mod sums;
 mod supervisors;
 mod workers;
@@ -41,6 +42,7 @@ fn main() {
         sums::trials(),
         policies::trials(),
         stopped::trials(),
+        strict::trials(),
         supervisors::trials(),
         orphans::tests(),
     ];

@@ -160,9 +160,9 @@ impl Drop for Running {
     }
 }
 
-/// Runs it undisturbed.
-pub fn run_to_its_end(program: Program) {
-    let mut running = program.start("whole");
+/// Runs it undisturbed, in this role.
+pub fn run_to_its_end(program: Program, role: &str) {
+    let mut running = program.start(role);
     let status = running.wait();
     assert!(status.success(), "{status}: {}", running.complaints());
     running.await_all_gone();
@@ -179,9 +179,15 @@ pub fn play() {
         "whole" => whole(),
         "next" => next(),
         "orphan" => orphan(),
+        crate::strict::ROLE => crate::strict::live(),
         unknown => panic!("no role {unknown}"),
     }
     std::process::exit(0);
+}
+
+/// The name that the arena of this program keeps.
+pub fn name() -> Option<String> {
+    std::env::var(NAME).ok()
 }
 
 fn build(workers: usize) -> Engine {
@@ -189,10 +195,18 @@ fn build(workers: usize) -> Engine {
         .workers(workers)
         .capacity(256 << 20)
         .grace(Duration::from_millis(50));
-    if let Ok(name) = std::env::var(NAME) {
+    if let Some(name) = name() {
         builder = builder.name(name);
     }
     builder.build().expect("an engine can be built")
+}
+
+/// In a program that has busy workers now: if it is to be killed later, that is from here on.
+pub fn workers_are_busy() {
+    if let Ok(point) = std::env::var(LATER) {
+        let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
+        board.arm(&point, Deed::Kill, 1..2);
+    }
 }
 
 fn spin(gate: &str) -> u64 {
@@ -225,10 +239,7 @@ fn whole() {
     let busy = engine.stats().workers;
     let stopped = busy.iter().position(|worker| worker.open > 0).unwrap();
     kill(Pid::from_raw(busy[stopped].pid as i32), Signal::SIGSTOP).unwrap();
-    if let Ok(point) = std::env::var(LATER) {
-        let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
-        board.arm(&point, Deed::Kill, 1..2);
-    }
+    workers_are_busy();
     // Results that are known to be large are granted ahead, whole chunks at once.
     for n in [1, 100_000, 3_000_000] {
         assert_eq!(engine.submit(make, (n,)).wait().unwrap().len(), n);

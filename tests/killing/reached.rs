@@ -2,12 +2,13 @@
 
 use arenite::points::{POINTS, Side};
 
-use crate::board::{board, points};
+use crate::board::{board, of};
 use crate::harness::{Invariant, Lab, tests};
 use crate::model;
 use crate::programs::{Program, run_to_its_end};
 use crate::reduced;
 use crate::scene::{Policy, Scene};
+use crate::strict;
 
 tests![
     every_point_of_a_worker_is_passed,
@@ -28,6 +29,7 @@ fn every_point_of_a_worker_is_passed() {
     lab.into_inner().shutdown();
     model::undisturbed();
     reduced::undisturbed();
+    strict::undisturbed();
     let missed: Vec<_> = POINTS
         .iter()
         .zip(before)
@@ -42,13 +44,13 @@ fn every_point_of_a_worker_is_passed() {
 fn every_point_of_the_supervisor_is_passed() {
     let invariant = Invariant::before();
     // A name that is kept is not taken away early.
-    let boards = [true, false].map(|kept| {
+    let boards = [("whole", true), ("whole", false), (strict::ROLE, false)].map(|(role, kept)| {
         let program = Program::new(kept);
         let board = program.board;
-        run_to_its_end(program);
+        run_to_its_end(program, role);
         board
     });
-    let missed: Vec<_> = points(Side::Supervisor)
+    let missed: Vec<_> = of(Side::Supervisor)
         .filter(|point| boards.iter().all(|board| board.passed(point.name) == 0))
         .map(|point| point.name)
         .collect();
@@ -62,18 +64,18 @@ fn names_say_the_step() {
         assert!(POINTS[..at].iter().all(|other| other.name != point.name));
     }
     // What is promised: both sides, each step.
-    let of = |side| points(side).map(|point| point.step()).collect::<Vec<_>>();
+    let steps = |side| of(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
         "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "subtree",
         "state", "stop",
     ] {
-        assert!(of(Side::Worker).contains(&step), "{step}");
+        assert!(steps(Side::Worker).contains(&step), "{step}");
     }
     for step in [
         "deadline", "judge", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
-        "reap", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save", "family",
-        "stop",
+        "reap", "copy", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save",
+        "family", "stop",
     ] {
-        assert!(of(Side::Supervisor).contains(&step), "{step}");
+        assert!(steps(Side::Supervisor).contains(&step), "{step}");
     }
 }

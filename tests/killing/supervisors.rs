@@ -14,7 +14,7 @@ use crate::programs::Program;
 
 /// When the supervisor is killed, and whether its arena keeps a name.
 #[derive(Clone, Copy)]
-enum Round {
+pub enum Round {
     /// When it comes by for the first time.
     First { kept: bool },
     /// When it comes by with busy workers, one of them stopped.
@@ -37,25 +37,27 @@ fn rounds(point: &Point) -> [Round; 3] {
 
 /// One trial for each point.
 pub fn trials() -> Vec<Trial> {
-    let at =
-        |point: &'static Point| named(format!("supervisors::{}", point.name), move || at(point));
+    let at = |point: &'static Point| {
+        let name = format!("supervisors::{}", point.name);
+        named(name, move || at(point, "whole", rounds(point)))
+    };
     points(Side::Supervisor).map(at).collect()
 }
 
 /// Its workers go with it, the busy and the stopped one too; nothing stays but a name, which the next start
 /// sweeps away.
-fn at(point: &'static Point) {
+pub fn at<const N: usize>(point: &'static Point, role: &str, rounds: [Round; N]) {
     let mut slowest = std::time::Duration::ZERO;
-    for round in rounds(point) {
+    for round in rounds {
         let (Round::First { kept } | Round::Later { kept }) = round;
         let invariant = Invariant::before();
         let program = Program::new(kept);
         let mut running = match round {
             Round::First { .. } => {
                 program.board.arm(point.name, Deed::Kill, 1..2);
-                program.start("whole")
+                program.start(role)
             }
-            Round::Later { .. } => program.start_armed("whole", Some(point)),
+            Round::Later { .. } => program.start_armed(role, Some(point)),
         };
         let status = running.wait();
         let killed = Instant::now();
