@@ -65,9 +65,9 @@ pub fn default_capacity() -> u64 {
 const ADDRESSES: u64 = 1 << 46;
 
 /// What the system says; a value, so that decisions can be tested.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Surroundings {
-    pub(super) shm: Option<limits::Space>,
+    pub(super) shm: Result<limits::Space, sys::Error>,
     pub(super) memory: limits::Memory,
     pub(super) address_space: Option<u64>,
     pub(super) file_size: Option<u64>,
@@ -77,7 +77,7 @@ pub(super) struct Surroundings {
 impl Surroundings {
     pub(super) fn read(root: &Path) -> Surroundings {
         Surroundings {
-            shm: limits::shm_space(Path::new("/dev/shm")).ok(),
+            shm: limits::shm_space(Path::new("/dev/shm")),
             memory: limits::memory_available(root),
             address_space: limits::address_space_limit(),
             file_size: limits::file_size_limit(),
@@ -152,13 +152,13 @@ impl Spec {
                     self.control_len
                 ),
             })?;
-        let backing = match (self.backing, around.shm) {
-            (Backing::Auto, Some(space)) if space.free >= capacity => Backing::Named,
+        let backing = match (self.backing, &around.shm) {
+            (Backing::Auto, Ok(space)) if space.free >= capacity => Backing::Named,
             (Backing::Auto, _) => Backing::Memfd,
-            (Backing::Named, Some(space)) if space.size < capacity => {
+            (Backing::Named, Ok(space)) if space.size < capacity => {
                 return Err(too_large(Limit::DevShm, space.size));
             }
-            (Backing::Named, None) => return Err(too_large(Limit::DevShm, 0)),
+            (Backing::Named, Err(error)) => return Err(ArenaError::System(error.clone())),
             (backing, _) => backing,
         };
 

@@ -2,13 +2,16 @@
 
 use super::super::spec::{Plan, Surroundings};
 use super::*;
-use crate::sys::limits::{Memory, Space};
+use crate::sys::{
+    self,
+    limits::{Memory, Space},
+};
 
 const GIB: u64 = 1 << 30;
 
 fn roomy() -> Surroundings {
     Surroundings {
-        shm: Some(Space {
+        shm: Ok(Space {
             size: 16 * GIB,
             free: 12 * GIB,
         }),
@@ -61,14 +64,18 @@ fn sizes_are_rounded_to_what_can_be_mapped() {
 fn auto_leaves_a_small_dev_shm_alone() {
     let mut around = roomy();
     let backing = |around: &Surroundings| plan(GIB, Backing::Auto, around).unwrap().backing;
-    around.shm = Some(Space {
+    around.shm = Ok(Space {
         size: 2 * GIB,
         free: GIB - 1,
     });
     assert_eq!(backing(&around), Backing::Memfd);
-    around.shm = None;
+    let gone = sys::Error::new("statvfs", nix::errno::Errno::ENOENT, "/dev/shm");
+    around.shm = Err(gone.clone());
     assert_eq!(backing(&around), Backing::Memfd);
-    around.shm = Some(Space {
+    // Whose size is not known is not said to be too small.
+    let error = plan(GIB, Backing::Named, &around).unwrap_err();
+    assert_eq!(error, ArenaError::System(gone));
+    around.shm = Ok(Space {
         size: 64 << 20,
         free: 64 << 20,
     });
