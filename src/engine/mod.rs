@@ -27,6 +27,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
     Backoff, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
     LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
