@@ -9,6 +9,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::events;
+use crate::sys::process::start_thread;
 
 /// A line that a worker printed, or an event of its kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,11 +225,9 @@ impl Logger {
         lines.for_each(|line| queue.push(line));
         if queue.thread.is_none() {
             let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new()
-                .name("arenite-log".into())
-                .spawn(move || shared.run());
+            let builder = thread::Builder::new().name("arenite-log".into());
             // Without a thread lines wait for the next try, and are dropped when they are too many.
-            if let Ok(handle) = spawned {
+            if let Ok(handle) = start_thread(builder, move || shared.run()) {
                 queue.thread = Some(handle.thread().id());
             }
         }

@@ -57,7 +57,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
         }
     };
     let builder = thread::Builder::new().name("arenite-monitor".into());
-    builder.spawn(run).map_err(|error| {
+    crate::sys::process::start_thread(builder, run).map_err(|error| {
         let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
         crate::sys::Error::new("clone", errno, "the monitor thread")
     })

@@ -173,11 +173,10 @@ impl Shared {
             }
             drop(hold);
         };
-        let spawned = thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("arenite-hello".into())
-            .stack_size(256 * 1024)
-            .spawn(answer);
-        if let Err(error) = spawned {
+            .stack_size(256 * 1024);
+        if let Err(error) = process::start_thread(thread, answer) {
             let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
             let error = crate::sys::Error::new("clone", errno, "a thread for a worker's start");
             let why = HandshakeError::Channel(error.to_string());

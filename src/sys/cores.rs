@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 #[cfg(feature = "bench")]
 use super::error::{Error, Result};
+use super::inject::allowed;
 
 /// Cores that this floor can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
@@ -143,6 +144,7 @@ fn affinity() -> libc::cpu_set_t {
 }
 
 fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
+    allowed()?;
     // SAFETY: `set` is an initialised set of exactly the size given; 0 means the calling thread.
     let answer = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) };
     Errno::result(answer).map(drop)

@@ -8,7 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd as RawEventFd};
 
 use super::error::{Error, Result, retry};
-use super::inject::allowed;
+use super::inject::{allowed, undisturbed};
 
 /// A counter that wakes whoever polls it; non-blocking and close-on-exec.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl Poller {
 
     /// Stops watching `fd`.
     pub fn remove(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.epoll
-            .delete(fd)
+        allowed()
+            .and_then(|()| self.epoll.delete(fd))
             .map_err(|errno| Error::new("epoll_ctl(DEL)", errno, "a descriptor"))
     }
 
@@ -106,7 +106,7 @@ impl Poller {
             }
         };
         let mut events = [EpollEvent::empty(); 64];
-        let ready = match self.epoll.wait(&mut events, timeout) {
+        let ready = match undisturbed().and_then(|()| self.epoll.wait(&mut events, timeout)) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::new("epoll_wait", errno, "a poller")),

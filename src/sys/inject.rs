@@ -27,10 +27,37 @@ mod armed {
         CALLS.load(Ordering::SeqCst)
     }
 
+    /// The variable that lets a call of each worker fail while that starts: `N:ERRNO`, as [`arm`] has them. A start in
+    /// which there are fewer calls says so on stderr: this name, and how many there were.
+    pub const WORKERS: &str = "ARENITE_FAILING_CALLS";
+
+    pub(crate) fn arm_worker() {
+        let asked = std::env::var(WORKERS).unwrap_or_default();
+        let numbers = asked.split_once(':');
+        if let Some((Ok(n), Ok(errno))) = numbers.map(|(n, errno)| (n.parse(), errno.parse())) {
+            arm(n, errno);
+        }
+    }
+
+    pub(crate) fn disarm_worker() {
+        let n = FAILS.load(Ordering::Relaxed);
+        let calls = disarm();
+        if calls < n {
+            eprintln!("{WORKERS} {calls}");
+        }
+    }
+
     pub(crate) fn allowed() -> nix::Result<()> {
         interruptible().or_else(|errno| match errno {
             Errno::EINTR => Ok(()),
             errno => Err(errno),
+        })
+    }
+
+    pub(crate) fn undisturbed() -> nix::Result<()> {
+        interruptible().or_else(|errno| match errno {
+            Errno::EINTR => Err(errno),
+            _ => Ok(()),
         })
     }
 
@@ -44,10 +71,10 @@ mod armed {
 }
 
 #[cfg(feature = "points")]
-pub use armed::{arm, disarm};
+pub use armed::{WORKERS, arm, disarm};
 
 #[cfg(feature = "points")]
-pub(crate) use armed::{allowed, interruptible};
+pub(crate) use armed::{allowed, arm_worker, disarm_worker, interruptible, undisturbed};
 
 /// Whether a system call may be made that a signal can interrupt.
 #[cfg(not(feature = "points"))]
@@ -62,3 +89,20 @@ pub(crate) fn interruptible() -> nix::Result<()> {
 pub(crate) fn allowed() -> nix::Result<()> {
     Ok(())
 }
+
+/// Whether a sleep may begin: nothing but a signal keeps it from that.
+#[cfg(not(feature = "points"))]
+#[inline(always)]
+pub(crate) fn undisturbed() -> nix::Result<()> {
+    Ok(())
+}
+
+/// At the first act of a worker: its calls count from here, if the environment says which one fails.
+#[cfg(not(feature = "points"))]
+#[inline(always)]
+pub(crate) fn arm_worker() {}
+
+/// At the last act of its start: whatever comes later succeeds.
+#[cfg(not(feature = "points"))]
+#[inline(always)]
+pub(crate) fn disarm_worker() {}

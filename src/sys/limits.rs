@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, retry};
+use super::inject::allowed;
 
 /// Room of a file system in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Space {
 
 /// Size and free room of the file system at `path`, which is `/dev/shm` for named segments.
 pub fn shm_space(path: &Path) -> Result<Space> {
-    let stat = nix::sys::statvfs::statvfs(path)
+    let stat = retry(|| nix::sys::statvfs::statvfs(path))
         .map_err(|errno| Error::new("statvfs", errno, path.display().to_string()))?;
     let unit = stat.fragment_size();
     // A tmpfs mounted with size=0 has no limit of its own and reports zero blocks.
@@ -280,7 +281,8 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
 pub fn set_data_limit(bytes: u64) -> Result<()> {
     let error = |call, errno| Error::new(call, errno, format!("RLIMIT_DATA to {bytes} bytes"));
     let (_, hard) = getrlimit(Resource::RLIMIT_DATA).map_err(|errno| error("getrlimit", errno))?;
-    setrlimit(Resource::RLIMIT_DATA, bytes.min(hard), hard)
+    allowed()
+        .and_then(|()| setrlimit(Resource::RLIMIT_DATA, bytes.min(hard), hard))
         .map_err(|errno| error("setrlimit", errno))
 }
 

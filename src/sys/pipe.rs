@@ -64,7 +64,8 @@ fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// Another descriptor of the same description, close-on-exec and above the standard three.
 pub fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))
+    let number = allowed()
+        .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))
         .map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", errno, "an end of a pipe"))?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
@@ -119,17 +120,23 @@ pub fn announce_to(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
         kind: F_OWNER_TID,
         pid: writer.as_raw(),
     };
-    let failed = |call| Error::last(call, format!("a pipe that process {writer} writes to"));
-    // SAFETY: `F_SETOWN_EX` reads a structure of two ints, which lives through the call.
-    if unsafe { libc::fcntl(read.as_raw_fd(), F_SETOWN_EX, &raw const owner) } < 0 {
-        return Err(failed("fcntl(F_SETOWN_EX)"));
-    }
-    // SAFETY: `F_SETSIG` takes a number.
-    if unsafe { libc::fcntl(read.as_raw_fd(), F_SETSIG, libc::SIGURG) } < 0 {
-        return Err(failed("fcntl(F_SETSIG)"));
-    }
+    let failed = |call, errno| {
+        let what = format!("a pipe that process {writer} writes to");
+        Error::new(call, errno, what)
+    };
+    allowed()
+        // SAFETY: `F_SETOWN_EX` reads a structure of two ints, which lives through the call.
+        .map(|()| unsafe { libc::fcntl(read.as_raw_fd(), F_SETOWN_EX, &raw const owner) })
+        .and_then(Errno::result)
+        .map_err(|errno| failed("fcntl(F_SETOWN_EX)", errno))?;
+    allowed()
+        // SAFETY: `F_SETSIG` takes a number.
+        .map(|()| unsafe { libc::fcntl(read.as_raw_fd(), F_SETSIG, libc::SIGURG) })
+        .and_then(Errno::result)
+        .map_err(|errno| failed("fcntl(F_SETSIG)", errno))?;
     let flags = OFlag::O_NONBLOCK | OFlag::O_ASYNC;
-    fcntl(read, FcntlArg::F_SETFL(flags))
+    allowed()
+        .and_then(|()| fcntl(read, FcntlArg::F_SETFL(flags)))
         .map(drop)
         .map_err(|errno| Error::new("fcntl(O_ASYNC)", errno, "the output of a worker"))
 }

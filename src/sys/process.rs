@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -58,23 +59,33 @@ impl PidFd {
 
     /// Sends `signal`; a process that is gone already is no error.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.fd.as_raw_fd(),
-                signal as i32,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
+        let send = || {
+            allowed()?;
+            // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
+            let answer = unsafe {
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    self.fd.as_raw_fd(),
+                    signal as i32,
+                    std::ptr::null::<libc::siginfo_t>(),
+                    0,
+                )
+            };
+            Errno::result(answer).map(drop)
         };
-        if answer == 0 || Errno::last() == Errno::ESRCH {
-            return Ok(());
+        // The end of a process that lives on would be waited for in vain: what went wrong is tried again.
+        let sent = send().or_else(|errno| match errno {
+            Errno::ESRCH => Err(errno),
+            _ => send(),
+        });
+        match sent {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(Error::new(
+                "pidfd_send_signal",
+                errno,
+                format!("{signal} to process {}", self.pid),
+            )),
         }
-        Err(Error::last(
-            "pidfd_send_signal",
-            format!("{signal} to process {}", self.pid),
-        ))
     }
 
     /// Sleeps until the process has exited and takes its status.
@@ -218,6 +229,15 @@ pub fn spawn_self(
     .map_err(error)
 }
 
+/// Starts a thread.
+pub fn start_thread<T: Send + 'static>(
+    builder: thread::Builder,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    allowed()?;
+    builder.spawn(body)
+}
+
 /// Asks the kernel to send this process `signal` when the *thread* that started it ends.
 ///
 /// A parent that ended before this call sends nothing: compare [`getppid`] with the expected parent afterwards.
@@ -324,6 +344,7 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let own = retry(|| nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty()))
         .map_err(|errno| Error::new("open", errno, path.clone()))?;
     let set = |call, command, value: i32| -> Result<()> {
+        allowed().map_err(|errno| Error::new(call, errno, "the watch pipe"))?;
         // SAFETY: fcntl with these commands takes numbers only; the descriptor is ours.
         if unsafe { libc::fcntl(own.as_raw_fd(), command, value) } < 0 {
             return Err(Error::last(call, "the watch pipe"));

@@ -17,7 +17,7 @@ use crate::control::{Caller, LaneStart, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase};
 use crate::sys::event::EventFd;
-use crate::sys::{abort, fault, process};
+use crate::sys::{abort, fault, inject, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,7 @@ pub(super) fn main(mark: &str) -> ! {
 /// An empty error has been reported already.
 fn live(mark: &Mark) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
+    inject::arm_worker();
     crate::sync::point!("attach.marked");
     // 2.
     let bound = !crate::sync::orphans_live();
@@ -121,6 +122,7 @@ fn live(mark: &Mark) -> Result<(), String> {
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
         Ok(Prepared { first, others }) => {
             crate::sync::point!("attach.prepared");
+            inject::disarm_worker();
             // 12.
             caller.ready().map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
@@ -287,7 +289,6 @@ fn start_lane(
             process::exit_now(EXIT_LANE_PANICKED);
         }
     };
-    thread::Builder::new()
-        .name(format!("lane {number}"))
-        .spawn(run)
+    let builder = thread::Builder::new().name(format!("lane {number}"));
+    process::start_thread(builder, run)
 }
