@@ -37,6 +37,9 @@ fn run(arguments: &[&str], meanwhile: impl FnOnce(u32, &dyn Fn() -> bool)) -> Ou
 fn a_short_soak_goes_through_its_rows() {
     for row in [
         "storm-of-kills",
+        "storm-of-locked",
+        "broken-pictures",
+        "full-shm",
         "poison",
         "start-stop",
         "supervisor-killed",

@@ -1,6 +1,8 @@
 //! `arenite soak`: faults at random moments for as long as one likes. A hidden command: it is for who works on the engine.
 
+mod crowded;
 mod lab;
+mod pictures;
 mod runs;
 mod supervisor;
 
@@ -8,10 +10,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use arenite::Sandbox;
 use clap::Args;
 
 use runs::storm::Blow;
 use runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
+use supervisor::Role;
 
 /// Put faults into engines for a while, and look whether everything they promise holds
 #[derive(Debug, Args)]
@@ -28,9 +32,9 @@ pub(crate) struct SoakArgs {
     /// Tell figures without failing on them: on a machine that has other things to do
     #[arg(long)]
     lenient: bool,
-    /// What a program does that is started to be killed
+    /// What a program does that is started to be killed, or to have surroundings of its own
     #[arg(long, hide = true)]
-    play: Option<supervisor::Role>,
+    play: Option<Role>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -46,7 +50,7 @@ struct Row {
     run: fn(Order) -> Result<Seen, String>,
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 14] = [
     Row {
         name: "storm-of-kills",
         run: |order| storm::run(order, Blow::Kill),
@@ -54,6 +58,14 @@ const ROWS: [Row; 11] = [
     Row {
         name: "storm-of-stops",
         run: |order| storm::run(order, Blow::Stop),
+    },
+    Row {
+        name: "storm-of-locked",
+        run: |order| {
+            storm::run_with(order, Blow::Kill, |builder| {
+                builder.sandbox(Sandbox::Strict)
+            })
+        },
     },
     Row {
         name: "deadline-race",
@@ -88,6 +100,14 @@ const ROWS: [Row; 11] = [
         run: scale::cycles,
     },
     Row {
+        name: "broken-pictures",
+        run: pictures::run,
+    },
+    Row {
+        name: "full-shm",
+        run: crowded::run,
+    },
+    Row {
         name: "supervisor-killed",
         run: supervisor::killed,
     },
@@ -101,9 +121,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the rows in turns until the time is up; ends at the first promise that is broken.
 pub(crate) fn run(args: &SoakArgs) -> ExitCode {
-    if let Some(role) = args.play {
-        return supervisor::play(role);
-    }
     let rows: Vec<&Row> = ROWS
         .iter()
         .filter(|row| {
@@ -121,6 +138,17 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
         .seed
         .unwrap_or_else(|| u64::from(std::process::id()) << 20);
     let time = Duration::from_secs_f64(args.minutes * 60.0);
+    match args.play {
+        None => {}
+        Some(Role::Crowd) => {
+            return crowded::play(Order {
+                seed,
+                length: time,
+                strict: !args.lenient,
+            });
+        }
+        Some(role) => return supervisor::play(role),
+    }
     let each = (time / rows.len() as u32).clamp(SHORTEST, LONGEST);
     eprintln!("seed {seed}, {} rows for {time:.0?}", rows.len());
     let began = Instant::now();

@@ -20,6 +20,8 @@ pub(crate) enum Role {
     Work,
     /// Starts an engine, runs one job, and ends
     Once,
+    /// Mounts a small /dev/shm for itself, and works while that is full
+    Crowd,
 }
 
 const NAME: &str = "ARENITE_SOAK_NAME";

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arenite::engine::Builder;
 use arenite::{Array, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,8 +37,17 @@ fn is_right(array: &Array<u32>, n: u32) -> bool {
 
 /// A calm, the storm, and how long it takes until as much is done as before.
 pub fn run(order: Order, blow: Blow) -> Result<Seen, String> {
+    run_with(order, blow, |builder| builder)
+}
+
+/// The same, on another engine than the usual one.
+pub fn run_with(
+    order: Order,
+    blow: Blow,
+    change: impl FnOnce(Builder) -> Builder,
+) -> Result<Seen, String> {
     let invariant = Invariant::before();
-    let lab = Lab::new(2);
+    let lab = Lab::with(2, change);
     let values = lab
         .from_slice(&[1u8; 10_000])
         .map_err(|error| error.to_string())?;
