@@ -13,9 +13,9 @@
 //!
 //! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
 //! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
-//! the folder behind (but one in the microseconds between the two, as with the names of segments), and nobody but the
-//! worker can call. That matters: the channel believes the length that a message begins with, and asks the allocator
-//! for as much.
+//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep) by a later start.
+//! And nobody but the worker can call. That matters: the channel believes the length that a message begins with, and
+//! asks the allocator for as much.
 //!
 //! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
 //! Both ends are dropped afterwards; everything later travels in the link.
@@ -23,6 +23,8 @@
 //! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
 //! own ([`Server::answer`]), and whoever learns that the worker died before it connected knocks there
 //! in its place ([`Door::release`]).
+
+mod left_behind;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -32,6 +34,8 @@ use std::sync::{Arc, Weak};
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use left_behind::sweep;
 
 /// What a worker says first, and last.
 #[derive(Debug, Serialize, Deserialize)]

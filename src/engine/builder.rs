@@ -486,6 +486,7 @@ impl Builder {
             memory: self.memory,
             grace: self.grace,
             quarantine_after: self.quarantine_after,
+            sweep: self.sweep,
             seed: seeds.run(),
         };
         let tracer = self.trace.map(|plan| Tracer::start(plan, &settings.label));

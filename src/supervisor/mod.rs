@@ -109,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     /// Workers that a job with retries may cost.
     pub(crate) quarantine_after: u32,
+    /// Whether names that dead programs left are removed.
+    pub(crate) sweep: bool,
     /// Of the random numbers of this run.
     pub(crate) seed: u64,
 }
@@ -300,6 +302,10 @@ pub(crate) fn start(
     });
     shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
+    if shared.settings.sweep {
+        // While workers are loaded.
+        crate::control::sweep();
+    }
     if let Err(why) = shared.wait_until_started() {
         shared.close(Closing::Now);
         // Its panics are caught inside.

@@ -73,6 +73,7 @@ fn settings(workers: u16, lanes: u16) -> Settings {
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
+        sweep: false,
         seed: 0,
     }
 }

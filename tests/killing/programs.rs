@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,6 +60,13 @@ impl Program {
             .map(|entry| entry.unwrap().path().join("socket"))
             .filter(|socket| socket.exists())
             .collect()
+    }
+
+    /// Leaves the socket of a start there, as a program does that is killed at the wrong moment.
+    pub fn leave_a_socket(&self) {
+        let folder = self.folder.path().join(TEMPORARY).join(".tmpKilled");
+        std::fs::create_dir_all(&folder).unwrap();
+        drop(UnixListener::bind(folder.join("socket")).unwrap());
     }
 
     fn board_path(&self) -> PathBuf {
