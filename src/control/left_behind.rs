@@ -3,25 +3,34 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 /// Younger than this, it may be somebody's whose sockets cannot be seen from here: in a container with a network of its
 /// own, and the same folder for temporary files. Nobody waits as long for the other end.
 const OLD: Duration = Duration::from_secs(60);
 
-/// Removes such names of this user below the folder for temporary files.
+/// How many entries are looked at, of a folder that may have any number.
+const MOST: usize = 4096;
+
+/// At the first start of a program: removes such names of this user below the folder for temporary files.
 ///
 /// The channel chooses the name, so it does not say whose it is: other programs that use the same channel leave the same.
 /// It is removed only if no socket of the system has it any more.
-pub(crate) fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+pub(crate) fn sweep_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| sweep(&std::env::temp_dir()));
+}
+
+fn sweep(temporary: &Path) {
+    let Ok(entries) = fs::read_dir(temporary) else {
         return;
     };
     let made_by_channel = |entry: &fs::DirEntry| {
         let name = entry.file_name();
         name.len() == 10 && name.as_encoded_bytes().starts_with(b".tmp")
     };
-    let folders = entries.flatten().filter(made_by_channel);
+    let folders = entries.take(MOST).flatten().filter(made_by_channel);
     let sockets: Vec<_> = folders
         .filter_map(|entry| old_socket(&entry.path()))
         .collect();
@@ -61,8 +70,8 @@ mod tests {
 
     use super::*;
 
-    fn made(old: bool) -> (tempfile::TempDir, UnixListener) {
-        let folder = tempfile::tempdir().unwrap();
+    fn made(within: &Path, old: bool) -> (tempfile::TempDir, UnixListener) {
+        let folder = tempfile::tempdir_in(within).unwrap();
         let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
         if old {
             make_old(folder.path());
@@ -77,19 +86,20 @@ mod tests {
 
     #[test]
     fn only_names_of_sockets_that_are_gone_are_removed() {
-        let (gone, listener) = made(true);
+        let temporary = tempfile::tempdir().unwrap();
+        let (gone, listener) = made(temporary.path(), true);
         drop(listener);
-        let (young, listener) = made(false);
+        let (young, listener) = made(temporary.path(), false);
         drop(listener);
-        let (alive, _listener) = made(true);
-        let (full, listener) = made(false);
+        let (alive, _listener) = made(temporary.path(), true);
+        let (full, listener) = made(temporary.path(), false);
         drop(listener);
         fs::write(full.path().join("letter"), "").unwrap();
         make_old(full.path());
-        let file = tempfile::tempdir().unwrap();
+        let file = tempfile::tempdir_in(temporary.path()).unwrap();
         fs::write(file.path().join("socket"), "").unwrap();
         make_old(file.path());
-        sweep();
+        sweep(temporary.path());
         assert!(!gone.path().exists());
         for (what, folder) in [
             ("young", &young),

@@ -13,7 +13,7 @@
 //!
 //! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
 //! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
-//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep) by a later start.
+//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later program.
 //! And nobody but the worker can call. That matters: the channel believes the length that a message begins with, and
 //! asks the allocator for as much.
 //!
@@ -35,7 +35,7 @@ use std::sync::{Arc, Weak};
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use left_behind::sweep;
+pub(crate) use left_behind::sweep_once;
 
 /// What a worker says first, and last.
 #[derive(Debug, Serialize, Deserialize)]

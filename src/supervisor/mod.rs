@@ -304,7 +304,7 @@ pub(crate) fn start(
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     if shared.settings.sweep {
         // While workers are loaded.
-        crate::control::sweep();
+        crate::control::sweep_once();
     }
     if let Err(why) = shared.wait_until_started() {
         shared.close(Closing::Now);

@@ -46,7 +46,7 @@ impl Shared {
         let was_starting = core.workers[index].status() == Status::Starting;
         core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let unasked = core.take_all_back(index, cause.clone(), fell);
+        let died = core.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lanes = core.lanes_of(index);
@@ -75,7 +75,7 @@ impl Shared {
             crate::sync::point!("recycle.counted");
         } else {
             worker.restarts += 1;
-            let pause = unasked.then(|| respawn_pause(worker.died(jobs)));
+            let pause = died.then(|| respawn_pause(worker.died(jobs)));
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
             core.set_status(index, Status::Absent { not_before });
         }
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    /// After the exit: the jobs that the worker still had. False if it was killed because somebody wanted a job cancelled.
+    /// After the exit: the jobs that the worker still had. True if one of them killed it, or it died by itself.
     fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> bool {
         let verdicts = std::mem::take(&mut self.workers[index].verdicts);
         let broke_protocol = verdicts
@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
-    /// who it was, all with the cause. False if it was killed because somebody wanted a job cancelled.
+    /// who it was, all with the cause. True if one of them killed it, or it died by itself: not if somebody ended it.
     fn judge(
         &mut self,
         index: usize,
@@ -200,17 +200,18 @@ impl Core {
             }
         }
         let Some((first, why)) = guilty.first() else {
+            let died = !ran.is_empty() || cause != JobErrorKind::Signal(libc::SIGKILL);
             self.workers[index].last_words.ran(jobs, false);
             let mut calls = Vec::new();
             for (_, record) in ran {
                 self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
             self.lose_states(index, calls, &cause);
-            return true;
+            return died;
         };
         self.workers[index].last_words.ran(jobs, true);
         let lost = self.lost_with(*first, why);
-        let unasked = *why != JobErrorKind::Cancelled;
+        let died = *first != NOBODY && *why != JobErrorKind::Cancelled;
         let mut calls = Vec::new();
         // First, so that a scope hears of it before it hears of the others.
         for (record, why) in guilty {
@@ -230,7 +231,7 @@ impl Core {
             }
         }
         self.lose_states(index, calls, &lost);
-        unasked
+        died
     }
 
     /// A job that ran has failed; what actors were at is judged with them.

@@ -159,8 +159,12 @@ fn answer(shared: &Shared, id: JobId) -> Option<String> {
 }
 
 pub(super) fn die(shared: &Shared, lane: usize) {
+    die_of(shared, lane, 9);
+}
+
+pub(super) fn die_of(shared: &Shared, lane: usize, signal: i32) {
     let words = super::words::LastWords::default();
-    shared.recover(lane, JobErrorKind::Signal(9), None, words);
+    shared.recover(lane, JobErrorKind::Signal(signal), None, words);
 }
 
 /// Fails if `f` takes as long as nothing takes.

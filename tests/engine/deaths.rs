@@ -348,24 +348,38 @@ fn a_crash_loop_is_given_up() {
 }
 
 fn a_crash_loop_without_jobs_slows_down() {
-    /// What a library's own thread may do to a worker that is ready and has nothing to do.
+    const FOLDER: &str = "ARENITE_TEST_ENDS";
+    /// What a library's own thread may do to a worker that is ready and has nothing to do: this one waits to be told.
     fn start_a_thread_that_aborts() {
-        thread::spawn(|| std::process::abort());
+        let path = std::env::var(FOLDER).unwrap();
+        let told = std::path::Path::new(&path).join(std::process::id().to_string());
+        thread::spawn(move || {
+            while !told.exists() {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            std::process::abort();
+        });
     }
-    let began = Instant::now();
+    let folder = tempfile::tempdir().unwrap();
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(FOLDER, folder.path()) };
     let lab = Lab::with(1, |builder| {
         builder.on_worker_start(start_a_thread_that_aborts)
     });
-    // From the third death on: 10, 20, 40, 80, 160 ms.
-    let pauses = Duration::from_millis(310);
-    wait_until("the eighth death without a job", || {
-        lab.stats().workers[0].restarts >= 8
-    });
-    assert!(began.elapsed() >= pauses, "{:?}", began.elapsed());
-    // It is answered all the same, with a value or with how the worker ended.
-    if let Err(error) = lab.submit(|| 1u8, ()).wait() {
-        assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    let mut absent = Duration::ZERO;
+    for deaths in 1..=8 {
+        let pid = lab.pid(0);
+        std::fs::write(folder.path().join(pid.to_string()), "").unwrap();
+        wait_until("it is dead", || lab.stats().workers[0].restarts == deaths);
+        let died = Instant::now();
+        wait_until("there is another one", || lab.stats().workers[0].ready);
+        absent += died.elapsed();
     }
+    // From the third death on: 10, 20, 40, 80, 160, 320 ms.
+    assert!(absent >= Duration::from_millis(600), "{absent:?}");
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(FOLDER) };
 }
 
 fn a_waiter_with_a_limit_hears_of_it() {

@@ -662,12 +662,12 @@ fn what_an_attempt_leads_to() {
 fn a_lane_whose_workers_die_pauses_from_the_third_on() {
     let (shared, mut takers) = fixture(1, 1);
     let taker = &mut takers[0];
-    let die_with = |taker: &mut Taker, running: bool| {
+    let die_with = |taker: &mut Taker, running: bool, signal: i32| {
         let job = running.then(|| submit(&shared));
         if running {
             assert_eq!(taker.next(), Next::Run);
         }
-        die(&shared, 0);
+        die_of(&shared, 0, signal);
         if let Some(job) = job {
             answer(&shared, job).unwrap();
         }
@@ -685,8 +685,13 @@ fn a_lane_whose_workers_die_pauses_from_the_third_on() {
     };
     // Of jobs, without one, or of both in turns: a job that ends sets it back.
     for kinds in [[true; 4], [false; 4], [true, false, true, false]] {
-        let row = kinds.map(|running| die_with(taker, running));
+        let row = kinds.map(|running| die_with(taker, running, 6));
         assert_eq!(row, [false, false, true, true], "{kinds:?}");
         finish_one(taker);
     }
+    // An idle one that somebody ends is replaced at once, however often.
+    let row = [(); 4].map(|()| die_with(taker, false, 9));
+    assert_eq!(row, [false; 4]);
+    let row = [(); 4].map(|()| die_with(taker, true, 9));
+    assert_eq!(row, [false, false, true, true]);
 }
