@@ -13,9 +13,9 @@
 //!
 //! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
 //! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
-//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later program.
-//! And nobody but the worker can call. That matters: the channel believes the length that a message begins with, and
-//! asks the allocator for as much.
+//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later
+//! program. And nobody but the worker can call. That matters: the channel believes the length that a message begins
+//! with, and asks the allocator for as much.
 //!
 //! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
 //! Both ends are dropped afterwards; everything later travels in the link.

@@ -113,10 +113,10 @@ impl Core {
         if worker.failed_starts.len() > MOST_REMEMBERED {
             worker.failed_starts.remove(0);
         }
-        let why = one_after_the_other(&worker.failed_starts);
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
         if !self.started || often && self.ready == 0 {
+            let why = one_after_the_other(&self.workers[index].failed_starts);
             self.give_up(&why);
         }
     }
