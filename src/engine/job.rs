@@ -19,7 +19,7 @@ use crate::kernel::{
     RetrySafe, SplitFirst, Stopped,
 };
 use crate::supervisor::{
-    Failed, JobError, JobErrorKind, JobId, Permit, Read, RefusedBy, Shared, Terms,
+    Failed, JobError, JobErrorKind, JobId, Limit, Permit, Read, RefusedBy, Shared, Terms,
 };
 
 /// A job that was submitted, and will have a value of type `R`.
@@ -267,10 +267,10 @@ impl<R: Send + 'static> Job<R> {
 
 /// Waits in this thread for the permit that a job needs.
 pub(super) fn permit<'l>(
-    limiter: &'l Option<Limiter>,
+    limit: &'l Option<Limit>,
     name: &'static str,
 ) -> Result<Option<Permit<'l>>, JobError> {
-    let permit = limiter.as_ref().map(Limiter::enter_here).transpose();
+    let permit = limit.as_ref().map(Limit::enter_here).transpose();
     permit.map_err(|why| Failed::new(why, name, 0).into())
 }
 
@@ -563,7 +563,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 
     /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`].
     pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.terms.limiter = Some(limiter.clone());
+        self.terms.limit = Some(Limit::of_this_thread(limiter));
         self
     }
 
@@ -662,7 +662,7 @@ fn run_program<G, A>(
 where
     G: Loads<A>,
 {
-    let _permit = permit(&terms.limiter, G::name())?;
+    let _permit = permit(&terms.limit, G::name())?;
     let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);

@@ -11,7 +11,7 @@ use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
-use crate::supervisor::{Failed, JobId, Read, Shared, Terms};
+use crate::supervisor::{Failed, JobId, Limit, Read, Shared, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -287,7 +287,7 @@ impl<'env> Scope<'env> {
                     if scope.is_over() {
                         return Err(Failed::new(JobErrorKind::Cancelled, name, 0).into());
                     }
-                    let _permit = permit(&terms.limiter, name)?;
+                    let _permit = permit(&terms.limit, name)?;
                     let _job = scope.series.here(index);
                     run_here(name, || kernel.call(held).keep().map_err(Failure::from))
                 }))
@@ -452,7 +452,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.terms.limiter = Some(limiter.clone());
+        self.terms.limit = Some(Limit::of_this_thread(limiter));
         self
     }
 

@@ -61,7 +61,7 @@ pub use error::{JobError, JobErrorKind};
 pub(crate) use exchange::{Flight, Key, Outlook, park_until};
 pub(crate) use kernels::bytes_to_expect;
 use lane::Lane;
-pub(crate) use limit::Permit;
+pub(crate) use limit::{Limit, Permit};
 pub use limit::{Limiter, LimiterBuilder};
 use log::Logger;
 pub(crate) use log::Sink;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::JobErrorKind;
-use super::limit::{Limiter, Turn};
+use super::limit::{Limit, Turn};
 
 /// Which of the jobs that wait goes first.
 ///
@@ -73,7 +73,7 @@ pub(crate) struct Terms {
     pub(crate) backoff: Backoff,
     pub(crate) priority: Priority,
     /// Whose permit each attempt needs.
-    pub(crate) limiter: Option<Limiter>,
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Terms {

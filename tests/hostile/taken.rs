@@ -53,10 +53,14 @@ fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
 
 /// Cuts the segments of a program to so many bytes, as any process of the same user can.
 fn cut(program: &Program, name: &str, len: u64) {
-    let segments = segments(program.pid(), name);
-    assert!(!segments.is_empty(), "the program has {name}");
-    for path in segments {
-        let file = File::options().write(true).open(path).unwrap();
+    let open = |path| File::options().write(true).open(path).unwrap();
+    // All of them before the first is cut: a busy program may be gone a moment later, and its descriptors with it.
+    let files: Vec<File> = segments(program.pid(), name)
+        .into_iter()
+        .map(open)
+        .collect();
+    assert!(!files.is_empty(), "the program has {name}");
+    for file in files {
         file.set_len(len).unwrap();
     }
 }

@@ -15,6 +15,7 @@ tests![
     never_more_than_so_many_at_a_time,
     a_rate_takes_its_time,
     permits_are_given_in_order,
+    callers_take_turns,
     kernels_share_a_limit,
     engines_share_a_limit,
     an_engine_without_workers_shares_a_limit,
@@ -116,15 +117,22 @@ fn a_rate_takes_its_time() {
     assert_nobody_waits(&lab);
 }
 
+/// Writes a line into a file.
+fn note(diary: &str, n: u64) {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(diary)
+        .unwrap();
+    writeln!(file, "{n}").unwrap();
+}
+
+fn noted(diary: &str) -> Vec<u64> {
+    let notes = std::fs::read_to_string(diary).unwrap();
+    notes.lines().map(|line| line.parse().unwrap()).collect()
+}
+
 fn permits_are_given_in_order() {
-    fn note(diary: &str, n: u64) {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(diary)
-            .unwrap();
-        writeln!(file, "{n}").unwrap();
-    }
     let folder = tempfile::tempdir().unwrap();
     let diary = folder.path().join("diary").to_str().unwrap().to_owned();
     let labs = [Lab::new(2), Lab::new(2)];
@@ -145,12 +153,35 @@ fn permits_are_given_in_order() {
     step("everybody in the line");
     first.wait().unwrap();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
-    let notes: Vec<u64> = std::fs::read_to_string(&diary)
-        .unwrap()
-        .lines()
-        .map(|line| line.parse().unwrap())
-        .collect();
-    assert!(notes.into_iter().eq(0..40));
+    assert!(noted(&diary).into_iter().eq(0..40));
+}
+
+fn callers_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let labs = [Lab::new(2), Lab::new(2)];
+    let one = at_once(1);
+    let gate = Gate::new();
+    let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    // Each has submitted all before the next begins; the last one has another engine.
+    let submit = |lab: &Lab, numbers: std::ops::Range<u64>| -> Vec<Job<()>> {
+        let send = |n| lab.job(note, (&diary, n)).limit(&one).submit();
+        thread::scope(|s| s.spawn(|| numbers.map(send).collect()).join().unwrap())
+    };
+    let mut jobs = submit(&labs[0], 100..120);
+    jobs.extend(submit(&labs[0], 200..202));
+    jobs.extend(submit(&labs[1], 300..303));
+    drop(held);
+    step("everybody in the line");
+    first.wait().unwrap();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    let rounds = [100, 200, 300, 101, 201, 301, 102, 302];
+    assert!(
+        noted(&diary)
+            .into_iter()
+            .eq(rounds.into_iter().chain(103..120))
+    );
 }
 
 fn kernels_share_a_limit() {

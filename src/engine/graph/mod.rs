@@ -28,7 +28,7 @@ use running::Here;
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::array::{Element, Shape};
 use crate::kernel::{Kernel, NodeParams, Reply, RetrySafe};
-use crate::supervisor::{GraphPlan, Read, Terms};
+use crate::supervisor::{GraphPlan, Limit, Read, Terms};
 
 /// Jobs that take each other's values, described before any of them runs.
 ///
@@ -419,15 +419,15 @@ impl Graph {
     }
 
     /// The limiters of nodes that have one.
-    fn limits(&self) -> HashMap<u32, Limiter> {
+    fn limits(&self) -> HashMap<u32, Limit> {
         let nodes = self
             .nodes
             .iter()
             .zip(0..)
             .filter(|(meta, _)| meta.terms != 0);
         let limited = nodes.filter_map(|(meta, node)| {
-            let limiter = self.terms[meta.terms as usize - 1].limiter.clone()?;
-            Some((node, limiter))
+            let limit = self.terms[meta.terms as usize - 1].limit.clone()?;
+            Some((node, limit))
         });
         limited.collect()
     }
@@ -592,7 +592,7 @@ impl<R, A> NodeBuilder<'_, R, A> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.terms.limiter = Some(limiter.clone());
+        self.terms.limit = Some(Limit::of_this_thread(limiter));
         self
     }
 

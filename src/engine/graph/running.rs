@@ -13,9 +13,9 @@ use super::column::Columns;
 use super::input::Wanted;
 use super::picture::Picture;
 use super::plan::Jobs;
-use crate::engine::{JobError, Limiter};
+use crate::engine::JobError;
 use crate::kernel::Kept;
-use crate::supervisor::{Failed, JobErrorKind, NodeFate, Permit, Read, Shared};
+use crate::supervisor::{Failed, JobErrorKind, Limit, NodeFate, Permit, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -51,7 +51,7 @@ impl Here {
     /// Runs all jobs of a graph, one after the other.
     pub(super) fn run(
         mut columns: Columns,
-        limits: &HashMap<u32, Limiter>,
+        limits: &HashMap<u32, Limit>,
         jobs: Jobs,
         picture: &Arc<Picture>,
     ) -> Self {
@@ -69,7 +69,7 @@ impl Here {
             let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
             for (&node, at) in nodes.iter().zip(1..) {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
-                let permit = limits.get(&node).map(Limiter::enter_here).transpose();
+                let permit = limits.get(&node).map(Limit::enter_here).transpose();
                 here.node(node, permit, &mut columns);
             }
         }

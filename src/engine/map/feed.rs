@@ -164,7 +164,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let item = self.next_item()?;
         let index = self.pulled - 1;
         let plan = &self.plan;
-        let answer = permit(&plan.terms.limiter, plan.calls.kernel.name).and_then(|_permit| {
+        let answer = permit(&plan.terms.limit, plan.calls.kernel.name).and_then(|_permit| {
             let _job = plan.series.here(index as u64);
             (plan.calls.run)(item)
         });
@@ -227,7 +227,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         // Answers that nobody has fetched count as well: a slow reader holds the workers back.
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + self.written;
-        if self.plan.terms.limiter.is_some() {
+        if self.plan.terms.limit.is_some() {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
             return ahead < outlook.window.min(2 * shared.lanes());
         }

@@ -12,7 +12,7 @@ use super::job::run_here;
 use super::seeds::Series;
 use super::{Backoff, Engine, JobError, Limiter, Priority};
 use crate::kernel::{Args, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe, Single};
-use crate::supervisor::Terms;
+use crate::supervisor::{Limit, Terms};
 pub(super) use feed::Calls;
 use feed::{Feed, Plan};
 pub use report::{DeadLetter, KeepingArgs, Report};
@@ -192,7 +192,7 @@ impl<I: Iterator, R> Map<I, R> {
     /// # Ok::<(), arenite::JobError>(())
     /// ```
     pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.feed.plan.terms.limiter = Some(limiter.clone());
+        self.feed.plan.terms.limit = Some(Limit::of_its_own(limiter));
         self
     }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
-use super::Limiter;
+use super::books::Ticket;
+use super::{Limit, Limiter};
 use crate::link::NOTICE;
 use crate::supervisor::Shared;
 use crate::supervisor::core::Core;
@@ -18,7 +19,7 @@ pub(in crate::supervisor) enum Turn {
     #[default]
     Nothing,
     /// A place in the line.
-    Waits(u64),
+    Waits(Ticket),
     /// A permit.
     Permit,
 }
@@ -35,7 +36,7 @@ pub(in crate::supervisor) struct Lines {
 struct Line {
     limiter: Limiter,
     /// Records by ticket.
-    waiting: BTreeMap<u64, u32>,
+    waiting: BTreeMap<Ticket, u32>,
 }
 
 impl Default for Lines {
@@ -57,7 +58,7 @@ impl Lines {
         self.lines.is_empty()
     }
 
-    fn add(&mut self, limiter: Limiter, ticket: u64, record: u32) {
+    fn add(&mut self, limiter: Limiter, ticket: Ticket, record: u32) {
         let known = self.lines.iter_mut().find(|line| line.limiter == limiter);
         match known {
             Some(line) => {
@@ -70,7 +71,7 @@ impl Lines {
         }
     }
 
-    fn remove(&mut self, limiter: &Limiter, ticket: u64) {
+    fn remove(&mut self, limiter: &Limiter, ticket: Ticket) {
         for line in &mut self.lines {
             if line.limiter == *limiter {
                 line.waiting.remove(&ticket);
@@ -113,7 +114,7 @@ impl Core {
         let Some(policy) = &mut record.policy else {
             return false;
         };
-        let Some(limiter) = policy.terms.limiter.clone() else {
+        let Some(Limit { limiter, caller }) = policy.terms.limit.clone() else {
             return false;
         };
         // So that its answer is not told on the short way, which gives nothing back; and its end is heard by the monitor,
@@ -122,7 +123,7 @@ impl Core {
         record.requests |= NOTICE;
         let come = {
             let (mut books, now) = limiter.lock();
-            books.come(now, &self.lines.bell)
+            books.come(now, caller, &self.lines.bell)
         };
         crate::sync::point!("limit.came");
         let Some(ticket) = come else {
@@ -146,7 +147,7 @@ impl Core {
         let Some(policy) = &mut self.records.at(index).policy else {
             return;
         };
-        let Some(limiter) = policy.terms.limiter.clone() else {
+        let Some(Limit { limiter, .. }) = policy.terms.limit.clone() else {
             return;
         };
         let bells = match std::mem::take(&mut policy.turn) {

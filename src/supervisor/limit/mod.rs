@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use self::books::{Books, Rate};
+use self::books::{Books, Caller, Rate, Ticket};
 pub(super) use self::lines::{Lines, Turn};
 use super::error::JobErrorKind;
 use super::exchange::thread_bell;
@@ -33,8 +33,9 @@ thread_local! {
 /// A limit on how many jobs run at a time, on how many are begun in a time, or on both. Its clones are one limit: whoever
 /// has one shares it, whichever kernels, maps and engines of the program they use.
 ///
-/// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Permits are given in the order in
-/// which jobs came. A job has its permit until it is answered, or given up; between two attempts it gives it back, so that
+/// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Callers take turns: a thread that
+/// submits has one turn in each round, and so has a map, however many jobs they have in the line. Within a round, and
+/// among the jobs of one caller, permits are given in the order in which jobs came. A job has its permit until it is answered, or given up; between two attempts it gives it back, so that
 /// each attempt counts.
 ///
 /// ```
@@ -62,7 +63,7 @@ thread_local! {
 /// submits another that needs one may wait for ever; where that is certain, the inner job answers
 /// [`WaitsForItself`](crate::JobErrorKind::WaitsForItself) instead.
 ///
-/// A map keeps no more jobs in such a line than twice as many as run side by side, so that others come in between.
+/// A map keeps no more jobs in such a line than twice as many as run side by side.
 #[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
 #[derive(Clone)]
 pub struct Limiter(Arc<Inner>);
@@ -181,7 +182,7 @@ impl Limiter {
     }
 
     /// When whoever has this ticket has to look, if nobody will tell him.
-    fn due(&self, ticket: u64) -> Option<Instant> {
+    fn due(&self, ticket: Ticket) -> Option<Instant> {
         let (books, _) = self.lock();
         books.due(ticket).map(|due| self.0.start + due)
     }
@@ -190,12 +191,12 @@ impl Limiter {
     ///
     /// # Errors
     /// All permits are with threads that wait for another one here, this one among them: nobody would ever give one back.
-    pub(crate) fn enter_here(&self) -> Result<Permit<'_>, JobErrorKind> {
+    fn enter_here(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
         let bell = thread_bell();
         let held = self.held_here();
         let ticket = {
             let (mut books, now) = self.lock();
-            let ticket = books.come(now, &bell);
+            let ticket = books.come(now, caller, &bell);
             if let Some(ticket) = ticket
                 && !books.waits_with(held)
             {
@@ -235,6 +236,39 @@ impl Limiter {
 
     fn address(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
+    }
+}
+
+/// A limiter, and who asks it for permits.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limit {
+    limiter: Limiter,
+    caller: Caller,
+}
+
+impl Limit {
+    /// This thread asks.
+    pub(crate) fn of_this_thread(limiter: &Limiter) -> Self {
+        Self {
+            limiter: limiter.clone(),
+            caller: Caller::this_thread(),
+        }
+    }
+
+    /// Somebody asks who takes turns with the thread that he runs in.
+    pub(crate) fn of_its_own(limiter: &Limiter) -> Self {
+        Self {
+            limiter: limiter.clone(),
+            caller: Caller::new(),
+        }
+    }
+
+    /// Waits for a permit in this thread.
+    ///
+    /// # Errors
+    /// As for [`Limiter::enter_here`].
+    pub(crate) fn enter_here(&self) -> Result<Permit<'_>, JobErrorKind> {
+        self.limiter.enter_here(self.caller)
     }
 }
 

@@ -9,13 +9,17 @@ fn bell() -> Waker {
     thread_bell()
 }
 
+fn me() -> Caller {
+    Caller::this_thread()
+}
+
 #[test]
 fn permits_go_to_whoever_came_first() {
     let mut books = Books::new(Some(2), None);
-    assert_eq!(books.come(MS(0), &bell()), None);
-    assert_eq!(books.come(MS(0), &bell()), None);
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
     let tickets: Vec<_> = (0..3)
-        .map(|_| books.come(MS(0), &bell()).unwrap())
+        .map(|_| books.come(MS(0), me(), &bell()).unwrap())
         .collect();
     assert!(books.call(MS(9)).is_empty(), "both permits are given");
     assert_eq!(books.give_back(MS(9)).len(), 1);
@@ -30,12 +34,81 @@ fn permits_go_to_whoever_came_first() {
     assert_eq!(books.given, 0);
 }
 
+/// Books in which somebody has the only permit.
+fn taken() -> Books {
+    let mut books = Books::new(Some(1), None);
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
+    books
+}
+
+/// Gives the permit on until nobody waits, and says who had it in between.
+fn turns(books: &mut Books, waiting: &[(Caller, Ticket)]) -> Vec<Caller> {
+    let next = |_| {
+        let _ = books.give_back(MS(0));
+        let &(caller, _) = waiting
+            .iter()
+            .find(|&&(_, ticket)| books.is_called(ticket))?;
+        Some(caller)
+    };
+    (0..=waiting.len()).map_while(next).collect()
+}
+
+#[test]
+fn callers_take_turns() {
+    let mut books = taken();
+    let [many, few, late] = [Caller::new(), Caller::new(), Caller::new()];
+    let order = [many, many, many, many, few, late, few];
+    let waiting = order.map(|caller| (caller, books.come(MS(0), caller, &bell()).unwrap()));
+    let fair = [many, few, late, many, few, many, many];
+    assert_eq!(turns(&mut books, &waiting), fair);
+}
+
+#[test]
+fn who_comes_late_has_no_turns_to_catch_up_on() {
+    let mut books = taken();
+    let [many, late] = [Caller::new(), Caller::new()];
+    let come = |books: &mut Books, caller| (caller, books.come(MS(0), caller, &bell()).unwrap());
+    let mut waiting: Vec<_> = (0..6).map(|_| come(&mut books, many)).collect();
+    for &(_, ticket) in &waiting[..3] {
+        let _ = books.give_back(MS(0));
+        assert!(books.is_called(ticket));
+    }
+    waiting.drain(..3);
+    waiting.extend([come(&mut books, late), come(&mut books, late)]);
+    assert_eq!(turns(&mut books, &waiting), [many, late, many, late, many]);
+}
+
+#[test]
+fn new_callers_without_end_starve_nobody() {
+    let mut books = taken();
+    let patient = Caller::new();
+    let [_, second] = [0, 1].map(|_| books.come(MS(0), patient, &bell()).unwrap());
+    let mut passed = 0;
+    while !books.is_called(second) {
+        let _ = books.come(MS(0), Caller::new(), &bell()).unwrap();
+        let _ = books.give_back(MS(0));
+        passed += 1;
+        assert!(passed < 5, "others go first for ever");
+    }
+}
+
+#[test]
+fn callers_that_are_gone_leave_nothing() {
+    let mut books = taken();
+    for _ in 0..1_000 {
+        let ticket = books.come(MS(0), Caller::new(), &bell()).unwrap();
+        let _ = books.give_back(MS(0));
+        assert!(books.is_called(ticket));
+    }
+    assert!(books.callers_known() < 100);
+}
+
 #[test]
 fn a_rate_is_kept_and_the_first_in_the_line_looks_at_the_clock() {
     let mut books = Books::new(None, Some(Rate::new(MS(100), 1)));
-    assert_eq!(books.come(MS(0), &bell()), None);
-    let first = books.come(MS(10), &bell()).unwrap();
-    let second = books.come(MS(20), &bell()).unwrap();
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
+    let first = books.come(MS(10), me(), &bell()).unwrap();
+    let second = books.come(MS(20), me(), &bell()).unwrap();
     assert_eq!((books.due(first), books.due(second)), (Some(MS(100)), None));
     let told = books.call(MS(99));
     assert_eq!(
@@ -50,22 +123,22 @@ fn a_rate_is_kept_and_the_first_in_the_line_looks_at_the_clock() {
     // After a while without any there is no more than a burst.
     assert_eq!(books.call(MS(1000)).len(), 1);
     assert!(books.is_called(second));
-    assert!(books.come(MS(1000), &bell()).is_some());
+    assert!(books.come(MS(1000), me(), &bell()).is_some());
 }
 
 #[test]
 fn a_burst_may_begin_at_once() {
     let mut books = Books::new(None, Some(Rate::new(MS(100), 3)));
-    let begun = (0..5).filter(|_| books.come(MS(50), &bell()).is_none());
+    let begun = (0..5).filter(|_| books.come(MS(50), me(), &bell()).is_none());
     assert_eq!(begun.count(), 3);
 }
 
 #[test]
 fn whoever_comes_first_after_one_has_left_is_told() {
     let mut books = Books::new(Some(1), Some(Rate::new(MS(100), 1)));
-    assert_eq!(books.come(MS(0), &bell()), None);
-    let first = books.come(MS(0), &bell()).unwrap();
-    let second = books.come(MS(0), &bell()).unwrap();
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
+    let first = books.come(MS(0), me(), &bell()).unwrap();
+    let second = books.come(MS(0), me(), &bell()).unwrap();
     assert_eq!(books.due(first), None, "he waits for the permit");
     // The permit is there, the time is not: the first has to look at the clock from now on.
     assert_eq!(books.give_back(MS(10)).len(), 1);
@@ -78,17 +151,20 @@ fn whoever_comes_first_after_one_has_left_is_told() {
 fn nobody_waits_for_those_who_wait_for_him() {
     let mut books = Books::new(Some(2), None);
     assert_eq!(
-        (books.come(MS(0), &bell()), books.come(MS(0), &bell())),
+        (
+            books.come(MS(0), me(), &bell()),
+            books.come(MS(0), me(), &bell())
+        ),
         (None, None)
     );
     // One of the two who have a permit wants another one: the other one may give his back.
-    let first = books.come(MS(0), &bell()).unwrap();
+    let first = books.come(MS(0), me(), &bell()).unwrap();
     assert!(books.waits_with(1));
     // Whoever has none keeps nobody waiting.
-    let outside = books.come(MS(0), &bell()).unwrap();
+    let outside = books.come(MS(0), me(), &bell()).unwrap();
     assert!(books.waits_with(0));
     // The other one wants one too.
-    let second = books.come(MS(0), &bell()).unwrap();
+    let second = books.come(MS(0), me(), &bell()).unwrap();
     assert!(!books.waits_with(1));
     assert!(books.leave(second, MS(0)).is_empty());
     // He ends, and the first goes on.
@@ -97,7 +173,7 @@ fn nobody_waits_for_those_who_wait_for_him() {
     books.has_waited_with(1);
     assert!(!books.is_called(outside));
     // With two permits in one hand, a third.
-    let third = books.come(MS(0), &bell()).unwrap();
+    let third = books.come(MS(0), me(), &bell()).unwrap();
     assert!(!books.waits_with(2));
     books.leave(third, MS(0));
 }
@@ -105,8 +181,8 @@ fn nobody_waits_for_those_who_wait_for_him() {
 #[test]
 fn who_waits_for_the_clock_waits_for_nobody() {
     let mut books = Books::new(Some(2), Some(Rate::new(MS(100), 1)));
-    assert_eq!(books.come(MS(0), &bell()), None);
-    let inside = books.come(MS(0), &bell()).unwrap();
+    assert_eq!(books.come(MS(0), me(), &bell()), None);
+    let inside = books.come(MS(0), me(), &bell()).unwrap();
     assert!(books.waits_with(1), "the second permit will be there");
     books.call(MS(100));
     assert!(books.is_called(inside));
@@ -131,7 +207,8 @@ fn limits_that_are_none_are_refused() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Come,
+    /// One of three callers.
+    Come(usize),
     /// One of those that wait looks whether he is called.
     Look(prop::sample::Index),
     Leave(prop::sample::Index),
@@ -139,10 +216,17 @@ enum Step {
     Pass(u64),
 }
 
+/// Who waits, and how often each caller has passed him since he is the first of his own.
+struct Waiting {
+    who: usize,
+    ticket: Ticket,
+    passed: [u32; 3],
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = any::<prop::sample::Index>;
     let step = prop_oneof![
-        4 => Just(Step::Come),
+        4 => (0..3_usize).prop_map(Step::Come),
         3 => index().prop_map(Step::Look),
         1 => index().prop_map(Step::Leave),
         3 => Just(Step::GiveBack),
@@ -154,22 +238,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Never more than the limits say, everybody in order, and nobody is forgotten who may come in.
+    /// Never more than the limits say, everybody in turn, and nobody is forgotten who may come in.
     #[test]
     fn the_books_keep_both_limits(steps in steps(), most in 1..4_u32, burst in 1..4_u32) {
         let mut books = Books::new(Some(most), Some(Rate::new(MS(100), burst)));
-        let (mut now, mut inside, mut line) = (MS(0), 0_u32, Vec::<u64>::new());
+        let callers = [Caller::new(), Caller::new(), Caller::new()];
+        let (mut now, mut inside, mut line) = (MS(0), 0_u32, Vec::<Ticket>::new());
+        let (mut queue, mut left) = (Vec::<Waiting>::new(), [0; 3]);
         let mut begun = Vec::<Duration>::new();
         for step in steps {
             let given = books.given;
             match step {
-                Step::Come => match books.come(now, &bell()) {
+                Step::Come(who) => match books.come(now, callers[who], &bell()) {
                     None => {
                         // Those who are left have been called.
                         prop_assert!(books.line.is_empty(), "past the line");
                         inside += 1;
                     }
-                    Some(ticket) => line.push(ticket),
+                    Some(ticket) => {
+                        line.push(ticket);
+                        queue.push(Waiting { who, ticket, passed: [0; 3] });
+                    }
                 },
                 Step::Look(which) if !line.is_empty() => {
                     let ticket = line[which.index(line.len())];
@@ -181,6 +270,11 @@ proptest! {
                 Step::Leave(which) if !line.is_empty() => {
                     let ticket = line.swap_remove(which.index(line.len()));
                     line.sort_unstable();
+                    let at = queue.iter().position(|other| other.ticket == ticket);
+                    // Called already, and not seen to be; or one round lost.
+                    if let Some(gone) = at.map(|at| queue.remove(at)) {
+                        left[gone.who] += 1;
+                    }
                     // It may pass its permit on, or others may be called because it was in their way.
                     let _ = books.leave(ticket, now);
                 }
@@ -199,6 +293,20 @@ proptest! {
             // Who is called came before all who are not.
             let first = books.line.first_key_value().map(|(&first, _)| first);
             prop_assert!(books.called.last().is_none_or(|&called| first.is_none_or(|first| called < first)));
+            // Among those of one caller the first come is the first, and no other caller passes him more than
+            // twice, but for rounds that he has given up.
+            while let Some((at, _)) = queue.iter().enumerate()
+                .filter(|(_, one)| !books.line.contains_key(&one.ticket))
+                .min_by_key(|(_, one)| one.ticket)
+            {
+                let called = queue.remove(at);
+                prop_assert!(queue[..at].iter().all(|other| other.who != called.who));
+                let mut seen = [false; 3];
+                for head in queue.iter_mut().filter(|one| !std::mem::replace(&mut seen[one.who], true)) {
+                    head.passed[called.who] += 1;
+                    prop_assert!(head.who == called.who || head.passed[called.who] <= 2 + left[head.who], "{:?}", head.passed);
+                }
+            }
             begun.extend((given..books.given).map(|_| now));
             // Nobody stands in front of an open door.
             if !books.line.is_empty() && books.given < most {
