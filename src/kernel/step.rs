@@ -23,11 +23,14 @@ use crate::array::{Array, ArrayMut, Element};
 /// A parameter that the value of another node can be passed for. Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
     message = "a node of a graph cannot take a parameter of type `{Self}`",
-    note = "lend tiles and `&mut` arrays in a scope; a node takes `&Array<T>`, `&[T]`, `ArrayMut<T>`, `&str` and scalars"
+    note = "lend tiles and `&mut` arrays in a scope; a node takes `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str` and scalars"
 )]
 pub trait Feed: Param<Held: Send + 'static> {
     /// What a kernel returns so that it can be passed for this parameter.
     type Value: Send + 'static;
+    /// How an argument waits.
+    #[doc(hidden)]
+    type Slot: Send + 'static;
     #[doc(hidden)]
     fn held(value: Self::Value) -> Self::Held;
     #[doc(hidden)]
@@ -37,12 +40,31 @@ pub trait Feed: Param<Held: Send + 'static> {
     /// Another handle on the same value; `None` where there can be only one.
     #[doc(hidden)]
     fn share(value: &Self::Value) -> Option<Self::Value>;
+    #[doc(hidden)]
+    fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>);
+    #[doc(hidden)]
+    fn take(slot: Self::Slot, kept: &mut Kept) -> Self::Held;
+}
+
+/// A parameter that takes one value.
+macro_rules! one_slot {
+    () => {
+        type Slot = Slot<Self::Held>;
+        #[inline]
+        fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>) {
+            loading.slot::<Self>(slot, index);
+        }
+        fn take(slot: Self::Slot, kept: &mut Kept) -> Self::Held {
+            kept.slot::<Self>(slot)
+        }
+    };
 }
 
 macro_rules! arrays_feed {
     ($($param:ty)*) => { $(
         impl<T: Element> Feed for $param {
             type Value = Array<T>;
+            one_slot!();
             fn held(value: Array<T>) -> Array<T> {
                 value
             }
@@ -60,8 +82,45 @@ macro_rules! arrays_feed {
 }
 arrays_feed!(&Array<T> &[T]);
 
+/// A list: an array or a node for each of its places. Where it has one place, it may take over what a chain carries.
+impl<T: Element> Feed for &[Array<T>] {
+    type Value = Array<T>;
+    type Slot = Vec<Slot<Array<T>>>;
+    fn held(value: Array<T>) -> Vec<Array<T>> {
+        vec![value]
+    }
+    fn send_held(held: Vec<Array<T>>, call: &mut CallWriter) {
+        Arg::<&[Array<T>]>::send(held, call);
+    }
+    fn receive_value(reply: &mut Receiving<'_>) -> Result<Array<T>, BadReply> {
+        <Array<T> as Value>::receive(reply)
+    }
+    fn share(value: &Array<T>) -> Option<Array<T>> {
+        Some(value.clone())
+    }
+    fn load(slots: Vec<Slot<Array<T>>>, index: u32, loading: &mut Loading<'_>) {
+        // What follows in a chain takes the value of one node.
+        if let [Slot::Node(node)] = slots[..]
+            && loading.before == Some(node)
+        {
+            loading.mask |= 1 << index;
+            return;
+        }
+        // As `send` writes a list: how many, and each.
+        loading.call.0.word(slots.len() as u64);
+        for slot in slots {
+            loading.slot::<&Array<T>>(slot, index);
+        }
+    }
+    fn take(slots: Vec<Slot<Array<T>>>, kept: &mut Kept) -> Vec<Array<T>> {
+        let one = |slot| kept.slot::<&Array<T>>(slot);
+        slots.into_iter().map(one).collect()
+    }
+}
+
 impl<T: Element> Feed for ArrayMut<T> {
     type Value = ArrayMut<T>;
+    one_slot!();
     fn held(value: ArrayMut<T>) -> Option<ArrayMut<T>> {
         Some(value)
     }
@@ -81,6 +140,7 @@ impl<T: Element> Feed for ArrayMut<T> {
 
 impl Feed for &str {
     type Value = String;
+    one_slot!();
     fn held(value: String) -> String {
         value
     }
@@ -97,6 +157,7 @@ impl Feed for &str {
 
 impl<S: Scalar> Feed for S {
     type Value = S;
+    one_slot!();
     #[inline]
     fn held(value: S) -> S {
         value
@@ -233,16 +294,16 @@ fn receive_one<P: Feed>(
 macro_rules! node_params {
     ($(($($p:ident $x:ident $i:tt),*))+) => { $(
         impl<$($p: Feed),*> NodeParams for ($($p,)*) {
-            type Slots = ($(Slot<$p::Held>,)*);
+            type Slots = ($($p::Slot,)*);
             #[allow(unused_variables, reason = "for a kernel without parameters")]
             fn load(slots: Self::Slots, loading: &mut Loading<'_>) {
                 let ($($x,)*) = slots;
-                $(loading.slot::<$p>($x, $i);)*
+                $($p::load($x, $i, loading);)*
             }
             #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
             fn take(slots: Self::Slots, kept: &mut Kept) -> Self::Held {
                 let ($($x,)*) = slots;
-                ($(kept.slot::<$p>($x),)*)
+                ($($p::take($x, kept),)*)
             }
             #[allow(unused_variables, reason = "for a kernel without parameters")]
             fn receive_step(

@@ -70,7 +70,8 @@ impl<R> AsNode<R> for &Node<R> {
 
 /// What may be passed for a parameter `P` of a node: all that may be passed to a job ([`Arg`]), and a [`Node`] or `&Node`
 /// whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type otherwise). An
-/// exclusive `ArrayMut` can be taken by one node only, so such a node is passed by value. Sealed.
+/// exclusive `ArrayMut` can be taken by one node only, so such a node is passed by value. For `&[Array<T>]` a vector or slice
+/// of nodes is passed, as many as there are. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
     label = "not an argument, nor a node that gives one, for `{P}`",
@@ -78,7 +79,7 @@ impl<R> AsNode<R> for &Node<R> {
 )]
 pub trait Input<P: Feed> {
     #[doc(hidden)]
-    fn slot(self, wiring: &mut Wiring<'_>) -> Slot<P::Held>;
+    fn slot(self, wiring: &mut Wiring<'_>) -> P::Slot;
 }
 
 macro_rules! given {
@@ -142,6 +143,31 @@ taken! {
     Node<S> => S, S, S: Scalar;
 }
 
+macro_rules! lists {
+    ($($list:ty, $nodes:ty;)*) => { $(
+        impl<T: Element> Input<&[Array<T>]> for $list {
+            fn slot(self, wiring: &mut Wiring<'_>) -> Vec<Slot<Array<T>>> {
+                let one = |array| Input::<&Array<T>>::slot(array, wiring);
+                self.iter().map(one).collect()
+            }
+        }
+        impl<T: Element> Input<&[Array<T>]> for $nodes {
+            fn slot(self, wiring: &mut Wiring<'_>) -> Vec<Slot<Array<T>>> {
+                let one = |node| Input::<&Array<T>>::slot(node, wiring);
+                self.iter().map(one).collect()
+            }
+        }
+    )* };
+}
+lists! {
+    &[Array<T>], &[Node<Array<T>>];
+    &Vec<Array<T>>, &Vec<Node<Array<T>>>;
+    Vec<Array<T>>, Vec<Node<Array<T>>>;
+}
+
+impl<R: RetrySafe> RetrySafe for Vec<Node<R>> {}
+impl<R: RetrySafe> RetrySafe for &Vec<Node<R>> {}
+impl<R: RetrySafe> RetrySafe for &[Node<R>] {}
 impl<R: RetrySafe> RetrySafe for Node<R> {}
 impl<R: RetrySafe> RetrySafe for &Node<R> {}
 

@@ -27,7 +27,7 @@ use running::Here;
 
 use super::{Backoff, Engine, Limiter, Priority};
 use crate::array::{Element, Shape};
-use crate::kernel::{Kernel, NodeParams, Reply, RetrySafe};
+use crate::kernel::{Feed, Kernel, NodeParams, Reply, RetrySafe};
 use crate::supervisor::{GraphPlan, Limit, Read, Terms};
 
 /// Jobs that take each other's values, described before any of them runs.
@@ -56,6 +56,29 @@ use crate::supervisor::{GraphPlan, Limit, Read, Terms};
 /// let _ = graph.add(total, (&ten_times,));
 /// let (sum, ten_times) = graph.run(&engine, (&sum, &ten_times))?.wait()?;
 /// assert_eq!((sum, &ten_times[..]), (6.0, &[20.0, 40.0][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A kernel that takes `&[Array<T>]` takes the values of any number of nodes; [`reduce`](Graph::reduce) combines them by
+/// twos, also where they are numbers:
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use arenite::{Array, Graph};
+///
+/// fn joined(parts: &[Array<u32>]) -> Array<u32> {
+///     let all: Vec<u32> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+///     Array::from_slice(&all)
+/// }
+///
+/// let mut graph = Graph::new();
+/// let part = |n: u32| Array::from_fn(3, |i| n + i as u32);
+/// let parts: Vec<_> = (0..3).map(|n| graph.add(part, (10 * n,))).collect();
+/// let all = graph.add(joined, (&parts,));
+/// let sums: Vec<_> = parts.iter().map(|part| graph.add(|p: &[u32]| p.iter().sum::<u32>(), (part,))).collect();
+/// let sum = graph.reduce(|a: u32, b: u32| a + b, sums).expect("there are three");
+/// let (all, sum) = graph.run(&engine, (&all, &sum))?.wait()?;
+/// assert_eq!((&all[..], sum), (&[0, 1, 2, 10, 11, 12, 20, 21, 22][..], 99));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -189,6 +212,36 @@ impl Graph {
             read: R::receive,
             value: PhantomData,
         }
+    }
+
+    /// A node whose value is that of all these nodes together: the kernel combines each with its neighbour, then the
+    /// results with theirs, until one is left. Which with which depends on nothing but their number, so sums of floats have
+    /// the same bits on any number of workers. `None` if there are no nodes.
+    #[track_caller]
+    pub fn reduce<F, P, R>(
+        &mut self,
+        kernel: F,
+        nodes: impl IntoIterator<Item = Node<R::Out>>,
+    ) -> Option<Node<R::Out>>
+    where
+        F: Kernel<(P, P), R>,
+        P: Feed,
+        R: Reply,
+        Node<R::Out>: Input<P>,
+    {
+        let mut row: Vec<_> = nodes.into_iter().collect();
+        while row.len() > 1 {
+            let mut above = Vec::with_capacity(row.len().div_ceil(2));
+            let mut below = row.into_iter();
+            while let Some(left) = below.next() {
+                above.push(match below.next() {
+                    Some(right) => self.add(kernel, (left, right)),
+                    None => left,
+                });
+            }
+            row = above;
+        }
+        row.pop()
     }
 
     /// A node under construction: with retries, a deadline, a priority, a name, the size of its value.

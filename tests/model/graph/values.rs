@@ -5,6 +5,9 @@ use super::*;
 tests![
     only_what_is_asked_for_runs_and_once,
     values_of_every_kind_are_passed_on,
+    a_node_takes_a_list_of_nodes,
+    a_list_is_there_for_the_next_attempt,
+    nodes_are_combined_by_twos_in_a_fixed_order,
     an_exclusive_array_goes_from_node_to_node,
     parts_of_arrays_are_passed_on_without_a_copy,
     order_without_a_value_is_kept,
@@ -89,6 +92,108 @@ fn values_of_every_kind_are_passed_on() {
         }
     }
     lab.assert_in_use(0);
+}
+
+/// All parts in one. Stands at the gate first, if there is one.
+fn joined(gate: &str, parts: &[Array<u64>]) -> Array<u64> {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    let all: Vec<_> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+    Array::from_slice(&all)
+}
+
+fn a_node_takes_a_list_of_nodes() {
+    fn ramp(n: u64) -> Array<u64> {
+        Array::from_fn(n as usize, |i| 100 * n + i as u64)
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for (count, fuse) in [(0, true), (1, true), (1, false), (2, true), (300, true)] {
+            let mut graph = Graph::new();
+            graph.fuse(fuse);
+            let parts: Vec<_> = (0..count).map(|n| graph.add(ramp, (n,))).collect();
+            let own = [ramp(7), ramp(8)].map(|array| engine.copy_in(&array).unwrap());
+            let all = graph.job(joined, ("", &parts)).retries(1).add();
+            let mut twice = vec![graph.add(|a: &Array<u64>| a.clone(), (&all,))];
+            twice.push(graph.add(|a: &Array<u64>| a.rows(0..a.len()), (&all,)));
+            let twice = graph.add(joined, ("", twice));
+            let given = graph.add(joined, ("", &own[..]));
+            let chain = graph.add(joined, ("", parts));
+            let length = graph.add(|all: &[u64]| all.len(), (chain,));
+            let running = graph.run(engine, (&all, &twice, &given, &length)).unwrap();
+            let (all, twice, given, length) = running.wait().unwrap();
+            let expected: Vec<u64> = (0..count).flat_map(|n| ramp(n).to_vec()).collect();
+            assert_eq!((&all[..], length), (&expected[..], expected.len()));
+            assert_eq!(&twice[..], [&expected[..], &expected[..]].concat());
+            assert_eq!(&given[..], [&ramp(7)[..], &ramp(8)[..]].concat());
+        }
+    }
+    // With one in the list that nobody else takes, all are one chain.
+    for engine in [&*lab, &Engine::inline()] {
+        for (fuse, jobs) in [(true, 1), (false, 3)] {
+            let mut graph = Graph::new();
+            graph.fuse(fuse);
+            let part = graph.add(ramp, (50,));
+            let all = graph.add(joined, ("", vec![part]));
+            let sum = graph.add(|all: &[u64]| all.iter().sum::<u64>(), (all,));
+            assert_eq!(graph.plan(&sum).unwrap().jobs, jobs);
+            let sum = graph.run(engine, sum).unwrap().wait().unwrap();
+            assert_eq!(sum, ramp(50).iter().sum::<u64>());
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_list_is_there_for_the_next_attempt() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let part = |n: u64| Array::from_fn(1000, |i| n + i as u64);
+    let parts: Vec<_> = (0..20).map(|n| graph.add(part, (n,))).collect();
+    let all = graph
+        .job(joined, (gate.path(), &parts[..]))
+        .retries(1)
+        .add();
+    let running = graph.run(&lab, &all).unwrap();
+    let met = gate.meet();
+    step("the worker dies with the list");
+    end(lab.pid(0));
+    // Or the gate might be opened for the one that is about to be gone.
+    lab.await_restart(0, 1);
+    drop(met);
+    gate.open();
+    let all = running.wait().unwrap();
+    assert!(all.iter().copied().eq((0..20).flat_map(|n| n..n + 1000)));
+    drop(all);
+    lab.assert_in_use(0);
+}
+
+fn nodes_are_combined_by_twos_in_a_fixed_order() {
+    let lab = Lab::new(2);
+    for count in [0, 1, 2, 3, 8, 101] {
+        let value = |n: u32| 1.0 / (n as f32 + 0.3);
+        // Neighbours, then their sums.
+        let mut row: Vec<f32> = (0..count).map(value).collect();
+        while row.len() > 1 {
+            row = row.chunks(2).map(|pair| pair.iter().sum()).collect();
+        }
+        for engine in [&*lab, &Engine::inline()] {
+            let mut graph = Graph::new();
+            let parts: Vec<_> = (0..count).map(|n| graph.add(value, (n,))).collect();
+            let sum = graph.reduce(|a: f32, b: f32| a + b, parts);
+            assert_eq!(sum.is_some(), count > 0);
+            let Some(sum) = sum else { continue };
+            let sum = graph.run(engine, sum).unwrap().wait().unwrap();
+            assert_eq!(sum.to_bits(), row[0].to_bits(), "of {count}");
+        }
+    }
+    let texts = ["a", "b", "c"];
+    let mut graph = Graph::new();
+    let nodes = texts.map(|text| graph.add(|text: &str| text.to_owned(), (text,)));
+    let all = graph.reduce(|a: &str, b: &str| format!("({a}{b})"), nodes);
+    let all = graph.run(&lab, all.unwrap()).unwrap().wait().unwrap();
+    assert_eq!(all, "((ab)c)");
 }
 
 fn an_exclusive_array_goes_from_node_to_node() {
@@ -283,6 +388,18 @@ fn an_array_from_elsewhere_is_named_before_anything_runs() {
         matches!(&error, GraphError::ForeignArray { node, argument: 2, .. } if node == "node 0"),
         "{error}"
     );
+    let mut refused = Graph::new();
+    let list = [
+        lab.from_slice(&[1u64]).unwrap(),
+        other.from_slice(&[2u64]).unwrap(),
+    ];
+    let listed = refused.add(joined, ("", &list[..]));
+    let error = refused.run(&lab, listed).unwrap_err();
+    assert!(
+        matches!(&error, GraphError::ForeignArray { node, argument: 2, .. } if node == "node 0"),
+        "{error}"
+    );
+    drop(list);
     assert!(lab.stats().kernels.is_empty(), "something ran");
     assert!(notes(&path).is_empty());
 
