@@ -3,11 +3,11 @@
 //! A dependency may be told before its first job has ended, or after. Whatever has not met its other end waits here, up to a
 //! limit; beyond it arrows are left out and counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use super::Place;
 
-/// Ends that are remembered for dependencies that are told later.
+/// Ends that are remembered for dependencies that are told later: of about so many jobs that were numbered last.
 const RECENT: usize = 4096;
 /// Arrows that may wait for one of their ends.
 const WAITING: usize = 1 << 20;
@@ -21,9 +21,8 @@ pub(super) struct Spot {
 
 #[derive(Debug, Default)]
 pub(super) struct Arrows {
-    /// Jobs that have ended lately, and where.
-    recent: HashMap<u64, Spot>,
-    order: VecDeque<u64>,
+    /// Jobs that have ended lately, and where; each in the place that its number says, until another one takes that.
+    recent: Vec<Option<(u64, Spot)>>,
     /// By the job that has not ended: who needs it.
     needed_by: HashMap<u64, Vec<u64>>,
     /// By the job that has not begun: where what it needs has ended.
@@ -38,15 +37,24 @@ impl Arrows {
             return false;
         }
         self.waiting += 1;
-        match self.recent.get(&from) {
-            Some(&spot) => self.ready.entry(to).or_default().push(spot),
+        match self.recent_end(from) {
+            Some(spot) => self.ready.entry(to).or_default().push(spot),
             None => self.needed_by.entry(from).or_default().push(to),
         }
         true
     }
 
+    fn recent_end(&self, job: u64) -> Option<Spot> {
+        let &(of, spot) = self.recent.get(place(job))?.as_ref()?;
+        (of == job).then_some(spot)
+    }
+
     /// A job has begun here: where its arrows come from.
     pub(super) fn began(&mut self, job: u64) -> Vec<Spot> {
+        // Most programs draw no arrows, and pay for none.
+        if self.ready.is_empty() {
+            return Vec::new();
+        }
         let spots = self.ready.remove(&job).unwrap_or_default();
         self.waiting -= spots.len();
         spots
@@ -54,16 +62,15 @@ impl Arrows {
 
     /// A job has ended with a value.
     pub(super) fn ended(&mut self, job: u64, spot: Spot) {
-        for to in self.needed_by.remove(&job).unwrap_or_default() {
-            self.ready.entry(to).or_default().push(spot);
+        if !self.needed_by.is_empty() {
+            for to in self.needed_by.remove(&job).unwrap_or_default() {
+                self.ready.entry(to).or_default().push(spot);
+            }
         }
-        self.recent.insert(job, spot);
-        self.order.push_back(job);
-        if self.order.len() > RECENT
-            && let Some(old) = self.order.pop_front()
-        {
-            self.recent.remove(&old);
+        if self.recent.is_empty() {
+            self.recent = vec![None; RECENT];
         }
+        self.recent[place(job)] = Some((job, spot));
     }
 
     /// A job will not give a value, or will never run: nothing leads from it or to it.
@@ -71,6 +78,10 @@ impl Arrows {
         self.waiting -= self.needed_by.remove(&job).map_or(0, |to| to.len());
         self.waiting -= self.ready.remove(&job).map_or(0, |from| from.len());
     }
+}
+
+fn place(job: u64) -> usize {
+    job as usize % RECENT
 }
 
 #[cfg(test)]
@@ -96,10 +107,14 @@ mod tests {
     #[test]
     fn what_never_meets_is_bounded() {
         let mut arrows = Arrows::default();
-        for job in 0..3 * RECENT as u64 {
+        let jobs = 3 * RECENT as u64;
+        for job in 0..jobs {
             arrows.ended(job, spot(job));
         }
-        assert_eq!((arrows.recent.len(), arrows.order.len()), (RECENT, RECENT));
+        assert_eq!(arrows.recent.len(), RECENT);
+        let oldest = jobs - RECENT as u64;
+        let ends = [oldest - 1, oldest, jobs - 1].map(|job| arrows.recent_end(job));
+        assert_eq!(ends, [None, Some(spot(oldest)), Some(spot(jobs - 1))]);
         let told = (0..WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
         assert_eq!(told.count(), WAITING);
         arrows.gone(u64::MAX);

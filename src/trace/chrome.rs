@@ -31,10 +31,43 @@ pub(super) struct ChromeFile {
     start: u64,
     flows: u64,
     memory_waits: u64,
-    /// The names of kernels as strings of JSON: short, and whole. Each is made once.
-    names: HashMap<&'static str, Arc<[String; 2]>>,
+    /// What the events of each kernel have in common. Each is made once.
+    kernels: HashMap<&'static str, Arc<Common>>,
+    /// The kernel of the last attempt: most are followed by one of the same.
+    last: Option<Arc<Common>>,
+    /// Which attempt of which job, as the viewer is told.
+    id: String,
     /// Lanes that have a name.
     named: HashMap<Place, ()>,
+}
+
+/// What the events of a kernel have in common: a piece of text costs about as much as another, however long it is.
+#[derive(Debug)]
+struct Common {
+    kernel: &'static str,
+    /// The beginning of a wait and its end, up to the time.
+    begins: String,
+    ends: String,
+    /// A run, up to the process.
+    runs: String,
+    /// What is told of a run: the kernel's whole name, up to its wait.
+    about: String,
+}
+
+impl Common {
+    fn of(kernel: &'static str) -> Self {
+        let name = quoted(&short(kernel));
+        let wait = |phase| {
+            format!(",\n{{\"ph\":\"{phase}\",\"name\":{name},\"pid\":{ENGINE},\"tid\":0,\"ts\":")
+        };
+        Self {
+            kernel,
+            begins: wait('b'),
+            ends: wait('e'),
+            runs: format!(",\n{{\"ph\":\"X\",\"name\":{name},\"pid\":"),
+            about: format!(",\"kernel\":{},\"queued_us\":", quoted(kernel)),
+        }
+    }
 }
 
 impl ChromeFile {
@@ -48,7 +81,9 @@ impl ChromeFile {
             start,
             flows: 0,
             memory_waits: 0,
-            names: HashMap::new(),
+            kernels: HashMap::new(),
+            last: None,
+            id: String::new(),
             named: HashMap::new(),
         };
         // Without a comma in front: the first of all.
@@ -121,45 +156,60 @@ impl ChromeFile {
         (pid, tid)
     }
 
+    fn common(&mut self, kernel: &'static str) -> Arc<Common> {
+        // The address is enough to know it again; if it is another one, the text decides.
+        match &self.last {
+            Some(last) if std::ptr::eq(last.kernel, kernel) => Arc::clone(last),
+            _ => {
+                let common = self.kernels.entry(kernel);
+                let common = common.or_insert_with(|| Arc::new(Common::of(kernel)));
+                self.last = Some(Arc::clone(common));
+                Arc::clone(common)
+            }
+        }
+    }
+
     /// An attempt: its wait, and its run if there was one.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
-        let kernel = attempt.kernel;
-        let names = self.names.entry(kernel);
-        let names = names.or_insert_with(|| Arc::new([quoted(&short(kernel)), quoted(kernel)]));
-        let names = Arc::clone(names);
-        let [name, whole] = &*names;
+        let common = self.common(attempt.kernel);
         let until = attempt.ran.map_or(attempt.over, |ran| ran.began);
-        let number = u32::from(attempt.attempt);
-        for (phase, at) in [("b", attempt.since), ("e", until)] {
-            self.event(phase, name, (ENGINE, 0), at);
-            let job = attempt.job;
-            put!(
-                self.text,
-                ",\"cat\":\"waiting\",\"id\":\"",
-                job,
-                ".",
-                number,
-                "\",\"args\":{\"job\":",
-                job,
-                "}}"
-            );
-        }
+        let (since, until) = (self.us(attempt.since), self.us(until));
+        let (job, number) = (attempt.job, u32::from(attempt.attempt));
+        self.id.clear();
+        put!(self.id, ",\"cat\":\"waiting\",\"id\":\"", job, ".", number);
+        put!(
+            self.text,
+            &common.begins,
+            since,
+            &self.id,
+            "\",\"args\":{\"job\":",
+            job,
+            "}}",
+            &common.ends,
+            until,
+            &self.id,
+            "\"}",
+        );
         let Some(ran) = attempt.ran else {
             return self.without_run(attempt);
         };
         let lane = self.lane(ran.place);
-        self.event("X", name, lane, ran.began);
+        let began = self.us(ran.began);
         put!(
             self.text,
+            &common.runs,
+            lane.0,
+            ",\"tid\":",
+            lane.1,
+            ",\"ts\":",
+            began,
             ",\"dur\":",
             Us(ran.ended - ran.began),
             ",\"cat\":\"job\",\"args\":{\"job\":",
-            attempt.job,
+            job,
             ",\"attempt\":",
             number,
-            ",\"kernel\":",
-            whole.as_str(),
-            ",\"queued_us\":",
+            &common.about,
             Us(ran.placed.saturating_sub(attempt.since)),
             ",\"ahead_us\":",
             Us(ran.began.saturating_sub(ran.placed)),

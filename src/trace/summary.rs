@@ -22,6 +22,8 @@ const STEP: u64 = 1 << 12;
 pub(super) struct Summary {
     pub(super) kernels: Vec<Kernel>,
     index: HashMap<&'static str, usize>,
+    /// The kernel of the last attempt, and its index: most are followed by one of the same.
+    last: Option<(&'static str, usize)>,
     pub(super) lanes: BTreeMap<Place, Lane>,
     /// Jobs that wait, over time.
     pub(super) waiting: Columns,
@@ -186,8 +188,14 @@ impl Summary {
     }
 
     fn kernel(&mut self, name: &'static str) -> usize {
+        // The address is enough to know it again; if it is another one, the text decides.
+        if let Some((last, index)) = self.last
+            && std::ptr::eq(last, name)
+        {
+            return index;
+        }
         let kernels = &mut self.kernels;
-        *self.index.entry(name).or_insert_with(|| {
+        let index = *self.index.entry(name).or_insert_with(|| {
             kernels.push(Kernel {
                 name,
                 ended: 0,
@@ -197,7 +205,9 @@ impl Summary {
                 bytes: (0, 0),
             });
             kernels.len() - 1
-        })
+        });
+        self.last = Some((name, index));
+        index
     }
 
     /// Makes steps wide enough to reach this time.

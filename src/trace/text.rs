@@ -12,6 +12,12 @@ impl Piece for &str {
     }
 }
 
+impl Piece for &String {
+    fn put(self, text: &mut String) {
+        text.push_str(self);
+    }
+}
+
 impl Piece for u64 {
     fn put(self, text: &mut String) {
         text.push_str(itoa::Buffer::new().format(self));
@@ -30,14 +36,17 @@ pub(super) struct Us(pub(super) u64);
 
 impl Piece for Us {
     fn put(self, text: &mut String) {
-        let (whole, rest) = (self.0 / 1000, self.0 % 1000);
-        whole.put(text);
-        text.push_str(match rest {
-            0..10 => ".00",
-            10..100 => ".0",
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(self.0);
+        let (whole, rest) = digits.split_at(digits.len().saturating_sub(3));
+        text.push_str(whole);
+        text.push_str(match digits.len() {
+            1 => "0.00",
+            2 => "0.0",
+            3 => "0.",
             _ => ".",
         });
-        rest.put(text);
+        text.push_str(rest);
     }
 }
 

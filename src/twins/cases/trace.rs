@@ -21,7 +21,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         "1,000 jobs of 50 µs, with a trace and a look at the progress every 100 jobs, and without",
         Unit::Milliseconds,
     )
-    .plan(if setup.quick { 2 } else { 5 }, 15, 1)
+    .plan(if setup.quick { 2 } else { 5 }, if setup.quick { 15 } else { 31 }, 1)
     .goals(&[Goal::AtMost(1.02, "off")])
     .note("off: an engine that was not asked for a trace; what it does for traces is in the figure, a look at a bit of each job")
     .system("arenite", |setup| ours::traced(setup, &jobs()))
