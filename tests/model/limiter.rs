@@ -7,6 +7,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
@@ -67,7 +68,7 @@ fn never_more_than_so_many_at_a_time() {
     let diary = folder.path().join("diary").to_str().unwrap().to_owned();
     let lab = Lab::new(4);
     let two = at_once(2);
-    step("300 jobs, two at a time");
+    step("350 jobs, two at a time");
     let jobs: Vec<_> = (0..150)
         .map(|_| lab.job(mark, (&diary,)).limit(&two).submit())
         .collect();
@@ -75,9 +76,12 @@ fn never_more_than_so_many_at_a_time() {
         .map(mark, (0..150).map(|_| (diary.clone(),)))
         .limit(&two);
     mapped.for_each(Result::unwrap);
+    let paths = (0..50).map(|_| diary.clone());
+    let streamed = Stream::new(paths).stage(mark, ()).limit(&two).run(&lab);
+    streamed.for_each(Result::unwrap);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let marks = std::fs::read(&diary).unwrap();
-    assert_eq!(marks.len(), 600);
+    assert_eq!(marks.len(), 700);
     let (mut inside, mut most) = (0, 0);
     for mark in marks {
         inside += if mark == b'+' { 1 } else { -1 };

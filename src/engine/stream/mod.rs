@@ -61,9 +61,9 @@ pub use stage::DeadLetter;
 use stage::{CallFn, Letters, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
-use super::{Backoff, Engine, Priority};
+use super::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::{Arg, Args, Kernel, Reply, RetrySafe, Split, SplitFirst};
-use crate::supervisor::Terms;
+use crate::supervisor::{Limit, Terms};
 
 /// Items in flight if nothing else is said: at least these, and four for each worker.
 const IN_FLIGHT: usize = 16;
@@ -637,6 +637,28 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
     /// Which of the jobs that wait goes first. A later stage before an earlier one keeps less in flight.
     pub fn priority(self, priority: Priority) -> Self {
         self.last.terms.borrow_mut().terms.priority = priority;
+        self
+    }
+
+    /// Each of its jobs needs a permit of this limiter: see [`Limiter`]. Whoever has the limiter shares it; a stage has its
+    /// turns beside other callers, as a map has.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    /// use arenite::{Limiter, stream::Stream};
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     page * 10
+    /// }
+    ///
+    /// let polite = Limiter::builder().rate(1_000, Duration::from_secs(1)).build();
+    /// let pages = Stream::new(0..3).stage(fetch, ()).limit(&polite);
+    /// assert_eq!(pages.run(&engine).collect::<Result<Vec<_>, _>>()?, [0, 10, 20]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit(self, limiter: &Limiter) -> Self {
+        self.last.terms.borrow_mut().terms.limit = Some(Limit::of_its_own(limiter));
         self
     }
 

@@ -34,7 +34,7 @@ thread_local! {
 /// has one shares it, whichever kernels, maps and engines of the program they use.
 ///
 /// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Callers take turns: a thread that
-/// submits has one turn in each round, and so has a map, however many jobs they have in the line. Within a round, and
+/// submits has one turn in each round, and so has a map or a stage of a stream, however many jobs they have in the line. Within a round, and
 /// among the jobs of one caller, permits are given in the order in which jobs came. A job has its permit until it is answered, or given up; between two attempts it gives it back, so that
 /// each attempt counts.
 ///
