@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+
+use futures_core::Stream;
 
 use super::{Job, JobError};
 use crate::supervisor::{JobId, Shared, park_until};
@@ -29,7 +31,7 @@ use crate::supervisor::{JobId, Shared, park_until};
 pub fn as_completed<R: Send + 'static>(jobs: impl IntoIterator<Item = Job<R>>) -> AsCompleted<R> {
     let jobs: Vec<Option<Job<R>>> = jobs.into_iter().map(Some).collect();
     let news = Arc::new(News::default());
-    news.lock().extend(0..jobs.len());
+    news.lock().indices.extend(0..jobs.len());
     let left = jobs.len();
     AsCompleted { jobs, news, left }
 }
@@ -44,25 +46,54 @@ pub struct AsCompleted<R> {
 /// Which jobs to look at.
 #[derive(Default)]
 struct News {
-    indices: Mutex<VecDeque<usize>>,
+    told: Mutex<Told>,
     arrived: Condvar,
 }
 
+#[derive(Default)]
+struct Told {
+    indices: VecDeque<usize>,
+    /// Of the task that waits.
+    waker: Option<Waker>,
+}
+
 impl News {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<usize>> {
-        self.indices.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> usize {
-        let mut indices = self.lock();
+    fn tell(&self, index: usize) {
+        let waker = {
+            let mut told = self.lock();
+            told.indices.push_back(index);
+            told.waker.take()
+        };
+        self.arrived.notify_one();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits for the next, until then.
+    fn next(&self, until: Option<Instant>) -> Option<usize> {
+        let mut told = self.lock();
         loop {
-            if let Some(index) = indices.pop_front() {
-                return index;
+            if let Some(index) = told.indices.pop_front() {
+                return Some(index);
             }
-            indices = self
-                .arrived
-                .wait(indices)
-                .unwrap_or_else(PoisonError::into_inner);
+            told = match until {
+                None => self.arrived.wait(told),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = self.arrived.wait_timeout(told, left);
+                    waited.map(|(told, _)| told).map_err(|poisoned| {
+                        let (told, _) = poisoned.into_inner();
+                        PoisonError::new(told)
+                    })
+                }
+            }
+            .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -74,8 +105,103 @@ struct Tell {
 
 impl Wake for Tell {
     fn wake(self: Arc<Self>) {
-        self.news.lock().push_back(self.index);
-        self.news.arrived.notify_one();
+        self.news.tell(self.index);
+    }
+}
+
+impl<R: Send + 'static> AsCompleted<R> {
+    /// One more job to wait for, and its index: for programs that find more to do in the answers. After the last answer the
+    /// iterator goes on with it.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn links(page: u32) -> u32 {
+    ///     page / 2 // to one other page, until there is none
+    /// }
+    ///
+    /// let mut open = arenite::as_completed([engine.submit(links, (10,))]);
+    /// let mut pages = Vec::new();
+    /// while let Some((_, page)) = open.next() {
+    ///     let page = page?;
+    ///     pages.push(page);
+    ///     if page > 0 {
+    ///         open.push(engine.submit(links, (page,)));
+    ///     }
+    /// }
+    /// assert_eq!(pages, [5, 2, 1, 0]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn push(&mut self, job: Job<R>) -> usize {
+        let index = self.jobs.len();
+        self.jobs.push(Some(job));
+        self.left += 1;
+        self.news.tell(index);
+        index
+    }
+
+    /// As `next`, but waits no longer than this. `None`: the time is over, or there are no jobs left, which `len` says.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let mut jobs = arenite::as_completed([engine.submit(|| 7, ())]);
+    /// match jobs.next_timeout(Duration::from_secs(10)) {
+    ///     Some((index, answer)) => assert_eq!((index, answer?), (0, 7)),
+    ///     None => println!("{} jobs still run", jobs.len()),
+    /// }
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, JobError>)> {
+        // A limit beyond all clocks is none.
+        self.next_until(Instant::now().checked_add(limit))
+    }
+
+    fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, JobError>)> {
+        while self.left > 0 {
+            let index = self.news.next(until)?;
+            if let Some(answer) = self.look_at(index) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// The answer of this job, if it has ended and was not taken; otherwise it will tell.
+    fn look_at(&mut self, index: usize) -> Option<(usize, Result<R, JobError>)> {
+        let job = self.jobs[index].as_mut()?;
+        let waker = Waker::from(Arc::new(Tell {
+            index,
+            news: Arc::clone(&self.news),
+        }));
+        let Poll::Ready(answer) = Pin::new(job).poll(&mut Context::from_waker(&waker)) else {
+            return None;
+        };
+        self.jobs[index] = None;
+        self.left -= 1;
+        Some((index, answer))
+    }
+
+    /// The answers as a [`Stream`], on any executor. A type of its own, because this one is an [`Iterator`], and both
+    /// have a `next`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = arenite::Engine::inline();
+    /// use smol::stream::StreamExt;
+    ///
+    /// smol::block_on(async {
+    ///     let jobs = (0..4u64).map(|n| engine.submit(|n: u64| n * n, (n,)));
+    ///     let mut squares = arenite::as_completed(jobs).stream();
+    ///     while let Some((index, square)) = squares.next().await {
+    ///         assert_eq!(square?, (index * index) as u64);
+    ///     }
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    pub fn stream(self) -> CompletedStream<R> {
+        CompletedStream(self)
     }
 }
 
@@ -83,22 +209,7 @@ impl<R: Send + 'static> Iterator for AsCompleted<R> {
     type Item = (usize, Result<R, JobError>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.left > 0 {
-            let index = self.news.next();
-            let Some(job) = &mut self.jobs[index] else {
-                continue;
-            };
-            let waker = Waker::from(Arc::new(Tell {
-                index,
-                news: Arc::clone(&self.news),
-            }));
-            if let Poll::Ready(answer) = Pin::new(job).poll(&mut Context::from_waker(&waker)) {
-                self.jobs[index] = None;
-                self.left -= 1;
-                return Some((index, answer));
-            }
-        }
-        None
+        self.next_until(None)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -113,6 +224,40 @@ impl<R> fmt::Debug for AsCompleted<R> {
         f.debug_struct("AsCompleted")
             .field("left", &self.left)
             .finish_non_exhaustive()
+    }
+}
+
+/// The stream of [`AsCompleted::stream`]. Dropping it cancels what has not ended.
+#[derive(Debug)]
+#[must_use = "a stream does nothing before it is polled"]
+pub struct CompletedStream<R>(AsCompleted<R>);
+
+// Jobs are moved in and out.
+impl<R> Unpin for CompletedStream<R> {}
+
+impl<R: Send + 'static> Stream for CompletedStream<R> {
+    type Item = (usize, Result<R, JobError>);
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let own = &mut self.0;
+        while own.left > 0 {
+            let index = {
+                let mut told = own.news.lock();
+                let Some(index) = told.indices.pop_front() else {
+                    told.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                };
+                index
+            };
+            if let Some(answer) = own.look_at(index) {
+                return Poll::Ready(Some(answer));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
     }
 }
 

@@ -19,6 +19,9 @@ fn a_job_of<R: Send + 'static>() {
     sent::<Job<R>>();
     unpinned::<Job<R>>();
     future::<Job<R>, R>();
+    sent::<AsCompleted<R>>();
+    sent::<CompletedStream<R>>();
+    unpinned::<CompletedStream<R>>();
 }
 
 /// A map is as free as the iterator that it pulls from.

@@ -34,7 +34,7 @@ pub use crate::supervisor::{
 };
 pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
 pub use builder::{BuildError, Builder, Guard};
-pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
+pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
 pub use graph::{
     Graph, GraphError, GraphReport, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets,
     Wanted,

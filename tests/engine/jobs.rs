@@ -22,6 +22,7 @@ tests![
     a_future_wakes_who_polled_last,
     many_futures_on_one_thread,
     completed_jobs_come_as_they_end,
+    more_jobs_join_those_that_are_awaited,
     dropping_completed_jobs_cancels_the_rest,
     a_chain_stays_in_one_worker,
     a_chain_ends_with_its_first_failure,
@@ -258,6 +259,28 @@ fn completed_jobs_come_as_they_end() {
         assert_eq!(value.is_err(), index % 10 == 3);
     }
     assert!(seen.iter().all(|&seen| seen));
+    lab.assert_in_use(0);
+}
+
+fn more_jobs_join_those_that_are_awaited() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut open = as_completed([lab.submit(gated, (&gate.path(), 0))]);
+    let held = gate.meet();
+    assert!(open.next_timeout(Duration::ZERO).is_none());
+    assert!(open.next_timeout(Duration::from_millis(5)).is_none());
+    assert_eq!(open.len(), 1, "it is not over");
+    assert_eq!(open.push(lab.submit(|n: u32| n, (1,))), 1);
+    let (index, value) = open.next_timeout(Duration::MAX).unwrap();
+    assert_eq!((index, value.unwrap()), (1, 1));
+    drop(held);
+    assert_eq!(open.next().unwrap().0, 0);
+    assert!(open.next().is_none() && open.next_timeout(Duration::MAX).is_none());
+    step("after the end it goes on");
+    assert_eq!(open.push(lab.submit(|n: u32| n, (2,))), 2);
+    let (index, value) = open.next().unwrap();
+    assert_eq!((index, value.unwrap()), (2, 2));
+    assert!(open.next().is_none());
     lab.assert_in_use(0);
 }
 

@@ -24,6 +24,7 @@ tests![
     a_death_wakes_whoever_waits,
     other_tasks_run_while_a_job_is_awaited,
     other_tasks_run_while_a_map_is_awaited,
+    other_tasks_run_while_jobs_are_awaited_as_they_end,
     other_tasks_run_while_a_map_is_never_empty,
     other_tasks_run_while_admission_is_awaited,
     other_tasks_run_while_a_map_waits_for_admission,
@@ -300,6 +301,32 @@ fn other_tasks_run_while_a_map_is_awaited() {
         };
         assert_eq!(side_by_side(count, open), 3);
     }
+}
+
+fn other_tasks_run_while_jobs_are_awaited_as_they_end() {
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let jobs = gates
+        .iter()
+        .map(|gate| lab.submit(through, (gate.path(), 1)));
+    let mut ends = arenite::as_completed(jobs).stream();
+    step("jobs whose gates another task opens, the last first");
+    let open = async {
+        for gate in gates.iter().rev() {
+            turn().await;
+            gate.open();
+        }
+    };
+    let take = async {
+        let mut order = Vec::new();
+        while let Some((index, answer)) = next(&mut ends).await {
+            answer.unwrap();
+            order.push(index);
+        }
+        order.len()
+    };
+    assert_eq!(side_by_side(take, open), 2);
+    assert_eq!(ends.size_hint(), (0, Some(0)));
 }
 
 /// A loop that takes one result after the other, and ends when another task says so.

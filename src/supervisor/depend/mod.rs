@@ -72,16 +72,20 @@ impl Graphs {
 impl Core {
     /// Takes a graph over. Its first jobs are sent.
     fn start_graph(&mut self, plan: GraphPlan) -> u32 {
-        let mut run = Box::new(Run::new(plan, &mut self.kernels, self.arena.id()));
+        let run = Run::new(plan, &mut self.kernels, self.arena.id());
         let graph = self.graphs.free.pop().unwrap_or_else(|| {
             self.graphs.runs.push(None);
             self.graphs.runs.len() as u32 - 1
         });
         self.be_watched();
-        self.feed(graph, &mut run);
-        self.graphs.runs[graph as usize] = Some(run);
+        self.graphs.runs[graph as usize] = Some(Box::new(run));
+        // A lane that has many jobs is looked at while more are sent, and the first may have ended by then. Their ends are
+        // heard afterwards: while the run is being fed nobody could tell it.
+        self.graphs.continuing = true;
+        self.with_run(graph, |core, run| core.feed(graph, run));
+        self.graphs.continuing = false;
         crate::sync::point!("graph.taken_over");
-        // What was refused at once has ended.
+        // Also of what was refused at once.
         self.continue_graphs();
         graph
     }

@@ -8,6 +8,7 @@ tests![
     a_node_takes_a_list_of_nodes,
     a_list_is_there_for_the_next_attempt,
     nodes_are_combined_by_twos_in_a_fixed_order,
+    first_jobs_may_end_while_others_are_sent,
     an_exclusive_array_goes_from_node_to_node,
     parts_of_arrays_are_passed_on_without_a_copy,
     order_without_a_value_is_kept,
@@ -194,6 +195,22 @@ fn nodes_are_combined_by_twos_in_a_fixed_order() {
     let all = graph.reduce(|a: &str, b: &str| format!("({a}{b})"), nodes);
     let all = graph.run(&lab, all.unwrap()).unwrap().wait().unwrap();
     assert_eq!(all, "((ab)c)");
+}
+
+/// More jobs at once than a lane takes without a look at what it has done.
+fn first_jobs_may_end_while_others_are_sent() {
+    let lab = Lab::new(2);
+    for round in 0..100u64 {
+        let mut graph = Graph::new();
+        let parts: Vec<_> = (0..400)
+            .map(|n| graph.add(|n: u64| 3 * n, (round + n,)))
+            .collect();
+        let sum = graph.reduce(|a: u64, b: u64| a + b, parts).unwrap();
+        step(format!("round {round}"));
+        let sum = graph.run(&lab, sum).unwrap().wait().unwrap();
+        assert_eq!(sum, (0..400).map(|n| 3 * (round + n)).sum::<u64>());
+    }
+    lab.assert_in_use(0);
 }
 
 fn an_exclusive_array_goes_from_node_to_node() {
