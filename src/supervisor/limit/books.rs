@@ -49,7 +49,7 @@ thread_local! {
 }
 
 /// Whose jobs take turns with those of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Caller(u64);
 
 impl Caller {
@@ -66,11 +66,102 @@ impl Caller {
     }
 }
 
-/// A place in the line. In each round everybody who waits has one turn; within a round, who came first goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A place in the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::supervisor) struct Ticket {
-    round: u64,
+    /// Of all who ever came, the how manieth.
     number: u64,
+    caller: Caller,
+}
+
+/// Those of one caller who wait.
+struct Waiting {
+    /// The round in which the first of them has his turn.
+    round: u64,
+    /// How they are told that it is theirs.
+    bells: BTreeMap<Ticket, Waker>,
+}
+
+/// Who waits. In each round every caller has one turn; within a round, who came first goes first. Only the first of each
+/// caller has a round: the next gets the one after it when he moves up. So whoever leaves takes no turn with him.
+#[derive(Default)]
+pub(super) struct Line {
+    callers: HashMap<Caller, Waiting>,
+    /// The first of each caller, with his round.
+    firsts: BTreeSet<(u64, Ticket)>,
+    len: usize,
+}
+
+impl Line {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.firsts.is_empty()
+    }
+
+    /// Callers of whom somebody waits.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn contains(&self, ticket: Ticket) -> bool {
+        let waiting = self.callers.get(&ticket.caller);
+        waiting.is_some_and(|waiting| waiting.bells.contains_key(&ticket))
+    }
+
+    /// Whose turn is next.
+    pub(super) fn first(&self) -> Option<Ticket> {
+        self.firsts.first().map(|&(_, ticket)| ticket)
+    }
+
+    fn first_bell(&self) -> Option<&Waker> {
+        let first = self.first()?;
+        self.callers.get(&first.caller)?.bells.get(&first)
+    }
+
+    /// Somebody joins; in this round, if he is the only one of his caller.
+    fn add(&mut self, ticket: Ticket, round: u64, bell: Waker) {
+        let firsts = &mut self.firsts;
+        let waiting = self.callers.entry(ticket.caller).or_insert_with(|| {
+            firsts.insert((round, ticket));
+            Waiting {
+                round,
+                bells: BTreeMap::new(),
+            }
+        });
+        waiting.bells.insert(ticket, bell);
+        self.len += 1;
+    }
+
+    /// Somebody leaves. Who comes after him, of the same caller, has this turn instead, or the next one if it was used.
+    fn remove(&mut self, ticket: Ticket, used: bool) -> Option<Waker> {
+        let waiting = self.callers.get_mut(&ticket.caller)?;
+        let bell = waiting.bells.remove(&ticket)?;
+        self.len -= 1;
+        if self.firsts.remove(&(waiting.round, ticket)) {
+            waiting.round += u64::from(used);
+            match waiting.bells.first_key_value() {
+                Some((&next, _)) => {
+                    self.firsts.insert((waiting.round, next));
+                }
+                None => {
+                    self.callers.remove(&ticket.caller);
+                }
+            }
+        }
+        Some(bell)
+    }
+
+    /// Takes out whose turn is next: the round, and who it is.
+    fn pop_first(&mut self) -> Option<(u64, Ticket, Waker)> {
+        let &(round, ticket) = self.firsts.first()?;
+        let bell = self.remove(ticket, true)?;
+        Some((round, ticket, bell))
+    }
 }
 
 /// Who has a permit, and who waits for one. Times are counted from the limiter's beginning.
@@ -79,15 +170,13 @@ pub(super) struct Books {
     pub(super) given: u32,
     most: u32,
     rate: Option<Rate>,
-    /// Who waits, in the order of their turns, and how they are told that it is theirs.
-    pub(super) line: BTreeMap<Ticket, Waker>,
-    /// Whose turn it is, and who has not come yet: they have their permit.
-    pub(super) called: BTreeSet<Ticket>,
+    pub(super) line: Line,
+    /// Whose turn it is, and who has not come yet: they have their permit. With the number of the call.
+    pub(super) called: HashMap<Ticket, u64>,
+    calls: u64,
     last_number: u64,
     /// The round of whoever was called last.
     round: u64,
-    /// The last round in which a caller has a turn, if that is not over.
-    last_turns: HashMap<Caller, u64>,
     /// Until then the rate lets nobody in.
     closed_until: Option<Duration>,
     /// Permits of threads that wait for another one, and give none back before they have it.
@@ -100,20 +189,14 @@ impl Books {
             given: 0,
             most: concurrency.unwrap_or(u32::MAX),
             rate,
-            line: BTreeMap::new(),
-            called: BTreeSet::new(),
+            line: Line::default(),
+            called: HashMap::new(),
+            calls: 0,
             last_number: 0,
             round: 0,
-            last_turns: HashMap::new(),
             closed_until: None,
             stuck: 0,
         }
-    }
-
-    /// Callers whose turns are remembered.
-    #[cfg(test)]
-    pub(super) fn callers_known(&self) -> usize {
-        self.last_turns.len()
     }
 
     /// Gives a permit, if one may be given now.
@@ -136,23 +219,13 @@ impl Books {
         }
         self.last_number += 1;
         let ticket = Ticket {
-            round: self.next_round_of(caller),
             number: self.last_number,
+            caller,
         };
-        self.line.insert(ticket, bell.clone());
+        // In the round after the one that is under way. So whoever comes is behind all who have been called, and new callers
+        // without end hold up nobody's second turn.
+        self.line.add(ticket, self.round + 1, bell.clone());
         Some(ticket)
-    }
-
-    /// The round in which a caller has his next turn: the one after his last, and after the one that is under way. So
-    /// whoever comes is behind all who have been called, and new callers without end hold up nobody's second turn.
-    fn next_round_of(&mut self, caller: Caller) -> u64 {
-        // Each of those kept has, or had, a place in the line; who has had all his turns is as good as new.
-        if self.last_turns.len() > 2 * self.line.len() + 16 {
-            self.last_turns.retain(|_, &mut last| last > self.round);
-        }
-        let last = self.last_turns.entry(caller).or_default();
-        *last = self.round.max(*last) + 1;
-        *last
     }
 
     /// Somebody who has come begins to wait, and keeps so many permits meanwhile. False: he would wait for ever, because all
@@ -173,15 +246,20 @@ impl Books {
 
     /// Is it the turn of whoever has this ticket? Then he has his permit from here on.
     pub(super) fn is_called(&mut self, ticket: Ticket) -> bool {
+        self.has_call(ticket).is_some()
+    }
+
+    /// The same, and which call it was of all that there were.
+    pub(super) fn has_call(&mut self, ticket: Ticket) -> Option<u64> {
         self.called.remove(&ticket)
     }
 
     /// Somebody does not want to wait any more. Whom to tell what follows.
     pub(super) fn leave(&mut self, ticket: Ticket, now: Duration) -> Vec<Waker> {
-        if self.called.remove(&ticket) {
+        if self.is_called(ticket) {
             return self.give_back(now);
         }
-        self.line.remove(&ticket);
+        self.line.remove(ticket, false);
         self.call(now)
     }
 
@@ -195,23 +273,23 @@ impl Books {
     pub(super) fn call(&mut self, now: Duration) -> Vec<Waker> {
         let mut bells = Vec::new();
         while !self.line.is_empty() && self.give(now) {
-            if let Some((ticket, bell)) = self.line.pop_first() {
-                self.round = ticket.round;
-                self.called.insert(ticket);
+            if let Some((round, ticket, bell)) = self.line.pop_first() {
+                self.round = round;
+                self.calls += 1;
+                self.called.insert(ticket, self.calls);
                 bells.push(bell);
             }
         }
-        let first = self.line.first_key_value();
+        let first = self.line.first_bell();
         let waits_for_time =
             first.filter(|_| self.closed_until.is_some() && self.given < self.most);
-        bells.extend(waits_for_time.map(|(_, bell)| bell.clone()));
+        bells.extend(waits_for_time.cloned());
         bells
     }
 
-    /// Until when whoever has this ticket need not look: `None` if others come first, or he will be told.
-    pub(super) fn due(&self, ticket: Ticket) -> Option<Duration> {
-        let first = self.line.first_key_value().map(|(&first, _)| first);
-        self.closed_until
-            .filter(|_| first == Some(ticket) && self.given < self.most)
+    /// Who has to look at the clock, and until when he need not: nobody, if whoever is the first will be told.
+    pub(super) fn due(&self) -> Option<(Ticket, Duration)> {
+        let until = self.closed_until.filter(|_| self.given < self.most)?;
+        Some((self.line.first()?, until))
     }
 }

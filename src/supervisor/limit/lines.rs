@@ -1,6 +1,7 @@
 //! The jobs of an engine that wait for their turn.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Instant;
@@ -80,29 +81,34 @@ impl Lines {
         self.lines.retain(|line| !line.waiting.is_empty());
     }
 
-    /// Takes out the jobs whose turn it is, in the order of each line.
+    /// Takes out the jobs whose turn it is, in the order in which each line has called them.
     fn called(&mut self) -> Vec<u32> {
         let mut called = Vec::new();
         for line in &mut self.lines {
             let (mut books, _) = line.limiter.lock();
-            // They are called in order, so the first who is not ends it.
-            while let Some(first) = line.waiting.first_entry()
-                && books.is_called(*first.key())
-            {
-                called.push(first.remove());
+            // Others are called too: of other engines, and threads.
+            let tickets: Vec<_> = books.called.keys().copied().collect();
+            let before = called.len();
+            for ticket in tickets {
+                if let Entry::Occupied(mine) = line.waiting.entry(ticket)
+                    && let Some(call) = books.has_call(ticket)
+                {
+                    called.push((call, mine.remove()));
+                }
             }
+            called[before..].sort_unstable();
         }
         self.lines.retain(|line| !line.waiting.is_empty());
-        called
+        called.into_iter().map(|(_, record)| record).collect()
     }
 
     /// The next time at which somebody's turn may have come.
     fn due(&self) -> Option<Instant> {
-        let first = |line: &Line| Some((line.limiter.clone(), *line.waiting.keys().next()?));
-        let firsts = self.lines.iter().filter_map(first);
-        firsts
-            .filter_map(|(limiter, ticket)| limiter.due(ticket))
-            .min()
+        let mine = |line: &Line| {
+            let (first, due) = line.limiter.due()?;
+            line.waiting.contains_key(&first).then_some(due)
+        };
+        self.lines.iter().filter_map(mine).min()
     }
 }
 
@@ -132,14 +138,18 @@ impl Core {
         };
         policy.turn = Turn::Waits(ticket);
         record.stage = Stage::Waiting;
-        let due = limiter.due(ticket);
         self.lines.add(limiter, ticket, index);
         crate::sync::point!("limit.waits");
         self.be_watched();
-        if let Some(due) = due {
+        self.look_when_due();
+        true
+    }
+
+    /// The monitor looks again when somebody's time may have come.
+    fn look_when_due(&mut self) {
+        if let Some(due) = self.line_due() {
             self.wake_monitor_by(due);
         }
-        true
     }
 
     /// The job of this record needs its permit, or its place in the line, no longer.
@@ -162,6 +172,8 @@ impl Core {
         crate::sync::point!("limit.given_back");
         self.tell(bells);
         self.let_in();
+        // Whoever is the first now was told nothing that is left to do here, and only the clock can let him in.
+        self.look_when_due();
     }
 
     /// Rings for the first in each line whose time has come.

@@ -34,9 +34,9 @@ thread_local! {
 /// has one shares it, whichever kernels, maps and engines of the program they use.
 ///
 /// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Callers take turns: a thread that
-/// submits has one turn in each round, and so has a map or a stage of a stream, however many jobs they have in the line. Within a round, and
-/// among the jobs of one caller, permits are given in the order in which jobs came. A job has its permit until it is answered, or given up; between two attempts it gives it back, so that
-/// each attempt counts.
+/// calls `.limit(…)` on its jobs or nodes has one turn in each round, and so has a map or a stage of a stream, however many jobs
+/// they have in the line. Within a round, and among the jobs of one caller, permits are given in the order in which jobs came. A
+/// job has its permit until it is answered, or given up; between two attempts it gives it back, so that each attempt counts.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -165,6 +165,29 @@ impl Limiter {
         LimiterBuilder::default()
     }
 
+    /// Permits that are given now: to jobs that run, or are about to.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Limiter;
+    ///
+    /// let limiter = Limiter::builder().concurrency(2).build();
+    /// let job = engine.job(|x: u32| x + 1, (1,)).limit(&limiter).submit();
+    /// assert_eq!(job.wait()?, 2);
+    /// assert_eq!((limiter.given(), limiter.waiting()), (0, 0));
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    #[doc(alias("borrowed_tokens", "statistics"))]
+    pub fn given(&self) -> usize {
+        self.lock().0.given as usize
+    }
+
+    /// Jobs in the line.
+    #[doc(alias("tasks_waiting"))]
+    pub fn waiting(&self) -> usize {
+        self.lock().0.line.len()
+    }
+
     fn lock(&self) -> (MutexGuard<'_, Books>, Duration) {
         // A panic with the lock held is a defect; the books are still the best there are.
         let books = self.0.books.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,10 +204,10 @@ impl Limiter {
         books.give_back(now)
     }
 
-    /// When whoever has this ticket has to look, if nobody will tell him.
-    fn due(&self, ticket: Ticket) -> Option<Instant> {
+    /// Who has to look at the clock, and when: nobody, if whoever is the first will be told.
+    fn due(&self) -> Option<(Ticket, Instant)> {
         let (books, _) = self.lock();
-        books.due(ticket).map(|due| self.0.start + due)
+        books.due().map(|(first, due)| (first, self.0.start + due))
     }
 
     /// Waits for a permit in this thread.
@@ -214,11 +237,13 @@ impl Limiter {
                 books.has_waited_with(held);
                 break;
             }
-            let due = books.due(ticket);
+            let due = books.due();
             drop(books);
             match due {
-                Some(due) => std::thread::park_timeout(due.saturating_sub(now)),
-                None => std::thread::park(),
+                Some((first, due)) if first == ticket => {
+                    std::thread::park_timeout(due.saturating_sub(now));
+                }
+                _ => std::thread::park(),
             }
         }
         HELD.with_borrow_mut(|all| all.push(self.address()));
@@ -307,10 +332,9 @@ impl PartialEq for Limiter {
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (books, _) = self.lock();
         f.debug_struct("Limiter")
-            .field("given", &books.given)
-            .field("waiting", &books.line.len())
+            .field("given", &self.given())
+            .field("waiting", &self.waiting())
             .finish_non_exhaustive()
     }
 }
