@@ -1,6 +1,6 @@
 //! Jobs in the order in which they end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
+use super::map::IN_A_ROW;
 use super::{Job, JobError};
 use crate::supervisor::{JobId, Shared, park_until};
 
@@ -29,18 +30,26 @@ use crate::supervisor::{JobId, Shared, park_until};
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 pub fn as_completed<R: Send + 'static>(jobs: impl IntoIterator<Item = Job<R>>) -> AsCompleted<R> {
-    let jobs: Vec<Option<Job<R>>> = jobs.into_iter().map(Some).collect();
+    let jobs: HashMap<usize, Job<R>> = jobs.into_iter().enumerate().collect();
     let news = Arc::new(News::default());
     news.lock().indices.extend(0..jobs.len());
-    let left = jobs.len();
-    AsCompleted { jobs, news, left }
+    AsCompleted {
+        next: jobs.len(),
+        jobs,
+        news,
+        in_a_row: 0,
+    }
 }
 
 /// The iterator of [`as_completed`]. Dropping it cancels what has not ended.
 pub struct AsCompleted<R> {
-    jobs: Vec<Option<Job<R>>>,
+    /// Those whose answers were not taken, by index.
+    jobs: HashMap<usize, Job<R>>,
+    /// The index of the next one.
+    next: usize,
     news: Arc<News>,
-    left: usize,
+    /// Answers that the stream has given one after the other.
+    in_a_row: u32,
 }
 
 /// Which jobs to look at.
@@ -70,6 +79,20 @@ impl News {
         };
         self.arrived.notify_one();
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The next; if there is none the task will be woken.
+    fn poll(&self, context: &Context<'_>) -> Option<usize> {
+        // Wakers are foreign code, which may end a job here: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
+        let mut told = self.lock();
+        let index = told.indices.pop_front();
+        if index.is_none() {
+            std::mem::swap(&mut told.waker, &mut waker);
+        }
+        drop(told);
+        drop(waker);
+        index
     }
 
     /// Waits for the next, until then.
@@ -132,9 +155,9 @@ impl<R: Send + 'static> AsCompleted<R> {
     /// # Ok::<(), arenite::JobError>(())
     /// ```
     pub fn push(&mut self, job: Job<R>) -> usize {
-        let index = self.jobs.len();
-        self.jobs.push(Some(job));
-        self.left += 1;
+        let index = self.next;
+        self.next += 1;
+        self.jobs.insert(index, job);
         self.news.tell(index);
         index
     }
@@ -158,7 +181,7 @@ impl<R: Send + 'static> AsCompleted<R> {
     }
 
     fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, JobError>)> {
-        while self.left > 0 {
+        while !self.jobs.is_empty() {
             let index = self.news.next(until)?;
             if let Some(answer) = self.look_at(index) {
                 return Some(answer);
@@ -169,7 +192,7 @@ impl<R: Send + 'static> AsCompleted<R> {
 
     /// The answer of this job, if it has ended and was not taken; otherwise it will tell.
     fn look_at(&mut self, index: usize) -> Option<(usize, Result<R, JobError>)> {
-        let job = self.jobs[index].as_mut()?;
+        let job = self.jobs.get_mut(&index)?;
         let waker = Waker::from(Arc::new(Tell {
             index,
             news: Arc::clone(&self.news),
@@ -177,8 +200,7 @@ impl<R: Send + 'static> AsCompleted<R> {
         let Poll::Ready(answer) = Pin::new(job).poll(&mut Context::from_waker(&waker)) else {
             return None;
         };
-        self.jobs[index] = None;
-        self.left -= 1;
+        self.jobs.remove(&index);
         Some((index, answer))
     }
 
@@ -213,7 +235,7 @@ impl<R: Send + 'static> Iterator for AsCompleted<R> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        (self.jobs.len(), Some(self.jobs.len()))
     }
 }
 
@@ -222,7 +244,7 @@ impl<R: Send + 'static> ExactSizeIterator for AsCompleted<R> {}
 impl<R> fmt::Debug for AsCompleted<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
-            .field("left", &self.left)
+            .field("left", &self.jobs.len())
             .finish_non_exhaustive()
     }
 }
@@ -240,16 +262,18 @@ impl<R: Send + 'static> Stream for CompletedStream<R> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let own = &mut self.0;
-        while own.left > 0 {
-            let index = {
-                let mut told = own.news.lock();
-                let Some(index) = told.indices.pop_front() else {
-                    told.waker = Some(context.waker().clone());
-                    return Poll::Pending;
-                };
-                index
+        if own.in_a_row == IN_A_ROW {
+            own.in_a_row = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while !own.jobs.is_empty() {
+            let Some(index) = own.news.poll(context) else {
+                own.in_a_row = 0;
+                return Poll::Pending;
             };
             if let Some(answer) = own.look_at(index) {
+                own.in_a_row += 1;
                 return Poll::Ready(Some(answer));
             }
         }

@@ -22,7 +22,7 @@ const BATCH: usize = 64;
 /// longer than this.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
 /// Answers that a stream gives in a row before it lets the executor run something else.
-const IN_A_ROW: u32 = 128;
+pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
 /// What the jobs of a map run: how items become calls, and replies values.
 pub(in crate::engine) struct Calls<T, R> {
