@@ -147,9 +147,9 @@ pub(crate) struct Shared {
     bell: EventFd,
     /// Handshakes that failed, for the monitor.
     refusals: Mutex<Vec<Refusal>>,
-    /// Threads of this process that spin.
     /// Takes what workers print.
     pub(crate) log: Logger,
+    /// Threads of this process that spin.
     spinners: AtomicUsize,
     cores: usize,
     settings: Settings,
@@ -226,6 +226,32 @@ pub struct Stats {
     /// Bytes of the jobs in flight, as [`Builder::admission`](crate::engine::Builder::admission) counts them; 0 without a
     /// ceiling.
     pub admitted: u64,
+}
+
+impl Stats {
+    /// How often a worker died and was replaced: the sum over all [`workers`](Self::workers).
+    ///
+    /// ```standalone_crate
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = arenite::Engine::builder().workers(1).build()?;
+    /// engine.submit(crash, ()).wait().unwrap_err();
+    /// // The next job runs in the next process, so the death has been counted by then.
+    /// engine.submit(std::process::id, ()).wait()?;
+    /// assert_eq!(engine.stats().restarts(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn restarts(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.restarts).sum()
+    }
+
+    /// How often a worker was replaced because it had served long enough or had grown too large.
+    pub fn recycled(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.recycled).sum()
+    }
 }
 
 /// An engine's supervisor could not be started.

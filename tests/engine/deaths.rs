@@ -38,14 +38,7 @@ fn while_idle() {
         assert_ne!(lab.pid(worker), pid);
         assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     }
-    assert_eq!(
-        lab.stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum::<u64>(),
-        4
-    );
+    assert_eq!(lab.stats().restarts(), 4);
     lab.assert_in_use(0);
 }
 

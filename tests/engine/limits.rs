@@ -84,13 +84,7 @@ fn a_memory_bomb_costs_one_job() {
         assert_eq!(lab.submit(sum, (&bystander,)).wait().unwrap(), expected);
         let len = 2 * CEILING as usize;
         assert_eq!(lab.submit(arena, (len,)).wait().unwrap().len(), len);
-        let restarts = || {
-            lab.stats()
-                .workers
-                .iter()
-                .map(|worker| worker.restarts)
-                .sum::<u64>()
-        };
+        let restarts = || lab.stats().restarts();
         assert_eq!(restarts(), round);
     }
     drop(bystander);

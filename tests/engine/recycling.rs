@@ -20,24 +20,6 @@ tests![
     shutdown_and_drop_meanwhile,
 ];
 
-fn recycled(engine: &Engine) -> u64 {
-    engine
-        .stats()
-        .workers
-        .iter()
-        .map(|worker| worker.recycled)
-        .sum()
-}
-
-fn restarts(engine: &Engine) -> u64 {
-    engine
-        .stats()
-        .workers
-        .iter()
-        .map(|worker| worker.restarts)
-        .sum()
-}
-
 fn after_each_job() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));
     let mut pids: Vec<u32> = (0..10)
@@ -46,8 +28,8 @@ fn after_each_job() {
     pids.sort_unstable();
     pids.dedup();
     assert_eq!(pids.len(), 10, "a process for each");
-    wait_until("the last one is replaced", || recycled(&lab) == 10);
-    assert_eq!(restarts(&lab), 0);
+    wait_until("the last one is replaced", || lab.stats().recycled() == 10);
+    assert_eq!(lab.stats().restarts(), 0);
     wait_until("there is a fresh one", || lab.stats().workers[0].ready);
     assert_eq!(
         lab.stats().arena.in_use,
@@ -84,9 +66,9 @@ fn after_some_jobs() {
             "{most} at most: {census:?}"
         );
         assert!(census.len() as u64 >= 800 / most, "{census:?}");
-        assert_eq!(restarts(&lab), 0);
+        assert_eq!(lab.stats().restarts(), 0);
         let gone = census.len() as u64;
-        assert!((gone - workers as u64..=gone).contains(&recycled(&lab)));
+        assert!((gone - workers as u64..=gone).contains(&lab.stats().recycled()));
         lab.assert_idle();
     }
 }
@@ -105,8 +87,8 @@ fn while_jobs_share_workers() {
         drop(held);
         long.wait().unwrap();
     }
-    assert!(recycled(&lab) >= 500 / 20 - 2);
-    assert_eq!(restarts(&lab), 0);
+    assert!(lab.stats().recycled() >= 500 / 20 - 2);
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 const MIB: usize = 1 << 20;
@@ -122,7 +104,7 @@ fn a_worker_that_has_grown() {
     let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
     let mut pids = std::collections::HashSet::new();
     step("leaking workers to be replaced");
-    while recycled(&lab) < 5 {
+    while lab.stats().recycled() < 5 {
         // In bounds: it may get further before somebody looks.
         if pids.len() < 100 {
             pids.insert(lab.submit(leak, (4,)).wait().unwrap());
@@ -130,7 +112,7 @@ fn a_worker_that_has_grown() {
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
     assert!(pids.len() > 2, "{pids:?}");
-    assert_eq!(restarts(&lab), 0);
+    assert_eq!(lab.stats().restarts(), 0);
     // One that has never run a job is not replaced, whatever it has.
     let modest = Lab::with(1, |builder| builder.recycle_above(0));
     let first = modest.pid(0);
@@ -139,13 +121,13 @@ fn a_worker_that_has_grown() {
     let held = other.meet();
     std::thread::park_timeout(std::time::Duration::from_millis(500));
     assert_eq!(
-        (modest.pid(0), recycled(&modest)),
+        (modest.pid(0), modest.stats().recycled()),
         (first, 0),
         "it has not ended a job"
     );
     drop(held);
     job.wait().unwrap();
-    wait_until("it is replaced", || recycled(&modest) == 1);
+    wait_until("it is replaced", || modest.stats().recycled() == 1);
 }
 
 fn a_worker_that_has_grown_ends_what_it_runs() {
@@ -170,7 +152,7 @@ fn a_worker_that_has_grown_ends_what_it_runs() {
     let retires = || !lab.stats().workers[index].ready;
     // It may have been replaced before it got one of the two.
     wait_until("it is seen how large it is", || {
-        retires() || recycled(&lab) > 0
+        retires() || lab.stats().recycled() > 0
     });
     // It still gets what it needs for its result.
     drop(held);
@@ -181,8 +163,8 @@ fn a_worker_that_has_grown_ends_what_it_runs() {
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), n);
     }
-    wait_until("it is replaced", || recycled(&lab) >= 1);
-    assert_eq!(restarts(&lab), 0);
+    wait_until("it is replaced", || lab.stats().recycled() >= 1);
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 fn one_that_dies_on_its_way_out() {
@@ -200,7 +182,7 @@ fn one_that_dies_on_its_way_out() {
     assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
     assert_eq!(behind.wait().unwrap(), 5);
     assert_eq!(
-        (restarts(&lab), recycled(&lab)),
+        (lab.stats().restarts(), lab.stats().recycled()),
         (1, 0),
         "a death is a death"
     );

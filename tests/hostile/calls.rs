@@ -215,9 +215,8 @@ fn life(backing: Backing) -> Result<(), Failed> {
         Err(error) => note(error),
     }
     wait_until("both that died have been replaced", || {
-        let workers = engine.stats().workers;
-        workers.iter().map(|worker| worker.restarts).sum::<u64>() >= 2
-            && workers.iter().all(|worker| worker.ready)
+        let stats = engine.stats();
+        stats.restarts() >= 2 && stats.workers.iter().all(|worker| worker.ready)
     });
     drop(values);
     engine.shutdown();

@@ -40,10 +40,6 @@ fn hang(gate: &str) {
     }
 }
 
-fn restarts(lab: &Lab) -> u64 {
-    lab.stats().workers.iter().map(|one| one.restarts).sum()
-}
-
 fn a_cancelled_scope_stops_what_runs_and_what_waits() {
     let lab = impatient(2);
     let (gate, other) = (Gate::new(), Gate::new());
@@ -63,7 +59,7 @@ fn a_cancelled_scope_stops_what_runs_and_what_waits() {
     println!("1,000 jobs were stopped after {took:?}, with {GRACE:?} of grace");
     let stats = lab.stats();
     assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
-    wait_until("both workers are replaced", || restarts(&lab) == 2);
+    wait_until("both workers are replaced", || lab.stats().restarts() == 2);
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
     lab.assert_in_use(0);
 }
@@ -86,7 +82,7 @@ fn who_hears_that_it_is_cancelled_keeps_its_worker() {
         job.wait()
     });
     assert_eq!(result.unwrap().unwrap(), 7, "what it returns is its answer");
-    assert_eq!(restarts(&lab), 0);
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 fn a_failure_stops_what_runs() {
@@ -245,7 +241,7 @@ fn an_error_of_its_own_stops_what_runs() {
     assert!(out.iter().all(|&x| x == 0), "what waited never began");
     let stats = lab.stats();
     assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
-    wait_until("both workers are replaced", || restarts(&lab) == 2);
+    wait_until("both workers are replaced", || lab.stats().restarts() == 2);
     // Without a failure it is a scope like any other.
     let sum = lab.scope_try(|s| Ok::<_, Trouble>(s.submit(|x: u32| x + 1, (1,)).wait()?));
     assert_eq!(sum, Ok(2));
@@ -261,7 +257,7 @@ fn whatever_failed_first_is_the_error() {
         let victim = s.submit(hang, (gate.path(),));
         let held = gate.meet();
         kill(Pid::from_raw(lab.pid(lab.busy_worker())), Signal::SIGKILL).unwrap();
-        wait_until("the death is seen", || restarts(&lab) == 1);
+        wait_until("the death is seen", || lab.stats().restarts() == 1);
         drop((held, victim));
         Err::<(), _>(Trouble::Own("too late"))
     });
@@ -316,7 +312,7 @@ fn a_scope_that_ended_in_time_kills_nobody_later() {
     });
     drop(held);
     job.wait().unwrap();
-    assert_eq!(restarts(&lab), 0);
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 fn the_inline_engine_agrees() {

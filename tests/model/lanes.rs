@@ -538,19 +538,10 @@ fn workers_are_replaced_after_so_many_jobs_of_all_lanes() {
     assert_eq!(of.values().sum::<u64>(), 200);
     assert!(of.values().all(|&jobs| jobs <= JOBS), "{of:?}");
     wait_until("all that have had their number are replaced", || {
-        let stats = lab.stats();
-        let recycled = stats
-            .workers
-            .iter()
-            .map(|worker| worker.recycled)
-            .sum::<u64>();
-        recycled as usize >= of.values().filter(|&&jobs| jobs == JOBS).count()
+        lab.stats().recycled() as usize >= of.values().filter(|&&jobs| jobs == JOBS).count()
     });
     let stats = lab.stats();
-    assert!(
-        stats.workers.iter().all(|worker| worker.restarts == 0),
-        "{stats:?}"
-    );
+    assert_eq!(stats.restarts(), 0, "{stats:?}");
     lab.assert_in_use(0);
 }
 
@@ -594,12 +585,7 @@ fn arrays_of_many_lanes_do_not_meet() {
                 assert_eq!(read, sum);
             }
         }
-        assert!(
-            lab.stats()
-                .workers
-                .iter()
-                .all(|worker| worker.restarts == 0)
-        );
+        assert_eq!(lab.stats().restarts(), 0);
         drop(input);
         lab.assert_in_use(0);
     }

@@ -575,14 +575,7 @@ fn a_report_says_what_went_wrong() {
     }
     lab.failure_of(lab.submit(refuse, (13,)));
     lab.failure_of(lab.submit(die, ()));
-    wait_until("the worker is replaced", || {
-        lab.stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum::<u64>()
-            == 1
-    });
+    wait_until("the worker is replaced", || lab.stats().restarts() == 1);
     lab.write_trace().unwrap();
     let page = std::fs::read_to_string(files.page()).unwrap();
     for part in [

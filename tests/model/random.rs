@@ -124,12 +124,7 @@ fn an_attempt_draws_what_the_one_before_drew() {
         .retries(1)
         .backoff(Backoff::NONE);
     let drawn = job.submit().wait().unwrap();
-    let restarts: u64 = lab
-        .stats()
-        .workers
-        .iter()
-        .map(|worker| worker.restarts)
-        .sum();
+    let restarts = lab.stats().restarts();
     assert_eq!(restarts, 1, "it has died");
     assert_eq!(drawn, inline(7).submit(draw, ()).wait().unwrap());
     // A panic leaves the worker as it is.

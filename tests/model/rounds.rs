@@ -240,7 +240,7 @@ fn a_round_outlives_a_killed_worker() {
             _ => round(&lab, &numbers, &roots),
         };
     }
-    let deaths: u64 = lab.stats().workers.iter().map(|w| w.restarts).sum();
+    let deaths = lab.stats().restarts();
     assert_eq!(deaths, 5);
     let bits = |parts: &[Array<f64>]| -> Vec<u64> {
         parts

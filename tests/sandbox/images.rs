@@ -52,14 +52,7 @@ fn samples_come_out_as_without_a_sandbox() {
         pictures += 1;
     }
     assert!(pictures >= 5, "{pictures} samples");
-    assert_eq!(
-        lab.stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum::<u64>(),
-        0
-    );
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 fn every_format_is_read() {

@@ -95,12 +95,7 @@ impl Victim {
     }
 
     pub fn restarts(&self) -> u64 {
-        self.lab
-            .stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum()
+        self.lab.stats().restarts()
     }
 
     /// Nobody has changed the array.

@@ -323,11 +323,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
         assert!(beside.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 3));
     }
     // A file is refused: the node says so itself, and its worker lives.
-    let restarts = || -> u64 {
-        let stats = lab.stats();
-        stats.workers.iter().map(|worker| worker.restarts).sum()
-    };
-    wait_until("each has cost a worker", || restarts() == 3);
+    wait_until("each has cost a worker", || lab.stats().restarts() == 3);
     let mut graph = Graph::new();
     let x = graph.add(|| 1u32, ());
     let x = graph.add(look_around, (&x,));

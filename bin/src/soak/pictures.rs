@@ -139,12 +139,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
             seen.jobs += 1;
         }
     }
-    let restarts: u64 = lab
-        .stats()
-        .workers
-        .iter()
-        .map(|worker| worker.restarts)
-        .sum();
+    let restarts = lab.stats().restarts();
     if restarts > 0 {
         return Err(format!("{restarts} workers fell over a picture"));
     }

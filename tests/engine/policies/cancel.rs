@@ -7,7 +7,7 @@ use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Diary, block_on, note, restarts_of};
+use super::{Diary, block_on, note};
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
@@ -247,7 +247,7 @@ fn requests_that_race_with_the_end() {
     println!("{done} done, {cancelled} cancelled");
     let stats = lab.stats();
     assert_eq!(stats.kernels[0].calls, done, "what was cancelled never ran");
-    assert_eq!(restarts_of(&stats.workers), 0);
+    assert_eq!(stats.restarts(), 0);
     lab.assert_in_use(0);
 }
 
@@ -287,8 +287,8 @@ fn ends_that_race_with_the_end() {
     println!("{done} done, {ended} ended while they ran");
     assert!(done > 0 && ended > 0, "no race at all");
     wait_until("all workers that were ended are replaced", || {
-        let workers = lab.stats().workers;
-        restarts_of(&workers) == ended && workers.iter().all(|worker| worker.ready)
+        let stats = lab.stats();
+        stats.restarts() == ended && stats.workers.iter().all(|worker| worker.ready)
     });
     lab.assert_in_use(0);
 }

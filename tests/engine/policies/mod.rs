@@ -74,8 +74,3 @@ fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
         }
     }
 }
-
-/// How often workers were replaced, all together.
-fn restarts_of(workers: &[arenite::engine::WorkerStats]) -> u64 {
-    workers.iter().map(|worker| worker.restarts).sum()
-}

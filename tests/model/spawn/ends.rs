@@ -27,14 +27,7 @@ fn cancelling_ends_all_of_it() {
     assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
     lab.assert_in_use(0);
     step("now, while a child runs");
-    let restarts = || -> u64 {
-        lab.stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum()
-    };
-    let before = restarts();
+    let before = lab.stats().restarts();
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
     job.cancel_now();
@@ -42,7 +35,7 @@ fn cancelling_ends_all_of_it() {
     drop(held);
     lab.assert_idle();
     // The other worker may have run a child of its other call.
-    let ended = restarts() - before;
+    let ended = lab.stats().restarts() - before;
     assert!(matches!(ended, 1 | 2), "the worker of the child was ended");
     step("deep");
     let job = lab.submit(deep_around, (2_000, &gate.path()));

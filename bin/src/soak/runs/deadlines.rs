@@ -61,12 +61,7 @@ pub fn race(order: Order) -> Result<Seen, String> {
     }
     // The death behind the last answer may still be under way.
     super::super::lab::wait_until("every late job has cost a worker", || {
-        let restarts: u64 = lab
-            .stats()
-            .workers
-            .iter()
-            .map(|worker| worker.restarts)
-            .sum();
+        let restarts = lab.stats().restarts();
         restarts == late
     });
     invariant.holds(&lab, 0)?;
