@@ -29,8 +29,8 @@ use std::thread::JoinHandle;
 
 pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
-    Backoff, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
-    LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
+    Backoff, Death, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel,
+    LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
 pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
 pub use builder::{BuildError, Builder, Guard};

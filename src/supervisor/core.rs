@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::actor::{Actors, actor_of};
 use super::admission::Admission;
 use super::depend::Graphs;
-use super::error::{Beside, Failed, JobError, JobErrorKind};
+use super::error::{Because, Beside, Failed, JobError, JobErrorKind};
 use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
@@ -384,17 +384,19 @@ impl Core {
     pub(super) fn fail(
         &mut self,
         index: u32,
-        kind: JobErrorKind,
+        why: impl Into<Because>,
         worker: Option<u32>,
         lent: Vec<Range<usize>>,
     ) {
-        if kind == JobErrorKind::Cancelled {
+        let why = why.into();
+        let kind = &why.kind;
+        if *kind == JobErrorKind::Cancelled {
             self.cancelled += 1;
         } else {
             self.failed += 1;
         }
         if self.records.at(index).is_traced() {
-            self.trace_failed(index, &kind, false);
+            self.trace_failed(index, kind, false);
         }
         let record = self.records.at(index);
         record.leases.clear();
@@ -402,27 +404,32 @@ impl Core {
         let deaths = record.policy.as_mut();
         let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
         let job = record.job;
-        let cancels = fails_together(group) && kind != JobErrorKind::Cancelled;
+        let cancels = fails_together(group) && *kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).name;
-        let last_words = worker.map_or_else(Vec::new, |worker| {
-            self.workers[worker as usize].last_words.of(job)
-        });
+        let last_words = self.last_words(index, worker);
         let beside = worker.map_or_else(Beside::default, |worker| {
-            self.workers[worker as usize].last_words.beside(job, &kind)
+            self.workers[worker as usize].last_words.beside(job, kind)
         });
         let error = Failed {
-            attempt: u32::from(record.attempt),
+            attempt: u32::from(self.records.look(index).attempt),
             worker,
             lent,
             deaths: deaths.unwrap_or_default(),
             last_words,
             beside,
-            ..Failed::new(kind, name, record.job)
+            ..Failed::new(why, name, job)
         };
         self.answer(index, Outcome::Failed(error.into()));
         if cancels {
             self.cancel_group(group);
         }
+    }
+
+    /// What the worker wrote last in this job, if it died in it.
+    pub(super) fn last_words(&self, index: u32, worker: Option<u32>) -> Vec<String> {
+        let job = self.records.look(index).job;
+        let words = worker.map(|worker| self.workers[worker as usize].last_words.of(job));
+        words.unwrap_or_default()
     }
 
     /// Takes the answer of a job, if it is there.

@@ -130,7 +130,7 @@ pub enum JobErrorKind {
     /// The worker wrote into the link what it cannot have meant, and was replaced.
     Protocol(String),
     /// The job was cancelled before it began: on request, because its handle was dropped, or because another
-    /// job of its scope failed. Or it was ended while it ran, by [`cancel_now`](crate::Job::cancel_now).
+    /// job of its scope, or of its graph, failed. Or it was ended while it ran, by [`cancel_now`](crate::Job::cancel_now).
     Cancelled,
     /// The engine was shut down before the job ended.
     ShutDown,
@@ -178,8 +178,74 @@ pub(crate) struct Failed {
     /// What the worker left in its flight recorder.
     pub(crate) last_words: Vec<String>,
     /// How earlier attempts ended.
-    pub(crate) deaths: Vec<JobErrorKind>,
+    pub(crate) deaths: Vec<Death>,
     pub(crate) beside: Beside,
+    /// The failure of another job that this one follows from.
+    pub(crate) origin: Option<JobError>,
+}
+
+/// How one attempt of a job ended that was tried again: see [`JobError::deaths`].
+///
+/// It equals its [`kind`](Death::kind), so that lists of both can be compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Death {
+    kind: JobErrorKind,
+    worker: Option<u32>,
+    last_words: Vec<String>,
+}
+
+impl Death {
+    pub(crate) fn new(kind: JobErrorKind, worker: Option<u32>, last_words: Vec<String>) -> Self {
+        Self {
+            kind,
+            worker,
+            last_words,
+        }
+    }
+
+    /// Why.
+    pub fn kind(&self) -> &JobErrorKind {
+        &self.kind
+    }
+
+    /// The worker that ran it, from 0; `None` if none did.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker
+    }
+
+    /// What the worker wrote last in this job before it died: see [`JobError::last_words`].
+    pub fn last_words(&self) -> &[String] {
+        &self.last_words
+    }
+}
+
+impl PartialEq<JobErrorKind> for Death {
+    fn eq(&self, kind: &JobErrorKind) -> bool {
+        self.kind == *kind
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        if let Some(worker) = self.worker {
+            write!(f, " (worker {worker})")?;
+        }
+        said_last(f, &self.last_words)
+    }
+}
+
+/// Why a job gives no value, and the failure of another one that this follows from.
+#[derive(Clone, Debug)]
+pub(crate) struct Because {
+    pub(crate) kind: JobErrorKind,
+    pub(crate) origin: Option<JobError>,
+}
+
+impl From<JobErrorKind> for Because {
+    fn from(kind: JobErrorKind) -> Self {
+        Self { kind, origin: None }
+    }
 }
 
 /// Jobs that ran in the same worker when it died.
@@ -192,7 +258,8 @@ pub(crate) struct Beside {
 
 impl Failed {
     /// A job that failed on its first attempt, without a worker.
-    pub(crate) fn new(kind: JobErrorKind, kernel: &'static str, job: u64) -> Self {
+    pub(crate) fn new(why: impl Into<Because>, kernel: &'static str, job: u64) -> Self {
+        let Because { kind, origin } = why.into();
         Self {
             kind,
             kernel,
@@ -203,6 +270,7 @@ impl Failed {
             last_words: Vec::new(),
             deaths: Vec::new(),
             beside: Beside::default(),
+            origin,
         }
     }
 }
@@ -223,9 +291,81 @@ impl JobError {
         failed.into()
     }
 
+    /// Why a job gives no value that has spawned this one.
+    pub(crate) fn of_child(&self) -> Because {
+        match self.kind() {
+            // Not the child's business, or told already.
+            kind @ (JobErrorKind::ChildFailed { .. }
+            | JobErrorKind::Cancelled
+            | JobErrorKind::ShutDown
+            | JobErrorKind::NoWorkers(_)) => Because {
+                kind: kind.clone(),
+                origin: self.0.origin.clone(),
+            },
+            kind => Because {
+                kind: JobErrorKind::ChildFailed {
+                    job: self.job(),
+                    kernel: self.kernel(),
+                    cause: Box::new(kind.clone()),
+                },
+                origin: Some(self.clone()),
+            },
+        }
+    }
+
+    /// Why a node never ran that depends on this one, which is called `node`.
+    pub(crate) fn of_dependency(&self, node: String) -> Because {
+        Because {
+            kind: JobErrorKind::DependencyFailed {
+                node,
+                job: self.job(),
+                kernel: self.kernel(),
+                cause: Box::new(self.kind().clone()),
+            },
+            origin: Some(self.clone()),
+        }
+    }
+
+    /// Why a node never ran whose graph stops at this failure.
+    pub(crate) fn of_stop(&self) -> Because {
+        Because {
+            kind: JobErrorKind::Cancelled,
+            origin: Some(self.clone()),
+        }
+    }
+
     /// Why.
     pub fn kind(&self) -> &JobErrorKind {
         &self.0.kind
+    }
+
+    /// The failure of another job that this one follows from: of the node that a node [depends
+    /// on](JobErrorKind::DependencyFailed), of the one at which a graph [stopped](crate::Graph::on_failure), or of a job that this
+    /// one [spawned](JobErrorKind::ChildFailed). With all that is known of it: worker, attempts, deaths, last words.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, Graph};
+    ///
+    /// fn decode(name: &str) -> u32 {
+    ///     eprintln!("{name}: the header is fine");
+    ///     std::process::abort();
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).on_log(|_| ()).build()?;
+    /// let mut graph = Graph::new();
+    /// let photo = graph.job(decode, ("holiday.jpg",)).retries(1).add();
+    /// let double = graph.add(|pixels: u32| pixels * 2, (&photo,));
+    /// let error = graph.run(&engine, &double)?.wait().unwrap_err();
+    /// let origin = error.origin().expect("the node that was tried");
+    /// assert_eq!(origin.attempt(), 2);
+    /// for words in [origin.deaths()[0].last_words(), origin.last_words()] {
+    ///     assert_eq!(words, ["holiday.jpg: the header is fine"]);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn origin(&self) -> Option<&JobError> {
+        self.0.origin.as_ref()
     }
 
     /// The kernel's name, as [`std::any::type_name`] has it.
@@ -255,9 +395,9 @@ impl JobError {
         &self.0.last_words
     }
 
-    /// How the attempts before this one ended, oldest first, the last 16 of them; empty for a job that is tried
-    /// once. After [`Quarantined`](JobErrorKind::Quarantined) this one is among them.
-    pub fn deaths(&self) -> &[JobErrorKind] {
+    /// How the attempts before this one ended, oldest first, the last 16 of them, each with its worker and that one's last
+    /// words; empty for a job that is tried once. After [`Quarantined`](JobErrorKind::Quarantined) this one is among them.
+    pub fn deaths(&self) -> &[Death] {
         &self.0.deaths
     }
 
@@ -318,6 +458,7 @@ impl fmt::Debug for JobError {
             .field("last_words", &failed.last_words)
             .field("deaths", &failed.deaths)
             .field("beside", &failed.beside.jobs)
+            .field("origin", &failed.origin)
             .finish()
     }
 }
@@ -461,6 +602,7 @@ impl fmt::Display for JobError {
             last_words,
             deaths,
             beside,
+            origin,
         } = &*self.0;
         match job {
             0 => write!(f, "{kernel}")?,
@@ -476,8 +618,11 @@ impl fmt::Display for JobError {
             }
         }
         write!(f, ": {kind}")?;
+        if let (JobErrorKind::Cancelled, Some(origin)) = (kind, origin) {
+            return write!(f, ", because the graph stops at a failure: {origin}");
+        }
         if let (JobErrorKind::Quarantined { .. }, Some(last)) = (kind, deaths.last()) {
-            write!(f, "; the last time: {last}")?;
+            write!(f, "; the last time: {}", last.kind)?;
         }
         if !beside.jobs.is_empty() {
             let s = if beside.jobs.len() == 1 { "" } else { "s" };
@@ -497,10 +642,17 @@ impl fmt::Display for JobError {
                 rows.start, rows.end
             )?;
         }
-        if let Some(last) = last_words.last() {
-            write!(f, "; its worker's last words: {last}")?;
-        }
-        Ok(())
+        let words = origin
+            .as_ref()
+            .map_or(last_words, |error| &error.0.last_words);
+        said_last(f, words)
+    }
+}
+
+fn said_last(f: &mut fmt::Formatter<'_>, last_words: &[String]) -> fmt::Result {
+    match last_words.last() {
+        Some(last) => write!(f, "; its worker's last words: {last}"),
+        None => Ok(()),
     }
 }
 

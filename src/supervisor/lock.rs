@@ -41,9 +41,13 @@ impl Shared {
         Locked(self.core.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Releases the lock and does what has to be done outside it.
+    /// Releases the lock and does what has to be done outside it. Ends that nobody has gone on with, whatever brought them
+    /// about, are heard before: nobody else might come for long.
     #[inline]
     pub(super) fn unlock(&self, mut core: Locked<'_>) {
+        if core.graphs.have_ends() {
+            core.refill();
+        }
         let call = std::mem::take(&mut core.call_monitor);
         if !call && core.wakers.is_empty() {
             return;

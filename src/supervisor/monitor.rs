@@ -129,6 +129,7 @@ impl Monitor {
         {
             let mut core = self.shared.lock();
             core.closing = Closing::Now;
+            core.graphs.begin_again();
             core.give_up("the engine's monitor thread panicked");
             self.shared.unlock(core);
         }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::JobErrorKind;
+use super::error::{Death, JobErrorKind};
 use super::limit::{Limit, Turn};
+use crate::kernel::seed_of_task;
 
 /// Which of the jobs that wait goes first.
 ///
@@ -36,6 +37,7 @@ pub enum Priority {
 pub struct Backoff {
     first: Duration,
     longest: Duration,
+    jitter: bool,
 }
 
 impl Backoff {
@@ -44,13 +46,43 @@ impl Backoff {
 
     /// Pauses of `first`, twice that, four times that, and so on; none longer than `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest }
+        Self {
+            first,
+            longest,
+            jitter: false,
+        }
     }
 
-    /// The pause after so many attempts that failed.
-    pub(super) fn pause(&self, failed: u32) -> Duration {
+    /// The same, but each pause is a random part of what it would be, between half of it and all: so jobs that failed together,
+    /// of a server that was too busy for instance, do not all come again at one time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::Backoff;
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let polite = Backoff::new(Duration::from_millis(100), Duration::from_secs(10)).jitter();
+    /// let pages = engine.map(|page: u32| page + 1, (0..3).map(|page| (page,))).retries(3).backoff(polite);
+    /// assert_eq!(pages.collect::<Result<Vec<_>, _>>()?, [1, 2, 3]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    #[must_use]
+    pub const fn jitter(mut self) -> Self {
+        self.jitter = true;
+        self
+    }
+
+    /// The pause after so many attempts that failed, of the job with this number.
+    pub(super) fn pause(&self, failed: u32, job: u64) -> Duration {
         let times = 2u32.saturating_pow(failed.saturating_sub(1));
-        self.first.saturating_mul(times).min(self.longest)
+        let pause = self.first.saturating_mul(times).min(self.longest);
+        if !self.jitter {
+            return pause;
+        }
+        // Any number that differs between jobs and attempts is random enough.
+        let part = seed_of_task(job, failed.into()) as u32;
+        let half = pause / 2;
+        half + half.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 }
 
@@ -107,7 +139,7 @@ pub(super) struct Policy {
     /// When its pause is over, while it waits for its next attempt.
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
-    pub(super) deaths: Vec<JobErrorKind>,
+    pub(super) deaths: Vec<Death>,
     /// What it has of its limiter.
     pub(super) turn: Turn,
 }
@@ -118,8 +150,10 @@ pub(super) struct Policy {
 pub(super) enum After {
     /// Another one, after a pause.
     Again { pause: Duration },
-    /// The answer.
-    Answer(JobErrorKind),
+    /// None: that is the answer.
+    Answer,
+    /// None, because it has cost so many workers.
+    Quarantine { deaths: u32 },
 }
 
 impl Policy {
@@ -140,27 +174,30 @@ impl Policy {
     /// An attempt ended without a value. `closing`: there is no time for another.
     pub(super) fn attempt_failed(
         &mut self,
-        why: JobErrorKind,
+        death: Death,
+        job: u64,
         quarantine_after: u32,
         closing: bool,
     ) -> After {
+        let why = death.kind();
         let returned = matches!(why, JobErrorKind::Returned(_));
-        let again = may_be_tried_again(&why) || returned && self.terms.retry_errors;
+        let again = may_be_tried_again(why) || returned && self.terms.retry_errors;
         if self.terms.retries == 0 || self.given_up || !again {
-            return After::Answer(why);
+            return After::Answer;
         }
+        let costs = costs_a_worker(why);
         self.failed += 1;
-        self.cost += u32::from(costs_a_worker(&why));
-        if self.cost >= quarantine_after && costs_a_worker(&why) {
-            self.remember(why);
-            return After::Answer(JobErrorKind::Quarantined { deaths: self.cost });
+        self.cost += u32::from(costs);
+        if costs && self.cost >= quarantine_after {
+            self.remember(death);
+            return After::Quarantine { deaths: self.cost };
         }
         if closing || self.failed > self.terms.retries {
-            return After::Answer(why);
+            return After::Answer;
         }
-        self.remember(why);
+        self.remember(death);
         After::Again {
-            pause: self.terms.backoff.pause(self.failed),
+            pause: self.terms.backoff.pause(self.failed, job),
         }
     }
 
@@ -170,11 +207,11 @@ impl Policy {
         self.terms.retries > 0 && !self.given_up && self.lost <= quarantine_after
     }
 
-    fn remember(&mut self, why: JobErrorKind) {
+    fn remember(&mut self, death: Death) {
         if self.deaths.len() == DEATHS {
             self.deaths.remove(0);
         }
-        self.deaths.push(why);
+        self.deaths.push(death);
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::core::{Closing, Core};
-use super::error::JobErrorKind;
+use super::error::{Death, JobErrorKind};
 use super::policy::After;
 use super::record::Stage;
 
@@ -19,21 +19,24 @@ impl Core {
     ) {
         let closing = self.closing != Closing::No || self.broken.is_some();
         let quarantine_after = self.quarantine_after;
-        let record = self.records.at(index);
-        let traced = record.is_traced();
-        if let Some(policy) = &mut record.policy {
-            // Looked at by the trace alone.
-            let told = traced.then(|| why.clone());
-            match policy.attempt_failed(why, quarantine_after, closing) {
-                After::Again { pause } => {
-                    if let Some(why) = &told {
-                        self.trace_failed(index, why, true);
+        if self.records.at(index).policy.is_some() {
+            let death = Death::new(why.clone(), worker, self.last_words(index, worker));
+            let record = self.records.at(index);
+            let (traced, job) = (record.is_traced(), record.job);
+            let policy = record.policy.as_mut();
+            let after =
+                policy.map(|policy| policy.attempt_failed(death, job, quarantine_after, closing));
+            match after {
+                Some(After::Again { pause }) => {
+                    if traced {
+                        self.trace_failed(index, &why, true);
                     }
                     let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);
                     return self.wait_for_next_attempt(index, pause);
                 }
-                After::Answer(kind) => why = kind,
+                Some(After::Quarantine { deaths }) => why = JobErrorKind::Quarantined { deaths },
+                Some(After::Answer) | None => {}
             }
         }
         self.fail(index, why, worker, lent);

@@ -17,6 +17,7 @@ mod limiter;
 mod maps;
 mod numbers;
 mod observing;
+mod origins;
 mod random;
 mod rounds;
 mod scopes;
@@ -46,6 +47,7 @@ fn main() {
         maps::tests(),
         numbers::tests(),
         observing::tests(),
+        origins::tests(),
         random::tests(),
         rounds::tests(),
         scopes::tests(),

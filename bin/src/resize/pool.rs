@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arenite::engine::Death;
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox, Trace};
 
@@ -236,7 +237,7 @@ fn no_room(full: &ArenaFull) -> Fault {
 fn fault(error: &JobError) -> Fault {
     // A job that is given up says how it ended each time.
     let kind = match error.kind() {
-        JobErrorKind::Quarantined { .. } => error.deaths().last().unwrap_or(error.kind()),
+        JobErrorKind::Quarantined { .. } => error.deaths().last().map_or(error.kind(), Death::kind),
         kind => kind,
     };
     let mut fault = match kind {

@@ -25,7 +25,7 @@ use picture::Picture;
 use plan::{Jobs, NONE, Sketch};
 use running::Here;
 
-use super::{Backoff, Engine, Limiter, Priority};
+use super::{Backoff, Engine, Limiter, OnFailure, Priority};
 use crate::array::{Element, Shape};
 use crate::kernel::{Feed, Kernel, NodeParams, Reply, RetrySafe};
 use crate::supervisor::{GraphPlan, Limit, Read, Terms};
@@ -113,6 +113,7 @@ pub struct Graph {
     names: HashMap<u32, String>,
     columns: Columns,
     unfused: bool,
+    on_failure: OnFailure,
     /// The first thing that was wrong.
     foreign: Option<&'static Location<'static>>,
 }
@@ -166,6 +167,7 @@ impl Graph {
             names: HashMap::new(),
             columns: Columns::default(),
             unfused: false,
+            on_failure: OnFailure::default(),
             foreign: None,
         }
     }
@@ -361,6 +363,35 @@ impl Graph {
         self
     }
 
+    /// The one switch between going on after a failure, with all nodes that do not depend on the one that failed, and stopping
+    /// at it. Graphs go on if nothing is said.
+    ///
+    /// A graph that stops begins no more nodes, and cancels what runs, as [`Job::cancel`](super::Job::cancel) does: a kernel that
+    /// does not look at [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep it. The others
+    /// answer [`Cancelled`](super::JobErrorKind::Cancelled), with the failure as their [`origin`](super::JobError::origin).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Graph, JobErrorKind, OnFailure};
+    ///
+    /// let mut graph = Graph::new();
+    /// graph.on_failure(OnFailure::Stop);
+    /// let fine = graph.add(|| 1u32, ());
+    /// let bad = graph.add(|| Err::<u32, _>("no such file"), ());
+    /// let late = graph.add(|x: u32| x + 1, (&fine,));
+    /// let (fine, late) = graph.run(&engine, (&fine, &late))?.results();
+    /// assert_eq!(fine?, 1);
+    /// let late = late.unwrap_err();
+    /// assert_eq!(*late.kind(), JobErrorKind::Cancelled);
+    /// let failure = JobErrorKind::Returned("no such file".into());
+    /// assert_eq!(late.origin().map(|error| error.kind()), Some(&failure));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_failure(&mut self, on_failure: OnFailure) -> &mut Self {
+        self.on_failure = on_failure;
+        self
+    }
+
     /// How many nodes there are.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -429,7 +460,8 @@ impl Graph {
         self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
             let limits = self.limits();
-            let here = Here::run(self.columns, &limits, jobs, &picture);
+            let stops = self.on_failure == OnFailure::Stop;
+            let here = Here::run(self.columns, &limits, jobs, &picture, stops);
             return Ok(Running::here(here, wanted, picture));
         };
         // What is granted ahead to workers is not there for others.
@@ -440,6 +472,7 @@ impl Graph {
         let limit = room.saturating_sub(ahead).max(jobs.peak);
         let plan = GraphPlan {
             ceiling: (jobs.total > limit).then_some(limit),
+            stops: self.on_failure == OnFailure::Stop,
             units: jobs.units,
             nodes: jobs.nodes,
             unit_of: jobs.unit_of,

@@ -40,6 +40,9 @@ pub(super) struct Here {
     errors: Vec<Option<Lost>>,
     fates: Vec<NodeFate>,
     picture: Arc<Picture>,
+    /// Nothing runs after the first failure.
+    stops: bool,
+    failure: Option<JobError>,
 }
 
 enum Lost {
@@ -54,6 +57,7 @@ impl Here {
         limits: &HashMap<u32, Limit>,
         jobs: Jobs,
         picture: &Arc<Picture>,
+        stops: bool,
     ) -> Self {
         let count = jobs.unit_of.len();
         let mut here = Self {
@@ -64,6 +68,8 @@ impl Here {
             errors: (0..count).map(|_| None).collect(),
             fates: vec![NodeFate::Open; count],
             picture: Arc::clone(picture),
+            stops,
+            failure: None,
         };
         for unit in &jobs.units {
             let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
@@ -97,6 +103,12 @@ impl Here {
             self.fates[at] = NodeFate::Skipped;
             return;
         }
+        if let Some(failure) = self.failure.as_ref().filter(|_| self.stops) {
+            let error = Failed::new(failure.of_stop(), self.picture.kernel(node), 0);
+            self.errors[at] = Some(Lost::Failed(error.into()));
+            self.fates[at] = NodeFate::Skipped;
+            return;
+        }
         let started = Instant::now();
         let ran = match permit {
             Ok(_permit) => columns.run(node, &mut self.kept),
@@ -115,6 +127,7 @@ impl Here {
             }
             Err(error) => {
                 self.fates[at] = NodeFate::Failed;
+                self.failure.get_or_insert_with(|| error.clone());
                 self.errors[at] = Some(Lost::Failed(error));
             }
         }
@@ -135,13 +148,8 @@ impl Here {
                 let Some(Lost::Failed(error)) = &self.errors[*root as usize] else {
                     unreachable!("the node to blame has an error");
                 };
-                let kind = JobErrorKind::DependencyFailed {
-                    node: self.picture.name(*root),
-                    job: error.job(),
-                    kernel: error.kernel(),
-                    cause: Box::new(error.kind().clone()),
-                };
-                Err(Failed::new(kind, self.picture.kernel(node), 0).into())
+                let why = error.of_dependency(self.picture.name(*root));
+                Err(Failed::new(why, self.picture.kernel(node), 0).into())
             }
         }
     }

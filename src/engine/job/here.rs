@@ -40,7 +40,9 @@ fn fenced<R>(
 ) -> Result<R, JobError> {
     let kind = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(Failure::Spawned(failed))) => why_here(failed),
+        Ok(Err(Failure::Spawned(failed))) => {
+            return Err(Failed::new(why_here(failed), name(), 0).into());
+        }
         Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),

@@ -13,19 +13,20 @@ use super::seeds::Series;
 use super::{Backoff, Engine, JobError, Limiter, Priority};
 use crate::kernel::{Args, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe, Single};
 use crate::supervisor::{Limit, Terms};
-pub(super) use feed::Calls;
+pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, Plan};
 pub use report::{DeadLetter, KeepingArgs, Report};
 pub use stream::MapStream;
 pub use unordered::Unordered;
 
-/// Whether a map goes on after a failure: see [`Map::on_failure`].
+/// Whether a map or a graph goes on after a failure: see [`Map::on_failure`] and
+/// [`Graph::on_failure`](crate::Graph::on_failure).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnFailure {
     /// The failure is one result among the others.
     #[default]
     GoOn,
-    /// The failure is the last result: no more items are pulled, and what is under way is cancelled.
+    /// The failure is the last result: nothing more is begun, and what is under way is cancelled.
     Stop,
 }
 

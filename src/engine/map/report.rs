@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::{Feed, Map};
-use crate::engine::{JobError, JobErrorKind};
+use crate::engine::{Death, JobError, JobErrorKind};
 
 /// A job that failed, as data: its arguments, the error, and the attempts that were made. Arrays in it are handles, so it
 /// can be looked at, written down, or sent again.
@@ -46,7 +46,7 @@ impl<A> DeadLetter<A> {
     }
 
     /// How the attempts before the last one ended: see [`JobError::deaths`].
-    pub fn deaths(&self) -> &[JobErrorKind] {
+    pub fn deaths(&self) -> &[Death] {
         self.error.deaths()
     }
 

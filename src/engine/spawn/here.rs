@@ -4,9 +4,9 @@ use std::any::Any;
 use std::vec;
 
 use super::{Here, Plan, Ran, Task};
-use crate::engine::{JobError, JobErrorKind};
+use crate::engine::JobErrorKind;
 use crate::kernel::{SpawnedFailed, Unsent, seed_of_task};
-use crate::supervisor::MOST_DEEP;
+use crate::supervisor::{Because, MOST_DEEP};
 use crate::worker::{enter, entered};
 
 /// What one job has spawned.
@@ -49,7 +49,7 @@ pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Unsent> {
     Ok(*value)
 }
 
-fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
+fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<Because>> {
     let mut open = vec![Family::new(plan, seed)];
     loop {
         let deep = open.len();
@@ -70,7 +70,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
         let ran = {
             let _entered = enter(run, seed);
             task.run(values)
-                .map_err(|error| Box::new(because_of(&error)))?
+                .map_err(|error| Box::new(error.of_child()))?
         };
         match ran {
             Ran::Value(value) => {
@@ -91,11 +91,12 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
                     let open = open.iter().map(|family| family.children.len() as u64 + 1);
                     let open = open.sum();
                     let cause = Box::new(JobErrorKind::SpawnLimit { depth, open });
-                    return Err(Box::new(JobErrorKind::ChildFailed {
+                    let why = JobErrorKind::ChildFailed {
                         job: 0,
                         kernel,
                         cause,
-                    }));
+                    };
+                    return Err(Box::new(why.into()));
                 }
                 open.push(Family::new(*plan, seed));
             }
@@ -103,19 +104,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<JobErrorKind>> {
     }
 }
 
-fn because_of(error: &JobError) -> JobErrorKind {
-    match error.kind() {
-        kind @ JobErrorKind::ChildFailed { .. } => kind.clone(),
-        kind => JobErrorKind::ChildFailed {
-            job: error.job(),
-            kernel: error.kernel(),
-            cause: Box::new(kind.clone()),
-        },
-    }
-}
-
 /// Why a job gave no value whose spawned ones did not.
-pub(in crate::engine) fn why_here(failed: SpawnedFailed) -> JobErrorKind {
-    let kind = failed.0.downcast::<JobErrorKind>();
-    *kind.expect("what was spawned fails with a kind of error")
+pub(in crate::engine) fn why_here(failed: SpawnedFailed) -> Because {
+    let why = failed.0.downcast::<Because>();
+    *why.expect("what was spawned fails for a reason")
 }

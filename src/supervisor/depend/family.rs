@@ -10,7 +10,7 @@ use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
 use crate::supervisor::core::Core;
-use crate::supervisor::error::{JobError, JobErrorKind};
+use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::policy::Terms;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
 
@@ -44,7 +44,7 @@ pub(super) struct Family {
     /// Children that gave their value.
     done: usize,
     /// Why there will be no value.
-    failed: Option<JobErrorKind>,
+    failed: Option<Because>,
     /// Admission holds it back, and it is in the list of those.
     hungry: bool,
 }
@@ -254,7 +254,7 @@ impl Core {
         let family = graph & !FAMILY;
         self.graphs.families.open -= 1;
         let failed = match &record.outcome {
-            Some(Outcome::Failed(error)) => Some(because_of(error)),
+            Some(Outcome::Failed(error)) => Some(error.of_child()),
             _ => None,
         };
         let Some(of) = self.graphs.families.get(family) else {
@@ -302,13 +302,11 @@ impl Core {
             if self.admission.is_some() {
                 entry = self.enter_unit(kernel);
                 if entry.is_none() {
-                    self.graphs.hungry = true;
                     let of = self.graphs.families.get(family);
                     if of.is_some_and(|of| !std::mem::replace(&mut of.hungry, true)) {
                         self.graphs.hungry_families.push(family);
                     }
-                    self.be_watched();
-                    self.want_next_ends();
+                    self.look_at_next_end();
                     return;
                 }
             }
@@ -415,12 +413,12 @@ impl Core {
     pub(in crate::supervisor) fn break_family(
         &mut self,
         family: u32,
-        why: JobErrorKind,
+        why: impl Into<Because>,
         how: Breaking,
     ) {
         // Ends are heard afterwards.
         let continuing = std::mem::replace(&mut self.graphs.continuing, true);
-        let mut broken = vec![(family, why)];
+        let mut broken = vec![(family, why.into())];
         while let Some((family, why)) = broken.pop() {
             let families = &mut self.graphs.families;
             let Some(of) = families.all[family as usize].as_deref_mut() else {
@@ -440,7 +438,9 @@ impl Core {
                     // Heard already: its value is not needed any more.
                     Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
                     Stage::Answered => {}
-                    Stage::Spawned { family } => broken.push((family, JobErrorKind::Cancelled)),
+                    Stage::Spawned { family } => {
+                        broken.push((family, JobErrorKind::Cancelled.into()));
+                    }
                     _ if how == Breaking::Now => self.cancel_now(id),
                     _ => self.cancel(id),
                 }
@@ -535,21 +535,5 @@ fn load(
         Err(Unloaded::Malformed) => {
             Some(JobErrorKind::Protocol("a call without its values".into()))
         }
-    }
-}
-
-/// What a job answers when one that it has spawned gave no value.
-fn because_of(error: &JobError) -> JobErrorKind {
-    match error.kind() {
-        // Not the child's business, or told already.
-        kind @ (JobErrorKind::ChildFailed { .. }
-        | JobErrorKind::Cancelled
-        | JobErrorKind::ShutDown
-        | JobErrorKind::NoWorkers(_)) => kind.clone(),
-        kind => JobErrorKind::ChildFailed {
-            job: error.job(),
-            kernel: error.kernel(),
-            cause: Box::new(kind.clone()),
-        },
     }
 }

@@ -62,6 +62,17 @@ pub(super) struct Graphs {
 }
 
 impl Graphs {
+    /// Has a job ended of which its graph has not heard?
+    #[inline]
+    pub(super) fn have_ends(&self) -> bool {
+        !self.over.is_empty() && !self.continuing
+    }
+
+    /// A panic may have left it half done: the others are to be gone on with.
+    pub(super) fn begin_again(&mut self) {
+        self.continuing = false;
+    }
+
     /// Is there something to go on with?
     #[inline]
     pub(super) fn have_news(&self) -> bool {
@@ -171,6 +182,17 @@ impl Core {
         self.graphs.continuing = false;
     }
 
+    /// Admission holds something back: it is tried again when a job has ended.
+    fn look_at_next_end(&mut self) {
+        self.graphs.hungry = true;
+        self.be_watched();
+        if !self.want_next_ends() {
+            // One has ended meanwhile, and nobody is told of it.
+            self.look_again = true;
+            self.call_monitor = true;
+        }
+    }
+
     /// Goes on with what something has ended, or given up, that is told of its end.
     pub(super) fn go_on(&mut self) {
         if self.graphs.have_news() {
@@ -201,9 +223,17 @@ impl Core {
                 if ended_in_worker(error) {
                     run.count_nodes(unit, &over, true, &mut core.kernels);
                 }
+                let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
                 let error = run.blame(unit, error, over.step);
                 core.records.remove(over.record);
-                core.fail_unit(run, unit, error);
+                if stopped {
+                    run.stop(unit);
+                } else {
+                    core.fail_unit(run, unit, error);
+                    if run.plan.stops && run.stopped_at.is_none() {
+                        core.stop_graph(run, unit);
+                    }
+                }
             } else {
                 run.count_nodes(unit, &over, false, &mut core.kernels);
                 run.done(unit, &over);
@@ -262,24 +292,38 @@ impl Core {
         crate::sync::point!("unit.failed");
     }
 
-    /// Sends what is ready, as far as it may be.
+    /// This failure is the last thing that was waited for: what has not begun never will, and what runs is asked to stop.
+    fn stop_graph(&mut self, run: &mut Run, at: u32) {
+        run.stopped_at = Some(at);
+        for unit in 0..run.plan.units.len() as u32 {
+            let state = run.states[unit as usize];
+            match state.stage {
+                UnitStage::Waiting => run.stop(unit),
+                // Its end is heard as any other.
+                UnitStage::Sent => self.cancel(state.record),
+                UnitStage::Done | UnitStage::Failed(_) | UnitStage::Stopped => {}
+            }
+        }
+    }
+
+    /// Sends what is ready, as far as it may be, unless all that was asked for is decided: then values are being taken, and
+    /// what is left would be for nobody.
     fn feed(&mut self, graph: u32, run: &mut Run) {
-        while run.sent < WINDOW
+        while run.wanted > 0
+            && run.sent < WINDOW
             && let Some(unit) = run.next_ready()
         {
             let kernel = run.kernel(unit);
             let entry = if self.admission.is_some() {
                 let Some(entry) = self.enter_unit(kernel) else {
-                    self.graphs.hungry = true;
-                    self.be_watched();
-                    self.want_next_ends();
+                    self.look_at_next_end();
                     break;
                 };
                 Some(entry)
             } else {
                 None
             };
-            run.ready.pop();
+            run.goes(unit);
             let id = self.send_unit(graph, run, unit, kernel);
             if let Some(entry) = entry {
                 self.entered(id, entry);
@@ -421,18 +465,15 @@ impl Core {
         let state = run.states[unit as usize];
         match state.stage {
             UnitStage::Done => {
-                // It is nobody's but the caller's now: others have their leases.
-                run.plan.units[unit as usize].uses = 1;
+                // The record goes with the value. Units that have not run, and never will, still count as its users.
+                run.plan.units[unit as usize].uses -= 1;
                 run.states[unit as usize].stage = UnitStage::Failed(unit);
                 let taken = self.try_take(state.record, read);
                 taken.expect("a unit that is done has its answer in its record")
             }
-            UnitStage::Failed(root) if root == unit => {
-                let error = run.errors.get(&root);
-                let (_, error) = error.expect("a unit that failed has an error");
-                Err(error.clone())
-            }
+            UnitStage::Failed(root) if root == unit => Err(run.error_of(root).1.clone()),
             UnitStage::Failed(root) => Err(run.lost_to(unit, root)),
+            UnitStage::Stopped => Err(run.stopped(unit)),
             UnitStage::Waiting | UnitStage::Sent => {
                 unreachable!("values are taken when it is known how all end")
             }
@@ -454,7 +495,10 @@ impl Core {
                 UnitStage::Done if self.records.find(state.record).is_some() => {
                     self.records.remove(state.record.index);
                 }
-                UnitStage::Done | UnitStage::Waiting | UnitStage::Failed(_) => {}
+                UnitStage::Done
+                | UnitStage::Waiting
+                | UnitStage::Failed(_)
+                | UnitStage::Stopped => {}
             }
         }
         crate::sync::point!("graph.dropped");

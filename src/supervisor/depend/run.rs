@@ -11,7 +11,7 @@ use crate::kernel::{
     BadReply, CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving,
     to_offset,
 };
-use crate::supervisor::error::{Failed, JobError, JobErrorKind};
+use crate::supervisor::error::{Failed, JobError};
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NOBODY;
 use crate::supervisor::policy::Terms;
@@ -66,6 +66,8 @@ pub(crate) struct GraphPlan {
     pub(crate) names: HashMap<u32, String>,
     /// Units start in order, and never so many that their values take more bytes than this.
     pub(crate) ceiling: Option<u64>,
+    /// The first failure ends it.
+    pub(crate) stops: bool,
     pub(crate) calls: Box<dyn Calls>,
 }
 
@@ -109,6 +111,14 @@ pub(super) enum UnitStage {
     Done,
     /// It gave no value, or this unit did, without which it cannot run.
     Failed(u32),
+    /// It gave no value because the graph stops at a failure.
+    Stopped,
+}
+
+impl UnitStage {
+    pub(super) fn has_failed(self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Stopped)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +147,8 @@ pub(in crate::supervisor) struct Run {
     pub(super) wanted: usize,
     /// Why units failed, by the one that is to blame, and which of its nodes it was.
     pub(super) errors: HashMap<u32, (u32, JobError)>,
+    /// The unit at whose failure the graph has stopped.
+    pub(super) stopped_at: Option<u32>,
     /// With a ceiling: the next unit, bytes of values that are there or will be, and how many ends of others each waits for
     /// before it is free.
     pub(super) next: u32,
@@ -253,6 +265,7 @@ impl Run {
             sent: 0,
             wanted: plan.units.iter().filter(|unit| unit.wanted).count(),
             errors: HashMap::new(),
+            stopped_at: None,
             next: 0,
             held: 0,
             ends_left: Vec::new(),
@@ -285,7 +298,7 @@ impl Run {
         self.ready.push((level, Reverse(unit)));
     }
 
-    /// The next unit that may be sent; it is the first of `ready`.
+    /// The next unit that may be sent; it is the first of `ready`, until [`goes`](Self::goes) says that it is.
     pub(super) fn next_ready(&mut self) -> Option<u32> {
         loop {
             let &(_, Reverse(unit)) = self.ready.peek()?;
@@ -297,16 +310,21 @@ impl Run {
                 return Some(unit);
             };
             // In order, so that what is held at any time is no more than what one after the other would hold.
-            while matches!(self.states[self.next as usize].stage, UnitStage::Failed(_)) {
+            while self.states[self.next as usize].stage.has_failed() {
                 self.next += 1;
             }
             let bytes = self.plan.units[unit as usize].bytes;
-            if unit != self.next || self.held.saturating_add(bytes) > ceiling && self.sent > 0 {
-                return None;
-            }
+            let fits = self.held.saturating_add(bytes) <= ceiling || self.sent == 0;
+            return (unit == self.next && fits).then_some(unit);
+        }
+    }
+
+    /// The unit that [`next_ready`](Self::next_ready) has named is sent.
+    pub(super) fn goes(&mut self, unit: u32) {
+        self.ready.pop();
+        if self.plan.ceiling.is_some() {
             self.next += 1;
-            self.held += bytes;
-            return Some(unit);
+            self.held += self.plan.units[unit as usize].bytes;
         }
     }
 
@@ -410,6 +428,12 @@ impl Run {
         self.sent += 1;
     }
 
+    /// A unit gives no value, because the graph has stopped.
+    pub(super) fn stop(&mut self, unit: u32) {
+        self.states[unit as usize].stage = UnitStage::Stopped;
+        self.wanted -= usize::from(self.plan.units[unit as usize].wanted);
+    }
+
     pub(super) fn done(&mut self, unit: u32, over: &Over) {
         let state = &mut self.states[unit as usize];
         state.stage = UnitStage::Done;
@@ -431,7 +455,7 @@ impl Run {
                 self.held -= self.plan.units[source].bytes;
             }
         }
-        let failed = matches!(self.states[unit as usize].stage, UnitStage::Failed(_));
+        let failed = self.states[unit as usize].stage.has_failed();
         let nobody = self.ends_left[unit as usize] == 0 && !self.plan.units[unit as usize].wanted;
         if unit < self.next && (failed || nobody) {
             self.held -= self.plan.units[unit as usize].bytes;
@@ -448,22 +472,33 @@ impl Run {
         (node, error.of_kernel(self.plan.kernel(node).info.name))
     }
 
-    /// The error of a unit that could not run.
+    /// The error of a unit that could not run, because of this one.
     pub(super) fn lost_to(&self, unit: u32, root: u32) -> JobError {
-        let last = |unit: u32| {
-            let Unit { first, count, .. } = self.plan.units[unit as usize];
-            self.plan.nodes[(first + count - 1) as usize]
+        let (node, error) = self.error_of(root);
+        let why = error.of_dependency(self.plan.name(*node));
+        Failed::new(why, self.last_kernel(unit), 0).into()
+    }
+
+    /// The error of a unit that the graph has stopped.
+    pub(super) fn stopped(&self, unit: u32) -> JobError {
+        let Some(root) = self.stopped_at else {
+            unreachable!("a graph has stopped at some unit");
         };
-        let Some((node, error)) = self.errors.get(&root) else {
+        let (_, error) = self.error_of(root);
+        Failed::new(error.of_stop(), self.last_kernel(unit), 0).into()
+    }
+
+    pub(super) fn error_of(&self, unit: u32) -> &(u32, JobError) {
+        let Some(error) = self.errors.get(&unit) else {
             unreachable!("a unit that failed has an error");
         };
-        let kind = JobErrorKind::DependencyFailed {
-            node: self.plan.name(*node),
-            job: error.job(),
-            kernel: error.kernel(),
-            cause: Box::new(error.kind().clone()),
-        };
-        Failed::new(kind, self.plan.kernel(last(unit)).info.name, 0).into()
+        error
+    }
+
+    fn last_kernel(&self, unit: u32) -> &'static str {
+        let Unit { first, count, .. } = self.plan.units[unit as usize];
+        let last = self.plan.nodes[(first + count - 1) as usize];
+        self.plan.kernel(last).info.name
     }
 
     /// How a node ran.
@@ -480,7 +515,7 @@ impl Run {
                 with: self.plan.units[unit as usize].count - 1,
             },
             UnitStage::Failed(root) if root == unit => NodeFate::Failed,
-            UnitStage::Failed(_) => NodeFate::Skipped,
+            UnitStage::Failed(_) | UnitStage::Stopped => NodeFate::Skipped,
             UnitStage::Done => NodeFate::Open,
         }
     }

@@ -1,6 +1,7 @@
 //! Policies without processes: clocks, attempts and classes as the books have them.
 
 use super::*;
+use crate::supervisor::error::Death;
 use crate::supervisor::policy::{After, Policy};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -279,11 +280,31 @@ fn nobody_is_lost_for_ever() {
 #[test]
 fn pauses_double_up_to_the_longest() {
     let backoff = Backoff::new(Duration::from_millis(3), Duration::from_millis(20));
-    let pauses: Vec<_> = (1..6).map(|n| backoff.pause(n).as_millis()).collect();
+    let pauses: Vec<_> = (1..6).map(|n| backoff.pause(n, 7).as_millis()).collect();
     assert_eq!(pauses, [3, 6, 12, 20, 20]);
-    assert_eq!(backoff.pause(u32::MAX).as_millis(), 20);
+    assert_eq!(backoff.pause(u32::MAX, 7).as_millis(), 20);
     let endless = Backoff::new(Duration::MAX, Duration::MAX);
-    assert_eq!(endless.pause(7), Duration::MAX);
+    assert_eq!(endless.pause(7, 7), Duration::MAX);
+}
+
+#[test]
+fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10)).jitter();
+    for (failed, whole) in (1..).zip([100.0, 200.0, 400.0]) {
+        let of = |job| backoff.pause(failed, job).as_secs_f64() * 1e3 / whole;
+        assert!((1..1000).map(of).all(|part| (0.5..=1.0).contains(&part)));
+        // A tenth of the span each, about.
+        for tenth in 0..10 {
+            let from = 0.5 + f64::from(tenth) / 20.0;
+            let here = (1..1000)
+                .map(of)
+                .filter(|part| (from..from + 0.05).contains(part));
+            assert!((60..140).contains(&here.count()), "{failed} {tenth}");
+        }
+    }
+    assert_ne!(backoff.pause(1, 7), backoff.pause(2, 7) / 2);
+    let endless = Backoff::new(Duration::MAX, Duration::MAX).jitter();
+    assert!(endless.pause(7, 7) >= Duration::MAX / 2);
 }
 
 #[test]
@@ -601,47 +622,42 @@ proptest! {
 
 #[test]
 fn what_an_attempt_leads_to() {
-    let again = |pause| After::Again { pause };
     let panicked = || JobErrorKind::Panicked {
         message: String::new(),
         location: String::new(),
         backtrace: String::new(),
     };
     let aborted = || JobErrorKind::Signal(6);
+    let fails = |policy: &mut Policy, kind, quarantine_after, closing| {
+        let words = vec!["so far".to_owned()];
+        policy.attempt_failed(
+            Death::new(kind, Some(1), words),
+            7,
+            quarantine_after,
+            closing,
+        )
+    };
     let mut policy = Policy::new(retried(2));
-    assert_eq!(
-        policy.attempt_failed(panicked(), 2, false),
-        again(Duration::ZERO)
-    );
-    assert_eq!(
-        policy.attempt_failed(aborted(), 2, false),
-        again(Duration::ZERO)
-    );
-    assert_eq!(
-        policy.attempt_failed(panicked(), 2, false),
-        After::Answer(panicked())
-    );
+    let once_more = After::Again {
+        pause: Duration::ZERO,
+    };
+    assert_eq!(fails(&mut policy, panicked(), 2, false), once_more);
+    assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
+    assert_eq!(fails(&mut policy, panicked(), 2, false), After::Answer);
     assert_eq!(policy.deaths, [panicked(), aborted()]);
+    let told = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
+    assert!(policy.deaths.iter().all(told));
     // The second death is one too many, whatever is left.
     let mut policy = Policy::new(retried(9));
-    let quarantined = After::Answer(JobErrorKind::Quarantined { deaths: 2 });
-    assert_eq!(
-        policy.attempt_failed(aborted(), 2, false),
-        again(Duration::ZERO)
-    );
-    assert_eq!(policy.attempt_failed(aborted(), 2, false), quarantined);
+    let quarantined = After::Quarantine { deaths: 2 };
+    assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
+    assert_eq!(fails(&mut policy, aborted(), 2, false), quarantined);
     assert_eq!(policy.deaths, [aborted(), aborted()]);
     // No time, or nobody who wants it.
     let mut policy = Policy::new(retried(9));
-    assert_eq!(
-        policy.attempt_failed(aborted(), 9, true),
-        After::Answer(aborted())
-    );
+    assert_eq!(fails(&mut policy, aborted(), 9, true), After::Answer);
     policy.given_up = true;
-    assert_eq!(
-        policy.attempt_failed(aborted(), 9, false),
-        After::Answer(aborted())
-    );
+    assert_eq!(fails(&mut policy, aborted(), 9, false), After::Answer);
     for once in [
         JobErrorKind::Returned(String::new()),
         JobErrorKind::Escaped { count: 1 },
@@ -651,10 +667,7 @@ fn what_an_attempt_leads_to() {
         JobErrorKind::ShutDown,
     ] {
         let mut policy = Policy::new(retried(9));
-        assert_eq!(
-            policy.attempt_failed(once.clone(), 9, false),
-            After::Answer(once)
-        );
+        assert_eq!(fails(&mut policy, once, 9, false), After::Answer);
     }
 }
 

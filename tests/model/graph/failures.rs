@@ -3,12 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Backoff, Limiter, Priority};
+use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
 
 tests![
     a_failed_node_stops_what_depends_on_it_and_nothing_else,
+    one_that_stops_at_a_failure_stops_what_runs,
+    one_that_stops_at_a_failure_sends_no_more,
     a_failure_in_a_chain_names_its_node,
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
@@ -62,6 +64,97 @@ fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
         assert_eq!(ran, [6, 112]);
     }
     lab.assert_in_use(0);
+}
+
+/// Runs until somebody wants it to stop.
+fn runs_on(gate: &str) -> Result<u32, String> {
+    pass(gate);
+    while !arenite::cancelled() {
+        thread::yield_now();
+    }
+    Err("asked to stop".into())
+}
+
+fn one_that_stops_at_a_failure_stops_what_runs() {
+    let lab = Lab::new(2);
+    let [slow_gate, bad_gate] = [Gate::new(), Gate::new()];
+    let mut graph = Graph::new();
+    graph.on_failure(OnFailure::Stop);
+    let early = graph.add(|| 7u32, ());
+    let slow = graph.job(runs_on, (&slow_gate.path(),)).add();
+    let behind = graph.add(|x: u32| x + 1, (&slow,));
+    let bad = graph
+        .job(
+            |gate: &str| {
+                pass(gate);
+                Err::<u32, _>("bad".to_owned())
+            },
+            (&bad_gate.path(),),
+        )
+        .add();
+    graph.after(&bad, &early).unwrap();
+    let many: Vec<_> = (0..1000u32)
+        .map(|n| graph.add(|x: u32, n: u32| x + n, (&behind, n)))
+        .collect();
+    let wanted = ((&early, &slow, &bad, &behind), &many);
+    let running = graph.run(&lab, wanted).unwrap();
+    drop(slow_gate.meet());
+    bad_gate.open();
+    let ((early, slow, bad, behind), many) = running.results();
+    let returned = |text: &str| JobErrorKind::Returned(text.into());
+    assert_eq!(early.unwrap(), 7);
+    assert_eq!(*bad.unwrap_err().kind(), returned("bad"));
+    assert_eq!(*slow.unwrap_err().kind(), returned("asked to stop"));
+    for lost in many.into_iter().chain([behind]) {
+        let error = lost.unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+        let origin = error.origin().expect("the failure");
+        assert_eq!(*origin.kind(), returned("bad"));
+        assert!(error.to_string().contains("stops at a failure"), "{error}");
+    }
+    let ran: u64 = lab.stats().kernels.iter().map(|one| one.calls).sum();
+    assert_eq!(ran, 3, "nothing was begun after the failure");
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn one_that_stops_at_a_failure_sends_no_more() {
+    fn ends(gate: &str, how: u32) -> Result<u32, String> {
+        pass(gate);
+        match how {
+            0 => Err("bad".into()),
+            _ => std::process::abort(),
+        }
+    }
+    const LEAVES: u32 = 2000;
+    for how in [0, 1] {
+        let lab = Lab::new(1);
+        let gate = Gate::new();
+        let mut graph = Graph::new();
+        graph.on_failure(OnFailure::Stop);
+        let bad = graph.add(ends, (&gate.path(), how));
+        let leaves: Vec<_> = (0..LEAVES).map(|n| graph.add(|n: u32| n, (n,))).collect();
+        let running = graph.run(&lab, (&bad, &leaves)).unwrap();
+        gate.open();
+        let (bad, leaves) = running.results();
+        let bad = bad.unwrap_err();
+        let mut cancelled = 0;
+        for (n, leaf) in (0..).zip(leaves) {
+            match leaf {
+                Ok(value) => assert_eq!(value, n),
+                Err(error) => {
+                    assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                    assert_eq!(error.origin(), Some(&bad));
+                    cancelled += 1;
+                }
+            }
+        }
+        // A graph has no more than 512 jobs under way.
+        assert!(cancelled >= LEAVES - 512, "{cancelled}");
+        assert_eq!(lab.submit(|x: u32| x, (5,)).wait().unwrap(), 5);
+        lab.assert_in_use(0);
+        lab.assert_idle();
+    }
 }
 
 fn a_failure_in_a_chain_names_its_node() {

@@ -9,6 +9,7 @@ tests![
     what_does_not_fit_is_refused_before_anything_runs,
     an_order_that_fits_is_found,
     jobs_wait_for_memory_that_was_planned,
+    jobs_wait_for_admission_as_well,
     admission_holds_it_back_and_lets_it_end,
 ];
 
@@ -146,9 +147,23 @@ fn an_order_that_fits_is_found() {
     lab.assert_in_use(4 << 20);
 }
 
+/// Each pair fits, and as many as there are workers would not, side by side.
 fn jobs_wait_for_memory_that_was_planned() {
-    // Each pair fits, and as many as there are workers would not, side by side.
-    let lab = Lab::with(4, |builder| builder.capacity(80 << 20));
+    planned_jobs_end(&Lab::with(4, |builder| builder.capacity(80 << 20)));
+}
+
+/// Bytes that a kernel may need which has never run are guessed, so that admission holds back what the plan would let go.
+fn jobs_wait_for_admission_as_well() {
+    for workers in [1, 2, 4] {
+        let lab = Lab::with(workers, |builder| {
+            builder.capacity(80 << 20).admission(64 << 20)
+        });
+        planned_jobs_end(&lab);
+        assert_eq!(lab.stats().admitted, 0);
+    }
+}
+
+fn planned_jobs_end(lab: &Lab) {
     let mut graph = Graph::new();
     let sums: Vec<_> = (0..20)
         .map(|n| {
@@ -161,7 +176,7 @@ fn jobs_wait_for_memory_that_was_planned() {
         .collect();
     let plan = graph.plan(&sums).unwrap();
     assert_eq!((plan.peak_bytes, plan.total_bytes), (12 << 20, 240 << 20));
-    let sums = graph.run(&lab, &sums).unwrap().wait().unwrap();
+    let sums = graph.run(lab, &sums).unwrap().wait().unwrap();
     assert_eq!(sums, (0..20).collect::<Vec<u64>>());
     lab.assert_in_use(0);
 }

@@ -11,6 +11,7 @@ use super::*;
 tests![
     it_goes_on_although_nobody_waits,
     a_future_wakes_whoever_polls_it,
+    values_may_be_taken_while_others_run,
     dropping_it_ends_it,
     shutdown_finishes_it_and_dropping_the_engine_ends_it,
     pictures_tell_times_and_failures,
@@ -39,6 +40,43 @@ fn it_goes_on_although_nobody_waits() {
     gate.open();
     assert_eq!(running.wait().unwrap(), 50);
     lab.assert_in_use(0);
+}
+
+/// All that was asked for is decided when `bad` has failed, while `slow` runs on: what would need its value is for nobody.
+fn values_may_be_taken_while_others_run() {
+    for fails in [false, true] {
+        let lab = Lab::new(2);
+        let gate = Gate::new();
+        let mut graph = Graph::new();
+        graph.fuse(false);
+        let one = graph.add(|| 1u32, ());
+        let bad = graph.add(|| Err::<u32, _>("bad".to_owned()), ());
+        let slow = graph.add(
+            |gate: &str, fails: bool| {
+                pass(gate);
+                (!fails).then_some(2u32).ok_or("slow".to_owned())
+            },
+            (&gate.path(), fails),
+        );
+        let both = [0, 1].map(|_| graph.add(|a: u32, b: u32| a + b, (&one, &slow)));
+        let all = graph.add(
+            |a: u32, b: u32, c: u32| a + b + c,
+            (&both[0], &both[1], &bad),
+        );
+        let mut running = graph.run(&lab, (&one, &all)).unwrap();
+        let error = block_on(&mut running).unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+            "{error}"
+        );
+        gate.open();
+        let calls = || lab.stats().kernels.iter().map(|one| one.calls).sum::<u64>();
+        wait_until("the slow one has ended", || calls() == 3);
+        assert_eq!(lab.submit(|x: u32| x, (5,)).wait().unwrap(), 5);
+        assert_eq!(calls(), 4, "nothing ran for nobody");
+        drop(running);
+        lab.assert_in_use(0);
+    }
 }
 
 struct Unpark(Thread);

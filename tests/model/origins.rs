@@ -1,0 +1,166 @@
+//! Who is to blame, why, and with what last words: also for what failed because something else did, and for attempts that
+//! were not the last.
+
+use arenite::{Backoff, Graph, JobError, JobErrorKind, Spawn, call};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    each_attempt_has_its_last_words,
+    a_quarantined_job_has_them_all,
+    a_node_that_nobody_asked_for,
+    the_end_of_a_chain_that_died_in_its_middle,
+    a_job_that_was_spawned,
+    a_dead_letter_has_them_too,
+    what_nobody_else_has_done_has_no_origin,
+];
+
+const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
+
+fn speaks_and_dies(name: &str) -> u32 {
+    eprintln!("{name}: the header is fine");
+    std::process::abort();
+}
+
+fn quiet() -> Lab {
+    Lab::with(1, |builder| builder.on_log(|_| ()).quarantine_after(3))
+}
+
+/// What `speaks_and_dies` said at each of its attempts, and that it was the one worker's.
+fn check(error: &JobError, name: &str, before: usize) {
+    let said = [format!("{name}: the header is fine")];
+    assert!(error.kernel().ends_with("speaks_and_dies"), "{error}");
+    assert_eq!(error.worker(), Some(0), "{error}");
+    assert_eq!(error.last_words(), said, "{error}");
+    assert_eq!(error.deaths().len(), before, "{error:?}");
+    for death in error.deaths() {
+        assert_eq!((death.kind(), death.worker()), (&ABORTED, Some(0)));
+        assert_eq!(death.last_words(), said);
+        assert!(death.to_string().ends_with(&said[0]), "{death}");
+    }
+}
+
+fn each_attempt_has_its_last_words() {
+    let lab = quiet();
+    let job = lab.job(speaks_and_dies, ("once more",)).retries(1);
+    let error = lab.failure_of(job.backoff(Backoff::NONE).submit());
+    assert_eq!((error.kind(), error.attempt()), (&ABORTED, 2));
+    check(&error, "once more", 1);
+}
+
+fn a_quarantined_job_has_them_all() {
+    let lab = quiet();
+    let job = lab.job(speaks_and_dies, ("poison",)).retries(9);
+    let error = lab.failure_of(job.backoff(Backoff::NONE).submit());
+    assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 3 });
+    check(&error, "poison", 3);
+}
+
+fn a_node_that_nobody_asked_for() {
+    let lab = quiet();
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let job = graph.job(speaks_and_dies, ("a node",)).name("the photo");
+    let photo = job.retries(1).backoff(Backoff::NONE).add();
+    let double = graph.add(|x: u32| x * 2, (&photo,));
+    let end = graph.add(|x: u32| x + 1, (&double,));
+    let error = graph.run(&lab, &end).unwrap().wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::DependencyFailed { node, cause, .. }
+            if node.contains("the photo") && **cause == ABORTED),
+        "{error}"
+    );
+    assert!(
+        error.to_string().ends_with("a node: the header is fine"),
+        "{error}"
+    );
+    let origin = error.origin().expect("the node that died");
+    assert_eq!((origin.kind(), origin.attempt()), (&ABORTED, 2));
+    check(origin, "a node", 1);
+}
+
+fn the_end_of_a_chain_that_died_in_its_middle() {
+    let lab = quiet();
+    let mut graph = Graph::new();
+    let first = graph.add(|| 1u32, ());
+    let dies = graph.add(
+        |_: u32| -> u32 {
+            eprintln!("in the middle");
+            std::process::abort()
+        },
+        (&first,),
+    );
+    let last = graph.add(|x: u32| x, (&dies,));
+    // Asked for too, so that it is not part of the chain.
+    let beside = graph.add(|x: u32| x, (&dies,));
+    let (last, beside) = graph.run(&lab, (&last, &beside)).unwrap().results();
+    for lost in [last, beside] {
+        let error = lost.unwrap_err();
+        let origin = error.origin().expect("the node that died");
+        assert_eq!(origin.last_words(), ["in the middle"], "{error}");
+    }
+}
+
+fn spawns(name: &str) -> Spawn<u32> {
+    Spawn::new(|x: u32| x, (call(speaks_and_dies, (name,)),))
+}
+
+/// It spawns one that spawns.
+fn spawns_deeper(name: &str) -> Spawn<u32> {
+    Spawn::new(|x: u32| x, (call(spawns, (name,)),))
+}
+
+fn a_job_that_was_spawned() {
+    let lab = quiet();
+    let jobs = [
+        lab.submit(spawns, ("a child",)),
+        lab.submit(spawns_deeper, ("a child",)),
+    ];
+    for job in jobs {
+        let error = lab.failure_of(job);
+        assert!(
+            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. } if **cause == ABORTED),
+            "{error}"
+        );
+        assert!(
+            error.to_string().ends_with("a child: the header is fine"),
+            "{error}"
+        );
+        check(error.origin().expect("the child that died"), "a child", 0);
+    }
+}
+
+fn a_dead_letter_has_them_too() {
+    let lab = quiet();
+    let names = ["a letter"].map(|name| (name,));
+    let map = lab.map(speaks_and_dies, names).retries(1);
+    let report = map.backoff(Backoff::NONE).report();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    check(letter.error(), "a letter", 1);
+}
+
+fn what_nobody_else_has_done_has_no_origin() {
+    let lab = quiet();
+    let error = lab.failure_of(lab.submit(speaks_and_dies, ("alone",)));
+    assert!(error.origin().is_none());
+    check(&error, "alone", 0);
+    // Without processes there are no last words, and the rest is the same.
+    let engine = arenite::Engine::inline();
+    let fails = |_: u32| Err::<u32, _>("no".to_owned());
+    let mut graph = Graph::new();
+    let bad = graph.add(fails, (1,));
+    let end = graph.add(|x: u32| x, (&bad,));
+    let error = graph.run(&engine, &end).unwrap().wait().unwrap_err();
+    let no = JobErrorKind::Returned("no".into());
+    assert_eq!(error.origin().map(JobError::kind), Some(&no));
+    let spawns = || {
+        Spawn::<u32>::new(
+            |x: u32| x,
+            (call(|_: u32| Err::<u32, _>("no".to_owned()), (1,)),),
+        )
+    };
+    let error = engine.submit(spawns, ()).wait().unwrap_err();
+    assert_eq!(error.origin().map(JobError::kind), Some(&no));
+}
