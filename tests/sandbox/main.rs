@@ -9,9 +9,15 @@ mod calls;
 #[path = "../common/mod.rs"]
 mod harness;
 mod images;
+#[path = "../common/lacking.rs"]
+mod kernels;
 mod lab;
+mod lacking;
 mod maps;
 mod model;
+#[path = "../hostile/programs.rs"]
+#[allow(dead_code, reason = "it is used in part here")]
+mod programs;
 #[path = "../hostile/maps.rs"]
 #[allow(dead_code, reason = "it is used in part here")]
 mod segments;
@@ -24,6 +30,8 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
+    // Some tests need a kernel that lacks something: this program, started where calls are filtered.
+    programs::play(lacking::SCENARIOS);
     surroundings::hide_secrets_in_the_environment();
 
     let mut arguments = Arguments::from_args();
@@ -41,6 +49,7 @@ fn main() {
         (maps::sealed::tests(), "mseal"),
         (surroundings::tests(), "seccomp"),
         (images::tests(), "nothing"),
+        (lacking::tests(), "nothing"),
         (model::tests(), "seccomp"),
         (wild::tests(), "seccomp"),
         (work::tests(), "nothing"),

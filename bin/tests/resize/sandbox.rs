@@ -1,9 +1,14 @@
 //! `--sandbox`: the same results, by workers without rights.
 
+use std::os::unix::process::CommandExt;
+
 use arenite::SandboxReport;
 
-use crate::world::{World, encoded, picture};
+use crate::world::{Run, World, encoded, picture};
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+
+#[path = "../../../tests/common/lacking.rs"]
+mod kernels;
 
 fn folder() -> World {
     let world = World::new();
@@ -28,10 +33,7 @@ fn results_are_the_same() {
     world.run("p -s 32 -o plain").exits(0);
     let run = world.run("p -s 32 -o locked --sandbox").exits(0);
     for part in SandboxReport::of_this_kernel().lacking() {
-        assert!(
-            run.errors().iter().any(|line| line.contains(part)),
-            "{part}"
-        );
+        assert!(run.stderr.lines().any(|line| line.contains(part)), "{part}");
     }
     let names = world.tree("plain");
     assert_eq!(names, world.tree("locked"));
@@ -66,5 +68,47 @@ fn what_is_required_is_there_or_nothing_is_started() {
     } else {
         run.exits(2).says(&["sandbox is required"]);
         assert!(!world.path("out/a.jpg").exists());
+    }
+}
+
+/// A system call, and how the part of the sandbox is named that is not there without it.
+const PARTS: [(libc::c_long, &str); 3] = [
+    (libc::SYS_seccomp, "seccomp (filters on system calls)"),
+    (libc::SYS_landlock_create_ruleset, "Landlock (Linux 5.13)"),
+    (libc::SYS_mseal, "mseal (Linux 6.10)"),
+];
+
+/// Runs the command where the kernel lacks a call.
+fn run_without(call: libc::c_long, world: &World, line: &str) -> Run {
+    let mut command = world.command(line);
+    // SAFETY: what is called in the new process makes system calls only.
+    unsafe { command.pre_exec(kernels::without(&[call])) };
+    world.finish(command)
+}
+
+#[test]
+fn what_is_lacking_is_named_and_refused_where_it_is_required() {
+    let world = folder();
+    world.run("p -s 32 -o plain").exits(0);
+    let names = world.tree("plain");
+    assert!(names.len() >= 6, "{names:?}");
+    for (number, (call, part)) in PARTS.into_iter().enumerate() {
+        let refused = format!("refused-{number}");
+        let line = format!("p -s 32 -o {refused} --sandbox=require");
+        run_without(call, &world, &line)
+            .exits(2)
+            .says(&["a sandbox is required", part]);
+        if world.path(&refused).exists() {
+            assert_eq!(world.all(&refused), [""; 0]);
+        }
+        let done = format!("done-{number}");
+        let line = format!("p -s 32 -o {done} --sandbox");
+        let run = run_without(call, &world, &line).exits(0);
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+        assert_eq!(world.tree(&done), names);
+        for name in &names {
+            let read = |folder: &str| std::fs::read(world.path(&format!("{folder}/{name}")));
+            assert_eq!(read("plain").unwrap(), read(&done).unwrap(), "{name}");
+        }
     }
 }
