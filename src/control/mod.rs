@@ -14,7 +14,7 @@
 //! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
 //! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
 //! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later
-//! program. And nobody but the worker can call. That matters: the channel believes the length that a message begins
+//! program. In those no other user may connect, whatever the program's umask is. And so nobody but the worker can call. That matters: the channel believes the length that a message begins
 //! with, and asks the allocator for as much.
 //!
 //! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
@@ -34,6 +34,10 @@ use std::sync::{Arc, Weak};
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
+#[cfg(feature = "sandbox")]
+use crate::sys::sandbox::Kernel;
 
 pub(crate) use left_behind::sweep_once;
 
@@ -63,6 +67,9 @@ pub(crate) struct Welcome {
     pub(crate) memory_limit: u64,
     /// Lock down before `Ready`.
     pub(crate) strict: bool,
+    /// By what.
+    #[cfg(feature = "sandbox")]
+    pub(crate) kernel: Kernel,
     /// Entry to run before `Ready`.
     pub(crate) on_start: Option<u64>,
     /// Send events of the `tracing` crate up to this level, 1 for errors to 5 for traces; 0 for none.
@@ -145,7 +152,7 @@ fn usable(folder: &Path) -> Result<(), String> {
     match fs::metadata(folder) {
         Err(error) => Err(error.to_string()),
         Ok(meta) if !meta.is_dir() => Err("it is no folder".into()),
-        Ok(_) if !crate::sys::probe::may_write(folder) => Err("it cannot be written".into()),
+        Ok(_) if !sys::probe::may_write(folder) => Err("it cannot be written".into()),
         Ok(_) => Ok(()),
     }
 }
@@ -160,12 +167,26 @@ impl Server {
             ))
         };
         usable(&folder).map_err(|why| wrong(&why))?;
-        // Whatever else keeps the folder for it from being made is a panic inside the channel.
-        let (server, name) = catch_unwind(IpcOneShotServer::new)
-            .map_err(|_| wrong("none can be made there"))?
-            .map_err(channel)?;
+        let make = || -> Result<_, HandshakeError> {
+            // Whatever else keeps the folder for it from being made is a panic inside the channel.
+            let (server, name) = catch_unwind(IpcOneShotServer::new)
+                .map_err(|_| wrong("none can be made there"))?
+                .map_err(channel)?;
+            let socket = sys::socket::open(Path::new(&name)).map_err(channel)?;
+            Ok((server, name, socket))
+        };
+        let is_private = |socket: &OwnedFd| sys::socket::is_private(socket.as_fd());
+        let (mut server, mut name, mut socket) = make()?;
+        if !is_private(&socket).map_err(channel)? {
+            // By the umask of this program anybody may connect as long as there is a name, or put another socket in its place.
+            // Whoever has done so finds that one gone.
+            (server, name, socket) = sys::umask::privately(make).map_err(channel)??;
+            if !is_private(&socket).map_err(channel)? {
+                return Err(wrong("others can connect to it there"));
+            }
+        }
+        crate::sync::point!("spawn.named");
         let name = Path::new(&name);
-        let socket = crate::sys::socket::open(name).map_err(channel)?;
         // What stays is removed with the channel.
         let _ = fs::remove_file(name);
         let _ = name.parent().map(fs::remove_dir);
@@ -262,7 +283,7 @@ impl Door {
         };
         // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
         for _ in 0..KNOCKS {
-            match crate::sys::socket::knock(&address(socket.as_fd())) {
+            match sys::socket::knock(&address(socket.as_fd())) {
                 // Somebody heard, or nobody waits there any more, which is as good.
                 Ok(()) => return,
                 Err(error) if error.errno() == ECONNREFUSED => return,
@@ -344,6 +365,8 @@ mod tests {
             guard: true,
             memory_limit: 0,
             strict: false,
+            #[cfg(feature = "sandbox")]
+            kernel: Kernel::default(),
             events: 3,
             on_start: None,
             label: "test".into(),
@@ -402,6 +425,21 @@ mod tests {
             "{target}"
         );
         assert!(!name.parent().unwrap().exists(), "{target}");
+    }
+
+    #[test]
+    fn nobody_else_can_connect_whatever_the_umask_is() {
+        for mask in [0, 0o002, 0o022, 0o077] {
+            // Of this thread alone.
+            let modes = std::thread::spawn(move || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+                let server = Server::new().unwrap();
+                nix::sys::stat::fstat(server.socket()).unwrap().st_mode
+            });
+            let mode = modes.join().unwrap();
+            assert_eq!(mode & 0o022, 0, "{mode:o} with umask {mask:o}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::link::control_bytes;
 use crate::supervisor::{
     self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
 };
+#[cfg(feature = "sandbox")]
+use crate::sys::sandbox;
 use crate::trace::{Plan, Tracer};
 
 /// Whether pages that do not belong to the running job are closed for writing.
@@ -448,8 +450,13 @@ impl Builder {
             .filter(|&lanes| usize::from(lanes) * usize::from(workers) <= MAX_LANES)
             .ok_or(BuildError::TooManyLanes { asked: self.lanes })?;
         #[cfg(feature = "sandbox")]
+        let kernel = match self.sandbox {
+            Sandbox::Off => sandbox::Kernel::default(),
+            Sandbox::Strict | Sandbox::Required => sandbox::kernel().map_err(BuildError::System)?,
+        };
+        #[cfg(feature = "sandbox")]
         if self.sandbox == Sandbox::Required {
-            let report = SandboxReport::of_this_kernel();
+            let report = SandboxReport { kernel };
             if !report.is_complete() {
                 return Err(BuildError::SandboxLacks(report));
             }
@@ -479,6 +486,8 @@ impl Builder {
             strict: self.sandbox != Sandbox::Off,
             #[cfg(not(feature = "sandbox"))]
             strict: false,
+            #[cfg(feature = "sandbox")]
+            kernel,
             on_start,
             label: self.label,
             log: self.log,

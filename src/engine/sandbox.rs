@@ -50,16 +50,18 @@ pub enum Sandbox {
 /// Which parts of a [`Sandbox`] the running kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxReport {
-    kernel: Kernel,
+    pub(super) kernel: Kernel,
 }
 
 /// The version of Landlock that keeps signals in.
 const LANDLOCK_SCOPES: u32 = 6;
 
 impl SandboxReport {
-    /// Asks the kernel; changes nothing.
+    /// Asks the kernel; changes nothing. Without an answer nothing is there.
     pub fn of_this_kernel() -> Self {
-        Self { kernel: kernel() }
+        Self {
+            kernel: kernel().unwrap_or_default(),
+        }
     }
 
     /// What is not enforced, and what that means: a sentence each, none when everything is there.
@@ -114,8 +116,8 @@ impl Engine {
     /// }
     /// ```
     pub fn sandbox_report(&self) -> Option<SandboxReport> {
-        let shared = self.shared()?;
-        shared.is_strict().then(SandboxReport::of_this_kernel)
+        let kernel = self.shared()?.locked_by()?;
+        Some(SandboxReport { kernel })
     }
 }
 

@@ -83,6 +83,8 @@ use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
+#[cfg(feature = "sandbox")]
+use crate::sys::sandbox::Kernel;
 use crate::trace::{Owner, Tracer};
 
 /// What an engine is started with.
@@ -98,6 +100,9 @@ pub(crate) struct Settings {
     pub(crate) memory_limit: u64,
     /// Workers lock themselves down before their first job.
     pub(crate) strict: bool,
+    /// By what: what of it this kernel has.
+    #[cfg(feature = "sandbox")]
+    pub(crate) kernel: Kernel,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,
@@ -405,6 +410,12 @@ impl Shared {
     /// Whether workers lock themselves down.
     pub(crate) fn is_strict(&self) -> bool {
         self.settings.strict
+    }
+
+    /// By what, if they do.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn locked_by(&self) -> Option<Kernel> {
+        self.is_strict().then_some(self.settings.kernel)
     }
 
     /// Jobs that run side by side.

@@ -84,6 +84,8 @@ impl Shared {
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
                 strict: self.settings.strict,
+                #[cfg(feature = "sandbox")]
+                kernel: self.settings.kernel,
                 on_start: self.settings.on_start,
                 events: super::events::wanted(),
                 label: self.settings.label.clone(),

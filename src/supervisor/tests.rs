@@ -66,6 +66,8 @@ fn settings(workers: u16, lanes: u16) -> Settings {
         guard: true,
         memory_limit: 0,
         strict: false,
+        #[cfg(feature = "sandbox")]
+        kernel: crate::sys::sandbox::Kernel::default(),
         on_start: None,
         label: "test".into(),
         log: super::Sink::Stderr,

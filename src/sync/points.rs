@@ -89,7 +89,7 @@ pub const POINTS: &[Point] = points! {
         "create.named" "create.locked" "create.sized" "create.unnamed" "create.header"
         "create.region_named" "create.region_unnamed" "create.region_mapped" "create.ready"
         // A worker.
-        "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.greeted"
+        "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.greeted"
         "spawn.welcomed"
         // A job.
         "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
+use super::inject::allowed;
 
 /// A place for the last note of a process, in memory that outlives it.
 ///
@@ -80,8 +81,9 @@ pub fn note_aborts(note: &'static AbortNote) -> Result<()> {
     NOTE.store(std::ptr::from_ref(note).cast_mut(), Ordering::Release);
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
     let action = SigAction::new(SigHandler::SigAction(on_abort), flags, SigSet::empty());
-    // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
-    unsafe { sigaction(Signal::SIGABRT, &action) }
+    allowed()
+        // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
+        .and_then(|()| unsafe { sigaction(Signal::SIGABRT, &action) })
         .map(drop)
         .map_err(|errno| Error::new("sigaction", errno, "SIGABRT"))
 }

@@ -5,10 +5,12 @@
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::inject::allowed;
 
 /// Maps that can be watched at once. Further ones end the process without a reason.
 const PLACES: usize = 2048;
@@ -34,6 +36,27 @@ static MAPS: [Place; PLACES] = [const {
 /// What handled SIGBUS before.
 static BEFORE: OnceLock<SigAction> = OnceLock::new();
 
+/// Puts the handler before the program's own, once. Where that fails the next map tries again: until then the process ends
+/// without a reason.
+fn explain_once() {
+    static TRYING: Mutex<()> = Mutex::new(());
+    if BEFORE.get().is_some() {
+        return;
+    }
+    let _trying = TRYING.lock().unwrap_or_else(PoisonError::into_inner);
+    if BEFORE.get().is_some() {
+        return;
+    }
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
+    let action = SigAction::new(SigHandler::SigAction(explain), flags, SigSet::empty());
+    // SAFETY: `explain` only calls what a signal handler may call.
+    let before = allowed().and_then(|()| unsafe { sigaction(Signal::SIGBUS, &action) });
+    if let Ok(before) = before {
+        // Set once: under the lock.
+        let _ = BEFORE.set(before);
+    }
+}
+
 /// A map that is watched until this is dropped.
 #[derive(Debug)]
 pub struct Watched(Option<usize>);
@@ -42,13 +65,7 @@ pub struct Watched(Option<usize>);
 ///
 /// The first call puts a handler of SIGBUS before the program's own, which it calls for everything else.
 pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> Watched {
-    BEFORE.get_or_init(|| {
-        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
-        let action = SigAction::new(SigHandler::SigAction(explain), flags, SigSet::empty());
-        // SAFETY: `explain` only calls what a signal handler may call.
-        let before = unsafe { sigaction(Signal::SIGBUS, &action) };
-        before.unwrap_or_else(|_| SigAction::new(SigHandler::SigDfl, flags, SigSet::empty()))
-    });
+    explain_once();
     let address = base.as_ptr().expose_provenance();
     let free = MAPS.iter().position(|place| {
         // Acquire and Release: whoever takes the place sees that it was left whole.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
+use super::inject::allowed;
 
 /// What a thread of its own doing ends a process with.
 const FAULTS: [Signal; 5] = [
@@ -40,8 +41,9 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
         SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::SigAction(on_fault), flags, SigSet::empty());
     for fault in FAULTS {
-        // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
-        unsafe { sigaction(fault, &action) }
+        allowed()
+            // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
+            .and_then(|()| unsafe { sigaction(fault, &action) })
             .map_err(|errno| Error::new("sigaction", errno, fault.as_str()))?;
     }
     // SAFETY: the function takes nothing and only stores to an atomic.
@@ -61,10 +63,11 @@ pub fn number_thread(number: u32) -> Result<()> {
         ss_flags: 0,
         ss_size: stack.len(),
     };
-    // SAFETY: the memory is never freed, and nobody else uses it.
-    if unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) } != 0 {
-        return Err(Error::last("sigaltstack", "a stack for faults"));
-    }
+    allowed()
+        // SAFETY: the memory is never freed, and nobody else uses it.
+        .map(|()| unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })
+        .and_then(nix::errno::Errno::result)
+        .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))?;
     NUMBER.set(number);
     Ok(())
 }

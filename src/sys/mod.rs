@@ -26,6 +26,7 @@ mod segment;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod umask;
 
 pub use error::{Error, Result};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};

@@ -159,8 +159,9 @@ pub fn hear_own_output() -> Result<()> {
         SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
-    // SAFETY: the handler stores into an atomic, which is allowed at any moment.
-    unsafe { sigaction(Signal::SIGURG, &action) }
+    allowed()
+        // SAFETY: the handler stores into an atomic, which is allowed at any moment.
+        .and_then(|()| unsafe { sigaction(Signal::SIGURG, &action) })
         .map(drop)
         .map_err(|errno| Error::new("sigaction", errno, "SIGURG"))
 }

@@ -242,7 +242,8 @@ pub fn start_thread<T: Send + 'static>(
 ///
 /// A parent that ended before this call sends nothing: compare [`getppid`] with the expected parent afterwards.
 pub fn set_pdeathsig(signal: Signal) -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(signal)
+    allowed()
+        .and_then(|()| nix::sys::prctl::set_pdeathsig(signal))
         .map_err(|errno| Error::new("prctl(SET_PDEATHSIG)", errno, signal.as_str()))
 }
 
@@ -253,7 +254,8 @@ pub fn getppid() -> Pid {
 
 /// Allows or forbids core dumps and debuggers of other processes of the same user.
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
-    nix::sys::prctl::set_dumpable(dumpable)
+    allowed()
+        .and_then(|()| nix::sys::prctl::set_dumpable(dumpable))
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
@@ -271,12 +273,13 @@ pub const GROUP_SIGNALS: [Signal; 4] = [
 /// instruction on, because they are blocked until here, and one that waits is dropped.
 pub fn leave_signals_to_parent() -> Result<()> {
     for ignored in GROUP_SIGNALS {
-        // SAFETY: SigIgn installs no handler function.
-        unsafe { signal(ignored, SigHandler::SigIgn) }
+        allowed()
+            // SAFETY: SigIgn installs no handler function.
+            .and_then(|()| unsafe { signal(ignored, SigHandler::SigIgn) })
             .map_err(|errno| Error::new("signal", errno, ignored.as_str()))?;
     }
-    SigSet::empty()
-        .thread_set_mask()
+    allowed()
+        .and_then(|()| SigSet::empty().thread_set_mask())
         .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
 }
 
@@ -296,15 +299,16 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
         if first > last {
             return Ok(());
         }
-        // SAFETY: close_range takes numbers only. The caller promises, by calling this at start, that none of the
-        // descriptors in the range is owned by a value of this process.
-        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if answer == 0 {
-            Ok(())
-        } else {
-            let what = format!("descriptors {first} to {last}");
-            Err(Error::last("close_range", what))
-        }
+        allowed()
+            // SAFETY: close_range takes numbers only. The caller promises, by calling this at start, that none of the
+            // descriptors in the range is owned by a value of this process.
+            .map(|()| unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+            .and_then(Errno::result)
+            .map(drop)
+            .map_err(|errno| {
+                let what = format!("descriptors {first} to {last}");
+                Error::new("close_range", errno, what)
+            })
     };
     for fd in keep {
         close(first, fd - 1)?;
@@ -389,13 +393,14 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     }
     close_all_except(&numbers)?;
     let adopt = |&fd: &RawFd| {
-        // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-            return Err(Error::last(
-                "fcntl(F_GETFD)",
-                format!("inherited descriptor {fd}"),
-            ));
-        }
+        allowed()
+            // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
+            .map(|()| unsafe { libc::fcntl(fd, libc::F_GETFD) })
+            .and_then(Errno::result)
+            .map_err(|errno| {
+                let what = format!("inherited descriptor {fd}");
+                Error::new("fcntl(F_GETFD)", errno, what)
+            })?;
         // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
         // runs once, before anything else opens or owns a descriptor.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -418,8 +423,9 @@ pub fn take_env(name: &str) -> Option<String> {
 /// is sent from outside pass.
 pub fn default_faults() -> Result<()> {
     for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: SigDfl installs no handler function.
-        unsafe { signal(fault, SigHandler::SigDfl) }
+        allowed()
+            // SAFETY: SigDfl installs no handler function.
+            .and_then(|()| unsafe { signal(fault, SigHandler::SigDfl) })
             .map_err(|errno| Error::new("signal", errno, fault.as_str()))?;
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! Unix sockets, as far as the start-up channel leaves something to do.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
@@ -19,6 +19,18 @@ pub fn knock(path: &str) -> Result<()> {
         .map_err(error)?;
     let address = UnixAddr::new(path).map_err(error)?;
     retry(|| connect(caller.as_raw_fd(), &address)).map_err(error)
+}
+
+/// Whether this is the file of a socket that nobody but this user, or root, can connect to.
+pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
+    let stat = retry(|| fstat(file))
+        .map_err(|errno| Error::new("fstat", errno, "the file of a socket"))?;
+    let mode = Mode::from_bits_truncate(stat.st_mode);
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    // Whoever may write it may connect.
+    Ok(kind == SFlag::S_IFSOCK
+        && stat.st_uid == super::effective_user()
+        && !mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH))
 }
 
 /// Opens the file of a socket, so that it can be connected to without its name: as `/proc/self/fd/N`.

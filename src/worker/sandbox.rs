@@ -11,6 +11,7 @@ use super::start::Own;
 use super::{fence, output, stacks};
 use crate::arena::View;
 use crate::link::LinkCells;
+use crate::sys::process;
 use crate::sys::sandbox::{self, Keep, Kernel};
 
 /// What a worker has before code of the program runs.
@@ -33,14 +34,15 @@ impl Before {
     }
 
     /// Closes what has been opened since, takes all rights away that a kernel does not need, and tries some of both.
-    pub(super) fn lock_down(&self, view: &View) -> Result<(), String> {
+    ///
+    /// Whatever `kernel` has must work: nothing is left out that the supervisor says is enforced.
+    pub(super) fn lock_down(&self, view: &View, kernel: Kernel) -> Result<(), String> {
         let text = |error: crate::sys::Error| error.to_string();
-        let kernel = sandbox::kernel();
         fence::send_addresses();
         if kernel.mseal {
             view.seal().map_err(text)?;
         }
-        let threads = sandbox::threads();
+        let threads = sandbox::threads().map_err(text)?;
         if threads != 1 {
             return Err(format!(
                 "on_worker_start left {} threads running, which a strict sandbox cannot bind",
@@ -69,8 +71,7 @@ impl Before {
 /// A kernel's life in small: memory, a panic, a thread with both, and a file that must stay shut.
 fn self_test(kernel: Kernel) -> Result<(), String> {
     live(kernel)?;
-    let second = thread::Builder::new()
-        .spawn(move || live(kernel))
+    let second = process::start_thread(thread::Builder::new(), move || live(kernel))
         .map_err(|error| format!("no thread can be started: {error}"))?;
     second
         .join()

@@ -251,7 +251,7 @@ fn attach(
     cells.set_phase(Phase::Starting(10));
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
-        before.lock_down(view)?;
+        before.lock_down(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
     }
     // 11.

@@ -16,16 +16,19 @@ use std::sync::atomic::AtomicU32;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
 };
+use libc::c_long;
 use nix::errno::Errno;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+use serde::{Deserialize, Serialize};
 
 use super::Map;
 use super::error::{Error, Result};
+use super::inject::allowed;
 pub use calls::name;
 pub use trap::call;
 
-/// What the running kernel has of all this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the running kernel has of all this; by default nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     /// Filters on system calls, with all the answers that are needed.
     pub seccomp: bool,
@@ -39,49 +42,68 @@ pub struct Kernel {
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
 
-/// Asks the kernel; changes nothing.
-pub fn kernel() -> Kernel {
+/// Asks the kernel; changes nothing. What it does not know is lacking, and so is what a container forbids to ask for.
+///
+/// Any other failure says nothing about the kernel, so it is an error: what is there must not be left out for it.
+pub fn kernel() -> Result<Kernel> {
     let available = |action: u32| {
-        // SAFETY: the call reads one number behind the pointer, which is live.
-        let answer = unsafe {
+        let answer = ask("seccomp", || {
+            // SAFETY: the call reads one number behind the pointer, which is live.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_seccomp,
+                    SECCOMP_GET_ACTION_AVAIL,
+                    0,
+                    &raw const action,
+                )
+            }
+        });
+        Ok(answer?.is_some())
+    };
+    let landlock = ask("landlock_create_ruleset", || {
+        // SAFETY: with this flag and no attributes the call reads no memory and answers with a number.
+        unsafe {
             libc::syscall(
-                libc::SYS_seccomp,
-                SECCOMP_GET_ACTION_AVAIL,
-                0,
-                &raw const action,
+                libc::SYS_landlock_create_ruleset,
+                std::ptr::null::<u8>(),
+                0_usize,
+                LANDLOCK_CREATE_RULESET_VERSION,
             )
-        };
-        answer == 0
-    };
-    let actions = [
-        libc::SECCOMP_RET_KILL_PROCESS,
-        libc::SECCOMP_RET_TRAP,
-        libc::SECCOMP_RET_ERRNO,
-    ];
-    // SAFETY: with this flag and no attributes the call reads no memory and answers with a number.
-    let landlock = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<u8>(),
-            0_usize,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    };
-    // SAFETY: sealing no bytes changes nothing.
-    let mseal = unsafe { libc::syscall(libc::SYS_mseal, std::ptr::null::<u8>(), 0_usize, 0_u64) };
-    Kernel {
-        seccomp: actions.into_iter().all(available),
-        landlock: u32::try_from(landlock).unwrap_or(0),
-        mseal: mseal == 0,
+        }
+    })?;
+    let mseal = ask("mseal", || {
+        // SAFETY: sealing no bytes changes nothing.
+        unsafe { libc::syscall(libc::SYS_mseal, std::ptr::null::<u8>(), 0_usize, 0_u64) }
+    })?;
+    Ok(Kernel {
+        seccomp: available(libc::SECCOMP_RET_KILL_PROCESS)?
+            && available(libc::SECCOMP_RET_TRAP)?
+            && available(libc::SECCOMP_RET_ERRNO)?,
+        landlock: landlock.map_or(0, |version| u32::try_from(version).unwrap_or(0)),
+        mseal: mseal.is_some(),
+    })
+}
+
+/// The answer to a question about the kernel; `None` if it has no such thing.
+fn ask(call: &'static str, question: impl Fn() -> c_long) -> Result<Option<c_long>> {
+    match allowed().and_then(|()| Errno::result(question())) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EPERM | Errno::EACCES) => {
+            Ok(None)
+        }
+        Err(errno) => Err(Error::new(call, errno, "what this kernel has")),
     }
+}
+
+fn unread(error: &std::io::Error, folder: &str) -> Error {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    Error::new("readdir", errno, folder)
 }
 
 /// The descriptors of this process.
 pub fn descriptors() -> Result<Vec<RawFd>> {
-    let error = |error: std::io::Error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-        Error::new("readdir", errno, "/proc/self/fd")
-    };
+    let error = |error: std::io::Error| unread(&error, "/proc/self/fd");
+    allowed().map_err(|errno| error(errno.into()))?;
     let mut numbers = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").map_err(error)? {
         let name = entry.map_err(error)?.file_name();
@@ -99,6 +121,8 @@ pub fn descriptors() -> Result<Vec<RawFd>> {
 /// For a process that locks itself down next: no descriptor can be opened then, so no number leads to another file.
 pub fn close_others(keep: &[RawFd]) -> Result<()> {
     for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
+        allowed().map_err(|errno| Error::new("close", errno, format!("descriptor {fd}")))?;
+        // Whatever it answers, the descriptor is closed.
         // SAFETY: what owns the number finds it closed, at worst (an error of `close`); it never gets another meaning,
         // because this process opens nothing any more.
         unsafe { libc::close(fd) };
@@ -107,8 +131,12 @@ pub fn close_others(keep: &[RawFd]) -> Result<()> {
 }
 
 /// How many threads this process has.
-pub fn threads() -> usize {
-    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+pub fn threads() -> Result<usize> {
+    allowed()
+        .map_err(std::io::Error::from)
+        .and_then(|()| fs::read_dir("/proc/self/task"))
+        .map(Iterator::count)
+        .map_err(|error| unread(&error, "/proc/self/task"))
 }
 
 /// What a locked-down process keeps.
@@ -127,7 +155,8 @@ pub struct Keep {
 ///
 /// A system call that is denied is noted in `record` and ends the process. To be called while there is one thread.
 pub fn lock_down(kernel: Kernel, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
-    nix::sys::prctl::set_no_new_privs()
+    allowed()
+        .and_then(|()| nix::sys::prctl::set_no_new_privs())
         .map_err(|errno| Error::new("prctl(NO_NEW_PRIVS)", errno, "this process"))?;
     if kernel.landlock > 0 {
         restrict()?;
@@ -135,6 +164,7 @@ pub fn lock_down(kernel: Kernel, keep: &Keep, record: &'static AtomicU32) -> Res
     if kernel.seccomp {
         trap::install(record)?;
         for program in programs(keep)? {
+            allowed().map_err(|errno| seccomp(&errno))?;
             seccompiler::apply_filter_all_threads(&program).map_err(|error| seccomp(&error))?;
         }
     }
@@ -152,13 +182,17 @@ fn restrict() -> Result<()> {
     };
     // The best that the running kernel has of what this release of the crate knows.
     let abi = ABI::V7;
-    Ruleset::default()
+    allowed().map_err(|errno| error(&errno))?;
+    let rules = Ruleset::default()
         .set_compatibility(landlock::CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
         .and_then(|rules| rules.scope(Scope::from_all(abi)))
         .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(|reason| error(&reason))?;
+    allowed().map_err(|errno| error(&errno))?;
+    rules
+        .restrict_self()
         .map_err(|reason| error(&reason))
         .and_then(|status| match status.ruleset {
             RulesetStatus::NotEnforced => Err(error(&"nothing was enforced")),
@@ -218,26 +252,23 @@ fn program(
 
 /// How the filter treats this process: 0 without one, 2 with.
 pub fn mode() -> Result<i32> {
-    // SAFETY: the question takes and writes no memory.
-    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP) };
-    if mode < 0 {
-        return Err(Error::last("prctl(GET_SECCOMP)", "this process"));
-    }
-    Ok(mode)
+    allowed()
+        // SAFETY: the question takes and writes no memory.
+        .map(|()| unsafe { libc::prctl(libc::PR_GET_SECCOMP) })
+        .and_then(Errno::result)
+        .map_err(|errno| Error::new("prctl(GET_SECCOMP)", errno, "this process"))
 }
 
 impl Map {
     /// Nobody, this process included, can unmap, move or reprotect it any more.
     pub fn seal(&self) -> Result<()> {
         let len = self.len().next_multiple_of(super::page_size());
-        // SAFETY: the range is this live map; sealing changes no byte and takes no right to read or write.
-        let answer = unsafe { libc::syscall(libc::SYS_mseal, self.base().as_ptr(), len, 0_u64) };
-        if answer == 0 {
-            Ok(())
-        } else {
-            let what = format!("{len} bytes of a map");
-            Err(Error::last("mseal", what))
-        }
+        allowed()
+            // SAFETY: the range is this live map; sealing changes no byte and takes no right to read or write.
+            .map(|()| unsafe { libc::syscall(libc::SYS_mseal, self.base().as_ptr(), len, 0_u64) })
+            .and_then(Errno::result)
+            .map(drop)
+            .map_err(|errno| Error::new("mseal", errno, format!("{len} bytes of a map")))
     }
 }
 

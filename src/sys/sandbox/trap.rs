@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use nix::errno::Errno;
+
 use super::super::error::{Error, Result};
+use super::super::inject::allowed;
 
 /// Where the number goes.
 static RECORD: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
@@ -37,13 +40,13 @@ pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
     action.sa_sigaction = on_trap as *const () as usize;
     // Back to the default for the next one, which the handler sends itself and which no mask holds up.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER | libc::SA_ONSTACK;
-    // SAFETY: the handler only stores into an atomic, and makes system calls that are allowed; `action` is initialised.
-    let answer = unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(Error::last("sigaction", "SIGSYS"))
-    }
+    allowed()
+        // SAFETY: the handler only stores into an atomic, and makes system calls that are allowed; `action` is
+        // initialised.
+        .map(|()| unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) })
+        .and_then(Errno::result)
+        .map(drop)
+        .map_err(|errno| Error::new("sigaction", errno, "SIGSYS"))
 }
 
 extern "C" fn on_trap(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {

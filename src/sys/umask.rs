@@ -1,0 +1,68 @@
+//! What is made for nobody else, whatever the program's umask says.
+
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+
+use super::error::{Error, Result};
+use super::inject::allowed;
+
+/// Runs `make` so that nobody but this user gets at the files and folders that it makes.
+///
+/// On a thread with a umask of its own. Where a container forbids that, for all threads: what another one makes in that moment
+/// is this user's alone as well.
+pub fn privately<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
+    let own = Mode::S_IRWXG | Mode::S_IRWXO;
+    thread::scope(|threads| {
+        let thread = move || {
+            let is_own = allowed()
+                // SAFETY: takes a number; from then on this thread shares its umask and its folder with no other.
+                .map(|()| unsafe { libc::unshare(libc::CLONE_FS) })
+                .and_then(Errno::result)
+                .is_ok();
+            let before = umask(own);
+            let made = make();
+            if !is_own {
+                umask(before);
+            }
+            made
+        };
+        let started = allowed()
+            .map_err(std::io::Error::from)
+            .and_then(|()| thread::Builder::new().spawn_scoped(threads, thread));
+        let error = |errno| Error::new("clone", errno, "a thread with a umask of its own");
+        let started = started
+            .map_err(|why| error(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EAGAIN))))?;
+        // A panic of `make` is the caller's.
+        Ok(started
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_may_anything_and_the_umask_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let path = folder.path().join("made");
+        privately(|| std::fs::create_dir(&path)).unwrap().unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let after = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let of = |status: &str| {
+            status
+                .lines()
+                .find(|line| line.starts_with("Umask:"))
+                .map(str::to_owned)
+        };
+        assert_eq!(of(&before), of(&after));
+    }
+}
