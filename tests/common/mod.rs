@@ -8,6 +8,8 @@ mod lab;
 #[path = "../../bin/src/soak/runs/mod.rs"]
 pub mod runs;
 
+use std::time::Duration;
+
 use libtest_mimic::{Failed, Trial};
 
 pub use lab::{
@@ -45,6 +47,21 @@ pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) 
 fn times() -> u64 {
     let asked = std::env::var("ARENITE_TIMES").ok();
     asked.map_or(1, |text| text.parse().unwrap())
+}
+
+/// Whether figures are asserted rather than told: `ARENITE_STRICT_FIGURES` asks for it, for a machine that has nothing else to
+/// do.
+pub fn figures_are_strict() -> bool {
+    std::env::var_os("ARENITE_STRICT_FIGURES").is_some()
+}
+
+/// Something took as long as was promised, or less; looked at only where [`figures_are_strict`].
+#[track_caller]
+pub fn expect_figure(what: &str, took: Duration, promised: Duration) {
+    assert!(
+        took <= promised || !figures_are_strict(),
+        "{what} {took:.1?}, and at most {promised:?} was promised"
+    );
 }
 
 fn run(test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {

@@ -1,11 +1,11 @@
-//! Faults at random moments: short runs of what `arenite soak` does for as long as one likes. Figures are printed, not
-//! asserted: the machine may have other things to do.
+//! Faults at random moments: short runs of what `arenite soak` does for as long as one likes. Figures are printed, and asserted
+//! only where somebody asks for it: the machine may have other things to do.
 
 use std::time::Duration;
 
 use crate::harness::runs::storm::Blow;
 use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
-use crate::harness::tests;
+use crate::harness::{figures_are_strict, tests};
 use crate::starts::Env;
 
 tests![
@@ -30,7 +30,7 @@ fn play(seconds: f64, run: impl Fn(Order) -> Result<Seen, String>) {
     let order = Order {
         seed: 4711,
         length: Duration::from_secs_f64(seconds),
-        strict: false,
+        strict: figures_are_strict(),
     };
     let seen = run(order).unwrap_or_else(|why| panic!("{why}"));
     println!("{seen:?}");

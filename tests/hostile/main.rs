@@ -13,6 +13,8 @@ mod limits;
 mod maps;
 mod programs;
 mod stale;
+#[cfg(feature = "points")]
+mod strangers;
 mod surroundings;
 mod taken;
 mod wild;
@@ -28,6 +30,8 @@ fn main() {
         calls::SCENARIOS,
         full::SCENARIOS,
         limits::SCENARIOS,
+        #[cfg(feature = "points")]
+        strangers::SCENARIOS,
         surroundings::SCENARIOS,
         taken::SCENARIOS,
     ];
@@ -41,6 +45,8 @@ fn main() {
         full::tests(),
         limits::tests(),
         surroundings::tests(),
+        #[cfg(feature = "points")]
+        strangers::tests(),
         stale::tests(),
         taken::tests(),
         wild::tests(),

@@ -18,7 +18,7 @@ use crate::harness::{Gate, pass, processes_with, step, wait_until};
 
 const ROLE: &str = "ARENITE_TEST_ROLE";
 const NAME: &str = "ARENITE_TEST_NAME";
-/// A point to be armed when the program has workers that are busy, and one that is stopped.
+/// A point to be armed when the program has workers that are busy, and one that is stopped, and for which passing.
 const LATER: &str = "ARENITE_TEST_KILL_LATER";
 
 /// The folder for temporary files of its processes.
@@ -74,11 +74,16 @@ impl Program {
     }
 
     pub fn start(&self, role: &str) -> Running {
-        self.start_armed(role, None)
+        self.start_with(role, None)
     }
 
-    /// With a point at which it is to be killed as soon as it has busy workers.
-    pub fn start_armed(&self, role: &str, later: Option<&Point>) -> Running {
+    /// With a point at which it is to be killed when it comes by for the so manieth time, counted from when it has busy
+    /// workers.
+    pub fn start_armed(&self, role: &str, point: &Point, passing: u64) -> Running {
+        self.start_with(role, Some(format!("{} {passing}", point.name)))
+    }
+
+    fn start_with(&self, role: &str, later: Option<String>) -> Running {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .env(ROLE, role)
@@ -91,8 +96,8 @@ impl Program {
         if let Some(name) = &self.name {
             command.env(NAME, name);
         }
-        if let Some(point) = later {
-            command.env(LATER, point.name);
+        if let Some(later) = later {
+            command.env(LATER, later);
         }
         let mut child = command.spawn().expect("this very program can be started");
         let lines = BufReader::new(child.stdout.take().unwrap());
@@ -211,9 +216,11 @@ fn build(workers: usize) -> Engine {
 
 /// In a program that has busy workers now: if it is to be killed later, that is from here on.
 pub fn workers_are_busy() {
-    if let Ok(point) = std::env::var(LATER) {
+    if let Ok(later) = std::env::var(LATER) {
         let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
-        board.arm(&point, Deed::Kill, 1..2);
+        let (point, passing) = later.split_once(' ').unwrap();
+        let passing = passing.parse().unwrap();
+        board.arm(point, Deed::Kill, passing..passing + 1);
     }
 }
 

@@ -4,18 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::JobErrorKind;
 use arenite::points::{Deed, Point, Side};
+use arenite::{JobErrorKind, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::board::{board, points};
+use crate::board::{board, locked, points};
 use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
 use crate::model::{self, Fate};
 use crate::passings::AGAIN;
 use crate::reduced;
 use crate::scene::{Played, Policy, Scene};
+use crate::strict;
 use crate::workers::{end, judge, play, played};
 
 /// For each point of a worker that has started.
@@ -47,6 +48,11 @@ pub fn trials() -> Vec<Trial> {
             let point = points(Side::Worker).find(|point| point.name == name);
             let point = point.expect("there is such a point");
             until_stopped(point, || model::stopped_too_long(point));
+        }));
+    }
+    for point in locked(Side::Worker) {
+        all.push(named(format!("stopped::let_go::{}", point.name), || {
+            let_go_locked(point)
         }));
     }
     all
@@ -147,23 +153,55 @@ fn let_go_elsewhere(point: &'static Point) {
     });
 }
 
+/// In a locked-down worker that is to replace another.
+fn let_go_locked(point: &'static Point) {
+    until_stopped(point, || {
+        let over = AtomicBool::new(false);
+        thread::scope(|threads| {
+            strict::play(
+                0,
+                true,
+                || {
+                    board().arm(point.name, Deed::Stop, 1..2);
+                    threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
+                },
+                |lab, played| {
+                    over.store(true, Relaxed);
+                    assert_eq!(lab.stats().workers[0].restarts, 1);
+                    strict::judge(played, 0, 0).unwrap();
+                },
+            );
+        });
+        board().done(point.name).0 == 1
+    });
+}
+
 /// The first workers of an engine do not come any further: they are killed when their time is over, and `build` says so.
 fn until_the_start_takes_too_long() {
+    // A worker has to come as far as the point by then.
     const SOON: Duration = Duration::from_millis(100);
-    for point in starting() {
+    const LOCKED_SOON: Duration = Duration::from_secs(1);
+    let free = starting().map(|point| (point, Sandbox::Off, SOON));
+    let locked = locked(Side::Worker).map(|point| (point, Sandbox::Strict, LOCKED_SOON));
+    for (point, sandbox, limit) in free.chain(locked) {
         let invariant = Invariant::before();
         board().arm(point.name, Deed::Stop, 1..u64::MAX);
         step(format!("an engine whose workers stop at {}", point.name));
         let built = arenite::Engine::builder()
             .workers(2)
             .capacity(64 << 20)
-            .start_timeout(SOON)
+            .sandbox(sandbox)
+            .start_timeout(limit)
             .build();
         let stopped = board().done(point.name).0;
         board().disarm();
         let error = built.expect_err("no worker can be ready").to_string();
         assert!(stopped > 0, "nobody came by {}", point.name);
-        assert!(error.contains("100ms"), "{}: {error}", point.name);
+        assert!(
+            error.contains(&format!("{limit:?}")),
+            "{}: {error}",
+            point.name
+        );
         invariant.nothing_left().unwrap();
     }
 }
@@ -173,9 +211,12 @@ fn until_another_start_takes_too_long() {
     // Honest starts have to be done by then as well. It is not waited for where they are.
     const LATER: Duration = Duration::from_secs(2);
     let names = ["attach.adopted", "attach.prepared"];
-    for point in starting().filter(|point| names.contains(&point.name)) {
+    let free = starting().filter(|point| names.contains(&point.name));
+    let free = free.map(|point| (point, Sandbox::Off));
+    let locked = locked(Side::Worker).map(|point| (point, Sandbox::Strict));
+    for (point, sandbox) in free.chain(locked) {
         let invariant = Invariant::before();
-        let lab = Lab::with(1, |builder| builder.start_timeout(LATER));
+        let lab = Lab::with(1, |builder| builder.sandbox(sandbox).start_timeout(LATER));
         board().arm(point.name, Deed::Stop, 1..2);
         end(lab.pid(0), Signal::SIGKILL);
         let job = lab.submit(|| 7u8, ());

@@ -5,7 +5,9 @@
 //! nothing is opened. Instead of waiting at a gate the worker is stopped while jobs pile up, and what begins is printed
 //! instead of being noted in a file.
 
-use std::sync::{Arc, Mutex};
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arenite::points::{Deed, Point, Side};
@@ -17,8 +19,10 @@ use nix::unistd::Pid;
 
 use crate::board::{board, locked, of};
 use crate::harness::{Answers, Invariant, Lab, named, step, wait_until};
+use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::programs::workers_are_busy;
 use crate::supervisors::{self, Round};
+use crate::workers::{Passings, passed};
 
 /// Steps of a job in a worker.
 const COMMON: [&str; 11] = [
@@ -35,17 +39,22 @@ const COMMON: [&str; 11] = [
     "complete.rung",
 ];
 
-/// Whether a bell has to be rung depends on who is awake, so there may be a scene in which nobody comes by; but not so
-/// many one after the other.
-const SCENES: u32 = 20;
-
 pub fn trials() -> Vec<Trial> {
     let name = |point: &Point| format!("strict::{}", point.name);
-    let starts =
-        locked(Side::Worker).map(|point| named(name(point), move || while_starting(point)));
-    let jobs = of(Side::Worker)
-        .filter(|point| COMMON.contains(&point.name))
-        .map(|point| named(name(point), move || in_a_job(point)));
+    let retried = |point: &Point| format!("strict::retried::{}", point.name);
+    let starts = locked(Side::Worker).flat_map(|point| {
+        [
+            named(name(point), move || while_starting(point, 0)),
+            named(retried(point), move || while_starting(point, 2)),
+        ]
+    });
+    let common = of(Side::Worker).filter(|point| COMMON.contains(&point.name));
+    let jobs = common.flat_map(|point| {
+        [
+            named(name(point), move || in_a_job(point, 0)),
+            named(retried(point), move || in_a_job(point, 2)),
+        ]
+    });
     let ours = |point: &&Point| point.step() == "recover" || point.name == "reap.received";
     let supervisors = of(Side::Supervisor)
         .filter(ours)
@@ -58,8 +67,10 @@ pub fn trials() -> Vec<Trial> {
 
 /// Jobs of the first batch, for all of which the worker is stopped.
 const FIRST: u32 = 9;
-/// A job that is asked to end while it runs, and obeys.
-const ASKED: u32 = FIRST + 3;
+/// How many there are of each kind that is rare: a first, a second and a last one.
+const RARE: u32 = 3;
+/// Jobs that are asked to end while they run, and obey.
+const ASKED: Range<u32> = FIRST + 3..FIRST + 3 + RARE;
 
 /// Says that a job has begun. Whoever listens hears it in the order in which jobs ran.
 fn begin(job: u32) {
@@ -126,14 +137,14 @@ fn bytes(values: impl Iterator<Item = u32>) -> Vec<u8> {
 fn reference() -> Vec<Vec<u8>> {
     let input = &input();
     let answer = |job: u32| match job {
-        ASKED => (u64::from(ASKED) * 5).to_le_bytes().to_vec(),
+        job if ASKED.contains(&job) => (u64::from(job) * 5).to_le_bytes().to_vec(),
         _ => match job % 3 {
             0 => sum_of(input, job).to_le_bytes().to_vec(),
             1 => bytes((0..len_of(job)).map(|i| value_at(input, job, i))),
             _ => text_of(input, job).into_bytes(),
         },
     };
-    (0..=ASKED).map(answer).collect()
+    (0..ASKED.end).map(answer).collect()
 }
 
 /// A job under way.
@@ -163,11 +174,13 @@ impl Pending {
 }
 
 /// What came of one run.
-struct Played {
+pub struct Played {
     /// In the order of the jobs.
     answers: Vec<Result<Vec<u8>, JobError>>,
     /// In which order they began.
     began: Vec<u32>,
+    /// How often workers had come by each point at the last answer.
+    passed: Passings,
 }
 
 /// An engine with one locked-down worker, and what that has printed.
@@ -214,29 +227,31 @@ impl Stage {
         step("the first batch");
         let jobs = self.while_stopped(|| {
             let mut jobs = vec![submit(0)];
-            // Taken back before it begins: it lies behind the first one.
-            drop(self.lab.submit(sum, (&input, ASKED + 1)));
+            // Taken back before they begin: they lie behind the first one.
+            (0..RARE).for_each(|_| drop(self.lab.submit(sum, (&input, ASKED.end))));
             jobs.extend((1..FIRST).map(submit));
             jobs
         });
         let mut answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
         between(&self.lab);
         step("the second batch");
-        let jobs: Vec<_> = (FIRST..ASKED).map(submit).collect();
+        let jobs: Vec<_> = (FIRST..ASKED.start).map(submit).collect();
         answers.extend(jobs.into_iter().map(Pending::wait));
-        answers.push(self.ask(retries));
+        answers.extend(ASKED.map(|job| self.ask(retries, job)));
+        let passed = passed();
         Played {
             answers,
             began: self.began(),
+            passed,
         }
     }
 
     /// Asks a job to end as soon as it runs.
-    fn ask(&self, retries: u32) -> Result<Vec<u8>, JobError> {
-        let job = self.lab.job(obey, (ASKED,)).retries(retries).submit();
+    fn ask(&self, retries: u32, number: u32) -> Result<Vec<u8>, JobError> {
+        let job = self.lab.job(obey, (number,)).retries(retries).submit();
         wait_until(
             "the job that is to be cancelled runs, or has failed",
-            || job.is_done() || self.has_printed(&ASKED.to_string()),
+            || job.is_done() || self.has_printed(&number.to_string()),
         );
         job.cancel();
         Pending::Number(job).wait()
@@ -256,7 +271,7 @@ impl Stage {
 
 /// Plays the scene on an engine of its own and checks what holds whatever happens. `arm` is called before the first
 /// job, `judge` with the answers.
-fn play(retries: u32, replace: bool, arm: impl FnOnce(), judge: impl FnOnce(&Lab, &Played)) {
+pub fn play(retries: u32, replace: bool, arm: impl FnOnce(), judge: impl FnOnce(&Lab, &Played)) {
     let invariant = Invariant::before();
     let stage = Stage::new();
     arm();
@@ -285,13 +300,29 @@ pub fn undisturbed() {
     );
 }
 
+/// How often a worker has come by each point in one scene in which nobody dies, up to its last answer.
+fn passings() -> &'static Passings {
+    static PASSINGS: OnceLock<Passings> = OnceLock::new();
+    PASSINGS.get_or_init(|| {
+        let (mut before, mut all) = (Passings::new(), Passings::new());
+        play(
+            0,
+            false,
+            || before = passed(),
+            |_, played| all = played.passed.clone(),
+        );
+        all.iter_mut().for_each(|(name, all)| *all -= before[name]);
+        all
+    })
+}
+
 /// The answers, after so many deaths in a job.
-fn judge(played: &Played, retries: u32, cost: u32) -> Result<(), String> {
+pub fn judge(played: &Played, retries: u32, cost: u32) -> Result<(), String> {
     let answers = Answers::compare(played.answers.iter().cloned(), &reference())?;
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
     answers.cost_at_most(cost as usize, killed)?;
     // What was asked to end is not tried again.
-    let is_final = |job: usize| retries == 0 || job == ASKED as usize;
+    let is_final = |job: usize| retries == 0 || ASKED.contains(&(job as u32));
     let lost = answers.failed.iter().all(|(job, _)| is_final(*job));
     if !lost || (retries == 0 && answers.failed.len() != cost as usize) {
         return Err(format!(
@@ -310,8 +341,8 @@ fn judge(played: &Played, retries: u32, cost: u32) -> Result<(), String> {
 
 // ---- a worker dies ------------------------------------------------------------------------------------------
 
-/// The first worker of an engine dies there, so that there is none; one that replaces another does, once and twice.
-fn while_starting(point: &'static Point) {
+/// The first worker of an engine dies there, so that there is none; one that replaces another does, once, twice, three times.
+fn while_starting(point: &'static Point, retries: u32) {
     let invariant = Invariant::before();
     board().arm(point.name, Deed::Kill, 1..u64::MAX);
     step(format!("an engine whose workers die at {}", point.name));
@@ -324,16 +355,19 @@ fn while_starting(point: &'static Point) {
     let error = built.expect_err("no worker can be ready").to_string();
     assert!(error.contains("SIGKILL"), "{}: {error}", point.name);
     invariant.nothing_left().unwrap();
-    for times in 1..=2u32 {
-        play(
-            0,
-            true,
-            || board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
-            |_, played| {
-                assert_eq!(board().done(point.name).0, times);
-                judge(played, 0, 0).unwrap();
-            },
-        );
+    for round in 0..ROUNDS {
+        for times in 1..=3u32 {
+            let what = format!("{}, {times} times, round {round}", point.name);
+            play(
+                retries,
+                true,
+                || board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
+                |_, played| {
+                    assert_eq!(board().done(point.name).0, times, "{what}");
+                    judge(played, retries, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
+                },
+            );
+        }
     }
 }
 
@@ -342,39 +376,43 @@ fn costs_a_job(point: &Point) -> bool {
     point.step() != "complete" && point.name != "claim.retracted"
 }
 
-fn in_a_job(point: &'static Point) {
-    // One job is taken back, and one is asked to end.
-    let passings: &[u64] = match point.name {
-        "claim.retracted" | "cancel.heard" => &[1],
-        _ => &[1, 3],
-    };
-    for retries in [0, 2] {
-        for &nth in passings {
-            let came = (0..SCENES).any(|_| killed_at(point, retries, nth) == 1);
-            assert!(came, "{}: nobody came by {nth} times", point.name);
-        }
-    }
+fn in_a_job(point: &'static Point, retries: u32) {
+    let all = passings()[point.name];
+    each(
+        point.name,
+        all,
+        &[Nth::First, Nth::Second, Nth::Last],
+        |passing, what| killed_at(point, retries, passing, what),
+    );
 }
 
-/// One scene, in which the worker is killed when it comes by for the `nth` time. How often that happened.
-fn killed_at(point: &'static Point, retries: u32, nth: u64) -> u32 {
-    let mut deaths = 0;
+/// One scene, in which the worker is killed when it comes by for the `nth` time.
+fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Result<Saw, String> {
+    let before = Cell::new(0);
+    let (mut passed, mut deaths, mut verdict) = (0, 0, Ok(()));
     play(
         retries,
         false,
-        || board().arm(point.name, Deed::Kill, nth..nth + 1),
+        || {
+            before.set(board().passed(point.name));
+            board().arm(point.name, Deed::Kill, nth..nth + 1);
+        },
         |lab, played| {
+            passed = played.passed[point.name] - before.get();
             deaths = board().done(point.name).0;
-            wait_until("the death is noticed", || {
+            wait_until(&format!("the death is noticed ({what})"), || {
                 lab.stats().workers[0].restarts == u64::from(deaths)
             });
             let cost = u32::from(costs_a_job(point)) * deaths;
-            judge(played, retries, cost).unwrap_or_else(|why| {
-                panic!("{}, passing {nth}, {retries} retries: {why}", point.name)
-            });
+            verdict = judge(played, retries, cost);
+            let asked = &played.answers[ASKED.start as usize..];
+            let ended = asked.iter().filter(|answer| answer.is_ok()).count();
+            if point.step() == "cancel" && ended + deaths as usize != asked.len() {
+                verdict = Err("it was asked to end, and ran again".into());
+            }
         },
     );
-    deaths
+    verdict.map(|()| Saw { passed, deaths })
 }
 
 // ---- the supervisor dies ------------------------------------------------------------------------------------
@@ -383,9 +421,22 @@ fn killed_at(point: &'static Point, retries: u32, nth: u64) -> u32 {
 pub const ROLE: &str = "strict";
 
 fn supervisor_at(point: &'static Point) {
-    let rounds = [false, true].map(|kept| Round::Later { kept });
-    supervisors::at(point, ROLE, rounds);
+    // Of what it copies the first, the second and the last; it comes by the others once.
+    let passings = match point.step() {
+        "copy" => [1, 2, COPIES],
+        _ => [1; 3],
+    };
+    let kept = [true, false, true].into_iter();
+    let rounds = kept.zip(passings);
+    supervisors::at(
+        point,
+        ROLE,
+        rounds.map(|(kept, passing)| Round::Later { kept, passing }),
+    );
 }
+
+/// Results that it copies while a worker is busy for good.
+const COPIES: u64 = 4;
 
 fn spin() -> u64 {
     loop {
@@ -416,7 +467,7 @@ pub fn live() {
         let made = engine.submit(large, (&input, 1)).wait().unwrap();
         assert_eq!(made.len(), len_of(1));
     };
-    again();
+    (1..COPIES).for_each(|_| again());
     let workers = engine.stats().workers;
     let idle = workers.iter().find(|worker| worker.open == 0).unwrap();
     kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();

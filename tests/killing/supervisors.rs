@@ -10,16 +10,19 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::points;
-use crate::harness::{Invariant, named, step};
+use crate::harness::{Invariant, expect_figure, named, step};
 use crate::programs::Program;
+
+/// How soon the workers of a killed supervisor are gone.
+const PROMISED: Duration = Duration::from_secs(1);
 
 /// When the supervisor is killed, and whether its arena keeps a name.
 #[derive(Clone, Copy)]
 pub enum Round {
     /// When it comes by for the first time.
     First { kept: bool },
-    /// When it comes by with busy workers, one of them stopped.
-    Later { kept: bool },
+    /// When it comes by for the so manieth time with busy workers, one of them stopped.
+    Later { kept: bool, passing: u64 },
 }
 
 fn rounds(point: &Point) -> [Round; 3] {
@@ -30,8 +33,14 @@ fn rounds(point: &Point) -> [Round; 3] {
         // A worker has been welcomed before one is busy; the engine ends later than that anyway.
         _ => [
             First { kept: true },
-            Later { kept: false },
-            Later { kept: true },
+            Later {
+                kept: false,
+                passing: 1,
+            },
+            Later {
+                kept: true,
+                passing: 1,
+            },
         ],
     }
 }
@@ -40,17 +49,17 @@ fn rounds(point: &Point) -> [Round; 3] {
 pub fn trials() -> Vec<Trial> {
     let at = |point: &'static Point| {
         let name = format!("supervisors::{}", point.name);
-        named(name, move || at(point, "whole", rounds(point)))
+        named(name, move || at(point, "whole", rounds(point).into_iter()))
     };
     points(Side::Supervisor).map(at).collect()
 }
 
 /// Its workers go with it, the busy and the stopped one too; nothing stays but a name, which the next start
 /// sweeps away.
-pub fn at<const N: usize>(point: &'static Point, role: &str, rounds: [Round; N]) {
+pub fn at(point: &'static Point, role: &str, rounds: impl Iterator<Item = Round>) {
     let mut slowest = Duration::ZERO;
     for round in rounds {
-        let (Round::First { kept } | Round::Later { kept }) = round;
+        let (Round::First { kept } | Round::Later { kept, .. }) = round;
         let invariant = Invariant::before();
         let program = Program::new(kept);
         let mut running = match round {
@@ -58,7 +67,7 @@ pub fn at<const N: usize>(point: &'static Point, role: &str, rounds: [Round; N])
                 program.board.arm(point.name, Deed::Kill, 1..2);
                 program.start(role)
             }
-            Round::Later { .. } => program.start_armed(role, Some(point)),
+            Round::Later { passing, .. } => program.start_armed(role, point, passing),
         };
         let status = running.wait();
         let killed = Instant::now();
@@ -91,6 +100,11 @@ pub fn at<const N: usize>(point: &'static Point, role: &str, rounds: [Round; N])
         assert_eq!(program.sockets(), Vec::<PathBuf>::new(), "{}", point.name);
     }
     println!("{}: all gone after {slowest:.1?} at most", point.name);
+    expect_figure(
+        "the workers of a killed supervisor were gone after",
+        slowest,
+        PROMISED,
+    );
 }
 
 /// A program that is killed between making the socket of a start and removing its name leaves that, whichever point it is at;

@@ -1,0 +1,260 @@
+//! What a supervisor does while its calls fail: as much as is possible in some ten milliseconds.
+
+use std::time::Duration;
+
+use arenite::engine::{ArenaError, Builder, SystemError};
+use arenite::{
+    ArenaFull, Array, Backing, BuildError, Engine, InputError, JobError, JobErrorKind, TileMut,
+};
+
+use crate::harness::wait_until;
+
+/// One of them.
+#[derive(Clone, Copy)]
+pub struct Life {
+    pub name: &'static str,
+    pub live: fn() -> Result<(), Failed>,
+    /// So many of its calls fail for each of the reasons, since that is how many it takes to build the engine; …
+    pub each: u64,
+    /// … of what follows, each reason takes one in so many.
+    pub share: u64,
+}
+
+/// Each call of the first two meets two reasons; of the others every fourth and every second one meets one, in the time that
+/// there is.
+pub const LIVES: &[Life] = &[
+    Life {
+        name: "a life with memory files",
+        live: || deaths(Backing::Memfd),
+        each: 60,
+        share: 3,
+    },
+    Life {
+        name: "a life with named memory",
+        live: || deaths(Backing::Named),
+        each: 60,
+        share: 3,
+    },
+    Life {
+        name: "a life with a kept name",
+        live: kept,
+        each: 0,
+        share: 24,
+    },
+    #[cfg(feature = "sandbox")]
+    Life {
+        name: "a life with locked-down workers",
+        live: locked,
+        each: 0,
+        share: 12,
+    },
+];
+
+/// Where a life ended early, with the error that says it.
+#[derive(Debug)]
+pub enum Failed {
+    Build(BuildError),
+    Input(ArenaFull),
+    File(InputError),
+    Job(JobError),
+}
+
+impl Failed {
+    /// Whether this is what a failed call with this reason may become, on its way to the program.
+    pub fn says(&self, errno: i32) -> bool {
+        let is_ours = |error: &SystemError| error.errno() as i32 == errno;
+        match self {
+            Self::Build(BuildError::System(error)) => is_ours(error),
+            Self::Build(BuildError::Arena(ArenaError::System(error))) => is_ours(error),
+            Self::Build(BuildError::Arena(ArenaError::Full(_))) => true,
+            Self::Build(BuildError::Worker(_)) => true,
+            Self::Build(_) => false,
+            Self::Input(full) | Self::File(InputError::Full(full)) => full.requested > 0,
+            Self::File(_) => false,
+            Self::Job(error) => matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        }
+    }
+}
+
+fn ramp(n: usize) -> Array<u8> {
+    Array::from_fn(n, |i| i as u8)
+}
+
+fn is_ramp(bytes: &[u8], n: usize) -> bool {
+    bytes.len() == n && bytes.iter().zip(0..n).all(|(&x, i)| x == i as u8)
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|&x| u64::from(x)).sum()
+}
+
+fn hang() -> u8 {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The first error of a life, which goes on.
+#[derive(Default)]
+struct Troubles(Option<Failed>);
+
+impl Troubles {
+    fn note(&mut self, failed: Failed) {
+        self.0.get_or_insert(failed);
+    }
+
+    /// The value of a job, if it has one.
+    fn value<R>(&mut self, answer: Result<R, JobError>) -> Option<R> {
+        answer.map_err(|error| self.note(Failed::Job(error))).ok()
+    }
+
+    /// Some arrays, of which all have to be right.
+    fn ramps(&mut self, engine: &Engine) {
+        for (n, result) in (0..20).zip(engine.map(ramp, (0..20usize).map(|n| (n * 5000,)))) {
+            if let Some(bytes) = self.value(result) {
+                assert!(is_ramp(&bytes, n * 5000));
+            }
+        }
+    }
+
+    fn told(self) -> Result<(), Failed> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+fn builder() -> Builder {
+    Engine::builder().workers(2).capacity(16 << 20)
+}
+
+/// Build, submit, map, lose a worker by its own hand and one by ours, get others, shut down. The first error is told.
+fn deaths(backing: Backing) -> Result<(), Failed> {
+    let engine = builder().backing(backing).build().map_err(Failed::Build)?;
+    let values = engine
+        .from_fn(100_000, |i| i as u8)
+        .map_err(Failed::Input)?;
+    let expected = values.iter().map(|&x| u64::from(x)).sum::<u64>();
+    let mut troubles = Troubles::default();
+    if let Some(found) = troubles.value(engine.submit(sum, (&values,)).wait()) {
+        assert_eq!(found, expected);
+    }
+    troubles.ramps(&engine);
+    let abort = || -> u8 { std::process::abort() };
+    match engine.submit(abort, ()).wait().unwrap_err() {
+        error if *error.kind() == JobErrorKind::Signal(libc::SIGABRT) => {}
+        error => troubles.note(Failed::Job(error)),
+    }
+    let limit = Duration::from_millis(1);
+    let late = engine.job(hang, ()).deadline(limit).submit();
+    match late.wait().unwrap_err() {
+        error if matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }) => {}
+        error => troubles.note(Failed::Job(error)),
+    }
+    // Not before the one that hangs is gone.
+    if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {
+        assert!(is_ramp(&bytes, 700_000));
+    }
+    wait_until("both that died have been replaced", || {
+        let stats = engine.stats();
+        stats.restarts() >= 2 && stats.workers.iter().all(|worker| worker.ready)
+    });
+    drop(values);
+    engine.shutdown();
+    troubles.told()
+}
+
+fn fill(mut tile: TileMut<'_, u32>, with: u32) {
+    tile.fill(with);
+}
+
+/// Ends when it is asked to.
+fn obey() -> u8 {
+    while !arenite::cancelled() {
+        std::thread::park_timeout(Duration::from_micros(100));
+    }
+    7
+}
+
+/// An arena with a name, a file, tiles, jobs that are given up, memory that is given back, and workers that are replaced when
+/// they have had some jobs.
+fn kept() -> Result<(), Failed> {
+    let name = format!("calls-{}", std::process::id());
+    let engine = builder()
+        .name(name)
+        .recycle_after_jobs(16)
+        .build()
+        .map_err(Failed::Build)?;
+    let mut troubles = Troubles::default();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = (0..50_000).map(|i| i as u8).collect();
+    std::fs::write(file.path(), bytes).unwrap();
+    match engine.read_file(file.path()) {
+        Ok(bytes) => assert!(is_ramp(&bytes, 50_000)),
+        Err(error) => troubles.note(Failed::File(error)),
+    }
+    match engine.zeros::<u32>(40_000) {
+        Ok(mut array) => {
+            let filled = engine.scope(|scope| {
+                for (tile, with) in array.tiles_mut(5_000).zip(1..) {
+                    scope.submit(fill, (tile, with));
+                }
+            });
+            if troubles.value(filled).is_some() {
+                let tiles = array.chunks(5_000).zip(1..);
+                tiles.for_each(|(tile, with)| assert!(tile.iter().all(|&x| x == with)));
+            }
+        }
+        Err(full) => troubles.note(Failed::Input(full)),
+    }
+    // One is asked while it runs or waits, and one is ended with its worker or taken back.
+    let asked = engine.submit(obey, ());
+    asked.cancel();
+    let ended = engine.submit(hang, ());
+    ended.cancel_now();
+    for job in [asked, ended] {
+        match job.wait() {
+            Ok(value) => assert_eq!(value, 7),
+            Err(error) if *error.kind() == JobErrorKind::Cancelled => {}
+            Err(error) => troubles.note(Failed::Job(error)),
+        }
+    }
+    troubles.ramps(&engine);
+    engine.trim();
+    troubles.ramps(&engine);
+    wait_until("a worker had enough jobs", || {
+        let workers = engine.stats().workers;
+        workers.iter().any(|worker| worker.recycled > 0)
+    });
+    engine.shutdown();
+    troubles.told()
+}
+
+/// As [`deaths`], with results that are copied. Whoever has jobs is locked down by all that is said to be there.
+#[cfg(feature = "sandbox")]
+fn locked() -> Result<(), Failed> {
+    let builder = builder().sandbox(arenite::Sandbox::Strict);
+    let engine = builder.build().map_err(Failed::Build)?;
+    let mut troubles = Troubles::default();
+    super::workers::assert_locked_down(&engine);
+    // One call fails, and either of two parts shuts files.
+    let shut = || std::fs::File::open("/proc/self/exe").is_err();
+    if let Some(shut) = troubles.value(engine.submit(shut, ()).wait()) {
+        assert!(shut, "{:?}", engine.sandbox_report());
+    }
+    troubles.ramps(&engine);
+    let abort = || -> u8 { std::process::abort() };
+    match engine.submit(abort, ()).wait().unwrap_err() {
+        error if *error.kind() == JobErrorKind::Signal(libc::SIGABRT) => {}
+        error => troubles.note(Failed::Job(error)),
+    }
+    if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {
+        assert!(is_ramp(&bytes, 700_000));
+    }
+    wait_until("the one that died has been replaced", || {
+        let workers = engine.stats().workers;
+        workers.iter().map(|worker| worker.restarts).sum::<u64>() >= 1
+            && workers.iter().all(|worker| worker.ready)
+    });
+    super::workers::assert_locked_down(&engine);
+    engine.shutdown();
+    troubles.told()
+}

@@ -1,0 +1,162 @@
+//! The n-th system call of the supervisor fails, for every n and every reason, and the n-th one of a worker that starts or has
+//! jobs: an error of the type that says it or a success, no hang, and nothing is left. Needs the feature `points`.
+
+mod lives;
+mod workers;
+
+use arenite::failing_calls;
+use libtest_mimic::Trial;
+
+use crate::harness::{Invariant, named};
+use crate::programs::{Program, say};
+use lives::{LIVES, Life};
+
+pub const SCENARIOS: &[(&str, fn())] = &[
+    ("calls", every_call),
+    ("starts", workers::every_start),
+    ("jobs", workers::every_job),
+];
+
+/// Why calls fail.
+const REASONS: [(&str, i32); 6] = [
+    ("too_many_files", libc::EMFILE),
+    ("no_memory", libc::ENOMEM),
+    ("try_again", libc::EAGAIN),
+    ("no_room", libc::ENOSPC),
+    ("interrupted", libc::EINTR),
+    ("not_permitted", libc::EPERM),
+];
+
+/// What is tried with each of the reasons, and what it is called: the supervisor, starts of workers, jobs.
+pub fn tests() -> Vec<Trial> {
+    let kinds: [(&str, fn(i32)); 3] = [
+        ("calls", of_the_supervisor),
+        ("calls::starts", |errno| play("starts", errno)),
+        ("calls::jobs", |errno| play("jobs", errno)),
+    ];
+    let of = |(kind, test): (&'static str, fn(i32))| {
+        REASONS.map(|(name, errno)| named(format!("{kind}::{name}"), move || test(errno)))
+    };
+    kinds.into_iter().flat_map(of).collect()
+}
+
+fn start(scenario: &str, errno: i32) -> Program {
+    let change = |command: &mut std::process::Command| {
+        command.env("ARENITE_HOSTILE_ERRNO", errno.to_string());
+    };
+    Program::with(scenario, || Ok(()), change)
+}
+
+fn play(scenario: &str, errno: i32) {
+    start(scenario, errno).end().assert_done();
+}
+
+fn of_the_supervisor(errno: i32) {
+    let mut program = start("calls", errno);
+    let (mut last, mut calls) = (0, 0);
+    loop {
+        let line = program.line();
+        match line.parse() {
+            Ok(n) => {
+                last = n;
+                calls += 1;
+            }
+            Err(_) => {
+                let ended = program.end();
+                assert_eq!(
+                    (line.as_str(), ended.code),
+                    ("done", Some(0)),
+                    "after call {last}: {ended:?}"
+                );
+                break;
+            }
+        }
+    }
+    assert!(calls > 200, "only {calls} calls in all lives");
+}
+
+// ---- what the program does ----------------------------------------------------------------------------------
+
+/// The reason of the call that fails.
+fn asked_errno() -> i32 {
+    let text = std::env::var("ARENITE_HOSTILE_ERRNO").unwrap();
+    text.parse().unwrap()
+}
+
+/// Whether each call fails for each of the reasons: `ARENITE_EVERY_CALL` asks for it. It takes minutes.
+fn each_for_each() -> bool {
+    std::env::var_os("ARENITE_EVERY_CALL").is_some()
+}
+
+fn every_call() {
+    let errno = asked_errno();
+    let place = REASONS.iter().position(|(_, reason)| *reason == errno);
+    let place = place.unwrap() as u64;
+    until_faults_are_explained(errno);
+    // What is made once and kept, and what goes only in a moment.
+    let first = Invariant::before();
+    (LIVES[0].live)().unwrap();
+    first.nothing_left().unwrap();
+    for life in LIVES {
+        for n in 1u64.. {
+            if !each_for_each() && n > life.each && n % life.share != place * life.share / 6 {
+                continue;
+            }
+            if fail(*life, n, errno) {
+                break;
+            }
+        }
+    }
+}
+
+/// A life in which the `n`-th call fails; whether there were fewer.
+fn fail(life: Life, n: u64, errno: i32) -> bool {
+    let before = Invariant::before();
+    failing_calls::arm(n, errno);
+    let result = (life.live)();
+    let calls = failing_calls::disarm();
+    let what = format!("call {n} of {} with errno {errno}", life.name);
+    if let Err(left) = before.nothing_left() {
+        panic!("{what}, {result:?}: {left}");
+    }
+    say(n);
+    if calls < n {
+        result.unwrap_or_else(|failed| panic!("{what}, which is none: {failed:?}"));
+        return true;
+    }
+    if let Err(failed) = result {
+        // An interrupted call is made again, and nobody hears of it.
+        assert!(
+            errno != libc::EINTR && failed.says(errno),
+            "{what}: {failed:?}"
+        );
+    }
+    false
+}
+
+/// In a program that has had no engine yet, whose handler of SIGBUS is still to come: it comes with the next engine, although
+/// the call that does it has failed too by then.
+fn until_faults_are_explained(errno: i32) {
+    let before = handler_of_faults();
+    for n in 1.. {
+        failing_calls::arm(n, errno);
+        let _ = (LIVES[0].live)();
+        let calls = failing_calls::disarm();
+        if handler_of_faults() != before {
+            return;
+        }
+        assert!(calls >= n, "nobody explains faults of memory");
+    }
+}
+
+fn handler_of_faults() -> usize {
+    // SAFETY: asks, into a structure for which zeros are valid, and changes nothing.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        assert_eq!(
+            libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut now),
+            0
+        );
+        now.sa_sigaction
+    }
+}

@@ -1,0 +1,245 @@
+//! The n-th system call of a worker fails: while it starts, and while it has jobs.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use arenite::{Array, BuildError, Engine, JobError, JobErrorKind, TileMut, failing_calls};
+
+use super::asked_errno;
+use crate::harness::{Invariant, Lab};
+
+/// All threads of its workers are bound by what the engine says that it enforces.
+#[cfg(feature = "sandbox")]
+pub fn assert_locked_down(engine: &Engine) {
+    let report = engine.sandbox_report().expect("workers are locked down");
+    let lacks = |part: &str| {
+        report
+            .lacking()
+            .iter()
+            .any(|lacking| lacking.starts_with(part))
+    };
+    for worker in engine.stats().workers {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid)).unwrap();
+        for task in tasks {
+            let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let has = |line: &str| status.lines().any(|own| own == line);
+            assert!(has("NoNewPrivs:\t1"), "{status}");
+            assert!(has("Seccomp:\t2") || lacks("seccomp"), "{report}: {status}");
+        }
+    }
+}
+
+/// Calls of every start whose failure has to be told by their names.
+const NAMED: [&str; 13] = [
+    "prctl(SET_PDEATHSIG)",
+    "close_range",
+    "fcntl(F_GETFD)",
+    "signal of SIGHUP",
+    "pthread_sigmask",
+    "sigaction of SIGURG",
+    "sigaction of SIGSEGV",
+    "sigaction of SIGABRT",
+    "sigaltstack",
+    "setrlimit",
+    "prctl(SET_DUMPABLE)",
+    "mmap",
+    "a thread for each of 2 lanes",
+];
+/// The same, where workers are locked down.
+const NAMED_IF_LOCKED: [&str; 9] = [
+    "mseal",
+    "readdir of /proc/self/fd",
+    "readdir of /proc/self/task",
+    "prctl(NO_NEW_PRIVS)",
+    "landlock_restrict_self",
+    "sigaction of SIGSYS",
+    "seccomp of",
+    "prctl(GET_SECCOMP)",
+    "no thread can be started",
+];
+
+pub fn every_start() {
+    for strict in [false, cfg!(feature = "sandbox")] {
+        starts(strict);
+    }
+}
+
+fn starts(strict: bool) {
+    let errno = asked_errno();
+    let (mut starts, mut refused) = (0, 0);
+    let mut named = BTreeSet::new();
+    for n in 1.. {
+        let before = Invariant::before();
+        let what = format!("call {n} of a start with errno {errno}, strict: {strict}");
+        // SAFETY: no engine, and so no other thread, is there.
+        unsafe { std::env::set_var(failing_calls::WORKERS, format!("{n}:{errno}")) };
+        let (built, said) = start(strict);
+        if let Err(left) = before.nothing_left() {
+            panic!("{what}, {built:?}: {left}");
+        }
+        starts += 1;
+        let is_over = said
+            .iter()
+            .any(|line| line.starts_with(failing_calls::WORKERS));
+        named.extend(said);
+        match built {
+            Ok(()) if is_over => break,
+            Ok(()) => {}
+            Err(BuildError::Worker(why)) => {
+                assert!(errno != libc::EINTR && !is_over, "{what}: {why}");
+                named.insert(why);
+                refused += 1;
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    assert!(starts > 30, "only {starts} calls");
+    if errno == libc::EINTR {
+        assert_eq!(refused, 0);
+        return;
+    }
+    let locked = NAMED_IF_LOCKED.iter().filter(|_| strict && is_complete());
+    for call in NAMED.iter().chain(locked) {
+        let told = named.iter().any(|why| why.contains(call));
+        assert!(told, "{call} has not failed, strict: {strict}: {named:#?}");
+    }
+}
+
+#[cfg(feature = "sandbox")]
+fn is_complete() -> bool {
+    arenite::SandboxReport::of_this_kernel().is_complete()
+}
+#[cfg(not(feature = "sandbox"))]
+fn is_complete() -> bool {
+    false
+}
+
+/// An engine with one worker, if it can be built, and what that has said.
+fn start(strict: bool) -> (Result<(), BuildError>, Vec<String>) {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let builder = Engine::builder()
+        .workers(1)
+        .lanes(2)
+        .memory_limit(256 << 20)
+        .capacity(16 << 20)
+        .on_log(move |line| {
+            // Nobody listens to what comes later.
+            let _ = tell.lock().unwrap().send(line.text.clone());
+        });
+    #[cfg(feature = "sandbox")]
+    let builder = if strict {
+        builder.sandbox(arenite::Sandbox::Strict)
+    } else {
+        builder
+    };
+    let built = builder.build().map(|engine| {
+        #[cfg(feature = "sandbox")]
+        if strict {
+            assert_locked_down(&engine);
+        }
+        assert_eq!(engine.submit(|| 7u8, ()).wait().unwrap(), 7);
+        engine.shutdown();
+    });
+    (built, told.try_iter().collect())
+}
+
+// ---- jobs ---------------------------------------------------------------------------------------------------
+
+/// From the end of this job on.
+fn arm(n: u64, errno: i32) {
+    println!("call {n}");
+    failing_calls::arm(n, errno);
+}
+
+fn disarm() -> u64 {
+    failing_calls::disarm()
+}
+
+/// Fills what it was given, and makes more than it was granted ahead.
+fn fill(mut tile: TileMut<'_, u32>) {
+    println!("a tile");
+    tile.fill(7);
+}
+
+fn make(n: usize) -> Array<u32> {
+    println!("an array");
+    let dropped = Array::from_fn(n / 2, |i| i as u32);
+    let made = Array::from_fn(n, |i| i as u32);
+    drop(dropped);
+    made
+}
+
+pub fn every_job() {
+    for strict in [false, cfg!(feature = "sandbox")] {
+        let before = Invariant::before();
+        jobs(strict);
+        before.nothing_left().unwrap();
+    }
+}
+
+/// Jobs of one worker, in which its `n`-th call fails; a worker that ends over it is replaced.
+fn jobs(strict: bool) {
+    let errno = asked_errno();
+    let lab = Lab::with(1, |builder| {
+        #[cfg(feature = "sandbox")]
+        if strict {
+            return builder.sandbox(arenite::Sandbox::Strict);
+        }
+        builder
+    });
+    for n in 1.. {
+        let what = format!("call {n} of jobs with errno {errno}, strict: {strict}");
+        let mut failed = Vec::new();
+        let mut note = |error: JobError| failed.push(error);
+        if let Err(error) = lab.submit(arm, (n, errno)).wait() {
+            note(error);
+        }
+        if !strict {
+            let mut array = lab.zeros::<u32>(20_000).unwrap();
+            let filled = lab.scope(|scope| {
+                for tile in array.tiles_mut(20_000) {
+                    scope.submit(fill, (tile,));
+                }
+            });
+            match filled {
+                Ok(()) => assert!(array.iter().all(|&x| x == 7), "{what}"),
+                Err(error) => note(error),
+            }
+        }
+        for len in [1_000, 300_000] {
+            match lab.submit(make, (len,)).wait() {
+                Ok(array) => {
+                    let right = array.len() == len && array.iter().zip(0..).all(|(&x, i)| x == i);
+                    assert!(right, "{what}");
+                }
+                Err(error) => note(error),
+            }
+        }
+        // None in a worker that came later.
+        let calls = match lab.submit(disarm, ()).wait() {
+            Ok(calls) => calls,
+            Err(error) => {
+                note(error);
+                0
+            }
+        };
+        for error in &failed {
+            // It ends by itself, or is ended because it could not take its arguments, and says why.
+            let ended = match error.kind() {
+                JobErrorKind::Exited(Some(code)) => *code != 0,
+                JobErrorKind::Protocol(_) => error.to_string().contains("mprotect of bytes"),
+                _ => false,
+            };
+            assert!(errno != libc::EINTR && ended, "{what}: {error}");
+        }
+        assert!(failed.len() < 2, "{what}: {failed:?}");
+        if failed.is_empty() && calls < n {
+            assert!(n > 5, "only {calls} calls");
+            break;
+        }
+    }
+    lab.assert_in_use(0);
+    lab.into_inner().shutdown();
+}

@@ -1,0 +1,113 @@
+//! Another user at the socket of a handshake, in the moment in which that has a name. Needs the feature `points`.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use arenite::Engine;
+use arenite::points::{Board, Deed, VARIABLE};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use crate::harness::{step, tests};
+use crate::programs::{Program, become_nobody, is_root};
+
+tests![nobody_else_meets_a_worker];
+
+pub const SCENARIOS: &[(&str, fn())] = &[("host", host), ("stranger", stranger)];
+
+fn nobody_else_meets_a_worker() {
+    if !is_root() {
+        eprintln!("skipped: only root can be one user beside another");
+        return;
+    }
+    // The usual one, one for groups, and none.
+    for mask in [0o022, 0o002, 0] {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = folder.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        for (path, mode) in [(folder.path(), 0o755), (&temporary, 0o1777)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let board_path = folder.path().join("board");
+        let board = Board::create(&board_path).unwrap();
+        board.arm("spawn.named", Deed::Stop, 1..2);
+        let prepare = move || {
+            umask(Mode::from_bits_truncate(mask));
+            Ok(())
+        };
+        let change = |command: &mut std::process::Command| {
+            command.env(VARIABLE, &board_path).env("TMPDIR", &temporary);
+        };
+        let host = Program::with("host", prepare, change);
+        step("the host to be stopped before its worker is started");
+        let pid = Pid::from_raw(host.pid());
+        waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT).unwrap();
+        assert_eq!(board.done("spawn.named"), (1, host.pid()));
+        let socket = only_socket(&temporary);
+        let change = |command: &mut std::process::Command| {
+            command.env("ARENITE_HOSTILE_PATH", &socket);
+        };
+        Program::with("stranger", become_nobody, change)
+            .end()
+            .assert_done();
+        kill(pid, Signal::SIGCONT).unwrap();
+        host.end().assert_done();
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    }
+}
+
+/// The socket that lies in a folder of its own below this one, beside nothing else.
+fn only_socket(folder: &Path) -> PathBuf {
+    let entries: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    let [Ok(entry)] = &entries[..] else {
+        panic!("{entries:?}")
+    };
+    let socket = entry.path().join("socket");
+    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    socket
+}
+
+/// Starts an engine and works with it.
+fn host() {
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(8 << 20)
+        .build()
+        .unwrap();
+    assert_eq!(engine.submit(|n: u8| n, (3,)).wait().unwrap(), 3);
+    engine.shutdown();
+}
+
+/// Tries to connect, and to be somebody whom the worker connects to.
+fn stranger() {
+    let path = PathBuf::from(std::env::var_os("ARENITE_HOSTILE_PATH").unwrap());
+    let address = UnixAddr::new(&path).unwrap();
+    for kind in [SockType::SeqPacket, SockType::Stream] {
+        let caller = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let called = connect(std::os::fd::AsRawFd::as_raw_fd(&caller), &address);
+        assert_eq!(called, Err(Errno::EACCES));
+    }
+    let folder = path.parent().unwrap();
+    let refused = |what: &str, answer: std::io::Result<()>| {
+        let code = answer.expect_err(what).raw_os_error();
+        assert!(
+            matches!(code, Some(libc::EACCES | libc::EPERM)),
+            "{what}: {code:?}"
+        );
+    };
+    let anybody = || fs::Permissions::from_mode(0o777);
+    refused("mode", fs::set_permissions(&path, anybody()));
+    refused("mode of the folder", fs::set_permissions(folder, anybody()));
+    refused("away", fs::rename(&path, folder.join("away")));
+    refused("gone", fs::remove_file(&path));
+    refused("a file", fs::write(folder.join("file"), b"mine"));
+    refused(
+        "the folder away",
+        fs::rename(folder, folder.with_extension("away")),
+    );
+}
