@@ -99,7 +99,7 @@ fn what_is_lacking_is_named_and_refused_where_it_is_required() {
             .exits(2)
             .says(&["a sandbox is required", part]);
         if world.path(&refused).exists() {
-            assert_eq!(world.all(&refused), [""; 0]);
+            assert_eq!(world.tree(&refused), [""; 0]);
         }
         let done = format!("done-{number}");
         let line = format!("p -s 32 -o {done} --sandbox");
