@@ -250,9 +250,8 @@ fn locked() -> Result<(), Failed> {
         assert!(is_ramp(&bytes, 700_000));
     }
     wait_until("the one that died has been replaced", || {
-        let workers = engine.stats().workers;
-        workers.iter().map(|worker| worker.restarts).sum::<u64>() >= 1
-            && workers.iter().all(|worker| worker.ready)
+        let stats = engine.stats();
+        stats.restarts() >= 1 && stats.workers.iter().all(|worker| worker.ready)
     });
     super::workers::assert_locked_down(&engine);
     engine.shutdown();
