@@ -5,6 +5,9 @@
 //! about arenas, links or jobs.
 
 pub mod abort;
+#[cfg(test)]
+#[path = "../../tests/common/asked.rs"]
+pub(crate) mod asked;
 pub mod clock;
 pub mod cores;
 pub mod cut;
@@ -46,12 +49,3 @@ pub use {
         leave_signals_to_parent, set_dumpable, spawn_self,
     },
 };
-
-/// How many cases a long random test runs: the environment can ask for more.
-#[cfg(test)]
-pub(crate) fn cases(usual: u32) -> u32 {
-    let asked = std::env::var("ARENITE_CASES").ok();
-    asked.map_or(usual, |text| {
-        text.parse().expect("ARENITE_CASES is a number")
-    })
-}

@@ -3,18 +3,21 @@
 //! `arenite soak`, which is where they lie.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
+mod asked;
 #[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
 #[path = "../../bin/src/soak/runs/mod.rs"]
 pub mod runs;
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
 pub use lab::{
-    Answers, Gate, Invariant, Lab, children, expect_in_use, pass, patience, processes_with, step,
-    wait_until, watched,
+    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, processes_with,
+    step, wait_until, watched,
 };
 
 /// A list of trials out of functions.
@@ -36,17 +39,16 @@ pub fn trial(path: &'static str, test: fn()) -> Trial {
 /// A trial by its name.
 pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        for _ in 0..times() {
-            run(test.clone())?;
+        for round in 0..asked::times() {
+            run(round, test.clone())?;
         }
         Ok(())
     })
 }
 
-/// How often each trial runs: `ARENITE_TIMES` makes it more, for who looks for what happens once in a thousand times.
-fn times() -> u64 {
-    let asked = std::env::var("ARENITE_TIMES").ok();
-    asked.map_or(1, |text| text.parse().unwrap())
+thread_local! {
+    /// How often the trial of this thread was run before.
+    static ROUND: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Whether figures are asserted rather than told: `ARENITE_STRICT_FIGURES` asks for it, for a machine that has nothing else to
@@ -64,9 +66,17 @@ pub fn expect_figure(what: &str, took: Duration, promised: Duration) {
     );
 }
 
-fn run(test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+/// Seeds for so many cases of a trial: other ones each time that it runs again. Whoever fails on one names it by [`case`], and
+/// `ARENITE_FUZZ_SEED` begins with it.
+pub fn seeds(count: u64) -> Range<u64> {
+    let first = asked::first_seed().wrapping_add(ROUND.get().wrapping_mul(count));
+    first..first.saturating_add(count)
+}
+
+fn run(round: u64, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
     let before = Invariant::before();
     lab::watched(lab::patience(), move || {
+        ROUND.set(round);
         test();
         Ok(())
     })?;

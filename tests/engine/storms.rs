@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::runs::storm::Blow;
 use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
-use crate::harness::{figures_are_strict, tests};
+use crate::harness::{case, figures_are_strict, seeds, tests};
 use crate::starts::Env;
 
 tests![
@@ -27,8 +27,10 @@ fn play(seconds: f64, run: impl Fn(Order) -> Result<Seen, String>) {
     } else {
         seconds
     };
+    let seed = seeds(1).start;
+    case(format!("seed {seed}"));
     let order = Order {
-        seed: 4711,
+        seed,
         length: Duration::from_secs_f64(seconds),
         strict: figures_are_strict(),
     };

@@ -11,4 +11,4 @@ pub use engine::{Lab, wait_until};
 pub use gate::{Gate, pass};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
 pub use traces::{children, processes_with};
-pub use watch::{patience, step, watched};
+pub use watch::{case, patience, step, watched};

@@ -16,8 +16,21 @@ pub fn step(what: impl Into<String>) {
     *STEP.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
 }
 
+/// Which of its cases the run at hand has come to, so that it can be tried again alone.
+static CASE: Mutex<String> = Mutex::new(String::new());
+
+/// Names the case that comes next, for the message of whatever fails or hangs in it.
+pub fn case(what: impl Into<String>) {
+    *CASE.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+}
+
 fn last_step() -> String {
-    STEP.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    let case = CASE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let step = STEP.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match case.as_str() {
+        "" => step,
+        _ => format!("{case}: {step}"),
+    }
 }
 
 /// How long a run may take before it counts as hanging. Not a promise of speed: machines are shared.
@@ -33,6 +46,7 @@ pub fn watched(
     patience: Duration,
     body: impl FnOnce() -> Result<(), String> + Send + 'static,
 ) -> Result<(), String> {
+    case("");
     step("the beginning");
     let (ended, end) = channel();
     let body = thread::Builder::new()
