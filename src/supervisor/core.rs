@@ -472,10 +472,13 @@ impl Core {
         {
             self.condemn(lane as usize, NOBODY, kind.clone());
         }
+        let lane = lane as usize;
+        let worker = (lane < self.lanes.len()).then(|| self.worker_of(lane) as u32);
         let record = self.records.at(index);
         let name = self.kernels.get(record.kernel).name;
         let failed = Failed {
             attempt: u32::from(record.attempt),
+            worker,
             ..Failed::new(kind, name, record.job)
         };
         failed.into()

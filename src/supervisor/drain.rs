@@ -116,7 +116,10 @@ impl Core {
             if traced {
                 self.trace_value(index, 0);
             }
+            let life = self.lanes[lane_index].life;
             let record = self.records.at(index);
+            // Nothing may be no answer to this job, which is found when it is read.
+            record.answered_by = (lane_index as u32, life);
             let kernel = record.kernel;
             record.leases.clear();
             self.kernels.get(kernel).learn(took_ns, 0, false);
