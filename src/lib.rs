@@ -118,7 +118,7 @@
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
 //! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
 //! - `sandbox`: workers without rights: `Builder::sandbox`.
-//! - `points`: named places at which tests kill; refused in release builds. Not meant for programs.
+//! - `points`: named places at which tests kill, and what fuzzers call; refused in release builds. Not meant for programs.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
 //!   [`Builder::on_log`](engine::Builder::on_log) with level and target, and at the subscriber of the program, if it has
 //!   one, as events of the target `arenite::worker`. Spans stay in the worker.
@@ -175,6 +175,9 @@ pub use engine::{Sandbox, SandboxReport};
 pub use kernel::{Kernel, Scalar};
 #[cfg(not(arenite_loom))]
 pub use rand;
+#[cfg(all(feature = "points", not(arenite_loom)))]
+#[doc(hidden)]
+pub use supervisor::hostile::{Toll, link_words};
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;

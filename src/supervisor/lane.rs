@@ -337,9 +337,10 @@ impl Lane {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "points"))]
 impl Lane {
     /// Where the grant of this number begins, from the cursor on.
+    #[cfg(test)]
     pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
         let grant = self.grants.iter().find(|grant| grant.number == number)?;
         Some(grant.block.extent().at.offset())

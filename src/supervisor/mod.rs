@@ -14,9 +14,11 @@ mod drain;
 mod error;
 mod events;
 mod exchange;
+#[cfg(any(test, feature = "points"))]
+mod fixture;
 mod group;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, feature = "points"))]
+pub(crate) mod hostile;
 mod kernels;
 mod lane;
 mod limit;

@@ -110,14 +110,14 @@ impl Monitor {
     }
 
     /// One that does what it is told, for a test.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "points"))]
     pub(super) fn idle(shared: Arc<Shared>) -> Self {
         let poller = Poller::new().expect("a poller");
         Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
     }
 
     /// What follows the exit of a worker that is none, for a test.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "points"))]
     pub(super) fn bury(&mut self, index: usize, exit: Exit) {
         let words = self.outputs.finish(&self.shared, index);
         let cause = self.cause_of(index, exit, &words, false);

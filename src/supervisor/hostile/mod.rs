@@ -1,22 +1,20 @@
 //! Words of a link that mean harm: whatever a worker writes into its half, at whatever moment, the supervisor does not
 //! panic, does not read out of range, answers each job once, and kills for what cannot be true.
 //!
-//! [`attack`] plays any bytes as such a worker. It is what a fuzzer would call; here it runs a corpus of files and a long
-//! stretch of seeded numbers.
+//! [`link_words`] plays any bytes as such a worker. It is what a fuzzer calls, with the feature `points`; the tests beside it
+//! play a corpus of files and a long stretch of seeded numbers.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+#[cfg(test)]
+mod tests;
 
 use super::core::Core;
+use super::fixture::{fixture, kernel};
 use super::monitor::Monitor;
-use super::tests::{die, fixture, in_time, kernel};
 use super::worker::Status;
 use super::*;
 use crate::arena::Placement;
 use crate::array::Array;
-use crate::kernel::wire::{Lease, SENT_WORDS};
+use crate::kernel::wire::Lease;
 use crate::kernel::{BadReply, Receiving, Reply};
 use crate::link::{Answering, INLINE_WORDS, Next, Taker, kind};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -24,36 +22,85 @@ use crate::sys::process::Exit;
 
 const LANES: u16 = 2;
 
-/// Numbers that a worker may write: edges, neighbours of the truth, and anything.
-fn lie(script: &mut Script<'_>, truth: u64) -> u64 {
-    let pick = script.byte();
-    let any = script.long();
-    match pick % 10 {
-        0 => 0,
-        1 => u64::MAX,
-        2 => truth.wrapping_add(1),
-        3 => truth.wrapping_sub(1),
-        4 => u64::from(u32::MAX),
-        5 => 1 << (any % 64),
-        6 => truth ^ 1 << (any % 64),
-        7 => any % 300,
-        8 => any % (1 << 20) * 64,
-        _ => any,
+/// Plays bytes as a hostile worker, and panics if the supervisor does not bear it.
+pub fn link_words(bytes: &[u8]) -> Toll {
+    let mut attack = Attack::new();
+    let mut script = Script::of(bytes);
+    let mut steps = 0;
+    while !script.is_over() {
+        attack.step(&mut script);
+        steps += 1;
+    }
+    Toll {
+        steps,
+        lies: script.lies,
+        deaths: attack.end(),
+    }
+}
+
+/// What an attack came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Toll {
+    /// What worker and supervisor did in turns.
+    pub steps: usize,
+    /// Numbers that the worker wrote in place of the true ones.
+    pub lies: usize,
+    /// Workers that it cost, beside those that ended with it.
+    pub deaths: usize,
+}
+
+impl std::ops::AddAssign for Toll {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.lies += other.lies;
+        self.deaths += other.deaths;
     }
 }
 
 /// Bytes as instructions; zeros when they are used up.
-struct Script<'a>(&'a [u8]);
+struct Script<'a> {
+    bytes: &'a [u8],
+    lies: usize,
+}
 
-impl Script<'_> {
+impl<'a> Script<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, lies: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     fn byte(&mut self) -> u8 {
-        self.0.split_off_first().copied().unwrap_or(0)
+        self.bytes.split_off_first().copied().unwrap_or(0)
     }
 
     fn long(&mut self) -> u64 {
         let mut bytes = [0; 8];
         bytes.fill_with(|| self.byte());
         u64::from_le_bytes(bytes)
+    }
+
+    /// What a worker may write in place of the truth, in so many bits: edges, neighbours of the truth, and anything.
+    fn lie(&mut self, truth: u64, bits: u32) -> u64 {
+        let pick = self.byte();
+        let any = self.long();
+        let told = match pick % 10 {
+            0 => 0,
+            1 => u64::MAX,
+            2 => truth.wrapping_add(1),
+            3 => truth.wrapping_sub(1),
+            4 => u64::from(u32::MAX),
+            5 => 1 << (any % 64),
+            6 => truth ^ 1 << (any % 64),
+            7 => any % 300,
+            8 => any % (1 << 20) * 64,
+            _ => any,
+        };
+        // Chance may tell the truth.
+        self.lies += usize::from((told ^ truth) << (64 - bits) != 0);
+        told
     }
 }
 
@@ -172,11 +219,11 @@ impl Attack {
         words.resize(INLINE_WORDS, 7);
         for word in &mut words {
             if script.byte().is_multiple_of(8) {
-                *word = lie(script, *word);
+                *word = script.lie(*word, 64);
             }
         }
-        let mut tell = |truth: u64| match script.byte().is_multiple_of(8) {
-            true => lie(script, truth),
+        let mut tell = |truth: u64, bits| match script.byte().is_multiple_of(8) {
+            true => script.lie(truth, bits),
             false => truth,
         };
         let spilled = pick & 16 != 0;
@@ -188,15 +235,15 @@ impl Attack {
         };
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
         let answer = Answering {
-            kind: tell(kind::VALUE.into()) as u8,
-            arrays: tell(arrays) as u16,
+            kind: tell(kind::VALUE.into(), 8) as u8,
+            arrays: tell(arrays, 16) as u16,
             spilled,
-            len: tell(len) as u32,
-            grant: tell(first.into()) as u32,
-            cursor: tell(at + held.min(64)),
+            len: tell(len, 32) as u32,
+            grant: tell(first.into(), 32) as u32,
+            cursor: tell(at + held.min(64), 64),
             words: &words,
         };
-        taker.finish(pick & 8 != 0, tell(10) as u32, Some(&answer));
+        taker.finish(pick & 8 != 0, tell(10, 32) as u32, Some(&answer));
     }
 
     fn take_memory(&mut self, lane: usize) {
@@ -217,11 +264,11 @@ impl Attack {
         let reply = self.shared.cells[lane].reply();
         let short = |cell: &AtomicU32, script: &mut Script<'_>| {
             let truth = cell.load(Ordering::Relaxed);
-            cell.store(lie(script, truth.into()) as u32, Ordering::Relaxed);
+            cell.store(script.lie(truth.into(), 32) as u32, Ordering::Relaxed);
         };
         let long = |cell: &AtomicU64, script: &mut Script<'_>| {
             let truth = cell.load(Ordering::Relaxed);
-            cell.store(lie(script, truth), Ordering::Relaxed);
+            cell.store(script.lie(truth, 64), Ordering::Relaxed);
         };
         let answer = &reply.replies[slot];
         let notes = &reply.recorder;
@@ -324,8 +371,9 @@ impl Attack {
         core.refill();
     }
 
-    /// Everything comes to its end: each job is answered once, and no memory is left.
+    /// Everything comes to its end: each job is answered once, and no memory is left. Tells how many workers it has cost before.
     fn end(mut self) -> usize {
+        let deaths = self.deaths;
         for lane in 0..LANES.into() {
             self.die(lane);
         }
@@ -350,249 +398,6 @@ impl Attack {
         drop(core);
         let stats = self.shared.arena.stats();
         assert_eq!((stats.in_use, stats.blocks), (0, 0), "{stats:?}");
-        self.deaths
+        deaths
     }
-}
-
-/// Plays bytes as a hostile worker; how many steps it took, and how many workers they cost.
-fn attack(bytes: &[u8]) -> (usize, usize) {
-    let mut attack = Attack::new();
-    let mut script = Script(bytes);
-    let mut steps = 0;
-    while !script.0.is_empty() {
-        attack.step(&mut script);
-        steps += 1;
-    }
-    (steps, attack.end())
-}
-
-/// Numbers that can be made again.
-fn seeded(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
-fn script(seed: u64, len: usize) -> Vec<u8> {
-    let mut next = seeded(seed);
-    (0..len.div_ceil(8))
-        .flat_map(|_| next().to_le_bytes())
-        .collect()
-}
-
-#[test]
-fn a_stretch_of_seeded_attacks() {
-    let mut deaths = 0;
-    let mut steps = 0;
-    for seed in 0..200 {
-        let bytes = script(seed, 6800);
-        let (taken, lost) =
-            std::panic::catch_unwind(|| attack(&bytes)).unwrap_or_else(|_| panic!("seed {seed}"));
-        steps += taken;
-        deaths += lost;
-    }
-    assert!(
-        steps > 100_000 && deaths > 2000,
-        "{steps} steps, {deaths} lies noticed"
-    );
-}
-
-#[test]
-fn the_corpus() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/link_words");
-    let mut files = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        attack(&std::fs::read(&path).unwrap());
-        files += 1;
-    }
-    assert!(files >= 8, "{} has {files} files", folder.display());
-}
-
-/// A worker that changes its words while they are looked at.
-#[test]
-fn words_that_change_between_two_reads() {
-    in_time(|| {
-        for seed in 0..30 {
-            let mut attack = Attack::new();
-            let stop = AtomicBool::new(false);
-            let cells: Vec<_> = attack.shared.cells.clone();
-            std::thread::scope(|threads| {
-                threads.spawn(|| {
-                    let mut next = seeded(seed ^ 0xffff);
-                    while !stop.load(Ordering::Relaxed) {
-                        let (lane, slot) = (next() as usize % cells.len(), next() as usize % 8);
-                        let reply = cells[lane].reply();
-                        let word = reply.states[slot].state.place_to_sleep();
-                        word.fetch_xor(1 << (next() % 9), Ordering::Relaxed);
-                        reply.replies[slot]
-                            .head
-                            .fetch_xor(1 << (next() % 40), Ordering::Relaxed);
-                        reply.replies[slot]
-                            .cursor
-                            .fetch_xor(1 << (next() % 20), Ordering::Relaxed);
-                        reply.taken.fetch_add(1, Ordering::Relaxed);
-                        reply.wants.fetch_add(1, Ordering::Relaxed);
-                        reply
-                            .want_bytes
-                            .store(next() % (1 << 23), Ordering::Relaxed);
-                    }
-                });
-                let bytes = script(seed, 3000);
-                let mut script = Script(&bytes);
-                while !script.0.is_empty() {
-                    attack.step(&mut script);
-                }
-                stop.store(true, Ordering::Relaxed);
-            });
-            attack.end();
-        }
-    });
-}
-
-/// Each state word that can be written for a job that was posted: what cannot follow is a fault, what can is not.
-#[test]
-fn every_state_word_is_judged() {
-    const GENERATION: u32 = 8;
-    for phase in 0..8u32 {
-        for bits in 0..32u32 {
-            for lap in [0u32, 1, 2, 1 << 23, (1 << 24) - 1] {
-                let (shared, _takers) = fixture(1, 1);
-                let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0, None);
-                let word = phase | bits << 3 | lap << GENERATION;
-                shared.cells[0]
-                    .state(0)
-                    .place_to_sleep()
-                    .store(word, Ordering::Relaxed);
-                shared.stats();
-                let condemned = shared.lock().workers[0].status() == Status::Leaving;
-                // Nobody took this job back, so nobody can have passed over it; 0 and 7 are no phases.
-                let cannot_be = lap != 0 || matches!(phase, 0 | 6 | 7);
-                // The zeros of the slot are no failure, and a value only if they are not looked at.
-                let (bare, lone) = (bits & 8 != 0, bits & 16 != 0);
-                let cannot_be = cannot_be || phase == 4 || phase == 3 && !bare && !lone;
-                assert_eq!(condemned, cannot_be, "{word:#x}");
-                let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
-                assert_eq!(
-                    answer.is_some(),
-                    phase == 3 && (bare || lone) && lap == 0,
-                    "{word:#x}"
-                );
-                if condemned {
-                    die(&shared, 0);
-                    let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
-                    let error = answer.unwrap().unwrap_err();
-                    assert!(
-                        matches!(error.kind(), JobErrorKind::Protocol(_)),
-                        "{word:#x}: {error}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// Each reply that the edges of its numbers give, for a job that returns bytes: a value within the grant, or a fault.
-#[test]
-fn every_edge_of_a_reply_is_judged() {
-    const MAX: u64 = u64::MAX;
-    let mut values = 0;
-    let mut faults = 0;
-    for kind in [0u8, 1, 4, 6, 255] {
-        for failed in [false, true] {
-            for arrays in [0u8, 1, 2, 255] {
-                for len in [0u32, 4, 6, 12, 13, u32::MAX] {
-                    for spilled in [false, true] {
-                        for grant in [0u32, 1, u32::MAX] {
-                            for view in [
-                                (0u64, 64u64),
-                                (64, 64),
-                                (0, MAX),
-                                (MAX, 1),
-                                (1 << 20, 64),
-                                (8, 56),
-                            ] {
-                                let (shared, mut takers) = fixture(1, 1);
-                                let block = shared.arena.grant(1, 4096, false).unwrap();
-                                let at = block.extent().at.offset();
-                                shared.lock().lanes[0].grant(block).unwrap();
-                                let id = shared.submit(
-                                    &kernel(),
-                                    &mut ArgWriter::new(shared.arena.id()),
-                                    0,
-                                    None,
-                                );
-                                assert_eq!(takers[0].next(), Next::Run);
-                                let whole = 1 << 48 | at;
-                                let words = [
-                                    whole,
-                                    64,
-                                    whole.wrapping_add(view.0),
-                                    view.1,
-                                    1,
-                                    view.1,
-                                    0,
-                                    0,
-                                    0,
-                                    0,
-                                    0,
-                                    0,
-                                ];
-                                assert!(words.len() >= SENT_WORDS);
-                                let answer = Answering {
-                                    kind,
-                                    arrays: arrays.into(),
-                                    spilled,
-                                    len,
-                                    grant,
-                                    cursor: at + 64,
-                                    words: &words,
-                                };
-                                takers[0].finish(failed, 1, Some(&answer));
-                                let answer = shared.wait(
-                                    id,
-                                    <Array<u8> as Reply>::receive,
-                                    Some(Duration::ZERO),
-                                );
-                                match answer {
-                                    Some(Ok(bytes)) => {
-                                        assert_eq!((kind, failed, arrays), (kind::VALUE, false, 1));
-                                        assert!(bytes.len() <= 64 && bytes.iter().all(|&x| x == 0));
-                                        values += 1;
-                                    }
-                                    // Texts that are cut are texts, and any numbers are those of a full arena;
-                                    // whatever else is no value costs the worker.
-                                    Some(Err(error)) => assert!(
-                                        failed
-                                            && [kind::RETURNED, kind::ARENA_FULL].contains(&kind)
-                                            || shared.lock().workers[0].status() == Status::Leaving,
-                                        "{error}"
-                                    ),
-                                    None => {
-                                        faults += 1;
-                                        assert_eq!(
-                                            shared.lock().workers[0].status(),
-                                            Status::Leaving
-                                        );
-                                    }
-                                }
-                                die(&shared, 0);
-                                if let Some(late) = shared.lock().records.live().checked_sub(1) {
-                                    assert_eq!(late, 0);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-    assert!(
-        values > 0 && faults > 1000,
-        "{values} values, {faults} faults"
-    );
 }
