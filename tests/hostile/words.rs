@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arenite::{Array, Backing, JobError, JobErrorKind};
 
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Lab, case, seeds, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
@@ -133,6 +133,122 @@ fn triples(lab: &Lab) -> Vec<(u32, arenite::Job<u64>)> {
     (0..20).map(|n| (n, lab.submit(triple, (n,)))).collect()
 }
 
+/// In a kernel: tells the test which process this is.
+fn sign(file: &str) -> File {
+    let file = File::options().write(true).open(file).unwrap();
+    file.write_all_at(&std::process::id().to_ne_bytes(), 8)
+        .unwrap();
+    file
+}
+
+fn some(n: u32) -> Array<u32> {
+    Array::from_slice(&[n; 100])
+}
+
+/// Two workers, one of which runs a job that means harm and [signs](sign).
+struct Pair {
+    lab: Lab,
+    pids: [i32; 2],
+    file: tempfile::NamedTempFile,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self::of(lab())
+    }
+
+    fn of(lab: Lab) -> Self {
+        Self {
+            pids: [0, 1].map(|worker| lab.pid(worker)),
+            lab,
+            file: tempfile::NamedTempFile::new().unwrap(),
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.file.path().to_str().unwrap()
+    }
+
+    /// What the hostile worker has written there.
+    fn word(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        let _short = self.file.as_file().read_at(&mut bytes, at);
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// Which of the two it is, once it has signed.
+    fn worker(&self) -> usize {
+        let signed = self.word(8) as i32;
+        let worker = self.pids.iter().position(|&pid| pid == signed);
+        worker.expect("the hostile job runs in one of the two")
+    }
+
+    fn is_gone(&self) -> bool {
+        state_of(self.pids[self.worker()]).is_none_or(|state| state == 'Z')
+    }
+
+    /// Honest jobs, whose values tell from whose memory they are.
+    fn jobs(&self) -> Vec<(u32, arenite::Job<Array<u32>>)> {
+        (0..50).map(|n| (n, self.lab.submit(some, (n,)))).collect()
+    }
+
+    /// What may come of an honest job beside the hostile one: the value, whatever the hostile worker made of it, or that
+    /// worker's error.
+    fn judge(&self, n: u32, answer: Result<Array<u32>, JobError>) -> Result<(), JobError> {
+        let liar = self.worker();
+        match answer {
+            Ok(value) if value[..] == [n; 100] => Ok(()),
+            Ok(value) => {
+                let made_up = || {
+                    let first = value.as_ptr().addr();
+                    let region = maps::pieces(&format!("region-{}", liar + 1));
+                    region.iter().any(|piece| piece.addresses.contains(&first))
+                };
+                assert!(value.is_empty() || made_up(), "{n} became {value:?}");
+                value.iter().for_each(|n| _ = std::hint::black_box(n));
+                Ok(())
+            }
+            Err(error) => {
+                assert_eq!(error.worker(), Some(liar as u32), "{error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// It is the hostile worker's, and for a lie.
+    fn assert_verdict(&self, error: &JobError) {
+        assert_eq!(error.worker(), Some(self.worker() as u32), "{error}");
+        assert!(is_verdict(error.kind()), "{error}");
+    }
+
+    /// The hostile worker is gone, and with it all that was wrong.
+    fn ends_well(self) {
+        wait_until("the hostile worker is gone", || self.is_gone());
+        for (n, job) in self.jobs() {
+            assert_eq!(job.wait().unwrap()[..], [n; 100]);
+        }
+        self.lab.assert_in_use(0);
+    }
+}
+
+/// What a worker gets for a lie, and what it takes along. "Arrays have escaped me" is something that it may say, and ends it.
+fn is_verdict(kind: &JobErrorKind) -> bool {
+    match kind {
+        JobErrorKind::Protocol(_) | JobErrorKind::Escaped { .. } => true,
+        JobErrorKind::LostWith { culprit, .. } => is_verdict(culprit),
+        _ => false,
+    }
+}
+
+/// It was the test that ended the worker.
+fn is_kill(kind: &JobErrorKind) -> bool {
+    match kind {
+        JobErrorKind::Signal(libc::SIGKILL) => true,
+        JobErrorKind::LostWith { culprit, .. } => is_kill(culprit),
+        _ => false,
+    }
+}
+
 fn a_state_word_that_cannot_be() {
     /// Nothing that can follow from `Running` at this generation.
     fn spoil(seed: u64) {
@@ -155,10 +271,10 @@ fn a_state_word_that_cannot_be() {
         }
         forever()
     }
-    for seed in 0..140 {
+    for seed in seeds(140) {
+        case(format!("seed {seed}"));
         // A fresh one each time: workers that die again and again are replaced ever more slowly.
         let lab = lab();
-        step(format!("seed {seed}"));
         let hostile = lab.submit(spoil, (seed,));
         let others = triples(&lab);
         let error = verdict(&lab, hostile);
@@ -172,9 +288,7 @@ fn answers_that_cannot_be() {
     /// killed for it. Counts in a file how often it has written all replies.
     fn spoil(seed: u64, file: &str) -> Array<u8> {
         let running = running();
-        let file = File::options().write(true).open(file).unwrap();
-        file.write_all_at(&std::process::id().to_ne_bytes(), 8)
-            .unwrap();
+        let file = sign(file);
         std::thread::spawn(move || {
             let mut seeded = Seeded(seed);
             // A value: one array, whose four words and shape are six. In itself a true head.
@@ -204,48 +318,42 @@ fn answers_that_cannot_be() {
         });
         Array::zeros(3000)
     }
-    fn some(n: u32) -> Array<u32> {
-        Array::from_slice(&[n; 100])
-    }
-    let lab = lab();
-    let mut lies = [0, 0];
-    let is_lie = |error: &JobError| usize::from(matches!(error.kind(), JobErrorKind::Protocol(_)));
-    for seed in 0..40 {
-        step(format!("seed {seed}"));
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let path = file.path().to_str().unwrap();
-        let hostile = lab.submit(spoil, (seed, path));
-        // Whatever it answers is its own affair: the kernel could have returned it.
-        let own = hostile.wait().err();
-        lies[0] += own.as_ref().map_or(0, is_lie);
-        let mut culprit = own.and_then(|error| error.worker());
-        for round in 0..4 {
-            let jobs: Vec<_> = (0..50).map(|n| lab.submit(some, (n,))).collect();
+    let mut noticed = [0, 0];
+    for seed in seeds(40) {
+        case(format!("seed {seed}"));
+        let pair = Pair::new();
+        let hostile = pair.lab.submit(spoil, (seed, pair.path()));
+        let mut found_out = match hostile.wait() {
+            // Whatever it answers is its own affair if its kernel could have returned it.
+            Ok(bytes) => {
+                bytes.iter().for_each(|byte| _ = std::hint::black_box(byte));
+                false
+            }
+            Err(error) => {
+                pair.assert_verdict(&error);
+                true
+            }
+        };
+        noticed[usize::from(!found_out)] += 1;
+        // One of its next answers cannot be.
+        while !found_out {
+            let jobs = pair.jobs();
             // Nobody looks at the answers before it has spoiled them, unless somebody has found it out already.
-            let word = |at| {
-                let mut bytes = [0; 8];
-                let _short = file.as_file().read_at(&mut bytes, at);
-                u64::from_ne_bytes(bytes)
-            };
-            let (before, pid) = (word(0), word(8) as i32);
-            wait_until(&format!("round {round}: all answers are spoiled"), || {
-                word(0) > before + 2 || state_of(pid).is_none_or(|state| state == 'Z')
+            let sweeps = pair.word(0);
+            wait_until("all answers are spoiled", || {
+                pair.word(0) > sweeps + 2 || pair.is_gone()
             });
-            for job in jobs {
-                let Err(error) = job.wait() else { continue };
-                // Nobody but the spoiled worker answers so, and some of its lies could be true.
-                lies[1] += is_lie(&error);
-                assert!(culprit.is_none() || culprit == error.worker(), "{error}");
-                culprit = culprit.or(error.worker());
+            for (n, job) in jobs {
+                if let Err(error) = pair.judge(n, job.wait()) {
+                    pair.assert_verdict(&error);
+                    found_out = true;
+                }
             }
         }
-        // What is left of it ends here.
-        (0..2).for_each(|worker| lab.replace(worker));
-        assert_neighbours(triples(&lab), None);
+        pair.ends_well();
     }
-    println!("{lies:?} lies were noticed, in its own answer and in later ones");
-    assert!(lies.into_iter().all(|lies| lies > 0), "{lies:?}");
-    lab.assert_in_use(0);
+    println!("{noticed:?} were found out by their own answer, and by later ones");
+    assert!(noticed.into_iter().all(|runs| runs > 0), "{noticed:?}");
 }
 
 fn state_of(pid: i32) -> Option<char> {
@@ -273,9 +381,10 @@ pub fn answer_with_words_at(at: u64) {
 
 fn words_that_flip_between_two_looks() {
     /// A thread that changes every word of the half, as fast as it can, and every other time the one that is looked at.
-    fn spoil(seed: u64) {
+    fn spoil(seed: u64, file: &str) {
         let half = own_half();
         let running = running();
+        sign(file);
         let words = layout::TAKEN / 4 + 1;
         std::thread::spawn(move || {
             let mut seeded = Seeded(seed);
@@ -295,38 +404,40 @@ fn words_that_flip_between_two_looks() {
         });
         forever()
     }
-    let mut protocol = 0;
-    for seed in 0..20 {
-        let lab = lab();
-        step(format!("seed {seed}"));
-        let hostile = lab.submit(spoil, (seed,));
-        let others = triples(&lab);
-        // Some of what the word says for a moment is "done", which is this job's own affair.
+    let mut noticed = 0;
+    for seed in seeds(20) {
+        case(format!("seed {seed}"));
+        let pair = Pair::new();
+        let hostile = pair.lab.submit(spoil, (seed, pair.path()));
+        let others = pair.jobs();
         wait_until("its words are looked at", || {
-            lab.stats();
+            pair.lab.stats();
             hostile.is_done()
         });
-        let culprit = match hostile.wait() {
-            Ok(()) => None,
+        // For a moment the word may have said "done", which is this job's own affair.
+        let found_out = match hostile.wait() {
+            Ok(()) => false,
             Err(error) => {
-                assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
-                protocol += 1;
-                error.worker()
+                pair.assert_verdict(&error);
+                true
             }
         };
-        if culprit.is_none() {
-            // It said that it has done its job, and goes on for ever: what lies behind it would wait as long.
-            (0..2).for_each(|worker| lab.replace(worker));
+        noticed += usize::from(found_out);
+        if !found_out {
+            // It goes on for ever: what lies behind it would wait as long.
+            pair.lab.replace(pair.worker());
         }
         for (n, job) in others {
-            match job.wait() {
-                Ok(value) => assert_eq!(value, u64::from(n) * 3),
-                Err(error) => assert!(culprit.is_none() || error.worker() == culprit, "{error}"),
+            match pair.judge(n, job.wait()) {
+                Ok(()) => {}
+                Err(error) if is_kill(error.kind()) => assert!(!found_out, "{error}"),
+                Err(error) => pair.assert_verdict(&error),
             }
         }
-        lab.assert_in_use(0);
+        pair.ends_well();
     }
-    assert!(protocol > 0, "no lie was noticed");
+    println!("{noticed} of 20 were found out");
+    assert!(noticed > 0, "no lie was noticed");
 }
 
 static ONE: u64 = 1;
@@ -342,11 +453,13 @@ fn bells() -> Vec<i32> {
     open.filter_map(bell).collect()
 }
 
-/// A worker that asks for memory again and again, for any amount, keeps nobody from being served.
+/// A worker that asks for memory again and again, for any amount, keeps nobody from being served. To ask is no crime: it ends
+/// when it is killed, and not before.
 fn wants_without_end() {
-    fn spoil(seed: u64) {
+    fn spoil(seed: u64, file: &str) {
         let bells = bells();
         assert!(!bells.is_empty(), "a worker has a bell");
+        sign(file);
         let mut seeded = Seeded(seed);
         loop {
             if seeded.next().is_multiple_of(1000) {
@@ -361,25 +474,28 @@ fn wants_without_end() {
             word(layout::WANTS).fetch_add(1, Ordering::Release);
         }
     }
-    let lab = Lab::with(2, |builder| {
-        builder.backing(Backing::Memfd).capacity(64 << 20)
-    });
-    let hostile = lab.submit(spoil, (1,));
-    wait_until("it is given memory for nothing", || {
-        lab.stats().arena.in_use > 8 << 20
-    });
-    for _ in 0..5 {
-        // The other worker can die and be replaced meanwhile.
-        let pids: Vec<_> = (0..2).map(|worker| lab.pid(worker)).collect();
-        let others = triples(&lab);
-        let culprit = (0..2).find(|&worker| lab.stats().workers[worker].open > 0);
-        let other = 1 - culprit.unwrap_or(0);
-        assert_ne!(pids[other], 0);
-        lab.replace(other);
-        drop(others);
+    for seed in seeds(1) {
+        case(format!("seed {seed}"));
+        let pair = Pair::of(Lab::with(2, |builder| {
+            builder.backing(Backing::Memfd).capacity(64 << 20)
+        }));
+        let hostile = pair.lab.submit(spoil, (seed, pair.path()));
+        wait_until("it is given memory for nothing", || {
+            pair.lab.stats().arena.in_use > 8 << 20
+        });
+        let other = 1 - pair.worker();
+        for _ in 0..5 {
+            for (n, job) in triples(&pair.lab) {
+                assert_eq!(job.wait().unwrap(), u64::from(n) * 3);
+            }
+            // The other worker can die and be replaced meanwhile.
+            pair.lab.replace(other);
+        }
+        assert!(!hostile.is_done(), "it goes on for ever");
+        pair.lab.replace(pair.worker());
+        let error = hostile.wait().unwrap_err();
+        assert!(is_kill(error.kind()), "{error}");
+        assert_eq!(error.worker(), Some(pair.worker() as u32));
+        pair.ends_well();
     }
-    drop(hostile);
-    (0..2).for_each(|worker| lab.replace(worker));
-    assert_neighbours(triples(&lab), None);
-    lab.assert_in_use(0);
 }
