@@ -1,6 +1,7 @@
 //! `.npy` headers.
 
-use crate::driver::{Driver, Seed, with_peak};
+use crate::driver::{Driver, Seed};
+use crate::memory::with_peak;
 use crate::targets::npy_header;
 
 /// A file of version 1, 2 or 3 with this dictionary and these elements behind it.

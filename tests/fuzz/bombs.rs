@@ -3,7 +3,8 @@
 use arenite::image::{ImageError, ResizeSpec, resize_encoded};
 use image::{DynamicImage, GrayImage, ImageFormat};
 
-use crate::driver::{Seed, with_peak};
+use crate::driver::Seed;
+use crate::memory::with_peak;
 use crate::seeds::{chunk, png_header, seeds, written};
 
 fn seed(name: &str) -> Vec<u8> {

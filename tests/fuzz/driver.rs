@@ -1,17 +1,17 @@
-//! Cases made from seeds, one after the other, under a watchdog and with an eye on memory.
+//! Cases made from seeds, one after the other, under a watchdog.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::asked;
+use crate::heads::heads;
+
 /// A case takes milliseconds: one that takes so long hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
-/// Where headers are, and what a random stretch aims at in half of its cases.
-const HEADER: usize = 160;
 
 /// A seed and what to call it.
 pub type Seed = (&'static str, Vec<u8>);
@@ -79,24 +79,29 @@ impl Driver {
     pub fn each_bit_flipped(&mut self, seeds: &[Seed]) {
         for (name, seed) in seeds {
             let mut spoilt = seed.clone();
-            for bit in 0..seed.len().min(HEADER) * 8 {
-                spoilt[bit / 8] ^= 1 << (bit % 8);
-                self.case(|| format!("{name} with bit {bit} flipped"), &spoilt);
-                spoilt[bit / 8] ^= 1 << (bit % 8);
+            for (at, bit) in bits_of(&heads(seed)) {
+                spoilt[at] ^= 1 << bit;
+                self.case(
+                    || format!("{name} with bit {bit} of byte {at} flipped"),
+                    &spoilt,
+                );
+                spoilt[at] ^= 1 << bit;
             }
         }
     }
 
+    /// The seeds, spoilt in many ways; in half of them where their headers are.
+    ///
     /// `mend` makes checksums right again, so that what lies behind them is reached.
     pub fn random_stretch(&mut self, seeds: &[Seed], mend: fn(&mut [u8])) {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
-        let runs: u64 = number("ARENITE_FUZZ_RUNS").unwrap_or(5_000);
-        let seed = number("ARENITE_FUZZ_SEED").unwrap_or(1);
-        for run in 0..runs {
+        let heads: Vec<_> = seeds.iter().map(|(_, seed)| heads(seed)).collect();
+        let seed = asked::first_seed();
+        for run in 0..asked::runs(5_000) {
             let mut random = Random::of(seed, run);
-            let (name, mut data) = seeds[random.below(seeds.len())].clone();
+            let which = random.below(seeds.len());
+            let (name, mut data) = seeds[which].clone();
             for _ in 0..=random.below(6) {
-                mutate(&mut data, seeds, &mut random);
+                mutate(&mut data, &heads[which], seeds, &mut random);
             }
             if random.below(2) == 0 {
                 mend(&mut data);
@@ -134,7 +139,14 @@ impl Random {
     }
 }
 
-fn mutate(data: &mut Vec<u8>, seeds: &[Seed], random: &mut Random) {
+/// Each bit of each byte of these places.
+pub fn bits_of(places: &[Range<usize>]) -> impl Iterator<Item = (usize, u8)> {
+    let bytes = places.iter().flat_map(Range::clone);
+    bytes.flat_map(|at| (0..8).map(move |bit| (at, bit)))
+}
+
+/// `heads`: where they were before anything was done to the data.
+fn mutate(data: &mut Vec<u8>, heads: &[Range<usize>], seeds: &[Seed], random: &mut Random) {
     const WORDS: [u32; 10] = [
         0,
         1,
@@ -151,12 +163,12 @@ fn mutate(data: &mut Vec<u8>, seeds: &[Seed], random: &mut Random) {
         data.push(random.next() as u8);
         return;
     }
-    let reach = if random.below(2) == 0 {
-        data.len()
+    let at = if random.below(2) == 0 {
+        random.below(data.len())
     } else {
-        data.len().min(HEADER)
+        let head = &heads[random.below(heads.len())];
+        (head.start + random.below(head.len())).min(data.len() - 1)
     };
-    let at = random.below(reach);
     let len = 1 + random.below(32).min(data.len() - at - 1);
     match random.below(9) {
         0 => data[at] ^= 1 << random.below(8),
@@ -192,53 +204,4 @@ fn mutate(data: &mut Vec<u8>, seeds: &[Seed], random: &mut Random) {
         }
         _ => data.truncate(at.max(1)),
     }
-}
-
-// ---- memory ------------------------------------------------------------------------------------
-
-/// Counts what each thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes on to the system's allocator as it came; the counters are numbers of this thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-fn grow(size: usize) {
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + size);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// What `f` returns, and the most bytes that this thread held while it ran, beyond what it held before.
-pub fn with_peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = f();
-    (result, PEAK.get() - before)
 }

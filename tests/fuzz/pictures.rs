@@ -1,6 +1,7 @@
 //! Pictures, spoilt.
 
-use crate::driver::Driver;
+use crate::driver::{Driver, bits_of};
+use crate::heads::{USUAL, heads};
 use crate::seeds::{mend_png, seeds};
 use crate::targets::resize_input;
 
@@ -16,16 +17,79 @@ fn pictures_with_each_bit_of_the_header_flipped() {
     driver.each_bit_flipped(&seeds);
     // Once more behind the checksums.
     for (name, seed) in seeds.iter().filter(|(name, _)| name.starts_with("png")) {
-        for bit in 0..seed.len().min(120) * 8 {
+        for (at, bit) in bits_of(&heads(seed)) {
             let mut spoilt = seed.clone();
-            spoilt[bit / 8] ^= 1 << (bit % 8);
+            spoilt[at] ^= 1 << bit;
             mend_png(&mut spoilt);
             driver.case(
-                || format!("{name} with bit {bit} flipped and mended"),
+                || format!("{name} with bit {bit} of byte {at} flipped and mended"),
                 &spoilt,
             );
         }
     }
+}
+
+/// What is flipped has the fields in it that say how large a picture is, wherever the format keeps them.
+#[test]
+fn heads_hold_what_says_how_large_a_picture_is() {
+    let mut formats = [0; 6];
+    for (name, seed) in seeds() {
+        let heads = heads(&seed);
+        assert_ne!(heads, [0..USUAL], "{name} is not understood");
+        let head: Vec<u8> = heads
+            .iter()
+            .cloned()
+            .into_iter()
+            .flat_map(|head| seed[head].to_vec())
+            .collect();
+        // Grey and colour ones are as large as this; others are smaller.
+        let (width, height) = match name {
+            "jpeg cmyk" => (12u16, 10u16),
+            "png palette" | "png interlaced" | "bmp runs" => (8, 8),
+            _ => (20, 14),
+        };
+        let long = |side: u16| u32::from(side);
+        let (format, sides) = match seed[0] {
+            0xff => (0, [height.to_be_bytes(), width.to_be_bytes()].concat()),
+            0x89 => (
+                1,
+                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
+            ),
+            b'R' if name == "webp lossless" => {
+                // 14 bits each, behind the mark.
+                let bits = (long(width) - 1) | (long(height) - 1) << 14 | 1 << 28;
+                (2, bits.to_le_bytes().to_vec())
+            }
+            b'R' => (2, [width.to_le_bytes(), height.to_le_bytes()].concat()),
+            b'G' => (
+                3,
+                [
+                    &[0x2c, 0, 0, 0, 0],
+                    &width.to_le_bytes()[..],
+                    &height.to_le_bytes(),
+                ]
+                .concat(),
+            ),
+            // A long number, once; the height is the next entry.
+            b'I' => (
+                4,
+                [
+                    &[0, 1, 4, 0, 1, 0, 0, 0],
+                    &long(width).to_le_bytes()[..],
+                    &[1, 1],
+                ]
+                .concat(),
+            ),
+            _ => (
+                5,
+                [long(width).to_le_bytes(), long(height).to_le_bytes()].concat(),
+            ),
+        };
+        let found = head.windows(sides.len()).any(|window| window == sides);
+        assert!(found, "{name}: {sides:x?} in {heads:?}");
+        formats[format] += 1;
+    }
+    assert!(formats.iter().all(|&count| count > 0), "{formats:?}");
 }
 
 #[test]

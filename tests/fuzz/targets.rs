@@ -91,6 +91,12 @@ fn elements<T: Number + Default>(header: &Header, rest: &[u8]) {
     }
 }
 
+/// What a hostile worker writes into its link and when: its supervisor answers each job once, and kills for what cannot be true.
+#[cfg(feature = "points")]
+pub fn link_words(data: &[u8]) {
+    arenite::link_words(data);
+}
+
 /// Errors are read by people, one to a line.
 fn a_sentence(text: &str) {
     assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
