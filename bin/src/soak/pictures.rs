@@ -1,4 +1,5 @@
-//! Pictures that are cut, flipped and torn at random: an image or an error, whatever the bytes are.
+//! Pictures that are cut, flipped and torn at random: an image or an error, whatever the bytes are. And bombs: an error, before
+//! memory is taken for them.
 
 use std::time::Instant;
 
@@ -10,12 +11,18 @@ use super::runs::{Dice, Order, Seen};
 
 /// The longest side of a result.
 const SIDE: u32 = 16;
-/// Where headers are, which every other mutation aims at.
-const HEADER: u64 = 160;
+/// Where headers are, at which two of three mutations aim: those of a JPEG end with its first scan's, and the directory of a TIFF
+/// is at its end.
+const HEADER: u64 = 640;
+const DIRECTORY: u64 = 130;
 /// Jobs that are submitted at once.
 const BATCH: usize = 64;
 /// One case of so many is left as it was: it has to give what one process alone makes of it.
 const WHOLE_EVERY: u64 = 16;
+/// One case of so many announces far more than it is.
+const BOMB_EVERY: u64 = 16;
+/// What a worker may have of its own: less than the smallest bomb becomes.
+const CEILING: u64 = 100 << 20;
 
 /// In a worker: an encoded picture in, a small one out.
 fn shrink(file: &[u8], spec: ResizeSpec) -> Result<Array<u8>, String> {
@@ -72,7 +79,94 @@ fn bitmap(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// A whole picture in each format that is written, and in one that is only read.
+/// A GIF that packs nothing: the table of its decoder is emptied before it grows, so that each code is a byte.
+fn gif(width: u16, height: u16, data: &[u8]) -> Vec<u8> {
+    let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
+    let mut file = b"GIF89a".to_vec();
+    file.extend(&sides);
+    // 128 colours follow.
+    file.extend([0xf6, 0, 0]);
+    file.extend((0..128u8).flat_map(|n| [n * 2, 255 - n, n ^ 0x55]));
+    file.extend([0x2c, 0, 0, 0, 0]);
+    file.extend(&sides);
+    file.extend([0, 7]);
+    const EMPTY: u8 = 128;
+    let codes = data.chunks(100).flat_map(|run| {
+        let run = run.iter().map(|colour| colour % 128);
+        std::iter::once(EMPTY).chain(run)
+    });
+    let codes: Vec<u8> = codes.chain([EMPTY + 1]).collect();
+    for block in codes.chunks(255) {
+        file.push(block.len() as u8);
+        file.extend(block);
+    }
+    file.extend([0, 0x3b]);
+    file
+}
+
+/// A TIFF in grey, in one strip that says how long it is; its directory lies behind the pixels.
+fn tiff(width: u32, height: u32, strip: u32, pixels: &[u8]) -> Vec<u8> {
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    let end = (8 + pixels.len() as u32).next_multiple_of(2);
+    let entries: [(u16, u16, u32); 9] = [
+        (256, LONG, width),
+        (257, LONG, height),
+        // Eight bits of grey, not packed.
+        (258, SHORT, 8),
+        (259, SHORT, 1),
+        (262, SHORT, 1),
+        (273, LONG, 8),
+        (277, SHORT, 1),
+        (278, LONG, height),
+        (279, LONG, strip),
+    ];
+    let mut file = b"II*\0".to_vec();
+    file.extend(end.to_le_bytes());
+    file.extend(pixels);
+    file.resize(end as usize, 0);
+    file.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(1u32.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file
+}
+
+/// Files of a few bytes that announce gigabytes.
+fn bombs(whole: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut bombs = vec![
+        PNG_OF_A_GIGABYTE.to_vec(),
+        // 7 GB.
+        gif(42_000, 42_000, &[0]),
+        // Its pixels are as many as are allowed, its bytes are not.
+        gif(10_000, 10_000, &[0]),
+        // 45 GB, and 121 MB, which the pixel limit allows; in a strip of 4 GB.
+        tiff(213_800, 213_800, u32::MAX, &[0; 64]),
+        tiff(11_000, 11_000, u32::MAX, &[0; 64]),
+    ];
+    // 363 MB.
+    let bitmap = whole.iter().find(|file| file.starts_with(b"BM"));
+    bombs.extend(bitmap.map(|file| {
+        let mut file = file.clone();
+        for side in [18, 22] {
+            file[side..side + 4].copy_from_slice(&11_000u32.to_le_bytes());
+        }
+        file
+    }));
+    bombs
+}
+
+/// 16,384 by 16,384 pixels of four bytes, of which none are there; its checksums are right.
+const PNG_OF_A_GIGABYTE: &[u8; 65] = b"\x89PNG\r\n\x1a\n\
+    \0\0\0\rIHDR\0\0@\0\0\0@\0\x08\x06\0\0\0\xa9\xc8\x10\x84\
+    \0\0\0\x08IDATx\x9cc\0\0\0\x01\0.\xee\x87_\
+    \0\0\0\0IEND\xaeB`\x82";
+
+/// A whole picture in each format that is read.
 fn seeds() -> Result<Vec<Vec<u8>>, String> {
     let bitmap = bitmap(61, 47);
     let large = ResizeSpec {
@@ -84,6 +178,9 @@ fn seeds() -> Result<Vec<Vec<u8>>, String> {
         let made = resize_encoded(&bitmap, &ResizeSpec { output, ..large });
         seeds.push(made.map_err(|error| error.to_string())?.bytes);
     }
+    let grey = &bitmap[54..];
+    seeds.push(gif(61, 47, &grey[..61 * 47]));
+    seeds.push(tiff(61, 47, 61 * 47, &grey[..61 * 47]));
     seeds.push(bitmap);
     Ok(seeds)
 }
@@ -92,12 +189,12 @@ fn seeds() -> Result<Vec<Vec<u8>>, String> {
 fn mutate(file: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.below(4) {
         let len = file.len() as u64;
-        let end = if dice.below(2) == 0 {
-            len
-        } else {
-            len.min(HEADER)
+        let at = match dice.below(3) {
+            0 => dice.below(len),
+            1 => dice.below(len.min(HEADER)),
+            _ => len.saturating_sub(1 + dice.below(len.min(DIRECTORY))),
         };
-        let at = dice.below(end) as usize;
+        let at = at as usize;
         match dice.below(5) {
             0 => file.truncate(at),
             1 if at < file.len() => file[at] ^= 1 << dice.below(8),
@@ -114,17 +211,27 @@ fn mutate(file: &mut Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// A case under way, with what has to come of it where that is known.
+/// A case under way, with what has to come of it.
 struct Case {
     job: Job<Array<u8>>,
-    expected: Option<Vec<u8>>,
+    expected: Expected,
+}
+
+enum Expected {
+    /// What one process alone makes of it.
+    This(Vec<u8>),
+    /// A picture or an error.
+    Anything,
+    /// It asks for too much.
+    Refusal,
 }
 
 /// An image that can be read again, or an error in one sentence; no worker falls over it.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
     let seeds = seeds()?;
+    let bombs = bombs(&seeds);
     let invariant = Invariant::before();
-    let lab = Lab::new(2);
+    let lab = Lab::with(2, |builder| builder.memory_limit(CEILING));
     let mut dice = Dice::new(order.seed);
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
@@ -132,7 +239,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         step("pictures that are broken");
         let mut cases = Vec::with_capacity(BATCH);
         for _ in 0..BATCH {
-            cases.push(begin(&lab, &seeds, &mut dice, &mut seen)?);
+            cases.push(begin(&lab, &seeds, &bombs, &mut dice, &mut seen)?);
         }
         for case in cases {
             judge(case).map_err(|why| format!("picture {}: {why}", seen.jobs))?;
@@ -149,20 +256,29 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-fn begin(lab: &Lab, seeds: &[Vec<u8>], dice: &mut Dice, seen: &mut Seen) -> Result<Case, String> {
+fn begin(
+    lab: &Lab,
+    seeds: &[Vec<u8>],
+    bombs: &[Vec<u8>],
+    dice: &mut Dice,
+    seen: &mut Seen,
+) -> Result<Case, String> {
     let outputs = [Output::Jpeg, Output::Png, Output::WebP];
-    let spec = spec(outputs[dice.below(outputs.len() as u64) as usize])?;
+    let mut spec = spec(outputs[dice.below(outputs.len() as u64) as usize])?;
     let mut file = seeds[dice.below(seeds.len() as u64) as usize].clone();
     let expected = if dice.below(WHOLE_EVERY) == 0 {
-        Some(
-            resize_encoded(&file, &spec)
-                .map_err(|error| error.to_string())?
-                .bytes,
-        )
+        let made = resize_encoded(&file, &spec).map_err(|error| error.to_string())?;
+        Expected::This(made.bytes)
+    } else if dice.below(BOMB_EVERY) == 0 {
+        file.clone_from(&bombs[dice.below(bombs.len() as u64) as usize]);
+        // The limits that a program has that sets none.
+        spec = ResizeSpec::new(square(SIDE)?);
+        seen.faults += 1;
+        Expected::Refusal
     } else {
         mutate(&mut file, dice);
         seen.faults += 1;
-        None
+        Expected::Anything
     };
     let file = lab.from_slice(&file).map_err(|error| error.to_string())?;
     let job = lab.submit(shrink, (&file, spec));
@@ -171,11 +287,14 @@ fn begin(lab: &Lab, seeds: &[Vec<u8>], dice: &mut Dice, seen: &mut Seen) -> Resu
 
 fn judge(Case { job, expected }: Case) -> Result<(), String> {
     match (job.wait(), expected) {
-        (Ok(made), Some(expected)) if made[..] == expected[..] => Ok(()),
-        (_, Some(_)) => Err("a whole one gives something else than in one process".into()),
-        (Ok(made), None) if probe(&made).is_some() => Ok(()),
-        (Ok(_), None) => Err("a result that is no picture".into()),
-        (Err(error), None) => match error.kind() {
+        (Ok(made), Expected::This(bytes)) if made[..] == bytes[..] => Ok(()),
+        (_, Expected::This(_)) => {
+            Err("a whole one gives something else than in one process".into())
+        }
+        (Ok(_), Expected::Refusal) => Err("a picture that nobody has room for".into()),
+        (Ok(made), Expected::Anything) if probe(&made).is_some() => Ok(()),
+        (Ok(_), Expected::Anything) => Err("a result that is no picture".into()),
+        (Err(error), Expected::Anything | Expected::Refusal) => match error.kind() {
             JobErrorKind::Returned(text) if is_a_sentence(text) => Ok(()),
             _ => Err(error.to_string()),
         },
