@@ -35,5 +35,5 @@ fn the_corpus() {
 
 #[test]
 fn words_in_a_random_stretch() {
-    Driver::new(link_words).random_stretch(&seeds(), |_| {});
+    Driver::new(link_words).random_stretch(1_000, &seeds(), |_| {});
 }

@@ -94,7 +94,7 @@ fn heads_hold_what_says_how_large_a_picture_is() {
 
 #[test]
 fn pictures_in_a_random_stretch() {
-    Driver::new(resize_input).random_stretch(&seeds(), mend_png);
+    Driver::new(resize_input).random_stretch(5_000, &seeds(), mend_png);
 }
 
 #[test]
