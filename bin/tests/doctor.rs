@@ -99,6 +99,37 @@ fn a_limit_that_will_hurt_is_exit_code_1_with_what_to_do() {
     );
 }
 
+/// In a control group of its own, where one can be made: one more than it has, and one less than an engine needs.
+#[test]
+fn a_container_with_too_few_processes_hurts() {
+    let script = r#"
+        name=arenite-doctor-$$
+        for group in /sys/fs/cgroup/pids/$name /sys/fs/cgroup/$name; do
+            mkdir $group 2>/dev/null && break
+        done
+        [ -w $group/pids.max ] && echo 12 >$group/pids.max && echo 12 >&2 || echo none >&2
+        sh -c "echo \$\$ >$group/cgroup.procs && exec $arenite doctor --json"
+        code=$?
+        rmdir $group
+        exit $code
+    "#;
+    let run = shell(script);
+    if run.stderr.contains("none") {
+        eprintln!("skipped: no control group can be made here: {}", run.stderr);
+        return;
+    }
+    let told = report(&run);
+    assert_eq!(run.code, Some(1), "{told}");
+    let tasks = finding(&told, "container-tasks");
+    assert_eq!(tasks["level"], "trouble", "{tasks}");
+    assert!(
+        tasks["advice"].as_str().unwrap().contains("--pids-limit"),
+        "{tasks}"
+    );
+    assert_eq!(told["machine"]["container_tasks"]["limit"], 12, "{told}");
+    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
+}
+
 #[test]
 fn an_engine_that_cannot_start_is_trouble_with_its_own_words() {
     // Not even the first memory file can be opened.

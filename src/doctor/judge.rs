@@ -37,6 +37,7 @@ impl Machine {
         findings.extend([
             self.files(),
             self.processes(),
+            self.container_tasks(),
             self.address_space(),
             self.file_size(),
             self.data(),
@@ -147,7 +148,7 @@ impl Machine {
             return Finding::fine(
                 "dev-shm",
                 "/dev/shm is not there",
-                "arenas use memory files instead; Backing::Named and names for other programs do not work",
+                "arenas are memory files and do not need it; Backing::Named and names for other programs do not work",
             )
             .at(Level::Notice, "mount it: mount -t tmpfs tmpfs /dev/shm");
         };
@@ -163,7 +164,7 @@ impl Machine {
         let finding = |means: String| Finding::fine("dev-shm", bound.clone(), means);
         if !self.shm_writable {
             return finding(
-                "this user may not write there: arenas use memory files instead, and cannot have names".into(),
+                "this user may not write there: arenas are memory files and do not need to, but cannot have names".into(),
             )
             .at(Level::Notice, "chmod 1777 /dev/shm, as it usually is");
         }
@@ -171,20 +172,20 @@ impl Machine {
              mount -o remount,size=…, docker run --shm-size=…";
         if room.free < LEAST_SHM {
             return finding(
-                "it is full: engines with a name or with Backing::Named cannot start; others use memory files"
+                "it is full: engines with a name or with Backing::Named cannot start; others do not need it"
                     .into(),
             )
             .at(Level::Trouble, larger);
         }
         if room.free < self.capacity {
             return finding(format!(
-                "less than the {} of an engine's default capacity, so that arenas use memory files, which it does \
-                 not bound; Backing::Named is bound by it",
+                "less than the {} of an engine's default capacity: Backing::Named is bound by it, other arenas are \
+                 memory files and are not",
                 size(self.capacity)
             ))
             .at(Level::Notice, format!("nothing, or {larger}"));
         }
-        finding("arenas lie there, and their names are gone before workers start".into())
+        finding("arenas lie there only with Backing::Named, and their names are gone before workers start".into())
     }
 
     fn files(&self) -> Finding {
@@ -227,6 +228,43 @@ impl Machine {
                     .then(|| "raise it (ulimit -u), or end some of them".to_owned())
             },
         )
+    }
+
+    /// Beside the limit of the user: of all that the container runs, whoever runs it, and root is bound by it too.
+    fn container_tasks(&self) -> Finding {
+        const SUBJECT: &str = "container-tasks";
+        let Some(tasks) = &self.container_tasks else {
+            return Finding::fine(
+                SUBJECT,
+                "processes of the container: no limit",
+                "nothing but the limits of this process bounds how many workers there can be",
+            );
+        };
+        let workers = self.cores as u64;
+        let needed = TASKS.saturating_add(TASKS_PER_WORKER.saturating_mul(workers));
+        let left = tasks.limit.saturating_sub(tasks.used);
+        let finding = Finding::fine(
+            SUBJECT,
+            format!(
+                "{left} of {} processes and threads left (control groups version {}, {})",
+                tasks.limit,
+                tasks.version,
+                tasks.group.display()
+            ),
+            format!(
+                "beyond that limit nothing in the container starts any more, and an engine with {workers} workers adds \
+                 {needed}"
+            ),
+        );
+        if left >= needed {
+            return finding;
+        }
+        let raise = "raise it (docker run --pids-limit=…, TasksMax=… of a service)";
+        let advice = match left.saturating_sub(TASKS) / TASKS_PER_WORKER {
+            0 => format!("{raise}, or end some of them"),
+            fits => format!("{raise}, end some of them, or use fewer workers, {fits} at most"),
+        };
+        finding.at(Level::Trouble, advice)
     }
 
     fn address_space(&self) -> Finding {
@@ -321,7 +359,7 @@ impl Machine {
                 stale.len(),
                 size(bytes)
             ),
-            "they hold that memory; the next engine with a name removes them by itself",
+            "they hold that memory; the next engine removes them by itself",
         )
         .at(Level::Notice, "arenite doctor --clean")
     }

@@ -26,6 +26,8 @@ pub struct Machine {
     pub memory: Room,
     /// The container's memory limit that is nearest, if there is one.
     pub container: Option<ContainerRoom>,
+    /// The container's limit of processes and threads that is nearest, if there is one.
+    pub container_tasks: Option<ContainerTasks>,
     /// The file system at `/dev/shm`, if it can be looked at.
     pub shm: Option<Room>,
     /// Whether files can be made in `/dev/shm`.
@@ -58,6 +60,19 @@ pub struct ContainerRoom {
     pub version: u8,
     /// The limit, and what is left of it.
     pub room: Room,
+}
+
+/// How many processes and threads a container may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerTasks {
+    /// The folder of its control group.
+    pub group: PathBuf,
+    /// Version of control groups, 1 or 2.
+    pub version: u8,
+    /// The most that may be there at the same time.
+    pub limit: u64,
+    /// How many are there now.
+    pub used: u64,
 }
 
 /// Limits of this process; `None` where there is none.
@@ -112,10 +127,15 @@ pub struct Feature {
 impl Machine {
     /// Looks around; changes nothing.
     pub fn look() -> Machine {
+        Machine::look_below(Path::new("/"))
+    }
+
+    /// The same where `/proc` and `/sys` tell of machine and container below another folder.
+    pub(super) fn look_below(root: &Path) -> Machine {
         let (kernel, arch) = probe::kernel();
         let Memory {
             limit, available, ..
-        } = limits::memory_available(Path::new("/"));
+        } = limits::memory_available(root);
         let shm = Path::new("/dev/shm");
         Machine {
             kernel,
@@ -128,13 +148,19 @@ impl Machine {
                 size: limit,
                 free: available,
             },
-            container: limits::container(Path::new("/")).map(|found| ContainerRoom {
+            container: limits::container(root).map(|found| ContainerRoom {
                 group: found.group,
                 version: found.version,
                 room: Room {
                     size: found.limit,
                     free: found.limit.saturating_sub(found.used),
                 },
+            }),
+            container_tasks: limits::tasks(root).map(|found| ContainerTasks {
+                group: found.group,
+                version: found.version,
+                limit: found.limit,
+                used: found.used,
             }),
             shm: limits::shm_space(shm)
                 .ok()
@@ -209,7 +235,7 @@ fn features() -> Vec<Feature> {
         ),
         feature(
             "memfd",
-            "memory without names, which the size of /dev/shm does not bound",
+            "what arenas are made of: memory without names, which the size of /dev/shm does not bound",
             "3.17",
             Need::Sealed,
             said(probe::memfd_seals()),

@@ -20,7 +20,7 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Bounds, ContainerRoom, Feature, Machine, Need, Room};
+pub use machine::{Bounds, ContainerRoom, ContainerTasks, Feature, Machine, Need, Room};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -29,6 +29,7 @@ fn good() -> Machine {
             free: 20 * GIB,
         },
         container: None,
+        container_tasks: None,
         shm: Some(Room {
             size: 16 * GIB,
             free: 16 * GIB,
@@ -81,7 +82,7 @@ type Spoil = fn(&mut Machine);
 
 #[test]
 fn each_thing_that_hurts_is_found_and_says_what_to_do() {
-    let cases: [(&str, Level, &str, Spoil); 21] = [
+    let cases: [(&str, Level, &str, Spoil); 24] = [
         ("kernel", Level::Trouble, "6.1", |m| {
             m.kernel = "5.15.0".into()
         }),
@@ -120,6 +121,22 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         }),
         ("processes", Level::Trouble, "ulimit -u", |m| {
             m.bounds.processes = Some(305)
+        }),
+        // An engine with four workers adds 16.
+        ("container-tasks", Level::Fine, "", |m| {
+            m.container_tasks = tasks(116, 100)
+        }),
+        (
+            "container-tasks",
+            Level::Trouble,
+            "workers, 3 at most",
+            |m| {
+                m.container_tasks = tasks(115, 100);
+                m.root = true;
+            },
+        ),
+        ("container-tasks", Level::Trouble, "end some", |m| {
+            m.container_tasks = tasks(100, 100)
         }),
         ("address-space", Level::Trouble, "ulimit -v", |m| {
             m.bounds.address_space = Some(64 * GIB)
@@ -165,6 +182,59 @@ fn container(size: u64, free: u64) -> Option<ContainerRoom> {
         version: 2,
         room: Room { size, free },
     })
+}
+
+fn tasks(limit: u64, used: u64) -> Option<ContainerTasks> {
+    Some(ContainerTasks {
+        group: "/sys/fs/cgroup/x".into(),
+        version: 2,
+        limit,
+        used,
+    })
+}
+
+/// The files of control groups, in a made-up root folder.
+#[test]
+fn limits_of_a_container_are_looked_at_in_both_versions() {
+    for (version, of_this_process, memory, pids) in [
+        (
+            1,
+            "7:memory:/x\n8:pids:/x\n",
+            [
+                "memory/x/memory.limit_in_bytes",
+                "memory/x/memory.usage_in_bytes",
+            ],
+            ["pids/x/pids.max", "pids/x/pids.current"],
+        ),
+        (
+            2,
+            "0::/x\n",
+            ["x/memory.max", "x/memory.current"],
+            ["x/pids.max", "x/pids.current"],
+        ),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: String, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let group = |name: &str| format!("sys/fs/cgroup/{name}");
+        write("proc/meminfo".into(), "MemTotal: 8388608 kB\n");
+        write("proc/self/cgroup".into(), of_this_process);
+        write(group(memory[0]), "1073741824");
+        write(group(memory[1]), "1048576");
+        write(group(pids[0]), "40");
+        write(group(pids[1]), "39");
+        let machine = Machine::look_below(root.path());
+        let container = machine.container.as_ref().unwrap();
+        assert_eq!((container.version, container.room.size), (version, GIB));
+        let tasks = machine.container_tasks.as_ref().unwrap();
+        assert_eq!((tasks.version, tasks.limit, tasks.used), (version, 40, 39));
+        let found = finding(&machine, "container-tasks");
+        assert_eq!(found.level, Level::Trouble, "{found:?}");
+        assert!(found.found.starts_with("1 of 40 "), "{found:?}");
+    }
 }
 
 #[test]

@@ -100,6 +100,38 @@ pub fn container(root: &Path) -> Option<Container> {
         .min_by_key(|container| container.limit.saturating_sub(container.used))
 }
 
+/// The control group that lets this process have the fewest more processes and threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tasks {
+    /// The folder of the group.
+    pub group: PathBuf,
+    /// Version of control groups, 1 or 2.
+    pub version: u8,
+    /// How many its processes and their threads may be together.
+    pub limit: u64,
+    /// How many they are now.
+    pub used: u64,
+}
+
+/// The limit of processes and threads (`pids.max`) that is nearest, if any control group of this process has one; `root`
+/// as above. It binds root too.
+pub fn tasks(root: &Path) -> Option<Tasks> {
+    groups_of(root, "pids")
+        .into_iter()
+        .filter_map(|group| {
+            // "max" is no number, and no limit.
+            let limit = group.number("pids.max")?;
+            let used = group.number("pids.current").unwrap_or(0);
+            Some(Tasks {
+                version: if group.second { 2 } else { 1 },
+                group: group.path,
+                limit,
+                used,
+            })
+        })
+        .min_by_key(|tasks| tasks.limit.saturating_sub(tasks.used))
+}
+
 /// What a machine has whose `/proc/meminfo` does not say it. Version 1 of control groups has no word for "no limit" and says
 /// almost 2^63, so this is half of that.
 pub const UNKNOWN_MEMORY: u64 = 1 << 62;
@@ -117,7 +149,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// One memory control group.
+/// One control group.
 pub(super) struct Group {
     pub(super) path: PathBuf,
     /// Version 2 of the interface.
@@ -168,6 +200,12 @@ impl Group {
 
 /// Every memory control group this process is in, innermost first.
 pub(super) fn groups(root: &Path) -> Vec<Group> {
+    groups_of(root, "memory")
+}
+
+/// Every control group of this process that may have this controller, innermost first.
+fn groups_of(root: &Path, controller: &str) -> Vec<Group> {
+    let first = format!("sys/fs/cgroup/{controller}");
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut groups = Vec::new();
     for line in text.lines() {
@@ -179,8 +217,8 @@ pub(super) fn groups(root: &Path) -> Vec<Group> {
         };
         let (mounts, second): (&[&str], bool) = if number == "0" && controllers.is_empty() {
             (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], true)
-        } else if controllers.split(',').any(|name| name == "memory") {
-            (&["sys/fs/cgroup/memory"], false)
+        } else if controllers.split(',').any(|name| name == controller) {
+            (&[&first], false)
         } else {
             continue;
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::limits::{Container, Memory, container, memory_available};
+use super::limits::{Container, Memory, Tasks, container, memory_available, tasks};
 use super::process::GROUP_SIGNALS;
 use super::*;
 
@@ -385,6 +385,48 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
     let limit = "sys/fs/cgroup/memory/memory.limit_in_bytes";
     fs::write(root.path().join(limit), "9223372036854771712").unwrap();
     assert_eq!(container(root.path()), None);
+}
+
+#[test]
+fn the_group_that_lets_the_fewest_processes_start_counts() {
+    let inner = "sys/fs/cgroup/a/b/pids.max";
+    let root = tree(&[
+        ("proc/self/cgroup", "0::/a/b\n"),
+        (inner, "max\n"),
+        ("sys/fs/cgroup/a/b/pids.current", "7\n"),
+        ("sys/fs/cgroup/a/pids.max", "100\n"),
+        ("sys/fs/cgroup/a/pids.current", "60\n"),
+    ]);
+    let nearest = |path: &str, limit, used| Tasks {
+        group: root.path().join(path),
+        version: 2,
+        limit,
+        used,
+    };
+    let outer = nearest("sys/fs/cgroup/a", 100, 60);
+    assert_eq!(tasks(root.path()), Some(outer));
+    fs::write(root.path().join(inner), "20\n").unwrap();
+    let inner = nearest("sys/fs/cgroup/a/b", 20, 7);
+    assert_eq!(tasks(root.path()), Some(inner));
+
+    let root = tree(&[
+        (
+            "proc/self/cgroup",
+            "9:memory:/x\n5:pids:/docker/abc\n0::/\n",
+        ),
+        ("sys/fs/cgroup/memory/pids.max", "1"),
+        ("sys/fs/cgroup/pids/pids.max", "64\n"),
+        ("sys/fs/cgroup/pids/pids.current", "70\n"),
+    ]);
+    let first = Tasks {
+        group: root.path().join("sys/fs/cgroup/pids"),
+        version: 1,
+        limit: 64,
+        used: 70,
+    };
+    assert_eq!(tasks(root.path()), Some(first));
+    let root = tree(&[("proc/self/cgroup", "0::/\n")]);
+    assert_eq!(tasks(root.path()), None);
 }
 
 #[test]

@@ -28,6 +28,12 @@ fn value(report: &Report, removed: &[SegmentName]) -> Value {
                 "size": container.room.size,
                 "free": container.room.free,
             })),
+            "container_tasks": machine.container_tasks.as_ref().map(|tasks| json!({
+                "group": tasks.group.to_string_lossy(),
+                "version": tasks.version,
+                "limit": tasks.limit,
+                "used": tasks.used,
+            })),
             "dev_shm": machine.shm.map(room),
             "default_capacity": machine.capacity,
             "limits": {

@@ -18,9 +18,9 @@ use crate::cli::{Generate, USAGE};
 
 const DETAILS: &str = "\
 What is looked at:
-  Memory of the machine and of the container (control groups version 1 and 2), room in /dev/shm,
-  limits of this process (ulimit), features of the kernel, names in /dev/shm that arenas of this
-  user have or have left there. In the end an engine with one worker is started, and does a job; and
+  Memory of the machine and of the container, and how many processes that may have (control groups
+  version 1 and 2), room in /dev/shm, limits of this process (ulimit), features of the kernel, names
+  in /dev/shm that arenas of this user have or have left there. In the end an engine with one worker is started, and does a job; and
   once more with a worker that is locked down (see resize --sandbox).
 
 Marks:
