@@ -138,20 +138,18 @@ impl Arena {
         let around = Surroundings::read(&spec.root);
         let plan = spec.plan(&around)?;
         // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
-        if spec.sweep && plan.backing == Backing::Named {
+        if spec.sweep {
             sweep();
         }
-        let available = around.memory.available;
-        match Arena::build(spec, &plan, available) {
-            // Room is not all that a name takes: /dev/shm may be full by now, read-only, or somebody else's.
+        match Arena::build(spec, &plan, around.memory.available) {
+            // No memory files: by vm.memfd_noexec, or a filter of system calls.
             Err(ArenaError::System(error))
                 if spec.backing == Backing::Auto
-                    && plan.backing == Backing::Named
-                    && spec.name.is_none()
-                    && !matches!(error.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) =>
+                    && matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::ENOSYS) =>
             {
-                let backing = Backing::Memfd;
-                Arena::build(spec, &Plan { backing, ..plan }, available)
+                let mut named = spec.clone();
+                named.backing = Backing::Named;
+                Arena::create(&named)
             }
             other => other,
         }
@@ -188,6 +186,11 @@ impl Arena {
         let sealed = plan.backing == Backing::Sealed;
         let control = if named || name.is_some() {
             Control::named(name, plan.control_len)?
+        } else if spec.backing == Backing::Auto
+            // It takes its few pages now or not at all, so it does not matter who fills /dev/shm later.
+            && let Ok(control) = Control::named(None, plan.control_len)
+        {
+            control
         } else {
             Control::anonymous(plan.control_len, sealed)?
         };

@@ -10,10 +10,11 @@ use crate::sys::{self, limits};
 /// What segments are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backing {
-    /// `Named` where `/dev/shm` has room for the capacity, otherwise `Memfd`.
+    /// Arrays as with `Memfd`, so that what others do in `/dev/shm` does not matter, then or later; `Named` where memory files are
+    /// forbidden.
     #[default]
     Auto,
-    /// POSIX shared memory in `/dev/shm`; names are removed at once.
+    /// POSIX shared memory in `/dev/shm`, which bounds it; names are removed at once.
     Named,
     /// Anonymous memory files, which the size of `/dev/shm` does not bound.
     Memfd,
@@ -34,7 +35,7 @@ pub struct Spec {
     pub backing: Backing,
     /// Bytes of the control segment behind its header page.
     pub control_len: u64,
-    /// Whether names that dead programs left in `/dev/shm` are removed first, where the arena lies there too.
+    /// Whether names that dead programs left in `/dev/shm` are removed first, whatever this arena is made of.
     pub sweep: bool,
     /// Below which folder the system says how much memory machine and container have: `/`, but for tests.
     #[doc(hidden)]
@@ -153,7 +154,6 @@ impl Spec {
                 ),
             })?;
         let backing = match (self.backing, &around.shm) {
-            (Backing::Auto, Ok(space)) if space.free >= capacity => Backing::Named,
             (Backing::Auto, _) => Backing::Memfd,
             (Backing::Named, Ok(space)) if space.size < capacity => {
                 return Err(too_large(Limit::DevShm, space.size));

@@ -9,7 +9,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::harness::tests;
+use crate::harness::{Gate, Invariant, pass, tests};
 use crate::programs::{Program, is_root};
 
 tests![
@@ -18,6 +18,8 @@ tests![
     in_the_middle_of_a_job,
     filled_by_somebody_else,
     without_names,
+    that_fills_later,
+    without_memory_files,
     not_to_be_written,
     spilled_replies_and_holes,
 ];
@@ -28,6 +30,8 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("full-job", job),
     ("full-else", somebody_else),
     ("full-auto", auto),
+    ("full-later", later),
+    ("full-names-only", names_only),
     ("full-readonly", read_only),
     ("full-spilled", spilled),
 ];
@@ -92,6 +96,19 @@ fn without_names() {
         .for_each(|mib| with_room("full-auto", mib));
 }
 
+fn that_fills_later() {
+    [16, 64]
+        .into_iter()
+        .for_each(|mib| with_room("full-later", mib));
+}
+
+/// As with vm.memfd_noexec=2, or in a container with a filter of its own.
+fn without_memory_files() {
+    Program::start("full-names-only", forbid_memory_files)
+        .end()
+        .assert_done();
+}
+
 fn not_to_be_written() {
     with_room("full-readonly", 64);
 }
@@ -153,6 +170,12 @@ fn fill(n: usize, with: u8) -> Array<u8> {
     array.seal()
 }
 
+/// Nothing is held: no lease, no byte beside what fresh workers are granted, and there is room for another job.
+fn assert_holds(engine: &Engine) {
+    let holds = Invariant::before().holds(engine, 0);
+    holds.unwrap_or_else(|why| panic!("{why}"));
+}
+
 /// Every byte is written and read, here and in workers.
 fn assert_works(engine: &Engine) {
     let values = engine.from_fn(100_000, |i| i as u8).unwrap();
@@ -186,12 +209,15 @@ fn create() {
                 );
                 assert!(engine.zeros::<u8>(1 << 20).is_err());
                 assert_eq!(engine.submit(|n: u32| n + 1, (1,)).wait().unwrap(), 2);
+                drop(hog);
+                assert_works(&engine);
+                assert_holds(&engine);
             }
         }
-        drop(hog);
     }
     let engine = named(size / 2).unwrap();
     assert_works(&engine);
+    assert_holds(&engine);
 }
 
 fn growth() {
@@ -219,6 +245,7 @@ fn growth() {
     // Room again.
     drop(kept);
     assert_works(&engine);
+    assert_holds(&engine);
 }
 
 fn job() {
@@ -244,6 +271,7 @@ fn job() {
     drop(hog);
     assert_works(&engine);
     assert_eq!(engine.stats().restarts(), 0);
+    assert_holds(&engine);
 }
 
 fn somebody_else() {
@@ -279,6 +307,7 @@ fn somebody_else() {
         assert_works(&engine);
     }
     assert!(refused > 0 && done > 0, "{refused} refused, {done} done");
+    assert_holds(&engine);
 }
 
 fn auto() {
@@ -297,12 +326,117 @@ fn auto() {
         .wait()
         .unwrap();
     assert!(large.iter().all(|&x| x == 5));
-    drop((large, engine));
+    drop(large);
+    assert_holds(&engine);
+    drop(engine);
     // It is full.
     let hog = Hog::leaving(0);
     let engine = build(size / 2);
     assert_works(&engine);
+    assert_holds(&engine);
     drop(hog);
+}
+
+/// An engine that says nothing about its backing, built while there was room: at growth, in the middle of a job, and at any
+/// moment it does without /dev/shm.
+fn later() {
+    let size = size();
+    let capacity = size / 2;
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(capacity)
+        .build()
+        .unwrap();
+    assert_works(&engine);
+    let hog = Hog::leaving(0);
+    let kept: Vec<_> = (0..8)
+        .map(|_| {
+            let mut array = engine.zeros::<u8>(capacity as usize / 16).unwrap();
+            array.as_mut_slice().fill(7);
+            array
+        })
+        .collect();
+    assert!(kept.iter().all(|array| array.iter().all(|&x| x == 7)));
+    drop((kept, hog));
+    engine.trim();
+
+    fn fill_later(gate: &str, n: usize) -> Array<u8> {
+        pass(gate);
+        fill(n, 4)
+    }
+    let gate = Gate::new();
+    let job = engine.submit(fill_later, (&gate.path(), capacity as usize / 4));
+    let held = gate.meet();
+    let hog = Hog::leaving(0);
+    drop(held);
+    assert!(job.wait().unwrap().iter().all(|&x| x == 4));
+    drop(hog);
+
+    let piece = capacity as usize / 128;
+    for round in 0..10 {
+        let hog = Hog::leaving(round % 4 * 300_000);
+        let jobs: Vec<_> = (0..20)
+            .map(|n| engine.submit(fill, (piece * (n as usize % 4 + 1), n)))
+            .collect();
+        hog.take(0);
+        for (n, job) in (0..).zip(jobs) {
+            assert!(job.wait().unwrap().iter().all(|&x| x == n));
+        }
+    }
+    assert_holds(&engine);
+}
+
+/// Makes `memfd_create` answer with EPERM, here and in all that this process starts.
+fn forbid_memory_files() -> std::io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        // The number of the call, which comes first.
+        step(LOAD, 0, 0, 0),
+        step(IS, 0, 1, libc::SYS_memfd_create as u32),
+        step(ANSWER, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(ANSWER, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: steps.len() as u16,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the filter, which lives until it has.
+    let answer = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+fn names_only() {
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(8 << 20)
+        .build()
+        .unwrap();
+    assert_works(&engine);
+    assert_holds(&engine);
+    let forbidden = Engine::builder()
+        .workers(1)
+        .capacity(8 << 20)
+        .backing(Backing::Memfd)
+        .build()
+        .unwrap_err();
+    assert!(
+        forbidden.to_string().contains("memfd_create"),
+        "{forbidden}"
+    );
 }
 
 /// As in a container where it is mounted so.
@@ -316,6 +450,7 @@ fn read_only() {
         .build()
         .unwrap();
     assert_works(&engine);
+    assert_holds(&engine);
     let error = named(8 << 20).unwrap_err();
     assert!(error.to_string().contains("Read-only"), "{error}");
 }
@@ -346,7 +481,7 @@ fn spilled() {
     }
     assert!(lies > 0, "no lie was noticed");
     drop(hog);
-    // Those that still live go on lying.
+    // Those that still live go on lying: fresh ones are needed.
     for index in 0..2 {
         let worker = || engine.stats().workers.swap_remove(index);
         crate::harness::wait_until("there is a worker", || worker().ready);
@@ -361,4 +496,5 @@ fn spilled() {
         });
     }
     assert_works(&engine);
+    assert_holds(&engine);
 }

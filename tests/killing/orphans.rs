@@ -1,14 +1,13 @@
 //! A new engine starts while a worker of a killed supervisor still computes.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
 use arenite::{Array, Engine};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Answers, Invariant, Lab, processes_with, step, tests, wait_until};
-use crate::programs::Program;
+use crate::programs::{Program, own_maps};
 use crate::workers::end;
 
 tests![a_new_engine_and_an_orphan];
@@ -26,7 +25,11 @@ fn a_new_engine_and_an_orphan() {
         let program = Program::new(true);
         program.board.let_orphans_live();
         let mut running = program.start("orphan");
-        let orphan: i32 = running.expect("computes").parse().unwrap();
+        let said = running.expect("computes");
+        let mut numbers = said.split(' ').map(|number| number.parse::<u64>().unwrap());
+        let orphan = numbers.next().unwrap() as i32;
+        let segments: BTreeSet<u64> = numbers.collect();
+        assert!(!segments.is_empty(), "no arena in the orphan: {said}");
         // Another engine that lives, under a name of its own.
         let neighbour = format!("{}-neighbour", program.name().unwrap());
         let alive = Lab::with(1, |builder| builder.name(&neighbour));
@@ -43,7 +46,6 @@ fn a_new_engine_and_an_orphan() {
         step("an engine under the name of the one that was killed");
         let next = Lab::with(2, |builder| builder.name(program.name().unwrap()));
         assert_ne!(inode(program.name().unwrap()).unwrap(), of_orphan);
-        let segments = maps_of(orphan);
         // It computes on what only it has mapped, and what the new engine computes is right.
         for lab in [&next, &alive] {
             let values: Vec<u32> = (0..50_000).collect();
@@ -57,9 +59,8 @@ fn a_new_engine_and_an_orphan() {
             let answers = Answers::compare(answers, &reference).unwrap();
             assert_eq!(answers.finished, 40);
         }
-        let engine: &Engine = &next;
-        for worker in &engine.stats().workers {
-            let its = maps_of(worker.pid as i32);
+        for (worker, its) in maps_of_workers(&next) {
+            assert!(!its.is_empty(), "no arena in worker {worker}");
             let common: Vec<_> = its.intersection(&segments).collect();
             assert!(common.is_empty(), "shared with the orphan: {common:?}");
         }
@@ -74,22 +75,24 @@ fn a_new_engine_and_an_orphan() {
     }
 }
 
-/// Inodes of the shared memory that a worker has mapped: there is some in each. Workers are not dumpable, so only root
-/// may look; others see none.
-fn maps_of(pid: i32) -> BTreeSet<u64> {
-    let text = match std::fs::read_to_string(format!("/proc/{pid}/maps")) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            eprintln!("only root may look into the maps of worker {pid}");
-            return BTreeSet::new();
-        }
-        Err(error) => panic!("worker {pid} is not there: {error}"),
-    };
-    let inodes: BTreeSet<u64> = text
-        .lines()
-        .filter(|line| line.contains("/dev/shm/") || line.contains("memfd:"))
-        .filter_map(|line| line.split_whitespace().nth(4)?.parse().ok())
+/// The shared memory that each worker has mapped, by its process: they look themselves, so that one need not be root.
+fn maps_of_workers(engine: &Engine) -> BTreeMap<u64, BTreeSet<u64>> {
+    fn look(_: u32) -> Array<u64> {
+        let mut told = vec![u64::from(std::process::id())];
+        told.extend(own_maps());
+        Array::from_slice(&told)
+    }
+    let pids: BTreeSet<u64> = (engine.stats().workers.iter())
+        .map(|worker| u64::from(worker.pid))
         .collect();
-    assert!(!inodes.is_empty(), "no arena in worker {pid}: {text}");
-    inodes
+    let mut seen = BTreeMap::new();
+    step("every worker to tell its maps");
+    // Which worker takes a job is the engine's choice: more of them until each has had one.
+    while !pids.iter().all(|pid| seen.contains_key(pid)) {
+        for told in engine.map(look, (0..20u32).map(|n| (n,))) {
+            let told = told.unwrap();
+            seen.insert(told[0], told[1..].iter().copied().collect());
+        }
+    }
+    seen
 }

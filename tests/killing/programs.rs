@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use arenite::points::{Board, Deed, Point, VARIABLE};
-use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter};
+use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, Limiter};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -207,6 +207,8 @@ fn build(workers: usize) -> Engine {
     let mut builder = Engine::builder()
         .workers(workers)
         .capacity(256 << 20)
+        // Names are what may be left behind.
+        .backing(Backing::Named)
         .grace(Duration::from_millis(50));
     if let Some(name) = name() {
         builder = builder.name(name);
@@ -401,10 +403,31 @@ fn next() {
     engine.shutdown();
 }
 
-/// Says which worker computes, and computes on until it is killed.
+/// The shared memory that this process has mapped, one number for device and inode of each segment. It may always look at itself, whoever it is; at a worker, which
+/// is not dumpable, only root may.
+pub fn own_maps() -> Vec<u64> {
+    let text = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
+    let mut segments: Vec<u64> = text
+        .lines()
+        .filter(|line| line.contains("/dev/shm/") || line.contains("memfd:"))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(3);
+            let (_, minor) = words.next()?.split_once(':')?;
+            let inode: u64 = words.next()?.parse().ok()?;
+            Some(u64::from_str_radix(minor, 16).ok()? << 48 | inode)
+        })
+        .collect();
+    segments.sort_unstable();
+    segments.dedup();
+    segments
+}
+
+/// Says which worker computes and on which memory, and computes on until it is killed.
 fn orphan() {
     fn scribble(gate: &str) -> u64 {
         let mut own = arenite::ArrayMut::<u32>::zeros(100_000);
+        let maps: Vec<String> = own_maps().iter().map(u64::to_string).collect();
+        std::fs::write(format!("{gate}.maps"), maps.join(" ")).unwrap();
         pass(gate);
         // Into memory that was granted, for ever.
         for round in 0u32.. {
@@ -417,7 +440,8 @@ fn orphan() {
     let gate = Gate::new();
     engine.submit(scribble, (&gate.path(),)).detach();
     gate.open();
-    println!("computes {}", engine.stats().workers[0].pid);
+    let maps = std::fs::read_to_string(format!("{}.maps", gate.path())).unwrap();
+    println!("computes {} {maps}", engine.stats().workers[0].pid);
     // Until it is killed.
     let mut nothing = Vec::new();
     std::io::stdin().read_to_end(&mut nothing).unwrap();

@@ -52,7 +52,7 @@ fn sizes_are_rounded_to_what_can_be_mapped() {
     let plan = plan(3 * GIB + 1, Backing::Auto, &roomy()).unwrap();
     let expected = Plan {
         capacity: 3 * GIB + 1,
-        backing: Backing::Named,
+        backing: Backing::Memfd,
         regions: 4,
         reservation: 3 * GIB + CHUNK,
         control_len: 8192,
@@ -61,9 +61,10 @@ fn sizes_are_rounded_to_what_can_be_mapped() {
 }
 
 #[test]
-fn auto_leaves_a_small_dev_shm_alone() {
+fn auto_leaves_dev_shm_alone_whatever_room_it_has() {
     let mut around = roomy();
     let backing = |around: &Surroundings| plan(GIB, Backing::Auto, around).unwrap().backing;
+    assert_eq!(backing(&around), Backing::Memfd);
     around.shm = Ok(Space {
         size: 2 * GIB,
         free: GIB - 1,
