@@ -41,8 +41,11 @@ fn a_short_soak_goes_through_its_rows() {
         "broken-pictures",
         "full-shm",
         "poison",
+        "crash-loop-at-start",
+        "stops-at-deadlines",
         "start-stop",
         "supervisor-killed",
+        "signals-to-resize",
     ] {
         let output = run(&["--minutes", "0.01", "--only", row], |_, _| ());
         let (table, notes) = (

@@ -4,17 +4,19 @@
 use std::time::Duration;
 
 use crate::harness::runs::storm::Blow;
-use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
+use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use crate::harness::{case, figures_are_strict, seeds, tests};
 use crate::starts::Env;
 
 tests![
     of_kills,
     of_stops,
+    of_stops_at_deadlines,
     jobs_that_end_at_their_deadlines,
     jobs_that_hang,
     poison_among_others,
     a_flood_of_poison,
+    starts_that_fail,
     memory_bombs,
     tiny_jobs_for_many_workers,
     engines_that_start_and_stop,
@@ -47,6 +49,10 @@ fn of_stops() {
     play(5.0, |order| storm::run(order, Blow::Stop));
 }
 
+fn of_stops_at_deadlines() {
+    play(3.0, stops::at_deadlines);
+}
+
 fn jobs_that_end_at_their_deadlines() {
     play(15.0, deadlines::race);
 }
@@ -61,6 +67,10 @@ fn poison_among_others() {
 
 fn a_flood_of_poison() {
     play(5.0, crashes::flood);
+}
+
+fn starts_that_fail() {
+    play(3.0, crashes::at_start);
 }
 
 fn memory_bombs() {

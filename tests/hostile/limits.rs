@@ -3,7 +3,7 @@
 use arenite::{Array, Backing, Engine};
 use nix::sys::resource::{Resource, setrlimit};
 
-use crate::harness::tests;
+use crate::harness::{Invariant, tests};
 use crate::programs::{Ended, Program, become_nobody, say};
 
 tests![
@@ -22,11 +22,15 @@ fn numbers(values: &Array<u32>, n: u32) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] + n)
 }
 
+/// Works, and holds nothing afterwards.
 fn work(engine: &Engine) {
     let values = engine.from_fn(10_000, |i| i as u32).unwrap();
     for (n, result) in (0..50).zip(engine.map(numbers, (0..50u32).map(|n| (&values, n)))) {
         assert!(result.unwrap().iter().zip(0..).all(|(&x, i)| x == i + n));
     }
+    drop(values);
+    let holds = Invariant::before().holds(engine, 0);
+    holds.unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// Builds an engine, works with it and ends it, or says why not.

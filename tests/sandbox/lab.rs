@@ -7,7 +7,7 @@ use std::fs;
 use arenite::engine::Builder;
 use arenite::{Array, Job, JobErrorKind, Sandbox};
 
-use crate::harness::{Lab, step};
+use crate::harness::{Invariant, Lab, step};
 
 /// An engine with locked-down workers.
 pub fn strict(workers: usize) -> Lab {
@@ -43,6 +43,19 @@ fn double(values: &Array<u32>) -> Array<u32> {
 pub struct Victim {
     pub lab: Lab,
     pub array: Array<u32>,
+}
+
+impl Drop for Victim {
+    /// After every attack: nothing is held, and no byte is missing.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // Private memory in its place.
+        drop(std::mem::replace(&mut self.array, Array::from_slice(&[])));
+        let holds = Invariant::before().holds(&self.lab, 0);
+        holds.unwrap_or_else(|why| panic!("{why}"));
+    }
 }
 
 impl Victim {

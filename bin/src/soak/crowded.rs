@@ -160,11 +160,15 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
     let named = |builder: Builder| builder.capacity(size).backing(Backing::Named);
     let invariant = Invariant::before();
     let lab = Lab::with(2, named);
+    // Built while there is room, and not bound by it.
+    let auto = |builder: Builder| builder.capacity(size / 2).backing(Backing::Auto);
+    let free = Lab::with(2, auto);
     let end = Instant::now() + order.length;
     let (mut seen, mut refused) = (Seen::default(), 0);
     while seen.faults == 0 || Instant::now() < end {
         step("jobs while somebody takes the room");
         lab.trim();
+        free.trim();
         let hog = Hog::leaving(dice.below(4) * 300_000)?;
         let len = |n: u8| 150_000 * (usize::from(n) % 5 + 1);
         let jobs: Vec<_> = (0..JOBS).map(|n| lab.submit(fill, (len(n), n))).collect();
@@ -176,6 +180,19 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
         if let Ok(mut array) = lab.zeros::<u8>(2 << 20) {
             array.as_mut_slice().fill(9);
         }
+        step("jobs that need no room there");
+        for n in 0..JOBS {
+            // One by one: its own capacity is small too.
+            if !judge(free.submit(fill, (len(n), n)).wait(), n)? {
+                return Err("/dev/shm bounds an arena that need not be there".into());
+            }
+        }
+        let other = auto(Engine::builder().workers(1)).build();
+        let other = other.map_err(|error| format!("an engine that needs no room: {error}"))?;
+        if !judge(other.submit(fill, (1 << 20, 1)).wait(), 1)? {
+            return Err("an arena that need not be in /dev/shm finds no room".into());
+        }
+        other.shutdown();
         step("another engine where no room is");
         match named(Engine::builder().workers(1)).build() {
             Err(BuildError::Arena(_)) => {}
@@ -193,10 +210,11 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
             }
         }
         seen.faults += 1;
-        seen.jobs += 2 * u64::from(JOBS);
+        seen.jobs += 3 * u64::from(JOBS);
     }
     invariant.holds(&lab, 0)?;
-    drop(lab);
+    invariant.holds(&free, 0)?;
+    drop((lab, free));
     invariant.nothing_left()?;
     Ok((seen, refused))
 }

@@ -4,6 +4,7 @@ mod crowded;
 mod lab;
 mod pictures;
 mod runs;
+mod signals;
 mod supervisor;
 
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use arenite::Sandbox;
 use clap::Args;
 
 use runs::storm::Blow;
-use runs::{Order, Seen, bombs, crashes, deadlines, scale, storm};
+use runs::{Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use supervisor::Role;
 
 /// Put faults into engines for a while, and look whether everything they promise holds
@@ -50,7 +51,7 @@ struct Row {
     run: fn(Order) -> Result<Seen, String>,
 }
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 17] = [
     Row {
         name: "storm-of-kills",
         run: |order| storm::run(order, Blow::Kill),
@@ -68,6 +69,10 @@ const ROWS: [Row; 14] = [
         },
     },
     Row {
+        name: "stops-at-deadlines",
+        run: stops::at_deadlines,
+    },
+    Row {
         name: "deadline-race",
         run: deadlines::race,
     },
@@ -82,6 +87,10 @@ const ROWS: [Row; 14] = [
     Row {
         name: "crash-loop",
         run: crashes::flood,
+    },
+    Row {
+        name: "crash-loop-at-start",
+        run: crashes::at_start,
     },
     Row {
         name: "memory-bomb",
@@ -110,6 +119,10 @@ const ROWS: [Row; 14] = [
     Row {
         name: "supervisor-killed",
         run: supervisor::killed,
+    },
+    Row {
+        name: "signals-to-resize",
+        run: signals::run,
     },
 ];
 
@@ -191,7 +204,7 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
 /// The table, to stdout.
 fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
     let mut text = format!(
-        "{:<18} {:>6} {:>10} {:>12}  figures (the worst)\n",
+        "{:<20} {:>6} {:>10} {:>12}  figures (the worst)\n",
         "row", "runs", "faults", "jobs"
     );
     for (row, (runs, seen)) in rows.iter().zip(table) {
@@ -201,7 +214,7 @@ fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
             .map(|figure| format!("{} {:.2} {}", figure.name, figure.value, figure.unit))
             .collect();
         text += &format!(
-            "{:<18} {runs:>6} {:>10} {:>12}  {}\n",
+            "{:<20} {runs:>6} {:>10} {:>12}  {}\n",
             row.name,
             seen.faults,
             seen.jobs,

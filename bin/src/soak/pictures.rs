@@ -51,7 +51,7 @@ fn spec(output: Output) -> Result<ResizeSpec, String> {
 }
 
 /// A picture without compression, from which the other formats are made.
-fn bitmap(width: u32, height: u32) -> Vec<u8> {
+pub(super) fn bitmap(width: u32, height: u32) -> Vec<u8> {
     let row = (width * 3).next_multiple_of(4);
     let mut file = b"BM".to_vec();
     let fields: [(u32, usize); 14] = [

@@ -2,10 +2,10 @@
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine};
+use arenite::{Array, Backing, Engine};
 use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -40,6 +40,8 @@ fn make(n: usize) -> Array<u32> {
 pub(crate) fn play(role: Role) -> ExitCode {
     let build = || {
         let builder = Engine::builder().workers(2).capacity(64 << 20);
+        // Names are what may be left behind.
+        let builder = builder.backing(Backing::Named);
         match std::env::var(NAME) {
             Ok(name) => builder.name(name).build(),
             Err(_) => builder.build(),
@@ -83,9 +85,15 @@ pub(crate) fn play(role: Role) -> ExitCode {
 }
 
 /// Whatever is left when a run ends too early.
-struct Family(Child);
+pub(super) struct Family(Child);
 
 impl Family {
+    /// Starts a program that leads a process group of its own and whose stderr is a pipe.
+    pub(super) fn spawn(command: &mut Command) -> Result<Self, String> {
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        Ok(Self(child))
+    }
+
     fn start(role: &str, name: Option<&str>) -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
@@ -98,16 +106,20 @@ impl Family {
         if let Some(name) = name {
             command.env(NAME, name);
         }
-        let child = command.spawn().map_err(|error| error.to_string())?;
-        Ok(Self(child))
+        Self::spawn(&mut command)
     }
 
-    fn group(&self) -> i32 {
+    pub(super) fn group(&self) -> i32 {
         self.0.id() as i32
     }
 
+    /// Waits for its end; what it has started may live on.
+    pub(super) fn wait(&mut self) -> Result<ExitStatus, String> {
+        self.0.wait().map_err(|error| error.to_string())
+    }
+
     /// What it said before it ended.
-    fn complaints(&mut self) -> String {
+    pub(super) fn complaints(&mut self) -> String {
         let mut text = String::new();
         if let Some(mut pipe) = self.0.stderr.take() {
             let _ = pipe.read_to_string(&mut text);
@@ -140,7 +152,7 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         std::thread::sleep(dice.micros(0, longest));
         step("a program to be killed");
         kill(Pid::from_raw(family.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
-        let status = family.0.wait().map_err(|error| error.to_string())?;
+        let status = family.wait()?;
         let killed = Instant::now();
         if status.signal() != Some(Signal::SIGKILL as i32) {
             return Err(format!("{status}: {}", family.complaints()));
@@ -153,7 +165,7 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         drop(family);
         step("the next start");
         let mut next = Family::start("once", name)?;
-        let status = next.0.wait().map_err(|error| error.to_string())?;
+        let status = next.wait()?;
         if !status.success() {
             return Err(format!("the next start: {status}: {}", next.complaints()));
         }

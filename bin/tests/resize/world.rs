@@ -1,8 +1,12 @@
 //! One temporary folder, pictures in it, and the program run in it.
 
+#[path = "../../src/soak/lab/mod.rs"]
+mod lab;
+
 use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -10,13 +14,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use lab::Invariant;
 
 /// Longer than any run takes here, so that only a hang meets it.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// A folder of its own for each test.
+/// A folder of its own for each test, after which `/dev/shm` lists what it did before.
 pub struct World {
     folder: tempfile::TempDir,
+    before: Invariant,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let names = self.before.names_as_before();
+            names.unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
 }
 
 /// What a run left.
@@ -88,6 +103,7 @@ impl World {
                 .prefix("arenite-test-")
                 .tempdir()
                 .unwrap(),
+            before: Invariant::before(),
         }
     }
 
@@ -180,8 +196,13 @@ impl World {
         wait(child)
     }
 
+    /// Runs it to its end, after which nothing that it has started is left.
     pub fn finish(&self, mut command: Command) -> Run {
-        wait(piped(&mut command).spawn().unwrap())
+        let child = piped(&mut command).process_group(0).spawn().unwrap();
+        let id = child.id();
+        let run = wait(child);
+        gone(id);
+        run
     }
 
     /// The files below `relative`, hidden ones left out, sorted.

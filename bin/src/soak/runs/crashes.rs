@@ -1,13 +1,16 @@
 //! Jobs that take their worker with them, again and again.
 
+use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use arenite::{Job, JobErrorKind};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::super::lab::{Answers, Invariant, Lab, step};
-use super::{Figure, Order, Seen};
+use super::super::lab::{Answers, Invariant, Lab, step, wait_until};
+use super::{Dice, Figure, Order, Seen};
 
 fn poison() -> u32 {
     std::process::abort();
@@ -86,6 +89,102 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         order,
         Figure {
             name: "processor time of a crash loop",
+            value: 100.0 * spent.as_secs_f64() / wall.as_secs_f64(),
+            unit: "% of a core",
+            limit: 5.0,
+        },
+    )?;
+    Ok(seen)
+}
+
+/// Says to the workers of this process how they end before they are ready, as long as it lives.
+struct Doom(PathBuf);
+
+impl Doom {
+    /// Where the workers of a process look.
+    fn path(supervisor: u32) -> PathBuf {
+        std::env::temp_dir().join(format!("arenite-soak-doom-{supervisor}"))
+    }
+
+    fn new(how: &str) -> Result<Self, String> {
+        let path = Self::path(std::process::id());
+        // Whole at once, whoever looks meanwhile.
+        let made = path.with_extension("made");
+        std::fs::write(&made, how)
+            .and_then(|()| std::fs::rename(&made, &path))
+            .map_err(|error| error.to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Doom {
+    fn drop(&mut self) {
+        // One that stays is seen: workers do not start any more.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// In a worker, before its first job.
+fn start_or_die() {
+    match std::fs::read_to_string(Doom::path(parent_id())).as_deref() {
+        Ok("abort") => std::process::abort(),
+        Ok("exit") => std::process::exit(3),
+        Ok(_) => panic!("the drive is gone"),
+        Err(_) => {}
+    }
+}
+
+/// Workers that die before they are ready: one of two is started more and more slowly, which costs next to nothing, and what the
+/// other one does is done. It is back when starts work again; where none is left, jobs are told why.
+pub fn at_start(order: Order) -> Result<Seen, String> {
+    let hows = ["abort", "exit", "panic"];
+    let how = hows[Dice::new(order.seed).below(3) as usize];
+    let invariant = Invariant::before();
+    let lab = Lab::with(2, |builder| builder.on_worker_start(start_or_die));
+    let doom = Doom::new(how)?;
+    step("a worker that cannot start again");
+    let lost = lab.pid(0);
+    kill(Pid::from_raw(lost), Signal::SIGKILL).map_err(|errno| errno.to_string())?;
+    wait_until("it is missed", || !lab.stats().workers[0].ready);
+    let (began, before, mut answered) = (Instant::now(), cpu()?, 0);
+    while answered == 0 || began.elapsed() < order.length {
+        let n = answered as u32;
+        match lab.submit(harmless, (n,)).wait() {
+            Ok(value) if value == harmless(n) => answered += 1,
+            other => return Err(format!("a job of the other worker answers {other:?}")),
+        }
+        // So that what is weighed is mostly the starts.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (wall, spent) = (began.elapsed(), cpu()? - before);
+    if lab.stats().workers[0].ready {
+        return Err(format!("a worker is ready that was told to {how}"));
+    }
+    drop(doom);
+    wait_until("starts work again", || lab.stats().workers[0].ready);
+    invariant.holds(&lab, 0)?;
+    drop(lab);
+
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start_or_die));
+    let doom = Doom::new(how)?;
+    step("the only worker, which cannot start again");
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).map_err(|errno| errno.to_string())?;
+    wait_until("it is missed", || !lab.stats().workers[0].ready);
+    match lab.submit(harmless, (1,)).wait() {
+        Err(error) if matches!(error.kind(), JobErrorKind::NoWorkers(_)) => {}
+        other => return Err(format!("a job without workers answers {other:?}")),
+    }
+    drop((lab, doom));
+    invariant.nothing_left()?;
+    let mut seen = Seen {
+        faults: 2,
+        jobs: answered + 1,
+        figures: Vec::new(),
+    };
+    seen.figure(
+        order,
+        Figure {
+            name: "processor time of starts that fail",
             value: 100.0 * spent.as_secs_f64() / wall.as_secs_f64(),
             unit: "% of a core",
             limit: 5.0,

@@ -7,6 +7,7 @@ pub mod bombs;
 pub mod crashes;
 pub mod deadlines;
 pub mod scale;
+pub mod stops;
 pub mod storm;
 
 use std::time::Duration;

@@ -1,0 +1,91 @@
+//! Workers that are stopped while their jobs have little time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Job, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::super::lab::{Invariant, Lab, step, wait_until};
+use super::{Dice, Order, Seen};
+
+/// Busy for so long.
+fn busy(nanos: u64, n: u32) -> u32 {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_nanos(nanos) {
+        std::hint::spin_loop();
+    }
+    n ^ 0x5555
+}
+
+/// What a stopped worker has begun ends at its deadline, and the worker with it. One that goes on about then, and may finish
+/// what it had, changes nothing: a job has one answer, a late one has cost a worker, and nothing else has.
+pub fn at_deadlines(order: Order) -> Result<Seen, String> {
+    const LIMIT: Duration = Duration::from_millis(30);
+    /// It goes on so long before or after the deadline at most.
+    const ABOUT: Duration = Duration::from_millis(3);
+    const JOBS: u32 = 4;
+    let invariant = Invariant::before();
+    let lab = Lab::new(2);
+    let mut dice = Dice::new(order.seed);
+    let (mut done, mut late, mut stops) = (0u64, 0u64, 0u64);
+    let end = Instant::now() + order.length;
+    while done == 0 || late == 0 || Instant::now() < end {
+        step("every worker to be ready");
+        wait_until("every worker is ready", || {
+            lab.stats().workers.iter().all(|worker| worker.ready)
+        });
+        step("jobs whose worker is stopped");
+        let jobs: Vec<Job<u32>> = (0..JOBS)
+            .map(|n| {
+                let job = lab.job(busy, (dice.below(8_000_000), n));
+                job.deadline(LIMIT).submit()
+            })
+            .collect();
+        thread::sleep(dice.micros(0, 6_000));
+        let index = dice.below(2) as usize;
+        let pid = lab.stats().workers[index].pid;
+        let is_stopped = pid != 0 && signal(pid, Signal::SIGSTOP);
+        stops += u64::from(is_stopped);
+        // Half of them go on by themselves.
+        if dice.below(2) == 0 {
+            let spread = dice.micros(0, 2 * ABOUT.as_micros() as u64);
+            thread::sleep(LIMIT - ABOUT + spread);
+            signal(pid, Signal::SIGCONT);
+        }
+        for (n, job) in (0u32..).zip(jobs) {
+            match job.wait() {
+                Ok(value) if value == n ^ 0x5555 => done += 1,
+                Ok(value) => return Err(format!("job {n} answers {value}")),
+                Err(error) => match error.kind() {
+                    JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT => late += 1,
+                    other => return Err(format!("job {n} ends with {other:?}")),
+                },
+            }
+        }
+        // It had nothing to do when it was stopped, so nothing has ended it.
+        if lab.stats().workers[index].pid == pid {
+            signal(pid, Signal::SIGCONT);
+        }
+    }
+    // The death behind the last answer may still be under way.
+    wait_until("every late job has cost a worker", || {
+        let stats = lab.stats();
+        let restarts: u64 = stats.workers.iter().map(|worker| worker.restarts).sum();
+        restarts == late
+    });
+    invariant.holds(&lab, 0)?;
+    drop(lab);
+    invariant.nothing_left()?;
+    Ok(Seen {
+        faults: stops,
+        jobs: done + late,
+        figures: Vec::new(),
+    })
+}
+
+/// Whether the process was still there.
+fn signal(pid: u32, signal: Signal) -> bool {
+    pid != 0 && kill(Pid::from_raw(pid as i32), signal).is_ok()
+}

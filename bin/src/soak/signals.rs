@@ -1,0 +1,254 @@
+//! Signals to `arenite resize` at any moment: at the start, while it walks, works and ends; once or twice; to the program or
+//! to its group.
+
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use arenite::image::{Output, ResizeSpec, resize_encoded};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::lab::{Invariant, processes_with, step, wait_until};
+use super::pictures::bitmap;
+use super::runs::{Dice, Figure, Order, Seen};
+use super::supervisor::Family;
+
+const PICTURES: usize = 24;
+/// The last one is nobody's wish: it comes from a reader that has gone, and is ignored by then.
+const SIGNALS: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGPIPE,
+];
+
+/// How a program took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Before work: at once.
+    Early,
+    /// At work: what ran was finished.
+    Drained,
+    /// At work, and again: at once.
+    Twice,
+    /// All was done, or the signal is one that it ignores.
+    Late,
+}
+
+/// A folder of pictures, and what has to come of them.
+struct Scene {
+    folder: tempfile::TempDir,
+    result: Vec<u8>,
+}
+
+impl Scene {
+    /// So many times the same picture, and how long all of them take.
+    fn new() -> Result<(Self, Duration), String> {
+        let text = |error: std::io::Error| error.to_string();
+        let folder = tempfile::Builder::new()
+            .prefix("arenite-soak-")
+            .tempdir()
+            .map_err(text)?;
+        let spec = ResizeSpec {
+            output: Output::Jpeg,
+            ..ResizeSpec::new("640".parse().map_err(|_| "640 is no size")?)
+        };
+        let picture =
+            resize_encoded(&bitmap(640, 480), &spec).map_err(|error| error.to_string())?;
+        for name in ["p", "temporary"] {
+            fs::create_dir(folder.path().join(name)).map_err(text)?;
+        }
+        let first = folder.path().join("p/00.jpg");
+        fs::write(&first, picture.bytes).map_err(text)?;
+        for index in 1..PICTURES {
+            let link = folder.path().join(format!("p/{index:02}.jpg"));
+            fs::hard_link(&first, link).map_err(text)?;
+        }
+        let mut scene = Self {
+            folder,
+            result: Vec::new(),
+        };
+        let began = Instant::now();
+        scene.finish("undisturbed")?;
+        let took = began.elapsed();
+        let result = scene.path("undisturbed").join("00.jpg");
+        scene.result = fs::read(result).map_err(text)?;
+        Ok((scene, took))
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self, out: &str) -> Result<Family, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(own);
+        command
+            .args(["resize", "p", "-s", "64", "-j", "2", "--resume", "-o", out])
+            .current_dir(self.folder.path())
+            .env("TMPDIR", self.path("temporary"))
+            .env_remove("ARENITE_WORKERS")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        Family::spawn(&mut command)
+    }
+
+    /// Lets it do what is left.
+    fn finish(&self, out: &str) -> Result<(), String> {
+        let mut family = self.start(out)?;
+        let status = family.wait()?;
+        if !status.success() {
+            return Err(format!("left alone: {status}: {}", family.complaints()));
+        }
+        match self.whole(out)? {
+            PICTURES => Ok(()),
+            other => Err(format!("left alone, it made {other} of {PICTURES}")),
+        }
+    }
+
+    /// How many results there are; each is what it would be without a signal, and nothing else lies there.
+    fn whole(&self, out: &str) -> Result<usize, String> {
+        let entries = match fs::read_dir(self.path(out)) {
+            Ok(entries) => entries,
+            // It has not come to making the folder.
+            Err(_) => return Ok(0),
+        };
+        let mut found = 0;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".tmp") {
+                return Err(format!("{name} is left"));
+            }
+            // What it needs to go on later has a hidden name.
+            if name.starts_with('.') {
+                continue;
+            }
+            let bytes = fs::read(entry.path()).map_err(|error| error.to_string())?;
+            if !self.result.is_empty() && bytes != self.result {
+                return Err(format!("{name} is torn, or another picture"));
+            }
+            found += 1;
+        }
+        Ok(found)
+    }
+}
+
+/// It drains or ends with the right exit code, and leaves whole files only, no process, and no name.
+pub(super) fn run(order: Order) -> Result<Seen, String> {
+    let (scene, whole) = Scene::new()?;
+    let mut dice = Dice::new(order.seed);
+    let mut seen = Seen::default();
+    let mut ends = Vec::new();
+    let end = Instant::now() + order.length;
+    while seen.faults == 0 || Instant::now() < end {
+        let invariant = Invariant::before();
+        let first = SIGNALS[dice.below(4) as usize];
+        let second = (dice.below(3) == 0).then(|| SIGNALS[dice.below(3) as usize]);
+        let to_group = dice.below(2) == 0;
+        // Starting takes a moment only: by chance alone hardly any would meet it. Some come when all is over.
+        let within = if dice.below(4) == 0 { 16 } else { 1 };
+        let longest = whole.as_micros() as u64 * 5 / 4;
+        let pauses = [longest / within, longest / 4].map(|most| dice.micros(0, most.max(1)));
+        let what = format!(
+            "{first} after {:?}, then {second:?} after {:?}, to the group: {to_group}",
+            pauses[0], pauses[1]
+        );
+        step(format!("resize to end: {what}"));
+        let out = format!("out{}", seen.faults);
+        let mut family = scene.start(&out)?;
+        let sent: Vec<Signal> = [Some(first), second].into_iter().flatten().collect();
+        for (&signal, pause) in sent.iter().zip(pauses) {
+            // Not to wait for anything: the moment is what is tried.
+            std::thread::sleep(pause);
+            let pid = Pid::from_raw(family.group());
+            // It has not been waited for, so the number is still its own.
+            let told = if to_group {
+                killpg(pid, signal)
+            } else {
+                kill(pid, signal)
+            };
+            told.map_err(|errno| format!("{what}: {errno}"))?;
+        }
+        let status = family.wait()?;
+        let stderr = family.complaints();
+        let group = family.group();
+        wait_until("its workers are gone", || processes_with(group).is_empty());
+        drop(family);
+        let ended = scene
+            .whole(&out)
+            .and_then(|made| judge(status, &stderr, &sent, made))
+            .map_err(|why| format!("{what}: {status}: {why}\n{stderr}"))?;
+        ends.push(ended);
+        step("resize to do the rest");
+        scene
+            .finish(&out)
+            .map_err(|why| format!("{what}; and then: {why}"))?;
+        remove(&scene.path(&out))?;
+        invariant.nothing_left()?;
+        seen.faults += sent.len() as u64;
+        seen.jobs += PICTURES as u64;
+    }
+    for (name, end) in [
+        ("before work", End::Early),
+        ("drained", End::Drained),
+        ("ended by a second", End::Twice),
+        ("done by then", End::Late),
+    ] {
+        let count = ends.iter().filter(|&&ended| ended == end).count();
+        // For whoever reads it: which it is is chance.
+        seen.figures.push(Figure {
+            name,
+            value: count as f64,
+            unit: "times",
+            limit: f64::INFINITY,
+        });
+    }
+    Ok(seen)
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    fs::remove_dir_all(folder).map_err(|error| error.to_string())
+}
+
+/// Whether it ended as it should, with so many results.
+fn judge(status: ExitStatus, stderr: &str, sent: &[Signal], made: usize) -> Result<End, String> {
+    // 128 and the signal's number, as a shell shows it too if the signal comes before the program listens.
+    let by_code = status
+        .code()
+        .filter(|code| *code > 128)
+        .map(|code| code - 128);
+    let Some(number) = status.signal().or(by_code) else {
+        return match (status.code(), made) {
+            (Some(0), PICTURES) => Ok(End::Late),
+            (Some(0), _) => Err(format!("a success with {made} results")),
+            _ => Err("another exit code than that of a signal".into()),
+        };
+    };
+    if !sent.iter().any(|&signal| signal as i32 == number) {
+        return Err("ended by a signal that was not sent".into());
+    }
+    // Nobody listens to this one: it ends only what has not come to ignoring it.
+    if number == Signal::SIGPIPE as i32 && made > 0 {
+        return Err("ended by SIGPIPE at work".into());
+    }
+    if stderr.contains("interrupted") {
+        let by_the_first = status.code().is_some() && number == sent[0] as i32;
+        return match by_the_first || sent.len() > 1 {
+            true => Ok(End::Drained),
+            false => Err("another exit code than that of the signal that it heeded".into()),
+        };
+    }
+    match (sent.len(), made) {
+        (1, 0) => Ok(End::Early),
+        // Without a second one it ends like this only before it has begun.
+        (1, _) => Err(format!("ended at once, with {made} results")),
+        // Either of the two may have been it.
+        (_, 0) => Ok(End::Early),
+        _ => Ok(End::Twice),
+    }
+}
