@@ -31,7 +31,32 @@ pub enum GraphError {
         /// Its name or number.
         node: String,
     },
-    /// In no order that was found does the arena have room for the values that are needed at one time.
+    /// In no order that was found does the arena have room for the values that are needed at one time. Nothing was run.
+    ///
+    /// ```
+    /// use arenite::{Array, Engine, Graph, GraphError};
+    ///
+    /// const MB: usize = 1_000_000;
+    ///
+    /// fn block(n: usize) -> Array<u8> {
+    ///     Array::from_fn(n, |i| i as u8)
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     arenite::init();
+    ///     let engine = Engine::builder().workers(1).capacity(64 << 20).build()?;
+    ///     let mut graph = Graph::new();
+    ///     // All of them are asked for, so all of them are there in the end.
+    ///     let blocks: Vec<_> =
+    ///         (0..5).map(|_| graph.job(block, (20 * MB,)).shape::<u8>(20 * MB).add()).collect();
+    ///     let Err(GraphError::DoesNotFit { peak, room }) = graph.run(&engine, &blocks) else {
+    ///         panic!("100 MB in 64 MiB")
+    ///     };
+    ///     assert!(peak == 100_000_000 && room <= 64 << 20);
+    ///     assert_eq!(engine.progress().done, 0);
+    ///     Ok(())
+    /// }
+    /// ```
     DoesNotFit {
         /// Bytes that are needed at one time, by what was declared.
         peak: u64,

@@ -435,6 +435,33 @@ impl Graph {
     /// Where sizes are declared ([`NodeBuilder::shape`]), the most memory that values take at one time is computed before the first job
     /// begins. If it does not fit into what the arena has free, the nodes run in another order that does, fewer side by side.
     ///
+    /// ```
+    /// use arenite::{Array, ArrayMut, Engine, Graph};
+    ///
+    /// const MB: usize = 1_000_000;
+    ///
+    /// fn block(n: usize) -> Array<u8> {
+    ///     ArrayMut::zeros(n).seal()
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     arenite::init();
+    ///     let engine = Engine::builder().workers(2).capacity(64 << 20).build()?;
+    ///     let mut graph = Graph::new();
+    ///     // Or a block and its length would be one job.
+    ///     graph.fuse(false);
+    ///     let blocks: Vec<_> =
+    ///         (0..5).map(|_| graph.job(block, (20 * MB,)).shape::<u8>(20 * MB).add()).collect();
+    ///     let lengths: Vec<_> =
+    ///         blocks.iter().map(|block| graph.add(|block: &[u8]| block.len(), (block,))).collect();
+    ///     // As they were added, all five blocks would be there before the first one is looked at.
+    ///     assert_eq!(graph.plan(&lengths)?.peak_bytes, 100_000_000);
+    ///     // So each is looked at before the next is made.
+    ///     assert_eq!(graph.run(&engine, &lengths)?.wait()?, [20 * MB; 5]);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`], and [`GraphError::DoesNotFit`]
     /// if there is no such order: then nothing was run.

@@ -63,6 +63,24 @@ impl Windows<Fixed> {
 
     /// Windows of this length in time; a new one begins at each multiple of `step`. Each item is in `length / step` of
     /// them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let engine = Engine::inline();
+    /// let second = Duration::from_secs(1);
+    /// // One number each second, and every two seconds what four seconds bring.
+    /// let sums = Stream::new(0..6u32)
+    ///     .event_time(|&n| n * second)
+    ///     .watermark(Duration::ZERO)
+    ///     .window(Windows::sliding(4 * second, 2 * second))?
+    ///     .fold(|| 0, |sum, n| *sum += n);
+    /// let sums: Vec<_> = sums.run(&engine).collect::<Result<_, _>>()?;
+    /// let found: Vec<_> = sums.iter().map(|sum| (sum.span.as_ref().unwrap().start.as_secs(), sum.value)).collect();
+    /// assert_eq!(found, [(0, 6), (2, 14), (4, 9)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn sliding(length: Duration, step: Duration) -> Self {
         Self::new(Rule::Time {
             length: length.as_nanos(),
