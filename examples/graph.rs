@@ -71,6 +71,27 @@ fn larger(a: f64, b: f64) -> f64 {
     a.max(b)
 }
 
+/// What the nodes of a picture say, with their seconds.
+fn times(svg: &str) -> Vec<(f64, &str)> {
+    let texts = svg
+        .split("</text>")
+        .filter_map(|before| before.rsplit('>').next());
+    let seconds = |said: &str| {
+        let (number, unit) = said.split_at(said.find(|c: char| c.is_alphabetic())?);
+        let number: f64 = number.parse().ok()?;
+        Some(match unit.split([' ', ',']).next()? {
+            "s" => number,
+            "ms" => number * 1e-3,
+            "µs" => number * 1e-6,
+            "ns" => number * 1e-9,
+            _ => return None,
+        })
+    };
+    let said = texts.filter(|said| said.contains(", worker 0") || said.contains(", worker 1"));
+    said.filter_map(|said| Some((seconds(said)?, said)))
+        .collect()
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     arenite::init();
     let engine = Engine::builder().workers(2).capacity(512 << 20).build()?;
@@ -131,12 +152,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let running = graph.run(&engine, (&scores, &best))?;
     let report = running.report();
     let (scores, best) = running.results();
-    let mut sharpest = 0f64;
+    let (mut sharpest, mut good) = (0f64, 0);
     for (path, score) in paths.iter().zip(scores) {
         let name = path.file_name().unwrap_or_default().display();
         match score {
             Ok(score) => {
                 sharpest = sharpest.max(score);
+                good += 1;
                 println!("{name}: {score:.2}");
             }
             Err(error) => match error.kind() {
@@ -156,6 +178,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let svg = report.svg();
     assert!(svg.starts_with("<svg") && svg.contains("not needed"));
+    // Each node that has run says how long and where; the last two steps of a photo are one job.
+    let times = times(&svg);
+    assert!(times.len() >= 5 * good, "{times:?}");
+    let of_two = times
+        .iter()
+        .filter(|(_, said)| said.contains(" with 1 more, "));
+    assert!(of_two.count() >= 2 * good, "{times:?}");
+    // These are the times of the jobs, and what took longest is the warmest.
+    let longest = times
+        .iter()
+        .map(|(seconds, _)| *seconds)
+        .fold(0.0, f64::max);
+    let busy = report.busy().as_secs_f64();
+    assert!(longest <= 1.1 * busy && longest * report.jobs() as f64 >= 0.9 * busy);
+    assert!(svg.contains("fill=\"#fec087\""));
     println!("{} jobs were busy for {:.1?}", report.jobs(), report.busy());
     if let Some(path) = svg_to {
         std::fs::write(&path, svg)?;

@@ -2,6 +2,7 @@
 
 mod failures;
 mod memory;
+mod pictures;
 mod statistics;
 mod storms;
 mod values;
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
     let parts = [
         failures::tests(),
         memory::tests(),
+        pictures::tests(),
         statistics::tests(),
         storms::tests(),
         values::tests(),

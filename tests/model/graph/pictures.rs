@@ -1,0 +1,166 @@
+//! Pictures of graphs that have run: how long each node took, where it ran, and what stands out.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+tests![
+    a_picture_tells_how_long_and_where,
+    a_picture_tells_what_was_one_job,
+    the_slowest_node_is_the_warmest,
+];
+
+/// Works for so long by its own clock, and says in which process.
+fn busy(millis: u64) -> u32 {
+    let (began, long) = (Instant::now(), Duration::from_millis(millis));
+    while began.elapsed() < long {
+        std::hint::spin_loop();
+    }
+    std::process::id()
+}
+
+/// What a picture says of a node.
+#[derive(Debug)]
+struct Said {
+    took: Duration,
+    /// How many other nodes were the same job.
+    with: usize,
+    worker: usize,
+    /// The blue of its fill: the less, the warmer.
+    cold: Option<u8>,
+}
+
+/// `5.1ms with 2 more, worker 0`.
+fn parse(text: &str, cold: Option<u8>) -> Said {
+    let (took, worker) = text.split_once(", worker ").expect(text);
+    let (took, with) = match took.split_once(" with ") {
+        Some((took, with)) => (took, with.strip_suffix(" more").expect(text)),
+        None => (took, "0"),
+    };
+    let unit = took
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap();
+    let (number, unit) = took.split_at(unit);
+    let unit = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        "ns" => 1e-9,
+        _ => panic!("{text}"),
+    };
+    Said {
+        took: Duration::from_secs_f64(unit * number.parse::<f64>().unwrap()),
+        with: with.parse().unwrap(),
+        worker: worker.parse().unwrap(),
+        cold,
+    }
+}
+
+/// What the group of the node with this label says in an SVG file.
+fn in_svg(svg: &str, label: &str) -> Said {
+    let groups = svg.split("<g>").skip(1);
+    let groups = groups.map(|rest| rest.split("</g>").next().unwrap());
+    let mut groups = groups.filter(|group| group.contains(&format!(">{label}</text>")));
+    let group = groups.next().expect(svg);
+    assert!(groups.next().is_none(), "two nodes are {label}: {svg}");
+    let texts: Vec<_> = group.split("</text>").collect();
+    let said = texts[1].rsplit('>').next().unwrap();
+    let fill = group.split("fill=\"#").nth(1).expect(group);
+    let blue = u8::from_str_radix(&fill[4..6], 16).expect(group);
+    parse(said, Some(blue))
+}
+
+/// What the label of this node says in Graphviz's language.
+fn in_dot(dot: &str, label: &str) -> Said {
+    let start = format!("[label=\"{label}\\n");
+    let said = dot.split(&start).nth(1).expect(dot);
+    parse(said.split('"').next().unwrap(), None)
+}
+
+fn a_picture_tells_how_long_and_where() {
+    fn at_gate(gate: &str, millis: u64) -> u32 {
+        pass(gate);
+        busy(millis)
+    }
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let mut graph = Graph::new();
+    let paths = [gates[0].path(), gates[1].path()];
+    let left = graph.job(at_gate, (&paths[0], 5)).name("left").add();
+    let right = graph.job(at_gate, (&paths[1], 20)).name("right").add();
+    let running = graph.run(&lab, (&left, &right)).unwrap();
+    // Both have begun, so each has a worker to itself.
+    let held = [gates[0].meet(), gates[1].meet()];
+    drop(held);
+    let report = running.report();
+    let (left, right) = running.wait().unwrap();
+    assert_ne!(left, right);
+    for (label, millis, pid) in [("left", 5, left), ("right", 20, right)] {
+        for said in [in_svg(&report.svg(), label), in_dot(&report.dot(), label)] {
+            assert!(said.took >= Duration::from_millis(millis), "{said:?}");
+            assert!(said.took <= report.busy(), "{said:?}");
+            assert_eq!(said.with, 0, "{said:?}");
+            assert_eq!(lab.pid(said.worker), pid as i32, "{label}: {said:?}");
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_picture_tells_what_was_one_job() {
+    fn next(before: u32, millis: u64) -> u32 {
+        busy(millis) - before
+    }
+    let lab = Lab::new(1);
+    let mut graph = Graph::new();
+    let first = graph.job(busy, (5,)).name("first").retries(1).add();
+    let a = graph.add(next, (&first, 0));
+    let b = graph.add(next, (&a, 5));
+    let c = graph.add(next, (&b, 0));
+    let running = graph.run(&lab, (&first, &c)).unwrap();
+    let report = running.report();
+    // It has terms of its own, the others have none.
+    assert_eq!(report.jobs(), 2);
+    let (svg, dot) = (report.svg(), report.dot());
+    for (label, with) in [("first", 0), ("next 1", 2), ("next 2", 2), ("next 3", 2)] {
+        for said in [in_svg(&svg, label), in_dot(&dot, label)] {
+            // The time of a chain is that of its job.
+            assert!(said.took >= Duration::from_millis(5), "{label}: {said:?}");
+            assert_eq!((said.with, said.worker), (with, 0), "{label}: {said:?}");
+        }
+    }
+    running.wait().unwrap();
+
+    let mut graph = Graph::new();
+    let alone = graph.job(busy, (5,)).name("alone").add();
+    let inline = Engine::inline();
+    let report = graph.run(&inline, &alone).unwrap().report();
+    for said in [
+        in_svg(&report.svg(), "alone"),
+        in_dot(&report.dot(), "alone"),
+    ] {
+        assert!(said.took >= Duration::from_millis(5), "{said:?}");
+        assert_eq!((said.with, said.worker), (0, 0), "{said:?}");
+    }
+    lab.assert_in_use(0);
+}
+
+fn the_slowest_node_is_the_warmest() {
+    let lab = Lab::new(1);
+    let mut graph = Graph::new();
+    let nodes: Vec<_> = [0, 40, 0, 10, 0]
+        .into_iter()
+        .enumerate()
+        .map(|(n, millis)| graph.job(busy, (millis,)).name(format!("<{n}>")).add())
+        .collect();
+    let report = graph.run(&lab, &nodes).unwrap().report();
+    let svg = report.svg();
+    let mut said = [0, 1, 2, 3, 4].map(|n| in_svg(&svg, &format!("&lt;{n}&gt;")));
+    said.sort_by_key(|said| said.took);
+    assert!(
+        said.is_sorted_by_key(|said| std::cmp::Reverse(said.cold)),
+        "the longer, the warmer: {said:#?}"
+    );
+    let [quickest, .., slowest] = &said;
+    assert!(slowest.took >= Duration::from_millis(40), "{said:#?}");
+    assert!(slowest.cold < quickest.cold, "{said:#?}");
+}
