@@ -1,10 +1,17 @@
 //! Graphs at random, beside a plain program, while workers die.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::sys::stat::Mode;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::*;
 
@@ -25,6 +32,15 @@ struct Plain {
     weight: u64,
 }
 
+/// A death in the middle: as soon as this node is being computed.
+#[derive(Clone, Debug)]
+struct Kill {
+    /// Among the nodes that are needed and can run.
+    at: Index,
+    /// Any worker; `None`: the one that computes the node.
+    worker: Option<usize>,
+}
+
 /// A random graph, and how it is run.
 #[derive(Clone, Debug)]
 struct Case {
@@ -35,8 +51,7 @@ struct Case {
     fuse: bool,
     /// Declared sizes, of which so many hundredths of the free memory are needed at one time, one job after the other.
     sized: Option<u64>,
-    /// Workers to kill.
-    kills: Vec<usize>,
+    kills: Vec<Kill>,
 }
 
 impl Case {
@@ -90,13 +105,20 @@ fn any_nodes(chained: f64) -> impl Strategy<Value = Vec<Plain>> {
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
+    let sized = prop_oneof![
+        3 => Just(None),
+        1 => (50..100u64).prop_map(Some),
+        3 => (101..140u64).prop_map(Some),
+    ];
+    let kill = (any::<Index>(), prop::option::weighted(0.3, 0..3usize));
+    let kill = kill.prop_map(|(at, worker)| Kill { at, worker });
     let case = (
         prop_oneof![any_nodes(0.0), any_nodes(0.85)],
         prop::collection::vec(any::<(Index, Index)>(), 0..10),
         prop::collection::vec(any::<Index>(), 1..8),
         any::<bool>(),
-        prop::option::of(50..130u64),
-        prop::collection::vec(0..3usize, 0..3),
+        sized,
+        prop::collection::vec(kill, 0..4),
     );
     case.prop_map(|(nodes, afters, asked, fuse, sized, kills)| Case {
         nodes,
@@ -116,6 +138,26 @@ fn mix(left: &[u32], right: &[u32], own: u32, i: usize) -> u32 {
         ^ own
 }
 
+/// Where a node stands until somebody has met it, if there is such a place.
+fn gate_of(book: &str, node: u32) -> PathBuf {
+    PathBuf::from(format!("{book}.{node}"))
+}
+
+fn pid_beside(gate: &Path) -> PathBuf {
+    gate.with_added_extension("pid")
+}
+
+/// In the kernel: waits to be met, or ended, or whatever comes.
+fn stand(gate: &Path) {
+    if gate.exists() {
+        std::fs::write(pid_beside(gate), std::process::id().to_string()).unwrap();
+        // It is taken away when one has been met there.
+        if let Ok(mut pipe) = File::open(gate) {
+            pipe.read_to_end(&mut Vec::new()).unwrap();
+        }
+    }
+}
+
 /// The kernel of all nodes. `at` is the node's number, which it writes down first of all.
 fn combine(
     book: &str,
@@ -126,6 +168,7 @@ fn combine(
     fails: bool,
 ) -> Result<Array<u32>, String> {
     note(book, at);
+    stand(&gate_of(book, at));
     if fails {
         return Err(format!("{at} fails"));
     }
@@ -247,6 +290,56 @@ fn build(case: &Case, (engine, book): (&Engine, &str), unit: u64) -> Built {
     (graph, made, befores)
 }
 
+/// Nodes at which somebody will be killed, each by its gate.
+struct Storm<'a> {
+    kills: Vec<(PathBuf, &'a Kill)>,
+}
+
+impl<'a> Storm<'a> {
+    fn new(all: &'a [Kill], book: &str, can_run: &[usize]) -> Self {
+        let mut kills = Vec::new();
+        for kill in all.iter().filter(|_| !can_run.is_empty()) {
+            let gate = gate_of(book, *kill.at.get(can_run) as u32);
+            // Two kills at one node are one.
+            if nix::unistd::mkfifo(&gate, Mode::S_IRWXU).is_ok() {
+                kills.push((gate, kill));
+            }
+        }
+        Self { kills }
+    }
+
+    /// Kills workers until everything is over. Returns how many.
+    fn rage(mut self, lab: &Lab, is_over: impl Fn() -> bool) -> usize {
+        let mut done = 0;
+        while !is_over() {
+            self.kills.retain(|(gate, planned)| {
+                // Fails at once as long as nobody stands there.
+                let met = File::options()
+                    .write(true)
+                    .custom_flags(libc::O_NONBLOCK)
+                    .open(gate);
+                let Ok(held) = met else { return true };
+                // Whoever tries this node again goes on.
+                std::fs::remove_file(gate).unwrap();
+                let pid = match planned.worker {
+                    Some(worker) => lab.stats().workers[worker].pid as i32,
+                    None => {
+                        let pid = std::fs::read_to_string(pid_beside(gate)).unwrap();
+                        pid.parse().unwrap()
+                    }
+                };
+                // One that is being replaced has no process.
+                if pid != 0 && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+                    done += 1;
+                }
+                drop(held);
+                false
+            });
+        }
+        done
+    }
+}
+
 /// What failed jobs were blamed on.
 #[derive(Default)]
 struct Deaths {
@@ -334,32 +427,60 @@ fn unit_of(case: &Case, lab: &Lab, place: (&Engine, &str)) -> u64 {
     (arena.capacity - arena.in_use) * percent / 100 / peak
 }
 
-fn play(lab: &Lab, engine: &Engine, case: &Case, kills: &[usize]) -> Result<(), TestCaseError> {
-    let (_file, book) = notebook();
+/// What happened in all graphs together.
+#[derive(Debug, Default)]
+struct Tally {
+    kills: usize,
+    /// Jobs that failed with their worker.
+    cost: usize,
+    /// Nodes that were begun again after a death, and gave their value.
+    survived: usize,
+    /// Graphs that would not have fitted as they were added, and ran.
+    reordered: usize,
+    /// Graphs that fitted in no order.
+    refused: usize,
+}
+
+fn play(
+    lab: &Lab,
+    engine: &Engine,
+    case: &Case,
+    kills: &[Kill],
+    tally: &mut Tally,
+) -> Result<(), TestCaseError> {
+    let folder = tempfile::tempdir().unwrap();
+    let book = folder.path().join("book");
+    let book = book.to_str().unwrap().to_owned();
+    File::create(&book).unwrap();
     let unit = unit_of(case, lab, (engine, &book));
     let (graph, made, befores) = build(case, (engine, &book), unit);
     let reference = Reference::new(case, befores);
     let planned = graph.plan(&made).unwrap().peak_bytes;
+    let wanted = case.wanted();
+    let needed = wanted.iter().flat_map(|&node| reference.needed_by(node));
+    let needed: BTreeSet<usize> = needed.filter(|&node| reference.can_run(node)).collect();
+    let storm = Storm::new(kills, &book, &Vec::from_iter(needed));
+    let free = {
+        let arena = lab.stats().arena;
+        arena.capacity - arena.in_use
+    };
     let running = match graph.run(engine, made) {
         Ok(running) => running,
         Err(GraphError::DoesNotFit { peak, room }) => {
             prop_assert!(room < peak && peak <= planned, "{peak} in {room}");
             prop_assert!(notes(&book).is_empty(), "something ran");
+            tally.refused += 1;
             return Ok(());
         }
         Err(error) => return Err(TestCaseError::fail(error.to_string())),
     };
-    for &worker in kills {
-        let pid = lab.stats().workers[worker].pid;
-        if pid != 0 {
-            // It may have ended since.
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
-        }
-    }
-    let fused = case.fuse && std::ptr::eq(engine, &**lab);
+    let is_here = std::ptr::eq(engine, &**lab);
+    tally.reordered += usize::from(is_here && planned > free);
+    let kills = storm.rage(lab, || running.wait_timeout(Duration::from_millis(1)));
+    let fused = case.fuse && is_here;
     let mut deaths = Deaths::default();
     let mut done = Vec::new();
-    for (result, node) in running.results().into_iter().zip(case.wanted()) {
+    for (result, node) in running.results().into_iter().zip(wanted) {
         match (result, &reference.values[node]) {
             (Ok(value), Ok(expected)) => {
                 prop_assert_eq!(&value[..], &expected[..]);
@@ -370,30 +491,37 @@ fn play(lab: &Lab, engine: &Engine, case: &Case, kills: &[usize]) -> Result<(), 
         }
     }
     prop_assert!(
-        deaths.jobs.len() <= kills.len(),
-        "{} deaths ended the jobs {:?}",
-        kills.len(),
+        deaths.jobs.len() <= kills,
+        "{kills} deaths ended the jobs {:?}",
         deaths.jobs
     );
-    check_runs(&reference, &done, &notes(&book), !kills.is_empty())
+    let ran = notes(&book);
+    tally.kills += kills;
+    tally.cost += deaths.jobs.len();
+    let of_done = done.iter().flat_map(|&node| reference.needed_by(node));
+    let of_done: BTreeSet<usize> = of_done.collect();
+    let times = |node: usize| ran.iter().filter(|&&other| other as usize == node).count();
+    tally.survived += of_done.into_iter().filter(|&node| times(node) > 1).count();
+    check_runs(&reference, &done, &ran, kills > 0)
 }
 
 fn random_graphs_with_deaths_give_what_a_plain_program_gives() {
     let lab = Lab::new(3);
     let inline = Engine::inline();
+    let tally = RefCell::new(Tally::default());
     let config = Config {
-        cases: 24,
+        cases: 16,
         failure_persistence: None,
         ..Config::default()
     };
-    let result = TestRunner::new(config).run(&any_case(), |case| {
+    let check = |case: Case| -> Result<(), TestCaseError> {
         step(format!(
             "a graph of {} nodes, with {} deaths",
             case.nodes.len(),
             case.kills.len()
         ));
-        play(&lab, &lab, &case, &case.kills)?;
-        play(&lab, &inline, &case, &[])?;
+        play(&lab, &lab, &case, &case.kills, &mut tally.borrow_mut())?;
+        play(&lab, &inline, &case, &[], &mut Tally::default())?;
         for worker in 0..3 {
             wait_until("the workers are back", || lab.stats().workers[worker].ready);
         }
@@ -402,6 +530,27 @@ fn random_graphs_with_deaths_give_what_a_plain_program_gives() {
         assert!(answers.enumerate().all(|(n, m)| m.unwrap() as usize == n));
         lab.assert_in_use(0);
         Ok(())
-    });
-    result.unwrap();
+    };
+    // The same ones each time, which are enough for all that is counted, and others.
+    let known = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let runners = [
+        TestRunner::new_with_rng(config.clone(), known),
+        TestRunner::new(config),
+    ];
+    for mut runner in runners {
+        runner.run(&any_case(), check).unwrap();
+    }
+    let tally = tally.into_inner();
+    println!("{tally:?}");
+    let Tally {
+        kills,
+        cost,
+        survived,
+        reordered,
+        refused,
+    } = tally;
+    assert!(cost > 0, "no death cost anything: {kills}");
+    assert!(survived > 0, "no death was survived: {kills}");
+    assert!(reordered > 0, "no graph had to run in another order");
+    assert!(refused > 0, "no graph was refused");
 }
