@@ -62,6 +62,21 @@ struct Walk {
     largest: u64,
 }
 
+/// Bytes that belong to this program alone and to its workers, beside the arena.
+fn private_bytes(engine: &Engine) -> u64 {
+    let workers = engine.stats().workers;
+    let pids = workers.iter().map(|worker| worker.pid);
+    let of_one = |pid| {
+        // One that has just died has none.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
+    };
+    pids.chain([std::process::id()]).map(of_one).sum()
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     arenite::init();
     let frames: u32 = match std::env::args().nth(1) {
@@ -112,11 +127,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // It would go on for ever: when enough has been seen, what was taken is finished.
     let handle = walks.handle();
     let mut seen = 0;
+    // At the first walk, when everything has its size, and the most since.
+    let mut private: Option<(u64, u64)> = None;
     let mut walks = walks.run(&engine);
     while let Some(walk) = walks.next() {
         let walk = walk?;
         let span = walk.span.ok_or("sessions are in time")?;
         println!("from {:?} to {:?}: {:?}", span.start, span.end, walk.value);
+
+        let now = private_bytes(&engine);
+        let (_, most) = private.get_or_insert((now, now));
+        *most = now.max(*most);
 
         let first = 250 * seen + 100;
         let there = |number: &u32| !is_held_up(*number) && *number != BROKEN;
@@ -141,11 +162,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert_eq!(lost.len() as u64, stats.failed);
     assert!(stats.in_flight == 0 && stats.most_in_flight <= 9);
+    // Of those that were held up, the ones with a walker came to a session that was over. They are counted.
+    let arrived = arrivals().take(usize::try_from(stats.taken)?);
+    let late = arrived.filter(|&number| is_held_up(number) && something_moves(number));
+    assert_eq!(stats.late, late.count() as u64);
+    println!("{} frames with a walker came too late", stats.late);
 
     // Eight frames before and after a stage, the empty picture, and what workers have ahead: whatever the length.
     let most = engine.stats().arena.high_water;
     let given = stats.taken * empty.len() as u64;
     println!("{} MB went through {} MB", given >> 20, most >> 20);
     assert!(most < 12 << 20);
+    // And nothing gathers beside it: 20 frames would show.
+    let (first, most) = private.ok_or("somebody walks by")?;
+    println!(
+        "of their own, the program and its workers had {} kB, and {} kB at most",
+        first >> 10,
+        most >> 10
+    );
+    assert!(most < first + (6 << 20));
     Ok(())
 }

@@ -38,7 +38,6 @@ pub(super) fn run(
     out: &Folder,
     expected: u64,
 ) -> Result<Reading, TwinError> {
-    let done = AtomicBool::new(false);
     let start = Instant::now();
     let mut children = lines
         .iter()
@@ -48,17 +47,11 @@ pub(super) fn run(
     // Often enough to see a photo being decoded, seldom enough not to disturb it; and about as many looks at a short run
     // as at a long one, or its peak would be the likelier one to be missed.
     let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
-    let (total, peak) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| peak_memory(&roots, pause, &done));
-        let ended = children
-            .iter_mut()
-            .map(Child::wait_for_success)
-            .collect::<Result<Vec<()>, _>>();
-        let total = start.elapsed();
-        done.store(true, Relaxed);
-        let peak = watch.join().unwrap_or(0);
-        ended.map(|_| (total, peak))
-    })?;
+    let (total, peak) = peak_while(&roots, pause, || {
+        children.iter_mut().try_for_each(Child::wait_for_success)?;
+        Ok::<_, TwinError>(start.elapsed())
+    });
+    let total = total?;
     let mut written = 0;
     let outputs = files(out.path())?;
     for file in &outputs {
@@ -71,6 +64,25 @@ pub(super) fn run(
         total,
         written,
         peak,
+    })
+}
+
+/// What `work` comes to, and the most memory that was seen meanwhile, with a pause between two looks.
+pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() -> R) -> (R, u64) {
+    /// Ends the looking, also after a panic.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = Done(&done);
+        let watch = scope.spawn(|| peak_memory(roots, pause, &done));
+        let result = work();
+        drop(ends);
+        (result, watch.join().unwrap_or(0))
     })
 }
 

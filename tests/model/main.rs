@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod actors;
+mod ahead;
+mod flat;
 mod futures;
 mod graph;
 mod groups;
@@ -38,6 +40,8 @@ fn main() {
     let tests = [
         // In the order of the alphabet.
         actors::tests(),
+        ahead::tests(),
+        flat::tests(),
         futures::tests(),
         graph::tests(),
         groups::tests(),

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::flat::private_bytes;
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
@@ -154,17 +155,6 @@ fn unordered_is_lazy_and_leaves_nothing() {
     lab.assert_in_use(0);
 }
 
-/// Bytes of this process that nobody else has.
-fn private_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("RssAnon"))
-        .unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib << 10
-}
-
 fn a_million_small_items_take_no_memory() {
     fn mix(a: u64, b: u32, c: u8) -> u64 {
         a ^ u64::from(b) ^ u64::from(c)
@@ -178,13 +168,13 @@ fn a_million_small_items_take_no_memory() {
         .take(20_000)
         .map(Result::unwrap)
         .fold(0, u64::wrapping_add);
-    let before = private_bytes();
+    let before = private_bytes(&lab);
     step("the rest of a million");
     let mut most = 0;
     for (n, value) in map.enumerate() {
         sum = sum.wrapping_add(value.unwrap());
         if n % 100_000 == 0 {
-            most = most.max(private_bytes());
+            most = most.max(private_bytes(&lab));
             assert!(lab.stats().untaken <= 512);
         }
     }
@@ -193,7 +183,7 @@ fn a_million_small_items_take_no_memory() {
         .fold(0, u64::wrapping_add);
     assert_eq!(sum, expected);
     // Eight megabytes would be nine bytes per item.
-    let grown = most.max(private_bytes()).saturating_sub(before);
+    let grown = most.max(private_bytes(&lab)).saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes more than at the beginning");
     lab.assert_in_use(0);
 }

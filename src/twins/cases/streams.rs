@@ -22,11 +22,12 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("ideal", move |_| ideal(frames));
     let memory = Case::new(
         "stream-3-memory",
-        "The most memory that these frames hold at one time, 6 of them in flight",
+        "The most memory that such a stream and its engine hold at one time, 6 frames in flight",
         Unit::Megabytes,
     )
     .plan(1, 1, 0)
     .goals(&[Goal::Below((IN_FLIGHT * FRAME / 1_000_000 + 20) as f64)])
+    .note("private memory of this process and of the workers, and all shared memory, beyond what was there before")
     .system("arenite", move |setup| ours::stream_memory(setup, frames));
     vec![speed, memory]
 }

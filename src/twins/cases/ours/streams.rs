@@ -1,6 +1,8 @@
 //! A stream of large frames that are changed where they lie.
 
-use super::super::super::work;
+use std::time::Duration;
+
+use super::super::super::{program, work};
 use super::super::noop::timed;
 use super::super::streams::{FRAME, IN_FLIGHT, brighten, expected, mix};
 use super::super::{Reading, Running, Setup, TwinError};
@@ -8,6 +10,9 @@ use super::{engine, refused};
 use crate::array::ArrayMut;
 use crate::engine::Engine;
 use crate::engine::stream::Stream;
+
+/// Between two looks at the memory. A frame takes longer.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 fn brightened(mut frame: ArrayMut<u8>, by: u8) -> ArrayMut<u8> {
     brighten(&mut frame, by);
@@ -49,11 +54,15 @@ pub(in super::super) fn stream(setup: &Setup, frames: u64) -> Result<Running, Tw
 }
 
 pub(in super::super) fn stream_memory(setup: &Setup, frames: u64) -> Result<Running, TwinError> {
-    let engine = engine(setup.workers)?;
     let expected = expected();
+    // Its workers will be children of this process, which holds so much without them.
+    let roots = [std::process::id()];
+    let before = program::memory_of(&roots);
+    let engine = engine(setup.workers)?;
     Ok(Box::new(move |_| {
-        run(&engine, frames, expected)?;
-        let most = engine.stats().arena.high_water;
-        Ok(Reading::Amount(most as f64 / 1e6))
+        let (ran, most) =
+            program::peak_while(&roots, LOOK_EVERY, || run(&engine, frames, expected));
+        ran?;
+        Ok(Reading::Amount(most.saturating_sub(before) as f64 / 1e6))
     }))
 }
