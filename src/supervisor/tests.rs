@@ -25,6 +25,7 @@ mod recovery;
 mod replies;
 mod spawned;
 mod traces;
+mod untraced;
 
 crate::test_workers!();
 

@@ -28,6 +28,7 @@ tests![
     a_program_that_is_killed_leaves_what_it_wrote,
     a_report_says_what_went_wrong,
     a_trace_that_cannot_be_written,
+    an_engine_without_a_trace_has_no_thread_for_one,
     an_inline_engine_too,
     lanes_have_rows_of_their_own,
     a_graph_has_arrows,
@@ -595,6 +596,29 @@ fn a_report_says_what_went_wrong() {
     );
     drop(lab);
     files.read();
+}
+
+/// Of this process, those that write traces.
+fn writers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that has just ended has no name.
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names
+        .filter(|name| name.trim_end() == "arenite-trace")
+        .count()
+}
+
+fn an_engine_without_a_trace_has_no_thread_for_one() {
+    let lab = Lab::new(2);
+    assert_eq!(lab.map(|n: u64| n, (0..1000).map(|n| (n,))).count(), 1000);
+    assert_eq!(writers(), 0);
+    let files = Files::new();
+    let traced = files.lab(2);
+    // It says itself what it is called, and leaves the list a moment after its end.
+    wait_until("a trace is written by a thread", || writers() == 1);
+    drop(traced);
+    wait_until("it is gone", || writers() == 0);
 }
 
 fn a_trace_that_cannot_be_written() {

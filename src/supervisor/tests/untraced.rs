@@ -1,0 +1,76 @@
+//! Without a trace nothing is done for one: by no worker, and by nobody who submits jobs or takes answers.
+
+use super::*;
+use crate::link::SLOTS;
+use crate::sys::clock;
+use crate::trace::{Owner, Plan, Tracer};
+
+const JOBS: u64 = 1000;
+
+fn tracer(folder: &tempfile::TempDir) -> Owner {
+    let plan = Plan {
+        events: Some(folder.path().join("events.json")),
+        report: None,
+        attempts: 10 * JOBS,
+    };
+    Tracer::start(plan, "test").unwrap()
+}
+
+/// How many of the places that a real worker has for times it has filled, after so many jobs.
+fn times_written(tracer: Option<Owner>) -> usize {
+    let (shared, monitor) = start(arena(1), settings(1, 1), tracer).unwrap();
+    for _ in 0..JOBS {
+        let id = submit(&shared);
+        let ended = shared.wait(id, <() as Reply>::receive, None).unwrap();
+        ended.unwrap();
+    }
+    let written = {
+        let core = shared.lock();
+        let stamps = (0..SLOTS as u64).map(|position| core.lanes[0].poster.stamps(position));
+        stamps
+            .map(|(began, ended)| usize::from(began > 0) + usize::from(ended > 0))
+            .sum()
+    };
+    shared.close(Closing::Now);
+    monitor.join().unwrap();
+    shared.end_trace();
+    written
+}
+
+#[test]
+fn a_worker_takes_no_times_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(times_written(None), 0);
+    assert_eq!(times_written(Some(tracer(&folder))), 2 * SLOTS);
+}
+
+/// How often this thread looks at the clock for so many jobs, whose worker is a handle in it.
+fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
+    let (shared, mut takers) = fixture(1, 1);
+    if let Some(owner) = &tracer {
+        shared.lock().begin_trace(Arc::clone(&owner.0));
+    }
+    let before = clock::looks();
+    for n in 0..JOBS {
+        let id = submit(&shared);
+        if n % 10 == 9 {
+            // Some never run.
+            shared.abandon(id);
+            continue;
+        }
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 0, None);
+        assert_eq!(answer(&shared, id).as_deref(), Some("value"));
+    }
+    die(&shared, 0);
+    clock::looks() - before
+}
+
+#[test]
+fn the_supervisor_takes_no_times_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(looks_at_the_clock(None), 0);
+    // When it was submitted, placed, and over.
+    let looks = looks_at_the_clock(Some(tracer(&folder)));
+    assert!(looks >= 3 * JOBS / 10 * 9, "{looks}");
+}
