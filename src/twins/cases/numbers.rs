@@ -49,7 +49,10 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     )
     .plan(1, if setup.quick { 3 } else { 9 }, 1)
     .goals(&[Goal::AtLeast(0.95, "rayon")])
-    .note("every system has to give the same bits in every run; arenite with 1 and with 7 workers too, once")
+    .note(
+        "every system has to give the same bits in every run; arenite with 1 and with 7 workers too, once \
+         (of fewer numbers, in every run of the tests: `model numbers::the_same_bits_for_any_number_of_workers`)",
+    )
     .system(
         "arenite",
         with(
