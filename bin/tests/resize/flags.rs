@@ -1,6 +1,7 @@
 //! Flag by flag.
 
-use crate::world::{World, jpeg, png};
+use crate::begun::{begun, ended, many_pictures};
+use crate::world::{World, children, gone, jpeg, png, signal};
 
 fn sides_with(flags: &str, width: u32, height: u32) -> (u32, u32) {
     let world = World::new();
@@ -56,17 +57,41 @@ fn every_filter_and_quality_works() {
 
 #[test]
 fn workers_come_from_the_flag_or_the_environment() {
-    let world = World::new();
-    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
-    world.run("p -s 8 -o out -j 1").exits(0);
-    world.run("p -s 8 -o out --workers 3").exits(0);
-    let mut command = world.command("p -s 8 -o out");
-    command.env("ARENITE_WORKERS", "none");
-    world.finish(command).exits(2);
-    let mut command = world.command("p -s 8 -o out");
+    let world = many_pictures();
+    let with = |flags: &str, variable: Option<&str>| {
+        let mut command = world.command(&format!("p -s 64 -o out {flags}"));
+        if let Some(value) = variable {
+            command.env("ARENITE_WORKERS", value);
+        }
+        command
+    };
+    for (flags, variable, workers) in [
+        ("-j 1", None, 1),
+        ("-j 3", None, 3),
+        ("--workers 3", None, 3),
+        ("", Some("2"), 2),
+        ("-j 3", Some("2"), 3),
+        ("-j 1", Some("2"), 1),
+    ] {
+        // All are there before the first result is.
+        let running = begun(with(flags, variable));
+        let id = running.0.id();
+        let found = children(id);
+        assert_eq!(found.len(), workers, "{flags:?}, {variable:?}");
+        // That was all that is asked here.
+        signal(id, libc::SIGKILL);
+        assert_eq!(ended(running).code, None);
+        gone(id);
+    }
+    world.finish(with("", Some("none"))).exits(2);
+    world.run("p -s 8 -o out -j 0").exits(2);
+    // No more than there are pictures.
+    world.photos(&["few/a.jpg", "few/b.jpg", "few/c.jpg"]);
+    world.run("few -s 8 -o out -j 1").exits(0);
+    world.run("few -s 8 -o out -j 300").exits(0);
+    let mut command = world.command("few -s 8 -o out");
     command.env("ARENITE_WORKERS", "2");
     world.finish(command).exits(0);
-    world.run("p -s 8 -o out -j 0").exits(2);
 }
 
 #[test]

@@ -2,59 +2,17 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::world::{Run, World, children, gone, jpeg, png, signal, wait};
-
-/// So many that there is work left when the first result is seen.
-const PICTURES: usize = 300;
-
-fn world() -> World {
-    let world = World::new();
-    world.file("p/000.jpg", &jpeg(640, 480));
-    for index in 1..PICTURES {
-        let name = world.path(&format!("p/{index:03}.jpg"));
-        fs::hard_link(world.path("p/000.jpg"), name).unwrap();
-    }
-    world
-}
-
-fn start(mut command: Command) -> Child {
-    command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The process and what it printed first: a result.
-fn begun(world: &World, line: &str) -> (Child, BufReader<ChildStdout>, String) {
-    let mut child = start(world.command(line));
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut first = String::new();
-    stdout.read_line(&mut first).unwrap();
-    assert!(!first.is_empty());
-    (child, stdout, first)
-}
-
-fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String)) -> Run {
-    stdout.read_to_string(&mut text).unwrap();
-    let mut run = wait(child);
-    run.stdout = text;
-    run
-}
+use crate::begun::{PICTURES, begun, ended, many_pictures, start};
+use crate::world::{World, children, gone, png, signal, wait};
 
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
-    let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 6s --json");
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --json"));
     let id = running.0.id();
     let stopped = children(id);
     assert_eq!(stopped.len(), 1);
@@ -81,8 +39,8 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
 
 #[test]
 fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
-    let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 6s --retries 1");
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --retries 1"));
     signal(children(running.0.id())[0], libc::SIGSTOP);
     let run = ended(running).exits(0);
     assert_eq!(run.errors(), [""; 0]);
@@ -91,8 +49,8 @@ fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
 
 #[test]
 fn a_worker_that_is_killed_costs_nothing_with_retries() {
-    let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 2 --retries 2");
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out -j 2 --retries 2"));
     for worker in children(running.0.id()) {
         signal(worker, libc::SIGKILL);
     }
@@ -163,8 +121,8 @@ fn what_the_decoder_says_is_final() {
 
 #[test]
 fn a_hang_does_not_keep_a_drain_from_its_end() {
-    let world = world();
-    let running = begun(&world, "p -s 64 -o out -j 1 --timeout 4s");
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out -j 1 --timeout 4s"));
     let id = running.0.id();
     signal(children(id)[0], libc::SIGSTOP);
     signal(id, libc::SIGTERM);
