@@ -336,6 +336,17 @@ impl<'a> Storm<'a> {
                 false
             });
         }
+        // All that was asked for may be decided while others still stand somewhere.
+        if !self.kills.is_empty() {
+            wait_until("nobody stands at a gate", || {
+                for (gate, _) in &self.kills {
+                    // Open for both, which waits for nobody; closed at once, which is when whoever stands there goes on.
+                    drop(File::options().read(true).write(true).open(gate));
+                }
+                let stats = lab.stats();
+                stats.open + stats.queued == 0
+            });
+        }
         done
     }
 }
