@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Mutex;
 
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

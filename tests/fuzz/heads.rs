@@ -1,4 +1,8 @@
 //! Where the headers of a file are: what says how to read the rest. Everywhere else one bit is much like another.
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges is meant, and may have one"
+)]
 
 use std::ops::Range;
 

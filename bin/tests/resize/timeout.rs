@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, ended, many_pictures, start};
-use crate::world::{World, children, gone, png, signal, wait};
+use crate::world::{World, children, gone, jpeg, png, signal, wait};
 
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
