@@ -35,11 +35,14 @@ fn heads_hold_what_says_how_large_a_picture_is() {
     let mut formats = [0; 6];
     for (name, seed) in seeds() {
         let heads = heads(&seed);
-        assert_ne!(heads, [0..USUAL], "{name} is not understood");
+        assert_ne!(
+            heads,
+            std::slice::from_ref(&(0..USUAL)),
+            "{name} is not understood"
+        );
         let head: Vec<u8> = heads
             .iter()
             .cloned()
-            .into_iter()
             .flat_map(|head| seed[head].to_vec())
             .collect();
         // Grey and colour ones are as large as this; others are smaller.

@@ -329,7 +329,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
     let x = graph.add(look_around, (&x,));
     let error = graph.run(&lab, &x).unwrap().wait().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
-    assert_eq!(restarts(), 3);
+    assert_eq!(lab.stats().restarts(), 3);
     lab.assert_in_use(0);
 }
 

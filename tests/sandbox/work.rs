@@ -347,7 +347,10 @@ fn a_start_that_leaves_a_thread() {
 fn many_jobs() {
     let lab = strict(2);
     let results = lab.map(|x: u64| x + 1, (0..20_000_u64).map(|x| (x,)));
-    assert_eq!(results.map(Result::unwrap).sum::<u64>(), (1..=20_000).sum());
+    assert_eq!(
+        results.map(Result::unwrap).sum::<u64>(),
+        (1..=20_000).sum::<u64>()
+    );
     let arrays = lab.map(
         |n: usize| Array::from_fn(n, |i| i as u32),
         (0..500_usize).map(|n| (n,)),

@@ -29,7 +29,8 @@ const REASONS: [(&str, i32); 6] = [
 
 /// What is tried with each of the reasons, and what it is called: the supervisor, starts of workers, jobs.
 pub fn tests() -> Vec<Trial> {
-    let kinds: [(&str, fn(i32)); 3] = [
+    type Kind = (&'static str, fn(i32));
+    let kinds: [Kind; 3] = [
         ("calls", of_the_supervisor),
         ("calls::starts", |errno| play("starts", errno)),
         ("calls::jobs", |errno| play("jobs", errno)),
