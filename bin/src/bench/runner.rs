@@ -1,6 +1,7 @@
 //! Sampling: all systems of a case are started, then take turns until each has its samples.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use arenite::twins::TwinError;
 use arenite::twins::cases::{Case, Reading, Running, Setup};
@@ -18,6 +19,9 @@ pub struct Amount {
 
 /// Samples in a quick run, at most.
 const QUICK_RUNS: u32 = 3;
+/// A quick run begins no further round of samples of a case that has taken longer: so all of them take a minute at most, also on
+/// a slow machine.
+const QUICK_TIME: Duration = Duration::from_secs(1);
 
 /// Measures one case. Whatever a system cannot do is noted with it and reported to `log`.
 ///
@@ -36,6 +40,8 @@ pub fn measure(
         plan.runs
     };
     let runs = amount.runs.unwrap_or(default_runs);
+    let patience = (setup.quick && amount.runs.is_none()).then_some(QUICK_TIME);
+    let began = Instant::now();
     let warmup = amount.warmup.unwrap_or(plan.warmup);
     let mut figures = CaseFigures {
         id: case.id.clone(),
@@ -70,6 +76,9 @@ pub fn measure(
 
     let count = running.len();
     for run in 0..runs as usize {
+        if run > 0 && patience.is_some_and(|patience| began.elapsed() > patience) {
+            break;
+        }
         for turn in 0..count {
             // Another one begins each time, so that nobody always follows the same neighbour.
             let index = (run + turn) % count;
