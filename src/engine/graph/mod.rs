@@ -379,12 +379,11 @@ impl Graph {
     /// let fine = graph.add(|| 1u32, ());
     /// let bad = graph.add(|| Err::<u32, _>("no such file"), ());
     /// let late = graph.add(|x: u32| x + 1, (&fine,));
-    /// let (fine, late) = graph.run(&engine, (&fine, &late))?.results();
+    /// let (fine, bad, late) = graph.run(&engine, (&fine, &bad, &late))?.results();
     /// assert_eq!(fine?, 1);
     /// let late = late.unwrap_err();
     /// assert_eq!(*late.kind(), JobErrorKind::Cancelled);
-    /// let failure = JobErrorKind::Returned("no such file".into());
-    /// assert_eq!(late.origin().map(|error| error.kind()), Some(&failure));
+    /// assert_eq!(late.origin(), bad.err().as_ref());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_failure(&mut self, on_failure: OnFailure) -> &mut Self {
