@@ -21,8 +21,9 @@ const BATCH: usize = 64;
 const WHOLE_EVERY: u64 = 16;
 /// One case of so many announces far more than it is.
 const BOMB_EVERY: u64 = 16;
-/// What a worker may have of its own: less than the smallest bomb becomes.
-const CEILING: u64 = 100 << 20;
+/// What a worker may have of its own: less than the large bombs become, and more than the 256 MiB that the TIFF decoder may set
+/// aside for one list of a directory, before anybody can tell it a limit.
+const CEILING: u64 = 320 << 20;
 
 /// In a worker: an encoded picture in, a small one out.
 fn shrink(file: &[u8], spec: ResizeSpec) -> Result<Array<u8>, String> {
