@@ -1,6 +1,7 @@
 //! Scopes: jobs that may borrow, and that have all ended when the scope does.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ pub struct Scope<'env> {
     series: Series,
     /// Jobs so far.
     jobs: Cell<u64>,
-    /// Jobs whose end nobody has seen yet.
-    open: RefCell<Vec<JobId>>,
+    /// Jobs whose end nobody has seen yet, by their index in the scope.
+    open: RefCell<BTreeMap<u64, JobId>>,
     failures: RefCell<Failures>,
     /// A scope of an inline engine was cancelled: nothing is run any more.
     cancelled: Cell<bool>,
@@ -305,6 +306,7 @@ impl<'env> Scope<'env> {
         };
         ScopedJobBuilder {
             scope: self,
+            index,
             call,
             terms: Terms::default(),
         }
@@ -365,7 +367,7 @@ impl<'env> Scope<'env> {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
         };
-        while let Some(id) = { self.open.borrow_mut().pop() } {
+        while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
             if let Err(error) = shared.wait(id, |_| Ok(()), None).expect(ENDS) {
                 self.note(&error);
             }
@@ -389,6 +391,7 @@ impl fmt::Debug for Scope<'_> {
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct ScopedJobBuilder<'s, 'env, R> {
     scope: &'s Scope<'env>,
+    index: u64,
     call: ScopedCall<'env, R>,
     terms: Terms,
 }
@@ -469,8 +472,9 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 Some(shared),
             ) => {
                 let id = shared.submit(&kernel, &mut call.0, scope.group, self.terms.asked());
-                scope.open.borrow_mut().push(id);
-                Scoped::Sent { id, read }
+                let index = self.index;
+                scope.open.borrow_mut().insert(index, id);
+                Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
                 let result = run(scope, &self.terms);
@@ -502,7 +506,11 @@ pub struct ScopedJob<'s, 'env, R> {
 }
 
 enum Scoped<R> {
-    Sent { id: JobId, read: Read<R> },
+    Sent {
+        index: u64,
+        id: JobId,
+        read: Read<R>,
+    },
     Here(Result<R, JobError>),
 }
 
@@ -522,7 +530,7 @@ impl<R> ScopedJob<'_, '_, R> {
     pub fn wait(self) -> Result<R, JobError> {
         match self.state {
             Scoped::Here(result) => result,
-            Scoped::Sent { id, read } => {
+            Scoped::Sent { index, id, read } => {
                 let shared = self
                     .scope
                     .engine
@@ -530,7 +538,7 @@ impl<R> ScopedJob<'_, '_, R> {
                     .expect("the job was sent to workers");
                 // It leaves the list only when it has ended: the scope must not end before.
                 let result = shared.wait(id, read, None).expect(ENDS);
-                self.scope.open.borrow_mut().retain(|open| *open != id);
+                self.scope.open.borrow_mut().remove(&index);
                 if let Err(error) = &result {
                     self.scope.note(error);
                 }

@@ -14,6 +14,7 @@ mod report;
 mod runner;
 mod stop;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::{Path, PathBuf};
@@ -79,7 +80,9 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Ref
     }
     if args.dry_run {
         for item in &items {
-            report.item(item, &Outcome::unworked(item, Outcome::Planned));
+            let outcome = Outcome::unworked(item, Outcome::Planned);
+            report.decided(item, &outcome);
+            report.list(item, &outcome);
         }
         report.end("dry-run");
         return Ok(report.code());
@@ -192,9 +195,13 @@ fn work(
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let mut folder = OutFolder::create(out, stop)?;
     let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
-    let mut turn = Turn { items, next: 0 };
+    let mut turn = Turn {
+        items,
+        next: 0,
+        ended: HashMap::new(),
+    };
     if ready > 0 {
-        let pool = EnginePool::start(args, spec, ready)?;
+        let mut pool = EnginePool::start(args, spec, ready)?;
         for part in pool::lacking(&pool) {
             report.note(&format!("not enforced by this kernel: {part}"));
         }
@@ -207,8 +214,7 @@ fn work(
             .take_while(|_| stop.code().is_none());
         let mut told = false;
         // Breaking is the end of the loop below either way: the rest stays pending.
-        let _ = runner::run(&pool, feed, |index, result| {
-            turn.until(index, report);
+        let _ = runner::run(&mut pool, feed, |index, result| {
             if stop.code().is_some() && !std::mem::replace(&mut told, true) {
                 report
                     .note("stopping: what is under way is finished; a second signal ends at once");
@@ -225,7 +231,7 @@ fn work(
                 ));
                 recorder = None;
             }
-            turn.item(
+            turn.ended(
                 index,
                 made.map_or_else(Outcome::Failed, |(stamp, took)| Outcome::Written {
                     bytes: stamp.len,
@@ -265,27 +271,41 @@ fn settle<B: Deref<Target = [u8]>>(
     }
 }
 
-/// Keeps the report in the order of the inputs: results come in order, and what needed no work stands between them.
+/// Keeps the list of results in the order of the inputs, whichever ends first, with what needed no work between them.
 struct Turn<'a> {
     items: &'a [Item],
+    /// The first that is not listed.
     next: usize,
+    /// Those after it that have ended.
+    ended: HashMap<usize, Outcome>,
 }
 
 impl Turn<'_> {
-    fn until(&mut self, index: usize, report: &mut Report) {
-        for item in &self.items[self.next..index] {
-            report.item(item, &Outcome::unworked(item, Outcome::Pending));
+    fn ended(&mut self, index: usize, outcome: Outcome, report: &mut Report) {
+        report.decided(&self.items[index], &outcome);
+        self.ended.insert(index, outcome);
+        while let Some(item) = self.items.get(self.next)
+            && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
+        {
+            self.list(item, report);
         }
-        self.next = index;
     }
 
-    fn item(&mut self, index: usize, outcome: Outcome, report: &mut Report) {
-        report.item(&self.items[index], &outcome);
-        self.next = index + 1;
-    }
-
+    /// Whatever has not ended now was not begun.
     fn rest(&mut self, report: &mut Report) {
-        self.until(self.items.len(), report);
+        while let Some(item) = self.items.get(self.next) {
+            self.list(item, report);
+        }
+    }
+
+    fn list(&mut self, item: &Item, report: &mut Report) {
+        let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
+            let outcome = Outcome::unworked(item, Outcome::Pending);
+            report.decided(item, &outcome);
+            outcome
+        });
+        report.list(item, &outcome);
+        self.next += 1;
     }
 }
 

@@ -1,19 +1,21 @@
 //! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arenite::engine::Death;
+use arenite::engine::{AsCompleted, Death};
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
-use arenite::{ArenaFull, Array, Engine, InputError, Job, JobError, JobErrorKind, Sandbox, Trace};
+use arenite::{
+    ArenaFull, Array, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace, as_completed,
+};
 
 use super::args::{LockDown, ResizeArgs};
 use super::fault::{Fault, one_line};
 use super::plan::Task;
-use super::runner::{Made, Pool, Refused};
+use super::runner::{Ended, Made, Pool, Refused};
 use crate::units::show_bytes;
 
 /// Jobs under way per worker: one runs, one waits beside it, and the rest covers reading and writing of files.
@@ -22,6 +24,12 @@ const PER_WORKER: usize = 3;
 /// An engine whose workers make pictures.
 #[derive(Debug)]
 pub(crate) struct EnginePool {
+    /// What is under way. In front of the engine, which ends after it.
+    jobs: AsCompleted<(Array<u8>, u64)>,
+    /// The number of each one's picture and the bytes of its file, by the number of its job.
+    pictures: HashMap<usize, (usize, u64)>,
+    /// The bytes of all of them.
+    under_way: u64,
     engine: Engine,
     spec: ResizeSpec,
     workers: usize,
@@ -30,7 +38,6 @@ pub(crate) struct EnginePool {
     /// Most bytes of files under way at once: half of the arena, so that there is room for results. One file alone
     /// may take more.
     budget: u64,
-    under_way: Cell<u64>,
 }
 
 /// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
@@ -134,13 +141,15 @@ impl EnginePool {
         let engine = builder.build().map_err(|error| error.to_string())?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
+            jobs: as_completed([]),
+            pictures: HashMap::new(),
+            under_way: 0,
             engine,
             spec,
             workers,
             timeout: args.timeout,
             retries: args.retries,
             budget,
-            under_way: Cell::new(0),
         })
     }
 }
@@ -161,24 +170,15 @@ pub(crate) fn lacking(engine: &EnginePool) -> Vec<&'static str> {
     report.map_or_else(Vec::new, |report| report.lacking())
 }
 
-/// A picture on its way, and what its file holds of the budget.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    job: Job<(Array<u8>, u64)>,
-    len: u64,
-}
-
 impl Pool for EnginePool {
-    type Ticket = Ticket;
     type Bytes = Array<u8>;
 
     fn depth(&self) -> usize {
         self.workers * PER_WORKER
     }
 
-    fn start(&self, path: &Path, task: &Task) -> Result<Ticket, Refused> {
-        let under_way = self.under_way.get();
-        if under_way > 0 && under_way + task.stamp.len > self.budget {
+    fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
+        if self.under_way > 0 && self.under_way + task.stamp.len > self.budget {
             let text = format!(
                 "{} do not fit beside what is under way",
                 show_bytes(task.stamp.len)
@@ -198,19 +198,24 @@ impl Pool for EnginePool {
         if let Some(limit) = self.timeout {
             job = job.deadline(limit);
         }
-        let job = job.retries(self.retries).submit();
-        self.under_way.set(under_way + len);
-        Ok(Ticket { job, len })
+        let job = self.jobs.push(job.retries(self.retries).submit());
+        self.pictures.insert(job, (index, len));
+        self.under_way += len;
+        Ok(())
     }
 
-    fn finish(&self, ticket: Ticket) -> Result<Made<Array<u8>>, Fault> {
-        let result = ticket.job.wait();
-        self.under_way.set(self.under_way.get() - ticket.len);
-        let (bytes, micros) = result.map_err(|error| fault(&error))?;
-        Ok(Made {
-            bytes,
-            took: Duration::from_micros(micros),
-        })
+    fn finish(&mut self) -> Option<Ended<Array<u8>>> {
+        let (job, result) = self.jobs.next()?;
+        let (index, len) = self.pictures.remove(&job)?;
+        self.under_way -= len;
+        let made = match result {
+            Ok((bytes, micros)) => Ok(Made {
+                bytes,
+                took: Duration::from_micros(micros),
+            }),
+            Err(error) => Err(fault(&error)),
+        };
+        Some((index, made))
     }
 }
 

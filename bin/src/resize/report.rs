@@ -134,8 +134,8 @@ impl Report {
         self.progress = Progress::new(choice, total, self.color);
     }
 
-    /// One input is decided.
-    pub(crate) fn item(&mut self, item: &Item, outcome: &Outcome) {
+    /// One input is decided: it counts, and a failure is told.
+    pub(crate) fn decided(&mut self, item: &Item, outcome: &Outcome) {
         self.count.add(item, outcome);
         if matches!(outcome, Outcome::Written { .. })
             || matches!(outcome, Outcome::Failed(_)) && item.task.is_ok()
@@ -145,6 +145,10 @@ impl Report {
         if let Outcome::Failed(fault) = outcome {
             self.error(&format!("{}: {fault}", show(&item.input)));
         }
+    }
+
+    /// Its line on stdout, if it has one.
+    pub(crate) fn list(&mut self, item: &Item, outcome: &Outcome) {
         if self.json {
             self.print_json(&FileLine::of(item, outcome));
         } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =

@@ -1,6 +1,5 @@
-//! Work on its way: bounded, in order, with a place for what fails.
+//! Work on its way: bounded, each result as soon as it is there, with a place for what fails.
 
-use std::collections::VecDeque;
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +14,9 @@ pub(crate) struct Made<B> {
     pub took: Duration,
 }
 
+/// A job that has ended: its number, and what became of it.
+pub(crate) type Ended<B> = (usize, Result<Made<B>, Fault>);
+
 /// Why a job was not taken in.
 #[derive(Debug)]
 pub(crate) enum Refused {
@@ -26,56 +28,53 @@ pub(crate) enum Refused {
 
 /// Whoever does the work.
 pub(crate) trait Pool {
-    /// A job on its way.
-    type Ticket;
     /// The bytes of a result.
     type Bytes: Deref<Target = [u8]>;
 
     /// How many jobs keep it busy while results are written and files are read.
     fn depth(&self) -> usize;
-    /// Reads the file and starts its job.
-    fn start(&self, path: &Path, task: &Task) -> Result<Self::Ticket, Refused>;
-    /// Waits for one job.
-    fn finish(&self, ticket: Self::Ticket) -> Result<Made<Self::Bytes>, Fault>;
+    /// Reads the file and starts its job, which has this number.
+    fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused>;
+    /// Waits for the job that ends first; `None` where none is on its way.
+    fn finish(&mut self) -> Option<Ended<Self::Bytes>>;
 }
 
-/// Runs what `feed` yields and hands each result to `done`, in the order of `feed`, at most [`Pool::depth`] on their
-/// way. Ends when `feed` does, or at once when `done` breaks; what is then on its way is dropped.
+/// Runs what `feed` yields and hands each result to `done` when it is there, at most [`Pool::depth`] on their way: a picture
+/// that takes long holds up none of the others. Ends when `feed` does, or at once when `done` breaks; what is then on its
+/// way stays in the pool.
 pub(crate) fn run<'a, P: Pool>(
-    pool: &P,
+    pool: &mut P,
     mut feed: impl Iterator<Item = (usize, &'a Path, &'a Task)>,
     mut done: impl FnMut(usize, Result<Made<P::Bytes>, Fault>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let depth = pool.depth().max(1);
-    let mut window: VecDeque<(usize, Result<P::Ticket, Fault>)> = VecDeque::with_capacity(depth);
+    let mut under_way = 0;
     let mut waiting = None;
     loop {
-        while window.len() < depth {
+        while under_way < depth {
             let Some((index, path, task)) = waiting.take().or_else(|| feed.next()) else {
                 break;
             };
-            match pool.start(path, task) {
-                Ok(ticket) => window.push_back((index, Ok(ticket))),
-                Err(Refused::Full(_)) if window.iter().any(|(_, job)| job.is_ok()) => {
+            match pool.start(index, path, task) {
+                Ok(()) => under_way += 1,
+                Err(Refused::Full(_)) if under_way > 0 => {
                     waiting = Some((index, path, task));
                     break;
                 }
-                Err(Refused::Full(fault) | Refused::Failed(fault)) => {
-                    window.push_back((index, Err(fault)))
-                }
+                Err(Refused::Full(fault) | Refused::Failed(fault)) => done(index, Err(fault))?,
             }
         }
-        let Some((index, job)) = window.pop_front() else {
+        let Some((index, result)) = pool.finish() else {
             return ControlFlow::Continue(());
         };
-        done(index, job.and_then(|ticket| pool.finish(ticket)))?;
+        under_way -= 1;
+        done(index, result)?;
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use std::cell::Cell;
     use std::fs;
     use std::path::PathBuf;
 
@@ -84,52 +83,52 @@ mod tests {
     use super::*;
     use crate::resize::inputs::Stamp;
 
-    /// Works in this process; the room is counted in bytes.
+    /// Works in this process, on the latest first; the room is counted in bytes.
     struct Here {
-        room: Cell<usize>,
-        most: Cell<usize>,
-        running: Cell<usize>,
+        room: usize,
+        running: Vec<(usize, Vec<u8>)>,
+        most: usize,
     }
 
     impl Here {
         fn with_room(room: usize) -> Here {
             Here {
-                room: Cell::new(room),
-                most: Cell::new(0),
-                running: Cell::new(0),
+                room,
+                running: Vec::new(),
+                most: 0,
             }
         }
     }
 
     impl Pool for Here {
-        type Ticket = Vec<u8>;
         type Bytes = Vec<u8>;
 
         fn depth(&self) -> usize {
             3
         }
 
-        fn start(&self, path: &Path, _task: &Task) -> Result<Vec<u8>, Refused> {
+        fn start(&mut self, index: usize, path: &Path, _task: &Task) -> Result<(), Refused> {
             let bytes = fs::read(path).map_err(|error| Refused::Failed(Fault::read(&error)))?;
-            if bytes.len() > self.room.get() {
+            if bytes.len() > self.room {
                 return Err(Refused::Full(Fault::new("arena-full", "no room")));
             }
-            self.room.set(self.room.get() - bytes.len());
-            self.running.set(self.running.get() + 1);
-            self.most.set(self.most.get().max(self.running.get()));
-            Ok(bytes)
+            self.room -= bytes.len();
+            self.running.push((index, bytes));
+            self.most = self.most.max(self.running.len());
+            Ok(())
         }
 
-        fn finish(&self, bytes: Vec<u8>) -> Result<Made<Vec<u8>>, Fault> {
-            self.room.set(self.room.get() + bytes.len());
-            self.running.set(self.running.get() - 1);
-            if bytes == b"bad" {
-                return Err(Fault::new("returned", "bad"));
-            }
-            Ok(Made {
-                bytes,
-                took: Duration::ZERO,
-            })
+        fn finish(&mut self) -> Option<Ended<Vec<u8>>> {
+            let (index, bytes) = self.running.pop()?;
+            self.room += bytes.len();
+            let made = match &bytes[..] {
+                b"bad" => Err(Fault::new("returned", "bad")),
+                _ => Ok(Made {
+                    bytes,
+                    took: Duration::ZERO,
+                }),
+            };
+            Some((index, made))
         }
     }
 
@@ -153,13 +152,15 @@ mod tests {
         (folder, files)
     }
 
-    fn outcome(pool: &Here, files: &[(PathBuf, Task)]) -> Vec<(usize, String)> {
-        let feed = files
-            .iter()
-            .enumerate()
-            .map(|(index, (path, task))| (index, path.as_path(), task));
+    fn feed(files: &[(PathBuf, Task)]) -> impl Iterator<Item = (usize, &Path, &Task)> {
+        let numbered = files.iter().enumerate();
+        numbered.map(|(index, (path, task))| (index, path.as_path(), task))
+    }
+
+    /// What became of each, in the order in which it was known.
+    fn outcome(pool: &mut Here, files: &[(PathBuf, Task)]) -> Vec<(usize, String)> {
         let mut outcome = Vec::new();
-        let flow = run(pool, feed, |index, result| {
+        let flow = run(pool, feed(files), |index, result| {
             outcome.push((
                 index,
                 match result {
@@ -174,44 +175,40 @@ mod tests {
     }
 
     #[test]
-    fn results_come_in_order_and_failures_in_their_place() {
+    fn each_has_its_result_and_the_first_waits_for_all_others_without_holding_them_up() {
         let (_folder, files) = files(&["a", "bad", "missing", "b", "c", "d", "e"]);
-        let pool = Here::with_room(1000);
+        let mut pool = Here::with_room(1000);
+        let mut outcome = outcome(&mut pool, &files);
+        assert_eq!(outcome.last().unwrap(), &(0, "a".to_owned()));
+        outcome.sort();
         let expected = ["a", "returned", "not-found", "b", "c", "d", "e"];
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|text| text.to_string())
-            .enumerate()
-            .collect();
-        assert_eq!(outcome(&pool, &files), expected);
-        assert_eq!(pool.most.get(), 3, "bounded");
+        let expected = expected.iter().map(|text| text.to_string()).enumerate();
+        assert_eq!(outcome, expected.collect::<Vec<_>>());
+        assert_eq!(pool.most, 3, "bounded");
     }
 
     #[test]
     fn a_full_arena_waits_for_what_runs_and_fails_only_what_never_fits() {
         let (_folder, files) = files(&["aaaa", "bbbb", "a file that never fits", "cccc"]);
-        let pool = Here::with_room(5);
-        let causes: Vec<_> = outcome(&pool, &files)
+        let mut pool = Here::with_room(5);
+        let causes: Vec<_> = outcome(&mut pool, &files)
             .into_iter()
             .map(|(_, text)| text)
             .collect();
         assert_eq!(causes, ["aaaa", "bbbb", "arena-full", "cccc"]);
-        assert_eq!(pool.most.get(), 1);
+        assert_eq!(pool.most, 1);
     }
 
     #[test]
     fn breaking_ends_it_at_once() {
         let (_folder, files) = files(&["a", "b", "c", "d", "e", "f"]);
-        let feed = files
-            .iter()
-            .enumerate()
-            .map(|(index, (path, task))| (index, path.as_path(), task));
+        let mut pool = Here::with_room(1000);
         let mut seen = 0;
-        let flow = run(&Here::with_room(1000), feed, |_, _| {
+        let flow = run(&mut pool, feed(&files), |_, _| {
             seen += 1;
             ControlFlow::Break(())
         });
         assert!(flow.is_break());
-        assert_eq!(seen, 1);
+        assert_eq!((seen, pool.running.len()), (1, 2));
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, ended, many_pictures, start};
-use crate::world::{World, children, gone, jpeg, png, signal, wait};
+use crate::world::{World, children, gone, jpeg, png, signal, wait, wait_until};
 
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
@@ -35,6 +35,24 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     run.says(&[&name, "deadline of 6s"]);
     assert_eq!(world.tree("out").len(), PICTURES - 1);
     gone(id);
+}
+
+#[test]
+fn a_picture_that_hangs_holds_up_none_of_the_others() {
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out -j 2"));
+    let stopped = children(running.0.id())[0];
+    signal(stopped, libc::SIGSTOP);
+    // Without a deadline nothing ends it: the others are done all the same, one after the other.
+    wait_until("all results but one", || {
+        world.tree("out").len() >= PICTURES - 1
+    });
+    signal(stopped, libc::SIGCONT);
+    let run = ended(running).exits(0);
+    assert_eq!(world.tree("out").len(), PICTURES);
+    let listed: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(listed.len(), PICTURES);
+    assert!(listed.is_sorted(), "in the order of the inputs");
 }
 
 #[test]
