@@ -65,6 +65,8 @@ pub(crate) struct Welcome {
     pub(crate) guard: bool,
     /// Ceiling on private memory in bytes, 0 for none.
     pub(crate) memory_limit: u64,
+    /// Most bytes of freed private memory that it keeps for its next jobs.
+    pub(crate) keep_freed: u64,
     /// Lock down before `Ready`.
     pub(crate) strict: bool,
     /// By what.
@@ -364,6 +366,7 @@ mod tests {
             }],
             guard: true,
             memory_limit: 0,
+            keep_freed: 5 << 20,
             strict: false,
             #[cfg(feature = "sandbox")]
             kernel: Kernel::default(),

@@ -214,6 +214,8 @@ impl Builder {
     /// not count. A kernel that asks for more aborts, its job fails with
     /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
     ///
+    /// Of what kernels free, a worker with one lane keeps up to 64 MiB for its next jobs, but at most a quarter of the ceiling.
+    ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
     ///

@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::core::Core;
 use super::worker::Status;
+use super::{Settings, Shared};
 use crate::sys::limits::{self, Memory};
 use crate::sys::oom::private_memory;
 
@@ -15,6 +15,20 @@ use crate::sys::oom::private_memory;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Below this much memory, or a sixteenth of all if that is less, jobs wait.
 const RESERVE: u64 = 96 << 20;
+
+/// Most bytes of freed memory that a worker keeps: as many as glibc's allocator ever does by itself.
+const KEPT: u64 = 64 << 20;
+
+impl Settings {
+    /// Most bytes of freed private memory that a worker keeps for its next jobs: at most a quarter of what it may have.
+    pub(super) fn keep_freed(&self) -> u64 {
+        let ceiling = match self.memory_limit {
+            0 => u64::MAX,
+            ceiling => ceiling,
+        };
+        KEPT.min(ceiling.min(self.memory.recycling.above) / 4)
+    }
+}
 
 /// See the module.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod error;
 pub mod event;
 pub mod fault;
 pub mod futex;
+pub mod heap;
 pub mod image;
 pub mod inject;
 pub mod limits;

@@ -17,7 +17,7 @@ use crate::control::{Caller, LaneStart, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase};
 use crate::sys::event::EventFd;
-use crate::sys::{abort, fault, inject, process};
+use crate::sys::{abort, fault, heap, inject, process};
 
 /// What the environment tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +194,9 @@ fn attach(
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     cells.set_phase(Phase::Starting(8));
+    if single {
+        heap::keep_freed(welcome.keep_freed);
+    }
     let limited = welcome.memory_limit > 0;
     let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
     if !single {

@@ -5,8 +5,10 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
 
+use arenite::engine::Builder;
 use arenite::{Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
 use libtest_mimic::Trial;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,6 +33,7 @@ mod always {
         a_thread_of_a_kernel_that_runs_out_of_memory,
         an_abort_below_the_ceiling_is_an_abort,
         a_kill_from_outside_is_a_kill,
+        what_jobs_free_is_kept_for_the_next,
     ];
 }
 
@@ -115,6 +118,40 @@ fn a_library_that_runs_out_of_memory() {
         assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
     }
     lab.assert_in_use(0);
+}
+
+fn what_jobs_free_is_kept_for_the_next() {
+    /// Page faults of a job that fills so many blocks of a mebibyte, and the private memory in KiB after it.
+    fn work(blocks: usize) -> (u64, u64) {
+        let faults = || {
+            getrusage(UsageWho::RUSAGE_SELF)
+                .unwrap()
+                .minor_page_faults() as u64
+        };
+        let before = faults();
+        let heap: Vec<_> = (0..blocks).map(|_| vec![1_u8; MIB as usize]).collect();
+        drop(black_box(heap));
+        let taken = faults() - before;
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let own = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let own = own.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        (taken, own.unwrap())
+    }
+    // glibc's allocator is the one that is set up.
+    if cfg!(target_env = "gnu") {
+        let lab = Lab::new(1);
+        lab.submit(work, (12,)).wait().unwrap();
+        let (faults, _) = lab.submit(work, (12,)).wait().unwrap();
+        assert!(faults < 256, "{faults} of the 3072 pages were taken again");
+    }
+    let marked = |builder: Builder| builder.recycle_above(16 * MIB);
+    let limited = |builder: Builder| builder.memory_limit(32 * MIB);
+    for few in [Lab::with(1, marked), Lab::with(1, limited)] {
+        let (_, kib) = few.submit(work, (12,)).wait().unwrap();
+        assert!(kib < 12 << 10, "{kib} KiB are kept where a few are allowed");
+    }
 }
 
 /// One allocation that never fits: with its size, whether or not a backtrace follows the line that says so.
