@@ -6,27 +6,13 @@
 
 use std::path::PathBuf;
 
-use arenite::image::{ResizeSpec, Samples, resize_to_pixels};
+use arenite::image::{ResizeSpec, resize_to_pixels};
 use arenite::{Array, Engine, JobError, JobErrorKind};
 
 /// Rows by columns by channels, at most 512 pixels on a side.
 fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error>> {
     let spec = ResizeSpec::new(format!("{side}x{side}>").parse()?);
-    let pixels = resize_to_pixels(file, &spec)?;
-    let bytes = match pixels.samples {
-        Samples::Eight(samples) => Array::try_from_slice(&samples)?,
-        Samples::Sixteen(samples) => {
-            Array::try_from_fn(samples.len(), |i| (samples[i] / 257) as u8)?
-        }
-    };
-    let shape = [
-        pixels.height as usize,
-        pixels.width as usize,
-        pixels.color.channels(),
-    ];
-    Ok(bytes
-        .reshape(shape)
-        .map_err(|_| "a picture of another size than it says")?)
+    Ok(resize_to_pixels(file, &spec)?.to_array()?)
 }
 
 /// The histogram of all channels, and the mean of each (up to four).

@@ -47,7 +47,7 @@ mod exclusive;
 pub(crate) mod lane;
 mod memory;
 #[cfg(feature = "ndarray")]
-mod nd;
+pub(crate) mod nd;
 pub mod npy;
 mod partitions;
 mod sealed;

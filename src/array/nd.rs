@@ -116,7 +116,8 @@ impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for Array<T> {
     }
 }
 
-fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
+/// The shape of an `ndarray`; one without dimensions has the shape 1.
+pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
     match dims {
         [] => Ok(Shape::from(1)),
         dims => Shape::try_from(dims),

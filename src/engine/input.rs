@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Engine, Place};
 use crate::arena::{ArenaFull, Placement};
+#[cfg(feature = "ndarray")]
+use crate::array::nd;
 use crate::array::npy::{self, NpyError};
 use crate::array::{Array, ArrayMut, Element, Shape};
 
@@ -120,6 +122,45 @@ impl Engine {
     /// [`ArenaFull`] when there is no room for it.
     pub fn copy_in<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
         self.fill(array.shape(), |to| to.copy_from_slice(array))
+    }
+
+    /// A copy of an `ndarray` in the arena, or of a view of one, in row-major order whatever the order of `from`; one without
+    /// dimensions gets the shape 1. The other way is [`Array::view`], without a copy.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let table = ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    /// let columns = engine.from_ndarray(&table.t())?;
+    /// assert_eq!(columns.shape().dims(), [2, 3]);
+    /// assert_eq!(columns[..], [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    /// assert_eq!(columns.view(), table.t().into_dyn());
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    ///
+    /// # Panics
+    /// If it has more than 6 dimensions.
+    #[cfg(feature = "ndarray")]
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "`engine.from_slice` reads as `Array::from_slice` does"
+    )]
+    pub fn from_ndarray<T, S, D>(
+        &self,
+        from: &ndarray::ArrayBase<S, D>,
+    ) -> Result<Array<T>, ArenaFull>
+    where
+        T: Element,
+        S: ndarray::Data<Elem = T>,
+        D: ndarray::Dimension,
+    {
+        let shape = nd::shape_of(from.shape()).unwrap_or_else(|rank| panic!("{rank}"));
+        self.fill(shape, |to| match from.as_slice() {
+            Some(elements) => to.copy_from_slice(elements),
+            None => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        })
     }
 
     /// The bytes of a file, read straight into the arena.

@@ -1,5 +1,13 @@
-//! Pictures: compressed bytes in, smaller compressed bytes out. Plain functions over `&[u8]`, with
+//! Pictures: compressed bytes in, pixels or smaller compressed bytes out. Plain functions over `&[u8]`, with
 //! nothing of the engine in them; [`resize_encoded`] is what `arenite resize` runs as a kernel.
+//!
+//! | from | to | |
+//! |---|---|---|
+//! | a file's bytes | a file's bytes | [`resize_encoded`] |
+//! | a file's bytes | pixels | [`resize_to_pixels`], [`decode`] |
+//! | pixels | a file's bytes | [`encode`] |
+//! | pixels | pixels | [`resize_pixels`] |
+//! | pixels | an array, and back | [`Pixels::to_array`], [`Pixels::from_array`] |
 //!
 //! ```
 //! use arenite::image::{probe, resize_encoded, Format, ResizeSpec};
@@ -33,6 +41,7 @@
 //! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise; extended
 //!   XMP, which spans segments, is dropped) and profile, in each of the three output formats.
 
+mod arrays;
 mod color;
 mod encode;
 mod error;
@@ -94,6 +103,44 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 /// As for [`resize_encoded`].
 pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, ImageError> {
     render(input, spec).map(|rendered| rendered.pixels)
+}
+
+/// Decodes one picture at its full size, upright and in sRGB, within the limits of [`ResizeSpec::full_size`].
+///
+/// ```
+/// use arenite::image::{decode, Color};
+/// let photo = decode(&std::fs::read("samples/chelsea.jpg")?)?;
+/// assert_eq!((photo.width, photo.height, photo.color), (451, 300, Color::Rgb));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As for [`resize_encoded`].
+#[doc(alias("imread", "imdecode"))]
+pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
+    resize_to_pixels(input, &ResizeSpec::full_size())
+}
+
+/// Encodes pixels, which are taken for sRGB, as JPEG, PNG or WebP. What the format cannot hold is converted: see the
+/// [decisions](self#decisions).
+///
+/// ```
+/// use arenite::image::{decode, encode, Format};
+/// let photo = decode(&std::fs::read("samples/chelsea.jpg")?)?;
+/// let file = encode(photo.clone(), Format::Png, 80)?;
+/// assert_eq!(decode(&file)?, photo);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// `NotAnOutput` for another format; `BadRequest` if there are not as many samples as the sides say, or a side is 0;
+/// `OutputTooLarge` if the format cannot hold the sides; `Encode`.
+#[doc(alias("imwrite", "imencode"))]
+pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, ImageError> {
+    pixels.check()?;
+    spec::check_sides((pixels.width, pixels.height), format)?;
+    let pixels = color::to_srgb(pixels, None);
+    encode::encode(&encode::prepared(pixels, format), format, quality, None)
 }
 
 /// The format of a file that can be decoded, from its first bytes.

@@ -72,6 +72,23 @@ pub(super) fn buffer<T: Copy + Default>(len: usize) -> Result<Vec<T>, ImageError
 }
 
 impl Pixels {
+    /// `BadRequest` if there are not as many samples as the sides say, or none.
+    pub(super) fn check(&self) -> Result<(), ImageError> {
+        let (width, height, channels) = (self.width, self.height, self.color.channels());
+        let len = match &self.samples {
+            Samples::Eight(samples) => samples.len(),
+            Samples::Sixteen(samples) => samples.len(),
+        };
+        let expected = u128::from(width) * u128::from(height) * channels as u128;
+        if expected == 0 || expected != len as u128 {
+            let reason = format!(
+                "{len} samples, but {width}x{height} pixels of {channels} channels are {expected}"
+            );
+            return Err(ImageError::BadRequest { reason });
+        }
+        Ok(())
+    }
+
     /// The pixels as a viewer shows them, EXIF orientation applied.
     pub(super) fn oriented(self, orientation: Orientation) -> Result<Self, ImageError> {
         if orientation == Orientation::NoTransforms {
@@ -168,7 +185,7 @@ impl Pixels {
 }
 
 /// 65,535 becomes 255, with rounding: 257 steps of one become one.
-fn narrow(sample: u16) -> u8 {
+pub(super) fn narrow(sample: u16) -> u8 {
     ((u32::from(sample) * 255 + 32_767) / 65_535) as u8
 }
 

@@ -6,7 +6,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::error::ImageError;
 use super::format::Format;
-use super::size::{Fit, Plan, Size};
+use super::size::{Fit, Plan, Size, When};
 
 /// The filter that pixels are averaged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
@@ -162,6 +162,21 @@ impl ResizeSpec {
         }
     }
 
+    /// The defaults, and nothing is resized: for [`decode`](super::decode) with other limits, or for files in another format.
+    ///
+    /// ```
+    /// use arenite::image::{resize_encoded, Output, ResizeSpec};
+    /// let photo = std::fs::read("samples/chelsea.jpg")?;
+    /// let webp = ResizeSpec { output: Output::WebP, max_pixels: 1_000_000, ..ResizeSpec::full_size() };
+    /// let file = resize_encoded(&photo, &webp)?;
+    /// assert_eq!((file.width, file.height), (451, 300));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn full_size() -> Self {
+        // No picture is smaller.
+        Self::new(Size::new(1, 1, When::Enlarge))
+    }
+
     /// Whether a file of `file` bytes may announce so many bytes of pixels.
     ///
     /// # Errors
@@ -203,16 +218,8 @@ impl ResizeSpec {
         }
         let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
         let output = self.output.format_for(format);
-        let limit = longest_side(output);
         let (width, height) = (plan.width, plan.height);
-        if width > limit || height > limit {
-            return Err(ImageError::OutputTooLarge {
-                width,
-                height,
-                format: output,
-                limit,
-            });
-        }
+        check_sides((width, height), output)?;
         if u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(ImageError::OutputTooManyPixels {
                 width,
@@ -222,6 +229,20 @@ impl ResizeSpec {
         }
         Ok(plan)
     }
+}
+
+/// `OutputTooLarge` if the format cannot hold these sides.
+pub(super) fn check_sides((width, height): (u32, u32), format: Format) -> Result<(), ImageError> {
+    let limit = longest_side(format);
+    if width > limit || height > limit {
+        return Err(ImageError::OutputTooLarge {
+            width,
+            height,
+            format,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 /// The longest side that an output format can hold, in pixels.

@@ -24,6 +24,8 @@ mod limits;
 mod logs;
 mod map;
 mod memory;
+#[cfg(feature = "ndarray")]
+mod ndarrays;
 mod par;
 mod policies;
 mod recycling;
@@ -64,6 +66,8 @@ fn main() {
         logs::tests(),
         map::tests(),
         memory::tests(),
+        #[cfg(feature = "ndarray")]
+        ndarrays::tests(),
         par::tests(),
         recycling::tests(),
         policies::tests(),

@@ -4,6 +4,7 @@
 mod broken;
 mod formats;
 mod metadata;
+mod whole;
 
 use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, RgbImage};
 

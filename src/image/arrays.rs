@@ -1,0 +1,93 @@
+//! Pictures as arrays, and arrays as pictures.
+
+use super::error::ImageError;
+use super::pixels::{Color, Pixels, Samples, narrow};
+use crate::arena::ArenaFull;
+use crate::array::Array;
+
+impl Pixels {
+    /// The samples as an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. In a kernel it lies in
+    /// the arena, and is a result that nobody copies.
+    ///
+    /// ```
+    /// use arenite::image::{ResizeSpec, resize_to_pixels};
+    /// use arenite::{Array, Engine};
+    ///
+    /// /// A photo as a network wants it: 224 × 224 × 3, the middle of it.
+    /// fn load(file: &[u8]) -> Result<Array<u8>, Box<dyn std::error::Error>> {
+    ///     let spec = ResizeSpec { fit: "cover".parse()?, ..ResizeSpec::new("224x224".parse()?) };
+    ///     Ok(resize_to_pixels(file, &spec)?.to_array()?)
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::inline();
+    /// let file = engine.read_file("samples/chelsea.jpg")?;
+    /// let tensor = engine.submit(load, (&file,)).wait()?;
+    /// assert_eq!(tensor.shape().dims(), [224, 224, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArenaFull`], in a kernel.
+    ///
+    /// # Panics
+    /// If there are not as many samples as the sides say: of pixels that were not decoded, but put together otherwise.
+    pub fn to_array(&self) -> Result<Array<u8>, ArenaFull> {
+        let array = match &self.samples {
+            Samples::Eight(samples) => Array::try_from_slice(samples)?,
+            Samples::Sixteen(samples) => Array::try_from_fn(samples.len(), |i| narrow(samples[i]))?,
+        };
+        let shape = [
+            self.height as usize,
+            self.width as usize,
+            self.color.channels(),
+        ];
+        Ok(array
+            .reshape(shape)
+            .expect("there are as many samples as the sides say"))
+    }
+
+    /// The other way round: an array of height × width (grey), or of height × width × channels, of which 1 is grey, 2 grey and
+    /// alpha, 3 RGB, 4 RGBA.
+    ///
+    /// ```
+    /// use arenite::Array;
+    /// use arenite::image::{Color, Pixels};
+    ///
+    /// let ramp = Array::from_fn([16, 256], |i| (i % 256) as u8);
+    /// let picture = Pixels::from_array(&ramp)?;
+    /// assert_eq!((picture.width, picture.height, picture.color), (256, 16, Color::Gray));
+    /// # Ok::<(), arenite::image::ImageError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `BadRequest`: another shape.
+    pub fn from_array(array: &Array<u8>) -> Result<Self, ImageError> {
+        let shape = array.shape();
+        let refused = || ImageError::BadRequest {
+            reason: format!(
+                "an array of shape {shape} is no picture: height × width, or height × width × 1 to 4 channels"
+            ),
+        };
+        let (height, width, channels) = match *shape.dims() {
+            [height, width] => (height, width, 1),
+            [height, width, channels] => (height, width, channels),
+            _ => return Err(refused()),
+        };
+        let color = match channels {
+            1 => Color::Gray,
+            2 => Color::GrayAlpha,
+            3 => Color::Rgb,
+            4 => Color::Rgba,
+            _ => return Err(refused()),
+        };
+        let side = |side: usize| u32::try_from(side).map_err(|_| refused());
+        Ok(Self {
+            width: side(width)?,
+            height: side(height)?,
+            color,
+            samples: Samples::Eight(array.to_vec()),
+        })
+    }
+}

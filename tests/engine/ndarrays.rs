@@ -1,0 +1,44 @@
+//! `ndarray` on both sides.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arenite::Array;
+
+use crate::harness::{Lab, tests};
+
+tests![in_any_order_and_back];
+
+fn in_any_order_and_back() {
+    /// The sum of each row, computed over there through a view.
+    fn sums(table: &Array<u32>) -> Array<u32> {
+        let rows = table.view().sum_axis(ndarray::Axis(1));
+        Array::from_slice(rows.as_slice().expect("one row after the other"))
+    }
+    let lab = Lab::new(2);
+    let table =
+        ndarray::Array2::from_shape_fn((300, 7), |(row, column)| (row * 10 + column) as u32);
+    let whole = lab.from_ndarray(&table).unwrap();
+    assert_eq!(whole.shape().dims(), [300, 7]);
+    assert_eq!(whole.view(), table.view().into_dyn());
+    // In another order, with steps, backwards, and without any element.
+    let odd = table.slice(ndarray::s![..;-3, 1..;2]).reversed_axes();
+    let odd_here = lab.from_ndarray(&odd).unwrap();
+    assert_eq!(odd_here.view(), odd.view().into_dyn());
+    let none = lab
+        .from_ndarray(&table.slice(ndarray::s![..0, ..]))
+        .unwrap();
+    assert_eq!(none.shape().dims(), [0, 7]);
+    for (array, table) in [
+        (&whole, table.view().into_dyn()),
+        (&odd_here, odd.into_dyn()),
+    ] {
+        let expected = table.sum_axis(ndarray::Axis(1));
+        let found = lab.submit(sums, (array,)).wait().unwrap();
+        assert_eq!(found[..], *expected.as_slice().unwrap());
+    }
+    let deep = ndarray::ArrayD::<u8>::zeros(vec![1; 7]);
+    let refused = catch_unwind(AssertUnwindSafe(|| drop(lab.from_ndarray(&deep))));
+    assert!(refused.is_err(), "it has seven dimensions");
+    drop((whole, odd_here, none));
+    lab.assert_in_use(0);
+}
