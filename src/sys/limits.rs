@@ -69,67 +69,52 @@ pub fn memory_available(root: &Path) -> Memory {
     memory
 }
 
-/// The memory control group that leaves this process least: where its container ends.
+/// A control group that has a limit, and how near it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
+pub struct Ceiling {
     /// The folder of the group.
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
-    /// The most its processes may use together, in bytes.
+    /// The most its processes may have together: bytes, or processes and threads.
     pub limit: u64,
-    /// What they use now, without what can be dropped.
+    /// What they have now, without what can be dropped.
     pub used: u64,
 }
 
-/// The memory control group of this process that is nearest to its limit, if any has one; `root` as above.
-pub fn container(root: &Path) -> Option<Container> {
+/// The memory control group that leaves this process least, in bytes, if any has a limit: where its container ends. `root` as
+/// above.
+pub fn container(root: &Path) -> Option<Ceiling> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
     let machine = total(&meminfo);
-    groups(root)
-        .into_iter()
-        .filter_map(|group| {
-            let (limit, used) = group.limit_and_use(machine)?;
-            Some(Container {
-                version: if group.second { 2 } else { 1 },
-                group: group.path,
-                limit,
-                used,
-            })
-        })
-        .min_by_key(|container| container.limit.saturating_sub(container.used))
+    nearest(groups(root), |group| group.limit_and_use(machine))
 }
 
-/// The control group that lets this process have the fewest more processes and threads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tasks {
-    /// The folder of the group.
-    pub group: PathBuf,
-    /// Version of control groups, 1 or 2.
-    pub version: u8,
-    /// How many its processes and their threads may be together.
-    pub limit: u64,
-    /// How many they are now.
-    pub used: u64,
+/// The control group that lets this process have the fewest more processes and threads (`pids.max`), if any has a limit;
+/// `root` as above. It binds root too.
+pub fn tasks(root: &Path) -> Option<Ceiling> {
+    nearest(groups_of(root, "pids"), |group| {
+        // "max" is no number, and no limit.
+        let limit = group.number("pids.max")?;
+        Some((limit, group.number("pids.current").unwrap_or(0)))
+    })
 }
 
-/// The limit of processes and threads (`pids.max`) that is nearest, if any control group of this process has one; `root`
-/// as above. It binds root too.
-pub fn tasks(root: &Path) -> Option<Tasks> {
-    groups_of(root, "pids")
-        .into_iter()
-        .filter_map(|group| {
-            // "max" is no number, and no limit.
-            let limit = group.number("pids.max")?;
-            let used = group.number("pids.current").unwrap_or(0);
-            Some(Tasks {
-                version: if group.second { 2 } else { 1 },
-                group: group.path,
-                limit,
-                used,
-            })
+/// The group that leaves least; `limit_and_use` of a group, if it has a limit.
+fn nearest(
+    groups: Vec<Group>,
+    limit_and_use: impl Fn(&Group) -> Option<(u64, u64)>,
+) -> Option<Ceiling> {
+    let ceilings = groups.into_iter().filter_map(|group| {
+        let (limit, used) = limit_and_use(&group)?;
+        Some(Ceiling {
+            version: if group.second { 2 } else { 1 },
+            group: group.path,
+            limit,
+            used,
         })
-        .min_by_key(|tasks| tasks.limit.saturating_sub(tasks.used))
+    });
+    ceilings.min_by_key(|ceiling| ceiling.limit.saturating_sub(ceiling.used))
 }
 
 /// What a machine has whose `/proc/meminfo` does not say it. Version 1 of control groups has no word for "no limit" and says

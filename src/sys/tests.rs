@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::limits::{Container, Memory, Tasks, container, memory_available, tasks};
+use super::limits::{Ceiling, Memory, container, memory_available, tasks};
 use super::process::GROUP_SIGNALS;
 use super::*;
 
@@ -342,7 +342,7 @@ fn the_tightest_group_of_version_2_counts() {
         available_contained: true,
     };
     assert_eq!(memory_available(root.path()), expected);
-    let tightest = Container {
+    let tightest = Ceiling {
         group: root.path().join("sys/fs/cgroup/a"),
         version: 2,
         limit: 512 * MIB,
@@ -397,7 +397,7 @@ fn the_group_that_lets_the_fewest_processes_start_counts() {
         ("sys/fs/cgroup/a/pids.max", "100\n"),
         ("sys/fs/cgroup/a/pids.current", "60\n"),
     ]);
-    let nearest = |path: &str, limit, used| Tasks {
+    let nearest = |path: &str, limit, used| Ceiling {
         group: root.path().join(path),
         version: 2,
         limit,
@@ -418,7 +418,7 @@ fn the_group_that_lets_the_fewest_processes_start_counts() {
         ("sys/fs/cgroup/pids/pids.max", "64\n"),
         ("sys/fs/cgroup/pids/pids.current", "70\n"),
     ]);
-    let first = Tasks {
+    let first = Ceiling {
         group: root.path().join("sys/fs/cgroup/pids"),
         version: 1,
         limit: 64,
