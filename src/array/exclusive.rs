@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
-use super::memory::{self, Exclusive};
+use super::memory::{self, Content, Exclusive};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{Arena, ArenaFull, Block, Extent, Offset, Placement};
@@ -92,7 +92,7 @@ impl<T: Element> ArrayMut<T> {
         // SAFETY: `fill` gets room for as many elements as the slice has, in memory that nobody else has yet, and
         // writes them all.
         unsafe {
-            ArrayMut::build(elements.len().into(), false, |first| {
+            ArrayMut::build(elements.len().into(), Content::None, |first| {
                 first.copy_from_nonoverlapping(NonNull::from(elements).cast(), elements.len());
             })
         }
@@ -120,7 +120,51 @@ impl<T: Element> ArrayMut<T> {
     /// Where the array does not fit the address space.
     pub fn try_zeros(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         // SAFETY: the memory is asked for as zeros, which are elements: T is Pod.
-        unsafe { ArrayMut::build(shape.into(), true, |_| {}) }
+        unsafe { ArrayMut::build(shape.into(), Content::Zeros, |_| {}) }
+    }
+
+    /// An array whose elements are *unspecified*: for whoever writes each of them anyway. Where [`zeros`](ArrayMut::zeros) has
+    /// to clear memory that was in use before, this saves that pass. Do not let through what was not written: it is part
+    /// of the result, and may differ from run to run.
+    ///
+    /// ```
+    /// use arenite::{Array, ArrayMut};
+    ///
+    /// fn brighten(pixels: &Array<u8>) -> Array<u8> {
+    ///     let mut out = ArrayMut::unfilled(pixels.shape());
+    ///     for (to, from) in out.iter_mut().zip(pixels.iter()) {
+    ///         *to = from.saturating_add(9);
+    ///     }
+    ///     out.seal()
+    /// }
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let pixels = engine.from_slice(&[1, 100, 250])?;
+    /// assert_eq!(engine.submit(brighten, (&pixels,)).wait()?[..], [10, 109, 255]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`zeros`](ArrayMut::zeros).
+    #[doc(alias("empty", "uninit"))]
+    #[track_caller]
+    pub fn unfilled(shape: impl Into<Shape>) -> ArrayMut<T> {
+        or_panic(ArrayMut::try_unfilled(shape))
+    }
+
+    /// Like [`unfilled`](ArrayMut::unfilled).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_zeros`](ArrayMut::try_zeros).
+    ///
+    /// # Panics
+    ///
+    /// Where the array does not fit the address space.
+    pub fn try_unfilled(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+        // SAFETY: the memory is asked for with bytes in it, and any bytes are elements: T is Pod.
+        unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
     }
 
     /// An array whose element number `i`, counted in row-major order, is `f(i)`.
@@ -159,7 +203,7 @@ impl<T: Element> ArrayMut<T> {
         // SAFETY: `fill` gets room for `len` elements in memory that nobody else has yet, and writes them all before
         // it returns; where `f` panics, the memory is freed without being read.
         unsafe {
-            ArrayMut::build(shape, false, |first| {
+            ArrayMut::build(shape, Content::None, |first| {
                 for i in 0..len {
                     first.add(i).write(f(i));
                 }
@@ -306,11 +350,11 @@ impl<T: Element> ArrayMut<T> {
 
     /// # Safety
     ///
-    /// `fill` makes the memory that it gets (room for the shape's elements, zero if `zeroed`, otherwise
-    /// uninitialised, and nobody else's) hold initialised elements.
+    /// `fill` makes the memory that it gets (room for the shape's elements, with that content, and nobody else's) hold
+    /// initialised elements.
     unsafe fn build(
         shape: Shape,
-        zeroed: bool,
+        content: Content,
         fill: impl FnOnce(NonNull<T>),
     ) -> Result<ArrayMut<T>, ArenaFull> {
         const {
@@ -320,7 +364,7 @@ impl<T: Element> ArrayMut<T> {
             );
         }
         let bytes = memory::bytes_of::<T>(&shape);
-        let (ptr, memory) = memory::allocate(bytes, zeroed)?;
+        let (ptr, memory) = memory::allocate(bytes, content)?;
         let first = memory::first_element(ptr, bytes);
         fill(first);
         let len = memory::len_of(&shape);

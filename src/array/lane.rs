@@ -24,7 +24,7 @@ use crate::arena::{ArenaFull, Extent, Offset, Placement};
 ///
 /// # Safety
 ///
-/// A chunk that `alloc` returned is at least `len` bytes, aligned to 64, readable and writable by this process, and
+/// A chunk that `alloc` returned is at least `len` bytes, initialised, aligned to 64, readable and writable by this process, and
 /// neither given out again nor taken away until `release` got it back or the job has ended with no handle alive. If
 /// `fresh` is set its content is zero. No other process writes to it in that time.
 pub(crate) unsafe trait LaneMemory {

@@ -26,9 +26,22 @@ unsafe impl Send for Heap {}
 // SAFETY: as above; `&Heap` gives access to no byte.
 unsafe impl Sync for Heap {}
 
+/// What fresh memory has to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Content {
+    /// Nothing: it is written before it is read, and may be uninitialised.
+    None,
+    /// Zeros.
+    Zeros,
+    /// Bytes, whatever they are.
+    Any,
+}
+
 impl Heap {
-    /// `bytes` bytes at a multiple of [`ALIGN`], zero if asked for and uninitialised otherwise.
-    fn new(bytes: usize, zeroed: bool) -> Heap {
+    /// `bytes` bytes at a multiple of [`ALIGN`].
+    fn new(bytes: usize, content: Content) -> Heap {
+        // The system's pages are zeros: no other bytes come cheaper.
+        let zeroed = content != Content::None;
         let (size, align) = match (bytes, zeroed) {
             // Nothing to allocate.
             (0, _) => (0, ALIGN),
@@ -179,17 +192,18 @@ impl Shared {
     }
 }
 
-/// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere. The flag says
-/// whether its content is known to be zero, as it is in any case where `zeroed` asks for that; otherwise it may be
-/// uninitialised.
-pub(super) fn allocate(bytes: usize, zeroed: bool) -> Result<(NonNull<u8>, Exclusive), ArenaFull> {
+/// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere.
+pub(super) fn allocate(
+    bytes: usize,
+    content: Content,
+) -> Result<(NonNull<u8>, Exclusive), ArenaFull> {
     let Some(Lane { memory, count }) = Lane::current() else {
-        let heap = Heap::new(bytes, zeroed);
+        let heap = Heap::new(bytes, content);
         return Ok((heap.start, Exclusive::Private(heap)));
     };
     let chunk = memory.alloc(bytes, Placement::Packed)?;
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
-    if zeroed && !chunk.fresh {
+    if content == Content::Zeros && !chunk.fresh {
         // SAFETY: LaneMemory::alloc gave this process write access to at least `bytes` bytes at `ptr`, and no other
         // handle to the chunk exists yet.
         unsafe { chunk.ptr.write_bytes(0, bytes) }

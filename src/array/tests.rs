@@ -145,6 +145,25 @@ fn zeros_are_zero_and_aligned_at_every_size() {
 }
 
 #[test]
+fn what_is_unfilled_is_not_cleared_in_a_lane_and_readable_everywhere() {
+    let (memory, count) = MockLane::new(1 << 20);
+    {
+        let _guard = lane::enter(memory, count);
+        assert!(ArrayMut::<u8>::zeros(5000).iter().all(|&byte| byte == 0));
+        // Behind what has been written.
+        let _first = ArrayMut::<u8>::zeros(5000);
+        let unfilled = ArrayMut::<u16>::unfilled([50, 50]);
+        assert_eq!(unfilled.shape().dims(), [50, 50]);
+        assert!(unfilled.iter().all(|&element| element == 0xaaaa));
+    }
+    let own = ArrayMut::<u64>::unfilled(10_000);
+    assert_eq!(
+        own.iter().map(|element| element.count_ones()).max(),
+        Some(0)
+    );
+}
+
+#[test]
 fn empty_arrays_are_arrays() {
     for shape in [Shape::from(0), Shape::from([0, 3]), Shape::from((3, 0, 2))] {
         let mut array = ArrayMut::<f64>::from_fn(shape, |_| unreachable!());

@@ -82,6 +82,34 @@ impl Engine {
         }
     }
 
+    /// An exclusive array in the arena whose elements are *unspecified*: for what workers write from end to end, tile by tile.
+    /// [`zeros`](Engine::zeros) clears it first, on this thread, before any of them can begin.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::TileMut;
+    ///
+    /// fn number(mut tile: TileMut<'_, u32>) {
+    ///     let rows = tile.rows();
+    ///     tile.iter_mut().zip(rows).for_each(|(x, row)| *x = row as u32);
+    /// }
+    ///
+    /// let mut out = engine.unfilled(6)?;
+    /// engine.scope(|s| out.tiles_mut(2).for_each(|tile| drop(s.submit(number, (tile,)))))?;
+    /// assert_eq!(out[..], [0, 1, 2, 3, 4, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    ///
+    /// # Panics
+    /// If its size does not fit the address space.
+    #[doc(alias("empty", "uninit"))]
+    pub fn unfilled<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+        self.exclusive(shape.into(), Placement::Pages)
+    }
+
     /// A sealed array in the arena with a copy of `elements`.
     ///
     /// # Errors
@@ -225,14 +253,14 @@ impl Engine {
         Ok(array.seal())
     }
 
-    /// Memory that is about to be written whole.
+    /// Memory that is about to be written whole. What it held before is initialised, and valid for plain old data.
     fn exclusive<T: Element>(
         &self,
         shape: Shape,
         placement: Placement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
         match &self.place {
-            Place::Inline => Ok(ArrayMut::zeros(shape)),
+            Place::Inline => Ok(ArrayMut::unfilled(shape)),
             Place::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Engine, JobError, JobErrorKind, Place, ScopedJob};
-use crate::arena::Placement;
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::kernel::conjure;
 use crate::supervisor::Failed;
@@ -18,7 +17,8 @@ const HUGE: usize = 2 << 20;
 
 impl Engine {
     /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
-    /// gets slices of equal length. The chunks are cut along the leading axis.
+    /// gets slices of equal length. The chunks are cut along the leading axis. What `f` does not write is unspecified, and so is
+    /// what it would read from there.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -155,18 +155,8 @@ impl Engine {
         shape: Shape,
         kernel: &'static str,
     ) -> Result<ArrayMut<U>, JobError> {
-        let Place::Workers(workers) = &self.place else {
-            return Ok(ArrayMut::zeros(shape));
-        };
-        let Some(bytes) = shape.bytes::<U>() else {
-            panic!("an array of shape {shape} does not fit the address space");
-        };
-        let block = workers
-            .shared
-            .with_room(|arena| arena.alloc(0, bytes as u64, Placement::Pages));
-        let block = block.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0))?;
-        // Whatever the memory held before is initialised and valid for plain old data.
-        Ok(ArrayMut::from_block(block, shape))
+        let out = self.unfilled(shape);
+        out.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0).into())
     }
 
     pub(super) fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
@@ -205,7 +195,7 @@ pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'stat
 pub(super) fn apply_fresh<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
     from: &[T],
 ) -> Array<U> {
-    let mut to = ArrayMut::zeros(from.len());
+    let mut to = ArrayMut::unfilled(from.len());
     conjure::<F>()(from, &mut to);
     to.seal()
 }

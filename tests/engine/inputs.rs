@@ -4,7 +4,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arenite::array::npy;
-use arenite::{Array, Engine, InputError, JobErrorKind};
+use arenite::{Array, ArrayMut, Engine, InputError, JobErrorKind, TileMut};
 
 use crate::harness::{Lab, tests};
 
@@ -14,6 +14,7 @@ tests![
     npy_files,
     npy_files_of_another_type,
     zeros_and_copies,
+    what_is_unfilled_is_written_whole,
     mapped_files_are_copied_in,
     arrays_of_another_engine_are_copied_in,
     no_room,
@@ -116,6 +117,34 @@ fn zeros_and_copies() {
         (vec![0, 1, 2, 3], "2x2".into())
     );
     drop((copy, made));
+    lab.assert_in_use(0);
+}
+
+fn what_is_unfilled_is_written_whole() {
+    fn number(mut tile: TileMut<'_, u64>) {
+        let rows = tile.rows();
+        tile.iter_mut()
+            .zip(rows)
+            .for_each(|(x, row)| *x = row as u64);
+    }
+    fn copy(from: &[u64]) -> Array<u64> {
+        let mut to = ArrayMut::unfilled(from.len());
+        to.copy_from_slice(from);
+        to.seal()
+    }
+    let lab = Lab::new(2);
+    for len in [0, 1, 5_000, 300_000] {
+        let mut out = lab.unfilled::<u64>(len).unwrap();
+        lab.scope(|s| {
+            out.tiles_mut(1_000)
+                .for_each(|tile| drop(s.submit(number, (tile,))));
+        })
+        .unwrap();
+        let out = out.seal();
+        assert!((0..).zip(out.iter()).all(|(i, &x)| i == x));
+        let copied = lab.submit(copy, (&out,)).wait().unwrap();
+        assert_eq!(copied[..], out[..]);
+    }
     lab.assert_in_use(0);
 }
 

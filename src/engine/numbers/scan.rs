@@ -187,7 +187,7 @@ fn fill<S: Scan>(part: &[S::From], before: &[S::To], to: &mut [S::To]) -> Result
 }
 
 fn fresh<S: Scan>(part: &[S::From], before: &[S::To]) -> Result<Array<S::To>, String> {
-    let mut to = ArrayMut::zeros(part.len());
+    let mut to = ArrayMut::unfilled(part.len());
     fill::<S>(part, before, &mut to)?;
     Ok(to.seal())
 }
