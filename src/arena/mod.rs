@@ -39,7 +39,8 @@ pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
 
-use crate::sys::{Segment, limits};
+use crate::sys::Segment;
+use crate::sys::limits::{self, Memory};
 
 /// How a block is placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,6 +105,8 @@ pub struct Arena {
     control: Control,
     regions: Vec<Region>,
     budget: Budget,
+    /// What machine or container have, in bytes.
+    memory: u64,
     backing: Backing,
     in_use: AtomicU64,
     high_water: AtomicU64,
@@ -141,7 +144,7 @@ impl Arena {
         if spec.sweep {
             sweep();
         }
-        match Arena::build(spec, &plan, around.memory.available) {
+        match Arena::build(spec, &plan, &around.memory) {
             // No memory files: by vm.memfd_noexec, or a filter of system calls.
             Err(ArenaError::System(error))
                 if spec.backing == Backing::Auto
@@ -180,7 +183,7 @@ impl Arena {
         ))
     }
 
-    fn build(spec: &Spec, plan: &Plan, available: u64) -> Result<Arc<Arena>, ArenaError> {
+    fn build(spec: &Spec, plan: &Plan, memory: &Memory) -> Result<Arc<Arena>, ArenaError> {
         let name = spec.name.as_deref();
         let named = plan.backing == Backing::Named;
         let sealed = plan.backing == Backing::Sealed;
@@ -223,7 +226,8 @@ impl Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity, available, &spec.root),
+            budget: Budget::new(plan.capacity, memory.available, &spec.root),
+            memory: memory.limit,
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
@@ -239,6 +243,11 @@ impl Arena {
     /// What its segments are made of: never [`Backing::Auto`].
     pub fn backing(&self) -> Backing {
         self.backing
+    }
+
+    /// The most memory, in bytes, that this machine or its container ever has, by what it said when the arena was made.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// The most that may be committed, in bytes.

@@ -214,7 +214,8 @@ impl Builder {
     /// not count. A kernel that asks for more aborts, its job fails with
     /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
     ///
-    /// Of what kernels free, a worker with one lane keeps up to 64 MiB for its next jobs, but at most a quarter of the ceiling.
+    /// What kernels free stays with a worker for its next jobs, if it has one lane: about 64 MiB at most, or a quarter of the
+    /// ceiling.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -355,7 +356,8 @@ impl Builder {
     /// and what it was to run next goes to others. By default workers stay.
     ///
     /// The engine looks a few times a second, so a worker may grow further until then;
-    /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job.
+    /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job. What a
+    /// worker keeps of freed memory for its next jobs is about a quarter of the mark at most.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.memory.recycling.above = bytes;
         self

@@ -1,7 +1,7 @@
 //! Pictures as arrays, and arrays as pictures.
 
 use super::error::ImageError;
-use super::pixels::{Color, Pixels, Samples, narrow};
+use super::pixels::{Color, Pixels, Samples, buffer, narrow};
 use crate::arena::ArenaFull;
 use crate::array::Array;
 
@@ -62,7 +62,7 @@ impl Pixels {
     /// ```
     ///
     /// # Errors
-    /// `BadRequest`: another shape.
+    /// `BadRequest`: another shape; `OutOfMemory`.
     pub fn from_array(array: &Array<u8>) -> Result<Self, ImageError> {
         let shape = array.shape();
         let refused = || ImageError::BadRequest {
@@ -82,12 +82,14 @@ impl Pixels {
             4 => Color::Rgba,
             _ => return Err(refused()),
         };
+        let mut samples = buffer(array.len())?;
+        samples.copy_from_slice(array);
         let side = |side: usize| u32::try_from(side).map_err(|_| refused());
         Ok(Self {
             width: side(width)?,
             height: side(height)?,
             color,
-            samples: Samples::Eight(array.to_vec()),
+            samples: Samples::Eight(samples),
         })
     }
 }

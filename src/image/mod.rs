@@ -121,8 +121,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes pixels, which are taken for sRGB, as JPEG, PNG or WebP. What the format cannot hold is converted: see the
-/// [decisions](self#decisions).
+/// Encodes pixels, which are taken for sRGB, as JPEG, PNG or WebP; `quality` of JPEG and WebP is 1 to 100 (other numbers count as
+/// the nearest). What the format cannot hold is converted: see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite::image::{decode, encode, Format};

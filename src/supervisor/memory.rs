@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::core::Core;
 use super::worker::Status;
-use super::{Settings, Shared};
 use crate::sys::limits::{self, Memory};
 use crate::sys::oom::private_memory;
 
@@ -16,17 +16,24 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Below this much memory, or a sixteenth of all if that is less, jobs wait.
 const RESERVE: u64 = 96 << 20;
 
-/// Most bytes of freed memory that a worker keeps: as many as glibc's allocator ever does by itself.
+/// Most bytes of freed memory that a worker keeps: as many as glibc's allocator ever comes to by itself.
 const KEPT: u64 = 64 << 20;
 
-impl Settings {
-    /// Most bytes of freed private memory that a worker keeps for its next jobs: at most a quarter of what it may have.
+/// Bytes of freed private memory that each of so many workers keeps for its next jobs: at most a quarter of what it may have,
+/// and all together an eighth of what there is.
+fn kept(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
+    let ceiling = if ceiling == 0 { u64::MAX } else { ceiling };
+    KEPT.min(ceiling.min(mark) / 4)
+        .min(memory / 8 / workers.max(1))
+}
+
+impl Shared {
+    /// See [`kept`].
     pub(super) fn keep_freed(&self) -> u64 {
-        let ceiling = match self.memory_limit {
-            0 => u64::MAX,
-            ceiling => ceiling,
-        };
-        KEPT.min(ceiling.min(self.memory.recycling.above) / 4)
+        let settings = &self.settings;
+        let mark = settings.memory.recycling.above;
+        let workers = settings.workers.into();
+        kept(settings.memory_limit, mark, self.arena.memory(), workers)
     }
 }
 
@@ -187,6 +194,17 @@ mod tests {
             available,
             available_contained: true,
         }
+    }
+
+    #[test]
+    fn what_is_kept_stays_below_every_bound() {
+        const MIB: u64 = 1 << 20;
+        let (no, large) = (u64::MAX, 32 << 30);
+        assert_eq!(kept(0, no, large, 2), KEPT);
+        assert_eq!(kept(128 * MIB, no, large, 2), 32 * MIB);
+        assert_eq!(kept(0, 16 * MIB, large, 2), 4 * MIB);
+        assert_eq!(kept(0, no, 512 * MIB, 8), 8 * MIB);
+        assert_eq!(kept(0, 0, large, 1), 0);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Shared {
                 lanes: lanes.collect(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
-                keep_freed: self.settings.keep_freed(),
+                keep_freed: self.keep_freed(),
                 strict: self.settings.strict,
                 #[cfg(feature = "sandbox")]
                 kernel: self.settings.kernel,

@@ -79,10 +79,12 @@ Sizes:
   written.
 
 --json:
-  One object per line and input, in the order of the inputs: type (\"file\"),
-  input, output, status (written, planned, fresh, failed or pending), error,
-  cause, attempts (of a failure in a worker), ms and bytes; at the end one
-  of type \"summary\", with a status: done, dry-run, interrupted or refused.
+  One object per line and input, in the order of the inputs: a picture that
+  takes long holds back the lines of those behind it, but not their work.
+  Type (\"file\"), input, output, status (written, planned, fresh, failed or
+  pending), error, cause, attempts (of a failure in a worker), ms and bytes;
+  at the end one of type \"summary\", with a status: done, dry-run,
+  interrupted or refused.
   Refused means that nothing was begun: the exit code is 2, and the error
   says why. Names that are not UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image,

@@ -207,7 +207,8 @@ impl Pool for EnginePool {
 
     fn finish(&mut self) -> Option<Ended<Array<u8>>> {
         let (job, result) = self.jobs.next()?;
-        let (index, len) = self.pictures.remove(&job)?;
+        let picture = self.pictures.remove(&job);
+        let (index, len) = picture.expect("each job was noted when it was started");
         self.under_way -= len;
         let made = match result {
             Ok((bytes, micros)) => Ok(Made {
