@@ -45,6 +45,16 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     }
 }
 
+/// Whether a profile is one for pixels of this model: by the colour space in its header.
+pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
+    match icc.get(16..20) {
+        Some(b"GRAY") => matches!(color, Color::Gray | Color::GrayAlpha),
+        Some(b"RGB ") => matches!(color, Color::Rgb | Color::Rgba),
+        Some(b"CMYK") => color == Color::Cmyk,
+        _ => false,
+    }
+}
+
 fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
     KEPT.with_borrow_mut(|kept| {
         match kept {

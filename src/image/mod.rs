@@ -202,6 +202,10 @@ fn render_unguarded(
     let becomes_rgb = upright.color == Color::Cmyk
         || (into == Format::WebP && matches!(upright.color, Color::Gray | Color::GrayAlpha));
     let pixels = if spec.keep_metadata && !becomes_rgb {
+        // Where a decoder has converted the pixels, what described them before does so no more.
+        metadata.icc = metadata
+            .icc
+            .filter(|icc| color::is_profile_of(icc, upright.color));
         upright
     } else {
         let icc = metadata.icc.take();

@@ -247,9 +247,14 @@ pub(super) fn encode(
             }
             if let Some(icc) = &metadata.icc
                 && icc.len() <= 255 * (SEGMENT - ICC.len() - 2)
-                && !icc.is_empty()
             {
-                encoder.write_icc_profile(icc);
+                // Numbered from 1, each with how many there are.
+                let parts = icc.chunks(SEGMENT - ICC.len() - 2);
+                let count = parts.len() as u8;
+                for (number, part) in (1..=count).zip(parts) {
+                    let segment = [ICC, &[number, count], part].concat();
+                    encoder.write_marker(Marker::APP(2), &segment);
+                }
             }
         }
         encoder

@@ -188,6 +188,53 @@ fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
     }
 }
 
+/// As other programs look for them: from 1 on, each with how many there are.
+#[test]
+fn parts_of_a_profile_are_numbered_from_one() {
+    let p3 = ColorProfile::new_display_p3().encode().unwrap();
+    let long = [p3.clone(), vec![7; 150_000]].concat();
+    for (icc, count) in [(p3, 1), (long, 3)] {
+        let metadata = Metadata {
+            icc: Some(icc.clone()),
+            ..Metadata::default()
+        };
+        let pixels = Pixels {
+            width: 8,
+            height: 8,
+            color: Color::Rgb,
+            samples: Samples::Eight(vec![0; 192]),
+        };
+        let file = jpeg::encode(&pixels, 80, Some(&metadata)).unwrap();
+        let name = b"ICC_PROFILE\0";
+        let parts = (0..file.len()).filter(|&at| file[at..].starts_with(name));
+        let numbers: Vec<_> = parts.map(|at| [file[at + 12], file[at + 13]]).collect();
+        let expected: Vec<_> = (1..=count).map(|number| [number, count]).collect();
+        assert_eq!(numbers, expected);
+        let decoder = image::codecs::jpeg::JpegDecoder::new(std::io::Cursor::new(&file));
+        let read = image::ImageDecoder::icc_profile(&mut decoder.unwrap());
+        assert_eq!(read.unwrap(), Some(icc));
+    }
+}
+
+#[test]
+fn a_profile_goes_where_its_pixels_were_converted() {
+    let p3 = ColorProfile::new_display_p3().encode().unwrap();
+    let mut inks = p3.clone();
+    inks[16..20].copy_from_slice(b"CMYK");
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("8")
+    };
+    for (icc, stays) in [(p3, true), (inks, false), (vec![0; 10], false)] {
+        let metadata = Metadata {
+            icc: Some(icc),
+            ..Metadata::default()
+        };
+        let rendered = render(&tagged_png(&quarters(16, 16), &metadata), &keep).unwrap();
+        assert_eq!(rendered.metadata.icc.is_some(), stays);
+    }
+}
+
 #[test]
 fn webp_metadata_does_not_cost_alpha() {
     let picture = image::RgbaImage::from_pixel(31, 21, image::Rgba([10, 200, 30, 100]));
