@@ -16,8 +16,13 @@ use super::spec::ResizeSpec;
 
 /// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
-/// The widest pixel, four channels of 32 bits.
-const WIDEST_PIXEL: u64 = 16;
+
+/// For a picture of so many bytes: once decoded, and once more on the way there.
+fn limits(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
+    limits
+}
 
 /// Decodes all of the first picture in the file.
 pub(super) fn decode(
@@ -27,35 +32,29 @@ pub(super) fn decode(
 ) -> Result<Decoded, ImageError> {
     let broken = |error| translate(error, format);
     let file = Cursor::new(input);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(
-        spec.max_pixels
-            .saturating_mul(WIDEST_PIXEL)
-            .min(spec.max_bytes)
-            .saturating_add(SPARE_BYTES),
-    );
     match format {
         Format::Png => {
             check_palette(input)?;
-            let decoder = PngDecoder::with_limits(file, limits.clone()).map_err(broken)?;
-            read(decoder, (input, format), spec, limits, false)
+            // A profile is unpacked with the header, before anything is known of the pixels.
+            let decoder = PngDecoder::with_limits(file, limits(0)).map_err(broken)?;
+            read(decoder, (input, format), spec, false)
         }
         Format::WebP => {
             let decoder = WebPDecoder::new(file).map_err(broken)?;
             let still = !decoder.has_animation();
-            read(decoder, (input, format), spec, limits, still)
+            read(decoder, (input, format), spec, still)
         }
         Format::Gif => {
             let decoder = GifDecoder::new(file).map_err(broken)?;
-            read(decoder, (input, format), spec, limits, false)
+            read(decoder, (input, format), spec, false)
         }
         Format::Tiff => {
             let decoder = TiffDecoder::new(file).map_err(broken)?;
-            read(decoder, (input, format), spec, limits, false)
+            read(decoder, (input, format), spec, false)
         }
         Format::Bmp => {
             let decoder = BmpDecoder::new(file).map_err(broken)?;
-            read(decoder, (input, format), spec, limits, false)
+            read(decoder, (input, format), spec, false)
         }
         _ => Err(ImageError::Unsupported {
             format: format.name(),
@@ -87,7 +86,6 @@ fn read<D: ImageDecoder>(
     mut decoder: D,
     (file, format): (&[u8], Format),
     spec: &ResizeSpec,
-    limits: Limits,
     by_libwebp: bool,
 ) -> Result<Decoded, ImageError> {
     let broken = |error| translate(error, format);
@@ -96,6 +94,8 @@ fn read<D: ImageDecoder>(
     // number of pixels does not.
     spec.plan(width, height, format)?;
     spec.admit(decoder.total_bytes(), file.len() as u64)?;
+    // By the pixels that were announced: a frame that is larger than its picture is none.
+    let limits = limits(decoder.total_bytes());
     decoder.set_limits(limits).map_err(broken)?;
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.

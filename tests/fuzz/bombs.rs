@@ -1,7 +1,8 @@
 //! Small files that announce enormous pictures: refused from the header, before memory is asked for.
 
 use arenite::image::{ImageError, ResizeSpec, resize_encoded};
-use image::{DynamicImage, GrayImage, ImageFormat};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, ImageFormat};
 
 use crate::driver::Seed;
 use crate::memory::with_peak;
@@ -28,11 +29,15 @@ fn png(width: u32, height: u32, depth: u8) -> Vec<u8> {
 }
 
 fn gif(width: u16, height: u16) -> Vec<u8> {
-    let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
+    gif_with_frame((width, height), (width, height))
+}
+
+fn gif_with_frame(screen: (u16, u16), frame: (u16, u16)) -> Vec<u8> {
+    let sides = |(width, height): (u16, u16)| [width.to_le_bytes(), height.to_le_bytes()].concat();
     let mut file = b"GIF89a".to_vec();
-    file.extend(&sides);
+    file.extend(&sides(screen));
     file.extend([0, 0, 0, 0x2c, 0, 0, 0, 0]);
-    file.extend(&sides);
+    file.extend(&sides(frame));
     file.extend([0, 2, 1, 0x44, 0, 0x3b]);
     file
 }
@@ -139,6 +144,28 @@ fn bombs_are_refused_before_memory_is_asked_for() {
         // Sides that the decoder itself does not believe.
         let unbelievable = name.contains("2^31") || name.contains("2^32");
         assert!(limited || unbelievable, "{name}: {error}");
+    }
+}
+
+/// A picture of one pixel by its header, and more behind it. 64 MiB are harmless, whatever they come from.
+#[test]
+fn what_hides_behind_a_small_picture_is_bounded() {
+    let mut profile = Vec::new();
+    let mut encoder = PngEncoder::new(&mut profile);
+    encoder.set_icc_profile(vec![0; 200 << 20]).unwrap();
+    encoder
+        .write_image(&[0; 3], 1, 1, ExtendedColorType::Rgb8)
+        .unwrap();
+    let spec = ResizeSpec::new("16".parse().unwrap());
+    for (name, file) in [
+        (
+            "GIF, a frame of 800 MB",
+            gif_with_frame((1, 1), (16_000, 12_500)),
+        ),
+        ("PNG, a profile of 200 MB", profile),
+    ] {
+        let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
+        assert!(peak < 100 << 20, "{name}: {peak} bytes for {made:?}");
     }
 }
 
