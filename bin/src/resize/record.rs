@@ -14,8 +14,8 @@
 //! Times are nanoseconds since 1970. In paths `%`, control characters and bytes that are no UTF-8 stand as `%xx`.
 //!
 //! A result is *fresh*, and skipped, when all of this holds: its last line carries the same options; it has still the
-//! length and time noted there (nobody else wrote it since); it is newer than its input, or both are from one tick of
-//! the clock and the input's time is the one noted; and the input has the length noted.
+//! length and time noted there (nobody else wrote it since); the input has the length and time noted, so it is no other file that
+//! was moved there; and the result is not older than its input.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -95,13 +95,12 @@ impl Record {
         options: Fingerprint,
     ) -> bool {
         self.files.get(relative).is_some_and(|note| {
-            let newer = result.modified > input.modified
-                || (result.modified == input.modified && input.modified == note.input_modified);
             note.options == options
                 && note.len == result.len
                 && note.modified == result.modified
                 && note.input_len == input.len
-                && newer
+                && note.input_modified == input.modified
+                && result.modified >= input.modified
         })
     }
 }
