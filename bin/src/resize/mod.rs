@@ -125,6 +125,7 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             }
         }
     }
+    report.planned(items.len());
     match nothing.or_else(|| in_the_way(args, &items)) {
         Some(why) => Err(Refusal { items, why }),
         None => Ok(items),

@@ -1,9 +1,9 @@
 //! Writing results: to a temporary name in the same folder, then renamed.
 
 use std::collections::HashSet;
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -24,6 +24,8 @@ pub(crate) struct OutFolder {
     count: u64,
     /// Folders below it that exist and lie inside it.
     ready: HashSet<PathBuf>,
+    /// The results of this run: each one's file system, and its number there.
+    made: HashSet<(u64, u64)>,
 }
 
 /// Why a result was not written.
@@ -56,6 +58,7 @@ impl OutFolder {
             stop: stop.clone(),
             count: 0,
             ready: HashSet::new(),
+            made: HashSet::new(),
         };
         // Once, and not once per picture: nothing can be written here at all.
         out.with_temporary(root, drop).map_err(sentence)?;
@@ -67,14 +70,28 @@ impl OutFolder {
         let path = self.root.join(relative);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         self.prepare(&folder)?;
-        self.with_temporary(&folder, |mut file| {
-            file.write_all(bytes)?;
-            // A failed rename hands the temporary file back, and dropping that removes it.
-            let file = file.persist(&path).map_err(|error| error.error)?;
-            Ok(Stamp::of(&file.metadata()?))
-        })
-        .and_then(|written: io::Result<Stamp>| written)
-        .map_err(|error| failed(&error, &folder, bytes.len()))
+        // On a file system that takes `A.jpg` and `a.jpg` for one name.
+        if path
+            .symlink_metadata()
+            .is_ok_and(|meta| self.made.contains(&identity(&meta)))
+        {
+            let text = "not written: the output folder's file system takes its name for that of another result";
+            return Err(WriteFault {
+                fault: Fault::new("name-conflict", text),
+                fatal: false,
+            });
+        }
+        let meta = self
+            .with_temporary(&folder, |mut file| {
+                file.write_all(bytes)?;
+                // A failed rename hands the temporary file back, and dropping that removes it.
+                let file = file.persist(&path).map_err(|error| error.error)?;
+                file.metadata()
+            })
+            .and_then(|written: io::Result<Metadata>| written)
+            .map_err(|error| failed(&error, &folder, bytes.len()))?;
+        self.made.insert(identity(&meta));
+        Ok(Stamp::of(&meta))
     }
 
     /// Calls `write` with a new file beside the results, which is gone when it is dropped, and also when a signal ends
@@ -110,22 +127,36 @@ impl OutFolder {
         if self.ready.contains(folder) {
             return Ok(());
         }
-        fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
-        let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
-        if !canonical.starts_with(&self.canonical) {
-            let text = format!(
-                "not written: {} is a link that leads out of {}",
-                show(folder),
-                show(&self.root)
-            );
-            return Err(WriteFault {
-                fault: Fault::new("write", text),
-                fatal: false,
-            });
+        let there = |folder: &&Path| folder.symlink_metadata().is_ok();
+        // Before the first folder is made, too: that would be somewhere else already.
+        if let Some(deepest) = folder.ancestors().find(there) {
+            self.check_inside(deepest)?;
         }
+        fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
+        self.check_inside(folder)?;
         self.ready.insert(folder.to_owned());
         Ok(())
     }
+
+    fn check_inside(&self, folder: &Path) -> Result<(), WriteFault> {
+        let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
+        if canonical.starts_with(&self.canonical) {
+            return Ok(());
+        }
+        let text = format!(
+            "not written: {} is a link that leads out of {}",
+            show(folder),
+            show(&self.root)
+        );
+        Err(WriteFault {
+            fault: Fault::new("write", text),
+            fatal: false,
+        })
+    }
+}
+
+fn identity(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
@@ -175,6 +206,8 @@ mod tests {
         let root = folder.path().join("deep/out");
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         out.write(Path::new("x/a.jpg"), b"old").unwrap();
+        // A run writes each once.
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         let stamp = out.write(Path::new("x/a.jpg"), b"newer").unwrap();
         assert_eq!(stamp.len, 5);
         assert_eq!(fs::read(root.join("x/a.jpg")).unwrap(), b"newer");
@@ -192,7 +225,26 @@ mod tests {
         let error = out.write(Path::new("sub/a.jpg"), b"x").unwrap_err();
         assert!(!error.fatal);
         assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
+        // Nor is anything made behind it.
+        let error = out.write(Path::new("sub/deeper/a.jpg"), b"x").unwrap_err();
+        assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    /// Two names of one file are what a file system shows that does not tell upper from lower case.
+    #[test]
+    fn a_result_does_not_replace_another_one_of_the_same_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
+        out.write(Path::new("A.jpg"), b"first").unwrap();
+        fs::hard_link(root.join("A.jpg"), root.join("a.jpg")).unwrap();
+        let error = out.write(Path::new("a.jpg"), b"second").unwrap_err();
+        assert_eq!(
+            (error.fault.cause.as_ref(), error.fatal),
+            ("name-conflict", false)
+        );
+        assert_eq!(fs::read(root.join("A.jpg")).unwrap(), b"first");
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Report {
         self.count.hidden = found.hidden;
     }
 
+    /// Notes what is left when names for one file have become one input.
+    pub(crate) fn planned(&mut self, inputs: usize) {
+        self.count.inputs = inputs as u64;
+    }
+
     /// Starts showing progress over `total` pictures.
     pub(crate) fn work(&mut self, args: &ResizeArgs, total: u64) {
         let choice = if args.quiet && args.progress == Choice::Auto {
@@ -182,6 +187,7 @@ impl Report {
         if !self.json {
             return;
         }
+        self.planned(items.len());
         for item in items {
             let outcome = Outcome::unworked(item, Outcome::Pending);
             self.count.add(item, &outcome);
