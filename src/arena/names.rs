@@ -219,12 +219,13 @@ impl Control {
         // another program may have chosen it too. No descriptor is needed for this: there may be none left.
         let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
         let found = found.map(|found| (found.dev(), found.ino()));
-        let ours = self.segment.stat().map(|stat| stat.identity);
+        // A name that stays is in everybody's way, so each of these is worth a second try.
+        let ours = self.segment.stat().or_else(|_| self.segment.stat());
+        let ours = ours.map(|stat| stat.identity);
         let chosen = name.ends_with(KEPT);
         if chosen && (found.is_err() || found.ok() != ours.ok()) {
             return;
         }
-        // A name that stays is in everybody's way, so it is worth a second try.
         let _ = Segment::unlink(&name).or_else(|_| Segment::unlink(&name));
     }
 }
