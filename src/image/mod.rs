@@ -55,6 +55,7 @@ mod spec;
 mod still;
 #[cfg(test)]
 mod tests;
+mod tiff;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

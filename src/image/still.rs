@@ -13,6 +13,7 @@ use super::format::Format;
 use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
+use super::tiff;
 
 /// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -50,7 +51,12 @@ pub(super) fn decode(
         }
         Format::Tiff => {
             let decoder = TiffDecoder::new(file).map_err(broken)?;
-            read(decoder, (input, format), spec, false)
+            let associated = tiff::has_associated_alpha(input)?;
+            let mut decoded = read(decoder, (input, format), spec, false)?;
+            if associated {
+                decoded.pixels = tiff::divided_by_alpha(decoded.pixels);
+            }
+            Ok(decoded)
         }
         Format::Bmp => {
             let decoder = BmpDecoder::new(file).map_err(broken)?;

@@ -55,8 +55,8 @@ Sizes:
 
 --resume:
   DIR/.arenite-resize notes what made each result. A result is skipped if it
-  is newer than its input, was made with the same options and has not been
-  changed since.
+  is newer than its input, was made with the same options, and neither has
+  been changed since: an input by its length and time.
 
 --sandbox:
   Decoders work on bytes from strangers. Under --sandbox a worker that such

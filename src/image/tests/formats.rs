@@ -35,6 +35,84 @@ fn every_input_format_gives_its_default_output() {
     }
 }
 
+/// A TIFF of one strip, in front of which the directory stands: grey or RGBA by the number of channels.
+fn tiff(
+    (width, height): (u32, u32),
+    channels: u32,
+    (compression, extra): (u32, u32),
+    strip: &[u8],
+) -> Vec<u8> {
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    const ENTRIES: u32 = 11;
+    let depths = 8 + 2 + ENTRIES * 12 + 4;
+    let start = depths + 8;
+    let one = |tag: u16, value: u32| (tag, SHORT, 1, value);
+    let entries: [(u16, u16, u32, u32); ENTRIES as usize] = [
+        one(256, width),
+        one(257, height),
+        // One number stands in the entry itself, several behind the directory.
+        (258, SHORT, channels, if channels == 1 { 8 } else { depths }),
+        one(259, compression),
+        one(262, if channels == 1 { 1 } else { 2 }),
+        (273, LONG, 1, start),
+        one(277, channels),
+        one(278, height),
+        (279, LONG, 1, strip.len() as u32),
+        one(284, 1),
+        one(338, extra),
+    ];
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    file.extend((ENTRIES as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0, 0, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0]);
+    assert_eq!(file.len(), start as usize);
+    file.extend(strip);
+    file
+}
+
+#[test]
+fn colours_that_were_multiplied_by_alpha_are_divided_by_it() {
+    // Half of it can be seen: as files have it with and without multiplication.
+    for (extra, stored) in [(1, [100, 50, 0, 128]), (2, [199, 100, 0, 128])] {
+        let file = tiff((16, 12), 4, (1, extra), &stored.repeat(16 * 12));
+        let pixels = decode(&file).unwrap();
+        assert_eq!(pixels.color, Color::Rgba);
+        assert_eq!(
+            pixels.samples,
+            Samples::Eight([199, 100, 0, 128].repeat(16 * 12))
+        );
+    }
+}
+
+#[test]
+fn a_torn_jpeg_within_a_tiff_is_no_picture() {
+    let grey = Pixels {
+        width: 64,
+        height: 48,
+        color: Color::Gray,
+        samples: Samples::Eight((0..64 * 48).map(|i| (i % 64) as u8 * 4).collect()),
+    };
+    let strip = encode(grey.clone(), Format::Jpeg, 95).unwrap();
+    let whole = tiff((64, 48), 1, (7, 0), &strip);
+    let seen = decode(&whole).unwrap();
+    assert_eq!(seen.color, Color::Gray);
+    let (Samples::Eight(seen), Samples::Eight(grey)) = (seen.samples, grey.samples) else {
+        panic!("both have 8 bits");
+    };
+    assert!(seen.iter().zip(&grey).all(|(a, b)| a.abs_diff(*b) < 20));
+    for left in [whole.len() - 1, whole.len() - strip.len() / 3] {
+        let error = decode(&whole[..left]).unwrap_err();
+        let truncated = matches!(error, ImageError::Truncated { .. });
+        assert!(truncated, "{left} of {} bytes: {error}", whole.len());
+    }
+}
+
 #[test]
 fn fits_and_odd_sides() {
     let file = jpeg(&quarters(301, 203));

@@ -1,0 +1,84 @@
+//! What the TIFF decoder does not look at: whether compressed strips are there to their end, and what alpha means.
+
+use std::io::Cursor;
+
+use tiff::decoder::Decoder;
+use tiff::tags::Tag;
+
+use super::error::ImageError;
+use super::format::Format;
+use super::pixels::{Pixels, Samples};
+
+/// JPEG within TIFF, the old kind and the new one. Its decoder takes what is missing for grey.
+const JPEG: [u16; 2] = [6, 7];
+/// Of `ExtraSamples`: colours have been multiplied by alpha.
+const ASSOCIATED: u16 = 1;
+
+/// Looks into the first directory: whether colours have been multiplied by alpha.
+///
+/// # Errors
+/// `Truncated`: a strip or tile of JPEG ends behind the file. What cannot be read here the decoder cannot read either, and says why.
+pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
+    let Ok(mut directory) = Decoder::new(Cursor::new(file)) else {
+        return Ok(false);
+    };
+    let mut numbers = |tag| directory.find_tag_unsigned_vec::<u64>(tag).ok().flatten();
+    let mut first = |tag| numbers(tag).and_then(|all| all.first().copied());
+    let is = |found: Option<u64>, of: &[u16]| of.iter().any(|&one| found == Some(one.into()));
+    if is(first(Tag::Compression), &JPEG) {
+        let places = [
+            (Tag::StripOffsets, Tag::StripByteCounts),
+            (Tag::TileOffsets, Tag::TileByteCounts),
+        ];
+        for (starts, lengths) in places {
+            let (Some(starts), Some(lengths)) = (numbers(starts), numbers(lengths)) else {
+                continue;
+            };
+            let ends = starts.iter().zip(&lengths);
+            let mut ends = ends.map(|(&start, &len)| start.saturating_add(len));
+            if ends.any(|end| end > file.len() as u64) {
+                let format = Format::Tiff;
+                return Err(ImageError::Truncated { format });
+            }
+        }
+    }
+    let mut first = |tag| numbers(tag).and_then(|all| all.first().copied());
+    Ok(is(first(Tag::ExtraSamples), &[ASSOCIATED]))
+}
+
+/// Colours as they are without alpha, which is what everything behind a decoder assumes.
+pub(super) fn divided_by_alpha(mut pixels: Pixels) -> Pixels {
+    let channels = pixels.color.channels();
+    if pixels.color.has_alpha() {
+        match &mut pixels.samples {
+            Samples::Eight(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    divide(pixel, u8::MAX.into(), |divided| divided as u8);
+                }
+            }
+            Samples::Sixteen(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    divide(pixel, u16::MAX.into(), |divided| divided as u16);
+                }
+            }
+        }
+    }
+    pixels
+}
+
+fn divide<T: Copy + Into<u32>>(pixel: &mut [T], full: u32, narrow: fn(u32) -> T) {
+    let Some((alpha, colors)) = pixel.split_last_mut() else {
+        return;
+    };
+    let alpha: u32 = (*alpha).into();
+    // Where nothing can be seen there is no colour to find.
+    if alpha == 0 || alpha == full {
+        return;
+    }
+    for color in colors {
+        let multiplied: u32 = (*color).into();
+        let divided =
+            (u64::from(multiplied) * u64::from(full) + u64::from(alpha / 2)) / u64::from(alpha);
+        *color = narrow(divided.min(full.into()) as u32);
+    }
+}
