@@ -82,11 +82,13 @@ impl Writer {
 
     /// Brings the report up to date.
     pub(super) fn finish(&mut self) -> Result<Written, (PathBuf, io::Error)> {
+        // Whatever became of the other file.
+        let reported = self.report();
         if let Some(error) = &self.error {
             let path = self.plan.events.clone().unwrap_or_default();
             return Err((path, io::Error::new(error.kind(), error.to_string())));
         }
-        self.report()?;
+        reported?;
         Ok(self.written.clone())
     }
 
@@ -162,6 +164,9 @@ impl Writer {
             } else {
                 self.written.dropped += 1;
             }
+        } else {
+            // After an error.
+            self.written.dropped += u64::from(self.error.is_some());
         }
         // The report counts from the start.
         let since = |at: &mut u64| *at = at.saturating_sub(self.start);

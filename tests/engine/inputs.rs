@@ -13,6 +13,7 @@ tests![
     files_that_are_none,
     npy_files,
     npy_files_of_another_type,
+    a_pipe_is_no_array,
     zeros_and_copies,
     what_is_unfilled_is_written_whole,
     mapped_files_are_copied_in,
@@ -71,6 +72,17 @@ fn npy_files() {
     assert_eq!(lab.submit(mean, (&read,)).wait().unwrap(), 29.5);
     drop(read);
     lab.assert_in_use(0);
+}
+
+/// And nobody waits for its other end.
+fn a_pipe_is_no_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npy");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let lab = Lab::new(1);
+    let error = lab.read_npy::<u8>(&path).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    assert!(npy::read::<u8>(&path).is_err());
 }
 
 fn npy_files_of_another_type() {

@@ -226,6 +226,31 @@ fn a_running_total_that_overflows() {
         .unwrap();
     let error = lab.cumsum(&steps).unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
+    // The total of a chunk by itself is out of range, and no element of the result.
+    let half = 1i64 << 62;
+    let pairs = lab
+        .from_fn(100_000, |i| match i {
+            0 => -half,
+            50_000 | 50_001 => half,
+            _ => 0,
+        })
+        .unwrap();
+    let sums = lab.cumsum(&pairs).unwrap();
+    assert_eq!(
+        (sums[0], sums[49_999], sums[50_000], sums[99_999]),
+        (-half, -half, 0, half)
+    );
+    // Once an element is out of range it is an error, also where a later one would fit again.
+    let over = lab
+        .from_fn(100_000, |i| match i {
+            10_000 | 10_001 => half,
+            90_000 => -half,
+            _ => 0,
+        })
+        .unwrap();
+    let error = lab.cumsum(&over).unwrap_err();
+    assert!(error.to_string().contains("out of range of i64"), "{error}");
+    drop((pairs, over, sums));
     // A panic of the program's own operation is an error like that of any kernel.
     let error = lab
         .scan(&steps, |_: i64, _: i64| panic!("no more"))

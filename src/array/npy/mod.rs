@@ -27,6 +27,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -227,7 +228,11 @@ pub fn write_to<T: Number>(
 
 /// Opens a file and checks that it holds an array of `T` in full. The file stands at the first element.
 pub(crate) fn open<T: Number>(path: &Path) -> Result<(Header, File), NpyError> {
-    let file = File::open(path)?;
+    // Opening a pipe would wait for its other end.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(NpyError::Io(io::Error::new(

@@ -34,7 +34,8 @@ impl Engine {
     /// [`JobError`]: `a` is not in this engine's arena, there is no room for the counts, or workers died again and again.
     ///
     /// # Panics
-    /// Where there are no bins, `low` is not below `high`, or one of them is not finite.
+    /// Where there are no bins, or more than memory holds; where `low` is not below `high`, or one of them or the width
+    /// between them is not finite.
     #[track_caller]
     pub fn histogram<T: Number>(
         &self,
@@ -79,13 +80,14 @@ fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
         if !(low..=high).contains(&x) {
             continue;
         }
-        let mut bin = (((x - low) * per_unit) as usize).min(bins - 1);
-        // The division may be off by one; the edges decide.
-        if x < edges[bin] {
-            bin -= 1;
-        } else if bin + 1 < bins && x >= edges[bin + 1] {
-            bin += 1;
-        }
+        let guess = (((x - low) * per_unit) as usize).min(bins - 1);
+        // The division may be off by one, or by more where bins are narrower than numbers are dense: the edges decide.
+        let is_in = |bin: &usize| edges[*bin] <= x && (bin + 1 == bins || x < edges[bin + 1]);
+        let near = [guess, guess.saturating_sub(1), (guess + 1).min(bins - 1)];
+        let bin = near.into_iter().find(is_in).unwrap_or_else(|| {
+            let behind = edges[..bins].partition_point(|&edge| edge <= x);
+            behind - 1
+        });
         counts[bin] += 1;
     }
     counts.seal()
@@ -118,6 +120,28 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(&count(&x, bins as u64, low, high)[..], &expected[..]);
+        }
+    }
+
+    /// By the edges that are returned, also where several of them are one number, and where a number of bins per unit is none.
+    #[test]
+    fn bins_narrower_than_numbers_are_dense() {
+        for (bins, low, high) in [
+            (100, 0.0, 1e-307),
+            (1000, 1e9, 1e9 + 1e-5),
+            (7, -1e300, 1e300),
+        ] {
+            let edges = edges(bins, low, high);
+            let x: Vec<f64> = (0..=64)
+                .map(|i| low + (high - low) * f64::from(i) / 64.0)
+                .collect();
+            let mut expected = vec![0; bins];
+            for x in &x {
+                let bin = (0..bins).rev().find(|&bin| edges[bin] <= *x);
+                let bin = bin.expect("it is not below the first edge");
+                expected[bin] += 1;
+            }
+            assert_eq!(count(&x, bins as u64, low, high)[..], expected[..]);
         }
     }
 

@@ -37,6 +37,9 @@ pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     /// `None`: out of range.
     #[doc(hidden)]
     fn add_sums(a: Self::Sum, b: Self::Sum) -> Option<Self::Sum>;
+    /// Where both are parts of a sum that fits, as far as it goes.
+    #[doc(hidden)]
+    fn add_parts(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     #[doc(hidden)]
     fn as_f64(self) -> f64;
     #[doc(hidden)]
@@ -108,6 +111,10 @@ macro_rules! whole {
                 a.checked_add(b)
             }
             #[inline]
+            fn add_parts(a: $sum, b: $sum) -> $sum {
+                a.wrapping_add(b)
+            }
+            #[inline]
             fn as_f64(self) -> f64 {
                 self as f64
             }
@@ -157,6 +164,10 @@ macro_rules! floating {
             #[inline]
             fn add_sums(a: $t, b: $t) -> Option<$t> {
                 Some(a + b)
+            }
+            #[inline]
+            fn add_parts(a: $t, b: $t) -> $t {
+                a + b
             }
             #[inline]
             fn as_f64(self) -> f64 {

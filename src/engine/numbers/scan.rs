@@ -117,6 +117,10 @@ trait Scan: 'static {
     type To: Element;
     fn first(element: Self::From) -> Self::To;
     fn join(left: Self::To, right: Self::To) -> Result<Self::To, String>;
+    /// Of elements that are no results by themselves.
+    fn join_parts(left: Self::To, right: Self::To) -> Result<Self::To, String> {
+        Self::join(left, right)
+    }
 }
 
 /// The program's own.
@@ -153,13 +157,19 @@ impl<T: Number> Scan for Sums<T> {
             )
         })
     }
+    /// The total of a chunk may be out of range where no element of the result is. What is lost beyond 64 bits comes back with
+    /// the totals in front of it; and where it does not, the elements that are out of range are found.
+    #[inline]
+    fn join_parts(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
+        Ok(T::add_parts(left, right))
+    }
 }
 
 fn total<S: Scan>(part: &[S::From]) -> Result<Array<S::To>, String> {
     let (&first, rest) = part.split_first().ok_or("an empty chunk")?;
     let mut sum = S::first(first);
     for &element in rest {
-        sum = S::join(sum, S::first(element))?;
+        sum = S::join_parts(sum, S::first(element))?;
     }
     Ok(Array::from_slice(&[sum]))
 }
@@ -167,7 +177,7 @@ fn total<S: Scan>(part: &[S::From]) -> Result<Array<S::To>, String> {
 fn running<S: Scan>(totals: &[S::To]) -> Result<Array<S::To>, String> {
     let mut running = ArrayMut::from_slice(totals);
     for i in 1..running.len() {
-        running[i] = S::join(running[i - 1], running[i])?;
+        running[i] = S::join_parts(running[i - 1], running[i])?;
     }
     Ok(running.seal())
 }
