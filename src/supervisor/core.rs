@@ -496,7 +496,7 @@ impl Core {
             Retract::Taken { wake } => {
                 let record = lane.take(position);
                 self.open -= 1;
-                self.never_begun(record);
+                self.never_begun(record, position);
                 let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {

@@ -148,7 +148,7 @@ impl Core {
                 }
                 let cancelled = self.records.at(record).requests & CANCEL != 0;
                 if untouched {
-                    self.never_begun(record);
+                    self.never_begun(record, position);
                 }
                 if !untouched {
                     ran.push((lane_index, record));

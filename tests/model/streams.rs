@@ -26,6 +26,7 @@ tests![
     a_window_goes_to_a_kernel_as_it_lies,
     an_argument_of_many_arrays,
     windows_of_an_unordered_stream_are_complete,
+    a_window_behind_an_idle_stage_ends_with_the_source,
     a_crash_costs_one_item,
     a_crash_of_a_window_costs_that_window,
     a_crash_stops_the_stream_in_its_place,
@@ -320,6 +321,41 @@ fn windows_of_an_unordered_stream_are_complete() {
     }
     assert!(run.next().is_none());
     assert_eq!(run.stats().late, 0);
+}
+
+fn a_window_behind_an_idle_stage_ends_with_the_source() {
+    let lab = Lab::new(1);
+    let none = Stream::new(Vec::<u64>::new())
+        .stage(add, (1,))
+        .window(Windows::count(2))
+        .unwrap()
+        .items();
+    assert!(none.run(&lab).next().is_none());
+    // Everything has gone through, and then nothing comes any more.
+    let (more, items) = std::sync::mpsc::channel();
+    let mut run = Stream::spawn(items)
+        .stage(add, (1,))
+        .window(Windows::count(2))
+        .unwrap()
+        .items()
+        .run(&lab);
+    (1..=3).for_each(|n| more.send(n).unwrap());
+    assert_eq!(run.next().unwrap().unwrap().value, [2, 3]);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            wait_until("the third is through", || {
+                lab.stats()
+                    .kernels
+                    .iter()
+                    .map(|kernel| kernel.calls)
+                    .sum::<u64>()
+                    == 3
+            });
+            drop(more);
+        });
+        assert_eq!(run.next().unwrap().unwrap().value, [4]);
+    });
+    assert!(run.next().is_none());
 }
 
 fn fragile(n: u64) -> u64 {

@@ -43,7 +43,7 @@ impl Core {
                 let Some(checkpoints) = &mut actor.checkpoints else {
                     return;
                 };
-                let holds = checkpoints.under_way.pop_front();
+                let holds = checkpoints.under_way.pop_front().map(|made| made.holds);
                 match (outcome, array, holds) {
                     (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(holds)) => {
                         checkpoints.last = Some(Checkpoint { array, words });
@@ -111,18 +111,29 @@ impl Core {
         self.call_if_drained();
     }
 
-    /// A job was taken out of its slot before it began.
+    /// A job was taken out of its slot, at this position of its lane, before it began.
     #[inline]
-    pub(in crate::supervisor) fn never_begun(&mut self, record: u32) {
+    pub(in crate::supervisor) fn never_begun(&mut self, record: u32, position: u64) {
         if actor_of(self.records.look(record).group).is_some() {
-            self.call_never_begun(record);
+            self.call_never_begun(record, position);
         }
     }
 
     #[cold]
-    pub(super) fn call_never_begun(&mut self, record: u32) {
+    pub(super) fn call_never_begun(&mut self, record: u32, position: u64) {
         match self.role(record) {
-            Some((index, Role::Call)) => self.actor(index).posted -= 1,
+            Some((index, Role::Call)) => {
+                let actor = self.actor(index);
+                actor.posted -= 1;
+                // A checkpoint behind it holds one call less.
+                let under_way = actor
+                    .checkpoints
+                    .iter_mut()
+                    .flat_map(|all| &mut all.under_way);
+                for made in under_way.filter(|made| made.position > position) {
+                    made.holds -= 1;
+                }
+            }
             Some((index, Role::Save)) => {
                 if let Some(checkpoints) = &mut self.actor(index).checkpoints {
                     checkpoints.under_way.pop_back();

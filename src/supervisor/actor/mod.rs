@@ -130,18 +130,27 @@ struct Checkpoints {
     last: Option<Checkpoint>,
     /// Calls of this life that the last one holds.
     holds: u64,
-    /// The same of those that are under way, oldest first.
-    under_way: VecDeque<u64>,
+    /// Those that are under way, oldest first.
+    under_way: VecDeque<UnderWay>,
     /// The same of the last one that failed. There is no other before the next call, which could wait for ever otherwise.
     failed_at: u64,
     made: u64,
     failed: u64,
 }
 
+/// A checkpoint that is being made.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// Calls of this life that it will hold: those posted in front of it, without those that were taken back.
+    holds: u64,
+    /// Where it lies in its lane.
+    position: u64,
+}
+
 impl Checkpoints {
     /// Is one to be made, after so many calls of this life?
     fn are_due(&self, posted: u64) -> bool {
-        let last = self.under_way.back().unwrap_or(&self.holds);
+        let last = self.under_way.back().map_or(self.holds, |last| last.holds);
         posted - last >= self.plan.every && posted > self.failed_at
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ACTOR, Place};
+use super::{ACTOR, Place, UnderWay};
 use crate::arena::{Block, Offset};
 use crate::kernel::KernelInfo;
 use crate::kernel::actor;
@@ -143,11 +143,14 @@ impl Core {
 
     pub(super) fn save(&mut self, index: u32, lane: usize) {
         let actor = self.actor(index);
-        let posted = actor.posted;
-        let Some(checkpoints) = &mut actor.checkpoints else {
+        let holds = actor.posted;
+        let position = self.lanes[lane].poster.tail();
+        let Some(checkpoints) = &mut self.actor(index).checkpoints else {
             return;
         };
-        checkpoints.under_way.push_back(posted);
+        checkpoints
+            .under_way
+            .push_back(UnderWay { holds, position });
         let save = checkpoints.plan.save;
         self.post_for(index, lane, &save, &[], &[]);
         crate::sync::point!("save.posted");

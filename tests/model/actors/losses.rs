@@ -10,6 +10,7 @@ tests![
     before_the_first_checkpoint_it_begins_again,
     a_checkpoint_that_fails_is_made_after_the_next_call,
     checkpoints_that_fail_hold_no_call_up,
+    calls_that_are_taken_back_are_in_no_checkpoint,
     a_worker_that_is_killed_while_it_restores,
     a_state_that_kills_whoever_restores_it,
     a_call_that_takes_too_long,
@@ -239,6 +240,42 @@ fn checkpoints_that_fail_hold_no_call_up() {
 }
 
 /// A list, and the gate at which it is restored as long as that is there.
+fn calls_that_are_taken_back_are_in_no_checkpoint() {
+    let lab = Lab::new(1);
+    // Of what is known to be short many lie in a lane at once.
+    let short = lab
+        .actor_builder(List::new, ())
+        .checkpoint(1, List::seen, List::restore)
+        .start();
+    (0..300).for_each(|x| drop(short.call(List::push, (x,)).wait().unwrap()));
+    drop(short);
+    for cancelled in [1, 2, 5] {
+        let list = lab
+            .actor_builder(List::new, ())
+            .checkpoint(1, List::seen, List::restore)
+            .start();
+        let gate = Gate::new();
+        let first = list.call(List::push_at, (0, gate.path()));
+        let held = gate.meet();
+        // Each lies in the lane, with a checkpoint behind it.
+        let behind: Vec<_> = (0..cancelled)
+            .map(|_| list.call(List::push, (7,)))
+            .collect();
+        behind.iter().for_each(arenite::Job::cancel);
+        let last = list.call(List::push, (1,));
+        drop(held);
+        assert_eq!(first.wait().unwrap(), 1);
+        for call in behind {
+            assert_eq!(*call.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
+        }
+        assert_eq!(last.wait().unwrap(), 2);
+        wait_until("all is in a checkpoint", || lab.stats().open == 0);
+        let nothing = (JobErrorKind::Signal(6), 0, true);
+        assert_eq!(lost(list.call(List::abort, ())), nothing);
+        assert_eq!(seen(&list), [0, 1]);
+    }
+}
+
 fn begin_beside(_: &str) -> List {
     List::new()
 }

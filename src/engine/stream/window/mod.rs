@@ -478,7 +478,9 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> Flow<Window<K, F::Held>>
 {
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
         let taken = self.take_in(driver);
-        self.before.pump(driver) || taken
+        let changed = self.before.pump(driver);
+        // It may have learned just now that nothing comes any more: what is open is closed in the next pass.
+        changed || taken || self.waiting == 0 && !self.flushed && self.before.is_over()
     }
 
     fn take(&mut self, _: &mut Driver<'_>) -> Option<Event<Window<K, F::Held>>> {
