@@ -105,9 +105,32 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             }
         }
         if ended {
-            self.places.retain(|place| !matches!(place, Place::Empty));
+            let places = std::mem::take(&mut self.places);
+            for place in places {
+                match (self.places.back_mut(), place) {
+                    (_, Place::Empty) => {}
+                    // Of marks without anything between them the last says all.
+                    (Some(Place::Mark(last)), Place::Mark(mark)) => *last = mark,
+                    (_, place) => self.places.push_back(place),
+                }
+            }
         }
         ended
+    }
+
+    /// Takes out a place behind others that are not through.
+    fn overtake(&mut self, index: usize) -> Option<Place<I, K, R>> {
+        let place = self.places.remove(index);
+        let is_mark = |place: Option<&Place<I, K, R>>| matches!(place, Some(Place::Mark(_)));
+        // As above; otherwise marks would gather behind a job that takes long.
+        if is_mark(self.places.get(index))
+            && index
+                .checked_sub(1)
+                .is_some_and(|before| is_mark(self.places.get(before)))
+        {
+            self.places.remove(index - 1);
+        }
+        place
     }
 
     /// Fills free places from the step before. True if anything came.
@@ -223,7 +246,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
                 let is_ready =
                     |place: &Place<I, K, R>| matches!(place, Place::Ready(_) | Place::Failed(_));
                 let index = self.places.iter().position(is_ready)?;
-                self.places.remove(index)
+                self.overtake(index)
             }
             _ => self.places.pop_front(),
         };
