@@ -66,8 +66,18 @@ impl Pages {
         if let Some(at) = needs.grants.iter().position(|held| held == grant) {
             needs.grants.swap_remove(at);
         }
-        // What was published and freed of it may be part of another grant already.
-        for part in without(grant.clone(), needs.grants.iter().cloned()) {
+        // What was published and freed of it may be part of another grant already; and what was published of it may be lent to
+        // the job of another lane, which closes it later.
+        let lent = needs
+            .lent
+            .iter()
+            .filter(|lent| lent.at.region() == self.view.own());
+        let kept = needs
+            .grants
+            .iter()
+            .cloned()
+            .chain(lent.map(|lent| pages(*lent)));
+        for part in without(grant.clone(), kept) {
             self.close(part);
         }
     }

@@ -247,7 +247,9 @@ fn calls_that_are_taken_back_are_in_no_checkpoint() {
         .actor_builder(List::new, ())
         .checkpoint(1, List::seen, List::restore)
         .start();
-    (0..300).for_each(|x| drop(short.call(List::push, (x,)).wait().unwrap()));
+    for x in 0..300 {
+        short.call(List::push, (x,)).wait().unwrap();
+    }
     drop(short);
     for cancelled in [1, 2, 5] {
         let list = lab
