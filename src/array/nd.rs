@@ -60,20 +60,24 @@ impl<T: Element> TileMut<'_, T> {
     }
 }
 
-/// A copy in row-major order, whatever the order of `from`. (`ndarray`'s views are such arrays as well.)
+/// Writes the elements in row-major order, whatever the order of `from`, into as many. (`ndarray`'s views are such arrays as well.)
+pub(crate) fn write<T: Element, S: Data<Elem = T>, D: Dimension>(
+    from: &ArrayBase<S, D>,
+    to: &mut [T],
+) {
+    match from.as_slice() {
+        Some(elements) => to.copy_from_slice(elements),
+        None => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+    }
+}
+
 fn copy<T: Element, S: Data<Elem = T>, D: Dimension>(
     from: &ArrayBase<S, D>,
     shape: Shape,
 ) -> ArrayMut<T> {
-    if let Some(elements) = from.as_slice() {
-        return ArrayMut::from_slice(elements)
-            .reshape(shape)
-            .expect("the same number of elements");
-    }
-    let mut elements = from.iter();
-    ArrayMut::from_fn(shape, |_| {
-        *elements.next().expect("as many as the shape says")
-    })
+    let mut copy = ArrayMut::unfilled(shape);
+    write(from, &mut copy);
+    copy
 }
 
 macro_rules! from_dimension {

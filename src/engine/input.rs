@@ -185,10 +185,7 @@ impl Engine {
         D: ndarray::Dimension,
     {
         let shape = nd::shape_of(from.shape()).unwrap_or_else(|rank| panic!("{rank}"));
-        self.fill(shape, |to| match from.as_slice() {
-            Some(elements) => to.copy_from_slice(elements),
-            None => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-        })
+        self.fill(shape, |to| nd::write(from, to))
     }
 
     /// The bytes of a file, read straight into the arena.

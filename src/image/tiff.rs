@@ -10,9 +10,9 @@ use super::format::Format;
 use super::pixels::{Pixels, Samples};
 
 /// JPEG within TIFF, the old kind and the new one. Its decoder takes what is missing for grey.
-const JPEG: [u16; 2] = [6, 7];
+const JPEG: [u64; 2] = [6, 7];
 /// Of `ExtraSamples`: colours have been multiplied by alpha.
-const ASSOCIATED: u16 = 1;
+const ASSOCIATED: u64 = 1;
 
 /// Looks into the first directory: whether colours have been multiplied by alpha.
 ///
@@ -24,8 +24,8 @@ pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
     };
     let mut numbers = |tag| directory.find_tag_unsigned_vec::<u64>(tag).ok().flatten();
     let mut first = |tag| numbers(tag).and_then(|all| all.first().copied());
-    let is = |found: Option<u64>, of: &[u16]| of.iter().any(|&one| found == Some(one.into()));
-    if is(first(Tag::Compression), &JPEG) {
+    let (compression, extra) = (first(Tag::Compression), first(Tag::ExtraSamples));
+    if compression.is_some_and(|kind| JPEG.contains(&kind)) {
         let places = [
             (Tag::StripOffsets, Tag::StripByteCounts),
             (Tag::TileOffsets, Tag::TileByteCounts),
@@ -42,8 +42,7 @@ pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
             }
         }
     }
-    let mut first = |tag| numbers(tag).and_then(|all| all.first().copied());
-    Ok(is(first(Tag::ExtraSamples), &[ASSOCIATED]))
+    Ok(extra == Some(ASSOCIATED))
 }
 
 /// Colours as they are without alpha, which is what everything behind a decoder assumes.

@@ -119,12 +119,11 @@ impl Report {
 
     /// Notes what was found; `--quiet` means no progress unless it is asked for by name.
     pub(crate) fn begin(&mut self, found: &Found) {
-        self.count.inputs = found.inputs.len() as u64;
         self.count.skipped = found.others;
         self.count.hidden = found.hidden;
     }
 
-    /// Notes what is left when names for one file have become one input.
+    /// Notes how many inputs there are: names for one file are one.
     pub(crate) fn planned(&mut self, inputs: usize) {
         self.count.inputs = inputs as u64;
     }

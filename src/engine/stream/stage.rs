@@ -107,22 +107,26 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
         if ended {
             let places = std::mem::take(&mut self.places);
             for place in places {
-                match (self.places.back_mut(), place) {
-                    (_, Place::Empty) => {}
-                    // Of marks without anything between them the last says all.
-                    (Some(Place::Mark(last)), Place::Mark(mark)) => *last = mark,
-                    (_, place) => self.places.push_back(place),
-                }
+                self.put(place);
             }
         }
         ended
+    }
+
+    /// Behind all others. Of marks without anything between them the last says all.
+    fn put(&mut self, place: Place<I, K, R>) {
+        match (self.places.back_mut(), place) {
+            (_, Place::Empty) => {}
+            (Some(Place::Mark(last)), Place::Mark(mark)) => *last = mark,
+            (_, place) => self.places.push_back(place),
+        }
     }
 
     /// Takes out a place behind others that are not through.
     fn overtake(&mut self, index: usize) -> Option<Place<I, K, R>> {
         let place = self.places.remove(index);
         let is_mark = |place: Option<&Place<I, K, R>>| matches!(place, Some(Place::Mark(_)));
-        // As above; otherwise marks would gather behind a job that takes long.
+        // As in `put`; otherwise marks would gather behind a job that takes long.
         if is_mark(self.places.get(index))
             && index
                 .checked_sub(1)
@@ -149,10 +153,7 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             match event {
                 Event::Item(item) => self.begin(item, driver),
                 Event::Failed(error) => self.places.push_back(Place::Failed(error)),
-                Event::Mark(mark) => match self.places.back_mut() {
-                    Some(Place::Mark(last)) => *last = mark,
-                    _ => self.places.push_back(Place::Mark(mark)),
-                },
+                Event::Mark(mark) => self.put(Place::Mark(mark)),
             }
         }
         changed

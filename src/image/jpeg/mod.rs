@@ -26,6 +26,8 @@ const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
 /// The most that fits a marker segment beside its two length bytes.
 const SEGMENT: usize = 65_533;
+/// The most of a profile in one, beside its name, its number and how many there are.
+const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
 /// Pixels per block side that a scaled decode leaves, and how many a block has.
 const BLOCK: u32 = 8;
 
@@ -246,10 +248,10 @@ pub(super) fn encode(
                 encoder.write_marker(Marker::APP(1), &[XMP, xmp].concat());
             }
             if let Some(icc) = &metadata.icc
-                && icc.len() <= 255 * (SEGMENT - ICC.len() - 2)
+                && icc.len() <= 255 * PROFILE_PART
             {
                 // Numbered from 1, each with how many there are.
-                let parts = icc.chunks(SEGMENT - ICC.len() - 2);
+                let parts = icc.chunks(PROFILE_PART);
                 let count = parts.len() as u8;
                 for (number, part) in (1..=count).zip(parts) {
                     let segment = [ICC, &[number, count], part].concat();
