@@ -320,6 +320,7 @@ impl Core {
             // It has gone already, and the next one has done nothing: a value that is read late may be found wrong now.
             return;
         }
+        let first = !self.lanes[lane].condemned;
         if matches!(why, JobErrorKind::Protocol(_)) {
             // A worker that broke the protocol in one link is believed in none.
             for other in self.lanes_of(index) {
@@ -329,7 +330,8 @@ impl Core {
         }
         let lane = &mut self.lanes[lane];
         lane.alarm = None;
-        if !std::mem::replace(&mut lane.condemned, true) || record != NOBODY {
+        lane.condemned = true;
+        if first || record != NOBODY {
             self.workers[index].verdicts.push((record, why));
         }
         if self.workers[index].status() == Status::Ready {

@@ -211,7 +211,7 @@ impl Core {
         };
         self.workers[index].last_words.ran(jobs, true);
         let lost = self.lost_with(*first, why);
-        let died = *first != NOBODY && *why != JobErrorKind::Cancelled;
+        let died = *why != JobErrorKind::Cancelled;
         let mut calls = Vec::new();
         // First, so that a scope hears of it before it hears of the others.
         for (record, why) in guilty {

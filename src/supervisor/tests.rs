@@ -120,6 +120,27 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
 }
 
 #[test]
+fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
+    let (shared, mut takers) = fixture(1, 1);
+    let [lie, runs, queued] = [(); 3].map(|()| submit(&shared));
+    assert_eq!(takers[0].next(), Next::Run);
+    let _ = takers[0].finish(false, 1, None);
+    assert_eq!(takers[0].next(), Next::Run);
+    // Nothing, where its kernel returns a number.
+    let value = shared.wait(lie, <u64 as Reply>::receive, Some(Duration::ZERO));
+    let error = value.unwrap().unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    die(&shared, 0);
+    for id in [runs, queued] {
+        let why = answer(&shared, id).expect("it is not put back: it may have begun");
+        assert!(why.contains("lost with its worker"), "{why}");
+        assert!(why.contains("cannot have sent"), "{why}");
+    }
+    let core = shared.lock();
+    assert_eq!((core.open, core.records.live()), (0, 0));
+}
+
+#[test]
 fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
     let (shared, mut takers) = fixture(1, 1);
     let id = submit(&shared);

@@ -242,10 +242,8 @@ fn write_array(received: Received, moved: bool, call: &mut ArgWriter) -> Result<
 /// The bytes of an array as a block that nobody else has, with no other in its pages.
 fn of_its_own(block: Arc<Block>, skip: u64, len: u64) -> Result<Block, Unloaded> {
     let shape = Shape::from(len as usize);
-    let whole = skip == 0;
     let mut array = match Arc::try_unwrap(block) {
-        Ok(block) if whole => ArrayMut::<u8>::from_block(block, shape),
-        Ok(block) => copy(&Arc::new(block), skip, shape)?,
+        Ok(block) => ArrayMut::<u8>::from_block(block, skip, shape),
         Err(shared) => copy(&shared, skip, shape)?,
     };
     array.own_block().map_err(Unloaded::Full)?;
@@ -260,7 +258,7 @@ fn copy(block: &Arc<Block>, skip: u64, shape: Shape) -> Result<ArrayMut<u8>, Unl
         .arena()
         .alloc(0, len, crate::arena::Placement::Pages)
         .map_err(Unloaded::Full)?;
-    let mut copy = ArrayMut::<u8>::from_block(to, shape);
+    let mut copy = ArrayMut::<u8>::from_block(to, 0, shape);
     copy.copy_from_slice(&from);
     Ok(copy)
 }
