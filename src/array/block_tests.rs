@@ -33,7 +33,7 @@ fn a_block_is_freed_when_its_last_view_goes() {
     // In pages of its own, so that lending its tiles need not move it there.
     let block = arena.alloc_zeroed(0, 4800, Placement::Pages).unwrap();
     let whole = block.extent();
-    let mut array = ArrayMut::<u16>::from_block(block, [24, 100].into());
+    let mut array = ArrayMut::<u16>::from_block(block, 0, [24, 100].into());
     assert!(array.iter().all(|&element| element == 0));
     for mut tile in array.tiles_mut(10) {
         let rows = tile.rows();
@@ -55,7 +55,7 @@ fn a_block_is_freed_when_its_last_view_goes() {
 #[test]
 fn a_lease_keeps_an_array_sealed() {
     let arena = arena();
-    let array = ArrayMut::<u8>::from_block(block(&arena, 100), 100.into()).seal();
+    let array = ArrayMut::<u8>::from_block(block(&arena, 100), 0, 100.into()).seal();
     let Place::Block(block, _) = array.place() else {
         panic!("{array:?}")
     };
@@ -69,7 +69,7 @@ fn a_lease_keeps_an_array_sealed() {
 #[test]
 fn a_part_that_became_the_only_handle_is_no_block_unless_it_starts_one() {
     let arena = arena();
-    let array = ArrayMut::<u32>::from_block(block(&arena, 800), [10, 20].into()).seal();
+    let array = ArrayMut::<u32>::from_block(block(&arena, 800), 0, [10, 20].into()).seal();
     let (head, tail) = (array.rows(..4), array.rows(4..));
     drop(array);
     drop(head);
@@ -81,7 +81,7 @@ fn a_part_that_became_the_only_handle_is_no_block_unless_it_starts_one() {
         if extent == part(block.extent(), 320, 80)));
     drop((head, tail));
 
-    let array = ArrayMut::<u32>::from_block(block(&arena, 800), [10, 20].into()).seal();
+    let array = ArrayMut::<u32>::from_block(block(&arena, 800), 0, [10, 20].into()).seal();
     let head = array.rows(..4);
     drop(array);
     let (block, shape) = head.try_into_mut().unwrap().into_block().unwrap();
@@ -115,7 +115,7 @@ fn what_does_not_fit_a_block_is_told() {
 #[test]
 fn empty_blocks_hold_empty_arrays() {
     let arena = arena();
-    let array = ArrayMut::<f64>::from_block(block(&arena, 0), [0, 3].into());
+    let array = ArrayMut::<f64>::from_block(block(&arena, 0), 0, [0, 3].into());
     assert!(array.is_empty());
     let array = array.seal().rows(0..0);
     assert!(matches!(array.place(), Place::Block(_, extent) if extent.len == 0));
@@ -136,7 +136,7 @@ fn a_npy_file_is_read_straight_into_a_block() {
     let mut reader = file.as_slice();
     let header = npy::Header::read(&mut reader).unwrap();
     let block = block(&arena, header.check::<f32>().unwrap());
-    let mut array = ArrayMut::<f32>::from_block(block, header.shape());
+    let mut array = ArrayMut::<f32>::from_block(block, 0, header.shape());
     npy::read_into(&header, reader, &mut array).unwrap();
     assert_eq!(array.row(2), [8., 9., 10., 11.]);
 }

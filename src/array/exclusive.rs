@@ -426,13 +426,13 @@ impl<T: Element> ArrayMut<T> {
     fn move_to(&mut self, arena: Arc<Arena>) -> Result<(), ArenaFull> {
         let bytes = self.len * size_of::<T>();
         let to = arena.alloc(0, bytes as u64, Placement::Pages)?;
-        let mut moved = ArrayMut::from_block(to, self.shape);
+        let mut moved = ArrayMut::from_block(to, 0, self.shape);
         moved.copy_from_slice(self);
         *self = moved;
         Ok(())
     }
 
-    /// An exclusive array of `shape` at the start of `block`.
+    /// An exclusive array of `shape`, `skip` bytes into `block`.
     ///
     /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
     /// way as for [`Array::from_block`].
@@ -440,10 +440,11 @@ impl<T: Element> ArrayMut<T> {
     /// # Panics
     ///
     /// Where the array is not within the block or not aligned.
-    pub(crate) fn from_block(block: Block, shape: Shape) -> ArrayMut<T> {
+    pub(crate) fn from_block(block: Block, skip: u64, shape: Shape) -> ArrayMut<T> {
         let bytes = memory::bytes_of::<T>(&shape);
-        let (ptr, at) = memory::in_block(&block, 0, bytes)
-            .unwrap_or_else(|| panic!("an array of {bytes} bytes does not lie within {block:?}"));
+        let (ptr, at) = memory::in_block(&block, skip, bytes).unwrap_or_else(|| {
+            panic!("an array of {bytes} bytes at {skip} does not lie within {block:?}")
+        });
         ArrayMut::assemble(
             memory::first_element(ptr, bytes),
             shape,

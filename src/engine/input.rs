@@ -77,7 +77,7 @@ impl Engine {
                 let block = workers
                     .shared
                     .with_room(|arena| arena.alloc_zeroed(0, bytes, Placement::Pages))?;
-                Ok(ArrayMut::from_block(block, shape))
+                Ok(ArrayMut::from_block(block, 0, shape))
             }
         }
     }
@@ -263,7 +263,7 @@ impl Engine {
                 let block = workers
                     .shared
                     .with_room(|arena| arena.alloc(0, bytes, placement))?;
-                Ok(ArrayMut::from_block(block, shape))
+                Ok(ArrayMut::from_block(block, 0, shape))
             }
         }
     }

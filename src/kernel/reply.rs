@@ -201,9 +201,15 @@ fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, Aren
     })
 }
 
-fn receive_array(reply: &mut Receiving<'_>) -> Result<(Received, Shape), BadReply> {
+/// The next array, which is within its block and aligned.
+fn receive_array<T: Element>(reply: &mut Receiving<'_>) -> Result<(Received, Shape), BadReply> {
     let shape = reply.0.words.shape()?;
     let received = reply.0.arrays.next().ok_or(BadReply)?;
+    if shape.bytes::<T>() != usize::try_from(received.len).ok()
+        || !Array::<T>::fits_block(&received.block, received.skip, shape)
+    {
+        return Err(BadReply);
+    }
     Ok((received, shape))
 }
 
@@ -226,12 +232,7 @@ impl<T: Element> Value for Array<T> {
         Ok(())
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<Array<T>, BadReply> {
-        let (received, shape) = receive_array(reply)?;
-        if shape.bytes::<T>() != usize::try_from(received.len).ok()
-            || !Array::<T>::fits_block(&received.block, received.skip, shape)
-        {
-            return Err(BadReply);
-        }
+        let (received, shape) = receive_array::<T>(reply)?;
         Ok(Array::from_block(received.block, received.skip, shape))
     }
     fn keep(self) -> Array<T> {
@@ -245,15 +246,9 @@ impl<T: Element> Value for ArrayMut<T> {
         Value::send(self.seal(), reply)
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<ArrayMut<T>, BadReply> {
-        let (received, shape) = receive_array(reply)?;
-        if received.skip != 0
-            || shape.bytes::<T>() != usize::try_from(received.len).ok()
-            || !Array::<T>::fits_block(&received.block, 0, shape)
-        {
-            return Err(BadReply);
-        }
+        let (received, shape) = receive_array::<T>(reply)?;
         let block = Arc::try_unwrap(received.block).map_err(|_| BadReply)?;
-        Ok(ArrayMut::from_block(block, shape))
+        Ok(ArrayMut::from_block(block, received.skip, shape))
     }
     fn keep(self) -> ArrayMut<T> {
         self

@@ -422,6 +422,13 @@ fn a_reply_may_be_a_part_of_what_was_made() {
     fn tail(len: usize) -> Array<u64> {
         Array::from_fn(len, |i| i as u64).rows(len - 1..)
     }
+    fn exclusive(len: usize) -> ArrayMut<u64> {
+        tail(len).try_into_mut().expect("the only handle")
+    }
+    fn of_a_parameter(values: ArrayMut<u64>) -> ArrayMut<u64> {
+        let rest = values.seal().rows(1..);
+        rest.try_into_mut().expect("the only handle")
+    }
     let lab = Lab::new(1);
     for len in [4usize, 100_000] {
         let (front, back) = lab.submit(halves, (len,)).wait().unwrap();
@@ -433,6 +440,15 @@ fn a_reply_may_be_a_part_of_what_was_made() {
             lab.submit(tail, (len,)).wait().unwrap()[..],
             [len as u64 - 1]
         );
+        let mut last = lab.submit(exclusive, (len,)).wait().unwrap();
+        assert_eq!(last[..], [len as u64 - 1]);
+        last[0] = 7;
+        let last = lab.submit(|one: ArrayMut<u64>| one, (last,)).wait();
+        assert_eq!(last.unwrap()[..], [7]);
+        let mut values = lab.zeros::<u64>(len).unwrap();
+        values[1] = 5;
+        let rest = lab.submit(of_a_parameter, (values,)).wait().unwrap();
+        assert_eq!((rest.len(), rest[0]), (len - 1, 5));
     }
     lab.assert_in_use(0);
 }
