@@ -250,10 +250,16 @@ impl Core {
 
     /// A job that was let in has been submitted.
     pub(super) fn entered(&mut self, id: JobId, Entry(bytes): Entry) {
-        let record = self.records.get(id);
-        let open = record.stage != Stage::Answered;
-        // So that its answer is not told on the short way.
-        record.parked |= open;
+        // Its lane was looked at when it was posted, and it may have ended by then: it is answered, waits for what it has
+        // spawned, or is gone, if it was the last of a family and others follow it.
+        let record = self.records.find(id);
+        let record = record
+            .filter(|record| !matches!(record.stage, Stage::Answered | Stage::Spawned { .. }));
+        let open = record.is_some();
+        if let Some(record) = record {
+            // So that its answer is not told on the short way.
+            record.parked = true;
+        }
         let Some(admission) = &mut self.admission else {
             return;
         };
@@ -410,6 +416,7 @@ impl Shared {
         });
         // Whoever is the first now may fit.
         core.tell_line();
+        core.go_on();
         self.unlock(core);
         drop(waker);
     }
@@ -455,6 +462,8 @@ impl Shared {
         let mut core = self.lock();
         let id = core.submit(info, call, 0, terms);
         core.entered(id, entry);
+        // What was held back by what it counted for: it may have been answered at once.
+        core.go_on();
         self.unlock(core);
         id
     }

@@ -79,8 +79,9 @@ impl Shared {
             let not_before = pause.flatten().map(|pause| Instant::now() + pause);
             core.set_status(index, Status::Absent { not_before });
         }
-        // What died of memory that is gone is followed by others: nothing here can be trusted any more.
-        if let Some(why) = damage {
+        // What died of memory that is gone is followed by others: nothing here can be trusted any more. Where the engine has
+        // given up before, what was put back has nobody to run it.
+        if let Some(why) = damage.or_else(|| core.broken.clone()) {
             core.give_up(&why);
         }
         core.begin_life(index, &self.settings.memory.recycling);

@@ -71,6 +71,24 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
 }
 
 #[test]
+fn what_is_put_back_after_the_engine_gave_up_is_answered() {
+    let (shared, mut takers) = with_lanes(1, 2, 1);
+    let ids = [(); 2].map(|()| submit_with(&shared, retried(3)));
+    assert!(takers.iter_mut().all(|taker| taker.next() == Next::Run));
+    let mut core = shared.lock();
+    core.give_up("no worker starts");
+    shared.unlock(core);
+    // The first lane says that it was the one.
+    let fell = &shared.cells[0].reply().fell;
+    fell.store(1, Ordering::Relaxed);
+    die(&shared, 0);
+    let [culprit, beside] = ids.map(|id| answer(&shared, id).expect("nobody comes to run it"));
+    assert!(culprit.contains("SIGKILL"), "{culprit}");
+    assert!(beside.contains("no worker starts"), "{beside}");
+    assert_eq!(shared.lock().records.live(), 0);
+}
+
+#[test]
 fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
     let (shared, mut takers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());

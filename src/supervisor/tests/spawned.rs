@@ -1,7 +1,8 @@
 //! Jobs that are spawned by a worker which is played here: an honest one, and one that lies about each word.
 
 use super::*;
-use crate::kernel::to_offset;
+use crate::kernel::{SPAWNS, to_offset};
+use crate::supervisor::admission::Admission;
 
 fn spawning() -> KernelInfo {
     KernelInfo {
@@ -69,6 +70,45 @@ fn children_run_and_the_last_one_answers() {
     let core = shared.lock();
     assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
     assert_eq!(core.next_job, 3);
+}
+
+/// A job that was let in ends, with others to run first, before the books hear that it was submitted.
+#[test]
+fn who_has_spawned_already_counts_for_nothing() {
+    let (shared, mut takers) = fixture(1, 1);
+    let mut core = shared.lock();
+    core.admission = Some(Box::new(Admission::new(1 << 20)));
+    let kernel = core.kernels.index(&spawning());
+    let entry = core.enter_unit(kernel).unwrap();
+    let mut call = ArgWriter::new(shared.arena.id());
+    let id = core.submit(&spawning(), &mut call, 0, None);
+    assert_eq!(takers[0].next(), Next::Run);
+    let mut words = list();
+    words[3] = SPAWNS;
+    spawn(&mut takers[0], &words);
+    core.drain(0);
+    core.entered(id, entry);
+    let bytes = |core: &Core| core.admission.as_ref().unwrap().bytes();
+    assert_eq!(bytes(&core), 0, "it waits");
+    // The child, which is let in and runs.
+    core.refill();
+    assert_eq!(takers[0].next(), Next::Run);
+    takers[0].finish(false, 10, Some(&value(&[6])));
+    core.drain(0);
+    // The last one goes on with others, and its record is gone.
+    assert_eq!(takers[0].next(), Next::Run);
+    let mut open = core.records.of_group(0).into_iter();
+    let last = open.find(|&other| other != id).unwrap();
+    let entry = core.enter_unit(kernel).unwrap();
+    spawn(&mut takers[0], &words);
+    core.drain(0);
+    core.entered(last, entry);
+    assert_eq!(core.waiting_for_spawned(), 1);
+    shared.unlock(core);
+    // The child of the new family is given up with it.
+    shared.abandon(id);
+    let core = shared.lock();
+    assert_eq!((bytes(&core), core.records.live()), (0, 0));
 }
 
 #[test]

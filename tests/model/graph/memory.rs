@@ -1,5 +1,10 @@
 //! Records and bytes: how much a graph takes at one time.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
 use super::*;
 
 tests![
@@ -11,6 +16,7 @@ tests![
     jobs_wait_for_memory_that_was_planned,
     jobs_wait_for_admission_as_well,
     admission_holds_it_back_and_lets_it_end,
+    who_leaves_the_line_lets_a_graph_go_on,
 ];
 
 fn a_wide_graph_has_few_records() {
@@ -45,7 +51,7 @@ fn a_wide_graph_has_few_records() {
     assert_eq!(lab.stats().untaken, 1);
     gate.open();
     let most = std::iter::from_fn(|| {
-        (!running.wait_timeout(std::time::Duration::from_millis(1))).then(|| lab.stats().untaken)
+        (!running.wait_timeout(Duration::from_millis(1))).then(|| lab.stats().untaken)
     });
     let most = most.max().unwrap_or(0);
     assert_eq!(running.wait().unwrap(), [WIDE / 2]);
@@ -199,5 +205,30 @@ fn admission_holds_it_back_and_lets_it_end() {
     let values = running.wait().unwrap();
     assert_eq!(values, (0..100).map(|n| 2 * n).collect::<Vec<u32>>());
     assert_eq!(lab.stats().admitted, 0);
+    lab.assert_in_use(0);
+}
+
+fn who_leaves_the_line_lets_a_graph_go_on() {
+    let lab = Lab::with(1, |builder| builder.admission(2000));
+    let gate = Gate::new();
+    let holding = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = lab.job(|n: u32| n, (1,)).submit_async();
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ran").to_str().unwrap().to_owned();
+    std::fs::write(&path, "").unwrap();
+    let mut graph = Graph::new();
+    let node = graph.add(note, (&path, 2));
+    let running = graph.run(&lab, &node).unwrap();
+    drop(held);
+    holding.wait().unwrap();
+    // Nothing runs any more that could end, and the graph's turn comes behind one who does not take his.
+    assert!(!running.wait_timeout(Duration::from_millis(300)));
+    drop(first);
+    // Nobody asks for it meanwhile.
+    wait_until("its job has run", || notes(&path) == [2]);
+    running.wait().unwrap();
     lab.assert_in_use(0);
 }
