@@ -151,6 +151,8 @@ pub(crate) enum Failure {
     Returned(String),
     /// There was no room for its result.
     Full(ArenaFull),
+    /// It was asked to stop, and did so between two of its parts.
+    Cancelled,
 }
 
 /// The first parameter of a kernel apart from the others, for [`Chain`]s. Sealed.

@@ -393,7 +393,7 @@ fn chain(
         AT.set(at as u32);
         let seed = words.word().map_err(malformed)?;
         if host.step(at as u32, seed) {
-            return Err(Failure::Returned("cancelled".into()));
+            return Err(Failure::Cancelled);
         }
         let offset = words.word().map_err(malformed)?;
         let len = words.word().map_err(malformed)?;

@@ -161,7 +161,7 @@ where
         let rows = <&Array<T> as Param>::receive(words, host).map_err(rejected)?;
         let enter = |level, index| match host.0.step(0, seed_in_series(series, node(level, index)))
         {
-            true => Err(Stopped(Failure::Returned("cancelled".into()))),
+            true => Err(Stopped(Failure::Cancelled)),
             false => Ok(()),
         };
         // Of each level at most one, the lowest last.

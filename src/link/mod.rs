@@ -42,4 +42,6 @@ pub(crate) mod kind {
     pub(crate) const BAD_ARGUMENTS: u8 = 5;
     /// No value yet: jobs that are to run first, and what goes on with theirs.
     pub(crate) const SPAWN: u8 = 6;
+    /// Nothing: it was asked to stop, and did so between two of its parts.
+    pub(crate) const CANCELLED: u8 = 7;
 }

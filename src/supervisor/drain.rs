@@ -12,7 +12,7 @@ use super::record::{NO_GRAPH, Outcome};
 use super::worker::Status;
 use crate::kernel::MAX_ARRAYS;
 use crate::kernel::wire::{Lease, Leases, Received, SENT_WORDS, Sent, WordReader};
-use crate::link::{Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
+use crate::link::{CANCEL, Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 /// The longest reply in words, arrays excluded: 64 MiB.
@@ -175,6 +175,10 @@ impl Core {
                 None => &reply.words[..reply.len as usize],
             };
             let why = failed.then(|| failure(reply.kind, words)).transpose()?;
+            let asked = self.records.look(index).requests & CANCEL != 0;
+            if why == Some(JobErrorKind::Cancelled) && !asked {
+                return Err("a job was cancelled that nobody asked to stop".into());
+            }
             self.graphs.failed_step = failed_step(reply.kind, words);
             if !failed && reply.kind != kind::VALUE {
                 return Err(format!("a value of kind {}", reply.kind));
@@ -428,6 +432,7 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
                 .ok_or("a cut refusal")?;
             JobErrorKind::ArenaFull(crate::worker::full_from_words(*words))
         }
+        kind::CANCELLED => JobErrorKind::Cancelled,
         kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
         other => return Err(format!("a failure of kind {other}")),
     })

@@ -120,6 +120,27 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
 }
 
 #[test]
+fn only_who_was_asked_to_stop_may_say_that_he_did() {
+    for asked in [true, false] {
+        let (shared, mut takers) = fixture(1, 1);
+        let id = submit(&shared);
+        assert_eq!(takers[0].next(), Next::Run);
+        if asked {
+            shared.cancel(id);
+        }
+        takers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
+        let told = answer(&shared, id);
+        assert_eq!(told.is_some(), asked);
+        if !asked {
+            die(&shared, 0);
+        }
+        let told = told.or_else(|| answer(&shared, id)).unwrap();
+        assert_eq!(told.contains("nobody asked"), !asked, "{told}");
+        assert_eq!(told.ends_with("cancelled"), asked, "{told}");
+    }
+}
+
+#[test]
 fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
     let (shared, mut takers) = fixture(1, 1);
     let [lie, runs, queued] = [(); 3].map(|()| submit(&shared));

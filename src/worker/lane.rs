@@ -378,6 +378,7 @@ impl Lane {
                 self.full_in(&text)
                     .unwrap_or_else(|| Ending::text(kind::RETURNED, &text)),
             ),
+            Outcome::Returned(Err(Failure::Cancelled)) => Some(Ending::text(kind::CANCELLED, "")),
             Outcome::Panicked(text) => Some(
                 self.full_in(&text)
                     .unwrap_or_else(|| Ending::text(kind::PANICKED, &text)),

@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::Kept;
-use crate::supervisor::{Failed, JobErrorKind, Limit, NodeFate, Permit, Read, Shared};
+use crate::supervisor::{Failed, Limit, NodeFate, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -36,7 +36,7 @@ enum State {
 /// A graph that ran in this thread.
 pub(super) struct Here {
     kept: Kept,
-    /// Why nodes failed, and of others the node because of which they did not run.
+    /// Why nodes failed, or did not run because of another one or because the graph stopped.
     errors: Vec<Option<Lost>>,
     fates: Vec<NodeFate>,
     picture: Arc<Picture>,
@@ -48,6 +48,7 @@ pub(super) struct Here {
 enum Lost {
     Failed(JobError),
     To(u32),
+    Stopped(JobError),
 }
 
 impl Here {
@@ -75,28 +76,23 @@ impl Here {
             let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
             for (&node, at) in nodes.iter().zip(1..) {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
-                let permit = limits.get(&node).map(Limit::enter_here).transpose();
-                here.node(node, permit, &mut columns);
+                here.node(node, limits.get(&node), &mut columns);
             }
         }
         here
     }
 
-    /// Runs a node, if it has the permit that it needs.
-    fn node(
-        &mut self,
-        node: u32,
-        permit: Result<Option<Permit<'_>>, JobErrorKind>,
-        columns: &mut Columns,
-    ) {
+    /// Runs a node, unless it is known that it will not run; only then it takes a permit of its limiter.
+    fn node(&mut self, node: u32, limit: Option<&Limit>, columns: &mut Columns) {
         let at = node as usize;
         let sources = self.picture.before(node);
         let lost = sources.iter().find_map(|&source| {
-            let lost = self.errors[source as usize].as_ref()?;
-            Some(match lost {
-                Lost::Failed(_) => source,
-                Lost::To(root) => *root,
-            })
+            match self.errors[source as usize].as_ref()? {
+                Lost::Failed(_) => Some(source),
+                Lost::To(root) => Some(*root),
+                // What waits for that is stopped as well.
+                Lost::Stopped(_) => None,
+            }
         });
         if let Some(root) = lost {
             self.errors[at] = Some(Lost::To(root));
@@ -105,10 +101,11 @@ impl Here {
         }
         if let Some(failure) = self.failure.as_ref().filter(|_| self.stops) {
             let error = Failed::new(failure.of_stop(), self.picture.kernel(node), 0);
-            self.errors[at] = Some(Lost::Failed(error.into()));
+            self.errors[at] = Some(Lost::Stopped(error.into()));
             self.fates[at] = NodeFate::Skipped;
             return;
         }
+        let permit = limit.map(Limit::enter_here).transpose();
         let started = Instant::now();
         let ran = match permit {
             Ok(_permit) => columns.run(node, &mut self.kept),
@@ -143,7 +140,7 @@ impl Here {
                 let value = value.and_then(|value| value.downcast::<R>().ok());
                 Ok(*value.expect("a node that was asked for has a value of its type"))
             }
-            Some(Lost::Failed(error)) => Err(error.clone()),
+            Some(Lost::Failed(error) | Lost::Stopped(error)) => Err(error.clone()),
             Some(Lost::To(root)) => {
                 let Some(Lost::Failed(error)) = &self.errors[*root as usize] else {
                     unreachable!("the node to blame has an error");

@@ -45,6 +45,7 @@ fn fenced<R>(
         }
         Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
+        Ok(Err(Failure::Cancelled)) => JobErrorKind::Cancelled,
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
         Err(payload) => JobErrorKind::Panicked {
             message: match (

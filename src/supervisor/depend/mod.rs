@@ -471,8 +471,11 @@ impl Core {
                 let taken = self.try_take(state.record, read);
                 taken.expect("a unit that is done has its answer in its record")
             }
-            UnitStage::Failed(root) if root == unit => Err(run.error_of(root).1.clone()),
-            UnitStage::Failed(root) => Err(run.lost_to(unit, root)),
+            UnitStage::Failed(root) => match run.error_of(root) {
+                (failed, error) if *failed == node => Err(error.clone()),
+                // Another one, which may be of the same chain.
+                _ => Err(run.lost_to(unit, root)),
+            },
             UnitStage::Stopped => Err(run.stopped(unit)),
             UnitStage::Waiting | UnitStage::Sent => {
                 unreachable!("values are taken when it is known how all end")

@@ -10,6 +10,8 @@ use super::*;
 tests![
     a_failed_node_stops_what_depends_on_it_and_nothing_else,
     one_that_stops_at_a_failure_stops_what_runs,
+    a_chain_that_is_stopped_is_no_failure,
+    what_is_left_out_in_this_thread_is_told_as_on_workers,
     one_that_stops_at_a_failure_sends_no_more,
     a_failure_in_a_chain_names_its_node,
     a_death_in_a_chain_names_its_node,
@@ -118,6 +120,85 @@ fn one_that_stops_at_a_failure_stops_what_runs() {
     lab.assert_idle();
 }
 
+fn a_chain_that_is_stopped_is_no_failure() {
+    fn until_asked(gate: &str) -> u32 {
+        pass(gate);
+        while !arenite::cancelled() {
+            thread::yield_now();
+        }
+        1
+    }
+    let lab = Lab::new(2);
+    let [slow_gate, bad_gate] = [Gate::new(), Gate::new()];
+    let mut graph = Graph::new();
+    graph.on_failure(OnFailure::Stop);
+    let slow = graph.add(until_asked, (&slow_gate.path(),));
+    let behind = graph.add(|x: u32| x + 1, (&slow,));
+    let bad = graph.add(
+        |gate: &str| {
+            pass(gate);
+            Err::<u32, _>("bad".to_owned())
+        },
+        (&bad_gate.path(),),
+    );
+    assert_eq!(graph.plan((&behind, &bad)).unwrap().jobs, 2);
+    let running = graph.run(&lab, (&behind, &bad)).unwrap();
+    drop(slow_gate.meet());
+    bad_gate.open();
+    let (behind, _) = running.results();
+    let error = behind.unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    let origin = error.origin().expect("the failure");
+    assert_eq!(*origin.kind(), JobErrorKind::Returned("bad".into()));
+    lab.assert_in_use(0);
+    lab.assert_idle();
+}
+
+fn what_is_left_out_in_this_thread_is_told_as_on_workers() {
+    let engine = Engine::inline();
+    // Its only permit is for nobody: none of these runs.
+    let limiter = Limiter::builder()
+        .rate(1, Duration::from_secs(3600))
+        .build();
+    for (stops, on_failure) in [(true, OnFailure::Stop), (false, OnFailure::GoOn)] {
+        let mut graph = Graph::new();
+        graph.on_failure(on_failure);
+        let bad = graph.add(|| Err::<u32, _>("bad".to_owned()), ());
+        let stopped = graph.add(|| 1u32, ());
+        let lost: Vec<_> = (0..3u32)
+            .map(|n| {
+                graph
+                    .job(|x: u32, n: u32| x + n, (&bad, n))
+                    .limit(&limiter)
+                    .add()
+            })
+            .collect();
+        let behind = graph.job(|x: u32| x, (&stopped,));
+        let behind = if stops {
+            behind.limit(&limiter)
+        } else {
+            behind
+        }
+        .add();
+        let running = graph.run(&engine, (&lost, &behind)).unwrap();
+        let (failed, behind) = running.results();
+        for error in failed.into_iter().map(Result::unwrap_err) {
+            assert!(
+                matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+                "{error}"
+            );
+        }
+        if stops {
+            let error = behind.unwrap_err();
+            assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+            let origin = error.origin().expect("the failure");
+            assert_eq!(*origin.kind(), JobErrorKind::Returned("bad".into()));
+        } else {
+            assert_eq!(behind.unwrap(), 1);
+        }
+    }
+}
+
 fn one_that_stops_at_a_failure_sends_no_more() {
     fn ends(gate: &str, how: u32) -> Result<u32, String> {
         pass(gate);
@@ -173,18 +254,20 @@ fn a_failure_in_a_chain_names_its_node() {
         let last = graph.add(down, (&fails,));
         assert_eq!(graph.plan(&last).unwrap().jobs, 1);
         let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
-        // On workers the chain is one job, and its error is that of the node; otherwise what follows has not run.
-        let cause = match error.kind() {
-            JobErrorKind::DependencyFailed { cause, node, .. } => {
-                assert_eq!(node, "node \"three\"");
-                (**cause).clone()
-            }
-            kind => {
-                assert!(error.kernel().ends_with("half"), "{error}");
-                kind.clone()
-            }
+        // On workers the chain is one job, which makes no difference: what follows has not run.
+        let JobErrorKind::DependencyFailed {
+            cause,
+            node,
+            kernel,
+            ..
+        } = error.kind()
+        else {
+            panic!("{error}");
         };
-        assert_eq!(cause, JobErrorKind::Returned("3 is odd".into()));
+        assert_eq!(node, "node \"three\"");
+        assert!(kernel.ends_with("half"), "{error}");
+        assert_eq!(**cause, JobErrorKind::Returned("3 is odd".into()));
+        assert_eq!(*error.origin().unwrap().kind(), **cause);
 
         // The second node of its kernel, named by what is no part of the chain.
         let mut graph = Graph::new();
@@ -229,8 +312,13 @@ fn a_death_in_a_chain_names_its_node() {
         .add();
     let (x, fine, after) = graph.run(&lab, (&x, &fine, &after)).unwrap().results();
     let error = x.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(libc::SIGABRT));
-    assert!(error.kernel().ends_with("abort"), "{error}");
+    let killed = JobErrorKind::Signal(libc::SIGABRT);
+    assert!(
+        matches!(error.kind(), JobErrorKind::DependencyFailed { node, kernel, cause, .. }
+            if node == "node 6" && kernel.ends_with("abort") && **cause == killed),
+        "{error}"
+    );
+    assert_eq!(*error.origin().unwrap().kind(), killed);
     assert_eq!(fine.unwrap(), 6);
     let error = after.unwrap_err();
     assert!(

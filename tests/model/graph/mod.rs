@@ -10,7 +10,7 @@ mod waiting;
 
 use std::io::Write;
 
-use arenite::{Array, ArrayMut, Engine, Graph, GraphError, JobErrorKind, Node};
+use arenite::{Array, ArrayMut, Engine, Graph, GraphError, JobError, JobErrorKind, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -97,16 +97,17 @@ fn a_chain_that_failed_counts_as_far_as_it_came() {
         x = graph.add(down, (&x,));
         graph.run(&lab, &x).unwrap().wait().unwrap_err()
     };
-    let error = chain(|graph, x| graph.add(half, (x,)));
-    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    let origin = |error: JobError| error.origin().unwrap().kind().clone();
+    let error = origin(chain(|graph, x| graph.add(half, (x,))));
+    assert_eq!(error, JobErrorKind::Returned("3 is odd".into()));
     let figures = |name: &str| {
         let kernel = of(&lab, name);
         (kernel.calls, kernel.failures)
     };
     assert_eq!((figures("::down"), figures("::half")), ((2, 0), (1, 1)));
     // A death is no end of a call, as with any other job.
-    let error = chain(|graph, x| graph.add(abort, (x,)));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(libc::SIGABRT));
+    let error = origin(chain(|graph, x| graph.add(abort, (x,))));
+    assert_eq!(error, JobErrorKind::Signal(libc::SIGABRT));
     assert_eq!((figures("::down"), figures("::abort")), ((2, 0), (0, 0)));
     lab.assert_in_use(0);
 }
