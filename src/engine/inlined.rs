@@ -4,7 +4,7 @@
 //! which engine its thread is in. Engines are named by a number, since whoever keeps one may outlive the engine.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -47,7 +47,7 @@ struct Counts {
     failed: u64,
     kernels: Vec<KernelStats>,
     /// Rows of the trace, by thread.
-    threads: Vec<ThreadId>,
+    threads: HashMap<ThreadId, u32>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -165,13 +165,10 @@ impl Inlined {
         counts.submitted += 1;
         counts.running += 1;
         counts.kernel(name).running += 1;
+        let next = counts.threads.len() as u32;
         let thread = thread::current().id();
-        let known = counts.threads.iter().position(|known| *known == thread);
-        let lane = known.unwrap_or_else(|| {
-            counts.threads.push(thread);
-            counts.threads.len() - 1
-        });
-        (counts.submitted, lane as u32)
+        let lane = *counts.threads.entry(thread).or_insert(next);
+        (counts.submitted, lane)
     }
 
     fn end(&self, name: &'static str, took: Duration, failed: bool) {

@@ -228,21 +228,28 @@ impl Engine {
             lent: PhantomData,
         };
         // Its drop waits for what is open: also when `f` panics.
-        let ending = Ending(&scope);
+        let ending = Ending {
+            scope: &scope,
+            was_panicking: std::thread::panicking(),
+        };
         let value = f(&scope);
         drop(ending);
         (value, scope.failures.into_inner())
     }
 }
 
-struct Ending<'s, 'env>(&'s Scope<'env>);
+struct Ending<'s, 'env> {
+    scope: &'s Scope<'env>,
+    /// It is part of a destructor that runs while its thread unwinds: that is no panic of its own.
+    was_panicking: bool,
+}
 
 impl Drop for Ending<'_, '_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.cancel();
+        if std::thread::panicking() && !self.was_panicking {
+            self.scope.cancel();
         }
-        self.0.join();
+        self.scope.join();
     }
 }
 

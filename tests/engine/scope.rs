@@ -15,6 +15,7 @@ tests![
     several_arrays_in_one_scope,
     a_scope_has_values_and_a_result,
     a_scope_ends_with_its_jobs_even_when_it_panics,
+    a_scope_in_a_destructor_is_whole,
     the_first_failure_cancels_the_rest,
     a_scope_can_be_cancelled,
     a_scope_within_a_scope,
@@ -171,6 +172,31 @@ fn a_scope_has_values_and_a_result() {
         *result.unwrap_err().kind(),
         JobErrorKind::Returned("no".into())
     );
+}
+
+fn a_scope_in_a_destructor_is_whole() {
+    /// Writes its array when it goes, whatever the reason.
+    struct Flushes<'a>(&'a Lab, &'a mut ArrayMut<u32>);
+    impl Drop for Flushes<'_> {
+        fn drop(&mut self) {
+            let written = self.0.scope(|scope| {
+                for tile in self.1.tiles_mut(1) {
+                    scope.submit(number, (tile, 1));
+                }
+            });
+            written.unwrap();
+        }
+    }
+    let lab = Lab::new(1);
+    let mut out = lab.zeros::<u32>([2000, 10]).unwrap();
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        let _flushes = Flushes(&lab, &mut out);
+        panic!("while it is there");
+    }));
+    panics.unwrap_err();
+    assert!(out.iter().zip(0..).all(|(&x, n)| x == n));
+    drop(out);
+    lab.assert_in_use(0);
 }
 
 fn a_scope_ends_with_its_jobs_even_when_it_panics() {

@@ -492,7 +492,8 @@ impl Graph {
         };
         // What is granted ahead to workers is not there for others.
         let largest = self.bytes.values().copied().max().unwrap_or(0);
-        let ahead = (2 * largest)
+        let ahead = largest
+            .saturating_mul(2)
             .max(2 << 20)
             .saturating_mul(shared.workers() as u64);
         let limit = room.saturating_sub(ahead).max(jobs.peak);

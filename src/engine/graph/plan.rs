@@ -180,7 +180,7 @@ impl Sketch<'_> {
                 jobs.nodes.push(node);
                 jobs.unit_of[node as usize] = unit;
                 let pair = if node == head { 0 } else { self.bytes(last) };
-                bytes = bytes.max(pair + self.bytes(node));
+                bytes = bytes.max(self.bytes(node).saturating_add(pair));
                 last = node;
                 node = next[node as usize];
             }
@@ -249,7 +249,7 @@ impl Sketch<'_> {
             let range = unit.first as usize..(unit.first + unit.count) as usize;
             let last = self.bytes(jobs.nodes[range.end - 1]);
             let all = jobs.nodes[range].iter().map(|&node| self.bytes(node));
-            jobs.total = jobs.total.saturating_add(all.sum());
+            jobs.total = all.fold(jobs.total, u64::saturating_add);
             jobs.peak = jobs.peak.max(live.saturating_add(unit.bytes));
             let next = jobs.units.get(at + 1).map(|unit| unit.sources as usize);
             let to = next.unwrap_or(jobs.sources.len());
@@ -258,7 +258,10 @@ impl Sketch<'_> {
                 uses[source] -= 1;
                 if uses[source] == 0 {
                     let unit = jobs.units[source];
-                    live -= self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]);
+                    // A sum that was cut does not fit anyway.
+                    live = live.saturating_sub(
+                        self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]),
+                    );
                 }
             }
             if unit.uses > 0 {
@@ -281,8 +284,9 @@ impl Sketch<'_> {
         for &node in &jobs.nodes {
             let befores = befores.get(&node).into_iter().flatten();
             let mut before: Vec<u32> = self.sources(node).iter().chain(befores).copied().collect();
-            before.sort_by_key(|&node| Reverse(need[node as usize] - self.bytes(node)));
+            before.sort_unstable();
             before.dedup();
+            before.sort_by_key(|&node| Reverse(need[node as usize] - self.bytes(node)));
             let mut held = 0u64;
             for &node_before in &before {
                 let whole = held.saturating_add(need[node_before as usize]);

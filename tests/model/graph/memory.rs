@@ -120,6 +120,22 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
     assert_eq!(peak, 80 << 20);
     assert!(room <= 64 << 20);
     assert!(lab.stats().kernels.is_empty(), "something ran");
+    // No sum of these is a number.
+    let mut graph = Graph::new();
+    let mut values = graph.job(block_of, (1, 0)).bytes(u64::MAX).add();
+    for bytes in [8, u64::MAX, 8] {
+        values = graph.job(same_size, (&values,)).bytes(bytes).add();
+    }
+    let more = graph.job(block_of, (1, 0)).bytes(u64::MAX).add();
+    let both = graph
+        .job(add_up, (&values, &more))
+        .bytes(u64::MAX / 2)
+        .add();
+    let error = graph.run(&lab, &both).unwrap_err();
+    assert!(
+        matches!(error, GraphError::DoesNotFit { peak: u64::MAX, .. }),
+        "{error}"
+    );
 }
 
 /// Leaves first, as they were added, would all be there at one time.
