@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{OnFailure, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, Backoff, JobErrorKind, Priority};
+use arenite::{Array, ArrayMut, Backoff, Engine, JobErrorKind, Priority};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,6 +37,7 @@ tests![
     workers_that_are_killed_from_outside_cost_what_they_ran,
     a_killed_worker_costs_a_stream_with_retries_nothing,
     draining_from_another_thread_finishes_what_was_taken,
+    a_stream_of_which_nothing_is_left_hears_of_its_end,
     stopping_cancels_what_is_in_flight,
     a_consumer_that_leaves_cancels_what_is_in_flight,
     an_engine_without_workers_ends_the_stream_whatever_is_skipped,
@@ -714,6 +715,33 @@ fn draining_from_another_thread_finishes_what_was_taken() {
         assert_eq!((stats.in_flight, stats.held_by_windows), (0, 0));
     });
     lab.assert_in_use(0);
+}
+
+fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
+    let engine = Engine::inline();
+    for apart in [true, false] {
+        let (tell, hear) = std::sync::mpsc::channel();
+        let source = (0u64..).inspect(move |n| {
+            if *n == 10_000 {
+                tell.send(()).unwrap();
+            }
+        });
+        let stream = if apart {
+            Stream::spawn(source)
+        } else {
+            Stream::new(source)
+        };
+        let stream = stream.filter(|_| false);
+        let handle = stream.handle();
+        thread::scope(|threads| {
+            threads.spawn(move || {
+                hear.recv().unwrap();
+                handle.stop();
+            });
+            step("the end of a stream that gives nothing");
+            assert_eq!(stream.run(&engine).count(), 0);
+        });
+    }
 }
 
 fn stopping_cancels_what_is_in_flight() {

@@ -53,8 +53,7 @@ impl<'a, T> Run<'a, T> {
     }
 
     /// What comes next; `None` at the end.
-    fn advance(&mut self) -> Option<Result<T, StreamError>> {
-        let flow = self.flow.as_mut()?;
+    fn advance(&mut self, flow: &mut BoxFlow<'a, T>) -> Option<Result<T, StreamError>> {
         let driver = &mut self.driver;
         let mut idle: Option<Instant> = None;
         // A pass looks at all jobs, so many results come out of one.
@@ -98,14 +97,13 @@ impl<'a, T> Run<'a, T> {
 
     /// Nothing comes any more: what is in flight is cancelled.
     fn end(&mut self) {
-        if self.flow.take().is_some() {
-            let stats = &mut self.driver.stats;
-            (
-                stats.in_flight,
-                stats.bytes_in_flight,
-                stats.held_by_windows,
-            ) = (0, 0, 0);
-        }
+        self.flow = None;
+        let stats = &mut self.driver.stats;
+        (
+            stats.in_flight,
+            stats.bytes_in_flight,
+            stats.held_by_windows,
+        ) = (0, 0, 0);
     }
 }
 
@@ -113,9 +111,15 @@ impl<T> Iterator for Run<'_, T> {
     type Item = Result<T, StreamError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.advance();
-        if !matches!(next, Some(Ok(_))) {
-            self.end();
+        // A panic of one of its closures takes it along: nobody knows what that item has become.
+        let mut flow = self.flow.take();
+        let next = flow.as_mut().and_then(|flow| self.advance(flow));
+        match next {
+            Some(Ok(_)) => self.flow = flow,
+            Some(Err(_)) | None => {
+                drop(flow);
+                self.end();
+            }
         }
         self.control.publish(self.driver.stats);
         next

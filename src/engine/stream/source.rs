@@ -155,10 +155,14 @@ where
         }
         loop {
             let mut state = lock(&self.mail.state);
-            let given = if driver.failing {
-                None
-            } else {
+            let arrived = !driver.failing && !state.arrived.is_empty();
+            if arrived && !driver.in_slice() {
+                return None;
+            }
+            let given = if arrived {
                 state.arrived.pop_front()
+            } else {
+                None
             };
             if given.is_none() && state.over && state.arrived.is_empty() {
                 self.over = true;

@@ -232,3 +232,20 @@ fn a_panic_of_a_source_in_its_own_thread_arrives() {
         .run(&engine)
         .for_each(drop);
 }
+
+#[test]
+fn a_panic_that_is_caught_has_ended_the_stream() {
+    let engine = Engine::inline();
+    let stream = Stream::new(0u64..)
+        .filter(|n| {
+            assert!(*n < 3, "the camera fell down");
+            true
+        })
+        .stage(square, ());
+    let mut run = stream.run(&engine);
+    let mut next = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.next()));
+    let last = std::iter::from_fn(|| Some(next())).find(Result::is_err);
+    last.unwrap().unwrap_err();
+    assert!(next().unwrap().is_none());
+    assert_eq!(run.stats().in_flight, 0);
+}

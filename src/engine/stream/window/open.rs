@@ -147,18 +147,20 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         mark: u128,
     ) -> Result<(), Late<T>> {
         let (mut start, mut end) = (at, at + gap);
-        if end <= mark {
+        let mut joined = Vec::new();
+        if let Some(of_key) = self.by_key.get_mut(key) {
+            of_key.open.retain(|&(other, place)| {
+                let apart = other >= at + gap || place.0 <= at;
+                if !apart {
+                    joined.push(place);
+                }
+                apart
+            });
+        }
+        // A session that is open takes it however early it is.
+        if end <= mark && joined.is_empty() {
             return Err(Late(value));
         }
-        let open = &mut self.of_key(key).open;
-        let mut joined = Vec::new();
-        open.retain(|&(other, place)| {
-            let apart = other >= at + gap || place.0 <= at;
-            if !apart {
-                joined.push(place);
-            }
-            apart
-        });
         let mut windows: Vec<_> = joined
             .into_iter()
             .filter_map(|place| Some((place, self.by_end.remove(&place)?)))

@@ -97,7 +97,10 @@ fn sessions_by_hand(items: &Items, lateness: u32, gap: u32) -> (Found, Vec<usize
     for index in 0..=items.len() {
         let over = index == items.len();
         if !over {
-            if items[index].0 + gap <= marks[index] {
+            let (at, key) = items[index];
+            let mut open = pending.iter().map(|&other| items[other]);
+            let joins = open.any(|(other, of)| of == key && other.abs_diff(at) < gap);
+            if at + gap <= marks[index] && !joins {
                 late.push(index);
             } else {
                 pending.push(index);
