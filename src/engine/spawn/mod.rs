@@ -109,6 +109,10 @@ use crate::kernel::{
 ///   listen ([`cancelled`](crate::cancelled)) is ended after the [`grace`](crate::engine::Builder::grace) period.
 /// - *A worker that dies* costs the job that it ran; with retries, that is run again. What others have done stays.
 /// - *Cancelling* or dropping the job cancels all of them.
+/// - *In an inline engine* they run in the thread that calls, each within the job that spawned it: with its permit of a limiter, and
+///   with the limit on depth alone.
+/// - *Arrays* that are given away whole cost nothing, however large; a part, or one that somebody else holds too, is copied where the
+///   call takes an [`ArrayMut`](crate::ArrayMut).
 /// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the place of the call in its `Spawn`.
 /// - *Limits*: 10,000 jobs deep, 262,144 that are open, 4,096 arrays in one `Spawn`; then the job fails with
 ///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or says so. What goes on may spawn again as often as it likes, like a loop.
