@@ -29,39 +29,42 @@ pub(super) struct Queue {
     classes: [VecDeque<Entry>; 3],
     /// Those that wait for a worker of their own, first in first out.
     alone: VecDeque<Entry>,
-    /// Entries that name a job.
-    live: usize,
-    /// Those of them that wait for a worker of their own.
+    /// Entries of each class that name a job.
+    live: [usize; 3],
+    /// Those that wait for a worker of their own.
     live_alone: usize,
 }
 
 impl Queue {
     #[inline]
     pub(super) fn push_back(&mut self, index: u32, record: &Record) {
-        self.live += 1;
-        if record.is_alone() {
-            self.live_alone += 1;
-            return self.alone.push_back(entry(index, record));
-        }
-        self.classes[record.priority() as usize].push_back(entry(index, record));
+        let class = self.count_in(record);
+        class.push_back(entry(index, record));
     }
 
     /// For a job that was taken back: it is older than what waits.
     #[inline]
     pub(super) fn push_front(&mut self, index: u32, record: &Record) {
-        self.live += 1;
+        let class = self.count_in(record);
+        class.push_front(entry(index, record));
+    }
+
+    /// Where a job goes; it is counted.
+    #[inline]
+    fn count_in(&mut self, record: &Record) -> &mut VecDeque<Entry> {
         if record.is_alone() {
             self.live_alone += 1;
-            return self.alone.push_front(entry(index, record));
+            return &mut self.alone;
         }
-        self.classes[record.priority() as usize].push_front(entry(index, record));
+        let class = record.priority() as usize;
+        self.live[class] += 1;
+        &mut self.classes[class]
     }
 
     /// Takes out the next job that waits for a worker of its own.
     pub(super) fn pop_alone(&mut self, records: &Records) -> Option<u32> {
         while let Some(entry) = self.alone.pop_front() {
             if entry.is_live(records) {
-                self.live -= 1;
                 self.live_alone -= 1;
                 return Some(entry.index);
             }
@@ -77,10 +80,10 @@ impl Queue {
     /// Takes out the next job that may run beside others.
     #[inline]
     pub(super) fn pop(&mut self, records: &Records) -> Option<u32> {
-        for class in self.classes.iter_mut().rev() {
+        for (class, live) in self.classes.iter_mut().zip(&mut self.live).rev() {
             while let Some(entry) = class.pop_front() {
                 if entry.is_live(records) {
-                    self.live -= 1;
+                    *live -= 1;
                     return Some(entry.index);
                 }
             }
@@ -90,11 +93,15 @@ impl Queue {
 
     /// A queued job is given up: its record is about to say so.
     pub(super) fn give_up(&mut self, index: u32, records: &Records) {
-        self.live -= 1;
-        self.live_alone -= usize::from(records.look(index).is_alone());
+        let record = records.look(index);
+        if record.is_alone() {
+            self.live_alone -= 1;
+        } else {
+            self.live[record.priority() as usize] -= 1;
+        }
         let classes = self.classes.iter().chain([&self.alone]);
         let entries: usize = classes.map(VecDeque::len).sum();
-        if entries > 2 * self.live + SLACK {
+        if entries > 2 * self.len() + SLACK {
             for class in self.classes.iter_mut().chain([&mut self.alone]) {
                 class.retain(|entry| entry.is_live(records));
             }
@@ -103,18 +110,18 @@ impl Queue {
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.live == 0
+        self.len() == 0
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.live
+        self.live.iter().sum::<usize>() + self.live_alone
     }
 
     /// Does nothing wait that may run beside others?
     #[inline]
     pub(super) fn is_clear(&self) -> bool {
-        self.live == self.live_alone
+        self.live == [0; 3]
     }
 
     /// Does something wait for a worker of its own?
@@ -125,8 +132,8 @@ impl Queue {
 
     /// Does nothing wait that has this priority or a higher one?
     pub(super) fn has_none_from(&self, priority: Priority) -> bool {
-        let mut classes = self.classes[priority as usize..].iter();
-        classes.all(VecDeque::is_empty)
+        let mut classes = self.live[priority as usize..].iter();
+        classes.all(|&live| live == 0)
     }
 
     /// The jobs in their order.

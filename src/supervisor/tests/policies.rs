@@ -390,6 +390,24 @@ fn what_lies_ahead_waits_for_what_matters_more() {
     assert_eq!(rest, low[2..].iter().map(|id| id.index).collect::<Vec<_>>());
 }
 
+#[test]
+fn who_has_been_given_up_holds_nobody_back() {
+    let (shared, mut takers) = fixture(1, 1);
+    let submit = |priority| submit_with(&shared, ranked(priority));
+    let _runs = submit(Priority::Low);
+    assert_eq!(takers[0].next(), Next::Run);
+    // One lies ahead, the other is kept; then neither.
+    let both = [submit(Priority::High), submit(Priority::High)];
+    assert_eq!(shared.lock().queue.len(), 1);
+    both.into_iter().rev().for_each(|id| shared.abandon(id));
+    let low = submit(Priority::Low);
+    let high = submit(Priority::High);
+    let mut core = shared.lock();
+    let mut stage = |id| core.records.get(id).stage;
+    assert!(matches!(stage(high), Stage::Placed { .. }));
+    assert_eq!(stage(low), Stage::Queued);
+}
+
 // ---- the bookkeeping against a model -----------------------------------------------------------
 
 /// Something that happens.
