@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use proptest::prelude::*;
 
+use super::admission::{Admission, InLine};
 use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
 use super::lane::NOBODY;
@@ -241,6 +242,35 @@ fn a_condemned_lane_gives_nothing_back_before_its_end() {
     die(&shared, 0);
     assert!(answer(&shared, second).is_none(), "it waits for a worker");
     assert_eq!(shared.lock().records.live(), 1);
+}
+
+#[test]
+fn a_condemned_lane_is_not_asked_for_the_next_end() {
+    in_time(|| {
+        let (shared, mut takers) = fixture(1, 1);
+        let [lie, ends] = [(); 2].map(|()| submit(&shared));
+        shared.lock().admission = Some(Box::new(Admission::new(1)));
+        let entry = shared.try_enter(&kernel(), 0).unwrap();
+        let mut call = ArgWriter::new(shared.arena.id());
+        let id = shared.submit_entered(&kernel(), &mut call, None, entry);
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+        let value = shared.wait(lie, <u64 as Reply>::receive, Some(Duration::ZERO));
+        value.unwrap().unwrap_err();
+        // What it says from now on is not looked at.
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+        let mut line = InLine::default();
+        let context = Context::from_waker(Waker::noop());
+        let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+        assert!(poll.is_pending());
+        die(&shared, 0);
+        let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+        assert!(poll.is_ready(), "nothing is in flight any more");
+        for id in [ends, id] {
+            assert!(answer(&shared, id).is_some());
+        }
+    });
 }
 
 #[test]

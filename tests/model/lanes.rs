@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::Write;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arenite::engine::Builder;
-use arenite::{Array, Engine, Job, JobError, JobErrorKind, TileMut};
+use arenite::{Array, ArrayMut, Engine, Job, JobError, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
@@ -37,6 +38,7 @@ tests![
     workers_are_replaced_after_so_many_jobs_of_all_lanes,
     arrays_of_many_lanes_do_not_meet,
     tiles_in_one_page_are_written_by_many_lanes,
+    a_lent_array_stays_open_when_its_maker_goes_on,
     kills_under_load,
     the_last_lines_are_those_of_the_worker,
     a_shutdown_waits_for_all_lanes,
@@ -615,6 +617,43 @@ fn tiles_in_one_page_are_written_by_many_lanes() {
 }
 
 /// Workers die all the time, and jobs that may be tried again all come to their end.
+/// Out of the grant that its lane uses; both lanes make one.
+fn make(len: usize) -> ArrayMut<u8> {
+    static BOTH: Barrier = Barrier::new(2);
+    BOTH.wait();
+    ArrayMut::zeros(len)
+}
+
+fn a_lent_array_stays_open_when_its_maker_goes_on() {
+    fn write(gate: &str, mut a: TileMut<'_, u8>, mut b: TileMut<'_, u8>) {
+        pass(gate);
+        a.fill(1);
+        b.fill(2);
+    }
+    // Whole pages, so that they are lent where they lie.
+    const LEN: usize = 64 << 10;
+    let lab = lanes(1, 2);
+    let both = [(); 2].map(|()| lab.submit(make, (LEN,)));
+    let [mut a, mut b] = both.map(|job| job.wait().unwrap());
+    let gate = Gate::new();
+    lab.scope(|scope| {
+        let writes = scope.submit(write, (&gate.path(), a.as_tile_mut(), b.as_tile_mut()));
+        let held = gate.meet();
+        // The other lane, which has made one of them, comes to further grants.
+        step("results of the other lane");
+        for _ in 0..100 {
+            let made = lab.submit(|len: usize| Array::<u8>::zeros(len), (1usize << 20,));
+            assert_eq!(made.wait().unwrap().len(), 1 << 20);
+        }
+        drop(held);
+        writes.wait().unwrap();
+    })
+    .unwrap();
+    assert!(a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2));
+    drop((a, b));
+    lab.assert_in_use(0);
+}
+
 fn kills_under_load() {
     fn work(n: u32) -> Array<u32> {
         // Some wait, so that lanes are taken side by side.

@@ -283,3 +283,74 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
         self.before.listen(context)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Flow<u8> for Nothing {
+        fn pump(&mut self, _: &mut Driver<'_>) -> bool {
+            false
+        }
+
+        fn take(&mut self, _: &mut Driver<'_>) -> Option<Event<u8>> {
+            None
+        }
+
+        fn is_over(&self) -> bool {
+            true
+        }
+
+        fn listen(&mut self, _: &mut Context<'_>) -> bool {
+            false
+        }
+    }
+
+    /// A job that takes long, and others behind it that overtake, each between two marks.
+    #[test]
+    fn marks_that_meet_become_one() {
+        let terms = StageTerms {
+            number: 1,
+            jobs: 1,
+            results: 1,
+            terms: Terms::default(),
+            letters: None,
+        };
+        let mut stage: Stage<'_, u8, (), u8> = Stage {
+            before: Box::new(Nothing),
+            call: Box::new(|_, _, _, _| unreachable!("nothing comes")),
+            terms: Rc::new(RefCell::new(terms)),
+            places: VecDeque::new(),
+            running: 0,
+            ready: 0,
+        };
+        let item = || Item {
+            value: ((), 0),
+            sequence: 0,
+            draws: 0,
+            time: None,
+            bytes: 0,
+        };
+        let mark = |n| Place::Mark(Duration::from_secs(n));
+        let slow = || {
+            Place::Failed(StreamError::Source {
+                sequence: 0,
+                message: String::new(),
+            })
+        };
+        stage.put(slow());
+        for n in 0..100 {
+            stage.put(mark(2 * n));
+            stage.put(Place::Empty);
+            stage.put(Place::Ready(item()));
+            stage.put(mark(2 * n + 1));
+            let index = stage.places.len() - 2;
+            assert!(matches!(stage.overtake(index), Some(Place::Ready(_))));
+        }
+        assert_eq!(stage.places.len(), 2);
+        assert!(matches!(stage.places.back(), Some(Place::Mark(last)) if last.as_secs() == 199));
+    }
+}
