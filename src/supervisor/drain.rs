@@ -412,7 +412,9 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
         let mut reader = WordReader::new(words);
         let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
         let rest = words.len().saturating_sub(1) * 8;
-        let bytes = reader.bytes(len.min(rest)).unwrap_or_default();
+        // No lane sends more than the limit, and whoever reads this holds the lock of the whole engine.
+        let len = len.min(rest).min(fence::TEXT_LIMIT);
+        let bytes = reader.bytes(len).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
     };
     Ok(match kind {

@@ -3,6 +3,7 @@
 //! A job of a traced engine carries `STAMPED` in its form, which is looked at where the form is anyway; so an engine without a
 //! trace pays nothing. What is known of a job on its way lies beside its record, by the same index.
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::core::{Closing, Core};
@@ -12,6 +13,7 @@ use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::STAMPED;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{Attempt, End, Event, Place, Ran, Tracer};
+use crate::worker::fence::TEXT_LIMIT;
 
 /// What is known of a job that is not over. Times of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +73,25 @@ impl Tracing {
         open.placed = monotonic_ns();
         open.ran = None;
     }
+}
+
+/// The sentence of an error up to the limit of a text. It may be longer, because it may have others in it and spells out
+/// what harms a terminal; and it is put together with the lock held.
+fn sentence(why: &JobErrorKind) -> Box<str> {
+    struct Cut(String);
+
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, more: &str) -> fmt::Result {
+            let room = more.floor_char_boundary(TEXT_LIMIT - self.0.len());
+            self.0.push_str(&more[..room]);
+            // What is full says so, and nothing more is put together.
+            (room == more.len()).then_some(()).ok_or(fmt::Error)
+        }
+    }
+
+    let mut cut = Cut(String::new());
+    let _ = write!(cut, "{why}");
+    cut.0.into()
 }
 
 impl Record {
@@ -143,7 +164,7 @@ impl Core {
             End::Cancelled
         } else {
             End::Failed {
-                why: why.to_string().into(),
+                why: sentence(why),
                 again,
             }
         };
@@ -209,7 +230,7 @@ impl Core {
         trace.tracer.send(Event::Gone {
             worker: worker as u32,
             at: monotonic_ns(),
-            why: (!meant).then(|| why.to_string().into()),
+            why: (!meant).then(|| sentence(why)),
         });
     }
 

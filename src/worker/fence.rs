@@ -37,6 +37,9 @@ pub(super) enum Outcome<T> {
 /// What stands for the message of a panic that has none.
 const TEXTLESS: &str = "a panic without a text";
 
+/// The longest text of a panic or error that is sent; and that is read, from a worker that sends more all the same.
+pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
+
 /// Separates message, location and backtrace.
 pub(crate) const SEPARATOR: char = '\u{1e}';
 

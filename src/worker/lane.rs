@@ -27,8 +27,6 @@ use crate::sys::{abort, clock};
 const EAGER: Duration = Duration::from_micros(2);
 /// How long a lane with the permit spins after its last job.
 const SPIN_FOR: Duration = Duration::from_micros(50);
-/// The longest text of a panic or error that is sent.
-const TEXT_LIMIT: usize = 16 * 1024;
 
 thread_local! {
     /// The lane of this thread.
@@ -135,7 +133,7 @@ struct Ending {
 
 impl Ending {
     fn text(kind: u8, text: &str) -> Self {
-        let mut end = text.len().min(TEXT_LIMIT);
+        let mut end = text.len().min(fence::TEXT_LIMIT);
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -1,11 +1,14 @@
 //! What the trace is told, with a worker that may say anything about time.
 
+use std::os::unix::fs::FileExt;
+
 use serde_json::Value;
 
 use super::*;
 use crate::link::STAMPED;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{Owner, Plan, Tracer};
+use crate::worker::fence::TEXT_LIMIT;
 
 struct World {
     shared: Arc<Shared>,
@@ -129,5 +132,53 @@ fn what_leaves_without_running_is_told() {
     assert_eq!(
         (progress.done, progress.cancelled, progress.left()),
         (1, 2, 0)
+    );
+}
+
+#[test]
+fn a_text_of_any_length_is_cut_to_its_limit() {
+    let mut world = World::new();
+    let id = submit(&world.shared);
+    assert_eq!(world.takers[0].next(), Next::Run);
+    // A worker that was taken over answers with a megabyte that is longer still when it is spelled out.
+    let arena = Arc::clone(&world.shared.arena);
+    let (number, at) = {
+        let mut core = world.shared.lock();
+        let number = core.lanes[0].poster.granted();
+        let block = arena.grant(1, 2 << 20, false).unwrap();
+        let at = block.extent().at;
+        core.lanes[0].grant(block).unwrap();
+        (number, at)
+    };
+    let len = 1usize << 20;
+    let mut bytes = (len as u64).to_le_bytes().to_vec();
+    bytes.resize(8 + len, 0x1b);
+    let memory: std::fs::File = arena.descriptors()[2].try_clone_to_owned().unwrap().into();
+    memory.write_all_at(&bytes, at.offset()).unwrap();
+    let told = Answering {
+        spilled: true,
+        len: (bytes.len() / 8) as u32,
+        grant: number,
+        cursor: (at.offset() + bytes.len() as u64).next_multiple_of(PAGE),
+        words: &[bytemuck::cast(at), bytes.len() as u64],
+        ..one_word(kind::RETURNED, &[0])
+    };
+    while world.takers[0].next_grant().is_some() {}
+    let _ = world.takers[0].finish(true, 1, Some(&told));
+    let value = world
+        .shared
+        .wait(id, <() as Reply>::receive, Some(Duration::ZERO));
+    let error = value.unwrap().unwrap_err();
+    let JobErrorKind::Returned(text) = error.kind() else {
+        panic!("{}", error.kind());
+    };
+    assert_eq!(text.len(), TEXT_LIMIT);
+    let events = world.events();
+    let told = events.iter().find(|event| event["name"] == "failed");
+    let told = told.unwrap()["args"]["error"].as_str().unwrap();
+    assert!(
+        told.len() <= TEXT_LIMIT && told.contains("\\u{1b}"),
+        "{} bytes",
+        told.len()
     );
 }
