@@ -3,7 +3,7 @@
 //! A dependency may be told before its first job has ended, or after. Whatever has not met its other end waits here, up to a
 //! limit; beyond it arrows are left out and counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Place;
 
@@ -23,25 +23,37 @@ pub(super) struct Spot {
 pub(super) struct Arrows {
     /// Jobs that have ended lately, and where; each in the place that its number says, until another one takes that.
     recent: Vec<Option<(u64, Spot)>>,
-    /// By the job that has not ended: who needs it.
-    needed_by: HashMap<u64, Vec<u64>>,
+    /// Jobs that have not ended, each with one that needs it.
+    needed: BTreeSet<(u64, u64)>,
+    /// The same, the one that needs first.
+    needs: BTreeSet<(u64, u64)>,
     /// By the job that has not begun: where what it needs has ended.
     ready: HashMap<u64, Vec<Spot>>,
-    waiting: usize,
+    /// How many of those there are.
+    met: usize,
 }
 
 impl Arrows {
     /// Job `to` needs job `from`. False: there is no room to remember that.
     pub(super) fn depends(&mut self, from: u64, to: u64) -> bool {
-        if self.waiting >= WAITING {
+        if self.waiting() >= WAITING {
             return false;
         }
-        self.waiting += 1;
         match self.recent_end(from) {
-            Some(spot) => self.ready.entry(to).or_default().push(spot),
-            None => self.needed_by.entry(from).or_default().push(to),
+            Some(spot) => {
+                self.ready.entry(to).or_default().push(spot);
+                self.met += 1;
+            }
+            None => {
+                self.needed.insert((from, to));
+                self.needs.insert((to, from));
+            }
         }
         true
+    }
+
+    fn waiting(&self) -> usize {
+        self.needed.len() + self.met
     }
 
     fn recent_end(&self, job: u64) -> Option<Spot> {
@@ -52,20 +64,21 @@ impl Arrows {
     /// A job has begun here: where its arrows come from.
     pub(super) fn began(&mut self, job: u64) -> Vec<Spot> {
         // Most programs draw no arrows, and pay for none.
-        if self.ready.is_empty() {
+        if self.waiting() == 0 {
             return Vec::new();
         }
+        // It had all that it needs: where the rest has ended was forgotten, and nobody will say it again.
+        take(&mut self.needs, &mut self.needed, job);
         let spots = self.ready.remove(&job).unwrap_or_default();
-        self.waiting -= spots.len();
+        self.met -= spots.len();
         spots
     }
 
     /// A job has ended with a value.
     pub(super) fn ended(&mut self, job: u64, spot: Spot) {
-        if !self.needed_by.is_empty() {
-            for to in self.needed_by.remove(&job).unwrap_or_default() {
-                self.ready.entry(to).or_default().push(spot);
-            }
+        for to in take(&mut self.needed, &mut self.needs, job) {
+            self.ready.entry(to).or_default().push(spot);
+            self.met += 1;
         }
         if self.recent.is_empty() {
             self.recent = vec![None; RECENT];
@@ -75,9 +88,20 @@ impl Arrows {
 
     /// A job will not give a value, or will never run: nothing leads from it or to it.
     pub(super) fn gone(&mut self, job: u64) {
-        self.waiting -= self.needed_by.remove(&job).map_or(0, |to| to.len());
-        self.waiting -= self.ready.remove(&job).map_or(0, |from| from.len());
+        take(&mut self.needed, &mut self.needs, job);
+        self.began(job);
     }
+}
+
+/// Takes all pairs of this job out of both sets: the first has it first, the other has the same pairs turned round.
+fn take(pairs: &mut BTreeSet<(u64, u64)>, turned: &mut BTreeSet<(u64, u64)>, job: u64) -> Vec<u64> {
+    let of_job = pairs.range((job, 0)..=(job, u64::MAX));
+    let others: Vec<u64> = of_job.map(|&(_, other)| other).collect();
+    for &other in &others {
+        pairs.remove(&(job, other));
+        turned.remove(&(other, job));
+    }
+    others
 }
 
 fn place(job: u64) -> usize {
@@ -101,7 +125,7 @@ mod tests {
         arrows.ended(2, spot(20));
         arrows.depends(2, 3);
         assert_eq!(arrows.began(3), [spot(10), spot(20)]);
-        assert_eq!((arrows.waiting, arrows.began(3)), (0, Vec::new()));
+        assert_eq!((arrows.waiting(), arrows.began(3)), (0, Vec::new()));
     }
 
     #[test]
@@ -118,6 +142,26 @@ mod tests {
         let told = (0..WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
         assert_eq!(told.count(), WAITING);
         arrows.gone(u64::MAX);
-        assert_eq!(arrows.waiting, 0);
+        assert_eq!(arrows.waiting(), 0);
+    }
+
+    #[test]
+    fn nothing_waits_for_an_end_that_is_forgotten_or_never_comes() {
+        let mut arrows = Arrows::default();
+        let jobs = 3 * RECENT as u64;
+        for job in 0..jobs {
+            arrows.ended(job, spot(job));
+        }
+        let (forgotten, recent, never) = (0, jobs - 1, u64::MAX);
+        for (to, from) in (jobs..).zip([forgotten, recent, never]) {
+            arrows.depends(from, to);
+            arrows.depends(forgotten, to);
+        }
+        assert_eq!(arrows.waiting(), 5);
+        assert_eq!(arrows.began(jobs), []);
+        assert_eq!(arrows.began(jobs + 1), [spot(recent)]);
+        arrows.gone(jobs + 2);
+        assert_eq!(arrows.waiting(), 0);
+        assert!(arrows.needs.is_empty() && arrows.ready.is_empty());
     }
 }
