@@ -83,6 +83,14 @@ impl fmt::Display for LogLevel {
     }
 }
 
+impl LogLine {
+    /// What it takes while it waits, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let target = self.target.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.text.len() + target
+    }
+}
+
 /// `label:0 job 7: text`, as it is printed where nobody else takes it.
 impl fmt::Display for LogLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +178,7 @@ struct Queue {
 
 impl Queue {
     fn push(&mut self, line: LogLine) {
-        let size = size_of::<LogLine>() + line.text.len();
+        let size = line.size();
         if self.lines.len() >= LINES || self.bytes + size > BYTES {
             self.dropped += 1;
             self.example = Some(line);
@@ -329,6 +337,20 @@ mod tests {
         assert_eq!(arrived, expected.collect::<Vec<_>>());
         logger.push([line("too late")]);
         assert!(lines.try_recv().is_err());
+    }
+
+    #[test]
+    fn targets_count_as_well() {
+        let mut queue = Queue::default();
+        let event = LogLine {
+            target: Some("t".repeat(1000)),
+            ..line("")
+        };
+        for _ in 0..LINES {
+            queue.push(event.clone());
+        }
+        assert_eq!(queue.lines.len() as u64 + queue.dropped, LINES as u64);
+        assert!(queue.lines.len() <= BYTES / 1000, "{}", queue.lines.len());
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Output {
     /// A line in its place among those of its stream.
     fn wait(&mut self, which: Which, line: LogLine, lines: &mut Vec<LogLine>) {
         let stream = &mut self.streams[which as usize];
-        stream.bytes += line.text.len() + size_of::<LogLine>();
+        stream.bytes += line.size();
         stream.waiting.push(line);
         if stream.bytes > WAITING {
             // Only a flood gets here, and that is most likely the running job's.

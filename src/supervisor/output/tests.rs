@@ -236,6 +236,35 @@ fn a_flood_is_cut_counted_and_bounded() {
 }
 
 #[test]
+fn targets_of_events_that_wait_are_bounded() {
+    let mut bench = Bench::new();
+    bench.phase.set(Phase::Running(5));
+    // Spelled out each of them is four times as long.
+    let mut content = 5u64.to_le_bytes().to_vec();
+    content.extend([3, 255]);
+    content.extend([0xff; 255]);
+    let event = frame(frame::EVENT, &content);
+    let lines = 200;
+    let batch = event.repeat(lines);
+    let mut most = 0;
+    for _ in 0..10 {
+        bench.write(Which::Stderr, &batch);
+        // There is always more: nothing is settled but by the bound.
+        let _: Next = bench.look_while(Which::Stderr, |pipes, _| {
+            write_all(pipes[1].as_fd(), b"x\n").unwrap();
+            Phase::Running(5)
+        });
+        let waiting = bench.output.streams[1].waiting.iter();
+        let bytes: usize = waiting
+            .map(|line| line.target.as_ref().map_or(0, String::len))
+            .sum();
+        most = most.max(bytes);
+    }
+    assert!(most <= WAITING, "{most} bytes wait");
+    assert!(bench.said().len() > lines, "they came through");
+}
+
+#[test]
 fn who_keeps_the_pipe_of_a_dead_worker_holds_nothing_up() {
     let bench = Bench::new();
     let pipe = pipe::copy(bench.pipes[0].as_fd()).unwrap();
