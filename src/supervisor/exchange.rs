@@ -7,6 +7,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::actor::actor_of;
 use super::core::{Core, Read};
 use super::error::JobError;
 use super::policy::Terms;
@@ -187,19 +188,21 @@ impl Core {
     }
 
     /// Somebody waits for the first end among these jobs. A lane ends its jobs in order, so the oldest one in each is
-    /// enough; one that is posted later says so by itself.
+    /// enough; one that is posted later says so by itself. The oldest call of an actor says so as well: it stays where it is
+    /// when those before it are given to a lane without work.
     fn want_first_notice(&mut self, ids: impl Iterator<Item = JobId>) {
-        let mut oldest = vec![None; self.lanes.len()];
+        let mut oldest = vec![[None; 2]; self.lanes.len()];
         for id in ids {
             let record = self.records.get(id);
             record.requests |= NOTICE;
             if let Stage::Placed { link, position } = record.stage {
-                let oldest: &mut Option<u64> = &mut oldest[link as usize];
+                let stays = actor_of(record.group).is_some();
+                let oldest: &mut Option<u64> = &mut oldest[link as usize][usize::from(stays)];
                 *oldest = Some(oldest.map_or(position, |other| other.min(position)));
             }
         }
-        for (lane, position) in self.lanes.iter().zip(oldest) {
-            if let Some(position) = position {
+        for (lane, positions) in self.lanes.iter().zip(oldest) {
+            for position in positions.into_iter().flatten() {
                 // Over already: whoever waits drains before it sleeps.
                 let _: Ask = lane.poster.ask(position, NOTICE);
             }

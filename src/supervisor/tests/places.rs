@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::actor::ActorPlan;
 use super::*;
+use crate::link::NOTICE;
 
 /// How many lanes of each worker are busy.
 fn busy(shared: &Shared) -> Vec<usize> {
@@ -108,4 +110,52 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     // A whole tick in which nobody waited behind another one.
     shared.lock().even_out(true);
     assert!(two_jobs());
+}
+
+/// Whoever waits for the first of several jobs hears of each lane's, also when the oldest of them has gone to another lane.
+#[test]
+fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
+    let (shared, mut takers) = fixture(2, 1);
+    {
+        let mut core = shared.lock();
+        let index = core.kernels.index(&kernel());
+        core.kernels.get(index).learn(1000, 0, false);
+    }
+    let args = || ArgWriter::new(shared.arena.id());
+    let actor = shared.new_actor(ActorPlan {
+        start: kernel(),
+        args: args(),
+        end: kernel(),
+        checkpoints: None,
+    });
+    assert_eq!(takers[0].next(), Next::Run);
+    takers[0].finish(false, 1000, None);
+    shared.stats();
+    let long = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    let movable = submit(&shared);
+    let call = shared.call_actor(actor, &kernel(), &mut args(), None);
+    let place = |id| match shared.lock().records.get(id).stage {
+        Stage::Placed { link, position } => (link, position),
+        other => panic!("{other:?}"),
+    };
+    let (lane, position) = place(call);
+    assert_eq!((place(movable).0, lane), (0, 0));
+    let asked = |link: u32, position| {
+        let cell = shared.cells[link as usize].state(position).place_to_sleep();
+        cell.load(Ordering::Relaxed) & NOTICE != 0
+    };
+    assert!(!asked(lane, position));
+    let ids = [movable, call];
+    assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
+    // Another worker is ready, and the first stands still.
+    let mut core = shared.lock();
+    core.set_status(1, Status::Ready);
+    core.even_out(true);
+    core.even_out(true);
+    drop(core);
+    let (link, moved_to) = place(movable);
+    assert_eq!((link, place(call)), (1, (lane, position)));
+    assert!(asked(link, moved_to) && asked(lane, position));
+    drop((long, takers));
 }
