@@ -67,6 +67,7 @@ impl Core {
             && due <= now
         {
             self.groups.due.remove(&(due, group));
+            // Ends may be seen in between, but no record is gone: jobs of a scope are never detached, and only their scope takes them.
             for id in self.records.of_group(group) {
                 self.cancel_now(id);
             }
