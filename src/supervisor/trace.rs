@@ -37,6 +37,8 @@ pub(super) struct Tracing {
     spawned: Vec<u64>,
     /// When the last run of each lane ended.
     free_since: Vec<u64>,
+    /// When each lane last got what it waited for; at first, when the trace began.
+    granted: Vec<u64>,
 }
 
 impl Tracing {
@@ -46,6 +48,7 @@ impl Tracing {
             open: Vec::new(),
             spawned: vec![0; workers],
             free_since: vec![0; lanes],
+            granted: vec![monotonic_ns(); lanes],
         }
     }
 
@@ -237,11 +240,18 @@ impl Core {
     /// The want of a lane for output memory is answered.
     ///
     /// `at`: before it was, since the lane goes on then.
-    pub(super) fn trace_granted(&self, lane: usize, bytes: u64, given: bool, at: u64) {
-        let Some(trace) = &self.trace else { return };
+    pub(super) fn trace_granted(&mut self, lane: usize, bytes: u64, given: bool, at: u64) {
+        let wanted_at = self.lanes[lane].poster.wanted_at();
+        let (place, worker) = (self.place_of(lane), self.worker_of(lane));
+        let Some(trace) = &mut self.trace else { return };
+        // What a worker says counts within the limits of what is known here. A lane waits for one thing after the other.
+        let before = std::mem::replace(&mut trace.granted[lane], at);
+        let earliest = before
+            .max(trace.free_since[lane])
+            .max(trace.spawned[worker]);
         trace.tracer.send(Event::Granted {
-            place: self.place_of(lane),
-            from: self.lanes[lane].poster.wanted_at().min(at),
+            place,
+            from: wanted_at.max(earliest).min(at),
             at,
             bytes,
             given,

@@ -98,6 +98,41 @@ fn times_that_cannot_be_are_those_that_are_known() {
 }
 
 #[test]
+fn waits_for_memory_are_no_longer_than_they_can_be() {
+    let mut world = World::new();
+    let wants: [fn(u64) -> u64; 4] = [|_| 0, |_| 1, |now| now, |_| u64::MAX];
+    let mut said = Vec::new();
+    for want in wants.iter().cycle().take(100) {
+        let wanted_at = want(monotonic_ns());
+        world.takers[0].want(4096, wanted_at);
+        let at = monotonic_ns();
+        world.shared.lock().trace_granted(0, 4096, true, at);
+        said.push((wanted_at, at));
+    }
+    let events = world.events();
+    let waits = |phase: &str| {
+        let of_phase = |event: &&Value| event["name"] == "waits for memory" && event["ph"] == phase;
+        let times = events.iter().filter(of_phase);
+        let ns = times.map(|event| (event["ts"].as_f64().unwrap() * 1000.0).round() as u64);
+        ns.collect::<Vec<_>>()
+    };
+    let (began, ended) = (waits("b"), waits("e"));
+    assert_eq!((began.len(), ended.len()), (100, 100));
+    let mut before = 0;
+    for (n, (from, to)) in std::iter::zip(began, ended).enumerate() {
+        // None begins before the one before it was over.
+        assert!(before <= from && from <= to, "{n}: {before} {from} {to}");
+        let (wanted_at, at) = said[n];
+        match n % 4 {
+            2 => assert_eq!(to - from, at - wanted_at, "what can be true counts"),
+            3 => assert_eq!(from, to),
+            _ => {}
+        }
+        before = to;
+    }
+}
+
+#[test]
 fn a_dependency_is_an_arrow() {
     let mut world = World::new();
     world.shared.lock().trace_depends(1, 2);
