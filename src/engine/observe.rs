@@ -90,8 +90,8 @@ impl Trace {
         self
     }
 
-    /// Most attempts of jobs in the file of events, about half a kilobyte each; a million by default. The report counts
-    /// all.
+    /// Most attempts of jobs in the file of events, about half a kilobyte each; a million by default. Of everything else
+    /// (starts and ends of workers, waits for memory, arrows) it takes as many together. The report counts all.
     pub fn attempts(mut self, attempts: u64) -> Self {
         self.plan.attempts = attempts;
         self

@@ -189,6 +189,61 @@ fn what_comes_too_fast_or_too_late_is_counted() {
 }
 
 #[test]
+fn what_is_no_attempt_is_bounded_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = Plan {
+        attempts: 10,
+        ..plan(folder.path())
+    };
+    let tracer = start(few);
+    let now = monotonic_ns();
+    let events_of = |n: u64| {
+        let at = now + n * 50_000;
+        [
+            Event::Started {
+                worker: 1,
+                pid: 9,
+                from: at,
+                at: at + 1,
+            },
+            Event::Granted {
+                place: HERE,
+                from: at + 2,
+                at: at + 3,
+                bytes: 4096,
+                given: true,
+            },
+            Event::Gone {
+                worker: 1,
+                at: at + 4,
+                why: Some("it fell".into()),
+            },
+        ]
+    };
+    (0..100)
+        .flat_map(events_of)
+        .for_each(|event| tracer.0.send(event));
+    // What came before takes nothing away from attempts; an arrow is no attempt.
+    tracer.0.send(Event::Depends { from: 1, to: 2 });
+    for job in 1..=20 {
+        tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+    }
+    let written = tracer.0.flush().unwrap();
+    assert_eq!((written.attempts, written.dropped), (10, 290 + 1 + 10));
+    let events = events(folder.path());
+    let count = |phase, name| of(&events, phase, name).len();
+    assert_eq!(count("X", "shrink<u8>"), 10);
+    assert_eq!(count("s", "needs"), 0);
+    let others = [("X", "start"), ("b", "waits for memory"), ("i", "died")];
+    assert_eq!(others.map(|(phase, name)| count(phase, name)), [4, 3, 3]);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(
+        page.contains("Workers that died: 100"),
+        "the report counts all"
+    );
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = |events: &str, report: &str| Plan {

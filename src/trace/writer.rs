@@ -14,6 +14,14 @@ use super::{Attempt, End, Event, Place, Plan, Written};
 /// How long events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
+/// What an event counts as.
+#[derive(Clone, Copy)]
+enum Kind {
+    Attempt,
+    /// Starts and ends of workers, waits for memory, arrows.
+    Other,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -24,6 +32,8 @@ pub(super) struct Writer {
     arrows: Arrows,
     summary: Summary,
     written: Written,
+    /// Events in the file that are no attempts.
+    others: u64,
     /// Events that nobody took.
     lost: u64,
     error: Option<io::Error>,
@@ -51,6 +61,7 @@ impl Writer {
             arrows: Arrows::default(),
             summary: Summary::default(),
             written: Written::default(),
+            others: 0,
             lost: 0,
             error: None,
             spare: Vec::new(),
@@ -77,6 +88,25 @@ impl Writer {
         {
             self.chrome = None;
             self.error = Some(error);
+        }
+    }
+
+    /// The file, if it takes one more: as many attempts as it was given, and as many other events. What it does not take,
+    /// also after an error, is counted.
+    fn room(&mut self, kind: Kind) -> Option<&mut ChromeFile> {
+        let had = match kind {
+            Kind::Attempt => &mut self.written.attempts,
+            Kind::Other => &mut self.others,
+        };
+        match &mut self.chrome {
+            Some(chrome) if *had < self.plan.attempts => {
+                *had += 1;
+                Some(chrome)
+            }
+            _ => {
+                self.written.dropped += u64::from(self.plan.events.is_some());
+                None
+            }
         }
     }
 
@@ -123,7 +153,7 @@ impl Writer {
                 self.summary.until(since(at));
                 self.summary.lane(place);
                 self.summary.workers_started += 1;
-                if let Some(chrome) = &mut self.chrome {
+                if let Some(chrome) = self.room(Kind::Other) {
                     chrome.started(place, pid, from, at);
                 }
             }
@@ -132,7 +162,7 @@ impl Writer {
                 if let Some(why) = &why {
                     self.summary.died(place, since(at), why);
                 }
-                if let Some(chrome) = &mut self.chrome {
+                if let Some(chrome) = self.room(Kind::Other) {
                     chrome.gone(place, at, why.as_deref());
                 }
             }
@@ -145,7 +175,7 @@ impl Writer {
             } => {
                 self.summary.memory_waits.0 += 1;
                 self.summary.memory_waits.1 += at.saturating_sub(from);
-                if let Some(chrome) = &mut self.chrome {
+                if let Some(chrome) = self.room(Kind::Other) {
                     chrome.granted(place, from, at, bytes, given);
                 }
             }
@@ -154,19 +184,13 @@ impl Writer {
 
     fn attempt(&mut self, mut attempt: Attempt) {
         let arrows = self.arrows_of(&attempt);
-        if let Some(chrome) = &mut self.chrome {
-            if self.written.attempts < self.plan.attempts {
-                self.written.attempts += 1;
-                chrome.attempt(&attempt);
-                for (from, to) in arrows {
+        if let Some(chrome) = self.room(Kind::Attempt) {
+            chrome.attempt(&attempt);
+            for (from, to) in arrows {
+                if let Some(chrome) = self.room(Kind::Other) {
                     chrome.arrow(from, to);
                 }
-            } else {
-                self.written.dropped += 1;
             }
-        } else {
-            // After an error.
-            self.written.dropped += u64::from(self.error.is_some());
         }
         // The report counts from the start.
         let since = |at: &mut u64| *at = at.saturating_sub(self.start);
