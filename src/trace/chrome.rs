@@ -25,6 +25,8 @@ pub(super) struct ChromeFile {
     file: File,
     /// Where the tail begins.
     end: u64,
+    /// What the tail says is missing.
+    dropped: u64,
     /// What the next write brings.
     text: String,
     /// Time 0.
@@ -77,6 +79,7 @@ impl ChromeFile {
         let mut own = Self {
             file,
             end: 0,
+            dropped: 0,
             text: "{\"traceEvents\":[\n".into(),
             start,
             flows: 0,
@@ -92,23 +95,42 @@ impl ChromeFile {
             "{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{ENGINE},\"tid\":0,\"args\":{{\"name\":{}}}}}",
             quoted(&format!("{label}: waiting"))
         );
-        own.write(0)?;
+        own.write(0, 0)?;
         Ok(own)
     }
 
-    /// Everything that was added goes into the file, which is whole then.
-    pub(super) fn write(&mut self, dropped: u64) -> io::Result<()> {
+    /// Everything that was added goes into the file, which is whole then: also after an error, but without these events.
+    ///
+    /// `dropped`: what is missing up to here; `events`: what is missing if this fails.
+    pub(super) fn write(&mut self, dropped: u64, events: u64) -> io::Result<()> {
         let len = self.text.len() as u64;
-        let _ = write!(
-            self.text,
-            "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{{\"producer\":\"arenite {}\",\"dropped_events\":\"{dropped}\"}}}}\n",
-            env!("CARGO_PKG_VERSION")
-        );
+        put_tail(&mut self.text, dropped);
         // What was there before is the older tail, which is no longer than the new one.
-        self.file.write_all_at(self.text.as_bytes(), self.end)?;
-        self.end += len;
+        let written = self.file.write_all_at(self.text.as_bytes(), self.end);
         self.text.clear();
-        Ok(())
+        match &written {
+            Ok(()) => {
+                self.end += len;
+                self.dropped = dropped;
+            }
+            Err(_) => self.mend(dropped + events),
+        }
+        written
+    }
+
+    /// Half a batch may have gone over the tail: that is written again where it was. As there may be no room for
+    /// anything else, over what is there now and before the rest is cut off; and if the number became too long, with the one
+    /// before.
+    fn mend(&mut self, dropped: u64) {
+        for dropped in [dropped, self.dropped] {
+            let mut tail = String::new();
+            put_tail(&mut tail, dropped);
+            let whole = self.end + tail.len() as u64;
+            let written = self.file.write_all_at(tail.as_bytes(), self.end);
+            if written.and_then(|()| self.file.set_len(whole)).is_ok() {
+                return;
+            }
+        }
     }
 
     fn us(&self, at: u64) -> Us {
@@ -315,6 +337,15 @@ impl ChromeFile {
         let full = OpenOptions::new().write(true).open("/dev/full");
         self.file = full.expect("a file that takes nothing");
     }
+}
+
+/// What closes the file.
+fn put_tail(text: &mut String, dropped: u64) {
+    let _ = write!(
+        text,
+        "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{{\"producer\":\"arenite {}\",\"dropped_events\":\"{dropped}\"}}}}\n",
+        env!("CARGO_PKG_VERSION")
+    );
 }
 
 /// A string of JSON.

@@ -1,9 +1,15 @@
 //! What is written for given events, read by something else than what wrote it.
 
 use std::collections::HashMap;
+use std::fs::{File, Permissions};
+use std::io::{Read, Seek};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::Value;
 
 use super::*;
@@ -294,6 +300,97 @@ fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
         1,
         "what was written stays whole"
     );
+}
+
+/// Memory that refuses to grow takes the first part of a batch, as a disk does that fills up.
+#[test]
+fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
+    let flags = MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = File::from(memfd_create(c"events", flags).unwrap());
+    let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    let tracer = start(Plan {
+        events: Some(events.into()),
+        report: None,
+        attempts: ATTEMPTS,
+    });
+    let now = monotonic_ns();
+    let send = |job| tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+    send(0);
+    tracer.0.flush().unwrap();
+    memory.set_len(20_000).unwrap();
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+    {
+        // In one batch: nobody passes anything on meanwhile.
+        let _busy = lock(&tracer.0.writer);
+        (1..1000).for_each(send);
+    }
+    let (_, error) = tracer.0.flush().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    send(1000);
+    tracer.0.flush().unwrap_err();
+    let written = lock(&tracer.0.writer).written();
+    assert_eq!(written.attempts + written.dropped, 1001);
+
+    let mut text = String::new();
+    memory.rewind().unwrap();
+    memory.read_to_string(&mut text).unwrap();
+    let whole: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let events = whole["traceEvents"].as_array().unwrap();
+    let runs = of(events, "X", "shrink<u8>").len() as u64;
+    assert_eq!(runs, written.attempts);
+    // All but the one that came after.
+    let dropped = whole["otherData"]["dropped_events"].as_str().unwrap();
+    assert_eq!(dropped.parse::<u64>().unwrap() + 1, written.dropped);
+}
+
+#[test]
+fn a_page_takes_the_place_of_the_one_before_when_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let link = folder.path().join("link.html");
+    std::fs::write(&page, "by somebody else").unwrap();
+    std::fs::set_permissions(&page, Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("report.html", &link).unwrap();
+    let mut before = File::open(&page).unwrap();
+    let tracer = start(Plan {
+        events: None,
+        report: Some(link.clone()),
+        attempts: ATTEMPTS,
+    });
+    tracer.0.flush().unwrap();
+    // Whoever reads it goes on reading what they had.
+    let mut text = String::new();
+    before.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "by somebody else");
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.starts_with("<!doctype html>"), "{text}");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mode = std::fs::metadata(&page).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    drop(tracer);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+/// Such as `/dev/stdout`: nothing takes its place.
+#[test]
+fn a_pipe_gets_the_page() {
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", write.as_raw_fd());
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).unwrap();
+        text
+    });
+    let tracer = start(Plan {
+        events: None,
+        report: Some(path.into()),
+        attempts: ATTEMPTS,
+    });
+    drop(tracer);
+    drop(write);
+    let text = reader.join().unwrap();
+    assert!(text.starts_with("<!doctype html>"), "{text}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What becomes of events: lines of the file, figures of the report.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Duration;
 
 use super::arrows::{Arrows, Spot};
@@ -10,6 +11,7 @@ use super::chrome::ChromeFile;
 use super::report::{self, About};
 use super::summary::Summary;
 use super::{Attempt, End, Event, Place, Plan, Written};
+use crate::sys::clock::monotonic_ns;
 
 /// How long events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -79,15 +81,19 @@ impl Writer {
     pub(super) fn write(&mut self, mut events: Vec<Event>, dropped: u64) {
         self.lost += dropped;
         self.written.dropped += dropped;
+        let before = (self.written.attempts, self.others);
         for event in events.drain(..) {
             self.take(event);
         }
         self.spare = events;
+        let batch = self.written.attempts - before.0 + self.others - before.1;
         if let Some(chrome) = &mut self.chrome
-            && let Err(error) = chrome.write(self.written.dropped)
+            && let Err(error) = chrome.write(self.written.dropped, batch)
         {
             self.chrome = None;
             self.error = Some(error);
+            (self.written.attempts, self.others) = before;
+            self.written.dropped += batch;
         }
     }
 
@@ -131,7 +137,7 @@ impl Writer {
             lost: self.lost,
         };
         let page = report::page(&self.summary, &about);
-        fs::write(path, page).map_err(|error| (path.clone(), error))
+        replace(path, &page).map_err(|error| (path.clone(), error))
     }
 
     fn take(&mut self, event: Event) {
@@ -237,6 +243,45 @@ impl Writer {
     pub(super) fn spoil(&mut self) {
         self.chrome.as_mut().expect("a file of events").spoil();
     }
+
+    pub(super) fn written(&self) -> Written {
+        self.written.clone()
+    }
+}
+
+/// Puts a page in place of the one before, which stays as it is if that fails.
+fn replace(path: &Path, page: &str) -> io::Result<()> {
+    let old = fs::metadata(path);
+    if old.as_ref().is_ok_and(|old| !old.is_file()) {
+        // A device or a pipe takes it as it comes, and is nothing to be replaced.
+        return fs::write(path, page);
+    }
+    // What a link leads to, and not the link.
+    let path = match &old {
+        Ok(_) => fs::canonicalize(path)?,
+        Err(_) => path.to_owned(),
+    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}-{}.part", process::id(), monotonic_ns()));
+    let part = path.with_file_name(name);
+    let mut file = match File::create_new(&part) {
+        // A page that may be written in a folder that may not.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && old.is_ok() => {
+            return fs::write(path, page);
+        }
+        file => file?,
+    };
+    let written = file.write_all(page.as_bytes()).and_then(|()| {
+        if let Ok(old) = old {
+            file.set_permissions(old.permissions())?;
+        }
+        fs::rename(&part, &path)
+    });
+    if written.is_err() {
+        // The first error is the one that counts.
+        let _ = fs::remove_file(&part);
+    }
+    written
 }
 
 /// Where what concerns a whole worker is shown.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind};
+use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, Trace};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -22,6 +22,7 @@ tests![
     without_memory_files,
     not_to_be_written,
     spilled_replies_and_holes,
+    files_of_a_trace,
 ];
 
 pub const SCENARIOS: &[(&str, fn())] = &[
@@ -34,6 +35,7 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("full-names-only", names_only),
     ("full-readonly", read_only),
     ("full-spilled", spilled),
+    ("full-trace", trace),
 ];
 
 /// Plays the scenario with a /dev/shm of so many MiB.
@@ -115,6 +117,10 @@ fn not_to_be_written() {
 
 fn spilled_replies_and_holes() {
     with_room("full-spilled", 16);
+}
+
+fn files_of_a_trace() {
+    with_room("full-trace", 4);
 }
 
 // ---- what those programs do ---------------------------------------------------------------------------------
@@ -497,4 +503,63 @@ fn spilled() {
     }
     assert_works(&engine);
     assert_holds(&engine);
+}
+
+/// The disk that takes the files of a trace fills up: what was written stays whole.
+fn trace() {
+    fn fail(len: usize) -> Result<(), String> {
+        Err("x".repeat(len))
+    }
+    fn half(n: u64) -> u64 {
+        n / 2
+    }
+    let [events, page] = ["/dev/shm/events.json", "/dev/shm/report.html"];
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(1 << 20)
+        .backing(Backing::Memfd)
+        .trace(Trace::to(events).report(page))
+        .build()
+        .unwrap();
+    let fail_often = |times: usize| {
+        for _ in 0..times {
+            engine.submit(fail, (500,)).wait().unwrap_err();
+        }
+    };
+    fail_often(10);
+    let written = engine.write_trace().unwrap().unwrap();
+    assert_eq!((written.attempts, written.dropped), (10, 0));
+    let hog = Hog::leaving(100_000);
+    for n in 0..1000 {
+        engine.submit(half, (n,)).wait().unwrap();
+    }
+    let full = || {
+        let error = engine.write_trace().unwrap_err();
+        assert!(error.path.ends_with("events.json"), "{error}");
+        assert_eq!(error.error.kind(), std::io::ErrorKind::StorageFull);
+    };
+    full();
+    let runs = || {
+        let text = std::fs::read_to_string(events).unwrap();
+        let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let events = whole["traceEvents"].as_array().unwrap();
+        let runs = events.iter().filter(|event| event["cat"] == "job").count();
+        let dropped = whole["otherData"]["dropped_events"].as_str().unwrap();
+        (runs, dropped.parse::<usize>().unwrap())
+    };
+    let before = runs();
+    assert!(before.0 >= 10 && before.1 > 0, "{before:?}");
+    // A longer page than the one that is there, for which there is no room either.
+    let told = std::fs::read_to_string(page).unwrap();
+    fail_often(150);
+    hog.take(0);
+    full();
+    drop(engine);
+    assert_eq!(std::fs::read_to_string(page).unwrap(), told);
+    assert_eq!(runs(), before);
+    let left = std::fs::read_dir("/dev/shm").unwrap().count();
+    assert_eq!(left, 2, "nothing but the two files");
+    for path in [events, page] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
