@@ -77,3 +77,11 @@ fn ideal(setup: &Setup) -> Result<Running, TwinError> {
         })
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_systems_are_given_the_same_jobs() {
+        assert_eq!(super::jobs(), super::jobs());
+    }
+}

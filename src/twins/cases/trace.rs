@@ -32,3 +32,11 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
 fn jobs() -> Vec<u64> {
     vec![(work::turns_per_microsecond() * EACH) as u64; JOBS]
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_systems_are_given_the_same_jobs() {
+        assert_eq!(super::jobs(), super::jobs());
+    }
+}
