@@ -211,11 +211,11 @@ fn work(
         let feed = items
             .iter()
             .enumerate()
-            .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)))
-            .take_while(|_| stop.code().is_none());
+            .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
+        let may_begin = || stop.code().is_none();
         let mut told = false;
         // Breaking is the end of the loop below either way: the rest stays pending.
-        let _ = runner::run(&mut pool, feed, |index, result| {
+        let _ = runner::run(&mut pool, feed, may_begin, |index, result| {
             if stop.code().is_some() && !std::mem::replace(&mut told, true) {
                 report
                     .note("stopping: what is under way is finished; a second signal ends at once");

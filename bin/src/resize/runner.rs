@@ -40,18 +40,19 @@ pub(crate) trait Pool {
 }
 
 /// Runs what `feed` yields and hands each result to `done` when it is there, at most [`Pool::depth`] on their way: a picture
-/// that takes long holds up none of the others. Ends when `feed` does, or at once when `done` breaks; what is then on its
-/// way stays in the pool.
+/// that takes long holds up none of the others. Ends when `feed` does or nothing more `may_begin`, or at once when `done`
+/// breaks; what is then on its way stays in the pool.
 pub(crate) fn run<'a, P: Pool>(
     pool: &mut P,
     mut feed: impl Iterator<Item = (usize, &'a Path, &'a Task)>,
+    may_begin: impl Fn() -> bool,
     mut done: impl FnMut(usize, Result<Made<P::Bytes>, Fault>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let depth = pool.depth().max(1);
     let mut under_way = 0;
     let mut waiting = None;
     loop {
-        while under_way < depth {
+        while under_way < depth && may_begin() {
             let Some((index, path, task)) = waiting.take().or_else(|| feed.next()) else {
                 break;
             };
@@ -75,6 +76,7 @@ pub(crate) fn run<'a, P: Pool>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::cell::Cell;
     use std::fs;
     use std::path::PathBuf;
 
@@ -160,7 +162,8 @@ mod tests {
     /// What became of each, in the order in which it was known.
     fn outcome(pool: &mut Here, files: &[(PathBuf, Task)]) -> Vec<(usize, String)> {
         let mut outcome = Vec::new();
-        let flow = run(pool, feed(files), |index, result| {
+        let begin = || true;
+        let flow = run(pool, feed(files), begin, |index, result| {
             outcome.push((
                 index,
                 match result {
@@ -204,11 +207,28 @@ mod tests {
         let (_folder, files) = files(&["a", "b", "c", "d", "e", "f"]);
         let mut pool = Here::with_room(1000);
         let mut seen = 0;
-        let flow = run(&mut pool, feed(&files), |_, _| {
+        let begin = || true;
+        let flow = run(&mut pool, feed(&files), begin, |_, _| {
             seen += 1;
             ControlFlow::Break(())
         });
         assert!(flow.is_break());
         assert_eq!((seen, pool.running.len()), (1, 2));
+    }
+
+    #[test]
+    fn what_waits_for_room_when_nothing_more_may_begin_is_not_begun() {
+        let (_folder, files) = files(&["aaaa", "bbbb", "cccc"]);
+        let mut pool = Here::with_room(5);
+        let (stopped, mut seen) = (Cell::new(false), Vec::new());
+        let begin = || !stopped.get();
+        let flow = run(&mut pool, feed(&files), begin, |index, _| {
+            seen.push(index);
+            // By now the second one has been refused, and waits.
+            stopped.set(true);
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_continue());
+        assert_eq!(seen, [0]);
     }
 }
