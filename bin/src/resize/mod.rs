@@ -206,20 +206,15 @@ fn work(
         for part in pool::lacking(&pool) {
             report.note(&format!("not enforced by this kernel: {part}"));
         }
-        stop.begin_work();
+        stop.begin_work(args.quiet);
         report.work(args, ready as u64);
         let feed = items
             .iter()
             .enumerate()
             .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
         let may_begin = || stop.code().is_none();
-        let mut told = false;
         // Breaking is the end of the loop below either way: the rest stays pending.
         let _ = runner::run(&mut pool, feed, may_begin, |index, result| {
-            if stop.code().is_some() && !std::mem::replace(&mut told, true) {
-                report
-                    .note("stopping: what is under way is finished; a second signal ends at once");
-            }
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok((stamp, _))) =
                 (&mut recorder, &items[index].task, &made)
@@ -312,7 +307,7 @@ impl Turn<'_> {
 
 /// The summary, what to do about an early end, and the exit code.
 fn farewell(stop: &Stop, report: &mut Report) -> u8 {
-    let signal = stop.code();
+    let signal = stop.end_work();
     let status = if signal.is_some() {
         "interrupted"
     } else {

@@ -5,17 +5,24 @@
 //! | before work begins, while nothing has been written | ends the program at once | |
 //! | at work | what is under way is finished, the rest is not begun | ends the program at once |
 //!
-//! A thread of its own takes them, so that the main thread may wait for whatever it likes. Ending at once leaves no
-//! worker (they end with the program), no name, and no file under a temporary name.
+//! A thread of its own takes them, so that the main thread may wait for whatever it likes. What the first one does is told
+//! by yet another thread: where nobody reads stderr that one waits, and a second signal still ends the program. Ending at
+//! once leaves no worker (they end with the program), no name, and no file under a temporary name.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
+
+use super::progress::print_aside;
+
+/// What is told when the first signal comes.
+const NOTE: &str = "stopping: what is under way is finished; a second signal ends at once";
 
 /// Whether somebody asked for an end, and how.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +38,16 @@ struct Shared {
     code: AtomicU8,
     /// The file under a temporary name, if there is one just now.
     temporary: Mutex<Option<PathBuf>>,
+    note: Mutex<Note>,
+}
+
+/// Whether the first signal is told to the user.
+#[derive(Debug, Default)]
+struct Note {
+    /// There is work for it to stop, and somebody wants to know.
+    wanted: bool,
+    /// Whoever tells it.
+    teller: Option<JoinHandle<()>>,
 }
 
 impl Stop {
@@ -46,7 +63,7 @@ impl Stop {
         let shared = Arc::clone(&stop.shared);
         let (listening, begins) = sync_channel(0);
         // The handlers are installed by the thread that serves them: where there is none, there are none.
-        let thread = std::thread::Builder::new().spawn(move || {
+        let thread = Builder::new().spawn(move || {
             let signals = Signals::new(wanted);
             let _ = listening.send(());
             if let Ok(mut signals) = signals {
@@ -59,8 +76,9 @@ impl Stop {
         stop
     }
 
-    /// From now on the first signal lets finish what is under way.
-    pub(crate) fn begin_work(&self) {
+    /// From now on the first signal lets finish what is under way, and that is told.
+    pub(crate) fn begin_work(&self, quiet: bool) {
+        self.shared.note().wanted = !quiet;
         // Release: "nothing written before this", pairs with `take`.
         self.shared.working.store(true, Ordering::Release);
     }
@@ -72,6 +90,19 @@ impl Stop {
             0 => None,
             code => Some(code),
         }
+    }
+
+    /// The same when all is done, after whatever was to be told of it; from now on nothing is.
+    pub(crate) fn end_work(&self) -> Option<u8> {
+        let teller = {
+            let mut note = self.shared.note();
+            note.wanted = false;
+            note.teller.take()
+        };
+        if let Some(teller) = teller {
+            let _ = teller.join();
+        }
+        self.code()
     }
 
     /// Runs `write`, which makes `path` and takes it away again: an end at once will not leave it behind.
@@ -91,12 +122,21 @@ impl Stop {
 }
 
 impl Shared {
+    fn note(&self) -> MutexGuard<'_, Note> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, signal: i32) {
         let code = u8::try_from(128 + signal).unwrap_or(130);
         // Acquire: pairs with `begin_work`. Relaxed: see `Stop::code`; this is the only thread that writes it.
         let first = self.code.load(Ordering::Relaxed) == 0;
         if first && self.working.load(Ordering::Acquire) {
+            // Held meanwhile: who sees the code at the end of its work finds the teller too.
+            let mut note = self.note();
             self.code.store(code, Ordering::Relaxed);
+            if note.wanted {
+                note.teller = Builder::new().spawn(|| print_aside(NOTE)).ok();
+            }
             return;
         }
         // The lock is held to the end, so that no other file is begun.

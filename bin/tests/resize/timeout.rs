@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, ended, many_pictures, start};
-use crate::world::{World, children, gone, jpeg, png, signal, wait, wait_until};
+use crate::world::{WATCHDOG, World, children, gone, jpeg, png, signal, wait, wait_until};
 
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
@@ -107,6 +109,42 @@ fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
     assert_eq!(lines[0]["cause"], "timeout", "{}", lines[0]);
     assert_eq!(lines[0]["attempts"], 3, "{}", lines[0]);
     run.says(&["p/hangs.png", "3 attempts"]);
+    gone(id);
+}
+
+#[test]
+fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
+    let world = World::new();
+    world.file("p/hangs.png", &png(6000, 4000));
+    let mut child = start(world.command("p -s 64 -o out -j 1"));
+    let id = child.id();
+    let mut worker = None;
+    wait_until("a worker is in the middle of the picture", || {
+        worker = (children(id).into_iter()).find(|&worker| private_bytes(worker) > 30 << 20);
+        worker.is_some()
+    });
+    signal(worker.unwrap(), libc::SIGSTOP);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    signal(id, libc::SIGINT);
+    let (tell, told) = mpsc::channel();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut line = String::new();
+            stderr.read_line(&mut line).unwrap();
+            tell.send(line).unwrap();
+        });
+        let told = told.recv_timeout(WATCHDOG);
+        // It goes on, whatever was told, so that all come to an end.
+        signal(worker.unwrap(), libc::SIGCONT);
+        let line = told.expect("a line while the worker hangs");
+        assert!(line.contains("a second signal ends at once"), "{line}");
+    });
+    wait(child).exits(130);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("interrupted"), "{rest}");
+    assert!(!rest.contains("a second signal"), "told once: {rest}");
+    assert_eq!(world.tree("out"), ["hangs.png"]);
     gone(id);
 }
 

@@ -17,7 +17,7 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
 
 /// Longer than any run takes here, so that only a hang meets it.
-const WATCHDOG: Duration = Duration::from_secs(120);
+pub const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A folder of its own for each test, after which `/dev/shm` lists what it did before.
 pub struct World {
