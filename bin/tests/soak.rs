@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[allow(dead_code, reason = "made for the tests of resize")]
+#[path = "resize/world.rs"]
+mod world;
+
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use world::{World, gone, signal, signal_group, wait_until};
 
 /// Longer than any run takes here, so that only a hang meets it.
 const WATCHDOG: Duration = Duration::from_secs(240);
@@ -86,6 +92,52 @@ fn a_broken_promise_ends_it_with_1() {
         notes.contains("storm-of-stops: broken with seed 1"),
         "{notes}"
     );
+}
+
+/// Programs that it has started to be killed do not outlive it.
+#[test]
+fn nothing_goes_on_when_a_soak_is_killed() {
+    /// Ends what a failed test would leave.
+    struct Played(u32);
+    impl Drop for Played {
+        fn drop(&mut self) {
+            signal_group(self.0, libc::SIGKILL);
+        }
+    }
+    // It sees whether a name is left.
+    let _world = World::new();
+    let mut soak = soak(&["--minutes", "5", "--only", "supervisor-killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut played = None;
+    wait_until(
+        "a program is there, and the soak stopped before it kills that",
+        || {
+            signal(soak.id(), libc::SIGSTOP);
+            wait_until("the soak is stopped", || state(soak.id()) == Some('T'));
+            let at_work = |pid: &i32| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.ends_with(b"--play\0work\0") && state(*pid as u32) != Some('Z')
+            };
+            played = children(soak.id()).into_iter().find(at_work);
+            if played.is_none() {
+                signal(soak.id(), libc::SIGCONT);
+            }
+            played.is_some()
+        },
+    );
+    let played = Played(played.unwrap() as u32);
+    soak.kill().unwrap();
+    soak.wait().unwrap();
+    gone(played.0);
+}
+
+/// What it does, by the letter.
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 fn children(of: u32) -> Vec<i32> {

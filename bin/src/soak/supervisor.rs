@@ -1,8 +1,13 @@
 //! Programs that are killed at random moments, with everything they have started.
+//!
+//! They know who started them by a pipe, their stdin, into which nobody writes: the kernel closes it when that program ends,
+//! however it does, and then they end too.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{Array, Backing, Engine};
@@ -36,8 +41,26 @@ fn make(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
+/// Whoever started this program has gone.
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Notices it, and ends the program if that does not come to look.
+fn watch_starter() -> io::Result<()> {
+    let watch = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        ALONE.store(true, SeqCst);
+        thread::park_timeout(super::PATIENCE);
+        std::process::exit(1);
+    };
+    thread::Builder::new().spawn(watch).map(drop)
+}
+
 /// In the program.
 pub(crate) fn play(role: Role) -> ExitCode {
+    if let Err(error) = watch_starter() {
+        eprintln!("error: no thread: {error}");
+        return ExitCode::FAILURE;
+    }
     let build = || {
         let builder = Engine::builder().workers(2).capacity(64 << 20);
         // Names are what may be left behind.
@@ -47,7 +70,8 @@ pub(crate) fn play(role: Role) -> ExitCode {
             Err(_) => builder.build(),
         }
     };
-    loop {
+    // An engine that ends in good order leaves no name, wherever it was at that moment.
+    while !ALONE.load(SeqCst) {
         let engine = match build() {
             Ok(engine) => engine,
             Err(error) => {
@@ -82,16 +106,22 @@ pub(crate) fn play(role: Role) -> ExitCode {
         }
         engine.trim();
     }
+    ExitCode::FAILURE
 }
 
 /// Whatever is left when a run ends too early.
-pub(super) struct Family(Child);
+pub(super) struct Family {
+    leader: Child,
+    /// Closed with this program, and by nobody before: who waits for a child closes what is still with it.
+    _stdin: Option<ChildStdin>,
+}
 
 impl Family {
     /// Starts a program that leads a process group of its own and whose stderr is a pipe.
     pub(super) fn spawn(command: &mut Command) -> Result<Self, String> {
-        let child = command.spawn().map_err(|error| error.to_string())?;
-        Ok(Self(child))
+        let mut leader = command.spawn().map_err(|error| error.to_string())?;
+        let _stdin = leader.stdin.take();
+        Ok(Self { leader, _stdin })
     }
 
     fn start(role: &str, name: Option<&str>) -> Result<Self, String> {
@@ -99,7 +129,7 @@ impl Family {
         let mut command = Command::new(own);
         command
             .args(["soak", "--play", role])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -110,18 +140,18 @@ impl Family {
     }
 
     pub(super) fn group(&self) -> i32 {
-        self.0.id() as i32
+        self.leader.id() as i32
     }
 
     /// Waits for its end; what it has started may live on.
     pub(super) fn wait(&mut self) -> Result<ExitStatus, String> {
-        self.0.wait().map_err(|error| error.to_string())
+        self.leader.wait().map_err(|error| error.to_string())
     }
 
     /// What it said before it ended.
     pub(super) fn complaints(&mut self) -> String {
         let mut text = String::new();
-        if let Some(mut pipe) = self.0.stderr.take() {
+        if let Some(mut pipe) = self.leader.stderr.take() {
             let _ = pipe.read_to_string(&mut text);
         }
         text
@@ -132,7 +162,7 @@ impl Drop for Family {
     fn drop(&mut self) {
         // Usually nobody is there any more.
         let _ = killpg(Pid::from_raw(self.group()), Signal::SIGKILL);
-        let _ = self.0.wait();
+        let _ = self.leader.wait();
     }
 }
 
@@ -149,7 +179,7 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         let mut family = Family::start("work", name)?;
         // In its first moments more often than later.
         let longest = [3_000, 20_000, 100_000][dice.below(3) as usize];
-        std::thread::sleep(dice.micros(0, longest));
+        thread::sleep(dice.micros(0, longest));
         step("a program to be killed");
         kill(Pid::from_raw(family.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
         let status = family.wait()?;
