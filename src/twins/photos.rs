@@ -1,7 +1,8 @@
 //! Folders of photos to measure with: made from the samples, removed again.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fast_image_resize::images::Image;
@@ -19,13 +20,16 @@ const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/rocket.jpg"),
     include_bytes!("../../samples/seeding.jpg"),
 ];
-/// How a folder's name begins; the process id of its owner follows.
+/// How a folder's name begins; the process id of its owner follows, for people. Numbers are used again, and another
+/// container counts from 1 as well, so programs go by the lock.
 const PREFIX: &str = "arenite-bench-";
 
 /// A folder that is removed with everything in it.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// Locked as long as somebody works in the folder; the kernel lets go of it, however that ends.
+    _held: File,
 }
 
 impl Folder {
@@ -34,10 +38,29 @@ impl Folder {
     pub(super) fn create(name: &str) -> Result<Self, TwinError> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        let path = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
-        fs::create_dir(&path)
-            .map_err(|error| TwinError::io(format!("make the folder {}", path.display()), error))?;
-        Ok(Self { path })
+        let first = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        Self::create_near(&first)
+            .map_err(|error| TwinError::io(format!("make the folder {}", first.display()), error))
+    }
+
+    /// At this path, or where somebody else has it, at one that begins like it.
+    fn create_near(first: &Path) -> io::Result<Self> {
+        let mut path = first.to_owned();
+        for number in 2_u32.. {
+            match fs::create_dir(&path) {
+                // Until it is held anybody may sweep it.
+                Ok(()) => {
+                    if let Some(held) = hold(&path) {
+                        return Ok(Self { path, _held: held });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            path = first.to_owned();
+            path.as_mut_os_string().push(format!("-{number}"));
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Where it is.
@@ -75,21 +98,35 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, TwinError> {
     list().map_err(|error| TwinError::io(format!("list {}", folder.display()), error))
 }
 
+/// Removes the folders that nobody holds.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| {
-            let (pid, _) = name.strip_prefix(PREFIX)?.split_once('-')?;
-            pid.parse::<u32>().ok()
-        });
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let is_ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes());
+        // Held while it is removed, so that nobody else takes it for a new one.
+        if is_ours && let Some(_held) = hold(&entry.path()) {
             // Somebody else's folder stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Locks a folder, unless it is locked, or another one or none has its place by then.
+fn hold(path: &Path) -> Option<File> {
+    let held = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+        .ok()?;
+    held.try_lock().ok()?;
+    let (locked, there) = (held.metadata().ok()?, fs::symlink_metadata(path).ok()?);
+    let is_same = (locked.dev(), locked.ino()) == (there.dev(), there.ino());
+    is_same.then_some(held)
 }
 
 /// Width and height of the photos of `resize-12mp`.
@@ -239,12 +276,37 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_dead_processes_are_swept() {
+    fn folders_that_nobody_holds_are_swept_whatever_their_number() {
         let parent = std::env::temp_dir();
-        // No process has this number: it is above the kernel's limit.
-        let stale = parent.join(format!("{PREFIX}4999999-old"));
+        // What an interrupted program with this very number left: each container has its own 7.
+        let stale = parent.join(format!("{PREFIX}{}-again", std::process::id()));
         fs::create_dir_all(stale.join("inner")).unwrap();
-        let _folder = Folder::create("sweeper").unwrap();
+        let folder = Folder::create("again").unwrap();
+        assert!(!folder.path().join("inner").exists());
+        let other = Folder::create("sweeper").unwrap();
+        assert!(folder.path().exists(), "it is held");
+        drop((folder, other));
         assert!(!stale.exists());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_no_obstacle() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("taken");
+        let [first, second] = [(), ()].map(|()| Folder::create_near(&path).unwrap());
+        assert_eq!(first.path(), path);
+        assert_eq!(second.path(), parent.path().join("taken-2"));
+    }
+
+    #[test]
+    fn what_lies_at_the_place_of_a_folder_is_not_held_for_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let [folder, link] = ["folder", "link"].map(|name| parent.path().join(name));
+        assert!(hold(&folder).is_none(), "nothing is there");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(hold(&link).is_none(), "a link");
+        let held = hold(&folder);
+        assert!(held.is_some() && hold(&folder).is_none(), "held once");
     }
 }
