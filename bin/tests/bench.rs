@@ -7,10 +7,11 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use serde_json::Value;
-use world::{Run, World};
+use world::{Run, World, with_own_mounts};
 
 /// Every case and its systems, in the order in which they are run. The names are in other people's scripts and tables: none goes or changes unseen.
 const CASES: &[(&str, &str)] = &[
@@ -246,17 +247,17 @@ fn a_table_for_people_with_goals_and_notes() {
 #[test]
 fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
     let world = World::new();
-    // Photos take their time to be made, and what is missing is missing without them: their folder is there already.
-    let script = r#"
-        mkdir "$TMPDIR/arenite-bench-$$-0.3mp"
-        PATH= exec "$arenite" bench --only resize-0.3mp --only squares-1m --quick --runs 1 --warmup 0 --json
-    "#;
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", script])
-        .env("arenite", env!("CARGO_BIN_EXE_arenite"))
-        .env("TMPDIR", world.path(""));
-    let run = world.finish(command).exits(0);
+    // Photos take their time to be made, and what is missing is missing without them: there is no room for more than a few.
+    let script = format!(
+        "mkdir small && mount -t tmpfs -o size=256k tmpfs small &&
+        TMPDIR=$PWD/small PATH= exec {} bench \
+            --only resize-0.3mp --only squares-1m --quick --runs 1 --warmup 0 --json",
+        env!("CARGO_BIN_EXE_arenite")
+    );
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run.exits(0);
     for system in ["vipsthumbnail", "vipsthumbnail-p2"] {
         let line = format!("resize-0.3mp: {system} left out: vipsthumbnail is not installed");
         assert!(run.stderr.contains(&line), "{}", run.stderr);
@@ -266,6 +267,31 @@ fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
         assert!(run.stderr.contains(&line), "{}", run.stderr);
     }
     measured_or_named(&run, "squares-1m", "arenite, rayon, one-thread");
+}
+
+/// What root may read of a worker, others may not: a user without privileges measures as much.
+#[test]
+fn a_user_without_privileges_measures_the_memory_of_workers() {
+    let world = World::new();
+    let program = world.path("arenite");
+    std::fs::copy(env!("CARGO_BIN_EXE_arenite"), &program).unwrap();
+    world.mode("", 0o777);
+    let mut command = Command::new(&program);
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(&program);
+    }
+    command
+        .args("bench --only idle-mb --runs 1 --json".split(' '))
+        .current_dir(world.path(""))
+        .env("HOME", world.path(""))
+        .env("TMPDIR", world.path(""));
+    let run = world.finish(command).exits(0);
+    let megabytes = figures(&run)["arenite"]["median"].as_f64().unwrap();
+    // A worker has a stack and a heap of its own at least.
+    assert!(megabytes > 0.01, "{}", run.stdout);
 }
 
 /// The words between the tags of an XML file, which is well formed as far as pictures go: a single root, each element closed

@@ -1,9 +1,11 @@
 //! What an engine costs that has nothing to do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Case, Goal, TwinError, Unit, ours};
 use crate::sys::cores;
+use crate::sys::oom::private_memory;
 
 /// How long nothing is asked of it.
 pub(super) const SPAN: Duration = Duration::from_secs(3);
@@ -26,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .plan(1, 3, 0)
         .goals(&[Goal::Below(4.0)])
+        .note("what the worker that has most has touched of its heap, stacks and data; neither arrays nor pages of the program")
         .system("arenite", ours::idle_memory),
     ]
 }
@@ -39,15 +42,11 @@ pub(super) fn cpu_time(pids: &[i32]) -> Result<Duration, TwinError> {
     Ok(total)
 }
 
-/// Bytes that only this process has mapped.
+/// What a process has touched of its heap, its stacks and its data, in bytes: what one more of it costs. Neither arrays nor
+/// pages of the program count, which all have in common. Anybody may read it of a worker, which is closed to debuggers.
 pub(super) fn private_bytes(pid: i32) -> Result<u64, TwinError> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| TwinError::io(format!("read {path}"), error))?;
-    Ok(text
-        .lines()
-        .filter(|line| line.starts_with("Private_"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum::<u64>()
-        * 1024)
+    private_memory(Path::new("/"), pid.cast_unsigned()).ok_or_else(|| TwinError::Peer {
+        twin: "arenite".into(),
+        what: format!("({pid}) does not show its memory"),
+    })
 }
