@@ -216,7 +216,7 @@ impl Machine {
         let needed = TASKS.saturating_add(TASKS_PER_WORKER.saturating_mul(workers));
         let now = self.bounds.processes_now;
         let means = format!(
-            "this user runs {now} processes and threads, and an engine with {workers} workers adds {needed}"
+            "this user runs at least {now} processes and threads, and an engine with {workers} workers adds {needed}"
         );
         bound(
             "processes",

@@ -18,7 +18,8 @@ pub struct Machine {
     pub page: u64,
     /// Cores that this process may use, container limits counted: the default number of workers.
     pub cores: usize,
-    /// Whether this process acts as root, which some limits do not bind.
+    /// Whether this process is root of the machine, which some limits do not bind; root of a container without privileges
+    /// is a user like others.
     pub root: bool,
     /// Whether `/proc` shows this process, which workers are started from.
     pub proc: bool,
@@ -82,7 +83,8 @@ pub struct Bounds {
     pub files: Option<u64>,
     /// `RLIMIT_NPROC`: processes and threads of this user.
     pub processes: Option<u64>,
-    /// Processes and threads that this user runs already.
+    /// Processes and threads that this user runs already: those that can be seen from here. Others, in other containers,
+    /// count for the limit too.
     pub processes_now: u64,
     /// `RLIMIT_AS`: bytes of addresses.
     pub address_space: Option<u64>,
@@ -142,7 +144,7 @@ impl Machine {
             arch,
             page: sys::page_size() as u64,
             cores: limits::cores(),
-            root: effective_user() == 0,
+            root: is_root(root, effective_user()),
             proc: Path::new("/proc/self/exe").exists() && Path::new("/proc/self/fd/").exists(),
             memory: Room {
                 size: limit,
@@ -184,6 +186,18 @@ impl Bounds {
         Bounds {
             files: probe::bound(Bound::Files),
             processes: probe::bound(Bound::Processes),
+/// Whether a user is the machine's root. User 0 of a user namespace that somebody else has made may be anybody outside:
+/// only the first namespace has all numbers, each for itself.
+pub(super) fn is_root(root: &Path, user: u32) -> bool {
+    // A kernel without namespaces of users has no such file.
+    let map = std::fs::read_to_string(root.join("proc/self/uid_map"));
+    let is_first = map.map_or(true, |map| {
+        map.split_ascii_whitespace()
+            .eq(["0", "0", &u32::MAX.to_string()])
+    });
+    user == 0 && is_first
+}
+
             processes_now: probe::tasks_of_user(),
             address_space: probe::bound(Bound::AddressSpace),
             data: probe::bound(Bound::Data),

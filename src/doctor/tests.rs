@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::machine::is_root;
 use super::*;
 use crate::arena::SegmentName;
 
@@ -241,7 +242,10 @@ fn limits_of_a_container_are_looked_at_in_both_versions() {
 fn limits_that_do_not_bind_root_do_not_hurt_root() {
     let mut machine = good();
     machine.bounds.processes = Some(1);
-    assert_eq!(finding(&machine, "processes").level, Level::Trouble);
+    let found = finding(&machine, "processes");
+    assert_eq!(found.level, Level::Trouble);
+    // Those of other containers are not seen, and count.
+    assert!(found.means.contains("at least 300"), "{found:?}");
     machine.root = true;
     assert_eq!(finding(&machine, "processes").level, Level::Fine);
 }
@@ -250,6 +254,25 @@ fn limits_that_do_not_bind_root_do_not_hurt_root() {
 fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
     for (index, subject, level) in [
         (0, "pidfd", Level::Trouble),
+#[test]
+fn root_of_a_container_is_not_root_of_the_machine() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(is_root(root.path(), 0), "a kernel without user namespaces");
+    std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+    for (map, is_first) in [
+        ("         0          0 4294967295\n", true),
+        ("         0       1000          1\n", false),
+        ("0 1000 1\n1 100000 65536\n", false),
+        ("0 100000 65536\n", false),
+    ] {
+        std::fs::write(root.path().join("proc/self/uid_map"), map).unwrap();
+        assert_eq!(is_root(root.path(), 0), is_first, "{map}");
+        assert!(!is_root(root.path(), 1000), "{map}");
+        let found = Machine::look_below(root.path()).root;
+        assert!(is_first || !found, "{map}");
+    }
+}
+
         (1, "huge-pages", Level::Notice),
         (2, "landlock", Level::Notice),
     ] {

@@ -138,7 +138,7 @@ pub fn bound(bound: Bound) -> Option<u64> {
     }
 }
 
-/// Processes and threads that this user runs, as `RLIMIT_NPROC` counts them.
+/// Processes and threads that this user runs, as `RLIMIT_NPROC` counts them, but for those that `/proc` does not show.
 pub fn tasks_of_user() -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir("/proc") else {
