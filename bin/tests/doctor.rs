@@ -146,7 +146,7 @@ fn an_engine_that_cannot_start_is_trouble_with_its_own_words() {
 }
 
 #[test]
-fn a_small_dev_shm_is_lived_with_and_a_full_one_hurts() {
+fn a_small_dev_shm_is_lived_with_and_a_full_one_too() {
     let Some(run) = with_own_shm("64m", "$arenite doctor --json") else {
         return;
     };
@@ -160,9 +160,10 @@ fn a_small_dev_shm_is_lived_with_and_a_full_one_hurts() {
         return;
     };
     let told = report(&run);
-    assert_eq!(run.code, Some(1), "{told}");
+    let trouble = told["verdict"] == "trouble";
+    assert_eq!(run.code, Some(i32::from(trouble)), "{told}");
     let shm = finding(&told, "dev-shm");
-    assert_eq!(shm["level"], "trouble", "{shm}");
+    assert_eq!(shm["level"], "notice", "{shm}");
     assert!(
         shm["advice"].as_str().unwrap().contains("--shm-size"),
         "{shm}"
@@ -172,6 +173,41 @@ fn a_small_dev_shm_is_lived_with_and_a_full_one_hurts() {
         "fine",
         "memory files are used: {told}"
     );
+}
+
+#[test]
+fn a_dev_shm_that_nobody_may_write_says_how_it_is_mounted() {
+    let script = "mount -o remount,ro /dev/shm; $arenite doctor --json";
+    let Some(run) = with_own_shm("16m", script) else {
+        return;
+    };
+    let told = report(&run);
+    let shm = finding(&told, "dev-shm");
+    let advice = shm["advice"].as_str().unwrap();
+    assert!(advice.contains("remount,rw"), "{shm}");
+}
+
+#[test]
+fn memory_that_nobody_can_tell_is_null_and_has_no_bar() {
+    let script = "mount --bind /dev/null /proc/meminfo; $arenite doctor --json; $arenite doctor";
+    let Some(run) = with_own_shm("16m", script) else {
+        return;
+    };
+    let (json, text) = run.stdout.split_once('\n').unwrap();
+    let told: Value = serde_json::from_str(json).unwrap();
+    let memory = &told["machine"]["memory"];
+    let contained = told["machine"]["container"].is_object();
+    assert_eq!(memory.is_null(), !contained, "{told}");
+    assert!(contained || !text.contains("TiB"), "{text}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_exit_code_1() {
+    for flags in ["", "--json"] {
+        let run = shell(&format!("exec $arenite doctor {flags} >/dev/full"));
+        let run = run.exits(1);
+        assert!(run.stderr.contains("error: stdout: "), "{}", run.stderr);
+    }
 }
 
 #[test]

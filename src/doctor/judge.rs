@@ -2,7 +2,6 @@
 
 use super::machine::{Feature, Machine, Need};
 use super::{Finding, Level};
-use crate::sys::limits;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -90,24 +89,28 @@ impl Machine {
     }
 
     fn memory(&self) -> Finding {
-        let room = &self.memory;
-        let found = if room.size == limits::UNKNOWN_MEMORY {
-            "how much there is, /proc/meminfo does not say".into()
-        } else {
-            format!("{} of {} available", size(room.free), size(room.size))
-        };
+        let found = self.memory.map_or_else(
+            || "how much there is, /proc/meminfo does not say".into(),
+            |room| format!("{} of {} available", size(room.free), size(room.size)),
+        );
         let finding = Finding::fine(
             "memory",
             found,
-            format!(
-                "an engine takes at most {} of it for arrays, unless it is told otherwise, and only as they come",
-                size(self.capacity)
-            ),
+            match self.capacity {
+                Some(capacity) => format!(
+                    "an engine takes at most {} of it for arrays, unless it is told otherwise, and only as they come",
+                    size(capacity)
+                ),
+                None => {
+                    "an engine takes what its arrays need, unless it is told how much that may be"
+                        .into()
+                }
+            },
         );
         let advice = "stop what uses it, add memory, or give the engine a smaller capacity";
-        match self.memory.free {
-            free if free < LEAST_MEMORY => finding.at(Level::Trouble, advice),
-            free if free < LITTLE_MEMORY => finding.at(Level::Notice, advice),
+        match self.memory.map(|room| room.free) {
+            Some(free) if free < LEAST_MEMORY => finding.at(Level::Trouble, advice),
+            Some(free) if free < LITTLE_MEMORY => finding.at(Level::Notice, advice),
             _ => finding,
         }
     }
@@ -162,6 +165,12 @@ impl Machine {
             )
         };
         let finding = |means: String| Finding::fine("dev-shm", bound.clone(), means);
+        if self.shm_read_only {
+            return finding(
+                "it is mounted to be read only: arenas are memory files and do not need it, but cannot have names".into(),
+            )
+            .at(Level::Notice, "mount -o remount,rw /dev/shm, as it usually is");
+        }
         if !self.shm_writable {
             return finding(
                 "this user may not write there: arenas are memory files and do not need to, but cannot have names".into(),
@@ -175,13 +184,15 @@ impl Machine {
                 "it is full: engines with a name or with Backing::Named cannot start; others do not need it"
                     .into(),
             )
-            .at(Level::Trouble, larger);
+            .at(Level::Notice, larger);
         }
-        if room.free < self.capacity {
+        if let Some(capacity) = self.capacity
+            && room.free < capacity
+        {
             return finding(format!(
                 "less than the {} of an engine's default capacity: Backing::Named is bound by it, other arenas are \
                  memory files and are not",
-                size(self.capacity)
+                size(capacity)
             ))
             .at(Level::Notice, format!("nothing, or {larger}"));
         }
@@ -267,6 +278,11 @@ impl Machine {
         finding.at(Level::Trouble, advice)
     }
 
+    /// Whether an engine would like a larger capacity, if it is not told which.
+    fn wants_more_than(&self, bytes: u64) -> bool {
+        self.capacity.is_none_or(|capacity| bytes < capacity)
+    }
+
     fn address_space(&self) -> Finding {
         let regions = self.cores as u64 + 1;
         let means = "reservations count, and every process maps every region";
@@ -274,7 +290,8 @@ impl Machine {
         bound("address-space", "addresses", limit, means, |limit| {
             // What `Spec::plan` grants each region.
             let each = limit / 4 / regions;
-            (each < self.capacity).then(|| lift_or_shrink("ulimit -v unlimited", each))
+            self.wants_more_than(each)
+                .then(|| lift_or_shrink("ulimit -v unlimited", each))
         })
     }
 
@@ -285,7 +302,10 @@ impl Machine {
             "size of a file",
             self.bounds.file_size,
             means,
-            |limit| (limit < self.capacity).then(|| lift_or_shrink("ulimit -f unlimited", limit)),
+            |limit| {
+                self.wants_more_than(limit)
+                    .then(|| lift_or_shrink("ulimit -f unlimited", limit))
+            },
         )
     }
 

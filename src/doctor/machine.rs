@@ -23,18 +23,21 @@ pub struct Machine {
     pub root: bool,
     /// Whether `/proc` shows this process, which workers are started from.
     pub proc: bool,
-    /// Memory of the machine or of its container, whichever is less.
-    pub memory: Room,
+    /// Memory of the machine or of its container, whichever is less; `None` where neither tells.
+    pub memory: Option<Room>,
     /// The container's memory limit that is nearest, if there is one.
     pub container: Option<ContainerRoom>,
     /// The container's limit of processes and threads that is nearest, if there is one.
     pub container_tasks: Option<ContainerTasks>,
     /// The file system at `/dev/shm`, if it can be looked at.
     pub shm: Option<Room>,
-    /// Whether files can be made in `/dev/shm`.
+    /// Whether this user may make files in `/dev/shm`.
     pub shm_writable: bool,
-    /// What an engine without a capacity of its own would take at most.
-    pub capacity: u64,
+    /// Whether `/dev/shm` is mounted such that nobody may.
+    pub shm_read_only: bool,
+    /// What an engine without a capacity of its own would take at most: half of the memory; `None` where nobody can tell
+    /// how much that is.
+    pub capacity: Option<u64>,
     /// Limits of this process.
     pub bounds: Bounds,
     /// What the kernel can do, and what not.
@@ -138,6 +141,7 @@ impl Machine {
         let Memory {
             limit, available, ..
         } = limits::memory_available(root);
+        let is_known = limit != limits::UNKNOWN_MEMORY;
         let shm = Path::new("/dev/shm");
         Machine {
             kernel,
@@ -146,10 +150,10 @@ impl Machine {
             cores: limits::cores(),
             root: is_root(root, effective_user()),
             proc: Path::new("/proc/self/exe").exists() && Path::new("/proc/self/fd/").exists(),
-            memory: Room {
+            memory: is_known.then_some(Room {
                 size: limit,
                 free: available,
-            },
+            }),
             container: limits::container(root).map(|found| ContainerRoom {
                 group: found.group,
                 version: found.version,
@@ -168,7 +172,8 @@ impl Machine {
                 .ok()
                 .map(|Space { size, free }| Room { size, free }),
             shm_writable: probe::may_write(shm),
-            capacity: default_capacity(),
+            shm_read_only: probe::is_read_only(shm),
+            capacity: is_known.then(default_capacity),
             bounds: Bounds::look(),
             features: features(),
             names: segments(),
@@ -181,11 +186,6 @@ impl Machine {
     }
 }
 
-impl Bounds {
-    fn look() -> Bounds {
-        Bounds {
-            files: probe::bound(Bound::Files),
-            processes: probe::bound(Bound::Processes),
 /// Whether a user is the machine's root. User 0 of a user namespace that somebody else has made may be anybody outside:
 /// only the first namespace has all numbers, each for itself.
 pub(super) fn is_root(root: &Path, user: u32) -> bool {
@@ -198,6 +198,11 @@ pub(super) fn is_root(root: &Path, user: u32) -> bool {
     user == 0 && is_first
 }
 
+impl Bounds {
+    fn look() -> Bounds {
+        Bounds {
+            files: probe::bound(Bound::Files),
+            processes: probe::bound(Bound::Processes),
             processes_now: probe::tasks_of_user(),
             address_space: probe::bound(Bound::AddressSpace),
             data: probe::bound(Bound::Data),

@@ -25,10 +25,7 @@ fn good() -> Machine {
         cores: 4,
         root: false,
         proc: true,
-        memory: Room {
-            size: 32 * GIB,
-            free: 20 * GIB,
-        },
+        memory: room(32 * GIB, 20 * GIB),
         container: None,
         container_tasks: None,
         shm: Some(Room {
@@ -36,7 +33,8 @@ fn good() -> Machine {
             free: 16 * GIB,
         }),
         shm_writable: true,
-        capacity: 10 * GIB,
+        shm_read_only: false,
+        capacity: Some(10 * GIB),
         bounds: Bounds {
             files: Some(1024),
             processes: Some(4096),
@@ -83,7 +81,7 @@ type Spoil = fn(&mut Machine);
 
 #[test]
 fn each_thing_that_hurts_is_found_and_says_what_to_do() {
-    let cases: [(&str, Level, &str, Spoil); 24] = [
+    let cases: [(&str, Level, &str, Spoil); 25] = [
         ("kernel", Level::Trouble, "6.1", |m| {
             m.kernel = "5.15.0".into()
         }),
@@ -93,10 +91,10 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         ("kernel", Level::Trouble, "65536", |m| m.page = 65_536),
         ("proc", Level::Trouble, "mount", |m| m.proc = false),
         ("memory", Level::Trouble, "capacity", |m| {
-            m.memory.free = GIB / 16
+            m.memory = room(32 * GIB, GIB / 16)
         }),
         ("memory", Level::Notice, "capacity", |m| {
-            m.memory.free = GIB / 2
+            m.memory = room(32 * GIB, GIB / 2)
         }),
         ("container", Level::Trouble, "--memory", |m| {
             m.container = container(GIB, GIB / 32)
@@ -111,11 +109,17 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 64 << 20)
         }),
-        ("dev-shm", Level::Trouble, "--shm-size", |m| {
+        // Full, and yet only arenas with names lie there.
+        ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 4096)
         }),
         ("dev-shm", Level::Notice, "chmod", |m| {
             m.shm_writable = false
+        }),
+        // For everybody: no mode would mend it.
+        ("dev-shm", Level::Notice, "remount,rw", |m| {
+            m.shm_writable = false;
+            m.shm_read_only = true;
         }),
         ("open-files", Level::Trouble, "ulimit -n", |m| {
             m.bounds.files = Some(64)
@@ -251,10 +255,6 @@ fn limits_that_do_not_bind_root_do_not_hurt_root() {
 }
 
 #[test]
-fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
-    for (index, subject, level) in [
-        (0, "pidfd", Level::Trouble),
-#[test]
 fn root_of_a_container_is_not_root_of_the_machine() {
     let root = tempfile::tempdir().unwrap();
     assert!(is_root(root.path(), 0), "a kernel without user namespaces");
@@ -273,6 +273,10 @@ fn root_of_a_container_is_not_root_of_the_machine() {
     }
 }
 
+#[test]
+fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
+    for (index, subject, level) in [
+        (0, "pidfd", Level::Trouble),
         (1, "huge-pages", Level::Notice),
         (2, "landlock", Level::Notice),
     ] {
@@ -335,19 +339,26 @@ fn this_machine_can_be_examined() {
     {
         assert_eq!(feature.state, Ok(String::new()), "{}", feature.name);
     }
-    assert!(machine.proc && machine.cores > 0 && machine.memory.size > 0);
+    assert!(machine.proc && machine.cores > 0 && machine.memory.unwrap().size > 0);
     assert!(machine.bounds.processes_now > 0);
     assert!(report.findings.len() >= machine.features.len());
 }
 
 #[test]
 fn memory_that_nobody_can_tell_is_no_number() {
-    let mut machine = good();
-    machine.memory.size = crate::sys::limits::UNKNOWN_MEMORY;
-    machine.memory.free = crate::sys::limits::UNKNOWN_MEMORY;
-    let found = finding(&machine, "memory").found;
+    let root = tempfile::tempdir().unwrap();
+    // No /proc/meminfo is there.
+    let seen = Machine::look_below(root.path());
+    assert_eq!((seen.memory, seen.capacity), (None, None));
+    let machine = Machine {
+        memory: None,
+        capacity: None,
+        ..good()
+    };
+    let Finding { found, means, .. } = finding(&machine, "memory");
+    assert!(found.contains("/proc/meminfo"), "{found}");
     assert!(
-        found.contains("/proc/meminfo") && !found.contains("iB"),
-        "{found}"
+        !found.contains("iB") && !means.contains("iB"),
+        "{found}; {means}"
     );
 }

@@ -159,3 +159,9 @@ pub fn may_write(folder: &std::path::Path) -> bool {
     use nix::unistd::{AccessFlags, access};
     access(folder, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(())
 }
+
+/// Whether `folder` is on a file system that is mounted to be read only.
+pub fn is_read_only(folder: &std::path::Path) -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    statvfs(folder).is_ok_and(|all| all.flags().contains(FsFlags::ST_RDONLY))
+}

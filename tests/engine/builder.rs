@@ -120,7 +120,7 @@ fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
 
 /// Which limit of memory there is, what to do about it, and its bytes.
 fn memory(machine: &Machine) -> ([&'static str; 2], u64) {
-    let largest = machine.memory.size;
+    let largest = machine.memory.unwrap().size;
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
     let total = meminfo.lines().find(|line| line.starts_with("MemTotal:"));
     let total: u64 = total

@@ -21,7 +21,7 @@ fn value(report: &Report, removed: &[SegmentName]) -> Value {
             "arch": machine.arch,
             "cores": machine.cores,
             "page": machine.page,
-            "memory": room(machine.memory),
+            "memory": machine.memory.map(room),
             "container": machine.container.as_ref().map(|container| json!({
                 "group": container.group.to_string_lossy(),
                 "version": container.version,

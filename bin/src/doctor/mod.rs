@@ -14,7 +14,7 @@ use arenite::{Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};
-use crate::cli::{Generate, USAGE};
+use crate::cli::Generate;
 
 const DETAILS: &str = "\
 What is looked at:
@@ -28,10 +28,10 @@ Marks:
 
 --json:
   One object: verdict (\"fine\", \"notice\" or \"trouble\", the gravest level of the findings), machine
-  (the facts, in bytes, null where nothing bounds them), findings (subject, level, found, means,
+  (the facts, in bytes, null where nothing bounds them or nobody can tell), findings (subject, level, found, means,
   advice), names (segment, arena, live, bytes, age_s) and removed (the same, after --clean).
 
-Exit codes: 0 nothing will hurt, 1 something will, 2 wrong usage.";
+Exit codes: 0 nothing will hurt, 1 something will, or the report could not be written, 2 wrong usage.";
 
 /// Look at this machine: what it offers, what will hurt, and what to do about it
 ///
@@ -72,8 +72,8 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     match io::stdout().lock().write_all(text.as_bytes()) {
         // A reader that stops early, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: {error}");
-            ExitCode::from(USAGE)
+            eprintln!("error: stdout: {error}");
+            ExitCode::FAILURE
         }
         _ => code,
     }

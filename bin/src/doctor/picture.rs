@@ -70,6 +70,7 @@ impl Page {
     /// Bars: what is used, what an engine would take, what else is free.
     fn room(&mut self, report: &Report) {
         let machine = &report.machine;
+        let wanted = machine.capacity.unwrap_or(u64::MAX);
         let level = |subject: &str| {
             report
                 .findings
@@ -78,22 +79,21 @@ impl Page {
                 .map_or(Level::Fine, |finding| finding.level)
         };
         self.head("Room");
-        self.bar("memory", machine.memory, machine.capacity, level("memory"));
+        if let Some(memory) = machine.memory {
+            self.bar("memory", memory, wanted, level("memory"));
+        }
         if let Some(container) = &machine.container {
-            self.bar(
-                "container",
-                container.room,
-                machine.capacity,
-                level("container"),
-            );
+            self.bar("container", container.room, wanted, level("container"));
         }
         if let Some(shm) = machine.shm {
-            self.bar("/dev/shm", shm, machine.capacity, level("dev-shm"));
+            self.bar("/dev/shm", shm, wanted, level("dev-shm"));
         }
+        let most = machine.capacity.map_or_else(String::new, |capacity| {
+            format!(", {} at most unless told otherwise", show_bytes(capacity))
+        });
         self.line(&format!(
-            "  {:<10} █ used   ▒ an engine's arrays, {} at most unless told otherwise   ░ free",
-            "",
-            show_bytes(machine.capacity)
+            "  {:<10} █ used   ▒ an engine's arrays{most}   ░ free",
+            ""
         ));
     }
 
