@@ -7,11 +7,14 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use world::{Run, World, with_own_mounts};
+use world::{Run, World, gone, with_own_mounts};
 
 /// Every case and its systems, in the order in which they are run. The names are in other people's scripts and tables: none goes or changes unseen.
 const CASES: &[(&str, &str)] = &[
@@ -267,6 +270,42 @@ fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
         assert!(run.stderr.contains(&line), "{}", run.stderr);
     }
     measured_or_named(&run, "squares-1m", "arenite, rayon, one-thread");
+}
+
+#[test]
+fn an_interrupted_bench_costs_no_picture_and_leaves_none() {
+    for old in [Some("<svg/>"), None] {
+        let world = World::new();
+        if let Some(old) = old {
+            world.file("x.svg", old.as_bytes());
+        }
+        let mut child = command(&world, "--only idle-3s --svg x.svg")
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        gone(child.id());
+        assert!(said.starts_with("measuring"), "{said}");
+        let left = std::fs::read_to_string(world.path("x.svg")).ok();
+        assert_eq!(left.as_deref(), old);
+        assert!(world.all("").len() <= 1, "{:?}", world.all(""));
+    }
+}
+
+#[test]
+fn figures_that_cannot_be_written_are_exit_code_1() {
+    let world = World::new();
+    let mut command = command(&world, "--list");
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!output.stderr.is_empty());
 }
 
 /// What root may read of a worker, others may not: a user without privileges measures as much.

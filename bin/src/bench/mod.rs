@@ -11,8 +11,9 @@ mod runner;
 mod svg;
 mod table;
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use arenite::twins::cases::{self, Case, Setup};
@@ -68,7 +69,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("arenite bench: {error}");
-            ExitCode::from(USAGE)
+            ExitCode::FAILURE
         }
     }
 }
@@ -96,15 +97,12 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // A picture that cannot be written should be known before minutes of measuring, not after.
-    let mut picture = match &args.svg {
-        Some(path) => Some(std::fs::File::create(path).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot write {}: {error}", path.display()),
-            )
-        })?),
-        None => None,
-    };
+    if let Some(path) = &args.svg
+        && let Err(error) = may_be_written(path)
+    {
+        eprintln!("arenite bench: {}", cannot_write(path, &error));
+        return Ok(ExitCode::from(USAGE));
+    }
 
     let amount = runner::Amount {
         runs: args.runs,
@@ -130,11 +128,27 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
     } else {
         table::summary(&measured, &mut out)?;
     }
-    if let Some(picture) = &mut picture {
-        picture.write_all(svg::draw(&measured, &machine).as_bytes())?;
+    if let Some(path) = &args.svg {
+        std::fs::write(path, svg::draw(&measured, &machine))
+            .map_err(|error| io::Error::new(error.kind(), cannot_write(path, &error)))?;
     }
     let failed = measured.iter().any(figures::CaseFigures::has_failures);
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Whether a file can be written, which is as it was afterwards: a bench that is interrupted costs no picture.
+fn may_be_written(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match options.clone().create_new(true).open(path) {
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map(drop),
+        Err(error) => Err(error),
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
 }
 
 /// The cases asked for: by exact name, otherwise by how the name starts; the quick ones if nothing is asked for.
