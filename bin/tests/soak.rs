@@ -6,6 +6,10 @@
 #[path = "resize/world.rs"]
 mod world;
 
+#[path = "../../tests/common/lacking.rs"]
+mod kernels;
+
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -92,6 +96,58 @@ fn a_broken_promise_ends_it_with_1() {
         notes.contains("storm-of-stops: broken with seed 1"),
         "{notes}"
     );
+}
+
+#[test]
+fn a_length_that_cannot_be_counted_is_wrong_usage() {
+    for minutes in ["1e300", "0", "-1", "NaN", "inf", "long"] {
+        let output = run(&[&format!("--minutes={minutes}")], |_, _| ());
+        let notes = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{minutes}: {notes}");
+        assert!(notes.contains("--minutes"), "{notes}");
+    }
+}
+
+/// Nothing is shown about workers that are locked down where they are not.
+#[test]
+fn a_row_that_the_kernel_lacks_something_for_says_so() {
+    let arguments = ["--minutes", "0.01", "--only", "storm-of-locked"];
+    let mut command = soak(&arguments);
+    // SAFETY: what is called in the new process makes system calls only.
+    unsafe { command.pre_exec(kernels::without(&[libc::SYS_mseal])) };
+    let run = World::new().finish(command).exits(0);
+    let row = run
+        .lines()
+        .into_iter()
+        .find(|line| line.starts_with("storm-of-locked"));
+    let told = row.is_some_and(|row| row.contains("skipped: ") && row.contains("mseal"));
+    assert!(told, "{}", run.stdout);
+}
+
+/// What says to workers that they die goes with the program that says it.
+#[test]
+fn nothing_tells_workers_to_die_when_a_soak_is_killed() {
+    let world = World::new();
+    let mut soak = soak(&["--minutes", "5", "--only", "crash-loop-at-start"])
+        .env("TMPDIR", world.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let dooms = || {
+        let mut all = world.all("");
+        all.retain(|name| name.contains("doom"));
+        all
+    };
+    wait_until("workers are told to die", || {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", soak.id()));
+        name.unwrap().starts_with("doom") || !dooms().is_empty()
+    });
+    soak.kill().unwrap();
+    soak.wait().unwrap();
+    gone(soak.id());
+    assert_eq!(dooms(), [""; 0]);
 }
 
 /// Programs that it has started to be killed do not outlive it.

@@ -9,21 +9,21 @@ mod supervisor;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arenite::Sandbox;
 use clap::Args;
 
 use runs::storm::Blow;
-use runs::{Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
+use runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use supervisor::Role;
 
 /// Put faults into engines for a while, and look whether everything they promise holds
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {
     /// How long, in minutes; each row runs once at least
-    #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
-    minutes: f64,
+    #[arg(long, value_name = "N", default_value = "10", value_parser = length)]
+    minutes: Duration,
     /// Numbers to begin with; by default other ones each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -38,11 +38,17 @@ pub(crate) struct SoakArgs {
     play: Option<Role>,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    (value > 0.0 && value.is_finite())
-        .then_some(value)
-        .ok_or_else(|| "not more than nothing".into())
+fn length(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if minutes.is_nan() || minutes <= 0.0 {
+        return Err("not more than nothing".into());
+    }
+    Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| "longer than can be counted".into())
+}
+
+/// Another one each time. Numbers of processes are not enough: that of a program in a container is always the same.
+fn other_seed(process: u32, clock: Duration) -> u64 {
+    clock.as_nanos() as u64 ^ u64::from(process) << 40
 }
 
 /// A kind of fault.
@@ -126,6 +132,23 @@ const ROWS: [Row; 17] = [
     },
 ];
 
+/// Rows that look at work alone.
+const WITHOUT_FAULTS: [&str; 3] = ["tiny-jobs", "many-workers", "start-stop"];
+
+/// A run in which nothing happened has shown nothing, whatever it says.
+fn something_happened(row: &str, seen: &Seen) -> Result<(), String> {
+    match seen {
+        Seen {
+            skipped: Some(_), ..
+        } => Ok(()),
+        Seen { jobs: 0, .. } => Err("no job was answered".into()),
+        Seen { faults: 0, .. } if !WITHOUT_FAULTS.contains(&row) => {
+            Err("no fault was put in".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A run takes at most this long, and at least …
 const LONGEST: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(500);
@@ -147,10 +170,11 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
         eprintln!("error: no row has that in its name; there are: {names}");
         return ExitCode::from(crate::cli::USAGE);
     }
-    let seed = args
-        .seed
-        .unwrap_or_else(|| u64::from(std::process::id()) << 20);
-    let time = Duration::from_secs_f64(args.minutes * 60.0);
+    let seed = args.seed.unwrap_or_else(|| {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+        other_seed(std::process::id(), clock.unwrap_or_default())
+    });
+    let time = args.minutes;
     match args.play {
         None => {}
         Some(Role::Crowd) => {
@@ -177,12 +201,13 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
                 length: each,
                 strict: !args.lenient,
             };
-            let run = row.run;
+            let (name, run) = (row.name, row.run);
             let seen = std::sync::Arc::new(std::sync::Mutex::new(Seen::default()));
             let result = lab::watched(each + PATIENCE, {
                 let seen = std::sync::Arc::clone(&seen);
                 move || {
                     let saw = run(order)?;
+                    something_happened(name, &saw)?;
                     *seen.lock().map_err(|_| "a run that panicked")? = saw;
                     Ok(())
                 }
@@ -208,11 +233,10 @@ fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
         "row", "runs", "faults", "jobs"
     );
     for (row, (runs, seen)) in rows.iter().zip(table) {
-        let figures: Vec<_> = seen
-            .figures
-            .iter()
-            .map(|figure| format!("{} {:.2} {}", figure.name, figure.value, figure.unit))
-            .collect();
+        let figure =
+            |figure: &Figure| format!("{} {:.2} {}", figure.name, figure.value, figure.unit);
+        let skipped = seen.skipped.iter().map(|why| format!("skipped: {why}"));
+        let figures: Vec<_> = skipped.chain(seen.figures.iter().map(figure)).collect();
         text += &format!(
             "{:<20} {runs:>6} {:>10} {:>12}  {}\n",
             row.name,
@@ -228,5 +252,39 @@ fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
             ExitCode::from(1)
         }
         _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_nothing_happened_shows_nothing() {
+        let seen = |faults, jobs| Seen {
+            faults,
+            jobs,
+            ..Seen::default()
+        };
+        for row in ROWS.map(|row| row.name) {
+            assert!(something_happened(row, &seen(1, 1)).is_ok(), "{row}");
+            assert!(something_happened(row, &seen(1, 0)).is_err(), "{row}");
+            let without = WITHOUT_FAULTS.contains(&row);
+            let answer = something_happened(row, &seen(0, 1));
+            assert_eq!(answer.is_ok(), without, "{row}");
+            assert!(something_happened(row, &Seen::skipped("root only")).is_ok());
+        }
+        assert!(
+            WITHOUT_FAULTS
+                .iter()
+                .all(|name| ROWS.iter().any(|row| row.name == *name))
+        );
+    }
+
+    #[test]
+    fn seeds_differ_by_process_and_by_time() {
+        let [early, late] = [1_700_000_000, 1_700_000_001].map(Duration::from_secs);
+        assert_ne!(other_seed(1, early), other_seed(1, late));
+        assert_ne!(other_seed(1, early), other_seed(2, early));
     }
 }

@@ -1,7 +1,6 @@
 //! Jobs that take their worker with them, again and again.
 
 use std::os::unix::process::parent_id;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use arenite::{Job, JobErrorKind};
@@ -49,7 +48,7 @@ pub fn poison_among_others(order: Order) -> Result<Seen, String> {
     Ok(Seen {
         faults: 3 * POISONED as u64,
         jobs: POISONED as u64 + u64::from(OTHERS),
-        figures: Vec::new(),
+        ..Seen::default()
     })
 }
 
@@ -61,10 +60,15 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     let (began, before) = (Instant::now(), cpu()?);
     let mut answered = 0;
     let mut jobs: std::collections::VecDeque<_> = (0..50).map(|_| lab.submit(poison, ())).collect();
-    while began.elapsed() < order.length
+    while (answered == 0 || began.elapsed() < order.length)
         && let Some(mut job) = jobs.pop_front()
     {
-        match job.wait_timeout(order.length.saturating_sub(began.elapsed())) {
+        // One answer at least, however slow the machine is.
+        let answer = match answered {
+            0 => Some(job.wait()),
+            _ => job.wait_timeout(order.length.saturating_sub(began.elapsed())),
+        };
+        match answer {
             None => break,
             Some(Ok(_)) => return Err("a poisoned job has a value".into()),
             Some(Err(error)) if *error.kind() == JobErrorKind::Signal(Signal::SIGABRT as i32) => {
@@ -83,7 +87,7 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     let mut seen = Seen {
         faults: answered,
         jobs: answered,
-        figures: Vec::new(),
+        ..Seen::default()
     };
     seen.figure(
         order,
@@ -97,40 +101,43 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// Says to the workers of this process how they end before they are ready, as long as it lives.
-struct Doom(PathBuf);
+/// Says to the workers of this process how they end before they are ready, as long as it lives: by the name of the process,
+/// which ends with it, however that ends.
+struct Doom {
+    /// What it was called before.
+    name: String,
+}
+
+/// How a name begins that says so.
+const DOOM: &str = "doom:";
 
 impl Doom {
-    /// Where the workers of a process look.
-    fn path(supervisor: u32) -> PathBuf {
-        std::env::temp_dir().join(format!("arenite-soak-doom-{supervisor}"))
-    }
-
     fn new(how: &str) -> Result<Self, String> {
-        let path = Self::path(std::process::id());
-        // Whole at once, whoever looks meanwhile.
-        let made = path.with_extension("made");
-        std::fs::write(&made, how)
-            .and_then(|()| std::fs::rename(&made, &path))
-            .map_err(|error| error.to_string())?;
-        Ok(Self(path))
+        let text = |error: std::io::Error| error.to_string();
+        let name = std::fs::read_to_string(OWN_NAME).map_err(text)?;
+        std::fs::write(OWN_NAME, format!("{DOOM}{how}")).map_err(text)?;
+        Ok(Self { name })
     }
 }
 
 impl Drop for Doom {
     fn drop(&mut self) {
         // One that stays is seen: workers do not start any more.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::write(OWN_NAME, self.name.trim_end());
     }
 }
 
+/// The kernel's name of the first thread of this process.
+const OWN_NAME: &str = "/proc/self/comm";
+
 /// In a worker, before its first job.
 fn start_or_die() {
-    match std::fs::read_to_string(Doom::path(parent_id())).as_deref() {
-        Ok("abort") => std::process::abort(),
-        Ok("exit") => std::process::exit(3),
-        Ok(_) => panic!("the drive is gone"),
-        Err(_) => {}
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", parent_id()));
+    match name.unwrap_or_default().trim_end().strip_prefix(DOOM) {
+        Some("abort") => std::process::abort(),
+        Some("exit") => std::process::exit(3),
+        Some(_) => panic!("the drive is gone"),
+        None => {}
     }
 }
 
@@ -179,7 +186,7 @@ pub fn at_start(order: Order) -> Result<Seen, String> {
     let mut seen = Seen {
         faults: 2,
         jobs: answered + 1,
-        figures: Vec::new(),
+        ..Seen::default()
     };
     seen.figure(
         order,

@@ -31,6 +31,8 @@ pub struct Seen {
     pub jobs: u64,
     /// Names and values; of several runs the worst is kept.
     pub figures: Vec<Figure>,
+    /// Why it could do nothing here: what this machine lacks, or who runs it.
+    pub skipped: Option<String>,
 }
 
 /// Something measured.
@@ -44,10 +46,19 @@ pub struct Figure {
 }
 
 impl Seen {
+    /// Of a run that could do nothing here.
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self {
+            skipped: Some(why.into()),
+            ..Self::default()
+        }
+    }
+
     /// Adds what another run saw.
     pub fn add(&mut self, other: Self) {
         self.faults += other.faults;
         self.jobs += other.jobs;
+        self.skipped = other.skipped.or(self.skipped.take());
         for figure in other.figures {
             match self.figures.iter_mut().find(|old| old.name == figure.name) {
                 Some(old) => old.value = old.value.max(figure.value),
