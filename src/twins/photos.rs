@@ -299,6 +299,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_sweeps_a_folder_that_another_has_just_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = parent.path().join(format!("{PREFIX}1-same"));
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| {
+                    for _ in 0..3_000 {
+                        sweep(parent.path());
+                        let folder = Folder::create_near(&first).unwrap();
+                        fs::write(folder.path().join("photo"), "p").unwrap();
+                        sweep(parent.path());
+                        assert_eq!(folder.files().unwrap().len(), 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_lies_at_the_place_of_a_folder_is_not_held_for_it() {
         let parent = tempfile::tempdir().unwrap();
         let [folder, link] = ["folder", "link"].map(|name| parent.path().join(name));
