@@ -267,13 +267,7 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(monitor) = monitor else { return };
-        workers.shared.close(how);
-        // A monitor that panicked has closed its pipe and its workers are gone with it.
-        let _ = monitor.join();
-        workers.shared.log.close();
-        workers.shared.arena.retire();
-        workers.shared.end_trace();
-        crate::sync::point!("stop.unnamed");
+        workers.shared.end(monitor, how);
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {

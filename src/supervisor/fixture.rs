@@ -78,6 +78,7 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         workers.into(),
         2,
     );
+    core.started = true;
     for worker in 0..ready {
         core.set_status(worker, Status::Ready);
     }
@@ -93,6 +94,7 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         cores: 1,
         looks: Mutex::new(super::progress::Looks::new()),
         tracer: Mutex::default(),
+        left_to_monitor: AtomicBool::new(false),
         settings,
     };
     (Arc::new(shared), takers)

@@ -1,6 +1,7 @@
 //! The one lock, and what is done when it is let go.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -57,7 +58,14 @@ impl Shared {
         if call {
             self.ring();
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
+    }
+}
+
+/// Wakes all of them. Wakers are foreign code: one that panics, whose message has been printed, takes nobody along.
+pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }
 

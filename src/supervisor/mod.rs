@@ -46,9 +46,9 @@ mod words;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use self::core::Core;
@@ -164,6 +164,8 @@ pub(crate) struct Shared {
     /// Earlier looks at how far everything is.
     looks: Mutex<progress::Looks>,
     tracer: Mutex<Option<Owner>>,
+    /// The engine was dropped in the monitor's own thread, which ends the rest by itself.
+    left_to_monitor: AtomicBool,
 }
 
 /// One worker in the statistics.
@@ -333,6 +335,7 @@ pub(crate) fn start(
         settings,
         looks: Mutex::new(progress::Looks::new()),
         tracer: Mutex::new(tracer),
+        left_to_monitor: AtomicBool::new(false),
     });
     shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
@@ -461,6 +464,27 @@ impl Shared {
         core.cancel_now(id);
         core.go_on();
         self.unlock(core);
+    }
+
+    /// Ends the engine, and waits for it.
+    pub(crate) fn end(&self, monitor: JoinHandle<()>, how: Closing) {
+        if monitor.thread().id() == thread::current().id() {
+            // Here is a waker that the monitor has called, and the engine was its last. Nobody waits for himself.
+            self.left_to_monitor.store(true, Ordering::Release);
+            return self.close(how);
+        }
+        self.close(how);
+        // A monitor that panicked has closed its pipe and its workers are gone with it.
+        let _ = monitor.join();
+        self.finish();
+    }
+
+    /// What is left to do when the monitor is gone.
+    fn finish(&self) {
+        self.log.close();
+        self.arena.retire();
+        self.end_trace();
+        crate::sync::point!("stop.unnamed");
     }
 
     /// Ends the engine; the monitor does it.

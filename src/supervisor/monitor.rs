@@ -55,6 +55,12 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
             monitor.end_after_panic();
         }
+        let shared = Arc::clone(&monitor.shared);
+        drop(monitor);
+        // Otherwise by whoever waits for this thread.
+        if shared.left_to_monitor.load(Ordering::Acquire) {
+            shared.finish();
+        }
     };
     let builder = thread::Builder::new().name("arenite-monitor".into());
     crate::sys::process::start_thread(builder, run).map_err(|error| {
@@ -584,7 +590,9 @@ impl Monitor {
                 Closing::Drain => self.shared.settings.grace,
                 _ => DROP_GRACE,
             };
-            now + grace
+            // Beyond all clocks: never.
+            now.checked_add(grace)
+                .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
         });
         let abrupt = core.closing == Closing::Now;
         let mut left = false;

@@ -10,7 +10,7 @@ use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::words::LastWords;
-use super::worker::Status;
+use super::worker::{Status, Worker};
 use crate::link::CANCEL;
 
 /// Starts that may fail one after the other before the engine gives up.
@@ -75,9 +75,15 @@ impl Shared {
             crate::sync::point!("recycle.counted");
         } else {
             worker.restarts += 1;
-            let pause = died.then(|| respawn_pause(worker.died(jobs)));
-            let not_before = pause.flatten().map(|pause| Instant::now() + pause);
+            let deaths = if died { worker.died(jobs) } else { 0 };
+            let not_before = respawn_pause(deaths).map(|pause| Instant::now() + pause);
             core.set_status(index, Status::Absent { not_before });
+            if !core.started && deaths >= DEATHS_AT_ONCE {
+                // Whoever builds the engine waits until all are ready at one time.
+                core.give_up(&format!(
+                    "worker {index} was ready and died without a job, {deaths} times in a row: {cause}"
+                ));
+            }
         }
         // What died of memory that is gone is followed by others: nothing here can be trusted any more. Where the engine has
         // given up before, what was put back has nobody to run it.
@@ -105,18 +111,18 @@ impl Shared {
 
 impl Core {
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
-    /// is being built, and when several starts in a row have failed and no worker is left.
+    /// is being built, and when each worker has failed to start several times in a row.
     fn start_failed(&mut self, index: usize, why: &str) {
         let worker = &mut self.workers[index];
         let pause = pause_after(worker.failed_starts.len() as u32);
         worker.failed_starts.push(why.to_owned());
-        let often = worker.failed_starts.len() >= FAILED_STARTS;
         if worker.failed_starts.len() > MOST_REMEMBERED {
             worker.failed_starts.remove(0);
         }
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
-        if !self.started || often && self.ready == 0 {
+        let hopeless = |worker: &Worker| worker.failed_starts.len() >= FAILED_STARTS;
+        if !self.started || self.workers.iter().all(hopeless) {
             let why = one_after_the_other(&self.workers[index].failed_starts);
             self.give_up(&why);
         }

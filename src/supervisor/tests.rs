@@ -245,6 +245,75 @@ fn a_condemned_lane_gives_nothing_back_before_its_end() {
 }
 
 #[test]
+fn an_engine_gives_up_when_no_worker_can_be_started() {
+    let (shared, takers) = fixture(2, 0);
+    let id = submit(&shared);
+    for worker in [0, 0, 0, 0, 0, 1, 1, 1] {
+        shared.cannot_start(worker, "no room");
+        // The other one may be about to become ready.
+        assert!(answer(&shared, id).is_none());
+    }
+    shared.cannot_start(1, "no room");
+    let why = answer(&shared, id).unwrap();
+    assert!(why.contains("4 times in a row: no room"), "{why}");
+    drop(takers);
+}
+
+#[test]
+fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
+    let (shared, _takers) = fixture(2, 0);
+    shared.lock().started = false;
+    for death in 1..=3 {
+        assert!(shared.lock().broken.is_none(), "{death}");
+        shared.lock().set_status(0, Status::Ready);
+        die_of(&shared, 0, 11);
+    }
+    let why = in_time(move || shared.wait_until_started().unwrap_err().to_string());
+    assert!(
+        why.contains("3 times in a row") && why.contains("SIGSEGV"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_waker_that_panics_takes_nobody_along() {
+    struct Falls;
+    impl Wake for Falls {
+        fn wake(self: Arc<Self>) {
+            panic!("the executor is gone");
+        }
+    }
+    struct Tells(AtomicBool);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (shared, mut takers) = fixture(1, 1);
+    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
+    let ids = wakers.map(|waker| {
+        let id = submit(&shared);
+        let mut context = Context::from_waker(&waker);
+        assert!(
+            shared
+                .poll(id, <() as Reply>::receive, &mut context)
+                .is_pending()
+        );
+        id
+    });
+    for _ in ids {
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+    }
+    shared.stats();
+    assert!(told.0.load(Ordering::Relaxed));
+    for id in ids {
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+}
+
+#[test]
 fn a_condemned_lane_is_not_asked_for_the_next_end() {
     in_time(|| {
         let (shared, mut takers) = fixture(1, 1);

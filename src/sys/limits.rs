@@ -147,22 +147,27 @@ impl Group {
         text.trim().parse().ok()
     }
 
-    /// Bytes allowed, and bytes used that cannot be dropped; `None` where not less than `machine` is allowed: that is
+    /// Bytes allowed, and bytes used that are no cache of files, which the kernel drops before anybody goes without; `None` where not less than `machine` is allowed: that is
     /// no limit, and summing up the usage of a group costs the kernel a while.
     fn limit_and_use(&self, machine: u64) -> Option<(u64, u64)> {
-        let (limit, usage, cache) = if self.second {
-            ("memory.max", "memory.current", "inactive_file")
+        let (limit, usage, caches) = if self.second {
+            (
+                "memory.max",
+                "memory.current",
+                ["inactive_file", "active_file"],
+            )
         } else {
             (
                 "memory.limit_in_bytes",
                 "memory.usage_in_bytes",
-                "total_inactive_file",
+                ["total_inactive_file", "total_active_file"],
             )
         };
         // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
         let limit = self.number(limit).filter(|&limit| limit < machine)?;
         let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
-        let droppable = field(&stat, cache).unwrap_or(0);
+        let caches = caches.map(|cache| field(&stat, cache).unwrap_or(0));
+        let droppable = caches.into_iter().fold(0, u64::saturating_add);
         let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
         Some((limit, used))
     }

@@ -332,7 +332,7 @@ fn the_tightest_group_of_version_2_counts() {
         ("sys/fs/cgroup/a/memory.current", "314572800\n"),
         (
             "sys/fs/cgroup/a/memory.stat",
-            "anon 1\ninactive_file 104857600\n",
+            "anon 1\ninactive_file 52428800\nactive_file 52428800\nshmem 9\n",
         ),
     ]);
     let expected = Memory {
@@ -365,7 +365,7 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
         ("sys/fs/cgroup/memory/memory.usage_in_bytes", "1073741824"),
         (
             "sys/fs/cgroup/memory/memory.stat",
-            "inactive_file 7\ntotal_inactive_file 1048576\n",
+            "inactive_file 7\ntotal_inactive_file 524288\ntotal_active_file 524288\n",
         ),
     ]);
     let expected = Memory {

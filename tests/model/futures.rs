@@ -7,12 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use arenite::{Array, Job, JobErrorKind, Limiter};
+use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{Gate, Lab, pass, patience, step, tests, wait_until, watched};
@@ -32,6 +32,7 @@ tests![
     futures_and_threads_are_let_in_in_turn,
     whoever_leaves_the_line_lets_others_in,
     everybody_is_let_in_when_the_engine_closes,
+    an_engine_may_be_dropped_by_whom_it_wakes,
     dropping_a_job_cancels_it_and_detaching_does_not,
     dropping_a_stream_cancels_what_is_under_way,
     a_stream_without_workers,
@@ -452,6 +453,42 @@ fn other_tasks_run_while_a_permit_is_awaited() {
     });
     assert_eq!(value.unwrap(), 2);
     first.wait().unwrap();
+}
+
+/// The last task of a program, which goes when it is woken, and has the engine.
+struct Last(Mutex<Option<Engine>>);
+
+impl Wake for Last {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().unwrap().take());
+    }
+}
+
+fn an_engine_may_be_dropped_by_whom_it_wakes() {
+    let name = format!("woken-{}", std::process::id());
+    let lab = Lab::with(1, |builder| builder.name(&name));
+    let is_there = || {
+        let all = std::fs::read_dir("/dev/shm").unwrap().flatten();
+        let mut names = all.filter_map(|entry| entry.file_name().into_string().ok());
+        names.any(|other| other.contains(&name))
+    };
+    assert!(is_there());
+    let pid = lab.pid(0);
+    let gate = Gate::new();
+    let mut job = lab.submit(through, (gate.path(), 1));
+    let held = gate.meet();
+    let last = Arc::new(Last(Mutex::default()));
+    let waker = Waker::from(Arc::clone(&last));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut job).poll(&mut context).is_pending());
+    *last.0.lock().unwrap() = Some(lab.into_inner());
+    // Nobody else looks at the engine: it is its own thread that wakes.
+    drop(held);
+    wait_until("its name is gone", || !is_there());
+    wait_until("its worker is gone", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+    assert_eq!(job.wait().unwrap(), 1);
 }
 
 /// A job on its way in: polled once, so that it stands in the line.

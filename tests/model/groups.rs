@@ -83,6 +83,20 @@ fn who_hears_that_it_is_cancelled_keeps_its_worker() {
     });
     assert_eq!(result.unwrap().unwrap(), 7, "what it returns is its answer");
     assert_eq!(lab.stats().restarts(), 0);
+    // And its workers have as long to end by themselves.
+    struct Ends(String);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            std::fs::write(&self.0, "").unwrap();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dropped");
+    let actor = lab.actor(|path: &str| Ends(path.into()), (file.to_str().unwrap(),));
+    actor.call(|_: &Ends| (), ()).wait().unwrap();
+    let _kept = actor;
+    lab.into_inner().shutdown();
+    assert!(file.exists());
 }
 
 fn a_failure_stops_what_runs() {

@@ -18,6 +18,7 @@ use self::books::{Books, Caller, Rate, Ticket};
 pub(super) use self::lines::{Lines, Turn};
 use super::error::JobErrorKind;
 use super::exchange::thread_bell;
+use super::lock::wake_all;
 
 /// Longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -300,7 +301,7 @@ impl Limit {
 /// Wakes all but the one who asks.
 fn wake_others(bells: Vec<Waker>, own: &Waker) {
     let others = bells.into_iter().filter(|bell| !bell.will_wake(own));
-    others.for_each(Waker::wake);
+    wake_all(others);
 }
 
 /// A permit of a job that runs in this thread.
@@ -319,7 +320,7 @@ impl Drop for Permit<'_> {
             let at = all.iter().rposition(|&limiter| limiter == own);
             at.map(|at| all.swap_remove(at))
         });
-        self.limiter.give_back().into_iter().for_each(Waker::wake);
+        wake_all(self.limiter.give_back());
     }
 }
 
