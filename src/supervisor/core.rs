@@ -88,6 +88,8 @@ pub(super) struct Core {
     pub(super) closing: Closing,
     /// All workers have been ready once.
     pub(super) started: bool,
+    /// Nothing is left to do, and the workers have been told to stop.
+    pub(super) stopping: bool,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
     /// The monitor looks every now and then whether work is spread badly.
@@ -161,6 +163,7 @@ impl Core {
             groups: Groups::default(),
             closing: Closing::No,
             started: false,
+            stopping: false,
             broken: None,
             ticking: false,
             call_monitor: false,
@@ -540,7 +543,7 @@ impl Core {
             Closing::Drain => self.open + self.lines.len() > 0 || self.keeps_any(),
             Closing::Now => false,
         };
-        asked_for && self.broken.is_none()
+        asked_for && !self.stopping && self.broken.is_none()
     }
 
     /// The monitor wants to hear of the end of all that is open. A lane ends its jobs in order, so

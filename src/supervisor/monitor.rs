@@ -584,6 +584,7 @@ impl Monitor {
             Closing::Drain => {}
             Closing::Now => core.fail_queued(&JobErrorKind::ShutDown),
         }
+        core.stopping = true;
         let now = Instant::now();
         let deadline = *self.stopping.get_or_insert_with(|| {
             let grace = match core.closing {

@@ -51,6 +51,7 @@ impl Core {
             words: plan.args.words().to_vec(),
             seed: self.seeded,
             given: given.collect(),
+            restored: None,
             checkpoints,
             posted: 0,
             listed: false,
@@ -143,7 +144,13 @@ impl Core {
 
     #[inline]
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
-        self.actor(index).posted += 1;
+        let actor = &mut self.actors.table[index as usize];
+        actor.posted += 1;
+        // Of this life, so not before: a call that was put back may meet another one.
+        if let Some(block) = &actor.restored {
+            let leases = &mut self.records.at(record).leases;
+            leases.push(Lease::Shared(Arc::clone(block)));
+        }
         self.put(record, lane);
         crate::sync::point!("call.posted");
     }
@@ -196,6 +203,7 @@ impl Core {
         actor.generation = actor.generation.wrapping_add(1);
         actor.place = Place::Free;
         actor.given.clear();
+        actor.restored = None;
         actor.words = Vec::new();
         actor.checkpoints = None;
         self.actors.free.push(index);

@@ -85,7 +85,7 @@ impl Core {
         // It has nothing to do with what its worker died of.
         let innocent = matches!(why, JobErrorKind::LostWith { .. });
         if innocent || dead && actor.dead_starts < most {
-            actor.place = Place::Nowhere;
+            actor.is_nowhere();
             return self.list(index);
         }
         self.lose(index, lost(why.clone(), 0, false));
@@ -96,6 +96,7 @@ impl Core {
         let actor = &mut self.actors.table[index as usize];
         actor.place = Place::Lost(why.clone());
         actor.given.clear();
+        actor.restored = None;
         actor.words = Vec::new();
         if let Some(checkpoints) = &mut actor.checkpoints {
             checkpoints.last = None;
@@ -160,7 +161,7 @@ impl Core {
         let actor = self.actor(index);
         match (role, actor.lane()) {
             (Role::Start, Some(lane)) => {
-                actor.place = Place::Nowhere;
+                actor.is_nowhere();
                 self.let_out(lane);
             }
             (Role::End, Some(lane)) => actor.place = Place::Here { lane },
@@ -257,7 +258,8 @@ impl Core {
         self.let_out(lane);
         let worker = self.worker_of(lane);
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
-        let closing = self.closing == Closing::Now || self.broken.is_some();
+        // When workers stop, their states go with them.
+        let closing = self.stopping || self.closing == Closing::Now || self.broken.is_some();
         let actor = self.actor(index);
         let held = actor
             .checkpoints
@@ -276,7 +278,7 @@ impl Core {
             let why = if closing { JobErrorKind::ShutDown } else { why };
             return self.lose(index, why);
         }
-        actor.place = Place::Nowhere;
+        actor.is_nowhere();
         actor.restarts += 1;
         crate::sync::point!("actor.gone");
         if actor.ending && actor.calls.is_empty() {

@@ -176,6 +176,8 @@ struct Actor {
     seed: u64,
     /// What those arguments name, which the state may keep.
     given: SmallVec<[Arc<Block>; 1]>,
+    /// The checkpoint that the present state was made from, which it may keep as well: also when there is a newer one.
+    restored: Option<Arc<Block>>,
     checkpoints: Option<Box<Checkpoints>>,
     /// Calls posted in this life, without those that were taken back.
     posted: u64,
@@ -191,6 +193,12 @@ struct Actor {
 }
 
 impl Actor {
+    /// There is no state, and another one is to be made.
+    fn is_nowhere(&mut self) {
+        self.place = Place::Nowhere;
+        self.restored = None;
+    }
+
     fn save_is_due(&self) -> bool {
         let checkpoints = self.checkpoints.as_ref();
         checkpoints.is_some_and(|checkpoints| checkpoints.are_due(self.posted))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ACTOR, Place, UnderWay};
-use crate::arena::{Block, Offset};
+use crate::arena::Offset;
 use crate::kernel::KernelInfo;
 use crate::kernel::actor;
 use crate::kernel::wire::{ArgWriter, Lease};
@@ -91,7 +91,7 @@ impl Core {
         } else if actor.ending {
             actor.place = Place::Ending { lane };
             let end = actor.end;
-            self.post_for(index, lane, &end, &[], &[]);
+            self.post_for(index, lane, &end, &[]);
             crate::sync::point!("actor.ending");
         }
     }
@@ -112,7 +112,7 @@ impl Core {
         let actor = self.actor(index);
         actor.place = Place::Starting { lane };
         actor.posted = 0;
-        let words = actor.words.clone();
+        let mut words = actor.words.clone();
         let last = actor.checkpoints.as_mut().and_then(|checkpoints| {
             checkpoints.begin_life();
             let last = checkpoints.last.as_ref()?;
@@ -122,22 +122,15 @@ impl Core {
                 .into_iter()
                 .chain(last.words.iter().copied())
                 .collect();
-            Some((
-                checkpoints.plan.restore,
-                words,
-                Arc::clone(&last.array.block),
-            ))
+            Some((checkpoints.plan.restore, words, &last.array.block))
         });
-        match last {
-            None => {
-                let start = actor.start;
-                self.post_for(index, lane, &start, &words, &[]);
-            }
-            Some((restore, mut all, block)) => {
-                all.extend(words);
-                self.post_for(index, lane, &restore, &all, &[block]);
-            }
+        let mut start = actor.start;
+        if let Some((restore, saved, block)) = last {
+            start = restore;
+            words.splice(0..0, saved);
+            actor.restored = Some(Arc::clone(block));
         }
+        self.post_for(index, lane, &start, &words);
         crate::sync::point!("actor.started");
     }
 
@@ -152,25 +145,18 @@ impl Core {
             .under_way
             .push_back(UnderWay { holds, position });
         let save = checkpoints.plan.save;
-        self.post_for(index, lane, &save, &[], &[]);
+        self.post_for(index, lane, &save, &[]);
         crate::sync::point!("save.posted");
     }
 
     /// Posts a job that is the engine's own.
-    pub(super) fn post_for(
-        &mut self,
-        index: u32,
-        lane: usize,
-        info: &KernelInfo,
-        words: &[u64],
-        held: &[Arc<Block>],
-    ) {
+    pub(super) fn post_for(&mut self, index: u32, lane: usize, info: &KernelInfo, words: &[u64]) {
         let actor = &self.actors.table[index as usize];
         let mut call = ArgWriter::new(self.arena.id());
         call.seed = actor.seed;
         call.word(actor::key(index, actor.generation));
         words.iter().for_each(|&word| call.word(word));
-        let blocks = held.iter().chain(&actor.given).cloned();
+        let blocks = actor.restored.iter().chain(&actor.given).cloned();
         call.leases.extend(blocks.map(Lease::Shared));
         let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);
         let record = self.records.get(job);

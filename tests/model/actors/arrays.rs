@@ -4,6 +4,7 @@ use super::*;
 
 tests![
     arrays_that_it_was_given_stay,
+    the_checkpoint_that_a_state_was_made_from_stays,
     arrays_that_it_keeps_beyond_a_call_are_noticed,
     arrays_that_it_hides_are_noticed_at_its_end,
 ];
@@ -57,6 +58,59 @@ fn arrays_that_it_was_given_stay() {
     // Although somebody still has a handle.
     lab.assert_in_use(0);
     drop(dies);
+}
+
+fn the_checkpoint_that_a_state_was_made_from_stays() {
+    const LEN: usize = 100_000;
+    /// Counts in an array of its own, and has the one that it was made from as well.
+    #[derive(Default)]
+    struct Counts {
+        base: Option<Array<u64>>,
+        count: u64,
+    }
+    impl Counts {
+        fn restore(saved: &Array<u64>) -> Self {
+            Self {
+                base: Some(saved.clone()),
+                count: saved[0],
+            }
+        }
+        fn save(&self) -> Array<u64> {
+            Array::from_fn(LEN, |_| self.count)
+        }
+        /// What it was made from, as it is now.
+        fn add(&mut self) -> (u64, u64) {
+            self.count += 1;
+            let base = self.base.as_deref().unwrap_or(&[0]);
+            (base[0], base.iter().fold(0, |sum, x| sum.wrapping_add(*x)))
+        }
+        fn base(&self) -> Option<Array<u64>> {
+            self.base.clone()
+        }
+        fn die(&mut self) {
+            std::process::abort();
+        }
+    }
+    let lab = Lab::new(1);
+    let counts = lab
+        .actor_builder(Counts::default, ())
+        .checkpoint(1, Counts::save, Counts::restore)
+        .start();
+    counts.call(Counts::add, ()).wait().unwrap();
+    lab.failure_of(counts.call(Counts::die, ()));
+    // Each call makes a newer checkpoint, and others come into the memory of those that are freed.
+    let mut others = Vec::new();
+    for _ in 0..10 {
+        let (first, sum) = counts.call(Counts::add, ()).wait().unwrap();
+        assert_eq!((first, sum), (1, LEN as u64));
+        let other = lab.submit(|len: usize| Array::from_fn(len, |_| u64::MAX), (LEN,));
+        others.push(other.wait().unwrap());
+    }
+    let base = counts.call(Counts::base, ()).wait().unwrap().unwrap();
+    assert!(base.iter().all(|&x| x == 1));
+    assert_eq!(counts.status().restarts, 1);
+    drop((base, others, counts));
+    lab.assert_in_use(0);
 }
 
 fn arrays_that_it_keeps_beyond_a_call_are_noticed() {
