@@ -19,9 +19,16 @@ type Parts = SmallVec<[Range<u64>; 2]>;
 #[derive(Debug, Default)]
 struct Needs {
     /// Of the own region: grants that are allocated from, or were in a job that has not ended.
-    grants: Vec<Range<u64>>,
+    grants: Vec<Grant>,
     /// What jobs have been lent.
     lent: Vec<Extent>,
+}
+
+#[derive(Debug)]
+struct Grant {
+    whole: Range<u64>,
+    /// What is left of it without what was published.
+    open: Parts,
 }
 
 /// See the module.
@@ -52,7 +59,10 @@ impl Pages {
         let mut needs = self.needs();
         self.view.open_own(grant.clone())?;
         if self.guard {
-            needs.grants.push(grant);
+            needs.grants.push(Grant {
+                open: Parts::from_iter([grant.clone()]),
+                whole: grant,
+            });
         }
         Ok(())
     }
@@ -63,7 +73,7 @@ impl Pages {
             return;
         }
         let mut needs = self.needs();
-        if let Some(at) = needs.grants.iter().position(|held| held == grant) {
+        if let Some(at) = needs.grants.iter().position(|held| held.whole == *grant) {
             needs.grants.swap_remove(at);
         }
         // What was published and freed of it may be part of another grant already; and what was published of it may be lent to
@@ -72,11 +82,7 @@ impl Pages {
             .lent
             .iter()
             .filter(|lent| lent.at.region() == self.view.own());
-        let kept = needs
-            .grants
-            .iter()
-            .cloned()
-            .chain(lent.map(|lent| pages(*lent)));
+        let kept = needs.open().chain(lent.map(|lent| pages(*lent)));
         for part in without(grant.clone(), kept) {
             self.close(part);
         }
@@ -84,9 +90,16 @@ impl Pages {
 
     /// Closes a chunk that was published: whole pages, of which nobody else has any.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
-        if self.guard {
-            self.close(chunk);
+        if !self.guard {
+            return;
         }
+        let mut needs = self.needs();
+        for grant in &mut needs.grants {
+            if grant.whole.start <= chunk.start && chunk.end <= grant.whole.end {
+                grant.open = cut(std::mem::take(&mut grant.open), &chunk);
+            }
+        }
+        self.close(chunk);
     }
 
     fn close(&self, range: Range<u64>) {
@@ -118,8 +131,8 @@ impl Pages {
             .lent
             .iter()
             .filter(|other| other.at.region() == region);
-        let grants = needs.grants.iter().filter(|_| region == self.view.own());
-        let kept = others.map(|other| pages(*other)).chain(grants.cloned());
+        let grants = needs.open().filter(|_| region == self.view.own());
+        let kept = others.map(|other| pages(*other)).chain(grants);
         for part in without(pages(extent), kept) {
             let part = Extent {
                 at: Offset::new(region, part.start),
@@ -128,6 +141,15 @@ impl Pages {
             // As in `close`.
             let _ = self.view.lend_close(part);
         }
+    }
+}
+
+impl Needs {
+    /// What is open of grants.
+    fn open(&self) -> impl Iterator<Item = Range<u64>> {
+        self.grants
+            .iter()
+            .flat_map(|grant| grant.open.iter().cloned())
     }
 }
 
@@ -145,15 +167,20 @@ fn without(range: Range<u64>, kept: impl Iterator<Item = Range<u64>>) -> Parts {
     let mut rest = Parts::new();
     rest.push(range);
     for kept in kept {
-        if rest
-            .iter()
-            .any(|part| part.start < kept.end && kept.start < part.end)
-        {
-            rest = rest.iter().flat_map(|part| outside(part, &kept)).collect();
-        }
+        rest = cut(rest, &kept);
     }
     rest.retain(|part| !part.is_empty());
     rest
+}
+
+/// What is left of `parts` without `kept`; some may be empty.
+fn cut(parts: Parts, kept: &Range<u64>) -> Parts {
+    let meets = |part: &Range<u64>| part.start < kept.end && kept.start < part.end;
+    if !parts.iter().any(meets) {
+        return parts;
+    }
+    let rest = parts.iter().flat_map(|part| outside(part, kept));
+    rest.filter(|part| !part.is_empty()).collect()
 }
 
 /// What `range` has before and behind `kept`; either may be empty.

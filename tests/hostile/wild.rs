@@ -15,6 +15,7 @@ tests![
     its_own_answers_through_the_map_for_reading,
     arguments_that_did_not_fit_the_slot,
     what_it_published_in_a_grant_that_is_closed,
+    what_it_published_and_was_lent_again,
     a_tile_of_a_neighbour,
     regions_cannot_be_reopened_for_writing,
 ];
@@ -140,12 +141,14 @@ fn made(len: usize) -> Array<u8> {
     Array::from_fn(len, |i| i as u8)
 }
 
+/// Writes into what it was given to read.
+fn vandal(victim: &Array<u8>, at: usize) -> u8 {
+    // SAFETY: none: a bug in a kernel, on purpose.
+    unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
+    1
+}
+
 fn what_it_published_in_a_grant_that_is_closed() {
-    fn vandal(victim: &Array<u8>, at: usize) -> u8 {
-        // SAFETY: none: a bug in a kernel, on purpose.
-        unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
-        1
-    }
     let lab = lab(1);
     let pid = lab.pid(0);
     let victim = lab.submit(made, (5000,)).wait().unwrap();
@@ -158,6 +161,35 @@ fn what_it_published_in_a_grant_that_is_closed() {
     assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop((victim, large));
+    lab.assert_in_use(0);
+}
+
+fn what_it_published_and_was_lent_again() {
+    // Out of a grant that is in use; from this size on pages are closed as they are sent.
+    const LEN: usize = 64 << 10;
+    let lab = lab(1);
+    let made = lab.submit(|len: usize| ArrayMut::<u8>::zeros(len), (LEN,));
+    let mut array = made.wait().unwrap();
+    for value in 1..4u8 {
+        lab.scope(|s| {
+            s.submit(
+                |bytes: &mut [u8], with: u8| bytes.fill(with),
+                (&mut array, value),
+            );
+        })
+        .unwrap();
+        let victim = array.seal();
+        for at in [0, LEN - 1] {
+            let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+            assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+            assert!(victim.iter().all(|&x| x == value));
+        }
+        // By the next worker, out of its first grant.
+        drop(victim);
+        let made = lab.submit(|len: usize| ArrayMut::<u8>::zeros(len), (LEN,));
+        array = made.wait().unwrap();
+    }
+    drop(array);
     lab.assert_in_use(0);
 }
 
