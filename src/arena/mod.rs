@@ -40,6 +40,7 @@ use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
 
 use crate::sys::Segment;
+use crate::sys::fork::Original;
 use crate::sys::limits::{self, Memory};
 
 /// How a block is placed.
@@ -110,6 +111,8 @@ pub struct Arena {
     backing: Backing,
     in_use: AtomicU64,
     high_water: AtomicU64,
+    /// Whose books these are: those of a copy would give the same memory to others.
+    original: Original,
     /// Where the background collapse goes on: region, and chunk in each.
     cursor: Mutex<(usize, Vec<usize>)>,
 }
@@ -231,6 +234,7 @@ impl Arena {
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
+            original: Original::here(),
             cursor: Mutex::new((0, cursors)),
         }))
     }
@@ -378,6 +382,7 @@ impl Arena {
         cut: Cut,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
+        self.original.assert_here();
         let books = self.region(region);
         if len == 0 {
             let at = Offset::new(region, 0);

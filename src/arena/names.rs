@@ -15,6 +15,7 @@ use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
 use super::region::Missing;
 use crate::sys::cut::{self, Watched};
+use crate::sys::fork::Original;
 use crate::sys::limits::without_file_size_signal;
 use crate::sys::{self, Access, Map, Prot, Segment};
 
@@ -52,6 +53,8 @@ pub struct Control {
     len: u64,
     segment: Segment,
     kept: Mutex<Option<String>>,
+    /// Who made it, and removes its name.
+    original: Original,
 }
 
 enum Held {
@@ -88,6 +91,7 @@ impl Control {
             len,
             segment,
             kept: Mutex::new(None),
+            original: Original::here(),
         })
     }
 
@@ -148,6 +152,7 @@ impl Control {
                 len,
                 segment,
                 kept: Mutex::new(Some(full)),
+                original: Original::here(),
             };
             // An error from here on removes the name by dropping `control`.
             control.segment.allocate(0..len)?;
@@ -212,6 +217,9 @@ impl Control {
 
     /// Removes the name, if one was kept and is still ours.
     pub(super) fn remove_name(&self) {
+        if !self.original.is_here() {
+            return;
+        }
         let Some(name) = lock(&self.kept).take() else {
             return;
         };

@@ -89,6 +89,12 @@ use seeds::Seeds;
 /// finish first, set a flag in a handler of your own, stop submitting when it is set, and call
 /// [`shutdown`](Engine::shutdown); `arenite resize` does so. To end one worker, send it SIGKILL: its job fails with that
 /// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
+///
+/// # Forking
+///
+/// An engine belongs to the process that built it. In a copy that `fork()` has made of that, handles do nothing when they are
+/// dropped, and whatever else would use the engine panics and says so: build one after forking. Programs that are started with
+/// [`Command`](std::process::Command) are no copies.
 pub struct Engine {
     pub(crate) place: Place,
     /// Actors that have a name.

@@ -408,7 +408,9 @@ impl Shared {
 
     /// Gives up a place in the line.
     pub(crate) fn leave_line(&self, line: &mut InLine) {
-        let Some(ticket) = line.0.take() else { return };
+        let Some(ticket) = line.0.take().filter(|_| !self.is_copy()) else {
+            return;
+        };
         let mut core = self.lock();
         let waker = core.admission.as_mut().and_then(|admission| {
             admission.leave(ticket);

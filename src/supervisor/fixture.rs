@@ -94,6 +94,7 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         cores: 1,
         looks: Mutex::new(super::progress::Looks::new()),
         tracer: Mutex::default(),
+        original: Original::here(),
         left_to_monitor: AtomicBool::new(false),
         settings,
     };

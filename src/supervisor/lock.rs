@@ -37,7 +37,10 @@ impl Drop for Locked<'_> {
 }
 
 impl Shared {
+    /// # Panics
+    /// In a copy of the process: its locks and rings are those of the original, where nobody knows of it.
     pub(super) fn lock(&self) -> Locked<'_> {
+        self.original.assert_here();
         // A panic with the lock held is a defect; the books are still the best there are.
         Locked(self.core.lock().unwrap_or_else(PoisonError::into_inner))
     }

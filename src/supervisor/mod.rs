@@ -85,6 +85,7 @@ use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::link::{LinkCells, SLOTS};
 use crate::sys::event::EventFd;
+use crate::sys::fork::Original;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::Kernel;
 use crate::trace::{Owner, Tracer};
@@ -164,6 +165,8 @@ pub(crate) struct Shared {
     /// Earlier looks at how far everything is.
     looks: Mutex<progress::Looks>,
     tracer: Mutex<Option<Owner>>,
+    /// Whose engine it is.
+    original: Original,
     /// The engine was dropped in the monitor's own thread, which ends the rest by itself.
     left_to_monitor: AtomicBool,
 }
@@ -335,6 +338,7 @@ pub(crate) fn start(
         settings,
         looks: Mutex::new(progress::Looks::new()),
         tracer: Mutex::new(tracer),
+        original: Original::here(),
         left_to_monitor: AtomicBool::new(false),
     });
     shared.hang_up_bell();
@@ -433,8 +437,16 @@ impl Shared {
         self.settings.workers.into()
     }
 
+    /// Whether this process is a copy of the one that has the engine. What is dropped here is not dropped there.
+    pub(crate) fn is_copy(&self) -> bool {
+        !self.original.is_here()
+    }
+
     /// See [`Core::abandon`].
     pub(crate) fn abandon(&self, id: JobId) {
+        if self.is_copy() {
+            return;
+        }
         let mut core = self.lock();
         let waker = core.abandon(id);
         core.go_on();
@@ -468,6 +480,9 @@ impl Shared {
 
     /// Ends the engine, and waits for it.
     pub(crate) fn end(&self, monitor: JoinHandle<()>, how: Closing) {
+        if self.is_copy() {
+            return;
+        }
         if monitor.thread().id() == thread::current().id() {
             // Here is a waker that the monitor has called, and the engine was its last. Nobody waits for himself.
             self.left_to_monitor.store(true, Ordering::Release);

@@ -14,6 +14,7 @@ pub mod cut;
 mod error;
 pub mod event;
 pub mod fault;
+pub mod fork;
 pub mod futex;
 pub mod heap;
 pub mod image;

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::sys::clock::monotonic_ns;
+use crate::sys::fork::Original;
 use writer::Writer;
 
 /// Events that may wait for the writer.
@@ -141,6 +142,8 @@ pub(crate) struct Tracer {
     changed: Condvar,
     writer: Mutex<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whose files these are.
+    original: Original,
 }
 
 #[derive(Debug, Default)]
@@ -164,6 +167,7 @@ impl Tracer {
             changed: Condvar::new(),
             writer: Mutex::new(Writer::create(plan, label, monotonic_ns())?),
             thread: Mutex::default(),
+            original: Original::here(),
         });
         let own = Arc::clone(&tracer);
         let thread = thread::Builder::new()
@@ -199,6 +203,9 @@ impl Tracer {
 
     /// Writes everything and ends the thread. What comes now is dropped.
     fn close(&self) {
+        if !self.original.is_here() {
+            return;
+        }
         lock(&self.inbox).closing = true;
         self.changed.notify_all();
         if let Some(thread) = lock(&self.thread).take() {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
+use arenite::engine::Trace;
 use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -17,6 +18,7 @@ tests![
     dropping_answers_what_was_submitted,
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
+    a_copy_of_the_program_leaves_its_engine_alone,
     two_engines_in_one_process,
     many_engines_at_once,
     a_program_killed_while_busy,
@@ -134,6 +136,69 @@ fn jobs_may_outlive_their_engine() {
             JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
         ),
         "{error}"
+    );
+}
+
+/// A program that forks, as a daemon or a server of the old kind does, and whose copy cleans up behind itself.
+fn a_copy_of_the_program_leaves_its_engine_alone() {
+    let name = format!("forked-{}", std::process::id());
+    let is_there = || {
+        let all = std::fs::read_dir("/dev/shm").unwrap().flatten();
+        let mut names = all.filter_map(|entry| entry.file_name().into_string().ok());
+        names.any(|other| other.contains(&name))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("events.json");
+    let lab = Lab::with(1, |builder| builder.name(&name).trace(Trace::to(&events)));
+    let mut graph = arenite::Graph::new();
+    let node = graph.add(|x: u32| x + 1, (1u32,));
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    let queued = lab.submit(|x: u32| x, (7,));
+    let nodes = graph.run(&lab, &node).unwrap();
+    let actor = lab.actor(|| 5u32, ());
+    let array = lab.from_slice(&[1u8; 100]).unwrap();
+    // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        std::panic::set_hook(Box::new(|_| ()));
+        let use_it = || lab.submit(|x: u32| x, (8,)).wait();
+        let fails = |what: &dyn Fn()| {
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
+            let text = failed.unwrap_err();
+            text.downcast_ref::<&str>()
+                .is_some_and(|text| text.contains("fork()"))
+        };
+        let told = fails(&|| drop(use_it()))
+            && fails(&|| drop(lab.from_slice(&[1u8])))
+            && fails(&|| drop(lab.stats()));
+        drop((running, queued, nodes, actor));
+        lab.into_inner().shutdown();
+        drop(array);
+        // SAFETY: ends the copy without the destructors of a test.
+        unsafe { libc::_exit(if told { 0 } else { 1 }) };
+    }
+    let ended = nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
+    assert_eq!(
+        ended,
+        nix::sys::wait::WaitStatus::Exited(Pid::from_raw(copy), 0)
+    );
+    assert!(is_there());
+    drop(held);
+    running.wait().unwrap();
+    assert_eq!(queued.wait().unwrap(), 7);
+    assert_eq!(nodes.wait().unwrap(), 2);
+    assert_eq!(actor.call(|x: &u32| *x, ()).wait().unwrap(), 5);
+    assert!(array.iter().all(|&x| x == 1));
+    assert_eq!(lab.stats().restarts(), 0);
+    drop((actor, array));
+    lab.into_inner().shutdown();
+    assert!(!is_there());
+    let text = std::fs::read_to_string(events).unwrap();
+    assert!(
+        text.trim_end().ends_with(']') || text.trim_end().ends_with('}'),
+        "{text}"
     );
 }
 

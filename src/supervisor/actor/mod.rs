@@ -388,6 +388,9 @@ impl Shared {
 
     /// See [`Core::end_actor`].
     pub(crate) fn end_actor(&self, actor: ActorId) {
+        if self.is_copy() {
+            return;
+        }
         let mut core = self.lock();
         core.end_actor(actor);
         self.unlock(core);

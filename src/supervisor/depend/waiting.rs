@@ -122,6 +122,9 @@ impl Shared {
 
     /// Nobody asks for a graph any more.
     pub(crate) fn drop_graph(&self, graph: u32) {
+        if self.is_copy() {
+            return;
+        }
         let mut core = self.lock();
         let dropped = core.drop_graph(graph);
         core.refill();
