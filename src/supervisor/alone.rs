@@ -1,7 +1,8 @@
 //! Jobs that nothing runs beside: those that may cost their worker by a deadline, in an engine with several lanes.
 //!
 //! Such a job is placed in a worker in which nothing is open, and nothing else is placed there until it is over. Where no
-//! worker is free it waits, and one is kept for it; the others go on.
+//! worker is free it waits, and one is kept for it; the others go on. What it costs at its deadline are the states of actors
+//! that its worker has: one without any is taken first.
 
 use super::core::Core;
 use super::lane::Lane;
@@ -24,10 +25,12 @@ impl Core {
                 && (!self.is_alone(worker) || self.reserved == Some(worker))
                 && self.lanes_of(worker).all(|lane| self.lanes[lane].is_idle())
         };
-        let worker = self
-            .reserved
+        let others = |&worker: &usize| self.reserved != Some(worker);
+        // At its deadline it would take them along.
+        let actors = |&worker: &usize| self.workers[worker].actors > 0;
+        let worker = workers
             .filter(free)
-            .or_else(|| workers.clone().find(free))?;
+            .min_by_key(|worker| (actors(worker), others(worker)))?;
         if self.reserved == Some(worker) {
             self.unreserve();
         }
@@ -98,7 +101,8 @@ impl Core {
         lane.is_some()
     }
 
-    /// Keeps the worker with the fewest jobs free of new ones, and takes back what it has not begun.
+    /// Keeps a worker free of new jobs, and takes back what it has not begun: one without actors, which could get no calls
+    /// meanwhile, and among those the one with the fewest jobs.
     fn reserve(&mut self) {
         if let Some(worker) = self.reserved {
             if self.workers[worker].status() == Status::Ready {
@@ -114,7 +118,8 @@ impl Core {
             let lanes = self.lanes_of(worker);
             lanes.map(|lane| self.lanes[lane].poster.open()).sum()
         };
-        if let Some(worker) = workers.filter(may).min_by_key(jobs) {
+        let key = |worker: &usize| (self.workers[*worker].actors > 0, jobs(worker));
+        if let Some(worker) = workers.filter(may).min_by_key(key) {
             self.reserved = Some(worker);
             self.set_alone(worker, true);
             self.reclaim(self.lanes_of(worker));

@@ -110,7 +110,9 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// waking one does.
     ///
     /// Where workers have several [`lanes`](crate::engine::Builder::lanes) the job has a worker to itself, and waits for one, so that
-    /// nothing is lost with it; unless [`share_deadlines`](crate::engine::Builder::share_deadlines) says otherwise.
+    /// no job is lost with it; unless [`share_deadlines`](crate::engine::Builder::share_deadlines) says otherwise. The states of
+    /// [actors](crate::engine::Engine::actor) are lost with their worker, as they are in an engine with single lanes: with several
+    /// lanes a worker without any is taken where one is free.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.terms.deadline = Some(limit);
         self

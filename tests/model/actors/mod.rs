@@ -4,6 +4,7 @@ mod arrays;
 mod calls;
 mod ends;
 mod losses;
+mod places;
 mod storms;
 
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         calls::tests(),
         ends::tests(),
         losses::tests(),
+        places::tests(),
         storms::tests(),
     ];
     parts.into_iter().flatten().collect()

@@ -1,0 +1,51 @@
+//! Where states are, and what else is there.
+
+use super::*;
+
+tests![a_job_that_may_cost_its_worker_is_kept_away_from_states,];
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
+fn at_gate(gate: &str) -> u32 {
+    pass(gate);
+    std::process::id()
+}
+
+fn hang() {
+    loop {
+        thread::park();
+    }
+}
+
+fn a_job_that_may_cost_its_worker_is_kept_away_from_states() {
+    let lab = Lab::with(2, |builder| builder.lanes(2));
+    let list = lab.actor(List::new, ());
+    assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 1);
+    let limit = Duration::from_millis(1);
+    for _ in 0..3 {
+        let error = lab.failure_of(lab.job(hang, ()).deadline(limit).submit());
+        assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
+        assert_eq!(seen(&list), [7]);
+        wait_until("both workers are there", || {
+            lab.stats().workers.iter().all(|worker| worker.ready)
+        });
+    }
+    let own = list.call(List::pid, ()).wait().unwrap();
+    // Where none is free: the worker that is kept for the job is the other one, and new jobs run beside the actor.
+    let gates = [(); 2].map(|()| Gate::new());
+    let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
+    let jobs = gates.each_ref().map(|gate| submit(gate).submit());
+    let held = gates.each_ref().map(Gate::meet);
+    let gate = Gate::new();
+    let timed = submit(&gate).deadline(LONG).submit();
+    assert_eq!(lab.stats().queued, 1);
+    let beside = lab.submit(std::process::id, ()).wait().unwrap();
+    assert_eq!(beside, own);
+    drop(held);
+    let pids = jobs.map(|job| job.wait().unwrap());
+    assert_ne!(pids[0], pids[1], "each worker had one");
+    drop(gate.meet());
+    timed.wait().unwrap();
+    assert_eq!(seen(&list), [7]);
+}
