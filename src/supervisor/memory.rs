@@ -87,9 +87,7 @@ impl MemoryWatch {
         let tight = is_tight(&memory, core.tight);
         core.set_tight(tight);
         for (worker, life) in grown {
-            if core.workers[worker].life() == life {
-                core.retire(worker);
-            }
+            core.retire_grown(worker, life);
         }
         shared.unlock(core);
     }
@@ -135,6 +133,14 @@ fn is_tight(memory: &Memory, was_tight: bool) -> bool {
 }
 
 impl Core {
+    /// A worker was found too large in this life, while others had the lock: an actor may have begun there since.
+    pub(super) fn retire_grown(&mut self, worker: usize, life: u32) {
+        let found = &self.workers[worker];
+        if found.life() == life && found.actors == 0 {
+            self.retire(worker);
+        }
+    }
+
     /// Somebody is about to leave the engine to itself: the watch goes on, or begins.
     #[inline]
     pub(super) fn be_watched(&mut self) {

@@ -159,3 +159,29 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     assert!(asked(link, moved_to) && asked(lane, position));
     drop((long, takers));
 }
+
+/// Its size is read without the lock, and an actor may begin there in between: its state would be lost.
+#[test]
+fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
+    for (actor, since) in [(true, Status::Ready), (false, Status::Leaving)] {
+        let (shared, mut takers) = fixture(1, 1);
+        let life = shared.lock().workers[0].life();
+        let id = actor.then(|| {
+            let id = shared.new_actor(ActorPlan {
+                start: kernel(),
+                args: ArgWriter::new(shared.arena.id()),
+                end: kernel(),
+                checkpoints: None,
+            });
+            assert_eq!(takers[0].next(), Next::Run);
+            id
+        });
+        let mut core = shared.lock();
+        core.retire_grown(0, life.wrapping_add(1));
+        assert_eq!(core.workers[0].status(), Status::Ready, "another life");
+        core.retire_grown(0, life);
+        assert_eq!(core.workers[0].status(), since);
+        shared.unlock(core);
+        drop((id, takers));
+    }
+}
