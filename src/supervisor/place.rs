@@ -303,7 +303,7 @@ impl Core {
             .sum()
     }
 
-    /// Moves jobs that wait behind a long one to lanes without work. `tick`: a while has passed since
+    /// Moves jobs that wait behind a long one to lanes without work, and finds out for which lanes no actor is to wait. `tick`: a while has passed since
     /// that was said last, so a job that still runs is a long one.
     pub(super) fn even_out(&mut self, tick: bool) {
         let idle = self
@@ -312,10 +312,12 @@ impl Core {
             .filter(|lane| lane.ready && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
+        let passed_by = self.passes_room_by();
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];
-            if !behind {
+            let awaited = passed_by && lane.ready && !lane.is_idle();
+            if !behind && !awaited {
                 lane.seen_at_tick = u64::MAX;
                 continue;
             }
@@ -326,7 +328,7 @@ impl Core {
                 // Longer than expected: nothing more should line up behind it.
                 lane.expect_longer(oldest, TICK_NS);
             }
-            if stuck || lane.backlog_ns > 4 * WAKE_NS {
+            if behind && (stuck || lane.backlog_ns > 4 * WAKE_NS) {
                 self.share_out(index, idle);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ACTOR, Place, UnderWay};
+use super::{ACTOR, Place, UnderWay, actor_of};
 use crate::arena::Offset;
 use crate::kernel::KernelInfo;
 use crate::kernel::actor;
@@ -10,7 +10,11 @@ use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::NOTICE;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::lane::Lane;
+use crate::supervisor::lane::{Lane, NOBODY};
+use crate::supervisor::place::DEPTH_NS;
+
+/// A lane that has no more to do than this is worth waiting for, so that states that are made at the same time are spread.
+const SOON_NS: u64 = 40 * DEPTH_NS;
 
 impl Core {
     /// Somebody may have something to do for this actor.
@@ -38,7 +42,13 @@ impl Core {
         while left > 0
             && let Some(&index) = self.actors.homeless.front()
         {
-            let Some(lane) = self.home() else { break };
+            let Some(lane) = self.home() else {
+                if !self.ticking && self.passes_room_by() {
+                    self.ticking = true;
+                    self.call_monitor = true;
+                }
+                break;
+            };
             self.actors.homeless.pop_front();
             self.actors.wanting -= 1;
             self.actor(index).listed = false;
@@ -96,15 +106,35 @@ impl Core {
         }
     }
 
-    /// The lane for one more actor: that with the fewest.
+    /// The lane for one more actor: the one with the fewest, of those the one whose worker has the fewest, and rather one
+    /// without jobs of other kinds. Only those count that have room, or are thought to have it soon.
     pub(super) fn home(&self) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
-        // One that stands still may do so for long.
-        let stuck = |lane: &Lane| lane.stands_still() && !lane.fits(0);
-        let may = |lane: &Lane| lane.ready && lane.poster.tail() < lane.last && !stuck(lane);
-        let ready = lanes.filter(|(_, lane)| may(lane));
-        let (index, lane) = ready.min_by_key(|(index, lane)| (lane.actors(), *index))?;
+        let soon = |lane: &Lane| lane.ready && lane.room() > 0 && lane.backlog_ns <= SOON_NS;
+        let may = lanes.filter(|(_, lane)| lane.fits(0) || soon(lane));
+        let best = may.min_by_key(|(index, lane)| {
+            let beside = self.workers[self.worker_of(*index)].actors;
+            (lane.actors(), beside, self.has_jobs(lane), *index)
+        });
+        let (index, lane) = best?;
         lane.fits(0).then_some(index)
+    }
+
+    /// Has this lane a job that is no actor's? Nobody knows how long it runs.
+    fn has_jobs(&self, lane: &Lane) -> bool {
+        let mut open = lane.poster.open_positions();
+        open.any(|position| {
+            let record = lane.record_at(position);
+            record != NOBODY && actor_of(self.records.look(record).group).is_none()
+        })
+    }
+
+    /// Does an actor wait for the lane with the fewest although another one has room? Then somebody has to look whether
+    /// that takes longer than was thought.
+    pub(in crate::supervisor) fn passes_room_by(&self) -> bool {
+        !self.actors.homeless.is_empty()
+            && self.home().is_none()
+            && self.lanes.iter().any(|lane| lane.fits(0))
     }
 
     pub(super) fn start(&mut self, index: u32, lane: usize) {

@@ -185,3 +185,43 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
         drop((id, takers));
     }
 }
+
+/// A lane that has next to nothing to do by all that is known is waited for, and not for long.
+#[test]
+fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
+    for (longer, waits) in [(600_000, true), (1_000_000_000, false)] {
+        let (shared, takers) = fixture(2, 0);
+        let begin = || {
+            shared.new_actor(ActorPlan {
+                start: kernel(),
+                args: ArgWriter::new(shared.arena.id()),
+                end: kernel(),
+                checkpoints: None,
+            })
+        };
+        let actors = || {
+            let core = shared.lock();
+            [0, 1].map(|lane| core.lanes[lane].actors())
+        };
+        shared.lock().set_status(1, Status::Ready);
+        begin();
+        assert_eq!(actors(), [0, 1]);
+        shared.lock().set_status(0, Status::Ready);
+        let jobs = [submit(&shared), submit(&shared)];
+        let mut core = shared.lock();
+        assert_eq!(core.lanes[0].poster.open(), 2);
+        core.lanes[0].expect_longer(0, longer);
+        core.ticking = false;
+        drop(core);
+        begin();
+        assert_eq!(actors(), [0, 2 - usize::from(waits)]);
+        let mut core = shared.lock();
+        assert_eq!(core.ticking, waits);
+        (0..30).for_each(|_| core.even_out(true));
+        core.even_out(true);
+        assert!(!core.ticking, "nobody waits any more");
+        drop(core);
+        assert_eq!(actors(), [0, 2]);
+        drop((jobs, takers));
+    }
+}

@@ -2,7 +2,10 @@
 
 use super::*;
 
-tests![a_job_that_may_cost_its_worker_is_kept_away_from_states,];
+tests![
+    a_job_that_may_cost_its_worker_is_kept_away_from_states,
+    an_actor_begins_where_there_is_room,
+];
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(600);
@@ -48,4 +51,26 @@ fn a_job_that_may_cost_its_worker_is_kept_away_from_states() {
     drop(gate.meet());
     timed.wait().unwrap();
     assert_eq!(seen(&list), [7]);
+}
+
+fn an_actor_begins_where_there_is_room() {
+    // A worker has a job to itself, or a lane has one that takes long; the other one is free.
+    for lanes in [2, 1] {
+        let lab = Lab::with(2, |builder| builder.lanes(lanes));
+        for _ in 0..3 {
+            let gate = Gate::new();
+            let job = lab.job(at_gate, (gate.path(),));
+            let job = if lanes > 1 { job.deadline(LONG) } else { job };
+            let long = job.submit();
+            let held = gate.meet();
+            step("an actor beside a job that takes long");
+            let list = lab.actor(List::new, ());
+            let other = list.call(List::pid, ()).wait().unwrap();
+            drop(held);
+            assert_ne!(long.wait().unwrap(), other);
+            // One that ends still counts.
+            drop(list);
+            lab.assert_idle();
+        }
+    }
 }
