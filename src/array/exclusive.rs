@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
-use super::memory::{self, Content, Exclusive};
+use super::memory::{self, Content, Exclusive, NoRoom};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{Arena, ArenaFull, Block, Extent, Offset, Placement};
@@ -165,6 +165,16 @@ impl<T: Element> ArrayMut<T> {
     pub fn try_unfilled(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         // SAFETY: the memory is asked for with bytes in it, and any bytes are elements: T is Pod.
         unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
+    }
+
+    /// The same, for a shape that a file says: no memory is an error, wherever it should have come from.
+    pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, NoRoom> {
+        let bytes = memory::bytes_of::<T>(&shape);
+        // As above, what is there are elements.
+        let (ptr, memory) = memory::try_allocate(bytes, Content::Any)?;
+        let first = memory::first_element(ptr, bytes);
+        let len = memory::len_of(&shape);
+        Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
     /// An array whose element number `i`, counted in row-major order, is `f(i)`.

@@ -38,8 +38,8 @@ pub(super) enum Content {
 }
 
 impl Heap {
-    /// `bytes` bytes at a multiple of [`ALIGN`].
-    fn new(bytes: usize, content: Content) -> Heap {
+    /// What is asked of the allocator for so many bytes; `None` where they do not fit the address space.
+    fn layout(bytes: usize, content: Content) -> Option<Layout> {
         // The system's pages are zeros: no other bytes come cheaper.
         let zeroed = content != Content::None;
         let (size, align) = match (bytes, zeroed) {
@@ -50,36 +50,44 @@ impl Heap {
             (_, true) => (bytes.saturating_add(ALIGN), 16),
             (_, false) => (bytes, ALIGN),
         };
-        let Ok(layout) = Layout::from_size_align(size, align) else {
+        Layout::from_size_align(size, align).ok()
+    }
+
+    /// `bytes` bytes at a multiple of [`ALIGN`].
+    fn new(bytes: usize, content: Content) -> Heap {
+        let Some(layout) = Heap::layout(bytes, content) else {
             panic!("{bytes} bytes do not fit the address space");
         };
-        if size == 0 {
+        Heap::of(layout, content).unwrap_or_else(|| alloc::handle_alloc_error(layout))
+    }
+
+    /// Memory of this layout, if the system has any.
+    fn of(layout: Layout, content: Content) -> Option<Heap> {
+        if layout.size() == 0 {
             let base = NonNull::<AlignedByte>::dangling().cast();
-            return Heap {
+            return Some(Heap {
                 start: base,
                 base,
                 layout,
-            };
+            });
         }
         // SAFETY: the layout has a size above 0.
         let base = unsafe {
-            if zeroed {
+            if content != Content::None {
                 alloc::alloc_zeroed(layout)
             } else {
                 alloc::alloc(layout)
             }
         };
-        let Some(base) = NonNull::new(base) else {
-            alloc::handle_alloc_error(layout);
-        };
+        let base = NonNull::new(base)?;
         // SAFETY: `align_offset` is below ALIGN, by which a zeroed allocation is larger than what is asked for; one
         // that was made with that alignment is not moved at all.
         let start = unsafe { base.add(base.align_offset(ALIGN)) };
-        Heap {
+        Some(Heap {
             start,
             base,
             layout,
-        }
+        })
     }
 }
 
@@ -190,6 +198,33 @@ impl Shared {
             shared @ (Shared::Mapped(_) | Shared::Lane { owner: None, .. }) => Err(shared),
         }
     }
+}
+
+/// Why there is no memory.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// The arena has none.
+    Arena(ArenaFull),
+    /// The system has none.
+    System {
+        /// Which were asked for.
+        bytes: u64,
+    },
+}
+
+/// As [`allocate`], for sizes that somebody else says: where the system has no memory that is no reason to abort.
+pub(super) fn try_allocate(
+    bytes: usize,
+    content: Content,
+) -> Result<(NonNull<u8>, Exclusive), NoRoom> {
+    if Lane::current().is_some() {
+        return allocate(bytes, content).map_err(NoRoom::Arena);
+    }
+    let heap = Heap::layout(bytes, content).and_then(|layout| Heap::of(layout, content));
+    let heap = heap.ok_or(NoRoom::System {
+        bytes: bytes as u64,
+    })?;
+    Ok((heap.start, Exclusive::Private(heap)))
 }
 
 /// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere.

@@ -59,6 +59,7 @@ mod tile;
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::PlaceMut;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
+pub(crate) use memory::NoRoom;
 pub use partitions::Partitions;
 pub use sealed::Array;
 pub(crate) use sealed::Place;

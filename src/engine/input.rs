@@ -10,7 +10,7 @@ use crate::arena::{ArenaFull, Placement};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::array::{Array, ArrayMut, Element, NoRoom, Shape};
 
 /// A file could not be read into the arena.
 #[derive(Debug)]
@@ -208,7 +208,10 @@ impl Engine {
         }
         let len = usize::try_from(meta.len())
             .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
-        let mut array = self.exclusive::<u8>(len.into(), Placement::Packed)?;
+        let mut array = self.to_read::<u8>(len.into()).map_err(|why| match why {
+            NoRoom::Arena(full) => InputError::Full(full),
+            NoRoom::System { .. } => failed(io::ErrorKind::OutOfMemory.into()),
+        })?;
         let mut read = 0;
         while read < len {
             match file.read(&mut array[read..]) {
@@ -235,7 +238,10 @@ impl Engine {
         };
         let (header, file) = npy::open::<T>(path).map_err(wrong)?;
         header.check::<T>().map_err(wrong)?;
-        let mut array = self.exclusive::<T>(header.shape(), Placement::Packed)?;
+        let mut array = self.to_read::<T>(header.shape()).map_err(|why| match why {
+            NoRoom::Arena(full) => InputError::Full(full),
+            why => wrong(why.into()),
+        })?;
         npy::read_into(&header, file, &mut array).map_err(wrong)?;
         Ok(array.seal())
     }
@@ -248,6 +254,17 @@ impl Engine {
         let mut array = self.exclusive(shape, Placement::Packed)?;
         fill(&mut array);
         Ok(array.seal())
+    }
+
+    /// Memory for what is read from a file: how much that is, its length says, which may be more than there is.
+    fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, NoRoom> {
+        match &self.place {
+            Place::Inline => ArrayMut::to_read(shape),
+            Place::Workers(_) => {
+                let array = self.exclusive(shape, Placement::Packed);
+                array.map_err(NoRoom::Arena)
+            }
+        }
     }
 
     /// Memory that is about to be written whole. What it held before is initialised, and valid for plain old data.

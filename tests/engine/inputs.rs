@@ -1,10 +1,13 @@
 //! Getting data into the arena.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arenite::array::npy;
+use arenite::array::npy::{self, NpyError};
 use arenite::{Array, ArrayMut, Engine, InputError, JobErrorKind, TileMut};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::harness::{Lab, tests};
 
@@ -14,6 +17,7 @@ tests![
     npy_files,
     npy_files_of_another_type,
     a_pipe_is_no_array,
+    a_file_with_holes_may_be_longer_than_any_memory,
     zeros_and_copies,
     what_is_unfilled_is_written_whole,
     mapped_files_are_copied_in,
@@ -83,6 +87,50 @@ fn a_pipe_is_no_array() {
     let error = lab.read_npy::<u8>(&path).unwrap_err();
     assert!(error.to_string().contains("not a regular file"), "{error}");
     assert!(npy::read::<u8>(&path).is_err());
+}
+
+fn a_file_with_holes_may_be_longer_than_any_memory() {
+    const LEN: u64 = 1 << 47;
+    let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({LEN},), }}\n");
+    let mut head = b"\x93NUMPY\x01\x00".to_vec();
+    head.extend((text.len() as u16).to_le_bytes());
+    head.extend(text.as_bytes());
+    // Other file systems may not have files of this length.
+    let file = memfd_create(c"long", MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut file = std::fs::File::from(file);
+    file.write_all(&head).unwrap();
+    file.set_len(head.len() as u64 + LEN).unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let read = npy::read::<u8>(&path).unwrap_err();
+    assert!(
+        matches!(read, NpyError::OutOfMemory { bytes: LEN }),
+        "{read}"
+    );
+    assert!(read.to_string().contains("140737488355328 bytes"), "{read}");
+    let here = Engine::inline();
+    let read = here.read_npy::<u8>(&path).unwrap_err();
+    let why = |error: &NpyError| matches!(error, NpyError::OutOfMemory { bytes: LEN });
+    assert!(
+        matches!(&read, InputError::Npy { error, .. } if why(error)),
+        "{read}"
+    );
+    let read = here.read_file(&path).unwrap_err();
+    let why = |error: &std::io::Error| error.kind() == std::io::ErrorKind::OutOfMemory;
+    assert!(
+        matches!(&read, InputError::Io { error, .. } if why(error)),
+        "{read}"
+    );
+    // Elsewhere it is the arena that has no room.
+    let lab = Lab::new(1);
+    let full = [lab.read_npy::<u8>(&path), lab.read_file(&path)];
+    for error in full.map(Result::unwrap_err) {
+        assert!(matches!(error, InputError::Full(_)), "{error}");
+    }
+    let inside = |path: &str| npy::read::<u8>(path).map(|_| ());
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let error = lab.failure_of(lab.submit(inside, (&path,)));
+    assert!(error.to_string().contains("arena"), "{error}");
+    lab.assert_in_use(0);
 }
 
 fn npy_files_of_another_type() {

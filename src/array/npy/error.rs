@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::Shape;
+use super::{NoRoom, Shape};
 use crate::arena::ArenaFull;
 
 /// Why an array could not be read from, mapped from or written to a `.npy` file.
@@ -56,6 +56,11 @@ pub enum NpyError {
     },
     /// The arena has no room for the array that a kernel reads.
     ArenaFull(ArenaFull),
+    /// The system has no memory for the array.
+    OutOfMemory {
+        /// Bytes that the array takes.
+        bytes: u64,
+    },
     /// The file ends before the array does.
     Truncated {
         /// Bytes that the array takes.
@@ -120,6 +125,10 @@ impl fmt::Display for NpyError {
                 )
             }
             NpyError::ArenaFull(full) => write!(f, "{full}"),
+            NpyError::OutOfMemory { bytes } => write!(
+                f,
+                "there is no memory for the {bytes} bytes of the array: map the file instead of reading it"
+            ),
             NpyError::Truncated { expected, found } => write!(
                 f,
                 "the array takes {expected} bytes and only {found} are there"
@@ -143,6 +152,15 @@ impl std::error::Error for NpyError {
             NpyError::Io(error) => Some(error),
             NpyError::ArenaFull(full) => Some(full),
             _ => None,
+        }
+    }
+}
+
+impl From<NoRoom> for NpyError {
+    fn from(why: NoRoom) -> NpyError {
+        match why {
+            NoRoom::Arena(full) => NpyError::ArenaFull(full),
+            NoRoom::System { bytes } => NpyError::OutOfMemory { bytes },
         }
     }
 }

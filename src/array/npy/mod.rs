@@ -6,7 +6,7 @@
 //! one with the shape 1.
 //!
 //! A file is not trusted: its header is checked before anything is allocated, and an array is allocated only where
-//! the file is long enough to hold it. Bytes behind the array are ignored, as NumPy does.
+//! the file is long enough to hold it. A file with holes may be longer than any memory: that is an error as well. Bytes behind the array are ignored, as NumPy does.
 //!
 //! ```
 //! use arenite::array::{Array, npy};
@@ -38,7 +38,7 @@ pub use error::NpyError;
 pub use header::Header;
 
 use super::memory::{self, Shared};
-use super::{Array, ArrayMut, Element, Shape};
+use super::{Array, ArrayMut, Element, NoRoom, Shape};
 
 /// A number that `.npy` files hold and arrays can: the integers of 8 to 64 bits, `f32` and `f64`.
 ///
@@ -78,10 +78,10 @@ const _: () = assert!(cfg!(target_endian = "little"));
 /// # Errors
 ///
 /// [`NpyError`] where the file cannot be read, is damaged, or holds something else than an array of `T`; and
-/// [`NpyError::ArenaFull`] inside a kernel where the arena has no room for the array.
+/// [`NpyError::OutOfMemory`], or inside a kernel [`NpyError::ArenaFull`], where there is no room for the array.
 pub fn read<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
-    let mut array = ArrayMut::try_zeros(header.shape()).map_err(NpyError::ArenaFull)?;
+    let mut array = ArrayMut::to_read(header.shape())?;
     read_into(&header, file, &mut array)?;
     Ok(array.seal())
 }
