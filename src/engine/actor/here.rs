@@ -1,48 +1,58 @@
 //! A state that lies in its handle: an actor of an inline engine, whose methods run in whichever thread calls.
 //!
 //! One at a time, behind a lock. In that thread a method can come back to its own actor, by a handle in a `static`, say:
-//! the lock would never be free. So each thread knows which actors it is in.
+//! the lock would never be free. So each thread knows which actors it is in. Whoever asks how the actor fares, or ends it, does not
+//! wait for a method: what there is to know lies behind a lock of its own, which is held for a moment.
 
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::JobErrorKind;
 use crate::engine::job::run_here;
 
-pub(super) struct Here<S>(Mutex<State<S>>);
+pub(super) struct Here<S> {
+    /// Taken out when the actor ends.
+    state: Mutex<Option<S>>,
+    books: Mutex<Books>,
+}
 
-enum State<S> {
-    There(S),
-    /// There is none: what calls answer.
-    Gone(JobErrorKind),
+/// What is known of an actor without its state.
+struct Books {
+    /// Calls that run or wait for those before them.
+    calls: usize,
+    /// It takes no more calls, and ends with the last of those.
+    ending: bool,
+    /// There is no state: what calls answer.
+    gone: Option<JobErrorKind>,
 }
 
 thread_local! {
-    /// Whose methods run in this thread, the innermost last.
-    static CALLED: RefCell<Vec<Called>> = const { RefCell::new(Vec::new()) };
+    /// The actors whose methods run in this thread, the innermost last.
+    static CALLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A method of an actor that runs.
-struct Called {
-    actor: usize,
-    /// The actor is to end when it returns.
-    ends: bool,
+/// A call has come, as long as this lives.
+struct Turn<'a, S>(&'a Here<S>);
+
+impl<S> Drop for Turn<'_, S> {
+    fn drop(&mut self) {
+        let mut books = self.0.books();
+        books.calls -= 1;
+        let ends = books.ending && books.calls == 0;
+        drop(books);
+        if ends {
+            self.0.end_now();
+        }
+    }
 }
 
 /// A method of an actor runs in this thread, as long as this lives.
-struct Inside(PhantomData<*const ()>);
+struct Inside(());
 
 impl Inside {
     fn enter(actor: usize) -> Self {
-        let called = Called { actor, ends: false };
-        CALLED.with_borrow_mut(|all| all.push(called));
-        Self(PhantomData)
-    }
-
-    /// Was it told to end meanwhile?
-    fn ends() -> bool {
-        CALLED.with_borrow(|all| all.last().is_some_and(|last| last.ends))
+        CALLED.with_borrow_mut(|all| all.push(actor));
+        Self(())
     }
 }
 
@@ -55,10 +65,19 @@ impl Drop for Inside {
 impl<S> Here<S> {
     /// A state, or why there is none.
     pub(super) fn new(state: Result<S, JobErrorKind>) -> Self {
-        Self(Mutex::new(match state {
-            Ok(state) => State::There(state),
-            Err(why) => State::Gone(why),
-        }))
+        let (state, gone) = match state {
+            Ok(state) => (Some(state), None),
+            Err(why) => (None, Some(why)),
+        };
+        let books = Books {
+            calls: 0,
+            ending: false,
+            gone,
+        };
+        Self {
+            state: Mutex::new(state),
+            books: Mutex::new(books),
+        }
     }
 
     /// Runs a method, which is fenced.
@@ -68,31 +87,46 @@ impl<S> Here<S> {
                 why: "a method called its own actor, whose calls run one after the other; call the function itself",
             });
         }
-        let (value, ends) = match &mut *self.lock() {
-            State::There(state) => {
+        let _turn = self.come()?;
+        let mut state = self.state();
+        match &mut *state {
+            Some(state) => {
                 let _inside = Inside::enter(self.address());
-                (method(state), Inside::ends())
+                Ok(method(state))
             }
-            State::Gone(why) => return Err(why.clone()),
-        };
-        if ends {
-            self.end();
+            // It is taken out after the last turn only.
+            None => Err(JobErrorKind::ActorEnded),
         }
-        Ok(value)
     }
 
-    /// Drops the state; if a method of it runs in this thread, when that returns.
-    pub(super) fn end(&self) {
-        let later = CALLED.with_borrow_mut(|all| {
-            let mut mine = all
-                .iter_mut()
-                .filter(|called| called.actor == self.address());
-            mine.next().map(|called| called.ends = true)
-        });
-        if later.is_some() {
-            return;
+    /// Enters a call.
+    fn come(&self) -> Result<Turn<'_, S>, JobErrorKind> {
+        let mut books = self.books();
+        if let Some(why) = &books.gone {
+            return Err(why.clone());
         }
-        let state = std::mem::replace(&mut *self.lock(), State::Gone(JobErrorKind::ActorEnded));
+        if books.ending {
+            return Err(JobErrorKind::ActorEnded);
+        }
+        books.calls += 1;
+        Ok(Turn(self))
+    }
+
+    /// Drops the state; if calls run or wait, when the last of them is answered, in its thread.
+    pub(super) fn end(&self) {
+        let mut books = self.books();
+        books.ending = true;
+        let busy = books.calls > 0;
+        drop(books);
+        if !busy {
+            self.end_now();
+        }
+    }
+
+    /// Nobody is in a call, and nobody comes any more.
+    fn end_now(&self) {
+        let state = self.state().take();
+        self.books().gone = Some(JobErrorKind::ActorEnded);
         // A panic in its drop is that of its worker elsewhere: it is told, and goes no further.
         drop(run_here::<()>("the end of an actor", || {
             drop(state);
@@ -102,19 +136,12 @@ impl<S> Here<S> {
 
     /// Why calls cannot be answered any more.
     pub(super) fn lost(&self) -> Option<JobErrorKind> {
-        if self.is_called() {
-            return None;
-        }
-        match &*self.lock() {
-            State::There(_) => None,
-            State::Gone(why) => Some(why.clone()),
-        }
+        self.books().gone.clone()
     }
 
     /// Does a method of it run in this thread?
     fn is_called(&self) -> bool {
-        let mine = |called: &Called| called.actor == self.address();
-        CALLED.with_borrow(|all| all.iter().any(mine))
+        CALLED.with_borrow(|all| all.contains(&self.address()))
     }
 
     fn address(&self) -> usize {
@@ -122,7 +149,12 @@ impl<S> Here<S> {
     }
 
     /// Panics of methods are caught inside.
-    fn lock(&self) -> MutexGuard<'_, State<S>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, Option<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Not held while code of the program runs.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

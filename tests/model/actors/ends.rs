@@ -5,6 +5,7 @@ use super::*;
 tests![
     it_ends_with_its_last_handle,
     it_can_be_stopped,
+    without_workers_it_is_stopped_and_asked_while_a_method_runs,
     a_worker_with_an_actor_is_not_recycled,
     a_shutdown_answers_every_call,
     an_engine_that_is_dropped_answers_every_call,
@@ -91,6 +92,28 @@ fn it_can_be_stopped() {
     drop((list, other));
     assert_eq!(seen(&next), [1]);
     lab.assert_idle();
+}
+
+fn without_workers_it_is_stopped_and_asked_while_a_method_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dropped");
+    let gate = Gate::new();
+    let tells = Engine::inline().actor(Tells::new, (file.to_str().unwrap(),));
+    thread::scope(|threads| {
+        let call = threads.spawn(|| tells.call(Tells::wait_at, (gate.path(),)).wait());
+        let held = gate.meet();
+        step("an actor whose method runs in another thread");
+        assert_eq!(tells.status().lost, None);
+        tells.stop();
+        assert_eq!(tells.status().lost, None, "it still answers");
+        let refused = tells.call(|_: &Tells| (), ()).wait().unwrap_err();
+        assert_eq!(*refused.kind(), JobErrorKind::ActorEnded);
+        assert!(!file.exists());
+        drop(held);
+        call.join().unwrap().unwrap();
+    });
+    assert!(file.exists(), "the state is dropped");
+    assert_eq!(tells.status().lost, Some(JobErrorKind::ActorEnded));
 }
 
 fn a_worker_with_an_actor_is_not_recycled() {
