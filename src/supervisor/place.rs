@@ -303,8 +303,8 @@ impl Core {
             .sum()
     }
 
-    /// Moves jobs that wait behind a long one to lanes without work, and finds out for which lanes no actor is to wait. `tick`: a while has passed since
-    /// that was said last, so a job that still runs is a long one.
+    /// Moves jobs that wait behind a long one to lanes without work, and finds out for which lanes no actor is to wait.
+    /// `tick`: a while has passed since that was said last, so a job that still runs is a long one.
     pub(super) fn even_out(&mut self, tick: bool) {
         let idle = self
             .lanes

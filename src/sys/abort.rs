@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
+use super::fork::Original;
 use super::inject::allowed;
 
 /// A place for the last note of a process, in memory that outlives it.
@@ -75,8 +76,15 @@ impl AbortNote {
 /// Where this process writes its note.
 static NOTE: AtomicPtr<AbortNote> = AtomicPtr::new(std::ptr::null_mut());
 
+/// There is no note any more.
+pub(super) fn forget_note() {
+    NOTE.store(std::ptr::null_mut(), Ordering::Relaxed);
+}
+
 /// From now on this process notes in `note` what it knows when it aborts. A SIGABRT from outside ends it without a note.
 pub fn note_aborts(note: &'static AbortNote) -> Result<()> {
+    // A copy of this process forgets the note.
+    let _ = Original::here();
     // Release: "note mapped", pairs with the handler.
     NOTE.store(std::ptr::from_ref(note).cast_mut(), Ordering::Release);
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;

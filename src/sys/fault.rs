@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
+use super::fork::Original;
 use super::inject::allowed;
 
 /// What a thread of its own doing ends a process with.
@@ -35,6 +36,8 @@ static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 /// From now on the thread that ends this process leaves its number in `note`, unless there is one already. Nothing is left
 /// by a signal from outside, by `_exit`, and by a thread without a number.
 pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
+    // A copy of this process forgets the note.
+    let _ = Original::here();
     // Release: "note mapped", pairs with `note_end`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
     let flags =
@@ -70,6 +73,11 @@ pub fn number_thread(number: u32) -> Result<()> {
         .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))?;
     NUMBER.set(number);
     Ok(())
+}
+
+/// There is no note any more.
+pub(super) fn forget_note() {
+    NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 /// In a handler, on the thread that ends the process: leaves its number.

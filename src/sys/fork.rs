@@ -18,7 +18,7 @@ impl Original {
     pub fn here() -> Self {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
-            // SAFETY: the handler only counts, which may be done in a child of any program.
+            // SAFETY: the handler stores to atomics only, which may be done in a child of any program.
             // Without memory for it copies are not told apart; nothing else is lost.
             let _ = unsafe { libc::pthread_atfork(None, None, Some(count)) };
         });
@@ -54,6 +54,10 @@ fn belongs_elsewhere() -> ! {
     )
 }
 
+/// In a copy, before anything else runs there.
 extern "C" fn count() {
     COPIES.fetch_add(1, Ordering::Relaxed);
+    // What a worker leaves behind is not mapped in its copy, which may end in its own way.
+    super::fault::forget_note();
+    super::abort::forget_note();
 }

@@ -29,6 +29,7 @@ tests![
     threads_of_a_kernel_that_abort,
     descriptors_closed_by_a_kernel,
     a_kernel_that_forks,
+    a_process_that_a_kernel_forks_may_exit,
     a_kernel_that_builds_an_engine,
 ];
 
@@ -530,6 +531,34 @@ fn a_kernel_that_forks() {
         assert_eq!(answer, (4, libc::SIGSEGV));
         assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), worker);
     }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+/// With all that a worker notes when it ends: the copy has nothing to note it in.
+fn a_process_that_a_kernel_forks_may_exit() {
+    fn split(how: i32) -> i32 {
+        // SAFETY: only this thread goes on in the copy, which ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            match how {
+                // SAFETY: ends the copy, with its handlers.
+                0 => unsafe { libc::exit(3) },
+                _ => std::process::abort(),
+            }
+        }
+        let mut status = 0;
+        // SAFETY: waits for the copy, and writes its end to this variable.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        status
+    }
+    let lab = Lab::with(1, |builder| builder.lanes(2).memory_limit(1 << 30));
+    let status = lab.submit(split, (0,)).wait().unwrap();
+    assert!(
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 3,
+        "{status:#x}"
+    );
+    let status = lab.submit(split, (1,)).wait().unwrap();
+    assert_eq!(libc::WTERMSIG(status), libc::SIGABRT, "{status:#x}");
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
