@@ -174,15 +174,16 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
     let record = Record::read(out);
     let options = Fingerprint::of(options);
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
-        task.fresh = std::fs::symlink_metadata(&task.output).is_ok_and(|meta| {
-            meta.is_file()
-                && record.is_fresh(&task.relative, &Stamp::of(&meta), &task.stamp, options)
-        });
+        task.fresh = std::fs::symlink_metadata(&task.output)
+            .ok()
+            .filter(|meta| meta.is_file())
+            .map(|meta| Stamp::of(&meta))
+            .filter(|there| record.is_fresh(&task.relative, there, &task.stamp, options));
     }
 }
 
 fn is_ready(item: &Item) -> Option<&Task> {
-    item.task.as_ref().ok().filter(|task| !task.fresh)
+    item.task.as_ref().ok().filter(|task| task.fresh.is_none())
 }
 
 fn work(
@@ -195,6 +196,8 @@ fn work(
 ) -> Result<u8, String> {
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let mut folder = OutFolder::create(out, stop)?;
+    let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
+    folder.keep(tasks.filter_map(|task| task.fresh.as_ref()));
     let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
     let mut turn = Turn {
         items,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -24,8 +24,9 @@ pub(crate) struct OutFolder {
     count: u64,
     /// Folders below it that exist and lie inside it.
     ready: HashSet<PathBuf>,
-    /// The results of this run: each one's file system, and its number there.
-    made: HashSet<(u64, u64)>,
+    /// What no result of this run may replace, its other results and those that it keeps: each one's file system, and its
+    /// number there.
+    taken: HashSet<(u64, u64)>,
 }
 
 /// Why a result was not written.
@@ -58,11 +59,16 @@ impl OutFolder {
             stop: stop.clone(),
             count: 0,
             ready: HashSet::new(),
-            made: HashSet::new(),
+            taken: HashSet::new(),
         };
         // Once, and not once per picture: nothing can be written here at all.
         out.with_temporary(root, drop).map_err(sentence)?;
         Ok(out)
+    }
+
+    /// These are results that an earlier run has made.
+    pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = &'a Stamp>) {
+        self.taken.extend(results.map(Stamp::identity));
     }
 
     /// Writes one result; whoever looks sees the old file or the whole new one.
@@ -73,7 +79,7 @@ impl OutFolder {
         // On a file system that takes `A.jpg` and `a.jpg` for one name.
         if path
             .symlink_metadata()
-            .is_ok_and(|meta| self.made.contains(&identity(&meta)))
+            .is_ok_and(|meta| self.taken.contains(&Stamp::of(&meta).identity()))
         {
             let text = "not written: the output folder's file system takes its name for that of another result";
             return Err(WriteFault {
@@ -90,8 +96,9 @@ impl OutFolder {
             })
             .and_then(|written: io::Result<Metadata>| written)
             .map_err(|error| failed(&error, &folder, bytes.len()))?;
-        self.made.insert(identity(&meta));
-        Ok(Stamp::of(&meta))
+        let stamp = Stamp::of(&meta);
+        self.taken.insert(stamp.identity());
+        Ok(stamp)
     }
 
     /// Calls `write` with a new file beside the results, which is gone when it is dropped, and also when a signal ends
@@ -153,10 +160,6 @@ impl OutFolder {
             fatal: false,
         })
     }
-}
-
-fn identity(meta: &Metadata) -> (u64, u64) {
-    (meta.dev(), meta.ino())
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {

@@ -30,8 +30,8 @@ pub(crate) struct Task {
     pub format: Format,
     /// The input as it was when it was found.
     pub stamp: Stamp,
-    /// `--resume` found it done.
-    pub fresh: bool,
+    /// Its result, where `--resume` found it done.
+    pub fresh: Option<Stamp>,
 }
 
 /// Nothing is to be started.
@@ -176,7 +176,7 @@ pub(crate) fn plan(
                         relative,
                         format,
                         stamp,
-                        fresh: false,
+                        fresh: None,
                     })
                 }
             }

@@ -37,7 +37,7 @@ impl Outcome {
     pub(crate) fn unworked(item: &Item, ready: Outcome) -> Outcome {
         match &item.task {
             Err(fault) => Outcome::Failed(fault.clone()),
-            Ok(task) if task.fresh => Outcome::Fresh,
+            Ok(task) if task.fresh.is_some() => Outcome::Fresh,
             Ok(_) => ready,
         }
     }

@@ -146,7 +146,7 @@ mod tests {
                 output: path.clone(),
                 format: Format::Jpeg,
                 stamp: Stamp::default(),
-                fresh: false,
+                fresh: None,
             };
             (path, task)
         });

@@ -146,6 +146,29 @@ fn results_that_nobody_noted_are_made_again() {
     );
 }
 
+/// Two names of one file are what a file system shows that does not tell upper from lower case.
+#[test]
+fn a_result_that_is_kept_is_not_replaced_by_another_one() {
+    let world = World::new();
+    world.photos(&["p/A.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    let kept = fs::read(world.path("out/A.jpg")).unwrap();
+    fs::hard_link(world.path("out/A.jpg"), world.path("out/a.jpg")).unwrap();
+    world.file("p/a.jpg", &jpeg(50, 20));
+    let run = world.run("p -s 8 -o out --resume --json").exits(1);
+    let lines = run.json();
+    assert_eq!(lines[0]["status"], "fresh");
+    assert_eq!(lines[1]["cause"], "name-conflict");
+    for name in ["out/A.jpg", "out/a.jpg"] {
+        assert_eq!(fs::read(world.path(name)).unwrap(), kept, "{name}");
+    }
+    // Its own result it does replace.
+    world.file("p/A.jpg", &jpeg(20, 50));
+    fs::remove_file(world.path("out/a.jpg")).unwrap();
+    let run = world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(run.lines(), ["out/A.jpg", "out/a.jpg"]);
+}
+
 #[test]
 fn a_failed_input_is_tried_again() {
     let world = World::new();
