@@ -93,7 +93,7 @@ impl Found {
 /// A set-up mistake that stops the run before it starts.
 #[derive(Debug)]
 pub(crate) enum SetupError {
-    /// An input folder that is the output folder.
+    /// An input folder, or one that a glob begins in, that is the output folder.
     InputIsOutput(PathBuf),
     /// The list on stdin could not be read.
     Stdin(io::Error),
@@ -127,10 +127,8 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
     let out = fs::metadata(request.out)
         .ok()
         .map(|meta| Stamp::of(&meta).identity());
-    let out_path = fs::canonicalize(request.out).ok();
     let mut finder = Finder {
         out,
-        out_path,
         found: Found::default(),
     };
     let mut listed = false;
@@ -150,7 +148,6 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
 
 struct Finder {
     out: Option<(u64, u64)>,
-    out_path: Option<PathBuf>,
     found: Found,
 }
 
@@ -312,8 +309,8 @@ impl Finder {
         if !root.is_dir() {
             return Ok(false);
         }
-        if self.inside_out(root) {
-            return Ok(true);
+        if self.is_out(root) {
+            return Err(SetupError::InputIsOutput(root.to_owned()));
         }
         // How far the glob has come in each folder from the prefix to where the walk is.
         let mut folders = vec![glob.start()];
@@ -353,13 +350,6 @@ impl Finder {
             any |= matches;
         }
         Ok(any)
-    }
-
-    /// Whether a glob begins in the output folder: yesterday's results are no inputs.
-    fn inside_out(&self, root: &Path) -> bool {
-        self.out_path
-            .as_ref()
-            .is_some_and(|out| fs::canonicalize(root).is_ok_and(|root| root.starts_with(out)))
     }
 
     fn push(&mut self, path: PathBuf, relative: PathBuf, content: Result<(Format, Stamp), Fault>) {

@@ -176,6 +176,30 @@ fn the_output_folder_is_no_input() {
 }
 
 #[test]
+fn what_lies_below_the_output_folder_is_an_input_for_a_glob_as_for_a_folder() {
+    let world = World::new();
+    world.photos(&["photos/a.jpg", "photos/x/b.jpg", "c.jpg"]);
+    for (inputs, made) in [
+        ("photos", &["./a.jpg", "./x/b.jpg"][..]),
+        ("photos/**/*.jpg", &["./a.jpg", "./x/b.jpg"]),
+        ("photos/**", &["./a.jpg", "./x/b.jpg"]),
+        ("photos/*.jpg photos/x/*.jpg", &["./a.jpg", "./b.jpg"]),
+    ] {
+        let run = world.run(&format!("{inputs} -s 8 -o .")).exits(0);
+        assert_eq!(run.lines(), made, "{inputs}");
+    }
+    // The folder itself is refused under each of its names, and not passed by: whoever names it expects results.
+    for inputs in ["*.jpg", "photos/a.jpg */a.jpg", "./**"] {
+        let run = world.run(&format!("{inputs} -s 8 -o .")).exits(2);
+        run.says(&[".", "is the output folder"]);
+    }
+    world
+        .run("photos/*.jpg -s 8 -o photos")
+        .exits(2)
+        .says(&["photos", "is the output folder"]);
+}
+
+#[test]
 fn the_output_folder_is_no_input_where_something_is_mounted_either() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
