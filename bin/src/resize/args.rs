@@ -100,9 +100,9 @@ Signals:
   way, and says how to go on. A second one ends the run at once, and so does
   one before work begins. Neither leaves a torn file.
 
-Exit codes: 0 all done, 1 some inputs failed (each named on stderr), 2 wrong
-usage or set-up or no input found, 130 interrupted, 143 terminated, 129 hung
-up.";
+Exit codes: 0 all done, 1 some inputs failed (each named on stderr), or the
+list on stdout, the trace or the report could not be written, 2 wrong usage
+or set-up or no input found, 130 interrupted, 143 terminated, 129 hung up.";
 
 /// Resize photos: files, folders, globs or a list on stdin
 ///

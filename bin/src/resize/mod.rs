@@ -241,7 +241,7 @@ fn work(
             flow
         });
         if let Err(text) = pool::write_trace(&pool) {
-            report.error(&text);
+            report.untold(&text);
         }
     }
     turn.rest(report);

@@ -50,8 +50,8 @@ pub(crate) struct Report {
     stdout: Option<LineWriter<Stdout>>,
     /// A bar on the same screen has to make room for each line.
     stdout_is_terminal: bool,
-    /// Results were made, but not all of their names arrived.
-    stdout_failed: bool,
+    /// Results were made, but not all that was to tell of them arrived: their names, the files of `--trace` and `--report`.
+    untold: bool,
     json: bool,
     quiet: bool,
     color: bool,
@@ -107,7 +107,7 @@ impl Report {
         Report {
             stdout: Some(LineWriter::new(io::stdout())),
             stdout_is_terminal: io::stdout().is_terminal(),
-            stdout_failed: false,
+            untold: false,
             json: args.json,
             quiet: args.quiet,
             color: wants_color(args.color, io::stderr().is_terminal()),
@@ -167,6 +167,12 @@ impl Report {
     /// One line on stderr.
     pub(crate) fn error(&self, text: &str) {
         self.progress.aside(|| say(self.color, text));
+    }
+
+    /// Something that was to tell of the results is not there, or not whole: the run has failed in that.
+    pub(crate) fn untold(&mut self, text: &str) {
+        self.untold = true;
+        self.error(text);
     }
 
     /// A line on stderr that is no error; not under `--quiet`.
@@ -241,15 +247,14 @@ impl Report {
         if let Err(error) = result {
             self.stdout = None;
             if error.kind() != io::ErrorKind::BrokenPipe {
-                self.stdout_failed = true;
-                self.error(&format!("stdout: {}", reason(&error)));
+                self.untold(&format!("stdout: {}", reason(&error)));
             }
         }
     }
 
     /// The exit code of a run that was not stopped: 0, or 1 after any failure.
     pub(crate) fn code(&self) -> u8 {
-        u8::from(self.count.failed > 0 || self.stdout_failed)
+        u8::from(self.count.failed > 0 || self.untold)
     }
 }
 

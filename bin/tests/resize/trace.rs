@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{World, with_own_mounts};
 
 fn events(world: &World, name: &str) -> Vec<Value> {
     let text = fs::read_to_string(world.path(name)).unwrap();
@@ -77,6 +77,27 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
         .exits(2)
         .says(&["--report"]);
     assert_eq!(world.tree("out").len(), 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_completed_is_a_failure_of_its_own() {
+    let world = World::new();
+    let names: Vec<String> = (0..40).map(|index| format!("p/{index}.jpg")).collect();
+    world.photos(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    fs::create_dir(world.path("small")).unwrap();
+    for flag in ["--trace", "--report"] {
+        // Room for what either begins with, and not for so many pictures.
+        let script = format!(
+            "mount -t tmpfs -o size=8k none small && {} resize p -s 8 -o out {flag} small/run",
+            env!("CARGO_BIN_EXE_arenite")
+        );
+        let Some(run) = with_own_mounts(&world, &script) else {
+            return;
+        };
+        let run = run.exits(1).says(&["small/run", "No space left"]);
+        assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+        assert_eq!(run.lines().len(), 40, "{flag}");
+    }
 }
 
 #[test]
