@@ -84,9 +84,10 @@ Sizes:
   Type (\"file\"), input, output, status (written, planned, fresh, failed or
   pending), error, cause, attempts (of a failure in a worker), ms and bytes;
   at the end one of type \"summary\", with a status: done, dry-run,
-  interrupted or refused.
-  Refused means that nothing was begun: the exit code is 2, and the error
-  says why. Names that are not UTF-8 are shown with replacement characters.
+  interrupted (by a signal), stopped or refused.
+  Stopped means that the results of the rest had no place, as on a full
+  disk: they are pending, and the exit code is 1. Refused means that nothing
+  was begun: the exit code is 2, and the error says why. Names that are not UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image,
   truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
   output-too-large, out-of-memory, encode, returned (of the picture);

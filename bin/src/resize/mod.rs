@@ -311,12 +311,12 @@ impl Turn<'_> {
 /// The summary, what to do about an early end, and the exit code.
 fn farewell(stop: &Stop, report: &mut Report) -> u8 {
     let signal = stop.end_work();
-    let status = if signal.is_some() {
-        "interrupted"
-    } else {
-        "done"
-    };
-    let pending = report.end(status).pending;
+    let pending = report.pending();
+    report.end(match (signal, pending) {
+        (Some(_), _) => "interrupted",
+        (None, 0) => "done",
+        (None, _) => "stopped",
+    });
     match (signal, pending) {
         (Some(code), 0) => {
             report.error("interrupted, after the last image was begun: nothing is left to do");

@@ -202,7 +202,7 @@ impl Report {
     }
 
     /// The last word.
-    pub(crate) fn end(&mut self, status: &'static str) -> &Count {
+    pub(crate) fn end(&mut self, status: &'static str) {
         self.progress.end();
         if self.json {
             self.print_summary(status, None);
@@ -212,7 +212,6 @@ impl Report {
         if let Some(stdout) = &mut self.stdout {
             let _ = stdout.flush();
         }
-        &self.count
     }
 
     fn print_summary(&mut self, status: &'static str, error: Option<&str>) {
@@ -250,6 +249,11 @@ impl Report {
                 self.untold(&format!("stdout: {}", reason(&error)));
             }
         }
+    }
+
+    /// How many inputs were not begun.
+    pub(crate) fn pending(&self) -> u64 {
+        self.count.pending
     }
 
     /// The exit code of a run that was not stopped: 0, or 1 after any failure.

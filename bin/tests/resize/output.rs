@@ -343,12 +343,15 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
     }
     std::fs::create_dir(world.path("small")).unwrap();
     // A file system of a few pages, seen by this command alone.
-    let script = format!(
-        "mount -t tmpfs -o size=200k none small && {} resize p -s 400 -o small --quality 95; code=$?; \
-         find small -type f -printf '%f %s\\n'; exit $code",
-        env!("CARGO_BIN_EXE_arenite")
-    );
-    let Some(run) = with_own_mounts(&world, &script) else {
+    let on_small = |flags: &str, behind: &str| {
+        let program = env!("CARGO_BIN_EXE_arenite");
+        let script = format!(
+            "mount -t tmpfs -o size=200k none small && {program} resize p -s 400 -o small --quality 95 {flags}; \
+             code=$?; {behind}; exit $code"
+        );
+        with_own_mounts(&world, &script)
+    };
+    let Some(run) = on_small("", "find small -type f -printf '%f %s\\n'") else {
         return;
     };
     let run = run
@@ -378,6 +381,15 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
         pictures.iter().all(|line| size(line) == size(pictures[0])),
         "{pictures:?}"
     );
+
+    let run = on_small("--json", ":").unwrap().exits(1);
+    let lines = run.json();
+    let (summary, files) = lines.split_last().unwrap();
+    assert_eq!(summary["status"], "stopped", "{summary}");
+    let pending = files.iter().filter(|file| file["status"] == "pending");
+    let pending = pending.count();
+    assert!(pending > 0);
+    assert_eq!(summary["pending"], pending, "{summary}");
 }
 
 #[test]
