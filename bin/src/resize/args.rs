@@ -8,6 +8,7 @@ use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::plan::{is_same, place};
 use crate::choice::Choice;
 use crate::cli::Generate;
 use crate::units;
@@ -282,7 +283,9 @@ impl ResizeArgs {
     ///
     /// A sentence about flags that contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.trace.is_some() && self.trace == self.report {
+        if let (Some(trace), Some(report)) = (&self.trace, &self.report)
+            && (place(trace) == place(report) || is_same(trace, report))
+        {
             return Err("--trace and --report need a file each".to_owned());
         }
         match self.size.map(|size| size.when) {
@@ -431,6 +434,11 @@ mod tests {
     fn flags_that_contradict_each_other_are_refused() {
         let both = parse("p -s 5 -o x --trace t --report t").unwrap();
         assert!(both.check().is_err());
+        // By whatever path.
+        let both = parse("p -s 5 -o x --trace t --report ./t").unwrap();
+        assert!(both.check().is_err());
+        let each = parse("p -s 5 -o x --trace t --report ./u").unwrap();
+        assert!(each.check().is_ok());
         assert!(parse("p -s 5< -o x --no-enlarge").unwrap().check().is_err());
         assert!(parse("p -s 5! -o x --fit cover").unwrap().check().is_err());
         assert!(

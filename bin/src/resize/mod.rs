@@ -17,7 +17,7 @@ mod stop;
 use std::collections::HashMap;
 use std::io;
 use std::ops::{ControlFlow, Deref};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) use args::ResizeArgs;
 use fault::{Fault, reason};
 use inputs::{Request, Stamp};
 use output::{OutFolder, WriteFault};
-use plan::{Item, Task};
+use plan::{Item, Task, is_same, place};
 use pool::EnginePool;
 use record::{Fingerprint, Record, Recorder};
 use report::{Outcome, Report, show};
@@ -149,25 +149,6 @@ fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
         };
         Some(format!("{}: {flag} {what}", show(file)))
     })
-}
-
-/// Where a file lies that may not be there yet.
-fn place(file: &Path) -> PathBuf {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let whole = folder
-        .canonicalize()
-        .or_else(|_| std::path::absolute(folder));
-    let whole = whole.unwrap_or_else(|_| folder.to_owned());
-    whole.join(file.file_name().unwrap_or_default())
-}
-
-/// One file by two names?
-fn is_same(one: &Path, other: &Path) -> bool {
-    one.canonicalize()
-        .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {

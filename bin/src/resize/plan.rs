@@ -157,7 +157,7 @@ pub(crate) fn plan(
                 let output = out.join(&relative);
                 if let Some(&first) = by_output.get(&relative) {
                     let first = &items[first].input;
-                    if same_file(first, &input.path) {
+                    if first == &input.path || is_same(first, &input.path) {
                         // Found twice, done once.
                         continue;
                     }
@@ -221,9 +221,23 @@ fn blame(items: &mut [Item], conflicts: &[Conflict]) {
     }
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    one == other
-        || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+/// Where a file lies that may not be there yet.
+pub(crate) fn place(file: &Path) -> PathBuf {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let whole = folder
+        .canonicalize()
+        .or_else(|_| std::path::absolute(folder));
+    let whole = whole.unwrap_or_else(|_| folder.to_owned());
+    whole.join(file.file_name().unwrap_or_default())
+}
+
+/// One file by two names?
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize()
+        .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn folders_in_the_way(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {

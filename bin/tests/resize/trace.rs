@@ -72,10 +72,13 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
         .run("p -s 16 -o out --trace no/such/run.json")
         .exits(2);
     run.says(&["no/such/run.json", "cannot write the trace"]);
-    world
-        .run("p -s 16 -o out --trace t --report t")
-        .exits(2)
-        .says(&["--report"]);
+    world.file("one", b"").symlink("one", "other");
+    for [trace, report] in [["t", "t"], ["t", "p/../t"], ["one", "other"]] {
+        world
+            .run(&format!("p -s 16 -o out --trace {trace} --report {report}"))
+            .exits(2)
+            .says(&["--report", "a file each"]);
+    }
     assert_eq!(world.tree("out").len(), 0);
 }
 
