@@ -16,7 +16,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -170,7 +170,15 @@ impl Finder {
             .split(|byte| *byte == end)
             .filter(|name| !name.is_empty())
         {
-            self.named(Path::new(&OsString::from_vec(name.to_vec())))?;
+            let name = match name.strip_suffix(b"\r") {
+                Some(line) if !null && !is_there(name) && (line.is_empty() || is_there(line)) => {
+                    line
+                }
+                _ => name,
+            };
+            if !name.is_empty() {
+                self.named(Path::new(OsStr::from_bytes(name)))?;
+            }
         }
         Ok(())
     }
@@ -359,6 +367,11 @@ impl Finder {
             content,
         });
     }
+}
+
+/// Whether anything has this very name.
+fn is_there(name: &[u8]) -> bool {
+    fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()
 }
 
 fn readable(kind: Kind) -> Result<Format, Fault> {

@@ -87,6 +87,25 @@ fn a_dash_reads_a_list_of_lines() {
     );
 }
 
+/// As editors and programs for other systems write it.
+#[test]
+fn a_line_may_end_in_carriage_return_and_line_feed() {
+    let world = World::new();
+    world.photos(&["a.jpg", "b.jpg", "b.jpg\r", "f/c.jpg"]);
+    let run = world
+        .run_with_stdin("- -s 8 -o out", b"a.jpg\r\n\r\nb.jpg\r\nf\r\nnone.jpg\r\n")
+        .exits(1)
+        .says(&["none.jpg", "no such file"]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+    // What exists under the very name is that file.
+    assert_eq!(run.lines(), ["out/a.jpg", "out/b.jpg\r.jpg", "out/c.jpg"]);
+    // With NUL names end where they end.
+    world
+        .run_with_stdin("-0 -s 8 -o out", b"a.jpg\r\0")
+        .exits(2)
+        .says(&["a.jpg\\r", "no such file"]);
+}
+
 #[test]
 fn a_zero_reads_a_list_separated_by_nul() {
     let world = World::new();
