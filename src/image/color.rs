@@ -193,20 +193,26 @@ fn inks_multiplied(pixels: Pixels) -> Pixels {
     if pixels.color != Color::Cmyk {
         return pixels;
     }
-    let pixels = pixels.into_eight_bits();
-    let Samples::Eight(samples) = &pixels.samples else {
-        return pixels;
+    let samples = match &pixels.samples {
+        Samples::Eight(samples) => Samples::Eight(multiplied(samples, |ink, black| {
+            let (ink, black) = (255 - u32::from(ink), 255 - u32::from(black));
+            ((ink * black + 127) / 255) as u8
+        })),
+        Samples::Sixteen(samples) => Samples::Sixteen(multiplied(samples, |ink, black| {
+            let (ink, black) = (65_535 - u64::from(ink), 65_535 - u64::from(black));
+            ((ink * black + 32_767) / 65_535) as u16
+        })),
     };
-    let light = |ink: u8, black: u8| {
-        ((255 - u32::from(ink)) * (255 - u32::from(black)) + 127).div_euclid(255) as u8
-    };
-    let samples = samples
-        .chunks_exact(4)
-        .flat_map(|p| [light(p[0], p[3]), light(p[1], p[3]), light(p[2], p[3])])
-        .collect();
     Pixels {
         color: Color::Rgb,
-        samples: Samples::Eight(samples),
+        samples,
         ..pixels
     }
+}
+
+fn multiplied<T: Copy>(inks: &[T], light: impl Fn(T, T) -> T) -> Vec<T> {
+    let pixels = inks.chunks_exact(4);
+    pixels
+        .flat_map(|p| [light(p[0], p[3]), light(p[1], p[3]), light(p[2], p[3])])
+        .collect()
 }

@@ -33,11 +33,11 @@
 //!   pixels keep their own colours and the profile goes with them (but for CMYK and for grey in WebP, which become sRGB).
 //! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
 //!   a torn thumbnail looks finished. A JPEG that lacks only its end marker is whole and is accepted.
-//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8.
+//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A profile of inks goes by the upper 8.
 //! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG: what a page behind it would be.
 //! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
-//! - **CMYK** (and YCCK) JPEGs become RGB, by their profile if they have one; Adobe's upside-down inks
-//!   are recognised by its marker.
+//! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
+//!   inks in JPEG are recognised by its marker.
 //! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise; extended
 //!   XMP, which spans segments, is dropped) and profile, in each of the three output formats.
 

@@ -6,7 +6,7 @@ use image::codecs::webp::WebPDecoder;
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::error::{ImageError as CrateError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, Limits};
+use image::{ColorType, ExtendedColorType, ImageDecoder, Limits};
 
 use super::error::ImageError;
 use super::format::Format;
@@ -17,6 +17,8 @@ use super::tiff;
 
 /// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
+
+pub(super) const MORE_THAN_PIXELS: &str = "decoding it takes more memory than its pixels can need";
 
 /// For a picture of so many bytes: once decoded, and once more on the way there.
 fn limits(bytes: u64) -> Limits {
@@ -99,9 +101,11 @@ fn read<D: ImageDecoder>(
     // Checked before anything of that size is allocated; the sides swap with the orientation, the
     // number of pixels does not.
     spec.plan(width, height, format)?;
-    spec.admit(decoder.total_bytes(), file.len() as u64)?;
+    let inks = ink_bytes(&decoder);
+    let bytes = inks.unwrap_or(decoder.total_bytes());
+    spec.admit(bytes, file.len() as u64)?;
     // By the pixels that were announced: a frame that is larger than its picture is none.
-    let limits = limits(decoder.total_bytes());
+    let limits = limits(bytes);
     decoder.set_limits(limits).map_err(broken)?;
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.
@@ -122,6 +126,8 @@ fn read<D: ImageDecoder>(
     let plan = StoredPlan::new(spec, (width, height), orientation, format)?;
     let pixels = if by_libwebp {
         read_webp(file, width, height)?
+    } else if let Some(bytes) = inks {
+        tiff::read_inks(file, (width, height), bytes, SPARE_BYTES)?
     } else {
         read_pixels(decoder, format, width, height)?
     };
@@ -131,6 +137,17 @@ fn read<D: ImageDecoder>(
         orientation,
         metadata,
     })
+}
+
+/// The bytes of four inks per pixel, where there are any: this decoder makes them RGB itself, and heeds no profile.
+fn ink_bytes<D: ImageDecoder>(decoder: &D) -> Option<u64> {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    match decoder.original_color_type() {
+        ExtendedColorType::Cmyk8 => Some(pixels.saturating_mul(4)),
+        ExtendedColorType::Cmyk16 => Some(pixels.saturating_mul(8)),
+        _ => None,
+    }
 }
 
 fn read_pixels<D: ImageDecoder>(
@@ -224,10 +241,7 @@ fn translate(error: CrateError, format: Format) -> ImageError {
             ImageError::Truncated { format }
         }
         CrateError::Limits(error) if error.kind() == LimitErrorKind::InsufficientMemory => {
-            ImageError::corrupt(
-                format,
-                "decoding it takes more memory than its pixels can need",
-            )
+            ImageError::corrupt(format, MORE_THAN_PIXELS)
         }
         CrateError::Unsupported(error) => ImageError::variety(format, error),
         CrateError::Decoding(error) => {

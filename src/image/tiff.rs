@@ -1,13 +1,16 @@
-//! What the TIFF decoder does not look at: whether compressed strips are there to their end, and what alpha means.
+//! What the TIFF decoder does not look at: whether compressed strips are there to their end, what alpha means, and the inks
+//! themselves, which it makes RGB before a profile could be applied.
 
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 
-use tiff::decoder::Decoder;
+use tiff::decoder::{Decoder, Limits};
 use tiff::tags::Tag;
+use tiff::{TiffError, TiffResult};
 
 use super::error::ImageError;
 use super::format::Format;
-use super::pixels::{Pixels, Samples};
+use super::pixels::{Color, Pixels, Samples, buffer};
+use super::still::MORE_THAN_PIXELS;
 
 /// JPEG within TIFF, the old kind and the new one. Its decoder takes what is missing for grey.
 const JPEG: [u64; 2] = [6, 7];
@@ -43,6 +46,59 @@ pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
         }
     }
     Ok(extra == Some(ASSOCIATED))
+}
+
+/// The inks of the first picture, which takes `bytes`; 0 is none of it, as everywhere here. On the way there the decoder may
+/// take as much again, and `spare`.
+///
+/// # Errors
+/// As of any decoder.
+pub(super) fn read_inks(
+    file: &[u8],
+    (width, height): (u32, u32),
+    bytes: u64,
+    spare: u64,
+) -> Result<Pixels, ImageError> {
+    let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = len;
+    limits.intermediate_buffer_size = len.saturating_add(spare as usize);
+    limits.ifd_value_size = limits.intermediate_buffer_size;
+    let decoder = Decoder::new(Cursor::new(file)).map_err(translate)?;
+    let mut decoder = decoder.with_limits(limits);
+    let layout = decoder.image_buffer_layout().map_err(translate)?;
+    if layout.planes != 1 || layout.complete_len != len {
+        let reason = "inks that do not lie side by side";
+        return Err(ImageError::variety(Format::Tiff, reason));
+    }
+    let mut fill = |samples: &mut [u8]| -> TiffResult<()> { decoder.read_image_bytes(samples) };
+    let samples = if bytes == u64::from(width) * u64::from(height) * 4 {
+        let mut samples: Vec<u8> = buffer(len)?;
+        fill(&mut samples).map_err(translate)?;
+        Samples::Eight(samples)
+    } else {
+        let mut samples: Vec<u16> = buffer(len / 2)?;
+        fill(bytemuck::cast_slice_mut(&mut samples)).map_err(translate)?;
+        Samples::Sixteen(samples)
+    };
+    Ok(Pixels {
+        width,
+        height,
+        color: Color::Cmyk,
+        samples,
+    })
+}
+
+fn translate(error: TiffError) -> ImageError {
+    let format = Format::Tiff;
+    match error {
+        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            ImageError::Truncated { format }
+        }
+        TiffError::LimitsExceeded => ImageError::corrupt(format, MORE_THAN_PIXELS),
+        TiffError::UnsupportedError(what) => ImageError::variety(format, what),
+        other => ImageError::corrupt(format, other),
+    }
 }
 
 /// Colours as they are without alpha, which is what everything behind a decoder assumes.

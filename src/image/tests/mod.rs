@@ -3,6 +3,7 @@
 
 mod broken;
 mod formats;
+mod inks;
 mod metadata;
 mod whole;
 
