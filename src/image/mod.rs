@@ -39,7 +39,8 @@
 //! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
 //!   inks in JPEG are recognised by its marker.
 //! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise; extended
-//!   XMP, which spans segments, is dropped) and profile, in each of the three output formats.
+//!   XMP, which spans segments, is dropped) and profile, in each of the three output formats. TIFF's own tags are its
+//!   EXIF, and part of its pixels' description: of them nothing is carried over.
 
 mod arrays;
 mod color;
@@ -49,6 +50,7 @@ mod format;
 mod jpeg;
 mod meta;
 mod pixels;
+mod png;
 mod resample;
 mod size;
 mod spec;

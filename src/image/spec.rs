@@ -119,7 +119,7 @@ pub struct ResizeSpec {
     pub output: Output,
     /// Quality of JPEG and WebP output, 1 to 100 (larger numbers count as 100).
     pub quality: u8,
-    /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output.
+    /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output; of TIFF the latter two.
     pub keep_metadata: bool,
     /// Room for later; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]

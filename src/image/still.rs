@@ -13,7 +13,7 @@ use super::format::Format;
 use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use super::tiff;
+use super::{png, tiff};
 
 /// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -37,7 +37,7 @@ pub(super) fn decode(
     let file = Cursor::new(input);
     match format {
         Format::Png => {
-            check_palette(input)?;
+            png::check_palette(input)?;
             // A profile is unpacked with the header, before anything is known of the pixels.
             let decoder = PngDecoder::with_limits(file, limits(0)).map_err(broken)?;
             read(decoder, (input, format), spec, false)
@@ -70,25 +70,6 @@ pub(super) fn decode(
     }
 }
 
-/// A palette that ends within a colour: `png` 0.18 panics there, where an error is due.
-fn check_palette(file: &[u8]) -> Result<(), ImageError> {
-    let mut rest = file.get(8..).unwrap_or_default();
-    // A chunk: length, kind, data, checksum.
-    while let Some((head, behind)) = rest.split_first_chunk::<8>() {
-        let [a, b, c, d, kind @ ..] = *head;
-        let len = u32::from_be_bytes([a, b, c, d]) as usize;
-        match &kind {
-            b"PLTE" if !len.is_multiple_of(3) => {
-                let reason = format!("a palette of {len} bytes, which are no whole colours");
-                return Err(ImageError::corrupt(Format::Png, reason));
-            }
-            b"IDAT" => break,
-            _ => rest = behind.get(len.saturating_add(4)..).unwrap_or_default(),
-        }
-    }
-    Ok(())
-}
-
 /// Header, limits, metadata, pixels, in this order; the pixels by libwebp if it can decode them.
 fn read<D: ImageDecoder>(
     mut decoder: D,
@@ -110,14 +91,20 @@ fn read<D: ImageDecoder>(
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.
     let exif = decoder.exif_metadata().ok().flatten();
-    let metadata = Metadata {
-        exif: exif.map(|exif| match exif.strip_prefix(b"Exif\0\0") {
-            Some(inner) => inner.to_vec(),
-            None => exif,
-        }),
+    let mut metadata = Metadata {
+        exif: exif.map(without_prefix),
         xmp: decoder.xmp_metadata().ok().flatten(),
         icc: decoder.icc_profile().ok().flatten(),
     };
+    if let Some(rest) = png::behind_pixels(file).filter(|_| format == Format::Png) {
+        let rest = PngDecoder::with_limits(Cursor::new(&rest), self::limits(0));
+        if let Ok(mut rest) = rest {
+            let exif = || rest.exif_metadata().ok().flatten();
+            metadata.exif = metadata.exif.or_else(exif).map(without_prefix);
+            let xmp = || rest.xmp_metadata().ok().flatten();
+            metadata.xmp = metadata.xmp.or_else(xmp);
+        }
+    }
     // TIFF's lies in its own directory, everybody else's in EXIF.
     let orientation = match format {
         Format::Tiff => decoder.orientation().unwrap_or(Orientation::NoTransforms),
@@ -137,6 +124,13 @@ fn read<D: ImageDecoder>(
         orientation,
         metadata,
     })
+}
+
+fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
+    match exif.strip_prefix(b"Exif\0\0") {
+        Some(inner) => inner.to_vec(),
+        None => exif,
+    }
 }
 
 /// The bytes of four inks per pixel, where there are any: this decoder makes them RGB itself, and heeds no profile.

@@ -155,7 +155,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
     pub quality: u8,
 
-    /// Keep EXIF and other metadata (orientation is applied either way)
+    /// Keep EXIF and other metadata (orientation is applied either way); of TIFF only XMP and the profile
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 

@@ -188,6 +188,62 @@ fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
     }
 }
 
+/// As they may stand, and some programs write them.
+fn metadata_moved_behind_pixels(png: &[u8]) -> Vec<u8> {
+    let mut moved = Vec::new();
+    let mut file = png[..8].to_vec();
+    let mut rest = &png[8..];
+    while let [a, b, c, d, kind @ ..] = rest {
+        let len = 12 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if kind.starts_with(b"eXIf") || kind.starts_with(b"iTXt") {
+            moved.extend_from_slice(&rest[..len]);
+        } else {
+            if kind.starts_with(b"IEND") {
+                file.append(&mut moved);
+            }
+            file.extend_from_slice(&rest[..len]);
+        }
+        rest = &rest[len..];
+    }
+    file
+}
+
+#[test]
+fn metadata_behind_the_pixels_of_a_png_is_found() {
+    let metadata = Metadata {
+        exif: Some(exif(6)),
+        xmp: Some(XMP.as_bytes().to_vec()),
+        icc: None,
+    };
+    let front = tagged_png(&quarters(96, 64), &metadata);
+    let behind = metadata_moved_behind_pixels(&front);
+    assert_ne!(front, behind);
+    assert_eq!(front.len(), behind.len());
+    for keep_metadata in [false, true] {
+        let spec = ResizeSpec {
+            keep_metadata,
+            ..spec("48")
+        };
+        let small = resize_encoded(&behind, &spec).unwrap();
+        assert_eq!((small.width, small.height), (32, 48));
+        assert_eq!(small, resize_encoded(&front, &spec).unwrap());
+        let read = read_back(&small);
+        assert_eq!(read.exif.is_some(), keep_metadata);
+        assert_eq!(read.xmp.is_some(), keep_metadata);
+    }
+    // Where it does not end the file is torn at most; where it is none the pixels are what was asked for.
+    let at = behind.windows(4).position(|kind| kind == b"iTXt").unwrap();
+    for cut in at - 4..behind.len() {
+        match resize_encoded(&behind[..cut], &spec("48")) {
+            Ok(_) | Err(ImageError::Truncated { .. }) => {}
+            Err(other) => panic!("{cut}: {other}"),
+        }
+    }
+    let mut odd = behind;
+    odd[at + 4 + "XML:com.adobe.xmp".len()] = b'!';
+    assert!(resize_encoded(&odd, &spec("48")).is_ok());
+}
+
 /// As other programs look for them: from 1 on, each with how many there are.
 #[test]
 fn parts_of_a_profile_are_numbered_from_one() {

@@ -1,0 +1,60 @@
+//! What the PNG decoder does not look at: a palette that ends within a colour, and metadata behind the pixels.
+
+use super::error::ImageError;
+use super::format::Format;
+use super::meta::crc32;
+
+const SIGNATURE: usize = 8;
+/// Length and kind in front of a chunk's data, the checksum behind it.
+const AROUND: usize = 4 + 4 + 4;
+
+/// The chunks: kind, length of the data by the header, and the whole as far as it is there.
+fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
+    let mut rest = file.get(SIGNATURE..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let [a, b, c, d, kind @ ..] = *rest.first_chunk::<8>()?;
+        let len = u32::from_be_bytes([a, b, c, d]) as usize;
+        let (whole, behind) = rest.split_at(rest.len().min(len.saturating_add(AROUND)));
+        rest = behind;
+        Some((kind, len, whole))
+    })
+}
+
+/// A palette that ends within a colour: `png` 0.18 panics there, where an error is due.
+pub(super) fn check_palette(file: &[u8]) -> Result<(), ImageError> {
+    let front = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
+    for (kind, len, _) in front {
+        if kind == *b"PLTE" && !len.is_multiple_of(3) {
+            let reason = format!("a palette of {len} bytes, which are no whole colours");
+            return Err(ImageError::corrupt(Format::Png, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The EXIF and the XMP that stand behind the pixels, in front of those of a picture that is made for them: its decoder reads
+/// no further than to the pixels. `None` where there are neither.
+pub(super) fn behind_pixels(file: &[u8]) -> Option<Vec<u8>> {
+    let whole = |&(kind, len, whole): &([u8; 4], usize, &[u8])| {
+        let is_metadata = match &kind {
+            b"eXIf" => true,
+            b"iTXt" => whole[8..].starts_with(b"XML:com.adobe.xmp\0"),
+            _ => false,
+        };
+        is_metadata && whole.len() == len.saturating_add(AROUND)
+    };
+    let behind = chunks(file).skip_while(|(kind, ..)| kind != b"IDAT");
+    let mut found = behind.filter(whole).map(|(.., whole)| whole).peekable();
+    found.peek()?;
+    // One grey pixel.
+    let header = b"IHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0";
+    let pixels = b"IDAT";
+    let mut picture = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    picture.extend_from_slice(header);
+    picture.extend(crc32(header).to_be_bytes());
+    found.for_each(|chunk| picture.extend_from_slice(chunk));
+    picture.extend([0; 4]);
+    picture.extend_from_slice(pixels);
+    picture.extend(crc32(pixels).to_be_bytes());
+    Some(picture)
+}
