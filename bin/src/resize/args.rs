@@ -268,7 +268,11 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
+/// 0 is the default: a variable that is set and empty stands for none.
 fn workers(text: &str) -> Result<u16, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
     match text.parse() {
         Ok(0) => Err("at least one worker is needed".to_owned()),
         Ok(count @ 1..=1024) => Ok(count),

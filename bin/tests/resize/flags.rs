@@ -89,9 +89,12 @@ fn workers_come_from_the_flag_or_the_environment() {
     world.photos(&["few/a.jpg", "few/b.jpg", "few/c.jpg"]);
     world.run("few -s 8 -o out -j 1").exits(0);
     world.run("few -s 8 -o out -j 300").exits(0);
-    let mut command = world.command("few -s 8 -o out");
-    command.env("ARENITE_WORKERS", "2");
-    world.finish(command).exits(0);
+    // Set and empty is not set.
+    for value in ["2", ""] {
+        let mut command = world.command("few -s 8 -o out");
+        command.env("ARENITE_WORKERS", value);
+        world.finish(command).exits(0);
+    }
 }
 
 #[test]
