@@ -94,6 +94,7 @@ impl Core {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.waiting.first().map(|&(due, _)| due);
         let lines = self.line_due().into_iter().chain(self.admission_due());
+        let pauses = pauses.into_iter().chain(self.actors_due());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         let patience = self
             .groups
@@ -116,6 +117,7 @@ impl Core {
             }
         }
         self.end_pauses(now);
+        self.end_pauses_of_actors(now);
         self.look_at_admission(now);
         self.end_groups(now);
         self.end_families(now);

@@ -68,7 +68,8 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// have them any more; [`ActorStatus::forgotten`](super::ActorStatus::forgotten) adds them up, also where no call ran.
     /// No call runs twice. Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried
     /// again, until it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
-    /// returns an error is not.
+    /// returns an error is not. A restart for which the arena has no room is tried again for some ten seconds before the actor is lost;
+    /// calls wait meanwhile.
     ///
     /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
     /// no checkpoints.

@@ -58,6 +58,8 @@ impl Core {
             ending: false,
             restarts: 0,
             dead_starts: 0,
+            full_starts: 0,
+            due: None,
             forgotten: 0,
         };
         let index = match self.actors.free.pop() {
@@ -198,6 +200,7 @@ impl Core {
             self.actors.homeless.retain(|&other| other != index);
             self.actors.wanting -= 1;
         }
+        self.end_pause_of_actor(index);
         let actor = self.actor(index);
         actor.listed = false;
         actor.generation = actor.generation.wrapping_add(1);

@@ -30,6 +30,7 @@ impl Core {
             (Role::Start, _) => {
                 let actor = self.actor(index);
                 actor.dead_starts = 0;
+                actor.full_starts = 0;
                 if let Place::Starting { lane } = actor.place {
                     actor.place = Place::Here { lane };
                     crate::sync::point!("actor.here");
@@ -88,11 +89,16 @@ impl Core {
             actor.is_nowhere();
             return self.list(index);
         }
+        if self.starts_later(index, why) {
+            self.actor(index).place = Place::Nowhere;
+            return;
+        }
         self.lose(index, lost(why.clone(), 0, false));
     }
 
     /// The actor is gone for good: whatever waits for it is answered.
     pub(super) fn lose(&mut self, index: u32, why: JobErrorKind) {
+        self.end_pause_of_actor(index);
         let actor = &mut self.actors.table[index as usize];
         actor.place = Place::Lost(why.clone());
         actor.given.clear();

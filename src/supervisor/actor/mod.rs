@@ -2,10 +2,12 @@
 
 mod calls;
 mod losses;
+mod pauses;
 mod places;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -188,6 +190,10 @@ struct Actor {
     restarts: u64,
     /// Starts that died with their worker, one after the other.
     dead_starts: u32,
+    /// Restarts that found no room in the arena, one after the other.
+    full_starts: u32,
+    /// When the next of those is tried.
+    due: Option<Instant>,
     /// Calls that were answered, and are not in the state any more.
     forgotten: u64,
 }
@@ -207,7 +213,7 @@ impl Actor {
     /// Has the lane where it is something to get?
     fn wants(&self) -> bool {
         match self.place {
-            Place::Nowhere => true,
+            Place::Nowhere => self.due.is_none(),
             Place::Here { .. } => !self.calls.is_empty() || self.save_is_due() || self.ending,
             Place::Starting { .. } | Place::Ending { .. } | Place::Lost(_) | Place::Free => false,
         }
@@ -228,6 +234,8 @@ pub(super) struct Actors {
     free: Vec<u32>,
     /// Those that wait for a lane.
     homeless: VecDeque<u32>,
+    /// Those that are tried again at this time.
+    paused: BTreeSet<(Instant, u32)>,
     /// Actors that somebody has something to do for, once there is room.
     pub(super) wanting: usize,
     /// Calls that no lane has.

@@ -14,6 +14,7 @@ tests![
     a_worker_that_is_killed_while_it_restores,
     a_state_that_kills_whoever_restores_it,
     a_call_that_takes_too_long,
+    a_restart_waits_for_room_in_the_arena,
 ];
 
 fn whoever_has_no_state_says_why() {
@@ -349,4 +350,66 @@ fn a_call_that_takes_too_long() {
     assert_eq!((forgotten, restarted), (0, true));
     assert_eq!(behind.wait().unwrap(), 2);
     assert_eq!(seen(&list), [1, 2]);
+}
+
+/// Its arguments are longer than what fits beside a call, and so need memory each time that it starts.
+fn a_restart_waits_for_room_in_the_arena() {
+    fn begin(text: &str) -> List {
+        let seen = vec![text.len() as u64];
+        List { seen }
+    }
+    fn again(saved: &Array<u64>, text: &str) -> List {
+        assert_eq!(saved[0], text.len() as u64);
+        List::restore(saved)
+    }
+    let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
+    let text = "x".repeat(4 << 20);
+    let list = lab
+        .actor_builder(begin, (text.as_str(),))
+        .checkpoint(1, List::seen, again)
+        .start();
+    assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
+    wait_until("there is a checkpoint", || list.status().checkpoints == 1);
+    let lose = |list: &Actor<List>, restarts| {
+        // Its start needs its memory no more.
+        here(list);
+        let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
+        let full: Vec<_> = std::iter::from_fn(fill).collect();
+        kill_worker_of(&lab, list);
+        wait_until("it is to begin again", || {
+            list.status().restarts == restarts
+        });
+        full
+    };
+    for restarts in 1..4 {
+        let full = lose(&list, restarts);
+        let call = list.call(List::seen, ());
+        assert_eq!(list.status().lost, None);
+        assert!(!call.is_done(), "there is no room for it");
+        drop(full);
+        step("a call of an actor for which there is room again");
+        assert_eq!(call.wait().unwrap()[..], [4 << 20, 7]);
+    }
+    // One that waits for room can be ended, and is no reason to go on for an engine that ends.
+    let other = lab
+        .actor_builder(begin, (text.as_str(),))
+        .checkpoint(1, List::seen, again)
+        .start();
+    let full = lose(&other, 1);
+    other.stop();
+    assert_eq!(other.status().lost, Some(JobErrorKind::ActorEnded));
+    drop(full);
+    seen(&list);
+    let full = lose(&list, list.status().restarts + 1);
+    let call = list.call(List::seen, ());
+    step("the engine to end");
+    drop(lab.into_inner());
+    let error = call.wait().unwrap_err();
+    let ended = |why: &JobErrorKind| match why {
+        // Tried once more at the end.
+        JobErrorKind::ActorLost { cause, .. } => matches!(**cause, JobErrorKind::ArenaFull(_)),
+        why => *why == JobErrorKind::ShutDown,
+    };
+    assert!(ended(error.kind()), "{error}");
+    drop(full);
 }
