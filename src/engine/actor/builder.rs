@@ -71,6 +71,9 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// returns an error is not. A restart for which the arena has no room is tried again for some ten seconds before the actor is lost;
     /// calls wait meanwhile.
     ///
+    /// A `save` that ends its worker is made again after each restart, as long as calls come: it is never given
+    /// up, since a start that succeeds ends the count above. [`ActorStatus::restarts`](super::ActorStatus::restarts) shows that.
+    ///
     /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
     /// no checkpoints.
     ///
