@@ -193,7 +193,7 @@ impl<W: Wanted> Running<W> {
     ///
     /// # Errors
     /// The first failure, in the order of what was asked for. A node that could not run because another failed answers
-    /// [`DependencyFailed`](JobErrorKind::DependencyFailed), with the node and its cause.
+    /// [`DependencyFailed`](crate::JobErrorKind::DependencyFailed), with the node and its cause.
     ///
     /// # Panics
     /// If polling has already returned the values.

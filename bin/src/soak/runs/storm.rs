@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::engine::Builder;
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,24 +37,22 @@ fn is_right(array: &Array<u32>, n: u32) -> bool {
 
 /// A calm, the storm, and how long it takes until as much is done as before.
 pub fn run(order: Order, blow: Blow) -> Result<Seen, String> {
-    run_with(order, blow, |builder| builder)
+    run_with(order, blow, |builder| builder, |_| None)
 }
 
-/// The same, on another engine than the usual one.
+/// The same, on another engine than the usual one, unless that `lacks` what was to be shown.
 pub fn run_with(
     order: Order,
     blow: Blow,
     change: impl FnOnce(Builder) -> Builder,
+    lacks: impl FnOnce(&Engine) -> Option<String>,
 ) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::with(2, change);
-    // Workers that keep some rights are not what was to be shown.
-    if let Some(report) = lab.sandbox_report()
-        && !report.is_complete()
-    {
+    if let Some(why) = lacks(&lab) {
         drop(lab);
         invariant.nothing_left()?;
-        return Ok(Seen::skipped(report.to_string()));
+        return Ok(Seen::skipped(why));
     }
     let values = lab
         .from_slice(&[1u8; 10_000])
