@@ -4,6 +4,7 @@ mod args;
 mod fault;
 mod inputs;
 mod kind;
+mod leftovers;
 mod output;
 mod pattern;
 mod plan;

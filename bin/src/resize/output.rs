@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::fault::{Fault, reason};
 use super::inputs::Stamp;
+use super::leftovers;
 use super::report::show;
 use super::stop::Stop;
 use crate::units::show_bytes;
@@ -63,6 +64,7 @@ impl OutFolder {
         };
         // Once, and not once per picture: nothing can be written here at all.
         out.with_temporary(root, drop).map_err(sentence)?;
+        leftovers::remove(root);
         Ok(out)
     }
 
@@ -110,17 +112,17 @@ impl OutFolder {
     ) -> io::Result<T> {
         loop {
             self.count += 1;
-            let name = format!(".arenite-{}-{}", std::process::id(), self.count);
-            let path = folder.join(format!("{name}.tmp"));
+            let name = leftovers::name(std::process::id(), self.count);
+            let path = folder.join(&name);
             let made = self.stop.guarding(&path, || {
                 let made = tempfile::Builder::new()
                     .prefix(&name)
                     .rand_bytes(0)
-                    .suffix(".tmp")
                     // The mask of the process applies to this mode, as it does to any new file.
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(folder);
-                made.map(&write)
+                made.inspect(|file| leftovers::claim(file.as_file()))
+                    .map(&write)
             });
             match made {
                 // Left behind by a program that had our number, and was killed.
@@ -141,6 +143,9 @@ impl OutFolder {
         }
         fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
         self.check_inside(folder)?;
+        if folder != self.root {
+            leftovers::remove(folder);
+        }
         self.ready.insert(folder.to_owned());
         Ok(())
     }
@@ -248,6 +253,25 @@ mod tests {
             ("name-conflict", false)
         );
         assert_eq!(fs::read(root.join("A.jpg")).unwrap(), b"first");
+    }
+
+    /// However long it takes.
+    #[test]
+    fn a_file_that_is_being_written_is_not_taken_for_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+        let kept = out.with_temporary(folder.path(), |file| {
+            file.as_file().set_modified(long_ago).unwrap();
+            leftovers::remove(folder.path());
+            let kept = file.path().exists();
+            // As it is when its writer was killed.
+            let (file, path) = file.keep().unwrap();
+            drop(file);
+            leftovers::remove(folder.path());
+            (kept, path.exists())
+        });
+        assert_eq!(kept.unwrap(), (true, false));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use crate::world::{World, jpeg, wait, with_own_mounts};
 
@@ -390,6 +391,41 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
     let pending = pending.count();
     assert!(pending > 0);
     assert_eq!(summary["pending"], pending, "{summary}");
+}
+
+#[test]
+fn what_killed_runs_have_left_is_taken_away_and_nothing_else() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/x/b.jpg"]);
+    let old = SystemTime::now() - Duration::from_secs(7200);
+    let make = |name: &str, time: SystemTime| {
+        world.file(name, b"half of a picture");
+        let file = File::options().write(true).open(world.path(name)).unwrap();
+        file.set_modified(time).unwrap();
+        file
+    };
+    for name in ["out/.arenite-1-1.tmp", "out/x/.arenite-77-123.tmp"] {
+        make(name, old);
+    }
+    // Another run is at it, perhaps in another container; it has just begun; it is none of ours.
+    let locked = make("out/.arenite-1-2.tmp", old);
+    locked.lock().unwrap();
+    make("out/x/.arenite-1-3.tmp", SystemTime::now());
+    make("out/.arenite-notes.tmp", old);
+    world.symlink("../p/a.jpg", "out/.arenite-1-4.tmp");
+    world.run("p -s 8 -o out").exits(0);
+    assert_eq!(
+        world.all("out"),
+        [
+            ".arenite-1-2.tmp",
+            ".arenite-1-4.tmp",
+            ".arenite-notes.tmp",
+            ".arenite-resize",
+            "a.jpg",
+            "x/.arenite-1-3.tmp",
+            "x/b.jpg"
+        ]
+    );
 }
 
 #[test]
