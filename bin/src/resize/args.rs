@@ -88,7 +88,8 @@ Sizes:
   interrupted (by a signal), stopped or refused.
   Stopped means that the results of the rest had no place, as on a full
   disk: they are pending, and the exit code is 1. Refused means that nothing
-  was begun: the exit code is 2, and the error says why. Names that are not UTF-8 are shown with replacement characters.
+  was begun: the exit code is 2, and the error says why. Names that are not
+  UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image,
   truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
   output-too-large, out-of-memory, encode, returned (of the picture);
