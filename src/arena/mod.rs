@@ -483,6 +483,10 @@ impl Arena {
     }
 
     fn release(&self, at: Offset, held: u64) {
+        // In a copy of the process nobody may let go of these locks any more.
+        if !self.original.is_here() {
+            return;
+        }
         self.in_use.fetch_sub(held, Ordering::Relaxed);
         lock(&self.region(at.region()).books).release(at.offset(), held);
         crate::sync::point!("reclaim.freed");
@@ -566,6 +570,7 @@ impl Arena {
     }
 
     fn take_back(&self, hard: bool, want: u64) -> u64 {
+        self.original.assert_here();
         let mut gained = 0_u64;
         for region in &self.regions {
             if gained >= want {

@@ -44,6 +44,7 @@ pub(super) fn behind_pixels(file: &[u8]) -> Option<Vec<u8>> {
         is_metadata && whole.len() == len.saturating_add(AROUND)
     };
     let behind = chunks(file).skip_while(|(kind, ..)| kind != b"IDAT");
+    let behind = behind.take_while(|(kind, ..)| kind != b"IEND");
     let mut found = behind.filter(whole).map(|(.., whole)| whole).peekable();
     found.peek()?;
     // One grey pixel.

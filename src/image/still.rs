@@ -96,7 +96,14 @@ fn read<D: ImageDecoder>(
         xmp: decoder.xmp_metadata().ok().flatten(),
         icc: decoder.icc_profile().ok().flatten(),
     };
-    if let Some(rest) = png::behind_pixels(file).filter(|_| format == Format::Png) {
+    if format == Format::Tiff {
+        // Under these limits its decoder reads none that is large beside the picture.
+        metadata.icc = tiff::bytes_of(file, tiff::ICC);
+        metadata.xmp = tiff::bytes_of(file, tiff::XMP);
+    }
+    if format == Format::Png
+        && let Some(rest) = png::behind_pixels(file)
+    {
         let rest = PngDecoder::with_limits(Cursor::new(&rest), self::limits(0));
         if let Ok(mut rest) = rest {
             let exif = || rest.exif_metadata().ok().flatten();

@@ -14,6 +14,9 @@ use super::still::MORE_THAN_PIXELS;
 
 /// JPEG within TIFF, the old kind and the new one. Its decoder takes what is missing for grey.
 const JPEG: [u64; 2] = [6, 7];
+pub(super) const ICC: Tag = Tag::IccProfile;
+/// The packet that Adobe's programs write.
+pub(super) const XMP: Tag = Tag::Unknown(700);
 /// Of `ExtraSamples`: colours have been multiplied by alpha.
 const ASSOCIATED: u64 = 1;
 
@@ -46,6 +49,20 @@ pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
         }
     }
     Ok(extra == Some(ASSOCIATED))
+}
+
+/// The bytes that stand under this tag in the first directory, if there are any.
+pub(super) fn bytes_of(file: &[u8], tag: Tag) -> Option<Vec<u8>> {
+    /// What the decoder takes for each byte on the way.
+    const EACH: usize = 32;
+    /// Eight mebibytes of metadata.
+    const MOST: usize = 256 << 20;
+    let mut limits = Limits::default();
+    // So that nothing is asked for that cannot be there.
+    limits.decoding_buffer_size = file.len().saturating_mul(EACH).min(MOST);
+    limits.ifd_value_size = file.len();
+    let mut decoder = Decoder::new(Cursor::new(file)).ok()?.with_limits(limits);
+    decoder.get_tag_u8_vec(tag).ok()
 }
 
 /// The inks of the first picture, which takes `bytes`; 0 is none of it, as everywhere here. On the way there the decoder may

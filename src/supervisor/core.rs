@@ -523,6 +523,7 @@ impl Core {
             && self.open == 0
             && !self.keeps_any()
             && self.lines.is_empty()
+            && self.actors.none_pauses()
     }
 
     /// Are there jobs that no lane has, or actors for which one has something to do?

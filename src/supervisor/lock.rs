@@ -68,7 +68,10 @@ impl Shared {
 /// Wakes all of them. Wakers are foreign code: one that panics, whose message has been printed, takes nobody along.
 pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            // Its drop is foreign code as well.
+            std::mem::forget(payload);
+        }
     }
 }
 

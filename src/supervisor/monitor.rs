@@ -575,7 +575,8 @@ impl Monitor {
         let mut core = self.shared.lock();
         match core.closing {
             Closing::No => return false,
-            Closing::Drain if !core.is_drained() && core.broken.is_none() => {
+            // Once workers are told to stop nothing holds that up.
+            Closing::Drain if !core.stopping && !core.is_drained() && core.broken.is_none() => {
                 // The monitor may be the only one left who wants to know.
                 core.want_end_of_all();
                 return false;

@@ -257,6 +257,7 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
         return fs::write(path, page);
     }
     // What a link leads to, and not the link.
+    let is_there = old.is_ok();
     let path = match &old {
         Ok(_) => fs::canonicalize(path)?,
         Err(_) => path.to_owned(),
@@ -264,11 +265,14 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{}.part", process::id(), monotonic_ns()));
     let part = path.with_file_name(name);
+    // A page that may be written in a folder that may not, or whose place is fixed: one that is mounted by itself.
+    let fixed = |error: &io::Error| {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+        let kind = error.kind();
+        is_there && matches!(kind, PermissionDenied | ReadOnlyFilesystem | ResourceBusy)
+    };
     let mut file = match File::create_new(&part) {
-        // A page that may be written in a folder that may not.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && old.is_ok() => {
-            return fs::write(path, page);
-        }
+        Err(error) if fixed(&error) => return fs::write(path, page),
         file => file?,
     };
     let written = file.write_all(page.as_bytes()).and_then(|()| {
@@ -281,7 +285,10 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
         // The first error is the one that counts.
         let _ = fs::remove_file(&part);
     }
-    written
+    match written {
+        Err(error) if fixed(&error) => fs::write(path, page),
+        written => written,
+    }
 }
 
 /// Where what concerns a whole worker is shown.

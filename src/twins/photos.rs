@@ -104,16 +104,23 @@ fn sweep(parent: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let is_ours = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes());
+        let is_ours = entry.file_name().to_str().is_some_and(is_name);
         // Held while it is removed, so that nobody else takes it for a new one.
         if is_ours && let Some(_held) = hold(&entry.path()) {
             // Somebody else's folder stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether a folder of ours may have this name: the number of a process, and what for.
+fn is_name(name: &str) -> bool {
+    let rest = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split_once('-'));
+    rest.is_some_and(|(process, _)| {
+        !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Locks a folder, unless it is locked, or another one or none has its place by then.
@@ -280,6 +287,16 @@ mod tests {
         let parent = std::env::temp_dir();
         // What an interrupted program with this very number left: each container has its own 7.
         let stale = parent.join(format!("{PREFIX}{}-again", std::process::id()));
+        let pid = std::process::id();
+        let foreign = [
+            "results".to_owned(),
+            format!("{pid}"),
+            format!("v{pid}-again"),
+        ];
+        let foreign = foreign.map(|name| parent.join(format!("{PREFIX}{name}")));
+        foreign
+            .iter()
+            .for_each(|path| fs::create_dir_all(path).unwrap());
         fs::create_dir_all(stale.join("inner")).unwrap();
         let folder = Folder::create("again").unwrap();
         assert!(!folder.path().join("inner").exists());
@@ -287,6 +304,10 @@ mod tests {
         assert!(folder.path().exists(), "it is held");
         drop((folder, other));
         assert!(!stale.exists());
+        // Nobody knows what these are.
+        foreign
+            .iter()
+            .for_each(|path| fs::remove_dir(path).unwrap());
     }
 
     #[test]

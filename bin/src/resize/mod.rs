@@ -179,7 +179,7 @@ fn work(
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let mut folder = OutFolder::create(out, stop)?;
     let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
-    folder.keep(tasks.filter_map(|task| task.fresh.as_ref()));
+    folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
     let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
     let mut turn = Turn {
         items,

@@ -1,6 +1,6 @@
 //! Writing results: to a temporary name in the same folder, then renamed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +26,8 @@ pub(crate) struct OutFolder {
     /// Folders below it that exist and lie inside it.
     ready: HashSet<PathBuf>,
     /// What no result of this run may replace, its other results and those that it keeps: each one's file system, and its
-    /// number there.
-    taken: HashSet<(u64, u64)>,
+    /// number there, and its name.
+    taken: HashMap<(u64, u64), PathBuf>,
 }
 
 /// Why a result was not written.
@@ -60,7 +60,7 @@ impl OutFolder {
             stop: stop.clone(),
             count: 0,
             ready: HashSet::new(),
-            taken: HashSet::new(),
+            taken: HashMap::new(),
         };
         // Once, and not once per picture: nothing can be written here at all.
         out.with_temporary(root, drop).map_err(sentence)?;
@@ -69,8 +69,9 @@ impl OutFolder {
     }
 
     /// These are results that an earlier run has made.
-    pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = &'a Stamp>) {
-        self.taken.extend(results.map(Stamp::identity));
+    pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = (&'a Path, &'a Stamp)>) {
+        let named = results.map(|(name, stamp)| (stamp.identity(), name.to_owned()));
+        self.taken.extend(named);
     }
 
     /// Writes one result; whoever looks sees the old file or the whole new one.
@@ -79,10 +80,9 @@ impl OutFolder {
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         self.prepare(&folder)?;
         // On a file system that takes `A.jpg` and `a.jpg` for one name.
-        if path
-            .symlink_metadata()
-            .is_ok_and(|meta| self.taken.contains(&Stamp::of(&meta).identity()))
-        {
+        let there = path.symlink_metadata().ok();
+        let other = there.and_then(|meta| self.taken.get(&Stamp::of(&meta).identity()));
+        if other.is_some_and(|other| may_be_one(other, relative)) {
             let text = "not written: the output folder's file system takes its name for that of another result";
             return Err(WriteFault {
                 fault: Fault::new("name-conflict", text),
@@ -99,7 +99,7 @@ impl OutFolder {
             .and_then(|written: io::Result<Metadata>| written)
             .map_err(|error| failed(&error, &folder, bytes.len()))?;
         let stamp = Stamp::of(&meta);
-        self.taken.insert(stamp.identity());
+        self.taken.insert(stamp.identity(), relative.to_owned());
         Ok(stamp)
     }
 
@@ -165,6 +165,13 @@ impl OutFolder {
             fatal: false,
         })
     }
+}
+
+/// Whether a file system may take these names for one. Otherwise, where both lead to one file, somebody has linked it, and
+/// each may be replaced by itself.
+fn may_be_one(one: &Path, other: &Path) -> bool {
+    let (one, other) = (one.as_os_str(), other.as_os_str());
+    one.eq_ignore_ascii_case(other) || !one.is_ascii() || !other.is_ascii()
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
@@ -253,6 +260,24 @@ mod tests {
             ("name-conflict", false)
         );
         assert_eq!(fs::read(root.join("A.jpg")).unwrap(), b"first");
+    }
+
+    /// By hand, or by a program that looks for files that are the same.
+    #[test]
+    fn results_that_somebody_has_linked_are_replaced_by_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept.jpg");
+        fs::write(&kept, b"same").unwrap();
+        fs::hard_link(&kept, folder.path().join("stale.jpg")).unwrap();
+        let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
+        let stamp = Stamp::of(&kept.metadata().unwrap());
+        out.keep([(Path::new("kept.jpg"), &stamp)].into_iter());
+        out.write(Path::new("stale.jpg"), b"newer").unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"same");
+        let upper = folder.path().join("KEPT.jpg");
+        fs::hard_link(&kept, &upper).unwrap();
+        let error = out.write(Path::new("KEPT.jpg"), b"other").unwrap_err();
+        assert_eq!(error.fault.cause, "name-conflict");
     }
 
     /// However long it takes.

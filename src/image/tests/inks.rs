@@ -160,3 +160,16 @@ fn inks_are_bounded_by_what_they_take_and_cut_files_are_errors() {
         assert!(resize_encoded(&torn, &spec("16")).is_err());
     }
 }
+
+/// Those of presses are large beside a small picture, and its decoder's limits are those of the picture.
+#[test]
+fn a_profile_may_be_larger_than_its_picture() {
+    let inks = inks();
+    let mut large = profile();
+    let small = colors(&tiff::<CMYK8>(&inks, Some(&large)), false);
+    large.resize(600_000, 0);
+    let len = (large.len() as u32).to_be_bytes();
+    large[..4].copy_from_slice(&len);
+    assert_eq!(colors(&tiff::<CMYK8>(&inks, Some(&large)), false), small);
+    assert_ne!(colors(&tiff::<CMYK8>(&inks, None), false), small);
+}

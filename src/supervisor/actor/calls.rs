@@ -151,7 +151,11 @@ impl Core {
         // Of this life, so not before: a call that was put back may meet another one.
         if let Some(block) = &actor.restored {
             let leases = &mut self.records.at(record).leases;
-            leases.push(Lease::Shared(Arc::clone(block)));
+            let has =
+                |lease: &Lease| matches!(lease, Lease::Shared(other) if Arc::ptr_eq(other, block));
+            if !leases.iter().any(has) {
+                leases.push(Lease::Shared(Arc::clone(block)));
+            }
         }
         self.put(record, lane);
         crate::sync::point!("call.posted");

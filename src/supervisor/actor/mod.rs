@@ -245,6 +245,11 @@ pub(super) struct Actors {
 }
 
 impl Actors {
+    /// Does no actor wait for another try at its start?
+    pub(super) fn none_pauses(&self) -> bool {
+        self.paused.is_empty()
+    }
+
     /// Whether actors go first this time: they and what may run anywhere take turns.
     pub(super) fn go_first(&mut self) -> bool {
         self.turn = !self.turn;

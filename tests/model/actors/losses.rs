@@ -15,6 +15,7 @@ tests![
     a_state_that_kills_whoever_restores_it,
     a_call_that_takes_too_long,
     a_restart_waits_for_room_in_the_arena,
+    a_shutdown_waits_for_a_restart,
 ];
 
 fn whoever_has_no_state_says_why() {
@@ -353,6 +354,38 @@ fn a_call_that_takes_too_long() {
 }
 
 /// Its arguments are longer than what fits beside a call, and so need memory each time that it starts.
+fn a_shutdown_waits_for_a_restart() {
+    fn begin(text: &str) -> List {
+        let seen = vec![text.len() as u64];
+        List { seen }
+    }
+    fn again(saved: &Array<u64>, _: &str) -> List {
+        List::restore(saved)
+    }
+    let text = "x".repeat(4 << 20);
+    for _ in 0..5 {
+        let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
+        let list = lab
+            .actor_builder(begin, (text.as_str(),))
+            .checkpoint(1, List::seen, again)
+            .start();
+        assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
+        wait_until("there is a checkpoint", || list.status().checkpoints == 1);
+        here(&list);
+        let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
+        let full: Vec<_> = std::iter::from_fn(fill).collect();
+        kill_worker_of(&lab, &list);
+        wait_until("it is to begin again", || list.status().restarts == 1);
+        let call = list.call(List::seen, ());
+        let engine = lab.into_inner();
+        let ending = std::thread::spawn(move || engine.shutdown());
+        drop(full);
+        step("the engine to finish what an actor without room was asked");
+        assert_eq!(call.wait().unwrap()[..], [4 << 20, 7]);
+        ending.join().unwrap();
+    }
+}
+
 fn a_restart_waits_for_room_in_the_arena() {
     fn begin(text: &str) -> List {
         let seen = vec![text.len() as u64];
