@@ -40,7 +40,6 @@ use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
 
 use crate::sys::Segment;
-use crate::sys::fork::Original;
 use crate::sys::limits::{self, Memory};
 
 /// How a block is placed.
@@ -111,8 +110,6 @@ pub struct Arena {
     backing: Backing,
     in_use: AtomicU64,
     high_water: AtomicU64,
-    /// Whose books these are: those of a copy would give the same memory to others.
-    original: Original,
     /// Where the background collapse goes on: region, and chunk in each.
     cursor: Mutex<(usize, Vec<usize>)>,
 }
@@ -234,7 +231,6 @@ impl Arena {
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
-            original: Original::here(),
             cursor: Mutex::new((0, cursors)),
         }))
     }
@@ -382,7 +378,8 @@ impl Arena {
         cut: Cut,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
-        self.original.assert_here();
+        // The books of a copy would give the same memory to others.
+        self.control.original.assert_here();
         let books = self.region(region);
         if len == 0 {
             let at = Offset::new(region, 0);
@@ -484,7 +481,7 @@ impl Arena {
 
     fn release(&self, at: Offset, held: u64) {
         // In a copy of the process nobody may let go of these locks any more.
-        if !self.original.is_here() {
+        if !self.control.original.is_here() {
             return;
         }
         self.in_use.fetch_sub(held, Ordering::Relaxed);
@@ -570,7 +567,7 @@ impl Arena {
     }
 
     fn take_back(&self, hard: bool, want: u64) -> u64 {
-        self.original.assert_here();
+        self.control.original.assert_here();
         let mut gained = 0_u64;
         for region in &self.regions {
             if gained >= want {

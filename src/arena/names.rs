@@ -53,8 +53,8 @@ pub struct Control {
     len: u64,
     segment: Segment,
     kept: Mutex<Option<String>>,
-    /// Who made it, and removes its name.
-    original: Original,
+    /// Who made it and everything in it, and removes its name.
+    pub(super) original: Original,
 }
 
 enum Held {

@@ -91,16 +91,22 @@ fn read<D: ImageDecoder>(
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.
     let exif = decoder.exif_metadata().ok().flatten();
+    let (xmp, icc) = match format {
+        // Under these limits its decoder reads none that is large beside the picture.
+        Format::Tiff => (
+            tiff::bytes_of(file, tiff::XMP),
+            tiff::bytes_of(file, tiff::ICC),
+        ),
+        _ => (
+            decoder.xmp_metadata().ok().flatten(),
+            decoder.icc_profile().ok().flatten(),
+        ),
+    };
     let mut metadata = Metadata {
         exif: exif.map(without_prefix),
-        xmp: decoder.xmp_metadata().ok().flatten(),
-        icc: decoder.icc_profile().ok().flatten(),
+        xmp,
+        icc,
     };
-    if format == Format::Tiff {
-        // Under these limits its decoder reads none that is large beside the picture.
-        metadata.icc = tiff::bytes_of(file, tiff::ICC);
-        metadata.xmp = tiff::bytes_of(file, tiff::XMP);
-    }
     if format == Format::Png
         && let Some(rest) = png::behind_pixels(file)
     {

@@ -348,11 +348,7 @@ pub(crate) fn start(
         crate::control::sweep_once();
     }
     if let Err(why) = shared.wait_until_started() {
-        shared.close(Closing::Now);
-        // Its panics are caught inside.
-        let _ = monitor.join();
-        shared.log.close();
-        shared.end_trace();
+        shared.end(monitor, Closing::Now);
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))

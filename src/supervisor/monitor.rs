@@ -591,9 +591,7 @@ impl Monitor {
                 Closing::Drain => self.shared.settings.grace,
                 _ => DROP_GRACE,
             };
-            // Beyond all clocks: never.
-            now.checked_add(grace)
-                .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
+            clock::later(now, grace)
         });
         let abrupt = core.closing == Closing::Now;
         let mut left = false;

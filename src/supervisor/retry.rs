@@ -7,6 +7,7 @@ use super::core::{Closing, Core};
 use super::error::{Death, JobErrorKind};
 use super::policy::After;
 use super::record::Stage;
+use crate::sys::clock;
 
 impl Core {
     /// An attempt gave no value: the job waits for the next one, or is answered.
@@ -43,10 +44,7 @@ impl Core {
     }
 
     fn wait_for_next_attempt(&mut self, index: u32, pause: Duration) {
-        let now = Instant::now();
-        // A pause beyond all clocks: about a lifetime.
-        let due = now.checked_add(pause);
-        let due = due.unwrap_or_else(|| now + Duration::from_secs(1 << 31));
+        let due = clock::later(Instant::now(), pause);
         let record = self.records.at(index);
         record.stage = Stage::Waiting;
         if let Some(policy) = &mut record.policy {

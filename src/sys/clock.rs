@@ -1,5 +1,7 @@
 //! The clock that all processes of a machine share.
 
+use std::time::{Duration, Instant};
+
 #[cfg(test)]
 thread_local! {
     static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
@@ -9,6 +11,12 @@ thread_local! {
 #[cfg(test)]
 pub fn looks() -> u64 {
     LOOKS.get()
+}
+
+/// So long after this moment; where that is beyond all clocks, in about a lifetime.
+pub fn later(now: Instant, by: Duration) -> Instant {
+    now.checked_add(by)
+        .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: the same count in every process, so that times taken in one can be compared

@@ -286,8 +286,8 @@ mod tests {
     fn folders_that_nobody_holds_are_swept_whatever_their_number() {
         let parent = std::env::temp_dir();
         // What an interrupted program with this very number left: each container has its own 7.
-        let stale = parent.join(format!("{PREFIX}{}-again", std::process::id()));
         let pid = std::process::id();
+        let stale = parent.join(format!("{PREFIX}{pid}-again"));
         let foreign = [
             "results".to_owned(),
             format!("{pid}"),

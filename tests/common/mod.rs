@@ -20,6 +20,21 @@ pub use lab::{
     step, wait_until, watched,
 };
 
+/// How many names in /dev/shm have this in them.
+pub fn shared_memory_named(part: &str) -> usize {
+    let entries = std::fs::read_dir("/dev/shm").unwrap();
+    entries
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.contains(part))
+        })
+        .count()
+}
+
 /// A list of trials out of functions.
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => {

@@ -7,7 +7,7 @@ use arenite::doctor::Machine;
 use arenite::engine::Builder;
 use arenite::{Array, BuildError, Engine, Guard};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, shared_memory_named, tests};
 
 tests![
     as_many_workers_as_asked,
@@ -162,20 +162,6 @@ fn too_many_workers() {
         "{error:?}"
     );
     assert!(error.to_string().contains("5000"), "{error}");
-}
-
-fn shared_memory_named(part: &str) -> usize {
-    let entries = std::fs::read_dir("/dev/shm").unwrap();
-    entries
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .unwrap()
-                .file_name()
-                .to_str()
-                .is_some_and(|name| name.contains(part))
-        })
-        .count()
 }
 
 fn names() {

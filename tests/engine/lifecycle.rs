@@ -11,7 +11,9 @@ use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, children, pass, processes_with, step, tests, wait_until};
+use crate::harness::{
+    Gate, Lab, children, pass, processes_with, shared_memory_named, step, tests, wait_until,
+};
 
 tests![
     shutdown_finishes_what_was_submitted,
@@ -142,11 +144,7 @@ fn jobs_may_outlive_their_engine() {
 /// A program that forks, as a daemon or a server of the old kind does, and whose copy cleans up behind itself.
 fn a_copy_of_the_program_leaves_its_engine_alone() {
     let name = format!("forked-{}", std::process::id());
-    let is_there = || {
-        let all = std::fs::read_dir("/dev/shm").unwrap().flatten();
-        let mut names = all.filter_map(|entry| entry.file_name().into_string().ok());
-        names.any(|other| other.contains(&name))
-    };
+    let is_there = || shared_memory_named(&name) > 0;
     let folder = tempfile::tempdir().unwrap();
     let events = folder.path().join("events.json");
     let lab = Lab::with(1, |builder| builder.name(&name).trace(Trace::to(&events)));

@@ -15,7 +15,9 @@ use std::time::Duration;
 use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
-use crate::harness::{Gate, Lab, pass, patience, step, tests, wait_until, watched};
+use crate::harness::{
+    Gate, Lab, pass, patience, shared_memory_named, step, tests, wait_until, watched,
+};
 
 tests![
     jobs_on_each_executor,
@@ -467,11 +469,7 @@ impl Wake for Last {
 fn an_engine_may_be_dropped_by_whom_it_wakes() {
     let name = format!("woken-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.name(&name));
-    let is_there = || {
-        let all = std::fs::read_dir("/dev/shm").unwrap().flatten();
-        let mut names = all.filter_map(|entry| entry.file_name().into_string().ok());
-        names.any(|other| other.contains(&name))
-    };
+    let is_there = || shared_memory_named(&name) > 0;
     assert!(is_there());
     let pid = lab.pid(0);
     let gate = Gate::new();

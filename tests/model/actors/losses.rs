@@ -353,29 +353,42 @@ fn a_call_that_takes_too_long() {
     assert_eq!(seen(&list), [1, 2]);
 }
 
-/// Its arguments are longer than what fits beside a call, and so need memory each time that it starts.
-fn a_shutdown_waits_for_a_restart() {
+/// One whose arguments are longer than what fits beside a call, and so need memory each time that it starts.
+fn heavy(lab: &Lab) -> Actor<List> {
     fn begin(text: &str) -> List {
         let seen = vec![text.len() as u64];
         List { seen }
     }
-    fn again(saved: &Array<u64>, _: &str) -> List {
+    fn again(saved: &Array<u64>, text: &str) -> List {
+        assert_eq!(saved[0], text.len() as u64);
         List::restore(saved)
     }
     let text = "x".repeat(4 << 20);
+    lab.actor_builder(begin, (text.as_str(),))
+        .checkpoint(1, List::seen, again)
+        .start()
+}
+
+/// Ends the worker that has it, while the arena is full of what is returned.
+fn lose_while_full(lab: &Lab, list: &Actor<List>, restarts: u64) -> Vec<Array<u8>> {
+    // Its start needs its memory no more.
+    here(list);
+    let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
+    let full: Vec<_> = std::iter::from_fn(fill).collect();
+    kill_worker_of(lab, list);
+    wait_until("it is to begin again", || {
+        list.status().restarts == restarts
+    });
+    full
+}
+
+fn a_shutdown_waits_for_a_restart() {
     for _ in 0..5 {
         let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
-        let list = lab
-            .actor_builder(begin, (text.as_str(),))
-            .checkpoint(1, List::seen, again)
-            .start();
+        let list = heavy(&lab);
         assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
         wait_until("there is a checkpoint", || list.status().checkpoints == 1);
-        here(&list);
-        let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
-        let full: Vec<_> = std::iter::from_fn(fill).collect();
-        kill_worker_of(&lab, &list);
-        wait_until("it is to begin again", || list.status().restarts == 1);
+        let full = lose_while_full(&lab, &list, 1);
         let call = list.call(List::seen, ());
         let engine = lab.into_inner();
         let ending = std::thread::spawn(move || engine.shutdown());
@@ -387,35 +400,12 @@ fn a_shutdown_waits_for_a_restart() {
 }
 
 fn a_restart_waits_for_room_in_the_arena() {
-    fn begin(text: &str) -> List {
-        let seen = vec![text.len() as u64];
-        List { seen }
-    }
-    fn again(saved: &Array<u64>, text: &str) -> List {
-        assert_eq!(saved[0], text.len() as u64);
-        List::restore(saved)
-    }
     let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
-    let text = "x".repeat(4 << 20);
-    let list = lab
-        .actor_builder(begin, (text.as_str(),))
-        .checkpoint(1, List::seen, again)
-        .start();
+    let list = heavy(&lab);
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
     wait_until("there is a checkpoint", || list.status().checkpoints == 1);
-    let lose = |list: &Actor<List>, restarts| {
-        // Its start needs its memory no more.
-        here(list);
-        let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
-        let full: Vec<_> = std::iter::from_fn(fill).collect();
-        kill_worker_of(&lab, list);
-        wait_until("it is to begin again", || {
-            list.status().restarts == restarts
-        });
-        full
-    };
     for restarts in 1..4 {
-        let full = lose(&list, restarts);
+        let full = lose_while_full(&lab, &list, restarts);
         let call = list.call(List::seen, ());
         assert_eq!(list.status().lost, None);
         assert!(!call.is_done(), "there is no room for it");
@@ -424,16 +414,13 @@ fn a_restart_waits_for_room_in_the_arena() {
         assert_eq!(call.wait().unwrap()[..], [4 << 20, 7]);
     }
     // One that waits for room can be ended, and is no reason to go on for an engine that ends.
-    let other = lab
-        .actor_builder(begin, (text.as_str(),))
-        .checkpoint(1, List::seen, again)
-        .start();
-    let full = lose(&other, 1);
+    let other = heavy(&lab);
+    let full = lose_while_full(&lab, &other, 1);
     other.stop();
     assert_eq!(other.status().lost, Some(JobErrorKind::ActorEnded));
     drop(full);
     seen(&list);
-    let full = lose(&list, list.status().restarts + 1);
+    let full = lose_while_full(&lab, &list, list.status().restarts + 1);
     let call = list.call(List::seen, ());
     step("the engine to end");
     drop(lab.into_inner());
