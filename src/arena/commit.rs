@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 use std::sync::TryLockError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -20,6 +22,9 @@ const FILL_MOST: u32 = 8;
 /// How many empty chunks are collapsed by one call: the kernel begins each call by asking every core to empty its page
 /// caches, which takes milliseconds when cores are busy.
 const RUN: usize = 16;
+/// From so many runs on (64 MiB) several threads collapse them, at most so many, the caller among them.
+const SHARED: usize = 2;
+const HANDS: usize = 4;
 /// How often a collapse that says "try again" is tried.
 const TRIES: u32 = 3;
 
@@ -46,6 +51,9 @@ impl Region {
         if self.segment.stat().is_ok_and(|stat| stat.len < self.len()) {
             return Err(NoRoom);
         }
+        if huge {
+            self.fill_together(range, budget);
+        }
         let chunks = chunks_of(range);
         let mut index = chunks.start;
         while index < chunks.end {
@@ -66,6 +74,47 @@ impl Region {
             index += 1;
         }
         Ok(())
+    }
+
+    /// Makes huge pages of the empty chunks of a large range by several threads: most of a collapse is clearing, and one
+    /// core clears less than memory takes. What fails is left as it was, for one thread that finds out where.
+    fn fill_together(&self, range: &Range<u64>, budget: &Budget) {
+        let chunks = chunks_of(range);
+        if chunks.len() < SHARED * RUN {
+            return;
+        }
+        let mut work = Vec::with_capacity(chunks.len() / RUN + 1);
+        let mut index = chunks.start;
+        while index < chunks.end {
+            match self.empty_run(index, range) {
+                0 => index += 1,
+                run => {
+                    work.push((index, run));
+                    index += run;
+                }
+            }
+        }
+        let hands = sys::limits::cores().min(HANDS).min(work.len());
+        // The segment grows by one thread.
+        let Some(&(first, run)) = work.last() else {
+            return;
+        };
+        if hands < 2 || self.grow((first + run) as u64 * CHUNK).is_err() {
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        // Relaxed: each index is taken once, and the list itself was there before the threads.
+        let take = || work.get(next.fetch_add(1, Ordering::Relaxed));
+        let hand =
+            || while take().is_some_and(|&(first, run)| self.fill_run(first, run, budget)) {};
+        thread::scope(|scope| {
+            for _ in 1..hands {
+                let builder = thread::Builder::new().name("arenite-commit".to_owned());
+                // Where no thread can be had, the others do it all.
+                let _ = sys::process::start_scoped(builder, scope, hand);
+            }
+            hand();
+        });
     }
 
     /// How many chunks from `first` on have nothing and are needed enough to become huge pages at once.

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -236,6 +236,16 @@ pub fn start_thread<T: Send + 'static>(
 ) -> std::io::Result<JoinHandle<T>> {
     allowed()?;
     builder.spawn(body)
+}
+
+/// Starts a thread of a scope.
+pub fn start_scoped<'scope, T: Send + 'scope>(
+    builder: thread::Builder,
+    scope: &'scope Scope<'scope, '_>,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
+    allowed()?;
+    builder.spawn_scoped(scope, body)
 }
 
 /// Asks the kernel to send this process `signal` when the *thread* that started it ends.

@@ -41,6 +41,12 @@ pub const LIVES: &[Life] = &[
         each: 0,
         share: 24,
     },
+    Life {
+        name: "a life with a large array",
+        live: large,
+        each: 0,
+        share: 12,
+    },
     #[cfg(feature = "sandbox")]
     Life {
         name: "a life with locked-down workers",
@@ -124,6 +130,24 @@ impl Troubles {
 
 fn builder() -> Builder {
     Engine::builder().workers(2).capacity(16 << 20)
+}
+
+/// An array for which several threads fetch memory; whatever fails there, it is whole or not there, and goes back.
+fn large() -> Result<(), Failed> {
+    const LEN: usize = 70 << 20;
+    let builder = Engine::builder().workers(1).capacity(256 << 20);
+    let engine = builder.build().map_err(Failed::Build)?;
+    let made = engine.zeros::<u8>(LEN).map_err(Failed::Input);
+    if let Ok(zeros) = &made {
+        assert!(engine.stats().arena.committed >= LEN as u64);
+        assert!(zeros.iter().step_by(512).all(|&byte| byte == 0));
+    }
+    let made = made.map(drop);
+    // Once more where the call that fails is one that gives memory back.
+    engine.trim();
+    engine.trim();
+    assert!(engine.stats().arena.committed < 1 << 20);
+    made
 }
 
 /// Build, submit, map, lose a worker by its own hand and one by ours, get others, shut down. The first error is told.
