@@ -1,6 +1,6 @@
 //! Admission by bytes: a ceiling on what the jobs in flight take together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -31,12 +31,21 @@ pub(super) struct Admission {
     /// Jobs that were let in and have no record yet.
     entering: usize,
     /// Who waits, in the order in which they came.
-    line: VecDeque<u64>,
+    line: BTreeMap<u64, Place>,
     last_ticket: u64,
-    /// Futures in the line, by ticket: threads sleep in the parking.
-    wakers: HashMap<u64, Waker>,
-    /// When the first in the line, a future, looks again whatever it was told.
+    /// When the first in the line, a future, looks again whatever it was told, or is passed over.
     look_at: Option<Instant>,
+}
+
+/// Who stands in the line.
+#[derive(Debug)]
+enum Place {
+    /// A thread, which sleeps in the parking and comes by itself; or a future that is looking.
+    Here,
+    /// A future that comes when it is woken.
+    Asleep(Waker),
+    /// A future that was woken then. It may be one that nobody polls any more.
+    Told(Instant),
 }
 
 impl Admission {
@@ -46,9 +55,8 @@ impl Admission {
             bytes: 0,
             charges: HashMap::new(),
             entering: 0,
-            line: VecDeque::new(),
+            line: BTreeMap::new(),
             last_ticket: 0,
-            wakers: HashMap::new(),
             look_at: None,
         }
     }
@@ -58,30 +66,61 @@ impl Admission {
         self.bytes
     }
 
-    /// Joins the line.
-    fn join(&mut self) -> u64 {
+    /// A place behind all who have come so far.
+    pub(super) fn number(&mut self) -> u64 {
         self.last_ticket += 1;
-        self.line.push_back(self.last_ticket);
         self.last_ticket
     }
 
-    fn leave(&mut self, ticket: u64) {
-        self.line.retain(|&other| other != ticket);
+    /// Joins the line.
+    fn join(&mut self) -> u64 {
+        let ticket = self.number();
+        self.come(ticket);
+        ticket
     }
 
-    /// The waker of the first in the line, if that is a future. It comes again and leaves another.
-    fn first_waker(&mut self) -> Option<Waker> {
-        self.wakers.remove(self.line.front()?)
+    /// Whoever has this ticket looks, also if it was passed over. A waker that it had left is given back.
+    fn come(&mut self, ticket: u64) -> Option<Place> {
+        self.line.insert(ticket, Place::Here)
     }
 
-    /// Whether a job of so many bytes may be let in now: it fits, or nothing else is in flight; and nobody came before.
-    fn may_enter(&self, bytes: u64, ticket: Option<u64>) -> bool {
+    fn leave(&mut self, ticket: u64) -> Option<Place> {
+        self.line.remove(&ticket)
+    }
+
+    /// The waker of the first in the line, if that is a future. It comes again and leaves another, or is passed over.
+    fn first_waker(&mut self) -> Option<(Waker, Instant)> {
+        let mut first = self.line.first_entry()?;
+        let Place::Asleep(_) = first.get() else {
+            return None;
+        };
+        let now = Instant::now();
+        let Place::Asleep(waker) = first.insert(Place::Told(now)) else {
+            unreachable!("it was just seen");
+        };
+        let look_at = now + LOOK_AGAIN;
+        self.look_at = Some(look_at);
+        Some((waker, look_at))
+    }
+
+    /// Those in front that were told long ago, and have not come, keep nobody waiting any more. They have their places again
+    /// when they come.
+    fn pass_over(&mut self, now: Instant) {
+        while let Some(first) = self.line.first_entry()
+            && matches!(first.get(), Place::Told(at) if now.duration_since(*at) >= LOOK_AGAIN)
+        {
+            first.remove();
+        }
+    }
+
+    /// Whether a job of so many bytes may be let in now: it fits, or nothing else is in flight; and nobody came before, neither
+    /// in the line nor, with ticket `begun`, with something that was begun already.
+    fn may_enter(&self, bytes: u64, ticket: Option<u64>, begun: Option<u64>) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= self.limit;
-        self.line
-            .front()
-            .copied()
-            .is_none_or(|first| ticket == Some(first))
-            && (fits || self.is_empty())
+        let waits = self.line.first_key_value().map(|(&first, _)| first);
+        let first = waits.into_iter().chain(begun).min();
+        let is_first = first.is_none_or(|first| ticket.is_some_and(|ticket| ticket <= first));
+        is_first && (fits || self.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -215,10 +254,11 @@ impl Core {
     ) -> Result<u64, RefusedBy> {
         let bytes = self.weight(kernel, held);
         let all = self.lets_all_in();
+        let begun = self.graphs.first_held_back();
         let Some(admission) = &mut self.admission else {
             return Ok(bytes);
         };
-        if !all && !admission.may_enter(bytes, ticket) {
+        if !all && !admission.may_enter(bytes, ticket, begun) {
             return Err(RefusedBy::Admission {
                 bytes,
                 in_flight: admission.bytes,
@@ -226,6 +266,7 @@ impl Core {
             });
         }
         if let Some(ticket) = ticket {
+            // Not asleep: it is here.
             admission.leave(ticket);
         }
         admission.enter(bytes);
@@ -238,9 +279,16 @@ impl Core {
         self.enter(info, held_by(call), None).ok().map(Entry)
     }
 
-    /// Lets a job of a graph in, or one that was spawned, if it may be without waiting.
-    pub(super) fn enter_unit(&mut self, kernel: u32) -> Option<Entry> {
-        self.enter_kernel(kernel, 0, None).ok().map(Entry)
+    /// Lets a job of a graph in, or one that was spawned, if it may be without waiting. It comes before whoever came after the
+    /// graph, or after the job that spawned it: what was begun is ended before more is begun.
+    pub(super) fn enter_unit(&mut self, kernel: u32, ticket: u64) -> Option<Entry> {
+        self.enter_kernel(kernel, 0, Some(ticket)).ok().map(Entry)
+    }
+
+    /// The place of what begins now, see [`Core::enter_unit`].
+    pub(super) fn begin(&mut self) -> u64 {
+        let line = self.admission.as_mut();
+        line.map_or(0, |line| line.number())
     }
 
     /// Whether nobody has to wait for admission any more.
@@ -288,33 +336,44 @@ impl Core {
     /// Whoever is the first in the line looks again.
     fn tell_line(&mut self) {
         self.parking.admission.notify();
-        if let Some(admission) = &mut self.admission {
-            self.wakers.extend(admission.first_waker());
+        let line = self.admission.as_mut();
+        let told = line.and_then(|line| line.first_waker());
+        if let Some((waker, look_at)) = told {
+            self.wakers.push(waker);
+            self.wake_monitor_by(look_at);
         }
     }
 
     /// Nobody has to wait for admission any more.
     pub(super) fn let_all_in(&mut self) {
-        if let Some(admission) = &mut self.admission {
-            self.wakers
-                .extend(admission.wakers.drain().map(|(_, waker)| waker));
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        for place in admission.line.values_mut() {
+            if let Place::Asleep(waker) = std::mem::replace(place, Place::Here) {
+                self.wakers.push(waker);
+            }
         }
     }
 
-    /// When a future in the line looks again whatever it was told: what it was told depends on workers.
+    /// When a future in the line looks again whatever it was told, since what it was told depends on workers; or is passed
+    /// over, since nobody may poll it any more.
     pub(super) fn admission_due(&self) -> Option<Instant> {
         self.admission
             .as_ref()
             .and_then(|admission| admission.look_at)
     }
 
-    /// Wakes the first in the line if it is time.
+    /// Wakes the first in the line if it is time, or passes it over.
     pub(super) fn look_at_admission(&mut self, now: Instant) {
         if let Some(admission) = &mut self.admission
             && admission.look_at.is_some_and(|at| at <= now)
         {
             admission.look_at = None;
-            self.wakers.extend(admission.first_waker());
+            admission.pass_over(now);
+            self.tell_line();
+            // What was begun may have stood behind it.
+            self.go_on();
         }
     }
 
@@ -378,6 +437,11 @@ impl Shared {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut core = self.lock();
+        let admission = core.admission.as_mut();
+        let before = line
+            .0
+            .zip(admission)
+            .map(|(ticket, line)| line.come(ticket));
         let entry = loop {
             core.drain_busy();
             core.refill();
@@ -394,15 +458,15 @@ impl Shared {
             if let Some(admission) = &mut core.admission {
                 let ticket = *line.0.get_or_insert_with(|| admission.join());
                 admission.look_at = Some(look_at);
-                if let Some(new) = waker.take() {
-                    waker = admission.wakers.insert(ticket, new);
+                if let Some(waker) = waker.take() {
+                    admission.line.insert(ticket, Place::Asleep(waker));
                 }
             }
             core.wake_monitor_by(look_at);
             break Poll::Pending;
         };
         self.unlock(core);
-        drop(waker);
+        drop((waker, before));
         entry
     }
 
@@ -412,15 +476,13 @@ impl Shared {
             return;
         };
         let mut core = self.lock();
-        let waker = core.admission.as_mut().and_then(|admission| {
-            admission.leave(ticket);
-            admission.wakers.remove(&ticket)
-        });
+        let admission = core.admission.as_mut();
+        let place = admission.and_then(|admission| admission.leave(ticket));
         // Whoever is the first now may fit.
         core.tell_line();
         core.go_on();
         self.unlock(core);
-        drop(waker);
+        drop(place);
     }
 
     /// Submits a job where there is a ceiling: waits until it is let in.
@@ -496,14 +558,14 @@ mod tests {
     #[test]
     fn one_that_is_too_large_is_let_in_alone() {
         let mut books = Admission::new(100);
-        assert!(books.may_enter(u64::MAX, None));
+        assert!(books.may_enter(u64::MAX, None, None));
         books.enter(u64::MAX);
-        assert!(!books.may_enter(0, None), "whatever comes next waits");
+        assert!(!books.may_enter(0, None, None), "whatever comes next waits");
         assert!(!books.entered(Some(7), u64::MAX));
-        assert!(!books.may_enter(0, None));
+        assert!(!books.may_enter(0, None, None));
         assert!(!books.discharge(7), "nobody waits");
         assert_eq!(books.bytes(), 0);
-        assert!(books.may_enter(100, None) && books.may_enter(101, None));
+        assert!(books.may_enter(100, None, None) && books.may_enter(101, None, None));
         assert!(!books.discharge(7), "once");
     }
 
@@ -513,16 +575,54 @@ mod tests {
         books.enter(60);
         let _ = books.entered(Some(0), 60);
         let (first, second) = (books.join(), books.join());
-        assert!(!books.may_enter(50, Some(first)), "too large");
-        assert!(!books.may_enter(1, Some(second)), "not its turn");
-        assert!(!books.may_enter(1, None), "behind both");
+        assert!(!books.may_enter(50, Some(first), None), "too large");
+        assert!(!books.may_enter(1, Some(second), None), "not its turn");
+        assert!(!books.may_enter(1, None, None), "behind both");
         assert!(books.discharge(0), "they want to hear of it");
-        assert!(books.may_enter(50, Some(first)));
+        assert!(books.may_enter(50, Some(first), None));
         books.leave(first);
         books.enter(50);
         assert!(books.entered(Some(0), 50), "so does the next");
-        assert!(books.may_enter(50, Some(second)));
-        assert!(!books.may_enter(51, Some(second)));
+        assert!(books.may_enter(50, Some(second), None));
+        assert!(!books.may_enter(51, Some(second), None));
+    }
+
+    #[test]
+    fn what_was_begun_before_goes_before() {
+        let mut books = Admission::new(100);
+        books.enter(60);
+        let _ = books.entered(Some(0), 60);
+        let (early, waits, late) = (books.number(), books.join(), books.number());
+        assert!(
+            books.may_enter(40, Some(early), None),
+            "before all that wait"
+        );
+        assert!(!books.may_enter(41, Some(early), None), "too large");
+        assert!(!books.may_enter(1, Some(late), None), "not its turn");
+        let held_back = Some(early);
+        assert!(!books.may_enter(1, Some(waits), held_back));
+        assert!(!books.may_enter(1, None, held_back));
+        assert!(books.may_enter(40, Some(early), held_back));
+        assert!(books.may_enter(40, Some(waits), Some(late)));
+    }
+
+    #[test]
+    fn a_future_that_was_told_and_does_not_come_is_passed_over() {
+        let mut books = Admission::new(100);
+        let (future, thread) = (books.join(), books.join());
+        let asleep = Place::Asleep(Waker::noop().clone());
+        books.line.insert(future, asleep);
+        books.pass_over(Instant::now() + 10 * LOOK_AGAIN);
+        assert!(!books.may_enter(1, Some(thread), None), "nobody told it");
+        let (_, look_at) = books.first_waker().unwrap();
+        assert!(books.first_waker().is_none(), "once");
+        books.pass_over(look_at - LOOK_AGAIN / 2);
+        assert!(!books.may_enter(1, Some(thread), None), "it is on its way");
+        books.pass_over(look_at);
+        assert!(books.may_enter(1, Some(thread), None));
+        books.come(future);
+        assert!(!books.may_enter(1, Some(thread), None), "its old place");
+        assert!(books.may_enter(1, Some(future), None));
     }
 
     /// What threads may do, in any order.
@@ -585,7 +685,7 @@ mod tests {
                 match step {
                     Step::Come(bytes) => {
                         let expected = model.waiting.is_empty() && model.lets_in(bytes);
-                        prop_assert_eq!(books.may_enter(bytes, None), expected);
+                        prop_assert_eq!(books.may_enter(bytes, None, None), expected);
                         if expected {
                             books.enter(bytes);
                             model.flying.push((None, bytes));
@@ -596,7 +696,7 @@ mod tests {
                     Step::Look => {
                         for (place, &(ticket, bytes)) in model.waiting.iter().enumerate() {
                             let expected = place == 0 && model.lets_in(bytes);
-                            prop_assert_eq!(books.may_enter(bytes, Some(ticket)), expected);
+                            prop_assert_eq!(books.may_enter(bytes, Some(ticket), None), expected);
                         }
                         if let Some(&(ticket, bytes)) = model.waiting.first()
                             && model.lets_in(bytes)

@@ -31,6 +31,7 @@ tests![
     other_tasks_run_while_admission_is_awaited,
     other_tasks_run_while_a_map_waits_for_admission,
     other_tasks_run_while_a_permit_is_awaited,
+    a_future_that_nobody_polls_holds_nobody_up,
     futures_and_threads_are_let_in_in_turn,
     whoever_leaves_the_line_lets_others_in,
     everybody_is_let_in_when_the_engine_closes,
@@ -493,6 +494,32 @@ fn an_engine_may_be_dropped_by_whom_it_wakes() {
 fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(future).poll(&mut context).is_pending());
+}
+
+fn a_future_that_nobody_polls_holds_nobody_up() {
+    let lab = narrow();
+    make_known(&lab);
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let enters = || lab.job(held, (three_mib(&lab), "")).submit_async();
+    let (mut left, mut polled_again) = (enters(), enters());
+    joins(&mut left);
+    joins(&mut polled_again);
+    gate.open();
+    first.wait().unwrap();
+    step("a thread's job, behind two futures that nobody polls");
+    let job = lab.submit(held, (three_mib(&lab), ""));
+    assert_eq!(job.wait().unwrap(), 3 * MIB);
+    step("one of these, when somebody comes back to it");
+    let job = block_on(polled_again);
+    step("a future, behind the other one");
+    let behind = block_on(enters());
+    for job in [job, behind] {
+        assert_eq!(job.wait().unwrap(), 3 * MIB);
+    }
+    drop(left);
+    lab.assert_in_use(0);
+    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn futures_and_threads_are_let_in_in_turn() {

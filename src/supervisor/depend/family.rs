@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::told::{ChildValue, Told, Unloaded};
-use super::{Over, WINDOW};
+use super::{Begun, Over, WINDOW};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
@@ -45,8 +45,8 @@ pub(super) struct Family {
     done: usize,
     /// Why there will be no value.
     failed: Option<Because>,
-    /// Admission holds it back, and it is in the list of those.
-    hungry: bool,
+    /// Its place in the line of admission.
+    ticket: u64,
 }
 
 impl Family {
@@ -185,10 +185,11 @@ impl Core {
             false => None,
         };
         // What goes on with the values of others is as deep as those.
-        let (depth, goes_on) = above.map_or((1, None), |above| {
+        let (depth, goes_on, above) = above.map_or((1, None, None), |above| {
             let goes_on = unit as usize == above.children();
             let deeper = u32::from(!goes_on);
-            (above.depth + deeper, goes_on.then_some(above.parent))
+            let parent = goes_on.then_some(above.parent);
+            (above.depth + deeper, parent, Some(above.ticket))
         });
         let open = self.graphs.families.open + told.tasks.len() as u64;
         if depth > MOST_DEEP || open > MOST_OPEN {
@@ -206,6 +207,7 @@ impl Core {
             self.records.at(index).graph = NO_GRAPH;
             self.records.remove(index);
         }
+        let ticket = above.unwrap_or_else(|| self.begin());
         let families = &mut self.graphs.families;
         families.serial += 1;
         let family = families.add(Family {
@@ -220,7 +222,7 @@ impl Core {
             open: 0,
             done: 0,
             failed: None,
-            hungry: false,
+            ticket,
         });
         self.records.at(parent).stage = Stage::Spawned { family };
         crate::sync::point!("family.begun");
@@ -278,18 +280,8 @@ impl Core {
         true
     }
 
-    /// Those that admission has held back try again.
-    pub(super) fn feed_families(&mut self) {
-        for family in std::mem::take(&mut self.graphs.hungry_families) {
-            if let Some(of) = self.graphs.families.get(family) {
-                of.hungry = false;
-            }
-            self.step_family(family);
-        }
-    }
-
     /// Sends what may be sent; if it has failed, and nothing of it runs any more, says so.
-    fn step_family(&mut self, family: u32) {
+    pub(super) fn step_family(&mut self, family: u32) {
         while let Some(of) = self.graphs.families.get(family) {
             if let Some(why) = of.failed.take_if(|_| of.open == 0) {
                 let parent = of.parent;
@@ -300,14 +292,10 @@ impl Core {
             let kernel = of.kernels[of.told.tasks[task].kernel as usize];
             let mut entry = None;
             if self.admission.is_some() {
-                entry = self.enter_unit(kernel);
+                let ticket = of.ticket;
+                entry = self.enter_unit(kernel, ticket);
                 if entry.is_none() {
-                    let of = self.graphs.families.get(family);
-                    if of.is_some_and(|of| !std::mem::replace(&mut of.hungry, true)) {
-                        self.graphs.hungry_families.push(family);
-                    }
-                    self.look_at_next_end();
-                    return;
+                    return self.hold_back(ticket, Begun::Family(family));
                 }
             }
             let id = self.send_task(family, task, kernel);

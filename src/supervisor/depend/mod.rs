@@ -5,7 +5,8 @@ mod run;
 mod told;
 mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
@@ -37,6 +38,13 @@ struct Over {
     bytes: u64,
 }
 
+/// What has jobs of its own to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Begun {
+    Graph(u32),
+    Family(u32),
+}
+
 /// All graphs of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Graphs {
@@ -47,12 +55,10 @@ pub(super) struct Graphs {
     continuing: bool,
     /// Some unit went to the queue.
     kept: bool,
-    /// Admission has held some graph back.
-    hungry: bool,
+    /// What admission holds back, by its place in the line.
+    held_back: BTreeSet<(u64, Begun)>,
     /// What jobs have spawned.
     families: Families,
-    /// Those of them that admission has held back.
-    hungry_families: Vec<u32>,
     /// Duration and lane of the job that was drained last.
     pub(super) drained: (u32, u32),
     /// Bytes of fresh arrays in the value drained last, if that is a graph's.
@@ -76,14 +82,20 @@ impl Graphs {
     /// Is there something to go on with?
     #[inline]
     pub(super) fn have_news(&self) -> bool {
-        !self.over.is_empty() || self.hungry
+        !self.over.is_empty() || !self.held_back.is_empty()
+    }
+
+    /// The place in admission's line of the first thing that was begun and is held back.
+    pub(super) fn first_held_back(&self) -> Option<u64> {
+        self.held_back.first().map(|&(ticket, _)| ticket)
     }
 }
 
 impl Core {
     /// Takes a graph over. Its first jobs are sent.
     fn start_graph(&mut self, plan: GraphPlan) -> u32 {
-        let run = Run::new(plan, &mut self.kernels, self.arena.id());
+        let ticket = self.begin();
+        let run = Run::new(plan, &mut self.kernels, self.arena.id(), ticket);
         let graph = self.graphs.free.pop().unwrap_or_else(|| {
             self.graphs.runs.push(None);
             self.graphs.runs.len() as u32 - 1
@@ -161,12 +173,7 @@ impl Core {
             while let Some(over) = self.graphs.over.pop_front() {
                 self.hear(over);
             }
-            if std::mem::take(&mut self.graphs.hungry) {
-                for graph in 0..self.graphs.runs.len() {
-                    self.with_run(graph as u32, |core, run| core.feed(graph as u32, run));
-                }
-                self.feed_families();
-            }
+            self.feed_held_back();
             if std::mem::take(&mut self.graphs.kept) {
                 // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
                 self.be_watched();
@@ -182,9 +189,29 @@ impl Core {
         self.graphs.continuing = false;
     }
 
-    /// Admission holds something back: it is tried again when a job has ended.
-    fn look_at_next_end(&mut self) {
-        self.graphs.hungry = true;
+    /// What admission has held back tries again, in the order in which it was begun.
+    fn feed_held_back(&mut self) {
+        let mut after = None;
+        while let Some(&(ticket, begun)) = match after {
+            None => self.graphs.held_back.first(),
+            Some(after) => {
+                let behind = (Bound::Excluded(after), Bound::Unbounded);
+                self.graphs.held_back.range(behind).next()
+            }
+        } {
+            after = Some((ticket, begun));
+            // Whatever is held back again puts itself here; what is over does not.
+            self.graphs.held_back.remove(&(ticket, begun));
+            match begun {
+                Begun::Graph(graph) => self.with_run(graph, |core, run| core.feed(graph, run)),
+                Begun::Family(family) => self.step_family(family),
+            }
+        }
+    }
+
+    /// Admission holds this back: it is tried again when a job has ended.
+    fn hold_back(&mut self, ticket: u64, begun: Begun) {
+        self.graphs.held_back.insert((ticket, begun));
         self.be_watched();
         if !self.want_next_ends() {
             // One has ended meanwhile, and nobody is told of it.
@@ -315,8 +342,8 @@ impl Core {
         {
             let kernel = run.kernel(unit);
             let entry = if self.admission.is_some() {
-                let Some(entry) = self.enter_unit(kernel) else {
-                    self.look_at_next_end();
+                let Some(entry) = self.enter_unit(kernel, run.ticket) else {
+                    self.hold_back(run.ticket, Begun::Graph(graph));
                     break;
                 };
                 Some(entry)

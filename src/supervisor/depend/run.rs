@@ -141,6 +141,8 @@ pub(in crate::supervisor) struct Run {
     /// By the plan's kernels: the index of the job's kernel, and the offset of the step.
     pub(super) kernels: Vec<(u32, u64)>,
     pub(super) chain: u32,
+    /// Its place in the line of admission.
+    pub(super) ticket: u64,
     /// Units that have a record and no answer.
     pub(super) sent: usize,
     /// Units that were asked for, and of which it is not known yet how they end.
@@ -244,7 +246,7 @@ pub(crate) enum NodeFate {
 }
 
 impl Run {
-    pub(super) fn new(plan: GraphPlan, all: &mut Kernels, arena: u64) -> Self {
+    pub(super) fn new(plan: GraphPlan, all: &mut Kernels, arena: u64, ticket: u64) -> Self {
         let kernels = plan.kernels.iter().map(|kernel| {
             let step = to_offset(kernel.step).unwrap_or_default();
             (all.index(&kernel.info), step)
@@ -262,6 +264,7 @@ impl Run {
             ready: BinaryHeap::new(),
             kernels,
             chain: all.index(&KernelInfo::of_chain()),
+            ticket,
             sent: 0,
             wanted: plan.units.iter().filter(|unit| unit.wanted).count(),
             errors: HashMap::new(),

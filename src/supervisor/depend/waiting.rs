@@ -63,7 +63,7 @@ impl Shared {
             // Otherwise the monitor does, and tells when it is over.
             core.run_of(graph).drivers -= 1;
             core.leave_to_monitor(graph);
-            let hungry = core.graphs.hungry;
+            let held_back = core.graphs.first_held_back().is_some();
             let run = core.run_of(graph);
             if run.wanted == 0 {
                 self.unlock(core);
@@ -74,7 +74,7 @@ impl Shared {
             let spot = self.parking.of(graph);
             let ticket = spot.ticket();
             self.unlock(core);
-            let limit = if hungry {
+            let limit = if held_back {
                 Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
             } else {
                 left

@@ -79,7 +79,7 @@ fn who_has_spawned_already_counts_for_nothing() {
     let mut core = shared.lock();
     core.admission = Some(Box::new(Admission::new(1 << 20)));
     let kernel = core.kernels.index(&spawning());
-    let entry = core.enter_unit(kernel).unwrap();
+    let entry = core.enter_unit(kernel, 1).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
     let id = core.submit(&spawning(), &mut call, 0, None);
     assert_eq!(takers[0].next(), Next::Run);
@@ -99,7 +99,7 @@ fn who_has_spawned_already_counts_for_nothing() {
     assert_eq!(takers[0].next(), Next::Run);
     let mut open = core.records.of_group(0).into_iter();
     let last = open.find(|&other| other != id).unwrap();
-    let entry = core.enter_unit(kernel).unwrap();
+    let entry = core.enter_unit(kernel, 1).unwrap();
     spawn(&mut takers[0], &words);
     core.drain(0);
     core.entered(last, entry);

@@ -1,17 +1,19 @@
 //! Giving up, and whatever else might leave somebody waiting.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arenite::{Graph, JobErrorKind, Limiter, Priority, Spawn, call};
 
 use super::{around, deep_around, fails, fib, note, notebook, notes};
-use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     cancelling_ends_all_of_it,
     dropping_it_ends_all_of_it,
     a_scope_that_fails_leaves_nothing,
     limits_admission_and_priority_leave_nobody_waiting,
+    what_was_begun_goes_before_what_is_to_begin,
     shutdown_finishes_it_and_dropping_the_engine_ends_it,
 ];
 
@@ -137,6 +139,37 @@ fn limits_admission_and_priority_leave_nobody_waiting() {
         .submit();
     assert_eq!(job.wait().unwrap(), 21);
     lab.assert_in_use(0);
+}
+
+fn what_was_begun_goes_before_what_is_to_begin() {
+    // One job at a time, and more always wait.
+    let lab = Lab::with(1, |builder| builder.admission(1));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let come = || {
+            while !over.load(Relaxed) {
+                lab.submit(|| (), ()).wait().unwrap();
+            }
+        };
+        for _ in 0..8 {
+            threads.spawn(come);
+        }
+        wait_until("they come and go", || lab.progress().submitted > 20);
+        for n in 0..10 {
+            step(format!("round {n}: jobs that spawn"));
+            assert_eq!(lab.submit(fib, (7,)).wait().unwrap(), 13);
+            step(format!("round {n}: a graph"));
+            let mut graph = Graph::new();
+            graph.fuse(false);
+            let mut last = graph.add(|| 0u64, ());
+            for _ in 0..10 {
+                last = graph.add(|x: u64| x + 1, (&last,));
+            }
+            assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 10);
+        }
+        over.store(true, Relaxed);
+    });
+    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
