@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::doctor::DoctorArgs;
-use crate::resize::ResizeArgs;
+use crate::resize::{ResizeArgs, reason};
 
 /// Exit code for a wrong command line and for set-up that failed.
 pub(crate) const USAGE: u8 = 2;
@@ -100,7 +100,7 @@ pub(crate) fn generate(what: What, subcommand: Option<&str>) -> ExitCode {
     // A reader that stops early, such as `head`, is no failure.
     match written.and_then(|()| io::stdout().lock().write_all(&text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: {error}");
+            eprintln!("error: stdout: {}", reason(&error));
             ExitCode::from(USAGE)
         }
         _ => ExitCode::SUCCESS,

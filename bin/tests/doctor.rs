@@ -308,6 +308,11 @@ fn wrong_usage_is_exit_code_2_and_help_and_manual_are_there() {
     ] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
+    // What is wrapped by hand fits the narrowest usual terminal, or it would be wrapped twice.
+    let by_hand = help.split("What is looked at:").nth(1).unwrap();
+    for line in by_hand.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     assert!(
         doctor("--generate man")
             .exits(0)

@@ -1,10 +1,12 @@
-//! The figures for programs: a list of objects, one per case and system that was measured.
+//! The figures for programs: a list of objects, one per case and system that was measured. The cases likewise.
 
 use std::io::{self, Write};
 
+use arenite::twins::cases::Case;
 use serde::Serialize;
 
 use super::figures::CaseFigures;
+use super::table;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -45,5 +47,42 @@ pub fn write(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
         })
         .collect();
     serde_json::to_writer_pretty(&mut *out, &rows)?;
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    case: &'a str,
+    title: &'a str,
+    unit: &'a str,
+    /// Whether `--quick` measures it.
+    quick: bool,
+    systems: Vec<&'a str>,
+    goals: Vec<String>,
+    notes: &'a [&'static str],
+}
+
+/// All cases without measuring them.
+///
+/// # Errors
+/// Those of `out`.
+pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
+    let goals = |case: &Case| {
+        let goals = case.goals.iter();
+        goals.map(|goal| table::words(goal, case.unit)).collect()
+    };
+    let listed: Vec<Listed<'_>> = cases
+        .iter()
+        .map(|case| Listed {
+            case: &case.id,
+            title: &case.title,
+            unit: case.unit.id(),
+            quick: case.quick,
+            systems: case.systems.iter().map(|system| system.id).collect(),
+            goals: goals(case),
+            notes: &case.notes,
+        })
+        .collect();
+    serde_json::to_writer_pretty(&mut *out, &listed)?;
     writeln!(out)
 }

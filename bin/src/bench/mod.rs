@@ -20,6 +20,7 @@ use arenite::twins::cases::{self, Case, Setup};
 use clap::Args;
 
 use crate::cli::{Generate, USAGE};
+use crate::resize::reason;
 
 /// Worker processes and threads of every system; the figures and goals are about two.
 const WORKERS: usize = 2;
@@ -50,7 +51,7 @@ pub struct BenchArgs {
     #[arg(long)]
     list: bool,
 
-    /// Print a list of objects instead of the table
+    /// Print a list of objects instead of the table, of cases under --list
     #[arg(long)]
     json: bool,
 
@@ -68,7 +69,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("arenite bench: {error}");
+            eprintln!("error: {}", reason(&error));
             ExitCode::FAILURE
         }
     }
@@ -86,21 +87,25 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
         Err(unknown) => {
             let ids: Vec<String> = cases::all(&setup).into_iter().map(|case| case.id).collect();
             eprintln!(
-                "arenite bench: no case is called {unknown:?}, and none begins so; there are: {}",
+                "error: no case is called {unknown:?}, and none begins so; there are: {}",
                 ids.join(", ")
             );
             return Ok(ExitCode::from(USAGE));
         }
     };
     if args.list {
-        table::list(&cases, &mut io::stdout().lock())?;
+        let mut out = io::stdout().lock();
+        match args.json {
+            true => json::list(&cases, &mut out)?,
+            false => table::list(&cases, &mut out)?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     // A picture that cannot be written should be known before minutes of measuring, not after.
     if let Some(path) = &args.svg
         && let Err(error) = may_be_written(path)
     {
-        eprintln!("arenite bench: {}", cannot_write(path, &error));
+        eprintln!("error: {}", cannot_write(path, &error));
         return Ok(ExitCode::from(USAGE));
     }
 
@@ -152,7 +157,7 @@ fn may_be_written(path: &Path) -> io::Result<()> {
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> String {
-    format!("cannot write {}: {error}", path.display())
+    format!("cannot write {}: {}", path.display(), reason(error))
 }
 
 /// The cases asked for: by exact name, otherwise by how the name starts; the quick ones if nothing is asked for.

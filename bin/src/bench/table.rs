@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use arenite::twins::cases::{Case, Goal};
+use arenite::twins::cases::{Case, Goal, Unit};
 
 use super::figures::{Absent, CaseFigures, Machine, SystemFigures};
 use super::{goals, names};
@@ -107,18 +107,22 @@ pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  note: {note}")?;
         }
         for goal in &case.goals {
-            let words = match goal {
-                Goal::AtMost(bound, id) => format!("at most {bound} × {id}"),
-                Goal::AtLeast(bound, id) => format!("at least {bound} × as quick as {id}"),
-                Goal::BestAtLeast(bound, id) => {
-                    format!("best sample at least {bound} × as quick as the best of {id}")
-                }
-                Goal::Below(bound) => format!("at most {bound} {}", case.unit.id()),
-                Goal::AtMostCase(bound, id) => format!("at most {bound} × {id}"),
-                other => format!("{other:?}"),
-            };
-            writeln!(out, "  goal: {words}")?;
+            writeln!(out, "  goal: {}", words(goal, case.unit))?;
         }
     }
     Ok(())
+}
+
+/// A goal before anything is measured.
+pub fn words(goal: &Goal, unit: Unit) -> String {
+    match goal {
+        Goal::AtMost(bound, id) => format!("at most {bound} × {id}"),
+        Goal::AtLeast(bound, id) => format!("at least {bound} × as quick as {id}"),
+        Goal::BestAtLeast(bound, id) => {
+            format!("best sample at least {bound} × as quick as the best of {id}")
+        }
+        Goal::Below(bound) => format!("at most {bound} {}", unit.id()),
+        Goal::AtMostCase(bound, id) => format!("at most {bound} × {id}"),
+        other => format!("{other:?}"),
+    }
 }

@@ -15,23 +15,29 @@ use clap::Args;
 
 use crate::choice::{Choice, wants_color};
 use crate::cli::Generate;
+use crate::resize::reason;
 
 const DETAILS: &str = "\
 What is looked at:
-  Memory of the machine and of the container, and how many processes that may have (control groups
-  version 1 and 2), room in /dev/shm, limits of this process (ulimit), features of the kernel, names
-  in /dev/shm that arenas of this user have or have left there. In the end an engine with one worker is started, and does a job; and
-  once more with a worker that is locked down (see resize --sandbox).
+  Memory of the machine and of the container, and how many processes that
+  may have (control groups version 1 and 2), room in /dev/shm, limits of this
+  process (ulimit), features of the kernel, names in /dev/shm that arenas of
+  this user have or have left there. In the end an engine with one worker is
+  started, and does a job; and once more with a worker that is locked down
+  (see resize --sandbox).
 
 Marks:
-  ✔ as it should be   ! less than it could be, the engine lives with it   ✘ will hurt
+  ✔ as it should be   ! less than it could be, the engine lives with it
+  ✘ will hurt
 
 --json:
-  One object: verdict (\"fine\", \"notice\" or \"trouble\", the gravest level of the findings), machine
-  (the facts, in bytes, null where nothing bounds them or nobody can tell), findings (subject, level, found, means,
-  advice), names (segment, arena, live, bytes, age_s) and removed (the same, after --clean).
+  One object: verdict (\"fine\", \"notice\" or \"trouble\", the gravest level of
+  the findings), machine (the facts, in bytes, null where nothing bounds them
+  or nobody can tell), findings (subject, level, found, means, advice), names
+  (segment, arena, live, bytes, age_s) and removed (the same, after --clean).
 
-Exit codes: 0 nothing will hurt, 1 something will, or the report could not be written, 2 wrong usage.";
+Exit codes: 0 nothing will hurt, 1 something will, or the report could not be
+written, 2 wrong usage.";
 
 /// Look at this machine: what it offers, what will hurt, and what to do about it
 ///
@@ -72,7 +78,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     match io::stdout().lock().write_all(text.as_bytes()) {
         // A reader that stops early, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: stdout: {error}");
+            eprintln!("error: stdout: {}", reason(&error));
             ExitCode::FAILURE
         }
         _ => code,

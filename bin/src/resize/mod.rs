@@ -25,7 +25,8 @@ use std::time::Duration;
 use arenite::image::ResizeSpec;
 
 pub(crate) use args::ResizeArgs;
-use fault::{Fault, reason};
+use fault::Fault;
+pub(crate) use fault::reason;
 use inputs::{Request, Stamp};
 use output::{OutFolder, WriteFault};
 use plan::{Item, Task, is_same, place};
