@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+const TOO_SMALL: &str = "it must be more than 0";
+
 /// A count of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
+    let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" => 1 << 10,
@@ -22,7 +24,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 
 /// A count of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
 pub(crate) fn pixels(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
+    let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" => 1,
         "k" => 1_000,
@@ -35,7 +37,7 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
 
 /// A stretch of time: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let mut rest = text.trim();
+    let mut rest = positive(text)?.trim();
     let mut nanos: u128 = 0;
     loop {
         let (number, after) = split(rest);
@@ -84,6 +86,14 @@ pub(crate) fn show_bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Says what is wrong with a sign; without this it would be taken for a unit.
+fn positive(text: &str) -> Result<&str, String> {
+    match text.trim_start().starts_with('-') {
+        true => Err(TOO_SMALL.to_owned()),
+        false => Ok(text),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text
@@ -107,7 +117,7 @@ fn scaled(number: &str, factor: u64) -> Result<u64, String> {
             .map(|n| n as u64),
     };
     match value {
-        Some(0) => Err("it must be more than 0".to_owned()),
+        Some(0) => Err(TOO_SMALL.to_owned()),
         Some(value) => Ok(value),
         None => Err("a number is missing or too large".to_owned()),
     }

@@ -1,6 +1,7 @@
 //! The flags of `arenite resize`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ Inputs:
   cannot be read, such as a pipe, is an error; HEIC, AVIF, JPEG XL,
   JPEG 2000 and camera raw files are reported as unsupported.
 
+Units:
+  Bytes count in 1024s (128M and 128MiB) or in 1000s (128MB), pixels in
+  1000s (128M). A time without a unit counts seconds.
+
 Names:
   A result keeps the path below the folder given, or below the part of a
   glob before its first pattern. A file named by itself keeps its relative
@@ -47,6 +52,8 @@ Names:
   picture's, and is put behind any other: IMG.0001 becomes IMG.0001.jpg. If
   two inputs would get one name, or a result would overwrite an input,
   nothing is started. Existing results are replaced, each at once and whole.
+  A name with a line break takes more than one line on stdout: use --json
+  for such names.
 
 Sizes:
   N means NxN. WxH is a box; the picture keeps its proportions and fits
@@ -58,6 +65,12 @@ Sizes:
   DIR/.arenite-resize notes what made each result. A result is skipped if it
   is newer than its input, was made with the same options, and neither has
   been changed since: an input by its length and time.
+
+--keep-metadata:
+  Without it colours become sRGB, and nothing but the pixels is written.
+  With it the pixels keep their colours, and the profile that says what they
+  mean goes along. CMYK, and grey in WebP, become sRGB either way. Of TIFF
+  no EXIF is kept. Orientation is applied either way.
 
 --sandbox:
   Decoders work on bytes from strangers. Under --sandbox a worker that such
@@ -155,10 +168,10 @@ pub(crate) struct ResizeArgs {
     pub filter: Filter,
 
     /// Quality of JPEG and WebP, 1 to 100
-    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
     pub quality: u8,
 
-    /// Keep EXIF and other metadata (orientation is applied either way); of TIFF only XMP and the profile
+    /// Keep EXIF, XMP and the profile (of TIFF the latter two); colours then stay as they are, and become sRGB without it
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
@@ -175,11 +188,11 @@ pub(crate) struct ResizeArgs {
     pub workers: Option<u16>,
 
     /// Shared memory for files on their way, such as 512MiB [default: half of what is available]
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes, help_heading = "Run")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::bytes, help_heading = "Run")]
     pub capacity: Option<u64>,
 
-    /// Private memory that each worker may use
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes, default_value = "1GiB", help_heading = "Run")]
+    /// Private memory that each worker may use, at least 8MiB
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = private_memory, default_value = "1GiB", help_heading = "Run")]
     pub memory_limit: u64,
 
     /// Lock workers down: no files, no network, no other processes; with =require, fail where the kernel lacks a part
@@ -187,19 +200,19 @@ pub(crate) struct ResizeArgs {
     pub sandbox: Option<LockDown>,
 
     /// Kill a picture's worker when it takes longer, such as 30s, 500ms or 2m, and go on [default: no limit]
-    #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Run")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = units::duration, help_heading = "Run")]
     pub timeout: Option<Duration>,
 
     /// Try a picture again, up to N times, when it takes too long or takes its worker down
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100), help_heading = "Run")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100), help_heading = "Run")]
     pub retries: u32,
 
     /// Refuse larger pictures, by their header, before anything is decoded
-    #[arg(long, value_name = "PIXELS", value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true, value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
     pub max_pixels: u64,
 
-    /// Refuse what is better compressed than any photo: more bytes of pixels than this per byte of the file
-    #[arg(long, value_name = "N", default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
+    /// Refuse what is better compressed than any photo: more bytes of pixels than this per byte of the file, from 64MiB of pixels on
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
     pub max_ratio: u32,
 
     /// Write what each worker did when: events for Perfetto or Chrome's trace viewer
@@ -237,6 +250,15 @@ pub(crate) enum LockDown {
     Available,
     /// Everything, or nothing is started
     Require,
+}
+
+/// Whether an input is none, but a value that was to be `--sandbox`'s: the run would go on with less than was asked for.
+fn is_lost_word(input: &OsStr) -> bool {
+    let is_value = |value: &LockDown| {
+        let value = value.to_possible_value();
+        value.is_some_and(|value| input == value.get_name())
+    };
+    LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {
@@ -283,6 +305,16 @@ fn workers(text: &str) -> Result<u16, String> {
     }
 }
 
+/// With less no worker gets through a small picture; one that is locked down does not even start.
+const LEAST_MEMORY: u64 = 8 << 20;
+
+fn private_memory(text: &str) -> Result<u64, String> {
+    match units::bytes(text)? {
+        bytes @ LEAST_MEMORY.. => Ok(bytes),
+        _ => Err("a worker needs 8MiB at least".to_owned()),
+    }
+}
+
 impl ResizeArgs {
     /// What clap cannot tell by itself.
     ///
@@ -294,6 +326,12 @@ impl ResizeArgs {
             && (place(trace) == place(report) || is_same(trace, report))
         {
             return Err("--trace and --report need a file each".to_owned());
+        }
+        if self.sandbox.is_some()
+            && let Some(word) = self.inputs.iter().find(|input| is_lost_word(input))
+        {
+            let word = word.to_string_lossy();
+            return Err(format!("no such file: {word}; write --sandbox={word}"));
         }
         match self.size.map(|size| size.when) {
             Some(When::Enlarge) if self.no_enlarge => {

@@ -23,7 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use arenite::image::{Format, PROBE_BYTES};
 use walkdir::WalkDir;
 
-use super::fault::Fault;
+use super::fault::{Fault, reason};
 use super::kind::Kind;
 use super::pattern::{Glob, is_hidden, is_pattern};
 
@@ -80,12 +80,20 @@ impl Found {
         if self.inputs.iter().any(exists) {
             return None;
         }
-        Some(match self.others + self.hidden {
-            0 => "no input found".to_owned(),
-            _ => format!(
-                "no input found: {} files are not images, {} are hidden",
-                self.others, self.hidden
-            ),
+        let others = match self.others {
+            0 => None,
+            1 => Some("1 file is not an image".to_owned()),
+            more => Some(format!("{more} files are not images")),
+        };
+        let hidden = match self.hidden {
+            0 => None,
+            1 => Some("1 is hidden".to_owned()),
+            more => Some(format!("{more} are hidden")),
+        };
+        let why: Vec<String> = others.into_iter().chain(hidden).collect();
+        Some(match why.is_empty() {
+            true => "no input found".to_owned(),
+            false => format!("no input found: {}", why.join(", ")),
         })
     }
 }
@@ -107,7 +115,9 @@ impl std::fmt::Display for SetupError {
                 "{}: the input folder is the output folder; give another one with --out",
                 super::report::show(path)
             ),
-            SetupError::Stdin(error) => write!(f, "the list on stdin cannot be read: {error}"),
+            SetupError::Stdin(error) => {
+                write!(f, "the list on stdin cannot be read: {}", reason(error))
+            }
         }
     }
 }

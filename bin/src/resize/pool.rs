@@ -6,15 +6,17 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arenite::engine::{AsCompleted, Death};
+use arenite::engine::{AsCompleted, Death, TraceError};
 use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{
-    ArenaFull, Array, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace, as_completed,
+    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace,
+    as_completed,
 };
 
 use super::args::{LockDown, ResizeArgs};
-use super::fault::{Fault, one_line};
+use super::fault::{Fault, one_line, reason};
 use super::plan::Task;
+use super::report::show;
 use super::runner::{Ended, Made, Pool, Refused};
 use crate::units::show_bytes;
 
@@ -140,7 +142,10 @@ impl EnginePool {
         if let Some(trace) = trace {
             builder = builder.trace(trace);
         }
-        let engine = builder.build().map_err(|error| error.to_string())?;
+        let engine = builder.build().map_err(|error| match error {
+            BuildError::Trace(error) => no_trace(&error),
+            error => error.to_string(),
+        })?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
             jobs: as_completed([]),
@@ -163,7 +168,12 @@ impl EnginePool {
 /// A sentence that names the file.
 pub(crate) fn write_trace(pool: &EnginePool) -> Result<(), String> {
     let written = pool.engine.write_trace();
-    written.map(drop).map_err(|error| error.to_string())
+    written.map(drop).map_err(|error| no_trace(&error))
+}
+
+fn no_trace(error: &TraceError) -> String {
+    let file = show(&error.path);
+    format!("cannot write the trace to {file}: {}", reason(&error.error))
 }
 
 /// What the running kernel lacks of the sandbox that was asked for, a sentence each.
@@ -253,10 +263,12 @@ fn fault(error: &JobError) -> Fault {
         JobErrorKind::ArenaFull(full) => no_room(full),
         kind => Fault {
             cause: cause(kind),
-            ..Fault::new("other", kind.to_string())
+            ..Fault::new("other", words(kind))
         },
     };
-    if let Some(last) = error.last_words().last() {
+    // What it says then is what the sentence says.
+    let at_limit = matches!(kind, JobErrorKind::MemoryLimit { .. });
+    if !at_limit && let Some(last) = error.last_words().last() {
         fault.text.push_str("; its worker's last words: ");
         fault.text.push_str(&one_line(last));
     }
@@ -267,6 +279,20 @@ fn fault(error: &JobError) -> Fault {
             .push_str(&format!(" ({} attempts)", error.attempt()));
     }
     fault
+}
+
+/// The engine's sentence; where there is something to do, with the flag.
+fn words(kind: &JobErrorKind) -> String {
+    match kind {
+        JobErrorKind::MemoryLimit { limit, requested } => {
+            let asked = requested.map_or_else(|| "more".to_owned(), show_bytes);
+            format!(
+                "its worker could not allocate {asked} within its memory limit of {}; raise --memory-limit",
+                show_bytes(*limit)
+            )
+        }
+        kind => kind.to_string(),
+    }
 }
 
 fn cause(kind: &JobErrorKind) -> Cow<'static, str> {

@@ -207,7 +207,7 @@ impl Report {
         if self.json {
             self.print_summary(status, None);
         } else {
-            self.note(&self.count.sentence(self.start.elapsed()));
+            self.note(&self.count.sentence(status, self.start.elapsed()));
         }
         if let Some(stdout) = &mut self.stdout {
             let _ = stdout.flush();
@@ -317,9 +317,9 @@ impl Count {
         }
     }
 
-    fn sentence(&self, took: Duration) -> String {
+    fn sentence(&self, status: &str, took: Duration) -> String {
         let mut parts = Vec::new();
-        if self.planned > 0 {
+        if status == "dry-run" {
             parts.push(format!("{} to write", self.planned));
         } else {
             parts.push(format!("{} written", self.written));

@@ -203,6 +203,44 @@ fn wrong_usage_is_exit_code_2_with_a_hint() {
 }
 
 #[test]
+fn a_number_below_zero_is_a_value_and_no_input() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for (flag, why) in [
+        ("--quality", "1..=100"),
+        ("--workers", "from 1 to 1024"),
+        ("--capacity", "more than 0"),
+        ("--memory-limit", "more than 0"),
+        ("--timeout", "more than 0"),
+        ("--retries", "0..=100"),
+        ("--max-pixels", "more than 0"),
+        ("--max-ratio", "1.."),
+    ] {
+        let run = world.run(&format!("a.jpg -s 8 -o out {flag} -1")).exits(2);
+        for word in ["invalid value '-1'", flag, why] {
+            assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+        }
+        assert!(!run.stderr.contains("tip:"), "{}", run.stderr);
+    }
+    assert!(!world.path("out").exists());
+}
+
+#[test]
+fn the_least_memory_is_enough_for_a_small_picture_and_less_is_refused() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for sandbox in ["", "--sandbox"] {
+        let run = world.run(&format!("a.jpg -s 8 -o out --memory-limit 8MiB {sandbox}"));
+        assert_eq!(run.exits(0).lines(), ["out/a.jpg"]);
+    }
+    for little in ["1", "4MiB", "8MB"] {
+        let line = format!("a.jpg -s 8 -o none --memory-limit {little}");
+        world.run(&line).exits(2).says(&["--memory-limit", "8MiB"]);
+    }
+    assert!(!world.path("none").exists());
+}
+
+#[test]
 fn without_a_folder_for_sockets_the_message_says_which_variable_to_set() {
     let world = World::new();
     world.photos(&["a.jpg"]);
@@ -260,6 +298,9 @@ fn help_suffices() {
         "summary",
         "[default: 1GiB]",
         "[default: lanczos3]",
+        "Units:",
+        "sRGB",
+        "use --json",
     ] {
         assert!(
             run.stdout.contains(word),

@@ -367,6 +367,20 @@ fn no_input_found_is_exit_code_2_and_nothing_is_made() {
         .run_with_stdin("- -s 8 -o out", b"")
         .exits(2)
         .says(&["no input found"]);
+    // What was passed by is counted, as one would say it.
+    let counted = |others: &str| {
+        let run = world.run("p -s 8 -o out").exits(2);
+        assert_eq!(run.errors(), [format!("error: no input found: {others}")]);
+    };
+    counted("1 file is not an image");
+    world.file("p/.hidden", b"");
+    counted("1 file is not an image, 1 is hidden");
+    world.file("p/more.txt", b"").file("p/.more", b"");
+    counted("2 files are not images, 2 are hidden");
+    for name in ["p/notes.txt", "p/more.txt"] {
+        std::fs::remove_file(world.path(name)).unwrap();
+    }
+    counted("2 are hidden");
     assert!(!world.path("out").exists());
 }
 

@@ -126,7 +126,7 @@ fn json_tells_of_every_input_also_when_nothing_is_begun() {
             "no input found",
             &[["no*.jpg", "failed", "not-found"]],
         ),
-        ("notes -o out", "1 files are not images", &[]),
+        ("notes -o out", "1 file is not an image", &[]),
         (
             "p -o out",
             "nothing was done",
@@ -197,6 +197,13 @@ fn a_dry_run_shows_what_would_be_and_writes_nothing() {
     let lines = world.run("p -s 8 -o out -n --json").exits(1).json();
     assert_eq!(lines[0]["status"], "planned");
     assert_eq!(lines[3]["status"], "dry-run");
+    // The same words where nothing would be written.
+    let run = world.run("p/c.heic -s 8 -o out -n").exits(1);
+    assert!(
+        run.stderr.contains("0 to write, 1 failed"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

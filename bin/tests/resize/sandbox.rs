@@ -71,6 +71,23 @@ fn what_is_required_is_there_or_nothing_is_started() {
     }
 }
 
+#[test]
+fn a_word_that_was_meant_for_the_flag_is_no_input() {
+    let world = folder();
+    for word in ["require", "available"] {
+        let line = format!("p -s 32 -o out --sandbox {word}");
+        let sign = format!("--sandbox={word}");
+        world.run(&line).exits(2).says(&[&sign]);
+        assert!(!world.path("out").exists());
+    }
+    // Nothing is meant by a name where nothing is to be locked down, or where a file has it.
+    world.run("p require -s 32 -o plain").exits(1);
+    let picture = encoded(&picture(40, 30), Png);
+    world.file("require", &picture);
+    world.run("p -s 32 -o locked --sandbox require").exits(0);
+    assert!(world.path("locked/require.png").exists());
+}
+
 /// A system call, and how the part of the sandbox is named that is not there without it.
 const PARTS: [(libc::c_long, &str); 3] = [
     (libc::SYS_seccomp, "seccomp (filters on system calls)"),

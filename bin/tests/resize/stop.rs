@@ -265,7 +265,7 @@ fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
     let run = world
         .run("p -s 8 -o out -j 1 --memory-limit 193MiB")
         .exits(1)
-        .says(&["p/large.png"]);
+        .says(&["p/large.png", "raise --memory-limit"]);
     assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
     assert_eq!(run.errors().len(), 1, "{}", run.stderr);
 }
