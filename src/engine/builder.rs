@@ -199,6 +199,9 @@ impl Builder {
 
     /// Keeps the arena's name as long as the engine lives, for tools to find it. By default names are
     /// gone before `build` returns.
+    ///
+    /// A name has 1 to 100 letters of ASCII, digits, `-` and `_`. [`build`](Builder::build) refuses others, a name that a running
+    /// program uses for an arena, and any name with [`Backing::Sealed`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -212,7 +215,7 @@ impl Builder {
 
     /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
     /// not count. A kernel that asks for more aborts, its job fails with
-    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none.
+    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none, and none with 0.
     ///
     /// What kernels free stays with a worker for its next jobs, if it has one lane: about 64 MiB at most, or a quarter of the
     /// ceiling.
@@ -309,7 +312,7 @@ impl Builder {
 
     /// Ceiling on the bytes of the jobs in flight, from submitting until they have ended: what their arguments hold that
     /// nobody else has (arrays that were moved into them, texts), and what they are expected to return by what their kernel
-    /// returned before. By default none.
+    /// returned before. By default none, and none with 0.
     ///
     /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
     /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. A job that is larger than the
@@ -353,13 +356,16 @@ impl Builder {
     }
 
     /// Replaces a worker that has more private memory (heap, stacks) than so many bytes after a job: it ends what it runs,
-    /// and what it was to run next goes to others. By default workers stay.
+    /// and what it was to run next goes to others. By default workers stay, and so they do with 0.
     ///
     /// The engine looks a few times a second, so a worker may grow further until then;
     /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job. What a
     /// worker keeps of freed memory for its next jobs is about a quarter of the mark at most.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
-        self.memory.recycling.above = bytes;
+        self.memory.recycling.above = match bytes {
+            0 => u64::MAX,
+            bytes => bytes,
+        };
         self
     }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use arenite::arena::Backing;
 use arenite::doctor::Machine;
 use arenite::engine::Builder;
-use arenite::{Array, BuildError, Engine, Guard};
+use arenite::{Array, ArrayMut, BuildError, Engine, Guard};
 
-use crate::harness::{Lab, shared_memory_named, tests};
+use crate::harness::{Gate, Lab, pass, shared_memory_named, tests, wait_until};
 
 tests![
     as_many_workers_as_asked,
@@ -20,6 +20,7 @@ tests![
     too_many_workers,
     names,
     names_that_are_none,
+    zero_is_no_ceiling,
     without_the_guard,
     engines_one_after_the_other,
     errors_say_what_to_do,
@@ -198,6 +199,38 @@ fn names_that_are_none() {
             .unwrap_err();
         assert!(matches!(error, BuildError::Arena(_)), "{name}: {error:?}");
     }
+}
+
+fn zero_is_no_ceiling() {
+    fn fill(values: ArrayMut<u8>, gate: &str) -> usize {
+        pass(gate);
+        std::hint::black_box(vec![1_u8; 64 << 20]).len() + values.len()
+    }
+    let lab = Lab::with(1, |builder| {
+        builder.memory_limit(0).admission(0).recycle_above(0)
+    });
+    let gate = Gate::new();
+    let jobs: Vec<_> = (0..2)
+        .map(|_| {
+            let values = lab.zeros::<u8>(1 << 20).unwrap();
+            lab.job(fill, (values, gate.path())).try_submit().unwrap()
+        })
+        .collect();
+    assert_eq!(lab.stats().admitted, 0, "nothing is counted");
+    for job in jobs {
+        gate.open();
+        assert_eq!(job.wait().unwrap(), 65 << 20);
+    }
+    // A twin that has a ceiling tells that enough time has passed for whoever looks at workers.
+    let twin = Lab::with(1, |builder| builder.recycle_above(1));
+    for round in 1..=3 {
+        twin.submit(|| (), ()).wait().unwrap();
+        wait_until("the twin's worker is replaced", || {
+            twin.stats().recycled() == round
+        });
+    }
+    assert_eq!(lab.stats().recycled(), 0);
+    lab.assert_idle();
 }
 
 fn without_the_guard() {

@@ -114,7 +114,7 @@ fn a_worker_that_has_grown() {
     assert!(pids.len() > 2, "{pids:?}");
     assert_eq!(lab.stats().restarts(), 0);
     // One that has never run a job is not replaced, whatever it has.
-    let modest = Lab::with(1, |builder| builder.recycle_above(0));
+    let modest = Lab::with(1, |builder| builder.recycle_above(1));
     let first = modest.pid(0);
     let other = Gate::new();
     let job = modest.submit(pass, (&other.path(),));
