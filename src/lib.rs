@@ -2,10 +2,11 @@
 //!
 //! A panic, a wild pointer, an `abort()` in a C library or a hostile input file ends one job with an error that
 //! says what happened. The program, its other jobs and their data go on. That is what threads cannot
-//! give; that it costs nothing is what the benchmarks are there to show (`arenite bench`).
+//! give; what it costs is what the benchmarks are there to show (`arenite bench`).
 //!
-//! It costs nothing because nothing is copied and nothing is serialised: arrays lie in memory that all
-//! processes have mapped, and what travels to a worker is a descriptor of 128 bytes.
+//! It costs next to nothing per job, because arrays are neither copied nor serialised: they lie in memory that all
+//! processes have mapped, and what travels to a worker is a descriptor of 128 bytes. Only the results of workers that are
+//! locked down (`Builder::sandbox`) are copied.
 //!
 //! # A complete program
 //!
@@ -80,13 +81,19 @@
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
 //! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
-//! | draw random numbers in kernels | [`rng`], [`Builder::seed`](engine::Builder::seed) |
+//! | draw random numbers in kernels | [`rng`], [`Builder::seed`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
+//! | run several jobs side by side in each worker | [`Builder::lanes`] |
+//! | bound a worker's memory, replace workers that leak | [`Builder::memory_limit`], [`Builder::recycle_above`], [`Builder::recycle_after_jobs`] |
+//! | bound the bytes under way | [`Builder::admission`] |
+//! | take every right from the workers | `Builder::sandbox` (feature `sandbox`) |
 //! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
 //! | know why a job failed | [`JobError`], [`JobErrorKind`] |
+//! | take what workers print, line by line | [`Builder::on_log`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
+//! | decode, resize and encode pictures | `arenite::image` (feature `image`) |
 //! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`doctor::examine`] |
@@ -120,13 +127,13 @@
 //! - `sandbox`: workers without rights: `Builder::sandbox`.
 //! - `points`: named places at which tests kill, and what fuzzers call; refused in release builds. Not meant for programs.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
-//!   [`Builder::on_log`](engine::Builder::on_log) with level and target, and at the subscriber of the program, if it has
+//!   [`Builder::on_log`] with level and target, and at the subscriber of the program, if it has
 //!   one, as events of the target `arenite::worker`. Spans stay in the worker.
 //! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
 //!
-//! Linux 6.1 or newer on x86_64 or aarch64.
+//! Linux 6.1 or newer on x86_64 or aarch64, with pages of 4 KiB.
 
 // Models check the link floor alone: nothing else is built with `--cfg arenite_loom`.
 #[cfg(not(arenite_loom))]
@@ -164,10 +171,10 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Actor, ActorNameError, ActorStatus, Backoff, BuildError, DeadLetter, Engine, Graph, GraphError,
-    Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority, Progress,
-    Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace, as_completed, call, stream, wait_all,
-    wait_any,
+    Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, DeadLetter, Engine, Graph,
+    GraphError, Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority,
+    Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace, as_completed, call, stream,
+    wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

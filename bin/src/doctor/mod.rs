@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use arenite::arena::{self, SegmentName};
 use arenite::doctor::{self, Finding, Level, Report};
-use arenite::engine::Builder;
-use arenite::{Engine, Sandbox};
+use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};

@@ -20,7 +20,8 @@ pub use stream::MapStream;
 pub use unordered::Unordered;
 
 /// Whether a map or a graph goes on after a failure: see [`Map::on_failure`] and
-/// [`Graph::on_failure`](crate::Graph::on_failure).
+/// [`Graph::on_failure`](crate::Graph::on_failure). Streams have [an enum of their own](crate::stream::OnFailure), whose default is
+/// to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnFailure {
     /// The failure is one result among the others.

@@ -68,7 +68,8 @@ use crate::supervisor::{Limit, Terms};
 /// Items in flight if nothing else is said: at least these, and four for each worker.
 const IN_FLIGHT: usize = 16;
 
-/// What happens when an item fails.
+/// What happens when an item of a stream fails: see [`Stream::on_failure`]. Maps and graphs have
+/// [an enum of their own](crate::OnFailure), whose default is to go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// The stream ends with its error, after what came before it.
