@@ -318,12 +318,30 @@ pub fn wait_any<'j, R: Send + 'static>(
     if engines.is_empty() {
         return None;
     }
-    park_until(limit, |waker| {
-        engines.iter().find_map(|(shared, ids)| {
-            let ended = shared.poll_any(ids.iter().map(|&(_, id)| id), waker)?;
-            Some(ids[ended].0)
+    let ids = |sent: &'_ Sent| sent.iter().map(|&(_, id)| id).collect::<Vec<_>>();
+    let engines = engines
+        .iter()
+        .map(|(shared, sent)| (shared, sent, ids(sent)));
+    let engines: Vec<_> = engines.collect();
+    if limit == Some(Duration::ZERO) {
+        return engines.iter().find_map(|(shared, sent, ids)| {
+            let ended = shared.look_any(ids.iter().copied())?;
+            Some(sent[ended].0)
+        });
+    }
+    // Tasks may wait for these jobs too, and go on waiting.
+    let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
+    let found = park_until(limit, |waker| {
+        let mut engines = engines.iter().zip(&mut displaced);
+        engines.find_map(|((shared, sent, ids), displaced)| {
+            let ended = shared.poll_any_beside(ids.iter().copied(), waker, displaced)?;
+            Some(sent[ended].0)
         })
-    })
+    });
+    for ((shared, ..), displaced) in engines.iter().zip(displaced) {
+        shared.put_back(displaced);
+    }
+    found
 }
 
 /// Sleeps until all of these jobs have ended, well or badly; false if the time runs out before. Nothing is taken.

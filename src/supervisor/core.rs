@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -453,8 +454,15 @@ impl Core {
             _ => {
                 let words = WordReader::new(words);
                 let arrays = std::mem::take(&mut record.arrays).into_iter();
-                let value = read(&mut Receiving(ReplyReader { words, arrays }));
-                value.map_err(|BadReply| self.unreadable(id.index))
+                let mut reply = Receiving(ReplyReader { words, arrays });
+                // A type of the program's own may have a check of its own, which must not leave a record half taken.
+                match catch_unwind(AssertUnwindSafe(|| read(&mut reply))) {
+                    Ok(Ok(value)) => Ok(value),
+                    Ok(Err(BadReply)) => Err(self.unreadable(id.index)),
+                    Err(panic) => {
+                        Err(self.failed_here(id.index, JobErrorKind::panicked_here(panic)))
+                    }
+                }
             }
         };
         self.records.remove(id.index);
@@ -475,7 +483,13 @@ impl Core {
         {
             self.condemn(lane as usize, NOBODY, kind.clone());
         }
-        let lane = lane as usize;
+        self.failed_here(index, kind)
+    }
+
+    /// What is told of an answer that came, and cannot be taken.
+    #[cold]
+    fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
+        let lane = self.records.at(index).answered_by.0 as usize;
         let worker = (lane < self.lanes.len()).then(|| self.worker_of(lane) as u32);
         let record = self.records.at(index);
         let name = self.kernels.get(record.kernel).name;

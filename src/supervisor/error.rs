@@ -1,5 +1,6 @@
 //! What a job answers when it gives no value.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -460,6 +461,22 @@ impl fmt::Debug for JobError {
             .field("beside", &failed.beside.jobs)
             .field("origin", &failed.origin)
             .finish()
+    }
+}
+
+impl JobErrorKind {
+    /// A panic that was caught in this thread.
+    pub(crate) fn panicked_here(payload: Box<dyn Any + Send>) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("a panic without a text").to_owned();
+        // Its destructor is foreign code, which may panic again.
+        std::mem::forget(payload);
+        Self::Panicked {
+            message,
+            location: "this thread".to_owned(),
+            backtrace: String::new(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -152,6 +153,19 @@ impl Shared {
     where
         I: Iterator<Item = JobId> + Clone,
     {
+        self.poll_any_beside(ids, waker, &mut Vec::new())
+    }
+
+    /// The same where tasks may wait for these jobs: their wakers, which were in the way, are to be put back.
+    pub(crate) fn poll_any_beside<I>(
+        &self,
+        ids: I,
+        waker: &Waker,
+        displaced: &mut Vec<(JobId, Waker)>,
+    ) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut wakers: Vec<_> = ids.clone().map(|_| Some(waker.clone())).collect();
         let mut core = self.lock();
@@ -163,10 +177,45 @@ impl Shared {
             core.want_first_notice(ids.clone());
             core.be_watched();
             // What ended before it was asked for notice is found here.
-            ended = core.look_for_end(ids);
+            ended = core.look_for_end(ids.clone());
         }
         self.unlock(core);
-        drop(wakers);
+        for (id, other) in ids.zip(wakers) {
+            displaced.extend(
+                other
+                    .filter(|other| !other.will_wake(waker))
+                    .map(|other| (id, other)),
+            );
+        }
+        ended
+    }
+
+    /// Puts wakers back; those of jobs that have ended meanwhile are called.
+    pub(crate) fn put_back(&self, mut displaced: Vec<(JobId, Waker)>) {
+        if displaced.is_empty() {
+            return;
+        }
+        let mut core = self.lock();
+        let ended = displaced.extract_if(.., |(id, waker)| {
+            let record = core.records.get(*id);
+            let ended = record.stage == Stage::Answered;
+            if !ended && let Some(ours) = &mut record.waker {
+                std::mem::swap(ours, waker);
+            }
+            ended
+        });
+        let ended: Vec<_> = ended.collect();
+        self.unlock(core);
+        for (_, waker) in ended {
+            waker.wake();
+        }
+    }
+
+    /// Whether one of these jobs has ended, and which.
+    pub(crate) fn look_any(&self, ids: impl Iterator<Item = JobId>) -> Option<usize> {
+        let mut core = self.lock();
+        let ended = core.look_for_end(ids);
+        self.unlock(core);
         ended
     }
 
@@ -210,18 +259,51 @@ impl Core {
     }
 }
 
-/// Wakes a thread.
-struct Unpark(Thread);
+/// Wakes a thread, and remembers that it did: what else sleeps in that thread meanwhile, in a waker that it calls, may use up
+/// the token of `unpark`.
+struct Unpark {
+    thread: Thread,
+    rung: AtomicBool,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        // Release: what was done before is seen by whoever finds that it rang.
+        self.rung.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
-/// Wakes this thread.
-pub(super) fn thread_bell() -> Waker {
-    Waker::from(Arc::new(Unpark(std::thread::current())))
+/// What wakes this thread.
+pub(super) struct ThreadBell {
+    unpark: Arc<Unpark>,
+    waker: Waker,
+}
+
+impl ThreadBell {
+    pub(super) fn new() -> Self {
+        let unpark = Arc::new(Unpark {
+            thread: std::thread::current(),
+            rung: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&unpark));
+        Self { unpark, waker }
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Sleeps until it has rung since the last sleep, or the time runs out.
+    pub(super) fn sleep(&self, until: Option<Instant>) {
+        while !self.unpark.rung.swap(false, Ordering::Acquire) {
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return,
+                Some(left) => std::thread::park_timeout(left),
+                None => std::thread::park(),
+            }
+        }
+    }
 }
 
 /// Asks again and again, whenever the waker was called; `None` if the time runs out before there is something.
@@ -231,15 +313,14 @@ pub(crate) fn park_until<T>(
 ) -> Option<T> {
     // A limit beyond all clocks is none.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let waker = thread_bell();
+    let bell = ThreadBell::new();
     loop {
-        if let Some(found) = ask(&waker) {
+        if let Some(found) = ask(bell.waker()) {
             return Some(found);
         }
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => return None,
-            Some(left) => std::thread::park_timeout(left),
-            None => std::thread::park(),
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return None;
         }
+        bell.sleep(until);
     }
 }

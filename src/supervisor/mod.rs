@@ -48,7 +48,7 @@ mod worker;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::core::Core;
@@ -479,8 +479,9 @@ impl Shared {
         if self.is_copy() {
             return;
         }
-        if monitor.thread().id() == thread::current().id() {
-            // Here is a waker that the monitor has called, and the engine was its last. Nobody waits for himself.
+        if monitor::is_here() {
+            // Here is a waker that a monitor has called, and the engine was its last. Nobody waits for himself, and two that
+            // are called by each other's do not wait for each other.
             self.left_to_monitor.store(true, Ordering::Release);
             return self.close(how);
         }

@@ -4,6 +4,7 @@
 //! user thread does, evens out work, and ends the engine. Without anything to do it sleeps without a
 //! time limit.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -43,12 +44,22 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const BELL: u64 = u64::MAX;
 const RINGS: u64 = 1 << 32;
 
+thread_local! {
+    static IS_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is the monitor of some engine.
+pub(super) fn is_here() -> bool {
+    IS_HERE.get()
+}
+
 /// Starts the monitor of an engine, which starts the workers.
 pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(shared.bell.as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
+        IS_HERE.set(true);
         let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a defect of this crate. Nobody may wait for ever because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {

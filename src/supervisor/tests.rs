@@ -27,6 +27,7 @@ mod replies;
 mod spawned;
 mod traces;
 mod untraced;
+mod wakers;
 
 crate::test_workers!();
 
@@ -276,44 +277,6 @@ fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
 }
 
 #[test]
-fn a_waker_that_panics_takes_nobody_along() {
-    struct Falls;
-    impl Wake for Falls {
-        fn wake(self: Arc<Self>) {
-            panic!("the executor is gone");
-        }
-    }
-    struct Tells(AtomicBool);
-    impl Wake for Tells {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let (shared, mut takers) = fixture(1, 1);
-    let told = Arc::new(Tells(AtomicBool::new(false)));
-    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
-    let ids = wakers.map(|waker| {
-        let id = submit(&shared);
-        let mut context = Context::from_waker(&waker);
-        assert!(
-            shared
-                .poll(id, <() as Reply>::receive, &mut context)
-                .is_pending()
-        );
-        id
-    });
-    for _ in ids {
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
-    }
-    shared.stats();
-    assert!(told.0.load(Ordering::Relaxed));
-    for id in ids {
-        assert_eq!(answer(&shared, id).unwrap(), "value");
-    }
-}
-
-#[test]
 fn a_condemned_lane_is_not_asked_for_the_next_end() {
     in_time(|| {
         let (shared, mut takers) = fixture(1, 1);
@@ -462,39 +425,6 @@ fn a_limit_may_be_longer_than_time() {
     let refused = submit(&shared);
     let answer = shared.wait(refused, <() as Reply>::receive, Some(Duration::MAX));
     assert!(answer.unwrap().is_err());
-}
-
-/// Calls the engine when it is dropped, as a task does that holds jobs.
-struct Calls(Arc<Shared>);
-
-impl Wake for Calls {
-    fn wake(self: Arc<Self>) {}
-}
-
-impl Drop for Calls {
-    fn drop(&mut self) {
-        self.0.stats();
-    }
-}
-
-#[test]
-fn wakers_are_dropped_outside_the_lock() {
-    let (shared, _takers) = fixture(1, 0);
-    in_time(move || {
-        let poll = |id| {
-            let waker = Waker::from(Arc::new(Calls(Arc::clone(&shared))));
-            assert!(matches!(
-                shared.poll(id, <() as Reply>::receive, &mut Context::from_waker(&waker)),
-                Poll::Pending
-            ));
-        };
-        let (first, second) = (submit(&shared), submit(&shared));
-        poll(first);
-        poll(first);
-        shared.abandon(first);
-        poll(second);
-        shared.detach(second);
-    });
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ tests![
     whoever_leaves_the_line_lets_others_in,
     everybody_is_let_in_when_the_engine_closes,
     an_engine_may_be_dropped_by_whom_it_wakes,
+    two_engines_may_drop_each_other,
+    a_waker_that_cannot_be_cloned_costs_nothing,
     dropping_a_job_cancels_it_and_detaching_does_not,
     dropping_a_stream_cancels_what_is_under_way,
     a_stream_without_workers,
@@ -488,6 +490,65 @@ fn an_engine_may_be_dropped_by_whom_it_wakes() {
         !std::path::Path::new(&format!("/proc/{pid}")).exists()
     });
     assert_eq!(job.wait().unwrap(), 1);
+}
+
+/// A task that has an engine, and goes when both are woken.
+struct Crossed(Mutex<Option<Engine>>, Arc<Barrier>);
+
+impl Wake for Crossed {
+    fn wake(self: Arc<Self>) {
+        self.1.wait();
+        drop(self.0.lock().unwrap().take());
+    }
+}
+
+fn two_engines_may_drop_each_other() {
+    let labs = [Lab::new(1), Lab::new(1)];
+    let pids = [labs[0].pid(0), labs[1].pid(0)];
+    let gates = [Gate::new(), Gate::new()];
+    let barrier = Arc::new(Barrier::new(2));
+    let tasks = [(); 2].map(|()| Arc::new(Crossed(Mutex::default(), Arc::clone(&barrier))));
+    let mut jobs = Vec::new();
+    let mut hands = Vec::new();
+    for ((lab, gate), task) in labs.iter().zip(&gates).zip(&tasks) {
+        let mut job = lab.submit(through, (gate.path(), 1));
+        hands.push(gate.meet());
+        let waker = Waker::from(Arc::clone(task));
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut job).poll(&mut context).is_pending());
+        jobs.push(job);
+    }
+    // Each has the other one's engine, and is woken by the thread of its own.
+    for (lab, task) in labs.into_iter().zip(tasks.iter().rev()) {
+        *task.0.lock().unwrap() = Some(lab.into_inner());
+    }
+    drop(hands);
+    wait_until("both workers are gone", || {
+        let is_gone = |pid: &i32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        pids.iter().all(is_gone)
+    });
+    for job in jobs {
+        assert_eq!(job.wait().unwrap(), 1);
+    }
+}
+
+fn a_waker_that_cannot_be_cloned_costs_nothing() {
+    const TABLE: RawWakerVTable =
+        RawWakerVTable::new(|_| panic!("no second one"), |_| {}, |_| {}, |_| {});
+    // SAFETY: the functions of the table do nothing, whatever they are given.
+    let waker = unsafe { Waker::new(std::ptr::null(), &TABLE) };
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(through, (gate.path(), 1));
+    let held = gate.meet();
+    let poll = || {
+        let mut context = Context::from_waker(&waker);
+        Pin::new(&mut job).poll(&mut context).is_pending()
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)).unwrap_err();
+    drop(held);
+    assert_eq!(job.wait().unwrap(), 1);
+    lab.assert_idle();
 }
 
 /// A job on its way in: polled once, so that it stands in the line.

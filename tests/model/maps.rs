@@ -1,11 +1,16 @@
 //! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{Array, Backoff, Engine, JobErrorKind, OnFailure};
+use bytemuck::{CheckedBitPattern, NoUninit};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -33,6 +38,8 @@ tests![
     all_of_several_jobs,
     a_death_among_several_jobs,
     waiting_takes_nothing,
+    waiting_for_any_leaves_tasks_waiting,
+    a_check_that_panics_is_one_result,
     errors_are_tried_again_where_that_is_said,
     a_death_and_an_error_are_attempts_alike,
     the_same_without_workers,
@@ -666,6 +673,65 @@ fn waiting_takes_nothing() {
     assert!(arenite::wait_all(&jobs, None));
     let [job] = jobs;
     assert!(job.wait().is_err());
+}
+
+fn waiting_for_any_leaves_tasks_waiting() {
+    struct Tells(AtomicBool);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(through, (&gate.path(), 7));
+    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&told));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut job).poll(&mut context).is_pending());
+    for limit in [Duration::ZERO, Duration::from_millis(1)] {
+        assert_eq!(arenite::wait_any([&mut job], Some(limit)), None);
+    }
+    assert!(!told.0.load(SeqCst));
+    gate.open();
+    wait_until("the task is told", || told.0.load(SeqCst));
+    assert_eq!(job.wait().unwrap(), 7);
+}
+
+/// A number that is looked at by code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, NoUninit)]
+#[repr(transparent)]
+struct Watched(u32);
+
+// SAFETY: as for `u32`: any bits are one.
+unsafe impl CheckedBitPattern for Watched {
+    type Bits = u32;
+    fn is_valid_bit_pattern(bits: &u32) -> bool {
+        assert_ne!(*bits, 3, "three is not looked at");
+        true
+    }
+}
+
+impl arenite::Scalar for Watched {}
+
+fn a_check_that_panics_is_one_result() {
+    let lab = Lab::new(2);
+    let fold = |n: u32| (Array::from_slice(&[n]), Watched(n));
+    let values: Vec<_> = lab.map(fold, (0..10_u32).map(|n| (n,))).collect();
+    assert_eq!(values.len(), 10);
+    for (n, value) in (0..10).zip(values) {
+        match value {
+            Ok((array, watched)) => assert_eq!((array[0], watched), (n, Watched(n))),
+            Err(error) => {
+                let JobErrorKind::Panicked { message, .. } = error.kind() else {
+                    panic!("{error}")
+                };
+                assert!(n == 3 && message.contains("not looked at"), "{error}");
+            }
+        }
+    }
+    assert_eq!(lab.stats().restarts(), 0, "nobody lied");
+    lab.assert_in_use(0);
 }
 
 fn the_same_without_workers() {

@@ -264,14 +264,16 @@ impl<R: Send + 'static> Future for Job<R> {
     type Output = Result<R, JobError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // A waker whose clone panics leaves the job as it was.
+        if let State::Sent { shared, id, read } = &self.state {
+            let answer = shared.poll(*id, *read, context);
+            if answer.is_ready() {
+                self.state = State::Taken;
+            }
+            return answer;
+        }
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => match shared.poll(id, read, context) {
-                Poll::Ready(answer) => Poll::Ready(answer),
-                Poll::Pending => {
-                    self.state = State::Sent { shared, id, read };
-                    Poll::Pending
-                }
-            },
+            State::Sent { .. } => unreachable!("it has just been looked at"),
             State::Here(result) => Poll::Ready(*result),
             State::Taken => panic!("the value of this job was taken before"),
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::books::{Books, Caller, Rate, Ticket};
 pub(super) use self::lines::{Lines, Turn};
 use super::error::JobErrorKind;
-use super::exchange::thread_bell;
+use super::exchange::ThreadBell;
 use super::lock::wake_all;
 
 /// Longer than any program runs.
@@ -216,36 +216,33 @@ impl Limiter {
     /// # Errors
     /// All permits are with threads that wait for another one here, this one among them: nobody would ever give one back.
     fn enter_here(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
-        let bell = thread_bell();
+        let thread = ThreadBell::new();
+        let bell = thread.waker();
         let held = self.held_here();
         let ticket = {
             let (mut books, now) = self.lock();
-            let ticket = books.come(now, caller, &bell);
+            let ticket = books.come(now, caller, bell);
             if let Some(ticket) = ticket
                 && !books.waits_with(held)
             {
                 let bells = books.leave(ticket, now);
                 drop(books);
-                wake_others(bells, &bell);
+                wake_others(bells, bell);
                 return Err(JobErrorKind::WaitsForItself { why: NEVER });
             }
             ticket
         };
         while let Some(ticket) = ticket {
-            wake_others(self.call(), &bell);
-            let (mut books, now) = self.lock();
+            wake_others(self.call(), bell);
+            let (mut books, _) = self.lock();
             if books.is_called(ticket) {
                 books.has_waited_with(held);
                 break;
             }
             let due = books.due();
             drop(books);
-            match due {
-                Some((first, due)) if first == ticket => {
-                    std::thread::park_timeout(due.saturating_sub(now));
-                }
-                _ => std::thread::park(),
-            }
+            let until = due.filter(|&(first, _)| first == ticket);
+            thread.sleep(until.map(|(_, due)| self.0.start + due));
         }
         HELD.with_borrow_mut(|all| all.push(self.address()));
         Ok(Permit {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn bell() -> Waker {
-    thread_bell()
+    ThreadBell::new().waker().clone()
 }
 
 fn me() -> Caller {

@@ -1,0 +1,141 @@
+//! Wakers are foreign code: they panic, take the lock, sleep, and bring each other's tasks along.
+
+use super::*;
+
+#[test]
+fn a_waker_that_panics_takes_nobody_along() {
+    struct Falls;
+    impl Wake for Falls {
+        fn wake(self: Arc<Self>) {
+            panic!("the executor is gone");
+        }
+    }
+    let (shared, mut takers) = fixture(1, 1);
+    let told = Arc::new(Tells::default());
+    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
+    let ids = wakers.map(|waker| {
+        let id = submit(&shared);
+        let mut context = Context::from_waker(&waker);
+        assert!(
+            shared
+                .poll(id, <() as Reply>::receive, &mut context)
+                .is_pending()
+        );
+        id
+    });
+    for _ in ids {
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+    }
+    shared.stats();
+    assert!(told.0.load(Ordering::Relaxed));
+    for id in ids {
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+}
+
+/// Calls the engine when it is dropped, as a task does that holds jobs.
+struct Calls(Arc<Shared>);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.0.stats();
+    }
+}
+
+#[test]
+fn wakers_are_dropped_outside_the_lock() {
+    let (shared, _takers) = fixture(1, 0);
+    in_time(move || {
+        let poll = |id| {
+            let waker = Waker::from(Arc::new(Calls(Arc::clone(&shared))));
+            assert!(matches!(
+                shared.poll(id, <() as Reply>::receive, &mut Context::from_waker(&waker)),
+                Poll::Pending
+            ));
+        };
+        let (first, second) = (submit(&shared), submit(&shared));
+        poll(first);
+        poll(first);
+        shared.abandon(first);
+        poll(second);
+        shared.detach(second);
+    });
+}
+
+fn poll(shared: &Shared, id: JobId, waker: &Waker) -> bool {
+    let mut context = Context::from_waker(waker);
+    let poll = shared.poll(id, <() as Reply>::receive, &mut context);
+    poll.is_ready()
+}
+
+#[derive(Default)]
+struct Tells(AtomicBool);
+
+impl Wake for Tells {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ends the job that its thread is about to wait for, and sleeps until it is told so.
+struct Ends(Arc<Shared>, std::sync::Mutex<Option<Taker>>);
+
+impl Wake for Ends {
+    fn wake(self: Arc<Self>) {
+        if let Some(mut taker) = self.1.lock().unwrap().take() {
+            assert_eq!(taker.next(), Next::Run);
+            taker.finish(false, 1, None);
+            self.0.stats();
+            std::thread::park();
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_sleeps_in_a_waiting_thread_takes_no_end_away() {
+    let (shared, mut takers) = fixture(1, 1);
+    in_time(move || {
+        let (woken, awaited) = (submit(&shared), submit(&shared));
+        let mut taker = takers.remove(0);
+        let ends = Arc::new(Ends(Arc::clone(&shared), std::sync::Mutex::default()));
+        assert!(!poll(&shared, woken, &Waker::from(Arc::clone(&ends))));
+        assert_eq!(taker.next(), Next::Run);
+        taker.finish(false, 1, None);
+        *ends.1.lock().unwrap() = Some(taker);
+        assert_eq!(shared.wait_any([awaited].into_iter(), None), Some(0));
+    });
+}
+
+#[test]
+fn who_waits_for_any_leaves_tasks_waiting() {
+    let (shared, mut takers) = fixture(1, 1);
+    let [first, second] = [(); 2].map(|()| submit(&shared));
+    let told = [(); 2].map(|()| Arc::new(Tells::default()));
+    let is_told = |which: usize| told[which].0.load(Ordering::Relaxed);
+    for (id, told) in [first, second].into_iter().zip(&told) {
+        assert!(!poll(&shared, id, &Waker::from(Arc::clone(told))));
+    }
+    let ids = [first, second].into_iter();
+    let mut displaced = Vec::new();
+    let thread = Waker::from(Arc::new(Tells::default()));
+    for _ in 0..2 {
+        let ended = shared.poll_any_beside(ids.clone(), &thread, &mut displaced);
+        assert_eq!(ended, None);
+        assert!(!is_told(0) && !is_told(1));
+    }
+    assert_eq!(takers[0].next(), Next::Run);
+    takers[0].finish(false, 1, None);
+    assert_eq!(shared.look_any(ids), Some(0));
+    shared.put_back(displaced);
+    assert!(is_told(0), "it has ended, and its task was not told");
+    assert!(!is_told(1));
+    assert_eq!(takers[0].next(), Next::Run);
+    takers[0].finish(false, 1, None);
+    shared.stats();
+    assert!(is_told(1));
+}
