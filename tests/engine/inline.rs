@@ -7,7 +7,8 @@ use crate::harness::{Lab, tests};
 tests![
     the_same_story_in_both,
     no_processes,
-    what_only_processes_give
+    what_only_processes_give,
+    a_panic_with_something_that_panics,
 ];
 
 fn words(text: &str, sep: char) -> (u32, String) {
@@ -163,4 +164,37 @@ fn what_only_processes_give() {
         .wait()
         .unwrap();
     assert_eq!(KEPT.lock().unwrap()[0][..], [1, 2]);
+}
+
+/// What a kernel throws is not looked into: it may panic when it is dropped.
+fn a_panic_with_something_that_panics() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the bomb went off");
+        }
+    }
+    fn throw(n: u32) -> u32 {
+        match n {
+            1 => std::panic::panic_any(Bomb),
+            n => n,
+        }
+    }
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let panicked = |result: &Result<u32, JobError>| {
+            let error = result.as_ref().unwrap_err();
+            assert!(
+                matches!(error.kind(), JobErrorKind::Panicked { .. }),
+                "{error}"
+            );
+        };
+        panicked(&engine.submit(throw, (1,)).wait());
+        let results: Vec<_> = engine.map(throw, (0..3).map(|n| (n,))).collect();
+        panicked(&results[1]);
+        assert_eq!((&results[0], &results[2]), (&Ok(0), &Ok(2)));
+        let progress = engine.progress();
+        assert_eq!((progress.running, progress.failed), (0, 2));
+    }
+    assert_eq!(lab.stats().restarts(), 0);
 }

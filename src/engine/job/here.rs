@@ -1,8 +1,10 @@
 //! Jobs that run in the calling thread.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::arena::ArenaFull;
 use crate::engine::Engine;
 use crate::engine::inlined::observed;
 use crate::engine::spawn::why_here;
@@ -47,20 +49,34 @@ fn fenced<R>(
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Cancelled)) => JobErrorKind::Cancelled,
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
+        Err(payload) => panicked(payload),
+    };
+    Err(Failed::new(kind, name(), 0).into())
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> JobErrorKind {
+    let text = |payload: Box<dyn Any + Send>| {
+        let payload = match payload.downcast::<String>() {
+            Ok(text) => return *text,
+            Err(payload) => payload,
+        };
+        match payload.downcast::<&str>() {
+            Ok(text) => (*text).to_owned(),
+            Err(payload) => {
+                // One whose own drop panics must not end what called.
+                std::mem::forget(payload);
+                "a panic without a text".to_owned()
+            }
+        }
+    };
+    match payload.downcast::<ArenaFull>() {
+        Ok(full) => JobErrorKind::ArenaFull(*full),
         Err(payload) => JobErrorKind::Panicked {
-            message: match (
-                payload.downcast_ref::<&str>(),
-                payload.downcast_ref::<String>(),
-            ) {
-                (Some(text), _) => (*text).to_owned(),
-                (_, Some(text)) => text.clone(),
-                _ => "a panic without a text".to_owned(),
-            },
+            message: text(payload),
             location: "this thread".to_owned(),
             backtrace: String::new(),
         },
-    };
-    Err(Failed::new(kind, name(), 0).into())
+    }
 }
 
 /// Runs a program in this thread.
