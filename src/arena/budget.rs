@@ -88,6 +88,12 @@ impl Budget {
         counted
     }
 
+    /// Whether the capacity, rather than the system's memory, has no room for `bytes` more.
+    pub(super) fn is_too_small_for(&self, bytes: u64) -> bool {
+        let sum = self.committed().checked_add(bytes);
+        sum.is_none_or(|sum| sum > self.capacity)
+    }
+
     /// Counts `bytes` as no longer committed.
     pub(super) fn give(&self, bytes: u64) {
         self.committed.fetch_sub(bytes, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What can go wrong with an arena, in numbers.
 
 use std::fmt;
+use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,7 +9,9 @@ use crate::sys;
 
 /// An allocation found no room. All numbers are bytes.
 ///
-/// Plain numbers, so that it can cross a link from a worker unchanged.
+/// Where there is no arena (in an inline engine, and outside of engines) an array takes memory of the process, and these are the
+/// numbers of the machine, or of the container.
+// Plain numbers, so that it can cross a link from a worker unchanged.
 #[repr(C)]
 #[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq, Debug)]
 pub struct ArenaFull {
@@ -35,8 +38,27 @@ impl ArenaFull {
     pub(crate) const CONTAINERS: u64 = 1;
     /// `shm_free` is what the file system `/dev/shm` has left.
     pub(crate) const FILE_SYSTEMS: u64 = 2;
+    /// As `MACHINES`; but it was the arena's own capacity that had no room, although so much is free in it.
+    pub(crate) const ARENAS: u64 = 3;
+    /// As `MACHINES`; there was no arena: the memory would have been the process's own.
+    pub(crate) const PROCESSES: u64 = 4;
 
-    /// The limit of the system that was in the way; `None` where it was the arena's own capacity.
+    /// A refusal of so many bytes of the process's own memory.
+    pub(crate) fn private(requested: u64) -> ArenaFull {
+        let memory = sys::limits::memory_available(Path::new("/"));
+        ArenaFull {
+            requested,
+            free: memory.available,
+            capacity: memory.limit,
+            largest_free: memory.available,
+            shm_free: memory.available,
+            whose: Self::PROCESSES,
+        }
+    }
+
+    /// The limit of the system that was in the way; `None` where it was the arena's own capacity. That may be so although
+    /// [`largest_free`](ArenaFull::largest_free) says that there is room: the capacity counts what is committed, which is
+    /// 64 KiB at a time, so small arrays in many places take more of it than they hold.
     ///
     /// ```
     /// use arenite::arena::{Arena, Limit, Placement, Spec};
@@ -48,11 +70,16 @@ impl ArenaFull {
     /// ```
     pub fn limit(&self) -> Option<Limit> {
         let fits = self.requested <= self.largest_free.min(self.free).min(self.capacity);
-        fits.then_some(match self.whose {
-            Self::CONTAINERS => Limit::Container,
-            Self::FILE_SYSTEMS => Limit::DevShm,
-            _ => Limit::Machine,
-        })
+        match self.whose {
+            // Memory that there is, and that this process may not have.
+            Self::PROCESSES if fits => Some(Limit::AddressSpace),
+            Self::PROCESSES => Some(Limit::Machine),
+            Self::ARENAS => None,
+            _ if !fits => None,
+            Self::CONTAINERS => Some(Limit::Container),
+            Self::FILE_SYSTEMS => Some(Limit::DevShm),
+            _ => Some(Limit::Machine),
+        }
     }
 }
 
@@ -64,8 +91,19 @@ impl fmt::Display for ArenaFull {
             capacity,
             largest_free,
             shm_free,
-            whose: _,
+            whose,
         } = *self;
+        if whose == Self::PROCESSES {
+            return write!(
+                f,
+                "there is no memory: requested {requested}, left {shm_free} of {capacity} bytes; {}",
+                match self.limit() {
+                    Some(Limit::AddressSpace) =>
+                        "this process may not have more: raise its limits (`ulimit -v`, `ulimit -d`)",
+                    _ => "ask for less, or stop other programs",
+                }
+            );
+        }
         write!(
             f,
             "the arena is full: requested {requested}, free {free}, capacity {capacity}, largest free run \
@@ -84,6 +122,10 @@ impl fmt::Display for ArenaFull {
                 }
                 Some(Limit::Container) => {
                     "the container has no more memory for it: raise its limit, or lower what else runs in it"
+                }
+                None => {
+                    "all of the capacity is committed, beside small arrays in many places: drop arrays that are no longer \
+                     needed, or raise the capacity"
                 }
                 _ => "the machine has no more memory for it: stop other programs",
             }

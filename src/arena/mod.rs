@@ -34,7 +34,7 @@ pub use view::{AttachSpec, View};
 
 use budget::{Budget, lock};
 pub(crate) use free::FreeRanges;
-use layout::{CHUNK, GRANULE, Layout};
+use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
@@ -360,7 +360,7 @@ impl Arena {
     pub(crate) fn grant_committed(self: &Arc<Self>, region: u16, len: u64) -> Option<Block> {
         let held = len.checked_next_multiple_of(PAGE)?;
         let in_use = self.in_use.load(Ordering::Relaxed);
-        if held == 0 || in_use.checked_add(held)? > self.capacity().next_multiple_of(GRANULE) {
+        if held == 0 || in_use.checked_add(held)? > self.capacity() {
             return None;
         }
         let reserved = lock(&self.region(region).books).reserve_committed(held, PAGE)?;
@@ -387,8 +387,9 @@ impl Arena {
         }
         let needed = len
             .checked_next_multiple_of(cut.unit)
-            .filter(|&needed| needed <= self.capacity().next_multiple_of(GRANULE))
+            .filter(|&needed| needed <= self.capacity())
             .ok_or_else(|| self.full(region, len))?;
+        let mut full_of_itself = false;
         // A failure is answered by taking free memory back, first where that costs nothing, then everywhere.
         for attempt in 0..3 {
             // Large blocks begin where a huge page does, if there is room for that: then every process maps them with
@@ -397,7 +398,7 @@ impl Arena {
                 true => (CHUNK, cut.held(needed)),
                 false => (cut.unit, needed),
             };
-            let room = self.capacity().next_multiple_of(GRANULE);
+            let room = self.capacity();
             let in_use = self.in_use.load(Ordering::Relaxed);
             if in_use.saturating_add(held) > room {
                 held = needed;
@@ -430,13 +431,22 @@ impl Arena {
                 let at = Offset::new(region, start);
                 return Ok(Block::new(Arc::clone(self), at, len, held, fresh));
             }
-            lock(&books.books).release(start, held);
+            let mut own = lock(&books.books);
+            full_of_itself = self
+                .budget
+                .is_too_small_for(own.uncommitted(&(start..start + held)));
+            own.release(start, held);
+            drop(own);
             let want = held.saturating_add(2 * CHUNK);
             if attempt == 2 || self.take_back(attempt == 1, want) == 0 && attempt == 1 {
                 break;
             }
         }
-        Err(self.full(region, len))
+        let mut full = self.full(region, len);
+        if full_of_itself {
+            full.whose = ArenaFull::ARENAS;
+        }
+        Err(full)
     }
 
     fn region(&self, region: u16) -> &Region {

@@ -156,6 +156,16 @@ impl Books {
         self.blocks -= 1;
     }
 
+    /// Bytes that a commit of `range` takes beyond those that have memory.
+    pub(super) fn uncommitted(&self, range: &Range<u64>) -> u64 {
+        let of = |index: usize| {
+            let have = self.chunks.get(index).map_or(0, |chunk| chunk.committed);
+            let need = touched(&within(range, index)) & !have;
+            u64::from(need.count_ones()) * GRANULE
+        };
+        chunks_of(range).map(of).sum()
+    }
+
     /// Bytes that have memory.
     pub(super) fn committed(&self) -> u64 {
         self.chunks

@@ -27,7 +27,7 @@ pub enum Backing {
 pub struct Spec {
     /// Keeps the control segment under this name, for other programs: 1 to 100 letters, digits, `-`, `_`.
     pub name: Option<String>,
-    /// Bytes that all regions together may commit; see [`default_capacity`].
+    /// Bytes that all regions together may commit, rounded up to 64 KiB; see [`default_capacity`].
     pub capacity: u64,
     /// How many workers there are; region 0 is the supervisor's, region `k` that of worker `k`.
     pub writers: u16,
@@ -161,6 +161,11 @@ impl Spec {
             (Backing::Named, Err(error)) => return Err(ArenaError::System(error.clone())),
             (backing, _) => backing,
         };
+        // What is committed at once: a capacity with a part of it could not be used to its end. It may pass a limit by that
+        // part, which matters less than refusing what is exactly the limit; each commit asks the system anyway.
+        let capacity = capacity
+            .checked_next_multiple_of(GRANULE)
+            .unwrap_or(capacity);
 
         let share = (ADDRESSES / u64::from(regions)).min(Offset::MAX_REGION_LEN - CHUNK);
         let reservation = capacity.next_multiple_of(CHUNK).min(share / CHUNK * CHUNK);

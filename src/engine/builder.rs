@@ -179,7 +179,7 @@ impl Builder {
     }
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
-    /// available to this process. Only what is used is committed.
+    /// available to this process. Only what is used is committed, 64 KiB at a time, to which the capacity is rounded up.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self

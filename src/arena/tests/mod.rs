@@ -6,6 +6,7 @@ mod process;
 
 use proptest::prelude::*;
 
+use super::layout::GRANULE;
 use super::*;
 
 fn arena(backing: Backing, capacity: u64) -> Arc<Arena> {
@@ -479,4 +480,56 @@ fn handles_cross_threads() {
     shared::<Arena>();
     shared::<Block>();
     shared::<View>();
+}
+
+/// The limit in the way was the arena's own, and nobody is told to look elsewhere.
+fn is_its_own(full: ArenaFull) {
+    assert!(full.requested <= full.largest_free, "{full}");
+    assert_eq!(full.limit(), None, "{full}");
+    let text = full.to_string();
+    assert!(text.contains("raise the capacity"), "{text}");
+    assert!(!text.contains("other programs"), "{text}");
+}
+
+#[test]
+fn the_whole_capacity_can_be_had_whatever_it_is() {
+    for capacity in [1, 100_000, (1 << 20) + 1] {
+        let arena = arena(Backing::Memfd, capacity);
+        let block = arena.alloc(0, capacity, Placement::Packed).unwrap();
+        fill(&block, 1);
+        assert!(arena.stats().committed <= arena.capacity());
+        assert_eq!(arena.capacity(), capacity.next_multiple_of(GRANULE));
+    }
+}
+
+#[test]
+fn a_capacity_that_is_committed_in_pieces_is_what_is_in_the_way() {
+    // A little in each region.
+    let spec = Spec {
+        capacity: 1 << 20,
+        writers: 16,
+        backing: Backing::Memfd,
+        ..Spec::default()
+    };
+    let arena = Arena::create(&spec).unwrap();
+    let small = |region| arena.alloc(region, 64, Placement::Packed);
+    let held: Vec<_> = (0..16).map(|region| small(region).unwrap()).collect();
+    is_its_own(small(16).unwrap_err());
+    drop(held);
+    assert!(small(16).is_ok());
+}
+
+#[test]
+fn small_blocks_all_over_a_region_are_what_is_in_the_way() {
+    let arena = arena(Backing::Memfd, 2 << 20);
+    let pairs: Vec<_> = (0..32)
+        .map(|_| {
+            let place = |len| arena.alloc(0, len, Placement::Packed).unwrap();
+            (place(64), place(GRANULE - 64))
+        })
+        .collect();
+    let small: Vec<_> = pairs.into_iter().map(|(small, _)| small).collect();
+    is_its_own(arena.grant(1, GRANULE, false).unwrap_err());
+    drop(small);
+    assert!(arena.grant(1, GRANULE, false).is_ok());
 }

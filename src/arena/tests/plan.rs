@@ -51,7 +51,7 @@ fn refused(error: ArenaError) -> (Limit, u64) {
 fn sizes_are_rounded_to_what_can_be_mapped() {
     let plan = plan(3 * GIB + 1, Backing::Auto, &roomy()).unwrap();
     let expected = Plan {
-        capacity: 3 * GIB + 1,
+        capacity: 3 * GIB + GRANULE,
         backing: Backing::Memfd,
         regions: 4,
         reservation: 3 * GIB + CHUNK,
@@ -96,6 +96,14 @@ fn the_memory_limit_bounds_the_capacity() {
     let error = plan(2 * GIB, Backing::Auto, &around).unwrap_err();
     assert!(error.to_string().contains("container"), "{error}");
     assert_eq!(refused(error), (Limit::Container, GIB));
+    // What is said to do does, also where the limit is no multiple of what is committed at once.
+    around.memory.limit = GIB + 5;
+    let error = plan(GIB + 6, Backing::Auto, &around).unwrap_err();
+    assert_eq!(refused(error), (Limit::Container, GIB + 5));
+    let all = plan(GIB + 5, Backing::Auto, &around).unwrap();
+    assert_eq!(all.capacity, GIB + GRANULE);
+    let error = plan(u64::MAX, Backing::Auto, &around).unwrap_err();
+    assert_eq!(refused(error), (Limit::Container, GIB + 5));
 }
 
 #[test]
