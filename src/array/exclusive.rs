@@ -77,7 +77,8 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Panics
     ///
-    /// Inside a kernel, where the arena is full; [`try_from_slice`](ArrayMut::try_from_slice) returns the error.
+    /// Where there is no memory for it: inside a kernel, that of the arena; [`try_from_slice`](ArrayMut::try_from_slice) returns
+    /// the error.
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> ArrayMut<T> {
         or_panic(ArrayMut::try_from_slice(elements))
@@ -87,7 +88,7 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
     pub fn try_from_slice(elements: &[T]) -> Result<ArrayMut<T>, ArenaFull> {
         // SAFETY: `fill` gets room for as many elements as the slice has, in memory that nobody else has yet, and
         // writes them all.
@@ -102,7 +103,7 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and inside a kernel where the arena is full;
+    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena;
     /// [`try_zeros`](ArrayMut::try_zeros) returns that error.
     #[track_caller]
     pub fn zeros(shape: impl Into<Shape>) -> ArrayMut<T> {
@@ -113,7 +114,7 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the array.
+    /// [`ArenaFull`] where there is no memory for the array: inside a kernel, that of the arena.
     ///
     /// # Panics
     ///
@@ -171,7 +172,7 @@ impl<T: Element> ArrayMut<T> {
     pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, NoRoom> {
         let bytes = memory::bytes_of::<T>(&shape);
         // As above, what is there are elements.
-        let (ptr, memory) = memory::try_allocate(bytes, Content::Any)?;
+        let (ptr, memory) = memory::allocate(bytes, Content::Any)?;
         let first = memory::first_element(ptr, bytes);
         let len = memory::len_of(&shape);
         Ok(ArrayMut::assemble(first, shape, len, memory))
@@ -181,7 +182,7 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and inside a kernel where the arena is full;
+    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena;
     /// [`try_from_fn`](ArrayMut::try_from_fn) returns that error.
     ///
     /// ```
@@ -199,7 +200,7 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the array; `f` has not been called then.
+    /// [`ArenaFull`] where there is no memory for the array (inside a kernel, that of the arena); `f` has not been called then.
     ///
     /// # Panics
     ///

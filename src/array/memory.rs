@@ -53,16 +53,9 @@ impl Heap {
         Layout::from_size_align(size, align).ok()
     }
 
-    /// `bytes` bytes at a multiple of [`ALIGN`].
-    fn new(bytes: usize, content: Content) -> Heap {
-        let Some(layout) = Heap::layout(bytes, content) else {
-            panic!("{bytes} bytes do not fit the address space");
-        };
-        Heap::of(layout, content).unwrap_or_else(|| alloc::handle_alloc_error(layout))
-    }
-
-    /// Memory of this layout, if the system has any.
-    fn of(layout: Layout, content: Content) -> Option<Heap> {
+    /// `bytes` bytes at a multiple of [`ALIGN`], if the system has them.
+    fn new(bytes: usize, content: Content) -> Option<Heap> {
+        let layout = Heap::layout(bytes, content)?;
         if layout.size() == 0 {
             let base = NonNull::<AlignedByte>::dangling().cast();
             return Some(Heap {
@@ -212,31 +205,26 @@ pub(crate) enum NoRoom {
     },
 }
 
-/// As [`allocate`], for sizes that somebody else says: where the system has no memory that is no reason to abort.
-pub(super) fn try_allocate(
-    bytes: usize,
-    content: Content,
-) -> Result<(NonNull<u8>, Exclusive), NoRoom> {
-    if Lane::current().is_some() {
-        return allocate(bytes, content).map_err(NoRoom::Arena);
+impl From<NoRoom> for ArenaFull {
+    fn from(why: NoRoom) -> ArenaFull {
+        match why {
+            NoRoom::Arena(full) => full,
+            NoRoom::System { bytes } => ArenaFull::private(bytes),
+        }
     }
-    let heap = Heap::layout(bytes, content).and_then(|layout| Heap::of(layout, content));
-    let heap = heap.ok_or(NoRoom::System {
-        bytes: bytes as u64,
-    })?;
-    Ok((heap.start, Exclusive::Private(heap)))
 }
 
 /// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere.
-pub(super) fn allocate(
-    bytes: usize,
-    content: Content,
-) -> Result<(NonNull<u8>, Exclusive), ArenaFull> {
+pub(super) fn allocate(bytes: usize, content: Content) -> Result<(NonNull<u8>, Exclusive), NoRoom> {
     let Some(Lane { memory, count }) = Lane::current() else {
-        let heap = Heap::new(bytes, content);
+        let heap = Heap::new(bytes, content).ok_or(NoRoom::System {
+            bytes: bytes as u64,
+        })?;
         return Ok((heap.start, Exclusive::Private(heap)));
     };
-    let chunk = memory.alloc(bytes, Placement::Packed)?;
+    let chunk = memory
+        .alloc(bytes, Placement::Packed)
+        .map_err(NoRoom::Arena)?;
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
     if content == Content::Zeros && !chunk.fresh {
         // SAFETY: LaneMemory::alloc gave this process write access to at least `bytes` bytes at `ptr`, and no other

@@ -55,7 +55,8 @@ impl<T: Element> Array<T> {
     ///
     /// # Panics
     ///
-    /// Inside a kernel, where the arena is full; [`try_from_slice`](Array::try_from_slice) returns the error.
+    /// Where there is no memory for it: inside a kernel, that of the arena; [`try_from_slice`](Array::try_from_slice) returns
+    /// the error.
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> Array<T> {
         ArrayMut::from_slice(elements).seal()
@@ -65,7 +66,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
     pub fn try_from_slice(elements: &[T]) -> Result<Array<T>, ArenaFull> {
         ArrayMut::try_from_slice(elements).map(ArrayMut::seal)
     }
@@ -74,7 +75,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and inside a kernel where the arena is full.
+    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena.
     #[track_caller]
     pub fn zeros(shape: impl Into<Shape>) -> Array<T> {
         ArrayMut::zeros(shape).seal()
@@ -84,7 +85,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the array.
+    /// [`ArenaFull`] where there is no memory for the array: inside a kernel, that of the arena.
     ///
     /// # Panics
     ///
@@ -97,7 +98,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and inside a kernel where the arena is full.
+    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena.
     #[track_caller]
     pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Array<T> {
         ArrayMut::from_fn(shape, f).seal()
@@ -107,7 +108,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the array; `f` has not been called then.
+    /// [`ArenaFull`] where there is no memory for the array (inside a kernel, that of the arena); `f` has not been called then.
     ///
     /// # Panics
     ///
@@ -236,7 +237,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] inside a kernel where the arena has no room for the copy.
+    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
     pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
         Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
     }

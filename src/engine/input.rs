@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Engine, Place};
-use crate::arena::{ArenaFull, Placement};
+use crate::arena::{ArenaFull, Placement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
@@ -71,7 +71,7 @@ impl Engine {
     pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
         match &self.place {
-            Place::Inline => Ok(ArrayMut::zeros(shape)),
+            Place::Inline => ArrayMut::try_zeros(shape),
             Place::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers
@@ -188,7 +188,8 @@ impl Engine {
         self.fill(shape, |to| nd::write(from, to))
     }
 
-    /// The bytes of a file, read straight into the arena.
+    /// The bytes of a file, read straight into the arena. What has no length, such as a pipe, is read to its end first, but no
+    /// further than the capacity goes (without workers, half of the memory that is available).
     ///
     /// # Errors
     /// [`InputError`] when it cannot be read, or there is no room for it.
@@ -200,11 +201,23 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        // What has no length is read to its end: pipes, and files that the kernel makes up.
+        // What has no length is read to its end, pipes and files that the kernel makes up. There may be none: no more is read
+        // than there could be room for.
         if !meta.is_file() || meta.len() == 0 {
+            let most = match &self.place {
+                Place::Inline => default_capacity(),
+                Place::Workers(workers) => workers.shared.arena.capacity(),
+            };
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(failed)?;
-            return Ok(self.from_slice(&bytes)?);
+            let limited = &mut file.take(most.saturating_add(1));
+            limited.read_to_end(&mut bytes).map_err(failed)?;
+            if bytes.len() as u64 <= most {
+                return Ok(self.from_slice(&bytes)?);
+            }
+            return Err(match &self.place {
+                Place::Inline => failed(io::ErrorKind::OutOfMemory.into()),
+                Place::Workers(workers) => workers.shared.arena.no_room(bytes.len() as u64).into(),
+            });
         }
         let len = usize::try_from(meta.len())
             .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
@@ -274,7 +287,7 @@ impl Engine {
         placement: Placement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
         match &self.place {
-            Place::Inline => Ok(ArrayMut::unfilled(shape)),
+            Place::Inline => ArrayMut::try_unfilled(shape),
             Place::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use arenite::arena::Limit;
 use arenite::array::npy::{self, NpyError};
-use arenite::{Array, ArrayMut, Engine, InputError, JobErrorKind, TileMut};
+use arenite::{ArenaFull, Array, ArrayMut, Engine, InputError, JobError, JobErrorKind, TileMut};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -23,6 +24,8 @@ tests![
     mapped_files_are_copied_in,
     arrays_of_another_engine_are_copied_in,
     no_room,
+    no_room_outside_an_arena,
+    what_never_ends_is_not_read_to_its_end,
     no_size,
 ];
 
@@ -274,6 +277,78 @@ fn no_room() {
     ));
     drop(first);
     assert_eq!(lab.read_file(file.path()).unwrap().len(), 8 << 20);
+    lab.assert_in_use(0);
+}
+
+/// What no machine has is an error there too. In a copy, since a program that cannot do without ends.
+fn no_room_outside_an_arena() {
+    const LEN: usize = 1 << 62;
+    fn zeros(len: usize) -> Array<u8> {
+        Array::zeros(len)
+    }
+    fn tried(len: usize) -> Result<ArrayMut<u8>, ArenaFull> {
+        ArrayMut::try_unfilled(len)
+    }
+    let engine = Engine::inline();
+    // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        let is_right = |full: ArenaFull| {
+            full.requested == LEN as u64
+                && full.limit() == Some(Limit::Machine)
+                && !full.to_string().contains("arena")
+        };
+        let failed = |error: JobError| match error.kind() {
+            JobErrorKind::ArenaFull(full) => is_right(*full),
+            _ => false,
+        };
+        std::panic::set_hook(Box::new(|_| ()));
+        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let by_engine = engine.zeros::<u8>(LEN).is_err_and(is_right)
+                && engine.unfilled::<u8>(LEN).is_err_and(is_right)
+                && engine.from_fn(LEN, |_| 0u8).is_err_and(is_right);
+            let by_itself = Array::<u8>::try_zeros(LEN).is_err_and(is_right)
+                && tried(LEN).is_err_and(is_right)
+                && Array::try_from_fn(LEN, |_| 0u8).is_err_and(is_right);
+            let in_kernels = engine.submit(zeros, (LEN,)).wait().is_err_and(failed);
+            by_engine && by_itself && in_kernels
+        }));
+        // SAFETY: ends the copy without the destructors of a test.
+        unsafe { libc::_exit(if told.unwrap_or(false) { 0 } else { 1 }) };
+    }
+    let copy = nix::unistd::Pid::from_raw(copy);
+    let ended = nix::sys::wait::waitpid(copy, None).unwrap();
+    assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(copy, 0));
+}
+
+/// No more of it than could be there.
+fn what_never_ends_is_not_read_to_its_end() {
+    const CAPACITY: u64 = 64 << 20;
+    /// Where it ends after all, so that whoever reads on has not taken all memory.
+    const END: u64 = 4 * CAPACITY;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("endless");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let written = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            let mut pipe = std::fs::File::options().write(true).open(path).unwrap();
+            let piece = [7; 1 << 16];
+            let pieces = 0..END / piece.len() as u64;
+            pieces
+                .take_while(|_| pipe.write_all(&piece).is_ok())
+                .count() as u64
+                * 65_536
+        }
+    });
+    let lab = Lab::with(1, |builder| builder.capacity(CAPACITY));
+    let error = lab.read_file(&path).unwrap_err();
+    let InputError::Full(full) = error else {
+        panic!("{error}");
+    };
+    assert!(written.join().unwrap() < END);
+    assert_eq!((full.requested, full.capacity), (CAPACITY + 1, CAPACITY));
+    assert_eq!(full.limit(), None);
     lab.assert_in_use(0);
 }
 
