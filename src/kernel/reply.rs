@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::host::Host;
 use super::param::read_scalar;
 use super::scalar::Scalar;
-use super::wire::{Malformed, Received, ReplyReader, ReplyWriter, Sent};
+use super::wire::{MOST_TEXT, Malformed, Received, ReplyReader, ReplyWriter, Sent};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element, Shape};
 
@@ -31,6 +31,10 @@ pub enum Unsent {
 ///
 /// An array is not copied: the caller receives a handle on the memory that the kernel filled. An
 /// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with its text.
+///
+/// All `String`s of a value together may have 64 MiB, in every engine; with more the job fails with
+/// [`Returned`](crate::engine::JobErrorKind::Returned). Longer text returns as an array of its bytes:
+/// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
@@ -103,6 +107,28 @@ pub trait Value: Sized {
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
     #[doc(hidden)]
     fn keep(self) -> Self::Out;
+    /// Bytes of text in it.
+    #[doc(hidden)]
+    #[inline]
+    fn text(&self) -> usize {
+        0
+    }
+}
+
+/// A value that can travel. Looked at in every engine, so that a program that works in one does in the others.
+#[inline]
+fn fitting<V: Value>(value: V) -> Result<V, Unsent> {
+    match value.text() {
+        0..=MOST_TEXT => Ok(value),
+        text => Err(too_long(text)),
+    }
+}
+
+#[cold]
+fn too_long(text: usize) -> Unsent {
+    Unsent::Returned(format!(
+        "it returned {text} bytes of text, and {MOST_TEXT} is the most: return an array of its bytes"
+    ))
 }
 
 impl<V: Value> reply_sealed::Sealed for V {}
@@ -110,14 +136,14 @@ impl<V: Value> Reply for V {
     type Out = V::Out;
     #[inline]
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
-        Value::send(self, reply).map_err(Unsent::Full)
+        Value::send(fitting(self)?, reply).map_err(Unsent::Full)
     }
     #[inline]
     fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
         V::receive(reply)
     }
     fn keep(self) -> Result<V::Out, Unsent> {
-        Ok(Value::keep(self))
+        fitting(self).map(Value::keep)
     }
 }
 
@@ -126,14 +152,14 @@ impl<V: Value, E: Display> Reply for Result<V, E> {
     type Out = V::Out;
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
         let value = self.map_err(|error| Unsent::Returned(error.to_string()))?;
-        Value::send(value, reply).map_err(Unsent::Full)
+        Value::send(fitting(value)?, reply).map_err(Unsent::Full)
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
         V::receive(reply)
     }
     fn keep(self) -> Result<V::Out, Unsent> {
-        self.map(Value::keep)
-            .map_err(|error| Unsent::Returned(error.to_string()))
+        let value = self.map_err(|error| Unsent::Returned(error.to_string()))?;
+        fitting(value).map(Value::keep)
     }
 }
 
@@ -180,6 +206,9 @@ impl Value for String {
     }
     fn keep(self) -> String {
         self
+    }
+    fn text(&self) -> usize {
+        self.len()
     }
 }
 
@@ -271,6 +300,9 @@ impl<V: Value> Value for Option<V> {
     fn keep(self) -> Self::Out {
         self.map(Value::keep)
     }
+    fn text(&self) -> usize {
+        self.as_ref().map_or(0, Value::text)
+    }
 }
 
 macro_rules! tuples {
@@ -286,6 +318,9 @@ macro_rules! tuples {
             }
             fn keep(self) -> Self::Out {
                 ($(self.$index.keep(),)+)
+            }
+            fn text(&self) -> usize {
+                0 $(+ self.$index.text())+
             }
         }
     )+ };

@@ -23,7 +23,7 @@ use super::host::Host;
 use super::param::{HostRef, Param, Rejected, Words, array_at, array_mut_at, read_scalar};
 use super::reply::{Reply, Sending, Unsent, Value};
 use super::scalar::Scalar;
-use super::wire::{Malformed, ReplyWriter, WordReader};
+use super::wire::{MOST_TEXT, Malformed, ReplyWriter, WordReader};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element};
 
@@ -427,6 +427,12 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
         let arrays = reply.writer.arrays.len();
         return Err(Unsent::Returned(format!(
             "it spawns jobs with {arrays} arrays at once, and {MAX_ARRAYS} is the most: spawn some that spawn the others"
+        )));
+    }
+    let bytes = 8 * reply.writer.words.len();
+    if bytes > MOST_TEXT {
+        return Err(Unsent::Returned(format!(
+            "it spawns jobs with arguments of {bytes} bytes beside arrays, and {MOST_TEXT} is the most: pass long ones as arrays"
         )));
     }
     Ok(())

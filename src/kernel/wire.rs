@@ -14,6 +14,13 @@ use crate::array::Shape;
 /// Words that fit into a slot of a link (asserted to be equal there).
 pub(crate) const INLINE_WORDS: usize = 12;
 
+/// The most text that a value may have, in bytes: all its `String`s together. Text travels in the words of a reply, which the
+/// supervisor copies while it holds its lock.
+pub(crate) const MOST_TEXT: usize = 64 << 20;
+
+/// The longest reply in words: text, and beside it lengths, shapes and places, of as many arrays as a reply may have.
+pub(crate) const MAX_REPLY_WORDS: usize = MOST_TEXT / 8 + (1 << 16);
+
 /// What a job holds in the supervisor's ledger until it is answered.
 #[derive(Debug)]
 pub(crate) enum Lease {

@@ -11,12 +11,9 @@ use super::lane::NOBODY;
 use super::record::{NO_GRAPH, Outcome};
 use super::worker::Status;
 use crate::kernel::MAX_ARRAYS;
-use crate::kernel::wire::{Lease, Leases, Received, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{Lease, Leases, MAX_REPLY_WORDS, Received, SENT_WORDS, Sent, WordReader};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
-
-/// The longest reply in words, arrays excluded: 64 MiB.
-const MAX_REPLY_WORDS: usize = 8 << 20;
 
 impl Core {
     /// Takes what lanes with work have finished.

@@ -1,6 +1,6 @@
 //! Every kind of parameter, argument and reply, through a real worker.
 
-use arenite::{Array, ArrayMut, JobErrorKind, Scalar};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, Scalar};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use crate::harness::{Lab, tests};
@@ -22,6 +22,7 @@ tests![
     a_reply_may_be_a_part_of_what_was_made,
     a_reply_made_on_another_thread,
     long_replies,
+    a_text_that_is_too_long,
     options,
     tuples,
     results,
@@ -499,6 +500,40 @@ fn long_replies() {
             numbers.iter().enumerate().all(|(i, &x)| x == i as u8) && zeros.iter().all(|&x| x == 0)
         );
     }
+    lab.assert_in_use(0);
+}
+
+/// It is an error of its kernel, and no reason to mistrust a worker.
+fn a_text_that_is_too_long() {
+    const MOST: usize = 64 << 20;
+    fn one(len: usize) -> String {
+        "x".repeat(len)
+    }
+    fn shared(len: usize) -> Result<(String, Array<u8>, Option<String>), String> {
+        Ok((one(len), Array::zeros(3), Some(one(MOST - len))))
+    }
+    fn both(len: usize) -> (String, Option<String>) {
+        (one(len), Some(one(len)))
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
+    for engine in [&*lab, &Engine::inline()] {
+        let too_long = [
+            engine.submit(one, (70 << 20,)).wait().map(drop),
+            engine.submit(one, (MOST + 1,)).wait().map(drop),
+            engine.submit(both, (MOST / 2 + 1,)).wait().map(drop),
+        ];
+        for result in too_long {
+            let error = result.unwrap_err();
+            let JobErrorKind::Returned(text) = error.kind() else {
+                panic!("{error}");
+            };
+            assert!(text.contains(&MOST.to_string()), "{text}");
+        }
+        assert_eq!(engine.submit(one, (MOST,)).wait().unwrap().len(), MOST);
+        let (first, _, second) = engine.submit(shared, (MOST / 3,)).wait().unwrap();
+        assert_eq!(first.len() + second.unwrap().len(), MOST);
+    }
+    assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }
 

@@ -17,6 +17,7 @@ tests![
     what_changes_an_array_is_not_tried_again,
     deaths_change_no_value,
     a_job_that_sends_too_many_arrays_says_so,
+    a_job_that_sends_too_much_text_says_so,
 ];
 
 fn a_recursion_without_an_end_is_an_error() {
@@ -286,5 +287,21 @@ fn a_job_that_sends_too_many_arrays_says_so() {
     );
     let error = lab.submit(outer, (4_097,)).wait().unwrap_err();
     assert!(error.to_string().contains("4096 is the most"), "{error}");
+    lab.assert_in_use(0);
+}
+
+fn a_job_that_sends_too_much_text_says_so() {
+    fn outer(each: usize) -> Spawn<u64> {
+        let part = || call(|text: &str| text.len() as u64, ("x".repeat(each),));
+        Spawn::new(|a: u64, b: u64| a + b, (part(), part()))
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
+    assert_eq!(lab.submit(outer, (1 << 20,)).wait().unwrap(), 2 << 20);
+    let error = lab.submit(outer, (40 << 20,)).wait().unwrap_err();
+    let JobErrorKind::Returned(text) = error.kind() else {
+        panic!("{error}");
+    };
+    assert!(text.contains("is the most"), "{text}");
+    assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }
