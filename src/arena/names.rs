@@ -14,6 +14,7 @@ use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
 use super::region::Missing;
+use crate::sys::clock;
 use crate::sys::cut::{self, Watched};
 use crate::sys::fork::Original;
 use crate::sys::limits::without_file_size_signal;
@@ -28,8 +29,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A number that no other arena has.
 pub(super) fn random() -> u64 {
-    // The hasher's keys come from the system's random source, once per thread, and differ at each call.
-    RandomState::new().build_hasher().finish()
+    // A hasher's keys come from the system's random source, once per thread, and are counted up from then on: a copy that
+    // `fork` has made counts from the same. So who asks, and when, is in it too.
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.write_u64(clock::monotonic_ns());
+    hasher.finish()
 }
 
 fn prefix() -> String {

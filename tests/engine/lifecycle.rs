@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
+use arenite::arena::{Arena, Spec};
 use arenite::engine::Trace;
 use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -21,6 +22,7 @@ tests![
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
     a_copy_of_the_program_leaves_its_engine_alone,
+    copies_of_the_program_make_arenas_of_their_own,
     two_engines_in_one_process,
     many_engines_at_once,
     a_program_killed_while_busy,
@@ -198,6 +200,38 @@ fn a_copy_of_the_program_leaves_its_engine_alone() {
         text.trim_end().ends_with(']') || text.trim_end().ends_with('}'),
         "{text}"
     );
+}
+
+/// Nothing that a copy has inherited tells which number is the next.
+fn copies_of_the_program_make_arenas_of_their_own() {
+    let id = || {
+        let spec = Spec {
+            capacity: 1 << 20,
+            sweep: false,
+            ..Spec::default()
+        };
+        Arena::create(&spec).map_or(0, |arena| arena.id())
+    };
+    let before = id();
+    let of_copy = || {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let _ = nix::unistd::write(&write, &id().to_ne_bytes());
+            // SAFETY: ends the copy without the destructors of a test.
+            unsafe { libc::_exit(0) };
+        }
+        drop(write);
+        let mut told = [0; 8];
+        std::fs::File::from(read).read_exact(&mut told).unwrap();
+        nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
+        u64::from_ne_bytes(told)
+    };
+    let mut all = vec![0, before, of_copy(), of_copy(), id()];
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 5, "{all:x?}");
 }
 
 fn two_engines_in_one_process() {
