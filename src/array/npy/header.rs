@@ -217,11 +217,18 @@ fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
     }
     match (descr, fortran, shape) {
         (Some(descr), Some(false), Some(shape)) => Ok((descr, shape)),
+        (Some(descr), Some(true), Some(shape)) if is_in_both_orders(&shape) => Ok((descr, shape)),
         (Some(_), Some(true), Some(_)) => Err(Problem::Other(NpyError::FortranOrder)),
         (None, ..) => Err(text.damaged("the entry descr is missing")),
         (_, None, _) => Err(text.damaged("the entry fortran_order is missing")),
         (.., None) => Err(text.damaged("the entry shape is missing")),
     }
+}
+
+/// Whether row-major and column-major are the same order of the elements: NumPy writes either of them then.
+fn is_in_both_orders(shape: &Shape) -> bool {
+    let dims = shape.dims();
+    dims.contains(&0) || dims.iter().filter(|&&extent| extent > 1).count() < 2
 }
 
 /// A reader of the few Python literals that a header has.

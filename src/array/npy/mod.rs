@@ -2,7 +2,8 @@
 //!
 //! Format versions 1 to 3 are read and version 1 is written. The element type of the file must be that of the array
 //! ([`Number`]); nothing is converted. Arrays in column-major order (`fortran_order`) and with big-endian numbers are
-//! refused, with an error that says how to store them otherwise. An array without dimensions (a NumPy scalar) becomes
+//! refused, with an error that says how to store them otherwise, but for arrays that both orders store alike: with at most one
+//! extent above 1, or without elements. An array without dimensions (a NumPy scalar) becomes
 //! one with the shape 1.
 //!
 //! A file is not trusted: its header is checked before anything is allocated, and an array is allocated only where

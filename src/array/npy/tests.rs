@@ -150,6 +150,31 @@ fn what_is_refused_says_why() {
     }
 }
 
+/// NumPy says of an array that is stored in both orders which of them it was made in.
+#[test]
+fn an_order_that_changes_nothing_is_not_refused() {
+    for shape in [
+        "(3,)",
+        "()",
+        "(0, 3, 2)",
+        "(1, 3)",
+        "(3, 1)",
+        "(1, 3, 1)",
+        "(1, 1)",
+    ] {
+        let (here, there) = (text("'<u2'", "False", shape), text("'<u2'", "True", shape));
+        let shape = parse(&here).unwrap().shape();
+        let data = &[1, 0, 2, 0, 3, 0][..2 * shape.len().unwrap()];
+        let read = read_bytes::<u16>(&file(1, &there, data)).unwrap();
+        assert_eq!(read.shape(), shape);
+        assert_eq!(read[..], [1, 2, 3][..shape.len().unwrap()]);
+    }
+    for shape in ["(2, 3)", "(2, 2)", "(2, 1, 3)", "(1, 2, 2)"] {
+        let error = parse(&text("'<u2'", "True", shape)).unwrap_err();
+        assert!(matches!(error, NpyError::FortranOrder), "{shape}: {error}");
+    }
+}
+
 #[test]
 fn damage_is_told_with_its_place() {
     let whole = text("'<f4'", "False", "(2,)");
