@@ -19,6 +19,7 @@ tests![
     running_totals,
     a_running_total_that_overflows,
     counts_in_bins,
+    more_bins_than_there_is_room_for,
     a_sum_outlives_a_killed_worker,
     sums_outlive_whoever_is_killed_in_the_middle,
     a_scan_names_the_worker_that_died,
@@ -275,6 +276,20 @@ fn counts_in_bins() {
     );
     drop(values);
     lab.assert_in_use(0);
+}
+
+/// The arena says so, before a worker has taken memory of its own for them.
+fn more_bins_than_there_is_room_for() {
+    let lab = Lab::with(1, |builder| {
+        builder.capacity(64 << 20).memory_limit(64 << 20)
+    });
+    let a = array(&lab, 1000);
+    let error = lab.histogram(&a, 64 << 20, (0.0, 1.0)).unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 512 << 20),
+        "{error}"
+    );
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 fn a_sum_outlives_a_killed_worker() {

@@ -73,9 +73,10 @@ fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
 
 fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
     let bins = bins as usize;
+    // First, since the arena says how many are too many; the edges are as large, in memory that may call the OOM killer.
+    let mut counts = ArrayMut::zeros(bins);
     let edges = edges(bins, low, high);
     let per_unit = bins as f64 / (high - low);
-    let mut counts = ArrayMut::zeros(bins);
     for x in x.iter().map(|x| x.as_f64()) {
         if !(low..=high).contains(&x) {
             continue;
