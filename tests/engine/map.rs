@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, JobError, JobErrorKind};
+use arenite::{Array, ArrayMut, JobError, JobErrorKind, OnFailure};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -25,6 +25,8 @@ tests![
     maps_of_maps,
     arrays_in_arrays_out,
     its_size_is_that_of_the_items,
+    one_that_stops_promises_no_more_than_comes,
+    one_that_has_stopped_holds_nothing,
 ];
 
 /// Items that may be in flight and pulled ahead, whatever their length: twice the slots of a link.
@@ -345,4 +347,40 @@ fn its_size_is_that_of_the_items() {
     map.next().unwrap().unwrap();
     assert_eq!(map.size_hint(), (99, Some(99)));
     assert_eq!(map.count(), 99);
+}
+
+/// It ends with its first failure, which may be the next result.
+fn one_that_stops_promises_no_more_than_comes() {
+    fn invert(n: u32) -> Result<u32, String> {
+        1_u32.checked_div(n).ok_or_else(|| "nothing".into())
+    }
+    let lab = Lab::new(1);
+    for (items, results) in [([1, 0, 2], 2), ([0, 1, 2], 1), ([1, 2, 3], 3)] {
+        let items = items.map(|n| (n,));
+        let mut map = lab.map(invert, items).on_failure(OnFailure::Stop);
+        for left in (1..=results).rev() {
+            let (low, high) = map.size_hint();
+            assert!(
+                low == 1 && high.is_some_and(|high| high >= left),
+                "{high:?}"
+            );
+            assert!(map.next().is_some());
+        }
+        assert_eq!(map.size_hint(), (0, Some(0)));
+        assert!(map.next().is_none());
+    }
+}
+
+/// Neither in what it has sent, nor in what it has written and not sent.
+fn one_that_has_stopped_holds_nothing() {
+    const LEN: usize = 1 << 20;
+    fn refuse(_: ArrayMut<u8>) -> Result<(), String> {
+        Err("no".into())
+    }
+    let lab = Lab::with(1, |builder| builder.admission(2 * LEN as u64));
+    let items = (0..100).map(|_| (lab.zeros(LEN).unwrap(),));
+    let mut map = lab.map(refuse, items).on_failure(OnFailure::Stop);
+    assert!(map.next().unwrap().is_err());
+    lab.assert_in_use(0);
+    assert!(map.next().is_none());
 }

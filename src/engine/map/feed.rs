@@ -138,12 +138,13 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     pub(super) fn size_hint(&self) -> (usize, Option<usize>) {
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + self.written;
-        if self.exhausted {
-            return (ahead, Some(ahead));
-        }
-        let (low, high) = self.plan.items.size_hint();
+        let (low, high) = match self.exhausted {
+            true => (0, Some(0)),
+            false => self.plan.items.size_hint(),
+        };
         let low = match self.plan.on_failure {
             OnFailure::GoOn => low.saturating_add(ahead),
+            // The next one may be the last.
             OnFailure::Stop => low.max(ahead).min(1),
         };
         (low, high.and_then(|high| high.checked_add(ahead)))
@@ -182,6 +183,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// Pulls nothing any more, and gives up what is under way.
     fn stop(&mut self) {
         self.exhausted = true;
+        // With what they hold.
+        self.calls.clear();
         self.written = 0;
         self.flying.give_up();
     }
