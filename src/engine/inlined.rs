@@ -4,10 +4,9 @@
 //! which engine its thread is in. Engines are named by a number, since whoever keeps one may outlive the engine.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::{JobError, JobErrorKind, KernelStats, TraceError};
@@ -28,6 +27,8 @@ struct Engines {
 thread_local! {
     /// The engine whose job this thread is about to run.
     static HERE: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
+    /// Lives as long as this thread.
+    static THREAD: Arc<()> = Arc::default();
 }
 
 /// An inline engine's books.
@@ -46,8 +47,8 @@ struct Counts {
     done: u64,
     failed: u64,
     kernels: Vec<KernelStats>,
-    /// Rows of the trace, by thread.
-    threads: HashMap<ThreadId, u32>,
+    /// Rows of the trace, if there is one: the threads that they belong to, as long as these live.
+    threads: Vec<Weak<()>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -165,10 +166,11 @@ impl Inlined {
         counts.submitted += 1;
         counts.running += 1;
         counts.kernel(name).running += 1;
-        let next = counts.threads.len() as u32;
-        let thread = thread::current().id();
-        let lane = *counts.threads.entry(thread).or_insert(next);
-        (counts.submitted, lane)
+        let row = match self.tracer {
+            Some(Ok(_)) => counts.row(),
+            _ => 0,
+        };
+        (counts.submitted, row)
     }
 
     fn end(&self, name: &'static str, took: Duration, failed: bool) {
@@ -215,6 +217,25 @@ impl Inlined {
 }
 
 impl Counts {
+    /// The row of this thread. A new one takes over that of a thread that has ended: programs start threads without end, and
+    /// as many rows would say nothing.
+    fn row(&mut self) -> u32 {
+        let thread = THREAD.try_with(Arc::downgrade).unwrap_or_default();
+        let mut rows = self.threads.iter();
+        let own = rows.position(|row| row.ptr_eq(&thread));
+        let free = || {
+            let mut rows = self.threads.iter();
+            rows.position(|row| row.strong_count() == 0)
+        };
+        let row = own.or_else(free).unwrap_or(self.threads.len());
+        if row == self.threads.len() {
+            self.threads.push(thread);
+        } else {
+            self.threads[row] = thread;
+        }
+        row as u32
+    }
+
     fn kernel(&mut self, name: &'static str) -> &mut KernelStats {
         let known = self.kernels.iter().position(|kernel| kernel.name == name);
         let index = known.unwrap_or_else(|| {
@@ -230,5 +251,54 @@ impl Counts {
             self.kernels.len() - 1
         });
         &mut self.kernels[index]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use crate::Engine;
+    use crate::engine::Trace;
+
+    fn rows(engine: &Engine) -> usize {
+        let books = engine.seeds.inlined.as_ref().and_then(|it| it.books());
+        super::lock(&books.unwrap().counts).threads.len()
+    }
+
+    /// A server starts a thread for each of its requests, and each of them uses the same engine.
+    #[test]
+    fn threads_that_have_ended_leave_nothing() {
+        static BOTH: Barrier = Barrier::new(2);
+        let folder = tempfile::tempdir().unwrap();
+        let trace = Trace::to(folder.path().join("run.json"));
+        let plain = Engine::inline();
+        let traced = Engine::builder().trace(trace).inline();
+        for engine in [&plain, &traced] {
+            for n in 0..50_u64 {
+                let job = || engine.submit(|n: u64| n, (n,)).wait().unwrap();
+                let value = thread::scope(|threads| threads.spawn(job).join());
+                assert_eq!(value.unwrap(), n);
+            }
+        }
+        assert_eq!((rows(&plain), rows(&traced)), (0, 1));
+        // Those that run at the same time have rows of their own, and the next ones take them over.
+        for _ in 0..3 {
+            thread::scope(|threads| {
+                let run = || {
+                    traced
+                        .submit(|| BOTH.wait().is_leader(), ())
+                        .wait()
+                        .unwrap()
+                };
+                let both = [threads.spawn(run), threads.spawn(run)];
+                for thread in both {
+                    thread.join().unwrap();
+                }
+            });
+        }
+        assert_eq!(rows(&traced), 2);
     }
 }
