@@ -39,8 +39,8 @@ pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Missing, Region, Reserved};
 use spec::{Plan, Surroundings};
 
-use crate::sys::Segment;
 use crate::sys::limits::{self, Memory};
+use crate::sys::{self, Segment};
 
 /// How a block is placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -197,7 +197,7 @@ impl Arena {
         } else {
             Control::anonymous(plan.control_len, sealed)?
         };
-        let id = names::random();
+        let id = sys::random();
         let layout = Layout {
             id,
             control_len: plan.control_len,

@@ -1,6 +1,5 @@
 //! Names in `/dev/shm`: making the control segment under one, telling living arenas from dead ones, sweeping.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
@@ -14,7 +13,6 @@ use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
 use super::region::Missing;
-use crate::sys::clock;
 use crate::sys::cut::{self, Watched};
 use crate::sys::fork::Original;
 use crate::sys::limits::without_file_size_signal;
@@ -26,16 +24,6 @@ const ATTEMPTS: u32 = 100;
 /// How often a name must be found locked before it counts as taken.
 const LOOKS: u32 = 30;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
-
-/// A number that no other arena has.
-pub(super) fn random() -> u64 {
-    // A hasher's keys come from the system's random source, once per thread, and are counted up from then on: a copy that
-    // `fork` has made counts from the same. So who asks, and when, is in it too.
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(clock::monotonic_ns());
-    hasher.finish()
-}
 
 fn prefix() -> String {
     format!("/arenite-{}-", sys::effective_user())
@@ -108,7 +96,7 @@ impl Control {
         for _ in 0..ATTEMPTS {
             let full = match name {
                 Some(name) => kept_name(name),
-                None => format!("{}{:016x}", prefix(), random()),
+                None => format!("{}{:016x}", prefix(), sys::random()),
             };
             let create = || ShmemConf::new().os_id(&full).size(len as usize).create();
             let mut shmem = match without_file_size_signal(create) {

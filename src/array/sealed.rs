@@ -227,7 +227,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Panics
     ///
-    /// Inside a kernel, where the arena is full.
+    /// Where there is no memory for the copy: inside a kernel, that of the arena.
     #[track_caller]
     pub fn copy(&self) -> ArrayMut<T> {
         ArrayMut::from_slice(self).with_shape(self.shape)

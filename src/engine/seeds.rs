@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::inlined::{self, Enrolled, Inside};
 use crate::kernel::seed_in_series;
-use crate::worker::{Entered, chance, enter};
+use crate::sys::random;
+use crate::worker::{Entered, enter};
 
 /// The seed of a run, and what has been numbered so far.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Series {
 impl Seeds {
     pub(super) fn new(run: Option<u64>) -> Self {
         Self {
-            run: run.unwrap_or_else(chance),
+            run: run.unwrap_or_else(random),
             series: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
             inlined: None,

@@ -25,6 +25,7 @@ pub mod oom;
 pub mod pipe;
 pub mod probe;
 pub mod process;
+mod random;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 mod segment;
@@ -38,6 +39,7 @@ pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 #[cfg(feature = "bench")]
 pub use process::{getppid, set_pdeathsig};
+pub use random::random;
 pub use segment::{Access, Segment};
 
 // Short names for tests.

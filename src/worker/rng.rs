@@ -1,13 +1,13 @@
 //! Random numbers that depend on the job alone.
 
 use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use super::lane;
+use crate::sys::random;
 
 thread_local! {
     /// The job that runs on this thread of the program itself.
@@ -92,15 +92,10 @@ fn take_here() -> Option<Drawing> {
 
 fn by_chance() -> Drawing {
     Drawing {
-        run: chance(),
-        job: chance(),
+        run: random(),
+        job: random(),
         made: 0,
     }
-}
-
-/// A number from the system's source of them.
-pub(crate) fn chance() -> u64 {
-    RandomState::new().hash_one(0)
 }
 
 /// The job with this seed runs on this thread until the guard is dropped.

@@ -8,6 +8,7 @@ use std::thread;
 
 use arenite::arena::{Arena, Spec};
 use arenite::engine::Trace;
+use arenite::rand::Rng;
 use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -22,7 +23,7 @@ tests![
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
     a_copy_of_the_program_leaves_its_engine_alone,
-    copies_of_the_program_make_arenas_of_their_own,
+    copies_of_the_program_draw_numbers_of_their_own,
     two_engines_in_one_process,
     many_engines_at_once,
     a_program_killed_while_busy,
@@ -203,8 +204,8 @@ fn a_copy_of_the_program_leaves_its_engine_alone() {
 }
 
 /// Nothing that a copy has inherited tells which number is the next.
-fn copies_of_the_program_make_arenas_of_their_own() {
-    let id = || {
+fn copies_of_the_program_draw_numbers_of_their_own() {
+    let arena = || {
         let spec = Spec {
             capacity: 1 << 20,
             sweep: false,
@@ -212,26 +213,35 @@ fn copies_of_the_program_make_arenas_of_their_own() {
         };
         Arena::create(&spec).map_or(0, |arena| arena.id())
     };
-    let before = id();
+    let seed = || Engine::inline().seed();
+    let chance = || arenite::rng().next_u64();
+    let draw = || [arena(), seed(), chance()];
+    let before = draw();
     let of_copy = || {
         let (read, write) = nix::unistd::pipe().unwrap();
         // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
-            let _ = nix::unistd::write(&write, &id().to_ne_bytes());
+            let drawn = draw().map(u64::to_ne_bytes);
+            let _ = nix::unistd::write(&write, drawn.as_flattened());
             // SAFETY: ends the copy without the destructors of a test.
             unsafe { libc::_exit(0) };
         }
         drop(write);
-        let mut told = [0; 8];
-        std::fs::File::from(read).read_exact(&mut told).unwrap();
+        let mut told = [[0; 8]; 3];
+        let mut read = std::fs::File::from(read);
+        read.read_exact(told.as_flattened_mut()).unwrap();
         nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
-        u64::from_ne_bytes(told)
+        told.map(u64::from_ne_bytes)
     };
-    let mut all = vec![0, before, of_copy(), of_copy(), id()];
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!(all.len(), 5, "{all:x?}");
+    let drawn = [before, of_copy(), of_copy(), draw()];
+    for kind in 0..3 {
+        let mut all = drawn.map(|drawn| drawn[kind]).to_vec();
+        all.push(0);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 5, "{all:x?}");
+    }
 }
 
 fn two_engines_in_one_process() {
