@@ -371,6 +371,11 @@ impl Arena {
         Some(Block::new(Arc::clone(self), at, held, held, reserved.fresh))
     }
 
+    /// Bytes that somebody holds.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
     fn place(
         self: &Arc<Self>,
         region: u16,
@@ -447,6 +452,12 @@ impl Arena {
             full.whose = ArenaFull::ARENAS;
         }
         Err(full)
+    }
+
+    /// As a thread that is committing memory of this region: others that need some wait for it.
+    #[cfg(test)]
+    pub(crate) fn hold_turn(&self, region: u16) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.region(region).turn)
     }
 
     fn region(&self, region: u16) -> &Region {

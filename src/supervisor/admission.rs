@@ -523,6 +523,7 @@ impl Shared {
         terms: Option<&Terms>,
         entry: Entry,
     ) -> JobId {
+        call.spill(&self.arena);
         let mut core = self.lock();
         let id = core.submit(info, call, 0, terms);
         core.entered(id, entry);

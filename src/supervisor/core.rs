@@ -631,9 +631,10 @@ fn fill_long(
     arena: &Arc<Arena>,
     strict: bool,
 ) -> Option<JobErrorKind> {
-    let block = match arena.alloc_words(call.words()) {
-        Ok(block) => block,
-        Err(full) => return Some(JobErrorKind::ArenaFull(full)),
+    // Only what the engine sends by itself, for graphs and spawned jobs, has not been put there before the lock was taken.
+    call.spill(arena);
+    let Some(block) = call.spilled.take() else {
+        return refusal_of(call, strict);
     };
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);

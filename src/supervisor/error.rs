@@ -467,15 +467,27 @@ impl fmt::Debug for JobError {
 impl JobErrorKind {
     /// A panic that was caught in this thread.
     pub(crate) fn panicked_here(payload: Box<dyn Any + Send>) -> Self {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let message = text.unwrap_or("a panic without a text").to_owned();
-        // Its destructor is foreign code, which may panic again.
-        std::mem::forget(payload);
-        Self::Panicked {
-            message,
-            location: "this thread".to_owned(),
-            backtrace: String::new(),
+        let text = |payload: Box<dyn Any + Send>| {
+            let payload = match payload.downcast::<String>() {
+                Ok(text) => return *text,
+                Err(payload) => payload,
+            };
+            match payload.downcast::<&str>() {
+                Ok(text) => (*text).to_owned(),
+                Err(payload) => {
+                    // One whose own drop panics must not end what called.
+                    std::mem::forget(payload);
+                    "a panic without a text".to_owned()
+                }
+            }
+        };
+        match payload.downcast::<ArenaFull>() {
+            Ok(full) => Self::ArenaFull(*full),
+            Err(payload) => Self::Panicked {
+                message: text(payload),
+                location: "this thread".to_owned(),
+                backtrace: String::new(),
+            },
         }
     }
 }

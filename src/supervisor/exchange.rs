@@ -89,6 +89,9 @@ impl Shared {
         read: Read<R>,
         wait: bool,
     ) -> usize {
+        for call in &mut *calls {
+            call.0.spill(&self.arena);
+        }
         let mut core = self.lock();
         let before = flight.sent;
         // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.

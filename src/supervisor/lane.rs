@@ -50,6 +50,8 @@ pub(super) struct Lane {
     pub(super) ahead: u64,
     /// Bytes that the monitor is to grant ahead, because they have to be committed first.
     pub(super) short_of: u64,
+    /// Bytes in use when there was no room for that: it is asked for again when fewer are.
+    pub(super) full_at: u64,
     /// Size of the last grant.
     pub(super) last_grant: u64,
     /// Where the oldest open job stood at the last tick.
@@ -91,6 +93,7 @@ impl Lane {
             grants: VecDeque::new(),
             ahead: 0,
             short_of: 0,
+            full_at: u64::MAX,
             last_grant: 0,
             seen_at_tick: u64::MAX,
             timed: VecDeque::new(),
@@ -333,6 +336,7 @@ impl Lane {
         self.grants.clear();
         self.ahead = 0;
         self.short_of = 0;
+        self.full_at = u64::MAX;
         self.last_grant = 0;
     }
 }

@@ -81,10 +81,23 @@ impl MemoryWatch {
     /// Looks.
     pub(super) fn look_now(&mut self, shared: &Shared) {
         // Without the lock: it takes a while.
-        let memory = limits::memory_available(&self.root);
+        let mut memory = limits::memory_available(&self.root);
+        let was_tight = shared.lock().tight;
+        // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
+        // time need it: it may not be had again.
+        if is_tight(&memory, was_tight) {
+            let arena = shared.arena.stats();
+            let kept = arena.committed.saturating_sub(arena.in_use);
+            let mut without = memory;
+            without.available = without.available.saturating_add(kept);
+            if !is_tight(&without, was_tight) {
+                shared.arena.trim();
+                memory = limits::memory_available(&self.root);
+            }
+        }
         let grown = self.grown(shared);
         let mut core = shared.lock();
-        let tight = is_tight(&memory, core.tight);
+        let tight = is_tight(&memory, was_tight);
         core.set_tight(tight);
         for (worker, life) in grown {
             core.retire_grown(worker, life);

@@ -370,6 +370,7 @@ impl Shared {
         group: u32,
         terms: Option<&Terms>,
     ) -> JobId {
+        call.spill(&self.arena);
         let mut core = self.lock();
         let id = if core.admission.is_none() {
             core.submit(kernel, call, group, terms)

@@ -20,6 +20,7 @@ use super::core::Closing;
 use super::error::JobErrorKind;
 use super::memory::MemoryWatch;
 use super::output::{Outputs, STDERR, STDOUT};
+use super::place::HUGE;
 use super::plain;
 use super::words::LastWords;
 use super::worker::{Process, Status, Worker};
@@ -385,16 +386,22 @@ impl Monitor {
     /// Grants ahead what has to be committed first, without the lock.
     fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
         let region = self.shared.lock().lanes[index].region;
-        // Without room the worker asks when it needs it, and is told the numbers.
-        let Ok(block) = self.shared.arena.grant(region, bytes, true) else {
-            return;
-        };
+        let arena = &self.shared.arena;
+        let block = arena.grant(region, bytes, bytes >= HUGE);
         let mut core = self.shared.lock();
         let runs = core.workers[core.worker_of(index)].process.is_some();
         let lane = &mut core.lanes[index];
-        if lane.life == life && runs {
-            // Whoever asked again meanwhile did not know of this. A link that cannot take it now has plenty.
-            lane.short_of = 0;
+        if lane.life != life || !runs {
+            return;
+        }
+        // Whoever asked again meanwhile did not know of this.
+        lane.short_of = 0;
+        lane.full_at = match &block {
+            Ok(_) => u64::MAX,
+            Err(_) => arena.in_use(),
+        };
+        if let Ok(block) = block {
+            // A link that cannot take it now has plenty.
             drop(lane.grant(block));
         }
     }

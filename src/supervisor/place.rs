@@ -28,7 +28,7 @@ const LANE_AHEAD: u64 = 64 * 1024;
 /// The smallest grant that is given because a kernel is known to need memory.
 const GRANT_AHEAD: u64 = 256 * 1024;
 /// From this size on a grant is worth huge pages.
-const HUGE: u64 = 2 << 20;
+pub(super) const HUGE: u64 = 2 << 20;
 
 impl Core {
     /// Puts the job of a record into a slot, if a lane should have it.
@@ -405,19 +405,16 @@ fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) ->
             .saturating_mul(4)
             .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),
     };
-    // Without room the worker asks when it needs it, and is told the numbers. A link that cannot take a grant now has
-    // plenty.
-    if len <= HUGE {
-        if let Ok(block) = arena.grant(lane.region, len, len >= HUGE) {
-            drop(lane.grant(block));
-        }
-        return false;
-    }
+    // A link that cannot take a grant now has plenty.
     if let Some(block) = arena.grant_committed(lane.region, len) {
         drop(lane.grant(block));
         return false;
     }
-    // Committing so much takes a while, which is not spent under the lock.
+    // Without room the worker asks when it needs it, and is told the numbers.
+    if arena.in_use() >= lane.full_at {
+        return false;
+    }
+    // Committing may take a while, or wait for somebody else's, which is not spent under the lock.
     let asked = lane.short_of != 0;
     lane.short_of = len;
     !asked

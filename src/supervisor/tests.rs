@@ -19,6 +19,7 @@ use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
+mod memory;
 mod places;
 mod policies;
 mod records;

@@ -14,6 +14,7 @@ tests![
     what_waited_behind_a_long_job_waits_in_the_queue,
     an_engine_that_ends_while_memory_is_short,
     an_idle_engine_is_not_watched,
+    what_the_arena_keeps_is_given_back_where_that_helps,
     no_memory_is_committed_that_the_system_does_not_have,
 ];
 
@@ -215,6 +216,33 @@ fn an_idle_engine_is_not_watched() {
 }
 
 /// The kernel would end somebody at random; here it is an error where it is asked for, with the numbers.
+fn what_the_arena_keeps_is_given_back_where_that_helps() {
+    const MIB: u64 = 1 << 20;
+    for version in [0, 1, 2] {
+        let system = System::new(version);
+        let lab = system.lab(1);
+        let committed = || lab.stats().arena.committed;
+        until_short(&lab, false);
+        drop(lab.zeros::<u8>(100 * MIB as usize).unwrap());
+        assert!(committed() > 100 * MIB);
+        system.available(LIMIT / 20);
+        wait_until("it is given back", || {
+            lab.submit(|| (), ()).wait().unwrap();
+            committed() < 50 * MIB
+        });
+        // Where it does not help it stays: it might not be had again.
+        system.available(LIMIT / 2);
+        until_short(&lab, false);
+        drop(lab.zeros::<u8>(10 * MIB as usize).unwrap());
+        let before = committed();
+        assert!(before > 10 * MIB);
+        system.available(0);
+        until_short(&lab, true);
+        lab.submit(pause, ()).wait().unwrap();
+        assert_eq!(committed(), before);
+    }
+}
+
 fn no_memory_is_committed_that_the_system_does_not_have() {
     /// What is left for a moment: less than one step of a commit, as these made-up numbers do not shrink with each.
     const LEFT: u64 = 1 << 20;

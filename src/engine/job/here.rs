@@ -1,10 +1,8 @@
 //! Jobs that run in the calling thread.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::arena::ArenaFull;
 use crate::engine::Engine;
 use crate::engine::inlined::observed;
 use crate::engine::spawn::why_here;
@@ -49,34 +47,9 @@ fn fenced<R>(
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Cancelled)) => JobErrorKind::Cancelled,
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
-        Err(payload) => panicked(payload),
+        Err(payload) => JobErrorKind::panicked_here(payload),
     };
     Err(Failed::new(kind, name(), 0).into())
-}
-
-fn panicked(payload: Box<dyn Any + Send>) -> JobErrorKind {
-    let text = |payload: Box<dyn Any + Send>| {
-        let payload = match payload.downcast::<String>() {
-            Ok(text) => return *text,
-            Err(payload) => payload,
-        };
-        match payload.downcast::<&str>() {
-            Ok(text) => (*text).to_owned(),
-            Err(payload) => {
-                // One whose own drop panics must not end what called.
-                std::mem::forget(payload);
-                "a panic without a text".to_owned()
-            }
-        }
-    };
-    match payload.downcast::<ArenaFull>() {
-        Ok(full) => JobErrorKind::ArenaFull(*full),
-        Err(payload) => JobErrorKind::Panicked {
-            message: text(payload),
-            location: "this thread".to_owned(),
-            backtrace: String::new(),
-        },
-    }
 }
 
 /// Runs a program in this thread.

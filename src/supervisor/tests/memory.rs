@@ -1,0 +1,72 @@
+//! Memory that has to be committed is waited for without the lock, and asked for in vain once.
+
+use super::*;
+use crate::arena::Placement;
+
+/// The kernel has returned arrays before.
+fn make_known(shared: &Shared) {
+    let mut core = shared.lock();
+    let index = core.kernels.index(&kernel());
+    core.kernels.get(index).learn(10, 100_000, false);
+}
+
+fn short_of(shared: &Shared) -> u64 {
+    shared.lock().lanes[0].short_of
+}
+
+#[test]
+fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
+    let (shared, takers) = fixture(1, 1);
+    make_known(&shared);
+    let arena = Arc::clone(&shared.arena);
+    let turns = [0, 1].map(|region| arena.hold_turn(region));
+    let other = Arc::clone(&shared);
+    // Too long for a slot, and nothing is committed yet.
+    let long = std::thread::spawn(move || {
+        let mut call = ArgWriter::new(other.arena.id());
+        (0..100).for_each(|word| call.word(word));
+        other.submit(&kernel(), &mut call, 0, None)
+    });
+    let other = Arc::clone(&shared);
+    let id = in_time(move || {
+        for _ in 0..50 {
+            other.stats();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        submit(&other)
+    });
+    assert!(!long.is_finished());
+    assert_ne!(short_of(&shared), 0, "the monitor is to commit it");
+    drop(turns);
+    let long = long.join().unwrap();
+    let core = shared.lock();
+    let leases = &core.records.look(long.index).leases;
+    assert!(matches!(&leases[..], [Lease::Shared(block)] if block.len() == 800));
+    drop(core);
+    shared.abandon(id);
+    drop(takers);
+}
+
+#[test]
+fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
+    let (shared, takers) = fixture(1, 1);
+    make_known(&shared);
+    let arena = Arc::clone(&shared.arena);
+    let full = arena.alloc(0, arena.capacity(), Placement::Packed).unwrap();
+    let first = submit(&shared);
+    assert_ne!(short_of(&shared), 0);
+    // As the monitor notes it.
+    let mut core = shared.lock();
+    core.lanes[0].short_of = 0;
+    core.lanes[0].full_at = arena.in_use();
+    drop(core);
+    let second = submit(&shared);
+    assert_eq!(short_of(&shared), 0);
+    drop(full);
+    let third = submit(&shared);
+    assert_ne!(short_of(&shared), 0);
+    for id in [first, second, third] {
+        shared.abandon(id);
+    }
+    drop(takers);
+}
