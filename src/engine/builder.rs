@@ -317,7 +317,7 @@ impl Builder {
     /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
     /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. A job that is larger than the
     /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
-    /// much as each worker's share. Results that nobody has dropped yet do not count.
+    /// much as each lane's share. Results that nobody has dropped yet do not count.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine};

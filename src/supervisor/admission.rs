@@ -454,10 +454,11 @@ impl Shared {
                 continue;
             }
             core.be_watched();
-            let look_at = Instant::now() + LOOK_AGAIN;
+            let mut look_at = Instant::now() + LOOK_AGAIN;
             if let Some(admission) = &mut core.admission {
                 let ticket = *line.0.get_or_insert_with(|| admission.join());
-                admission.look_at = Some(look_at);
+                // No later than it is time for those before, however often this one looks.
+                look_at = *admission.look_at.get_or_insert(look_at);
                 if let Some(waker) = waker.take() {
                     admission.line.insert(ticket, Place::Asleep(waker));
                 }

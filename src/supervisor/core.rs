@@ -488,7 +488,7 @@ impl Core {
 
     /// What is told of an answer that came, and cannot be taken.
     #[cold]
-    fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
+    pub(super) fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
         let lane = self.records.at(index).answered_by.0 as usize;
         let worker = (lane < self.lanes.len()).then(|| self.worker_of(lane) as u32);
         let record = self.records.at(index);

@@ -11,6 +11,7 @@ use super::Shared;
 use super::actor::actor_of;
 use super::core::{Core, Read};
 use super::error::JobError;
+use super::lock::wake_all;
 use super::policy::Terms;
 use super::record::{JobId, Stage};
 use crate::kernel::wire::ArgWriter;
@@ -209,9 +210,7 @@ impl Shared {
         });
         let ended: Vec<_> = ended.collect();
         self.unlock(core);
-        for (_, waker) in ended {
-            waker.wake();
-        }
+        wake_all(ended.into_iter().map(|(_, waker)| waker));
     }
 
     /// Whether one of these jobs has ended, and which.

@@ -95,7 +95,7 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         looks: Mutex::new(super::progress::Looks::new()),
         tracer: Mutex::default(),
         original: Original::here(),
-        left_to_monitor: AtomicBool::new(false),
+        one_came: AtomicBool::new(false),
         settings,
     };
     (Arc::new(shared), takers)

@@ -168,7 +168,7 @@ pub(crate) struct Shared {
     /// Whose engine it is.
     original: Original,
     /// The engine was dropped in the monitor's own thread, which ends the rest by itself.
-    left_to_monitor: AtomicBool,
+    one_came: AtomicBool,
 }
 
 /// One worker in the statistics.
@@ -339,7 +339,7 @@ pub(crate) fn start(
         looks: Mutex::new(progress::Looks::new()),
         tracer: Mutex::new(tracer),
         original: Original::here(),
-        left_to_monitor: AtomicBool::new(false),
+        one_came: AtomicBool::new(false),
     });
     shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
@@ -483,13 +483,22 @@ impl Shared {
         if monitor::is_here() {
             // Here is a waker that a monitor has called, and the engine was its last. Nobody waits for himself, and two that
             // are called by each other's do not wait for each other.
-            self.left_to_monitor.store(true, Ordering::Release);
-            return self.close(how);
+            self.close(how);
+            if self.comes_second() {
+                self.finish();
+            }
+            return;
         }
         self.close(how);
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
         self.finish();
+    }
+
+    /// Whoever ends the engine without waiting for its monitor, and the monitor at its end: the second of them finishes.
+    fn comes_second(&self) -> bool {
+        // Each sees what the other did before it came.
+        self.one_came.swap(true, Ordering::AcqRel)
     }
 
     /// What is left to do when the monitor is gone.

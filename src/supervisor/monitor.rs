@@ -69,7 +69,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
         // Otherwise by whoever waits for this thread.
-        if shared.left_to_monitor.load(Ordering::Acquire) {
+        if shared.comes_second() {
             shared.finish();
         }
     };

@@ -579,6 +579,21 @@ fn a_future_that_nobody_polls_holds_nobody_up() {
         assert_eq!(job.wait().unwrap(), 3 * MIB);
     }
     drop(left);
+    step("a future that looks again and again, behind one that nobody polls");
+    let running = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let (mut left, mut looks) = (enters(), enters());
+    joins(&mut left);
+    gate.open();
+    running.wait().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let job = loop {
+        match Pin::new(&mut looks).poll(&mut context) {
+            Poll::Ready(job) => break job,
+            Poll::Pending => thread::park_timeout(Duration::from_millis(5)),
+        }
+    };
+    assert_eq!(job.wait().unwrap(), 3 * MIB);
+    drop(left);
     lab.assert_in_use(0);
     assert_eq!(lab.stats().admitted, 0);
 }

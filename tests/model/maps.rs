@@ -701,7 +701,7 @@ fn waiting_for_any_leaves_tasks_waiting() {
 /// A number that is looked at by code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, NoUninit)]
 #[repr(transparent)]
-struct Watched(u32);
+pub(crate) struct Watched(pub(crate) u32);
 
 // SAFETY: as for `u32`: any bits are one.
 unsafe impl CheckedBitPattern for Watched {

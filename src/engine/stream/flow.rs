@@ -120,7 +120,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// May the source be asked (again) in this pass?
+    /// May a source, or what is being spread, be asked (again) in this pass?
     pub(super) fn in_slice(&mut self) -> bool {
         self.cut = self.asked && self.pass.elapsed() > SLICE;
         self.asked = true;
@@ -236,6 +236,10 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<U::Item>> {
         loop {
             if let Some(current) = &mut self.current {
+                // It may go on for ever, and what comes behind may let nothing through.
+                if !driver.in_slice() {
+                    return None;
+                }
                 if let Some(value) = current.value.next() {
                     self.made += 1;
                     let item = Item {

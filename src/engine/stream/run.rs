@@ -76,6 +76,10 @@ impl<'a, T> Run<'a, T> {
                 None if flow.is_over() => return None,
                 None => {}
             }
+            if driver.cut {
+                // It may be long until something comes out.
+                self.control.publish(driver.stats);
+            }
             if !std::mem::replace(&mut is_pass, true) || changed || driver.moved || driver.cut {
                 idle = None;
                 continue;

@@ -174,6 +174,22 @@ fn draining_finishes_what_was_taken_and_stopping_does_not() {
 }
 
 #[test]
+fn stopping_is_heard_while_one_item_is_spread_for_ever() {
+    let engine = Engine::inline();
+    let stream = Stream::new([1u64]).flat_map(|_| 0u64..).filter(|_| false);
+    let mut run = stream.run(&engine);
+    let handle = run.handle();
+    let stops = std::thread::spawn(move || {
+        while handle.stats().taken == 0 {
+            std::thread::yield_now();
+        }
+        handle.stop();
+    });
+    assert!(run.next().is_none());
+    stops.join().unwrap();
+}
+
+#[test]
 fn a_source_in_its_own_thread_is_asked_for_no_more_than_may_be_in_flight() {
     let (engine, asked) = (Engine::inline(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&asked);

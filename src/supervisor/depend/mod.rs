@@ -13,8 +13,8 @@ use std::task::Waker;
 pub(super) use family::Breaking;
 use family::Families;
 pub(crate) use family::{MOST_DEEP, MOST_OPEN};
+use run::{Bad, Run, UnitStage};
 pub(crate) use run::{Calls, GraphPlan, NodeFate, Unit};
-use run::{Run, UnitStage, Values};
 pub(crate) use told::KernelTold;
 
 use super::core::{Closing, Core, Read};
@@ -307,11 +307,7 @@ impl Core {
                     continue;
                 }
                 run.states[dependent as usize].stage = UnitStage::Failed(unit);
-                // What it would have taken is not kept for it.
-                for at in run.plan.sources_of(dependent) {
-                    let source = run.plan.sources[at];
-                    Values::used(&mut self.records, &mut run.plan, &run.states, source);
-                }
+                run.takes_nothing(dependent, &mut self.records);
                 run.give_back(dependent);
                 lost.push(dependent);
             }
@@ -325,7 +321,10 @@ impl Core {
         for unit in 0..run.plan.units.len() as u32 {
             let state = run.states[unit as usize];
             match state.stage {
-                UnitStage::Waiting => run.stop(unit),
+                UnitStage::Waiting => {
+                    run.stop(unit);
+                    run.takes_nothing(unit, &mut self.records);
+                }
                 // Its end is heard as any other.
                 UnitStage::Sent => self.cancel(state.record),
                 UnitStage::Done | UnitStage::Failed(_) | UnitStage::Stopped => {}
@@ -384,9 +383,12 @@ impl Core {
             self.trace_sources(run, unit);
         }
         let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
-        if let Some(source) = bad {
-            let record = run.states[source as usize].record;
-            let error = self.unreadable(record.index);
+        if let Some(Bad { unit, panic }) = bad {
+            let source = run.states[unit as usize].record.index;
+            let error = match panic {
+                Some(panic) => self.failed_here(source, panic),
+                None => self.unreadable(source),
+            };
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::kernel::{
     BadReply, CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving,
     to_offset,
 };
-use crate::supervisor::error::{Failed, JobError};
+use crate::supervisor::error::{Failed, JobError, JobErrorKind};
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NOBODY;
 use crate::supervisor::policy::Terms;
@@ -181,8 +182,13 @@ pub(super) struct Values<'a> {
     records: &'a mut Records,
     plan: &'a mut GraphPlan,
     states: &'a [UnitState],
-    /// A unit whose value cannot be read.
-    bad: Option<u32>,
+    bad: Option<Bad>,
+}
+
+/// A unit whose value cannot be read: by a lie of its worker, or because the program's own check of it panics.
+pub(super) struct Bad {
+    pub(super) unit: u32,
+    pub(super) panic: Option<JobErrorKind>,
 }
 
 impl Values<'_> {
@@ -218,13 +224,17 @@ impl Ended for Values<'_> {
         };
         let words = WordReader::new(words);
         let arrays = arrays.into_iter();
-        let read = forward(&mut Receiving(ReplyReader { words, arrays }), call);
-        if read == Err(BadReply) {
-            self.bad = Some(unit);
-            return false;
-        }
-        Self::used(self.records, self.plan, self.states, unit);
-        true
+        let mut reply = Receiving(ReplyReader { words, arrays });
+        let panic = match catch_unwind(AssertUnwindSafe(|| forward(&mut reply, call))) {
+            Ok(Ok(())) => {
+                Self::used(self.records, self.plan, self.states, unit);
+                return true;
+            }
+            Ok(Err(BadReply)) => None,
+            Err(panic) => Some(JobErrorKind::panicked_here(panic)),
+        };
+        self.bad = Some(Bad { unit, panic });
+        false
     }
 }
 
@@ -370,7 +380,7 @@ impl Run {
     }
 
     /// Writes the call of a unit. If a value that it takes cannot be read: the unit whose value that is.
-    pub(super) fn load(&mut self, unit: u32, records: &mut Records) -> Option<u32> {
+    pub(super) fn load(&mut self, unit: u32, records: &mut Records) -> Option<Bad> {
         let Self {
             plan,
             states,
@@ -435,6 +445,14 @@ impl Run {
     pub(super) fn stop(&mut self, unit: u32) {
         self.states[unit as usize].stage = UnitStage::Stopped;
         self.wanted -= usize::from(self.plan.units[unit as usize].wanted);
+    }
+
+    /// What a unit would have taken is not kept for it.
+    pub(super) fn takes_nothing(&mut self, unit: u32, records: &mut Records) {
+        for at in self.plan.sources_of(unit) {
+            let source = self.plan.sources[at];
+            Values::used(records, &mut self.plan, &self.states, source);
+        }
     }
 
     pub(super) fn done(&mut self, unit: u32, over: &Over) {

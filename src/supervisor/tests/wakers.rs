@@ -4,12 +4,6 @@ use super::*;
 
 #[test]
 fn a_waker_that_panics_takes_nobody_along() {
-    struct Falls;
-    impl Wake for Falls {
-        fn wake(self: Arc<Self>) {
-            panic!("the executor is gone");
-        }
-    }
     let (shared, mut takers) = fixture(1, 1);
     let told = Arc::new(Tells::default());
     let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
@@ -71,6 +65,14 @@ fn poll(shared: &Shared, id: JobId, waker: &Waker) -> bool {
     let mut context = Context::from_waker(waker);
     let poll = shared.poll(id, <() as Reply>::receive, &mut context);
     poll.is_ready()
+}
+
+struct Falls;
+
+impl Wake for Falls {
+    fn wake(self: Arc<Self>) {
+        panic!("the executor is gone");
+    }
 }
 
 #[derive(Default)]
@@ -138,4 +140,25 @@ fn who_waits_for_any_leaves_tasks_waiting() {
     takers[0].finish(false, 1, None);
     shared.stats();
     assert!(is_told(1));
+}
+
+#[test]
+fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
+    let (shared, mut takers) = fixture(1, 1);
+    let ids = [(); 2].map(|()| submit(&shared));
+    let told = Arc::new(Tells::default());
+    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
+    for (id, waker) in ids.iter().zip(&wakers) {
+        assert!(!poll(&shared, *id, waker));
+    }
+    let mut displaced = Vec::new();
+    let ended = shared.poll_any_beside(ids.into_iter(), Waker::noop(), &mut displaced);
+    assert_eq!(ended, None);
+    for _ in ids {
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+    }
+    shared.stats();
+    shared.put_back(displaced);
+    assert!(told.0.load(Ordering::Relaxed));
 }

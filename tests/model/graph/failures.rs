@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
+use crate::maps::Watched;
 
 tests![
     a_failed_node_stops_what_depends_on_it_and_nothing_else,
@@ -13,6 +14,7 @@ tests![
     a_chain_that_is_stopped_is_no_failure,
     what_is_left_out_in_this_thread_is_told_as_on_workers,
     one_that_stops_at_a_failure_sends_no_more,
+    a_check_that_panics_fails_who_takes_the_value,
     a_failure_in_a_chain_names_its_node,
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
@@ -236,6 +238,33 @@ fn one_that_stops_at_a_failure_sends_no_more() {
         lab.assert_in_use(0);
         lab.assert_idle();
     }
+}
+
+fn a_check_that_panics_fails_who_takes_the_value() {
+    let lab = Lab::new(2);
+    let mut graph = Graph::new();
+    graph.fuse(false);
+    let three = graph.add(|n: u32| Watched(n), (3,));
+    let nodes = [1, 2].map(|by| graph.add(|x: Watched, by: u32| x.0 * by, (&three, by)));
+    let four = graph.add(|n: u32| Watched(n), (4,));
+    let fine = graph.add(|x: Watched| x.0, (&four,));
+    let [first, second] = &nodes;
+    let running = graph.run(&lab, (first, second, &fine)).unwrap();
+    let (first, second, fine) = running.results();
+    assert_eq!(fine.unwrap(), 4);
+    for answer in [first, second] {
+        let error = answer.unwrap_err();
+        let JobErrorKind::Panicked { message, .. } = error.kind() else {
+            panic!("{error}")
+        };
+        assert!(message.contains("not looked at"), "{error}");
+    }
+    step("another graph");
+    let mut graph = Graph::new();
+    let node = graph.add(|| 7u32, ());
+    assert_eq!(graph.run(&lab, &node).unwrap().wait().unwrap(), 7);
+    assert_eq!(lab.stats().restarts(), 0, "nobody lied");
+    lab.assert_in_use(0);
 }
 
 fn a_failure_in_a_chain_names_its_node() {

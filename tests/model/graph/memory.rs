@@ -5,7 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use arenite::OnFailure;
+
 use super::*;
+use crate::harness::patience;
 
 tests![
     a_wide_graph_has_few_records,
@@ -17,6 +20,7 @@ tests![
     jobs_wait_for_admission_as_well,
     admission_holds_it_back_and_lets_it_end,
     a_future_that_nobody_polls_does_not_hold_up_a_graph,
+    a_graph_that_stops_keeps_nothing_for_what_will_not_run,
 ];
 
 fn a_wide_graph_has_few_records() {
@@ -221,6 +225,32 @@ fn admission_holds_it_back_and_lets_it_end() {
     let values = running.wait().unwrap();
     assert_eq!(values, (0..100).map(|n| 2 * n).collect::<Vec<u32>>());
     assert_eq!(lab.stats().admitted, 0);
+    lab.assert_in_use(0);
+}
+
+fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    graph.fuse(false).on_failure(OnFailure::Stop);
+    let large = graph.add(block_of, (20 * MIB, 1));
+    let waits = graph.add(
+        |gate: &str| {
+            pass(gate);
+            1u64
+        },
+        (&gate.path(),),
+    );
+    let both = graph.add(|a: &[u8], n: u64| a.len() as u64 + n, (&large, &waits));
+    let fails = |a: &[u8]| Err::<u64, _>(format!("{} is wrong", a.len()));
+    let bad = graph.add(fails, (&large,));
+    let running = graph.run(&lab, (&both, &bad)).unwrap();
+    assert!(running.wait_timeout(patience()));
+    wait_until("the large value is gone", || {
+        lab.stats().arena.in_use < 10 << 20
+    });
+    gate.open();
+    running.wait().unwrap_err();
     lab.assert_in_use(0);
 }
 

@@ -396,7 +396,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
         let (at, bytes) = (item.time.map_or(0, |time| time.as_nanos()), item.bytes);
         let key = (self.key)(&item.value);
         let value = driver.leave(item);
-        if let Err(Late(value)) = self.open.add(&key, value, bytes, at, self.mark) {
+        if let Err(Late(value)) = self.open.add(&key, value, bytes, at, self.mark, self.limit) {
             driver.stats.late += 1;
             if let Some(late) = &mut self.late {
                 late(value);

@@ -32,7 +32,7 @@ struct OfKey {
     /// Items of this key so far, for windows by count.
     next: u128,
     /// The open windows of this key: where they start, and their places.
-    open: Vec<(u128, Place)>,
+    open: BTreeMap<u128, Place>,
 }
 
 pub(super) struct OpenWindows<K, T, F: Fill<T>> {
@@ -63,7 +63,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Puts an item into its windows. `at` is its time, and `mark` the watermark; windows by count know neither.
+    /// Puts an item into its windows, until they weigh more than `limit`. `at` is its time, and `mark` the watermark; windows by
+    /// count know neither.
     pub(super) fn add(
         &mut self,
         key: &K,
@@ -71,6 +72,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         bytes: u64,
         at: u128,
         mark: u128,
+        limit: usize,
     ) -> Result<(), Late<T>> {
         let (length, step, at) = match self.rule {
             Rule::Session { gap } => return self.add_to_session(key, value, bytes, at, gap, mark),
@@ -95,6 +97,9 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             if let Some(copy) = copy {
                 self.put(place, copy, bytes);
             }
+            if self.weight > limit {
+                return Ok(());
+            }
         }
         self.arrived += 1;
         value.map_or(Ok(()), |value| Err(Late(value)))
@@ -103,7 +108,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
     fn of_key(&mut self, key: &K) -> &mut OfKey {
         self.by_key.entry(key.clone()).or_insert_with(|| OfKey {
             next: 0,
-            open: Vec::new(),
+            open: BTreeMap::new(),
         })
     }
 
@@ -111,10 +116,10 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
     fn window(&mut self, key: &K, start: u128, end: u128) -> Place {
         let opened = self.opened;
         let open = &mut self.of_key(key).open;
-        if let Some((_, place)) = open.iter().find(|(other, _)| *other == start) {
+        if let Some(place) = open.get(&start) {
             return *place;
         }
-        open.push((start, (end, opened)));
+        open.insert(start, (end, opened));
         self.opened += 1;
         let window = OpenWindow {
             key: key.clone(),
@@ -149,7 +154,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         let (mut start, mut end) = (at, at + gap);
         let mut joined = Vec::new();
         if let Some(of_key) = self.by_key.get_mut(key) {
-            of_key.open.retain(|&(other, place)| {
+            of_key.open.retain(|&other, &mut place| {
                 let apart = other >= at + gap || place.0 <= at;
                 if !apart {
                     joined.push(place);
@@ -186,7 +191,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
                 window.start = start;
                 self.weight += F::weight(window.items);
                 self.by_end.insert((end, opened), window);
-                self.of_key(key).open.push((start, (end, opened)));
+                self.of_key(key).open.insert(start, (end, opened));
             }
             None => {
                 self.window(key, start, end);
@@ -210,18 +215,16 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
     /// The next window of this key that is full.
     pub(super) fn close_full(&mut self, key: &K) -> Option<(OpenWindow<K, F::Held>, u128)> {
         let of_key = self.by_key.get(key)?;
-        let (_, place) = *of_key
-            .open
-            .iter()
-            .find(|(_, place)| place.0 <= of_key.next)?;
-        Some(self.closed(place))
+        // All are as long, so the first one to begin ends first.
+        let (_, &place) = of_key.open.first_key_value()?;
+        (place.0 <= of_key.next).then(|| self.closed(place))
     }
 
     fn closed(&mut self, place: Place) -> (OpenWindow<K, F::Held>, u128) {
         let window = self.by_end.remove(&place).expect("the window is open");
         self.weight -= F::weight(window.items);
         if let Some(of_key) = self.by_key.get_mut(&window.key) {
-            of_key.open.retain(|(_, other)| *other != place);
+            of_key.open.remove(&window.start);
             // Full windows of a count that does not slide: the next item begins anew.
             if of_key.open.is_empty() {
                 self.by_key.remove(&window.key);

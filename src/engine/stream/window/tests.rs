@@ -343,3 +343,25 @@ fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
     folded.next().unwrap().unwrap_err();
     assert!((1001..1100).contains(&folded.stats().taken));
 }
+
+#[test]
+fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
+    let hour = Duration::from_secs(3600);
+    let opened = Rc::new(RefCell::new(0));
+    let count = Rc::clone(&opened);
+    let engine = Engine::inline();
+    let mut run = Stream::new([2 * hour])
+        .event_time(|&at| at)
+        .watermark(Duration::ZERO)
+        .window(Windows::sliding(hour, millis(1)))
+        .unwrap()
+        .limit(1000)
+        .fold(move || *count.borrow_mut() += 1, |(), _| {})
+        .run(&engine);
+    let error = run.next().unwrap().unwrap_err();
+    assert!(
+        matches!(error, StreamError::WindowsFull { limit: 1000 }),
+        "{error}"
+    );
+    assert_eq!(*opened.borrow(), 1001);
+}
