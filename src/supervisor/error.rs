@@ -110,7 +110,7 @@ pub enum JobErrorKind {
         /// How many jobs that were spawned would be open.
         open: u64,
     },
-    /// The kernel returned `Err` with this text.
+    /// The kernel returned `Err` with this text; or what it returned cannot be sent, and this says why.
     Returned(String),
     /// The arena had no room for what the kernel, or the call itself, needed.
     ArenaFull(ArenaFull),
