@@ -57,6 +57,8 @@ fn main() {
         scopes::tests(),
         spawn::tests(),
         streams::tests(),
+        streams::ends::tests(),
+        streams::windows::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

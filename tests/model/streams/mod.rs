@@ -1,4 +1,7 @@
-//! Streams on real workers: order, bounds, windows, and what is lost when a worker dies.
+//! Streams on real workers: order, bounds, windows, ends, and what is lost when a worker dies.
+
+pub mod ends;
+pub mod windows;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -8,10 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::stream::{OnFailure, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, Backoff, Engine, JobErrorKind, Priority};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use arenite::stream::{Handle, OnFailure, Stream, StreamError, Windows};
+use arenite::{Array, ArrayMut, Backoff, JobErrorKind, Priority};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -23,12 +24,8 @@ tests![
     memory_is_flat_however_long_the_source,
     bytes_in_flight_are_bounded,
     an_exclusive_array_passes_all_stages_without_a_copy,
-    a_window_goes_to_a_kernel_as_it_lies,
     an_argument_of_many_arrays,
-    windows_of_an_unordered_stream_are_complete,
-    a_window_behind_an_idle_stage_ends_with_the_source,
     a_crash_costs_one_item,
-    a_crash_of_a_window_costs_that_window,
     a_crash_stops_the_stream_in_its_place,
     a_hang_in_a_stage_ends_at_its_deadline,
     a_hang_stops_the_stream_in_its_place,
@@ -36,11 +33,6 @@ tests![
     retries_lose_nothing,
     workers_that_are_killed_from_outside_cost_what_they_ran,
     a_killed_worker_costs_a_stream_with_retries_nothing,
-    draining_from_another_thread_finishes_what_was_taken,
-    a_stream_of_which_nothing_is_left_hears_of_its_end,
-    stopping_cancels_what_is_in_flight,
-    a_consumer_that_leaves_cancels_what_is_in_flight,
-    an_engine_without_workers_ends_the_stream_whatever_is_skipped,
 ];
 
 fn add(n: u64, more: u64) -> u64 {
@@ -227,48 +219,6 @@ fn an_exclusive_array_passes_all_stages_without_a_copy() {
     }
 }
 
-fn a_window_goes_to_a_kernel_as_it_lies() {
-    fn firsts(frames: &[Array<u64>], more: u64) -> Array<u64> {
-        Array::from_fn(frames.len(), |i| frames[i][0] + more)
-    }
-    fn total(numbers: &[u64]) -> u64 {
-        numbers.iter().sum()
-    }
-    let lab = Lab::new(2);
-    let frames = (0..100u64).map(|n| (n, lab.from_slice(&[n; 512]).unwrap()));
-    let windows = Stream::new(frames)
-        .event_time(|&(n, _)| Duration::from_millis(10 * n))
-        .watermark(Duration::ZERO)
-        .map(|(_, frame)| frame)
-        .window(Windows::sliding(
-            Duration::from_millis(200),
-            Duration::from_millis(100),
-        ))
-        .unwrap()
-        .kernel(firsts, (1000,));
-    let windows: Vec<_> = windows.run(&lab).map(Result::unwrap).collect();
-    assert_eq!(windows.len(), 10);
-    for (k, window) in (0..).zip(&windows) {
-        assert_eq!(
-            window.span.as_ref().unwrap().start.as_millis(),
-            100 * u128::from(k)
-        );
-        let expected = (10 * k..(10 * k + 20).min(100)).map(|n| n + 1000);
-        assert!(window.value.iter().copied().eq(expected), "{window:?}");
-    }
-    drop(windows);
-
-    // Numbers are put into an array.
-    let sums = Stream::new(0..100u64)
-        .stage(add, (1,))
-        .window(Windows::count(10))
-        .unwrap()
-        .kernel(total, ());
-    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
-    assert!(sums.into_iter().eq((0..10).map(|k| 100 * k + 55)));
-    lab.assert_in_use(0);
-}
-
 /// As many as there are: a call that does not fit into its slot lies elsewhere.
 fn an_argument_of_many_arrays() {
     fn concat(parts: &[Array<u32>], by: u32, last: &[u32]) -> Array<u32> {
@@ -296,67 +246,6 @@ fn an_argument_of_many_arrays() {
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
     drop(last);
     lab.assert_in_use(0);
-}
-
-/// Items overtake each other, watermarks do not overtake items.
-fn windows_of_an_unordered_stream_are_complete() {
-    fn uneven(n: u64) -> u64 {
-        (0..if n.is_multiple_of(5) { 50_000 } else { 10 })
-            .fold(n, |n, i| std::hint::black_box(n + i) - i)
-    }
-    let lab = Lab::new(3);
-    let windows = Stream::new(0..2000u64)
-        .event_time(|&n| Duration::from_millis(n))
-        .watermark(Duration::ZERO)
-        .unordered()
-        .stage(uneven, ())
-        .window(Windows::tumbling(Duration::from_millis(20)))
-        .unwrap()
-        .items();
-    let mut run = windows.run(&lab);
-    for k in 0..100 {
-        let window = run.next().unwrap().unwrap();
-        assert_eq!(window.span.unwrap().start, Duration::from_millis(20 * k));
-        let items = BTreeSet::from_iter(window.value);
-        assert!(items.into_iter().eq(20 * k..20 * k + 20));
-    }
-    assert!(run.next().is_none());
-    assert_eq!(run.stats().late, 0);
-}
-
-fn a_window_behind_an_idle_stage_ends_with_the_source() {
-    let lab = Lab::new(1);
-    let none = Stream::new(Vec::<u64>::new())
-        .stage(add, (1,))
-        .window(Windows::count(2))
-        .unwrap()
-        .items();
-    assert!(none.run(&lab).next().is_none());
-    // Everything has gone through, and then nothing comes any more.
-    let (more, items) = std::sync::mpsc::channel();
-    let mut run = Stream::spawn(items)
-        .stage(add, (1,))
-        .window(Windows::count(2))
-        .unwrap()
-        .items()
-        .run(&lab);
-    (1..=3).for_each(|n| more.send(n).unwrap());
-    assert_eq!(run.next().unwrap().unwrap().value, [2, 3]);
-    thread::scope(|threads| {
-        threads.spawn(|| {
-            wait_until("the third is through", || {
-                lab.stats()
-                    .kernels
-                    .iter()
-                    .map(|kernel| kernel.calls)
-                    .sum::<u64>()
-                    == 3
-            });
-            drop(more);
-        });
-        assert_eq!(run.next().unwrap().unwrap().value, [4]);
-    });
-    assert!(run.next().is_none());
 }
 
 fn fragile(n: u64) -> u64 {
@@ -393,38 +282,6 @@ fn a_crash_costs_one_item() {
     assert_eq!(
         (stats.failed, stats.delivered, stats.in_flight),
         (4, 196, 0)
-    );
-    lab.assert_in_use(0);
-}
-
-fn a_crash_of_a_window_costs_that_window() {
-    fn total(numbers: &[u64]) -> u64 {
-        if numbers.contains(&57) {
-            std::process::abort();
-        }
-        numbers.iter().sum()
-    }
-    let lab = Lab::new(2);
-    let mut letters = Vec::new();
-    let sums = Stream::new(0..100u64)
-        .on_failure(OnFailure::Skip)
-        .stage(add, (0,))
-        .window(Windows::count(10))
-        .unwrap()
-        .kernel(total, ())
-        .retries(1)
-        .dead_letters(|letter| letters.push(letter));
-    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
-    let others = (0..10).filter(|&k| k != 5);
-    assert!(sums.into_iter().eq(others.map(|k| 100 * k + 45)));
-    let [letter] = &letters[..] else {
-        panic!("{letters:?}");
-    };
-    assert!(letter.input.value.iter().copied().eq(50..60));
-    assert_eq!((letter.stage, letter.sequence), (2, 5));
-    assert_eq!(
-        (letter.error.attempt(), letter.error.deaths().len()),
-        (2, 1)
     );
     lab.assert_in_use(0);
 }
@@ -606,6 +463,9 @@ fn busy(n: u64) -> u64 {
     (0..20_000).fold(n, |n, i| std::hint::black_box(n + i) - i)
 }
 
+/// How many workers are killed while a stream runs.
+const KILLS: usize = 8;
+
 /// Lets the killer end, also when the stream does not end well.
 struct Over<'a>(&'a AtomicUsize);
 
@@ -615,200 +475,68 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Kills workers, each after some results, and returns how many.
-fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize) -> usize {
-    let mut kills = 0;
-    while over.load(SeqCst) == 0 {
-        let next = 100 * (kills + 1);
+/// Kills workers, each after some results, until there were enough deaths; only then the stream ends, which has no other end.
+fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize, handle: &Handle) {
+    for kills in 0..KILLS {
         wait_until("more results", || {
-            delivered.load(SeqCst) >= next || over.load(SeqCst) > 0
+            delivered.load(SeqCst) >= 100 * (kills + 1) || over.load(SeqCst) > 0
         });
-        if over.load(SeqCst) == 0 && kills < 8 {
+        if over.load(SeqCst) == 0 {
             lab.replace(kills % 2);
-            kills += 1;
-        } else if kills == 8 {
-            break;
         }
     }
-    kills
+    handle.drain();
 }
 
 fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     let lab = Lab::new(2);
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    thread::scope(|s| {
-        let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
-        let ended = Over(&over);
-        let mut letters = Vec::new();
-        let mut found = Vec::new();
-        let stream = Stream::new(0..2000u64)
-            .on_failure(OnFailure::Skip)
-            .stage(busy, ())
-            .dead_letters(|letter| letters.push(letter));
-        let stats = stream
-            .for_each(&lab, |n| {
-                found.push(n);
-                delivered.fetch_add(1, SeqCst);
-            })
-            .unwrap();
-        drop(ended);
-        let kills = killer.join().unwrap();
-        assert!(kills > 2, "{kills}");
-        assert!(
-            stats.failed as usize <= kills,
-            "{kills} deaths cost {letters:?}"
-        );
-        // Nothing is lost in silence, and nothing comes twice.
-        let lost: BTreeSet<_> = letters.iter().map(|letter| letter.input).collect();
-        assert_eq!(lost.len(), stats.failed as usize);
-        assert!(
-            found
-                .into_iter()
-                .eq((0..2000).filter(|n| !lost.contains(n)))
-        );
+    let mut letters = Vec::new();
+    let mut found = Vec::new();
+    let stream = Stream::new(0u64..)
+        .on_failure(OnFailure::Skip)
+        .stage(busy, ())
+        .dead_letters(|letter| letters.push(letter));
+    let handle = stream.handle();
+    let stats = thread::scope(|s| {
+        s.spawn(|| kill_now_and_then(&lab, &delivered, &over, &handle));
+        let _ended = Over(&over);
+        let note = |n| {
+            found.push(n);
+            delivered.fetch_add(1, SeqCst);
+        };
+        stream.for_each(&lab, note).unwrap()
     });
+    assert_eq!(lab.stats().restarts(), KILLS as u64);
+    let costs = format!("{KILLS} deaths cost {letters:?}");
+    assert!(stats.failed as usize <= KILLS, "{costs}");
+    // Nothing is lost in silence, and nothing comes twice.
+    let lost: BTreeSet<_> = letters.iter().map(|letter| letter.input).collect();
+    assert_eq!(lost.len(), stats.failed as usize);
+    let kept = (0..stats.taken).filter(|n| !lost.contains(n));
+    assert!(found.into_iter().eq(kept), "{costs}");
     lab.assert_in_use(0);
 }
 
 fn a_killed_worker_costs_a_stream_with_retries_nothing() {
     let lab = Lab::new(2);
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    thread::scope(|s| {
-        let killer = s.spawn(|| kill_now_and_then(&lab, &delivered, &over));
-        let ended = Over(&over);
-        let mut expected = 0..2000u64;
-        let stream = Stream::new(0..2000u64)
-            .stage(busy, ())
-            .retries(3)
-            .stage(busy, ())
-            .retries(3);
-        let stats = stream
-            .for_each(&lab, |n| {
-                assert_eq!(Some(n), expected.next());
-                delivered.fetch_add(1, SeqCst);
-            })
-            .unwrap();
-        drop(ended);
-        assert_eq!((stats.delivered, stats.failed), (2000, 0));
-        assert!(killer.join().unwrap() > 2);
-    });
-}
-
-fn draining_from_another_thread_finishes_what_was_taken() {
-    let lab = Lab::new(2);
     let stream = Stream::new(0u64..)
         .stage(busy, ())
-        .window(Windows::count(7))
-        .unwrap()
-        .fold(|| 0u64, |count, _| *count += 1);
+        .retries(3)
+        .stage(busy, ())
+        .retries(3);
     let handle = stream.handle();
-    thread::scope(|s| {
-        s.spawn(|| {
-            wait_until("20 windows", || handle.stats().windows >= 20);
-            handle.drain();
-        });
-        let mut counted = 0;
-        let stats = stream
-            .for_each(&lab, |window| counted += window.value)
-            .unwrap();
-        assert_eq!(counted, stats.taken);
-        assert_eq!((stats.in_flight, stats.held_by_windows), (0, 0));
-    });
-    lab.assert_in_use(0);
-}
-
-fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
-    let engine = Engine::inline();
-    for apart in [true, false] {
-        let (tell, hear) = std::sync::mpsc::channel();
-        let source = (0u64..).inspect(move |n| {
-            if *n == 10_000 {
-                tell.send(()).unwrap();
-            }
-        });
-        let stream = if apart {
-            Stream::spawn(source)
-        } else {
-            Stream::new(source)
+    let mut expected = 0u64..;
+    let stats = thread::scope(|s| {
+        s.spawn(|| kill_now_and_then(&lab, &delivered, &over, &handle));
+        let _ended = Over(&over);
+        let next = |n| {
+            assert_eq!(Some(n), expected.next());
+            delivered.fetch_add(1, SeqCst);
         };
-        let stream = stream.filter(|_| false);
-        let handle = stream.handle();
-        thread::scope(|threads| {
-            threads.spawn(move || {
-                hear.recv().unwrap();
-                handle.stop();
-            });
-            step("the end of a stream that gives nothing");
-            assert_eq!(stream.run(&engine).count(), 0);
-        });
-    }
-}
-
-fn stopping_cancels_what_is_in_flight() {
-    fn until_cancelled(n: u64) -> u64 {
-        while n > 0 && !arenite::cancelled() {
-            std::hint::spin_loop();
-        }
-        n
-    }
-    let lab = Lab::new(2);
-    let stream = Stream::new(0u64..).stage(until_cancelled, ());
-    let handle = stream.handle();
-    thread::scope(|s| {
-        s.spawn(|| {
-            wait_until("both workers are busy for good", || {
-                let stats = handle.stats();
-                stats.delivered == 1 && stats.in_flight == 16
-            });
-            handle.stop();
-        });
-        step("the stream to be stopped");
-        assert_eq!(
-            stream.run(&lab).map(Result::unwrap).collect::<Vec<_>>(),
-            [0]
-        );
+        stream.for_each(&lab, next).unwrap()
     });
-    assert_eq!(handle.stats().in_flight, 0);
-    // Those that ran were asked to stop.
-    lab.assert_in_use(0);
-}
-
-fn a_consumer_that_leaves_cancels_what_is_in_flight() {
-    let lab = Lab::new(2);
-    let blocks = (0..).map(|n| lab.from_slice(&vec![n; 1 << 12]).unwrap());
-    let stream = Stream::new(blocks).stage(|block: &[u64]| busy(block[0]), ());
-    assert!(stream.run(&lab).take(20).map(Result::unwrap).eq(0..20));
-    lab.assert_in_use(0);
-}
-
-fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
-    const BROKEN: &str = "ARENITE_TEST_STREAM_BROKEN";
-    fn start_unless_broken() {
-        let path = std::env::var(BROKEN).unwrap();
-        assert!(!std::path::Path::new(&path).exists(), "the drive is gone");
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("broken");
-    // SAFETY: no other thread of this program reads or writes the environment during a test.
-    unsafe { std::env::set_var(BROKEN, &path) };
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_broken));
-    let stream = Stream::new(0u64..)
-        .on_failure(OnFailure::Skip)
-        .stage(busy, ());
-    let mut run = stream.run(&lab);
-    assert_eq!(run.next().unwrap().unwrap(), 0);
-    std::fs::write(&path, "").unwrap();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
-    step("the stream to end");
-    let last = run.find_map(Result::err).expect("an error is the last");
-    assert!(
-        matches!(
-            &last,
-            StreamError::Job { error, .. } if matches!(error.kind(), JobErrorKind::NoWorkers(_))
-        ),
-        "{last}"
-    );
-    assert!(run.next().is_none());
-    // SAFETY: as above.
-    unsafe { std::env::remove_var(BROKEN) };
+    assert_eq!(lab.stats().restarts(), KILLS as u64);
+    assert_eq!((stats.delivered, stats.failed), (stats.taken, 0));
 }

@@ -1,0 +1,138 @@
+//! How streams end: drained, stopped, left by their consumer, or without workers.
+
+use std::thread;
+
+use arenite::stream::{OnFailure, Stream, StreamError, Windows};
+use arenite::{Engine, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::busy;
+use crate::harness::{Lab, step, tests, wait_until};
+
+tests![
+    draining_from_another_thread_finishes_what_was_taken,
+    a_stream_of_which_nothing_is_left_hears_of_its_end,
+    stopping_cancels_what_is_in_flight,
+    a_consumer_that_leaves_cancels_what_is_in_flight,
+    an_engine_without_workers_ends_the_stream_whatever_is_skipped,
+];
+
+fn draining_from_another_thread_finishes_what_was_taken() {
+    let lab = Lab::new(2);
+    let stream = Stream::new(0u64..)
+        .stage(busy, ())
+        .window(Windows::count(7))
+        .unwrap()
+        .fold(|| 0u64, |count, _| *count += 1);
+    let handle = stream.handle();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("20 windows", || handle.stats().windows >= 20);
+            handle.drain();
+        });
+        let mut counted = 0;
+        let stats = stream
+            .for_each(&lab, |window| counted += window.value)
+            .unwrap();
+        assert_eq!(counted, stats.taken);
+        assert_eq!((stats.in_flight, stats.held_by_windows), (0, 0));
+    });
+    lab.assert_in_use(0);
+}
+
+fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
+    let engine = Engine::inline();
+    for apart in [true, false] {
+        let (tell, hear) = std::sync::mpsc::channel();
+        let source = (0u64..).inspect(move |n| {
+            if *n == 10_000 {
+                tell.send(()).unwrap();
+            }
+        });
+        let stream = if apart {
+            Stream::spawn(source)
+        } else {
+            Stream::new(source)
+        };
+        let stream = stream.filter(|_| false);
+        let handle = stream.handle();
+        thread::scope(|threads| {
+            threads.spawn(move || {
+                hear.recv().unwrap();
+                handle.stop();
+            });
+            step("the end of a stream that gives nothing");
+            assert_eq!(stream.run(&engine).count(), 0);
+        });
+    }
+}
+
+fn stopping_cancels_what_is_in_flight() {
+    fn until_cancelled(n: u64) -> u64 {
+        while n > 0 && !arenite::cancelled() {
+            std::hint::spin_loop();
+        }
+        n
+    }
+    let lab = Lab::new(2);
+    let stream = Stream::new(0u64..).stage(until_cancelled, ());
+    let handle = stream.handle();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("both workers are busy for good", || {
+                let stats = handle.stats();
+                stats.delivered == 1 && stats.in_flight == 16
+            });
+            handle.stop();
+        });
+        step("the stream to be stopped");
+        assert_eq!(
+            stream.run(&lab).map(Result::unwrap).collect::<Vec<_>>(),
+            [0]
+        );
+    });
+    assert_eq!(handle.stats().in_flight, 0);
+    // Those that ran were asked to stop.
+    lab.assert_in_use(0);
+}
+
+fn a_consumer_that_leaves_cancels_what_is_in_flight() {
+    let lab = Lab::new(2);
+    let blocks = (0..).map(|n| lab.from_slice(&vec![n; 1 << 12]).unwrap());
+    let stream = Stream::new(blocks).stage(|block: &[u64]| busy(block[0]), ());
+    assert!(stream.run(&lab).take(20).map(Result::unwrap).eq(0..20));
+    lab.assert_in_use(0);
+}
+
+fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
+    const BROKEN: &str = "ARENITE_TEST_STREAM_BROKEN";
+    fn start_unless_broken() {
+        let path = std::env::var(BROKEN).unwrap();
+        assert!(!std::path::Path::new(&path).exists(), "the drive is gone");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken");
+    // SAFETY: no other thread of this program reads or writes the environment during a test.
+    unsafe { std::env::set_var(BROKEN, &path) };
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_broken));
+    let stream = Stream::new(0u64..)
+        .on_failure(OnFailure::Skip)
+        .stage(busy, ());
+    let mut run = stream.run(&lab);
+    assert_eq!(run.next().unwrap().unwrap(), 0);
+    std::fs::write(&path, "").unwrap();
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    step("the stream to end");
+    let last = run.find_map(Result::err).expect("an error is the last");
+    assert!(
+        matches!(
+            &last,
+            StreamError::Job { error, .. } if matches!(error.kind(), JobErrorKind::NoWorkers(_))
+        ),
+        "{last}"
+    );
+    assert!(run.next().is_none());
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(BROKEN) };
+}

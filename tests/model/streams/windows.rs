@@ -1,0 +1,153 @@
+//! Windows of streams: what goes into each, where it lies, and what is lost with one.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use arenite::Array;
+use arenite::stream::{OnFailure, Stream, Windows};
+
+use super::add;
+use crate::harness::{Lab, tests, wait_until};
+
+tests![
+    a_window_goes_to_a_kernel_as_it_lies,
+    windows_of_an_unordered_stream_are_complete,
+    a_window_behind_an_idle_stage_ends_with_the_source,
+    a_crash_of_a_window_costs_that_window,
+];
+
+fn a_window_goes_to_a_kernel_as_it_lies() {
+    fn firsts(frames: &[Array<u64>], more: u64) -> Array<u64> {
+        Array::from_fn(frames.len(), |i| frames[i][0] + more)
+    }
+    fn total(numbers: &[u64]) -> u64 {
+        numbers.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let frames = (0..100u64).map(|n| (n, lab.from_slice(&[n; 512]).unwrap()));
+    let windows = Stream::new(frames)
+        .event_time(|&(n, _)| Duration::from_millis(10 * n))
+        .watermark(Duration::ZERO)
+        .map(|(_, frame)| frame)
+        .window(Windows::sliding(
+            Duration::from_millis(200),
+            Duration::from_millis(100),
+        ))
+        .unwrap()
+        .kernel(firsts, (1000,));
+    let windows: Vec<_> = windows.run(&lab).map(Result::unwrap).collect();
+    assert_eq!(windows.len(), 10);
+    for (k, window) in (0..).zip(&windows) {
+        assert_eq!(
+            window.span.as_ref().unwrap().start.as_millis(),
+            100 * u128::from(k)
+        );
+        let expected = (10 * k..(10 * k + 20).min(100)).map(|n| n + 1000);
+        assert!(window.value.iter().copied().eq(expected), "{window:?}");
+    }
+    drop(windows);
+
+    // Numbers are put into an array.
+    let sums = Stream::new(0..100u64)
+        .stage(add, (1,))
+        .window(Windows::count(10))
+        .unwrap()
+        .kernel(total, ());
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    assert!(sums.into_iter().eq((0..10).map(|k| 100 * k + 55)));
+    lab.assert_in_use(0);
+}
+
+/// Items overtake each other, watermarks do not overtake items.
+fn windows_of_an_unordered_stream_are_complete() {
+    fn uneven(n: u64) -> u64 {
+        (0..if n.is_multiple_of(5) { 50_000 } else { 10 })
+            .fold(n, |n, i| std::hint::black_box(n + i) - i)
+    }
+    let lab = Lab::new(3);
+    let windows = Stream::new(0..2000u64)
+        .event_time(|&n| Duration::from_millis(n))
+        .watermark(Duration::ZERO)
+        .unordered()
+        .stage(uneven, ())
+        .window(Windows::tumbling(Duration::from_millis(20)))
+        .unwrap()
+        .items();
+    let mut run = windows.run(&lab);
+    for k in 0..100 {
+        let window = run.next().unwrap().unwrap();
+        assert_eq!(window.span.unwrap().start, Duration::from_millis(20 * k));
+        let items = BTreeSet::from_iter(window.value);
+        assert!(items.into_iter().eq(20 * k..20 * k + 20));
+    }
+    assert!(run.next().is_none());
+    assert_eq!(run.stats().late, 0);
+}
+
+fn a_window_behind_an_idle_stage_ends_with_the_source() {
+    let lab = Lab::new(1);
+    let none = Stream::new(Vec::<u64>::new())
+        .stage(add, (1,))
+        .window(Windows::count(2))
+        .unwrap()
+        .items();
+    assert!(none.run(&lab).next().is_none());
+    // Everything has gone through, and then nothing comes any more.
+    let (more, items) = std::sync::mpsc::channel();
+    let mut run = Stream::spawn(items)
+        .stage(add, (1,))
+        .window(Windows::count(2))
+        .unwrap()
+        .items()
+        .run(&lab);
+    (1..=3).for_each(|n| more.send(n).unwrap());
+    assert_eq!(run.next().unwrap().unwrap().value, [2, 3]);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            wait_until("the third is through", || {
+                lab.stats()
+                    .kernels
+                    .iter()
+                    .map(|kernel| kernel.calls)
+                    .sum::<u64>()
+                    == 3
+            });
+            drop(more);
+        });
+        assert_eq!(run.next().unwrap().unwrap().value, [4]);
+    });
+    assert!(run.next().is_none());
+}
+
+fn a_crash_of_a_window_costs_that_window() {
+    fn total(numbers: &[u64]) -> u64 {
+        if numbers.contains(&57) {
+            std::process::abort();
+        }
+        numbers.iter().sum()
+    }
+    let lab = Lab::new(2);
+    let mut letters = Vec::new();
+    let sums = Stream::new(0..100u64)
+        .on_failure(OnFailure::Skip)
+        .stage(add, (0,))
+        .window(Windows::count(10))
+        .unwrap()
+        .kernel(total, ())
+        .retries(1)
+        .dead_letters(|letter| letters.push(letter));
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    let others = (0..10).filter(|&k| k != 5);
+    assert!(sums.into_iter().eq(others.map(|k| 100 * k + 45)));
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}");
+    };
+    assert!(letter.input.value.iter().copied().eq(50..60));
+    assert_eq!((letter.stage, letter.sequence), (2, 5));
+    assert_eq!(
+        (letter.error.attempt(), letter.error.deaths().len()),
+        (2, 1)
+    );
+    lab.assert_in_use(0);
+}
