@@ -35,11 +35,22 @@ pub fn shared_memory_named(part: &str) -> usize {
         .count()
 }
 
-/// A list of trials out of functions.
+/// A list of trials out of functions; those behind a condition are listed as ignored where it does not hold.
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => {
         pub fn tests() -> Vec<libtest_mimic::Trial> {
             vec![$(crate::harness::trial(concat!(module_path!(), "::", stringify!($name)), $name)),+]
+        }
+    };
+    ($($name:ident),*; where $holds:expr => $($only:ident),+ $(,)?) => {
+        pub fn tests() -> Vec<libtest_mimic::Trial> {
+            let trial = crate::harness::trial;
+            let mut all = vec![$(trial(concat!(module_path!(), "::", stringify!($name)), $name)),*];
+            $(
+                let only = trial(concat!(module_path!(), "::", stringify!($only)), $only);
+                all.push(only.with_ignored_flag(!$holds));
+            )+
+            all
         }
     };
 }
