@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use arenite::engine::Builder;
 use arenite::{BuildError, Engine, JobErrorKind};
 
 use crate::harness::{Lab, step, tests, wait_until};
@@ -67,10 +68,7 @@ pub fn before_init() {
     }
 }
 
-fn build(
-    start_timeout: Duration,
-    start: fn(arenite::engine::Builder) -> arenite::engine::Builder,
-) -> String {
+fn build(start_timeout: Duration, start: impl FnOnce(Builder) -> Builder) -> String {
     let builder = Engine::builder()
         .workers(2)
         .capacity(64 << 20)
@@ -83,8 +81,25 @@ fn build(
     text
 }
 
+/// The first limit that is tried.
 const SOON: Duration = Duration::from_millis(100);
+/// Nobody needs so long to come to its start, whatever else the machine does.
+const LATE: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(3600);
+
+/// A start by the end of whose limit the worker had come to `on_worker_start`, and what is said of it: the limit is doubled until
+/// then, as the machine may have much else to do.
+fn hung_in(start: impl Fn(Builder) -> Builder) -> (String, Duration) {
+    let mut limit = SOON;
+    loop {
+        let text = build(limit, &start);
+        if text.contains("on_worker_start has not returned") {
+            return (text, limit);
+        }
+        assert!(limit < LATE, "{text}");
+        limit *= 2;
+    }
+}
 
 fn a_start_that_hangs() {
     fn hang() {
@@ -92,19 +107,16 @@ fn a_start_that_hangs() {
             std::hint::spin_loop();
         }
     }
-    let text = build(SOON, |builder| builder.on_worker_start(hang));
-    assert!(
-        text.contains("on_worker_start has not returned") && text.contains("100ms"),
-        "{text}"
-    );
+    let (text, limit) = hung_in(|builder| builder.on_worker_start(hang));
+    assert!(text.contains(&format!("{limit:?}")), "{text}");
 }
 
 fn a_start_that_stops_itself() {
     fn stop() {
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).unwrap();
     }
-    let text = build(SOON, |builder| builder.on_worker_start(stop));
-    assert!(text.contains("on_worker_start has not returned"), "{text}");
+    let (text, limit) = hung_in(|builder| builder.on_worker_start(stop));
+    assert!(text.contains(&format!("{limit:?}")), "{text}");
 }
 
 fn a_later_start_that_hangs() {
@@ -116,18 +128,30 @@ fn a_later_start_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hang");
     let _env = Env::set(HANG, file.to_str().unwrap());
-    // As long as nothing hangs a start is done by then, at least at the next attempt: the machine may have much else to do.
-    let build = || {
+    // Workers that do not hang are ready by then, and those that do have come to their start: the limit is doubled until both is so,
+    // as the machine may have much else to do.
+    let mut limit = SOON;
+    loop {
         let builder = Engine::builder().workers(1).capacity(64 << 20);
-        builder.on_worker_start(start).start_timeout(SOON).build()
-    };
-    let lab = loop {
-        match build() {
-            Ok(engine) => break Lab::of(engine),
-            Err(error) => assert!(matches!(error, BuildError::Worker(_)), "{error}"),
+        let why = match builder.on_worker_start(start).start_timeout(limit).build() {
+            Ok(engine) => given_up(&Lab::of(engine), &file),
+            Err(BuildError::Worker(why)) => why,
+            Err(error) => panic!("{error}"),
+        };
+        // Not the reason why there was no engine.
+        if file.exists() && why.contains("on_worker_start has not returned") {
+            assert!(why.contains(&format!("{limit:?}")), "{why}");
+            break;
         }
-    };
-    std::fs::write(&file, "").unwrap();
+        assert!(limit < LATE, "{why}");
+        limit *= 2;
+        let _ = std::fs::remove_file(&file);
+    }
+}
+
+/// Makes the starts of further workers hang, ends the one that is there, and waits until there is to be none any more; why.
+fn given_up(lab: &Lab, file: &Path) -> String {
+    std::fs::write(file, "").unwrap();
     let job = lab.submit(|| -> u8 { std::process::exit(1) }, ());
     let error = lab.failure_of(job);
     assert_eq!(*error.kind(), JobErrorKind::Exited(Some(1)));
@@ -139,10 +163,10 @@ fn a_later_start_that_hangs() {
         matches!(error, Some(Err(_)))
     });
     let error = lab.submit(|| 1_u8, ()).wait().unwrap_err();
-    let JobErrorKind::NoWorkers(why) = error.kind() else {
-        panic!("{error}")
-    };
-    assert!(why.contains("on_worker_start has not returned"), "{why}");
+    match error.kind() {
+        JobErrorKind::NoWorkers(why) => why.to_string(),
+        _ => panic!("{error}"),
+    }
 }
 
 /// A limit that is far away changes nothing, and neither does one beyond all clocks.
