@@ -130,7 +130,28 @@ fn a_worker_that_has_grown() {
     wait_until("it is replaced", || modest.stats().recycled() == 1);
 }
 
+/// The look at how large workers are may come before the job does that is to be there; but not each time.
+fn until_told(scene: fn() -> bool) {
+    assert!((0..20).any(|_| scene()), "no worker is told while it runs");
+}
+
+/// Whether this worker, which runs a job, is told to end. Otherwise another one, which has come instead of it, runs that job.
+fn is_told(lab: &Lab, worker: usize) -> bool {
+    let told = || {
+        let stats = lab.stats();
+        stats.recycled() == 0 && !stats.workers[worker].ready
+    };
+    wait_until("it is seen how large it is", || {
+        told() || lab.stats().recycled() > 0
+    });
+    told()
+}
+
 fn a_worker_that_has_grown_ends_what_it_runs() {
+    until_told(grown_ends_what_it_runs);
+}
+
+fn grown_ends_what_it_runs() -> bool {
     fn slow(gate: &str, len: usize) -> Array<u8> {
         pass(gate);
         Array::from_fn(len, |i| i as u8)
@@ -140,7 +161,7 @@ fn a_worker_that_has_grown_ends_what_it_runs() {
     let index = (0..2).find(|&worker| lab.pid(worker) as u32 == grown);
     let Some(index) = index else {
         // It was replaced before it could be asked for more.
-        return;
+        return false;
     };
     let gates = [Gate::new(), Gate::new()];
     let jobs: Vec<_> = gates
@@ -149,11 +170,7 @@ fn a_worker_that_has_grown_ends_what_it_runs() {
         .collect();
     let behind: Vec<_> = (0..200_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    let retires = || !lab.stats().workers[index].ready;
-    // It may have been replaced before it got one of the two.
-    wait_until("it is seen how large it is", || {
-        retires() || lab.stats().recycled() > 0
-    });
+    let told = is_told(&lab, index);
     // It still gets what it needs for its result.
     drop(held);
     for job in jobs {
@@ -165,18 +182,24 @@ fn a_worker_that_has_grown_ends_what_it_runs() {
     }
     wait_until("it is replaced", || lab.stats().recycled() >= 1);
     assert_eq!(lab.stats().restarts(), 0);
+    told
 }
 
 fn one_that_dies_on_its_way_out() {
+    until_told(dies_on_its_way_out);
+}
+
+fn dies_on_its_way_out() -> bool {
     let lab = Lab::with(1, |builder| builder.recycle_above(64 << 20));
     let gate = Gate::new();
     lab.submit(leak, (100,)).detach();
     let job = lab.submit(pass, (&gate.path(),));
     let behind = lab.submit(|| 5_u8, ());
     let held = gate.meet();
-    let grown = lab.pid(0);
-    wait_until("it is told to end", || !lab.stats().workers[0].ready);
-    kill(Pid::from_raw(grown), Signal::SIGKILL).unwrap();
+    if !is_told(&lab, 0) {
+        return false;
+    }
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
     let error = lab.failure_of(job);
     drop(held);
     assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
@@ -187,6 +210,7 @@ fn one_that_dies_on_its_way_out() {
         "a death is a death"
     );
     lab.assert_in_use(0);
+    true
 }
 
 fn shutdown_and_drop_meanwhile() {
