@@ -174,14 +174,22 @@ fn an_engine_that_ends_while_memory_is_short() {
         until_short(&lab, true);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let jobs: Vec<_> = (0..20).map(|_| lab.submit(alone, (path,))).collect();
+        let submit = || (0..20).map(|_| lab.submit(alone, (path,))).collect();
         if drain {
+            let jobs: Vec<_> = submit();
             lab.into_inner().shutdown();
             jobs.into_iter().for_each(|job| job.wait().unwrap());
         } else {
+            // As long as this one runs, which is until the engine is gone, none of the others does.
+            let gate = Gate::new();
+            let long = lab.submit(pass, (&gate.path(),));
+            let held = gate.meet();
+            let jobs: Vec<_> = submit();
             drop(lab);
-            let ended = jobs.into_iter().filter_map(|job| job.wait().err());
-            assert!(ended.count() > 0, "not all of them in so short a time");
+            drop(held);
+            for job in std::iter::once(long).chain(jobs) {
+                assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
+            }
         }
     }
 }
