@@ -259,30 +259,35 @@ fn a_poison_job_is_quarantined() {
     lab.assert_in_use(0);
 }
 
-/// Jobs that kill each worker they get, with nothing else to do: starting workers slows down.
+/// Jobs that kill each worker they get, with nothing else to do: starting workers slows down, so that all processes together, the
+/// supervisor and whatever it starts, use little of what a core could do meanwhile.
 ///
-/// With `ARENITE_POISON`, that many, and the processor time that the supervisor may take is checked.
+/// `ARENITE_POISON` says how many, and then it has to be less than 5 % of a core, which takes hundreds of them. With the usual ones,
+/// of which most are quick, it is less than half of one. What else the machine does only makes it less.
 fn a_flood_of_poison_costs_little() {
     let asked = std::env::var("ARENITE_POISON").ok();
     let asked: Option<u32> = asked.map(|text| text.parse().unwrap());
     let lab = Lab::new(2);
     let cpu = || {
-        let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-        let micros = usage.user_time() + usage.system_time();
-        Duration::from_micros(micros.num_microseconds() as u64)
+        let of = |who| {
+            let usage = getrusage(who).unwrap();
+            let micros = usage.user_time() + usage.system_time();
+            Duration::from_micros(micros.num_microseconds() as u64)
+        };
+        // The second one is of those that have ended.
+        of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
     };
     let (before, from) = (cpu(), Instant::now());
-    let count = asked.unwrap_or(20);
+    let count = asked.unwrap_or(24);
     let jobs: Vec<_> = (0..count).map(|_| lab.submit(die, ())).collect();
     for job in jobs {
         assert_eq!(*lab.failure_of(job).kind(), ABORTED);
     }
     let (used, took) = (cpu() - before, from.elapsed());
     let percent = 100.0 * used.as_secs_f64() / took.as_secs_f64();
-    println!(
-        "{count} deaths in {took:?}, {used:?} of processor time in the supervisor: {percent:.1} %"
-    );
-    assert!(asked.is_none() || percent < 5.0, "{percent} %");
+    println!("{count} deaths in {took:?}, {used:?} of processor time: {percent:.1} % of a core");
+    let most = if asked.is_some() { 5.0 } else { 50.0 };
+    assert!(percent < most, "{percent} %");
     // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
     let deaths = |worker: usize| lab.stats().workers[worker].restarts;
     let pauses: u64 = [deaths(0), deaths(1)]
