@@ -24,6 +24,12 @@ pub enum Blow {
 /// Throughput is measured over this long.
 const WINDOW: Duration = Duration::from_millis(250);
 
+/// How long the throughput has to come back after a storm.
+const ENOUGH: Duration = Duration::from_secs(20);
+
+/// The share of the throughput that is there again by then, whatever else the machine has begun to do meanwhile.
+const BACK: f64 = 0.25;
+
 fn work(values: &Array<u8>, n: u32) -> Array<u32> {
     let sum: u32 = values.iter().map(|&x| u32::from(x)).sum();
     Array::from_fn(2000 + n as usize % 20_000, |i| if i == 0 { sum } else { n })
@@ -59,7 +65,7 @@ pub fn run_with(
         .map_err(|error| error.to_string())?;
     let (done, blows, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let mut failures = 0;
-    let (rate, recovered) = thread::scope(|threads| {
+    let (rate, best, recovered) = thread::scope(|threads| {
         let director = threads.spawn(|| {
             let weather = direct(&lab, order, blow, &done, &blows, &over);
             over.store(true, SeqCst);
@@ -92,6 +98,11 @@ pub fn run_with(
     let blows = blows.into_inner();
     if failures > blows {
         return Err(format!("{blows} blows cost {failures} jobs"));
+    }
+    if best < BACK * rate {
+        return Err(format!(
+            "{best:.0} jobs a second at best, {recovered:.1?} after the storm, and {rate:.0} before it"
+        ));
     }
     drop(values);
     invariant.holds(&lab, 0)?;
@@ -135,7 +146,7 @@ fn measure(done: &AtomicU64) -> f64 {
     (done.load(SeqCst) - before) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// The weather: the rate in the calm, and how long after the storm it was back above 90 % of it.
+/// The weather: the rate in the calm, the best one after the storm, and how long it took until that was above 90 % of the first.
 fn direct(
     lab: &Lab,
     order: Order,
@@ -143,7 +154,7 @@ fn direct(
     done: &AtomicU64,
     blows: &AtomicU64,
     over: &AtomicBool,
-) -> (f64, Duration) {
+) -> (f64, f64, Duration) {
     step("the calm before the storm");
     // The first window is for warming up; of the others the middle one counts.
     measure(done);
@@ -174,8 +185,24 @@ fn direct(
         // It may have gone by itself.
         blows.fetch_add(u64::from(blown.is_ok()), SeqCst);
     }
-    step("the throughput after the storm");
+    step("every worker to have jobs again after the storm");
     let ended = Instant::now();
-    while measure(done) < 0.9 * rate && ended.elapsed() < 20 * WINDOW {}
-    (rate, ended.elapsed())
+    let jobs = || {
+        lab.stats()
+            .workers
+            .into_iter()
+            .map(|worker| worker.jobs)
+            .collect::<Vec<_>>()
+    };
+    let before = jobs();
+    let is_back = || jobs().iter().zip(&before).all(|(now, before)| now > before);
+    while !over.load(SeqCst) && !is_back() {
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    step("the throughput after the storm");
+    let mut best = 0.0;
+    while best < 0.9 * rate && !over.load(SeqCst) && ended.elapsed() < ENOUGH {
+        best = f64::max(best, measure(done));
+    }
+    (rate, best, ended.elapsed())
 }
