@@ -182,9 +182,9 @@ fn until_the_start_takes_too_long() {
     const LATE: Duration = Duration::from_secs(60);
     let free = starting().map(|point| (point, Sandbox::Off));
     let locked = locked(Side::Worker).map(|point| (point, Sandbox::Strict));
+    // A worker has to come as far as the point by then, on a machine that may have much else to do.
+    let mut limit = SOON;
     for (point, sandbox) in free.chain(locked) {
-        // A worker has to come as far as the point by then, on a machine that may have much else to do.
-        let mut limit = SOON;
         while !stopped_at_start(point, sandbox, limit) {
             assert!(limit < LATE, "nobody came by {}", point.name);
             limit *= 2;
