@@ -122,12 +122,20 @@ fn pid(engine: &Engine, worker: usize) -> i32 {
 
 /// Kills a worker and waits until the engine has put everything in order and has another one.
 pub(super) fn replace(engine: &Engine, worker: usize) {
-    wait_until(&format!("worker {worker} is ready"), || {
-        engine.stats().workers[worker].ready
-    });
-    let restarts = engine.stats().workers[worker].restarts;
+    // By one look: a process that is only starting when it is killed is no restart.
+    let look = || {
+        let worker = &engine.stats().workers[worker];
+        let pid = Pid::from_raw(worker.pid as i32);
+        worker.ready.then_some((pid, worker.restarts))
+    };
+    wait_until(&format!("worker {worker} is ready"), || look().is_some());
+    let Some((pid, restarts)) = look() else {
+        // It died between the two looks.
+        return replace(engine, worker);
+    };
     step(format!("worker {worker} to be replaced"));
-    kill(Pid::from_raw(pid(engine, worker)), Signal::SIGKILL).expect("the worker runs");
+    // One that has just been killed by somebody else is replaced as well.
+    let _ = kill(pid, Signal::SIGKILL);
     await_restart(engine, worker, restarts + 1);
 }
 
