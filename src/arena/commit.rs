@@ -80,7 +80,7 @@ impl Region {
     /// core clears less than memory takes. What fails is left as it was, for one thread that finds out where.
     fn fill_together(&self, range: &Range<u64>, budget: &Budget) {
         let chunks = chunks_of(range);
-        if chunks.len() < SHARED * RUN {
+        if chunks.len() < SHARED * RUN || !budget.collapse.may_try() {
             return;
         }
         let mut work = Vec::with_capacity(chunks.len() / RUN + 1);
