@@ -62,7 +62,7 @@ impl Region {
             } else {
                 0
             };
-            if run > 1 && self.fill_run(index, run, budget) {
+            if run > 1 && self.fill_run(index, run, 1, budget) {
                 index += run;
                 continue;
             }
@@ -105,8 +105,8 @@ impl Region {
         let next = AtomicUsize::new(0);
         // Relaxed: each index is taken once, and the list itself was there before the threads.
         let take = || work.get(next.fetch_add(1, Ordering::Relaxed));
-        let hand =
-            || while take().is_some_and(|&(first, run)| self.fill_run(first, run, budget)) {};
+        let fill = |&(first, run): &(usize, usize)| self.fill_run(first, run, hands as u32, budget);
+        let hand = || while take().is_some_and(fill) {};
         thread::scope(|scope| {
             for _ in 1..hands {
                 let builder = thread::Builder::new().name("arenite-commit".to_owned());
@@ -131,8 +131,8 @@ impl Region {
             .count()
     }
 
-    /// Makes huge pages of `count` empty chunks by one call, or changes nothing.
-    fn fill_run(&self, first: usize, count: usize, budget: &Budget) -> bool {
+    /// Makes huge pages of `count` empty chunks by one call, or changes nothing. So many threads do it side by side.
+    fn fill_run(&self, first: usize, count: usize, hands: u32, budget: &Budget) -> bool {
         let total = count as u64 * CHUNK;
         if !budget.collapse.may_try() || !budget.take(total) {
             return false;
@@ -144,7 +144,7 @@ impl Region {
                 .try_for_each(|at| self.segment.allocate(at..at + PAGE))
         });
         crate::sync::point!("commit.seeded");
-        let worked = seeded.is_ok() && self.collapse(first, count, budget);
+        let worked = seeded.is_ok() && self.collapse(first, count, hands, budget);
         for index in first..first + count {
             if worked {
                 self.note_committed(index, u32::MAX, true);
@@ -203,7 +203,7 @@ impl Region {
             // A collapse needs one page to start from.
             self.segment.allocate(start..start + PAGE)?;
         }
-        if self.collapse(index, 1, budget) {
+        if self.collapse(index, 1, 1, budget) {
             return Ok(true);
         }
         // Whatever the reason was: fallocate decides whether there is room. Only for what has no memory yet: one that
@@ -215,7 +215,7 @@ impl Region {
         filled.map(|()| false)
     }
 
-    fn collapse(&self, first: usize, count: usize, budget: &Budget) -> bool {
+    fn collapse(&self, first: usize, count: usize, hands: u32, budget: &Budget) -> bool {
         let start = first * CHUNK as usize;
         let range = start..start + count * CHUNK as usize;
         let began = Instant::now();
@@ -229,7 +229,9 @@ impl Region {
             break;
         }
         crate::sync::point!("commit.collapsed");
-        budget.collapse.learn(began.elapsed(), count as u32, worked);
+        // Threads that share the memory's bandwidth are each as slow as all of them together are quick.
+        let took = began.elapsed() / hands;
+        budget.collapse.learn(took, count as u32, worked);
         worked
     }
 
@@ -379,7 +381,7 @@ impl Region {
         if !roomy || !budget.collapse.may_try() || !budget.take(bytes(!have)) {
             return false;
         }
-        if self.collapse(index, 1, budget) {
+        if self.collapse(index, 1, 1, budget) {
             self.note_committed(index, u32::MAX, true);
         } else {
             budget.give(bytes(!have));

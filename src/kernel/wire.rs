@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::arena::{Arena, ArenaFull, Block, Extent, Offset};
+use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::Shape;
 
 /// Words that fit into a slot of a link (asserted to be equal there).
@@ -57,10 +57,10 @@ pub(crate) struct ArgWriter {
     pub(crate) leases: Leases,
     /// An argument lies in private memory, a mapped file, or another engine.
     pub(crate) foreign: bool,
-    /// There was no room to give a lent array pages of its own, or for a call that is too long for a slot.
+    /// There was no room to give a lent array pages of its own.
     pub(crate) full: Option<ArenaFull>,
-    /// What is too long for a slot, where workers can read it.
-    pub(crate) spilled: Option<Block>,
+    /// What is too long for a slot, where workers can read it, or why it is not.
+    pub(crate) spilled: Option<Result<Block, ArenaFull>>,
     /// An argument is changed in place, so the job may not run twice.
     pub(crate) exclusive: bool,
     /// Which random numbers the job draws; 0: the next in the order of submission.
@@ -84,21 +84,10 @@ impl ArgWriter {
         }
     }
 
-    /// Puts a call that is too long for a slot where workers can read it. That may have to wait for memory, so it is done
-    /// before the engine's lock is taken.
+    /// Whether it is too long for a slot, and lies nowhere else yet.
     #[inline]
-    pub(crate) fn spill(&mut self, arena: &Arc<Arena>) {
-        if self.len > INLINE_WORDS && self.spilled.is_none() {
-            self.spill_long(arena);
-        }
-    }
-
-    #[cold]
-    fn spill_long(&mut self, arena: &Arc<Arena>) {
-        match arena.alloc_words(&self.long) {
-            Ok(block) => self.spilled = Some(block),
-            Err(full) => self.full = self.full.or(Some(full)),
-        }
+    pub(crate) fn must_spill(&self) -> bool {
+        self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_)))
     }
 
     /// Forgets everything, to write another call into the same memory.

@@ -334,7 +334,7 @@ impl Core {
     }
 
     /// Whoever is the first in the line looks again.
-    fn tell_line(&mut self) {
+    pub(super) fn tell_line(&mut self) {
         self.parking.admission.notify();
         let line = self.admission.as_mut();
         let told = line.and_then(|line| line.first_waker());
@@ -495,7 +495,8 @@ impl Shared {
         call: &mut ArgWriter,
         submit: impl FnOnce(&mut Core, &mut ArgWriter) -> JobId,
     ) -> (Locked<'a>, JobId) {
-        let (mut core, bytes) = self.await_admission(core, info, held_by(call));
+        let (core, bytes) = self.await_admission(core, info, held_by(call));
+        let mut core = self.spilled(core, call);
         let id = submit(&mut core, call);
         core.entered(id, Entry(bytes));
         (core, id)
@@ -524,7 +525,7 @@ impl Shared {
         terms: Option<&Terms>,
         entry: Entry,
     ) -> JobId {
-        call.spill(&self.arena);
+        self.spill(call);
         let mut core = self.lock();
         let id = core.submit(info, call, 0, terms);
         core.entered(id, entry);

@@ -632,9 +632,10 @@ fn fill_long(
     strict: bool,
 ) -> Option<JobErrorKind> {
     // Only what the engine sends by itself, for graphs and spawned jobs, has not been put there before the lock was taken.
-    call.spill(arena);
-    let Some(block) = call.spilled.take() else {
-        return refusal_of(call, strict);
+    let spilled = call.spilled.take();
+    let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
+        Ok(block) => block,
+        Err(full) => return Some(JobErrorKind::ArenaFull(full)),
     };
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);

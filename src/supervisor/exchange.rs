@@ -90,9 +90,6 @@ impl Shared {
         read: Read<R>,
         wait: bool,
     ) -> usize {
-        for call in &mut *calls {
-            call.0.spill(&self.arena);
-        }
         let mut core = self.lock();
         let before = flight.sent;
         // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.
@@ -102,8 +99,10 @@ impl Shared {
             let submit =
                 |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
             let id = if core.admission.is_none() {
+                core = self.spilled(core, &mut call.0);
                 submit(&mut core, &mut call.0)
             } else if let Some(entry) = core.enter_now(kernel, &call.0) {
+                core = self.spilled(core, &mut call.0);
                 let id = submit(&mut core, &mut call.0);
                 core.entered(id, entry);
                 id

@@ -45,6 +45,8 @@ pub(super) struct MemoryWatch {
     next: Option<Instant>,
     /// Jobs that each worker had finished at the last look.
     seen: Vec<u64>,
+    /// The arena has given back what it could since memory became short.
+    trimmed: bool,
 }
 
 impl MemoryWatch {
@@ -54,6 +56,7 @@ impl MemoryWatch {
             root,
             next: None,
             seen: vec![0; workers],
+            trimmed: false,
         }
     }
 
@@ -85,12 +88,16 @@ impl MemoryWatch {
         let was_tight = shared.lock().tight;
         // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
         // time need it: it may not be had again.
-        if is_tight(&memory, was_tight) {
+        if !is_tight(&memory, was_tight) {
+            self.trimmed = false;
+        } else if !self.trimmed {
             let arena = shared.arena.stats();
             let kept = arena.committed.saturating_sub(arena.in_use);
             let mut without = memory;
             without.available = without.available.saturating_add(kept);
             if !is_tight(&without, was_tight) {
+                // Once: parts of huge pages stay, so it may not be all of that.
+                self.trimmed = true;
                 shared.arena.trim();
                 memory = limits::memory_available(&self.root);
             }

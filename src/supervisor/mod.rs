@@ -66,6 +66,7 @@ pub(crate) use kernels::bytes_to_expect;
 use lane::Lane;
 pub(crate) use limit::{Limit, Permit};
 pub use limit::{Limiter, LimiterBuilder};
+use lock::Locked;
 use log::Logger;
 pub(crate) use log::Sink;
 pub use log::{LogLevel, LogLine, LogSource};
@@ -167,7 +168,7 @@ pub(crate) struct Shared {
     tracer: Mutex<Option<Owner>>,
     /// Whose engine it is.
     original: Original,
-    /// The engine was dropped in the monitor's own thread, which ends the rest by itself.
+    /// Whoever ended the engine without waiting for its monitor, or the monitor, is through: the other one finishes.
     one_came: AtomicBool,
 }
 
@@ -370,9 +371,9 @@ impl Shared {
         group: u32,
         terms: Option<&Terms>,
     ) -> JobId {
-        call.spill(&self.arena);
         let mut core = self.lock();
         let id = if core.admission.is_none() {
+            core = self.spilled(core, call);
             core.submit(kernel, call, group, terms)
         } else {
             let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, group, terms);
@@ -382,6 +383,26 @@ impl Shared {
         };
         self.unlock(core);
         id
+    }
+
+    /// Puts a call that is too long for a slot where workers can read it: not under the lock, since it may have to wait for
+    /// memory that somebody else is committing.
+    fn spill(&self, call: &mut ArgWriter) {
+        if call.must_spill() {
+            let words = call.words();
+            call.spilled = Some(self.with_room(|arena| arena.alloc_words(words)));
+        }
+    }
+
+    /// The same for who has the lock.
+    #[inline]
+    fn spilled<'a>(&'a self, mut core: Locked<'a>, call: &mut ArgWriter) -> Locked<'a> {
+        if call.must_spill() {
+            self.unlock(core);
+            self.spill(call);
+            core = self.lock();
+        }
+        core
     }
 
     /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has

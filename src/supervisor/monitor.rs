@@ -388,6 +388,7 @@ impl Monitor {
     fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
         let region = self.shared.lock().lanes[index].region;
         let arena = &self.shared.arena;
+        let in_use = arena.in_use();
         let block = arena.grant(region, bytes, bytes >= HUGE);
         let mut core = self.shared.lock();
         let runs = core.workers[core.worker_of(index)].process.is_some();
@@ -399,7 +400,7 @@ impl Monitor {
         lane.short_of = 0;
         lane.full_at = match &block {
             Ok(_) => u64::MAX,
-            Err(_) => arena.in_use(),
+            Err(_) => in_use,
         };
         if let Ok(block) = block {
             // A link that cannot take it now has plenty.

@@ -18,6 +18,7 @@ tests![
     whoever_came_first_goes_first,
     try_submit_gives_the_arguments_back,
     a_chain_gives_all_of_them_back,
+    a_long_text_takes_no_memory_before_it_is_let_in,
     maps_and_scopes_stay_below_the_ceiling,
     jobs_that_die_or_are_given_up_make_room,
     an_engine_without_workers_lets_everybody_in,
@@ -288,6 +289,45 @@ fn a_chain_gives_all_of_them_back() {
     let job = chain(&Engine::inline(), ArrayMut::zeros(10), "x".into()).unwrap();
     assert_eq!(job.wait().unwrap(), 11);
     assert_nothing_in_flight(&lab);
+}
+
+fn a_long_text_takes_no_memory_before_it_is_let_in() {
+    fn length(text: &str, gate: &str) -> usize {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        text.len()
+    }
+    let lab = limited(1, 4 * MIB);
+    let text = "x".repeat(3 * MIB as usize);
+    assert_eq!(lab.submit(length, (&text, "")).wait().unwrap(), text.len());
+    let gate = Gate::new();
+    let first = lab.submit(length, (&text, &gate.path()));
+    let held = gate.meet();
+    let in_use = lab.stats().arena.in_use;
+    assert!(in_use < 5 * MIB, "{in_use}");
+    thread::scope(|threads| {
+        let submits = || lab.submit(length, (&text, "")).wait().unwrap();
+        let waiting: Vec<_> = (0..4).map(|_| threads.spawn(submits)).collect();
+        wait_until("somebody stands in the line", || {
+            lab.job(|| (), ()).try_submit().is_err()
+        });
+        let now = lab.stats().arena.in_use;
+        assert_eq!(now, in_use, "those who wait have taken nothing");
+        drop(held);
+        for thread in waiting {
+            assert_eq!(thread.join().unwrap(), text.len());
+        }
+    });
+    first.wait().unwrap();
+    let mut map = lab.map(length, (0..20).map(|_| (text.as_str(), "")));
+    for value in map.by_ref() {
+        assert_eq!(value.unwrap(), text.len());
+        assert!(lab.stats().arena.in_use < 8 * MIB);
+    }
+    drop(map);
+    assert_nothing_in_flight(&lab);
+    lab.assert_in_use(0);
 }
 
 fn maps_and_scopes_stay_below_the_ceiling() {

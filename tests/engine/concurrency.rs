@@ -106,7 +106,7 @@ fn threads_mix_everything() {
         }
         step("12 threads that do everything");
     });
-    // Each of 12 threads had a map in 5 of its 30 rounds, of 0 + 1 + … + n for each n below 100.
+    // Each of 12 threads had a map in 5 of its 30 rounds, of 0 + 1 + … + (n − 1) for each n below 100.
     assert_eq!(total.into_inner(), 12 * 5 * 161_700);
     lab.assert_in_use(0);
 }

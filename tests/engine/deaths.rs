@@ -229,6 +229,10 @@ fn while_it_waits_for_memory() {
         if round >= 20 && early > 0 && late > 0 && done > 0 {
             break;
         }
+        assert!(
+            round < 400,
+            "{early} without the memory, {late} with it, {done} done"
+        );
         let gate = Gate::new();
         let job = lab.submit(greedy, (&gate.path(), LEN));
         let held = gate.meet();

@@ -223,7 +223,6 @@ fn an_idle_engine_is_not_watched() {
     until_short(&lab, true);
 }
 
-/// The kernel would end somebody at random; here it is an error where it is asked for, with the numbers.
 fn what_the_arena_keeps_is_given_back_where_that_helps() {
     const MIB: u64 = 1 << 20;
     for version in [0, 1, 2] {
@@ -251,6 +250,7 @@ fn what_the_arena_keeps_is_given_back_where_that_helps() {
     }
 }
 
+/// The kernel would end somebody at random; here it is an error where it is asked for, with the numbers.
 fn no_memory_is_committed_that_the_system_does_not_have() {
     /// What is left for a moment: less than one step of a commit, as these made-up numbers do not shrink with each.
     const LEFT: u64 = 1 << 20;

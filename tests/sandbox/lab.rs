@@ -18,7 +18,16 @@ pub fn strict_with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> L
     Lab::with(workers, |builder| change(builder.sandbox(Sandbox::Strict)))
 }
 
-/// Where the descriptors of a locked-down worker lead, by their numbers: only root may look. One that is closed meanwhile is
+/// Whether this process may look into locked-down workers, which are not dumpable: root in a container often may not.
+pub fn may_look() -> bool {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    effective.is_some_and(|mask| mask >> CAP_SYS_PTRACE & 1 == 1)
+}
+
+/// Where the descriptors of a locked-down worker lead, by their numbers: only some may look. One that is closed meanwhile is
 /// left out.
 pub fn descriptors(pid: i32) -> BTreeMap<u32, String> {
     let folder = format!("/proc/{pid}/fd");

@@ -4,8 +4,7 @@ use arenite::{Array, JobErrorKind};
 use libc::*;
 
 use crate::harness::tests;
-use crate::lab::{Victim, descriptors, raw};
-use crate::programs::is_root;
+use crate::lab::{Victim, descriptors, may_look, raw};
 
 tests![
     a_write_faults,
@@ -14,7 +13,7 @@ tests![
     no_descriptor_of_the_arena_is_left,
     a_result_cannot_be_changed_once_it_is_taken,
     a_result_is_not_seen_by_what_shared_its_memory;
-    where is_root() => no_descriptor_of_the_arena_is_seen_from_outside,
+    where may_look() => no_descriptor_of_the_arena_is_seen_from_outside,
 ];
 
 /// The page in which an array begins.

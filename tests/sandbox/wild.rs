@@ -8,13 +8,12 @@ use arenite::JobErrorKind;
 use libc::{PROT_READ, PROT_WRITE, SIGSEGV, SYS_mprotect};
 
 use crate::harness::{Lab, step, tests, wait_until};
-use crate::lab::{Victim, raw};
-use crate::programs::is_root;
+use crate::lab::{Victim, may_look, raw};
 use crate::segments::{self, Mapped, layout};
 
 tests![
     ;
-    where is_root() =>
+    where may_look() =>
     the_control_segment,
     regions_of_others,
     maps_cannot_be_opened_for_writing,

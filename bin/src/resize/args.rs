@@ -327,7 +327,7 @@ impl ResizeArgs {
         {
             return Err("--trace and --report need a file each".to_owned());
         }
-        if self.sandbox.is_some()
+        if self.sandbox == Some(LockDown::Available)
             && let Some(word) = self.inputs.iter().find(|input| is_lost_word(input))
         {
             let word = word.to_string_lossy();

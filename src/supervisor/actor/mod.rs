@@ -387,6 +387,7 @@ impl Shared {
     ) -> JobId {
         let mut core = self.lock();
         let id = if core.admission.is_none() {
+            core = self.spilled(core, call);
             core.call_actor(actor, kernel, call, terms)
         } else {
             let submit =

@@ -191,6 +191,7 @@ impl Core {
 
     /// What admission has held back tries again, in the order in which it was begun.
     fn feed_held_back(&mut self) {
+        let first = self.graphs.first_held_back();
         let mut after = None;
         while let Some(&(ticket, begun)) = match after {
             None => self.graphs.held_back.first(),
@@ -206,6 +207,10 @@ impl Core {
                 Begun::Graph(graph) => self.with_run(graph, |core, run| core.feed(graph, run)),
                 Begun::Family(family) => self.step_family(family),
             }
+        }
+        if first != self.graphs.first_held_back() {
+            // Somebody may have stood behind it.
+            self.tell_line();
         }
     }
 

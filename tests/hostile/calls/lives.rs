@@ -132,7 +132,7 @@ fn builder() -> Builder {
     Engine::builder().workers(2).capacity(16 << 20)
 }
 
-/// An array for which several threads fetch memory; whatever fails there, it is whole or not there, and goes back.
+/// An array for which several threads fetch memory, where there are cores and huge pages; whatever fails there, it is whole or not there, and goes back.
 fn large() -> Result<(), Failed> {
     const LEN: usize = 70 << 20;
     let builder = Engine::builder().workers(1).capacity(256 << 20);

@@ -141,6 +141,14 @@ fn limits_admission_and_priority_leave_nobody_waiting() {
     lab.assert_in_use(0);
 }
 
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 fn what_was_begun_goes_before_what_is_to_begin() {
     // One job at a time, and more always wait.
     let lab = Lab::with(1, |builder| builder.admission(1));
@@ -154,6 +162,8 @@ fn what_was_begun_goes_before_what_is_to_begin() {
         for _ in 0..8 {
             threads.spawn(come);
         }
+        // Also where something fails: nobody waits for them for ever.
+        let _over = Over(&over);
         wait_until("they come and go", || lab.progress().submitted > 20);
         for n in 0..10 {
             step(format!("round {n}: jobs that spawn"));
@@ -167,7 +177,6 @@ fn what_was_begun_goes_before_what_is_to_begin() {
             }
             assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 10);
         }
-        over.store(true, Relaxed);
     });
     assert_eq!(lab.stats().admitted, 0);
 }

@@ -63,7 +63,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Puts an item into its windows, until they weigh more than `limit`. `at` is its time, and `mark` the watermark; windows by
+    /// Puts an item into its windows, those by time until they weigh more than `limit`. `at` is its time, and `mark` the watermark; windows by
     /// count know neither.
     pub(super) fn add(
         &mut self,
@@ -97,7 +97,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             if let Some(copy) = copy {
                 self.put(place, copy, bytes);
             }
-            if self.weight > limit {
+            // One item may belong to any number of them. (Those by count come one by one, and full ones close first.)
+            if self.rule.is_timed() && self.weight > limit {
                 return Ok(());
             }
         }

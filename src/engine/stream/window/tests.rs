@@ -365,3 +365,20 @@ fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
     );
     assert_eq!(*opened.borrow(), 1001);
 }
+
+#[test]
+fn windows_by_count_lose_nothing_at_their_limit() {
+    let engine = Engine::inline();
+    let windows = Stream::new(0..10u32)
+        .window(Windows::count_sliding(4, 1))
+        .unwrap()
+        .limit(6)
+        .items()
+        .run(&engine);
+    let whole: Vec<_> = windows
+        .take(7)
+        .map(|window| window.unwrap().value)
+        .collect();
+    let expected: Vec<Vec<u32>> = (0..7).map(|first| (first..first + 4).collect()).collect();
+    assert_eq!(whole, expected);
+}
