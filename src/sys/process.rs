@@ -388,7 +388,8 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Closes every descriptor but 0, 1, 2 and the `count` from `first` on, and takes those over.
+/// Closes every descriptor but 0, 1, 2 and the `count` from `first` on, and takes those over: programs that this process
+/// starts do not inherit them.
 ///
 /// For a process that has just been started by [`spawn_self`] with exactly these; once.
 pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
@@ -404,12 +405,13 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     close_all_except(&numbers)?;
     let adopt = |&fd: &RawFd| {
         allowed()
-            // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
-            .map(|()| unsafe { libc::fcntl(fd, libc::F_GETFD) })
+            // The `dup2` of the spawn has left them open for whatever is executed here.
+            // SAFETY: fcntl with F_SETFD takes numbers only; nobody else has this descriptor.
+            .map(|()| unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })
             .and_then(Errno::result)
             .map_err(|errno| {
                 let what = format!("inherited descriptor {fd}");
-                Error::new("fcntl(F_GETFD)", errno, what)
+                Error::new("fcntl(F_SETFD)", errno, what)
             })?;
         // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
         // runs once, before anything else opens or owns a descriptor.

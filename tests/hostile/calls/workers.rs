@@ -34,7 +34,7 @@ pub fn assert_locked_down(engine: &Engine) {
 const NAMED: [&str; 13] = [
     "prctl(SET_PDEATHSIG)",
     "close_range",
-    "fcntl(F_GETFD)",
+    "fcntl(F_SETFD)",
     "signal of SIGHUP",
     "pthread_sigmask",
     "sigaction of SIGURG",
