@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use nix::errno::Errno;
 
@@ -43,11 +43,21 @@ pub struct View {
 struct Seen {
     map: Map,
     /// Read-only, to ask how long the segment has become. None once descriptors were closed.
-    segment: Mutex<Option<Segment>>,
+    segment: RwLock<Option<Segment>>,
     known_len: AtomicU64,
     /// Writable description for the second map, when arrays may be lent.
     lendable: Mutex<Option<Segment>>,
     second: OnceLock<Map>,
+}
+
+/// What copies of this process read.
+static READ_IN_COPIES: OnceLock<&'static View> = OnceLock::new();
+
+/// In a copy, before anything else: what cannot be mapped is missing there.
+fn map_in_copy() {
+    if let Some(view) = READ_IN_COPIES.get() {
+        view.map_in_copy();
+    }
 }
 
 impl View {
@@ -111,10 +121,15 @@ impl View {
             let segment = open(&writable, Access::ReadOnly)?;
             let writable = Segment::from(writable);
             let source = if mine { &writable } else { &segment };
+            let map = Map::new(source, 0, len, Prot::Read, true)?;
+            if mine {
+                // A copy would go on writing when the job is over.
+                map.keep_from_forks()?;
+            }
             regions.push(Seen {
-                map: Map::new(source, 0, len, Prot::Read, true)?,
+                map,
                 known_len: AtomicU64::new(0),
-                segment: Mutex::new(Some(segment)),
+                segment: RwLock::new(Some(segment)),
                 lendable: Mutex::new((lend && !mine).then_some(writable)),
                 second: OnceLock::new(),
             });
@@ -193,8 +208,34 @@ impl View {
     pub fn close_descriptors(&self) {
         self.close_control();
         for seen in &self.regions {
-            lock(&seen.segment).take();
+            seen.segment
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             lock(&seen.lendable).take();
+        }
+    }
+
+    /// From now on copies that `fork` makes of this process find what it can write at the same place, for reading: an array that
+    /// a kernel was given lies there or not, depending on who made it. They can write nothing of the arena. Once.
+    pub fn read_in_copies(&'static self) {
+        let _ = READ_IN_COPIES.set(self);
+        sys::fork::first_in_copies(map_in_copy);
+    }
+
+    fn map_in_copy(&self) {
+        for (index, seen) in self.regions.iter().enumerate() {
+            // Somebody who is not here may just be closing it.
+            let Ok(segment) = seen.segment.try_read() else {
+                continue;
+            };
+            let Some(segment) = &*segment else { continue };
+            if index == usize::from(self.own) {
+                let _ = seen.map.read_in_copy(segment);
+            }
+            if let Some(second) = seen.second.get() {
+                let _ = second.read_in_copy(segment);
+            }
         }
     }
 
@@ -228,7 +269,7 @@ impl View {
         // Relaxed: a bound that only grows; the memory itself is handed over by the link.
         let mut len = seen.known_len.load(Ordering::Relaxed);
         if end > len {
-            len = match &*lock(&seen.segment) {
+            len = match &*seen.segment.read().unwrap_or_else(PoisonError::into_inner) {
                 Some(segment) => segment.stat().map_or(len, |stat| stat.len),
                 None => self.layout.reservation,
             }
@@ -335,6 +376,8 @@ impl View {
             .as_ref()
             .ok_or_else(|| lend_error(extent, Errno::EPERM))?;
         let map = Map::new(segment, 0, seen.map.len(), Prot::None, true)?;
+        // As of the own region.
+        map.keep_from_forks()?;
         // Two threads may have come here; the map of the one that lost is dropped again.
         Ok((seen.second.get_or_init(|| map), range))
     }

@@ -3,11 +3,23 @@
 //! A copy has the memory, the descriptors and one of the threads, but neither the children nor the locks of files: what it does
 //! with an engine would be done behind the back of the process that has it.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock};
 
 /// How many times removed by `fork` this process is from the first that asked.
 static COPIES: AtomicU32 = AtomicU32::new(0);
+
+/// What a copy does first.
+static FIRST: OnceLock<fn()> = OnceLock::new();
+
+/// From now on each copy that `fork` makes of this process calls `first` before it goes on. Copies that are made by the bare
+/// system call do not. Once: later ones are not called.
+///
+/// In the copy there is one thread, and a lock may be held by one of those that are not there.
+pub fn first_in_copies(first: fn()) {
+    let _ = Original::here();
+    let _ = FIRST.set(first);
+}
 
 /// The process that made something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,4 +72,7 @@ extern "C" fn count() {
     // What a worker leaves behind is not mapped in its copy, which may end in its own way.
     super::fault::forget_note();
     super::abort::forget_note();
+    if let Some(first) = FIRST.get() {
+        first();
+    }
 }

@@ -233,6 +233,29 @@ impl Map {
         }
     }
 
+    /// In a copy of the process that called [`Map::keep_from_forks`]: maps the same bytes of `segment`, which is that of this
+    /// map, at the same place again, for reading only.
+    pub fn read_in_copy(&self, segment: &Segment) -> Result<()> {
+        let what = || format!("a map of {} bytes, in a copy", self.len);
+        allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
+        // SAFETY: the place of this map, which is empty here. Anything else that is there stays, and this fails.
+        let mapped = unsafe {
+            libc::mmap(
+                self.base.as_ptr().cast(),
+                self.len,
+                libc::PROT_READ,
+                libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE,
+                segment.as_raw_fd(),
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            Err(Error::last("mmap", what()))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Asks the kernel to make the 2 MiB chunks of `range` huge pages now. Content is kept; best effort.
     pub fn collapse(&self, range: Range<usize>) -> Result<()> {
         /// From the kernel's include/uapi/asm-generic/mman-common.h, 6.1 and later.

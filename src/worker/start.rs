@@ -189,6 +189,8 @@ fn attach(
     view.close_control();
     if welcome.strict {
         view.close_descriptors();
+    } else {
+        view.read_in_copies();
     }
     crate::sync::point!("attach.linked");
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
