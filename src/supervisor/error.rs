@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::depend::{MOST_DEEP, MOST_OPEN};
 use super::plain;
 use crate::arena::ArenaFull;
+use crate::worker::fence::drop_payload;
 
 /// Why a job gave no value.
 #[derive(Clone, Debug, PartialEq)]
@@ -475,8 +476,7 @@ impl JobErrorKind {
             match payload.downcast::<&str>() {
                 Ok(text) => (*text).to_owned(),
                 Err(payload) => {
-                    // One whose own drop panics must not end what called.
-                    std::mem::forget(payload);
+                    drop_payload(payload);
                     "a panic without a text".to_owned()
                 }
             }

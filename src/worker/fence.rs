@@ -1,5 +1,6 @@
 //! The panic fence around a kernel.
 
+use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -145,6 +146,15 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Drops what a panic has thrown: a text may be long, and an array has to be given back. That is foreign code, which may panic
+/// by itself, and must not take along who has caught it.
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Its drop may do so again, and so on.
+        std::mem::forget(thrown);
+    }
+}
+
 /// Calls `f`; a panic becomes a value.
 pub(super) fn run<T>(f: impl FnOnce() -> T) -> Outcome<T> {
     fenced(Stack::Kept, f)
@@ -172,8 +182,7 @@ fn fenced<T>(stack: Stack, f: impl FnOnce() -> T) -> Outcome<T> {
                     .map_or(TEXTLESS, |text| text)
                     .to_owned(),
             };
-            // A payload whose own drop panics must not take the worker down.
-            std::mem::forget(payload);
+            drop_payload(payload);
             // The hook may have heard another one: a panic that a kernel has caught by itself. This one it has not heard
             // if it comes from elsewhere (`resume_unwind`, as thread pools do it), or if a kernel has replaced the hook.
             let heard = HEARD.take().filter(|heard| split(heard).0 == message);
