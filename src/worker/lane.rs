@@ -10,7 +10,7 @@ use super::fence::{self, Outcome};
 use super::memory::LaneHeap;
 use super::output;
 use super::pages::Pages;
-use super::rng::Drawing;
+use super::rng::{Drawing, Made};
 use super::seat::Seat;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
@@ -114,8 +114,8 @@ pub(super) struct Lane {
     pub(super) home: &'static Home,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
-    /// The position of the last job that drew random numbers, and how many generators it has made.
-    drawn: Cell<(u64, u64)>,
+    /// The position of the last job that drew random numbers, and which generators it has made.
+    drawn: Cell<(u64, Made)>,
     /// The position of the last job that was a chain or a subtree, and the seed of the node that it came to.
     reseeded: Cell<(u64, u64)>,
     seat: Seat,
@@ -173,7 +173,7 @@ impl Lane {
             home,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
-            drawn: Cell::new((u64::MAX, 0)),
+            drawn: Cell::new((u64::MAX, Made::default())),
             reseeded: Cell::new((u64::MAX, 0)),
             seat,
             lent: RefCell::default(),
@@ -301,18 +301,19 @@ impl Lane {
     fn drawing(&self) -> Option<Drawing> {
         let taker = self.taker.borrow();
         let position = taker.claimed()?;
-        let made = match self.drawn.get() {
+        let mut made = match self.drawn.get() {
             (drawn, made) if drawn == position => made,
-            _ => 0,
+            _ => Made::default(),
         };
-        self.drawn.set((position, made + 1));
+        let stream = made.next_stream();
+        self.drawn.set((position, made));
         Some(Drawing {
             run: self.home.seed,
             job: match self.reseeded.get() {
                 (of, seed) if of == position => seed,
                 _ => taker.call().seed,
             },
-            made,
+            stream,
         })
     }
 
@@ -576,7 +577,7 @@ unsafe impl Host for Lane {
         let taker = self.taker.borrow();
         if let Some(position) = taker.claimed() {
             self.reseeded.set((position, seed));
-            self.drawn.set((position, 0));
+            self.drawn.set((position, Made::default()));
         }
         taker.is_cancelled()
     }

@@ -11,7 +11,54 @@ use crate::sys::random;
 
 thread_local! {
     /// The job that runs on this thread of the program itself.
-    static HERE: Cell<Option<Drawing>> = const { Cell::new(None) };
+    static HERE: Cell<Option<Here>> = const { Cell::new(None) };
+    /// What runs on this thread runs because of what is kept here, and not in each run of its job.
+    static ASIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How many generators a job has made by itself, and how many while a value was made that stays with the worker: which job does
+/// that is chance, so they do not count for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Made {
+    own: u64,
+    aside: u64,
+}
+
+impl Made {
+    /// The stream of the next one, of which no other of this job has the number.
+    pub(super) fn next_stream(&mut self) -> u64 {
+        let aside = ASIDE.try_with(Cell::get).unwrap_or(false);
+        let made = if aside {
+            &mut self.aside
+        } else {
+            &mut self.own
+        };
+        let number = *made;
+        *made += 1;
+        number | u64::from(aside) << 63
+    }
+}
+
+/// Runs `f`, whose random numbers do not move those of the job that it is called by.
+pub(super) fn aside<T>(f: impl FnOnce() -> T) -> T {
+    let _aside = Aside::set(true);
+    f()
+}
+
+/// Afterwards it is as it was before.
+#[derive(Debug)]
+struct Aside(bool);
+
+impl Aside {
+    fn set(aside: bool) -> Self {
+        Self(ASIDE.try_with(|is| is.replace(aside)).unwrap_or(false))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = ASIDE.try_with(|is| is.set(self.0));
+    }
 }
 
 /// What a job's random numbers depend on.
@@ -21,8 +68,16 @@ pub(super) struct Drawing {
     pub(super) run: u64,
     /// The job's own.
     pub(super) job: u64,
-    /// How many generators it has made.
-    pub(super) made: u64,
+    /// Which of its generators this is.
+    pub(super) stream: u64,
+}
+
+/// A job that runs on this thread of the program itself.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    run: u64,
+    job: u64,
+    made: Made,
 }
 
 /// In a kernel: a generator of random numbers that belongs to this job.
@@ -72,51 +127,56 @@ pub(super) struct Drawing {
 /// thread one that the kernel has made.
 pub fn rng() -> ChaCha8Rng {
     let drawing = take_here().or_else(lane::drawing);
-    let Drawing { run, job, made } = drawing.unwrap_or_else(by_chance);
+    let Drawing { run, job, stream } = drawing.unwrap_or_else(by_chance);
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&run.to_le_bytes());
     seed[8..16].copy_from_slice(&job.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(seed);
-    rng.set_stream(made);
+    rng.set_stream(stream);
     rng
 }
 
 fn take_here() -> Option<Drawing> {
-    let here = HERE.try_with(Cell::get).ok().flatten()?;
-    HERE.set(Some(Drawing {
-        made: here.made + 1,
-        ..here
-    }));
-    Some(here)
+    let mut here = HERE.try_with(Cell::get).ok().flatten()?;
+    let stream = here.made.next_stream();
+    HERE.set(Some(here));
+    let Here { run, job, .. } = here;
+    Some(Drawing { run, job, stream })
 }
 
 fn by_chance() -> Drawing {
     Drawing {
         run: random(),
         job: random(),
-        made: 0,
+        stream: 0,
     }
 }
 
 /// The job with this seed runs on this thread until the guard is dropped.
 pub(crate) fn enter(run: u64, job: u64) -> Entered {
     Entered {
-        before: HERE.replace(Some(Drawing { run, job, made: 0 })),
+        before: HERE.replace(Some(Here {
+            run,
+            job,
+            made: Made::default(),
+        })),
+        _aside: Aside::set(false),
         thread: PhantomData,
     }
 }
 
 /// Run and job of the one that runs on this thread of the program itself.
 pub(crate) fn entered() -> (u64, u64) {
-    let here = HERE.get().unwrap_or_else(by_chance);
-    (here.run, here.job)
+    HERE.get()
+        .map_or_else(|| (random(), random()), |here| (here.run, here.job))
 }
 
 /// Afterwards it is the job that was there before.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Entered {
-    before: Option<Drawing>,
+    before: Option<Here>,
+    _aside: Aside,
     thread: PhantomData<*const ()>,
 }
 
@@ -163,6 +223,31 @@ mod tests {
             assert_eq!([next(), next()], plain);
         }
         assert_eq!([first, next()], plain);
+    }
+
+    #[test]
+    fn what_is_made_aside_moves_nothing_and_has_numbers_of_its_own() {
+        let plain = {
+            let _entered = enter(1, 1);
+            [next(), next()]
+        };
+        let _entered = enter(1, 1);
+        let first = next();
+        let made = aside(|| {
+            let inner = {
+                let _inner = enter(1, 1);
+                [next(), next()]
+            };
+            assert_eq!(inner, plain, "a job of its own");
+            [next(), aside(next), next()]
+        });
+        let panicked = std::panic::catch_unwind(|| aside(|| panic!("half done")));
+        assert!(panicked.is_err());
+        assert_eq!([first, next()], plain);
+        let mut distinct = [&plain[..], &made].concat();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 5);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use super::rng;
+
 /// Values that a lane keeps. One more costs the one that was not used for the longest time.
 const KEPT: usize = 64;
 
@@ -48,7 +50,8 @@ struct Kept {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Which worker runs a job is not said, so a result must not depend on what is found: it is a cache. The worker's 64 values
+/// Which worker runs a job is not said, so a result must not depend on what is found: it is a cache. [`rng`](crate::rng) is
+/// careful about that: generators that `make` asks for move none of those that the job asks for. The worker's 64 values
 /// used last are kept (those of each [lane](crate::engine::Builder::lanes), which shares none); all of them end with it, also
 /// when it is
 /// [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it has a value loses it. They count as
@@ -82,7 +85,7 @@ pub fn scratch<T: 'static>(make: impl FnOnce() -> T) -> Scratch<T> {
 pub fn scratch_for<T: 'static>(key: u64, make: impl FnOnce() -> T) -> Scratch<T> {
     let id = (TypeId::of::<T>(), key);
     let value = take(id).and_then(|kept| kept.downcast().ok());
-    let value = value.unwrap_or_else(|| Box::new(make()));
+    let value = value.unwrap_or_else(|| Box::new(rng::aside(make)));
     Scratch {
         id,
         value: Some(value),
@@ -142,7 +145,7 @@ impl<T> Drop for Scratch<T> {
             && !std::thread::panicking()
         {
             // Dropped here, where its own drop may use scratch again.
-            drop(keep(self.id, value));
+            rng::aside(|| drop(keep(self.id, value)));
         }
     }
 }

@@ -22,6 +22,7 @@ tests![
     threads_of_a_kernel,
     lanes_are_like_workers,
     items_of_a_stream,
+    values_that_are_kept_move_no_number,
 ];
 
 /// The first numbers of two generators, which are made one after the other.
@@ -285,4 +286,33 @@ fn items_of_a_stream() {
         assert_eq!(run(&seeded(workers, 7), true), expected);
         assert_eq!(run(&seeded(workers, 7), false), expected);
     }
+}
+
+/// Which job makes a value that a worker keeps depends on chance, and so no number of a job may depend on that.
+fn values_that_are_kept_move_no_number() {
+    struct Kept([u64; 2]);
+    fn keeps(n: u64) -> [u64; 3] {
+        let first = arenite::rng().next_u64();
+        let kept = arenite::scratch_for(n % 3, || Kept(draw()));
+        let again = arenite::scratch_for(n % 5, || Kept(draw()));
+        let [second, third] = draw();
+        let own = [first, second, third];
+        let kept = [kept.0, again.0].concat();
+        assert!(kept.iter().all(|drawn| !own.contains(drawn)), "drawn twice");
+        own
+    }
+    fn run(engine: &Engine) -> Vec<[u64; 3]> {
+        let items = (0..60u64).map(|n| (n,));
+        let mut drawn: Vec<_> = engine.map(keeps, items).map(Result::unwrap).collect();
+        drawn.extend((0..10).map(|n| engine.submit(keeps, (n,)).wait().unwrap()));
+        drawn
+    }
+    // On a thread of its own, on which nothing is kept yet.
+    let expected = std::thread::spawn(|| run(&inline(7))).join().unwrap();
+    for workers in [1, 2] {
+        assert_eq!(run(&seeded(workers, 7)), expected, "{workers} workers");
+    }
+    // On this one a second run finds what the first has made.
+    assert_eq!(run(&inline(7)), expected);
+    assert_eq!(run(&inline(7)), expected);
 }
