@@ -77,6 +77,11 @@ impl LaneTicket {
         count.live.fetch_add(1, Ordering::Relaxed);
         LaneTicket(count)
     }
+
+    /// Where it is counted.
+    pub(super) fn count(&self) -> &'static LaneCount {
+        self.0
+    }
 }
 
 impl Clone for LaneTicket {

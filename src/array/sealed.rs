@@ -361,20 +361,26 @@ impl<T: Element> Array<T> {
     }
 
     /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
-    /// not rolled back.
+    /// not rolled back. `is_own`: does this counter count for the job, or for what stays in its lane?
     ///
     /// # Errors
     ///
-    /// The array itself, where it does not lie in a lane.
-    pub(crate) fn take_lane(self) -> Result<Extent, Array<T>> {
+    /// The array itself, where it does not lie in a lane, and where another lane of this process has handed it over: its
+    /// memory is that of another job.
+    pub(crate) fn take_lane(
+        self,
+        is_own: impl FnOnce(&'static LaneCount) -> bool,
+    ) -> Result<Extent, Array<T>> {
         let Place::Lane(extent) = self.place() else {
             return Err(self);
         };
-        if let Shared::Lane {
-            owner: Some(owner), ..
-        } = &self.memory
-        {
-            owner.publish();
+        if let Shared::Lane { owner, ticket, .. } = &self.memory {
+            if !is_own(ticket.count()) {
+                return Err(self);
+            }
+            if let Some(owner) = owner {
+                owner.publish();
+            }
         }
         Ok(extent)
     }

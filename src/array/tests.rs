@@ -123,7 +123,7 @@ fn arrays_outside_a_kernel_are_private() {
     assert!(matches!(array.place(), Place::Private));
     assert!(matches!(array.rows(1..).place(), Place::Private));
     assert!(array.as_ptr().addr().is_multiple_of(64));
-    let array = array.take_lane().unwrap_err();
+    let array = array.take_lane(|_| true).unwrap_err();
     let array = array.try_into_mut().unwrap();
     assert!(matches!(array.place(), PlaceMut::Private));
     let array = array.into_block().unwrap_err();
@@ -315,8 +315,11 @@ fn results_stay_when_their_handles_go() {
     let whole = Array::from_slice(&[1_u32; 20]);
     let sub = whole.rows(4..6);
     let exclusive = ArrayMut::<u8>::zeros([2, 3]);
-    assert_eq!(sub.take_lane().unwrap(), extent(16, 8));
-    assert_eq!(exclusive.seal().take_lane().unwrap(), extent(128, 6));
+    let own = |of: &'static LaneCount| std::ptr::eq(of, count);
+    let sub = sub.take_lane(|of| !own(of)).unwrap_err();
+    assert_eq!(count.live(), 3, "another lane's is not taken");
+    assert_eq!(sub.take_lane(own).unwrap(), extent(16, 8));
+    assert_eq!(exclusive.seal().take_lane(own).unwrap(), extent(128, 6));
     assert_eq!(count.live(), 1);
     drop(whole);
     assert_eq!((count.live(), memory.released(), memory.top()), (0, 0, 192));
@@ -331,7 +334,7 @@ fn a_truncated_result_is_as_long_as_what_it_keeps() {
     assert_eq!(array.len(), 40);
     array.truncate(3);
     assert_eq!((array.shape(), array.len()), (Shape::from([3, 4]), 12));
-    assert_eq!(array.seal().take_lane().unwrap(), extent(0, 24));
+    assert_eq!(array.seal().take_lane(|_| true).unwrap(), extent(0, 24));
     let mut array = ArrayMut::<u16>::zeros([10, 4]);
     array.truncate(0);
     drop(array);

@@ -187,6 +187,14 @@ pub(crate) fn take_state() -> Option<Box<dyn Any>> {
     KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(|place| place?.state))
 }
 
+/// Does this counter count what an actor of this thread's lane was given?
+pub(super) fn counts_for_actor(count: &'static LaneCount) -> bool {
+    KEPT.with_borrow(|kept| {
+        let mut kept = kept.iter().flatten();
+        kept.any(|kept| std::ptr::eq(kept.count, count))
+    })
+}
+
 /// Runs `f` on the place of an actor, if it is here.
 fn at<R>(key: u64, f: impl FnOnce(&mut Option<Kept>) -> R) -> Result<R, Stopped> {
     KEPT.with_borrow_mut(|kept| match kept.get_mut(key as u32 as usize) {

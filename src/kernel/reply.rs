@@ -4,12 +4,13 @@ use std::any::Any;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use super::actor::counts_for_actor;
 use super::host::Host;
 use super::param::read_scalar;
 use super::scalar::Scalar;
 use super::wire::{MOST_TEXT, Malformed, Received, ReplyReader, ReplyWriter, Sent};
 use crate::arena::{ArenaFull, Extent};
-use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
 
 /// Why a job that a kernel spawned in this thread gave no value; whoever runs it knows what that is.
 #[derive(Debug)]
@@ -212,12 +213,12 @@ impl Value for String {
     }
 }
 
-/// Copies an array that does not lie in the lane (made on another thread, or a mapped file) into it.
+/// Copies an array that does not lie in the lane (made on another thread or by another lane, or a mapped file) into it.
 fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, ArenaFull> {
     let bytes: &[u8] = bytemuck::cast_slice(elements);
     let chunk = host.alloc(bytes.len())?;
-    // SAFETY: the chunk was just granted to this job and is at least that long; private memory does
-    // not overlap it.
+    // SAFETY: the chunk was just granted to this job and is at least that long; neither private memory nor that of another
+    // job overlaps it.
     unsafe {
         chunk
             .ptr
@@ -247,7 +248,10 @@ impl<T: Element> Value for Array<T> {
     fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
         reply.writer.shape(&self.shape());
         let chunk = self.lane_chunk();
-        let sent = match self.take_lane() {
+        let own = reply.host.count();
+        let is_own =
+            |count: &'static LaneCount| std::ptr::eq(count, own) || counts_for_actor(count);
+        let sent = match self.take_lane(is_own) {
             Ok(view) => Sent {
                 chunk: chunk.unwrap_or(view),
                 view,

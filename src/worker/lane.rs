@@ -482,7 +482,7 @@ impl Lane {
         let _lane = lane::enter(self, self.count);
         let copy = Array::try_from_slice(words)?;
         Ok(copy
-            .take_lane()
+            .take_lane(|count| std::ptr::eq(count, self.count))
             .expect("a lane is set on this thread, so the array lies in it"))
     }
 
