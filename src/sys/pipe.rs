@@ -188,6 +188,12 @@ pub fn print_line_by_line() {
     let _ = unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
+/// Writes what the C library's streams keep, and waits for those that another thread has locked.
+pub fn flush_c_streams() {
+    // SAFETY: null stands for all streams; the C library locks each of them itself.
+    let _ = unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {

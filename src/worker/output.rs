@@ -59,7 +59,9 @@ pub(super) fn send(kind: u8, content: &[u8]) {
     }
 }
 
-/// Passes on what Rust's stdout still keeps, before the process ends without doing so.
+/// Passes on what Rust's stdout and the C library still keep, before the process ends without doing so. A stream that a thread of
+/// some kernel holds is waited for, as long as the end may take.
 pub(super) fn flush() {
     let _ = std::io::stdout().flush();
+    pipe::flush_c_streams();
 }
