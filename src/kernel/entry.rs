@@ -43,6 +43,13 @@ use crate::arena::ArenaFull;
 /// let factor: u32 = std::env::args().count() as u32;
 /// let job = engine.submit(move |x: u32| x * factor, (2,));
 /// ```
+///
+/// A worker makes the kernel anew, out of its type: a closure that captures nothing has no bytes. It does so in a process in
+/// which nothing of the program has run but what runs before [`init`](crate::init), and
+/// [`on_worker_start`](crate::engine::Builder::on_worker_start). So a closure must not capture a value without bytes
+/// that stands for something which has been done: a token that only a library's initialisation gives out, and that has unsafe
+/// code rely on it. Such a value has no bytes either, and no compiler can tell it from nothing. Pass what is needed as an
+/// argument, and do in `on_worker_start` what has to be done in each process.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
@@ -339,7 +346,8 @@ pub(crate) fn conjure<F: Copy + 'static>() -> F {
         );
     }
     // SAFETY: `F` has no bytes (asserted), so every value is this one; the caller's program had a
-    // value of it, which is `Copy`, so there may be another.
+    // value of it, which is `Copy`, so there may be another. That it was had in another process, where more may have been done
+    // than in this one, is what `Kernel` tells those who write tokens into closures: nothing here can see them.
     unsafe { NonNull::<F>::dangling().read() }
 }
 

@@ -63,7 +63,9 @@ pub(super) fn plain(exit: Exit) -> JobErrorKind {
 }
 
 /// An abort under a ceiling: was it the ceiling? Either the standard library has said how much it could not get, and
-/// that did not fit; or nothing was said and the aborting thread had failed for want of memory.
+/// that did not fit; or nothing was said and the aborting thread had failed for want of memory. How much was in use then says
+/// nothing: one block that is larger than the ceiling fails in an empty process. So an abort for another reason, behind a
+/// failed allocation that was handled, cannot be told apart.
 fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     let Evidence { exit, limit, .. } = *evidence;
     let Some(aborted) = evidence.aborted else {

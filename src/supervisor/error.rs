@@ -34,7 +34,9 @@ pub enum JobErrorKind {
         limit: Duration,
     },
     /// It asked for more private memory than [`memory_limit`](crate::engine::Builder::memory_limit) leaves a
-    /// worker, and its worker aborted.
+    /// worker, and its worker aborted. With `requested` that is certain. Without, the last system call or library function
+    /// that had failed in the aborting thread had found no memory, which is what a C library leaves behind that gives up
+    /// then: a job that outlives a failed allocation and aborts for another reason is told as the same.
     MemoryLimit {
         /// The ceiling, in bytes.
         limit: u64,

@@ -2,6 +2,9 @@
 //!
 //! To whoever looks from outside, a wild access, an abort and a call of `exit` are the end of the process. The thread that
 //! did it still knows itself: it leaves its number in memory that outlives the process, and dies as it would have.
+//!
+//! `exit` calls the handler that was registered first after all others. A thread that crashes meanwhile, because of what those
+//! have torn down under it, is noted in the place of the one that called `exit`.
 
 use std::cell::Cell;
 use std::ptr;
