@@ -19,6 +19,7 @@ mod harness;
 mod inline;
 mod inputs;
 mod jobs;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod logs;
@@ -61,6 +62,7 @@ fn main() {
         inline::tests(),
         inputs::tests(),
         jobs::tests(),
+        leftovers::tests(),
         lifecycle::tests(),
         limits::tests(),
         logs::tests(),

@@ -1,0 +1,265 @@
+//! What kernels leave behind besides a value: programs and processes that they start, panics, arrays that one lane hands to
+//! another, and what a library has not written yet.
+
+use std::io::Error;
+use std::panic::panic_any;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{LazyLock, Mutex};
+
+use arenite::{Array, ArrayMut, Backing, Engine, Job, JobErrorKind, TileMut};
+
+use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::logs::Said;
+
+tests![
+    programs_inherit_nothing_of_a_worker,
+    copies_change_no_array,
+    copies_read_what_the_worker_was_given,
+    payloads_of_panics_are_dropped,
+    payloads_of_panics_are_dropped_in_the_program_too,
+    arrays_that_one_lane_hands_to_another,
+    what_c_keeps_is_written_at_the_end,
+];
+
+// ---- programs and processes ---------------------------------------------------------------------------------
+
+/// What a program has open that a kernel starts: numbers and targets, without those that it opens to look.
+fn inherited(_: &Array<u8>, mut tile: TileMut<'_, u8>) -> String {
+    // A program may be started while something is lent, too.
+    tile[0] = 1;
+    let listed = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let targets = listed.lines().filter_map(|line| {
+        let (before, target) = line.split_once(" -> ")?;
+        let number = before.split_whitespace().last()?;
+        let own = target.starts_with("/proc/") && target.ends_with("/fd");
+        let standard = ["0", "1", "2"].contains(&number);
+        (!own).then(|| match standard {
+            true => number.to_owned(),
+            false => format!("{number}: {target}"),
+        })
+    });
+    let mut targets: Vec<String> = targets.collect();
+    targets.sort();
+    targets.join(", ")
+}
+
+fn programs_inherit_nothing_of_a_worker() {
+    for backing in [Backing::Memfd, Backing::Auto] {
+        let lab = Lab::with(2, |builder| builder.backing(backing));
+        let input = lab.from_slice(&[1u8; 10_000]).unwrap();
+        let mut array = lab.zeros::<u8>(10_000).unwrap();
+        let found = lab.scope(|s| s.submit(inherited, (&input, &mut array)).wait());
+        assert_eq!(found.unwrap().unwrap(), "0, 1, 2");
+    }
+}
+
+/// Ends a copy of a worker.
+fn leave(code: i32) -> ! {
+    // SAFETY: only ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+fn status_of(copy: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: waits for the copy, and writes its end to this variable.
+    let ended = unsafe { libc::waitpid(copy, &raw mut status, 0) };
+    assert_eq!(ended, copy, "{}", Error::last_os_error());
+    status
+}
+
+/// Leaves a copy behind, which writes into the tile when the job is long over.
+fn writes_later(mut tile: TileMut<'_, u32>, gate: &str) -> i32 {
+    // SAFETY: only this thread goes on in the copy, which ends by itself.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        pass(gate);
+        tile.fill(7);
+        leave(0);
+    }
+    copy
+}
+
+/// The same with a result.
+fn returns_and_writes_later(gate: &str) -> (ArrayMut<u32>, i32) {
+    let mut made = ArrayMut::zeros(10_000);
+    let copy = writes_later(made.as_tile_mut(), gate);
+    (made, copy)
+}
+
+fn copies_change_no_array() {
+    let lab = Lab::new(1);
+    let zeros = |len: usize| ArrayMut::<u32>::zeros(len);
+    let ends = |array: &ArrayMut<u32>, gate: &Gate, copy: i32| {
+        gate.open();
+        step("the copy of the worker to end");
+        let status = lab.submit(status_of, (copy,)).wait().unwrap();
+        assert!(array.iter().all(|&x| x == 0), "a copy has changed it");
+        assert!(libc::WIFSIGNALED(status), "{status:#x}");
+        assert_eq!(libc::WTERMSIG(status), libc::SIGSEGV);
+    };
+    let of_worker = lab.submit(zeros, (10_000,)).wait().unwrap();
+    for mut array in [lab.zeros(10_000).unwrap(), of_worker] {
+        let gate = Gate::new();
+        let path = gate.path();
+        let copy = lab.scope(|s| {
+            let job = s.submit(writes_later, (&mut array, path.as_str()));
+            job.wait().unwrap()
+        });
+        ends(&array, &gate, copy.unwrap());
+    }
+    let gate = Gate::new();
+    let job = lab.submit(returns_and_writes_later, (&gate.path(),));
+    let (array, copy) = job.wait().unwrap();
+    ends(&array, &gate, copy);
+    drop(array);
+    assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
+/// Whoever made it, and although nothing of it can be changed there.
+fn copies_read_what_the_worker_was_given() {
+    fn sum(given: &Array<u8>, made: &Array<u8>, tile: TileMut<'_, u8>) -> i32 {
+        // SAFETY: only this thread goes on in the copy, which ends at once.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            leave(i32::from(given[9_999] + made[9_999] + tile[9_999]));
+        }
+        status_of(copy)
+    }
+    let lab = Lab::new(1);
+    let fives = || Array::from_slice(&[5u8; 10_000]);
+    let given = lab.from_slice(&[1u8; 10_000]).unwrap();
+    let made = lab.submit(fives, ()).wait().unwrap();
+    let mut lent = lab
+        .from_slice(&[10u8; 10_000])
+        .unwrap()
+        .try_into_mut()
+        .unwrap();
+    let status = lab.scope(|s| s.submit(sum, (&given, &made, &mut lent)).wait());
+    let status = status.unwrap().unwrap();
+    assert!(libc::WIFEXITED(status), "{status:#x}");
+    assert_eq!(libc::WEXITSTATUS(status), 16);
+    assert_eq!(lab.stats().restarts(), 0);
+}
+
+// ---- panics -------------------------------------------------------------------------------------------------
+
+const MIB: usize = 1 << 20;
+
+fn payloads_of_panics_are_dropped() {
+    fn text(len: usize) {
+        panic!("{}", "x".repeat(len));
+    }
+    fn with_array(values: &Array<u8>) {
+        panic_any(values.clone());
+    }
+    // All the texts together are more than a worker may have.
+    let lab = Lab::with(1, |builder| builder.memory_limit(96 * MIB as u64));
+    for round in 0..200 {
+        let error = lab.failure_of(lab.submit(text, (MIB,)));
+        let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
+        assert!(panicked, "round {round}: {:?}", error.kind());
+    }
+    let values = lab.from_slice(&[1u8, 2, 3]).unwrap();
+    let error = lab.failure_of(lab.submit(with_array, (&values,)));
+    let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
+    assert!(panicked, "{error}");
+    assert_eq!(lab.stats().restarts(), 0);
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+fn payloads_of_panics_are_dropped_in_the_program_too() {
+    static DROPPED: AtomicU32 = AtomicU32::new(0);
+    struct Counted;
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            DROPPED.fetch_add(1, SeqCst);
+        }
+    }
+    fn throw() {
+        panic_any(Counted);
+    }
+    let engine = Engine::inline();
+    for dropped in 1..=3 {
+        let error = engine.submit(throw, ()).wait().unwrap_err();
+        let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
+        assert!(panicked, "{error}");
+        assert_eq!(DROPPED.load(SeqCst), dropped);
+    }
+}
+
+// ---- lanes --------------------------------------------------------------------------------------------------
+
+/// From a lane that makes something to one that returns it, and back when it has.
+struct Passage<T>(Mutex<Sender<T>>, Mutex<Receiver<T>>);
+
+impl<T> Passage<T> {
+    fn new() -> Self {
+        let (sender, receiver) = channel();
+        Self(Mutex::new(sender), Mutex::new(receiver))
+    }
+    fn send(&self, value: T) {
+        self.0.lock().unwrap().send(value).unwrap();
+    }
+    fn receive(&self) -> T {
+        self.1.lock().unwrap().recv().unwrap()
+    }
+}
+
+static MADE: LazyLock<Passage<Array<u32>>> = LazyLock::new(Passage::new);
+
+/// Hands an array over, and waits until nobody has it any more.
+fn hands_over(own: &Array<u32>, gate: &str) -> u32 {
+    MADE.send(Array::from_fn(10_000, |i| i as u32));
+    MADE.send(own.clone());
+    pass(gate);
+    5
+}
+
+fn returns_it() -> (Array<u32>, Array<u32>) {
+    (MADE.receive(), MADE.receive())
+}
+
+fn arrays_that_one_lane_hands_to_another() {
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    for _ in 0..5 {
+        let gate = Gate::new();
+        // Two in one worker: the first to have been made by it, and granted to the other lane perhaps.
+        let own = lab.submit(|| Array::from_slice(&[9u32; 50]), ());
+        let own = own.wait().unwrap();
+        let first = lab.submit(hands_over, (&own, &gate.path()));
+        let held = gate.meet();
+        let second: Job<(Array<u32>, Array<u32>)> = lab.submit(returns_it, ());
+        step("what the other lane was given");
+        let (made, same) = second.wait().unwrap();
+        drop(held);
+        assert_eq!(first.wait().unwrap(), 5);
+        assert!(made.len() == 10_000 && (0..).zip(&made).all(|(i, &x)| i == x));
+        assert_eq!(same, own);
+    }
+    assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
+// ---- the end ------------------------------------------------------------------------------------------------
+
+fn what_c_keeps_is_written_at_the_end() {
+    fn print() {
+        // SAFETY: a format without arguments.
+        unsafe { libc::printf(c"kept by the C library".as_ptr()) };
+    }
+    let said = Said::default();
+    let lab = said.lab(1);
+    lab.submit(print, ()).wait().unwrap();
+    assert!(said.all().is_empty(), "{:?}", said.all());
+    lab.into_inner().shutdown();
+    let all = said.all();
+    assert!(
+        all.iter().any(|line| line.text == "kept by the C library"),
+        "{all:?}"
+    );
+}
