@@ -31,7 +31,8 @@ impl Model {
 
 fn arrays_that_it_was_given_stay() {
     let lab = Lab::new(2);
-    let weights = lab.from_fn(100_000, |i| i as u64).unwrap();
+    // More than a worker is granted before it asks for more.
+    let weights = lab.from_fn(2_000_000, |i| i as u64).unwrap();
     let total: u64 = weights.iter().sum();
     let before = lab.stats().arena.in_use;
     let models = [(); 2].map(|()| lab.actor(Model::load, (&weights,)));
