@@ -119,6 +119,11 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     }
     match (phase, cause) {
         (Phase::Starting(9), _) => Some("on_worker_start did it"),
+        // The one that does not fit may have been started, and found out by itself.
+        (
+            Phase::Starting(11),
+            JobErrorKind::MemoryLimit { .. } | JobErrorKind::Signal(libc::SIGABRT),
+        ) => Some("its lanes cannot be started, probably: each takes private memory for its stack"),
         (Phase::Unknown, JobErrorKind::Exited(Some(CANNOT_LOAD))) => Some(
             "a shared library of the program is missing or does not fit: `ldd` names it, and workers search where the \
              program itself did when it was started",
@@ -301,6 +306,14 @@ mod tests {
             (Phase::Unknown, JobErrorKind::Signal(31), "seccomp"),
             (Phase::Starting(9), JobErrorKind::Signal(31), "seccomp"),
             (Phase::Starting(9), exited(127), "on_worker_start"),
+            (
+                Phase::Starting(11),
+                JobErrorKind::MemoryLimit {
+                    limit: MIB,
+                    requested: None,
+                },
+                "lanes cannot be started",
+            ),
             (
                 Phase::Starting(9),
                 JobErrorKind::OutOfMemoryKill,
