@@ -499,6 +499,8 @@ impl Shared {
         let mut core = self.spilled(core, call);
         let id = submit(&mut core, call);
         core.entered(id, Entry(bytes));
+        // What was held back by what it counted for: it may have been answered at once.
+        core.go_on();
         (core, id)
     }
 

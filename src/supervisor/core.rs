@@ -3,6 +3,7 @@
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
 use std::collections::BTreeSet;
+use std::mem::forget;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -460,7 +461,7 @@ impl Core {
                     Ok(Ok(value)) => Ok(value),
                     Ok(Err(BadReply)) => Err(self.unreadable(id.index)),
                     Err(panic) => {
-                        Err(self.failed_here(id.index, JobErrorKind::panicked_here(panic)))
+                        Err(self.failed_here(id.index, JobErrorKind::panicked_here(panic, forget)))
                     }
                 }
             }

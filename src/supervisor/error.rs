@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::depend::{MOST_DEEP, MOST_OPEN};
 use super::plain;
 use crate::arena::ArenaFull;
-use crate::worker::fence::drop_payload;
 
 /// Why a job gave no value.
 #[derive(Clone, Debug, PartialEq)]
@@ -468,8 +467,11 @@ impl fmt::Debug for JobError {
 }
 
 impl JobErrorKind {
-    /// A panic that was caught in this thread.
-    pub(crate) fn panicked_here(payload: Box<dyn Any + Send>) -> Self {
+    /// A panic that was caught in this thread. What it has thrown, if that is no text, is disposed of: its drop is foreign code.
+    pub(crate) fn panicked_here(
+        payload: Box<dyn Any + Send>,
+        dispose: fn(Box<dyn Any + Send>),
+    ) -> Self {
         let text = |payload: Box<dyn Any + Send>| {
             let payload = match payload.downcast::<String>() {
                 Ok(text) => return *text,
@@ -478,7 +480,7 @@ impl JobErrorKind {
             match payload.downcast::<&str>() {
                 Ok(text) => (*text).to_owned(),
                 Err(payload) => {
-                    drop_payload(payload);
+                    dispose(payload);
                     "a panic without a text".to_owned()
                 }
             }

@@ -90,6 +90,10 @@ impl Shared {
         read: Read<R>,
         wait: bool,
     ) -> usize {
+        if self.settings.memory.admission == 0 {
+            // Otherwise each takes memory when it is let in.
+            calls.iter_mut().for_each(|call| self.spill(&mut call.0));
+        }
         let mut core = self.lock();
         let before = flight.sent;
         // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.
@@ -99,12 +103,12 @@ impl Shared {
             let submit =
                 |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
             let id = if core.admission.is_none() {
-                core = self.spilled(core, &mut call.0);
                 submit(&mut core, &mut call.0)
             } else if let Some(entry) = core.enter_now(kernel, &call.0) {
                 core = self.spilled(core, &mut call.0);
                 let id = submit(&mut core, &mut call.0);
                 core.entered(id, entry);
+                core.go_on();
                 id
             } else if wait && flight.is_over() {
                 let (admitted, id) = self.submit_admitted(core, kernel, &mut call.0, submit);

@@ -45,8 +45,8 @@ pub(super) struct MemoryWatch {
     next: Option<Instant>,
     /// Jobs that each worker had finished at the last look.
     seen: Vec<u64>,
-    /// The arena has given back what it could since memory became short.
-    trimmed: bool,
+    /// Bytes that the arena could not give back when memory was short.
+    stuck: u64,
 }
 
 impl MemoryWatch {
@@ -56,7 +56,7 @@ impl MemoryWatch {
             root,
             next: None,
             seen: vec![0; workers],
-            trimmed: false,
+            stuck: 0,
         }
     }
 
@@ -89,16 +89,19 @@ impl MemoryWatch {
         // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
         // time need it: it may not be had again.
         if !is_tight(&memory, was_tight) {
-            self.trimmed = false;
-        } else if !self.trimmed {
-            let arena = shared.arena.stats();
-            let kept = arena.committed.saturating_sub(arena.in_use);
+            self.stuck = 0;
+        } else {
+            let kept = || {
+                let arena = shared.arena.stats();
+                arena.committed.saturating_sub(arena.in_use)
+            };
             let mut without = memory;
-            without.available = without.available.saturating_add(kept);
+            let gain = kept().saturating_sub(self.stuck);
+            without.available = without.available.saturating_add(gain);
             if !is_tight(&without, was_tight) {
-                // Once: parts of huge pages stay, so it may not be all of that.
-                self.trimmed = true;
                 shared.arena.trim();
+                // Parts of huge pages stay.
+                self.stuck = kept();
                 memory = limits::memory_available(&self.root);
             }
         }

@@ -400,7 +400,7 @@ impl Monitor {
         lane.short_of = 0;
         lane.full_at = match &block {
             Ok(_) => u64::MAX,
-            Err(_) => in_use,
+            Err(_) => in_use.max(arena.in_use()),
         };
         if let Ok(block) = block {
             // A link that cannot take it now has plenty.

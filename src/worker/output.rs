@@ -6,10 +6,12 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::frame;
-use crate::sys::{self, pipe};
+use crate::sys::{self, pipe, process};
 
 /// The pipes behind stdout and stderr, whatever a kernel puts in the place of those.
 static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
@@ -59,9 +61,19 @@ pub(super) fn send(kind: u8, content: &[u8]) {
     }
 }
 
-/// Passes on what Rust's stdout and the C library still keep, before the process ends without doing so. A stream that a thread of
-/// some kernel holds is waited for, as long as the end may take.
+/// How long a stream is waited for that a thread of some kernel holds, or that nobody reads.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Passes on what Rust's stdout and the C library still keep, before the process ends without doing so.
 pub(super) fn flush() {
-    let _ = std::io::stdout().flush();
-    pipe::flush_c_streams();
+    let (done, ended) = mpsc::channel::<()>();
+    // In a thread of its own, which this process need not wait for.
+    let flush = move || {
+        let _ = std::io::stdout().flush();
+        pipe::flush_c_streams();
+        drop(done);
+    };
+    if process::start_thread(thread::Builder::new(), flush).is_ok() {
+        let _ = ended.recv_timeout(PATIENCE);
+    }
 }

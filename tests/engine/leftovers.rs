@@ -21,6 +21,7 @@ tests![
     payloads_of_panics_are_dropped_in_the_program_too,
     arrays_that_one_lane_hands_to_another,
     what_c_keeps_is_written_at_the_end,
+    a_stream_that_a_thread_holds_keeps_no_worker,
 ];
 
 // ---- programs and processes ---------------------------------------------------------------------------------
@@ -263,4 +264,34 @@ fn what_c_keeps_is_written_at_the_end() {
         all.iter().any(|line| line.text == "kept by the C library"),
         "{all:?}"
     );
+}
+
+unsafe extern "C" {
+    fn flockfile(file: *mut libc::FILE);
+    static stdout: *mut libc::FILE;
+}
+
+fn a_stream_that_a_thread_holds_keeps_no_worker() {
+    fn hold() -> u32 {
+        let (tell, hear) = channel();
+        std::thread::spawn(move || {
+            // SAFETY: the C library's own stream, which lives as long as the process.
+            unsafe { flockfile(stdout) };
+            tell.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+        hear.recv().unwrap();
+        std::process::id()
+    }
+    let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));
+    let mut workers: Vec<u32> = (0..3)
+        .map(|_| {
+            step("a worker that ends although a stream is held");
+            lab.submit(hold, ()).wait().unwrap()
+        })
+        .collect();
+    workers.dedup();
+    assert_eq!(workers.len(), 3, "each had one job");
 }

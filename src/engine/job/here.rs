@@ -8,6 +8,7 @@ use crate::engine::inlined::observed;
 use crate::engine::spawn::why_here;
 use crate::kernel::{Failure, Loads, Reply, Stopped};
 use crate::supervisor::{Failed, JobError, JobErrorKind, Limit, Permit, Terms};
+use crate::worker::fence::drop_payload;
 
 /// Waits in this thread for the permit that a job needs.
 pub(in crate::engine) fn permit<'l>(
@@ -47,7 +48,7 @@ fn fenced<R>(
         Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
         Ok(Err(Failure::Cancelled)) => JobErrorKind::Cancelled,
         Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
-        Err(payload) => JobErrorKind::panicked_here(payload),
+        Err(payload) => JobErrorKind::panicked_here(payload, drop_payload),
     };
     Err(Failed::new(kind, name(), 0).into())
 }

@@ -231,7 +231,7 @@ impl Ended for Values<'_> {
                 return true;
             }
             Ok(Err(BadReply)) => None,
-            Err(panic) => Some(JobErrorKind::panicked_here(panic)),
+            Err(panic) => Some(JobErrorKind::panicked_here(panic, std::mem::forget)),
         };
         self.bad = Some(Bad { unit, panic });
         false
