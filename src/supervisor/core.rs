@@ -456,14 +456,7 @@ impl Core {
                 let words = WordReader::new(words);
                 let arrays = std::mem::take(&mut record.arrays).into_iter();
                 let mut reply = Receiving(ReplyReader { words, arrays });
-                // A type of the program's own may have a check of its own, which must not leave a record half taken.
-                match catch_unwind(AssertUnwindSafe(|| read(&mut reply))) {
-                    Ok(Ok(value)) => Ok(value),
-                    Ok(Err(BadReply)) => Err(self.unreadable(id.index)),
-                    Err(panic) => {
-                        Err(self.failed_here(id.index, JobErrorKind::panicked_here(panic, forget)))
-                    }
-                }
+                fenced(|| read(&mut reply)).map_err(|why| self.not_read(id.index, why))
             }
         };
         self.records.remove(id.index);
@@ -472,7 +465,7 @@ impl Core {
 
     /// A reply that its kernel cannot have sent.
     #[cold]
-    pub(super) fn unreadable(&mut self, index: u32) -> JobError {
+    fn unreadable(&mut self, index: u32) -> JobError {
         let (lane, life) = self.records.at(index).answered_by;
         let why = "a reply that its kernel cannot have sent";
         let kind = JobErrorKind::Protocol(why.into());
@@ -487,9 +480,18 @@ impl Core {
         self.failed_here(index, kind)
     }
 
+    /// What a reply answers that is there and cannot be read, see [`fenced`].
+    #[cold]
+    pub(super) fn not_read(&mut self, index: u32, why: Unread) -> JobError {
+        match why {
+            Unread::Lie => self.unreadable(index),
+            Unread::Panicked(kind) => self.failed_here(index, kind),
+        }
+    }
+
     /// What is told of an answer that came, and cannot be taken.
     #[cold]
-    pub(super) fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
+    fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
         let lane = self.records.at(index).answered_by.0 as usize;
         let worker = (lane < self.lanes.len()).then(|| self.worker_of(lane) as u32);
         let record = self.records.at(index);
@@ -586,6 +588,23 @@ impl Core {
             // Over already: whoever waits drains before it sleeps.
             let _: Ask = self.lanes[link as usize].poster.ask(position, NOTICE);
         }
+    }
+}
+
+/// Why a reply cannot be read.
+pub(super) enum Unread {
+    /// Its kernel cannot have sent it.
+    Lie,
+    /// The program's own check of one of its types has panicked.
+    Panicked(JobErrorKind),
+}
+
+/// Reads a reply. A type of the program's own may have a check of its own, whose panic must not leave books half changed; and
+/// what it throws is not dropped under the lock.
+pub(super) fn fenced<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unread> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(value) => value.map_err(|BadReply| Unread::Lie),
+        Err(panic) => Err(Unread::Panicked(JobErrorKind::panicked_here(panic, forget))),
     }
 }
 

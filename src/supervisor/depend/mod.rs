@@ -388,12 +388,9 @@ impl Core {
             self.trace_sources(run, unit);
         }
         let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
-        if let Some(Bad { unit, panic }) = bad {
+        if let Some(Bad { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
-            let error = match panic {
-                Some(panic) => self.failed_here(source, panic),
-                None => self.unreadable(source),
-            };
+            let error = self.not_read(source, why);
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());

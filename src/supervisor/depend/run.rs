@@ -2,17 +2,16 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Duration;
 
 use super::Over;
 use crate::kernel::wire::{ArgWriter, Received, ReplyReader, WordReader};
 use crate::kernel::{
-    BadReply, CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving,
-    to_offset,
+    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving, to_offset,
 };
-use crate::supervisor::error::{Failed, JobError, JobErrorKind};
+use crate::supervisor::core::{Unread, fenced};
+use crate::supervisor::error::{Failed, JobError};
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NOBODY;
 use crate::supervisor::policy::Terms;
@@ -185,10 +184,10 @@ pub(super) struct Values<'a> {
     bad: Option<Bad>,
 }
 
-/// A unit whose value cannot be read: by a lie of its worker, or because the program's own check of it panics.
+/// A unit whose value cannot be read.
 pub(super) struct Bad {
     pub(super) unit: u32,
-    pub(super) panic: Option<JobErrorKind>,
+    pub(super) why: Unread,
 }
 
 impl Values<'_> {
@@ -225,16 +224,12 @@ impl Ended for Values<'_> {
         let words = WordReader::new(words);
         let arrays = arrays.into_iter();
         let mut reply = Receiving(ReplyReader { words, arrays });
-        let panic = match catch_unwind(AssertUnwindSafe(|| forward(&mut reply, call))) {
-            Ok(Ok(())) => {
-                Self::used(self.records, self.plan, self.states, unit);
-                return true;
-            }
-            Ok(Err(BadReply)) => None,
-            Err(panic) => Some(JobErrorKind::panicked_here(panic, std::mem::forget)),
-        };
-        self.bad = Some(Bad { unit, panic });
-        false
+        if let Err(why) = fenced(|| forward(&mut reply, call)) {
+            self.bad = Some(Bad { unit, why });
+            return false;
+        }
+        Self::used(self.records, self.plan, self.states, unit);
+        true
     }
 }
 
