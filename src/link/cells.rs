@@ -88,7 +88,7 @@ pub(crate) struct StampCell {
 pub(crate) struct StateCell {
     /// Both sides, by transitions.
     pub(crate) state: StateWord,
-    /// Worker, before finish: nanoseconds that the job took, saturating.
+    /// Worker, before finish: the time that the job took, as `span` packs it.
     pub(crate) took: AtomicU32,
     /// Worker, before finish: a reply that is one word.
     pub(crate) word: AtomicU64,

@@ -80,7 +80,7 @@ fn take<const N: usize>(poster: &mut Poster<N>, job: u64) -> bool {
         } => {
             assert_eq!(position, job);
             assert_eq!(
-                (u64::from(took_ns), reply.grant, reply.words[0]),
+                (took_ns, reply.grant, reply.words[0]),
                 (job, grant_of(job), job * 100),
                 "a torn reply"
             );

@@ -10,6 +10,7 @@ mod loom;
 mod neighbours;
 mod poster;
 mod recorder;
+mod span;
 mod state;
 mod taker;
 #[cfg(all(test, not(arenite_loom)))]

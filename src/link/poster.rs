@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
 use super::state::{Ask, Generation, Look, ReplyIn, Retract};
-use super::{doorbell, kind};
+use super::{doorbell, kind, span};
 use crate::sync::{Ordering, fence};
 
 /// What to post: the head of a call slot and its argument words.
@@ -77,7 +77,7 @@ pub(crate) enum Drained {
         position: u64,
         failed: bool,
         bare: bool,
-        took_ns: u32,
+        took_ns: u64,
     },
     /// It was retracted (the caller knows whether that is true), and the worker has passed it.
     Skipped { position: u64 },
@@ -261,7 +261,7 @@ impl<const N: usize> Poster<N> {
                 return Drained::Fault(format!("slot {index} reads {word:?} for job {position}"));
             }
         };
-        let took_ns = cell.took.load(Ordering::Relaxed);
+        let took_ns = span::unpack(cell.took.load(Ordering::Relaxed));
         match reply_in {
             ReplyIn::Nothing => {}
             ReplyIn::Cell => *reply = Reply::of_one(cell.word.load(Ordering::Relaxed)),

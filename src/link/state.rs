@@ -306,7 +306,8 @@ impl StateWord {
     /// Supervisor: add a request to a job that has not ended.
     pub(crate) fn ask(&self, generation: Generation, request: u32) -> Ask {
         debug_assert_eq!(request & !REQUESTS, 0);
-        let mut seen = Word(self.0.load(Ordering::Relaxed));
+        // Acquire: "over", pairs with `finish` and `pass`: whoever drains now finds it, and all before it.
+        let mut seen = Word(self.0.load(Ordering::Acquire));
         loop {
             if !seen.is(Phase::Queued, generation) && !seen.is(Phase::Running, generation) {
                 return Ask::Over;
@@ -315,7 +316,7 @@ impl StateWord {
             // Release: "somebody waits", pairs with the swap in `finish`.
             match self
                 .0
-                .compare_exchange_weak(seen.0, word, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange_weak(seen.0, word, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => return Ask::Set(word),
                 Err(now) => seen = Word(now),

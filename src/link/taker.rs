@@ -8,7 +8,7 @@ use super::cells::{
 };
 use super::poster::Reply;
 use super::state::{Claim, Finished, Generation, ReplyIn};
-use super::{doorbell, kind};
+use super::{doorbell, kind, span};
 use crate::sync::{Ordering, fence};
 
 /// What a lane finds when it looks for work.
@@ -182,7 +182,7 @@ impl<const N: usize> Taker<N> {
     pub(crate) fn finish(
         &mut self,
         failed: bool,
-        took_ns: u32,
+        took_ns: u64,
         answer: Option<&Answering<'_>>,
     ) -> bool {
         let index = LinkCells::<N>::index(self.position);
@@ -206,7 +206,7 @@ impl<const N: usize> Taker<N> {
                 to.store(*from, Ordering::Relaxed);
             }
         }
-        cell.took.store(took_ns, Ordering::Relaxed);
+        cell.took.store(span::pack(took_ns), Ordering::Relaxed);
         crate::sync::point!("publish.filled");
         let Finished { wake, notice } = cell.state.finish(self.generation(), failed, reply_in);
         crate::sync::point!("complete.said");

@@ -378,15 +378,15 @@ impl Core {
     }
 
     /// Whoever waits for admission wants to hear of the next end of a job in each lane. False if one has ended meanwhile.
-    pub(super) fn want_next_ends(&self) -> bool {
-        self.lanes.iter().all(|lane| {
+    pub(super) fn want_next_ends(&mut self) -> bool {
+        self.lanes.iter_mut().all(|lane| {
             // The words of a condemned lane mean nothing: its jobs end with its worker, which everybody hears of.
             if lane.condemned {
                 return true;
             }
             let mut open = lane.poster.open_positions();
             let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
-            oldest.is_none_or(|position| matches!(lane.poster.ask(position, NOTICE), Ask::Set(_)))
+            oldest.is_none_or(|position| matches!(lane.ask(position, NOTICE), Ask::Set(_)))
         })
     }
 }

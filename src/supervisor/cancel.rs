@@ -36,10 +36,10 @@ impl Core {
                 if self.take_back(link as usize, position) {
                     self.leave_unrun(id.index);
                 } else {
-                    let lane = &self.lanes[link as usize];
+                    let lane = &mut self.lanes[link as usize];
                     // Its end frees what it holds, so the monitor wants to hear of it. If it is over
                     // already, the next drain finds nobody who asks.
-                    let _: Ask = lane.poster.ask(position, CANCEL | NOTICE);
+                    let _: Ask = lane.ask(position, CANCEL | NOTICE);
                     let record = self.records.at(id.index);
                     record.detached = true;
                     record.requests |= CANCEL;
@@ -85,7 +85,7 @@ impl Core {
             return;
         }
         if let Some((link, position)) = self.cancel_unless_begun(id) {
-            let _: Ask = self.lanes[link].poster.ask(position, CANCEL);
+            let _: Ask = self.lanes[link].ask(position, CANCEL);
             crate::sync::point!("cancel.asked");
         }
     }

@@ -92,6 +92,8 @@ pub(super) struct Core {
     pub(super) started: bool,
     /// Nothing is left to do, and the workers have been told to stop.
     pub(super) stopping: bool,
+    /// Jobs that were in front of a lane when its worker died by itself without one that ran, by number; how often.
+    pub(super) in_front: Vec<(u64, u32)>,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
     /// The monitor looks every now and then whether work is spread badly.
@@ -166,6 +168,7 @@ impl Core {
             closing: Closing::No,
             started: false,
             stopping: false,
+            in_front: Vec::new(),
             broken: None,
             ticking: false,
             call_monitor: false,
@@ -567,7 +570,7 @@ impl Core {
     /// The monitor wants to hear of the end of all that is open. A lane ends its jobs in order, so
     /// its newest is enough.
     pub(super) fn want_end_of_all(&mut self) {
-        for lane in &self.lanes {
+        for lane in &mut self.lanes {
             let newest = lane
                 .poster
                 .open_positions()
@@ -575,7 +578,7 @@ impl Core {
                 .find(|position| lane.records[(position % SLOTS as u64) as usize] != NOBODY);
             if let Some(position) = newest {
                 // Over already: the monitor looks again before it sleeps.
-                let _: Ask = lane.poster.ask(position, NOTICE);
+                let _: Ask = lane.ask(position, NOTICE);
             }
         }
     }
@@ -586,7 +589,7 @@ impl Core {
         record.requests |= NOTICE;
         if let Stage::Placed { link, position } = record.stage {
             // Over already: whoever waits drains before it sleeps.
-            let _: Ask = self.lanes[link as usize].poster.ask(position, NOTICE);
+            let _: Ask = self.lanes[link as usize].ask(position, NOTICE);
         }
     }
 }

@@ -52,7 +52,7 @@ impl Core {
                 && lane.noticed != before
             {
                 lane.noticed = before;
-                if lane.poster.ask(before, NOTICE) == Ask::Over {
+                if lane.ask(before, NOTICE) == Ask::Over {
                     self.look_again = true;
                     self.call_monitor = true;
                 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
 use super::core::Core;
+use super::depend::LastEnd;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
-use super::record::{NO_GRAPH, Outcome};
+use super::record::Outcome;
 use super::worker::Status;
 use crate::kernel::MAX_ARRAYS;
 use crate::kernel::wire::{Lease, Leases, MAX_REPLY_WORDS, Received, SENT_WORDS, Sent, WordReader};
@@ -59,6 +60,10 @@ impl Core {
                 }
             }
         }
+        let over = std::mem::replace(&mut self.lanes[index].said_over, u64::MAX);
+        if over != u64::MAX {
+            self.must_be_over(index, over);
+        }
         if self.lanes[index].is_idle() {
             self.busy[index / 64] &= !(1 << (index % 64));
             if self.lanes[index].has_served() {
@@ -80,6 +85,17 @@ impl Core {
         }
     }
 
+    /// What a worker ends it ends in order: whoever saw the end of this job finds it when he drains.
+    #[cold]
+    fn must_be_over(&mut self, index: usize, position: u64) {
+        let lane = &self.lanes[index];
+        if !lane.condemned && lane.holds(position) {
+            let record = lane.record_at(position);
+            let why = "a job that had not come to its end, or not in its turn, was said to be over";
+            self.condemn(index, record, JobErrorKind::Protocol(why.into()));
+        }
+    }
+
     /// The worker says that it has passed over a job that was taken back.
     fn skipped(&mut self, lane: usize, position: u64) {
         let record = self.lanes[lane].take(position);
@@ -91,7 +107,7 @@ impl Core {
     }
 
     #[inline]
-    fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u32) {
+    fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u64) {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
         if index == NOBODY {
@@ -104,7 +120,11 @@ impl Core {
         }
         self.lanes[lane_index].jobs += 1;
         self.open -= 1;
-        self.graphs.drained = (took_ns, lane_index as u32);
+        self.graphs.last = LastEnd {
+            took_ns,
+            lane: lane_index as u32,
+            ..LastEnd::default()
+        };
         let traced = self.records.at(index).is_traced();
         if traced {
             self.trace_run(lane_index, position, index);
@@ -147,7 +167,7 @@ impl Core {
         self.answer_inline(index, len as u32);
     }
 
-    fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u32) {
+    fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u64) {
         let reply = self.reply;
         if reply.kind == kind::ESCAPED {
             self.lanes[lane_index].jobs -= 1;
@@ -176,7 +196,7 @@ impl Core {
             if why == Some(JobErrorKind::Cancelled) && !asked {
                 return Err("a job was cancelled that nobody asked to stop".into());
             }
-            self.graphs.failed_step = failed_step(reply.kind, words);
+            self.graphs.last.step = failed_step(reply.kind, words);
             if !failed && reply.kind != kind::VALUE {
                 return Err(format!("a value of kind {}", reply.kind));
             }
@@ -210,7 +230,7 @@ impl Core {
                 let record = self.records.at(index);
                 let kernel = record.kernel;
                 let bytes = unpacked.bytes;
-                self.graphs.bytes = if record.graph == NO_GRAPH { 0 } else { bytes };
+                self.graphs.last.bytes = bytes;
                 self.kernels.get(kernel).learn(took_ns, bytes, failed);
                 if let Some(why) = why {
                     let rows = lent(&leases);

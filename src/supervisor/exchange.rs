@@ -255,10 +255,10 @@ impl Core {
                 *oldest = Some(oldest.map_or(position, |other| other.min(position)));
             }
         }
-        for (lane, positions) in self.lanes.iter().zip(oldest) {
+        for (lane, positions) in self.lanes.iter_mut().zip(oldest) {
             for position in positions.into_iter().flatten() {
                 // Over already: whoever waits drains before it sleeps.
-                let _: Ask = lane.poster.ask(position, NOTICE);
+                let _: Ask = lane.ask(position, NOTICE);
             }
         }
     }

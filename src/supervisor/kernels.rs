@@ -24,7 +24,7 @@ pub(super) struct KernelStats {
     told: Option<u64>,
     /// Its entry, relative to the executable; `None`: not part of it.
     pub(super) offset: Option<u64>,
-    /// Moving average of the duration in nanoseconds.
+    /// Moving average of the duration in nanoseconds, of up to four seconds each.
     pub(super) expected_ns: u32,
     /// Output memory that a job takes, as far as seen: grows at once, shrinks slowly.
     pub(super) expected_bytes: u64,
@@ -75,27 +75,28 @@ impl KernelStats {
 
     /// A job of this kernel took so long and so much.
     #[inline]
-    pub(super) fn learn(&mut self, took_ns: u32, bytes: u64, failed: bool) {
+    pub(super) fn learn(&mut self, took_ns: u64, bytes: u64, failed: bool) {
+        let took = u32::try_from(took_ns).unwrap_or(u32::MAX);
         self.expected_ns = if self.calls == 0 {
-            took_ns
+            took
         } else {
             // An eighth of the distance. A job that was interrupted by something else says little about
             // the next, so an outlier counts as four times what was expected.
             let old = i64::from(self.expected_ns);
-            let new = i64::from(took_ns).min(4 * old.max(100));
+            let new = i64::from(took).min(4 * old.max(100));
             (old + (new - old) / 8) as u32
         };
         self.calls += 1;
-        self.total_ns += u64::from(took_ns);
+        self.total_ns = self.total_ns.saturating_add(took_ns);
         self.total_bytes += bytes;
         self.failures += u64::from(failed);
         self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
     }
 
     /// A node of this kernel ended in a chain, of whose time this is its part. That is no measure of what a job takes.
-    pub(super) fn count_node(&mut self, part_ns: u32, bytes: u64, failed: bool) {
+    pub(super) fn count_node(&mut self, part_ns: u64, bytes: u64, failed: bool) {
         self.chained += 1;
-        self.total_ns += u64::from(part_ns);
+        self.total_ns = self.total_ns.saturating_add(part_ns);
         self.total_bytes += bytes;
         self.failures += u64::from(failed);
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, Received, Sent};
-use crate::link::{LinkCells, Poster, SLOTS};
+use crate::link::{Ask, LinkCells, Poster, SLOTS};
 use smallvec::SmallVec;
 
 /// No record: the job was retracted, or nobody placed one.
@@ -60,6 +60,8 @@ pub(super) struct Lane {
     pub(super) timed: VecDeque<u64>,
     /// The running clock of the oldest open job.
     pub(super) alarm: Option<Alarm>,
+    /// A job whose end was seen when it was asked for something: the next drain finds it.
+    pub(super) said_over: u64,
     /// The job before one with a deadline whose end the monitor wants to hear of.
     pub(super) noticed: u64,
     pub(super) jobs: u64,
@@ -98,6 +100,7 @@ impl Lane {
             seen_at_tick: u64::MAX,
             timed: VecDeque::new(),
             alarm: None,
+            said_over: u64::MAX,
             noticed: u64::MAX,
             jobs: 0,
             jobs_before: 0,
@@ -132,6 +135,15 @@ impl Lane {
     /// Is there an open job at this position?
     pub(super) fn holds(&self, position: u64) -> bool {
         self.poster.open_positions().contains(&position) && self.record_at(position) != NOBODY
+    }
+
+    /// Adds a request to the job at this position. If that is over, the next drain takes it, or the worker lies.
+    pub(super) fn ask(&mut self, position: u64, request: u32) -> Ask {
+        let asked = self.poster.ask(position, request);
+        if asked == Ask::Over {
+            self.said_over = position;
+        }
+        asked
     }
 
     /// Its oldest job is the one that the last tick saw there.

@@ -206,7 +206,8 @@ pub struct KernelStats {
     pub failures: u64,
     /// Time in the kernel, all calls together. Of a chain only the whole is measured: each of its nodes counts an equal part.
     pub total: Duration,
-    /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended.
+    /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended. A call of more than
+    /// 4.3 s counts as one of 4.3 s.
     pub expected: Duration,
     /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain is none.
     pub bytes: u64,

@@ -19,6 +19,7 @@ use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
+mod lies;
 mod memory;
 mod places;
 mod policies;
@@ -182,6 +183,23 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
     die(&shared, 0);
     let value = shared.wait(id, <u64 as Reply>::receive, Some(Duration::ZERO));
     assert_eq!(value.unwrap().unwrap(), 42);
+}
+
+#[test]
+fn long_jobs_count_with_all_their_time() {
+    let (shared, mut takers) = fixture(1, 1);
+    let minutes = Duration::from_mins(10);
+    for _ in 0..2 {
+        let id = submit(&shared);
+        assert_eq!(takers[0].next(), Next::Run);
+        let _ = takers[0].finish(false, minutes.as_nanos() as u64, None);
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+    let total = shared.lock().kernels.get(0).stats().total;
+    assert!(
+        total > minutes * 2 - Duration::from_millis(1) && total <= minutes * 2,
+        "{total:?}"
+    );
 }
 
 /// A value that turns out to be none when it is read, after the exit of its worker and before the start of the next one.

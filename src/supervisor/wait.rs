@@ -138,7 +138,7 @@ impl Shared {
             return self.unlock(core);
         }
         core.be_watched();
-        let asked = core.lanes[link as usize].poster.ask(position, WAITER);
+        let asked = core.lanes[link as usize].ask(position, WAITER);
         self.unlock(core);
         if let Ask::Set(value) = asked {
             let word = self.cells[link as usize].state(position).place_to_sleep();

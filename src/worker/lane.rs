@@ -285,7 +285,7 @@ impl Lane {
         crate::sync::point!("run.closed");
         let alive = self.count.live();
         let now = clock::monotonic_ns();
-        let took = u32::try_from(now.saturating_sub(started)).unwrap_or(u32::MAX);
+        let took = now.saturating_sub(started);
         if alive != 0 {
             self.escaped(alive, took);
         }
@@ -392,7 +392,7 @@ impl Lane {
             .then(|| Ending::full(full))
     }
 
-    fn answer(&'static self, ended: Option<Ending>, took: u32) {
+    fn answer(&'static self, ended: Option<Ending>, took: u64) {
         let Some(Ending { kind, mut reply }) = ended else {
             return self.answer_plainly(kind::VALUE, &[], took);
         };
@@ -457,7 +457,7 @@ impl Lane {
     }
 
     /// Answers with words that fit into the slot, and no memory.
-    fn answer_plainly(&self, kind: u8, words: &[u64], took: u32) {
+    fn answer_plainly(&self, kind: u8, words: &[u64], took: u64) {
         // Only a reply can tell that grants are used up, and they would pile up otherwise. A cursor
         // that went back to where it was is no news.
         let moved = self.settle(std::iter::empty()).filter(|used| used.moved);
@@ -486,7 +486,7 @@ impl Lane {
             .expect("a lane is set on this thread, so the array lies in it"))
     }
 
-    fn finish(&self, failed: bool, took: u32, answer: Option<&Answering<'_>>) {
+    fn finish(&self, failed: bool, took: u64, answer: Option<&Answering<'_>>) {
         if self.taker.borrow_mut().finish(failed, took, answer) {
             self.ring();
             crate::sync::point!("complete.rung");
@@ -495,7 +495,7 @@ impl Lane {
 
     /// Handles outlived their job: says so and ends the process, before any of that memory can be
     /// reused.
-    fn escaped(&self, alive: usize, took: u32) -> ! {
+    fn escaped(&self, alive: usize, took: u64) -> ! {
         let answer = Answering {
             kind: kind::ESCAPED,
             arrays: 0,

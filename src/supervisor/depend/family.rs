@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::told::{ChildValue, Told, Unloaded};
-use super::{Begun, Over, WINDOW};
+use super::{Begun, LastEnd, Over, WINDOW};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
@@ -115,7 +115,7 @@ impl Core {
         &mut self,
         lane: usize,
         index: u32,
-        took_ns: u32,
+        took_ns: u64,
     ) {
         let record = self.records.at(index);
         let leases = std::mem::take(&mut record.leases);
@@ -233,16 +233,16 @@ impl Core {
     fn let_go_on(&mut self, family: u32) {
         self.graphs.over.push_back(Over {
             record: family,
-            took_ns: 0,
-            worker: MAY_GO_ON,
-            step: 0,
-            bytes: 0,
+            end: LastEnd {
+                lane: MAY_GO_ON,
+                ..LastEnd::default()
+            },
         });
     }
 
     /// Is this entry of the list about a family? Then it is heard here.
     pub(super) fn family_hears(&mut self, over: Over) -> bool {
-        if over.worker == MAY_GO_ON {
+        if over.end.lane == MAY_GO_ON {
             self.step_family(over.record);
             return true;
         }
@@ -392,8 +392,7 @@ impl Core {
         parent.payload = payload;
         parent.arrays = arrays;
         parent.answered_by = answered_by;
-        // Lanes are spread over the workers in turn, so the first of a worker has its number.
-        self.graphs.drained = (over.took_ns, over.worker);
+        self.graphs.last = over.end;
         self.answer(of.parent, outcome);
     }
 

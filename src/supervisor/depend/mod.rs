@@ -30,12 +30,18 @@ const WINDOW: usize = 2 * SLOTS;
 #[derive(Clone, Copy, Debug)]
 struct Over {
     record: u32,
-    took_ns: u32,
-    worker: u32,
+    end: LastEnd,
+}
+
+/// What a lane told of the job that was drained last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LastEnd {
+    pub(super) took_ns: u64,
+    pub(super) lane: u32,
     /// Of a chain that failed: which of its nodes.
-    step: u32,
+    pub(super) step: u32,
     /// Bytes of fresh arrays in its value.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// What has jobs of its own to send.
@@ -59,12 +65,8 @@ pub(super) struct Graphs {
     held_back: BTreeSet<(u64, Begun)>,
     /// What jobs have spawned.
     families: Families,
-    /// Duration and lane of the job that was drained last.
-    pub(super) drained: (u32, u32),
-    /// Bytes of fresh arrays in the value drained last, if that is a graph's.
-    pub(super) bytes: u64,
-    /// The node of its chain that the failure drained last came from.
-    pub(super) failed_step: u32,
+    /// Set when a job is drained, for the end of the unit that it may be.
+    pub(super) last: LastEnd,
 }
 
 impl Graphs {
@@ -121,24 +123,19 @@ impl Core {
     /// The job of a unit has its answer, which is kept in its record.
     pub(super) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
         self.discharge(index);
-        let (took_ns, lane) = self.graphs.drained;
-        let worker = self.worker_of(lane as usize) as u32;
         let stage = self.records.at(index).stage;
         let step = match &outcome {
             Outcome::Failed(error) => self.step_of(error, stage),
             _ => 0,
         };
-        let bytes = std::mem::take(&mut self.graphs.bytes);
+        let end = LastEnd {
+            step,
+            ..self.graphs.last
+        };
         let record = self.records.at(index);
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        self.graphs.over.push_back(Over {
-            record: index,
-            took_ns,
-            worker,
-            step,
-            bytes,
-        });
+        self.graphs.over.push_back(Over { record: index, end });
         crate::sync::point!("unit.answered");
     }
 
@@ -154,7 +151,7 @@ impl Core {
     /// How far a chain had come that failed.
     fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
         match stage {
-            _ if ended_in_worker(error) => self.graphs.failed_step,
+            _ if ended_in_worker(error) => self.graphs.last.step,
             Stage::Placed { link, .. } => {
                 let reply = self.lanes[link as usize].poster.cells().reply();
                 // Relaxed: a name, read after the worker's end or from one that is being ended.
@@ -253,10 +250,10 @@ impl Core {
             record.detached = false;
             if let Some(Outcome::Failed(error)) = &record.outcome {
                 if ended_in_worker(error) {
-                    run.count_nodes(unit, &over, true, &mut core.kernels);
+                    run.count_nodes(unit, &over.end, true, &mut core.kernels);
                 }
                 let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
-                let error = run.blame(unit, error, over.step);
+                let error = run.blame(unit, error, over.end.step);
                 core.records.remove(over.record);
                 if stopped {
                     run.stop(unit);
@@ -267,8 +264,12 @@ impl Core {
                     }
                 }
             } else {
-                run.count_nodes(unit, &over, false, &mut core.kernels);
-                run.done(unit, &over);
+                run.count_nodes(unit, &over.end, false, &mut core.kernels);
+                run.done(
+                    unit,
+                    over.end.took_ns,
+                    core.worker_of(over.end.lane as usize) as u32,
+                );
                 core.unit_done(run, unit);
             }
             core.feed(graph, run);
@@ -444,7 +445,7 @@ impl Core {
                 }
                 self.records.at(record).requests |= NOTICE;
                 // Over already: found below.
-                let _: Ask = self.lanes[index].poster.ask(position, NOTICE);
+                let _: Ask = self.lanes[index].ask(position, NOTICE);
             }
         }
         // Those in the queue ask when they are placed.

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::Over;
+use super::LastEnd;
 use crate::kernel::wire::{ArgWriter, Received, ReplyReader, WordReader};
 use crate::kernel::{
     CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving, to_offset,
@@ -127,7 +127,7 @@ pub(super) struct UnitState {
     pub(super) record: JobId,
     /// The number of its job.
     pub(super) job: u64,
-    pub(super) took_ns: u32,
+    pub(super) took_ns: u64,
     pub(super) worker: u32,
 }
 
@@ -355,23 +355,23 @@ impl Run {
 
     /// The job of a chain has ended: each of its nodes that ran counts, with an equal part of the time, for only the whole is
     /// measured.
-    pub(super) fn count_nodes(&self, unit: u32, over: &Over, failed: bool, all: &mut Kernels) {
+    pub(super) fn count_nodes(&self, unit: u32, end: &LastEnd, failed: bool, all: &mut Kernels) {
         let count = self.plan.units[unit as usize].count;
         if count == 1 {
             return;
         }
         let last = match failed {
-            true => over.step.min(count - 1),
+            true => end.step.min(count - 1),
             false => count - 1,
         };
-        let part = over.took_ns / (last + 1);
+        let part = end.took_ns / u64::from(last + 1);
         for step in 0..last {
             let kernel = self.kernel_of_step(unit, step);
             all.get(kernel).count_node(part, 0, false);
         }
         let kernel = self.kernel_of_step(unit, last);
-        let rest = over.took_ns - part * last;
-        all.get(kernel).count_node(rest, over.bytes, failed);
+        let rest = end.took_ns - part * u64::from(last);
+        all.get(kernel).count_node(rest, end.bytes, failed);
     }
 
     /// Writes the call of a unit. If a value that it takes cannot be read: the unit whose value that is.
@@ -450,11 +450,11 @@ impl Run {
         }
     }
 
-    pub(super) fn done(&mut self, unit: u32, over: &Over) {
+    pub(super) fn done(&mut self, unit: u32, took_ns: u64, worker: u32) {
         let state = &mut self.states[unit as usize];
         state.stage = UnitStage::Done;
-        state.took_ns = over.took_ns;
-        state.worker = over.worker;
+        state.took_ns = took_ns;
+        state.worker = worker;
     }
 
     /// With a ceiling: a unit is over, and what it took is free, unless others want it too.
@@ -526,7 +526,7 @@ impl Run {
         match state.stage {
             UnitStage::Waiting | UnitStage::Sent => NodeFate::Open,
             _ if state.worker != NOBODY => NodeFate::Done {
-                took: Duration::from_nanos(state.took_ns.into()),
+                took: Duration::from_nanos(state.took_ns),
                 worker: state.worker,
                 with: self.plan.units[unit as usize].count - 1,
             },

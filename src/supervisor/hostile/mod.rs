@@ -243,7 +243,7 @@ impl Attack {
             cursor: tell(at + held.min(64), 64),
             words: &words,
         };
-        taker.finish(pick & 8 != 0, tell(10, 32) as u32, Some(&answer));
+        taker.finish(pick & 8 != 0, tell(10, 64), Some(&answer));
     }
 
     fn take_memory(&mut self, lane: usize) {

@@ -9,6 +9,7 @@ use super::*;
 tests![
     each_node_of_a_chain_counts,
     a_chain_that_failed_counts_as_far_as_it_came,
+    an_attempt_that_failed_adds_nothing_to_another_node,
     the_node_that_runs_is_told,
     what_never_ran_has_no_number,
 ];
@@ -109,6 +110,43 @@ fn a_chain_that_failed_counts_as_far_as_it_came() {
     let error = origin(chain(|graph, x| graph.add(abort, (x,))));
     assert_eq!(error, JobErrorKind::Signal(libc::SIGABRT));
     assert_eq!((figures("::down"), figures("::abort")), ((2, 0), (0, 0)));
+    lab.assert_in_use(0);
+}
+
+/// Its first attempt says more than a slot holds, which comes through the arena.
+fn says_much_at_first(gate: &str, x: u32) -> u32 {
+    let first = std::fs::File::create_new(format!("{gate}.seen")).is_ok();
+    assert!(!first, "{}", "a long story. ".repeat(100));
+    x
+}
+
+fn an_attempt_that_failed_adds_nothing_to_another_node() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let mut x = graph.add(|| 5u32, ());
+    x = graph
+        .job(says_much_at_first, (&gate.path(), &x))
+        .retries(1)
+        .add();
+    x = graph.add(down, (&x,));
+    let last = graph.add(half, (&x,));
+    assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 2);
+    let seen = std::fs::remove_file(format!("{}.seen", gate.path()));
+    assert!(seen.is_ok(), "its first attempt did not fail");
+    let bytes: Vec<_> = lab
+        .progress()
+        .kernels
+        .iter()
+        .map(|k| (k.name, k.bytes))
+        .collect();
+    assert!(
+        bytes
+            .iter()
+            .all(|&(name, bytes)| bytes == 0 || name.contains("says_much")),
+        "{bytes:?}"
+    );
+    drop(gate);
     lab.assert_in_use(0);
 }
 

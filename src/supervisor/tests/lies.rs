@@ -1,0 +1,90 @@
+//! State words that an honest worker cannot have written.
+
+use super::*;
+
+const RETRACTED: u32 = 5;
+
+/// One job is in flight, and no other is let in.
+fn full(jobs: usize) -> (Arc<Shared>, Vec<JobId>) {
+    let (shared, _takers) = fixture(1, 1);
+    let all: Vec<_> = (0..jobs).map(|_| submit(&shared)).collect();
+    let mut core = shared.lock();
+    core.admission = Some(Box::new(Admission::new(1)));
+    let kernel = core.kernels.index(&kernel());
+    let entry = core.enter_unit(kernel, 1).unwrap();
+    core.entered(all[jobs - 1], entry);
+    shared.unlock(core);
+    (shared, all)
+}
+
+/// Somebody waits for admission, and the worker goes.
+fn costs_the_worker(shared: &Shared) {
+    let mut line = InLine::default();
+    let context = Context::from_waker(Waker::noop());
+    let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+    assert!(poll.is_pending());
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
+    die(shared, 0);
+    let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+    assert!(poll.is_ready(), "nothing is in flight any more");
+}
+
+#[test]
+fn a_job_that_reads_as_taken_back_keeps_nobody() {
+    in_time(|| {
+        let (shared, all) = full(1);
+        write_word(&shared, 0, RETRACTED);
+        costs_the_worker(&shared);
+        let why = answer(&shared, all[0]).unwrap();
+        assert!(why.contains("said to be over"), "{why}");
+    });
+}
+
+#[test]
+fn an_end_behind_a_job_that_was_not_passed_keeps_nobody() {
+    in_time(|| {
+        let (shared, all) = full(2);
+        shared.abandon(all[0]);
+        write_word(&shared, 1, DONE_BARE);
+        costs_the_worker(&shared);
+        let why = answer(&shared, all[1]).unwrap();
+        assert!(why.contains("said to be over"), "{why}");
+    });
+}
+
+/// Whoever waits for it looks, asks, and sleeps: not for ever awake.
+#[test]
+fn a_thread_that_waits_finds_out() {
+    in_time(|| {
+        let (shared, _takers) = fixture(1, 1);
+        let [_first, second] = [(); 2].map(|()| submit(&shared));
+        write_word(&shared, 1, DONE_BARE);
+        let wait = Some(Duration::from_millis(1));
+        while shared.lock().workers[0].status() == Status::Ready {
+            assert!(shared.wait(second, <() as Reply>::receive, wait).is_none());
+        }
+    });
+}
+
+/// A job that says that it has not begun, and ends its worker.
+#[test]
+fn a_job_does_not_come_back_for_ever() {
+    let (shared, _takers) = fixture(1, 1);
+    let [lies, waits] = [(); 2].map(|()| submit(&shared));
+    let mut deaths = 0;
+    let why = loop {
+        die_of(&shared, 0, 11);
+        deaths += 1;
+        assert!(deaths < 100, "it comes back for ever");
+        if let Some(why) = answer(&shared, lies) {
+            break why;
+        }
+        shared.lock().set_status(0, Status::Ready);
+        shared.lock().refill();
+    };
+    assert!(
+        deaths > 4 && why.contains("SIGSEGV"),
+        "{deaths} deaths: {why}"
+    );
+    assert!(answer(&shared, waits).is_none(), "it was never in front");
+}
