@@ -49,11 +49,10 @@ impl Core {
         if !self.groups.cancelled.insert(group) {
             return;
         }
-        for id in self.records.of_group(group) {
-            self.cancel(id);
-        }
+        let open = self.records.of_group(group);
+        open.iter().for_each(|&id| self.cancel(id));
         // A period beyond all clocks never ends.
-        if !self.records.of_group(group).is_empty()
+        if open.iter().any(|&id| self.records.is_open(id))
             && let Some(due) = Instant::now().checked_add(self.groups.grace)
         {
             self.groups.due.insert((due, group));

@@ -188,6 +188,8 @@ impl Monitor {
             self.arm(true);
             // Again, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
+            // A job that was sent only now is not left alone either.
+            self.memory.look(&self.shared);
             let tokens = self.sleep(progress.then_some(Duration::ZERO));
             self.arm(false);
             for token in tokens {
@@ -418,7 +420,7 @@ impl Monitor {
         let most = (8 << 20) / u64::from(self.shared.settings.lanes);
         let generous = bytes.max((last * 2).min(most));
         let arena = &self.shared.arena;
-        let huge = |len: u64| len >= 2 << 20;
+        let huge = |len: u64| len >= HUGE;
         let block = arena
             .grant(region, generous, huge(generous))
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));

@@ -114,6 +114,11 @@ impl Record {
         policy.map_or(Priority::Normal, |policy| policy.terms.priority)
     }
 
+    #[inline]
+    fn is_open(&self) -> bool {
+        !matches!(self.stage, Stage::Free | Stage::Answered)
+    }
+
     /// Nothing may run beside it.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
@@ -211,15 +216,20 @@ impl Records {
 
     /// The jobs of a group that have no answer.
     pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
-        let open = |stage| !matches!(stage, Stage::Free | Stage::Answered);
         let records = self.records.iter().zip(0..);
         records
-            .filter(|(record, _)| record.group == group && open(record.stage))
+            .filter(|(record, _)| record.group == group && record.is_open())
             .map(|(record, index)| JobId {
                 index,
                 generation: record.generation,
             })
             .collect()
+    }
+
+    /// Has this job still no answer?
+    pub(super) fn is_open(&self, id: JobId) -> bool {
+        let record = self.records.get(id.index as usize);
+        record.is_some_and(|record| record.generation == id.generation && record.is_open())
     }
 
     /// The job is over and nobody asks for it any more.

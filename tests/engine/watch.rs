@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use arenite::arena::Limit;
-use arenite::{ArenaFull, Array, Engine, JobErrorKind};
+use arenite::{ArenaFull, Array, Backoff, Engine, JobErrorKind};
 use tempfile::TempDir;
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
@@ -12,6 +13,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     jobs_run_one_at_a_time_while_memory_is_short,
     what_waited_behind_a_long_job_waits_in_the_queue,
+    an_attempt_that_nobody_asks_for_is_watched,
     an_engine_that_ends_while_memory_is_short,
     an_idle_engine_is_not_watched,
     what_the_arena_keeps_is_given_back_where_that_helps,
@@ -139,6 +141,33 @@ fn pause() {
     while since.elapsed().as_millis() < 600 {
         std::thread::park_timeout(std::time::Duration::from_millis(600));
     }
+}
+
+/// Fails where the gate has not been made.
+fn second_time_lucky(gate: &str) {
+    let first = fs::File::create_new(format!("{gate}.seen")).is_ok();
+    assert!(!first, "the first attempt");
+    pass(gate);
+}
+
+/// Sent by the engine itself, after a pause in which nothing was open for longer than the watch looks.
+fn an_attempt_that_nobody_asks_for_is_watched() {
+    let system = System::new(0);
+    let lab = system.lab(1);
+    until_short(&lab, false);
+    let gate = Gate::new();
+    let seen = format!("{}.seen", gate.path());
+    let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(1));
+    lab.job(second_time_lucky, (&gate.path(),))
+        .retries(1)
+        .backoff(backoff)
+        .submit()
+        .detach();
+    let held = gate.meet();
+    system.available(LIMIT / 20);
+    wait_until("the watch sees it", || lab.stats().memory_short);
+    drop(held);
+    fs::remove_file(seen).unwrap();
 }
 
 fn what_waited_behind_a_long_job_waits_in_the_queue() {

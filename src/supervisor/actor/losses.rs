@@ -185,17 +185,14 @@ impl Core {
 
     /// All actors are lost for this reason.
     pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
+        for index in std::mem::take(&mut self.actors.homeless) {
+            self.actor(index).listed = false;
+            self.actors.wanting -= 1;
+        }
         for index in 0..self.actors.table.len() as u32 {
             match self.actor(index).place {
                 // What a lane has is answered when its worker is gone.
-                Place::Nowhere => {
-                    if self.actor(index).listed {
-                        self.actor(index).listed = false;
-                        self.actors.homeless.retain(|&other| other != index);
-                        self.actors.wanting -= 1;
-                    }
-                    self.lose(index, why.clone());
-                }
+                Place::Nowhere => self.lose(index, why.clone()),
                 Place::Here { .. } | Place::Starting { .. } => self.fail_kept_calls(index, why),
                 Place::Ending { .. } | Place::Lost(_) | Place::Free => {}
             }

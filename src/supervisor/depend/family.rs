@@ -265,8 +265,12 @@ impl Core {
         };
         of.open -= 1;
         if let Some(why) = failed {
+            let first = of.failed.is_none();
             self.records.remove(over.record);
-            self.break_family(family, why, Breaking::Failed);
+            // Those that it gives up fail as well.
+            if first {
+                self.break_family(family, why, Breaking::Failed);
+            }
         } else if of.failed.is_some() {
             self.records.remove(over.record);
         } else if unit == of.children() {

@@ -204,6 +204,10 @@ impl Core {
                 Begun::Graph(graph) => self.with_run(graph, |core, run| core.feed(graph, run)),
                 Begun::Family(family) => self.step_family(family),
             }
+            if self.graphs.held_back.contains(&(ticket, begun)) {
+                // Nothing is let in before it that was begun later.
+                break;
+            }
         }
         if first != self.graphs.first_held_back() {
             // Somebody may have stood behind it.
@@ -392,6 +396,10 @@ impl Core {
         if let Some(Bad { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);
+            self.failed += 1;
+            if self.records.at(id.index).is_traced() {
+                self.trace_failed(id.index, error.kind(), false);
+            }
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());

@@ -259,6 +259,8 @@ fn a_check_that_panics_fails_who_takes_the_value() {
         };
         assert!(message.contains("not looked at"), "{error}");
     }
+    let progress = lab.progress();
+    assert_eq!((progress.failed, progress.done), (2, 3), "{progress:?}");
     step("another graph");
     let mut graph = Graph::new();
     let node = graph.add(|| 7u32, ());
