@@ -360,7 +360,8 @@ impl Monitor {
                 let ready = lane.ready || retiring();
                 lane.poster
                     .wanted()
-                    .filter(|_| ready)
+                    // Whoever has no job needs no memory: he would take all there is.
+                    .filter(|_| ready && lane.live() > 0)
                     .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();

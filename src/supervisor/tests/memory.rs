@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::arena::Placement;
+use crate::supervisor::monitor::Monitor;
 
 /// The kernel has returned arrays before.
 fn make_known(shared: &Shared) {
@@ -69,4 +70,21 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
         shared.abandon(id);
     }
     drop(takers);
+}
+
+#[test]
+fn who_has_no_job_gets_no_memory() {
+    let (shared, mut takers) = fixture(1, 1);
+    let mut monitor = Monitor::idle(Arc::clone(&shared));
+    let in_use = || shared.arena.in_use();
+    let before = in_use();
+    takers[0].want(1 << 20, 0);
+    monitor.serve();
+    assert_eq!(in_use(), before);
+    let id = submit(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    monitor.serve();
+    assert!(in_use() >= before + (1 << 20), "its job needs it");
+    takers[0].finish(false, 1, None);
+    assert_eq!(answer(&shared, id).unwrap(), "value");
 }
