@@ -1,7 +1,7 @@
 //! What an inline engine knows of its jobs, which run in whichever thread calls.
 //!
-//! A call that runs jobs enters its engine for each of them ([`enter`]), and the fence around the kernel ([`observed`]) looks
-//! which engine its thread is in. Engines are named by a number, since whoever keeps one may outlive the engine.
+//! A call that runs jobs enters its engine for each of them ([`enter`]), and the fence around the kernel looks which engine its thread
+//! is in ([`Observed`]). Engines are named by a number, since whoever keeps one may outlive the engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::{JobError, JobErrorKind, KernelStats, TraceError};
+use super::{JobErrorKind, KernelStats, TraceError};
 use crate::supervisor::{Looks, Progress};
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{Attempt, End, Event, Owner, Place, Plan, Ran, Tracer};
@@ -117,39 +117,61 @@ impl Drop for Inside {
     }
 }
 
-/// Runs a kernel of this name, in the books of the engine that this thread is in.
-pub(super) fn observed<R>(
+/// A job that this thread runs, in the books of the engine that it is in.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Observed {
+    engine: Arc<Inlined>,
     name: &'static str,
-    run: impl FnOnce() -> Result<R, JobError>,
-) -> Result<R, JobError> {
-    let Some(engine) = HERE.with_borrow(Clone::clone) else {
-        return run();
-    };
-    let (began, start) = (monotonic_ns(), Instant::now());
-    let (job, lane) = engine.begin(name);
-    let result = run();
-    engine.end(name, start.elapsed(), result.is_err());
-    if let Some(Ok(tracer)) = &engine.tracer {
-        let ended = monotonic_ns();
-        let place = Place { worker: 0, lane };
-        let why = result.as_ref().err().map(JobError::kind);
-        tracer.0.send(Event::Attempt(Attempt {
+    job: u64,
+    lane: u32,
+    began: u64,
+    start: Instant,
+}
+
+impl Observed {
+    /// A kernel of this name is about to run. `None`: in no engine.
+    pub(super) fn begin(name: &'static str) -> Option<Self> {
+        let engine = HERE.with_borrow(Clone::clone)?;
+        let (began, start) = (monotonic_ns(), Instant::now());
+        let (job, lane) = engine.begin(name);
+        Some(Self {
+            engine,
+            name,
             job,
-            kernel: name,
-            attempt: 1,
-            since: began,
-            ran: Some(Ran {
-                place,
-                placed: began,
-                began,
-                ended,
-            }),
-            over: ended,
-            bytes: (0, 0),
-            end: why.map_or(End::Value, failed),
-        }));
+            lane,
+            began,
+            start,
+        })
     }
-    result
+
+    /// It has run; `why` it has no value.
+    pub(super) fn end(self, why: Option<&JobErrorKind>) {
+        let Self { engine, name, .. } = &self;
+        engine.end(name, self.start.elapsed(), why.is_some());
+        if let Some(Ok(tracer)) = &engine.tracer {
+            let ended = monotonic_ns();
+            let place = Place {
+                worker: 0,
+                lane: self.lane,
+            };
+            tracer.0.send(Event::Attempt(Attempt {
+                job: self.job,
+                kernel: name,
+                attempt: 1,
+                since: self.began,
+                ran: Some(Ran {
+                    place,
+                    placed: self.began,
+                    began: self.began,
+                    ended,
+                }),
+                over: ended,
+                bytes: (0, 0),
+                end: why.map_or(End::Value, failed),
+            }));
+        }
+    }
 }
 
 fn failed(why: &JobErrorKind) -> End {

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Engine;
-use crate::engine::inlined::observed;
+use crate::engine::inlined::Observed;
 use crate::engine::spawn::why_here;
 use crate::kernel::{Failure, Loads, Reply, Stopped};
-use crate::supervisor::{Failed, JobError, JobErrorKind, Limit, Permit, Terms};
+use crate::supervisor::{Because, Failed, JobError, JobErrorKind, Limit, Permit, Terms};
 use crate::worker::fence::drop_payload;
 
 /// Waits in this thread for the permit that a job needs.
@@ -24,33 +24,43 @@ pub(in crate::engine) fn run_here<R>(
     name: &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
-    run_here_at(|| name, kernel)
+    run_here_at(&Cell::new(name), kernel)
 }
 
-/// As [`run_here`]; `name` tells afterwards which kernel it was.
+/// As [`run_here`]; `at` tells afterwards which kernel it was.
 fn run_here_at<R>(
-    name: impl Fn() -> &'static str,
+    at: &Cell<&'static str>,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
-    observed(name(), || fenced(&name, kernel))
+    let observed = Observed::begin(at.get());
+    // Each kernel has this function of its own: what follows is not part of it.
+    let answer = match catch_unwind(AssertUnwindSafe(kernel)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(failure)) => Err(failed(why(failure), at.get())),
+        Err(payload) => Err(failed(
+            JobErrorKind::panicked_here(payload, drop_payload).into(),
+            at.get(),
+        )),
+    };
+    if let Some(observed) = observed {
+        observed.end(answer.as_ref().err().map(JobError::kind));
+    }
+    answer
 }
 
-fn fenced<R>(
-    name: &impl Fn() -> &'static str,
-    kernel: impl FnOnce() -> Result<R, Failure>,
-) -> Result<R, JobError> {
-    let kind = match catch_unwind(AssertUnwindSafe(kernel)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(Failure::Spawned(failed))) => {
-            return Err(Failed::new(why_here(failed), name(), 0).into());
-        }
-        Ok(Err(Failure::Returned(text))) => JobErrorKind::Returned(text),
-        Ok(Err(Failure::Full(full))) => JobErrorKind::ArenaFull(full),
-        Ok(Err(Failure::Cancelled)) => JobErrorKind::Cancelled,
-        Ok(Err(Failure::Rejected(why))) => JobErrorKind::Protocol(format!("{why:?}")),
-        Err(payload) => JobErrorKind::panicked_here(payload, drop_payload),
+fn failed(why: Because, name: &'static str) -> JobError {
+    Failed::new(why, name, 0).into()
+}
+
+fn why(failure: Failure) -> Because {
+    let kind = match failure {
+        Failure::Spawned(failed) => return why_here(failed),
+        Failure::Returned(text) => JobErrorKind::Returned(text),
+        Failure::Full(full) => JobErrorKind::ArenaFull(full),
+        Failure::Cancelled => JobErrorKind::Cancelled,
+        Failure::Rejected(why) => JobErrorKind::Protocol(format!("{why:?}")),
     };
-    Err(Failed::new(kind, name(), 0).into())
+    kind.into()
 }
 
 /// Runs a program in this thread.
@@ -67,5 +77,5 @@ where
     let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
-    run_here_at(|| at.get(), run)
+    run_here_at(&at, run)
 }
