@@ -64,7 +64,7 @@ const CASES: &[(&str, &str)] = &[
     ("scale-16", "arenite"),
     ("scale-32", "arenite"),
     ("scale-64", "arenite"),
-    ("stream-3", "arenite, ideal"),
+    ("stream-3", "arenite, ideal, threads"),
     ("stream-3-memory", "arenite"),
     ("trace", "arenite, off"),
     ("idle-3s", "arenite"),

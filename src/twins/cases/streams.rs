@@ -1,5 +1,8 @@
 //! A stream of large frames through three stages, and its slowest stage alone.
 
+use std::sync::mpsc;
+
+use super::super::work::sum;
 use super::noop::timed;
 use super::{Case, Goal, Running, Setup, TwinError, Unit, ours};
 
@@ -19,7 +22,9 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .plan(1, runs, 1)
     .goals(&[Goal::AtLeast(0.95, "ideal")])
     .system("arenite", move |setup| ours::stream(setup, frames))
-    .system("ideal", move |_| ideal(frames));
+    .system("ideal", move |_| ideal(frames))
+    .system("threads", move |_| threads(frames))
+    .note("threads: the same three stages, each in a thread of this process, over bounded channels, in frames that are used again");
     let memory = Case::new(
         "stream-3-memory",
         "The most memory that such a stream and its engine hold at one time, 6 frames in flight",
@@ -54,7 +59,55 @@ pub(super) fn expected() -> u64 {
     let mut frame = vec![0; FRAME];
     brighten(&mut frame, 3);
     mix(&mut frame);
-    super::super::work::sum(&frame)
+    sum(&frame)
+}
+
+/// What somebody writes by hand who needs no isolation.
+fn threads(frames: u64) -> Result<Running, TwinError> {
+    let expected = expected();
+    let mut pool: Vec<_> = (0..IN_FLIGHT).map(|_| vec![0u8; FRAME]).collect();
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            let (give_back, free) = mpsc::sync_channel(IN_FLIGHT);
+            let (to_mix, bright) = mpsc::sync_channel(IN_FLIGHT);
+            let (to_sum, mixed) = mpsc::sync_channel(IN_FLIGHT);
+            for frame in pool.drain(..) {
+                give_back.send(frame).expect("it is received below");
+            }
+            std::thread::scope(|scope| {
+                let back = &mut pool;
+                scope.spawn(move || {
+                    for _ in 0..frames {
+                        let Ok(mut frame): Result<Vec<u8>, _> = free.recv() else {
+                            break;
+                        };
+                        frame.fill(0);
+                        brighten(&mut frame, 3);
+                        if to_mix.send(frame).is_err() {
+                            break;
+                        }
+                    }
+                    drop(to_mix);
+                    back.extend(free);
+                });
+                scope.spawn(move || {
+                    for mut frame in bright {
+                        mix(&mut frame);
+                        if to_sum.send(frame).is_err() {
+                            break;
+                        }
+                    }
+                });
+                for frame in mixed {
+                    TwinError::expect(sum(&frame), expected)?;
+                    // The last ones, when no more are wanted, go back to the pool.
+                    let _ = give_back.send(frame);
+                }
+                drop(give_back);
+                Ok(())
+            })
+        })
+    }))
 }
 
 /// The slowest stage, one frame after the other, in one warm place: no stream can be quicker.
