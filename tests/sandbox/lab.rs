@@ -66,7 +66,11 @@ impl Drop for Victim {
 
 impl Victim {
     pub fn new() -> Self {
-        let lab = strict(2);
+        Self::in_lab(strict(2))
+    }
+
+    /// In an engine with two workers.
+    pub fn in_lab(lab: Lab) -> Self {
         let array = lab.from_slice(&numbers()).unwrap();
         Self { lab, array }
     }

@@ -1,18 +1,22 @@
-//! Wild writes in locked-down workers: the targets of `tests/hostile/wild.rs`. A kernel cannot read its own maps here, so it is
+//! Wild writes in locked-down workers, and what can be done to the words in their reach: the targets of `tests/hostile/wild.rs`. A kernel cannot read its own maps here, so it is
 //! told the addresses, as an attacker may have found them. Only root can tell, so these tests are ignored where somebody else runs
 //! them.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arenite::JobErrorKind;
-use libc::{PROT_READ, PROT_WRITE, SIGSEGV, SYS_mprotect};
+use libc::{
+    FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAKE, PROT_READ, PROT_WRITE,
+    SIGSEGV, SYS_futex, SYS_mprotect,
+};
 
 use crate::harness::{Lab, step, tests, wait_until};
-use crate::lab::{Victim, may_look, raw};
+use crate::lab::{Victim, may_look, raw, strict_with};
 use crate::segments::{self, Mapped, layout};
 
 tests![
-    ;
+    sleepers_cannot_be_moved;
     where may_look() =>
     the_control_segment,
     regions_of_others,
@@ -174,4 +178,64 @@ fn maps_cannot_be_opened_for_writing() {
     assert_eq!(victim.restarts(), restarts);
     victim.honest().check();
     victim.check();
+}
+
+/// In a worker: where each lane sleeps, as long as it may look.
+static BELLS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+fn find_the_bells() {
+    for (bell, lane) in BELLS.iter().zip(0..) {
+        let address = segments::address("control", layout::post(lane), |piece| piece.readable);
+        bell.store(address.expect("the control segment is mapped"), Relaxed);
+    }
+}
+
+/// Calls this for both lanes' bells, of which one has somebody asleep: how many sleepers it answers, or an error.
+fn for_bells(call: impl Fn(usize, *const u32) -> i64) -> i64 {
+    let own = 0_u32;
+    let answers = BELLS
+        .each_ref()
+        .map(|bell| call(bell.load(Relaxed), &raw const own));
+    answers.into_iter().min().unwrap_or(0)
+}
+
+/// A worker without work sleeps on a word that the others may read. Who is moved from there is never woken again.
+fn sleepers_cannot_be_moved() {
+    let lab = strict_with(2, |builder| builder.on_worker_start(find_the_bells));
+    let victim = Victim::in_lab(lab);
+    victim.denied("futex", |victim| {
+        let attack =
+            || for_bells(|bell, own| raw!(SYS_futex, bell, FUTEX_REQUEUE, 0, i32::MAX, own));
+        victim.lab.submit(attack, ())
+    });
+    victim.denied("futex", |victim| {
+        let attack = || {
+            for_bells(|bell, own| {
+                // SAFETY: none: an attack, on a word that stays mapped.
+                let value =
+                    unsafe { std::ptr::with_exposed_provenance::<u32>(bell).read_volatile() };
+                raw!(SYS_futex, bell, FUTEX_CMP_REQUEUE, 0, i32::MAX, own, value)
+            })
+        };
+        victim.lab.submit(attack, ())
+    });
+    // Waking does no harm, and words of its own are its own.
+    victim.refused("moving sleepers", |victim| {
+        const PRIVATE: i32 = FUTEX_REQUEUE | FUTEX_PRIVATE_FLAG;
+        let attack = || {
+            let woken = for_bells(|bell, _| raw!(SYS_futex, bell, FUTEX_WAKE, i32::MAX));
+            let moved = for_bells(|bell, own| raw!(SYS_futex, bell, PRIVATE, 0, i32::MAX, own));
+            woken.min(0) + moved
+        };
+        victim.lab.submit(attack, ())
+    });
+    // Each of them takes jobs.
+    for worker in 0..2 {
+        let pid = ready(&victim.lab, worker);
+        let ran = |pid: u32| std::process::id() == pid;
+        run_in(&victim.lab, || {
+            let ran = victim.lab.submit(ran, (pid,)).wait().unwrap();
+            ran.then_some(())
+        });
+    }
 }

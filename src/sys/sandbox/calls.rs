@@ -13,7 +13,7 @@ type Named = (libc::c_long, &'static str);
 
 /// Calls that look at nothing but this process, whatever their arguments are.
 pub(super) const FREE: &[Named] = numbers! {
-    SYS_futex SYS_sched_yield SYS_nanosleep SYS_clock_nanosleep SYS_clock_gettime SYS_clock_getres SYS_gettimeofday
+    SYS_sched_yield SYS_nanosleep SYS_clock_nanosleep SYS_clock_gettime SYS_clock_getres SYS_gettimeofday
     SYS_munmap SYS_brk SYS_getrandom SYS_membarrier SYS_ppoll SYS_pselect6
     SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigpending SYS_sigaltstack SYS_restart_syscall
     SYS_exit SYS_exit_group SYS_set_robust_list SYS_set_tid_address SYS_rseq
@@ -65,7 +65,7 @@ pub(super) const UNKNOWN: &[Named] = numbers! { SYS_clone3 SYS_mremap SYS_futex_
 
 /// Names of the rest, for messages. Whatever is not allowed above ends the process.
 const OTHERS: &[Named] = numbers! {
-    SYS_write SYS_writev SYS_close SYS_mmap SYS_mprotect SYS_madvise SYS_rt_sigaction SYS_shmget SYS_shmat SYS_shmctl
+    SYS_futex SYS_write SYS_writev SYS_close SYS_mmap SYS_mprotect SYS_madvise SYS_rt_sigaction SYS_shmget SYS_shmat SYS_shmctl
     SYS_shmdt SYS_sendmsg SYS_clone SYS_execve SYS_kill SYS_semget SYS_semop SYS_semctl SYS_semtimedop SYS_msgget
     SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_ftruncate SYS_fallocate SYS_ptrace SYS_syslog SYS_setuid SYS_setgid
     SYS_setpgid SYS_setsid SYS_setreuid SYS_setregid SYS_setgroups SYS_setresuid SYS_setresgid SYS_setfsuid
@@ -169,6 +169,18 @@ const MAP_KIND: u64 = 0x0f | libc::MAP_ANONYMOUS as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
+/// To sleep and to wake, which is all that may be done with words that other processes see too: who sleeps on one may not be
+/// moved from here to another word, where nobody would wake it. A joined thread and semaphores need them.
+const PLAIN_FUTEX: [u64; 4] = [
+    libc::FUTEX_WAIT as u64,
+    libc::FUTEX_WAKE as u64,
+    libc::FUTEX_WAIT_BITSET as u64,
+    libc::FUTEX_WAKE_BITSET as u64,
+];
+const PRIVATE_FUTEX: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
+/// What is done, without the clock by which it ends.
+const FUTEX_OPERATION: u64 = !(libc::FUTEX_CLOCK_REALTIME as u64);
+
 /// How the C libraries start a thread: everything shared. glibc's flags, and musl's with `CLONE_DETACHED`.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
@@ -232,7 +244,11 @@ fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
 /// Calls that this process may make with these arguments only: others end it. For those without a rule any will do.
 pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let pid = u64::from(own.pid);
+    let private = rule([(1, INT, MaskedEq(PRIVATE_FUTEX), PRIVATE_FUTEX)]);
+    let plain = PLAIN_FUTEX.map(|what| rule([(1, INT, MaskedEq(FUTEX_OPERATION), what)]));
+    let futex = plain.into_iter().chain([private]);
     Ok(vec![
+        (libc::SYS_futex, futex.collect::<seccompiler::Result<_>>()?),
         (libc::SYS_close, others(&own.kept)?),
         (
             libc::SYS_mmap,
