@@ -371,6 +371,12 @@ impl Arena {
         Some(Block::new(Arc::clone(self), at, held, held, reserved.fresh))
     }
 
+    /// The process that wrote this region is gone, and nobody knows where it wrote: a hostile one can open its whole region. So
+    /// what it could reach is not known to be zero, also where nothing was ever granted. Before the next one is granted any.
+    pub(crate) fn forget_zeros(&self, region: u16) {
+        lock(&self.region(region).books).forget_zeros();
+    }
+
     /// Bytes that somebody holds.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use.load(Ordering::Relaxed)

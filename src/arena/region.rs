@@ -149,6 +149,13 @@ impl Books {
         reserved
     }
 
+    /// Nothing that lies in the region is known to be zero any more: what comes later is.
+    pub(super) fn forget_zeros(&mut self) {
+        for chunk in &mut self.chunks {
+            chunk.fresh_from = CHUNK as u32;
+        }
+    }
+
     /// Takes `len` bytes at `start` back.
     pub(super) fn release(&mut self, start: u64, len: u64) {
         self.free.give(start, len);

@@ -54,6 +54,7 @@ impl Shared {
         // 6. and 7.
         let lanes = core.lanes_of(index);
         lanes.clone().for_each(|lane| core.lanes[lane].revoke());
+        self.arena.forget_zeros(core.lanes[index].region);
         crate::sync::point!("recover.revoked");
         for lane in lanes {
             core.lanes[lane].start_over();

@@ -1,10 +1,13 @@
 //! Ways round the read-only maps of the arena.
 
-use arenite::{Array, JobErrorKind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use arenite::{Array, ArrayMut, JobErrorKind};
 use libc::*;
 
-use crate::harness::tests;
-use crate::lab::{Victim, descriptors, may_look, raw};
+use crate::harness::{Lab, tests};
+use crate::lab::{Victim, descriptors, may_look, raw, strict_with};
+use crate::segments;
 
 tests![
     a_write_faults,
@@ -12,7 +15,8 @@ tests![
     maps_cannot_be_moved_or_punched,
     no_descriptor_of_the_arena_is_left,
     a_result_cannot_be_changed_once_it_is_taken,
-    a_result_is_not_seen_by_what_shared_its_memory;
+    a_result_is_not_seen_by_what_shared_its_memory,
+    zeros_are_zeros_after_a_hostile_worker;
     where may_look() => no_descriptor_of_the_arena_is_seen_from_outside,
 ];
 
@@ -175,10 +179,9 @@ fn no_descriptor_of_the_arena_is_seen_from_outside() {
 }
 
 /// Remembers where its result lies, for the next job in the same worker.
-static LAST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static LAST: AtomicUsize = AtomicUsize::new(0);
 
 fn a_result_cannot_be_changed_once_it_is_taken() {
-    use std::sync::atomic::Ordering::Relaxed;
     let lab = crate::lab::strict(1);
     let make = |len: usize| {
         let made = Array::from_fn(len, |i| i as u32);
@@ -230,6 +233,54 @@ fn a_result_is_not_seen_by_what_shared_its_memory() {
     assert_eq!(total.wait().unwrap(), 5 + 15);
     drop((made, part, back, nothing, input));
     lab.assert_in_use(0);
+}
+
+/// In a worker: where its own region begins and ends.
+static REGION: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+fn find_the_region() {
+    let pieces = segments::pieces("region-1");
+    let starts = pieces.iter().map(|piece| piece.addresses.start);
+    let ends = pieces.iter().map(|piece| piece.addresses.end);
+    REGION[0].store(starts.min().unwrap(), Relaxed);
+    REGION[1].store(ends.max().unwrap(), Relaxed);
+}
+
+/// Opens all of its region, and fills what has memory, or may get some: behind that it is killed.
+fn fill_the_region() -> i64 {
+    let [start, end] = REGION.each_ref().map(|address| address.load(Relaxed));
+    let opened = raw!(SYS_mprotect, start, end - start, PROT_READ | PROT_WRITE);
+    if opened == 0 {
+        // SAFETY: none: an attack, on purpose.
+        unsafe {
+            std::ptr::with_exposed_provenance_mut::<u8>(start).write_bytes(0x41, end - start)
+        };
+    }
+    opened
+}
+
+/// How many bytes of an array of zeros are none.
+fn not_zero(len: usize) -> usize {
+    let zeros = ArrayMut::<u8>::zeros(len);
+    zeros.iter().filter(|&&byte| byte != 0).count()
+}
+
+fn zeros_are_zeros_after_a_hostile_worker() {
+    let free = Lab::with(1, |builder| builder.on_worker_start(find_the_region));
+    let bound = strict_with(1, |builder| builder.on_worker_start(find_the_region));
+    for lab in [free, bound] {
+        for round in 0..2 {
+            let error = lab.failure_of(lab.submit(fill_the_region, ()));
+            assert_eq!(*error.kind(), JobErrorKind::Signal(SIGBUS), "{error}");
+            for len in [100, 10_000, 100_000, 1_000_000, 10_000_000] {
+                let wrong = lab.submit(not_zero, (len,)).wait().unwrap();
+                assert_eq!(wrong, 0, "of {len}, the time after fill {round}");
+            }
+            // What has been given back is filled by the next one, too.
+            lab.trim();
+        }
+        lab.assert_in_use(0);
+    }
 }
 
 /// What needs `mseal`.

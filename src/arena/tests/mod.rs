@@ -241,6 +241,31 @@ fn trimmed_memory_is_fresh_again_and_blocks_keep_their_content() {
 }
 
 #[test]
+fn what_a_writer_could_reach_is_not_known_to_be_zero_when_it_is_gone() {
+    let arena = arena(Backing::Memfd, 64 << 20);
+    let first = arena.grant(1, 64 << 10, false).unwrap();
+    let hole = Extent {
+        at: Offset::new(1, 1 << 20),
+        len: 100_000,
+    };
+    // Behind what was granted, where the segment has no memory yet.
+    let hole = arena.pointer(hole).unwrap();
+    // SAFETY: nobody else has been told of this arena.
+    unsafe { hole.write_bytes(0x41, 100_000) };
+    drop(first);
+    arena.forget_zeros(1);
+    let next = arena.grant(1, CHUNK, true).unwrap();
+    assert!(!next.is_fresh());
+    drop(next);
+    let zeros = arena.alloc_zeroed(1, CHUNK, Placement::Packed).unwrap();
+    assert!(bytes(&zeros).iter().all(|&byte| byte == 0));
+    drop(zeros);
+    // What the system gives anew is.
+    arena.trim();
+    assert!(arena.grant(1, CHUNK, true).unwrap().is_fresh());
+}
+
+#[test]
 fn pages_that_readers_left_in_holes_are_found() {
     let arena = arena(Backing::Memfd, 64 << 20);
     let block = arena.alloc(0, 32 << 20, Placement::Packed).unwrap();
