@@ -52,6 +52,7 @@ mod meta;
 mod pixels;
 mod png;
 mod resample;
+mod riff;
 mod size;
 mod spec;
 mod still;

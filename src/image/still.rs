@@ -13,7 +13,7 @@ use super::format::Format;
 use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use super::{png, tiff};
+use super::{png, riff, tiff};
 
 /// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -90,14 +90,21 @@ fn read<D: ImageDecoder>(
     decoder.set_limits(limits).map_err(broken)?;
 
     // Metadata that cannot be read is as good as none: the pixels are what was asked for.
-    let exif = decoder.exif_metadata().ok().flatten();
-    let (xmp, icc) = match format {
+    let (exif, xmp, icc) = match format {
         // Under these limits its decoder reads none that is large beside the picture.
         Format::Tiff => (
+            decoder.exif_metadata().ok().flatten(),
             tiff::bytes_of(file, tiff::XMP),
             tiff::bytes_of(file, tiff::ICC),
         ),
+        // Its decoder knows no limits.
+        Format::WebP => (
+            riff::bytes_of(file, riff::EXIF),
+            riff::bytes_of(file, riff::XMP),
+            riff::bytes_of(file, riff::ICC),
+        ),
         _ => (
+            decoder.exif_metadata().ok().flatten(),
             decoder.xmp_metadata().ok().flatten(),
             decoder.icc_profile().ok().flatten(),
         ),

@@ -82,6 +82,25 @@ fn webp(lossless: bool) -> Vec<u8> {
     file
 }
 
+/// An extended file whose last chunk, of metadata, has almost four gigabytes by its header.
+fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
+    let picture = seed("webp lossless");
+    let pixels = &picture[12..];
+    assert!(pixels.starts_with(b"VP8L"));
+    // Twice 14 bits behind the signature, each one less than the side.
+    let sides = u32::from_le_bytes(pixels[9..13].try_into().unwrap());
+    let [width, height] = [sides & 0x3fff, sides >> 14 & 0x3fff].map(u32::to_le_bytes);
+    let mut file = b"RIFF\xff\xff\xff\xffWEBPVP8X\x0a\0\0\0".to_vec();
+    file.extend([flag, 0, 0, 0]);
+    file.extend(&width[..3]);
+    file.extend(&height[..3]);
+    file.extend(pixels);
+    file.extend(kind);
+    file.extend(0xffff_fff0_u32.to_le_bytes());
+    file.extend(b"and no more");
+    file
+}
+
 fn jpeg(name: &str, width: u16, height: u16) -> Vec<u8> {
     let mut file = seed(name);
     let frame = |two: &[u8]| two == [0xff, 0xc0] || two == [0xff, 0xc2];
@@ -163,6 +182,9 @@ fn what_hides_behind_a_small_picture_is_bounded() {
             gif_with_frame((1, 1), (16_000, 12_500)),
         ),
         ("PNG, a profile of 200 MB", profile),
+        ("WebP, EXIF of 4 GB", webp_with(b"EXIF", 0x08)),
+        ("WebP, XMP of 4 GB", webp_with(b"XMP ", 0x04)),
+        ("WebP, a profile of 4 GB", webp_with(b"ICCP", 0x20)),
     ] {
         let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
         assert!(peak < 100 << 20, "{name}: {peak} bytes for {made:?}");
