@@ -12,7 +12,7 @@ use arenite::{
 };
 
 use crate::harness::{Lab, step, tests};
-use crate::lab::{strict, strict_with};
+use crate::lab::{raw, strict, strict_with};
 
 tests![
     threads_and_memory,
@@ -156,6 +156,22 @@ fn too_much_private_memory() {
         matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
     assert!(limit, "{error}");
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    // What grows downward is a stack to the system, which its ceiling does not count. Stacks of threads are none of these.
+    fn map(bytes: usize, flags: i32) -> i64 {
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let write = libc::PROT_READ | libc::PROT_WRITE;
+        let map = raw!(libc::SYS_mmap, 0, bytes, write, private | flags, -1, 0);
+        map.min(0)
+    }
+    let error = lab.failure_of(lab.submit(map, (256 << 20, libc::MAP_GROWSDOWN)));
+    let denied = JobErrorKind::Denied {
+        call: "mmap".into(),
+    };
+    assert_eq!(*error.kind(), denied, "{error}");
+    let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
+    assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
+    let refused = -i64::from(libc::ENOMEM);
+    assert_eq!(lab.submit(map, (256 << 20, stack)).wait().unwrap(), refused);
 }
 
 fn what_is_changed_in_place_is_refused() {

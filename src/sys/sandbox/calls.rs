@@ -164,8 +164,11 @@ fn one_of(
     rules.collect()
 }
 
-/// No page of code can be made, and none of a file be mapped: private memory only.
-const MAP_KIND: u64 = 0x0f | libc::MAP_ANONYMOUS as u64;
+/// No page of code can be made, and none of a file be mapped: private memory only, of the kind that the ceiling on memory counts.
+/// What grows downward is a stack to the system, and no data; what is locked, or lies in the huge pages that somebody has put
+/// aside, is taken from others. Nothing of the C libraries or of Rust asks for these: stacks of threads have another flag.
+const MAP_KIND: u64 = 0x0f
+    | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED | libc::MAP_HUGETLB) as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
