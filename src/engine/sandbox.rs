@@ -41,7 +41,8 @@ pub enum Sandbox {
     /// spoil what the same worker has answered and the supervisor has not taken yet, the states of actors that live
     /// there, and values between two nodes of its own chain. It can use memory up
     /// to [`memory_limit`](super::Builder::memory_limit), which is none by default, and processor time
-    /// until a deadline.
+    /// until a deadline. It can start threads without a bound, as many as the user or the container may have (`ulimit -u`,
+    /// `pids.max`): a limit for the container keeps it from taking them from all others.
     Strict,
     /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part.
     Required,
