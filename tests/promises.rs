@@ -39,30 +39,59 @@ fn named(readme: &str) -> Vec<String> {
     .collect()
 }
 
-/// Whether the suite has each part of the path: as a file, a folder or a function.
+/// What is wrong with this name: its path leads, part by part, through folders and files to a test in the last of them.
 fn missing(name: &str) -> Option<String> {
     let (suite, path) = name.split_once(' ').unwrap_or((name, ""));
     let Some((_, place)) = SUITES.iter().find(|(known, _)| *known == suite) else {
         return Some(format!("no suite {suite}"));
     };
-    let files = files(&root().join(place));
-    if files.is_empty() {
-        return Some(format!("nothing at {place}"));
-    }
-    let has = |part: &str| {
-        files.iter().any(|file| {
-            let named = |path: &Path| path.file_stem().is_some_and(|stem| stem == part);
-            named(file)
-                || file.parent().is_some_and(named)
-                || fs::read_to_string(file)
-                    .unwrap()
-                    .contains(&format!("fn {part}("))
-        })
-    };
+    let mut at = root().join(place);
     let mut parts = path.split("::").filter(|part| !part.is_empty());
-    parts
-        .find(|part| !has(part))
-        .map(|part| format!("{name}: no {part} in {place}"))
+    for part in parts.by_ref() {
+        let inside = [at.join(part), at.join(format!("{part}.rs"))];
+        if let Some(found) = inside.into_iter().find(|path| path.exists()) {
+            at = found;
+            continue;
+        }
+        if !tests_of(&at).iter().any(|test| test == part) {
+            return Some(format!("{name}: no {part} in {}", at.display()));
+        }
+        // A test has nothing inside.
+        let rest = parts.next();
+        return rest.map(|rest| format!("{name}: {part} is a test, and {rest} none in it"));
+    }
+    let files = files(&at);
+    let empty = files.iter().all(|file| tests_of(file).is_empty());
+    empty.then(|| format!("{name}: no test in {}", at.display()))
+}
+
+/// The tests of a file, or of a folder's own file: what stands behind `#[test]`, and in a list for the harness. Where a file makes
+/// its list by a function, there is one without a name.
+fn tests_of(place: &Path) -> Vec<String> {
+    let file = match place.is_dir() {
+        true => place.join("mod.rs"),
+        false => place.to_owned(),
+    };
+    let Ok(text) = fs::read_to_string(file) else {
+        return Vec::new();
+    };
+    let name = |text: &str| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        text.split(|c| !is_part(c))
+            .find(|part| !part.is_empty())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let defined = |test: &String| text.contains(&format!("fn {test}("));
+    let plain = text.split("#[test]").skip(1);
+    let plain = plain.filter_map(|behind| Some(name(behind.split_once("fn ")?.1)));
+    let lists = text.split("tests![").skip(1);
+    let lists = lists.filter_map(|list| Some(list.split_once(']')?.0));
+    let listed = lists.flat_map(|list| list.split([',', ';', '>']).map(name));
+    let made = text.contains("Trial> {");
+    let mut tests: Vec<_> = plain.chain(listed).filter(defined).collect();
+    tests.extend(made.then(String::new));
+    tests
 }
 
 fn files(place: &Path) -> Vec<PathBuf> {
@@ -93,6 +122,12 @@ fn a_test_that_does_not_exist_is_found() {
     assert_eq!(missing("engine deaths::while_idle"), None);
     assert_eq!(missing("engine deaths"), None);
     assert!(missing("engine deaths::while_asleep").is_some());
+    // There, but in another file; no test; and behind a test.
+    assert_eq!(missing("engine logs::a_flood_is_dropped_and_counted"), None);
+    assert!(missing("engine deaths::a_flood_is_dropped_and_counted").is_some());
+    assert!(missing("sandbox wild::assert_refused").is_some());
+    assert!(missing("sandbox lab").is_some());
+    assert!(missing("engine deaths::while_idle::deaths").is_some());
     assert!(missing("nothing deaths").is_some());
     let table =
         "### What is promised\n\n| a | b |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
