@@ -6,14 +6,12 @@ use super::{Engine, JobError, JobErrorKind, Place, ScopedJob};
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::kernel::conjure;
 use crate::supervisor::Failed;
+use crate::sys::HUGE;
 
 /// Chunks per worker: enough to even out, and few enough that each is worth its trip.
 const CHUNKS_PER_WORKER: usize = 4;
 /// Less input than this, in bytes, is not cut any further.
 const SMALLEST_CHUNK: usize = 64 * 1024;
-
-/// A huge page.
-const HUGE: usize = 2 << 20;
 
 impl Engine {
     /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it

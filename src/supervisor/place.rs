@@ -28,7 +28,7 @@ const LANE_AHEAD: u64 = 64 * 1024;
 /// The smallest grant that is given because a kernel is known to need memory.
 const GRANT_AHEAD: u64 = 256 * 1024;
 /// From this size on a grant is worth huge pages.
-pub(super) const HUGE: u64 = 2 << 20;
+pub(super) const HUGE: u64 = crate::sys::HUGE as u64;
 
 impl Core {
     /// Puts the job of a record into a slot, if a lane should have it.

@@ -29,6 +29,7 @@ use super::{Backoff, Engine, Limiter, OnFailure, Priority};
 use crate::array::{Element, Shape};
 use crate::kernel::{Feed, Kernel, NodeParams, Reply, RetrySafe};
 use crate::supervisor::{GraphPlan, Limit, Read, Terms};
+use crate::sys::HUGE;
 
 /// Jobs that take each other's values, described before any of them runs.
 ///
@@ -494,7 +495,7 @@ impl Graph {
         let largest = self.bytes.values().copied().max().unwrap_or(0);
         let ahead = largest
             .saturating_mul(2)
-            .max(2 << 20)
+            .max(HUGE as u64)
             .saturating_mul(shared.workers() as u64);
         let limit = room.saturating_sub(ahead).max(jobs.peak);
         let plan = GraphPlan {
