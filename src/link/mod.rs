@@ -23,7 +23,7 @@ pub(crate) use cells::{
 #[cfg(not(arenite_loom))]
 pub(crate) use neighbours::Neighbours;
 pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
-pub(crate) use recorder::Phase;
+pub(crate) use recorder::{Phase, steps};
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
 pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
 

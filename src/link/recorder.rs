@@ -20,12 +20,22 @@ pub(crate) struct Recorder {
     pub(crate) words: [AtomicU64; RECORDED],
 }
 
+/// The steps of a start that a link tells of, by their numbers in the README of [worker](crate::worker): it is mapped in the first.
+pub(crate) mod steps {
+    pub(crate) const MAP: u8 = 7;
+    pub(crate) const LIMIT: u8 = 8;
+    pub(crate) const ON_START: u8 = 9;
+    pub(crate) const LOCK_DOWN: u8 = 10;
+    pub(crate) const LANES: u8 = 11;
+    pub(crate) const READY: u8 = 12;
+}
+
 /// What a lane is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Its process has not come to this link.
     Unknown,
-    /// At this step of the start ([worker](crate::worker)).
+    /// At this step of the start, one of [`steps`].
     Starting(u8),
     /// Without a job.
     Idle,
@@ -183,7 +193,7 @@ mod tests {
         let cells = cells();
         assert_eq!(cells.phase(), Phase::Unknown);
         for phase in [
-            Phase::Starting(7),
+            Phase::Starting(steps::MAP),
             Phase::Idle,
             Phase::Opening(1),
             Phase::Running((1 << 56) - 1),

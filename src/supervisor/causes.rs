@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::JobErrorKind;
-use crate::link::Phase;
+use crate::link::{Phase, steps};
 use crate::sys::abort::Aborted;
 use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
@@ -118,10 +118,10 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
         );
     }
     match (phase, cause) {
-        (Phase::Starting(9), _) => Some("on_worker_start did it"),
+        (Phase::Starting(steps::ON_START), _) => Some("on_worker_start did it"),
         // The one that does not fit may have been started, and found out by itself.
         (
-            Phase::Starting(11),
+            Phase::Starting(steps::LANES),
             JobErrorKind::MemoryLimit { .. } | JobErrorKind::Signal(libc::SIGABRT),
         ) => Some("its lanes cannot be started, probably: each takes private memory for its stack"),
         (Phase::Unknown, JobErrorKind::Exited(Some(CANNOT_LOAD))) => Some(
@@ -150,7 +150,7 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
 /// A worker was not ready in time.
 pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
     let what = match phase {
-        Phase::Starting(9) => {
+        Phase::Starting(steps::ON_START) => {
             "on_worker_start has not returned; raise start_timeout if it needs longer"
         }
         Phase::Unknown => {
@@ -304,10 +304,18 @@ mod tests {
             (Phase::Unknown, JobErrorKind::Signal(6), "arenite::init()"),
             (Phase::Unknown, JobErrorKind::Signal(11), "constructor"),
             (Phase::Unknown, JobErrorKind::Signal(31), "seccomp"),
-            (Phase::Starting(9), JobErrorKind::Signal(31), "seccomp"),
-            (Phase::Starting(9), exited(127), "on_worker_start"),
             (
-                Phase::Starting(11),
+                Phase::Starting(steps::ON_START),
+                JobErrorKind::Signal(31),
+                "seccomp",
+            ),
+            (
+                Phase::Starting(steps::ON_START),
+                exited(127),
+                "on_worker_start",
+            ),
+            (
+                Phase::Starting(steps::LANES),
                 JobErrorKind::MemoryLimit {
                     limit: MIB,
                     requested: None,
@@ -315,7 +323,7 @@ mod tests {
                 "lanes cannot be started",
             ),
             (
-                Phase::Starting(9),
+                Phase::Starting(steps::ON_START),
                 JobErrorKind::OutOfMemoryKill,
                 "out-of-memory",
             ),
@@ -324,7 +332,7 @@ mod tests {
             assert!(text.contains(expected), "{phase:?} {cause}: {text}");
             assert!(text.contains(&cause.to_string()), "{text}");
         }
-        let text = of(Phase::Starting(7), JobErrorKind::Signal(9));
+        let text = of(Phase::Starting(steps::MAP), JobErrorKind::Signal(9));
         assert!(
             text.ends_with(&JobErrorKind::Signal(9).to_string()),
             "no guess: {text}"

@@ -15,7 +15,7 @@ use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, fence, output};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Caller, LaneStart, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
-use crate::link::{LinkCells, Phase};
+use crate::link::{LinkCells, Phase, steps};
 use crate::sys::event::EventFd;
 use crate::sys::{abort, fault, heap, inject, process};
 
@@ -185,7 +185,7 @@ fn attach(
     let mut links = links.map_err(|error| error.to_string())?.into_iter();
     let (start, cells) = links.next().ok_or("a worker without lanes")?;
     let single = links.len() == 0;
-    cells.set_phase(Phase::Starting(7));
+    cells.set_phase(Phase::Starting(steps::MAP));
     view.close_control();
     if welcome.strict {
         view.close_descriptors();
@@ -195,7 +195,7 @@ fn attach(
     crate::sync::point!("attach.linked");
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
-    cells.set_phase(Phase::Starting(8));
+    cells.set_phase(Phase::Starting(steps::LIMIT));
     if single {
         heap::keep_freed(welcome.keep_freed);
     }
@@ -232,7 +232,7 @@ fn attach(
     }));
     let lane = Lane::begin(start, Arc::clone(&cells), home);
     // 9.
-    cells.set_phase(Phase::Starting(9));
+    cells.set_phase(Phase::Starting(steps::ON_START));
     if let Some(offset) = welcome.on_start {
         // SAFETY: computed by the supervisor, of the same build, from an entry.
         let entry = unsafe { crate::kernel::from_offset(offset) };
@@ -253,14 +253,14 @@ fn attach(
     #[cfg(feature = "tracing")]
     super::events::send(welcome.events, Arc::clone(&cells), single);
     // 10.
-    cells.set_phase(Phase::Starting(10));
+    cells.set_phase(Phase::Starting(steps::LOCK_DOWN));
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
         before.lock_down(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
     }
     // 11.
-    cells.set_phase(Phase::Starting(11));
+    cells.set_phase(Phase::Starting(steps::LANES));
     let others = (2..).zip(links);
     let others: Result<Vec<_>, _> = others
         .map(|(number, (start, cells))| start_lane(number, start, cells, home))
@@ -269,7 +269,7 @@ fn attach(
         let lanes = welcome.lanes.len();
         format!("a thread for each of {lanes} lanes cannot be started: {error}")
     })?;
-    cells.set_phase(Phase::Starting(12));
+    cells.set_phase(Phase::Starting(steps::READY));
     Ok(Prepared {
         first: lane,
         others,

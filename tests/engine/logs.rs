@@ -563,7 +563,7 @@ fn a_start_that_fails_says_what_it_printed() {
     let error = builder.on_worker_start(start).build().unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("step 9") && text.contains(r"no such \u{1b}[31mlibrary"),
+        text.contains("on_worker_start did it") && text.contains(r"no such \u{1b}[31mlibrary"),
         "{text}"
     );
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::link::steps;
 use crate::sys::pipe::{OutputPipe, write_all};
 use crate::worker::frame::{BOUNDARY, MAGIC, frame};
 use proptest::prelude::*;
@@ -193,7 +194,7 @@ fn what_is_said_while_idle_are_no_last_words() {
     assert!(words.all().is_empty());
 
     let bench = Bench::new();
-    bench.phase.set(Phase::Starting(9));
+    bench.phase.set(Phase::Starting(steps::ON_START));
     bench.write(Which::Stderr, b"cannot load it\n");
     let (lines, words) = bench.finish();
     assert_eq!(lines, said(&[(None, "cannot load it")]));
