@@ -322,6 +322,7 @@ pub fn sweep() -> Vec<String> {
 
 /// An arena that keeps a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NamedArena {
     /// The name its program gave it.
     pub name: String,

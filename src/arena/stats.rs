@@ -2,6 +2,7 @@
 
 /// Figures of an arena at one moment. Sizes are bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct ArenaStats {
     /// The most that may be committed.
     pub capacity: u64,

@@ -9,6 +9,7 @@ use crate::sys::{self, effective_user};
 
 /// What a process on this machine has to work with. All sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Machine {
     /// The kernel's release, such as `6.18.1-generic`.
     pub kernel: String,
@@ -57,6 +58,7 @@ pub struct Room {
 
 /// A container's memory limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ContainerRoom {
     /// The folder of its control group.
     pub group: PathBuf,
@@ -68,6 +70,7 @@ pub struct ContainerRoom {
 
 /// How many processes and threads a container may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ContainerTasks {
     /// The folder of its control group.
     pub group: PathBuf,
@@ -81,6 +84,7 @@ pub struct ContainerTasks {
 
 /// Limits of this process; `None` where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Bounds {
     /// `RLIMIT_NOFILE`: open descriptors.
     pub files: Option<u64>,
@@ -116,6 +120,7 @@ pub enum Need {
 
 /// Something that the kernel can do, or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Feature {
     /// Its name, as manual pages call it.
     pub name: &'static str,

@@ -35,6 +35,7 @@ pub enum Level {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// A stable word for programs, such as `dev-shm` or `open-files`.
     pub subject: &'static str,

@@ -48,6 +48,7 @@ pub enum Guard {
 /// # Ok::<(), arenite::BuildError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing before the engine is built"]
 pub struct Builder {
     workers: Option<usize>,
     lanes: usize,

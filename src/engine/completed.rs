@@ -42,6 +42,7 @@ pub fn as_completed<R: Send + 'static>(jobs: impl IntoIterator<Item = Job<R>>) -
 }
 
 /// The iterator of [`as_completed`]. Dropping it cancels what has not ended.
+#[must_use = "dropping it cancels the jobs that have not ended: take their answers"]
 pub struct AsCompleted<R> {
     /// Those whose answers were not taken, by index.
     jobs: HashMap<usize, Job<R>>,

@@ -114,6 +114,7 @@ pub struct Traced {
 
 /// A file of a trace cannot be written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct TraceError {
     /// The file.
     pub path: PathBuf,

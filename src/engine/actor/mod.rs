@@ -29,6 +29,7 @@ pub(super) use names::Names;
 /// Handles are cloned and used from any number of threads. When the last one is dropped the actor ends: it answers what it
 /// was asked before, and its state is dropped in its worker. What is left when the engine ends is dropped there too, within
 /// the [grace](crate::engine::Builder::grace); only with a worker that is killed or crashes a state is gone without its `drop`.
+#[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
 }
