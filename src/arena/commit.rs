@@ -1,7 +1,6 @@
 //! Putting memory behind a region and taking it away: chunks, huge pages, fallbacks, trim.
 
 use std::ops::Range;
-use std::sync::TryLockError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -348,44 +347,5 @@ impl Region {
             gained += bytes(punched);
         }
         gained
-    }
-
-    /// Makes one chunk of few small pages a huge page, if there is one from `cursor` on; says whether it tried.
-    pub(super) fn collapse_one(&self, cursor: &mut usize, budget: &Budget) -> bool {
-        const LOOK: usize = 4096;
-        let _turn = match self.turn.try_lock() {
-            Ok(turn) => turn,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        let found = {
-            let books = lock(&self.books);
-            let used = (books.free.top().div_ceil(CHUNK) as usize).min(books.chunks.len());
-            if *cursor >= used {
-                *cursor = 0;
-            }
-            let from = *cursor;
-            let found = books.chunks[from..used.min(from + LOOK)]
-                .iter()
-                .position(|chunk| {
-                    !chunk.huge && (1..=FILL_MOST).contains(&chunk.committed.count_ones())
-                });
-            *cursor = found.map_or(from + LOOK, |at| from + at + 1);
-            found.map(|at| (from + at, books.chunks[from + at].committed))
-        };
-        let Some((index, have)) = found else {
-            return false;
-        };
-        // Huge pages are a luxury: not with the last quarter of the capacity.
-        let roomy = budget.committed() + CHUNK <= budget.capacity() / 4 * 3;
-        if !roomy || !budget.collapse.may_try() || !budget.take(bytes(!have)) {
-            return false;
-        }
-        if self.collapse(index, 1, 1, budget) {
-            self.note_committed(index, u32::MAX, true);
-        } else {
-            budget.give(bytes(!have));
-        }
-        true
     }
 }

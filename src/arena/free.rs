@@ -100,11 +100,6 @@ impl FreeRanges {
         ranges
     }
 
-    /// Where the part begins above which nothing is given out.
-    pub(super) fn top(&self) -> u64 {
-        self.top
-    }
-
     /// Free bytes below the top.
     pub(crate) fn holes(&self) -> u64 {
         self.holes
@@ -482,7 +477,7 @@ mod tests {
                 }
                 let mut free = ranges.ranges();
                 free.sort_unstable();
-                free.push((ranges.top(), LIMIT - ranges.top()));
+                free.push((ranges.top, LIMIT - ranges.top));
                 free.retain(|&(_, len)| len > 0);
                 prop_assert_eq!(&free, &model.free(LIMIT));
                 let below: u64 = ranges.ranges().iter().map(|&(_, len)| len).sum();

@@ -18,8 +18,8 @@ mod view;
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
@@ -110,8 +110,6 @@ pub struct Arena {
     backing: Backing,
     in_use: AtomicU64,
     high_water: AtomicU64,
-    /// Where the background collapse goes on: region, and chunk in each.
-    cursor: Mutex<(usize, Vec<usize>)>,
 }
 
 impl Arena {
@@ -221,7 +219,6 @@ impl Arena {
             regions.push(Region::new(segment, plan.reservation, index)?);
             crate::sync::point!("create.region_mapped");
         }
-        let cursors = vec![0; regions.len()];
         Ok(Arc::new(Arena {
             id,
             control,
@@ -231,7 +228,6 @@ impl Arena {
             backing: plan.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
-            cursor: Mutex::new((0, cursors)),
         }))
     }
 
@@ -603,27 +599,5 @@ impl Arena {
             gained += region.trim(hard, want - gained, &self.budget);
         }
         gained
-    }
-
-    /// Does one bounded step of what can wait until nothing else is to be done; says whether there was one.
-    ///
-    /// Makes a huge page of a chunk that began with small ones; or gives memory back, 64 MiB at most, when more is
-    /// committed than was ever in use at once.
-    pub fn collapse_later(&self) -> bool {
-        const STEP: u64 = 64 << 20;
-        let keep = self.high_water.load(Ordering::Relaxed).saturating_add(STEP);
-        let excess = self.budget.committed().saturating_sub(keep);
-        if excess > 0 && self.take_back(false, excess.min(STEP)) > 0 {
-            return true;
-        }
-        let mut cursor = lock(&self.cursor);
-        let (region, chunks) = &mut *cursor;
-        for _ in 0..self.regions.len() {
-            if self.regions[*region].collapse_one(&mut chunks[*region], &self.budget) {
-                return true;
-            }
-            *region = (*region + 1) % self.regions.len();
-        }
-        false
     }
 }

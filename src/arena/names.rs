@@ -186,11 +186,6 @@ impl Control {
         unsafe { self.base().add(HEADER_LEN as usize) }
     }
 
-    /// Where [`Control::body`] lies in the segment, in bytes.
-    pub const fn body_offset() -> u64 {
-        HEADER_LEN
-    }
-
     /// The descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.segment.as_fd()

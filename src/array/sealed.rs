@@ -238,6 +238,17 @@ impl<T: Element> Array<T> {
     /// # Errors
     ///
     /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
+    ///
+    /// ```
+    /// # use arenite::array::Array;
+    /// let a = Array::from_fn([2, 2], |i| i);
+    /// let clone = a.clone();
+    /// let mut copy = a.try_copy()?;
+    /// copy[3] = 7;
+    /// assert_eq!((&copy[..], copy.shape()), (&[0, 1, 2, 7][..], clone.shape()));
+    /// assert_eq!(clone[3], 3);
+    /// # Ok::<(), arenite::arena::ArenaFull>(())
+    /// ```
     pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
         Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
     }

@@ -59,7 +59,15 @@ impl<R: Send + 'static, A> KeptJob<R, A> {
         self.job.id()
     }
 
-    /// The job alone.
+    /// The job alone: for what is done with jobs, such as [`detach`](Job::detach), or to wait without the arguments.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let kept = engine.job(|x: u32| x + 1, (41,)).keep_args();
+    /// let (id, job) = (kept.id(), kept.into_job());
+    /// assert_eq!((job.id(), job.wait()?), (id, 42));
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
     pub fn into_job(self) -> Job<R> {
         self.job
     }

@@ -99,14 +99,13 @@ fn a_grant_without_huge_pages_commits_only_itself() {
     assert_eq!(arena.stats().committed, 128 << 10);
     assert_eq!(arena.stats().collapses + arena.stats().failed_collapses, 0);
     fill(&grant, 3);
-    // Later the chunk becomes a huge page in one step, with the same content.
-    while arena.collapse_later() {}
+    // When more of it is needed the chunk becomes a huge page in one step, with the same content.
+    let beside = arena.alloc_zeroed(1, 1 << 20, Placement::Packed).unwrap();
     let stats = arena.stats();
     if stats.collapses == 1 {
         assert_eq!((stats.committed, stats.collapsed_chunks), (CHUNK, 1));
     }
     assert!(bytes(&grant).iter().all(|&byte| byte == 3));
-    let beside = arena.alloc_zeroed(1, 1 << 20, Placement::Packed).unwrap();
     assert!(bytes(&beside).iter().all(|&byte| byte == 0));
 }
 
@@ -330,7 +329,6 @@ fn many_threads_never_share_a_byte() {
                     }
                     if turn % 500 == 0 {
                         arena.trim();
-                        arena.collapse_later();
                     }
                 }
             });
@@ -366,7 +364,6 @@ enum Step {
     Trim {
         hard: bool,
     },
-    Later,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -380,7 +377,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (any::<usize>(), 0_u64..=16).prop_map(|(which, part)| Step::Split { which, part }),
         5 => any::<usize>().prop_map(|which| Step::Drop { which }),
         1 => any::<bool>().prop_map(|hard| Step::Trim { hard }),
-        1 => Just(Step::Later),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -448,10 +444,6 @@ proptest! {
                 }
                 Step::Trim { hard } => {
                     arena.take_back(hard, u64::MAX);
-                    None
-                }
-                Step::Later => {
-                    arena.collapse_later();
                     None
                 }
             };
