@@ -1,5 +1,8 @@
-//! What stands beside the pixels of a WebP. Its decoder asks for as much memory as a chunk says that it has, before it looks
-//! whether the file goes on that far: four gigabytes for a hundred bytes.
+//! What the WebP decoder believes before it looks: that a chunk of metadata is as long as its header says, also where the file ends
+//! before (four gigabytes for a hundred bytes), and that the picture in a frame is no larger than the frame.
+
+use super::error::ImageError;
+use super::format::Format;
 
 pub(super) const EXIF: &[u8; 4] = b"EXIF";
 pub(super) const XMP: &[u8; 4] = b"XMP ";
@@ -7,29 +10,57 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 
 /// The file's own header: a chunk of all the others, with a kind of its own.
 const HEADER: usize = 4 + 4 + 4;
+/// What an animation says of a frame, before the chunks of its picture: its place, its sides, how long it is shown.
+const FRAME: usize = 16;
 
-/// The chunks of the outermost level: kind, and the data if all of it is there.
-fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], Option<&[u8]>)> {
-    let mut rest = file.get(HEADER..).unwrap_or_default();
+/// The chunks that begin in these bytes: kind, length of the data by the header, and the data as far as it is there.
+fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     std::iter::from_fn(move || {
         let (&[k0, k1, k2, k3, a, b, c, d], behind) = rest.split_first_chunk::<8>()?;
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         // They begin at even places.
         let whole = len.saturating_add(len % 2).min(behind.len());
         rest = &behind[whole..];
-        Some(([k0, k1, k2, k3], behind.get(..len)))
+        Some(([k0, k1, k2, k3], len, &behind[..len.min(behind.len())]))
     })
+}
+
+/// The chunks behind the header of an extended file; none in others.
+fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
+    let mut chunks = chunks(file.get(HEADER..).unwrap_or_default());
+    let is_extended = chunks.next().is_some_and(|(kind, ..)| kind == *b"VP8X");
+    is_extended.then_some(chunks).into_iter().flatten()
 }
 
 /// The first chunk of this kind, where the file is an extended one, and that chunk is whole.
 pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
-    let mut chunks = chunks(file);
-    let (first, _) = chunks.next()?;
-    if first != *b"VP8X" {
-        return None;
+    let (_, len, data) = extended(file).find(|(found, ..)| found == kind)?;
+    (data.len() == len).then(|| data.to_vec())
+}
+
+/// A lossy picture in the first frame of an animation has to have the frame's sides, which lie within those that the file
+/// announces: its decoder makes room for the picture before it compares them.
+pub(super) fn check_frame(file: &[u8]) -> Result<(), ImageError> {
+    let Some((_, _, frame)) = extended(file).find(|(kind, ..)| kind == b"ANMF") else {
+        return Ok(());
+    };
+    let inside = chunks(frame.get(FRAME..).unwrap_or_default());
+    for (_, _, picture) in inside.filter(|(kind, ..)| kind == b"VP8 ") {
+        // Behind the tag and the start code of a key frame.
+        let (Some(&[w0, w1, w2, h0, h1, h2]), Some(&[a, b, c, d])) = (
+            frame[6..].first_chunk(),
+            picture.get(6..).and_then(|sides| sides.first_chunk()),
+        ) else {
+            continue;
+        };
+        let frames = [[w0, w1, w2, 0], [h0, h1, h2, 0]].map(|side| u32::from_le_bytes(side) + 1);
+        let pictures = [[a, b], [c, d]].map(|side| u32::from(u16::from_le_bytes(side) & 0x3fff));
+        if frames != pictures {
+            let reason = format!("a picture of {pictures:?} pixels in a frame of {frames:?}");
+            return Err(ImageError::corrupt(Format::WebP, reason));
+        }
     }
-    let (_, data) = chunks.find(|(found, _)| found == kind)?;
-    data.map(<[u8]>::to_vec)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ pub(super) fn decode(
             read(decoder, (input, format), spec, false)
         }
         Format::WebP => {
+            riff::check_frame(input)?;
             let decoder = WebPDecoder::new(file).map_err(broken)?;
             let still = !decoder.has_animation();
             read(decoder, (input, format), spec, still)

@@ -101,6 +101,24 @@ fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
     file
 }
 
+/// An animation of one pixel by its header, whose first frame brings a picture of 800 MB.
+fn webp_with_frame() -> Vec<u8> {
+    let picture = webp(false);
+    let pixels = &picture[12..];
+    assert!(pixels.starts_with(b"VP8 "));
+    let chunk =
+        |kind: &[u8; 4], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
+    // Where it lies, its sides less one, how long it is shown, and how it is mixed.
+    let frame = [&[0; 6][..], &[0; 6], &[0; 3], &[0], pixels].concat();
+    let chunks = [
+        chunk(b"VP8X", &[0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        chunk(b"ANIM", &[0; 6]),
+        chunk(b"ANMF", &frame),
+    ];
+    let body = [b"WEBP", &chunks.concat()[..]].concat();
+    chunk(b"RIFF", &body)
+}
+
 fn jpeg(name: &str, width: u16, height: u16) -> Vec<u8> {
     let mut file = seed(name);
     let frame = |two: &[u8]| two == [0xff, 0xc0] || two == [0xff, 0xc2];
@@ -185,6 +203,7 @@ fn what_hides_behind_a_small_picture_is_bounded() {
         ("WebP, EXIF of 4 GB", webp_with(b"EXIF", 0x08)),
         ("WebP, XMP of 4 GB", webp_with(b"XMP ", 0x04)),
         ("WebP, a profile of 4 GB", webp_with(b"ICCP", 0x20)),
+        ("WebP, a frame of 800 MB", webp_with_frame()),
     ] {
         let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
         assert!(peak < 100 << 20, "{name}: {peak} bytes for {made:?}");

@@ -341,17 +341,23 @@ fn the_first_picture_of_an_animation() {
     let small = decoded(&resize_encoded(&gif, &spec("10")).unwrap());
     assert_quarters(&small, [[250, 10, 0]; 4]);
 
-    let mut config = webp::WebPConfig::new().unwrap();
-    config.lossless = 1;
-    let mut encoder = webp::AnimEncoder::new(20, 20, &config);
-    let frames = [0, 255].map(|blue| [250, 10, blue, 255].repeat(400));
-    for (index, frame) in frames.iter().enumerate() {
-        let at = index as i32 * 100;
-        encoder.add_frame(webp::AnimFrame::from_rgba(frame, 20, 20, at));
+    // Two shades of transparency: a lossy frame has its alpha beside the picture then.
+    for (lossless, alpha) in [(1, 255), (0, 255), (0, 254)] {
+        let mut config = webp::WebPConfig::new().unwrap();
+        config.lossless = lossless;
+        config.quality = 90.0;
+        let mut encoder = webp::AnimEncoder::new(20, 14, &config);
+        let frames = [0, 255].map(|blue| [250, 10, blue, alpha].repeat(20 * 14));
+        for (index, frame) in frames.iter().enumerate() {
+            let at = index as i32 * 100;
+            encoder.add_frame(webp::AnimFrame::from_rgba(frame, 20, 14, at));
+        }
+        let file = encoder.encode().to_vec();
+        let lossy = file.windows(4).any(|four| four == b"VP8 ");
+        assert_eq!(lossy, lossless == 0);
+        let small = decoded(&resize_encoded(&file, &spec("10")).unwrap());
+        assert_quarters(&small, [[250, 10, 0]; 4]);
     }
-    let file = encoder.encode().to_vec();
-    let small = decoded(&resize_encoded(&file, &spec("10")).unwrap());
-    assert_quarters(&small, [[250, 10, 0]; 4]);
 }
 
 #[test]
