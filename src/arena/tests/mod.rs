@@ -251,14 +251,12 @@ fn what_a_writer_could_reach_is_not_known_to_be_zero_when_it_is_gone() {
     let hole = arena.pointer(hole).unwrap();
     // SAFETY: nobody else has been told of this arena.
     unsafe { hole.write_bytes(0x41, 100_000) };
-    drop(first);
     arena.forget_zeros(1);
-    let next = arena.grant(1, CHUNK, true).unwrap();
-    assert!(!next.is_fresh());
-    drop(next);
-    let zeros = arena.alloc_zeroed(1, CHUNK, Placement::Packed).unwrap();
+    let zeros = arena.alloc_zeroed(1, 3 << 19, Placement::Packed).unwrap();
+    assert_eq!(zeros.extent().at.offset(), 64 << 10, "behind the grant");
     assert!(bytes(&zeros).iter().all(|&byte| byte == 0));
-    drop(zeros);
+    assert!(!zeros.is_fresh());
+    drop((first, zeros));
     // What the system gives anew is.
     arena.trim();
     assert!(arena.grant(1, CHUNK, true).unwrap().is_fresh());
