@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::board::{board, points};
 use crate::harness::{Invariant, Lab, children, named, step, wait_until};
 use crate::passings::{Nth, Saw, each};
-use crate::scene::begin;
+use crate::scene::{self, begin};
 use crate::workers::{Passings, passed};
 
 /// Steps of a worker that only graphs and actors come by.
@@ -116,7 +116,7 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
     let running = graph.run(engine, (&both, &number, &long, &after)).unwrap();
     step("a graph");
     let (both, number, long, after) = running.results();
-    let bytes = |array: Array<u32>| array.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let bytes = |array: Array<u32>| scene::bytes(&array);
     let number_bytes = |x: u64| x.to_le_bytes().to_vec();
     [
         both.map(bytes),

@@ -292,8 +292,8 @@ fn too_long(point: &'static Point) {
             |lab, played| {
                 let victim;
                 (stopped, victim) = board().done(point.name);
-                let reference = Scene::new().reference();
-                let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+                let reference = Scene::reference();
+                let answers = Answers::compare(played.answers.iter().cloned(), reference).unwrap();
                 let late = !answers.failed.is_empty();
                 assert!(late || stopped == 0, "nobody was too late");
                 judge_late(lab, &answers);
@@ -318,8 +318,8 @@ fn in_between(point: &'static Point) {
         let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
     };
     once_stopped(point, (POLICY, false), go_on, |lab, played| {
-        let reference = Scene::new().reference();
-        let answers = Answers::compare(played.answers.iter().cloned(), &reference).unwrap();
+        let reference = Scene::reference();
+        let answers = Answers::compare(played.answers.iter().cloned(), reference).unwrap();
         judge_late(lab, &answers);
     });
 }

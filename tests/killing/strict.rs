@@ -21,6 +21,7 @@ use crate::board::{board, locked, of};
 use crate::harness::{Answers, Invariant, Lab, named, step, wait_until};
 use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::programs::workers_are_busy;
+use crate::scene::bytes;
 use crate::supervisors::{self, Round};
 use crate::workers::{Passings, passed};
 
@@ -129,18 +130,22 @@ fn input() -> Vec<u32> {
         .collect()
 }
 
-fn bytes(values: impl Iterator<Item = u32>) -> Vec<u8> {
-    values.flat_map(u32::to_le_bytes).collect()
+/// What one process alone computes. That is the same each time.
+fn reference() -> &'static [Vec<u8>] {
+    static REFERENCE: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    REFERENCE.get_or_init(compute)
 }
 
-/// What one process alone computes.
-fn reference() -> Vec<Vec<u8>> {
+fn compute() -> Vec<Vec<u8>> {
     let input = &input();
     let answer = |job: u32| match job {
         job if ASKED.contains(&job) => (u64::from(job) * 5).to_le_bytes().to_vec(),
         _ => match job % 3 {
             0 => sum_of(input, job).to_le_bytes().to_vec(),
-            1 => bytes((0..len_of(job)).map(|i| value_at(input, job, i))),
+            1 => {
+                let value = |i| value_at(input, job, i);
+                bytes(&Vec::from_iter((0..len_of(job)).map(value)))
+            }
             _ => text_of(input, job).into_bytes(),
         },
     };
@@ -167,7 +172,7 @@ impl Pending {
     fn wait(self) -> Result<Vec<u8>, JobError> {
         Ok(match self {
             Self::Number(job) => job.wait()?.to_le_bytes().to_vec(),
-            Self::Array(job) => bytes(job.wait()?.iter().copied()),
+            Self::Array(job) => bytes(&job.wait()?),
             Self::Text(job) => job.wait()?.into_bytes(),
         })
     }
@@ -318,7 +323,7 @@ fn passings() -> &'static Passings {
 
 /// The answers, after so many deaths in a job.
 pub fn judge(played: &Played, retries: u32, cost: u32) -> Result<(), String> {
-    let answers = Answers::compare(played.answers.iter().cloned(), &reference())?;
+    let answers = Answers::compare(played.answers.iter().cloned(), reference())?;
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
     answers.cost_at_most(cost as usize, killed)?;
     // What was asked to end is not tried again.

@@ -153,8 +153,8 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
 
 /// The answers, after so many deaths of which so many hit a running job.
 pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<(), String> {
-    let reference = Scene::new().reference();
-    let answers = Answers::compare(played.answers.iter().cloned(), &reference)?;
+    let reference = Scene::reference();
+    let answers = Answers::compare(played.answers.iter().cloned(), reference)?;
     let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
     answers.cost_at_most(deaths as usize, killed)?;
     // What is changed in place cannot be tried again, and what was asked to end is not.
