@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -147,7 +148,7 @@ impl Sink {
 /// Lines that may wait for the sink, and bytes of them.
 const LINES: usize = 10_000;
 const BYTES: usize = 1 << 20;
-/// How long the end of an engine waits for a sink that does not come back.
+/// How long the end of an engine waits for a call of the sink that does not come back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A bounded queue of lines and the thread that hands them to the sink. The thread is started by the first
@@ -162,6 +163,8 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     sink: Sink,
+    /// Calls of the sink that have come back.
+    taken: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -216,6 +219,7 @@ impl Logger {
                 queue: Mutex::default(),
                 changed: Condvar::new(),
                 sink,
+                taken: AtomicU64::new(0),
             }),
         }
     }
@@ -243,8 +247,8 @@ impl Logger {
         self.shared.changed.notify_all();
     }
 
-    /// No more lines come: returns when the sink has taken those that wait. If it does not come back, or this
-    /// is the sink's own thread, they are left to it.
+    /// No more lines come: returns when the sink has taken those that wait, however long all of them take. If a call does
+    /// not come back, or this is the sink's own thread, they are left to it.
     pub(crate) fn close(&self) {
         let mut queue = self.shared.lock();
         queue.closing = true;
@@ -252,12 +256,19 @@ impl Logger {
         if queue.thread.is_none_or(|own| own == thread::current().id()) {
             return;
         }
-        let unfinished = |queue: &mut Queue| !queue.ended;
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(queue, PATIENCE, unfinished);
-        drop(waited);
+        // Relaxed: only whether it has changed.
+        let taken = || self.shared.taken.load(Ordering::Relaxed);
+        loop {
+            let before = taken();
+            let waited = self
+                .shared
+                .changed
+                .wait_timeout_while(queue, PATIENCE, |queue| !queue.ended);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if queue.ended || taken() == before {
+                return;
+            }
+        }
     }
 }
 
@@ -284,8 +295,11 @@ impl Shared {
                 continue;
             }
             drop(queue);
-            lines.iter().for_each(|line| self.sink.take(line));
-            drop(lines);
+            for line in lines {
+                self.sink.take(&line);
+                // Relaxed: see `close`.
+                self.taken.fetch_add(1, Ordering::Relaxed);
+            }
             queue = self.lock();
         }
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arenite::engine::{LogLine, LogSource};
 use arenite::{Engine, Job, JobErrorKind};
@@ -26,6 +27,7 @@ tests![
     a_line_without_end_is_dropped_and_counted,
     lines_come_while_the_job_runs_or_is_stopped,
     a_sink_that_blocks_or_panics,
+    a_sink_that_takes_its_time,
     a_sink_that_drops_the_engine,
     a_grandchild_that_keeps_the_pipe,
     stdin_is_empty,
@@ -464,6 +466,25 @@ fn a_sink_that_blocks_or_panics() {
     let missing = lines.iter().filter(|line| line.contains("dropped"));
     let missing: Vec<_> = missing.collect();
     assert!(!missing.is_empty() && lines.len() < 1500, "{missing:?}");
+}
+
+/// The end of an engine waits for all lines, however long they take together.
+fn a_sink_that_takes_its_time() {
+    const LINES: usize = 1500;
+    let (sender, lines) = channel();
+    let lab = Lab::with(1, |builder| {
+        builder.on_log(move |line| {
+            // Not to wait for anything: this is how slow it is.
+            std::thread::sleep(Duration::from_millis(2));
+            sender.send(line.text.clone()).unwrap();
+        })
+    });
+    let print = |count: u64| (0..count).for_each(|n| println!("{n}"));
+    lab.submit(print, (LINES as u64,)).wait().unwrap();
+    lab.into_inner().shutdown();
+    let arrived: Vec<String> = lines.try_iter().collect();
+    let expected: Vec<String> = (0..LINES).map(|n| n.to_string()).collect();
+    assert_eq!(arrived, expected);
 }
 
 /// The sink's own thread ends the engine: nobody waits for himself.
