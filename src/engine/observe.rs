@@ -56,7 +56,8 @@ pub struct Trace {
 
 impl Trace {
     /// Events into this file. It is made when the engine is built, and brought up to date every twentieth of a second in
-    /// which something happens; in between it is valid JSON. If the program is killed, at most the last line is cut.
+    /// which something happens; in between it is valid JSON. If the program is killed, at most the last line is cut. Since it
+    /// is written over, a pipe or a terminal is refused.
     pub fn to(events: impl AsRef<Path>) -> Self {
         Self {
             plan: Plan {
@@ -84,7 +85,9 @@ impl Trace {
         }
     }
 
-    /// A report as well, written when the engine ends and by [`Engine::write_trace`].
+    /// A report as well, written when the engine ends and by [`Engine::write_trace`], into a file of its own. What is no file,
+    /// such as a pipe, gets one page, from whichever of the two comes first; a named pipe needs its reader when the engine is
+    /// built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
         self.plan.report = Some(page.as_ref().to_owned());
         self

@@ -1,7 +1,9 @@
 //! Pipes for what a child writes to stdout and stderr.
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -43,6 +45,19 @@ impl OutputPipe {
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         Ok(OutputPipe { read, write })
     }
+}
+
+/// What is there and is no file, opened to be written into: it waits for nobody, so a named pipe that nobody has opened for
+/// reading is an error (`ENXIO`). What is written later waits for the reader as usual.
+pub fn open_to_write(path: &Path) -> Result<File> {
+    let what = || path.display().to_string();
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let file = retry(|| nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()))
+        .map_err(|errno| Error::new("open", errno, what()))?;
+    // A description of its own: nobody else has these flags.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
+        .map_err(|errno| Error::new("fcntl(F_SETFL)", errno, what()))?;
+    Ok(file.into())
 }
 
 /// A file that is empty, to hand to a child as its stdin.

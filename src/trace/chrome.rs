@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +74,10 @@ impl Common {
 
 impl ChromeFile {
     pub(super) fn create(path: &Path, label: &str, start: u64) -> io::Result<Self> {
+        // Before it is opened, which a reader would notice, and which waits where there is none.
+        if fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
+            return Err(no_file());
+        }
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).open(path)?;
         let mut own = Self {
@@ -95,8 +99,21 @@ impl ChromeFile {
             "{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{ENGINE},\"tid\":0,\"args\":{{\"name\":{}}}}}",
             quoted(&format!("{label}: waiting"))
         );
-        own.write(0, 0)?;
-        Ok(own)
+        match own.write(0, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotSeekable => Err(no_file()),
+            written => written.map(|()| own),
+        }
+    }
+
+    /// Whether this path leads to the same file. What is no file, such as `/dev/null`, is nobody's alone.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let both = self
+            .file
+            .metadata()
+            .and_then(|own| Ok((own, fs::metadata(path)?)));
+        both.is_ok_and(|(own, other)| {
+            own.is_file() && (own.dev(), own.ino()) == (other.dev(), other.ino())
+        })
     }
 
     /// Everything that was added goes into the file, which is whole then: also after an error, but without these events.
@@ -337,6 +354,14 @@ impl ChromeFile {
         let full = OpenOptions::new().write(true).open("/dev/full");
         self.file = full.expect("a file that takes nothing");
     }
+}
+
+/// The tail is written again and again, over the one before.
+fn no_file() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotSeekable,
+        "events need a file, in which they can be written over; a pipe or a terminal takes a report",
+    )
 }
 
 /// What closes the file.

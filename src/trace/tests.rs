@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::io::{Read, Seek};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::*;
@@ -391,6 +393,118 @@ fn a_pipe_gets_the_page() {
     drop(write);
     let text = reader.join().unwrap();
     assert!(text.starts_with("<!doctype html>"), "{text}");
+}
+
+/// A named pipe with a reader, which goes when it has read to the end, as `cat` does.
+fn read_once(path: &Path) -> std::thread::JoinHandle<String> {
+    // Here, so that it is open before anybody writes.
+    let mut pipe = std::fs::OpenOptions::new();
+    let pipe = pipe.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut pipe = pipe.unwrap();
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    std::thread::spawn(move || {
+        // One that nobody has opened for writing looks like one at its end.
+        let flags = PollFlags::POLLIN;
+        poll(&mut [PollFd::new(pipe.as_fd(), flags)], PollTimeout::NONE).unwrap();
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+fn within(what: &str, run: impl FnOnce() + Send + 'static) {
+    let (sender, done) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        run();
+        sender.send(()).unwrap();
+    });
+    let patience = std::time::Duration::from_secs(120);
+    match done.recv_timeout(patience) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} waits for ever"),
+        _ => thread.join().unwrap(),
+    }
+}
+
+#[test]
+fn a_named_pipe_gets_one_page_and_waits_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("page");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let only_report = || Plan {
+        events: None,
+        report: Some(path.clone()),
+        attempts: ATTEMPTS,
+    };
+    let plan = only_report();
+    within("a pipe without a reader", move || {
+        let (path, error) = Tracer::start(plan, "test").unwrap_err();
+        assert!(path.ends_with("page"));
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
+    });
+    for flushes in [0, 1, 2] {
+        let reader = read_once(&path);
+        let plan = only_report();
+        within("a pipe with a reader that goes", move || {
+            let tracer = start(plan);
+            let job = ran(1, monotonic_ns(), failed("it broke"));
+            tracer.0.send(Event::Attempt(job));
+            for _ in 0..flushes {
+                tracer.0.flush().unwrap();
+            }
+            drop(tracer);
+        });
+        let text = reader.join().unwrap();
+        assert_eq!(text.matches("<!doctype html>").count(), 1, "{flushes}");
+        assert!(text.contains("it broke"), "{flushes}: {text}");
+    }
+}
+
+#[test]
+fn events_need_what_can_be_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.json");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let (_read, write) = nix::unistd::pipe().unwrap();
+    let unnamed = format!("/proc/self/fd/{}", write.as_raw_fd());
+    for events in [path, unnamed.into()] {
+        let plan = Plan {
+            events: Some(events),
+            report: None,
+            attempts: ATTEMPTS,
+        };
+        within("a pipe for events", move || {
+            let (_, error) = Tracer::start(plan, "test").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotSeekable);
+            assert!(error.to_string().contains("events need a file"), "{error}");
+        });
+    }
+}
+
+#[test]
+fn events_and_report_need_a_file_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("in")).unwrap();
+    std::os::unix::fs::symlink("events", at("link")).unwrap();
+    let both = |events: PathBuf, report: PathBuf| Plan {
+        events: Some(events),
+        report: Some(report),
+        attempts: ATTEMPTS,
+    };
+    for report in ["events", "in/../events", "link"] {
+        let _ = std::fs::remove_file(at("events"));
+        let (path, error) = Tracer::start(both(at("events"), at(report)), "test").unwrap_err();
+        assert!(path.ends_with(report), "{path:?}");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    // What keeps nothing may be both.
+    drop(start(both("/dev/null".into(), "/dev/null".into())));
+    // Two files that were one.
+    std::fs::hard_link(at("events"), at("hard")).unwrap();
+    let plan = both(at("events"), at("hard"));
+    Tracer::start(plan, "test").unwrap_err();
+    std::fs::remove_file(at("hard")).unwrap();
+    drop(start(both(at("events"), at("hard"))));
 }
 
 #[test]

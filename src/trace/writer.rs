@@ -2,9 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
+
+use nix::errno::Errno;
 
 use super::arrows::{Arrows, Spot};
 use super::chrome::ChromeFile;
@@ -12,6 +15,7 @@ use super::report::{self, About};
 use super::summary::Summary;
 use super::{Attempt, End, Event, Place, Plan, Written};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::pipe::open_to_write;
 
 /// How long events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -24,6 +28,38 @@ enum Kind {
     Other,
 }
 
+/// Where the page goes.
+#[derive(Debug)]
+enum Page {
+    /// Into a file, whenever it is brought up to date.
+    File,
+    /// Into what takes it as it comes, such as a pipe: once, and `None` afterwards.
+    Stream(Option<File>),
+}
+
+impl Page {
+    fn create(path: &Path, events: Option<&ChromeFile>) -> io::Result<Self> {
+        if events.is_some_and(|events| events.is_at(path)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the events are written there; the report needs a file of its own",
+            ));
+        }
+        let Some(there) = fs::metadata(path).ok().filter(|there| !there.is_file()) else {
+            return Ok(Self::File);
+        };
+        match open_to_write(path) {
+            Err(error) if error.errno() == Errno::ENXIO && there.file_type().is_fifo() => {
+                Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "nobody has opened this pipe for reading; start what reads it first",
+                ))
+            }
+            stream => Ok(Self::Stream(Some(stream?))),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -31,6 +67,7 @@ pub(super) struct Writer {
     label: String,
     start: u64,
     chrome: Option<ChromeFile>,
+    page: Option<Page>,
     arrows: Arrows,
     summary: Summary,
     written: Written,
@@ -56,8 +93,16 @@ impl Writer {
                 Some(file.map_err(|error| (path.clone(), error))?)
             }
         };
-        let own = Self {
+        let page = match &plan.report {
+            None => None,
+            Some(path) => {
+                let page = Page::create(path, chrome.as_ref());
+                Some(page.map_err(|error| (path.clone(), error))?)
+            }
+        };
+        let mut own = Self {
             chrome,
+            page,
             label: label.to_owned(),
             start,
             arrows: Arrows::default(),
@@ -69,7 +114,9 @@ impl Writer {
             spare: Vec::new(),
             plan,
         };
-        own.report()?;
+        if !matches!(own.page, Some(Page::Stream(_))) {
+            own.report()?;
+        }
         Ok(own)
     }
 
@@ -128,8 +175,8 @@ impl Writer {
         Ok(self.written.clone())
     }
 
-    fn report(&self) -> Result<(), (PathBuf, io::Error)> {
-        let Some(path) = &self.plan.report else {
+    fn report(&mut self) -> Result<(), (PathBuf, io::Error)> {
+        let (Some(path), Some(place)) = (&self.plan.report, &mut self.page) else {
             return Ok(());
         };
         let about = About {
@@ -137,7 +184,15 @@ impl Writer {
             lost: self.lost,
         };
         let page = report::page(&self.summary, &about);
-        replace(path, &page).map_err(|error| (path.clone(), error))
+        let written = match place {
+            Page::File => replace(path, &page),
+            // Closed behind the page, so that a reader has its end.
+            Page::Stream(stream) => match stream.take() {
+                Some(mut stream) => stream.write_all(page.as_bytes()),
+                None => Ok(()),
+            },
+        };
+        written.map_err(|error| (path.clone(), error))
     }
 
     fn take(&mut self, event: Event) {
@@ -253,8 +308,8 @@ impl Writer {
 fn replace(path: &Path, page: &str) -> io::Result<()> {
     let old = fs::metadata(path);
     if old.as_ref().is_ok_and(|old| !old.is_file()) {
-        // A device or a pipe takes it as it comes, and is nothing to be replaced.
-        return fs::write(path, page);
+        // It was not so when it was made, and opening a pipe would wait for a reader.
+        return Err(io::Error::other("it was a file, and is none any more"));
     }
     // What a link leads to, and not the link.
     let is_there = old.is_ok();
