@@ -20,6 +20,7 @@ tests![
     a_running_total_that_overflows,
     counts_in_bins,
     more_bins_than_there_is_room_for,
+    more_bins_than_this_program_has_room_for,
     a_sum_outlives_a_killed_worker,
     sums_outlive_whoever_is_killed_in_the_middle,
     a_scan_names_the_worker_that_died,
@@ -289,6 +290,25 @@ fn more_bins_than_there_is_room_for() {
         matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 512 << 20),
         "{error}"
     );
+    assert_eq!(lab.stats().restarts(), 0);
+}
+
+/// It would end if it only asked for them: they fit the address space of no process.
+fn more_bins_than_this_program_has_room_for() {
+    let lab = Lab::new(1);
+    let inline = Engine::inline();
+    let none = Array::from_slice(&[]);
+    for bins in [1 << 45, 1 << 58] {
+        for (engine, a) in [(&*lab, array(&lab, 1000)), (&inline, none.clone())] {
+            let error = engine.histogram(&a, bins, (0.0, 1.0)).unwrap_err();
+            assert!(
+                matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 8 * bins as u64),
+                "{error}"
+            );
+        }
+        let some = Array::from_slice(&[0.5f32]);
+        inline.histogram(&some, bins, (0.0, 1.0)).unwrap_err();
+    }
     assert_eq!(lab.stats().restarts(), 0);
 }
 

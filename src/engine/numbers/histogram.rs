@@ -1,9 +1,13 @@
 //! How many elements fall where.
 
-use super::super::{Engine, JobError};
+use std::panic::panic_any;
+
+use super::super::{Engine, JobError, JobErrorKind};
 use super::{Number, RETRIES, chunks};
+use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
 use crate::kernel::Ahead;
+use crate::supervisor::Failed;
 
 /// What [`Engine::histogram`] returns.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,25 +53,53 @@ impl Engine {
             "a histogram from {low} to {high}: the range must be finite, its lower end first"
         );
         let rest = (bins as u64, low, high);
+        assert!(
+            bins < isize::MAX as usize / size_of::<u64>(),
+            "a histogram of {bins} bins: more than memory holds"
+        );
+        // First of all, though nothing is written there before the arena has had its say.
+        let (mut counts, mut edges) = room(bins)
+            .and_then(|counts: Vec<u64>| Ok((counts, room(bins + 1)?)))
+            .map_err(|full| {
+                let kind = JobErrorKind::ArenaFull(full);
+                JobError::from(Failed::new(kind, "histogram", 0))
+            })?;
         let step = chunks::elements::<T>(a.len());
         let calls = chunks::flat(a, step).map(|first| Ahead { first, rest });
-        let mut counts = vec![0; bins];
         for part in self.map(count::<T>, calls).retries(RETRIES) {
-            for (all, &count) in counts.iter_mut().zip(part?.iter()) {
+            let part = part?;
+            counts.resize(bins, 0);
+            for (all, &count) in counts.iter_mut().zip(part.iter()) {
                 *all += count;
             }
         }
-        Ok(Histogram {
-            counts,
-            edges: edges(bins, low, high),
-        })
+        // Where there were no elements.
+        counts.resize(bins, 0);
+        put_edges(&mut edges, bins, low, high);
+        Ok(Histogram { counts, edges })
     }
 }
 
-fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
+/// An empty vector with room for so many.
+fn room<T>(len: usize) -> Result<Vec<T>, ArenaFull> {
+    let mut all = Vec::new();
+    let bytes = len.saturating_mul(size_of::<T>()) as u64;
+    match all.try_reserve_exact(len) {
+        Ok(()) => Ok(all),
+        Err(_) => Err(ArenaFull::private(bytes)),
+    }
+}
+
+fn put_edges(edges: &mut Vec<f64>, bins: usize, low: f64, high: f64) {
     let width = (high - low) / bins as f64;
-    let mut edges: Vec<f64> = (0..bins).map(|i| low + i as f64 * width).collect();
+    edges.extend((0..bins).map(|i| low + i as f64 * width));
     edges.push(high);
+}
+
+/// In a kernel: the fence around it reports the error with its numbers.
+fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
+    let mut edges = room(bins + 1).unwrap_or_else(|full| panic_any(full));
+    put_edges(&mut edges, bins, low, high);
     edges
 }
 
@@ -154,6 +186,12 @@ mod tests {
     #[should_panic(expected = "a histogram of 0 bins")]
     fn without_bins() {
         of(0, (0.0, 1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "more than memory holds")]
+    fn with_more_bins_than_there_are_addresses() {
+        of(usize::MAX / 8, (0.0, 1.0));
     }
 
     #[test]
