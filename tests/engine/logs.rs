@@ -24,7 +24,7 @@ tests![
     what_no_terminal_should_obey,
     a_flood_is_dropped_and_counted,
     a_flood_of_errors_is_dropped_and_counted,
-    a_line_without_end_is_dropped_and_counted,
+    a_line_without_end_is_cut_and_counted,
     lines_come_while_the_job_runs_or_is_stopped,
     a_sink_that_blocks_or_panics,
     a_sink_that_takes_its_time,
@@ -336,23 +336,32 @@ fn a_flood_of_errors_is_dropped_and_counted() {
     assert!(came.passed > 500, "{came:?}");
 }
 
-/// One line that does not end, on either stream: nothing is kept of what is beyond its beginning.
-fn a_line_without_end_is_dropped_and_counted() {
-    const BYTES: u64 = 256 << 20;
-    fn flood(errors: bool) {
+/// One line that does not end, on either stream: its beginning passes, and nothing is kept of what is beyond it.
+fn a_line_without_end_is_cut_and_counted() {
+    fn flood(errors: bool, mebibytes: usize) {
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         let stream: &mut dyn Write = if errors { &mut err } else { &mut out };
         let piece = vec![b'e'; 1 << 20];
-        for _ in 0..BYTES / piece.len() as u64 {
+        for _ in 0..mebibytes {
             stream.write_all(&piece).unwrap();
         }
         stream.flush().unwrap();
     }
+    let text = |mebibytes: usize| {
+        let more = (mebibytes << 20) - 4096;
+        format!("{}… ({more} more bytes)", "e".repeat(4096))
+    };
     for (source, errors) in [(LogSource::Stdout, false), (LogSource::Stderr, true)] {
-        let came = flooded(source, |lab| lab.submit(flood, (errors,)));
-        assert_eq!((came.passed, came.dropped), (0, 1), "{came:?}");
-        let text = format!("1 lines ({BYTES} bytes) dropped");
-        assert!(came.notices[0].starts_with(&text), "{came:?}");
+        let came = flooded(source, |lab| lab.submit(flood, (errors, 256)));
+        assert_eq!((came.passed, came.dropped), (1, 0), "{came:?}");
+        assert!(came.last == text(256), "{}", came.last.len());
+        // Not much, but more than may pass at once.
+        let said = Said::default();
+        let lab = said.lab(1);
+        lab.submit(flood, (errors, 2)).wait().unwrap();
+        lab.into_inner().shutdown();
+        let all = said.texts();
+        assert!(all == expect(&[(1, &text(2))]), "{} lines", all.len());
     }
 }
 
@@ -361,7 +370,9 @@ fn a_line_without_end_is_dropped_and_counted() {
 pub struct Flooded {
     pub passed: u64,
     pub dropped: u64,
-    /// What the engine said about those.
+    /// The last that passed.
+    last: String,
+    /// What the engine said about those that did not.
     notices: Vec<String>,
 }
 
@@ -394,9 +405,11 @@ pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Floode
         } else {
             assert_eq!(of, source, "{text}");
             came.passed += 1;
+            came.last = text;
         }
     }
-    println!("{came:?}, {grown} bytes more, {others} other jobs");
+    let (passed, dropped) = (came.passed, came.dropped);
+    println!("{passed} lines, {dropped} dropped, {grown} bytes more, {others} other jobs");
     // The lines that passed are kept here.
     assert!(
         grown < (32 << 20) + came.passed * 2048,

@@ -33,8 +33,9 @@ impl Limit {
         }
     }
 
-    /// May a line of so many bytes pass? If not it is counted.
-    pub(super) fn passes(&mut self, bytes: u64, now: Instant) -> bool {
+    /// May a line of so many bytes pass, of which so many more were cut off? If not it is counted, with all of them; if it
+    /// does, only what is passed on is a part of the allowance, so that one long line is no flood.
+    pub(super) fn passes(&mut self, bytes: u64, cut: u64, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled);
         let more = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let more = more.saturating_mul(RATE) / 1_000_000;
@@ -49,7 +50,7 @@ impl Limit {
         }
         // Once lines are missing, none comes between them and the report.
         self.lines += 1;
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes).saturating_add(cut);
         self.since.get_or_insert(now);
         false
     }
@@ -84,11 +85,13 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut limit = Limit::new(start);
-        let passed = (0..100_000).filter(|_| limit.passes(1000, at(0))).count() as u64;
+        let passed = (0..100_000)
+            .filter(|_| limit.passes(1000, 0, at(0)))
+            .count() as u64;
         assert_eq!(passed, BURST / 1064);
         assert_eq!(limit.report(at(999), false), None);
         // Nothing between what is missing and the line that says so.
-        assert!(!limit.passes(0, at(999)));
+        assert!(!limit.passes(0, 0, at(999)));
         let report = limit.report(at(1000), false).expect("it is time");
         let lines = 100_001 - passed;
         let bytes = (100_000 - passed) * 1000;
@@ -97,12 +100,27 @@ mod tests {
             "{report}"
         );
         assert_eq!((limit.due(), limit.report(at(5000), true)), (None, None));
-        assert!(limit.passes(1000, at(1000)));
+        assert!(limit.passes(1000, 0, at(1000)));
         // A second's worth, however often it is asked.
         let passed = (1000..2000)
             .flat_map(|ms| [ms; 10])
-            .filter(|&ms| limit.passes(1000, at(ms)));
+            .filter(|&ms| limit.passes(1000, 0, at(ms)));
         assert!(passed.count() as u64 <= 2 * (BURST + RATE) / 1064);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_counted_and_not_charged() {
+        let start = Instant::now();
+        let mut limit = Limit::new(start);
+        let passed = (0..1000).filter(|_| limit.passes(4096, 1 << 40, start));
+        let passed = passed.count() as u64;
+        assert_eq!(passed, BURST / (4096 + LINE));
+        let report = limit.report(start, true).expect("some were dropped");
+        let (lines, bytes) = (1000 - passed, (1000 - passed) * (4096 + (1 << 40)));
+        assert!(
+            report.starts_with(&format!("{lines} lines ({bytes} bytes)")),
+            "{report}"
+        );
     }
 
     #[test]
@@ -110,7 +128,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = Limit::new(start);
         let far = start + Duration::from_secs(u64::from(u32::MAX));
-        let passed = (0..10_000).filter(|_| limit.passes(1000, far)).count() as u64;
+        let passed = (0..10_000).filter(|_| limit.passes(1000, 0, far)).count() as u64;
         assert_eq!(passed, BURST / 1064);
     }
 }

@@ -211,7 +211,7 @@ impl Output {
         }
         self.remember(which, bytes);
         self.report(now, false, lines);
-        if !self.limit.passes(bytes.len() as u64 + cut, now) {
+        if !self.limit.passes(bytes.len() as u64, cut, now) {
             return;
         }
         let line = LogLine {
@@ -241,7 +241,7 @@ impl Output {
         let text = plain::line(text, split::LONGEST, 0);
         self.remember(which, format!("{level} {text}").as_bytes());
         self.report(now, false, lines);
-        if !self.limit.passes(bytes as u64, now) {
+        if !self.limit.passes(bytes as u64, 0, now) {
             return;
         }
         let line = LogLine {
