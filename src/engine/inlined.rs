@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::{JobErrorKind, KernelStats, TraceError};
-use crate::supervisor::{Looks, Progress};
+use crate::supervisor::{Looks, Progress, sentence};
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{Attempt, End, Event, Owner, Place, Plan, Ran, Tracer};
 
@@ -176,7 +176,7 @@ impl Observed {
 
 fn failed(why: &JobErrorKind) -> End {
     End::Failed {
-        why: why.to_string().into(),
+        why: sentence(why),
         again: false,
     }
 }

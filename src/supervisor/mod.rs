@@ -78,6 +78,7 @@ pub use progress::Progress;
 pub(crate) use record::JobId;
 pub(crate) use recycle::Recycling;
 use spawn::Refusal;
+pub(crate) use trace::sentence;
 use worker::Status;
 
 use crate::arena::{Arena, ArenaFull, ArenaStats};

@@ -79,8 +79,8 @@ impl Tracing {
 }
 
 /// The sentence of an error up to the limit of a text. It may be longer, because it may have others in it and spells out
-/// what harms a terminal; and it is put together with the lock held.
-fn sentence(why: &JobErrorKind) -> Box<str> {
+/// what harms a terminal; a trace keeps many of them, and of workers they are put together with the lock held.
+pub(crate) fn sentence(why: &JobErrorKind) -> Box<str> {
     struct Cut(String);
 
     impl fmt::Write for Cut {

@@ -185,6 +185,10 @@ fn refuse(n: u32) -> Result<u32, String> {
     Err(format!("no {n}"))
 }
 
+fn refuse_at_length() -> Result<u32, String> {
+    Err("no".repeat(1 << 20))
+}
+
 fn die() {
     std::process::abort();
 }
@@ -645,6 +649,7 @@ fn an_inline_engine_too() {
     let tripled = engine.map(|n: u32| n * 3, (0..10u32).map(|n| (n,)));
     assert_eq!(tripled.map(Result::unwrap).sum::<u32>(), 135);
     engine.submit(refuse, (4,)).wait().unwrap_err();
+    engine.submit(refuse_at_length, ()).wait().unwrap_err();
     // Another engine in a kernel is not this one.
     let nested = |n: u32| {
         Engine::inline()
@@ -664,18 +669,18 @@ fn an_inline_engine_too() {
             progress.failed,
             progress.left()
         ),
-        (14, 13, 1, 0)
+        (15, 13, 2, 0)
     );
     let refused = progress
         .kernels
         .iter()
-        .find(|kernel| kernel.name.contains("refuse"))
+        .find(|kernel| kernel.name.ends_with("refuse"))
         .unwrap();
     assert_eq!(
         (refused.calls, refused.failures, refused.running),
         (1, 1, 0)
     );
-    assert_eq!(engine.write_trace().unwrap().unwrap().attempts, 14);
+    assert_eq!(engine.write_trace().unwrap().unwrap().attempts, 15);
     drop(engine);
     let events = files.read();
     let lanes: Vec<_> = events
@@ -685,6 +690,9 @@ fn an_inline_engine_too() {
         .collect();
     assert_eq!(lanes, [Some(0), Some(1)], "a row for each thread");
     assert_eq!(events.runs("refuse").len(), 1);
+    // Texts are cut, as those of workers are.
+    let at_length = std::fs::metadata(files.events()).unwrap().len();
+    assert!((16 << 10..40 << 10).contains(&at_length), "{at_length}");
     assert!(
         std::fs::read_to_string(files.page())
             .unwrap()
