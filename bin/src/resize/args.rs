@@ -1,5 +1,6 @@
 //! The flags of `arenite resize`.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -183,8 +184,9 @@ pub(crate) struct ResizeArgs {
     #[arg(short = 'n', long, help_heading = "Run")]
     pub dry_run: bool,
 
-    /// Worker processes [default: one per core]
-    #[arg(short = 'j', long, value_name = "N", env = "ARENITE_WORKERS", hide_env_values = true, allow_negative_numbers = true, value_parser = workers, help_heading = "Run")]
+    // Not `env` of clap, which takes a variable for something that was typed, and so for one word too many beside --generate.
+    /// Worker processes [env: ARENITE_WORKERS] [default: one per core]
+    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = workers, help_heading = "Run")]
     pub workers: Option<u16>,
 
     /// Shared memory for files on their way, such as 512MiB [default: half of what is available]
@@ -333,6 +335,7 @@ impl ResizeArgs {
             let word = word.to_string_lossy();
             return Err(format!("no such file: {word}; write --sandbox={word}"));
         }
+        self.workers_asked()?;
         match self.size.map(|size| size.when) {
             Some(When::Enlarge) if self.no_enlarge => {
                 Err("--size with < only enlarges, and --no-enlarge forbids it".to_owned())
@@ -343,6 +346,24 @@ impl ResizeArgs {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// How many workers are asked for, by the flag or else by the variable.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about the variable.
+    pub(crate) fn workers_asked(&self) -> Result<Option<u16>, String> {
+        const VARIABLE: &str = "ARENITE_WORKERS";
+        let asked = match (self.workers, env::var_os(VARIABLE)) {
+            (Some(flag), _) => flag,
+            (None, None) => 0,
+            (None, Some(value)) => {
+                let value = value.to_string_lossy();
+                workers(&value).map_err(|why| format!("{VARIABLE} is {value:?}: {why}"))?
+            }
+        };
+        Ok(Some(asked).filter(|count| *count > 0))
     }
 
     /// Files beside the results that are written, each with its flag.

@@ -116,8 +116,10 @@ impl EnginePool {
         pictures: usize,
     ) -> Result<EnginePool, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let asked = args.workers.filter(|workers| *workers > 0);
-        let workers = asked.map_or(cores, usize::from).min(pictures);
+        let workers = args
+            .workers_asked()?
+            .map_or(cores, usize::from)
+            .min(pictures);
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(args.memory_limit)

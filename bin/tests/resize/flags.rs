@@ -278,6 +278,13 @@ fn man_pages_and_completions_are_generated() {
         );
     }
     world.run("--generate nonsense").exits(2);
+    world.run("--generate man -j 2").exits(2);
+    // What somebody has in his profile is no word beside it.
+    for value in ["2", "", "none"] {
+        let mut command = world.command("--generate man");
+        command.env("ARENITE_WORKERS", value);
+        assert!(world.finish(command).exits(0).stdout.contains(".TH"));
+    }
 }
 
 #[test]
