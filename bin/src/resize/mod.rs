@@ -178,16 +178,17 @@ fn work(
     report: &mut Report,
 ) -> Result<u8, String> {
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
-    let mut folder = OutFolder::create(out, stop)?;
-    let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
-    folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
-    let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
     let mut turn = Turn {
         items,
         next: 0,
         ended: HashMap::new(),
     };
+    // Otherwise nothing is written either, and the folder need not be there, nor let anybody write.
     if ready > 0 {
+        let mut folder = OutFolder::create(out, stop)?;
+        let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
+        folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
+        let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
         let mut pool = EnginePool::start(args, spec, ready)?;
         for part in pool::lacking(&pool) {
             report.note(&format!("not enforced by this kernel: {part}"));
@@ -226,6 +227,8 @@ fn work(
         if let Err(text) = pool::write_trace(&pool) {
             report.untold(&text);
         }
+    } else {
+        leftovers::remove(out);
     }
     turn.rest(report);
     Ok(farewell(stop, report))

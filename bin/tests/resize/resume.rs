@@ -31,6 +31,26 @@ fn what_is_done_is_skipped_and_the_rest_is_made() {
 }
 
 #[test]
+fn where_nothing_is_to_be_done_nothing_has_to_be_writable() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    world.run("p -s 8 -o out").exits(0);
+    world.mode("out", 0o555);
+    let plain = |line: &str| world.finish(world.command_without_privilege(line));
+    let run = plain("p -s 8 -o out --resume").exits(0);
+    assert!(run.stderr.contains("2 up to date"), "{}", run.stderr);
+    // The other way round, that it is not writable for this command.
+    plain("p -s 9 -o out --resume")
+        .exits(2)
+        .says(&["out", "permission denied"]);
+    world.mode("out", 0o755);
+    // Nothing but what cannot be done.
+    world.file("q/a.txt", b"no picture");
+    world.run("q/a.txt missing.jpg -s 8 -o none").exits(1);
+    assert!(!world.path("none").exists());
+}
+
+#[test]
 fn without_resume_everything_is_made_again() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
