@@ -228,6 +228,9 @@ fn wrong_usage_is_exit_code_2() {
     let run = bench("--only idle-3s --svg no/such/folder.svg").exits(2);
     let no_file = "error: cannot write no/such/folder.svg: no such file or directory\n";
     assert_eq!(run.stderr, no_file);
+    let run = bench("--only idle-3s --svg /").exits(2);
+    let folder = "error: cannot write /: is a directory\n";
+    assert_eq!(run.stderr, folder);
 }
 
 #[test]

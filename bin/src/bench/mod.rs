@@ -143,6 +143,9 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
 
 /// Whether a file can be written, which is as it was afterwards: a bench that is interrupted costs no picture.
 fn may_be_written(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
     // A pipe is written once, and what a link leads to is made then.
     if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
         return Ok(());
