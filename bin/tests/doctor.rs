@@ -6,6 +6,7 @@
 #[path = "resize/world.rs"]
 mod world;
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -97,6 +98,45 @@ fn a_limit_that_will_hurt_is_exit_code_1_with_what_to_do() {
         "{}",
         run.stdout
     );
+}
+
+/// Anybody may make a name in `/dev/shm` that looks like one of somebody else's arenas.
+#[test]
+fn what_others_put_beside_the_names_holds_up_nobody_and_is_not_obeyed() {
+    // Only root can be one user beside another.
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let script = r#"
+        mount -t tmpfs none /dev/shm && cd /dev/shm || exit 9
+        mkfifo -m 666 arenite-0-pipe arenite-0-pipe.kept
+        touch "$(printf 'arenite-0-mine\033[31m\302\233.kept')"
+        touch arenite-0-other && chmod 666 arenite-0-other && $chown 65534 arenite-0-other || exit 9
+        $arenite doctor; echo ====; $arenite doctor --clean; ls >&2"#;
+    let mut command = Command::new("unshare");
+    command
+        .args(if is_root { &["-m"][..] } else { &["-r", "-m"] })
+        .args(["sh", "-c", script])
+        .env("chown", if is_root { "chown" } else { ":" })
+        .env("arenite", PROGRAM);
+    let run = World::new().finish(command);
+    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
+        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        return;
+    }
+    let run = run.exits(0);
+    assert!(!run.stdout.contains(['\u{1b}', '\u{9b}']), "{}", run.stdout);
+    let (before, after) = run.stdout.split_once("====").unwrap();
+    for (said, state) in [(before, "left behind"), (after, "removed")] {
+        let lines = said.lines().filter(|line| line.contains("/arenite-0-"));
+        let lines: Vec<&str> = lines.filter(|line| line.contains(state)).collect();
+        let mine = r"/arenite-0-mine\u{1b}[31m\u{9b}.kept  (mine\u{1b}[31m\u{9b})";
+        assert!(lines[0].contains(mine), "{said}");
+        assert_eq!(lines.len(), if is_root { 1 } else { 2 }, "{said}");
+        assert!(!said.contains("pipe"), "{said}");
+    }
+    let left: Vec<&str> = run.stderr.lines().collect();
+    let pipes = ["arenite-0-pipe", "arenite-0-pipe.kept"];
+    assert!(left.ends_with(&pipes), "{left:?}");
+    assert_eq!(left.contains(&"arenite-0-other"), is_root, "{left:?}");
 }
 
 /// In a control group of its own, where one can be made: room for one small engine, and for none with a worker per core.

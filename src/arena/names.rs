@@ -373,7 +373,8 @@ pub struct SegmentName {
     pub age: Duration,
 }
 
-/// Every name that arenas of this user have in `/dev/shm`, sorted. What cannot be opened is left out.
+/// Every name that arenas of this user have in `/dev/shm`, sorted. What cannot be opened is left out, and so is what other
+/// users have put there under such a name.
 ///
 /// A name that is just being made or removed may be among them for an instant.
 pub fn segments() -> Vec<SegmentName> {
@@ -381,8 +382,8 @@ pub fn segments() -> Vec<SegmentName> {
     let look = |segment: String| {
         let open = Segment::open_named(&segment, Access::ReadOnly).ok()?;
         let stat = open.stat().ok()?;
-        // Gone again since it was listed.
-        if stat.nlink == 0 {
+        // Gone again since it was listed; or somebody else's, who has given it such a name.
+        if stat.nlink == 0 || stat.uid != sys::effective_user() {
             return None;
         }
         let arena = segment

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{shm_open, shm_unlink};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::error::{Error, Result, retry};
 use super::limits::without_file_size_signal;
@@ -70,11 +70,17 @@ impl Segment {
             .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
-    /// Opens the existing segment `name`.
+    /// Opens the existing segment `name`. Anybody may put something else there: what is no file is refused (`EINVAL`), and a
+    /// pipe holds up nobody.
     pub fn open_named(name: &str, access: Access) -> Result<Segment> {
-        retry(|| shm_open(name, access.flag() | OFlag::O_CLOEXEC, Mode::empty()))
-            .map(|fd| Segment { fd })
-            .map_err(|errno| Error::new("shm_open", errno, format!("the segment {name}")))
+        let error = |errno| Error::new("shm_open", errno, format!("the segment {name}"));
+        let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(error)?;
+        let stat = retry(|| fstat(&fd)).map_err(error)?;
+        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => Ok(Segment { fd }),
+            _ => Err(error(Errno::EINVAL)),
+        }
     }
 
     /// Creates a segment without a name.

@@ -154,11 +154,13 @@ impl Page {
             let (_, style) = mark(level);
             let state = self.painted(style, &format!("{state:<12}"));
             let called = name.arena.as_deref().unwrap_or("without a name of its own");
+            // A name may have anything in it, and a terminal obeys some of that.
             self.line(&format!(
-                "  {state} {:>10}  {:>9} old  {}  ({called})",
+                "  {state} {:>10}  {:>9} old  {}  ({})",
                 show_bytes(name.bytes),
                 age(name.age),
-                name.segment
+                name.segment.escape_debug(),
+                called.escape_debug()
             ));
         }
     }
