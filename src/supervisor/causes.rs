@@ -167,19 +167,19 @@ pub(super) struct OomKills {
     root: PathBuf,
     /// Found when the first workers have been started.
     counter: OnceCell<Option<OomCounter>>,
-    /// What the counter read before each lane's worker was started.
+    /// What the counter read before each worker was started.
     since: Vec<u64>,
     /// Kills up to here are accounted for.
     told: u64,
 }
 
 impl OomKills {
-    /// For an engine of so many lanes; reads under `root`, which is `/` but for tests.
-    pub(super) fn new(root: &Path, lanes: usize) -> Self {
+    /// For an engine of so many workers; reads under `root`, which is `/` but for tests.
+    pub(super) fn new(root: &Path, workers: usize) -> Self {
         Self {
             root: root.to_owned(),
             counter: OnceCell::new(),
-            since: vec![0; lanes],
+            since: vec![0; workers],
             told: 0,
         }
     }
@@ -189,22 +189,22 @@ impl OomKills {
         counter.as_ref()?.read()
     }
 
-    /// The workers of these lanes have just been started.
-    pub(super) fn started(&mut self, lanes: &[usize]) {
-        if lanes.is_empty() {
+    /// These workers have just been started.
+    pub(super) fn started(&mut self, workers: &[usize]) {
+        if workers.is_empty() {
             return;
         }
         let Some(now) = self.read() else { return };
-        for &lane in lanes {
-            self.since[lane] = now;
+        for &worker in workers {
+            self.since[worker] = now;
         }
     }
 
-    /// The worker of this lane was ended by a SIGKILL that the engine did not send: was it the kernel? Each kill
+    /// This worker was ended by a SIGKILL that the engine did not send: was it the kernel? Each kill
     /// accounts for one worker.
-    pub(super) fn explain(&mut self, lane: usize) -> bool {
+    pub(super) fn explain(&mut self, worker: usize) -> bool {
         let Some(now) = self.read() else { return false };
-        let accounted = self.told.max(self.since[lane]);
+        let accounted = self.told.max(self.since[worker]);
         if now <= accounted {
             return false;
         }

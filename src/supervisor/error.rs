@@ -178,7 +178,7 @@ pub(crate) struct Failed {
     pub(crate) attempt: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) lent: Vec<Range<usize>>,
-    /// What the worker left in its flight recorder.
+    /// What the worker said last, in its streams and in its flight recorder.
     pub(crate) last_words: Vec<String>,
     /// How earlier attempts ended.
     pub(crate) deaths: Vec<Death>,

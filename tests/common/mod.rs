@@ -16,7 +16,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 pub use lab::{
-    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, processes_with,
+    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, processes_of,
     step, wait_until, watched,
 };
 

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::harness::{
-    Gate, Lab, children, pass, processes_with, shared_memory_named, step, tests, wait_until,
+    Gate, Lab, children, pass, processes_of, shared_memory_named, step, tests, wait_until,
 };
 
 tests![
@@ -337,14 +337,14 @@ impl Program {
 
     /// Everything of its group that still runs.
     fn processes(&self) -> Vec<i32> {
-        processes_with(self.group().as_raw())
+        processes_of(self.group().as_raw())
     }
 
     fn assert_all_gone(&mut self) {
         self.child.wait().unwrap();
         let group = self.group().as_raw();
         wait_until("its workers are gone with it", || {
-            processes_with(group).is_empty()
+            processes_of(group).is_empty()
         });
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Invariant, processes_with, step, wait_until};
+use crate::harness::{Invariant, processes_of, step, wait_until};
 
 /// What the program shall do.
 const SCENARIO: &str = "ARENITE_HOSTILE";
@@ -124,7 +124,7 @@ impl Program {
     pub fn end(mut self) -> Ended {
         let ended = self.finish();
         let group = self.pid();
-        wait_until("its workers are gone", || processes_with(group).is_empty());
+        wait_until("its workers are gone", || processes_of(group).is_empty());
         ended
     }
 }

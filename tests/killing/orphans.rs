@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use arenite::{Array, Engine};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Answers, Invariant, Lab, processes_with, step, tests, wait_until};
+use crate::harness::{Answers, Invariant, Lab, processes_of, step, tests, wait_until};
 use crate::programs::{Program, own_maps};
 use crate::workers::end;
 
@@ -65,7 +65,7 @@ fn a_new_engine_and_an_orphan() {
             assert!(common.is_empty(), "shared with the orphan: {common:?}");
         }
         assert_eq!(inode(&neighbour).unwrap(), of_neighbour);
-        assert_eq!(processes_with(running.group()), [orphan], "it computes on");
+        assert_eq!(processes_of(running.group()), [orphan], "it computes on");
         invariant.holds(&next, 0).unwrap();
         invariant.holds(&alive, 0).unwrap();
         end(orphan, Signal::SIGKILL);

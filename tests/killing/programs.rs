@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::harness::{Gate, pass, processes_with, step, wait_until};
+use crate::harness::{Gate, pass, processes_of, step, wait_until};
 
 const ROLE: &str = "ARENITE_TEST_ROLE";
 const NAME: &str = "ARENITE_TEST_NAME";
@@ -145,7 +145,7 @@ impl Running {
 
     /// Everything of its group that still runs.
     pub fn processes(&self) -> Vec<i32> {
-        processes_with(self.group())
+        processes_of(self.group())
     }
 
     /// Waits until none of its processes is left.

@@ -11,7 +11,7 @@ use arenite::image::{Output, ResizeSpec, resize_encoded};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::lab::{Invariant, processes_with, step, wait_until};
+use super::lab::{Invariant, processes_of, step, wait_until};
 use super::pictures::bitmap;
 use super::runs::{Dice, Figure, Order, Seen};
 use super::supervisor::Family;
@@ -177,7 +177,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         let status = family.wait()?;
         let stderr = family.complaints();
         let group = family.group();
-        wait_until("its workers are gone", || processes_with(group).is_empty());
+        wait_until("its workers are gone", || processes_of(group).is_empty());
         drop(family);
         let ended = scene
             .whole(&out)

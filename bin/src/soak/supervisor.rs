@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::lab::{Invariant, processes_with, step, wait_until};
+use super::lab::{Invariant, processes_of, step, wait_until};
 use super::runs::{Dice, Figure, Order, Seen};
 
 /// What a program does until it is killed.
@@ -189,7 +189,7 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         }
         let group = family.group();
         wait_until("its workers are gone with it", || {
-            processes_with(group).is_empty()
+            processes_of(group).is_empty()
         });
         slowest = slowest.max(killed.elapsed());
         drop(family);

@@ -10,5 +10,5 @@ mod watch;
 pub use engine::{Lab, wait_until};
 pub use gate::{Gate, pass};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
-pub use traces::{children, processes_with};
+pub use traces::{children, processes_of};
 pub use watch::{case, patience, step, watched};

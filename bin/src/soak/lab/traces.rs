@@ -124,10 +124,10 @@ pub fn children() -> Vec<i32> {
         .collect()
 }
 
-/// Processes that have this in their environment: the whole family of a program that was started with it.
+/// Processes of this group that run: the whole family of a program that leads it.
 ///
-/// A worker forbids others to look at it (non-dumpable), so its group tells instead.
-pub fn processes_with(group: i32) -> Vec<i32> {
+/// Its workers forbid others to look at them (non-dumpable), but not to see which group they are of.
+pub fn processes_of(group: i32) -> Vec<i32> {
     stats()
         .filter(|stat| stat.group == group && stat.state != 'Z')
         .map(|stat| stat.pid)
