@@ -214,9 +214,15 @@ impl Books {
 
     /// Somebody comes. `None`: it is his turn.
     pub(super) fn come(&mut self, now: Duration, caller: Caller, bell: &Waker) -> Option<Ticket> {
-        if self.line.is_empty() && self.give(now) {
-            return None;
-        }
+        (!self.enters(now)).then(|| self.joins(caller, bell))
+    }
+
+    /// Somebody comes: is it his turn? If not, he [`joins`](Books::joins) the line.
+    pub(super) fn enters(&mut self, now: Duration) -> bool {
+        self.line.is_empty() && self.give(now)
+    }
+
+    pub(super) fn joins(&mut self, caller: Caller, bell: &Waker) -> Ticket {
         self.last_number += 1;
         let ticket = Ticket {
             number: self.last_number,
@@ -225,7 +231,7 @@ impl Books {
         // In the round after the one that is under way. So whoever comes is behind all who have been called, and new callers
         // without end hold up nobody's second turn.
         self.line.add(ticket, self.round + 1, bell.clone());
-        Some(ticket)
+        ticket
     }
 
     /// Somebody who has come begins to wait, and keeps so many permits meanwhile. False: he would wait for ever, because all

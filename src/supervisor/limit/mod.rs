@@ -190,6 +190,8 @@ impl Limiter {
     }
 
     fn lock(&self) -> (MutexGuard<'_, Books>, Duration) {
+        #[cfg(test)]
+        tests::LOCKS.set(tests::LOCKS.get() + 1);
         // A panic with the lock held is a defect; the books are still the best there are.
         let books = self.0.books.lock().unwrap_or_else(PoisonError::into_inner);
         (books, self.0.start.elapsed())

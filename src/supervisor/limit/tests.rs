@@ -1,7 +1,17 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::Cell;
+
+use super::super::Terms;
+use super::super::fixture::{fixture, kernel};
 use super::*;
+use crate::kernel::wire::ArgWriter;
 use proptest::prelude::*;
+
+thread_local! {
+    /// How often this thread has locked a limiter's books.
+    pub(super) static LOCKS: Cell<u64> = const { Cell::new(0) };
+}
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -339,4 +349,68 @@ proptest! {
             prop_assert!(within <= burst as usize + 1, "{} within one time", within);
         }
     }
+}
+
+/// With a limiter per host, each of which has somebody in its line, what a job does costs as much as with three of them.
+#[test]
+fn a_job_touches_no_limiter_but_its_own() {
+    let locks = |hosts: usize| {
+        let (shared, mut takers) = fixture(1, 1);
+        let submit = |limiter: &Limiter| {
+            let terms = Terms {
+                limit: Some(Limit::of_this_thread(limiter)),
+                ..Terms::default()
+            };
+            let mut call = ArgWriter::new(shared.arena.id());
+            shared.submit(&kernel(), &mut call, 0, Some(&terms))
+        };
+        let hour = Duration::from_secs(3600);
+        let one = Limiter::builder().concurrency(1).build();
+        let limiters: Vec<_> = (0..hosts)
+            .map(|host| match host % 2 {
+                0 => Limiter::builder().concurrency(1).build(),
+                _ => Limiter::builder().rate(1, hour).build(),
+            })
+            .collect();
+        let elsewhere = Limit::of_this_thread(&one);
+        let mut permit = Some(elsewhere.enter_here().unwrap());
+        for limiter in &limiters {
+            submit(limiter);
+        }
+        let waiting = || shared.lock().lines.len();
+        assert_eq!(waiting(), 0);
+        for limiter in limiters.iter().chain([&one]) {
+            submit(limiter);
+        }
+        assert_eq!(waiting(), hosts + 1);
+        let mut counts = Vec::new();
+        let mut count = |what: &mut dyn FnMut()| {
+            let before = LOCKS.get();
+            what();
+            counts.push(LOCKS.get() - before);
+        };
+        // A job that has to wait, and one that makes room for another.
+        count(&mut || {
+            submit(&limiters[0]);
+        });
+        assert_eq!(waiting(), hosts + 2);
+        count(&mut || {
+            let _ = takers[0].next();
+            takers[0].finish(false, 0, None);
+            shared.stats();
+        });
+        assert_eq!(waiting(), hosts + 1);
+        // The monitor, when nothing is new, and when a permit comes from elsewhere.
+        count(&mut || shared.lock().run_timers());
+        count(&mut || drop(permit.take()));
+        count(&mut || shared.lock().run_timers());
+        assert_eq!(waiting(), hosts);
+        let first = shared.lock().line_due();
+        let dues = limiters.iter().filter_map(Limiter::due);
+        assert_eq!(first, dues.map(|(_, due)| due).min(), "{hosts}");
+        counts
+    };
+    let few = locks(3);
+    assert!(few.iter().sum::<u64>() < 12, "{few:?}");
+    assert_eq!(locks(1000), few);
 }
