@@ -44,8 +44,13 @@ pub(super) fn check_frame(file: &[u8]) -> Result<(), ImageError> {
     let Some((_, _, frame)) = extended(file).find(|(kind, ..)| kind == b"ANMF") else {
         return Ok(());
     };
-    let inside = chunks(frame.get(FRAME..).unwrap_or_default());
-    for (_, _, picture) in inside.filter(|(kind, ..)| kind == b"VP8 ") {
+    let mut behind_alpha = false;
+    for (kind, _, picture) in chunks(frame.get(FRAME..).unwrap_or_default()) {
+        // What follows the alpha channel is the picture, whatever it calls itself.
+        let is_picture = std::mem::replace(&mut behind_alpha, kind == *b"ALPH") || kind == *b"VP8 ";
+        if !is_picture {
+            continue;
+        }
         // Behind the tag and the start code of a key frame.
         let (Some(&[w0, w1, w2, h0, h1, h2]), Some(&[a, b, c, d])) = (
             frame[6..].first_chunk(),

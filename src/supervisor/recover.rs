@@ -19,9 +19,11 @@ const FAILED_STARTS: usize = 4;
 const MOST_REMEMBERED: usize = 8;
 /// The processes of a worker may die this many times in a row, without a job finished, before it waits with the next.
 const DEATHS_AT_ONCE: u32 = 3;
-/// Workers that may die by themselves with the same job in front, not begun as far as they say. After that it counts as one
-/// that runs: whoever took over a worker can write this, and his job would come back for ever.
+/// Workers that may die by themselves with the same job in front of a lane, not begun as far as they say. After that it counts
+/// as one that runs: whoever took over a worker can write this, and his job would come back for ever.
 const DEATHS_IN_FRONT: u32 = 16;
+/// A death in which another lane ran something counts as one, others as so many.
+const UNEXPLAINED: u32 = 4;
 /// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -138,12 +140,15 @@ impl Core {
         let broke_protocol = verdicts
             .iter()
             .any(|(_, why)| matches!(why, JobErrorKind::Protocol(_)));
-        let nobody_ran =
-            verdicts.is_empty() && self.lanes_of(index).all(|lane| self.runs_none(lane));
+        let weight = match self.lanes_of(index).all(|lane| self.begun(lane).is_none()) {
+            true => UNEXPLAINED,
+            false => 1,
+        };
         let mut back = Vec::new();
         let mut ran = Vec::new();
         for lane_index in self.lanes_of(index) {
-            let mut in_front = nobody_ran;
+            let begun = self.begun(lane_index);
+            let mut in_front = begun.is_none() && verdicts.is_empty();
             for position in self.lanes[lane_index].poster.open_positions() {
                 let lane = &mut self.lanes[lane_index];
                 let record = lane.take(position);
@@ -153,9 +158,11 @@ impl Core {
                 self.open -= 1;
                 // A worker that broke the protocol may have begun what it says is queued; only what it
                 // cannot have reached is put back then.
+                // What lies before one that has begun has begun as well: jobs are taken in their order.
                 let untouched = lane.poster.is_queued(position)
+                    && begun.is_none_or(|begun| begun < position)
                     && !broke_protocol
-                    && !(std::mem::take(&mut in_front) && self.was_in_front_too_often(record));
+                    && !(std::mem::take(&mut in_front) && self.was_too_often(record, weight));
                 if !untouched && self.records.at(record).is_traced() {
                     self.trace_run(lane_index, position, record);
                 }
@@ -190,22 +197,19 @@ impl Core {
         self.judge(index, verdicts, ran, cause, fell)
     }
 
-    /// Has none of the jobs of this lane begun, as far as its worker says?
-    fn runs_none(&self, lane: usize) -> bool {
+    /// The newest job of this lane that has begun, as far as its worker says.
+    fn begun(&self, lane: usize) -> Option<u64> {
         let lane = &self.lanes[lane];
-        let mut live = lane
-            .poster
-            .open_positions()
-            .filter(|&p| lane.record_at(p) != NOBODY);
-        live.all(|position| lane.poster.is_queued(position))
+        let mut live = lane.poster.open_positions().rev();
+        live.find(|&p| lane.record_at(p) != NOBODY && !lane.poster.is_queued(p))
     }
 
     /// One more worker has died with this job in front of a lane. Were there too many?
-    fn was_in_front_too_often(&mut self, record: u32) -> bool {
+    fn was_too_often(&mut self, record: u32, weight: u32) -> bool {
         let job = self.records.look(record).job;
         let known = self.in_front.iter().position(|&(other, _)| other == job);
-        let deaths = 1 + known.map_or(0, |at| self.in_front.remove(at).1);
-        if deaths >= DEATHS_IN_FRONT {
+        let deaths = weight + known.map_or(0, |at| self.in_front.remove(at).1);
+        if deaths >= DEATHS_IN_FRONT * UNEXPLAINED {
             return true;
         }
         if self.in_front.len() >= 4 * self.lanes.len() {

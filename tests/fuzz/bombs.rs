@@ -102,14 +102,19 @@ fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
 }
 
 /// An animation of one pixel by its header, whose first frame brings a picture of 800 MB.
-fn webp_with_frame() -> Vec<u8> {
+fn webp_with_frame(behind_alpha: bool) -> Vec<u8> {
     let picture = webp(false);
-    let pixels = &picture[12..];
+    let mut pixels = picture[12..].to_vec();
     assert!(pixels.starts_with(b"VP8 "));
     let chunk =
         |kind: &[u8; 4], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
+    if behind_alpha {
+        // The decoder takes what follows for the picture, and does not look at its name.
+        pixels[..4].copy_from_slice(b"XXXX");
+        pixels.splice(..0, chunk(b"ALPH", &[0, 0]));
+    }
     // Where it lies, its sides less one, how long it is shown, and how it is mixed.
-    let frame = [&[0; 6][..], &[0; 6], &[0; 3], &[0], pixels].concat();
+    let frame = [&[0; 6][..], &[0; 6], &[0; 3], &[0], &pixels].concat();
     let chunks = [
         chunk(b"VP8X", &[0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         chunk(b"ANIM", &[0; 6]),
@@ -203,7 +208,8 @@ fn what_hides_behind_a_small_picture_is_bounded() {
         ("WebP, EXIF of 4 GB", webp_with(b"EXIF", 0x08)),
         ("WebP, XMP of 4 GB", webp_with(b"XMP ", 0x04)),
         ("WebP, a profile of 4 GB", webp_with(b"ICCP", 0x20)),
-        ("WebP, a frame of 800 MB", webp_with_frame()),
+        ("WebP, a frame of 800 MB", webp_with_frame(false)),
+        ("WebP, one behind its alpha", webp_with_frame(true)),
     ] {
         let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
         assert!(peak < 100 << 20, "{name}: {peak} bytes for {made:?}");

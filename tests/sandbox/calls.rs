@@ -157,7 +157,6 @@ fn memory_cannot_be_made_by_other_means() {
         // Beyond what is counted, and what others should have.
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN, -1, 0),
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0),
-        "mmap" => |_s, _w| raw!(SYS_mmap, 0, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0),
         "pkey_mprotect" => |_s, _w| raw!(SYS_pkey_mprotect, 0, 4096, PROT_READ, -1),
         "mprotect" => |_s, _w| {
             let page = raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -170,6 +170,10 @@ fn too_much_private_memory() {
     assert_eq!(*error.kind(), denied, "{error}");
     let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
     assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
+    // An allocator that was told to prefer huge pages asks for these, and does without.
+    let refused = -i64::from(libc::EACCES);
+    let aside = lab.submit(map, (8 << 20, libc::MAP_HUGETLB));
+    assert_eq!(aside.wait().unwrap(), refused);
     let refused = -i64::from(libc::ENOMEM);
     assert_eq!(lab.submit(map, (256 << 20, stack)).wait().unwrap(), refused);
 }

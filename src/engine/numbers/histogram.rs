@@ -73,8 +73,11 @@ impl Engine {
                 *all += count;
             }
         }
-        // Where there were no elements.
-        counts.resize(bins, 0);
+        if counts.is_empty() {
+            // There were no elements: zeros that need no memory yet.
+            drop(counts);
+            counts = vec![0; bins];
+        }
         put_edges(&mut edges, bins, low, high);
         Ok(Histogram { counts, edges })
     }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{GraphPlan, NodeFate};
+use crate::link::{Ask, NOTICE};
 use crate::supervisor::Shared;
 use crate::supervisor::core::Read;
 use crate::supervisor::error::JobError;
@@ -57,6 +58,11 @@ impl Shared {
                 let ended = self.spin(lane, position);
                 core = self.lock();
                 if ended {
+                    // So that a worker is found out that says so and has nothing to drain.
+                    let lane = &mut core.lanes[lane];
+                    if lane.holds(position) && !lane.condemned {
+                        let _: Ask = lane.ask(position, NOTICE);
+                    }
                     continue;
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 
+const RUNNING: u32 = 2;
 const RETRACTED: u32 = 5;
 
 /// One job is in flight, and no other is let in.
@@ -87,4 +88,17 @@ fn a_job_does_not_come_back_for_ever() {
         "{deaths} deaths: {why}"
     );
     assert!(answer(&shared, waits).is_none(), "it was never in front");
+}
+
+/// A job that says that it has not begun, and that one behind it has.
+#[test]
+fn a_job_puts_the_blame_on_no_other() {
+    let (shared, _takers) = fixture(1, 1);
+    let [lies, waits, behind] = [(); 3].map(|()| submit(&shared));
+    write_word(&shared, 1, RUNNING);
+    die_of(&shared, 0, 11);
+    let why = answer(&shared, lies).expect("it has begun before the other one");
+    assert!(why.contains("SIGSEGV"), "{why}");
+    assert!(answer(&shared, waits).is_some(), "it may have begun");
+    assert!(answer(&shared, behind).is_none());
 }

@@ -165,10 +165,11 @@ fn one_of(
 }
 
 /// No page of code can be made, and none of a file be mapped: private memory only, of the kind that the ceiling on memory counts.
-/// What grows downward is a stack to the system, and no data; what is locked, or lies in the huge pages that somebody has put
-/// aside, is taken from others. Nothing of the C libraries or of Rust asks for these: stacks of threads have another flag.
-const MAP_KIND: u64 = 0x0f
-    | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED | libc::MAP_HUGETLB) as u64;
+/// What grows downward is a stack to the system, and no data; what is locked is taken from others. Nothing of the C libraries or
+/// of Rust asks for these: stacks of threads have another flag.
+const MAP_KIND: u64 = 0x0f | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED) as u64;
+/// The huge pages that somebody has put aside for others. An allocator that was told to prefer them does without.
+const MAP_PUT_ASIDE: u64 = libc::MAP_HUGETLB as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
@@ -303,6 +304,10 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
         (libc::SYS_writev, others(&own.writable)?),
         (libc::SYS_sendmsg, others(&own.channel)?),
         (libc::SYS_sched_setaffinity, vec![none_of(0, &[0])?]),
+        (
+            libc::SYS_mmap,
+            vec![rule([(3, LONG, MaskedEq(MAP_PUT_ASIDE), MAP_PUT_ASIDE)])?],
+        ),
     ])
 }
 

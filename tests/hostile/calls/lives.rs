@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arenite::engine::{ArenaError, Builder, SystemError};
 use arenite::{
-    ArenaFull, Array, Backing, BuildError, Engine, InputError, JobError, JobErrorKind, TileMut,
+    ArenaFull, Array, ArrayMut, Backing, BuildError, Engine, InputError, JobError, JobErrorKind,
+    TileMut,
 };
 
 use crate::harness::wait_until;
@@ -82,12 +83,29 @@ impl Failed {
     }
 }
 
+/// Every byte once. Arrays are made and looked at in such pieces: one byte after the other takes a debug build longer than
+/// all that is tested.
+static BYTES: [u8; 256] = {
+    let mut bytes = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        bytes[i] = i as u8;
+        i += 1;
+    }
+    bytes
+};
+
 fn ramp(n: usize) -> Array<u8> {
-    Array::from_fn(n, |i| i as u8)
+    let mut ramp = ArrayMut::zeros(n);
+    for piece in ramp.chunks_mut(BYTES.len()) {
+        piece.copy_from_slice(&BYTES[..piece.len()]);
+    }
+    ramp.seal()
 }
 
 fn is_ramp(bytes: &[u8], n: usize) -> bool {
-    bytes.len() == n && bytes.iter().zip(0..n).all(|(&x, i)| x == i as u8)
+    let mut pieces = bytes.chunks(BYTES.len());
+    bytes.len() == n && pieces.all(|piece| piece == &BYTES[..piece.len()])
 }
 
 fn sum(bytes: &[u8]) -> u64 {
