@@ -67,7 +67,7 @@ fn run<const N: usize>(taker: &mut Taker<N>) -> bool {
         cursor: call.job,
         words: &[call.job * 100],
     };
-    taker.finish(false, call.job as u32, Some(&answer))
+    taker.finish(false, call.job, Some(&answer))
 }
 
 /// Takes one answer, if there is one; it must be this job's.
