@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use arenite::stream::{OnFailure, Stream, Windows};
-use arenite::{Array, Engine};
+use arenite::stream::{Stream, Windows};
+use arenite::{Array, Engine, OnFailure};
 
 const SHAPE: [usize; 2] = [480, 640];
 const FRAME: Duration = Duration::from_millis(40);
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut lost = Vec::new();
     let walks = Stream::fallible(camera)
         .in_flight(8)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .event_time(|frame| FRAME * frame.number)
         .watermark(Duration::from_millis(500))
         .map(|frame| frame.pixels)

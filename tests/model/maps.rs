@@ -614,7 +614,7 @@ fn errors_are_tried_again_where_that_is_said() {
     let (_file, path) = diary();
     let mut letters = Vec::new();
     let stream = arenite::stream::Stream::new([1u64, 100])
-        .on_failure(arenite::stream::OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage_with(busy, |times| (times, (path.clone(), times)))
         .retries(1)
         .retry_errors()

@@ -19,15 +19,22 @@ pub use report::{DeadLetter, KeepingArgs, Report};
 pub use stream::MapStream;
 pub use unordered::Unordered;
 
-/// Whether a map or a graph goes on after a failure: see [`Map::on_failure`] and
-/// [`Graph::on_failure`](crate::Graph::on_failure). Streams have [an enum of their own](crate::stream::OnFailure), whose default is
-/// to stop.
+/// Whether a map, a graph or a stream goes on after a failure.
+///
+/// | said to | [`GoOn`](Self::GoOn) | [`Stop`](Self::Stop) | if nothing is said |
+/// |---|---|---|---|
+/// | [`Map::on_failure`] | the failure is one result among the others | it is the last result | goes on |
+/// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node is begun | goes on |
+/// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with its error | stops |
+///
+/// Maps and graphs give a failure to whoever asks for that result, so going on loses nothing. A stream would leave it out, so it has
+/// to be told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnFailure {
-    /// The failure is one result among the others.
+    /// The others go on. The default of the enum, of maps and of graphs; not of streams.
     #[default]
     GoOn,
-    /// The failure is the last result: nothing more is begun, and what is under way is cancelled.
+    /// The rest is given up, and what of it is under way is cancelled. What streams do if nothing is said.
     Stop,
 }
 

@@ -174,7 +174,7 @@ impl<'e> Driver<'e> {
             StreamError::Job { error, .. }
                 if matches!(error.kind(), JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_))
         );
-        if self.settings.on_failure == OnFailure::Skip && !no_engine {
+        if self.settings.on_failure == OnFailure::GoOn && !no_engine {
             return None;
         }
         self.failing = true;

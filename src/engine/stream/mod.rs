@@ -61,23 +61,12 @@ pub use stage::DeadLetter;
 use stage::{CallFn, Letters, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
-use super::{Backoff, Engine, Limiter, Priority};
+use super::{Backoff, Engine, Limiter, OnFailure, Priority};
 use crate::kernel::{Arg, Args, Kernel, Reply, RetrySafe, Split, SplitFirst};
 use crate::supervisor::{Limit, Terms};
 
 /// Items in flight if nothing else is said: at least these, and four for each worker.
 const IN_FLIGHT: usize = 16;
-
-/// What happens when an item of a stream fails: see [`Stream::on_failure`]. Maps and graphs have
-/// [an enum of their own](crate::OnFailure), whose default is to go on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The stream ends with its error, after what came before it.
-    #[default]
-    Stop,
-    /// It is counted ([`StreamStats::failed`]), and the others go on.
-    Skip,
-}
 
 /// A source, and what is to be done with each of its items.
 ///
@@ -131,6 +120,7 @@ impl<'a, T: 'a> Stream<'a, T> {
             in_flight: None,
             bytes: None,
             ordered: true,
+            // Not the default of the enum: going on leaves failures out.
             on_failure: OnFailure::Stop,
             timed: false,
             marked: false,
@@ -157,14 +147,14 @@ impl<'a, T: 'a> Stream<'a, T> {
         Self::from_flow(Box::new(Here::new(items)), Control::new())
     }
 
-    /// As [`new`](Stream::new), of a source that can fail: each error is a failure of the stream, or is skipped
-    /// ([`on_failure`](Stream::on_failure)).
+    /// As [`new`](Stream::new), of a source that can fail: each error is a failure of an item, at which the stream
+    /// stops or goes on ([`on_failure`](Stream::on_failure)).
     ///
     /// ```
-    /// use arenite::{Engine, stream::{OnFailure, Stream}};
+    /// use arenite::{Engine, OnFailure, stream::Stream};
     ///
     /// let lines = ["3", "three", "4"].into_iter().map(str::parse::<u64>);
-    /// let squares = Stream::fallible(lines).on_failure(OnFailure::Skip).stage(|n: u64| n * n, ());
+    /// let squares = Stream::fallible(lines).on_failure(OnFailure::GoOn).stage(|n: u64| n * n, ());
     /// let squares: Result<Vec<_>, _> = squares.run(&Engine::inline()).collect();
     /// assert_eq!(squares?, [9, 16]);
     /// # Ok::<(), arenite::stream::StreamError>(())
@@ -259,10 +249,15 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// What happens when an item fails; by default the stream stops.
+    /// The one switch between stopping at a failure, which is what streams do, and going on without the item. (Maps and graphs
+    /// go on if nothing is said.)
+    ///
+    /// A stream that stops gives the error after what came before it. One that goes on counts the item
+    /// ([`StreamStats::failed`]) and leaves it out; [`dead_letters`](Stream::dead_letters) has it. It stops all the same if its
+    /// engine has ended.
     ///
     /// ```
-    /// use arenite::{Engine, stream::{OnFailure, Stream}};
+    /// use arenite::{Engine, OnFailure, stream::Stream};
     ///
     /// fn inverse(n: u64) -> Result<u64, String> {
     ///     100u64.checked_div(n).ok_or("nothing divides by 0".to_owned())
@@ -270,7 +265,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ///
     /// let mut letters = Vec::new();
     /// let inverses = Stream::new([10, 0, 5])
-    ///     .on_failure(OnFailure::Skip)
+    ///     .on_failure(OnFailure::GoOn)
     ///     .stage(inverse, ())
     ///     .dead_letters(|letter| letters.push((letter.input, letter.error.to_string())));
     /// let inverses: Result<Vec<_>, _> = inverses.run(&Engine::inline()).collect();
@@ -278,8 +273,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// assert!(letters.len() == 1 && letters[0].0 == 0, "{letters:?}");
     /// # Ok::<(), arenite::stream::StreamError>(())
     /// ```
-    pub fn on_failure(mut self, what: OnFailure) -> Self {
-        self.plan.on_failure = what;
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.plan.on_failure = on_failure;
         self
     }
 

@@ -84,24 +84,28 @@ fn nothing_happens_before_somebody_asks() {
 #[test]
 fn a_failure_comes_in_its_place_and_is_the_last() {
     let engine = Engine::inline();
-    let mut run = Stream::new([1u64, 3, 4, 5]).stage(odd, ()).run(&engine);
-    assert_eq!(run.next().unwrap().unwrap(), 1);
-    assert_eq!(run.next().unwrap().unwrap(), 3);
-    let error = run.next().unwrap().unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            StreamError::Job {
-                stage: 1,
-                sequence: 2,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("4 is even"), "{error}");
-    assert!(run.next().is_none());
-    assert_eq!(run.stats().failed, 1);
+    let stream = || Stream::new([1u64, 3, 4, 5]).stage(odd, ());
+    // Said or not: the default is not that of the enum.
+    for stream in [stream(), stream().on_failure(OnFailure::Stop)] {
+        let mut run = stream.run(&engine);
+        assert_eq!(run.next().unwrap().unwrap(), 1);
+        assert_eq!(run.next().unwrap().unwrap(), 3);
+        let error = run.next().unwrap().unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                StreamError::Job {
+                    stage: 1,
+                    sequence: 2,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("4 is even"), "{error}");
+        assert!(run.next().is_none());
+        assert_eq!(run.stats().failed, 1);
+    }
 }
 
 #[test]
@@ -109,7 +113,7 @@ fn what_is_skipped_is_counted_and_handed_out() {
     let engine = Engine::inline();
     let letters = RefCell::new(Vec::new());
     let stream = Stream::fallible((0..10u64).map(|n| if n == 5 { Err("five") } else { Ok(n) }))
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(odd, ())
         .dead_letters(|letter| letters.borrow_mut().push(letter));
     let handle = stream.handle();

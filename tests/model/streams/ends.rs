@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use arenite::stream::{OnFailure, Stream, StreamError, Windows};
-use arenite::{Engine, JobErrorKind};
+use arenite::stream::{Stream, StreamError, Windows};
+use arenite::{Engine, JobErrorKind, OnFailure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -117,7 +117,7 @@ fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
     unsafe { std::env::set_var(BROKEN, &path) };
     let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_broken));
     let stream = Stream::new(0u64..)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(busy, ());
     let mut run = stream.run(&lab);
     assert_eq!(run.next().unwrap().unwrap(), 0);

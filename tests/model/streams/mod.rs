@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::stream::{Handle, OnFailure, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, Backoff, JobErrorKind, Priority};
+use arenite::stream::{Handle, Stream, StreamError, Windows};
+use arenite::{Array, ArrayMut, Backoff, JobErrorKind, OnFailure, Priority};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -259,7 +259,7 @@ fn a_crash_costs_one_item() {
     let lab = Lab::new(2);
     let letters = RefCell::new(Vec::new());
     let stream = Stream::new(0..200u64)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(add, (0,))
         .stage(fragile, ())
         .dead_letters(|letter| letters.borrow_mut().push(letter))
@@ -330,7 +330,7 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     let pause = Duration::from_millis(150);
     let mut letters = Vec::new();
     let stream = Stream::new(0..40u64)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(add, (0,))
         .stage(hangs_at, (7,))
         .deadline(LIMIT)
@@ -494,7 +494,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     let mut letters = Vec::new();
     let mut found = Vec::new();
     let stream = Stream::new(0u64..)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(busy, ())
         .dead_letters(|letter| letters.push(letter));
     let handle = stream.handle();

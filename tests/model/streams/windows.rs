@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-use arenite::Array;
-use arenite::stream::{OnFailure, Stream, Windows};
+use arenite::stream::{Stream, Windows};
+use arenite::{Array, OnFailure};
 
 use super::add;
 use crate::harness::{Lab, tests, wait_until};
@@ -130,7 +130,7 @@ fn a_crash_of_a_window_costs_that_window() {
     let lab = Lab::new(2);
     let mut letters = Vec::new();
     let sums = Stream::new(0..100u64)
-        .on_failure(OnFailure::Skip)
+        .on_failure(OnFailure::GoOn)
         .stage(add, (0,))
         .window(Windows::count(10))
         .unwrap()
