@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .watermark(Duration::from_millis(500))
         .map(|frame| frame.pixels)
         .stage(difference, (empty.clone(),))
-        .dead_letters(|letter| lost.push(letter.error))
+        .dead_letters(|letter| lost.push(letter))
         .stage(pixels_above, (50,))
         .filter(|&pixels| pixels > 1_000)
         .window(Windows::session(PAUSE))?
@@ -156,8 +156,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = walks.stats();
     drop(walks);
     println!("{stats:?}");
-    for error in &lost {
-        println!("one frame less: {error}");
+    for letter in &lost {
+        println!("one frame less: {letter}");
     }
     assert_eq!(lost.len() as u64, stats.failed);
     assert!(stats.in_flight == 0 && stats.most_in_flight <= 9);

@@ -54,6 +54,8 @@ fn handles_go_where_threads_and_executors_need_them() {
     shared::<ArrayMut<u64>>();
     sent::<Builder>();
     sent::<JobError>();
+    shared::<DeadLetter<u64>>();
+    shared::<stream::DeadLetter<u64>>();
     shared::<JobError>();
     // Named, so that nobody takes them away: their bodies are what is checked.
     a_job_of::<std::cell::Cell<u64>>();

@@ -625,7 +625,7 @@ fn errors_are_tried_again_where_that_is_said() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}")
     };
-    assert_eq!((letter.input, letter.error.attempt()), (100, 2));
+    assert_eq!((letter.input(), letter.attempts()), (&100, 2));
     assert_eq!(lab.stats().restarts(), 0, "no worker has died of an error");
     lab.assert_in_use(0);
 }

@@ -15,6 +15,7 @@ use crate::kernel::{Args, Failure, Kernel, KernelInfo, Params, Reply, RetrySafe,
 use crate::supervisor::{Limit, Terms};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, Plan};
+pub(super) use report::backtrace;
 pub use report::{DeadLetter, KeepingArgs, Report};
 pub use stream::MapStream;
 pub use unordered::Unordered;

@@ -7,7 +7,8 @@ use super::{Feed, Map};
 use crate::engine::{Death, JobError, JobErrorKind};
 
 /// A job that failed, as data: its arguments, the error, and the attempts that were made. Arrays in it are handles, so it
-/// can be looked at, written down, or sent again.
+/// can be looked at, written down, or sent again. A stage of a stream gives [one of its own](crate::stream::DeadLetter), which says
+/// where the item was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter<A> {
     index: usize,
@@ -52,10 +53,15 @@ impl<A> DeadLetter<A> {
 
     /// The stack at the panic that ended it, where it was a panic.
     pub fn backtrace(&self) -> Option<&str> {
-        match self.error.kind() {
-            JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
-            _ => None,
-        }
+        backtrace(&self.error)
+    }
+}
+
+/// The stack at a panic, if it was one and its stack is known.
+pub(in crate::engine) fn backtrace(error: &JobError) -> Option<&str> {
+    match error.kind() {
+        JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
+        _ => None,
     }
 }
 

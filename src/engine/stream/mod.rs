@@ -36,6 +36,7 @@
 mod control;
 mod error;
 mod flow;
+mod letter;
 mod run;
 mod source;
 mod stage;
@@ -55,9 +56,9 @@ use control::Control;
 pub use control::{Handle, StreamStats};
 pub use error::{StreamError, WindowError};
 use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
+pub use letter::DeadLetter;
 pub use run::Run;
 use source::{Apart, Given, Here};
-pub use stage::DeadLetter;
 use stage::{CallFn, Letters, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
@@ -267,10 +268,12 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// let inverses = Stream::new([10, 0, 5])
     ///     .on_failure(OnFailure::GoOn)
     ///     .stage(inverse, ())
-    ///     .dead_letters(|letter| letters.push((letter.input, letter.error.to_string())));
+    ///     .dead_letters(|letter| letters.push(letter));
     /// let inverses: Result<Vec<_>, _> = inverses.run(&Engine::inline()).collect();
     /// assert_eq!(inverses?, [10, 20]);
-    /// assert!(letters.len() == 1 && letters[0].0 == 0, "{letters:?}");
+    /// let [letter] = &letters[..] else { panic!("{letters:?}") };
+    /// assert_eq!((letter.input(), letter.stage(), letter.sequence()), (&0, 1, 1));
+    /// assert!(letter.to_string().contains("nothing divides by 0"), "{letter}");
     /// # Ok::<(), arenite::stream::StreamError>(())
     /// ```
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
@@ -658,7 +661,7 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// Hands out each item that fails at this stage, after all retries, whatever becomes of the stream. A copy of each
+    /// Hands out each item that fails at this stage, after all retries, whatever becomes of the stream: see [`DeadLetter`]. A copy of each
     /// input is kept while its job runs; that of an array is a handle.
     pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
     where

@@ -10,23 +10,10 @@ use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
+use super::letter::DeadLetter;
 use crate::arena::ArenaFull;
 use crate::engine::{Engine, Job, JobError};
 use crate::supervisor::Terms;
-
-/// An item that failed, as data: to be looked at, kept, or tried again elsewhere.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DeadLetter<I> {
-    /// What the stage was given. An array is a handle, not a copy.
-    pub input: I,
-    /// Which item of the source, or which window: the first is 0.
-    pub sequence: u64,
-    /// Which stage: the first is 1.
-    pub stage: usize,
-    /// Why; with the attempts and the deaths before ([`JobError::attempt`], [`JobError::deaths`]).
-    pub error: JobError,
-}
 
 /// What was said of one stage after it was added.
 pub(super) struct StageTerms<'a, I> {
@@ -216,12 +203,8 @@ fn failed<I, K, R>(
     // The closure of the program runs without a borrow of ours.
     let to = terms.borrow().letters.as_ref().map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
-        to.borrow_mut()(DeadLetter {
-            input,
-            sequence,
-            stage,
-            error: error.clone(),
-        });
+        let letter = DeadLetter::new(input, sequence, stage, error.clone());
+        to.borrow_mut()(letter);
     }
     let error = StreamError::Job {
         stage,

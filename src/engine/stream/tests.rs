@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::{JobError, JobErrorKind};
 
 fn square(n: u64) -> u64 {
     n * n
@@ -123,18 +124,55 @@ fn what_is_skipped_is_counted_and_handed_out() {
     assert_eq!(
         letters
             .iter()
-            .map(|letter| letter.input)
+            .map(|letter| *letter.input())
             .collect::<Vec<_>>(),
         [0, 2, 4, 6, 8]
     );
     assert!(
         letters
             .iter()
-            .all(|letter| (letter.stage, letter.error.attempt()) == (1, 1))
+            .all(|letter| (letter.stage(), letter.attempts()) == (1, 1))
     );
-    assert_eq!(letters[3].sequence, 6);
+    assert_eq!(letters[3].sequence(), 6);
     let stats = handle.stats();
     assert_eq!((stats.taken, stats.failed, stats.delivered), (10, 6, 4));
+}
+
+#[test]
+fn a_dead_letter_says_where_it_was_and_is_the_error_too() {
+    fn panics(n: u64) -> u64 {
+        match n {
+            2 => panic!("two is too many"),
+            n => n,
+        }
+    }
+    let engine = Engine::inline();
+    let mut letters = Vec::new();
+    let last = Stream::new([1u64, 2])
+        .stage(square, ())
+        .map(|n| n / n.isqrt())
+        .stage(panics, ())
+        .dead_letters(|letter| letters.push(letter))
+        .run(&engine)
+        .find_map(Result::err)
+        .unwrap();
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}")
+    };
+    assert_eq!((letter.stage(), letter.sequence()), (2, 1));
+    assert_eq!((letter.attempts(), letter.deaths()), (1, &[][..]));
+    assert_eq!(letter.to_string(), last.to_string());
+    assert!(letter.to_string().contains("two is too many"), "{letter}");
+    // Of a panic in the calling thread no stack is kept.
+    assert!(matches!(
+        letter.error().kind(),
+        JobErrorKind::Panicked { .. }
+    ));
+    assert_eq!(letter.backtrace(), None);
+    let source = std::error::Error::source(letter).expect("the error of its job");
+    assert_eq!(source.to_string(), letter.error().to_string());
+    assert_eq!(JobError::from(letter.clone()), *letter.error());
+    assert_eq!(letter.clone().into_input(), 2);
 }
 
 #[test]

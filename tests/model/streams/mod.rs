@@ -27,6 +27,7 @@ tests![
     an_argument_of_many_arrays,
     a_crash_costs_one_item,
     a_crash_stops_the_stream_in_its_place,
+    a_panic_is_a_dead_letter_with_its_stack,
     a_hang_in_a_stage_ends_at_its_deadline,
     a_hang_stops_the_stream_in_its_place,
     a_stage_that_goes_first,
@@ -272,11 +273,11 @@ fn a_crash_costs_one_item() {
             .eq((0..200).filter(|n| n % 50 != 7).map(|n| n + 1000))
     );
     let letters = letters.into_inner();
-    let inputs: Vec<_> = letters.iter().map(|letter| letter.input).collect();
+    let inputs: Vec<_> = letters.iter().map(|letter| *letter.input()).collect();
     assert_eq!(inputs, [7, 57, 107, 157]);
     for letter in &letters {
-        assert_eq!((letter.stage, letter.sequence), (2, letter.input));
-        assert_eq!(*letter.error.kind(), JobErrorKind::Signal(6));
+        assert_eq!((letter.stage(), letter.sequence()), (2, *letter.input()));
+        assert_eq!(*letter.error().kind(), JobErrorKind::Signal(6));
     }
     let stats = handle.stats();
     assert_eq!(
@@ -284,6 +285,27 @@ fn a_crash_costs_one_item() {
         (4, 196, 0)
     );
     lab.assert_in_use(0);
+}
+
+fn a_panic_is_a_dead_letter_with_its_stack() {
+    fn half(n: u64) -> u64 {
+        assert!(n.is_multiple_of(2), "{n} is odd");
+        n / 2
+    }
+    let lab = Lab::new(1);
+    let mut letters = Vec::new();
+    let halves = Stream::new([2u64, 3])
+        .on_failure(OnFailure::GoOn)
+        .stage(half, ())
+        .dead_letters(|letter| letters.push(letter));
+    let halves: Vec<_> = halves.run(&lab).map(Result::unwrap).collect();
+    assert_eq!(halves, [1]);
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}")
+    };
+    assert!(letter.to_string().contains("3 is odd"), "{letter}");
+    let stack = letter.backtrace().expect("the stack of its panic");
+    assert!(stack.contains("half"), "{stack}");
 }
 
 fn a_crash_stops_the_stream_in_its_place() {
@@ -353,10 +375,10 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
         panic!("{letters:?}");
     };
     let late = JobErrorKind::DeadlineExceeded { limit: LIMIT };
-    assert_eq!((letter.stage, letter.input), (2, 7));
-    assert_eq!(*letter.error.kind(), late);
-    assert_eq!(letter.error.attempt(), 2);
-    assert_eq!(letter.error.deaths(), [late]);
+    assert_eq!((letter.stage(), *letter.input()), (2, 7));
+    assert_eq!(*letter.error().kind(), late);
+    assert_eq!(letter.attempts(), 2);
+    assert_eq!(letter.deaths(), [late]);
     let stats = handle.stats();
     assert_eq!((stats.failed, stats.delivered, stats.in_flight), (1, 39, 0));
     lab.assert_in_use(0);
@@ -511,7 +533,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     let costs = format!("{KILLS} deaths cost {letters:?}");
     assert!(stats.failed as usize <= KILLS, "{costs}");
     // Nothing is lost in silence, and nothing comes twice.
-    let lost: BTreeSet<_> = letters.iter().map(|letter| letter.input).collect();
+    let lost: BTreeSet<_> = letters.iter().map(|letter| *letter.input()).collect();
     assert_eq!(lost.len(), stats.failed as usize);
     let kept = (0..stats.taken).filter(|n| !lost.contains(n));
     assert!(found.into_iter().eq(kept), "{costs}");

@@ -143,11 +143,8 @@ fn a_crash_of_a_window_costs_that_window() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    assert!(letter.input.value.iter().copied().eq(50..60));
-    assert_eq!((letter.stage, letter.sequence), (2, 5));
-    assert_eq!(
-        (letter.error.attempt(), letter.error.deaths().len()),
-        (2, 1)
-    );
+    assert!(letter.input().value.iter().copied().eq(50..60));
+    assert_eq!((letter.stage(), letter.sequence()), (2, 5));
+    assert_eq!((letter.attempts(), letter.deaths().len()), (2, 1));
     lab.assert_in_use(0);
 }
