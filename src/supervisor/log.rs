@@ -34,6 +34,13 @@ pub struct LogLine {
 }
 
 /// Where a [`LogLine`] comes from.
+///
+/// ```
+/// use arenite::engine::LogSource;
+///
+/// let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Event, LogSource::Notice];
+/// assert_eq!(sources.map(|source| source.to_string()), ["stdout", "stderr", "event", "notice"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogSource {
@@ -69,6 +76,17 @@ impl LogLevel {
             Self::Trace,
         ];
         all.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+impl fmt::Display for LogSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Event => "event",
+            Self::Notice => "notice",
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::arena::ArenaFull;
 use crate::supervisor::JobError;
 
 /// Why a stream ended before its source did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures.

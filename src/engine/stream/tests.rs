@@ -162,6 +162,12 @@ fn a_dead_letter_says_where_it_was_and_is_the_error_too() {
     assert_eq!((letter.stage(), letter.sequence()), (2, 1));
     assert_eq!((letter.attempts(), letter.deaths()), (1, &[][..]));
     assert_eq!(letter.to_string(), last.to_string());
+    let failed = StreamError::Job {
+        stage: 2,
+        sequence: 1,
+        error: letter.error().clone(),
+    };
+    assert_eq!(last, failed);
     assert!(letter.to_string().contains("two is too many"), "{letter}");
     // Of a panic in the calling thread no stack is kept.
     assert!(matches!(
