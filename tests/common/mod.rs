@@ -6,6 +6,7 @@
 mod asked;
 #[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
+pub mod programs;
 #[path = "../../bin/src/soak/runs/mod.rs"]
 pub mod runs;
 

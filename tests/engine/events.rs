@@ -1,7 +1,6 @@
 //! Events of the `tracing` crate in kernels.
 
 use std::fmt::{Debug, Write};
-use std::process::{Command, Stdio};
 
 use arenite::Engine;
 use arenite::engine::{LogLevel, LogSource};
@@ -10,8 +9,9 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, debug, error, info, info_span, warn};
 
+use crate::harness::programs::Program;
 use crate::harness::tests;
-use crate::logs::{PRINTING, Said, flooded};
+use crate::logs::{Said, flooded};
 
 tests![
     events_come_with_level_and_target_among_the_lines,
@@ -108,21 +108,16 @@ fn a_subscriber_of_the_start_stays() {
 }
 
 fn events_reach_the_subscriber_of_the_program() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(PRINTING, "events").stdin(Stdio::null());
-    let output = command.output().expect("this very program can be started");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stderr),
-        "shop:0 job 1: printed\n"
-    );
+    let ended = Program::start("events", || Ok(())).end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.errors, "shop:0 job 1: printed\n");
     let here = module_path!();
     let expected = [
         format!(r#"DEBUG arenite::worker: at this level worker=0 job=1 origin="{here}""#),
         format!(r#"ERROR arenite::worker: bad worker=0 job=1 origin="{here}""#),
         "done".to_owned(),
     ];
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = ended.output.lines().collect();
     assert_eq!(lines, expected);
 }
 
@@ -142,8 +137,6 @@ pub fn program() {
     };
     engine.submit(talk, ()).wait().unwrap();
     engine.shutdown();
-    println!("done");
-    std::process::exit(0);
 }
 
 /// Prints events down to `DEBUG` on stdout.

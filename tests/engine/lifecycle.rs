@@ -1,8 +1,7 @@
 //! How engines and programs end, and what is left: nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
@@ -13,9 +12,8 @@ use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{
-    Gate, Lab, children, pass, processes_of, shared_memory_named, step, tests, wait_until,
-};
+use crate::harness::programs::{Ended, Program, Scenario, asked, say, stay};
+use crate::harness::{Gate, Lab, children, pass, shared_memory_named, step, tests, wait_until};
 
 tests![
     shutdown_finishes_what_was_submitted,
@@ -299,148 +297,87 @@ fn many_engines_at_once() {
 
 // ---- programs of their own ----------------------------------------------------------------------------------
 
-const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
-
-/// A program that plays a scenario, with its workers, in a process group of its own.
-struct Program {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
+/// A program that plays a scenario, with its workers.
+fn start(scenario: &str) -> Program {
+    Program::start(scenario, || Ok(()))
 }
 
-impl Program {
-    fn start(scenario: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(SCENARIO, scenario)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .expect("this very program can be started");
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    fn group(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
-    }
-
-    /// Waits until it says so.
-    fn expect(&mut self, word: &str) {
-        step(format!("the program to say {word:?}"));
-        let mut line = String::new();
-        self.lines
-            .read_line(&mut line)
-            .expect("its output can be read");
-        assert_eq!(line.trim(), word);
-    }
-
-    /// Everything of its group that still runs.
-    fn processes(&self) -> Vec<i32> {
-        processes_of(self.group().as_raw())
-    }
-
-    fn assert_all_gone(&mut self) {
-        self.child.wait().unwrap();
-        let group = self.group().as_raw();
-        wait_until("its workers are gone with it", || {
-            processes_of(group).is_empty()
-        });
-    }
-
-    /// Exit code and what it wrote to stderr.
-    fn end(mut self) -> (Option<i32>, String) {
-        step("the program to end");
-        drop(self.child.stdin.take());
-        let mut text = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
-        let status = self.child.wait().unwrap();
-        (status.code(), text)
-    }
+/// The same, with a variable of its environment.
+fn start_with(scenario: &str, variable: &str, value: &str) -> Program {
+    let change = |command: &mut Command| {
+        command.env(variable, value);
+    };
+    Program::with(scenario, || Ok(()), change)
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Whatever a failed test leaves; usually nobody is there any more.
-        let _ = killpg(self.group(), Signal::SIGKILL);
-        let _ = self.child.wait();
-    }
+/// It went through to its end, and complained about nothing.
+#[track_caller]
+fn assert_silent(ended: &Ended) {
+    ended.assert_done();
+    assert_eq!(ended.errors, "");
+}
+
+/// Kills it: its workers go with it.
+fn kill_all_of(program: Program) {
+    program.kill();
+    program.end().assert_killed();
 }
 
 fn a_program_killed_while_busy() {
-    let mut program = Program::start("busy");
+    let mut program = start("busy");
     program.expect("busy");
     assert_eq!(program.processes().len(), 4, "itself and three workers");
-    kill(program.group(), Signal::SIGKILL).unwrap();
-    program.assert_all_gone();
+    kill_all_of(program);
 }
 
 fn a_program_killed_while_idle() {
-    let mut program = Program::start("idle");
+    let mut program = start("idle");
     program.expect("idle");
     assert_eq!(program.processes().len(), 4);
-    kill(program.group(), Signal::SIGKILL).unwrap();
-    program.assert_all_gone();
+    kill_all_of(program);
 }
 
 fn a_program_killed_while_its_workers_are_stopped() {
     for scenario in ["busy", "idle"] {
-        let mut program = Program::start(scenario);
+        let mut program = start(scenario);
         program.expect(scenario);
-        let own = program.group().as_raw();
+        let own = program.pid();
         for worker in program.processes().into_iter().filter(|&pid| pid != own) {
             kill(Pid::from_raw(worker), Signal::SIGSTOP).unwrap();
         }
-        kill(program.group(), Signal::SIGKILL).unwrap();
-        program.assert_all_gone();
+        kill_all_of(program);
     }
 }
 
 fn a_program_killed_while_its_workers_start() {
     let gate = Gate::new();
-    // SAFETY: no other thread of this program reads or writes the environment during a test.
-    unsafe { std::env::set_var(START_GATE, gate.path()) };
-    let mut program = Program::start("starting");
-    // SAFETY: as above.
-    unsafe { std::env::remove_var(START_GATE) };
+    let program = start_with("starting", START_GATE, &gate.path());
     let held = gate.meet();
-    kill(program.group(), Signal::SIGKILL).unwrap();
-    program.assert_all_gone();
+    kill_all_of(program);
     drop(held);
 }
 
 fn a_program_that_exits_without_ending_its_engine() {
     for scenario in ["exit", "forget"] {
-        let mut program = Program::start(scenario);
-        program.assert_all_gone();
-        assert_eq!(program.child.wait().unwrap().code(), Some(7));
+        let ended = start(scenario).end();
+        assert_eq!(ended.code, Some(7), "{ended:?}");
     }
 }
 
 /// Ctrl-C reaches the whole group. What it means is for the program to say, not for its workers.
 fn a_program_that_is_interrupted() {
-    let mut program = Program::start("interrupted");
+    let mut program = start("interrupted");
     program.expect("ready");
     for signal in TO_GROUPS {
-        killpg(program.group(), signal).unwrap();
+        killpg(Pid::from_raw(program.pid()), signal).unwrap();
     }
-    let (code, text) = program.end();
-    assert_eq!(
-        (code, &*text),
-        (Some(0), ""),
-        "all its jobs were done by the workers that it had"
-    );
+    // All its jobs were done by the workers that it had.
+    assert_silent(&program.end());
 }
 
 fn a_program_whose_group_is_signalled_while_workers_start() {
-    let program = Program::start("bombarded");
-    let (code, text) = program.end();
-    assert_eq!((code, &*text), (Some(0), ""), "every engine started");
+    // Every engine started.
+    assert_silent(&start("bombarded").end());
 }
 
 /// What a terminal, a service manager or a closed pipe sends to all of a program's processes.
@@ -469,11 +406,7 @@ fn ignore_signals_to_groups() {
 
 fn a_program_killed_leaves_its_name_to_the_next() {
     let name = format!("left-{}", std::process::id());
-    // SAFETY: no other thread of this program reads or writes the environment during a test.
-    unsafe { std::env::set_var(NAME, &name) };
-    let mut program = Program::start("named");
-    // SAFETY: as above.
-    unsafe { std::env::remove_var(NAME) };
+    let mut program = start_with("named", NAME, &name);
     program.expect("named");
     let taken = Engine::builder()
         .workers(1)
@@ -481,39 +414,32 @@ fn a_program_killed_leaves_its_name_to_the_next() {
         .name(&name)
         .build();
     assert!(taken.is_err(), "while it lives the name is its own");
-    kill(program.group(), Signal::SIGKILL).unwrap();
-    program.assert_all_gone();
+    kill_all_of(program);
     let lab = Lab::with(1, |builder| builder.name(&name));
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
 }
 
 fn a_program_that_forgot_init() {
-    let (code, text) = Program::start("forgot-init").end();
-    assert_eq!(code, Some(0), "{text}");
-    assert_eq!(text, "");
+    assert_silent(&start("forgot-init").end());
 }
 
 fn a_program_that_reaps_children_itself() {
-    let (code, text) = Program::start("reaps").end();
-    assert_eq!(code, Some(0), "{text}");
+    start("reaps").end().assert_done();
 }
 
 fn a_kernel_that_builds_an_engine_says_why_not() {
-    let (code, text) = Program::start("nested").end();
-    assert_eq!(code, Some(0), "{text}");
-    assert!(
-        text.contains("a worker cannot build an engine of its own"),
-        "{text}"
-    );
+    let ended = start("nested").end();
+    ended.assert_done();
+    let why = "a worker cannot build an engine of its own";
+    assert!(ended.errors.contains(why), "{ended:?}");
 }
 
 fn two_programs_at_once() {
-    let programs: Vec<_> = (0..2).map(|_| Program::start("compute")).collect();
+    let programs: Vec<_> = (0..2).map(|_| start("compute")).collect();
     let lab = Lab::new(2);
     compute(&lab);
     for program in programs {
-        let (code, text) = program.end();
-        assert_eq!((code, &*text), (Some(0), ""));
+        assert_silent(&program.end());
     }
     lab.assert_in_use(0);
 }
@@ -534,16 +460,6 @@ fn compute(engine: &Engine) {
     }
 }
 
-fn say(word: &str) {
-    println!("{word}");
-}
-
-/// Until the program that started this one closes the pipe, or kills it.
-fn stay() {
-    let mut nothing = Vec::new();
-    std::io::stdin().read_to_end(&mut nothing).unwrap();
-}
-
 fn build() -> Engine {
     Engine::builder()
         .workers(3)
@@ -554,7 +470,7 @@ fn build() -> Engine {
 
 /// Called before `init()`.
 pub fn before_init() {
-    if std::env::var(SCENARIO).as_deref() != Ok("forgot-init") {
+    if asked().as_deref() != Some("forgot-init") {
         return;
     }
     let error = Engine::builder().workers(2).build().unwrap_err();
@@ -570,160 +486,173 @@ pub fn before_init() {
         "{text}"
     );
     assert_eq!(children(), [], "no process was started");
+    say("done");
     std::process::exit(0);
 }
 
-/// Plays the scenario that the environment names, if any.
-pub fn scenario() {
-    let Ok(scenario) = std::env::var(SCENARIO) else {
-        return;
-    };
-    match &*scenario {
-        "busy" => {
-            fn spin(gate: &str) -> u64 {
-                pass(gate);
+pub const SCENARIOS: &[Scenario] = &[
+    ("busy", busy),
+    ("idle", idle),
+    ("starting", starting),
+    ("exit", exit),
+    ("forget", forget),
+    ("interrupted", interrupted),
+    ("bombarded", bombarded),
+    ("named", named),
+    ("reaps", reaps),
+    ("nested", nested),
+    ("compute", alone),
+];
+
+fn busy() {
+    fn spin(gate: &str) -> u64 {
+        pass(gate);
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    let engine = build();
+    let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
+    gates
+        .iter()
+        .for_each(|gate| engine.submit(spin, (&gate.path(),)).detach());
+    gates.iter().for_each(Gate::open);
+    drop(gates);
+    say("busy");
+    stay();
+}
+
+fn idle() {
+    let engine = build();
+    compute(&engine);
+    say("idle");
+    stay();
+}
+
+fn starting() {
+    fn start() {
+        pass(&std::env::var(START_GATE).unwrap());
+    }
+    let _ = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .on_worker_start(start)
+        .build();
+}
+
+fn exit() {
+    let engine = build();
+    engine
+        .submit(
+            || -> u8 {
                 loop {
-                    std::hint::spin_loop();
+                    std::hint::spin_loop()
                 }
+            },
+            (),
+        )
+        .detach();
+    std::process::exit(7);
+}
+
+fn forget() {
+    let engine = build();
+    engine
+        .submit(
+            || -> u8 {
+                loop {
+                    std::hint::spin_loop()
+                }
+            },
+            (),
+        )
+        .detach();
+    std::mem::forget(engine);
+    std::process::exit(7);
+}
+
+fn interrupted() {
+    ignore_signals_to_groups();
+    let engine = build();
+    let gate = Gate::new();
+    let job = engine.submit(pass, (&gate.path(),));
+    let held = gate.meet();
+    say("ready");
+    stay();
+    drop(held);
+    job.wait().unwrap();
+    compute(&engine);
+    assert_eq!(engine.stats().restarts(), 0);
+    engine.shutdown();
+}
+
+fn bombarded() {
+    ignore_signals_to_groups();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for signal in TO_GROUPS {
+                    killpg(nix::unistd::getpgrp(), signal).unwrap();
+                }
+                thread::yield_now();
             }
+        });
+        // Also when this panics: the scope waits for the other thread.
+        let _done = Set(&done);
+        for _ in 0..10 {
             let engine = build();
-            let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
-            gates
-                .iter()
-                .for_each(|gate| engine.submit(spin, (&gate.path(),)).detach());
-            gates.iter().for_each(Gate::open);
-            drop(gates);
-            say("busy");
-            stay();
-        }
-        "idle" => {
-            let engine = build();
-            compute(&engine);
-            say("idle");
-            stay();
-        }
-        "starting" => {
-            fn start() {
-                pass(&std::env::var(START_GATE).unwrap());
-            }
-            let _ = Engine::builder()
-                .workers(1)
-                .capacity(64 << 20)
-                .on_worker_start(start)
-                .build();
-        }
-        "exit" => {
-            let engine = build();
-            engine
-                .submit(
-                    || -> u8 {
-                        loop {
-                            std::hint::spin_loop()
-                        }
-                    },
-                    (),
-                )
-                .detach();
-            std::process::exit(7);
-        }
-        "forget" => {
-            let engine = build();
-            engine
-                .submit(
-                    || -> u8 {
-                        loop {
-                            std::hint::spin_loop()
-                        }
-                    },
-                    (),
-                )
-                .detach();
-            std::mem::forget(engine);
-            std::process::exit(7);
-        }
-        "interrupted" => {
-            ignore_signals_to_groups();
-            let engine = build();
-            let gate = Gate::new();
-            let job = engine.submit(pass, (&gate.path(),));
-            let held = gate.meet();
-            say("ready");
-            stay();
-            drop(held);
-            job.wait().unwrap();
             compute(&engine);
             assert_eq!(engine.stats().restarts(), 0);
-            engine.shutdown();
         }
-        "bombarded" => {
-            ignore_signals_to_groups();
-            let done = std::sync::atomic::AtomicBool::new(false);
-            thread::scope(|threads| {
-                threads.spawn(|| {
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                        for signal in TO_GROUPS {
-                            killpg(nix::unistd::getpgrp(), signal).unwrap();
-                        }
-                        thread::yield_now();
-                    }
-                });
-                // Also when this panics: the scope waits for the other thread.
-                let _done = Set(&done);
-                for _ in 0..10 {
-                    let engine = build();
-                    compute(&engine);
-                    assert_eq!(engine.stats().restarts(), 0);
-                }
-            });
-        }
-        "named" => {
-            let name = std::env::var(NAME).unwrap();
-            let engine = Engine::builder()
-                .workers(1)
-                .capacity(64 << 20)
-                .name(name)
-                .build()
-                .unwrap();
-            say("named");
-            stay();
-            drop(engine);
-        }
-        "reaps" => {
-            // SAFETY: ignoring a signal touches nothing of this program. The system reaps children from now on.
-            unsafe {
-                nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn)
-            }
-            .unwrap();
-            let engine = build();
-            for _ in 0..3 {
-                let error = engine
-                    .submit(|| -> u8 { std::process::exit(3) }, ())
-                    .wait()
-                    .unwrap_err();
-                assert!(
-                    matches!(error.kind(), JobErrorKind::Exited(None | Some(3))),
-                    "{error}"
-                );
-                compute(&engine);
-            }
-            engine.shutdown();
-            assert_eq!(children(), []);
-        }
-        "nested" => {
-            let engine = build();
-            let error = engine
-                .submit(|| Engine::builder().build().is_ok(), ())
-                .wait()
-                .unwrap_err();
-            assert_eq!(*error.kind(), JobErrorKind::Signal(6));
-        }
-        "compute" => {
-            let engine = build();
-            compute(&engine);
-            engine.shutdown();
-            assert_eq!(children(), []);
-        }
-        unknown => panic!("no scenario {unknown}"),
+    });
+}
+
+fn named() {
+    let name = std::env::var(NAME).unwrap();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .name(name)
+        .build()
+        .unwrap();
+    say("named");
+    stay();
+    drop(engine);
+}
+
+fn reaps() {
+    // SAFETY: ignoring a signal touches nothing of this program. The system reaps children from now on.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
+        .unwrap();
+    let engine = build();
+    for _ in 0..3 {
+        let error = engine
+            .submit(|| -> u8 { std::process::exit(3) }, ())
+            .wait()
+            .unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::Exited(None | Some(3))),
+            "{error}"
+        );
+        compute(&engine);
     }
-    std::process::exit(0);
+    engine.shutdown();
+    assert_eq!(children(), []);
+}
+
+fn nested() {
+    let engine = build();
+    let error = engine
+        .submit(|| Engine::builder().build().is_ok(), ())
+        .wait()
+        .unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+}
+
+fn alone() {
+    let engine = build();
+    compute(&engine);
+    engine.shutdown();
+    assert_eq!(children(), []);
 }

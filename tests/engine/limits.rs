@@ -12,7 +12,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, step, trial};
+use crate::harness::programs::{Program, Scenario};
+use crate::harness::{Gate, Lab, pass, trial};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -293,13 +294,14 @@ impl Drop for Group {
     }
 }
 
-const SCENARIO: &str = "ARENITE_TEST_LIMITS";
+/// The group that the program of a test joins.
+const GROUP: &str = "ARENITE_TEST_GROUP";
 
-/// The part of a program of its own, which some tests need.
-pub fn scenario() {
-    let Ok(group) = std::env::var(SCENARIO) else {
-        return;
-    };
+pub const SCENARIOS: &[Scenario] = &[("crowded", crowded)];
+
+/// In a group with little memory.
+fn crowded() {
+    let group = std::env::var(GROUP).unwrap();
     fs::write(
         PathBuf::from(group).join("cgroup.procs"),
         std::process::id().to_string(),
@@ -334,22 +336,19 @@ pub fn scenario() {
             .kind()
     );
     engine.shutdown();
-    std::process::exit(0);
 }
 
 fn the_kernels_out_of_memory_killer() {
     let group = Group::new("oom", 128 * MIB).expect("it was possible a moment ago");
-    step("a program in a small memory group");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .env(SCENARIO, &group.path)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<&str> = said.lines().collect();
+    let change = |command: &mut Command| {
+        command.env(GROUP, &group.path);
+    };
+    let ended = Program::with("crowded", || Ok(()), change).end();
+    let lines: Vec<&str> = ended.output.lines().collect();
     assert_eq!(
         lines,
-        ["OutOfMemoryKill", "OutOfMemoryKill", "Signal(9)"],
-        "{output:?}"
+        ["OutOfMemoryKill", "OutOfMemoryKill", "Signal(9)", "done"],
+        "{ended:?}"
     );
-    assert!(output.status.success(), "{output:?}");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }

@@ -12,6 +12,7 @@ use arenite::{Engine, Job, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::programs::{self, Program, Scenario};
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
@@ -602,41 +603,23 @@ fn a_start_that_fails_says_what_it_printed() {
     );
 }
 
-pub const PRINTING: &str = "ARENITE_TEST_PRINTING";
-
 fn by_default_lines_go_to_stderr() {
-    let start = |how: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.env(PRINTING, how).stdin(Stdio::null());
-        command.output().expect("this very program can be started")
-    };
-    let output = start("plain");
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = text.lines().collect();
+    let ended = Program::start("plain", || Ok(())).end();
+    ended.assert_done();
+    let lines: Vec<&str> = ended.errors.lines().collect();
     assert_eq!(lines, ["shop:0 job 1: hello", "shop:0 job 2: again"]);
     // Nobody reads, nobody can: the work is done all the same.
-    let output = start("closed");
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+    Program::start("closed", || Ok(())).end().assert_done();
 }
 
-/// The program of the test above.
-pub fn scenario() {
-    let Ok(how) = std::env::var(PRINTING) else {
-        return;
-    };
+pub const SCENARIOS: &[Scenario] = &[
+    ("plain", plain),
+    ("closed", closed),
     #[cfg(feature = "tracing")]
-    if how == "events" {
-        return crate::events::program();
-    }
-    if how == "closed" {
-        // SAFETY: the standard library knows what to do when its stderr is gone.
-        unsafe { libc::close(2) };
-        // SAFETY: as above; the next descriptors get these numbers.
-        unsafe { libc::close(0) };
-    }
+    ("events", crate::events::program),
+];
+
+fn plain() {
     let engine = Engine::builder()
         .workers(1)
         .label("shop")
@@ -645,6 +628,15 @@ pub fn scenario() {
     engine.submit(|| println!("hello"), ()).wait().unwrap();
     engine.submit(|| eprintln!("again"), ()).wait().unwrap();
     engine.shutdown();
-    println!("done");
+}
+
+fn closed() {
+    // SAFETY: the standard library knows what to do when its stderr is gone.
+    unsafe { libc::close(2) };
+    // SAFETY: as above; the next descriptors get these numbers.
+    unsafe { libc::close(0) };
+    plain();
+    programs::say("done");
+    // It has other descriptors than at its beginning, and that is meant.
     std::process::exit(0);
 }

@@ -43,9 +43,8 @@ fn main() {
     starts::before_init();
     arenite::init();
     // Some tests need a program of their own, to be killed: this one, told what to do.
-    lifecycle::scenario();
-    logs::scenario();
-    limits::scenario();
+    let scenarios = [lifecycle::SCENARIOS, logs::SCENARIOS, limits::SCENARIOS];
+    harness::programs::play(&scenarios.concat());
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

@@ -9,8 +9,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::harness::programs::{Program, Scenario};
 use crate::harness::{Gate, Invariant, pass, tests};
-use crate::programs::{Program, is_root};
+use crate::nobody::is_root;
 
 tests![
     without_memory_files;
@@ -26,7 +27,7 @@ tests![
     files_of_a_trace,
 ];
 
-pub const SCENARIOS: &[(&str, fn())] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("full-create", create),
     ("full-growth", growth),
     ("full-job", job),

@@ -3,8 +3,9 @@
 use arenite::{Array, Backing, Engine};
 use nix::sys::resource::{Resource, setrlimit};
 
+use crate::harness::programs::{Ended, Program, Scenario, say};
 use crate::harness::{Invariant, tests};
-use crate::programs::{Ended, Program, become_nobody, say};
+use crate::nobody::become_nobody;
 
 tests![
     open_files,
@@ -16,7 +17,7 @@ tests![
     a_file_size_limit_that_comes_later,
 ];
 
-pub const SCENARIOS: &[(&str, fn())] = &[("limits-build", build), ("limits-later", later)];
+pub const SCENARIOS: &[Scenario] = &[("limits-build", build), ("limits-later", later)];
 
 fn numbers(values: &Array<u32>, n: u32) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] + n)
@@ -104,7 +105,7 @@ fn open_files() {
 }
 
 fn processes() {
-    if !crate::programs::is_root() {
+    if !crate::nobody::is_root() {
         // What else this user runs counts as well.
         assert_named(Resource::RLIMIT_NPROC, 1, &["RLIMIT_NPROC"]);
         return;

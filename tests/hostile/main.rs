@@ -11,7 +11,7 @@ mod full;
 mod harness;
 mod limits;
 mod maps;
-mod programs;
+mod nobody;
 mod stale;
 #[cfg(feature = "points")]
 mod strangers;
@@ -35,7 +35,7 @@ fn main() {
         surroundings::SCENARIOS,
         taken::SCENARIOS,
     ];
-    programs::play(&scenarios.concat());
+    harness::programs::play(&scenarios.concat());
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

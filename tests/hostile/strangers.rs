@@ -13,13 +13,14 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::harness::programs::{Program, Scenario};
 use crate::harness::{step, tests};
-use crate::programs::{Program, become_nobody, is_root};
+use crate::nobody::{become_nobody, is_root};
 
 // Only root can be one user beside another.
 tests![; where is_root() => nobody_else_meets_a_worker];
 
-pub const SCENARIOS: &[(&str, fn())] = &[("host", host), ("stranger", stranger)];
+pub const SCENARIOS: &[Scenario] = &[("host", host), ("stranger", stranger)];
 
 fn nobody_else_meets_a_worker() {
     // The usual one, one for groups, and none.

@@ -11,8 +11,9 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
+use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::{Gate, Lab, pass, tests, wait_until};
-use crate::programs::{NOBODY, Program, become_nobody, is_root, say};
+use crate::nobody::{NOBODY, become_nobody, is_root};
 
 tests![
     a_parent_with_descriptors_and_blocked_signals,
@@ -25,7 +26,7 @@ tests![
     a_process_number_that_is_used_again,
 ];
 
-pub const SCENARIOS: &[(&str, fn())] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("around-umask", strange_umask),
     ("around-intruder", intruder),
     ("around-squatted", squatted),
@@ -308,7 +309,7 @@ fn squatted() {
     fs::write(&path, [b'a'; 5000]).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     say("taken");
-    crate::programs::pause();
+    crate::harness::programs::pause();
     fs::remove_file(&path).unwrap();
 }
 

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use arenite::{Array, Backing, Engine, JobErrorKind};
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use crate::harness::programs::{Ended, Program, Scenario, pause, say};
 use crate::harness::{step, tests};
 use crate::maps::leads_to;
-use crate::programs::{Ended, Program, pause, say};
 
 tests![
     a_region_that_was_cut_is_read,
@@ -25,7 +25,7 @@ tests![
     a_program_keeps_its_own_handler,
 ];
 
-pub const SCENARIOS: &[(&str, fn())] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("taken-read", read),
     ("taken-workers", workers),
     ("taken-idle", idle),

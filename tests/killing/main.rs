@@ -28,7 +28,7 @@ use libtest_mimic::Arguments;
 fn main() {
     arenite::init();
     // Some tests kill a supervisor: this program, told what to do.
-    programs::play();
+    harness::programs::play(programs::ROLES);
     let folder = board::install();
 
     let mut arguments = Arguments::from_args();

@@ -7,7 +7,7 @@ use arenite::{Array, Engine};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Answers, Invariant, Lab, processes_of, step, tests, wait_until};
-use crate::programs::{Program, own_maps};
+use crate::programs::{Home, own_maps};
 use crate::workers::end;
 
 tests![a_new_engine_and_an_orphan];
@@ -22,16 +22,16 @@ fn double(values: &Array<u32>, n: u32) -> Array<u32> {
 fn a_new_engine_and_an_orphan() {
     for _ in 0..ROUNDS {
         let invariant = Invariant::before();
-        let program = Program::new(true);
-        program.board.let_orphans_live();
-        let mut running = program.start("orphan");
-        let said = running.expect("computes");
+        let home = Home::new(true);
+        home.board.let_orphans_live();
+        let mut running = home.start("orphan");
+        let said = running.told("computes");
         let mut numbers = said.split(' ').map(|number| number.parse::<u64>().unwrap());
         let orphan = numbers.next().unwrap() as i32;
         let segments: BTreeSet<u64> = numbers.collect();
         assert!(!segments.is_empty(), "no arena in the orphan: {said}");
         // Another engine that lives, under a name of its own.
-        let neighbour = format!("{}-neighbour", program.name().unwrap());
+        let neighbour = format!("{}-neighbour", home.name().unwrap());
         let alive = Lab::with(1, |builder| builder.name(&neighbour));
         let inode = |name: &str| {
             // SAFETY: it only asks who we are.
@@ -39,13 +39,13 @@ fn a_new_engine_and_an_orphan() {
             std::fs::metadata(format!("/dev/shm/arenite-{uid}-{name}.kept")).map(|file| file.ino())
         };
         let of_neighbour = inode(&neighbour).unwrap();
-        let of_orphan = inode(program.name().unwrap()).unwrap();
+        let of_orphan = inode(home.name().unwrap()).unwrap();
         running.kill();
-        running.wait();
+        running.wait().assert_killed();
         wait_until("the orphan is alone", || running.processes() == [orphan]);
         step("an engine under the name of the one that was killed");
-        let next = Lab::with(2, |builder| builder.name(program.name().unwrap()));
-        assert_ne!(inode(program.name().unwrap()).unwrap(), of_orphan);
+        let next = Lab::with(2, |builder| builder.name(home.name().unwrap()));
+        assert_ne!(inode(home.name().unwrap()).unwrap(), of_orphan);
         // It computes on what only it has mapped, and what the new engine computes is right.
         for lab in [&next, &alive] {
             let values: Vec<u32> = (0..50_000).collect();
@@ -65,7 +65,7 @@ fn a_new_engine_and_an_orphan() {
             assert!(common.is_empty(), "shared with the orphan: {common:?}");
         }
         assert_eq!(inode(&neighbour).unwrap(), of_neighbour);
-        assert_eq!(processes_of(running.group()), [orphan], "it computes on");
+        assert_eq!(processes_of(running.pid()), [orphan], "it computes on");
         invariant.holds(&next, 0).unwrap();
         invariant.holds(&alive, 0).unwrap();
         end(orphan, Signal::SIGKILL);

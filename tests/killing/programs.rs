@@ -1,22 +1,20 @@
 //! Programs of their own, whose supervisor is to be killed: this one, told what to do.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use arenite::points::{Board, Deed, Point, VARIABLE};
 use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, Limiter};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::harness::{Gate, pass, processes_of, step, wait_until};
+use crate::harness::programs::{Program, Scenario, say, stay};
+use crate::harness::{Gate, pass, wait_until};
 
-const ROLE: &str = "ARENITE_TEST_ROLE";
 const NAME: &str = "ARENITE_TEST_NAME";
 /// A point to be armed when the program has workers that are busy, and one that is stopped, and for which passing.
 const LATER: &str = "ARENITE_TEST_KILL_LATER";
@@ -24,14 +22,14 @@ const LATER: &str = "ARENITE_TEST_KILL_LATER";
 /// The folder for temporary files of its processes.
 const TEMPORARY: &str = "temporary";
 
-/// A program to be started, with a board of its own.
-pub struct Program {
+/// Where a program lives that is to be killed: with a board of its own.
+pub struct Home {
     pub board: Board,
     folder: TempDir,
     name: Option<String>,
 }
 
-impl Program {
+impl Home {
     /// With a kept name, or without.
     pub fn new(kept: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -73,130 +71,46 @@ impl Program {
         self.folder.path().join("board")
     }
 
-    pub fn start(&self, role: &str) -> Running {
+    pub fn start(&self, role: &str) -> Program {
         self.start_with(role, None)
     }
 
     /// With a point at which it is to be killed when it comes by for the so manieth time, counted from when it has busy
     /// workers.
-    pub fn start_armed(&self, role: &str, point: &Point, passing: u64) -> Running {
+    pub fn start_armed(&self, role: &str, point: &Point, passing: u64) -> Program {
         self.start_with(role, Some(format!("{} {passing}", point.name)))
     }
 
-    fn start_with(&self, role: &str, later: Option<String>) -> Running {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .env(ROLE, role)
-            .env(VARIABLE, self.board_path())
-            .env("TMPDIR", self.folder.path().join(TEMPORARY))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        if let Some(name) = &self.name {
-            command.env(NAME, name);
-        }
-        if let Some(later) = later {
-            command.env(LATER, later);
-        }
-        let mut child = command.spawn().expect("this very program can be started");
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Running { child, lines }
+    fn start_with(&self, role: &str, later: Option<String>) -> Program {
+        let change = |command: &mut Command| {
+            command
+                .env(VARIABLE, self.board_path())
+                .env("TMPDIR", self.folder.path().join(TEMPORARY));
+            if let Some(name) = &self.name {
+                command.env(NAME, name);
+            }
+            if let Some(later) = later {
+                command.env(LATER, later);
+            }
+        };
+        Program::with(role, || Ok(()), change)
     }
 }
 
-/// A program with its workers, in a process group of its own.
-pub struct Running {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Running {
-    pub fn group(&self) -> i32 {
-        self.child.id() as i32
-    }
-
-    /// The rest of its first line that begins with this word.
-    pub fn expect(&mut self, word: &str) -> String {
-        step(format!("the program to say {word:?}"));
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        let rest = line.trim().strip_prefix(word);
-        rest.unwrap_or_else(|| {
-            panic!(
-                "it says {line:?} instead of {word:?}: {}",
-                self.complaints()
-            )
-        })
-        .trim()
-        .to_owned()
-    }
-
-    pub fn kill(&self) {
-        kill(Pid::from_raw(self.group()), Signal::SIGKILL).expect("the program runs");
-    }
-
-    /// Waits for the end of the supervisor itself.
-    pub fn wait(&mut self) -> ExitStatus {
-        step("the program to end");
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap()
-    }
-
-    /// Everything of its group that still runs.
-    pub fn processes(&self) -> Vec<i32> {
-        processes_of(self.group())
-    }
-
-    /// Waits until none of its processes is left.
-    pub fn await_all_gone(&self) {
-        wait_until("its workers are gone with it", || {
-            self.processes().is_empty()
-        });
-    }
-
-    /// What it wrote to stderr, when it has ended.
-    pub fn complaints(&mut self) -> String {
-        let mut text = String::new();
-        if let Some(mut pipe) = self.child.stderr.take() {
-            let _ = pipe.read_to_string(&mut text);
-        }
-        text
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Whatever a failed test leaves; usually nobody is there any more.
-        let _ = killpg(Pid::from_raw(self.group()), Signal::SIGKILL);
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs it undisturbed, in this role.
-pub fn run_to_its_end(program: Program, role: &str) {
-    let mut running = program.start(role);
-    let status = running.wait();
-    assert!(status.success(), "{status}: {}", running.complaints());
-    running.await_all_gone();
+/// Runs a program there undisturbed, in this role.
+pub fn run_to_its_end(home: &Home, role: &str) {
+    home.start(role).end().assert_done();
 }
 
 // ---- what they do -------------------------------------------------------------------------------------------
 
-/// Plays the role that the environment names, if any.
-pub fn play() {
-    let Ok(role) = std::env::var(ROLE) else {
-        return;
-    };
-    match &*role {
-        "whole" => whole(),
-        "next" => next(),
-        "orphan" => orphan(),
-        crate::strict::ROLE => crate::strict::live(),
-        unknown => panic!("no role {unknown}"),
-    }
-    std::process::exit(0);
-}
+/// What they may be told to do.
+pub const ROLES: &[Scenario] = &[
+    ("whole", whole),
+    ("next", next),
+    ("orphan", orphan),
+    (crate::strict::ROLE, crate::strict::live),
+];
 
 /// The name that the arena of this program keeps.
 pub fn name() -> Option<String> {
@@ -441,8 +355,7 @@ fn orphan() {
     engine.submit(scribble, (&gate.path(),)).detach();
     gate.open();
     let maps = std::fs::read_to_string(format!("{}.maps", gate.path())).unwrap();
-    println!("computes {} {maps}", engine.stats().workers[0].pid);
-    // Until it is killed.
-    let mut nothing = Vec::new();
-    std::io::stdin().read_to_end(&mut nothing).unwrap();
+    let worker = engine.stats().workers[0].pid;
+    say(format!("computes {worker} {maps}"));
+    stay();
 }

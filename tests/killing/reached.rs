@@ -5,7 +5,7 @@ use arenite::points::{POINTS, Side};
 use crate::board::{board, of};
 use crate::harness::{Invariant, Lab, tests};
 use crate::model;
-use crate::programs::{Program, run_to_its_end};
+use crate::programs::{Home, run_to_its_end};
 use crate::reduced;
 use crate::scene::{Policy, Scene};
 use crate::strict;
@@ -51,10 +51,9 @@ fn every_point_of_the_supervisor_is_passed() {
     let invariant = Invariant::before();
     // A name that is kept is not taken away early.
     let boards = [("whole", true), ("whole", false), (strict::ROLE, false)].map(|(role, kept)| {
-        let program = Program::new(kept);
-        let board = program.board;
-        run_to_its_end(program, role);
-        board
+        let home = Home::new(kept);
+        run_to_its_end(&home, role);
+        home.board
     });
     let missed: Vec<_> = of(Side::Supervisor)
         .filter(|point| boards.iter().all(|board| board.passed(point.name) == 0))

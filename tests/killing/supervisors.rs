@@ -1,9 +1,8 @@
 //! A supervisor that is killed at each of its points.
 
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use arenite::points::{Deed, Point, Side};
 use libtest_mimic::Trial;
@@ -11,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::board::points;
 use crate::harness::{Invariant, expect_figure, named, step};
-use crate::programs::Program;
+use crate::programs::Home;
 
 /// How soon the workers of a killed supervisor are gone.
 const PROMISED: Duration = Duration::from_secs(1);
@@ -61,43 +60,32 @@ pub fn at(point: &'static Point, role: &str, rounds: impl Iterator<Item = Round>
     for round in rounds {
         let (Round::First { kept } | Round::Later { kept, .. }) = round;
         let invariant = Invariant::before();
-        let program = Program::new(kept);
+        let home = Home::new(kept);
         let mut running = match round {
             Round::First { .. } => {
-                program.board.arm(point.name, Deed::Kill, 1..2);
-                program.start(role)
+                home.board.arm(point.name, Deed::Kill, 1..2);
+                home.start(role)
             }
-            Round::Later { passing, .. } => program.start_armed(role, point, passing),
+            Round::Later { passing, .. } => home.start_armed(role, point, passing),
         };
-        let status = running.wait();
-        let killed = Instant::now();
+        let ended = running.wait();
         assert_eq!(
-            (program.board.done(point.name).0, status.signal()),
+            (home.board.done(point.name).0, ended.signal),
             (1, Some(Signal::SIGKILL as i32)),
-            "{}: {status}: {}",
+            "{}: {ended:?}",
             point.name,
-            running.complaints()
         );
         running.await_all_gone();
-        slowest = slowest.max(killed.elapsed());
+        slowest = slowest.max(ended.at.elapsed());
         drop(running);
         if !kept && !between_name_and_unlink(point) {
             invariant.names_as_before().unwrap();
         }
-        as_if_long_ago(&program);
+        as_if_long_ago(&home);
         step("the next start");
-        let mut next = program.start("next");
-        let status = next.wait();
-        assert!(
-            status.success(),
-            "{}: {status}: {}",
-            point.name,
-            next.complaints()
-        );
-        next.await_all_gone();
-        drop(next);
+        home.start("next").end().assert_done();
         invariant.nothing_left().unwrap();
-        assert_eq!(program.sockets(), Vec::<PathBuf>::new(), "{}", point.name);
+        assert_eq!(home.sockets(), Vec::<PathBuf>::new(), "{}", point.name);
     }
     println!("{}: all gone after {slowest:.1?} at most", point.name);
     expect_figure(
@@ -109,9 +97,9 @@ pub fn at(point: &'static Point, role: &str, rounds: impl Iterator<Item = Round>
 
 /// A program that is killed between making the socket of a start and removing its name leaves that, whichever point it is at;
 /// a later one removes it when it is old enough. There is one from the start, as that is rare.
-fn as_if_long_ago(program: &Program) {
-    program.leave_a_socket();
-    for socket in program.sockets() {
+fn as_if_long_ago(home: &Home) {
+    home.leave_a_socket();
+    for socket in home.sockets() {
         let folder = File::open(socket.parent().unwrap()).unwrap();
         let old = SystemTime::now() - Duration::from_secs(3600);
         folder.set_modified(old).unwrap();

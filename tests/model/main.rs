@@ -33,7 +33,7 @@ fn main() {
     // It stays, and no test has left it behind.
     futures::start_reactor();
     // A program to be killed: this one, told what to do.
-    observing::scenario();
+    harness::programs::play(observing::SCENARIOS);
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

@@ -1,9 +1,7 @@
 //! How far an engine is, and what it writes about what it did.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
@@ -522,45 +521,43 @@ fn an_engine_that_is_dropped_at_work() {
     drop(queued);
 }
 
-/// The program of the next test: works until it is killed.
-pub fn scenario() {
-    let Some(file) = std::env::var_os("OBSERVED") else {
-        return;
-    };
+pub const SCENARIOS: &[Scenario] = &[("observed", observed)];
+
+/// Where the program of the next test writes what it does.
+const FILE: &str = "ARENITE_TEST_TRACE";
+
+/// Works until it is killed.
+fn observed() {
     let engine = Engine::builder()
         .workers(2)
-        .trace(Trace::to(file))
+        .trace(Trace::to(std::env::var_os(FILE).unwrap()))
         .build()
         .unwrap();
-    let mut out = std::io::stdout();
-    for (index, value) in engine
-        .map(|n: u64| n + 1, (0..u64::MAX).map(|n| (n,)))
-        .enumerate()
-    {
+    let results = engine.map(|n: u64| n + 1, (0..u64::MAX).map(|n| (n,)));
+    for (index, value) in results.enumerate() {
         value.unwrap();
-        if index % 10_000 == 0 {
-            writeln!(out, "on").unwrap();
-            out.flush().unwrap();
+        if index == 0 {
+            say("on");
         }
     }
 }
 
 fn a_program_that_is_killed_leaves_what_it_wrote() {
     let files = Files::new();
-    let mut program = Command::new(std::env::current_exe().unwrap())
-        .env("OBSERVED", files.events())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    step("a program that writes a trace");
-    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-    let reader = thread::spawn(move || lines.by_ref().map_while(Result::ok).count());
+    let events = files.events();
+    let mut program = Program::with(
+        "observed",
+        || Ok(()),
+        |command| {
+            command.env(FILE, events);
+        },
+    );
+    program.expect("on");
     wait_until("the file has events", || {
         std::fs::metadata(files.events()).is_ok_and(|meta| meta.len() > 100_000)
     });
-    program.kill().unwrap();
-    program.wait().unwrap();
-    assert!(reader.join().unwrap() > 0);
+    program.kill();
+    program.end().assert_killed();
     // A kill may cut the batch that is being written: all but the last line are whole events.
     let text = std::fs::read_to_string(files.events()).unwrap();
     let lines: Vec<_> = text.lines().collect();

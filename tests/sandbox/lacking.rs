@@ -4,9 +4,9 @@ use std::fs::File;
 
 use arenite::{BuildError, Engine, Sandbox, SandboxReport};
 
+use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::tests;
 use crate::kernels::without;
-use crate::programs::{Program, say};
 
 tests![
     one_part_is_lacking,
@@ -14,7 +14,7 @@ tests![
     nothing_is_there,
 ];
 
-pub const SCENARIOS: &[(&str, fn())] = &[("lacking", lacking)];
+pub const SCENARIOS: &[Scenario] = &[("lacking", lacking)];
 
 /// A system call, and how the sentence about its part begins.
 const PARTS: [(libc::c_long, &str); 3] = [

@@ -15,9 +15,6 @@ mod lab;
 mod lacking;
 mod maps;
 mod model;
-#[path = "../hostile/programs.rs"]
-#[allow(dead_code, reason = "it is used in part here")]
-mod programs;
 #[path = "../hostile/maps.rs"]
 #[allow(dead_code, reason = "it is used in part here")]
 mod segments;
@@ -31,7 +28,7 @@ use libtest_mimic::Arguments;
 fn main() {
     arenite::init();
     // Some tests need a kernel that lacks something: this program, started where calls are filtered.
-    programs::play(lacking::SCENARIOS);
+    harness::programs::play(lacking::SCENARIOS);
     surroundings::hide_secrets_in_the_environment();
 
     let mut arguments = Arguments::from_args();

@@ -7,11 +7,11 @@ mod workers;
 use arenite::{Engine, failing_calls};
 use libtest_mimic::Trial;
 
+use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::{Invariant, named};
-use crate::programs::{Program, say};
 use lives::{LIVES, Life};
 
-pub const SCENARIOS: &[(&str, fn())] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("calls", every_call),
     ("starts", workers::every_start),
     ("jobs", workers::every_job),

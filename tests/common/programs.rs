@@ -3,22 +3,18 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Invariant, processes_of, step, wait_until};
+use super::{Invariant, processes_of, step, wait_until};
 
 /// What the program shall do.
-const SCENARIO: &str = "ARENITE_HOSTILE";
+const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
 
-/// The user who may do nothing.
-pub const NOBODY: u32 = 65534;
-
-/// Whether this process may do what only root may: become somebody else, mount, make namespaces.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
+/// What a program may be told to do, by its name.
+pub type Scenario = (&'static str, fn());
 
 /// A program in a process group of its own, which ends with the thread that started it.
 #[derive(Debug)]
@@ -31,6 +27,8 @@ pub struct Program {
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// When it had: not later than what it had started.
+    pub at: Instant,
     pub code: Option<i32>,
     pub signal: Option<i32>,
     pub output: String,
@@ -88,9 +86,26 @@ impl Program {
     pub fn expect(&mut self, word: &str) {
         let line = self.line();
         if line != word {
-            let ended = self.finish();
-            panic!("{line:?} instead of {word:?}; {ended:?}");
+            self.says_otherwise(&line, word);
         }
+    }
+
+    /// Waits until it says a line that begins with this word, and returns the rest.
+    pub fn told(&mut self, word: &str) -> String {
+        let line = self.line();
+        match line.strip_prefix(word) {
+            Some(rest) => rest.trim_start().to_owned(),
+            None => self.says_otherwise(&line, word),
+        }
+    }
+
+    fn says_otherwise(&mut self, line: &str, word: &str) -> ! {
+        // One that has ended says nothing. Another may have no mind to.
+        if !line.is_empty() {
+            self.kill_all();
+        }
+        let ended = self.wait();
+        panic!("{line:?} instead of {word:?}; {ended:?}");
     }
 
     /// Lets it go on after [`pause`].
@@ -100,19 +115,37 @@ impl Program {
         let _ = input.write_all(b"\n").and_then(|()| input.flush());
     }
 
-    fn finish(&mut self) -> Ended {
+    /// Kills the program, and none of those that it has started.
+    pub fn kill(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGKILL).expect("the program runs");
+    }
+
+    fn kill_all(&self) {
+        // Usually nobody is there any more.
+        let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
+    }
+
+    /// Everything of its group that still runs.
+    pub fn processes(&self) -> Vec<i32> {
+        processes_of(self.pid())
+    }
+
+    /// Closes its input and waits for its end, once; what it had started may still run.
+    pub fn wait(&mut self) -> Ended {
         step("the program to end");
         drop(self.input.take());
-        let (mut output, mut errors) = (String::new(), Vec::new());
-        let mut stderr = self.child.stderr.take().unwrap();
-        let reader = std::thread::spawn(move || {
-            stderr.read_to_end(&mut errors).unwrap();
-            errors
+        let mut stderr = self.child.stderr.take().expect("it is waited for once");
+        let (child, output) = (&mut self.child, &mut self.output);
+        let (status, at, output, errors) = std::thread::scope(|threads| {
+            // Both at once: it does not end while one of its pipes is full.
+            let output = threads.spawn(|| read(output));
+            let errors = threads.spawn(|| read(&mut stderr));
+            let status = child.wait().unwrap();
+            let at = Instant::now();
+            (status, at, output.join().unwrap(), errors.join().unwrap())
         });
-        let _ = self.output.read_to_string(&mut output);
-        let status = self.child.wait().unwrap();
-        let errors = String::from_utf8_lossy(&reader.join().unwrap()).into_owned();
         Ended {
+            at,
             code: status.code(),
             signal: status.signal(),
             output,
@@ -120,19 +153,31 @@ impl Program {
         }
     }
 
+    /// Waits until none of its processes is left.
+    pub fn await_all_gone(&self) {
+        wait_until("its workers are gone with it", || {
+            self.processes().is_empty()
+        });
+    }
+
     /// Waits for its end, and for that of all that it had started.
     pub fn end(mut self) -> Ended {
-        let ended = self.finish();
-        let group = self.pid();
-        wait_until("its workers are gone", || processes_of(group).is_empty());
+        let ended = self.wait();
+        self.await_all_gone();
         ended
     }
 }
 
+fn read(pipe: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).expect("a pipe can be read");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
-        // Whatever a failed test leaves; usually nobody is there any more.
-        let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
+        // Whatever a failed test leaves.
+        self.kill_all();
         let _ = self.child.wait();
     }
 }
@@ -147,23 +192,11 @@ impl Ended {
             "{self:?}"
         );
     }
-}
 
-/// Becomes the user who may do nothing, if this is root.
-pub fn become_nobody() -> std::io::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
-    // SAFETY: numbers only; the groups are none.
-    let answer = unsafe {
-        libc::setgroups(0, std::ptr::null())
-            | libc::setresgid(NOBODY, NOBODY, NOBODY)
-            | libc::setresuid(NOBODY, NOBODY, NOBODY)
-    };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
+    /// It was killed.
+    #[track_caller]
+    pub fn assert_killed(&self) {
+        assert_eq!(self.signal, Some(Signal::SIGKILL as i32), "{self:?}");
     }
 }
 
@@ -179,9 +212,19 @@ pub fn pause() {
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
-/// Plays the scenario that the environment names, if any.
-pub fn play(scenarios: &[(&str, fn())]) {
-    let Ok(name) = std::env::var(SCENARIO) else {
+/// In a program: stays until whoever started it closes the pipe, or kills it.
+pub fn stay() {
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// In a program: the name of its scenario, if this is one that a test has started.
+pub fn asked() -> Option<String> {
+    std::env::var(SCENARIO).ok()
+}
+
+/// Plays the scenario that the environment names, if any, and says `done` at its end.
+pub fn play(scenarios: &[Scenario]) {
+    let Some(name) = asked() else {
         return;
     };
     let scenario = scenarios.iter().find(|(known, _)| *known == name);
