@@ -4,6 +4,8 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 mod asked;
+mod diary;
+mod futures;
 #[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
 pub mod programs;
@@ -16,9 +18,11 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
+pub use diary::{Diary, note, note_after, numbers};
+pub use futures::block_on;
 pub use lab::{
-    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, processes_of,
-    step, wait_until, watched,
+    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, private_bytes,
+    processes_of, state_of, step, wait_until, watched,
 };
 
 /// How many names in /dev/shm have this in them.

@@ -8,7 +8,7 @@ use arenite::{Array, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     while_idle,
@@ -63,22 +63,21 @@ fn while_running() {
 
 /// Queued jobs are still answered, in their order.
 fn with_jobs_queued_behind() {
-    fn note(path: &str, n: u32, _: &Array<u8>) -> Array<u32> {
-        let mut file = std::fs::File::options().append(true).open(path).unwrap();
-        std::io::Write::write_all(&mut file, format!("{n}\n").as_bytes()).unwrap();
+    fn noted(diary: &str, n: u32, _: &Array<u8>) -> Array<u32> {
+        note(diary, n);
         Array::from_slice(&[n])
     }
     let lab = Lab::new(1);
     for round in 0..5 {
         let gate = Gate::new();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let path = file.path().to_str().unwrap();
+        let diary = Diary::new();
+        let path = &*diary.path();
         let input = lab.zeros::<u8>(100_000).unwrap().seal();
-        let first = lab.submit(note, (path, 1000, &input));
+        let first = lab.submit(noted, (path, 1000, &input));
         let running = lab.submit(pass, (&gate.path(),));
         // More than the slots of a link.
         let behind: Vec<_> = (0..600u32)
-            .map(|n| lab.submit(note, (path, n, &input)))
+            .map(|n| lab.submit(noted, (path, n, &input)))
             .collect();
         let held = gate.meet();
         end(lab.pid(0), Signal::SIGKILL);
@@ -93,11 +92,7 @@ fn with_jobs_queued_behind() {
             [1000],
             "what had ended before is a result"
         );
-        let order: Vec<u32> = std::fs::read_to_string(path)
-            .unwrap()
-            .lines()
-            .map(|line| line.parse().unwrap())
-            .collect();
+        let order = diary.numbers();
         let expected: Vec<u32> = std::iter::once(1000).chain(0..600).collect();
         assert_eq!(order, expected, "each ran once, in order");
         assert_eq!(lab.stats().workers[0].restarts, round * 2 + 1);

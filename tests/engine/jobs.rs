@@ -5,12 +5,12 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
 use arenite::{Array, JobErrorKind, as_completed};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
     a_wait_with_a_limit_leaves_the_job_running,
@@ -140,25 +140,6 @@ fn a_dropped_job_that_runs_is_let_run() {
     drop(held);
     lab.assert_idle();
     lab.assert_in_use(0);
-}
-
-/// As small as an executor can be.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 fn a_job_is_a_future() {

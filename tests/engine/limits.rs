@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario};
-use crate::harness::{Gate, Lab, pass, trial};
+use crate::harness::{Gate, Lab, pass, private_bytes, trial};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -122,7 +122,7 @@ fn a_library_that_runs_out_of_memory() {
 }
 
 fn what_jobs_free_is_kept_for_the_next() {
-    /// Page faults of a job that fills so many blocks of a mebibyte, and the private memory in KiB after it.
+    /// Page faults of a job that fills so many blocks of a mebibyte, and the private memory after it.
     fn work(blocks: usize) -> (u64, u64) {
         let faults = || {
             getrusage(UsageWho::RUSAGE_SELF)
@@ -133,12 +133,7 @@ fn what_jobs_free_is_kept_for_the_next() {
         let heap: Vec<_> = (0..blocks).map(|_| vec![1_u8; MIB as usize]).collect();
         drop(black_box(heap));
         let taken = faults() - before;
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let own = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let own = own.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        (taken, own.unwrap())
+        (taken, private_bytes(std::process::id()).unwrap())
     }
     // glibc's allocator is the one that is set up.
     if cfg!(target_env = "gnu") {
@@ -150,8 +145,11 @@ fn what_jobs_free_is_kept_for_the_next() {
     let marked = |builder: Builder| builder.recycle_above(16 * MIB);
     let limited = |builder: Builder| builder.memory_limit(32 * MIB);
     for few in [Lab::with(1, marked), Lab::with(1, limited)] {
-        let (_, kib) = few.submit(work, (12,)).wait().unwrap();
-        assert!(kib < 12 << 10, "{kib} KiB are kept where a few are allowed");
+        let (_, kept) = few.submit(work, (12,)).wait().unwrap();
+        assert!(
+            kept < 12 * MIB,
+            "{kept} bytes are kept where a few are allowed"
+        );
     }
 }
 

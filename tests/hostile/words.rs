@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arenite::{Array, Backing, JobError, JobErrorKind};
 
-use crate::harness::{Lab, case, seeds, tests, wait_until};
+use crate::harness::{Lab, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
@@ -354,11 +354,6 @@ fn answers_that_cannot_be() {
     }
     println!("{noticed:?} were found out by their own answer, and by later ones");
     assert!(noticed.into_iter().all(|runs| runs > 0), "{noticed:?}");
-}
-
-fn state_of(pid: i32) -> Option<char> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.trim().chars().next()
 }
 
 /// In a kernel: from now on the replies of this worker say that their words lie at this place of its region.

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::board::{board, locked, points};
-use crate::harness::{Answers, Invariant, Lab, children, named, step, tests, wait_until};
+use crate::harness::{Answers, Invariant, Lab, children, named, state_of, step, tests, wait_until};
 use crate::model::{self, Fate};
 use crate::passings::AGAIN;
 use crate::reduced;
@@ -80,11 +80,6 @@ fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
 /// Plays a scene until a worker was stopped in it, which it tells.
 fn until_stopped(point: &Point, scene: impl Fn() -> bool) {
     assert!((0..AGAIN).any(|_| scene()), "nobody came by {}", point.name);
-}
-
-fn state_of(pid: i32) -> Option<char> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.trim().chars().next()
 }
 
 /// The same, with somebody who does something about the stopped worker. `judge` has the answers.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arenite::stream::{Stream, StreamError, Window, Windows};
 
-use crate::harness::{Lab, step, tests};
+use crate::harness::{self, Lab, step, tests};
 
 tests![
     items_through_a_stage_and_a_window_take_no_memory,
@@ -20,19 +20,9 @@ const ITEMS: u64 = 400_000;
 pub fn private_bytes(lab: &Lab) -> u64 {
     let workers = lab.stats().workers;
     let pids = workers.iter().map(|worker| worker.pid);
-    pids.chain([std::process::id()]).map(bytes_of).sum()
-}
-
-fn bytes_of(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib: u64 = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .unwrap()
-        .parse()
-        .unwrap();
-    kib << 10
+    pids.chain([std::process::id()])
+        .map(|pid| harness::private_bytes(pid).unwrap())
+        .sum()
 }
 
 fn mix(n: u64, by: u32) -> u64 {

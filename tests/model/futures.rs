@@ -9,14 +9,14 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
 use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{
-    Gate, Lab, pass, patience, shared_memory_named, step, tests, wait_until, watched,
+    Gate, Lab, block_on, pass, patience, shared_memory_named, step, tests, wait_until, watched,
 };
 
 tests![
@@ -43,14 +43,6 @@ tests![
     a_stream_without_workers,
 ];
 
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 /// What smol starts once, for good: a thread that waits for its timers and sockets.
 pub fn start_reactor() {
     // It has its descriptors when a timer has run, and its name when it has begun itself.
@@ -67,18 +59,6 @@ pub fn start_reactor() {
         Ok(())
     };
     watched(patience(), begins).unwrap();
-}
-
-/// The smallest executor.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 fn tokio_block_on<T>(future: impl Future<Output = T>) -> T {

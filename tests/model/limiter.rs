@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     never_more_than_so_many_at_a_time,
@@ -121,24 +121,13 @@ fn a_rate_takes_its_time() {
     assert_nobody_waits(&lab);
 }
 
-/// Writes a line into a file.
-fn note(diary: &str, n: u64) {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(diary)
-        .unwrap();
-    writeln!(file, "{n}").unwrap();
-}
-
-fn noted(diary: &str) -> Vec<u64> {
-    let notes = std::fs::read_to_string(diary).unwrap();
-    notes.lines().map(|line| line.parse().unwrap()).collect()
+fn noted(diary: &str, n: u64) {
+    note(diary, n);
 }
 
 fn permits_are_given_in_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let file = Diary::new();
+    let diary = file.path();
     let labs = [Lab::new(2), Lab::new(2)];
     let one = at_once(1);
     let gate = Gate::new();
@@ -148,7 +137,7 @@ fn permits_are_given_in_order() {
     let jobs: Vec<_> = (0..40)
         .map(|n| {
             labs[n as usize % 2]
-                .job(note, (&diary, n))
+                .job(noted, (&diary, n))
                 .limit(&one)
                 .submit()
         })
@@ -157,12 +146,12 @@ fn permits_are_given_in_order() {
     step("everybody in the line");
     first.wait().unwrap();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
-    assert!(noted(&diary).into_iter().eq(0..40));
+    assert!(file.numbers().into_iter().eq(0..40));
 }
 
 fn callers_take_turns() {
-    let folder = tempfile::tempdir().unwrap();
-    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let file = Diary::new();
+    let diary = file.path();
     let labs = [Lab::new(2), Lab::new(2)];
     let one = at_once(1);
     let gate = Gate::new();
@@ -170,7 +159,7 @@ fn callers_take_turns() {
     let held = gate.meet();
     // Each has submitted all before the next begins; the last one has another engine.
     let submit = |lab: &Lab, numbers: std::ops::Range<u64>| -> Vec<Job<()>> {
-        let send = |n| lab.job(note, (&diary, n)).limit(&one).submit();
+        let send = |n| lab.job(noted, (&diary, n)).limit(&one).submit();
         thread::scope(|s| s.spawn(|| numbers.map(send).collect()).join().unwrap())
     };
     let mut jobs = submit(&labs[0], 100..120);
@@ -182,7 +171,7 @@ fn callers_take_turns() {
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let rounds = [100, 200, 300, 101, 201, 301, 102, 302];
     assert!(
-        noted(&diary)
+        file.numbers()
             .into_iter()
             .eq(rounds.into_iter().chain(103..120))
     );

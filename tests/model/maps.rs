@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::flat::private_bytes;
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests, wait_until};
 
 tests![
     all_results_come_with_their_index,
@@ -536,24 +536,11 @@ fn a_death_among_several_jobs() {
 
 /// A server that is busy so often, by the lines in a file.
 fn busy(diary: &str, times: u64) -> Result<u64, String> {
-    use std::io::Write;
-    let before = std::fs::read_to_string(diary).unwrap().lines().count() as u64;
-    let mut file = std::fs::File::options().append(true).open(diary).unwrap();
-    file.write_all(b"asked\n").unwrap();
+    let before = note_after(diary, "asked") as u64;
     if before < times {
         return Err(format!("busy {before}"));
     }
     Ok(before)
-}
-
-fn diary() -> (tempfile::NamedTempFile, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    (file, path)
-}
-
-fn asked(path: &str) -> usize {
-    std::fs::read_to_string(path).unwrap().lines().count()
 }
 
 fn returned(n: u64) -> JobErrorKind {
@@ -563,21 +550,25 @@ fn returned(n: u64) -> JobErrorKind {
 fn errors_are_tried_again_where_that_is_said() {
     let lab = Lab::new(2);
     // Not said: an `Err` is the answer.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.job(busy, (&path, 2)).retries(5).submit();
     assert_eq!(*lab.failure_of(job).kind(), returned(0));
-    assert_eq!(asked(&path), 1);
+    assert_eq!(diary.lines().len(), 1);
     // Said, and often enough.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.job(busy, (&path, 2)).retries(5).retry_errors();
     assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(2));
-    assert_eq!(asked(&path), 3);
+    assert_eq!(diary.lines().len(), 3);
     // More often than a worker may die of a job: nobody has died.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.job(busy, (&path, 9)).retries(9).retry_errors();
     assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(9));
     // Said, and not often enough: the last error is the answer, with those before it.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
     let letter = job.backoff(Backoff::NONE).keep_args().wait().unwrap_err();
     assert_eq!(
@@ -586,17 +577,18 @@ fn errors_are_tried_again_where_that_is_said() {
     );
     assert_eq!(letter.deaths(), [returned(0), returned(1)]);
     assert_eq!(letter.args(), &(&path, 100));
-    assert_eq!(asked(&path), 3);
+    assert_eq!(diary.lines().len(), 3);
     // Without retries it says nothing.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.job(busy, (&path, 1)).retry_errors().submit();
     assert_eq!(lab.failure_of(job).attempt(), 1);
     // A map: each item for itself.
-    let diaries = [diary(), diary(), diary()];
+    let diaries = [(); 3].map(|()| Diary::new());
     let items = diaries
         .iter()
         .zip([0, 2, 100])
-        .map(|((_, path), times)| (path.clone(), times));
+        .map(|(diary, times)| (diary.path(), times));
     let map = lab.map(busy, items).retries(2).retry_errors();
     let report = map.backoff(Backoff::NONE).report();
     assert_eq!(report.values(), [Some(0), Some(2), None]);
@@ -605,13 +597,15 @@ fn errors_are_tried_again_where_that_is_said() {
     };
     assert_eq!((letter.index(), letter.attempts()), (2, 3));
     // A node, whose dependent waits for the attempt that goes well.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let mut graph = arenite::Graph::new();
     let node = graph.job(busy, (&path, 1)).retries(1).retry_errors().add();
     let next = graph.add(square, (&node,));
     assert_eq!(graph.run(&lab, &next).unwrap().wait(), Ok(1));
     // A stage.
-    let (_file, path) = diary();
+    let diary = Diary::new();
+    let path = diary.path();
     let mut letters = Vec::new();
     let stream = arenite::stream::Stream::new([1u64, 100])
         .on_failure(OnFailure::GoOn)
@@ -643,7 +637,8 @@ fn a_death_and_an_error_are_attempts_alike() {
     }
     let lab = Lab::new(1);
     for retries in [1, 2] {
-        let (_file, path) = diary();
+        let diary = Diary::new();
+        let path = diary.path();
         let gate = Gate::new();
         let job = lab.job(hard, (path, gate.path())).retries(retries);
         let job = job.retry_errors().backoff(Backoff::NONE).submit();

@@ -1,7 +1,6 @@
 //! Work that hangs. A worker that is stopped hangs as hard as anything can: it cannot even answer a signal.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -9,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, ended, many_pictures, start};
-use crate::world::{WATCHDOG, World, children, gone, jpeg, png, signal, wait, wait_until};
+use crate::world::{
+    WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, wait, wait_until,
+};
 
 #[test]
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
@@ -91,7 +92,7 @@ fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
             let mut stopped = HashSet::new();
             while !over.load(Ordering::Relaxed) {
                 for worker in children(id) {
-                    if private_bytes(worker) > 30 << 20 && stopped.insert(worker) {
+                    if private_bytes(worker) > Some(30 << 20) && stopped.insert(worker) {
                         signal(worker, libc::SIGSTOP);
                     }
                 }
@@ -120,7 +121,7 @@ fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
     let id = child.id();
     let mut worker = None;
     wait_until("a worker is in the middle of the picture", || {
-        worker = (children(id).into_iter()).find(|&worker| private_bytes(worker) > 30 << 20);
+        worker = (children(id).into_iter()).find(|&worker| private_bytes(worker) > Some(30 << 20));
         worker.is_some()
     });
     signal(worker.unwrap(), libc::SIGSTOP);
@@ -146,16 +147,6 @@ fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
     assert!(!rest.contains("a second signal"), "told once: {rest}");
     assert_eq!(world.tree("out"), ["hangs.png"]);
     gone(id);
-}
-
-/// Memory of a process that is its own; none once it is gone.
-fn private_bytes(id: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kib| kib << 10)
 }
 
 #[test]

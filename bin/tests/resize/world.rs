@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use lab::private_bytes;
 
 /// Longer than any run takes here, so that only a hang meets it.
 pub const WATCHDOG: Duration = Duration::from_secs(120);

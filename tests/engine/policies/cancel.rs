@@ -7,8 +7,7 @@ use arenite::{Array, Engine, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Diary, block_on, note};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
 
 tests![
     what_has_not_begun_is_cancelled,
@@ -31,7 +30,7 @@ fn until_cancelled(diary: &str) -> usize {
     while !arenite::cancelled() {
         std::hint::spin_loop();
     }
-    note(diary, "asked")
+    note_after(diary, "asked")
 }
 
 fn await_lines(diary: &Diary, lines: usize) {
@@ -155,7 +154,7 @@ fn ending_now_leaves_the_others_alone() {
     let gate = Gate::new();
     let running = lab.submit(pass, (&gate.path(),));
     let first = |diary: &str, n: u32, input: &Array<u8>| {
-        note(diary, &n.to_string());
+        note(diary, n);
         u32::from(input[0]) * n
     };
     let behind: Vec<_> = (0..50)

@@ -6,8 +6,8 @@ use arenite::{Array, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{block_on, hang};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use super::hang;
+use crate::harness::{Diary, Gate, Lab, block_on, note_after, pass, step, tests, wait_until};
 
 tests![
     hung_jobs_are_ended,
@@ -167,10 +167,10 @@ fn a_clock_that_nobody_watches_starts_all_the_same() {
 fn what_lies_behind_runs_once_and_in_order() {
     let lab = Lab::new(1);
     for _ in 0..5 {
-        let diary = super::Diary::new();
+        let diary = Diary::new();
         let path = diary.path();
         let hung = lab.job(hang, ()).deadline(SHORT).submit();
-        let leave = |diary: &str, n: u32| super::note(diary, &n.to_string()) as u32;
+        let leave = |diary: &str, n: u32| note_after(diary, n) as u32;
         let behind: Vec<_> = (0..40)
             .map(|n| {
                 let job = lab.job(leave, (&path, n));

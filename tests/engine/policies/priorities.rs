@@ -3,8 +3,7 @@
 use arenite::Priority::{High, Low, Normal};
 use arenite::{Job, Priority};
 
-use super::{Diary, note};
-use crate::harness::{Gate, Lab, pass, tests};
+use crate::harness::{Diary, Gate, Lab, note, pass, tests};
 
 tests![
     the_highest_goes_first_and_the_oldest_within,

@@ -6,8 +6,8 @@ use arenite::{Array, Backoff, Job, JobErrorKind};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::{Diary, block_on, hang, note};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use super::hang;
+use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
 
 tests![
     a_death_fails_or_is_tried_again,
@@ -34,7 +34,7 @@ const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
 
 /// In a kernel: dies until there are so many lines.
 fn die_until(diary: &str, attempts: u32) -> u32 {
-    let before = note(diary, "tried") as u32;
+    let before = note_after(diary, "tried") as u32;
     if before + 1 < attempts {
         std::process::abort();
     }
@@ -96,7 +96,7 @@ fn a_death_fails_or_is_tried_again() {
 
 fn deaths_are_listed_and_attempts_counted() {
     fn in_turn(diary: &str) {
-        match note(diary, "tried") {
+        match note_after(diary, "tried") {
             0 => std::process::abort(),
             1 => std::process::exit(3),
             2 => panic!("third"),
@@ -133,7 +133,7 @@ fn deaths_are_listed_and_attempts_counted() {
 
 fn panics_are_tried_again_in_the_same_worker() {
     fn panic_until(diary: &str) -> usize {
-        let before = note(diary, "tried");
+        let before = note_after(diary, "tried");
         assert!(before >= 2, "not yet");
         before
     }
@@ -147,7 +147,7 @@ fn panics_are_tried_again_in_the_same_worker() {
 
 fn each_attempt_has_the_whole_deadline() {
     fn hang_until(diary: &str, attempts: u32) -> u32 {
-        let before = note(diary, "tried") as u32;
+        let before = note_after(diary, "tried") as u32;
         if before + 1 < attempts {
             hang();
         }
@@ -201,7 +201,7 @@ fn what_is_never_tried_again() {
 fn inputs_live_until_the_answer() {
     fn sum(diary: &str, values: &Array<u64>, long: &str) -> Array<u64> {
         assert_eq!(long.len(), 1000);
-        match note(diary, "tried") {
+        match note_after(diary, "tried") {
             0 => panic!("the worker lives on"),
             1 => std::process::abort(),
             _ => Array::from_slice(&[values.iter().sum()]),
@@ -229,7 +229,7 @@ fn inputs_live_until_the_answer() {
 
 fn a_map_tries_its_items_again() {
     fn flaky(diary: &str, n: u32) -> u32 {
-        if n % 20 == 3 && note(diary, "tried") < 5 {
+        if n % 20 == 3 && note_after(diary, "tried") < 5 {
             std::process::abort();
         }
         n * 2
@@ -434,10 +434,10 @@ fn dropping_answers_what_waits() {
 
 fn a_chain_is_tried_again_as_a_whole() {
     fn begin(diary: &str) -> Array<u32> {
-        Array::from_slice(&[note(diary, "begin") as u32])
+        Array::from_slice(&[note_after(diary, "begin") as u32])
     }
     fn end(values: &Array<u32>, diary: &str) -> u32 {
-        if note(diary, "end") < 3 {
+        if note_after(diary, "end") < 3 {
             std::process::abort();
         }
         values[0]

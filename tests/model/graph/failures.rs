@@ -27,7 +27,8 @@ tests![
 fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
-        let (_file, path) = notebook();
+        let diary = Diary::new();
+        let path = diary.path();
         let mut graph = Graph::new();
         let six = graph.add(leaf, (&path, 6));
         let odd = graph.job(half, (7,)).name("the odd one").add();
@@ -63,7 +64,7 @@ fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
             assert_eq!(**cause, JobErrorKind::Returned("7 is odd".into()));
             assert!(error.to_string().contains("the odd one"), "{error}");
         }
-        let mut ran = notes(&path);
+        let mut ran = diary.numbers();
         ran.sort_unstable();
         assert_eq!(ran, [6, 112]);
     }
@@ -416,7 +417,8 @@ fn late(limit: Duration) -> JobErrorKind {
 fn a_hang_in_a_node_ends_at_its_deadline() {
     const LIMIT: Duration = Duration::from_millis(50);
     let lab = Lab::new(2);
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     let mut graph = Graph::new();
     let six = graph.add(leaf, (&path, 6));
     let hung = graph.job(hang, (&six,)).name("stuck").deadline(LIMIT).add();
@@ -435,7 +437,7 @@ fn a_hang_in_a_node_ends_at_its_deadline() {
         assert_eq!((node.as_str(), &**cause), ("node \"stuck\"", &late(LIMIT)));
     }
     assert_eq!(fine.unwrap(), 12);
-    let mut ran = notes(&path);
+    let mut ran = diary.numbers();
     ran.sort_unstable();
     assert_eq!(ran, [6, 112]);
     lab.assert_in_use(0);
@@ -469,7 +471,7 @@ fn a_hang_ends_at_each_attempt() {
 /// One at a time, in whichever worker; the permit of the one that is killed goes to the next.
 fn nodes_that_share_a_limiter_and_one_is_killed() {
     fn stand(path: &str, gate: &str, n: u32) -> u32 {
-        let again = notes(path).contains(&n);
+        let again = numbers(path).contains(&n);
         note(path, n);
         if !gate.is_empty() && !again {
             pass(gate);
@@ -480,7 +482,8 @@ fn nodes_that_share_a_limiter_and_one_is_killed() {
     for retries in [0, 1] {
         let lab = Lab::new(2);
         let one = Limiter::builder().concurrency(1).build();
-        let ((_file, path), gate) = (notebook(), Gate::new());
+        let (diary, gate) = (Diary::new(), Gate::new());
+        let path = diary.path();
         let gate_path = gate.path();
         let mut graph = Graph::new();
         let mut add = |n: u32| {
@@ -508,7 +511,7 @@ fn nodes_that_share_a_limiter_and_one_is_killed() {
         // Its second attempt has to wait for its turn.
         let (second, third, fourth, free, last) = running.results();
         assert_eq!((second, third, fourth, free), (Ok(1), Ok(2), Ok(3), Ok(0)));
-        let ran = notes(&path);
+        let ran = diary.numbers();
         match last {
             Ok(value) => {
                 assert_eq!((value, retries), (3, 1));
@@ -531,7 +534,8 @@ fn nodes_that_share_a_limiter_and_one_is_killed() {
 /// Behind a job at a gate: whoever has a higher priority goes first.
 fn a_node_that_goes_first() {
     let lab = Lab::new(1);
-    let ((_file, path), gate) = (notebook(), Gate::new());
+    let (diary, gate) = (Diary::new(), Gate::new());
+    let path = diary.path();
     let running = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
     let mut graph = Graph::new();
@@ -543,6 +547,6 @@ fn a_node_that_goes_first() {
     step("three nodes");
     assert_eq!(ran.wait(), Ok((1, 2, 3)));
     running.wait().unwrap();
-    assert_eq!(notes(&path), [3, 1, 2]);
+    assert_eq!(diary.numbers(), [3, 1, 2]);
     lab.assert_in_use(0);
 }

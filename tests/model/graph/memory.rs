@@ -262,17 +262,15 @@ fn a_future_that_nobody_polls_does_not_hold_up_a_graph() {
     let mut context = Context::from_waker(Waker::noop());
     let mut first = lab.job(|n: u32| n, (1,)).submit_async();
     assert!(Pin::new(&mut first).poll(&mut context).is_pending());
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ran").to_str().unwrap().to_owned();
-    std::fs::write(&path, "").unwrap();
+    let diary = Diary::new();
     let mut graph = Graph::new();
-    let node = graph.add(note, (&path, 2));
+    let node = graph.add(note, (&diary.path(), 2));
     let running = graph.run(&lab, &node).unwrap();
     drop(held);
     holding.wait().unwrap();
     // Nothing runs any more that could end, the graph's turn comes behind one who does not take his, and nobody asks for it
     // meanwhile.
-    wait_until("its job has run", || notes(&path) == [2]);
+    wait_until("its job has run", || diary.numbers() == [2]);
     running.wait().unwrap();
     drop(first);
     lab.assert_in_use(0);

@@ -8,13 +8,11 @@ mod storms;
 mod values;
 mod waiting;
 
-use std::io::Write;
-
 use arenite::{Array, ArrayMut, Engine, Graph, GraphError, JobError, JobErrorKind, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, numbers, pass, step, tests, wait_until};
 
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -28,23 +26,6 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         waiting::tests(),
     ];
     parts.into_iter().flatten().collect()
-}
-
-fn note(path: &str, n: u32) {
-    let mut file = std::fs::File::options().append(true).open(path).unwrap();
-    file.write_all(format!("{n}\n").as_bytes()).unwrap();
-}
-
-fn notes(path: &str) -> Vec<u32> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| line.parse().unwrap()).collect()
-}
-
-/// A file that kernels write to.
-fn notebook() -> (tempfile::NamedTempFile, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    (file, path)
 }
 
 fn leaf(path: &str, n: u32) -> u32 {

@@ -479,7 +479,7 @@ fn play(
         Ok(running) => running,
         Err(GraphError::DoesNotFit { peak, room }) => {
             prop_assert!(room < peak && peak <= planned, "{peak} in {room}");
-            prop_assert!(notes(&book).is_empty(), "something ran");
+            prop_assert!(numbers(&book).is_empty(), "something ran");
             tally.refused += 1;
             return Ok(());
         }
@@ -506,7 +506,7 @@ fn play(
         "{kills} deaths ended the jobs {:?}",
         deaths.jobs
     );
-    let ran = notes(&book);
+    let ran = numbers(&book);
     tally.kills += kills;
     tally.cost += deaths.jobs.len();
     let of_done = done.iter().flat_map(|&node| reference.needed_by(node));

@@ -20,7 +20,8 @@ tests![
 fn only_what_is_asked_for_runs_and_once() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
-        let (_file, path) = notebook();
+        let diary = Diary::new();
+        let path = diary.path();
         let mut graph = Graph::new();
         let one = graph.add(leaf, (&path, 1));
         let two = graph.add(leaf, (&path, 2));
@@ -32,7 +33,7 @@ fn only_what_is_asked_for_runs_and_once() {
         assert_eq!(graph.len(), 7);
         let (all, one) = graph.run(engine, (&all, &one)).unwrap().wait().unwrap();
         assert_eq!((all, one), (5, 1));
-        let mut ran = notes(&path);
+        let mut ran = diary.numbers();
         ran.sort_unstable();
         assert_eq!(ran, [1, 2, 102, 103, 105]);
     }
@@ -268,7 +269,8 @@ fn parts_of_arrays_are_passed_on_without_a_copy() {
 fn order_without_a_value_is_kept() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
-        let (_file, path) = notebook();
+        let diary = Diary::new();
+        let path = diary.path();
         let mut graph = Graph::new();
         let third = graph.add(leaf, (&path, 3));
         let first = graph.add(leaf, (&path, 1));
@@ -276,7 +278,7 @@ fn order_without_a_value_is_kept() {
         graph.after(&second, &first).unwrap();
         graph.after(&third, &second).unwrap();
         assert_eq!(graph.run(engine, &third).unwrap().wait().unwrap(), 3);
-        assert_eq!(notes(&path), [1, 2, 3]);
+        assert_eq!(diary.numbers(), [1, 2, 3]);
 
         let mut graph = Graph::new();
         let fails = graph.add(half, (1,));
@@ -287,14 +289,15 @@ fn order_without_a_value_is_kept() {
             matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
             "{error}"
         );
-        assert_eq!(notes(&path).len(), 3);
+        assert_eq!(diary.numbers().len(), 3);
         std::fs::write(&path, "").unwrap();
     }
 }
 
 fn misuse_is_an_error_before_anything_runs() {
     let lab = Lab::new(1);
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     let mut graph = Graph::new();
     let a = graph.job(leaf, (&path, 1)).name("a").add();
     let b = graph.add(sum, (&path, &a, &a));
@@ -336,7 +339,7 @@ fn misuse_is_an_error_before_anything_runs() {
     let error = Graph::new().plan(&foreign).unwrap_err();
     let place = format!("values.rs:{}", line!() - 1);
     assert!(error.to_string().contains(&place), "{error}");
-    assert!(notes(&path).is_empty());
+    assert!(diary.numbers().is_empty());
     // Nothing asked for, nothing done.
     let graph = Graph::new();
     assert!(graph.is_empty());
@@ -353,7 +356,8 @@ fn both(path: &str, own: &[u32], stray: &Array<u32>) -> u32 {
 
 fn an_array_from_elsewhere_is_named_before_anything_runs() {
     let (lab, other) = (Lab::new(1), Lab::new(1));
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     let own = lab.from_slice(&[1u32]).unwrap();
     let mut elsewhere = Graph::new();
     let made = elsewhere.add(|n: u32| Array::from_slice(&[n]), (2,));
@@ -418,7 +422,7 @@ fn an_array_from_elsewhere_is_named_before_anything_runs() {
     );
     drop(list);
     assert!(lab.stats().kernels.is_empty(), "something ran");
-    assert!(notes(&path).is_empty());
+    assert!(diary.numbers().is_empty());
 
     for (what, stray) in &strays {
         // What it says to do helps; and what nobody asks for is no error.

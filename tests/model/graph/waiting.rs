@@ -1,12 +1,9 @@
 //! Who goes on with a graph: a thread that waits, nobody, a future; and its end.
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 
 use super::*;
+use crate::harness::block_on;
 
 tests![
     it_goes_on_although_nobody_waits,
@@ -79,26 +76,6 @@ fn values_may_be_taken_while_others_run() {
     }
 }
 
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return value;
-        }
-        step("to be woken for a graph");
-        thread::park();
-    }
-}
-
 fn a_future_wakes_whoever_polls_it() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
@@ -120,7 +97,8 @@ fn dropping_it_ends_it() {
         leaf(path, n)
     }
     let lab = Lab::new(1);
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     let gate = Gate::new();
     let mut graph = Graph::new();
     let first = graph.add(at_gate, (&gate.path(), &path, 1));
@@ -131,7 +109,7 @@ fn dropping_it_ends_it() {
     drop(running);
     drop(held);
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    assert_eq!(notes(&path), [1]);
+    assert_eq!(diary.numbers(), [1]);
     lab.assert_idle();
     lab.assert_in_use(0);
 }

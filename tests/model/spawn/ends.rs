@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arenite::{Graph, JobErrorKind, Limiter, Priority, Spawn, call};
 
-use super::{around, deep_around, fails, fib, note, notebook, notes};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use super::{around, deep_around, fails, fib};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     cancelling_ends_all_of_it,
@@ -184,10 +184,11 @@ fn what_was_begun_goes_before_what_is_to_begin() {
 fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     fn noted(gate: &str, path: &str) -> Spawn<()> {
         Spawn::new(
-            |path: &str, _: u64| note(path),
+            |path: &str, _: u64| note(path, "ran"),
             (path, call(around, (gate,))),
         )
     }
@@ -198,7 +199,7 @@ fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
     std::thread::scope(|threads| {
         threads.spawn(|| engine.shutdown());
         drop(held);
-        gate.release_all(|| notes(&path) == 1 && job.is_done());
+        gate.release_all(|| diary.lines().len() == 1 && job.is_done());
     });
     assert_eq!(job.wait().unwrap(), 55 + 2 * 499_500 + 1_000);
 

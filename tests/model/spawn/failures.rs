@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arenite::{Array, ArrayMut, Backoff, Engine, JobErrorKind, Spawn, call};
 
-use super::{around, end, fails, fib, note, notebook, notes, numbers, sort};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use super::{around, end, fails, fib, numbers, sort};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     a_recursion_without_an_end_is_an_error,
@@ -126,15 +126,15 @@ fn others_are_given_up_when_one_fails() {
         Err("opened".into())
     }
     fn patient(path: &str) -> u64 {
-        note(path);
+        note(path, "ran");
         while !arenite::cancelled() {
             std::thread::yield_now();
         }
-        note(path);
+        note(path, "ran");
         1
     }
     fn deaf(path: &str) -> u64 {
-        note(path);
+        note(path, "ran");
         loop {
             std::thread::park();
         }
@@ -154,11 +154,12 @@ fn others_are_given_up_when_one_fails() {
     }
     let lab = Lab::with(2, |builder| builder.grace(Duration::from_millis(50)));
     for listens in [true, false] {
-        let (_file, path) = notebook();
+        let diary = Diary::new();
+        let path = diary.path();
         let gate = Gate::new();
         let job = lab.submit(outer, (&gate.path(), &path, listens));
         let held = gate.meet();
-        wait_until("the other one runs", || notes(&path) == 1);
+        wait_until("the other one runs", || diary.lines().len() == 1);
         drop(held);
         let error = job.wait().unwrap_err();
         assert!(
@@ -166,7 +167,7 @@ fn others_are_given_up_when_one_fails() {
                 if **cause == JobErrorKind::Returned("opened".into())),
             "{error}"
         );
-        assert_eq!(notes(&path), if listens { 2 } else { 1 });
+        assert_eq!(diary.lines().len(), if listens { 2 } else { 1 });
         let restarts = |worker| lab.stats().workers[worker as usize].restarts;
         assert_eq!(restarts(0) + restarts(1), u64::from(!listens));
         lab.assert_idle();

@@ -4,8 +4,6 @@ mod ends;
 mod failures;
 mod values;
 
-use std::io::Write;
-
 use arenite::{Array, Spawn, call};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -61,22 +59,6 @@ fn fib(n: u64) -> Spawn<u64> {
         |a: u64, b: u64| a + b,
         (call(fib, (n - 1,)), call(fib, (n - 2,))),
     )
-}
-
-/// A file that kernels write to.
-fn notebook() -> (tempfile::NamedTempFile, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    (file, path)
-}
-
-fn note(path: &str) {
-    let mut file = std::fs::File::options().append(true).open(path).unwrap();
-    file.write_all(b"x").unwrap();
-}
-
-fn notes(path: &str) -> usize {
-    std::fs::read(path).unwrap().len()
 }
 
 fn fails(n: u32) -> Result<u64, String> {

@@ -6,8 +6,8 @@ use arenite::rand::Rng;
 use arenite::stream::Stream;
 use arenite::{Array, ArrayMut, Backoff, Engine, Graph, Spawn, Trace, call};
 
-use super::{around, end, fib, note, notebook, notes, numbers, sort};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use super::{around, end, fib, numbers, sort};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     a_sort_gives_what_a_plain_sort_gives,
@@ -392,11 +392,11 @@ fn nobody_has_to_wait_for_it() {
     fn noted(depth: u32, path: &str) -> Spawn<()> {
         match depth {
             0 => {
-                note(path);
+                note(path, "ran");
                 ().into()
             }
             _ => Spawn::new(
-                |path: &str, _: bool, _: bool| note(path),
+                |path: &str, _: bool, _: bool| note(path, "ran"),
                 (
                     path,
                     call(below, (depth - 1, path)),
@@ -408,12 +408,12 @@ fn nobody_has_to_wait_for_it() {
     fn below(depth: u32, path: &str) -> Spawn<bool> {
         match depth {
             0 => {
-                note(path);
+                note(path, "ran");
                 true.into()
             }
             _ => Spawn::new(
                 |path: &str, _: bool, _: bool| {
-                    note(path);
+                    note(path, "ran");
                     true
                 },
                 (
@@ -425,12 +425,17 @@ fn nobody_has_to_wait_for_it() {
         }
     }
     let lab = Lab::new(2);
-    let (_file, path) = notebook();
+    let diary = Diary::new();
+    let path = diary.path();
     let job = lab.submit(noted, (5, &path));
-    wait_until("all have run, and nobody asked", || notes(&path) == 63);
+    wait_until("all have run, and nobody asked", || {
+        diary.lines().len() == 63
+    });
     job.wait().unwrap();
     lab.submit(noted, (5, &path)).detach();
-    wait_until("all have run, and nobody can ask", || notes(&path) == 126);
+    wait_until("all have run, and nobody can ask", || {
+        diary.lines().len() == 126
+    });
     lab.assert_in_use(0);
 }
 

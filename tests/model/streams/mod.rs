@@ -5,8 +5,6 @@ pub mod windows;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +12,7 @@ use std::time::{Duration, Instant};
 use arenite::stream::{Handle, Stream, StreamError, Windows};
 use arenite::{Array, ArrayMut, Backoff, JobErrorKind, OnFailure, Priority};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
@@ -414,23 +412,22 @@ fn a_hang_stops_the_stream_in_its_place() {
 
 /// Behind a job at a gate, in this order: jobs of somebody else, and those of a stage that goes first or last.
 fn a_stage_that_goes_first() {
-    fn note(diary: &str, n: u64) -> u64 {
-        let mut file = File::options().append(true).open(diary).unwrap();
-        file.write_all(format!("{n}\n").as_bytes()).unwrap();
+    fn noted(diary: &str, n: u64) -> u64 {
+        note(diary, n);
         n
     }
     let lab = Lab::new(1);
     for priority in [Priority::High, Priority::Normal, Priority::Low] {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let diary = file.path().to_str().unwrap();
+        let file = Diary::new();
+        let diary = &*file.path();
         let gate = Gate::new();
         let running = lab.submit(through, (&gate.path(), 0));
         let held = gate.meet();
-        let before: Vec<_> = (0..3).map(|n| lab.submit(note, (diary, n))).collect();
+        let before: Vec<_> = (0..3).map(|n| lab.submit(noted, (diary, n))).collect();
         thread::scope(|s| {
             let lab = &lab;
             let streamed = s.spawn(move || {
-                let stage = Stream::new([10u64, 11]).stage_with(note, |n| ((), (diary, n)));
+                let stage = Stream::new([10u64, 11]).stage_with(noted, |n| ((), (diary, n)));
                 let run = stage.priority(priority).run(lab);
                 run.map(|value| value.unwrap().1).collect::<Vec<_>>()
             });
@@ -438,7 +435,7 @@ fn a_stage_that_goes_first() {
                 let stats = lab.stats();
                 stats.open + stats.queued == 6
             });
-            let after = lab.submit(note, (diary, 20));
+            let after = lab.submit(noted, (diary, 20));
             drop(held);
             step("the jobs behind the gate");
             assert_eq!(streamed.join().unwrap(), [10, 11]);
@@ -448,8 +445,7 @@ fn a_stage_that_goes_first() {
         for (n, job) in (0..).zip(before) {
             assert_eq!(job.wait(), Ok(n));
         }
-        let text = std::fs::read_to_string(diary).unwrap();
-        let order: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        let order = file.numbers();
         match priority {
             Priority::High => assert_eq!(order, [10, 11, 0, 1, 2, 20]),
             Priority::Normal => assert_eq!(order, [0, 1, 2, 10, 11, 20]),

@@ -4,11 +4,13 @@
 mod engine;
 mod gate;
 mod invariant;
+mod proc;
 mod traces;
 mod watch;
 
 pub use engine::{Lab, wait_until};
 pub use gate::{Gate, pass};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
+pub use proc::{private_bytes, state_of};
 pub use traces::{children, processes_of};
 pub use watch::{case, patience, step, watched};

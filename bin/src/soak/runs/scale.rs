@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arenite::{Array, Engine};
 use nix::sys::statvfs::statvfs;
 
-use super::super::lab::{Invariant, Lab, expect_idle, step};
+use super::super::lab::{Invariant, Lab, expect_idle, private_bytes, step};
 use super::{Figure, Order, Seen};
 
 fn tiny(n: u64) -> u64 {
@@ -127,7 +127,7 @@ struct Taken {
 impl Taken {
     fn now(arena: u64) -> Self {
         Self {
-            memory: private_memory(),
+            memory: private_bytes(std::process::id()).unwrap_or(0),
             descriptors: descriptors(),
             files: files("/dev/shm"),
             arena,
@@ -171,14 +171,4 @@ fn descriptors() -> usize {
 /// Files that a file system has; 0 where it does not count them.
 fn files(folder: &str) -> u64 {
     statvfs(folder).map_or(0, |all| all.files().saturating_sub(all.files_free()))
-}
-
-/// Private bytes of this process. Pages of the arena that it has looked at are not its own; the invariant counts those.
-fn private_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
 }

@@ -1,0 +1,52 @@
+//! What kernels note in a file, for the test to read.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write;
+
+/// A file in which kernels leave a line each time they run.
+pub struct Diary(tempfile::NamedTempFile);
+
+impl Diary {
+    pub fn new() -> Self {
+        Self(tempfile::NamedTempFile::new().unwrap())
+    }
+
+    pub fn path(&self) -> String {
+        self.0.path().to_str().unwrap().to_owned()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        lines(&self.path())
+    }
+
+    /// Its lines, each of which is a number.
+    pub fn numbers(&self) -> Vec<u32> {
+        numbers(&self.path())
+    }
+}
+
+/// The lines of a diary, each of which is a number.
+pub fn numbers(diary: &str) -> Vec<u32> {
+    let lines = lines(diary);
+    lines.iter().map(|line| line.parse().unwrap()).collect()
+}
+
+fn lines(diary: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(diary).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// In a kernel: leaves a line.
+pub fn note(diary: &str, line: impl Display) {
+    let mut file = File::options().append(true).open(diary).unwrap();
+    // At once: lines of others come before or after it.
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// In a kernel: leaves a line, and says how many there were before.
+pub fn note_after(diary: &str, line: impl Display) -> usize {
+    let before = lines(diary).len();
+    note(diary, line);
+    before
+}
