@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use arenite::{Array, Engine, Job, JobError, TileMut};
+use arenite::points::Point;
+use arenite::{Array, Engine, Job, JobError, JobErrorKind, TileMut};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::board::board;
-use crate::harness::{Lab, step, wait_until};
+use crate::harness::{Answers, Lab, step, wait_until};
 
 /// Jobs of the first batch; the first of them holds the worker until all are submitted.
 const FIRST: u32 = 10;
@@ -49,6 +51,26 @@ pub fn begin(log: &str, job: u32) {
         .expect("a line");
 }
 
+pub fn sum_of(input: &[u32], job: u32) -> u64 {
+    input.iter().map(|&x| u64::from(x ^ job)).sum()
+}
+
+/// Not the same for any two jobs.
+pub fn len_of(job: u32) -> usize {
+    40_000 + job as usize
+}
+
+pub fn value_at(input: &[u32], job: u32, i: usize) -> u32 {
+    input[i % input.len()].wrapping_mul(job)
+}
+
+pub fn text_of(input: &[u32], job: u32) -> String {
+    input[..200]
+        .iter()
+        .map(|x| format!("{:x}.", x ^ job))
+        .collect()
+}
+
 fn hold(log: &str, go: &str, job: u32) -> u64 {
     begin(log, job);
     while !go.is_empty() && !Path::new(go).exists() {
@@ -59,24 +81,19 @@ fn hold(log: &str, go: &str, job: u32) -> u64 {
 
 fn plain(log: &str, input: &Array<u32>, job: u32) -> u64 {
     begin(log, job);
-    input.iter().map(|&x| u64::from(x ^ job)).sum()
+    sum_of(input, job)
 }
 
 /// More than a first grant holds: the lane has to ask for memory.
 fn large(log: &str, input: &Array<u32>, job: u32) -> Array<u32> {
     begin(log, job);
-    Array::from_fn(40_000 + job as usize, |i| {
-        input[i % input.len()].wrapping_mul(job)
-    })
+    Array::from_fn(len_of(job), |i| value_at(input, job, i))
 }
 
 /// More than a slot holds: its words take a block of their own.
 fn long(log: &str, input: &Array<u32>, job: u32) -> String {
     begin(log, job);
-    input[..200]
-        .iter()
-        .map(|x| format!("{:x}.", x ^ job))
-        .collect()
+    text_of(input, job)
 }
 
 /// Ends when it is asked to.
@@ -97,7 +114,7 @@ fn fill(log: &str, mut tile: TileMut<'_, u32>, job: u32) {
 }
 
 /// A job under way.
-enum Pending {
+pub enum Pending {
     Number(Job<u64>),
     Array(Job<Array<u32>>),
     Text(Job<String>),
@@ -105,7 +122,7 @@ enum Pending {
 
 impl Pending {
     /// Its answer, as bytes.
-    fn wait(self) -> Result<Vec<u8>, JobError> {
+    pub fn wait(self) -> Result<Vec<u8>, JobError> {
         Ok(match self {
             Self::Number(job) => job.wait()?.to_le_bytes().to_vec(),
             Self::Array(job) => bytes(&job.wait()?),
@@ -117,6 +134,51 @@ impl Pending {
 /// To be compared, as they lie.
 pub fn bytes(values: &[u32]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
+}
+
+/// Looks at the answers and at the order in which jobs began, after so many deaths of which so many hit a running job. What is
+/// changed in place, or was asked to end, runs `once` whatever the policy is.
+///
+/// How many of those deaths it can tell: by a job that is lost, or by one that has begun again.
+pub fn judge(
+    answers: &Answers,
+    began: &[u32],
+    retries: u32,
+    deaths: u32,
+    cost: u32,
+    once: impl Fn(u32) -> bool,
+) -> Result<u32, String> {
+    let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
+    answers.cost_at_most(deaths as usize, killed)?;
+    let lost = answers.failed.len() as u32;
+    let is_final = |(job, _): &(usize, _)| retries == 0 || once(*job as u32);
+    if !answers.failed.iter().all(is_final) || lost > cost || (retries == 0 && lost < cost) {
+        return Err(format!(
+            "{deaths} deaths, {cost} of them in a job, failed {:?}",
+            answers.failed
+        ));
+    }
+    // In order, and nothing twice; only a job that was retried may come again, or late.
+    let mut newest = None;
+    let late = began.iter().filter(|&&job| {
+        let is_late = newest.is_some_and(|newest| newest >= job);
+        newest = newest.max(Some(job));
+        is_late
+    });
+    let told = lost + late.count() as u32;
+    // A death that has cost a job has none tried again.
+    if told > cost || began.is_empty() {
+        return Err(format!(
+            "{cost} deaths in a job, failed {:?}, and the jobs began like this: {began:?}",
+            answers.failed
+        ));
+    }
+    Ok(told)
+}
+
+/// Where a death is always told: the kernel that runs has said that it has begun.
+pub fn has_begun(point: &Point) -> bool {
+    matches!(point.step(), "allocate" | "publish" | "cancel") || point.name == "run.returned"
 }
 
 /// The files of one run.
@@ -204,7 +266,7 @@ impl Scene {
     }
 }
 
-fn input() -> Vec<u32> {
+pub fn input() -> Vec<u32> {
     (0..3000u32)
         .map(|i| i.wrapping_mul(2_654_435_761))
         .collect()

@@ -163,7 +163,7 @@ fn let_go_locked(point: &'static Point) {
                 |lab, played| {
                     over.store(true, Relaxed);
                     assert_eq!(lab.stats().workers[0].restarts, 1);
-                    strict::judge(played, 0, 0).unwrap();
+                    strict::judge(played, 0, 0, 0).unwrap();
                 },
             );
         });

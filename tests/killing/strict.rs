@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arenite::points::{Deed, Point, Side};
-use arenite::{Array, Engine, Job, JobError, JobErrorKind, Sandbox};
+use arenite::{Array, Engine, JobError, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -21,9 +21,9 @@ use crate::board::{board, locked, of};
 use crate::harness::{Answers, Invariant, Lab, named, step, wait_until};
 use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::programs::workers_are_busy;
-use crate::scene::bytes;
+use crate::scene::{self, Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::supervisors::{self, Round};
-use crate::workers::{Passings, passed};
+use crate::workers::{Passings, all_told, passed};
 
 /// Steps of a job in a worker.
 const COMMON: [&str; 11] = [
@@ -78,35 +78,15 @@ fn begin(job: u32) {
     println!("{job}");
 }
 
-fn sum_of(input: &[u32], job: u32) -> u64 {
-    input.iter().map(|&x| u64::from(x ^ job)).sum()
-}
-
 fn sum(input: &Array<u32>, job: u32) -> u64 {
     begin(job);
     sum_of(input, job)
-}
-
-fn value_at(input: &[u32], job: u32, i: usize) -> u32 {
-    input[i % input.len()].wrapping_mul(job)
-}
-
-/// Not the same for any two jobs.
-fn len_of(job: u32) -> usize {
-    40_000 + job as usize
 }
 
 /// More than a first grant holds; the supervisor copies it.
 fn large(input: &Array<u32>, job: u32) -> Array<u32> {
     begin(job);
     Array::from_fn(len_of(job), |i| value_at(input, job, i))
-}
-
-fn text_of(input: &[u32], job: u32) -> String {
-    input[..200]
-        .iter()
-        .map(|x| format!("{:x}.", x ^ job))
-        .collect()
 }
 
 /// More than a slot holds: its words take a block of their own.
@@ -122,12 +102,6 @@ fn obey(job: u32) -> u64 {
         std::thread::park_timeout(Duration::from_micros(100));
     }
     u64::from(job) * 5
-}
-
-fn input() -> Vec<u32> {
-    (0..3000u32)
-        .map(|i| i.wrapping_mul(2_654_435_761))
-        .collect()
 }
 
 /// What one process alone computes. That is the same each time.
@@ -152,29 +126,11 @@ fn compute() -> Vec<Vec<u8>> {
     (0..ASKED.end).map(answer).collect()
 }
 
-/// A job under way.
-enum Pending {
-    Number(Job<u64>),
-    Array(Job<Array<u32>>),
-    Text(Job<String>),
-}
-
-impl Pending {
-    fn submit(engine: &Engine, retries: u32, input: &Array<u32>, job: u32) -> Self {
-        match job % 3 {
-            0 => Self::Number(engine.job(sum, (input, job)).retries(retries).submit()),
-            1 => Self::Array(engine.job(large, (input, job)).retries(retries).submit()),
-            _ => Self::Text(engine.job(long, (input, job)).retries(retries).submit()),
-        }
-    }
-
-    /// Its answer, as bytes.
-    fn wait(self) -> Result<Vec<u8>, JobError> {
-        Ok(match self {
-            Self::Number(job) => job.wait()?.to_le_bytes().to_vec(),
-            Self::Array(job) => bytes(&job.wait()?),
-            Self::Text(job) => job.wait()?.into_bytes(),
-        })
+fn submit(engine: &Engine, retries: u32, input: &Array<u32>, job: u32) -> Pending {
+    match job % 3 {
+        0 => Pending::Number(engine.job(sum, (input, job)).retries(retries).submit()),
+        1 => Pending::Array(engine.job(large, (input, job)).retries(retries).submit()),
+        _ => Pending::Text(engine.job(long, (input, job)).retries(retries).submit()),
     }
 }
 
@@ -228,7 +184,7 @@ impl Stage {
     /// Plays it. Between the two batches `between` is called.
     fn play(&self, retries: u32, between: impl FnOnce(&Lab)) -> Played {
         let input = self.lab.from_slice(&input()).unwrap();
-        let submit = |job| Pending::submit(&self.lab, retries, &input, job);
+        let submit = |job| submit(&self.lab, retries, &input, job);
         step("the first batch");
         let jobs = self.while_stopped(|| {
             let mut jobs = vec![submit(0)];
@@ -300,7 +256,7 @@ pub fn undisturbed() {
         true,
         || {},
         |_, played| {
-            judge(played, 0, 0).unwrap();
+            judge(played, 0, 0, 0).unwrap();
         },
     );
 }
@@ -321,27 +277,11 @@ fn passings() -> &'static Passings {
     })
 }
 
-/// The answers, after so many deaths in a job.
-pub fn judge(played: &Played, retries: u32, cost: u32) -> Result<(), String> {
+/// The answers, after so many deaths of which so many hit a running job; how many of these they tell.
+pub fn judge(played: &Played, retries: u32, deaths: u32, cost: u32) -> Result<u32, String> {
     let answers = Answers::compare(played.answers.iter().cloned(), reference())?;
-    let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
-    answers.cost_at_most(cost as usize, killed)?;
-    // What was asked to end is not tried again.
-    let is_final = |job: usize| retries == 0 || ASKED.contains(&(job as u32));
-    let lost = answers.failed.iter().all(|(job, _)| is_final(*job));
-    if !lost || (retries == 0 && answers.failed.len() != cost as usize) {
-        return Err(format!(
-            "{cost} deaths in a job, failed {:?}",
-            answers.failed
-        ));
-    }
-    // In order, and nothing twice; only a job that was retried may come again, or late.
-    let late = played.began.windows(2).filter(|two| two[0] >= two[1]);
-    let may_be_late = if retries == 0 { 0 } else { cost as usize };
-    if late.count() > may_be_late || played.began.is_empty() {
-        return Err(format!("the jobs began like this: {:?}", played.began));
-    }
-    Ok(())
+    let once = |job| ASKED.contains(&job);
+    scene::judge(&answers, &played.began, retries, deaths, cost, once)
 }
 
 // ---- a worker dies ------------------------------------------------------------------------------------------
@@ -369,7 +309,7 @@ fn while_starting(point: &'static Point, retries: u32) {
                 || board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
                 |_, played| {
                     assert_eq!(board().done(point.name).0, times, "{what}");
-                    judge(played, retries, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
+                    judge(played, retries, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
                 },
             );
         }
@@ -409,7 +349,8 @@ fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Resul
                 lab.stats().workers[0].restarts == u64::from(deaths)
             });
             let cost = u32::from(costs_a_job(point)) * deaths;
-            verdict = judge(played, retries, cost);
+            verdict =
+                judge(played, retries, deaths, cost).and_then(|told| all_told(point, told, cost));
             let asked = &played.answers[ASKED.start as usize..];
             let ended = asked.iter().filter(|answer| answer.is_ok()).count();
             if point.step() == "cancel" && ended + deaths as usize != asked.len() {

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use arenite::JobErrorKind;
 use arenite::points::{Deed, Point, Side};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +14,7 @@ use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
 use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::reduced;
-use crate::scene::{ASKED, LENT, Played, Policy, Scene};
+use crate::scene::{self, ASKED, LENT, Played, Policy, Scene, has_begun};
 
 tests![before_it_is_ready];
 
@@ -119,6 +118,14 @@ fn at(point: &'static Point, policy: Policy) {
     );
 }
 
+/// A death in a job that had begun is told by that job: it is lost, or has begun again.
+pub fn all_told(point: &Point, told: u32, cost: u32) -> Result<(), String> {
+    match has_begun(point) && told != cost {
+        true => Err(format!("{cost} deaths in a job, and {told} are told")),
+        false => Ok(()),
+    }
+}
+
 /// One scene, in which a worker is killed when one comes by for the `nth` time.
 fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Result<Saw, String> {
     let before = Cell::new(0);
@@ -137,7 +144,8 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
                 lab.stats().workers[0].restarts == u64::from(killed)
             });
             let cost = u32::from(costs_a_job(point)) * killed;
-            verdict = judge(played, policy, killed, cost);
+            verdict =
+                judge(played, policy, killed, cost).and_then(|told| all_told(point, told, cost));
             let asked = &played.answers[ASKED.start as usize..ASKED.end as usize];
             let ended = asked.iter().filter(|answer| answer.is_ok()).count();
             if point.step() == "cancel" && ended + killed as usize != asked.len() {
@@ -151,43 +159,11 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
     })
 }
 
-/// The answers, after so many deaths of which so many hit a running job.
-pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<(), String> {
-    let reference = Scene::reference();
-    let answers = Answers::compare(played.answers.iter().cloned(), reference)?;
-    let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
-    answers.cost_at_most(deaths as usize, killed)?;
-    // What is changed in place cannot be tried again, and what was asked to end is not.
-    let once = answers.failed.iter().filter(|(job, _)| {
-        let job = *job as u32;
-        ASKED.contains(&job) || LENT.contains(&job)
-    });
-    let expected = match policy.retries {
-        0 => cost as usize,
-        _ => once.count().min(cost as usize),
-    };
-    if answers.failed.len() != expected {
-        return Err(format!(
-            "{} deaths, {cost} of them in a job, failed {:?}",
-            deaths, answers.failed
-        ));
-    }
-    // In order, and nothing twice; only a job that was retried may come again, or late.
-    let mut newest = None;
-    let (ahead, late): (Vec<u32>, Vec<u32>) = played.began.iter().partition(|&&job| {
-        let is_ahead = newest.is_none_or(|newest| newest < job);
-        newest = newest.max(Some(job));
-        is_ahead
-    });
-    let may_be_late = if policy.retries == 0 {
-        0
-    } else {
-        cost as usize
-    };
-    if late.len() > may_be_late || ahead.is_empty() {
-        return Err(format!("the jobs began like this: {:?}", played.began));
-    }
-    Ok(())
+/// The answers, after so many deaths of which so many hit a running job; how many of these they tell.
+pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<u32, String> {
+    let answers = Answers::compare(played.answers.iter().cloned(), Scene::reference())?;
+    let once = |job| ASKED.contains(&job) || LENT.contains(&job);
+    scene::judge(&answers, &played.began, policy.retries, deaths, cost, once)
 }
 
 /// A worker that replaces another dies once, twice, three times before it is ready.
