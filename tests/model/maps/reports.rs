@@ -1,0 +1,343 @@
+//! What failed in a map, and what is tried again.
+
+use arenite::{Backoff, JobErrorKind, OnFailure};
+
+use super::{odd, square, through};
+use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests, wait_until};
+
+tests![
+    a_failure_stops_or_does_not,
+    stopping_gives_up_what_is_under_way,
+    a_report_names_each_failure,
+    dead_letters_are_sent_again,
+    a_worker_that_dies_is_in_the_report,
+    errors_are_tried_again_where_that_is_said,
+    a_death_and_an_error_are_attempts_alike,
+    chunks_that_fail_are_reported,
+    a_chunk_whose_worker_dies_is_reported,
+];
+
+fn a_failure_stops_or_does_not() {
+    let lab = Lab::new(2);
+    let map = || lab.map(odd, (1..).map(|n| (n,)));
+    let on = map().on_failure(OnFailure::GoOn).take(1000);
+    assert_eq!(on.filter(Result::is_err).count(), 101);
+    let mut stopped = map().on_failure(OnFailure::Stop);
+    let results: Vec<_> = stopped.by_ref().collect();
+    assert_eq!(results.len(), 10);
+    assert!(results[..9].iter().all(Result::is_ok));
+    let error = results[9].as_ref().unwrap_err();
+    assert_eq!(error.kind(), &JobErrorKind::Returned("10 ends in 0".into()));
+    assert!(stopped.next().is_none(), "it stays at its end");
+    let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
+    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+    assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
+    lab.assert_idle();
+}
+
+fn stopping_gives_up_what_is_under_way() {
+    fn fail_at(gate: &str, n: u64) -> Result<u64, String> {
+        match n {
+            0 => Err("the first one".into()),
+            n => Ok(through(gate, n)),
+        }
+    }
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..50).map(|n| (gate.path(), n));
+    let mut map = lab
+        .map(fail_at, items)
+        .on_failure(OnFailure::Stop)
+        .unordered();
+    step("the failure, while others stand at the gate");
+    assert!(map.next().unwrap().1.is_err());
+    assert!(map.next().is_none());
+    // One job per worker stands at the gate at most; nothing else is left.
+    wait_until("only running jobs are left", || {
+        let stats = lab.stats();
+        stats.queued == 0 && stats.open <= 2
+    });
+    gate.release_all(|| lab.stats().open == 0);
+    lab.assert_idle();
+}
+
+fn a_report_names_each_failure() {
+    let lab = Lab::new(2);
+    let report = lab.map(odd, (1..=30).map(|n| (n,))).report();
+    let failed: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| letter.index())
+        .collect();
+    assert_eq!(failed, [9, 12, 19, 29]);
+    for (index, value) in report.values().iter().enumerate() {
+        let expected = (!failed.contains(&index)).then_some(index as u64 + 1);
+        assert_eq!(*value, expected);
+    }
+    for letter in report.failures() {
+        assert_eq!(letter.args(), &(letter.index() as u64 + 1,));
+        assert_eq!((letter.attempts(), letter.deaths().len()), (1, 0));
+    }
+    let panicked = &report.failures()[1];
+    let backtrace = panicked.backtrace().unwrap();
+    assert!(backtrace.contains("odd"), "{backtrace}");
+    assert!(report.failures()[0].backtrace().is_none());
+    let text = report.to_string();
+    assert!(
+        text.starts_with("4 of 30 items failed\n  item 9: job"),
+        "{text}"
+    );
+    let report = report.into_values().unwrap_err();
+    let (values, _) = report.into_parts();
+    assert_eq!(values.into_iter().flatten().count(), 26);
+    let all = lab.map(square, (0..3).map(|n| (n,))).report().into_values();
+    assert_eq!(all.unwrap(), [0, 1, 4]);
+    let stopped = lab
+        .map(odd, (1..).map(|n| (n,)))
+        .on_failure(OnFailure::Stop)
+        .report();
+    assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
+}
+
+fn dead_letters_are_sent_again() {
+    fn last(values: &[u8], from: u64) -> Result<u8, String> {
+        let from = from as usize;
+        values
+            .get(from)
+            .copied()
+            .ok_or_else(|| format!("nothing at {from}"))
+    }
+    let lab = Lab::new(2);
+    let arrays: Vec<_> = (1..=4u8)
+        .map(|n| lab.from_slice(&vec![n; n.into()]).unwrap())
+        .collect();
+    let report = lab
+        .map(last, arrays.iter().map(|a| (a.clone(), 2)))
+        .report();
+    drop(arrays);
+    let (mut values, letters) = report.into_parts();
+    assert_eq!(values, [None, None, Some(3), Some(4)]);
+    // Their inputs are still there, because the letters hold them.
+    let again: Vec<_> = letters.iter().map(|letter| letter.index()).collect();
+    let items = letters.into_iter().map(|letter| (letter.into_args().0, 0));
+    for (index, value) in again.into_iter().zip(lab.map(last, items)) {
+        values[index] = Some(value.unwrap());
+    }
+    assert_eq!(values, [1, 2, 3, 4].map(Some));
+    lab.assert_in_use(0);
+}
+
+fn a_worker_that_dies_is_in_the_report() {
+    fn poison(n: u64) -> u64 {
+        if n == 3 {
+            std::process::abort();
+        }
+        n
+    }
+    let lab = Lab::new(2);
+    let report = lab
+        .map(poison, (0..8).map(|n| (n,)))
+        .retries(1)
+        .backoff(arenite::Backoff::NONE)
+        .report();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(
+        (letter.index(), letter.args(), letter.attempts()),
+        (3, &(3,), 2)
+    );
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(letter.deaths(), [JobErrorKind::Signal(6)]);
+    assert_eq!(report.values().iter().flatten().count(), 7);
+}
+
+/// A server that is busy so often, by the lines in a file.
+fn busy(diary: &str, times: u64) -> Result<u64, String> {
+    let before = note_after(diary, "asked") as u64;
+    if before < times {
+        return Err(format!("busy {before}"));
+    }
+    Ok(before)
+}
+
+fn returned(n: u64) -> JobErrorKind {
+    JobErrorKind::Returned(format!("busy {n}"))
+}
+
+fn errors_are_tried_again_where_that_is_said() {
+    let lab = Lab::new(2);
+    // Not said: an `Err` is the answer.
+    let diary = Diary::new();
+    let path = diary.path();
+    let job = lab.job(busy, (&path, 2)).retries(5).submit();
+    assert_eq!(*lab.failure_of(job).kind(), returned(0));
+    assert_eq!(diary.lines().len(), 1);
+    // Said, and often enough.
+    let diary = Diary::new();
+    let path = diary.path();
+    let job = lab.job(busy, (&path, 2)).retries(5).retry_errors();
+    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(2));
+    assert_eq!(diary.lines().len(), 3);
+    // More often than a worker may die of a job: nobody has died.
+    let diary = Diary::new();
+    let path = diary.path();
+    let job = lab.job(busy, (&path, 9)).retries(9).retry_errors();
+    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(9));
+    // Said, and not often enough: the last error is the answer, with those before it.
+    let diary = Diary::new();
+    let path = diary.path();
+    let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
+    let letter = job.backoff(Backoff::NONE).keep_args().wait().unwrap_err();
+    assert_eq!(
+        (letter.error().kind(), letter.attempts()),
+        (&returned(2), 3)
+    );
+    assert_eq!(letter.deaths(), [returned(0), returned(1)]);
+    assert_eq!(letter.args(), &(&path, 100));
+    assert_eq!(diary.lines().len(), 3);
+    // Without retries it says nothing.
+    let diary = Diary::new();
+    let path = diary.path();
+    let job = lab.job(busy, (&path, 1)).retry_errors().submit();
+    assert_eq!(lab.failure_of(job).attempt(), 1);
+    // A map: each item for itself.
+    let diaries = [(); 3].map(|()| Diary::new());
+    let items = diaries
+        .iter()
+        .zip([0, 2, 100])
+        .map(|(diary, times)| (diary.path(), times));
+    let map = lab.map(busy, items).retries(2).retry_errors();
+    let report = map.backoff(Backoff::NONE).report();
+    assert_eq!(report.values(), [Some(0), Some(2), None]);
+    let [letter] = report.failures() else {
+        panic!("{report}")
+    };
+    assert_eq!((letter.index(), letter.attempts()), (2, 3));
+    // A node, whose dependent waits for the attempt that goes well.
+    let diary = Diary::new();
+    let path = diary.path();
+    let mut graph = arenite::Graph::new();
+    let node = graph.job(busy, (&path, 1)).retries(1).retry_errors().add();
+    let next = graph.add(square, (&node,));
+    assert_eq!(graph.run(&lab, &next).unwrap().wait(), Ok(1));
+    // A stage.
+    let diary = Diary::new();
+    let path = diary.path();
+    let mut letters = Vec::new();
+    let stream = arenite::stream::Stream::new([1u64, 100])
+        .on_failure(OnFailure::GoOn)
+        .stage_with(busy, |times| (times, (path.clone(), times)))
+        .retries(1)
+        .retry_errors()
+        .jobs(1)
+        .dead_letters(|letter| letters.push(letter));
+    let values: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
+    assert_eq!(values, [(1, 1)]);
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}")
+    };
+    assert_eq!((letter.input(), letter.attempts()), (&100, 2));
+    assert_eq!(lab.stats().restarts(), 0, "no worker has died of an error");
+    lab.assert_in_use(0);
+}
+
+/// The first attempt ends in an error, the second with its worker, the third with a value.
+fn a_death_and_an_error_are_attempts_alike() {
+    fn hard(diary: &str, gate: &str) -> Result<u64, String> {
+        match busy(diary, 1)? {
+            1 => {
+                pass(gate);
+                Err("it was to be killed there".into())
+            }
+            n => Ok(n),
+        }
+    }
+    let lab = Lab::new(1);
+    for retries in [1, 2] {
+        let diary = Diary::new();
+        let path = diary.path();
+        let gate = Gate::new();
+        let job = lab.job(hard, (path, gate.path())).retries(retries);
+        let job = job.retry_errors().backoff(Backoff::NONE).submit();
+        let held = gate.meet();
+        lab.replace(0);
+        drop(held);
+        step("what comes of it");
+        match job.wait() {
+            Ok(value) => assert_eq!((value, retries), (2, 2)),
+            Err(error) => {
+                assert_eq!(retries, 1, "{error}");
+                assert_eq!(
+                    (error.kind(), error.attempt()),
+                    (&JobErrorKind::Signal(9), 2)
+                );
+                assert_eq!(error.deaths(), [returned(0)]);
+            }
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn chunks_that_fail_are_reported() {
+    let lab = Lab::new(2);
+    let rows = 100_000;
+    let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
+    let bad = 61_234;
+    let report = lab.par_map_report(&input, |x: u32| {
+        assert_ne!(x, 4 * 61_234);
+        x + 1
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    let first = letter.index();
+    let failed = first..first + letter.args().shape().rows();
+    assert!(failed.contains(&bad) && failed.len() < rows);
+    assert_eq!(letter.args()[..], input[first * 4..failed.end * 4]);
+    assert!(letter.backtrace().unwrap().contains("chunks_that_fail"));
+    for (row, values) in report.values().chunks(4).enumerate() {
+        let expected = if failed.contains(&row) {
+            0
+        } else {
+            row as u32 * 4 + 1
+        };
+        assert_eq!(values[0], expected, "row {row}");
+    }
+    assert!(
+        report
+            .to_string()
+            .starts_with(&format!("{} of {rows} rows failed", failed.len()))
+    );
+    let (_, letters) = report.into_parts();
+    assert_eq!(letters.len(), 1);
+    let all = lab.par_map_report(&input, |x: u32| x + 1).unwrap();
+    assert_eq!((all.failures().len(), all.values()[9]), (0, 10));
+}
+
+fn a_chunk_whose_worker_dies_is_reported() {
+    let lab = Lab::new(2);
+    let input = lab.from_fn(400_000, |i| i as u32).unwrap();
+    let report = lab.par_apply_report(&input, |from: &[u32], to: &mut [u32]| {
+        to.fill(7);
+        if from.contains(&200_000) {
+            std::process::abort();
+        }
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    let failed = letter.index()..letter.index() + letter.args().len();
+    assert!(failed.contains(&200_000));
+    let (values, _) = report.into_parts();
+    for (index, &value) in values.iter().enumerate() {
+        assert_eq!(
+            value,
+            if failed.contains(&index) { 0 } else { 7 },
+            "{index}"
+        );
+    }
+}

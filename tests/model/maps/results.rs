@@ -1,0 +1,266 @@
+//! What a map gives: each result with its index, as it comes, without holding on to memory.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use nix::sys::signal::{Signal, kill};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+
+use super::{Watched, odd, square, through};
+use crate::flat::private_bytes;
+use crate::harness::{Gate, Lab, step, tests, wait_until};
+
+tests![
+    all_results_come_with_their_index,
+    a_slow_item_holds_up_no_other,
+    a_slow_item_at_the_front_is_slept_for,
+    a_death_in_the_middle_is_one_result,
+    unordered_is_lazy_and_leaves_nothing,
+    a_million_small_items_take_no_memory,
+    results_free_their_bytes_as_they_are_used,
+    results_that_nobody_takes_fill_no_arena,
+    a_check_that_panics_is_one_result,
+    the_same_without_workers,
+];
+
+fn all_results_come_with_their_index() {
+    const ITEMS: u64 = 20_000;
+    let lab = Lab::new(2);
+    let mut seen = vec![false; ITEMS as usize];
+    for (index, value) in lab.map(square, (0..ITEMS).map(|n| (n,))).unordered() {
+        assert_eq!(value.unwrap(), (index * index) as u64);
+        assert!(!std::mem::replace(&mut seen[index], true), "{index} twice");
+    }
+    assert!(seen.into_iter().all(|seen| seen));
+    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).unordered().count(), 0);
+    lab.assert_in_use(0);
+}
+
+fn a_slow_item_holds_up_no_other() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..100).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
+    let mut map = lab.map(through, items).unordered();
+    step("all but the first, which stands at the gate");
+    let mut others: Vec<_> = map.by_ref().take(99).map(|(index, _)| index).collect();
+    others.sort_unstable();
+    assert!(others.into_iter().eq(1..100));
+    gate.open();
+    let (index, value) = map.next().unwrap();
+    assert_eq!((index, value.unwrap()), (0, 0));
+    assert!(map.next().is_none());
+    lab.assert_idle();
+}
+
+fn a_slow_item_at_the_front_is_slept_for() {
+    fn maybe_slow(millis: u64) -> u64 {
+        thread::sleep(Duration::from_millis(millis));
+        millis
+    }
+    let lab = Lab::new(2);
+    // Known to be short, so that the caller sleeps for many at a time.
+    assert_eq!(lab.map(maybe_slow, (0..5000).map(|_| (0,))).count(), 5000);
+    let used = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    let slow = (0..20_000).map(|n| (if n % 5000 == 0 { 200 } else { 0 },));
+    let mut results = lab.map(maybe_slow, slow);
+    let (started, before) = (Instant::now(), used());
+    assert_eq!(results.next().unwrap().unwrap(), 200);
+    let (took, used) = (started.elapsed(), Duration::from(used() - before));
+    assert!(used < took / 2, "the caller used {used:?} of {took:?}");
+    assert_eq!(results.count(), 19_999);
+    lab.assert_in_use(0);
+}
+
+fn a_death_in_the_middle_is_one_result() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let items = (0..200).map(|n| (if n == 70 { gate.path() } else { String::new() }, n));
+    let mut map = lab.map(through, items).unordered();
+    let mut died = Vec::new();
+    thread::scope(|s| {
+        s.spawn(|| {
+            let held = gate.meet();
+            // Whichever worker stands at the gate: the other one has nothing to do any more, or runs another item.
+            wait_until("only one job is left", || {
+                let stats = lab.stats();
+                stats.open + stats.queued == 1
+            });
+            let stats = lab.stats();
+            let worker = stats.workers.iter().position(|worker| worker.open > 0);
+            let pid = lab.pid(worker.unwrap());
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            wait_until("it is gone", || lab.stats().restarts() > 0);
+            drop(held);
+        });
+        step("199 values and a death");
+        for (index, value) in &mut map {
+            match value {
+                Ok(value) => assert_eq!(value, index as u64),
+                Err(error) => died.push((index, error.kind().clone())),
+            }
+        }
+    });
+    assert_eq!(died, [(70, JobErrorKind::Signal(9))]);
+    lab.assert_idle();
+}
+
+fn unordered_is_lazy_and_leaves_nothing() {
+    let lab = Lab::new(2);
+    let pulled = Cell::new(0usize);
+    let items = (0..).map(|n| {
+        pulled.set(pulled.get() + 1);
+        (n,)
+    });
+    let mut map = lab.map(square, items).unordered();
+    assert_eq!(pulled.get(), 0);
+    for taken in 1..10_000 {
+        map.next().unwrap().1.unwrap();
+        assert!(
+            pulled.get() - taken <= 512,
+            "{} ahead",
+            pulled.get() - taken
+        );
+    }
+    drop(map);
+    lab.assert_idle();
+    lab.assert_in_use(0);
+}
+
+fn a_million_small_items_take_no_memory() {
+    fn mix(a: u64, b: u32, c: u8) -> u64 {
+        a ^ u64::from(b) ^ u64::from(c)
+    }
+    let lab = Lab::new(2);
+    let items = || (0..1_000_000u64).map(|n| (n, n as u32, n as u8));
+    let mut map = lab.map(mix, items());
+    step("the first thousands, which fill what there is to fill");
+    let mut sum = map
+        .by_ref()
+        .take(20_000)
+        .map(Result::unwrap)
+        .fold(0, u64::wrapping_add);
+    let before = private_bytes(&lab);
+    step("the rest of a million");
+    let mut most = 0;
+    for (n, value) in map.enumerate() {
+        sum = sum.wrapping_add(value.unwrap());
+        if n % 100_000 == 0 {
+            most = most.max(private_bytes(&lab));
+            assert!(lab.stats().untaken <= 512);
+        }
+    }
+    let expected = items()
+        .map(|(a, b, c)| mix(a, b, c))
+        .fold(0, u64::wrapping_add);
+    assert_eq!(sum, expected);
+    // Eight megabytes would be nine bytes per item.
+    let grown = most.max(private_bytes(&lab)).saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more than at the beginning");
+    lab.assert_in_use(0);
+}
+
+fn results_free_their_bytes_as_they_are_used() {
+    fn fresh(n: u8) -> Array<u8> {
+        let mut array = arenite::ArrayMut::zeros(1 << 20);
+        array.fill(n);
+        array.seal()
+    }
+    // 500 MiB of results through an arena of 64 MiB.
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).enumerate() {
+        assert_eq!(array.unwrap()[77], n as u8);
+    }
+    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).unordered() {
+        assert_eq!(array.unwrap()[77], n as u8);
+    }
+    lab.assert_in_use(0);
+}
+
+fn results_that_nobody_takes_fill_no_arena() {
+    // As quick as it can be for what it returns.
+    fn large(n: u64) -> Array<u64> {
+        let mut array = arenite::ArrayMut::zeros(1 << 17);
+        array[0] = n;
+        array.seal()
+    }
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    lab.submit(large, (0,)).wait().unwrap();
+    let mut map = lab.map(large, (0..300).map(|n| (n,)));
+    for expected in 0..300 {
+        let array = map.next().unwrap().unwrap();
+        assert_eq!(array[0], expected);
+        drop(array);
+        // Nobody asks for more until all that was sent has ended.
+        if expected % 50 == 0 {
+            wait_until("nothing runs", || {
+                let stats = lab.stats();
+                stats.open + stats.queued == 0
+            });
+        }
+    }
+    drop(map);
+    lab.assert_in_use(0);
+}
+
+fn a_check_that_panics_is_one_result() {
+    let lab = Lab::new(2);
+    let fold = |n: u32| (Array::from_slice(&[n]), Watched(n));
+    let values: Vec<_> = lab.map(fold, (0..10_u32).map(|n| (n,))).collect();
+    assert_eq!(values.len(), 10);
+    for (n, value) in (0..10).zip(values) {
+        match value {
+            Ok((array, watched)) => assert_eq!((array[0], watched), (n, Watched(n))),
+            Err(error) => {
+                let JobErrorKind::Panicked { message, .. } = error.kind() else {
+                    panic!("{error}")
+                };
+                assert!(n == 3 && message.contains("not looked at"), "{error}");
+            }
+        }
+    }
+    assert_eq!(lab.stats().restarts(), 0, "nobody lied");
+    lab.assert_in_use(0);
+}
+
+fn the_same_without_workers() {
+    let lab = Lab::new(2);
+    let engines: [&Engine; 2] = [&lab, &Engine::inline()];
+    let [with, without] = engines.map(|engine| {
+        let calls = AtomicUsize::new(0);
+        let items = (1..=30).map(|n| {
+            calls.fetch_add(1, SeqCst);
+            (n,)
+        });
+        let report = engine.map(odd, items).report();
+        let failed: Vec<_> = report
+            .failures()
+            .iter()
+            .map(|letter| letter.index())
+            .collect();
+        let mut ended: Vec<_> = engine
+            .map(square, (0..9).map(|n| (n,)))
+            .unordered()
+            .map(|(index, _)| index)
+            .collect();
+        ended.sort_unstable();
+        let stopped = engine
+            .map(odd, (1..).map(|n| (n,)))
+            .on_failure(OnFailure::Stop)
+            .count();
+        let mut jobs: Vec<_> = (0..3).map(|n| engine.submit(square, (n,))).collect();
+        assert!(arenite::wait_any(&mut jobs, None).is_some());
+        assert!(arenite::wait_all(&jobs, None));
+        (
+            report.values().to_vec(),
+            failed,
+            ended,
+            stopped,
+            calls.into_inner(),
+        )
+    });
+    assert_eq!(with, without);
+}

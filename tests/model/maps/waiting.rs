@@ -1,0 +1,208 @@
+//! Waiting for one of several jobs, or for all.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use arenite::JobErrorKind;
+
+use super::{odd, square, through};
+use crate::harness::{Gate, Lab, step, tests, wait_until};
+
+tests![
+    a_job_with_its_arguments,
+    the_first_of_several_jobs,
+    the_first_of_several_engines,
+    all_of_several_jobs,
+    a_death_among_several_jobs,
+    waiting_takes_nothing,
+    waiting_for_any_leaves_tasks_waiting,
+];
+
+fn a_job_with_its_arguments() {
+    fn die(values: &[u8]) -> u8 {
+        assert!(!values.is_empty());
+        std::process::abort();
+    }
+    let lab = Lab::new(1);
+    let values = lab.from_slice(&[1u8, 2]).unwrap();
+    step("a job that dies");
+    let letter = lab.job(die, (values,)).keep_args().wait().unwrap_err();
+    assert_eq!(letter.args().0[..], [1, 2]);
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(lab.job(square, (3,)).keep_args().wait().unwrap(), 9);
+    drop(letter);
+    lab.assert_in_use(0);
+}
+
+fn the_first_of_several_jobs() {
+    let lab = Lab::new(3);
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let mut jobs: Vec<_> = (0..)
+        .zip(&gates)
+        .map(|(n, gate)| lab.submit(through, (gate.path(), n)))
+        .collect();
+    assert_eq!(arenite::wait_any(&mut jobs, Some(Duration::ZERO)), None);
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    assert_eq!(
+        arenite::wait_any(&mut jobs, Some(Duration::from_millis(1))),
+        None
+    );
+    let mut held = held.into_iter();
+    let (first, second) = (held.next(), held.next());
+    thread::scope(|s| {
+        let opener = s.spawn(move || drop(second));
+        step("the second job, whose gate is open");
+        assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+        opener.join().unwrap();
+    });
+    // One that has ended is found at once, also beside others.
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+    jobs.remove(1).wait().unwrap();
+    drop(first);
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
+    drop(held);
+    assert!(arenite::wait_all(&jobs, None));
+    assert_eq!(
+        arenite::wait_any(&mut Vec::<arenite::Job<u64>>::new(), None),
+        None
+    );
+}
+
+fn the_first_of_several_engines() {
+    let labs = [Lab::new(1), Lab::new(1)];
+    let gates = [Gate::new(), Gate::new()];
+    let mut jobs: Vec<_> = labs
+        .iter()
+        .zip(&gates)
+        .map(|(lab, gate)| lab.submit(through, (gate.path(), 7)))
+        .collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    thread::scope(|s| {
+        s.spawn(|| {
+            wait_until("a job is in each", || {
+                labs.iter().all(|lab| lab.stats().open == 1)
+            });
+            // The worker of the second engine dies: that is an end as well.
+            labs[1].replace(0);
+        });
+        step("the job of the second engine");
+        assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
+    });
+    drop(held);
+    jobs.pop().unwrap().wait().unwrap_err();
+    assert_eq!(jobs.pop().unwrap().wait().unwrap(), 7);
+}
+
+fn all_of_several_jobs() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut jobs: Vec<_> = (0..500).map(|n| lab.submit(square, (n,))).collect();
+    jobs.push(lab.submit(through, (gate.path(), 0)));
+    let held = gate.meet();
+    assert!(!arenite::wait_all(&jobs, Some(Duration::from_millis(1))));
+    drop(held);
+    step("all of them");
+    assert!(arenite::wait_all(&jobs, None));
+    assert!(jobs.iter().all(arenite::Job::is_done));
+    for (n, job) in (0..500).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n * n);
+    }
+}
+
+/// A worker is killed among jobs that somebody waits for in each way there is: it is an end like any other.
+fn a_death_among_several_jobs() {
+    let lab = Lab::new(2);
+    for way in ["as they end", "any", "all"] {
+        step(format!("a worker dies, and somebody waits for jobs: {way}"));
+        let gates = [Gate::new(), Gate::new()];
+        let gate = |n: usize| gates.get(n).map_or(String::new(), Gate::path);
+        let mut jobs: Vec<_> = (0..20)
+            .map(|n| lab.submit(through, (gate(n), n as u64)))
+            .collect();
+        let mut held = gates.each_ref().map(Gate::meet).into_iter();
+        // One of the two workers that stand at a gate; the other one goes on when this one is gone.
+        thread::scope(|s| {
+            s.spawn(|| {
+                lab.replace(0);
+                drop(held.next());
+                drop(held.next());
+            });
+            let ends = match way {
+                "as they end" => {
+                    let mut ends: Vec<_> = arenite::as_completed(jobs.drain(..)).collect();
+                    ends.sort_by_key(|&(index, _)| index);
+                    ends
+                }
+                "any" => {
+                    let mut ends = Vec::new();
+                    let mut left: Vec<_> = jobs.drain(..).enumerate().collect();
+                    while let Some(at) =
+                        arenite::wait_any(left.iter_mut().map(|(_, job)| job), None)
+                    {
+                        let (index, job) = left.remove(at);
+                        assert!(job.is_done());
+                        ends.push((index, job.wait()));
+                    }
+                    ends.sort_by_key(|&(index, _)| index);
+                    ends
+                }
+                _ => {
+                    assert!(arenite::wait_all(&jobs, None));
+                    let ended = jobs.drain(..).map(|job| {
+                        assert!(job.is_done());
+                        job.wait()
+                    });
+                    ended.enumerate().collect()
+                }
+            };
+            assert!(ends.iter().map(|&(index, _)| index).eq(0..20), "each once");
+            let (values, failed): (Vec<_>, Vec<_>) =
+                ends.into_iter().partition(|(_, answer)| answer.is_ok());
+            let [(index, Err(error))] = &failed[..] else {
+                panic!("{failed:?}");
+            };
+            assert!(*index < 2, "one that ran");
+            assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+            for (index, value) in values {
+                assert_eq!(value.unwrap(), index as u64);
+            }
+        });
+    }
+    lab.assert_in_use(0);
+}
+
+fn waiting_takes_nothing() {
+    let lab = Lab::new(1);
+    let mut jobs = [lab.submit(odd, (10,))];
+    assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
+    assert!(arenite::wait_all(&jobs, None));
+    let [job] = jobs;
+    assert!(job.wait().is_err());
+}
+
+fn waiting_for_any_leaves_tasks_waiting() {
+    struct Tells(AtomicBool);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut job = lab.submit(through, (&gate.path(), 7));
+    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&told));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut job).poll(&mut context).is_pending());
+    for limit in [Duration::ZERO, Duration::from_millis(1)] {
+        assert_eq!(arenite::wait_any([&mut job], Some(limit)), None);
+    }
+    assert!(!told.0.load(SeqCst));
+    gate.open();
+    wait_until("the task is told", || told.0.load(SeqCst));
+    assert_eq!(job.wait().unwrap(), 7);
+}
