@@ -2,16 +2,16 @@
 //! to its group.
 
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use arenite::image::{Output, ResizeSpec, resize_encoded};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::lab::{Invariant, processes_of, step, wait_until};
+use super::lab::{End, Invariant, judge, processes_of, step, wait_until};
 use super::pictures::bitmap;
 use super::runs::{Dice, Figure, Order, Seen};
 use super::supervisor::Family;
@@ -24,19 +24,6 @@ const SIGNALS: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGPIPE,
 ];
-
-/// How a program took it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Before work: at once.
-    Early,
-    /// At work: what ran was finished.
-    Drained,
-    /// At work, and again: at once.
-    Twice,
-    /// All was done, or the signal is one that it ignores.
-    Late,
-}
 
 /// A folder of pictures, and what has to come of them.
 struct Scene {
@@ -181,7 +168,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         drop(family);
         let ended = scene
             .whole(&out)
-            .and_then(|made| judge(status, &stderr, &sent, made))
+            .and_then(|made| judge(status, &stderr, &sent, (made, PICTURES)))
             .map_err(|why| format!("{what}: {status}: {why}\n{stderr}"))?;
         ends.push(ended);
         step("resize to do the rest");
@@ -213,42 +200,4 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
 
 fn remove(folder: &Path) -> Result<(), String> {
     fs::remove_dir_all(folder).map_err(|error| error.to_string())
-}
-
-/// Whether it ended as it should, with so many results.
-fn judge(status: ExitStatus, stderr: &str, sent: &[Signal], made: usize) -> Result<End, String> {
-    // 128 and the signal's number, as a shell shows it too if the signal comes before the program listens.
-    let by_code = status
-        .code()
-        .filter(|code| *code > 128)
-        .map(|code| code - 128);
-    let Some(number) = status.signal().or(by_code) else {
-        return match (status.code(), made) {
-            (Some(0), PICTURES) => Ok(End::Late),
-            (Some(0), _) => Err(format!("a success with {made} results")),
-            _ => Err("another exit code than that of a signal".into()),
-        };
-    };
-    if !sent.iter().any(|&signal| signal as i32 == number) {
-        return Err("ended by a signal that was not sent".into());
-    }
-    // Nobody listens to this one: it ends only what has not come to ignoring it.
-    if number == Signal::SIGPIPE as i32 && made > 0 {
-        return Err("ended by SIGPIPE at work".into());
-    }
-    if stderr.contains("interrupted") {
-        let by_the_first = status.code().is_some() && number == sent[0] as i32;
-        return match by_the_first || sent.len() > 1 {
-            true => Ok(End::Drained),
-            false => Err("another exit code than that of the signal that it heeded".into()),
-        };
-    }
-    match (sent.len(), made) {
-        (1, 0) => Ok(End::Early),
-        // Without a second one it ends like this only before it has begun.
-        (1, _) => Err(format!("ended at once, with {made} results")),
-        // Either of the two may have been it.
-        (_, 0) => Ok(End::Early),
-        _ => Ok(End::Twice),
-    }
 }

@@ -1,15 +1,22 @@
 //! Signals at any moment: at the start, while it walks, works, ends; once or twice; to the program or to its group.
 
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, gone, jpeg, signal, signal_group};
+use nix::sys::signal::Signal;
+
+use crate::world::{End, World, gone, jpeg, judge, signal, signal_group};
 
 const PICTURES: usize = 24;
-const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
+const SIGNALS: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGPIPE,
+];
 
 /// How often at least: `ARENITE_SIGNALS` makes it more.
 fn rounds() -> u64 {
@@ -98,10 +105,10 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let send = if to_group { signal_group } else { signal };
         // Not to wait for anything: the moment is what is tried.
         thread::sleep(after[0]);
-        send(id, number);
+        send(id, number as i32);
         if let Some(second) = second {
             thread::sleep(after[1]);
-            send(id, second);
+            send(id, second as i32);
         }
         let output = crate::world::output(child);
         gone(id);
@@ -109,38 +116,15 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let status = output.status;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let what = format!("{what}: {status}\n{stderr}");
-        let sent: Vec<i32> = [Some(number), second].into_iter().flatten().collect();
-        // 128 and the signal's number, as a shell shows it too if the signal comes before the program listens.
-        let ended = status.signal().or(status
-            .code()
-            .filter(|code| *code > 128)
-            .map(|code| code - 128));
+        let sent: Vec<Signal> = [Some(number), second].into_iter().flatten().collect();
         let tree = world.tree(&out);
-        match ended {
-            Some(ended) => {
-                assert!(sent.contains(&ended), "{what}");
-                // Nobody listens to this one: it ends only what has not come to ignoring it.
-                assert!(ended != libc::SIGPIPE || tree.is_empty(), "{what}");
-                if stderr.contains("interrupted") {
-                    seen.drained += 1;
-                    assert!(
-                        status.code().is_some() && ended == number || second.is_some(),
-                        "{what}"
-                    );
-                } else if second.is_none() {
-                    seen.early += 1;
-                    // Without a second one it ends like this only before it has begun.
-                    assert!(tree.is_empty(), "{what}");
-                } else if !tree.is_empty() {
-                    // Where there are no results either of the two may have been it.
-                    seen.twice += 1;
-                }
-            }
-            None => {
-                seen.late += 1;
-                assert_eq!(status.code(), Some(0), "{what}");
-                assert_eq!(tree.len(), PICTURES, "{what}");
-            }
+        match judge(status, &stderr, &sent, (tree.len(), PICTURES)) {
+            // Where there are no results either of two may have been it.
+            Ok(End::Early) => seen.early += u32::from(second.is_none()),
+            Ok(End::Drained) => seen.drained += 1,
+            Ok(End::Twice) => seen.twice += 1,
+            Ok(End::Late) => seen.late += 1,
+            Err(why) => panic!("{what}: {why}"),
         }
         if world.path(&out).exists() {
             for name in world.all(&out) {

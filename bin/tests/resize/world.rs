@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
 #[allow(unused_imports, reason = "each test binary uses a part")]
-pub use lab::private_bytes;
+pub use lab::{End, judge, private_bytes};
 
 /// Longer than any run takes here, so that only a hang meets it.
 pub const WATCHDOG: Duration = Duration::from_secs(120);

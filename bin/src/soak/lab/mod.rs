@@ -1,6 +1,7 @@
 //! An engine under observation, whoever observes it: a soak, or the tests of the library, which use this very code.
 #![allow(dead_code, unused_imports, reason = "each user uses a part")]
 
+mod ends;
 mod engine;
 mod gate;
 mod invariant;
@@ -8,6 +9,7 @@ mod proc;
 mod traces;
 mod watch;
 
+pub use ends::{End, judge};
 pub use engine::{Lab, wait_until};
 pub use gate::{Gate, pass};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
