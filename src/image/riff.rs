@@ -56,7 +56,11 @@ pub(super) fn check_frame(file: &[u8]) -> Result<(), ImageError> {
             frame[6..].first_chunk(),
             picture.get(6..).and_then(|sides| sides.first_chunk()),
         ) else {
-            continue;
+            // The decoder looks for its sides behind the end of the frame.
+            return Err(ImageError::corrupt(
+                Format::WebP,
+                "a frame without a picture",
+            ));
         };
         let frames = [[w0, w1, w2, 0], [h0, h1, h2, 0]].map(|side| u32::from_le_bytes(side) + 1);
         let pictures = [[a, b], [c, d]].map(|side| u32::from(u16::from_le_bytes(side) & 0x3fff));

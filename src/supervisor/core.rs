@@ -92,7 +92,7 @@ pub(super) struct Core {
     pub(super) started: bool,
     /// Nothing is left to do, and the workers have been told to stop.
     pub(super) stopping: bool,
-    /// Jobs that were in front of a lane when its worker died by itself without one that ran, by number; how often.
+    /// Jobs that were in front of a lane that had begun none when its worker died by itself, by number; how often, weighed.
     pub(super) in_front: Vec<(u64, u32)>,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,

@@ -22,6 +22,8 @@ pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
+    /// There are no more lines.
+    has_ended: bool,
 }
 
 /// How a program ended.
@@ -64,6 +66,7 @@ impl Program {
         Self {
             input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().unwrap()),
+            has_ended: false,
             child,
         }
     }
@@ -76,9 +79,8 @@ impl Program {
     pub fn line(&mut self) -> String {
         step("a line of the program");
         let mut line = String::new();
-        self.output
-            .read_line(&mut line)
-            .expect("its output can be read");
+        let bytes = self.output.read_line(&mut line);
+        self.has_ended = bytes.expect("its output can be read") == 0;
         line.trim_end().to_owned()
     }
 
@@ -101,7 +103,7 @@ impl Program {
 
     fn says_otherwise(&mut self, line: &str, word: &str) -> ! {
         // One that has ended says nothing. Another may have no mind to.
-        if !line.is_empty() {
+        if !self.has_ended {
             self.kill_all();
         }
         let ended = self.wait();

@@ -102,16 +102,22 @@ fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
 }
 
 /// An animation of one pixel by its header, whose first frame brings a picture of 800 MB.
-fn webp_with_frame(behind_alpha: bool) -> Vec<u8> {
+fn webp_with_frame(alpha: Option<usize>) -> Vec<u8> {
     let picture = webp(false);
     let mut pixels = picture[12..].to_vec();
     assert!(pixels.starts_with(b"VP8 "));
     let chunk =
         |kind: &[u8; 4], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
-    if behind_alpha {
+    if let Some(len) = alpha {
         // The decoder takes what follows for the picture, and does not look at its name.
         pixels[..4].copy_from_slice(b"XXXX");
-        pixels.splice(..0, chunk(b"ALPH", &[0, 0]));
+        pixels.splice(..0, chunk(b"ALPH", &vec![0; len]));
+        if len % 2 == 1 {
+            // It begins at an even place, and the frame says that it ends before the sides of the picture do.
+            pixels.insert(8 + len, 0);
+            pixels[12 + len + 1..][..4].copy_from_slice(&10u32.to_le_bytes());
+            pixels.truncate(8 + len + 1 + 8 + 10);
+        }
     }
     // Where it lies, its sides less one, how long it is shown, and how it is mixed.
     let frame = [&[0; 6][..], &[0; 6], &[0; 3], &[0], &pixels].concat();
@@ -208,8 +214,15 @@ fn what_hides_behind_a_small_picture_is_bounded() {
         ("WebP, EXIF of 4 GB", webp_with(b"EXIF", 0x08)),
         ("WebP, XMP of 4 GB", webp_with(b"XMP ", 0x04)),
         ("WebP, a profile of 4 GB", webp_with(b"ICCP", 0x20)),
-        ("WebP, a frame of 800 MB", webp_with_frame(false)),
-        ("WebP, one behind its alpha", webp_with_frame(true)),
+        ("WebP, a frame of 800 MB", webp_with_frame(None)),
+        ("WebP, one behind its alpha", webp_with_frame(Some(2))),
+        ("WebP, one that ends before", {
+            let mut file = webp_with_frame(Some(3));
+            let anmf = file.windows(4).position(|kind| kind == b"ANMF").unwrap();
+            let len = u32::from_le_bytes(file[anmf + 4..][..4].try_into().unwrap());
+            file[anmf + 4..][..4].copy_from_slice(&(len - 1).to_le_bytes());
+            file
+        }),
     ] {
         let (made, peak) = with_peak(|| resize_encoded(&file, &spec));
         assert!(peak < 100 << 20, "{name}: {peak} bytes for {made:?}");

@@ -9,7 +9,7 @@ use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::programs::{Program, Scenario, say};
+use crate::harness::programs::{Program, Scenario, say, stay};
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
@@ -528,6 +528,11 @@ const FILE: &str = "ARENITE_TEST_TRACE";
 
 /// Works until it is killed.
 fn observed() {
+    // Also when the test is.
+    std::thread::spawn(|| {
+        stay();
+        std::process::exit(1)
+    });
     let engine = Engine::builder()
         .workers(2)
         .trace(Trace::to(std::env::var_os(FILE).unwrap()))

@@ -73,11 +73,8 @@ impl Engine {
                 *all += count;
             }
         }
-        if counts.is_empty() {
-            // There were no elements: zeros that need no memory yet.
-            drop(counts);
-            counts = vec![0; bins];
-        }
+        // Where there were no elements.
+        counts.resize(bins, 0);
         put_edges(&mut edges, bins, low, high);
         Ok(Histogram { counts, edges })
     }

@@ -9,7 +9,7 @@ use crate::supervisor::JobError;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures.
+    /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
     Job {
         /// Which stage: the first is 1.
         stage: usize,

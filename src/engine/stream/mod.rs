@@ -254,8 +254,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// go on if nothing is said.)
     ///
     /// A stream that stops gives the error after what came before it. One that goes on counts the item
-    /// ([`StreamStats::failed`]) and leaves it out; [`dead_letters`](Stream::dead_letters) has it. It stops all the same if its
-    /// engine has ended.
+    /// ([`StreamStats::failed`]) and leaves it out; [`dead_letters`](Stream::dead_letters) has it if its job has failed. It stops
+    /// all the same if its engine has ended.
     ///
     /// ```
     /// use arenite::{Engine, OnFailure, stream::Stream};
