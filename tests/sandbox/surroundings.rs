@@ -106,10 +106,11 @@ fn modes(pid: i32) -> Vec<(String, String)> {
         line.unwrap_or("").trim().to_owned()
     };
     let read = |task: fs::DirEntry| {
-        let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        (field(&text, "Seccomp:"), field(&text, "NoNewPrivs:"))
+        // One that has just ended is listed for a moment.
+        let text = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((field(&text, "Seccomp:"), field(&text, "NoNewPrivs:")))
     };
-    tasks.map(|task| read(task.unwrap())).collect()
+    tasks.filter_map(|task| read(task.unwrap())).collect()
 }
 
 fn locked() -> (String, String) {
