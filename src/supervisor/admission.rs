@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::core::{Closing, Core};
-use super::lane::NOBODY;
 use super::lock::Locked;
 use super::policy::Terms;
 use super::record::{JobId, Stage};
@@ -384,8 +383,7 @@ impl Core {
             if lane.condemned {
                 return true;
             }
-            let mut open = lane.poster.open_positions();
-            let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
+            let oldest = lane.held().next();
             oldest.is_none_or(|position| matches!(lane.ask(position, NOTICE), Ask::Set(_)))
         })
     }

@@ -27,7 +27,7 @@ use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SLOTS, SPILLED, after_keeping};
+use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SPILLED, after_keeping};
 
 /// Jobs that are kept between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
@@ -398,14 +398,7 @@ impl Core {
     ) {
         let why = why.into();
         let kind = &why.kind;
-        if *kind == JobErrorKind::Cancelled {
-            self.cancelled += 1;
-        } else {
-            self.failed += 1;
-        }
-        if self.records.at(index).is_traced() {
-            self.trace_failed(index, kind, false);
-        }
+        self.count_failed(index, kind);
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
@@ -430,6 +423,18 @@ impl Core {
         self.answer(index, Outcome::Failed(error.into()));
         if cancels {
             self.cancel_group(group);
+        }
+    }
+
+    /// It gives no value, in the figures and in the trace.
+    pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind) {
+        if *kind == JobErrorKind::Cancelled {
+            self.cancelled += 1;
+        } else {
+            self.failed += 1;
+        }
+        if self.records.at(index).is_traced() {
+            self.trace_failed(index, kind, false);
         }
     }
 
@@ -571,11 +576,7 @@ impl Core {
     /// its newest is enough.
     pub(super) fn want_end_of_all(&mut self) {
         for lane in &mut self.lanes {
-            let newest = lane
-                .poster
-                .open_positions()
-                .rev()
-                .find(|position| lane.records[(position % SLOTS as u64) as usize] != NOBODY);
+            let newest = lane.held().next_back();
             if let Some(position) = newest {
                 // Over already: the monitor looks again before it sleeps.
                 let _: Ask = lane.ask(position, NOTICE);

@@ -132,6 +132,12 @@ impl Lane {
         self.records[(position % SLOTS as u64) as usize]
     }
 
+    /// The positions of the jobs that it holds, oldest first.
+    pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
+        let open = self.poster.open_positions();
+        open.filter(|&position| self.record_at(position) != NOBODY)
+    }
+
     /// Is there an open job at this position?
     pub(super) fn holds(&self, position: u64) -> bool {
         self.poster.open_positions().contains(&position) && self.record_at(position) != NOBODY

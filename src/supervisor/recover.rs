@@ -200,8 +200,8 @@ impl Core {
     /// The newest job of this lane that has begun, as far as its worker says.
     fn begun(&self, lane: usize) -> Option<u64> {
         let lane = &self.lanes[lane];
-        let mut live = lane.poster.open_positions().rev();
-        live.find(|&p| lane.record_at(p) != NOBODY && !lane.poster.is_queued(p))
+        let mut newest_first = lane.held().rev();
+        newest_first.find(|&position| !lane.poster.is_queued(position))
     }
 
     /// One more worker has died with this job in front of a lane. Were there too many?

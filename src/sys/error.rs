@@ -4,7 +4,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use super::inject::interruptible;
+use super::inject::{interruptible, undisturbed};
 
 /// What every wrapper in this floor answers with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,9 +85,21 @@ impl From<Error> for std::io::Error {
 }
 
 /// Calls `call` until it answers with something other than `EINTR`.
-pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(crate) fn retry<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    retry_where(interruptible, call)
+}
+
+/// The same, of a call whose other errors say something: a test that made one up would take away what the system never does.
+pub(crate) fn retry_undisturbed<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    retry_where(undisturbed, call)
+}
+
+fn retry_where<T>(
+    allowed: fn() -> nix::Result<()>,
+    mut call: impl FnMut() -> nix::Result<T>,
+) -> nix::Result<T> {
     loop {
-        match interruptible().and_then(|()| call()) {
+        match allowed().and_then(|()| call()) {
             Err(Errno::EINTR) => continue,
             other => return other,
         }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd as RawEventFd};
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, retry_undisturbed};
 use super::inject::{allowed, undisturbed};
 
 /// A counter that wakes whoever polls it; non-blocking and close-on-exec.
@@ -33,9 +33,9 @@ impl EventFd {
         EventFd { raw }
     }
 
-    /// Makes it readable. A counter that is full is readable already, so that is not an error.
+    /// Makes it readable. A counter that is full (`EAGAIN`) is readable already, so that is not an error.
     pub fn ring(&self) -> Result<()> {
-        match uninterrupted(|| self.raw.write(1)) {
+        match retry_undisturbed(|| self.raw.write(1)) {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(Error::new("write", errno, "a doorbell")),
         }
@@ -43,7 +43,7 @@ impl EventFd {
 
     /// Makes it silent again; says whether it had been rung.
     pub fn clear(&self) -> Result<bool> {
-        match uninterrupted(|| self.raw.read()) {
+        match retry_undisturbed(|| self.raw.read()) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN) => Ok(false),
             Err(errno) => Err(Error::new("read", errno, "a doorbell")),
@@ -53,17 +53,6 @@ impl EventFd {
     /// The descriptor to poll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
-    }
-}
-
-/// As [`retry`](super::error::retry), of a call whose `EAGAIN` says something: a test that made it up would take a ring away
-/// that the system never loses.
-fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-    loop {
-        match undisturbed().and_then(|()| call()) {
-            Err(Errno::EINTR) => continue,
-            other => return other,
-        }
     }
 }
 

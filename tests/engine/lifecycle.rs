@@ -540,34 +540,25 @@ fn starting() {
         .build();
 }
 
-fn exit() {
+/// One of its workers never ends what it does.
+fn build_spinning() -> Engine {
+    let spin = || -> u8 {
+        loop {
+            std::hint::spin_loop()
+        }
+    };
     let engine = build();
+    engine.submit(spin, ()).detach();
     engine
-        .submit(
-            || -> u8 {
-                loop {
-                    std::hint::spin_loop()
-                }
-            },
-            (),
-        )
-        .detach();
+}
+
+fn exit() {
+    let _engine = build_spinning();
     std::process::exit(7);
 }
 
 fn forget() {
-    let engine = build();
-    engine
-        .submit(
-            || -> u8 {
-                loop {
-                    std::hint::spin_loop()
-                }
-            },
-            (),
-        )
-        .detach();
-    std::mem::forget(engine);
+    std::mem::forget(build_spinning());
     std::process::exit(7);
 }
 

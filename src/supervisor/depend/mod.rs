@@ -396,10 +396,7 @@ impl Core {
         if let Some(Bad { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);
-            self.failed += 1;
-            if self.records.at(id.index).is_traced() {
-                self.trace_failed(id.index, error.kind(), false);
-            }
+            self.count_failed(id.index, error.kind());
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
