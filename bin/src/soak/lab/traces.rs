@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::makedev;
+
 /// How long what ends by itself may take to do so. Threads that have told their result still have to end.
 const SETTLING: Duration = Duration::from_secs(20);
 
@@ -19,10 +21,13 @@ pub struct Traces {
     names: BTreeMap<String, Name>,
 }
 
+/// A file by its device and inode: there may be a `/dev/shm` in each mount namespace, and each counts its inodes from the start.
+type File = (u64, u64);
+
 /// What a name of `/dev/shm` led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Name {
-    inode: u64,
+    file: File,
     /// Somebody had it locked, as a living arena has.
     locked: bool,
 }
@@ -64,7 +69,7 @@ impl Traces {
     /// nobody else makes names, all the others are missed too, but for what a dead arena had left: that is swept.
     fn names_missed(&self, now: &BTreeMap<String, Name>) -> Vec<String> {
         let gone: Vec<_> = (self.names.iter())
-            .filter(|(name, was)| now.get(*name).is_none_or(|is| is.inode != was.inode))
+            .filter(|(name, was)| now.get(*name).is_none_or(|is| is.file != was.file))
             .collect();
         if gone.is_empty() {
             return Vec::new();
@@ -72,7 +77,7 @@ impl Traces {
         let (own, locked) = (is_own_shm(), locked());
         let missed = |name: &str, was: &Name| {
             let was_swept = name.starts_with("arenite-") && !was.locked;
-            was.locked && locked.contains(&was.inode) || own && !was_swept
+            was.locked && locked.contains(&was.file) || own && !was_swept
         };
         gone.into_iter()
             .filter(|(name, was)| missed(name, was))
@@ -204,29 +209,27 @@ fn names() -> BTreeMap<String, Name> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             // None if it has just gone.
-            let inode = entry.metadata().ok()?.ino();
-            let locked = locked.contains(&inode);
+            let metadata = entry.metadata().ok()?;
+            let file = (metadata.dev(), metadata.ino());
+            let locked = locked.contains(&file);
             let name = entry.file_name().into_string().ok()?;
-            Some((name, Name { inode, locked }))
+            Some((name, Name { file, locked }))
         })
         .filter(|(name, _)| all || name.starts_with("arenite"))
         .collect()
 }
 
-/// Inodes of files that somebody has locked. The kernel tells without a lock being asked for, which a maker of names would
-/// notice.
-fn locked() -> BTreeSet<u64> {
-    // "1: FLOCK  ADVISORY  WRITE 4021 00:19:1234 0 EOF"
-    let inode = |line: &str| {
-        line.split_whitespace()
-            .nth(5)?
-            .rsplit(':')
-            .next()?
-            .parse()
-            .ok()
+/// Files that somebody has locked. The kernel tells without a lock being asked for, which a maker of names would notice.
+fn locked() -> BTreeSet<File> {
+    // "1: FLOCK  ADVISORY  WRITE 4021 00:19:1234 0 EOF", the device in hexadecimal.
+    let file = |line: &str| {
+        let mut parts = line.split_whitespace().nth(5)?.split(':');
+        let mut device = || u64::from_str_radix(parts.next()?, 16).ok();
+        let device = makedev(device()?, device()?);
+        Some((device, parts.next()?.parse().ok()?))
     };
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
-    text.lines().filter_map(inode).collect()
+    text.lines().filter_map(file).collect()
 }
 
 /// This process has a `/dev/shm` to itself: the first process of the system has another one. Who cannot tell shares it.
