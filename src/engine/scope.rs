@@ -11,7 +11,7 @@ use super::job::{permit, run_here};
 use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Params, Reply, Single};
+use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single};
 use crate::supervisor::{Failed, JobId, Limit, Read, Shared, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
@@ -297,7 +297,9 @@ impl<'env> Scope<'env> {
                     }
                     let _permit = permit(&terms.limit, name)?;
                     let _job = scope.series.here(index);
-                    run_here(name, || kernel.call(held).keep().map_err(Failure::from))
+                    run_here(name, || {
+                        kernel.call(held, Key::new()).keep().map_err(Failure::from)
+                    })
                 }))
             }
             Place::Workers(workers) => {

@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 
 use super::entry::{Failure, Params, Program, Stopped, conjure, params_sealed};
 use super::host::{Host, Unreachable};
-use super::param::{BadArgument, HostRef, Param, Rejected, Words};
+use super::param::{BadArgument, HostRef, Key, Param, Rejected, Words};
 use super::reply::Reply;
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{LaneChunk, LaneCount, lane};
@@ -64,7 +64,7 @@ impl<S, E: Display> Initial<S> for Result<S, E> {
 )]
 pub trait Init<P: Params, O>: Copy + Send + 'static {
     #[doc(hidden)]
-    fn make(self, held: P::Held) -> O;
+    fn make(self, held: P::Held, key: Key) -> O;
 }
 
 /// A method of an actor whose state is `S`: a function, or a closure that captures nothing, which takes `&mut S` or `&S`
@@ -76,7 +76,7 @@ pub trait Init<P: Params, O>: Copy + Send + 'static {
 )]
 pub trait Method<S, P: MethodParams, R>: Copy + Send + 'static {
     #[doc(hidden)]
-    fn call(self, state: &mut S, held: <P::Params as Params>::Held) -> R;
+    fn call(self, state: &mut S, held: <P::Params as Params>::Held, key: Key) -> R;
 }
 
 /// What a method takes: its receiver, and its parameters. Sealed.
@@ -110,9 +110,10 @@ macro_rules! methods {
                 + Fn($($p),*) -> Ret
                 + for<'j> Fn($($p::At<'j>),*) -> Ret,
         {
-            fn make(self, held: ($($p::Held,)*)) -> Ret {
+            #[allow(unused_variables, reason = "for one without parameters")]
+            fn make(self, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
-                self($($p::at(&mut $x)),*)
+                self($($p::at(&mut $x, key)),*)
             }
         }
 
@@ -125,9 +126,10 @@ macro_rules! methods {
                 + for<'j> Fn(&mut State, $($p::At<'j>),*) -> Ret,
         {
             #[inline]
-            fn call(self, state: &mut State, held: ($($p::Held,)*)) -> Ret {
+            #[allow(unused_variables, reason = "for one without parameters")]
+            fn call(self, state: &mut State, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
-                self(state, $($p::at(&mut $x)),*)
+                self(state, $($p::at(&mut $x, key)),*)
             }
         }
 
@@ -140,10 +142,11 @@ macro_rules! methods {
                 + for<'j> Fn(&State, $($p::At<'j>),*) -> Ret,
         {
             #[inline]
-            fn call(self, state: &mut State, held: ($($p::Held,)*)) -> Ret {
+            #[allow(unused_variables, reason = "for one without parameters")]
+            fn call(self, state: &mut State, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
                 let state: &State = state;
-                self(state, $($p::at(&mut $x)),*)
+                self(state, $($p::at(&mut $x, key)),*)
             }
         }
     )+ };
@@ -379,7 +382,7 @@ macro_rules! starts {
                 type_name::<F>()
             }
             fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Stopped> {
-                start::<P, O, S>(words, host, |held| conjure::<F>().make(held))
+                start::<P, O, S>(words, host, |held| conjure::<F>().make(held, Key::new()))
             }
         }
     )* };
@@ -409,7 +412,7 @@ macro_rules! calls {
                     .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
                 let mut state = Borrowed::<S>::take(key)?;
                 crate::sync::point!("state.lent");
-                let value = conjure::<F>().call(state.get(), held);
+                let value = conjure::<F>().call(state.get(), held, Key::new());
                 crate::sync::point!($over);
                 Ok(value)
             }

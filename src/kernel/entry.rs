@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use super::host::Host;
-use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, RetrySafe, Words};
+use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, RetrySafe, Words};
 use super::reply::{Reply, Sending, SpawnedFailed, Unsent};
 use super::wire::{ReplyWriter, WordReader};
 use crate::arena::ArenaFull;
@@ -58,7 +58,7 @@ use crate::arena::ArenaFull;
 )]
 pub trait Kernel<P: Params, R>: Copy + Send + 'static {
     #[doc(hidden)]
-    fn call(self, held: P::Held) -> R;
+    fn call(self, held: P::Held, key: Key) -> R;
 }
 
 /// The parameters of a kernel: a tuple of [`Param`]s. Sealed.
@@ -128,9 +128,10 @@ macro_rules! kernels {
                 + for<'j> Fn($($p::At<'j>),*) -> Ret,
         {
             #[inline]
-            fn call(self, held: ($($p::Held,)*)) -> Ret {
+            #[allow(unused_variables, reason = "for a kernel without parameters")]
+            fn call(self, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
-                self($($p::at(&mut $x)),*)
+                self($($p::at(&mut $x, key)),*)
             }
         }
     )+ };
@@ -162,7 +163,7 @@ pub(crate) enum Failure {
     Cancelled,
 }
 
-/// The first parameter of a kernel apart from the others, for [`Chain`]s. Sealed.
+/// The first parameter of a kernel apart from the others, for chains. Sealed.
 pub trait SplitFirst: Params {
     #[doc(hidden)]
     type First: Param;
@@ -266,7 +267,7 @@ impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
         let held =
             P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-        Ok(conjure::<F>().call(held))
+        Ok(conjure::<F>().call(held, Key::new()))
     }
 }
 
@@ -279,7 +280,7 @@ impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Loads<A> for Sin
     }
     fn run_here(args: A, at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
         at.set(type_name::<F>());
-        let value = conjure::<F>().call(args.hold());
+        let value = conjure::<F>().call(args.hold(), Key::new());
         value.keep().map_err(|unsent| Stopped(unsent.into()))
     }
 }
@@ -309,7 +310,7 @@ where
         let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
         let rest = Q::Rest::receive(words, host)
             .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-        Ok(conjure::<G>().call(Q::join(first.hold(), rest)))
+        Ok(conjure::<G>().call(Q::join(first.hold(), rest), Key::new()))
     }
 }
 
@@ -332,7 +333,7 @@ where
     fn run_here((first, rest): (First, Rest), at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
         let first = A::run_here(first, at)?;
         at.set(type_name::<G>());
-        let value = conjure::<G>().call(Q::join(first.hold(), rest.hold()));
+        let value = conjure::<G>().call(Q::join(first.hold(), rest.hold()), Key::new());
         value.keep().map_err(|unsent| Stopped(unsent.into()))
     }
 }

@@ -1,6 +1,6 @@
 //! Many arrays for one parameter.
 
-use super::param::{Arg, CallWriter, HostRef, Param, Rejected, RetrySafe, Words, sealed};
+use super::param::{Arg, CallWriter, HostRef, Key, Param, Rejected, RetrySafe, Words, sealed};
 use crate::array::{Array, Element};
 
 impl<T: Element> sealed::Sealed for &[Array<T>] {}
@@ -14,7 +14,7 @@ impl<T: Element> Param for &[Array<T>] {
             .map(|_| <&Array<T> as Param>::receive(words, host))
             .collect()
     }
-    fn at(held: &mut Vec<Array<T>>) -> &[Array<T>] {
+    fn at(held: &mut Vec<Array<T>>, _: Key) -> &[Array<T>] {
         held
     }
 }

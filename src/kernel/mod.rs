@@ -23,20 +23,30 @@ mod step;
 mod subtree;
 pub(crate) mod wire;
 
+// What a program may name in a bound. What crosses, and how, it cannot name: that is how these traits are sealed.
 pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
+pub use entry::{Args, Kernel, Loads, Params, Program, SplitFirst};
+pub use param::{Arg, Param, RetrySafe};
+pub use reply::{Reply, Value};
+pub use scalar::Scalar;
+pub use spawn::{Given, GivenParams};
+pub use step::{Feed, NodeParams};
+
 pub(crate) use ahead::Ahead;
-pub use entry::{Args, Chain, Kernel, Loads, Params, Program, Single, Split, SplitFirst, Stopped};
+pub(crate) use entry::{Chain, Single, Split, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
 pub(crate) use host::{Host, Unreachable};
-pub use param::{Arg, CallWriter, HostRef, LentRange, Param, Rejected, RetrySafe, Words};
-pub(crate) use reply::reply_sealed;
-pub use reply::{BadReply, Receiving, Reply, Sending, SpawnedFailed, Unfolded, Unsent, Value};
-pub use scalar::Scalar;
+pub(crate) use param::{CallWriter, Key};
+#[cfg(test)]
+pub(crate) use param::{HostRef, Words};
+pub(crate) use reply::{
+    BadReply, Receiving, Sending, SpawnedFailed, Unfolded, Unsent, reply_sealed,
+};
 pub(crate) use seed::{seed_in_series, seed_of_task};
 pub(crate) use spawn::{
     CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, spawning,
 };
-pub use spawn::{Given, GivenParams, Giving, Source};
+pub(crate) use spawn::{Giving, Source};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
-pub use step::{Feed, Kept, Loading, NodeParams, Slot};
+pub(crate) use step::{Kept, Loading, Slot};
 pub(crate) use subtree::{Leaves, Subtree, Top, node};

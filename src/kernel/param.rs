@@ -39,7 +39,17 @@ pub(crate) mod sealed {
 }
 
 /// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, and every [`Scalar`]. Sealed.
+/// `&str`, and every [`Scalar`]. Sealed: what is lent to a job can be reached by its kernel alone.
+///
+/// ```compile_fail,E0061
+/// use arenite::array::ArrayMut;
+/// use arenite::kernel::{Arg, Param};
+///
+/// let mut array = ArrayMut::<u32>::zeros(1000);
+/// let mut held = Arg::<&mut [u32]>::hold(&mut array);
+/// drop(array);
+/// let dangling = <&mut [u32] as Param>::at(&mut held);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
@@ -52,8 +62,20 @@ pub trait Param: sealed::Sealed {
     type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
+    /// Only this crate does so, for as long as the memory is the job's: nothing in the types keeps what is lent for that long.
     #[doc(hidden)]
-    fn at<'j>(held: &'j mut Self::Held) -> Self::At<'j>;
+    fn at<'j>(held: &'j mut Self::Held, key: Key) -> Self::At<'j>;
+}
+
+/// Shows that it is this crate that calls: no program can name or make one.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(());
+
+impl Key {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self(())
+    }
 }
 
 /// The words of a call, as a worker reads them.
@@ -74,7 +96,21 @@ impl<E: Into<BadArgument>> From<E> for Rejected {
     }
 }
 
-/// What the caller may pass for a parameter `P` of a kernel, valid for `'env`. Sealed.
+/// What the caller may pass for a parameter `P` of a kernel, valid for `'env`. Sealed: a type of a program's own could lend
+/// memory to a job that outlives it.
+///
+/// ```compile_fail,E0603
+/// use arenite::array::ArrayMut;
+/// use arenite::kernel::{Arg, CallWriter};
+///
+/// struct Mine(ArrayMut<u32>);
+///
+/// impl Arg<'static, &mut [u32]> for Mine {
+///     fn send(mut self, call: &mut CallWriter) {
+///         Arg::<&mut [u32]>::send(&mut self.0, call);
+///     }
+/// }
+/// ```
 ///
 /// | parameter | arguments |
 /// |---|---|
@@ -113,7 +149,7 @@ pub struct CallWriter(pub(crate) ArgWriter);
 )]
 pub trait RetrySafe {}
 
-/// A parameter whose words do not depend on the lifetime: arrays that are read.
+/// The array that the next words name.
 fn receive_array<T: Element>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
@@ -167,7 +203,7 @@ impl<T: Element> Param for &Array<T> {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
         receive_array(words, host)
     }
-    fn at(held: &mut Array<T>) -> &Array<T> {
+    fn at(held: &mut Array<T>, _: Key) -> &Array<T> {
         held
     }
 }
@@ -179,7 +215,7 @@ impl<T: Element> Param for &[T] {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
         receive_array(words, host)
     }
-    fn at(held: &mut Array<T>) -> &[T] {
+    fn at(held: &mut Array<T>, _: Key) -> &[T] {
         held
     }
 }
@@ -235,7 +271,7 @@ impl<T: Element> Param for ArrayMut<T> {
         let (extent, shape) = read_array::<T>(words)?;
         array_mut_at(extent, shape, host).map(Some)
     }
-    fn at(held: &mut Self::Held) -> ArrayMut<T> {
+    fn at(held: &mut Self::Held, _: Key) -> ArrayMut<T> {
         held.take().expect("each argument is handed over once")
     }
 }
@@ -330,7 +366,7 @@ impl<'x, T: Element> Param for TileMut<'x, T> {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         LentRange::receive(words, host)
     }
-    fn at(held: &mut Self::Held) -> TileMut<'_, T> {
+    fn at(held: &mut Self::Held, _: Key) -> TileMut<'_, T> {
         held.tile()
     }
 }
@@ -342,7 +378,7 @@ impl<T: Element> Param for &mut [T] {
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
         LentRange::receive(words, host)
     }
-    fn at(held: &mut Self::Held) -> &mut [T] {
+    fn at(held: &mut Self::Held, _: Key) -> &mut [T] {
         let len = held.shape.len().unwrap_or(0);
         if len == 0 {
             return &mut [];
@@ -414,7 +450,7 @@ impl Param for &str {
         let text = std::str::from_utf8(words.0.bytes(len)?).map_err(|_| Malformed)?;
         Ok(text.to_owned())
     }
-    fn at(held: &mut String) -> &str {
+    fn at(held: &mut String, _: Key) -> &str {
         held
     }
 }
@@ -447,7 +483,7 @@ impl<S: Scalar> Param for S {
         Ok(read_scalar(&mut words.0)?)
     }
     #[inline]
-    fn at(held: &mut S) -> S {
+    fn at(held: &mut S, _: Key) -> S {
         *held
     }
 }

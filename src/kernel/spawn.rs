@@ -20,7 +20,7 @@ use std::any::Any;
 
 use super::entry::{Entry, Failure, Kernel, KernelInfo, Params, Single, conjure, to_offset};
 use super::host::Host;
-use super::param::{HostRef, Param, Rejected, Words, array_at, array_mut_at, read_scalar};
+use super::param::{HostRef, Key, Param, Rejected, Words, array_at, array_mut_at, read_scalar};
 use super::reply::{Reply, Sending, Unsent, Value};
 use super::scalar::Scalar;
 use super::wire::{MOST_TEXT, Malformed, ReplyWriter, WordReader};
@@ -372,7 +372,7 @@ where
 {
     let held = P::take(&mut Words(words), &HostRef(host))
         .map_err(|Rejected(why)| Failure::Rejected(why))?;
-    let value = conjure::<F>().call(held);
+    let value = conjure::<F>().call(held, Key::new());
     let sent = value.send(&mut Sending { writer, host });
     sent.map_err(Failure::from)
 }

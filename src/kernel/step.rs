@@ -14,7 +14,7 @@ use super::entry::{
     Entry, Failure, Kernel, KernelInfo, Params, Program, Single, conjure, from_offset,
 };
 use super::host::Host;
-use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, Words};
+use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, Words};
 use super::reply::{BadReply, Receiving, Reply, Sending, Value};
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, ReplyWriter, WordReader};
@@ -368,7 +368,7 @@ where
     let head = words.word().map_err(malformed)?;
     let held = P::receive_step(head & !LAST, &mut Words(words), &HostRef(host))
         .map_err(|Rejected(why)| Failure::Rejected(why))?;
-    let value = conjure::<F>().call(held);
+    let value = conjure::<F>().call(held, Key::new());
     if head & LAST != 0 {
         let sent = value.send(&mut Sending { writer, host });
         crate::sync::point!("chain.sent");

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 
 use super::entry::params_sealed;
 use super::entry::{Args, Failure, Kernel, Params, Program, SplitFirst, Stopped, conjure};
-use super::param::{Arg, BadArgument, CallWriter, HostRef, Param, Rejected, Words};
+use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, Words};
 use super::reply::{BadReply, Receiving, Reply, Sending, Unsent, reply_sealed};
 use super::seed::seed_in_series;
 use crate::array::{Array, Element};
@@ -170,7 +170,7 @@ where
             enter(0, first + i)?;
             let chunk = rows.rows(i * step..rows.shape().rows().min((i + 1) * step));
             let rest = P::Rest::receive(&mut Words(words.0.clone()), host).map_err(rejected)?;
-            let mut top = Top::Leaf(conjure::<F>().call(P::join(chunk.hold(), rest)));
+            let mut top = Top::Leaf(conjure::<F>().call(P::join(chunk.hold(), rest), Key::new()));
             crate::sync::point!("subtree.leaf");
             for level in 1..=i.trailing_ones() as usize {
                 let keep = |top: Top<R, S>| top.keep().map_err(|unsent| Stopped(unsent.into()));
@@ -178,7 +178,7 @@ where
                 let left = left.expect("a leaf of an odd number has one to its left");
                 enter(level, (first + i) >> level)?;
                 let held = Args::<(X, Y)>::hold((left, right));
-                top = Top::Pair(conjure::<C>().call(held));
+                top = Top::Pair(conjure::<C>().call(held, Key::new()));
                 crate::sync::point!("subtree.pair");
             }
             if i + 1 == count {

@@ -15,7 +15,7 @@ use super::seat::Seat;
 use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, Placement, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
-use crate::kernel::{Host, HostRef, Param, Words};
+use crate::kernel::{Host, HostRef, Key, Param, Words};
 use crate::link::{LinkCells, Taker};
 use crate::sys::event::EventFd;
 
@@ -323,12 +323,12 @@ impl Kind {
             }),
             Self::Tile => take::<TileMut<'_, u16>>(words, lane, |range| {
                 open(bytemuck::cast_slice_mut(
-                    <TileMut<'_, u16> as Param>::at(range).as_mut_slice(),
+                    <TileMut<'_, u16> as Param>::at(range, Key::new()).as_mut_slice(),
                 ))
             }),
-            Self::Slice => {
-                take::<&mut [u8]>(words, lane, |range| open(<&mut [u8] as Param>::at(range)))
-            }
+            Self::Slice => take::<&mut [u8]>(words, lane, |range| {
+                open(<&mut [u8] as Param>::at(range, Key::new()))
+            }),
         }
     }
 }

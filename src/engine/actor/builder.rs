@@ -12,8 +12,8 @@ use crate::engine::{Engine, JobErrorKind};
 use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Failure, Init, Initial, KernelInfo, Method, MethodParams, Params, Reply,
-    RetrySafe, SplitFirst,
+    Arg, Args, CallWriter, Failure, Init, Initial, KernelInfo, Key, Method, MethodParams, Params,
+    Reply, RetrySafe, SplitFirst,
 };
 use crate::supervisor::{ActorPlan, CheckpointPlan};
 
@@ -47,7 +47,7 @@ impl Engine {
             engine: self,
             args,
             here: |args| {
-                let made = crate::kernel::conjure::<F>().make(args.hold());
+                let made = crate::kernel::conjure::<F>().make(args.hold(), Key::new());
                 made.into_state().map_err(Failure::Returned)
             },
             send: |args, call| args.send(call),

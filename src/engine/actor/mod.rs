@@ -14,7 +14,7 @@ use super::{Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Failure, Init, Initial, KernelInfo, Method, MethodParams, Params, Reply,
+    Args, CallWriter, Failure, Init, Initial, KernelInfo, Key, Method, MethodParams, Params, Reply,
     RetrySafe,
 };
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
@@ -257,7 +257,10 @@ impl<S: Send + 'static> Actor<S> {
                 let called = here.call(|state| {
                     let held = args.hold();
                     run_here(name, || {
-                        method.call(state, held).keep().map_err(Failure::from)
+                        method
+                            .call(state, held, Key::new())
+                            .keep()
+                            .map_err(Failure::from)
                     })
                 });
                 Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))

@@ -8,7 +8,7 @@ use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::engine::seeds::Series;
 use crate::kernel::{
-    Failure, Kept, Kernel, Loading, NodeKernel, NodeParams, Reply, conjure, to_offset,
+    Failure, Kept, Kernel, Key, Loading, NodeKernel, NodeParams, Reply, conjure, to_offset,
 };
 use crate::supervisor::Calls;
 
@@ -92,7 +92,12 @@ impl Columns {
                 load: P::load,
                 run: |slots, kept| {
                     let held = P::take(slots, kept);
-                    let run = || conjure::<F>().call(held).keep().map_err(Failure::from);
+                    let run = || {
+                        conjure::<F>()
+                            .call(held, Key::new())
+                            .keep()
+                            .map_err(Failure::from)
+                    };
                     let value = run_here(std::any::type_name::<F>(), run)?;
                     Ok(Box::new(value))
                 },

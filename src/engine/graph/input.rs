@@ -213,8 +213,12 @@ pub trait Targets {
     #[doc(hidden)]
     type Wanted: Wanted;
     #[doc(hidden)]
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Self::Wanted;
+    fn wanted(self, asked: &mut Asked) -> Self::Wanted;
 }
+
+/// Nodes that a run is asked for: the graph and the number of each. Only this crate can name it.
+#[derive(Debug, Default)]
+pub struct Asked(pub(super) Vec<(u64, u32)>);
 
 /// Targets as a run keeps them.
 pub trait Wanted {
@@ -265,8 +269,8 @@ impl<R: Send + 'static> Wanted for Many<R> {
 
 impl<R: Send + 'static> Targets for &Node<R> {
     type Wanted = One<R>;
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> One<R> {
-        list.push((self.graph, self.index));
+    fn wanted(self, asked: &mut Asked) -> One<R> {
+        asked.0.push((self.graph, self.index));
         One {
             node: self.index,
             read: self.read,
@@ -277,29 +281,29 @@ impl<R: Send + 'static> Targets for &Node<R> {
 
 impl<R: Send + 'static> Targets for Node<R> {
     type Wanted = One<R>;
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> One<R> {
-        (&self).wanted(list)
+    fn wanted(self, asked: &mut Asked) -> One<R> {
+        (&self).wanted(asked)
     }
 }
 
 impl<R: Send + 'static> Targets for &[Node<R>] {
     type Wanted = Many<R>;
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
-        Many(self.iter().map(|node| node.wanted(list)).collect())
+    fn wanted(self, asked: &mut Asked) -> Many<R> {
+        Many(self.iter().map(|node| node.wanted(asked)).collect())
     }
 }
 
 impl<R: Send + 'static> Targets for &Vec<Node<R>> {
     type Wanted = Many<R>;
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
-        self.as_slice().wanted(list)
+    fn wanted(self, asked: &mut Asked) -> Many<R> {
+        self.as_slice().wanted(asked)
     }
 }
 
 impl<R: Send + 'static> Targets for Vec<Node<R>> {
     type Wanted = Many<R>;
-    fn wanted(self, list: &mut Vec<(u64, u32)>) -> Many<R> {
-        self.as_slice().wanted(list)
+    fn wanted(self, asked: &mut Asked) -> Many<R> {
+        self.as_slice().wanted(asked)
     }
 }
 
@@ -307,8 +311,8 @@ macro_rules! targets {
     ($(($($t:ident $i:tt),+))+) => { $(
         impl<$($t: Targets),+> Targets for ($($t,)+) {
             type Wanted = ($($t::Wanted,)+);
-            fn wanted(self, list: &mut Vec<(u64, u32)>) -> Self::Wanted {
-                ($(self.$i.wanted(list),)+)
+            fn wanted(self, asked: &mut Asked) -> Self::Wanted {
+                ($(self.$i.wanted(asked),)+)
             }
         }
         impl<$($t: Wanted),+> Wanted for ($($t,)+) {

@@ -20,7 +20,7 @@ pub use input::{Input, Inputs, Targets, Wanted, Wiring};
 pub use running::{GraphReport, Running};
 
 use column::Columns;
-use input::Held;
+use input::{Asked, Held};
 use picture::Picture;
 use plan::{Jobs, NONE, Sketch};
 use running::Here;
@@ -562,8 +562,9 @@ impl Graph {
         if let Some(at) = self.foreign {
             return Err(GraphError::ForeignNode { at: at.to_string() });
         }
-        let mut list = Vec::new();
-        let wanted = targets.wanted(&mut list);
+        let mut asked = Asked::default();
+        let wanted = targets.wanted(&mut asked);
+        let Asked(list) = asked;
         if list.iter().any(|&(graph, _)| graph != self.id) {
             return Err(GraphError::ForeignNode {
                 at: Location::caller().to_string(),

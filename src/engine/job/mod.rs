@@ -14,7 +14,7 @@ pub use builder::{JobBuilder, Refused};
 pub(super) use here::{permit, run_here};
 
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{CallWriter, Failure, Kernel, KernelInfo, Params, Program, Reply};
+use crate::kernel::{CallWriter, Failure, Kernel, KernelInfo, Key, Params, Program, Reply};
 use crate::supervisor::{JobError, JobId, Read, Shared};
 
 /// A job that was submitted, and will have a value of type `R`.
@@ -98,7 +98,7 @@ impl<R: Send + 'static> Job<R> {
         T: Reply<Out = R>,
     {
         Self::here(run_here(std::any::type_name::<F>(), || {
-            kernel.call(held).keep().map_err(Failure::from)
+            kernel.call(held, Key::new()).keep().map_err(Failure::from)
         }))
     }
 

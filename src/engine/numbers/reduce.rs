@@ -13,7 +13,7 @@ use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError};
 use super::chunks;
 use crate::array::{Array, Element};
-use crate::kernel::{Arg, Args, Failure, Kernel, KernelInfo, Leaves, Param, Reply, Single};
+use crate::kernel::{Arg, Args, Failure, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
 use crate::kernel::{SplitFirst, Subtree, Top, conjure, node};
 
 /// How long a run of chunks is to take at most, about: long beside what a job costs, some 20 µs.
@@ -114,7 +114,7 @@ impl Engine {
             send: Leaves::send::<P>,
             run: |leaf: Leaves<T, A>| {
                 run_here(type_name::<F>(), || {
-                    let value = conjure::<F>().call(leaf.hold_alone::<P>());
+                    let value = conjure::<F>().call(leaf.hold_alone::<P>(), Key::new());
                     value.keep().map_err(Failure::from)
                 })
             },

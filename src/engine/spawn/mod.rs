@@ -15,8 +15,8 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::kernel::{
-    Args, BadReply, Failure, GivenParams, Giving, Kernel, Receiving, Reply, Sending, SpawnKernel,
-    Spawning, Unfolded, Unsent, conjure, reply_sealed, spawning,
+    Args, BadReply, Failure, GivenParams, Giving, Kernel, Key, Receiving, Reply, Sending,
+    SpawnKernel, Spawning, Unfolded, Unsent, conjure, reply_sealed, spawning,
 };
 
 /// What a kernel returns that may need more work: a value, or jobs that have to run first and a kernel that goes on with
@@ -258,7 +258,12 @@ where
         give: P::give,
         run: |sources, values| {
             let held = P::adopt(sources, &mut values.into_iter());
-            let run = || conjure::<F>().call(held).unfold().map_err(Failure::from);
+            let run = || {
+                conjure::<F>()
+                    .call(held, Key::new())
+                    .unfold()
+                    .map_err(Failure::from)
+            };
             Ok(match run_here(std::any::type_name::<F>(), run)? {
                 Unfolded::Value(value) => Ran::Value(Box::new(value)),
                 Unfolded::More(plan) => Ran::More(here::plan(plan)),

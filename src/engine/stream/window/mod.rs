@@ -24,7 +24,7 @@ use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
 use crate::engine::Engine;
-use crate::kernel::{Arg, Args, Kernel, Param, Reply, Split, SplitFirst};
+use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, Split, SplitFirst};
 
 /// What open windows may hold if nothing else is said.
 const LIMIT: usize = 1_000_000;
@@ -175,7 +175,7 @@ where
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
             Box::new(move |engine, window, terms, seed| {
-                let items = T::gather(window.value, engine)?;
+                let items = T::gather(window.value, engine, Key::new())?;
                 let kept = Window {
                     key: window.key,
                     span: window.span,
@@ -299,26 +299,26 @@ pub trait WindowItems<P: Param>: Sized {
     #[doc(hidden)]
     type Arg: Arg<'static, P>;
     #[doc(hidden)]
-    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Self::Arg, ArenaFull>;
+    fn gather(items: Vec<Self>, engine: &Engine, key: Key) -> Result<Self::Arg, ArenaFull>;
 }
 
 impl<E: Element> WindowItems<&[Array<E>]> for Array<E> {
     type Arg = Vec<Array<E>>;
-    fn gather(items: Vec<Self>, _: &Engine) -> Result<Vec<Array<E>>, ArenaFull> {
+    fn gather(items: Vec<Self>, _: &Engine, _: Key) -> Result<Vec<Array<E>>, ArenaFull> {
         Ok(items)
     }
 }
 
 impl<E: Element> WindowItems<&[E]> for E {
     type Arg = Array<E>;
-    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Array<E>, ArenaFull> {
+    fn gather(items: Vec<Self>, engine: &Engine, _: Key) -> Result<Array<E>, ArenaFull> {
         engine.from_slice(&items)
     }
 }
 
 impl<E: Element> WindowItems<&Array<E>> for E {
     type Arg = Array<E>;
-    fn gather(items: Vec<Self>, engine: &Engine) -> Result<Array<E>, ArenaFull> {
+    fn gather(items: Vec<Self>, engine: &Engine, _: Key) -> Result<Array<E>, ArenaFull> {
         engine.from_slice(&items)
     }
 }
