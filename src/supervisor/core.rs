@@ -2,6 +2,7 @@
 //!
 //! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem::forget;
 use std::ops::Range;
@@ -606,10 +607,28 @@ pub(super) enum Unread {
 /// Reads a reply. A type of the program's own may have a check of its own, whose panic must not leave books half changed; and
 /// what it throws is not dropped under the lock.
 pub(super) fn fenced<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unread> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    FENCED.set(true);
+    let value = catch_unwind(AssertUnwindSafe(read));
+    FENCED.set(false);
+    match value {
         Ok(value) => value.map_err(|BadReply| Unread::Lie),
         Err(panic) => Err(Unread::Panicked(JobErrorKind::panicked_here(panic, forget))),
     }
+}
+
+thread_local! {
+    /// This thread reads a reply, with the lock of its engine.
+    static FENCED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// # Panics
+/// In the check of a type, while a reply is read: it may not call an engine.
+pub(super) fn assert_not_fenced() {
+    assert!(
+        !FENCED.get(),
+        "the check of a type (`CheckedBitPattern`) calls an engine that is busy, perhaps with this very check: it may look at the bits \
+         and at nothing else"
+    );
 }
 
 /// How a reply becomes a value.

@@ -4,6 +4,9 @@ mod reports;
 mod results;
 mod waiting;
 
+use std::sync::{Mutex, Weak};
+
+use arenite::Engine;
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use crate::harness::pass;
@@ -33,6 +36,9 @@ fn odd(n: u64) -> Result<u64, String> {
     }
 }
 
+/// The engine that fives are compared with.
+pub(crate) static ASKED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+
 /// A number that is looked at by code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, NoUninit)]
 #[repr(transparent)]
@@ -43,7 +49,8 @@ unsafe impl CheckedBitPattern for Watched {
     type Bits = u32;
     fn is_valid_bit_pattern(bits: &u32) -> bool {
         assert_ne!(*bits, 3, "three is not looked at");
-        true
+        let engine = ASKED.lock().unwrap().upgrade();
+        engine.is_none_or(|engine| *bits != 5 || engine.stats().open < 100)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use super::{Watched, odd, square, through};
+use super::{ASKED, Watched, odd, square, through};
 use crate::flat::private_bytes;
 use crate::harness::{Gate, Lab, step, tests, wait_until};
 
@@ -24,6 +25,7 @@ tests![
     results_free_their_bytes_as_they_are_used,
     results_that_nobody_takes_fill_no_arena,
     a_check_that_panics_is_one_result,
+    a_check_that_calls_its_engine_is_told,
     the_same_without_workers,
 ];
 
@@ -224,6 +226,25 @@ fn a_check_that_panics_is_one_result() {
     }
     assert_eq!(lab.stats().restarts(), 0, "nobody lied");
     lab.assert_in_use(0);
+}
+
+/// It would wait for the very thread that it runs in.
+fn a_check_that_calls_its_engine_is_told() {
+    let engine = Engine::builder().workers(1).capacity(64 << 20).build();
+    let engine = Arc::new(engine.unwrap());
+    *ASKED.lock().unwrap() = Arc::downgrade(&engine);
+    step("a job whose value is compared with its own engine");
+    let answers = [4, 5].map(|n| engine.submit(Watched, (n,)).wait());
+    *ASKED.lock().unwrap() = Weak::new();
+    let [Ok(Watched(4)), Err(error)] = &answers else {
+        panic!("{answers:?}")
+    };
+    let JobErrorKind::Panicked { message, .. } = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(message.contains("calls an engine"), "{error}");
+    assert_eq!(engine.submit(Watched, (5,)).wait().unwrap(), Watched(5));
+    Arc::into_inner(engine).unwrap().shutdown();
 }
 
 fn the_same_without_workers() {
