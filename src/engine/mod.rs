@@ -29,8 +29,8 @@ use std::thread::JoinHandle;
 
 pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
-    Backoff, Death, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder, LogLevel,
-    LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
+    Backoff, Death, GraphProgress, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder,
+    LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
 pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
 pub use builder::{BuildError, Builder, Guard};
@@ -54,7 +54,6 @@ pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 
-use crate::arena::ArenaStats;
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
 use crate::supervisor::{Closing, Shared};
 use seeds::Seeds;
@@ -135,7 +134,7 @@ impl Engine {
 
     /// An engine without processes: kernels run in the calling thread when they are submitted, on
     /// private memory. For debugging, and where processes are not to be had. The same calls and the
-    /// same results; no isolation, and every array is accepted.
+    /// same results; no isolation, each job is tried once and without a deadline, and every array is accepted.
     ///
     /// ```
     /// let engine = arenite::Engine::inline();
@@ -235,18 +234,7 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         match &self.place {
             Place::Workers(workers) => workers.shared.stats(),
-            Place::Inline => Stats {
-                arena: ArenaStats::default(),
-                workers: Vec::new(),
-                kernels: Vec::new(),
-                queued: 0,
-                waiting: 0,
-                limited: 0,
-                open: 0,
-                untaken: 0,
-                memory_short: false,
-                admitted: 0,
-            },
+            Place::Inline => Stats::default(),
         }
     }
 

@@ -57,6 +57,7 @@ pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use admission::{InLine, held_by};
+pub use depend::GraphProgress;
 pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Because;
 pub(crate) use error::Failed;
@@ -195,7 +196,7 @@ pub struct WorkerStats {
 }
 
 /// One kernel in the statistics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStats {
     /// Its name, as [`std::any::type_name`] has it.
@@ -217,7 +218,7 @@ pub struct KernelStats {
 }
 
 /// Figures of an engine at one moment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The arena.

@@ -21,6 +21,8 @@ const LOOKS: usize = 64;
 pub struct Progress {
     /// Jobs since the engine was built.
     pub submitted: u64,
+    /// Jobs that graphs which run will submit when what they wait for has ended, and it is their turn: in none of the other counts.
+    pub planned: u64,
     /// Jobs that no worker has yet.
     pub queued: u64,
     /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
@@ -55,9 +57,9 @@ impl Progress {
         self.done + self.failed + self.cancelled
     }
 
-    /// Jobs that were submitted and are not over.
+    /// Jobs that were submitted and are not over, and those that graphs will submit.
     pub fn left(&self) -> u64 {
-        self.submitted - self.ended()
+        self.submitted - self.ended() + self.planned
     }
 
     /// How long those that are left will take at the present [`rate`](Progress::rate); `None` while that cannot be said.
@@ -147,6 +149,7 @@ impl Shared {
         let (failed, cancelled) = (core.failed, core.cancelled);
         let mut progress = Progress {
             submitted: core.next_job,
+            planned: core.graphs.planned() as u64,
             queued,
             waiting,
             limited,

@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::Kept;
-use crate::supervisor::{Failed, Limit, NodeFate, Read, Shared};
+use crate::supervisor::{Failed, GraphProgress, Limit, NodeFate, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -235,6 +235,36 @@ impl<W: Wanted> Running<W> {
     /// Waits until everything is decided, but not longer than this. False: not yet; the graph goes on.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
         self.await_end(Some(limit))
+    }
+
+    /// How far it is, by nodes; does not wait.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let mut graph = arenite::Graph::new();
+    /// let six = graph.add(|| 6u32, ());
+    /// let seven = graph.add(|x: u32| x + 1, (&six,));
+    /// let running = graph.run(&engine, &seven)?;
+    /// while !running.wait_timeout(std::time::Duration::from_millis(100)) {
+    ///     let progress = running.progress();
+    ///     eprintln!("{} of {} nodes are left", progress.left(), progress.nodes);
+    /// }
+    /// assert_eq!(running.progress().done, 2);
+    /// # Ok::<(), arenite::GraphError>(())
+    /// ```
+    pub fn progress(&self) -> GraphProgress {
+        match &self.state {
+            State::Sent { shared, graph } => shared.graph_progress(*graph),
+            State::Here(here) => {
+                // It is over, so what is open was not needed.
+                let decided = here.fates.iter().filter(|fate| **fate != NodeFate::Open);
+                decided.fold(GraphProgress::default(), |mut progress, fate| {
+                    progress.nodes += 1;
+                    progress.count(*fate);
+                    progress
+                })
+            }
+        }
     }
 
     /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took.

@@ -13,6 +13,7 @@ use std::task::Waker;
 pub(super) use family::Breaking;
 use family::Families;
 pub(crate) use family::{MOST_DEEP, MOST_OPEN};
+pub use run::GraphProgress;
 use run::{Bad, Run, UnitStage};
 pub(crate) use run::{Calls, GraphPlan, NodeFate, Unit};
 pub(crate) use told::KernelTold;
@@ -79,6 +80,12 @@ impl Graphs {
     /// A panic may have left it half done: the others are to be gone on with.
     pub(super) fn begin_again(&mut self) {
         self.continuing = false;
+    }
+
+    /// Jobs that graphs which run have not sent yet.
+    pub(super) fn planned(&self) -> usize {
+        let runs = self.runs.iter().flatten();
+        runs.map(|run| run.planned()).sum()
     }
 
     /// Is there something to go on with?

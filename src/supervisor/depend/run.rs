@@ -250,6 +250,36 @@ pub(crate) enum NodeFate {
     Skipped,
 }
 
+/// How far a graph is that runs: see [`Running::progress`](crate::engine::Running::progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GraphProgress {
+    /// Nodes that are needed for what was asked for.
+    pub nodes: usize,
+    /// Those that gave a value.
+    pub done: usize,
+    /// Those that gave none. A chain that runs as one job fails as one.
+    pub failed: usize,
+    /// Those that never ran and never will, because another one failed.
+    pub skipped: usize,
+}
+
+impl GraphProgress {
+    /// Nodes of which it is not known yet how they end.
+    pub fn left(&self) -> usize {
+        self.nodes - self.done - self.failed - self.skipped
+    }
+
+    pub(crate) fn count(&mut self, fate: NodeFate) {
+        match fate {
+            NodeFate::Open => {}
+            NodeFate::Done { .. } => self.done += 1,
+            NodeFate::Failed => self.failed += 1,
+            NodeFate::Skipped => self.skipped += 1,
+        }
+    }
+}
+
 impl Run {
     pub(super) fn new(plan: GraphPlan, all: &mut Kernels, arena: u64, ticket: u64) -> Self {
         let kernels = plan.kernels.iter().map(|kernel| {
@@ -518,6 +548,27 @@ impl Run {
     }
 
     /// How a node ran.
+    /// Jobs that it has not sent yet. Once everything that was asked for is decided it sends no more.
+    pub(super) fn planned(&self) -> usize {
+        if self.wanted == 0 {
+            return 0;
+        }
+        let waiting = |state: &&UnitState| state.stage == UnitStage::Waiting;
+        self.states.iter().filter(waiting).count()
+    }
+
+    /// How far it is, by nodes.
+    pub(super) fn progress(&self) -> GraphProgress {
+        let mut progress = GraphProgress::default();
+        for node in 0..self.plan.unit_of.len() as u32 {
+            if self.plan.unit_of[node as usize] != u32::MAX {
+                progress.nodes += 1;
+                progress.count(self.fate(node));
+            }
+        }
+        progress
+    }
+
     pub(super) fn fate(&self, node: u32) -> NodeFate {
         let unit = self.plan.unit_of[node as usize];
         let Some(state) = self.states.get(unit as usize) else {

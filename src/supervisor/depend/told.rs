@@ -8,16 +8,12 @@ use std::sync::Arc;
 use crate::arena::{ArenaFull, Block, Offset};
 use crate::array::{Array, ArrayMut, Shape};
 use crate::kernel::wire::{ArgWriter, Lease, Malformed, Received, WordReader};
-use crate::kernel::{CHILDREN, GIVEN, MOVED, SPAWNS};
+use crate::kernel::{CHILDREN, GIVEN, MOVED, NAME_LIMIT, SPAWNS};
 use crate::supervisor::plain;
 use crate::sys::image::image;
 
 /// Kernels that one reply may name.
 const MOST_KERNELS: u64 = 1024;
-/// The longest name, in bytes.
-const NAME_LIMIT: u64 = 4096;
-/// Of a name that is kept.
-const NAME_KEPT: usize = 512;
 
 /// A kernel that a reply names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +155,7 @@ fn read(words: &[u64], arrays: usize) -> Result<(Vec<KernelTold>, Vec<Task>), Ma
     for _ in 0..count {
         let (entry, plain, about) = (rest.word()?, rest.word()?, rest.word()?);
         let len = about & !SPAWNS;
-        if len > NAME_LIMIT {
+        if len > NAME_LIMIT as u64 {
             return Err(Malformed);
         }
         let name = rest.bytes(len as usize)?;
@@ -167,7 +163,7 @@ fn read(words: &[u64], arrays: usize) -> Result<(Vec<KernelTold>, Vec<Task>), Ma
             entry,
             plain,
             spawns: about & SPAWNS != 0,
-            name: plain::line(name, NAME_KEPT, 0),
+            name: plain::line(name, NAME_LIMIT, 0),
         });
     }
     let mut tasks = Vec::new();

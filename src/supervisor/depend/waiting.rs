@@ -3,16 +3,12 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{GraphPlan, NodeFate};
+use super::{GraphPlan, GraphProgress, NodeFate};
 use crate::link::{Ask, NOTICE};
 use crate::supervisor::Shared;
 use crate::supervisor::core::Read;
 use crate::supervisor::error::JobError;
-
-/// A job that is expected to take longer is not worth spinning for.
-const SPIN_BELOW_NS: u32 = 60_000;
-/// Whoever waits while admission holds a graph back looks again after this long.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+use crate::supervisor::wait::{LOOK_AGAIN, SPIN_BELOW_NS};
 
 impl Shared {
     /// Takes a graph over, which runs until it is dropped or everything that was asked for is decided.
@@ -124,6 +120,17 @@ impl Shared {
         let fates = nodes.map(|node| run.fate(node)).collect();
         self.unlock(core);
         fates
+    }
+
+    /// How far a graph is.
+    pub(crate) fn graph_progress(&self, graph: u32) -> GraphProgress {
+        let mut core = self.lock();
+        // What has ended is heard of first.
+        core.drain_busy();
+        core.refill();
+        let progress = core.run_of(graph).progress();
+        self.unlock(core);
+        progress
     }
 
     /// Nobody asks for a graph any more.

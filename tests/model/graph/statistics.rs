@@ -11,6 +11,7 @@ tests![
     a_chain_that_failed_counts_as_far_as_it_came,
     an_attempt_that_failed_adds_nothing_to_another_node,
     the_node_that_runs_is_told,
+    what_is_to_come_is_known,
     what_never_ran_has_no_number,
 ];
 
@@ -153,6 +154,78 @@ fn an_attempt_that_failed_adds_nothing_to_another_node() {
 fn at_the_gate(gate: &str, x: u32) -> u32 {
     pass(gate);
     x
+}
+
+fn odd_fails(x: u32) -> Result<u32, String> {
+    if x.is_multiple_of(2) {
+        Ok(x)
+    } else {
+        Err("odd".into())
+    }
+}
+
+/// More nodes than are sent at once, of which some fail; one that nobody asked for counts for nothing.
+fn what_is_to_come_is_known() {
+    const NODES: u32 = 3000;
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let _unasked = graph.add(down, (1,));
+    let first = graph.add(at_the_gate, (&gate.path(), 1));
+    let wide = |x| {
+        let one = graph.add(|first: u32, x: u32| first - 1 + x, (&first, x));
+        graph.add(odd_fails, (&one,))
+    };
+    let all: Vec<_> = (0..NODES).map(wide).collect();
+    let mut behind = Graph::new();
+    let odd = behind.add(odd_fails, (1,));
+    let lost = behind.add(down, (&odd,));
+    let here = Engine::inline();
+    let lost = behind.run(&here, &lost).unwrap();
+    let progress = lost.progress();
+    assert_eq!(
+        (
+            progress.nodes,
+            progress.failed,
+            progress.skipped,
+            progress.left()
+        ),
+        (2, 1, 1, 0)
+    );
+
+    let running = graph.run(&lab, &all).unwrap();
+    let held = gate.meet();
+    let (jobs, nodes) = (lab.progress(), running.progress());
+    // Pairs are chains, and one job each.
+    assert_eq!(
+        (jobs.submitted, jobs.planned, jobs.left()),
+        (1, u64::from(NODES), 1 + u64::from(NODES))
+    );
+    assert_eq!(
+        (nodes.nodes, nodes.left()),
+        (1 + 2 * NODES as usize, 1 + 2 * NODES as usize)
+    );
+    drop(held);
+    let mut done = 0;
+    step("a graph of many nodes");
+    while !running.wait_timeout(Duration::from_micros(100)) {
+        let (jobs, nodes) = (lab.progress(), running.progress());
+        assert_eq!(
+            jobs.submitted + jobs.planned,
+            1 + u64::from(NODES),
+            "{jobs:?}"
+        );
+        assert!(nodes.done >= done, "{nodes:?}");
+        done = nodes.done;
+    }
+    let (jobs, nodes) = (lab.progress(), running.progress());
+    assert_eq!((jobs.planned, jobs.left()), (0, 0));
+    // A pair fails as one.
+    let ended = (nodes.done, nodes.failed, nodes.left());
+    assert_eq!(ended, (1 + NODES as usize, NODES as usize, 0), "{nodes:?}");
+    drop(running);
+    assert_eq!(lab.progress().planned, 0);
+    lab.assert_in_use(0);
 }
 
 fn the_node_that_runs_is_told() {
