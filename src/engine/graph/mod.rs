@@ -107,6 +107,8 @@ pub struct Graph {
     /// Nodes whose value each takes, node by node.
     edges: Vec<u32>,
     after: Vec<(u32, u32)>,
+    /// One of these has an older node wait for a younger one.
+    goes_back: bool,
     /// The arrays that were passed, node by node.
     arrays: Vec<Held>,
     terms: Vec<Terms>,
@@ -162,6 +164,7 @@ impl Graph {
             nodes: Vec::new(),
             edges: Vec::new(),
             after: Vec::new(),
+            goes_back: false,
             arrays: Vec::new(),
             terms: Vec::new(),
             bytes: HashMap::new(),
@@ -309,7 +312,11 @@ impl Graph {
                 at: Location::caller().to_string(),
             });
         }
-        if let Some(path) = self.path(before.index, node.index) {
+        // Values go from older nodes to younger ones. As long as this does too, nothing can go round.
+        self.goes_back |= before.index >= node.index;
+        if self.goes_back
+            && let Some(path) = self.path(before.index, node.index)
+        {
             let nodes = path.iter().map(|&node| self.name(node)).collect();
             return Err(GraphError::Cycle { nodes });
         }
@@ -326,6 +333,7 @@ impl Graph {
         // By node that was reached: through which.
         let mut through: HashMap<u32, u32> = HashMap::from([(from, from)]);
         let mut open = vec![from];
+        let sketch = self.sketch(&[]);
         while let Some(node) = open.pop() {
             if node == to {
                 let mut path = vec![node];
@@ -337,7 +345,6 @@ impl Graph {
                 path.reverse();
                 return Some(path);
             }
-            let sketch = self.sketch(&[]);
             for &next in sketch
                 .sources(node)
                 .iter()
