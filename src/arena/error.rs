@@ -157,7 +157,7 @@ pub enum Limit {
 #[non_exhaustive]
 pub enum ArenaError {
     /// No room for an allocation.
-    Full(ArenaFull),
+    ArenaFull(ArenaFull),
     /// The capacity is larger than a limit of the system.
     TooLarge {
         /// The capacity asked for, in bytes.
@@ -212,7 +212,7 @@ pub enum ArenaError {
 impl fmt::Display for ArenaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ArenaError::Full(full) => full.fmt(f),
+            ArenaError::ArenaFull(full) => full.fmt(f),
             ArenaError::TooLarge {
                 capacity,
                 limit,
@@ -275,15 +275,7 @@ impl fmt::Display for ArenaError {
     }
 }
 
-impl std::error::Error for ArenaError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ArenaError::Full(full) => Some(full),
-            ArenaError::System(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for ArenaError {}
 
 impl From<sys::Error> for ArenaError {
     fn from(error: sys::Error) -> ArenaError {
@@ -293,6 +285,6 @@ impl From<sys::Error> for ArenaError {
 
 impl From<ArenaFull> for ArenaError {
     fn from(full: ArenaFull) -> ArenaError {
-        ArenaError::Full(full)
+        ArenaError::ArenaFull(full)
     }
 }

@@ -9,6 +9,7 @@ use crate::sys::{self, limits};
 
 /// What segments are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Backing {
     /// Arrays as with `Memfd`, so that what others do in `/dev/shm` does not matter, then or later; `Named` where memory files are
     /// forbidden.

@@ -14,7 +14,8 @@ pub struct ArenaStats {
     pub high_water: u64,
     /// The longest free run of any region, whether committed or not.
     pub largest_free: u64,
-    /// 0 when the free memory between blocks is in one piece, towards 1 when it is in many.
+    /// 0 when the free memory between blocks is in one piece, towards 1 when it is in many: the part of it, in all regions, that
+    /// is not in the largest piece.
     pub fragmentation: f64,
     /// How many blocks there are.
     pub blocks: u64,

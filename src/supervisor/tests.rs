@@ -49,6 +49,18 @@ fn submit(shared: &Shared) -> JobId {
     submit_in(shared, 0)
 }
 
+#[test]
+fn code_of_a_shared_library_is_no_kernel() {
+    let (shared, _) = fixture(1, 1);
+    let info = kernel().of_a_library();
+    let job = shared.submit(&info, &mut ArgWriter::new(shared.arena.id()), 0, None);
+    let answer = answer(&shared, job).unwrap();
+    assert!(
+        answer.contains(&JobErrorKind::ForeignKernel.to_string()),
+        "{answer}"
+    );
+}
+
 fn submit_in(shared: &Shared, group: u32) -> JobId {
     shared.submit(
         &kernel(),

@@ -22,6 +22,8 @@ tests![
     zeros_and_copies,
     what_is_unfilled_is_written_whole,
     mapped_files_are_copied_in,
+    a_worker_maps_a_file_itself,
+    a_cause_is_said_once,
     arrays_of_another_engine_are_copied_in,
     no_room,
     no_room_outside_an_arena,
@@ -127,7 +129,7 @@ fn a_file_with_holes_may_be_longer_than_any_memory() {
     let lab = Lab::new(1);
     let full = [lab.read_npy::<u8>(&path), lab.read_file(&path)];
     for error in full.map(Result::unwrap_err) {
-        assert!(matches!(error, InputError::Full(_)), "{error}");
+        assert!(matches!(error, InputError::ArenaFull(_)), "{error}");
     }
     let inside = |path: &str| npy::read::<u8>(path).map(|_| ());
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
@@ -229,6 +231,33 @@ fn mapped_files_are_copied_in() {
     lab.assert_in_use(0);
 }
 
+/// What does not fit the arena: each job maps it, and takes its part.
+fn sum_of_part(path: &str, part: u64, parts: u64) -> Result<f64, String> {
+    // SAFETY: nobody changes the file while the test runs.
+    let numbers = unsafe { npy::map::<f64>(path) }.map_err(|error| error.to_string())?;
+    let len = numbers.len() as u64;
+    let rows = (len * part / parts) as usize..(len * (part + 1) / parts) as usize;
+    Ok(numbers[rows].iter().sum())
+}
+
+fn a_worker_maps_a_file_itself() {
+    const LEN: usize = 1 << 20;
+    let lab = Lab::with(2, |builder| builder.capacity(4 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.npy");
+    let values = Array::from_fn(LEN, |i| i as f64);
+    npy::write(&path, &values).unwrap();
+    let path = path.to_str().unwrap();
+    assert!(matches!(
+        lab.read_npy::<f64>(path),
+        Err(InputError::ArenaFull(_))
+    ));
+    let parts = lab.map(sum_of_part, (0..7).map(|part| (path, part, 7)));
+    let sum: f64 = parts.map(Result::unwrap).sum();
+    assert_eq!(sum, (LEN * (LEN - 1) / 2) as f64);
+    lab.assert_in_use(0);
+}
+
 fn arrays_of_another_engine_are_copied_in() {
     let (lab, other) = (Lab::new(1), Lab::new(1));
     let theirs = other.from_slice(&[1u8, 2, 3]).unwrap();
@@ -273,7 +302,7 @@ fn no_room() {
     file.write_all(&vec![1; 8 << 20]).unwrap();
     assert!(matches!(
         lab.read_file(file.path()),
-        Err(InputError::Full(_))
+        Err(InputError::ArenaFull(_))
     ));
     drop(first);
     assert_eq!(lab.read_file(file.path()).unwrap().len(), 8 << 20);
@@ -343,7 +372,7 @@ fn what_never_ends_is_not_read_to_its_end() {
     });
     let lab = Lab::with(1, |builder| builder.capacity(CAPACITY));
     let error = lab.read_file(&path).unwrap_err();
-    let InputError::Full(full) = error else {
+    let InputError::ArenaFull(full) = error else {
         panic!("{error}");
     };
     assert!(written.join().unwrap() < END);
@@ -358,4 +387,42 @@ fn no_size() {
     let text = *result.unwrap_err().downcast::<String>().unwrap();
     assert!(text.contains("address space"), "{text}");
     lab.assert_in_use(0);
+}
+
+/// Whoever prints an error with all its causes says each thing once.
+fn a_cause_is_said_once() {
+    #[derive(Debug)]
+    struct Said(&'static str, Option<Box<Said>>);
+    impl std::fmt::Display for Said {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl std::error::Error for Said {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+    let cause = Said(
+        "the disk is gone",
+        Some(Box::new(Said("a cable came loose", None))),
+    );
+    let npy = || NpyError::Io(std::io::Error::other(Said(cause.0, None)));
+    assert_eq!(npy().to_string(), "the disk is gone");
+    assert!(std::error::Error::source(&npy()).is_none());
+    let npy = NpyError::Io(std::io::Error::other(cause));
+    let input = arenite::InputError::Npy {
+        path: "a.npy".into(),
+        error: npy,
+    };
+    let mut said = vec![input.to_string()];
+    let mut next = std::error::Error::source(&input);
+    while let Some(error) = next {
+        said.push(error.to_string());
+        next = error.source();
+    }
+    assert_eq!(
+        said,
+        ["cannot read a.npy: the disk is gone", "a cable came loose"]
+    );
 }

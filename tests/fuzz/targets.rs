@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use arenite::array::npy::{self, Header, NpyError, Number};
+use arenite::array::npy::{self, Dtype, Header, NpyError};
 use arenite::image::{Output, ResizeSpec, probe, resize_encoded};
 
 /// Pixels and bytes that a picture may have here, so that a million cases are done in an hour.
@@ -58,7 +58,7 @@ pub fn npy_header(data: &[u8]) {
     elements::<f64>(&header, rest);
 }
 
-fn elements<T: Number + Default>(header: &Header, rest: &[u8]) {
+fn elements<T: Dtype + Default>(header: &Header, rest: &[u8]) {
     let bytes = match header.check::<T>() {
         Ok(bytes) => bytes,
         Err(error) => return a_sentence(&error.to_string()),

@@ -165,6 +165,13 @@ fn parts_of_a_block_are_freed_exactly() {
     drop((again, middle));
     assert_eq!(arena.stats().largest_free, 16 << 20);
     assert_eq!(arena.stats().fragmentation, 0.0);
+    // Holes of one page and of three, between blocks that stay.
+    let blocks = [1, 1, 3, 1].map(|pages| arena.alloc(1, pages * 4096, Placement::Pages).unwrap());
+    let [hole, left, wider, right] = blocks;
+    drop((hole, wider));
+    assert_eq!(arena.stats().fragmentation, 0.25);
+    drop((left, right));
+    assert_eq!(arena.stats().fragmentation, 0.0);
 
     let mut padded = arena.alloc(0, 100, Placement::Packed).unwrap();
     let rest = padded.split_off(128);

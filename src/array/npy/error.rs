@@ -149,8 +149,7 @@ impl fmt::Display for NpyError {
 impl std::error::Error for NpyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            NpyError::Io(error) => Some(error),
-            NpyError::ArenaFull(full) => Some(full),
+            NpyError::Io(error) => error.source(),
             _ => None,
         }
     }

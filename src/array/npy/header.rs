@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::{MAX_TEXT, NpyError, Number, Shape};
+use super::{Dtype, MAX_TEXT, NpyError, Shape};
 use crate::array::MAX_DIMS;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -86,7 +86,7 @@ impl Header {
     ///
     /// [`NpyError::Dtype`], [`NpyError::BigEndian`], or [`NpyError::TooLarge`] where the array does not fit the
     /// address space.
-    pub fn check<T: Number>(&self) -> Result<u64, NpyError> {
+    pub fn check<T: Dtype>(&self) -> Result<u64, NpyError> {
         let (order, name) = match self.descr.split_at_checked(1) {
             Some((order @ ("<" | ">" | "|"), name)) => (order, name),
             _ => ("", self.descr.as_str()),
@@ -107,7 +107,7 @@ impl Header {
         }
     }
 
-    fn other_dtype<T: Number>(&self) -> NpyError {
+    fn other_dtype<T: Dtype>(&self) -> NpyError {
         NpyError::Dtype {
             found: self.descr.clone(),
             expected: T::NAME,
@@ -116,7 +116,7 @@ impl Header {
 }
 
 /// The header of an array of `T`, padded so that the elements behind it start at a multiple of 64 bytes.
-pub(super) fn encode<T: Number>(shape: &Shape) -> Vec<u8> {
+pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
     let extents: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
     // A tuple of one has a comma.

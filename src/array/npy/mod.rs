@@ -1,7 +1,7 @@
 //! NumPy's `.npy` files: read into memory, mapped without a copy, written.
 //!
 //! Format versions 1 to 3 are read and version 1 is written. The element type of the file must be that of the array
-//! ([`Number`]); nothing is converted. Arrays in column-major order (`fortran_order`) and with big-endian numbers are
+//! ([`Dtype`]); nothing is converted. Arrays in column-major order (`fortran_order`) and with big-endian numbers are
 //! refused, with an error that says how to store them otherwise, but for arrays that both orders store alike: with at most one
 //! extent above 1, or without elements. An array without dimensions (a NumPy scalar) becomes
 //! one with the shape 1.
@@ -44,7 +44,7 @@ use super::{Array, ArrayMut, Element, NoRoom, Shape};
 /// A number that `.npy` files hold and arrays can: the integers of 8 to 64 bits, `f32` and `f64`.
 ///
 /// `u8` also reads files of NumPy's booleans (0 and 1).
-pub trait Number: Element + sealed::Sealed {
+pub trait Dtype: Element + sealed::Sealed {
     /// NumPy's name of the type: its kind and its size in bytes, without the byte order (`f4`).
     const NAME: &'static str;
 }
@@ -56,7 +56,7 @@ mod sealed {
 macro_rules! numbers {
     ($($number:ty = $name:literal),+ $(,)?) => {$(
         impl sealed::Sealed for $number {}
-        impl Number for $number {
+        impl Dtype for $number {
             const NAME: &'static str = $name;
         }
     )+};
@@ -80,7 +80,7 @@ const _: () = assert!(cfg!(target_endian = "little"));
 ///
 /// [`NpyError`] where the file cannot be read, is damaged, or holds something else than an array of `T`; and
 /// [`NpyError::OutOfMemory`], or inside a kernel [`NpyError::ArenaFull`], where there is no room for the array.
-pub fn read<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
+pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
     let mut array = ArrayMut::to_read(header.shape())?;
     read_into(&header, file, &mut array)?;
@@ -108,7 +108,7 @@ pub fn read<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
 ///
 /// [`NpyError`] where the header is not one of an array of `T`, where `out` has another length than that array, and
 /// where `reader` fails or ends early; `out` is partly overwritten then.
-pub fn read_into<T: Number>(
+pub fn read_into<T: Dtype>(
     header: &Header,
     mut reader: impl Read,
     out: &mut [T],
@@ -139,7 +139,8 @@ pub fn read_into<T: Number>(
 }
 
 /// Maps the array in the file at `path`: nothing is read before it is used, nothing is copied, and the array may be
-/// larger than memory. Submitting it to a worker needs a copy in the arena.
+/// larger than memory. Submitting it to a worker needs a copy in the arena; what is larger than that, or read only in parts, a
+/// kernel maps itself: pass it the path (not in a locked-down worker, which opens no files).
 ///
 /// # Safety
 ///
@@ -164,7 +165,7 @@ pub fn read_into<T: Number>(
 /// assert_eq!(mapped[..], [1, 2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub unsafe fn map<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
+pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
     // SAFETY: the caller promises that nobody changes the file while the array lives, and the map lives in it.
     let map = unsafe { Mmap::map(&file)? };
@@ -198,7 +199,7 @@ pub unsafe fn map<T: Number>(path: impl AsRef<Path>) -> Result<Array<T>, NpyErro
 /// # Errors
 ///
 /// [`NpyError::Io`] where the file cannot be written; it may be there in part then.
-pub fn write<T: Number>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), NpyError> {
+pub fn write<T: Dtype>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), NpyError> {
     let mut file = File::create(path)?;
     write_to(&mut file, array.shape(), array)
 }
@@ -208,7 +209,7 @@ pub fn write<T: Number>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), 
 /// # Errors
 ///
 /// [`NpyError::Length`] where the shape asks for another number of elements, [`NpyError::Io`] where `writer` fails.
-pub fn write_to<T: Number>(
+pub fn write_to<T: Dtype>(
     writer: impl Write,
     shape: impl Into<Shape>,
     elements: &[T],
@@ -228,7 +229,7 @@ pub fn write_to<T: Number>(
 }
 
 /// Opens a file and checks that it holds an array of `T` in full. The file stands at the first element.
-pub(crate) fn open<T: Number>(path: &Path) -> Result<(Header, File), NpyError> {
+pub(crate) fn open<T: Dtype>(path: &Path) -> Result<(Header, File), NpyError> {
     // Opening a pipe would wait for its other end.
     let file = File::options()
         .read(true)

@@ -29,11 +29,11 @@ fn parse(text: &str) -> Result<Header, NpyError> {
     Header::read(file(1, text, &[]).as_slice())
 }
 
-fn bytes_of<T: Number>(array: &[T]) -> &[u8] {
+fn bytes_of<T: Dtype>(array: &[T]) -> &[u8] {
     bytemuck::must_cast_slice(array)
 }
 
-fn read_bytes<T: Number>(bytes: &[u8]) -> Result<Array<T>, NpyError> {
+fn read_bytes<T: Dtype>(bytes: &[u8]) -> Result<Array<T>, NpyError> {
     let mut saved = tempfile::NamedTempFile::new().unwrap();
     saved.write_all(bytes).unwrap();
     let read = read(saved.path());
