@@ -4,7 +4,7 @@
 //! supervisor                                worker
 //!   one-shot server; its socket is opened, and its name removed
 //!   spawns with the open socket                 finds the socket among its descriptors
-//!                       ◄── Hello { build id, layout, reply channel }
+//!                       ◄── Hello { build id, reply channel }
 //!   compares
 //!   Welcome { … } ──►
 //!                                             attaches
@@ -17,8 +17,8 @@
 //! program. In those no other user may connect, whatever the program's umask is. And so nobody but the worker can call. That matters: the channel believes the length that a message begins
 //! with, and asks the allocator for as much.
 //!
-//! No user code has run in the worker before `Ready`, so what it says is as good as the executable.
-//! Both ends are dropped afterwards; everything later travels in the link.
+//! Before `Ready` a worker runs the executable's own code and what `on_worker_start` is, and has seen no input: what it says is
+//! as good as the program. Both ends are dropped afterwards; everything later travels in the link.
 //!
 //! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
 //! own ([`Server::answer`]), and whoever learns that the worker died before it connected knocks there

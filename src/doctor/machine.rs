@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arena::{SegmentName, default_capacity, segments};
 use crate::sys::limits::{self, Memory, Space};
-use crate::sys::probe::{self, Bound};
+use crate::sys::probe::{self, Bound, LANDLOCK_SCOPES};
 use crate::sys::{self, effective_user};
 
 /// What a process on this machine has to work with. All sizes are bytes.
@@ -107,6 +107,7 @@ pub struct Bounds {
 
 /// How much an engine needs a feature of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Need {
     /// No engine starts without it.
     Always,
@@ -219,9 +220,6 @@ impl Bounds {
         }
     }
 }
-
-/// The version of Landlock that keeps signals and sockets in.
-const LANDLOCK_SCOPES: u32 = 6;
 
 fn features() -> Vec<Feature> {
     let said = |answer: sys::Result<()>| match answer {

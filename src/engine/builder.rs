@@ -22,6 +22,7 @@ use crate::trace::{Plan, Tracer};
 
 /// Whether pages that do not belong to the running job are closed for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Guard {
     /// What a worker has published, and what was lent to it before, is closed: a wild write ends the
     /// worker that makes it, and changes nothing. Costs microseconds per published or lent array.
@@ -597,13 +598,4 @@ impl fmt::Debug for BuildError {
     }
 }
 
-impl std::error::Error for BuildError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Arena(error) => Some(error),
-            Self::Trace(error) => Some(error),
-            Self::System(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for BuildError {}

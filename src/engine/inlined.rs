@@ -263,12 +263,7 @@ impl Counts {
         let index = known.unwrap_or_else(|| {
             self.kernels.push(KernelStats {
                 name,
-                calls: 0,
-                failures: 0,
-                total: Duration::ZERO,
-                expected: Duration::ZERO,
-                bytes: 0,
-                running: 0,
+                ..KernelStats::default()
             });
             self.kernels.len() - 1
         });

@@ -24,7 +24,7 @@ pub enum InputError {
         error: io::Error,
     },
     /// There was no room for its content.
-    Full(ArenaFull),
+    ArenaFull(ArenaFull),
     /// It is not an array of this type.
     Npy {
         /// The file.
@@ -38,7 +38,7 @@ impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
-            Self::Full(full) => full.fmt(f),
+            Self::ArenaFull(full) => full.fmt(f),
             Self::Npy { path, error } => write!(f, "cannot read {}: {error}", path.display()),
         }
     }
@@ -47,16 +47,16 @@ impl fmt::Display for InputError {
 impl std::error::Error for InputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { error, .. } => Some(error),
-            Self::Full(full) => Some(full),
-            Self::Npy { error, .. } => Some(error),
+            Self::Io { error, .. } => error.source(),
+            Self::ArenaFull(_) => None,
+            Self::Npy { error, .. } => error.source(),
         }
     }
 }
 
 impl From<ArenaFull> for InputError {
     fn from(full: ArenaFull) -> Self {
-        Self::Full(full)
+        Self::ArenaFull(full)
     }
 }
 
@@ -222,7 +222,7 @@ impl Engine {
         let len = usize::try_from(meta.len())
             .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
         let mut array = self.to_read::<u8>(len.into()).map_err(|why| match why {
-            NoRoom::Arena(full) => InputError::Full(full),
+            NoRoom::Arena(full) => InputError::ArenaFull(full),
             NoRoom::System { .. } => failed(io::ErrorKind::OutOfMemory.into()),
         })?;
         let mut read = 0;
@@ -243,7 +243,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`InputError`] when it cannot be read, is not an array of `T`, or there is no room for it.
-    pub fn read_npy<T: npy::Number>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
+    pub fn read_npy<T: npy::Dtype>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
         let path = path.as_ref();
         let wrong = |error| InputError::Npy {
             path: path.to_owned(),
@@ -252,7 +252,7 @@ impl Engine {
         let (header, file) = npy::open::<T>(path).map_err(wrong)?;
         header.check::<T>().map_err(wrong)?;
         let mut array = self.to_read::<T>(header.shape()).map_err(|why| match why {
-            NoRoom::Arena(full) => InputError::Full(full),
+            NoRoom::Arena(full) => InputError::ArenaFull(full),
             why => wrong(why.into()),
         })?;
         npy::read_into(&header, file, &mut array).map_err(wrong)?;

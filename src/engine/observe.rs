@@ -13,7 +13,7 @@ use crate::trace::{ATTEMPTS, Plan, Tracer};
 ///
 /// - [`Trace::to`]: a file of events for a trace viewer, in the JSON format of Chrome, which <https://ui.perfetto.dev> and
 ///   `chrome://tracing` open. A row for each lane of each worker with what it ran and when it waited for memory; the time that
-///   jobs waited apart from that; arrows from a job to those that needed it; starts and deaths of workers; failures with
+///   jobs waited apart from that; arrows from the jobs of a graph, and from spawned ones, to those that took their values; starts and deaths of workers; failures with
 ///   their cause.
 /// - [`Trace::report`]: a page for a browser, in one file that loads nothing: a picture of all lanes over time, a table of
 ///   kernels with quantiles, a list of failures.
@@ -136,11 +136,7 @@ impl fmt::Display for TraceError {
     }
 }
 
-impl std::error::Error for TraceError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
+impl std::error::Error for TraceError {}
 
 impl Builder {
     /// Writes down what happens when: see [`Trace`]. By default nothing is, and nothing is paid for it.

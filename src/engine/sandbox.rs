@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Engine;
+use crate::sys::probe::LANDLOCK_SCOPES;
 use crate::sys::sandbox::{Kernel, kernel};
 
 /// What workers may do beside computing.
@@ -53,9 +54,6 @@ pub enum Sandbox {
 pub struct SandboxReport {
     pub(super) kernel: Kernel,
 }
-
-/// The version of Landlock that keeps signals in.
-const LANDLOCK_SCOPES: u32 = 6;
 
 impl SandboxReport {
     /// Asks the kernel; changes nothing. Without an answer nothing is there.

@@ -130,18 +130,18 @@ impl fmt::Display for ImageError {
             } => write!(
                 f,
                 "{width}x{height} is {} pixels, more than the limit of {limit}; \
-                 if you trust the file, raise --max-pixels",
+                 if you trust the file, raise max_pixels",
                 u64::from(*width) * u64::from(*height)
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
                 "its pixels take {bytes} bytes, more than the limit of {limit}; \
-                 if you trust the file, raise --memory-limit"
+                 if you trust the file, raise max_bytes"
             ),
             Self::Bomb { bytes, file, limit } => write!(
                 f,
                 "{file} bytes that become {bytes} bytes of pixels, more than {limit} times as many, are no photo; \
-                 if you trust the file, raise --max-ratio"
+                 if you trust the file, raise max_ratio"
             ),
             Self::OutputTooLarge {
                 width,
@@ -160,7 +160,7 @@ impl fmt::Display for ImageError {
             } => write!(
                 f,
                 "the result would be {width}x{height}, {} pixels, more than the limit of {limit}; \
-                 ask for a smaller size, or raise --max-pixels",
+                 ask for a smaller size, or raise max_pixels",
                 u64::from(*width) * u64::from(*height)
             ),
             Self::NotAnOutput { format } => write!(
@@ -168,11 +168,11 @@ impl fmt::Display for ImageError {
                 "{format} is read but not written; choose jpeg, png or webp"
             ),
             Self::OutOfMemory { bytes: 0 } => {
-                f.write_str("no memory for its pixels; raise --memory-limit or lower --max-pixels")
+                f.write_str("no memory for its pixels; lower max_pixels, or give more memory")
             }
             Self::OutOfMemory { bytes } => write!(
                 f,
-                "no memory for {bytes} bytes of pixels; raise --memory-limit or lower --max-pixels"
+                "no memory for {bytes} bytes of pixels; lower max_pixels, or give more memory"
             ),
             Self::Encode { format, reason } => write!(f, "could not encode {format}: {reason}"),
             Self::BadRequest { reason } => f.write_str(reason),

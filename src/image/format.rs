@@ -11,6 +11,7 @@ pub const PROBE_BYTES: usize = 64;
 /// A picture format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Format {
     /// JPEG, baseline or progressive.
     Jpeg = 1,

@@ -73,6 +73,7 @@ use meta::Metadata;
 
 /// A picture in compressed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// The content of the file.
     pub bytes: Vec<u8>,

@@ -39,6 +39,7 @@ impl Color {
 
 /// The samples of a picture, row by row, channels interleaved.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Samples {
     /// 0 to 255.
     Eight(Vec<u8>),

@@ -170,7 +170,7 @@ pub struct Region {
 
 impl Plan {
     /// The plan for a picture of `source` pixels (width, height, as it is looked at: after its
-    /// orientation is applied). `enlarge: false` is the command line's `--no-enlarge`: no side
+    /// orientation is applied). With `enlarge: false` no side
     /// is ever stretched, whatever `size.when` says.
     ///
     /// ```

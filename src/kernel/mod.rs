@@ -40,11 +40,11 @@ pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]
 pub(crate) use param::{HostRef, Words};
 pub(crate) use reply::{
-    BadReply, Receiving, Sending, SpawnedFailed, Unfolded, Unsent, reply_sealed,
+    AnyValue, BadReply, Receiving, Sending, SpawnedFailed, Unfolded, Unsent, reply_sealed,
 };
 pub(crate) use seed::{seed_in_series, seed_of_task};
 pub(crate) use spawn::{
-    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, SPAWNS, SpawnKernel, Spawning, spawning,
+    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, NAME_LIMIT, SPAWNS, SpawnKernel, Spawning, spawning,
 };
 pub(crate) use spawn::{Giving, Source};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};

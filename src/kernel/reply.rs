@@ -12,9 +12,12 @@ use super::wire::{MOST_TEXT, Malformed, Received, ReplyReader, ReplyWriter, Sent
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
 
+/// A value, or a plan, of a type that its owner knows.
+pub(crate) type AnyValue = Box<dyn Any + Send>;
+
 /// Why a job that a kernel spawned in this thread gave no value; whoever runs it knows what that is.
 #[derive(Debug)]
-pub struct SpawnedFailed(pub(crate) Box<dyn Any + Send>);
+pub struct SpawnedFailed(pub(crate) AnyValue);
 
 /// Why a kernel did not produce a value.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ pub enum Unfolded<V> {
     /// A value.
     Value(V),
     /// What has to run first; whoever runs it knows what that is.
-    More(Box<dyn Any + Send>),
+    More(AnyValue),
 }
 
 pub(crate) mod reply_sealed {

@@ -21,7 +21,7 @@ use std::any::Any;
 use super::entry::{Entry, Failure, Kernel, KernelInfo, Params, Single, conjure, to_offset};
 use super::host::Host;
 use super::param::{HostRef, Key, Param, Rejected, Words, array_at, array_mut_at, read_scalar};
-use super::reply::{Reply, Sending, Unsent, Value};
+use super::reply::{AnyValue, Reply, Sending, Unsent, Value};
 use super::scalar::Scalar;
 use super::wire::{MOST_TEXT, Malformed, ReplyWriter, WordReader};
 use crate::arena::{ArenaFull, Extent};
@@ -38,10 +38,7 @@ pub(crate) const MOVED: u64 = 1 << 8;
 /// In the word before a kernel's name: it may spawn jobs itself.
 pub(crate) const SPAWNS: u64 = 1 << 32;
 /// The longest name of a kernel in a reply.
-const NAME_LIMIT: usize = 512;
-
-/// A value of a job that ran in this thread.
-pub(crate) type Any1 = Box<dyn Any + Send>;
+pub(crate) const NAME_LIMIT: usize = 512;
 
 /// A parameter of a kernel that can be spawned. Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
@@ -58,7 +55,7 @@ pub trait Given: Param<Held: Send + 'static> {
     fn take(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
     /// Out of values of jobs that ran in this thread.
     #[doc(hidden)]
-    fn adopt(values: Vec<Box<dyn Any + Send>>) -> Option<Self::Held>;
+    fn adopt(values: Vec<AnyValue>) -> Option<Self::Held>;
 }
 
 /// Arguments on their way into a reply.
@@ -135,8 +132,8 @@ fn take_array<T: Element>(piece: &mut Piece<'_>, host: &HostRef<'_>) -> Result<A
 }
 
 /// The only one of some values, by its type.
-fn only<V: 'static>(values: Vec<Any1>) -> Option<V> {
-    let [value]: [Any1; 1] = values.try_into().ok()?;
+fn only<V: 'static>(values: Vec<AnyValue>) -> Option<V> {
+    let [value]: [AnyValue; 1] = values.try_into().ok()?;
     Some(*(value as Box<dyn Any>).downcast().ok()?)
 }
 
@@ -147,7 +144,7 @@ impl<T: Element> Given for &Array<T> {
     fn take(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
         take_array(&mut Piece::single(&mut words.0)?, host)
     }
-    fn adopt(values: Vec<Any1>) -> Option<Array<T>> {
+    fn adopt(values: Vec<AnyValue>) -> Option<Array<T>> {
         only(values)
     }
 }
@@ -173,7 +170,7 @@ impl<T: Element> Given for &[T] {
         }
         Ok(Array::from_slice(&elements))
     }
-    fn adopt(mut values: Vec<Any1>) -> Option<Array<T>> {
+    fn adopt(mut values: Vec<AnyValue>) -> Option<Array<T>> {
         if values.len() == 1 && (&*values[0] as &dyn Any).is::<Array<T>>() {
             return only(values);
         }
@@ -194,7 +191,7 @@ impl<T: Element> Given for &[Array<T>] {
             .map(|_| take_array(&mut Piece::read(&mut words.0)?, host))
             .collect()
     }
-    fn adopt(values: Vec<Any1>) -> Option<Vec<Array<T>>> {
+    fn adopt(values: Vec<AnyValue>) -> Option<Vec<Array<T>>> {
         values.into_iter().map(|value| only(vec![value])).collect()
     }
 }
@@ -209,7 +206,7 @@ impl<T: Element> Given for ArrayMut<T> {
         let (extent, shape) = Piece::single(&mut words.0)?.array::<T>()?;
         array_mut_at(extent, shape, host).map(Some)
     }
-    fn adopt(values: Vec<Any1>) -> Option<Self::Held> {
+    fn adopt(values: Vec<AnyValue>) -> Option<Self::Held> {
         only(values).map(Some)
     }
 }
@@ -222,7 +219,7 @@ impl Given for &str {
         let piece = Piece::single(&mut words.0)?;
         <&str as Param>::receive(&mut Words(piece.words), host)
     }
-    fn adopt(values: Vec<Any1>) -> Option<String> {
+    fn adopt(values: Vec<AnyValue>) -> Option<String> {
         only(values)
     }
 }
@@ -234,7 +231,7 @@ impl<S: Scalar> Given for S {
     fn take(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<S, Rejected> {
         Ok(read_scalar(&mut Piece::single(&mut words.0)?.words)?)
     }
-    fn adopt(values: Vec<Any1>) -> Option<S> {
+    fn adopt(values: Vec<AnyValue>) -> Option<S> {
         only(values)
     }
 }
@@ -262,10 +259,7 @@ pub trait GivenParams: Params<Held: Send + 'static> {
     fn take(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
     /// In this thread, with the values of the children.
     #[doc(hidden)]
-    fn adopt(
-        sources: Self::Sources,
-        values: &mut dyn Iterator<Item = Box<dyn Any + Send>>,
-    ) -> Self::Held;
+    fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held;
 }
 
 fn give<P: Given>(source: Source<P::Held>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
@@ -282,7 +276,7 @@ fn give<P: Given>(source: Source<P::Held>, giving: &mut Giving<'_, '_>) -> Resul
     }
 }
 
-fn adopt<P: Given>(source: Source<P::Held>, values: &mut dyn Iterator<Item = Any1>) -> P::Held {
+fn adopt<P: Given>(source: Source<P::Held>, values: &mut dyn Iterator<Item = AnyValue>) -> P::Held {
     match source {
         Source::Given(held) => held,
         Source::Children(count) => {
@@ -313,7 +307,7 @@ macro_rules! given_params {
                 Ok(($($p::take(words, host)?,)*))
             }
             #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
-            fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = Any1>) -> Self::Held {
+            fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held {
                 let ($($x,)*) = sources;
                 ($(adopt::<$p>($x, values),)*)
             }
@@ -376,6 +370,7 @@ where
     let sent = value.send(&mut Sending { writer, host });
     sent.map_err(Failure::from)
 }
+
 /// A task on its way into a reply.
 pub(crate) trait Spawning: Send {
     fn kernel(&self) -> SpawnKernel;

@@ -15,7 +15,7 @@ use super::entry::{
 };
 use super::host::Host;
 use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, Words};
-use super::reply::{BadReply, Receiving, Reply, Sending, Value};
+use super::reply::{AnyValue, BadReply, Receiving, Reply, Sending, Value};
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, ReplyWriter, WordReader};
 use crate::array::{Array, ArrayMut, Element};
@@ -227,7 +227,7 @@ impl Loading<'_> {
 /// The values of nodes that ran in this thread.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Kept {
-    pub(crate) values: Vec<Option<Box<dyn Any + Send>>>,
+    pub(crate) values: Vec<Option<AnyValue>>,
     /// How often each will be taken still.
     pub(crate) uses: Vec<u32>,
 }

@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Shared;
 use super::core::{Closing, Core};
 use super::lock::Locked;
 use super::policy::Terms;
 use super::record::{JobId, Stage};
+use super::wait::LOOK_AGAIN;
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::{Ask, INLINE_WORDS, NOTICE};
 
 /// What a job takes beside arrays: its record and its slot. So no job is free, and the end of each is noticed.
 const EACH: u64 = 512;
-/// Whoever waits looks again after this long, whatever it was told.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The books of admission. A job counts from the moment it is let in until it is answered.
 #[derive(Debug)]

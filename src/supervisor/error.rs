@@ -10,7 +10,7 @@ use super::plain;
 use crate::arena::ArenaFull;
 
 /// Why a job gave no value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobErrorKind {
     /// The kernel panicked. Its worker lives on.
@@ -166,11 +166,11 @@ pub enum JobErrorKind {
 /// assert!(error.to_string().ends_with("its worker's last words: holiday.jpg: the header is fine"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JobError(Box<Failed>);
 
 /// What is known of a job that gave no value.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) kind: JobErrorKind,
     pub(crate) kernel: &'static str,
@@ -190,7 +190,7 @@ pub(crate) struct Failed {
 /// How one attempt of a job ended that was tried again: see [`JobError::deaths`].
 ///
 /// It equals its [`kind`](Death::kind), so that lists of both can be compared.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
     kind: JobErrorKind,
     worker: Option<u32>,
@@ -252,7 +252,7 @@ impl From<JobErrorKind> for Because {
 }
 
 /// Jobs that ran in the same worker when it died.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Beside {
     pub(crate) jobs: Vec<u64>,
     /// It is known that none of them did it.
@@ -705,11 +705,4 @@ impl fmt::Display for Numbers<'_> {
     }
 }
 
-impl std::error::Error for JobError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self.kind() {
-            JobErrorKind::ArenaFull(full) => Some(full),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for JobError {}

@@ -46,7 +46,7 @@ impl Spot {
 #[derive(Debug)]
 pub(super) struct Parking {
     spots: [Spot; SPOTS],
-    /// For threads that wait for the engine itself: start, drain.
+    /// For threads that wait for the start of the engine.
     pub(super) engine: Spot,
     /// For threads that wait until their job is let in.
     pub(super) admission: Spot,

@@ -16,9 +16,10 @@ use crate::sys::{cores, futex};
 /// How long a thread spins for an answer before it sleeps.
 const SPIN_FOR: Duration = Duration::from_micros(50);
 /// A job that is expected to take longer is not worth spinning for.
-const SPIN_BELOW_NS: u32 = 60_000;
-/// A sleep on a word that a worker may write ends after this long, to look at the record again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const SPIN_BELOW_NS: u32 = 60_000;
+/// Whoever waits looks again after this long, whatever it was told: at a word that a worker may write, and while admission holds
+/// something back.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Has the job ended?

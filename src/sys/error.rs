@@ -13,16 +13,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// The system call, as its manual page is called.
-    pub call: &'static str,
+    pub(crate) call: &'static str,
     /// The kernel's reason.
-    pub errno: Errno,
+    pub(crate) errno: Errno,
     /// What the call was about: a name, a size, a range.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 impl Error {
     /// An error of `call` about `what`.
-    pub fn new(call: &'static str, errno: Errno, what: impl Into<String>) -> Error {
+    pub(crate) fn new(call: &'static str, errno: Errno, what: impl Into<String>) -> Error {
         Error {
             call,
             errno,
@@ -36,8 +36,13 @@ impl Error {
     }
 
     /// The kernel's reason.
-    pub fn errno(&self) -> Errno {
+    pub(crate) fn errno(&self) -> Errno {
         self.errno
+    }
+
+    /// The kernel's reason as a number (`EMFILE`, `ENOMEM`, …), as [`std::io::Error::raw_os_error`] gives it.
+    pub fn raw_os_error(&self) -> i32 {
+        self.errno as i32
     }
 }
 
@@ -80,7 +85,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> std::io::Error {
-        std::io::Error::from_raw_os_error(error.errno as i32)
+        std::io::Error::from_raw_os_error(error.raw_os_error())
     }
 }
 

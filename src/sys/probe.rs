@@ -64,6 +64,9 @@ pub fn collapse() -> Result<()> {
     answer
 }
 
+/// The version of Landlock (Linux 6.12) that keeps signals and sockets in.
+pub const LANDLOCK_SCOPES: u32 = 6;
+
 /// The version of Landlock's interface that the kernel speaks.
 pub fn landlock_abi() -> Result<u32> {
     const VERSION: u32 = 1;

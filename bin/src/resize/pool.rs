@@ -58,7 +58,7 @@ struct Told(ImageError);
 /// Stands between the two; no sentence contains it.
 const BETWEEN: char = '\u{1f}';
 
-/// What a kernel can say about a picture.
+/// What a kernel can say about a picture, in a word.
 const CAUSES: [&str; 11] = [
     "unsupported-format",
     "not-an-image",
@@ -70,38 +70,54 @@ const CAUSES: [&str; 11] = [
     "output-too-large",
     "out-of-memory",
     "encode",
-    "returned",
+    OTHER,
 ];
+/// The word for what has none of its own.
+const OTHER: &str = "returned";
+
+fn cause_of(error: &ImageError) -> &'static str {
+    match error {
+        ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
+            "unsupported-format"
+        }
+        ImageError::NotAnImage => "not-an-image",
+        ImageError::Truncated { .. } => "truncated",
+        ImageError::Corrupt { .. } => "corrupt",
+        ImageError::TooManyPixels { .. } => "too-many-pixels",
+        ImageError::TooManyBytes { .. } => "too-many-bytes",
+        ImageError::Bomb { .. } => "bomb",
+        ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
+            "output-too-large"
+        }
+        ImageError::OutOfMemory { .. } => "out-of-memory",
+        ImageError::Encode { .. } => "encode",
+        _ => OTHER,
+    }
+}
+
+/// Advice of the library names the fields of a request; here they are flags.
+fn in_flags(error: &ImageError) -> String {
+    let text = error.to_string();
+    let text = text.replace("give more memory", "raise --memory-limit");
+    let text = text.replace("max_pixels", "--max-pixels");
+    let text = text.replace("max_ratio", "--max-ratio");
+    text.replace("max_bytes", "--memory-limit")
+}
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = match &self.0 {
-            ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
-                "unsupported-format"
-            }
-            ImageError::NotAnImage => "not-an-image",
-            ImageError::Truncated { .. } => "truncated",
-            ImageError::Corrupt { .. } => "corrupt",
-            ImageError::TooManyPixels { .. } => "too-many-pixels",
-            ImageError::TooManyBytes { .. } => "too-many-bytes",
-            ImageError::Bomb { .. } => "bomb",
-            ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
-                "output-too-large"
-            }
-            ImageError::OutOfMemory { .. } => "out-of-memory",
-            ImageError::Encode { .. } => "encode",
-            _ => "returned",
-        };
-        write!(f, "{cause}{BETWEEN}{}", self.0)
+        let cause = cause_of(&self.0);
+        debug_assert!(CAUSES.contains(&cause), "{cause} is not in the list");
+        write!(f, "{cause}{BETWEEN}{}", in_flags(&self.0))
     }
 }
 
 /// The other end of [`Told`].
 fn returned(text: &str) -> Fault {
-    let (cause, text) = text.split_once(BETWEEN).unwrap_or(("returned", text));
+    let (cause, text) = text.split_once(BETWEEN).unwrap_or((OTHER, text));
     // Back to the constant: what comes from a worker is no name for anything.
     let cause = CAUSES.into_iter().find(|known| *known == cause);
-    Fault::new(cause.unwrap_or("returned"), text)
+    Fault::new(cause.unwrap_or(OTHER), text)
 }
 
 impl EnginePool {
@@ -238,7 +254,7 @@ impl Pool for EnginePool {
 fn refused(error: InputError) -> Refused {
     match error {
         InputError::Io { error, .. } => Refused::Failed(Fault::read(&error)),
-        InputError::Full(full) => Refused::Full(no_room(&full)),
+        InputError::ArenaFull(full) => Refused::Full(no_room(&full)),
         other => Refused::Failed(Fault::new("read", other.to_string())),
     }
 }

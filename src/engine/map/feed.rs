@@ -14,7 +14,7 @@ use crate::supervisor::{
     Flight, InLine, Key, Outlook, Read, Shared, Terms, bytes_to_expect, held_by,
 };
 
-/// About what it takes to wake a sleeping thread.
+/// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
 const WAKE_NS: u32 = 20_000;
 /// Calls sent and answers taken under one lock, at most.
 const BATCH: usize = 64;

@@ -31,6 +31,7 @@ pub use unordered::Unordered;
 /// Maps and graphs give a failure to whoever asks for that result, so going on loses nothing. A stream would leave it out, so it has
 /// to be told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnFailure {
     /// The others go on. The default of the enum, of maps and of graphs; not of streams.
     #[default]

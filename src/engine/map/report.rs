@@ -9,7 +9,7 @@ use crate::engine::{Death, JobError, JobErrorKind};
 /// A job that failed, as data: its arguments, the error, and the attempts that were made. Arrays in it are handles, so it
 /// can be looked at, written down, or sent again. A stage of a stream gives [one of its own](crate::stream::DeadLetter), which says
 /// where the item was.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<A> {
     index: usize,
     args: A,
@@ -77,11 +77,7 @@ impl<A> fmt::Display for DeadLetter<A> {
     }
 }
 
-impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
+impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {}
 
 /// Items, and copies of those whose answers have not been given.
 struct Remembering<I: Iterator> {
@@ -113,7 +109,7 @@ pub struct KeepingArgs<I: Iterator<Item: Clone>, R> {
 }
 
 /// What came of all items of a map: [`Map::report`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report<A, R> {
     values: Vec<Option<R>>,
     failures: Vec<DeadLetter<A>>,

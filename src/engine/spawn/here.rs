@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::vec;
 
-use super::{Here, Plan, Ran, Task};
+use super::{Plan, Ran, Task};
 use crate::engine::JobErrorKind;
-use crate::kernel::{SpawnedFailed, Unsent, seed_of_task};
+use crate::kernel::{AnyValue, SpawnedFailed, Unsent, seed_of_task};
 use crate::supervisor::{Because, MOST_DEEP};
 use crate::worker::{enter, entered};
 
@@ -15,7 +15,7 @@ struct Family {
     seed: u64,
     next: u64,
     children: vec::IntoIter<Box<dyn Task>>,
-    values: Vec<Here>,
+    values: Vec<AnyValue>,
     last: Option<Box<dyn Task>>,
 }
 
@@ -33,7 +33,7 @@ impl Family {
 }
 
 /// A plan that came as something.
-pub(super) fn plan(plan: Box<dyn Any + Send>) -> Box<Plan> {
+pub(super) fn plan(plan: AnyValue) -> Box<Plan> {
     plan.downcast()
         .expect("what a kernel returns to spawn is a plan")
 }
@@ -49,7 +49,7 @@ pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Unsent> {
     Ok(*value)
 }
 
-fn drive(plan: Plan, run: u64, seed: u64) -> Result<Here, Box<Because>> {
+fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
     let mut open = vec![Family::new(plan, seed)];
     loop {
         let deep = open.len();

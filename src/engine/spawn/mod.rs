@@ -3,7 +3,6 @@
 mod here;
 mod input;
 
-use std::any::Any;
 use std::fmt;
 use std::fmt::Display;
 use std::marker::PhantomData;
@@ -15,7 +14,7 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::kernel::{
-    Args, BadReply, Failure, GivenParams, Giving, Kernel, Key, Receiving, Reply, Sending,
+    AnyValue, Args, BadReply, Failure, GivenParams, Giving, Kernel, Key, Receiving, Reply, Sending,
     SpawnKernel, Spawning, Unfolded, Unsent, conjure, reply_sealed, spawning,
 };
 
@@ -221,19 +220,16 @@ where
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Children(Vec<Box<dyn Task>>);
 
-/// A value of a job that ran in this thread.
-type Here = Box<dyn Any + Send>;
-
 /// What became of a task in this thread.
 enum Ran {
-    Value(Here),
+    Value(AnyValue),
     More(Box<Plan>),
 }
 
 /// A kernel and its arguments.
 trait Task: Spawning {
     /// Runs it in this thread, with the values of the children.
-    fn run(self: Box<Self>, values: Vec<Here>) -> Result<Ran, JobError>;
+    fn run(self: Box<Self>, values: Vec<AnyValue>) -> Result<Ran, JobError>;
 }
 
 /// By what it needs, since parameters borrow and it does not.
@@ -242,7 +238,7 @@ struct Prepared<S> {
     kernel: SpawnKernel,
     arguments: u32,
     give: fn(S, &mut Giving<'_, '_>) -> Result<(), ArenaFull>,
-    run: fn(S, Vec<Here>) -> Result<Ran, JobError>,
+    run: fn(S, Vec<AnyValue>) -> Result<Ran, JobError>,
 }
 
 fn prepared<F, P, R>(sources: P::Sources) -> Box<dyn Task>
@@ -287,7 +283,7 @@ impl<S: Send> Spawning for Prepared<S> {
 }
 
 impl<S: Send> Task for Prepared<S> {
-    fn run(self: Box<Self>, values: Vec<Here>) -> Result<Ran, JobError> {
+    fn run(self: Box<Self>, values: Vec<AnyValue>) -> Result<Ran, JobError> {
         (self.run)(self.sources, values)
     }
 }

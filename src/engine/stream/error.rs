@@ -6,7 +6,7 @@ use crate::arena::ArenaFull;
 use crate::supervisor::JobError;
 
 /// Why a stream ended before its source did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
@@ -26,7 +26,7 @@ pub enum StreamError {
         message: String,
     },
     /// There was no room to hand the items of a window to its kernel.
-    Full {
+    ArenaFull {
         /// Which stage: the first is 1.
         stage: usize,
         /// Which window: the first is 0.
@@ -34,7 +34,7 @@ pub enum StreamError {
         /// How much was missing.
         full: ArenaFull,
     },
-    /// Open windows hold more than they may: see [`Windowed::limit`](super::Windowed::limit).
+    /// Open windows hold more than they may: see [`Windowed::max_items`](super::Windowed::max_items).
     WindowsFull {
         /// What they may hold: items, or windows of a fold.
         limit: usize,
@@ -52,7 +52,7 @@ impl fmt::Display for StreamError {
             Self::Source { sequence, message } => {
                 write!(f, "the source, at item {sequence}: {message}")
             }
-            Self::Full {
+            Self::ArenaFull {
                 stage,
                 sequence,
                 full,
@@ -60,21 +60,13 @@ impl fmt::Display for StreamError {
             Self::WindowsFull { limit } => write!(
                 f,
                 "open windows hold more than {limit} items: the watermark does not advance, the windows are too long, \
-                 or Windowed::limit is too low"
+                 or Windowed::max_items is too low"
             ),
         }
     }
 }
 
-impl std::error::Error for StreamError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Job { error, .. } => Some(error),
-            Self::Full { full, .. } => Some(full),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for StreamError {}
 
 /// Windows that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

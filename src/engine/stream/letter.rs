@@ -10,7 +10,7 @@ use crate::engine::{Death, JobError};
 ///
 /// It is read as that of a map or a job ([`arenite::DeadLetter`](crate::DeadLetter)). What it has of its own is the place: an item
 /// of a stream has gone through stages, and what a stage is given is one [`input`](Self::input), not the arguments of its kernel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<I> {
     input: I,
     sequence: u64,
@@ -86,8 +86,4 @@ impl<I> fmt::Display for DeadLetter<I> {
     }
 }
 
-impl<I: fmt::Debug> std::error::Error for DeadLetter<I> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
+impl<I: fmt::Debug> std::error::Error for DeadLetter<I> {}

@@ -172,7 +172,7 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
         );
         drop(terms);
         if let Some(full) = full {
-            let error = StreamError::Full {
+            let error = StreamError::ArenaFull {
                 stage,
                 sequence,
                 full,

@@ -153,14 +153,9 @@ fn rule(conditions: impl IntoIterator<Item = Condition>) -> seccompiler::Result<
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// One rule per value that an `int` argument may have.
-fn one_of(
-    index: u8,
-    values: impl IntoIterator<Item = u64>,
-) -> seccompiler::Result<Vec<SeccompRule>> {
-    let rules = values
-        .into_iter()
-        .map(|value| rule([(index, INT, Eq, value)]));
+/// One rule per value that the first argument, an `int`, may have.
+fn first_is_one_of(values: impl IntoIterator<Item = u64>) -> seccompiler::Result<Vec<SeccompRule>> {
+    let rules = values.into_iter().map(|value| rule([(0, INT, Eq, value)]));
     rules.collect()
 }
 
@@ -273,7 +268,7 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
                 .into_iter()
                 .collect::<Result<_, _>>()?,
         ),
-        (libc::SYS_prctl, one_of(0, QUESTIONS_OF_PRCTL)?),
+        (libc::SYS_prctl, first_is_one_of(QUESTIONS_OF_PRCTL)?),
         // Asking for one's own limits; the ceiling on memory cannot be raised.
         (
             libc::SYS_prlimit64,
@@ -284,10 +279,10 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
             libc::SYS_rt_sigaction,
             vec![none_of(0, &[libc::SIGSYS as u64])?],
         ),
-        (libc::SYS_kill, one_of(0, [pid])?),
-        (libc::SYS_tgkill, one_of(0, [pid])?),
+        (libc::SYS_kill, first_is_one_of([pid])?),
+        (libc::SYS_tgkill, first_is_one_of([pid])?),
         // musl's `raise`, on the first thread, whose number is the process's.
-        (libc::SYS_tkill, one_of(0, [pid])?),
+        (libc::SYS_tkill, first_is_one_of([pid])?),
         (libc::SYS_fcntl, vec![none_of(1, &HARMFUL_FCNTL)?]),
         // With any arguments as far as this list goes: most of them are refused, below.
         (libc::SYS_sched_setaffinity, vec![]),

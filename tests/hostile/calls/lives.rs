@@ -69,14 +69,14 @@ pub enum Failed {
 impl Failed {
     /// Whether this is what a failed call with this reason may become, on its way to the program.
     pub fn says(&self, errno: i32) -> bool {
-        let is_ours = |error: &SystemError| error.errno() as i32 == errno;
+        let is_ours = |error: &SystemError| error.raw_os_error() == errno;
         match self {
             Self::Build(BuildError::System(error)) => is_ours(error),
             Self::Build(BuildError::Arena(ArenaError::System(error))) => is_ours(error),
-            Self::Build(BuildError::Arena(ArenaError::Full(_))) => true,
+            Self::Build(BuildError::Arena(ArenaError::ArenaFull(_))) => true,
             Self::Build(BuildError::Worker(_)) => true,
             Self::Build(_) => false,
-            Self::Input(full) | Self::File(InputError::Full(full)) => full.requested > 0,
+            Self::Input(full) | Self::File(InputError::ArenaFull(full)) => full.requested > 0,
             Self::File(_) => false,
             Self::Job(error) => matches!(error.kind(), JobErrorKind::ArenaFull(_)),
         }

@@ -126,7 +126,7 @@ where
     /// What all open windows together may hold: items (an item that is in several windows counts in each), or open windows
     /// where these are folded. A stream that exceeds it ends with [`WindowsFull`](StreamError::WindowsFull): its
     /// watermark does not advance as it should. By default a million.
-    pub fn limit(mut self, most: usize) -> Self {
+    pub fn max_items(mut self, most: usize) -> Self {
         self.limit = most;
         self
     }

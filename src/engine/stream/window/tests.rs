@@ -326,7 +326,7 @@ fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
     let mut lists = stuck()
         .window(hour)
         .unwrap()
-        .limit(100)
+        .max_items(100)
         .items()
         .run(&engine);
     let error = lists.next().unwrap().unwrap_err();
@@ -339,7 +339,7 @@ fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
 
     // Folded, each window counts as one.
     let folded = stuck().window(Windows::tumbling(millis(10))).unwrap();
-    let mut folded = folded.limit(100).fold(|| (), |(), _| ()).run(&engine);
+    let mut folded = folded.max_items(100).fold(|| (), |(), _| ()).run(&engine);
     folded.next().unwrap().unwrap_err();
     assert!((1001..1100).contains(&folded.stats().taken));
 }
@@ -355,7 +355,7 @@ fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
         .watermark(Duration::ZERO)
         .window(Windows::sliding(hour, millis(1)))
         .unwrap()
-        .limit(1000)
+        .max_items(1000)
         .fold(move || *count.borrow_mut() += 1, |(), _| {})
         .run(&engine);
     let error = run.next().unwrap().unwrap_err();
@@ -372,7 +372,7 @@ fn windows_by_count_lose_nothing_at_their_limit() {
     let windows = Stream::new(0..10u32)
         .window(Windows::count_sliding(4, 1))
         .unwrap()
-        .limit(6)
+        .max_items(6)
         .items()
         .run(&engine);
     let whole: Vec<_> = windows
