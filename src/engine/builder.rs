@@ -182,6 +182,16 @@ impl Builder {
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
     /// available to this process. Only what is used is committed, 64 KiB at a time, to which the capacity is rounded up.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).capacity(64 << 20).build()?;
+    /// let full = engine.zeros::<u8>(1 << 30).unwrap_err();
+    /// assert_eq!((full.requested, full.capacity), (1 << 30, 64 << 20));
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
@@ -204,6 +214,21 @@ impl Builder {
     ///
     /// A name has 1 to 100 letters of ASCII, digits, `-` and `_`. [`build`](Builder::build) refuses others, a name that a running
     /// program uses for an arena, and any name with [`Backing::Sealed`].
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let name = format!("frames-{}", std::process::id());
+    /// let engine = Engine::builder().workers(1).name(&name).build()?;
+    /// let listed = || std::fs::read_dir("/dev/shm").unwrap().any(|file| {
+    ///     file.unwrap().file_name().to_string_lossy().contains(&name)
+    /// });
+    /// assert!(listed());
+    /// engine.shutdown();
+    /// assert!(!listed());
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -247,6 +272,23 @@ impl Builder {
 
     /// Runs in each worker before its first job, and again in each that replaces one. If it panics
     /// the worker counts as not started.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::OnceLock;
+    /// use arenite::Engine;
+    ///
+    /// static TABLE: OnceLock<Vec<u32>> = OnceLock::new();
+    ///
+    /// fn square(x: u32) -> u32 {
+    ///     TABLE.get().expect("filled at the start")[x as usize]
+    /// }
+    ///
+    /// arenite::init();
+    /// let start = || TABLE.set((0..100).map(|x| x * x).collect()).expect("filled once");
+    /// let engine = Engine::builder().workers(1).on_worker_start(start).build()?;
+    /// assert_eq!(engine.submit(square, (12,)).wait()?, 144);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_worker_start<F>(mut self, start: F) -> Self
     where
         F: Kernel<(), ()>,

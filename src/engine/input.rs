@@ -63,6 +63,14 @@ impl From<ArenaFull> for InputError {
 impl Engine {
     /// An exclusive array of zeros in the arena.
     ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let mut table = engine.zeros::<f32>([2, 3])?;
+    /// table[4] = 1.5;
+    /// assert_eq!(table.seal()[..], [0.0, 0.0, 0.0, 0.0, 1.5, 0.0]);
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
     ///
@@ -110,7 +118,15 @@ impl Engine {
         self.exclusive(shape.into(), Placement::Pages)
     }
 
-    /// A sealed array in the arena with a copy of `elements`.
+    /// A sealed array in the arena with a copy of `elements`: one axis, as long as they are.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let primes = engine.from_slice(&[2u32, 3, 5, 7])?;
+    /// let sum = engine.submit(|x: &[u32]| x.iter().sum::<u32>(), (&primes,)).wait()?;
+    /// assert_eq!(sum, 17);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
@@ -124,6 +140,13 @@ impl Engine {
     }
 
     /// A sealed array in the arena whose elements are `f` of their flat, row-major index.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let ramp = engine.from_fn([2, 2], |i| i as f64 / 2.0)?;
+    /// assert_eq!(ramp[..], [0.0, 0.5, 1.0, 1.5]);
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
@@ -144,7 +167,20 @@ impl Engine {
     }
 
     /// A copy of an array in this engine's arena: of one in private memory, in a mapped file, or of
-    /// another engine.
+    /// another engine. Jobs do not make one by themselves: they refuse such an array.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine, JobErrorKind};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let len = |values: &[u8]| values.len();
+    /// let private = Array::from_slice(b"three words here");
+    /// let refused = engine.submit(len, (&private,)).wait().unwrap_err();
+    /// assert_eq!(*refused.kind(), JobErrorKind::ForeignArray);
+    /// assert_eq!(engine.submit(len, (engine.copy_in(&private)?,)).wait()?, 16);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
@@ -188,8 +224,19 @@ impl Engine {
         self.fill(shape, |to| nd::write(from, to))
     }
 
-    /// The bytes of a file, read straight into the arena. What has no length, such as a pipe, is read to its end first, but no
+    /// The bytes of a file, read straight into the arena: one axis, as long as the file is. What has no length, such as a pipe, is read to its end first, but no
     /// further than the capacity goes (without workers, half of the memory that is available).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("words.txt");
+    /// std::fs::write(&path, "three words here")?;
+    /// let text = engine.read_file(&path)?;
+    /// let spaces = |text: &[u8]| text.iter().filter(|&&byte| byte == b' ').count();
+    /// assert_eq!(engine.submit(spaces, (&text,)).wait()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`InputError`] when it cannot be read, or there is no room for it.
@@ -239,7 +286,19 @@ impl Engine {
         Ok(array.seal())
     }
 
-    /// An array from a `.npy` file, read straight into the arena.
+    /// An array from a `.npy` file, read straight into the arena: of the shape that the file has.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::array::{Array, npy};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("table.npy");
+    /// npy::write(&path, &Array::from_fn([2, 3], |i| i as f32))?;
+    /// let table = engine.read_npy::<f32>(&path)?;
+    /// assert_eq!((table.shape().dims(), table[5]), (&[2, 3][..], 5.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`InputError`] when it cannot be read, is not an array of `T`, or there is no room for it.

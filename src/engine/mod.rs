@@ -230,7 +230,20 @@ impl Engine {
         self.seeds.run()
     }
 
-    /// Figures at this moment.
+    /// Figures at this moment: of the arena, of each worker, of each kernel. [`progress`](Engine::progress) is about jobs.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).build()?;
+    /// let megabyte = engine.zeros::<u8>(1 << 20)?;
+    /// let stats = engine.stats();
+    /// assert!(stats.arena.in_use >= 1 << 20 && stats.arena.committed >= stats.arena.in_use);
+    /// assert_eq!((stats.workers.len(), stats.restarts()), (2, 0));
+    /// # drop(megabyte);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         match &self.place {
             Place::Workers(workers) => workers.shared.stats(),
@@ -246,7 +259,8 @@ impl Engine {
         }
     }
 
-    /// Finishes all jobs, those that are detached included, and ends the workers.
+    /// Finishes all jobs, those that are detached included, and ends the workers. Dropping the engine ends jobs instead. See
+    /// [`Job::detach`] for an example.
     pub fn shutdown(self) {
         self.close(Closing::Drain);
     }

@@ -254,7 +254,7 @@ impl Drop for Ending<'_, '_> {
 }
 
 impl<'env> Scope<'env> {
-    /// Runs a kernel in a worker, on arguments that may borrow for `'env`.
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. [`Engine::scope`] has an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,

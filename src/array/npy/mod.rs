@@ -199,6 +199,16 @@ pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError
 /// # Errors
 ///
 /// [`NpyError::Io`] where the file cannot be written; it may be there in part then.
+///
+/// ```
+/// use arenite::array::{Array, npy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("ramp.npy");
+/// npy::write(&path, &Array::from_fn([2, 2], |i| i as u8))?;
+/// assert_eq!(npy::read::<u8>(&path)?[..], [0, 1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write<T: Dtype>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), NpyError> {
     let mut file = File::create(path)?;
     write_to(&mut file, array.shape(), array)

@@ -148,6 +148,15 @@ impl<R: Send + 'static> Job<R> {
 
     /// Waits for the value.
     ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let half = |x: u32| if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) };
+    /// assert_eq!(engine.submit(half, (8,)).wait()?, 4);
+    /// let error = engine.submit(half, (7,)).wait().unwrap_err();
+    /// assert!(error.to_string().ends_with("7 is odd"));
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`JobError`] with the cause, when the job gave no value.
     ///
@@ -164,6 +173,21 @@ impl<R: Send + 'static> Job<R> {
     }
 
     /// Waits for the value, but not longer than this. `None`: not yet; the job goes on.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let mut job = engine.submit(|x: f64| x.sqrt(), (2.25,));
+    /// let root = loop {
+    ///     match job.wait_timeout(Duration::from_millis(100)) {
+    ///         Some(answer) => break answer?,
+    ///         None => eprintln!("{} jobs are left", engine.progress().left()),
+    ///     }
+    /// };
+    /// assert_eq!(root, 1.5);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`wait`](Job::wait).
@@ -253,6 +277,16 @@ impl<R: Send + 'static> Job<R> {
 
     /// Lets the job run without anybody to ask for its value. What it returns is dropped, and a
     /// failure shows only in [`Engine::stats`](crate::Engine::stats).
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// engine.submit(|| eprintln!("done some time"), ()).detach();
+    /// engine.shutdown(); // finishes it first; dropping the engine would not
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
     pub fn detach(mut self) {
         if let State::Sent { shared, id, .. } = std::mem::replace(&mut self.state, State::Taken) {
             shared.detach(id);
