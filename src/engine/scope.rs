@@ -377,16 +377,13 @@ impl<'env> Scope<'env> {
             return;
         };
         while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
-            if let Err(error) = shared.wait(id, |_| Ok(()), None).expect(ENDS) {
+            if let Err(error) = shared.wait(id, |_| Ok(())) {
                 self.note(&error);
             }
         }
         shared.end_group(self.group);
     }
 }
-
-/// A wait without a limit ends with the answer.
-const ENDS: &str = "a wait without a limit ends with the answer";
 
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -546,7 +543,7 @@ impl<R> ScopedJob<'_, '_, R> {
                     .shared()
                     .expect("the job was sent to workers");
                 // It leaves the list only when it has ended: the scope must not end before.
-                let result = shared.wait(id, read, None).expect(ENDS);
+                let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);
                 if let Err(error) = &result {
                     self.scope.note(error);

@@ -364,6 +364,7 @@ impl StateWord {
     /// Worker: would a look find something, a job or a retracted one?
     #[inline]
     pub(crate) fn is_live(&self, generation: Generation) -> bool {
+        // Acquire: pairs with what posts or retracts it.
         let word = Word(self.0.load(Ordering::Acquire));
         word.is(Phase::Queued, generation) || word.is(Phase::Retracted, generation)
     }

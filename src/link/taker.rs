@@ -272,6 +272,7 @@ impl<const N: usize> Taker<N> {
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.cells.state(self.position).is_live(self.generation())
+            // Acquire: pairs with what sets it.
             || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
     }
 

@@ -398,14 +398,14 @@ impl Shared {
     ) -> (Locked<'a>, u64) {
         let mut ticket = None;
         loop {
-            for look in [Look::First, Look::Drained] {
-                if look == Look::Drained {
-                    core.drain_busy();
-                    core.refill();
-                }
-                if let Ok(bytes) = core.enter(info, held, ticket) {
-                    return (core, bytes);
-                }
+            let mut entered = core.enter(info, held, ticket);
+            if entered.is_err() {
+                core.drain_busy();
+                core.refill();
+                entered = core.enter(info, held, ticket);
+            }
+            if let Ok(bytes) = entered {
+                return (core, bytes);
             }
             if let Some(admission) = &mut core.admission {
                 ticket.get_or_insert_with(|| admission.join());
@@ -533,13 +533,6 @@ impl Shared {
         self.unlock(core);
         id
     }
-}
-
-/// When [`Shared::await_admission`] looks.
-#[derive(Clone, Copy, PartialEq)]
-enum Look {
-    First,
-    Drained,
 }
 
 /// A place in the line, as a future.

@@ -274,6 +274,7 @@ struct Unpark {
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         // Release: what was done before is seen by whoever finds that it rang.
+        // Release: pairs with the swap in `sleep`.
         self.rung.store(true, Ordering::Release);
         self.thread.unpark();
     }
@@ -301,6 +302,7 @@ impl ThreadBell {
 
     /// Sleeps until it has rung since the last sleep, or the time runs out.
     pub(super) fn sleep(&self, until: Option<Instant>) {
+        // Acquire: pairs with the store of the waker.
         while !self.unpark.rung.swap(false, Ordering::Acquire) {
             match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => return,

@@ -503,19 +503,17 @@ impl Monitor {
         let started: Vec<_> = absent
             .iter()
             .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
-                Ok(started) => Some((index, started)),
+                Ok((started, pipes)) => Some((index, started, pipes)),
                 Err(error) => {
                     self.cannot_start(index, error);
                     None
                 }
             })
             .collect();
-        for (index, mut started) in started {
-            let output = started.output.take();
-            let watched = self.watch(index).and_then(|()| match output {
-                Some(pipes) => self.outputs.add(&self.shared, &self.poller, index, pipes),
-                None => Ok(()),
-            });
+        for (index, started, pipes) in started {
+            let watched = self.watch(index);
+            let watched =
+                watched.and_then(|()| self.outputs.add(&self.shared, &self.poller, index, pipes));
             match watched {
                 Ok(()) => {
                     let over = self.shared.greet(started);

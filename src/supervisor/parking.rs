@@ -22,21 +22,23 @@ pub(super) struct Ticket(u32);
 impl Spot {
     /// Under the core lock, after looking: what to sleep on.
     pub(super) fn ticket(&self) -> Ticket {
-        // Release: "a sleeper is coming", read by `notify` under the same lock.
-        self.sleepers.fetch_add(1, Ordering::Release);
-        Ticket(self.word.load(Ordering::Acquire))
+        // Relaxed: the core lock orders it with `notify`.
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        Ticket(self.word.load(Ordering::Relaxed))
     }
 
     /// Without the lock: sleeps until somebody notifies, or the limit.
     pub(super) fn sleep(&self, ticket: Ticket, limit: Option<Duration>) {
         let _ = futex::wait(&self.word, ticket.0, limit);
-        self.sleepers.fetch_sub(1, Ordering::Release);
+        // Relaxed: a count. Who still sees this sleeper wakes nobody, once.
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Under the core lock, after changing what sleepers look at.
     pub(super) fn notify(&self) {
-        if self.sleepers.load(Ordering::Acquire) != 0 {
-            self.word.fetch_add(1, Ordering::Release);
+        // Relaxed: the core lock orders both with `ticket`, and what sleepers look at is read under it.
+        if self.sleepers.load(Ordering::Relaxed) != 0 {
+            self.word.fetch_add(1, Ordering::Relaxed);
             futex::wake(&self.word, u32::MAX >> 1);
         }
     }

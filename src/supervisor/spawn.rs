@@ -51,18 +51,16 @@ pub(super) struct Started {
     life: u32,
     server: Server,
     welcome: Welcome,
-    /// The pipes of its stdout and stderr.
-    pub(super) output: Option<[OwnedFd; 2]>,
 }
 
 impl Shared {
     /// Starts the process of a worker. Only on the monitor thread: the kernel ends a worker when the
-    /// *thread* that started it ends.
+    /// *thread* that started it ends. Also returns the pipes of its stdout and stderr.
     pub(super) fn spawn_worker(
         &self,
         index: usize,
         watch: &WatchPipe,
-    ) -> Result<Started, StartError> {
+    ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
@@ -143,13 +141,13 @@ impl Shared {
             door: server.door(),
         });
         core.trace_spawned(index);
-        Ok(Started {
+        let started = Started {
             worker: index,
             life,
             server,
             welcome,
-            output: Some([stdout.read, stderr.read]),
-        })
+        };
+        Ok((started, [stdout.read, stderr.read]))
     }
 
     /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up
@@ -160,7 +158,6 @@ impl Shared {
             life,
             server,
             welcome,
-            output: _,
         } = started;
         crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);

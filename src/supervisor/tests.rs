@@ -85,7 +85,7 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> Answering<'_> {
 
 /// The answer, in a word; `None` while there is none.
 fn answer(shared: &Shared, id: JobId) -> Option<String> {
-    let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO))?;
+    let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO)?;
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
 }
 
@@ -164,7 +164,7 @@ fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
     let _ = takers[0].finish(false, 1, None);
     assert_eq!(takers[0].next(), Next::Run);
     // Nothing, where its kernel returns a number.
-    let value = shared.wait(lie, <u64 as Reply>::receive, Some(Duration::ZERO));
+    let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
     die(&shared, 0);
@@ -193,7 +193,7 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
     };
     let _ = takers[0].finish(false, 1, Some(&answer));
     die(&shared, 0);
-    let value = shared.wait(id, <u64 as Reply>::receive, Some(Duration::ZERO));
+    let value = shared.wait_timeout(id, <u64 as Reply>::receive, Duration::ZERO);
     assert_eq!(value.unwrap().unwrap(), 42);
 }
 
@@ -223,10 +223,10 @@ fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
     let answer = one_word(kind::VALUE, &[42]);
     let _ = takers[0].finish(false, 1, Some(&answer));
     die(&shared, 0);
-    let value = shared.wait(
+    let value = shared.wait_timeout(
         id,
         <crate::array::Array<u8> as Reply>::receive,
-        Some(Duration::ZERO),
+        Duration::ZERO,
     );
     let error = value.unwrap().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
@@ -318,7 +318,7 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
         let id = shared.submit_entered(&kernel(), &mut call, None, entry);
         assert_eq!(takers[0].next(), Next::Run);
         takers[0].finish(false, 1, None);
-        let value = shared.wait(lie, <u64 as Reply>::receive, Some(Duration::ZERO));
+        let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
         value.unwrap().unwrap_err();
         // What it says from now on is not looked at.
         assert_eq!(takers[0].next(), Next::Run);
@@ -347,8 +347,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || {
             shared
-                .wait(first, <() as Reply>::receive, None)
-                .unwrap()
+                .wait(first, <() as Reply>::receive)
                 .unwrap_err()
                 .to_string()
         })
@@ -454,7 +453,7 @@ fn a_limit_may_be_longer_than_time() {
     let (shared, _takers) = fixture(1, 0);
     shared.close(Closing::Now);
     let refused = submit(&shared);
-    let answer = shared.wait(refused, <() as Reply>::receive, Some(Duration::MAX));
+    let answer = shared.wait_timeout(refused, <() as Reply>::receive, Duration::MAX);
     assert!(answer.unwrap().is_err());
 }
 

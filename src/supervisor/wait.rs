@@ -37,14 +37,20 @@ impl Shared {
         self.lock().records.get(id).job
     }
 
+    /// The answer of a job.
+    pub(crate) fn wait<R>(&self, id: JobId, read: Read<R>) -> Result<R, JobError> {
+        let answer = self.wait_for(id, None, |core| core.try_take(id, read));
+        answer.expect("a wait without a limit ends with the answer")
+    }
+
     /// The answer of a job; `None` if the time runs out before.
-    pub(crate) fn wait<R>(
+    pub(crate) fn wait_timeout<R>(
         &self,
         id: JobId,
         read: Read<R>,
-        limit: Option<Duration>,
+        limit: Duration,
     ) -> Option<Result<R, JobError>> {
-        self.wait_for(id, limit, |core| core.try_take(id, read))
+        self.wait_for(id, Some(limit), |core| core.try_take(id, read))
     }
 
     /// Sleeps until a job has its answer, and leaves it there. False if the time runs out before.

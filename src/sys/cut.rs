@@ -88,8 +88,8 @@ pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> W
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(index) = self.0 {
+            // Release, both: "place left"; the first pairs with `explain`, the second with `watch`.
             MAPS[index].base.store(0, Ordering::Release);
-            // Release: "place left", pairs with `watch`.
             MAPS[index].len.store(0, Ordering::Release);
         }
     }

@@ -164,9 +164,7 @@ impl<R: Send + 'static> Job<R> {
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
     pub fn wait(mut self) -> Result<R, JobError> {
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => shared
-                .wait(id, read, None)
-                .expect("a wait without a limit ends with the answer"),
+            State::Sent { shared, id, read } => shared.wait(id, read),
             State::Here(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
         }
@@ -196,7 +194,7 @@ impl<R: Send + 'static> Job<R> {
     /// If the value was taken before.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, JobError>> {
         match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => match shared.wait(id, read, Some(limit)) {
+            State::Sent { shared, id, read } => match shared.wait_timeout(id, read, limit) {
                 Some(answer) => Some(answer),
                 None => {
                     self.state = State::Sent { shared, id, read };

@@ -57,6 +57,7 @@ impl Control {
     }
 
     pub(super) fn wanted(&self) -> Wanted {
+        // Acquire: pairs with `want`.
         match self.wanted.load(Ordering::Acquire) {
             0 => Wanted::Run,
             1 => Wanted::Drain,
@@ -65,6 +66,7 @@ impl Control {
     }
 
     fn want(&self, wanted: Wanted) {
+        // Release: what its caller did before is seen by who obeys; pairs with `wanted`.
         self.wanted.fetch_max(wanted as u8, Ordering::AcqRel);
         self.ring();
     }

@@ -311,7 +311,7 @@ impl Attack {
             read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
         ) -> Option<bool> {
             shared
-                .wait(id, read, Some(Duration::ZERO))
+                .wait_timeout(id, read, Duration::ZERO)
                 .map(|answer| answer.is_ok())
         }
         let shared = &self.shared;
@@ -321,7 +321,7 @@ impl Attack {
             Wants::Flag => take(shared, id, <bool as Reply>::receive),
             Wants::Text => take(shared, id, <String as Reply>::receive),
             Wants::Bytes => {
-                let answer = shared.wait(id, <Array<u8> as Reply>::receive, Some(Duration::ZERO));
+                let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
                 // Every byte of it can be read.
                 answer.map(|answer| {
                     answer.is_ok_and(|bytes| {

@@ -127,7 +127,7 @@ fn every_state_word_is_judged() {
                 let (bare, lone) = (bits & 8 != 0, bits & 16 != 0);
                 let cannot_be = cannot_be || phase == 4 || phase == 3 && !bare && !lone;
                 assert_eq!(condemned, cannot_be, "{word:#x}");
-                let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
+                let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO);
                 assert_eq!(
                     answer.is_some(),
                     phase == 3 && (bare || lone) && lap == 0,
@@ -135,7 +135,7 @@ fn every_state_word_is_judged() {
                 );
                 if condemned {
                     die(&shared, 0);
-                    let answer = shared.wait(id, <() as Reply>::receive, Some(Duration::ZERO));
+                    let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO);
                     let error = answer.unwrap().unwrap_err();
                     assert!(
                         matches!(error.kind(), JobErrorKind::Protocol(_)),
@@ -160,7 +160,7 @@ fn an_answer_without_what_its_kernel_returns_costs_the_worker() {
             .unwrap();
         let state = shared.cells[lane].state(0).place_to_sleep();
         state.store(word, Ordering::Relaxed);
-        let answer = shared.wait(id, <Array<u8> as Reply>::receive, Some(Duration::ZERO));
+        let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
         let error = answer.unwrap().unwrap_err();
         assert!(
             matches!(error.kind(), JobErrorKind::Protocol(_)),
@@ -230,10 +230,10 @@ fn every_edge_of_a_reply_is_judged() {
                                     words: &words,
                                 };
                                 takers[0].finish(failed, 1, Some(&answer));
-                                let answer = shared.wait(
+                                let answer = shared.wait_timeout(
                                     id,
                                     <Array<u8> as Reply>::receive,
-                                    Some(Duration::ZERO),
+                                    Duration::ZERO,
                                 );
                                 match answer {
                                     Some(Ok(bytes)) => {

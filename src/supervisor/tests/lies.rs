@@ -60,9 +60,13 @@ fn a_thread_that_waits_finds_out() {
         let (shared, _takers) = fixture(1, 1);
         let [_first, second] = [(); 2].map(|()| submit(&shared));
         write_word(&shared, 1, DONE_BARE);
-        let wait = Some(Duration::from_millis(1));
+        let limit = Duration::from_millis(1);
         while shared.lock().workers[0].status() == Status::Ready {
-            assert!(shared.wait(second, <() as Reply>::receive, wait).is_none());
+            assert!(
+                shared
+                    .wait_timeout(second, <() as Reply>::receive, limit)
+                    .is_none()
+            );
         }
     });
 }

@@ -45,7 +45,7 @@ fn submit(shared: &Shared, info: &KernelInfo) -> JobId {
 }
 
 fn take(shared: &Shared, id: JobId) -> Option<Result<u64, JobError>> {
-    shared.wait(id, <u64 as Reply>::receive, Some(Duration::ZERO))
+    shared.wait_timeout(id, <u64 as Reply>::receive, Duration::ZERO)
 }
 
 #[test]

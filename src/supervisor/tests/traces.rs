@@ -202,7 +202,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     let _ = world.takers[0].finish(true, 1, Some(&told));
     let value = world
         .shared
-        .wait(id, <() as Reply>::receive, Some(Duration::ZERO));
+        .wait_timeout(id, <() as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{}", error.kind());

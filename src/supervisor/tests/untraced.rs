@@ -21,7 +21,7 @@ fn times_written(tracer: Option<Owner>) -> usize {
     let (shared, monitor) = start(arena(1), settings(1, 1), tracer).unwrap();
     for _ in 0..JOBS {
         let id = submit(&shared);
-        let ended = shared.wait(id, <() as Reply>::receive, None).unwrap();
+        let ended = shared.wait(id, <() as Reply>::receive);
         ended.unwrap();
     }
     let written = {

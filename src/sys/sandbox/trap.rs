@@ -34,6 +34,7 @@ pub fn call(record: u32) -> Option<u32> {
 
 /// From now on a call that the filter traps is noted in `record`, and ends this process by SIGSYS.
 pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
+    // Release: pairs with the handler's load.
     RECORD.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
     // SAFETY: an all-zero sigaction is valid: no handler, no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
