@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
 
-use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, block_on, note, pass, step, tests, wait_until};
 
 tests![
     never_more_than_so_many_at_a_time,
     a_rate_takes_its_time,
     permits_are_given_in_order,
     callers_take_turns,
+    tasks_of_one_loop_take_turns_if_they_say_who_they_are,
+    a_caller_is_one_whatever_it_submits,
     kernels_share_a_limit,
     engines_share_a_limit,
     an_engine_without_workers_shares_a_limit,
@@ -175,6 +177,97 @@ fn callers_take_turns() {
             .into_iter()
             .eq(rounds.into_iter().chain(103..120))
     );
+}
+
+/// Two tasks of one thread: the first has put 100 jobs into the line when the second comes with one. Which jobs ran, in order.
+fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
+    let file = Diary::new();
+    let diary = file.path();
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let running = lab.job(stand, (gate.path(), 0)).limit(first).submit();
+    let held = gate.meet();
+    let tasks = smol::LocalExecutor::new();
+    let many = tasks.spawn(async {
+        let send = |n| lab.job(noted, (&diary, n)).limit(first).submit();
+        for job in (0..100).map(send).collect::<Vec<_>>() {
+            job.await.unwrap();
+        }
+    });
+    block_on(tasks.run(async {
+        while lab.stats().limited < 100 {
+            smol::future::yield_now().await;
+        }
+        // A clone is the same caller.
+        let job = lab.job(noted, (&diary, 100)).limit(&second.clone());
+        let one = job.submit();
+        assert_eq!(lab.stats().limited, 101);
+        drop(held);
+        step("both tasks");
+        one.await.unwrap();
+        many.await;
+    }));
+    running.wait().unwrap();
+    assert_nobody_waits(&lab);
+    file.numbers()
+}
+
+fn tasks_of_one_loop_take_turns_if_they_say_who_they_are() {
+    let (one, behind) = (at_once(1), 0..=100);
+    assert!(two_tasks(&one, &one).into_iter().eq(behind.clone()));
+    let same = one.caller();
+    assert!(two_tasks(&same, &same.clone()).into_iter().eq(behind));
+    let between = || (0..1).chain([100]).chain(1..100);
+    for (first, second) in [
+        (one.caller(), one.caller()),
+        (one.clone(), one.caller()),
+        (one.caller(), one.clone()),
+        (same.clone(), same.caller()),
+    ] {
+        assert!(two_tasks(&first, &second).into_iter().eq(between()));
+    }
+    assert_eq!((one.given(), one.waiting()), (0, 0));
+}
+
+/// Jobs, jobs of a scope, a node and a map with one handle stand behind each other; whoever has another one comes in between.
+fn a_caller_is_one_whatever_it_submits() {
+    let file = Diary::new();
+    let diary = file.path();
+    let lab = Lab::new(1);
+    let one = at_once(1);
+    let (mine, other) = (one.caller(), one.caller());
+    let gate = Gate::new();
+    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let held = gate.meet();
+    let jobs = [1, 2].map(|n| lab.job(noted, (&diary, n)).limit(&mine).submit());
+    let mut graph = Graph::new();
+    let node = graph.job(noted, (diary.clone(), 3)).limit(&mine).add();
+    let run = graph.run(&lab, &node).unwrap();
+    let mut map = lab
+        .map(noted, [4, 5].map(|n| (diary.clone(), n)))
+        .limit(&mine)
+        .stream();
+    let pulls = futures_core::Stream::poll_next(
+        std::pin::Pin::new(&mut map),
+        &mut std::task::Context::from_waker(std::task::Waker::noop()),
+    );
+    assert!(pulls.is_pending());
+    assert_eq!(lab.stats().limited, 5);
+    lab.scope(|s| {
+        s.job(noted, (&diary, 6)).limit(&mine).submit();
+        let others = [10, 11].map(|n| lab.job(noted, (&diary, n)).limit(&other).submit());
+        assert_eq!(lab.stats().limited, 8);
+        drop(held);
+        step("one caller with jobs of all kinds, and another one in between");
+        others.into_iter().for_each(|job| job.wait().unwrap());
+    })
+    .unwrap();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    run.wait().unwrap();
+    running.wait().unwrap();
+    drop(map);
+    assert_eq!(file.numbers(), [1, 10, 2, 11, 3, 4, 5, 6]);
+    assert_nobody_waits(&lab);
 }
 
 fn kernels_share_a_limit() {

@@ -223,7 +223,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
         self
     }
 
-    /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`].
+    /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. This thread is the caller
+    /// that takes turns with others, unless [the handle says who is](Limiter::caller).
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.terms.limit = Some(Limit::of_this_thread(limiter));
         self

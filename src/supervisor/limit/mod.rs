@@ -36,7 +36,8 @@ thread_local! {
 ///
 /// A job that needs a permit waits for it inside the engine: `submit` and polling do not. Callers take turns: a thread that
 /// calls `.limit(…)` on its jobs or nodes has one turn in each round, and so has a map or a stage of a stream, however many jobs
-/// they have in the line. Within a round, and among the jobs of one caller, permits are given in the order in which jobs came. A
+/// they have in the line. The tasks of an event loop are one thread; [`caller`](Limiter::caller) makes each of them a caller of
+/// its own. Within a round, and among the jobs of one caller, permits are given in the order in which jobs came. A
 /// job has its permit until it is answered, or given up; between two attempts it gives it back, so that each attempt counts.
 ///
 /// ```
@@ -67,7 +68,11 @@ thread_local! {
 /// A map keeps no more jobs in such a line than twice as many as run side by side.
 #[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
 #[derive(Clone)]
-pub struct Limiter(Arc<Inner>);
+pub struct Limiter {
+    inner: Arc<Inner>,
+    /// Who has this handle, if he said so.
+    caller: Option<Caller>,
+}
 
 struct Inner {
     books: Mutex<Books>,
@@ -153,10 +158,14 @@ impl LimiterBuilder {
             );
             Rate::new(between, burst)
         });
-        Limiter(Arc::new(Inner {
+        let inner = Inner {
             books: Mutex::new(Books::new(self.concurrency, rate)),
             start: Instant::now(),
-        }))
+        };
+        Limiter {
+            inner: Arc::new(inner),
+            caller: None,
+        }
     }
 }
 
@@ -164,6 +173,48 @@ impl Limiter {
     /// Sets the limits of a new one.
     pub fn builder() -> LimiterBuilder {
         LimiterBuilder::default()
+    }
+
+    /// The same limit, for a caller of its own: one for each task of an event loop, each request, each user. What is given a
+    /// limit by this handle, or by a clone of it, takes turns with everything else, from whichever thread; jobs, maps and stages
+    /// alike share the turns of this one caller.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Engine, JobError, Limiter};
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     page * 10
+    /// }
+    ///
+    /// /// Answers a request: one of a thousand pages lets one of a single page go in between.
+    /// async fn answer(engine: &Engine, polite: &Limiter, pages: u32) -> Result<u32, JobError> {
+    ///     let mine = polite.caller();
+    ///     let jobs = (0..pages).map(|page| engine.job(fetch, (page,)).limit(&mine).submit());
+    ///     let mut sum = 0;
+    ///     for job in jobs.collect::<Vec<_>>() {
+    ///         sum += job.await?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    ///
+    /// let polite = Limiter::builder().concurrency(4).build();
+    /// let both = async {
+    ///     let (large, small) = (answer(&engine, &polite, 1000), answer(&engine, &polite, 1));
+    ///     smol::future::try_zip(large, small).await
+    /// };
+    /// assert_eq!(smol::block_on(both)?, (4_995_000, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "the handle that it is called on stays as it was"]
+    #[doc(alias("acquire_on_behalf_of", "borrower", "tenant"))]
+    pub fn caller(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            caller: Some(Caller::new()),
+        }
     }
 
     /// Permits that are given now: to jobs that run, or are about to.
@@ -193,8 +244,12 @@ impl Limiter {
         #[cfg(test)]
         tests::LOCKS.set(tests::LOCKS.get() + 1);
         // A panic with the lock held is a defect; the books are still the best there are.
-        let books = self.0.books.lock().unwrap_or_else(PoisonError::into_inner);
-        (books, self.0.start.elapsed())
+        let books = self
+            .inner
+            .books
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (books, self.inner.start.elapsed())
     }
 
     fn call(&self) -> Vec<Waker> {
@@ -210,7 +265,9 @@ impl Limiter {
     /// Who has to look at the clock, and when: nobody, if whoever is the first will be told.
     fn due(&self) -> Option<(Ticket, Instant)> {
         let (books, _) = self.lock();
-        books.due().map(|(first, due)| (first, self.0.start + due))
+        books
+            .due()
+            .map(|(first, due)| (first, self.inner.start + due))
     }
 
     /// Waits for a permit in this thread.
@@ -244,7 +301,7 @@ impl Limiter {
             let due = books.due();
             drop(books);
             let until = due.filter(|&(first, _)| first == ticket);
-            thread.sleep(until.map(|(_, due)| self.0.start + due));
+            thread.sleep(until.map(|(_, due)| self.inner.start + due));
         }
         HELD.with_borrow_mut(|all| all.push(self.address()));
         Ok(Permit {
@@ -260,7 +317,7 @@ impl Limiter {
     }
 
     fn address(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+        Arc::as_ptr(&self.inner).addr()
     }
 }
 
@@ -272,19 +329,20 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// This thread asks.
+    /// This thread asks, unless the limiter's handle says who does.
     pub(crate) fn of_this_thread(limiter: &Limiter) -> Self {
-        Self {
-            limiter: limiter.clone(),
-            caller: Caller::this_thread(),
-        }
+        Self::of(limiter, Caller::this_thread)
     }
 
-    /// Somebody asks who takes turns with the thread that he runs in.
+    /// Somebody asks who takes turns with the thread that he runs in, unless the limiter's handle says who does.
     pub(crate) fn of_its_own(limiter: &Limiter) -> Self {
+        Self::of(limiter, Caller::new)
+    }
+
+    fn of(limiter: &Limiter, otherwise: fn() -> Caller) -> Self {
         Self {
             limiter: limiter.clone(),
-            caller: Caller::new(),
+            caller: limiter.caller.unwrap_or_else(otherwise),
         }
     }
 
@@ -324,9 +382,9 @@ impl Drop for Permit<'_> {
 }
 
 impl PartialEq for Limiter {
-    /// Clones of one.
+    /// Handles of one limit, of whichever caller.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 }
 
