@@ -34,6 +34,16 @@ fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     stream::<MapStream<Map<I, R>>, R>();
 }
 
+/// So is one that keeps arguments.
+fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 'static>() {
+    sent::<KeepingArgs<I, R>>();
+    sent::<UnorderedKeepingArgs<I, R>>();
+    sent::<MapStream<UnorderedKeepingArgs<I, R>>>();
+    unpinned::<MapStream<UnorderedKeepingArgs<I, R>>>();
+    sent::<Reporting<I, R>>();
+    unpinned::<Reporting<I, R>>();
+}
+
 /// Also where the iterator must not be moved.
 fn a_stream_of_a_map_over<I: Iterator, R>() {
     unpinned::<MapStream<Map<I, R>>>();
@@ -60,6 +70,7 @@ fn handles_go_where_threads_and_executors_need_them() {
     // Named, so that nobody takes them away: their bodies are what is checked.
     a_job_of::<std::cell::Cell<u64>>();
     a_map_over::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();
+    a_map_that_keeps::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();
     a_stream_of_a_map_over::<std::iter::Once<std::marker::PhantomPinned>, u64>();
     let _: fn(Map<std::slice::Iter<'static, u64>, u64>) -> _ = a_map_over_borrowed::<u64>;
 }

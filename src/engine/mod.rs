@@ -42,7 +42,10 @@ pub use graph::{
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
 pub use kept::KeptJob;
-pub use map::{DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Unordered};
+pub use map::{
+    DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Reporting, Unordered,
+    UnorderedKeepingArgs,
+};
 #[cfg(feature = "bench")]
 pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};

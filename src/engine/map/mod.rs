@@ -1,6 +1,7 @@
 //! A kernel over an iterator.
 
 mod feed;
+mod keeping;
 mod report;
 mod stream;
 mod unordered;
@@ -15,8 +16,9 @@ use crate::kernel::{Args, Failure, Kernel, KernelInfo, Key, Params, Reply, Retry
 use crate::supervisor::{Limit, Terms};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, Plan};
+pub use keeping::{KeepingArgs, UnorderedKeepingArgs};
 pub(super) use report::backtrace;
-pub use report::{DeadLetter, KeepingArgs, Report};
+pub use report::{DeadLetter, Report, Reporting};
 pub use stream::MapStream;
 pub use unordered::Unordered;
 
@@ -73,7 +75,7 @@ impl Engine {
     /// |---|---|
     /// | have each result as soon as it is there | [`unordered`](Map::unordered) |
     /// | iterate in `async` code | [`stream`](Map::stream) |
-    /// | know the arguments of what failed | [`keep_args`](Map::keep_args), or [`report`](Map::report) for all at once |
+    /// | know the arguments of what failed | [`keep_args`](Map::keep_args), also [`unordered`](KeepingArgs::unordered) and as a [`stream`](KeepingArgs::stream); [`report`](Map::report) for all at once |
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
     /// | bound how many run at once, or each second | [`limit`](Map::limit) |
     #[doc(alias("starmap", "imap", "Parallel"))]

@@ -1,9 +1,13 @@
 //! Failures as data: which item, with which arguments, why.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use super::{Feed, Map};
+use futures_core::Stream;
+
+use super::{KeepingArgs, Map, MapStream};
 use crate::engine::{Death, JobError, JobErrorKind};
 
 /// A job that failed, as data: its arguments, the error, and the attempts that were made. Arrays in it are handles, so it
@@ -79,36 +83,7 @@ impl<A> fmt::Display for DeadLetter<A> {
 
 impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {}
 
-/// Items, and copies of those whose answers have not been given.
-struct Remembering<I: Iterator> {
-    items: I,
-    kept: VecDeque<I::Item>,
-}
-
-impl<I: Iterator<Item: Clone>> Iterator for Remembering<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        let item = self.items.next()?;
-        self.kept.push_back(item.clone());
-        Some(item)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.items.size_hint()
-    }
-}
-
-/// The iterator of [`Map::keep_args`].
-///
-/// Dropping it cancels what is in flight.
-#[must_use = "a map is lazy: nothing runs before it is iterated over"]
-pub struct KeepingArgs<I: Iterator<Item: Clone>, R> {
-    feed: Feed<Remembering<I>, R, ()>,
-    given: usize,
-}
-
-/// What came of all items of a map: [`Map::report`].
+/// What came of all items of a map: [`Map::report`], [`Map::report_async`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report<A, R> {
     values: Vec<Option<R>>,
@@ -116,52 +91,6 @@ pub struct Report<A, R> {
 }
 
 impl<I: Iterator<Item: Clone>, R> Map<I, R> {
-    /// Gives a [`DeadLetter`] for each job that fails: with the arguments, of which a copy is kept until the job has
-    /// ended. A copy of an array is another handle.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// fn positive(n: i32) -> Result<i32, &'static str> {
-    ///     if n > 0 { Ok(n) } else { Err("not positive") }
-    /// }
-    ///
-    /// let items = [3, -4, 5].map(|n| (n,));
-    /// for result in engine.map(positive, items).keep_args() {
-    ///     if let Err(letter) = result {
-    ///         assert_eq!((letter.index(), letter.args()), (1, &(-4,)));
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// Arguments that a job changes in place are gone with it; there is no copy of them to keep:
-    ///
-    /// ```compile_fail,E0599
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::ArrayMut;
-    ///
-    /// fn fill(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
-    ///     values.fill(1);
-    ///     values
-    /// }
-    ///
-    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
-    /// let filled = engine.map(fill, items).keep_args();
-    /// ```
-    ///
-    /// # Panics
-    /// If results have been taken from the map already.
-    pub fn keep_args(self) -> KeepingArgs<I, R> {
-        let (plan, shared) = self.feed.into_parts("keep_args");
-        let plan = plan.with(|items| Remembering {
-            items,
-            kept: VecDeque::new(),
-        });
-        KeepingArgs {
-            feed: Feed::new(plan, shared),
-            given: 0,
-        }
-    }
-
     /// Runs all items, and reports: the values of those that went well, and of each failure the index, the arguments and the
     /// error with its backtrace.
     ///
@@ -186,45 +115,67 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     /// If results have been taken from the map already.
     #[doc(alias("gather", "return_exceptions"))]
     pub fn report(self) -> Report<I::Item, R> {
-        let (mut values, mut failures) = (Vec::new(), Vec::new());
-        for result in self.keep_args() {
-            match result {
-                Ok(value) => values.push(Some(value)),
-                Err(letter) => {
-                    values.push(None);
-                    failures.push(letter);
-                }
-            }
+        let mut report = Report::new();
+        self.keep_args().for_each(|result| report.add(result));
+        report
+    }
+
+    /// As [`report`](Map::report), without holding up an event loop. Nothing runs before the future is polled, and dropping it
+    /// cancels what is in flight.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn root(n: i64) -> Result<i64, String> {
+    ///     if n < 0 { Err(format!("{n} is negative")) } else { Ok(n.isqrt()) }
+    /// }
+    ///
+    /// smol::block_on(async {
+    ///     let report = engine.map(root, [4, -9, 16].map(|n| (n,))).report_async().await;
+    ///     assert_eq!(report.values(), [Some(2), None, Some(4)]);
+    ///     assert_eq!(report.failures()[0].args(), &(-9,));
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// If results have been taken from the map already.
+    pub fn report_async(self) -> Reporting<I, R> {
+        Reporting {
+            results: self.keep_args().stream(),
+            report: Report::new(),
         }
-        Report { values, failures }
     }
 }
 
-impl<I: Iterator<Item: Clone>, R> Iterator for KeepingArgs<I, R> {
-    type Item = Result<R, DeadLetter<I::Item>>;
+/// The future of [`Map::report_async`].
+///
+/// Dropping it cancels what is in flight.
+#[must_use = "a future does nothing before it is polled"]
+pub struct Reporting<I: Iterator<Item: Clone>, R> {
+    results: MapStream<KeepingArgs<I, R>>,
+    report: Report<I::Item, R>,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let ((), answer) = self.feed.next()?;
-        let args = self.feed.plan.items.kept.pop_front();
-        let index = self.given;
-        self.given += 1;
-        Some(answer.map_err(|error| {
-            let args = args.expect("an answer is that of an item");
-            DeadLetter::new(index, args, error)
-        }))
-    }
+// As the stream; what has come is moved out.
+impl<I: Iterator<Item: Clone>, R> Unpin for Reporting<I, R> {}
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.feed.size_hint()
+impl<I: Iterator<Item: Clone>, R> Future for Reporting<I, R> {
+    type Output = Report<I::Item, R>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while let Some(result) = ready!(Pin::new(&mut this.results).poll_next(context)) {
+            this.report.add(result);
+        }
+        Poll::Ready(std::mem::replace(&mut this.report, Report::new()))
     }
 }
 
-impl<I: Iterator<Item: Clone>, R> fmt::Debug for KeepingArgs<I, R> {
+impl<I: Iterator<Item: Clone>, R> fmt::Debug for Reporting<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeepingArgs")
-            .field("kernel", &self.feed.plan.calls.kernel.name)
-            .field("in_flight", &self.feed.in_flight())
-            .finish_non_exhaustive()
+        f.debug_struct("Reporting")
+            .field("results", &self.results)
+            .field("reported", &self.report.values.len())
+            .finish()
     }
 }
 
@@ -232,6 +183,24 @@ impl<I: Iterator<Item: Clone>, R> fmt::Debug for KeepingArgs<I, R> {
 const SHOWN: usize = 10;
 
 impl<A, R> Report<A, R> {
+    fn new() -> Self {
+        Self {
+            values: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// What came of the next item.
+    fn add(&mut self, result: Result<R, DeadLetter<A>>) {
+        match result {
+            Ok(value) => self.values.push(Some(value)),
+            Err(letter) => {
+                self.values.push(None);
+                self.failures.push(letter);
+            }
+        }
+    }
+
     /// The value of each item, in order; `None` where it failed. With [`OnFailure::Stop`](super::OnFailure::Stop) up to the
     /// first failure.
     pub fn values(&self) -> &[Option<R>] {

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::{Map, Unordered};
+use super::{DeadLetter, KeepingArgs, Map, Unordered, UnorderedKeepingArgs};
 use crate::engine::JobError;
 
-/// The stream of [`Map::stream`] and [`Unordered::stream`].
+/// The stream of [`Map::stream`], [`Unordered::stream`], [`KeepingArgs::stream`] and [`UnorderedKeepingArgs::stream`].
 ///
 /// Dropping it cancels what is in flight.
 #[must_use = "a stream does nothing before it is polled"]
@@ -58,6 +58,39 @@ impl<I: Iterator, R> Unordered<I, R> {
     }
 }
 
+impl<I: Iterator<Item: Clone>, R> KeepingArgs<I, R> {
+    /// The results as a [`Stream`], each failure with its arguments: see [`Map::stream`].
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use smol::stream::StreamExt;
+    ///
+    /// fn invert(n: i32) -> Result<i32, &'static str> {
+    ///     100_i32.checked_div(n).ok_or("a division by zero")
+    /// }
+    ///
+    /// smol::block_on(async {
+    ///     let items = [1, 0, 2].map(|n| (n,));
+    ///     let mut results = engine.map(invert, items).keep_args().stream();
+    ///     let mut failed = Vec::new();
+    ///     while let Some(result) = results.next().await {
+    ///         failed.extend(result.err().map(|letter| (letter.index(), letter.into_args())));
+    ///     }
+    ///     assert_eq!(failed, [(1, (0,))]);
+    /// });
+    /// ```
+    pub fn stream(self) -> MapStream<Self> {
+        MapStream { map: self }
+    }
+}
+
+impl<I: Iterator<Item: Clone>, R> UnorderedKeepingArgs<I, R> {
+    /// The results as a [`Stream`], as they end, each failure with its arguments: see [`Map::stream`].
+    pub fn stream(self) -> MapStream<Self> {
+        MapStream { map: self }
+    }
+}
+
 impl<I: Iterator, R> Stream for MapStream<Map<I, R>> {
     type Item = Result<R, JobError>;
 
@@ -76,6 +109,32 @@ impl<I: Iterator, R> Stream for MapStream<Unordered<I, R>> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.map.feed.poll_next(context)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.map.size_hint()
+    }
+}
+
+impl<I: Iterator<Item: Clone>, R> Stream for MapStream<KeepingArgs<I, R>> {
+    type Item = Result<R, DeadLetter<I::Item>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.map.feed.poll_next(context);
+        next.map(|next| next.map(|((), answer)| self.map.letter(answer)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.map.size_hint()
+    }
+}
+
+impl<I: Iterator<Item: Clone>, R> Stream for MapStream<UnorderedKeepingArgs<I, R>> {
+    type Item = (usize, Result<R, DeadLetter<I::Item>>);
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.map.feed.poll_next(context);
+        next.map(|next| next.map(|answer| self.map.letter(answer)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

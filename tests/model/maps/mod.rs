@@ -1,5 +1,6 @@
 //! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all.
 
+mod letters;
 mod reports;
 mod results;
 mod waiting;
@@ -12,7 +13,12 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use crate::harness::pass;
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    let parts = [results::tests(), reports::tests(), waiting::tests()];
+    let parts = [
+        results::tests(),
+        reports::tests(),
+        letters::tests(),
+        waiting::tests(),
+    ];
     parts.into_iter().flatten().collect()
 }
 
