@@ -71,7 +71,7 @@
 //! | run jobs that take each other's values | [`Graph`] |
 //! | run what a kernel turns out to need | [`Spawn`], [`call`] |
 //! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
-//! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async) |
+//! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async), [`call_async`](Actor::call_async) |
 //! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
 //! | bound how many run at a time, or in a second | [`Limiter`] |
 //! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |

@@ -19,6 +19,8 @@ fn a_job_of<R: Send + 'static>() {
     sent::<Job<R>>();
     unpinned::<Job<R>>();
     future::<Job<R>, R>();
+    sent::<Calling<u64, R>>();
+    unpinned::<Calling<u64, R>>();
     sent::<AsCompleted<R>>();
     sent::<CompletedStream<R>>();
     unpinned::<CompletedStream<R>>();

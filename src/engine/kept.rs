@@ -3,9 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::{DeadLetter, Job, JobBuilder, JobError};
+use super::{DeadLetter, Job, JobBuilder, JobError, Submitting};
 use crate::kernel::{Loads, Program, Reply};
 
 /// A job and its arguments: see [`JobBuilder::keep_args`]. Dropping it cancels the job.
@@ -20,7 +20,7 @@ impl<R, A> Unpin for KeptJob<R, A> {}
 
 impl<G: Program, A: Clone> JobBuilder<'_, G, A> {
     /// Submits it, and keeps a copy of the arguments: a failure comes with them, as a [`DeadLetter`]. A copy of an array is
-    /// another handle.
+    /// another handle. Waits as [`submit`](JobBuilder::submit) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -41,6 +41,58 @@ impl<G: Program, A: Clone> JobBuilder<'_, G, A> {
         let args = Some(self.args.clone());
         let job = self.submit();
         KeptJob { job, args }
+    }
+
+    /// As [`keep_args`](JobBuilder::keep_args), without holding up an event loop: the future waits until the job is let in, as
+    /// that of [`submit_async`](JobBuilder::submit_async) does.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn first(values: &[u8]) -> Result<u8, &'static str> {
+    ///     values.first().copied().ok_or("empty")
+    /// }
+    ///
+    /// let values = engine.from_slice::<u8>(&[])?;
+    /// smol::block_on(async {
+    ///     let job = engine.job(first, (values,)).keep_args_async().await;
+    ///     assert!(job.await.unwrap_err().args().0.is_empty());
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_args_async(self) -> SubmittingKept<G, A>
+    where
+        G: Loads<A>,
+    {
+        let args = Some(self.args.clone());
+        let job = self.submit_async();
+        SubmittingKept { job, args }
+    }
+}
+
+/// A job that waits until it is let in, and its arguments: see [`JobBuilder::keep_args_async`]. Dropping it gives up the place in
+/// the line, and the arguments.
+#[must_use = "a future does nothing before it is polled"]
+pub struct SubmittingKept<G: Program, A> {
+    job: Submitting<G, A>,
+    args: Option<A>,
+}
+
+// As the job that waits; the arguments are moved out.
+impl<G: Program, A> Unpin for SubmittingKept<G, A> {}
+
+impl<G: Loads<A>, A> Future for SubmittingKept<G, A> {
+    type Output = KeptJob<<G::Reply as Reply>::Out, A>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let job = ready!(Pin::new(&mut self.job).poll(context));
+        let args = self.args.take();
+        Poll::Ready(KeptJob { job, args })
+    }
+}
+
+impl<G: Program, A> fmt::Debug for SubmittingKept<G, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SubmittingKept").field(&self.job).finish()
     }
 }
 

@@ -32,7 +32,7 @@ pub use crate::supervisor::{
     Backoff, Death, GraphProgress, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder,
     LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
-pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus};
+pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus, Calling};
 pub use builder::{BuildError, Builder, Guard};
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
 pub use graph::{
@@ -41,7 +41,7 @@ pub use graph::{
 };
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};
-pub use kept::KeptJob;
+pub use kept::{KeptJob, SubmittingKept};
 pub use map::{
     DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Reporting, Unordered,
     UnorderedKeepingArgs,
@@ -148,7 +148,8 @@ impl Engine {
     }
 
     /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
-    /// [`Job::wait`].
+    /// [`Job::wait`]. Where there is a ceiling ([`admission`](Builder::admission)) it waits in this thread until the job is let
+    /// in; in `async` code say [`job(…).submit_async()`](JobBuilder::submit_async) there.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

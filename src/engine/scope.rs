@@ -254,7 +254,9 @@ impl Drop for Ending<'_, '_> {
 }
 
 impl<'env> Scope<'env> {
-    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. [`Engine::scope`] has an example.
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. Where there is a
+    /// [ceiling](crate::engine::Builder::admission) it waits here until the job is let in: a scope is for threads that may wait.
+    /// [`Engine::scope`] has an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,

@@ -12,6 +12,27 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo, Loads, Program, Reply};
 use crate::supervisor::{InLine, Shared, Terms};
 
+/// Somebody who waits to be let in. Dropping it gives up the place in the line.
+pub(super) struct Entering {
+    pub(super) shared: Arc<Shared>,
+    pub(super) line: InLine,
+}
+
+impl Entering {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            line: InLine::default(),
+        }
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.shared.leave_line(&mut self.line);
+    }
+}
+
 /// A job that waits until it is let in: see [`JobBuilder::submit_async`]. Dropping it gives up the place in the line, and the
 /// arguments.
 #[must_use = "a future does nothing before it is polled"]
@@ -22,10 +43,9 @@ pub struct Submitting<G: Program, A> {
 #[allow(clippy::large_enum_variant, reason = "short-lived")]
 enum State<G: Program, A> {
     Waits {
-        shared: Arc<Shared>,
+        entering: Entering,
         args: A,
         terms: Terms,
-        line: InLine,
     },
     /// It ran in this thread.
     Here(Job<<G::Reply as Reply>::Out>),
@@ -54,12 +74,11 @@ impl<G: Program, A> JobBuilder<'_, G, A> {
     where
         G: Loads<A>,
     {
-        let state = match self.engine.shared().cloned() {
+        let state = match self.engine.shared() {
             Some(shared) => State::Waits {
-                shared,
+                entering: Entering::new(shared),
                 args: self.args,
                 terms: self.terms,
-                line: InLine::default(),
             },
             None => State::Here(self.run_here()),
         };
@@ -73,44 +92,30 @@ impl<G: Loads<A>, A> Future for Submitting<G, A> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let kernel = KernelInfo::of::<G>();
         let mut entered = None;
-        if let State::Waits {
-            shared, args, line, ..
-        } = &mut self.state
-        {
-            entered = Some(ready!(shared.poll_enter(
-                &kernel,
-                G::held(args),
-                line,
-                context
-            )));
+        if let State::Waits { entering, args, .. } = &mut self.state {
+            let Entering { shared, line } = entering;
+            let polled = shared.poll_enter(&kernel, G::held(args), line, context);
+            entered = Some(ready!(polled));
         }
         match (mem::replace(&mut self.state, State::Submitted), entered) {
             (
                 State::Waits {
-                    shared,
+                    entering,
                     args,
                     terms,
-                    ..
                 },
                 Some(entry),
             ) => {
+                let shared = &entering.shared;
                 let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
                 G::load(args, &mut call);
                 let id = shared.submit_entered(&kernel, &mut call.0, terms.asked(), entry);
-                Poll::Ready(Job::sent::<G>(&shared, id))
+                Poll::Ready(Job::sent::<G>(shared, id))
             }
             (State::Here(job), _) => Poll::Ready(job),
             (State::Waits { .. } | State::Submitted, _) => {
                 panic!("this job was submitted before")
             }
-        }
-    }
-}
-
-impl<G: Program, A> Drop for Submitting<G, A> {
-    fn drop(&mut self) {
-        if let State::Waits { shared, line, .. } = &mut self.state {
-            shared.leave_line(line);
         }
     }
 }

@@ -105,10 +105,8 @@ impl Shared {
             let id = if core.admission.is_none() {
                 submit(&mut core, &mut call.0)
             } else if let Some(entry) = core.enter_now(kernel, &call.0) {
-                core = self.spilled(core, &mut call.0);
-                let id = submit(&mut core, &mut call.0);
-                core.entered(id, entry);
-                core.go_on();
+                let (entered, id) = self.submit_let_in(core, &mut call.0, entry, submit);
+                core = entered;
                 id
             } else if wait && flight.is_over() {
                 let (admitted, id) = self.submit_admitted(core, kernel, &mut call.0, submit);

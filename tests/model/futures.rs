@@ -394,6 +394,21 @@ fn other_tasks_run_while_admission_is_awaited() {
     });
     assert_eq!(value, 3 * MIB);
     first.wait().unwrap();
+    step("one that keeps its arguments");
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    // Nobody knows what it returns, so it comes in alone.
+    let refuse = |values: &[u8]| Err::<u64, _>(values.len());
+    let job = lab.job(refuse, (three_mib(&lab),)).keep_args_async();
+    let answer = side_by_side(async { job.await.await }, async {
+        turn().await;
+        assert_eq!(lab.stats().open, 1, "it waits outside");
+        gate.open();
+    });
+    let letter = answer.unwrap_err();
+    assert_eq!(letter.args().0.len() as u64, 3 * MIB);
+    drop(letter);
+    first.wait().unwrap();
+    lab.assert_in_use(0);
     assert_eq!(lab.stats().admitted, 0);
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod builder;
+mod calling;
 mod here;
 mod names;
 
@@ -20,6 +21,7 @@ use crate::kernel::{
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
 
 pub use builder::ActorBuilder;
+pub use calling::Calling;
 use here::Here;
 use names::Name;
 pub(super) use names::Names;
@@ -205,6 +207,9 @@ impl<S: Send + 'static> Actor<S> {
     /// With [`Engine::inline`] the call runs here, before this returns. So a method that calls its own actor, by a handle in a
     /// `static`, say, would wait for itself: that call answers [`WaitsForItself`](JobErrorKind::WaitsForItself).
     ///
+    /// Where there is a ceiling ([`admission`](crate::engine::Builder::admission)) this waits until the call is let in; in `async`
+    /// code say [`call_async`](Actor::call_async) there.
+    ///
     /// [`Job::cancel`] and dropping the job do what they do to any job. [`Job::cancel_now`] ends a call that runs with its
     /// worker, and so the actor: the answer is `ActorLost` because of `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
@@ -227,11 +232,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
-        let terms = Terms {
-            deadline: Some(limit),
-            ..Terms::default()
-        };
-        self.send(method, args, Some(&terms))
+        self.send(method, args, Some(&within(limit)))
     }
 
     #[inline]
@@ -244,27 +245,12 @@ impl<S: Send + 'static> Actor<S> {
     {
         match &self.inner.place {
             ActorPlace::There { shared, id } => {
-                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-                call.0.word(id.key());
-                args.send(&mut call);
+                let mut call = written(shared, *id, args);
                 let info = KernelInfo::of::<Call<F, S, P, R>>();
                 let job = shared.call_actor(*id, &info, &mut call.0, terms);
                 Job::submitted(shared, job, R::receive)
             }
-            ActorPlace::Here(here, seeds) => {
-                let name = std::any::type_name::<F>();
-                let _job = seeds.here(0);
-                let called = here.call(|state| {
-                    let held = args.hold();
-                    run_here(name, || {
-                        method
-                            .call(state, held, Key::new())
-                            .keep()
-                            .map_err(Failure::from)
-                    })
-                });
-                Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
-            }
+            ActorPlace::Here(here, seeds) => call_here(here, seeds, method, args),
         }
     }
 
@@ -349,6 +335,46 @@ impl<S: Send + 'static> Actor<S> {
             },
         }
     }
+}
+
+/// The terms of a call that may run so long.
+fn within(limit: Duration) -> Terms {
+    Terms {
+        deadline: Some(limit),
+        ..Terms::default()
+    }
+}
+
+/// A call of this actor with these arguments.
+#[inline]
+fn written<A, P>(shared: &Shared, id: ActorId, args: A) -> CallWriter
+where
+    A: Args<'static, P>,
+    P: Params,
+{
+    let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+    call.0.word(id.key());
+    args.send(&mut call);
+    call
+}
+
+/// Runs a method in this thread.
+fn call_here<S, F, A, P, R>(here: &Here<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
+where
+    F: Method<S, P, R>,
+    A: Args<'static, P::Params>,
+    P: MethodParams,
+    R: Reply,
+{
+    let name = std::any::type_name::<F>();
+    let _job = seeds.here(0);
+    let called = here.call(|state| {
+        let held = args.hold();
+        run_here(name, || {
+            method.call(state, held, Key::new()).keep().map_err(Failure::from)
+        })
+    });
+    Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
 }
 
 impl<S: Send + 'static> Inner<S> {

@@ -7,11 +7,13 @@ mod places;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::Shared;
+use super::admission::InLine;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::Lane;
@@ -398,6 +400,20 @@ impl Shared {
         };
         self.unlock(core);
         id
+    }
+
+    /// The same in a future: when the call is let in, so that calls run in the order in which they were.
+    pub(crate) fn poll_call_actor(
+        &self,
+        actor: ActorId,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        terms: Option<&Terms>,
+        line: &mut InLine,
+        context: &Context<'_>,
+    ) -> Poll<JobId> {
+        let submit = |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, terms);
+        self.poll_submit(kernel, call, line, context, submit)
     }
 
     /// See [`Core::end_actor`].

@@ -1,5 +1,6 @@
 //! Actors: a state in one worker, calls in order, and what is left of both when the worker dies.
 
+mod admission;
 mod arrays;
 mod calls;
 mod ends;
@@ -20,6 +21,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {
     let parts = [
+        admission::tests(),
         arrays::tests(),
         calls::tests(),
         ends::tests(),

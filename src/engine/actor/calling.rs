@@ -1,0 +1,151 @@
+//! Calls in `async` code.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::{Actor, ActorPlace, call_here, within, written};
+use crate::engine::Job;
+use crate::engine::submitting::Entering;
+use crate::kernel::actor::Call;
+use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply};
+use crate::supervisor::{ActorId, Read, Terms};
+
+/// A call that waits until it is let in: see [`Actor::call_async`]. It has a handle of its actor until then. Dropping it gives up
+/// the place in the line, and the arguments: the method is not called.
+#[must_use = "a future does nothing before it is polled"]
+pub struct Calling<S: Send + 'static, R> {
+    state: State<S, R>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "short-lived")]
+enum State<S: Send + 'static, R> {
+    Waits {
+        entering: Entering,
+        id: ActorId,
+        method: KernelInfo,
+        call: CallWriter,
+        terms: Terms,
+        read: Read<R>,
+        /// So that the actor does not end before.
+        _actor: Actor<S>,
+    },
+    /// It ran in this thread.
+    Here(Job<R>),
+    Called,
+}
+
+// What is written is moved out; nothing points at it.
+impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
+
+impl<S: Send + 'static> Actor<S> {
+    /// [Calls](Actor::call) a method without holding up an event loop: where there is a ceiling
+    /// ([`admission`](crate::engine::Builder::admission)) the future waits until the call is let in, in the same line as everybody
+    /// else. Without a ceiling it is ready at once. The call is made when the future is ready, so calls run in the order in which
+    /// they were let in, not in that in which futures were made. An inline engine has run the method when this returns.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = arenite::Engine::inline();
+    /// fn push(list: &mut Vec<u32>, x: u32) -> u64 {
+    ///     list.push(x);
+    ///     list.len() as u64
+    /// }
+    ///
+    /// let list = engine.actor(Vec::<u32>::new, ());
+    /// smol::block_on(async {
+    ///     // Made one after the other; only then are the answers awaited.
+    ///     let first = list.call_async(push, (7,)).await;
+    ///     let second = list.call_async(push, (8,)).await;
+    ///     assert_eq!((first.await?, second.await?), (1, 2));
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    pub fn call_async<F, A, P, R>(&self, method: F, args: A) -> Calling<S, R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        self.send_async(method, args, Terms::default())
+    }
+
+    /// As [`call_async`](Actor::call_async), with the limit of [`call_within`](Actor::call_within): for the call, not for the
+    /// way to it.
+    pub fn call_within_async<F, A, P, R>(
+        &self,
+        limit: Duration,
+        method: F,
+        args: A,
+    ) -> Calling<S, R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        self.send_async(method, args, within(limit))
+    }
+
+    fn send_async<F, A, P, R>(&self, method: F, args: A, terms: Terms) -> Calling<S, R::Out>
+    where
+        F: Method<S, P, R>,
+        A: Args<'static, P::Params>,
+        P: MethodParams,
+        R: Reply,
+    {
+        let state = match &self.inner.place {
+            ActorPlace::There { shared, id } => State::Waits {
+                entering: Entering::new(shared),
+                id: *id,
+                method: KernelInfo::of::<Call<F, S, P, R>>(),
+                call: written(shared, *id, args),
+                terms,
+                read: R::receive,
+                _actor: self.clone(),
+            },
+            ActorPlace::Here(here, seeds) => State::Here(call_here(here, seeds, method, args)),
+        };
+        Calling { state }
+    }
+}
+
+impl<S: Send + 'static, R: Send + 'static> Future for Calling<S, R> {
+    type Output = Job<R>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut made = None;
+        if let State::Waits {
+            entering,
+            id,
+            method,
+            call,
+            terms,
+            ..
+        } = &mut self.state
+        {
+            let Entering { shared, line } = entering;
+            let (call, terms) = (&mut call.0, terms.asked());
+            let polled = shared.poll_call_actor(*id, method, call, terms, line, context);
+            made = Some(ready!(polled));
+        }
+        match (mem::replace(&mut self.state, State::Called), made) {
+            (State::Waits { entering, read, .. }, Some(id)) => {
+                Poll::Ready(Job::submitted(&entering.shared, id, read))
+            }
+            (State::Here(job), _) => Poll::Ready(job),
+            (State::Waits { .. } | State::Called, _) => panic!("this call was made before"),
+        }
+    }
+}
+
+impl<S: Send + 'static, R> fmt::Debug for Calling<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calling").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,231 @@
+//! Calls that wait to be let in, in `async` code.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
+use arenite::engine::Calling;
+use smol::future::zip;
+
+use super::*;
+use crate::harness::{block_on, patience};
+
+tests![
+    other_tasks_run_while_a_call_waits_to_be_let_in,
+    calls_run_in_the_order_in_which_they_were_let_in,
+    a_call_that_is_dropped_before_it_is_let_in_is_not_made,
+    calls_of_each_thread_are_in_order,
+    a_call_that_waits_holds_its_actor,
+    an_actor_that_ends_meanwhile_says_so,
+    an_engine_that_ends_meanwhile_answers,
+    without_workers_it_has_run,
+];
+
+const MIB: u64 = 1 << 20;
+
+impl List {
+    fn weigh(&mut self, x: u64, values: &[u8]) -> u64 {
+        self.push(x);
+        values.len() as u64
+    }
+}
+
+fn held(values: &[u8], gate: &str) -> u64 {
+    pass(gate);
+    values.len() as u64
+}
+
+/// An engine where one job that holds 3 MiB is let in at a time, and an actor; it is known what their kernels return.
+fn narrow() -> (Lab, Actor<List>) {
+    let lab = Lab::with(1, |builder| builder.admission(4 * MIB));
+    let list = lab.actor(List::new, ());
+    let one = lab.from_slice(&[1u8]).unwrap();
+    assert_eq!(list.call(List::weigh, (0, &one)).wait(), Ok(1));
+    assert_eq!(seen(&list), [0]);
+    let gate = Gate::new();
+    let job = lab.submit(held, (&one, &gate.path()));
+    gate.open();
+    job.wait().unwrap();
+    (lab, list)
+}
+
+fn three_mib(lab: &Lab) -> Array<u8> {
+    lab.zeros(3 * MIB as usize).unwrap().seal()
+}
+
+fn weigh(lab: &Lab, list: &Actor<List>, x: u64) -> Calling<List, u64> {
+    list.call_async(List::weigh, (x, three_mib(lab)))
+}
+
+/// It stands in the line from here on.
+fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(future).poll(&mut context).is_pending());
+}
+
+async fn answer<R: Send + 'static>(call: Calling<List, R>) -> Result<R, arenite::JobError> {
+    call.await.await
+}
+
+fn other_tasks_run_while_a_call_waits_to_be_let_in() {
+    let (lab, list) = narrow();
+    for limit in [None, Some(patience())] {
+        let gate = Gate::new();
+        let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+        let in_hand = gate.meet();
+        let args = (1, three_mib(&lab));
+        let call = match limit {
+            None => list.call_async(List::weigh, args),
+            Some(limit) => list.call_within_async(limit, List::weigh, args),
+        };
+        step("a call that is let in when another task has opened the gate");
+        let (answer, ()) = block_on(zip(answer(call), async {
+            let stats = lab.stats();
+            assert_eq!((stats.open, list.status().waiting), (1, 0), "it is outside");
+            drop(in_hand);
+        }));
+        assert_eq!(answer, Ok(3 * MIB));
+        first.wait().unwrap();
+    }
+    assert_eq!(seen(&list), [0, 1, 1]);
+    // The limit is one of the call.
+    let hangs = list.call_within_async(Duration::from_millis(20), List::hang, ());
+    let (cause, _, restarted) = lost(block_on(hangs));
+    assert!(matches!(cause, JobErrorKind::DeadlineExceeded { .. }) && !restarted);
+    drop(list);
+    lab.assert_in_use(0);
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn calls_run_in_the_order_in_which_they_were_let_in() {
+    let (lab, list) = narrow();
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let in_hand = gate.meet();
+    let (array, one) = (three_mib(&lab), lab.from_slice(&[1u8]).unwrap());
+    // Not made in the order in which they come to the line; and the second of them is given up.
+    let [mut fourth, mut second, mut third] = [4, 2, 3].map(|x| weigh(&lab, &list, x));
+    let mut small = list.call_async(List::weigh, (5, &one));
+    thread::scope(|s| {
+        let list = &list;
+        let thread = s.spawn(move || list.call(List::weigh, (1, array)).wait());
+        wait_until("the thread stands in the line", || {
+            lab.job(held, (&one, "")).try_submit().is_err()
+        });
+        joins(&mut second);
+        joins(&mut third);
+        joins(&mut fourth);
+        // It would fit beside what runs, and so would be called first.
+        joins(&mut small);
+        drop(second);
+        drop(in_hand);
+        step("calls in the order of the line, whichever is polled first");
+        let all = zip(zip(answer(small), answer(fourth)), answer(third));
+        assert_eq!(block_on(all), ((Ok(1), Ok(3 * MIB)), Ok(3 * MIB)));
+        assert_eq!(thread.join().unwrap(), Ok(3 * MIB));
+    });
+    first.wait().unwrap();
+    assert_eq!(seen(&list), [0, 1, 3, 4, 5]);
+    drop((list, one));
+    lab.assert_in_use(0);
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn a_call_that_is_dropped_before_it_is_let_in_is_not_made() {
+    let (lab, list) = narrow();
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let in_hand = gate.meet();
+    let (never_polled, mut dropped) = (weigh(&lab, &list, 1), weigh(&lab, &list, 2));
+    joins(&mut dropped);
+    let one = lab.from_slice(&[1u8]).unwrap();
+    let mut behind = list.call_async(List::weigh, (3, &one));
+    joins(&mut behind);
+    let before = lab.stats().arena.in_use;
+    drop((never_polled, dropped));
+    assert_eq!(lab.stats().arena.in_use, before - 6 * MIB);
+    step("the call behind it, which fits beside what stands at the gate");
+    let job = block_on(behind);
+    drop(in_hand);
+    assert_eq!(job.wait(), Ok(1));
+    first.wait().unwrap();
+    assert_eq!(seen(&list), [0, 3]);
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn calls_of_each_thread_are_in_order() {
+    let (lab, list) = narrow();
+    step("calls of three threads, one of which is let in at a time");
+    thread::scope(|threads| {
+        for by in 1..4 {
+            let (lab, list) = (&lab, &list);
+            threads.spawn(move || {
+                block_on(async {
+                    let mut jobs = Vec::new();
+                    for n in 0..30 {
+                        jobs.push(weigh(lab, list, by * 100 + n).await);
+                    }
+                    for job in jobs {
+                        assert_eq!(job.await, Ok(3 * MIB));
+                    }
+                });
+            });
+        }
+    });
+    let seen = seen(&list);
+    assert_eq!(seen.len(), 91);
+    for by in 1..4 {
+        let own = seen.iter().filter(|&&x| x / 100 == by);
+        assert!(own.copied().eq((0..30).map(|n| by * 100 + n)));
+    }
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn a_call_that_waits_holds_its_actor() {
+    let lab = Lab::new(1);
+    let call = lab.actor(List::new, ()).call_async(List::push, (7,));
+    step("a call whose future has the only handle");
+    assert_eq!(block_on(answer(call)), Ok(1));
+    drop(lab.actor(List::new, ()).call_async(List::push, (7,)));
+    lab.assert_in_use(0);
+}
+
+fn an_actor_that_ends_meanwhile_says_so() {
+    let (lab, list) = narrow();
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let mut call = weigh(&lab, &list, 1);
+    joins(&mut call);
+    list.stop();
+    gate.open();
+    step("a call of an actor that was stopped");
+    let error = block_on(answer(call)).unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    first.wait().unwrap();
+    lab.assert_in_use(0);
+    assert_eq!(lab.stats().admitted, 0);
+}
+
+fn an_engine_that_ends_meanwhile_answers() {
+    let (lab, list) = narrow();
+    let gate = Gate::new();
+    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let in_hand = gate.meet();
+    let mut call = weigh(&lab, &list, 1);
+    joins(&mut call);
+    let waiting = thread::spawn(move || block_on(answer(call)));
+    step("the engine to be dropped");
+    drop(lab.into_inner());
+    let error = waiting.join().unwrap().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+    drop(in_hand);
+    assert!(first.wait().is_err());
+}
+
+fn without_workers_it_has_run() {
+    let engine = Engine::inline();
+    let list = engine.actor(List::new, ());
+    let call = list.call_async(List::push, (7,));
+    assert_eq!(seen(&list), [7], "before anybody polls");
+    assert_eq!(block_on(answer(call)), Ok(1));
+}
