@@ -160,6 +160,19 @@ impl<'s, T: Element> TilesMut<'s, T> {
         }
     }
 
+    /// The tile of these rows, whatever is left before them. Not for an iterator from whose end tiles are taken.
+    pub(crate) fn at(&mut self, rows: Range<usize>) -> TileMut<'s, T> {
+        let Range { start, end } = rows;
+        assert!(
+            self.left.start <= start && start <= end && end <= self.left.end,
+            "rows {start}..{end} of {:?} that are left",
+            self.left
+        );
+        self.left.start = end;
+        // SAFETY: `left` starts behind these rows now.
+        unsafe { self.tile(rows) }
+    }
+
     /// The tile of `rows`.
     ///
     /// # Safety

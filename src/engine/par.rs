@@ -1,12 +1,16 @@
 //! Whole arrays in chunks: one call for a million elements.
 
+use std::any::type_name;
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Engine, JobError, JobErrorKind, Place, ScopedJob};
-use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::kernel::conjure;
 use crate::supervisor::Failed;
 use crate::sys::HUGE;
+use crate::worker::each;
 
 /// Chunks per worker: enough to even out, and few enough that each is worth its trip.
 const CHUNKS_PER_WORKER: usize = 4;
@@ -15,8 +19,9 @@ const SMALLEST_CHUNK: usize = 64 * 1024;
 
 impl Engine {
     /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
-    /// gets slices of equal length. The chunks are cut along the leading axis. What `f` does not write is unspecified, and so is
-    /// what it would read from there.
+    /// gets slices of equal length. The chunks are cut along the leading axis, and how long they are depends on the number of
+    /// workers; so does what `f` draws from [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it would
+    /// read from there.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -40,23 +45,13 @@ impl Engine {
     {
         // `f` is a name for its type, here and below: it has no bytes.
         let _ = f;
-        let shape = a.shape();
-        let mut out = self.output::<U>(shape, std::any::type_name::<F>())?;
-        let rows = self.rows_per_chunk(shape, size_of::<T>().max(size_of::<U>()));
-        if !self.lends() {
-            self.apply_by_copy::<T, U, F>(a, rows, &mut out)?;
-            return Ok(out.seal());
-        }
-        self.scope(|s| {
-            for tile in out.tiles_mut(rows) {
-                let part = a.rows(tile.rows());
-                s.submit(apply::<T, U, F>, (part, tile));
-            }
-        })?;
-        Ok(out.seal())
+        self.apply_all(a, |from: &[T], to: &mut [U], _: Within| {
+            conjure::<F>()(from, to);
+        })
     }
 
-    /// An array of the same shape, whose elements are `f` of those of `a`.
+    /// An array of the same shape, whose elements are `f` of those of `a`. What an element draws from [`rng`](crate::rng)
+    /// depends on its index, and not on the number of workers.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -76,15 +71,11 @@ impl Engine {
     {
         // A name for its type: it has no bytes.
         let _ = f;
-        self.par_apply(a, |from: &[T], to: &mut [U]| {
-            let f = conjure::<F>();
-            for (to, &from) in to.iter_mut().zip(from) {
-                *to = f(from);
-            }
-        })
+        self.apply_all(a, map_all::<T, U, F>)
     }
 
-    /// Changes an array in place, chunk by chunk.
+    /// Changes an array in place, chunk by chunk. How long the chunks are depends on the number of workers, and so does what `f`
+    /// draws from [`rng`](crate::rng).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -111,40 +102,48 @@ impl Engine {
         })
     }
 
-    /// Whether workers may write into arrays of the supervisor.
-    pub(super) fn lends(&self) -> bool {
-        self.shared().is_none_or(|shared| !shared.is_strict())
-    }
-
-    /// Chunks of the result are arrays of their own first.
-    fn apply_by_copy<T, U, F>(
-        &self,
-        a: &Array<T>,
-        rows: usize,
-        out: &mut ArrayMut<U>,
-    ) -> Result<(), JobError>
+    fn apply_all<T, U, F>(&self, a: &Array<T>, _: F) -> Result<Array<U>, JobError>
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
+        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
     {
-        let all = a.shape().rows();
-        let starts = (0..all).step_by(rows);
+        let mut out = self.output::<U>(a.shape(), type_name::<F>())?;
+        let chunks = self.chunks::<T, U>(a.shape());
+        if self.lends() {
+            self.scope(|s| {
+                let mut tiles = out.tiles_mut(1);
+                for rows in chunks {
+                    let part = a.rows(rows.clone());
+                    s.submit(apply::<T, U, F>, (part, tiles.at(rows), s.series()));
+                }
+            })?;
+            return Ok(out.seal());
+        }
+        // Chunks of the result are arrays of their own first.
+        let row = a.shape().row_len().unwrap_or(0);
         let parts = self.scope(|s| {
-            let part = |start: usize| a.rows(start..all.min(start + rows));
-            let jobs: Vec<_> = starts
-                .map(|start| s.submit(apply_fresh::<T, U, F>, (part(start),)))
+            let jobs: Vec<_> = chunks
+                .map(|rows| {
+                    let first = (rows.start * row) as u64;
+                    s.submit(apply_fresh::<T, U, F>, (a.rows(rows), first, s.series()))
+                })
                 .collect();
             let parts = jobs.into_iter().map(ScopedJob::wait);
             parts.collect::<Result<Vec<Array<U>>, _>>()
         })??;
-        let mut rest: &mut [U] = out;
+        let mut rest: &mut [U] = &mut out;
         for part in &parts {
             let (to, after) = rest.split_at_mut(part.len());
             to.copy_from_slice(part);
             rest = after;
         }
-        Ok(())
+        Ok(out.seal())
+    }
+
+    /// Whether workers may write into arrays of the supervisor.
+    pub(super) fn lends(&self) -> bool {
+        self.shared().is_none_or(|shared| !shared.is_strict())
     }
 
     /// Memory for a result that will be written whole.
@@ -157,7 +156,19 @@ impl Engine {
         out.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0).into())
     }
 
-    pub(super) fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
+    /// The rows of each chunk.
+    pub(super) fn chunks<T, U>(
+        &self,
+        shape: Shape,
+    ) -> impl Iterator<Item = Range<usize>> + use<T, U> {
+        let all = shape.rows();
+        let rows = self.rows_per_chunk(shape, size_of::<T>().max(size_of::<U>()));
+        (0..all)
+            .step_by(rows)
+            .map(move |start| start..all.min(start + rows))
+    }
+
+    fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
         let workers = match &self.place {
             Place::Workers(workers) => Arc::clone(&workers.shared).workers(),
             Place::Inline => 1,
@@ -183,19 +194,68 @@ impl Engine {
     }
 }
 
-pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
-    from: &[T],
-    to: &mut [U],
-) {
-    conjure::<F>()(from, to);
+/// Where a chunk is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within {
+    /// The number of its first element.
+    first: u64,
+    /// The call's number.
+    series: u64,
 }
 
-pub(super) fn apply_fresh<T: Element, U: Element, F: Fn(&[T], &mut [U]) + Copy + 'static>(
+pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U], Within) + Copy + 'static>(
     from: &[T],
+    mut to: TileMut<'_, U>,
+    series: u64,
+) {
+    let rows = to.rows();
+    let row = from.len() / rows.len().max(1);
+    let first = (rows.start * row) as u64;
+    conjure::<F>()(from, &mut to, Within { first, series });
+}
+
+pub(super) fn apply_fresh<
+    T: Element,
+    U: Element,
+    F: Fn(&[T], &mut [U], Within) + Copy + 'static,
+>(
+    from: &[T],
+    first: u64,
+    series: u64,
 ) -> Array<U> {
     let mut to = ArrayMut::unfilled(from.len());
-    conjure::<F>()(from, &mut to);
+    conjure::<F>()(from, &mut to, Within { first, series });
     to.seal()
+}
+
+/// What `par_map` does with a chunk.
+pub(super) fn map_all<T, U, F>(from: &[T], to: &mut [U], within: Within)
+where
+    T: Element,
+    U: Element,
+    F: Fn(T) -> U + Copy + 'static,
+{
+    each(within.series, |at| {
+        map_each::<T, U, F>(from, to, within.first, at)
+    });
+}
+
+/// Not inlined, because as parameters the slices are known not to have the cell among their elements: where nobody looks at
+/// it, it is written once in the end, and the loop is what it would be without.
+#[inline(never)]
+fn map_each<T, U, F>(from: &[T], to: &mut [U], first: u64, at: &Cell<u64>)
+where
+    T: Element,
+    U: Element,
+    F: Fn(T) -> U + Copy + 'static,
+{
+    let f = conjure::<F>();
+    let mut index = first;
+    for (to, &from) in to.iter_mut().zip(from) {
+        at.set(index);
+        index = index.wrapping_add(1);
+        *to = f(from);
+    }
 }
 
 fn apply_mut<T: Element, F: Fn(&mut [T]) + Copy + 'static>(part: &mut [T]) {

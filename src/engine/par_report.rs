@@ -1,14 +1,22 @@
-//! Whole arrays in chunks, of which some may fail.
+//! Whole arrays of which some rows may fail.
 
+use std::any::type_name;
 use std::fmt;
 use std::ops::Range;
 
-use super::par::{apply, apply_fresh};
-use super::{DeadLetter, Engine, JobError};
+use super::par::{Within, apply, apply_fresh, map_all};
+use super::seeds::Series;
+use super::{DeadLetter, Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element};
 use crate::kernel::conjure;
 
-/// What came of the chunks of an array: see [`Engine::par_apply_report`].
+/// Failures that a report writes out.
+const SHOWN: usize = 10;
+/// Pieces that fail at once and are still cut any further: beyond that it is no longer about single rows, and each piece costs
+/// a job, an error with its backtrace, and at worst a worker.
+const MOST: usize = 10_000;
+
+/// What came of the rows of an array: see [`Engine::par_map_report`] and [`Engine::par_apply_report`].
 #[derive(Clone, Debug)]
 pub struct ParReport<T: Element, U: Element> {
     values: Array<U>,
@@ -16,18 +24,19 @@ pub struct ParReport<T: Element, U: Element> {
 }
 
 impl<T: Element, U: Element> ParReport<T, U> {
-    /// The result. Rows of chunks that failed are zero.
+    /// The result. Rows that failed are zero.
     pub fn values(&self) -> &Array<U> {
         &self.values
     }
 
-    /// The chunks that failed, in order: [`index`](DeadLetter::index) is the first row, the arguments are the rows of the
-    /// input, without a copy.
+    /// What failed, in order: [`index`](DeadLetter::index) is the first row, the arguments are the rows of the input, without
+    /// a copy. From [`par_map_report`](Engine::par_map_report) that is one row each time, from
+    /// [`par_apply_report`](Engine::par_apply_report) those of a chunk.
     pub fn failures(&self) -> &[DeadLetter<Array<T>>] {
         &self.failures
     }
 
-    /// The result, and the chunks that failed.
+    /// The result, and what failed.
     pub fn into_parts(self) -> (Array<U>, Vec<DeadLetter<Array<T>>>) {
         (self.values, self.failures)
     }
@@ -35,26 +44,33 @@ impl<T: Element, U: Element> ParReport<T, U> {
 
 impl<T: Element, U: Element> fmt::Display for ParReport<T, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows: usize = self
-            .failures
-            .iter()
-            .map(|letter| letter.args().shape().rows())
-            .sum();
-        write!(f, "{rows} of {} rows failed", self.values.shape().rows())?;
-        for letter in &self.failures {
+        let rows = |letter: &DeadLetter<Array<T>>| letter.args().shape().rows();
+        let failed: usize = self.failures.iter().map(rows).sum();
+        write!(f, "{failed} of {} rows failed", self.values.shape().rows())?;
+        for letter in self.failures.iter().take(SHOWN) {
             let first = letter.index();
-            let end = first + letter.args().shape().rows();
-            write!(f, "\n  rows {first}..{end}: {}", letter.error())?;
+            match rows(letter) {
+                1 => write!(f, "\n  row {first}")?,
+                rows => write!(f, "\n  rows {first}..{}", first + rows)?,
+            }
+            write!(f, ": {}", letter.error())?;
         }
-        Ok(())
+        match self.failures.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 
 impl<T: Element + fmt::Debug, U: Element + fmt::Debug> std::error::Error for ParReport<T, U> {}
 
+/// Rows that have no values, and why.
+type Failures = Vec<(Range<usize>, JobError)>;
+
 impl Engine {
     /// As [`par_apply`](Engine::par_apply), but a chunk that fails does not throw the others' results away: it is reported,
-    /// with its rows of the input and the error.
+    /// with its rows of the input and the error. `f` sees a whole chunk, so nobody can tell which of its rows did it; where `f`
+    /// is about one element at a time, [`par_map_report`](Engine::par_map_report) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -77,13 +93,63 @@ impl Engine {
         U: Element,
         F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
     {
-        // `f` is a name for its type: it has no bytes.
+        // `f` is a name for its type, here and below: it has no bytes.
         let _ = f;
-        let mut out = self.output::<U>(a.shape(), std::any::type_name::<F>())?;
-        let failed = if self.lends() {
-            self.apply_in_place::<T, U, F>(a, &mut out)
+        self.report(a, false, |from: &[T], to: &mut [U], _: Within| {
+            conjure::<F>()(from, to);
+        })
+    }
+
+    /// As [`par_map`](Engine::par_map), but a row that fails does not throw the others' results away: it is reported, with
+    /// its input and the error. A row is a step of the leading axis; of an array with one axis, an element.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1u32, 0, 5])?;
+    /// let report = engine.par_map_report(&numbers, |x: u32| 100 / x)?;
+    /// assert_eq!(report.values()[..], [100, 0, 20]);
+    /// let [failure] = report.failures() else { panic!("{report}") };
+    /// assert_eq!((failure.index(), failure.args()[0]), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Rows share a job at first. The rows of one that fails are run again in two halves, and so on until single rows are
+    /// left: so `f` may see an element several times. A row that panics costs two jobs at each halving, and one that ends its
+    /// worker costs a worker each time: some 14 for one among 100,000 numbers. Where more than 10,000 pieces fail at once they
+    /// are not cut any further, and then there are failures of several rows; nor are they where it would be of no use, as when
+    /// `a` is not in this engine's arena.
+    ///
+    /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
+    ///
+    /// # Errors
+    /// As [`par_apply_report`](Engine::par_apply_report).
+    pub fn par_map_report<T, U, F>(&self, a: &Array<T>, f: F) -> Result<ParReport<T, U>, JobError>
+    where
+        T: Element,
+        U: Element,
+        F: Fn(T) -> U + Copy + Send + 'static,
+    {
+        let _ = f;
+        self.report(a, true, map_all::<T, U, F>)
+    }
+
+    /// Down to single rows, or by the chunk.
+    fn report<T, U, F>(&self, a: &Array<T>, single: bool, _: F) -> Result<ParReport<T, U>, JobError>
+    where
+        T: Element,
+        U: Element,
+        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
+    {
+        let mut out = self.output::<U>(a.shape(), type_name::<F>())?;
+        let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
+        let series = self.seeds.series();
+        let mut pass = |parts: &[Range<usize>], again: bool| {
+            self.pass::<T, U, F>(series, a, &mut out, parts, again)
+        };
+        let failed = if single {
+            narrow(chunks, pass)
         } else {
-            self.apply_and_copy::<T, U, F>(a, &mut out)
+            pass(&chunks, false)
         };
         // What a dead worker has left there is unspecified.
         let row = a.shape().row_len().unwrap_or(0);
@@ -100,97 +166,171 @@ impl Engine {
         })
     }
 
-    /// As [`par_map`](Engine::par_map), but with a report: see [`par_apply_report`](Engine::par_apply_report). Elements
-    /// share a chunk, so one that panics costs its neighbours.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[1u32, 0])?;
-    /// let report = engine.par_map_report(&numbers, |x: u32| 100 / x)?;
-    /// let [failure] = report.failures() else { panic!("{report}") };
-    /// assert_eq!((failure.index(), failure.args()[..].to_vec()), (0, vec![1, 0]));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`par_apply_report`](Engine::par_apply_report).
-    pub fn par_map_report<T, U, F>(&self, a: &Array<T>, f: F) -> Result<ParReport<T, U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        F: Fn(T) -> U + Copy + Send + 'static,
-    {
-        // A name for its type: it has no bytes.
-        let _ = f;
-        self.par_apply_report(a, |from: &[T], to: &mut [U]| {
-            let f = conjure::<F>();
-            for (to, &from) in to.iter_mut().zip(from) {
-                *to = f(from);
-            }
-        })
-    }
-
-    fn apply_in_place<T, U, F>(
+    /// Runs a job for each of these parts, which are in order; returns those that failed, in order.
+    fn pass<T, U, F>(
         &self,
+        series: Series,
         a: &Array<T>,
         out: &mut ArrayMut<U>,
-    ) -> Vec<(Range<usize>, JobError)>
+        parts: &[Range<usize>],
+        again: bool,
+    ) -> Failures
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
+        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
     {
-        let rows = self.rows_per_chunk(a.shape(), size_of::<T>().max(size_of::<U>()));
-        let (failed, _) = self.scope_collect(|s| {
-            let jobs: Vec<_> = out
-                .tiles_mut(rows)
-                .map(|tile| {
-                    let rows = tile.rows();
-                    let part = a.rows(rows.clone());
-                    (rows, s.submit(apply::<T, U, F>, (part, tile)))
-                })
-                .collect();
-            let failed = jobs
-                .into_iter()
-                .filter_map(|(rows, job)| Some((rows, job.wait().err()?)));
-            failed.collect()
+        let with_rows = |ends: Vec<Option<JobError>>| {
+            let ends = parts.iter().cloned().zip(ends);
+            ends.filter_map(|(rows, end)| Some((rows, end?))).collect()
+        };
+        if self.lends() {
+            let ends = self.scope_in(series, |s| {
+                let mut tiles = out.tiles_mut(1);
+                let jobs = parts.iter().map(|rows| {
+                    let tile = tiles.at(rows.clone());
+                    let args = (a.rows(rows.clone()), tile, s.series());
+                    s.job(apply::<T, U, F>, args).alone(again).submit()
+                });
+                let jobs: Vec<_> = jobs.collect();
+                jobs.into_iter().map(|job| job.wait().err()).collect()
+            });
+            return with_rows(ends);
+        }
+        let row = a.shape().row_len().unwrap_or(0);
+        // Parts of the result are arrays of their own first.
+        let ends = self.scope_in(series, |s| {
+            let jobs = parts.iter().map(|rows| {
+                let first = (rows.start * row) as u64;
+                let args = (a.rows(rows.clone()), first, s.series());
+                s.job(apply_fresh::<T, U, F>, args).alone(again).submit()
+            });
+            let jobs: Vec<_> = jobs.collect();
+            let mut copy = |rows: &Range<usize>, part: Array<U>| {
+                out[rows.start * row..rows.end * row].copy_from_slice(&part);
+            };
+            let jobs = parts.iter().zip(jobs);
+            jobs.map(|(rows, job)| job.wait().map(|part| copy(rows, part)).err())
+                .collect()
         });
-        failed
+        with_rows(ends)
+    }
+}
+
+/// Has all parts run, and what fails of them again in halves, until single rows are left.
+fn narrow(
+    mut parts: Vec<Range<usize>>,
+    mut pass: impl FnMut(&[Range<usize>], bool) -> Failures,
+) -> Failures {
+    let mut ended = Vec::new();
+    let mut again = false;
+    while !parts.is_empty() {
+        let failed = pass(&parts, again);
+        let enough = failed.len() > MOST;
+        parts.clear();
+        for (rows, error) in failed {
+            let middle = rows.start + rows.len() / 2;
+            if enough || is_of_all(&error) || rows.len() == 1 && (again || is_of_its_own(&error)) {
+                ended.push((rows, error));
+            } else if rows.len() == 1 {
+                parts.push(rows);
+            } else {
+                parts.extend([rows.start..middle, middle..rows.end]);
+            }
+        }
+        again = true;
+    }
+    ended.sort_by_key(|(rows, _)| rows.start);
+    ended
+}
+
+/// Any other rows would fail like that.
+fn is_of_all(error: &JobError) -> bool {
+    use JobErrorKind::{Cancelled, ForeignArray, ForeignKernel, NoLending, NoWorkers, ShutDown};
+    matches!(
+        error.kind(),
+        Cancelled | ForeignArray | ForeignKernel | NoLending | NoWorkers(_) | ShutDown
+    )
+}
+
+/// It cannot have been because of what ran beside it.
+fn is_of_its_own(error: &JobError) -> bool {
+    use JobErrorKind::{ArenaFull, LostWith};
+    error.beside().is_empty() && !matches!(error.kind(), ArenaFull(_) | LostWith { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Failed;
+
+    fn error(kind: JobErrorKind) -> JobError {
+        Failed::new(kind, "kernel", 0).into()
     }
 
-    /// Chunks of the result are arrays of their own first.
-    fn apply_and_copy<T, U, F>(
-        &self,
-        a: &Array<T>,
-        out: &mut ArrayMut<U>,
-    ) -> Vec<(Range<usize>, JobError)>
-    where
-        T: Element,
-        U: Element,
-        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
-    {
-        let (all, row) = (a.shape().rows(), a.shape().row_len().unwrap_or(0));
-        let rows = self.rows_per_chunk(a.shape(), size_of::<T>().max(size_of::<U>()));
-        let starts = (0..all).step_by(rows);
-        let (failed, _) = self.scope_collect(|s| {
-            let jobs: Vec<_> = starts
-                .map(|start| {
-                    let rows = start..all.min(start + rows);
-                    (
-                        rows.clone(),
-                        s.submit(apply_fresh::<T, U, F>, (a.rows(rows),)),
-                    )
-                })
-                .collect();
-            let mut failed = Vec::new();
-            for (rows, job) in jobs {
-                match job.wait() {
-                    Ok(part) => out[rows.start * row..rows.end * row].copy_from_slice(&part),
-                    Err(error) => failed.push((rows, error)),
-                }
-            }
+    /// What fails of so many rows in two chunks where these rows do; how many parts there were in each pass.
+    fn narrowed(
+        rows: usize,
+        bad: impl Fn(usize) -> bool,
+        kind: JobErrorKind,
+    ) -> (Vec<Range<usize>>, Vec<usize>) {
+        let mut passes = Vec::new();
+        let chunks = vec![0..rows / 2, rows / 2..rows];
+        let failed = narrow(chunks, |parts, again| {
+            assert_eq!(again, !passes.is_empty());
+            assert!(parts.is_sorted_by(|a, b| a.end <= b.start), "{parts:?}");
+            passes.push(parts.len());
+            let failed = parts.iter().filter(|rows| (*rows).clone().any(&bad));
             failed
+                .map(|rows| (rows.clone(), error(kind.clone())))
+                .collect()
         });
-        failed
+        (failed.into_iter().map(|(rows, _)| rows).collect(), passes)
+    }
+
+    #[test]
+    fn halves_lead_to_each_row_that_fails() {
+        let (failed, passes) = narrowed(1000, |row| row == 700, JobErrorKind::Signal(6));
+        assert_eq!(failed, [700..701]);
+        assert_eq!(passes, [2; 10]);
+        let bad = [0, 1, 2, 499, 500, 999];
+        let (failed, _) = narrowed(1000, |row| bad.contains(&row), JobErrorKind::Signal(6));
+        assert_eq!(failed, bad.map(|row| row..row + 1));
+        let (failed, passes) = narrowed(37, |_| true, JobErrorKind::Signal(6));
+        assert_eq!(failed.len(), 37);
+        assert_eq!(passes.iter().sum::<usize>(), 2 * 37 - 2);
+    }
+
+    #[test]
+    fn what_concerns_all_rows_is_not_cut() {
+        for kind in [
+            JobErrorKind::Cancelled,
+            JobErrorKind::ForeignArray,
+            JobErrorKind::NoWorkers("none".into()),
+            JobErrorKind::ShutDown,
+        ] {
+            let (failed, passes) = narrowed(1000, |row| row < 10, kind);
+            assert_eq!((failed, passes), (vec![0..500], vec![2]));
+        }
+    }
+
+    #[test]
+    fn a_single_row_runs_again_only_if_others_may_have_done_it() {
+        let lost = JobErrorKind::LostWith {
+            job: 1,
+            culprit: Box::new(JobErrorKind::Signal(6)),
+        };
+        for (kind, passes) in [(lost, vec![2, 1]), (JobErrorKind::Signal(6), vec![2])] {
+            assert_eq!(narrowed(2, |row| row == 1, kind), (vec![1..2], passes));
+        }
+    }
+
+    /// Or each of a million rows would be an error with a backtrace.
+    #[test]
+    fn where_too_much_fails_it_is_not_cut_any_further() {
+        let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Signal(6));
+        assert_eq!(failed.len(), 1 << 14);
+        assert_eq!(failed.iter().map(Range::len).sum::<usize>(), 1 << 20);
+        assert_eq!(passes.last(), Some(&(1 << 14)));
     }
 }

@@ -211,8 +211,27 @@ impl Engine {
         (value, errors)
     }
 
+    /// As [`scope_collect`](Engine::scope_collect), as a part of a call that has its number already. Nobody sees the errors
+    /// of jobs whose end was not waited for.
+    pub(super) fn scope_in<'env, T>(
+        &'env self,
+        series: Series,
+        f: impl FnOnce(&Scope<'env>) -> T,
+    ) -> T {
+        self.run_scope_in(series, Failures::All(Vec::new()), f).0
+    }
+
     fn run_scope<'env, T>(
         &'env self,
+        failures: Failures,
+        f: impl FnOnce(&Scope<'env>) -> T,
+    ) -> (T, Failures) {
+        self.run_scope_in(self.seeds.series(), failures, f)
+    }
+
+    fn run_scope_in<'env, T>(
+        &'env self,
+        series: Series,
         failures: Failures,
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Failures) {
@@ -220,7 +239,7 @@ impl Engine {
         let scope = Scope {
             engine: self,
             group: self.shared().map_or(0, |shared| shared.new_group(collects)),
-            series: self.seeds.series(),
+            series,
             jobs: Cell::new(0),
             open: RefCell::default(),
             failures: RefCell::new(failures),
@@ -353,6 +372,11 @@ impl<'env> Scope<'env> {
         }
     }
 
+    /// The number of the call that it belongs to.
+    pub(super) fn series(&self) -> u64 {
+        self.series.number()
+    }
+
     /// Of an inline engine: is nothing run any more? Workers are told by the supervisor.
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
@@ -438,6 +462,17 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
         self.terms.retries = retries;
+        self
+    }
+
+    /// It has a worker to itself if it is to run alone, so that what ends this worker is its own doing: as jobs with a deadline
+    /// have. In an engine with [`share_deadlines`](super::Builder::share_deadlines) they have not, and neither has this one.
+    pub(super) fn alone(mut self, alone: bool) -> Self {
+        let lanes = |shared: &Arc<Shared>| shared.lanes() > shared.workers();
+        if alone && self.scope.engine.shared().is_some_and(lanes) {
+            // Beyond all clocks: none.
+            self.terms.deadline = Some(Duration::MAX);
+        }
         self
     }
 

@@ -100,6 +100,12 @@ pub(super) fn job_here(first: &LinkCells, single: bool) -> u64 {
     cells.and_then(|cells| cells.phase().job()).unwrap_or(0)
 }
 
+/// The seed of the run, if this is a worker's thread that runs jobs.
+pub(super) fn seed_of_run() -> Option<u64> {
+    let lane = LANE.try_with(Cell::get).ok().flatten()?;
+    Some(lane.home.seed)
+}
+
 /// What the random numbers of the job that runs on this thread depend on.
 pub(super) fn drawing() -> Option<Drawing> {
     LANE.try_with(Cell::get).ok().flatten()?.drawing()

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
 pub use rng::rng;
-pub(crate) use rng::{Entered, enter, entered};
+pub(crate) use rng::{Entered, each, enter, entered};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 

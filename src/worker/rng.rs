@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use super::lane;
+use crate::kernel::seed_in_series;
 use crate::sys::random;
 
 thread_local! {
@@ -14,6 +15,10 @@ thread_local! {
     static HERE: Cell<Option<Here>> = const { Cell::new(None) };
     /// What runs on this thread runs because of what is kept here, and not in each run of its job.
     static ASIDE: Cell<bool> = const { Cell::new(false) };
+    /// The job on this thread goes through the elements of an array.
+    static EACH: Cell<Option<Each>> = const { Cell::new(None) };
+    /// At which one it is.
+    static AT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How many generators a job has made by itself, and how many while a value was made that stays with the worker: which job does
@@ -80,6 +85,39 @@ struct Here {
     made: Made,
 }
 
+/// Elements, each of which draws as if it were a job.
+#[derive(Clone, Copy, Debug)]
+struct Each {
+    series: u64,
+    /// The last one that drew, and what it has made.
+    drew: Option<(u64, Made)>,
+}
+
+/// Runs `f`, which goes through elements of an array and writes down at which it is. What each of them draws depends on
+/// the series and on that, not on how many others `f` has to do with.
+pub(crate) fn each(series: u64, f: impl FnOnce(&Cell<u64>)) {
+    let each = Each { series, drew: None };
+    let _outer = Outer {
+        each: EACH.replace(Some(each)),
+        at: AT.get(),
+    };
+    AT.with(f);
+}
+
+/// Afterwards it is the element that was there before.
+#[derive(Debug)]
+struct Outer {
+    each: Option<Each>,
+    at: u64,
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        EACH.set(self.each);
+        AT.set(self.at);
+    }
+}
+
 /// In a kernel: a generator of random numbers that belongs to this job.
 ///
 /// Its numbers depend on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on which job this is, as
@@ -96,9 +134,10 @@ struct Here {
 /// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
 /// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk or pair |
+/// | [`Engine::par_map`](crate::Engine::par_map), [`par_map_report`](crate::Engine::par_map_report) | the how many-th call of the engine, and the index of the element |
 ///
-/// [`par_apply`](crate::Engine::par_apply) and its like cut arrays by the number of workers, so what their chunks draw
-/// depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).
+/// [`par_apply`](crate::Engine::par_apply), `par_apply_report` and `par_apply_mut` cut arrays by the number of workers, so what
+/// their chunks draw depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).
 ///
 /// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges and
 /// distributions, shuffle and choose by its traits.
@@ -126,7 +165,7 @@ struct Here {
 /// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a seed of chance. Give a
 /// thread one that the kernel has made.
 pub fn rng() -> ChaCha8Rng {
-    let drawing = take_here().or_else(lane::drawing);
+    let drawing = take_each().or_else(take_here).or_else(lane::drawing);
     let Drawing { run, job, stream } = drawing.unwrap_or_else(by_chance);
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&run.to_le_bytes());
@@ -134,6 +173,25 @@ pub fn rng() -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::from_seed(seed);
     rng.set_stream(stream);
     rng
+}
+
+fn take_each() -> Option<Drawing> {
+    let mut each = EACH.try_with(Cell::get).ok().flatten()?;
+    let here = HERE.get().map(|here| here.run);
+    let run = here.or_else(lane::seed_of_run)?;
+    let at = AT.get();
+    let mut made = match each.drew {
+        Some((drew, made)) if drew == at => made,
+        _ => Made::default(),
+    };
+    let stream = made.next_stream();
+    each.drew = Some((at, made));
+    EACH.set(Some(each));
+    Some(Drawing {
+        run,
+        job: seed_in_series(each.series, at),
+        stream,
+    })
 }
 
 fn take_here() -> Option<Drawing> {
@@ -160,6 +218,7 @@ pub(crate) fn enter(run: u64, job: u64) -> Entered {
             job,
             made: Made::default(),
         })),
+        each: EACH.take(),
         _aside: Aside::set(false),
         thread: PhantomData,
     }
@@ -176,6 +235,7 @@ pub(crate) fn entered() -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct Entered {
     before: Option<Here>,
+    each: Option<Each>,
     _aside: Aside,
     thread: PhantomData<*const ()>,
 }
@@ -183,6 +243,7 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         HERE.set(self.before);
+        EACH.set(self.each);
     }
 }
 
@@ -248,6 +309,57 @@ mod tests {
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), 5);
+    }
+
+    /// Elements as they are drawn for by a call of this series, in this order.
+    fn drawn_by(series: u64, elements: &[u64]) -> Vec<[u64; 2]> {
+        let mut drawn = Vec::new();
+        each(series, |at| {
+            drawn.extend(elements.iter().map(|&element| {
+                at.set(element);
+                [next(), next()]
+            }));
+        });
+        drawn
+    }
+
+    #[test]
+    fn an_element_draws_the_same_whatever_is_gone_through_before_it() {
+        let _entered = enter(1, 1);
+        let all = drawn_by(5, &[0, 1, 2, 3]);
+        assert_eq!(drawn_by(5, &[3]), all[3..]);
+        assert_eq!(drawn_by(5, &[2, 0]), [all[2], all[0]]);
+        let mut distinct = [all.concat(), drawn_by(6, &[0, 1, 2, 3]).concat()].concat();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 16);
+        // As a job of that series draws.
+        let _inner = enter(1, seed_in_series(5, 2));
+        assert_eq!([next(), next()], all[2]);
+    }
+
+    #[test]
+    fn what_an_element_calls_moves_nothing() {
+        let _entered = enter(1, 1);
+        let plain = drawn_by(5, &[7])[0];
+        each(5, |at| {
+            at.set(7);
+            let first = next();
+            drawn_by(6, &[1, 2]);
+            {
+                let _inner = enter(1, 1);
+                assert_ne!(next(), plain[1], "a job of its own");
+                drawn_by(6, &[3]);
+            }
+            let panicked = std::panic::catch_unwind(|| each(8, |_| panic!("half done")));
+            assert!(panicked.is_err());
+            assert_eq!([first, next()], plain);
+        });
+        let job = {
+            let _inner = enter(1, 1);
+            next()
+        };
+        assert_eq!(next(), job, "the job itself has drawn nothing");
     }
 
     #[test]

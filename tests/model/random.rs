@@ -23,6 +23,8 @@ tests![
     lanes_are_like_workers,
     items_of_a_stream,
     values_that_are_kept_move_no_number,
+    elements_draw_by_their_index_alone,
+    elements_that_are_tried_again_draw_the_same,
 ];
 
 /// The first numbers of two generators, which are made one after the other.
@@ -72,6 +74,10 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
         |a: u64, b: u64| a.wrapping_mul(3) ^ b ^ arenite::rng().next_u64(),
     );
     drawn.push([last.unwrap(), 0]);
+    // In several chunks.
+    let zeros = zeros.rows(0..10_000);
+    let each = engine.par_map(&zeros, |_: u8| draw()).unwrap();
+    drawn.extend(each.iter());
     // A state that begins with a number of chance, and calls that draw more.
     let actor = engine.actor(draw, ());
     let mix = |state: &mut [u64; 2]| {
@@ -315,4 +321,76 @@ fn values_that_are_kept_move_no_number() {
     // On this one a second run finds what the first has made.
     assert_eq!(run(&inline(7)), expected);
     assert_eq!(run(&inline(7)), expected);
+}
+
+fn elements_draw_by_their_index_alone() {
+    let run = |engine: &Engine| {
+        let input = engine.from_fn([7000, 3], |i| i as u32).unwrap();
+        let all = engine.par_map(&input, |_: u32| draw()).unwrap();
+        let report = engine.par_map_report(&input, |_: u32| draw()).unwrap();
+        assert!(report.failures().is_empty(), "{report}");
+        let (report, _) = report.into_parts();
+        let after = engine.map(draw_twice, [(0,)]).next().unwrap().unwrap();
+        [all.to_vec(), report.to_vec(), vec![after]].concat()
+    };
+    let expected = run(&inline(7));
+    let distinct: HashSet<u64> = expected.iter().flatten().copied().collect();
+    assert_eq!(distinct.len(), 2 * (2 * 21_000 + 1));
+    for workers in [1, 2, 3, 7] {
+        step(format!("{workers} workers"));
+        assert!(run(&seeded(workers, 7)) == expected, "{workers} workers");
+    }
+    assert_ne!(run(&seeded(2, 8)), expected);
+    step("other numbers of other elements");
+    let lab = seeded(3, 7);
+    let input = lab.from_fn([7000, 3], |i| i as u32).unwrap();
+    let some = lab.par_map(&input, |x: u32| match x % 3 {
+        0 => [0; 2],
+        1 => [arenite::rng().next_u64(), 0],
+        _ => draw(),
+    });
+    for (i, (some, all)) in some.unwrap().iter().zip(&expected).enumerate() {
+        let expected = [[0; 2], [all[0], 0], *all][i % 3];
+        assert_eq!(*some, expected, "element {i}");
+    }
+}
+
+/// Where rows are run again, and how often, makes no difference for them and for what comes after them.
+fn elements_that_are_tried_again_draw_the_same() {
+    /// The name of a file, or nothing.
+    type Named = [u8; 128];
+    fn dies_once(name: Named) -> [u64; 2] {
+        let drawn = draw();
+        let name = str::from_utf8(&name).unwrap().trim_end_matches('\0');
+        assert_ne!(name, "fails");
+        if !name.is_empty() && File::create_new(name).is_ok() {
+            std::process::abort();
+        }
+        drawn
+    }
+    fn run(engine: &Engine, names: &[(usize, &str)]) -> (Vec<[u64; 2]>, Vec<usize>) {
+        let mut input = engine.zeros::<Named>(4000).unwrap();
+        for &(index, name) in names {
+            input[index][..name.len()].copy_from_slice(name.as_bytes());
+        }
+        let report = engine.par_map_report(&input.seal(), dies_once).unwrap();
+        let (values, letters) = report.into_parts();
+        let mut drawn = values.to_vec();
+        drawn.extend(engine.map(draw_twice, [(0,), (1,)]).map(Result::unwrap));
+        drawn.push(engine.submit(draw, ()).wait().unwrap());
+        (drawn, letters.iter().map(|letter| letter.index()).collect())
+    }
+    let (mut expected, _) = run(&inline(7), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("been-here");
+    let lab = seeded(2, 7);
+    let dies = [(1234, file.to_str().unwrap())];
+    assert_eq!(run(&lab, &dies), (expected.clone(), vec![]));
+    assert_eq!(lab.stats().restarts(), 1, "it has died");
+    expected[777] = [0; 2];
+    for workers in [1, 3] {
+        let fails = [(777, "fails")];
+        let drawn = run(&seeded(workers, 7), &fails);
+        assert_eq!(drawn, (expected.clone(), vec![777]));
+    }
 }

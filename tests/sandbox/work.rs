@@ -21,6 +21,7 @@ tests![
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
     what_is_changed_in_place_is_refused,
+    rows_that_fail_are_found,
     what_is_spawned_is_refused,
     sums_chance_and_scratch,
     no_room_for_the_copy,
@@ -233,6 +234,47 @@ fn what_is_changed_in_place_is_refused() {
     drop((long, squares));
     assert_eq!(lab.stats().workers[0].restarts, 0);
     drop(input);
+    lab.assert_in_use(0);
+}
+
+/// Parts of the result are copied there, however small they become.
+fn rows_that_fail_are_found() {
+    fn poison(x: u32) -> [u64; 2] {
+        assert_ne!(x, 3 * 4321);
+        if x == 3 * 11_000 + 1 {
+            std::process::abort();
+        }
+        [x.into(), arenite::rng().random()]
+    }
+    let expected = {
+        let engine = Engine::builder().seed(7).inline();
+        let input = engine.from_fn([20_000, 3], |_| 0).unwrap();
+        let drawn = engine.par_map(&input, |_: u32| arenite::rng().random::<u64>());
+        drawn.unwrap().to_vec()
+    };
+    let lab = strict_with(2, |builder| builder.seed(7));
+    let input = lab.from_fn([20_000, 3], |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, poison).unwrap();
+    let failed: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| (letter.index(), letter.args().len()))
+        .collect();
+    assert_eq!(failed, [(4321, 3), (11_000, 3)], "{report}");
+    assert_eq!(
+        *report.failures()[1].error().kind(),
+        JobErrorKind::Signal(libc::SIGABRT)
+    );
+    for (i, &value) in report.values().iter().enumerate() {
+        let failed = [4321, 11_000].contains(&(i / 3));
+        let expected = if failed {
+            [0; 2]
+        } else {
+            [i as u64, expected[i]]
+        };
+        assert_eq!(value, expected, "element {i}");
+    }
+    drop((input, report));
     lab.assert_in_use(0);
 }
 

@@ -1,8 +1,10 @@
-//! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all.
+//! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all;
+//! and reports on whole arrays.
 
 mod letters;
 mod reports;
 mod results;
+mod rows;
 mod waiting;
 
 use std::sync::{Mutex, Weak};
@@ -17,6 +19,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         results::tests(),
         reports::tests(),
         letters::tests(),
+        rows::tests(),
         waiting::tests(),
     ];
     parts.into_iter().flatten().collect()

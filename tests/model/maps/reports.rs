@@ -13,8 +13,6 @@ tests![
     a_worker_that_dies_is_in_the_report,
     errors_are_tried_again_where_that_is_said,
     a_death_and_an_error_are_attempts_alike,
-    chunks_that_fail_are_reported,
-    a_chunk_whose_worker_dies_is_reported,
 ];
 
 fn a_failure_stops_or_does_not() {
@@ -277,67 +275,4 @@ fn a_death_and_an_error_are_attempts_alike() {
         }
     }
     lab.assert_in_use(0);
-}
-
-fn chunks_that_fail_are_reported() {
-    let lab = Lab::new(2);
-    let rows = 100_000;
-    let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
-    let bad = 61_234;
-    let report = lab.par_map_report(&input, |x: u32| {
-        assert_ne!(x, 4 * 61_234);
-        x + 1
-    });
-    let report = report.unwrap();
-    let [letter] = report.failures() else {
-        panic!("{report}");
-    };
-    let first = letter.index();
-    let failed = first..first + letter.args().shape().rows();
-    assert!(failed.contains(&bad) && failed.len() < rows);
-    assert_eq!(letter.args()[..], input[first * 4..failed.end * 4]);
-    assert!(letter.backtrace().unwrap().contains("chunks_that_fail"));
-    for (row, values) in report.values().chunks(4).enumerate() {
-        let expected = if failed.contains(&row) {
-            0
-        } else {
-            row as u32 * 4 + 1
-        };
-        assert_eq!(values[0], expected, "row {row}");
-    }
-    assert!(
-        report
-            .to_string()
-            .starts_with(&format!("{} of {rows} rows failed", failed.len()))
-    );
-    let (_, letters) = report.into_parts();
-    assert_eq!(letters.len(), 1);
-    let all = lab.par_map_report(&input, |x: u32| x + 1).unwrap();
-    assert_eq!((all.failures().len(), all.values()[9]), (0, 10));
-}
-
-fn a_chunk_whose_worker_dies_is_reported() {
-    let lab = Lab::new(2);
-    let input = lab.from_fn(400_000, |i| i as u32).unwrap();
-    let report = lab.par_apply_report(&input, |from: &[u32], to: &mut [u32]| {
-        to.fill(7);
-        if from.contains(&200_000) {
-            std::process::abort();
-        }
-    });
-    let report = report.unwrap();
-    let [letter] = report.failures() else {
-        panic!("{report}");
-    };
-    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
-    let failed = letter.index()..letter.index() + letter.args().len();
-    assert!(failed.contains(&200_000));
-    let (values, _) = report.into_parts();
-    for (index, &value) in values.iter().enumerate() {
-        assert_eq!(
-            value,
-            if failed.contains(&index) { 0 } else { 7 },
-            "{index}"
-        );
-    }
 }

@@ -1,0 +1,237 @@
+//! What fails of an array: row by row, or by the chunk.
+
+use arenite::engine::{DeadLetter, ParReport};
+use arenite::{Array, Engine, JobErrorKind};
+
+use crate::harness::{Lab, step, tests};
+
+tests![
+    one_row_that_fails_costs_no_other,
+    rows_that_fail_far_apart_and_side_by_side,
+    rows_of_many_elements,
+    a_row_that_ends_its_worker,
+    lanes_do_not_put_the_blame_on_neighbours,
+    where_all_fail_each_is_told,
+    what_concerns_the_whole_array_is_told_by_the_chunk,
+    a_chunk_whose_worker_dies_is_reported,
+];
+
+const LEN: usize = 100_000;
+
+/// All are one more than their index, and those that failed are named alone and zero.
+fn check(report: &ParReport<u32, u32>, failed: &[usize]) {
+    let named: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| letter.index())
+        .collect();
+    assert_eq!(named, failed);
+    for letter in report.failures() {
+        assert_eq!(letter.args()[..], [letter.index() as u32]);
+    }
+    for (index, &value) in report.values().iter().enumerate() {
+        let expected = if failed.contains(&index) {
+            0
+        } else {
+            index as u32 + 1
+        };
+        assert_eq!(value, expected, "element {index}");
+    }
+}
+
+fn one_row_that_fails_costs_no_other() {
+    fn picky(x: u32) -> u32 {
+        assert_ne!(x, 61_234, "the one");
+        x + 1
+    }
+    let check_with = |engine: &Engine| {
+        let input = engine.from_fn(LEN, |i| i as u32).unwrap();
+        let report = engine.par_map_report(&input, picky).unwrap();
+        check(&report, &[61_234]);
+        let [letter] = report.failures() else {
+            panic!("{report}");
+        };
+        let panicked = letter.error().kind();
+        assert!(
+            matches!(panicked, JobErrorKind::Panicked { message, .. } if message.contains("the one")),
+            "{panicked:?}"
+        );
+        let text = report.to_string();
+        let first = format!("1 of {LEN} rows failed\n  row 61234: ");
+        assert!(text.starts_with(&first), "{text}");
+        let (_, mut letters) = report.into_parts();
+        // A letter's arguments are rows of the input, which can be sent again.
+        let again = letters.remove(0).into_args();
+        assert_eq!(
+            engine.par_map(&again, |x: u32| x + 1).unwrap()[..],
+            [61_235]
+        );
+        let all = engine.par_map_report(&input, |x: u32| x + 1).unwrap();
+        check(&all, &[]);
+    };
+    check_with(&Engine::inline());
+    for workers in [2, 3] {
+        step(format!("{workers} workers"));
+        let lab = Lab::new(workers);
+        check_with(&lab);
+        let input = lab.from_fn(LEN, |i| i as u32).unwrap();
+        let report = lab.par_map_report(&input, picky).unwrap();
+        let backtrace = report.failures()[0].backtrace().unwrap();
+        assert!(backtrace.contains("picky"), "{backtrace}");
+        assert_eq!(lab.stats().restarts(), 0, "no worker has died of a panic");
+        drop((report, input));
+        lab.assert_in_use(0);
+    }
+}
+
+fn rows_that_fail_far_apart_and_side_by_side() {
+    fn picky(x: u32) -> u32 {
+        assert!(![0, 20_000, 20_001, 99_999].contains(&x));
+        x + 1
+    }
+    let lab = Lab::new(2);
+    let input = lab.from_fn(LEN, |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, picky).unwrap();
+    check(&report, &[0, 20_000, 20_001, 99_999]);
+}
+
+fn rows_of_many_elements() {
+    let lab = Lab::new(2);
+    let rows = 30_000;
+    let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, |x: u32| {
+        // The third of its row.
+        assert_ne!(x, 4 * 21_234 + 2);
+        x + 1
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(letter.index(), 21_234);
+    assert_eq!(letter.args().shape().rows(), 1);
+    assert_eq!(letter.args()[..], input[4 * 21_234..4 * 21_235]);
+    assert_eq!(report.values().shape(), input.shape());
+    for (row, values) in report.values().chunks(4).enumerate() {
+        let first = row as u32 * 4 + 1;
+        let expected = [first, first + 1, first + 2, first + 3];
+        let failed = row == 21_234;
+        assert_eq!(values, if failed { [0; 4] } else { expected }, "row {row}");
+    }
+}
+
+fn a_row_that_ends_its_worker() {
+    fn poison(x: u32) -> u32 {
+        if x == 33_333 {
+            std::process::abort();
+        }
+        x + 1
+    }
+    let lab = Lab::new(2);
+    let input = lab.from_fn(LEN, |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, poison).unwrap();
+    check(&report, &[33_333]);
+    let error = report.failures()[0].error();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert!(lab.stats().restarts() > 1, "once at each halving");
+    drop((report, input));
+    lab.assert_in_use(0);
+}
+
+/// Rows that run beside one that ends their worker are lost with it, or seem to have done it.
+fn lanes_do_not_put_the_blame_on_neighbours() {
+    fn poison(x: u32) -> u32 {
+        if x % 1000 == 7 {
+            std::process::abort();
+        }
+        x + 1
+    }
+    let lab = Lab::with(1, |builder| builder.lanes(4));
+    let input = lab.from_fn(20_000, |i| i as u32).unwrap();
+    // Some rows are a chunk from the beginning.
+    let wide = lab.from_fn([8, 20_000], |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input.rows(0..3000), poison).unwrap();
+    check(&report, &[7, 1007, 2007]);
+    let report = lab.par_map_report(&wide, |x: u32| {
+        if x == 50_000 {
+            std::process::abort();
+        }
+        x + 1
+    });
+    let report = report.unwrap();
+    let failed: Vec<_> = report
+        .failures()
+        .iter()
+        .map(|letter| letter.index())
+        .collect();
+    assert_eq!(failed, [2], "{report}");
+    for (row, values) in report.values().chunks(20_000).enumerate() {
+        let expected = if row == 2 { 0 } else { row as u32 * 20_000 + 1 };
+        assert_eq!(values[0], expected, "row {row}");
+    }
+}
+
+fn where_all_fail_each_is_told() {
+    let lab = Lab::new(2);
+    let input = lab.from_fn(30, |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, |x: u32| -> u32 { panic!("{x}") });
+    let report = report.unwrap();
+    check(&report, &(0..30).collect::<Vec<_>>());
+    for letter in report.failures() {
+        let own = letter.index().to_string();
+        assert!(
+            matches!(letter.error().kind(), JobErrorKind::Panicked { message, .. } if *message == own),
+            "{letter}"
+        );
+    }
+    let text = report.to_string();
+    assert!(
+        text.starts_with("30 of 30 rows failed\n  row 0: "),
+        "{text}"
+    );
+    assert!(text.ends_with("\n  and 20 more"), "{text}");
+    step("each ends its worker");
+    let input = input.rows(0..5);
+    let report = lab.par_map_report(&input, |_: u32| -> u32 { std::process::abort() });
+    check(&report.unwrap(), &[0, 1, 2, 3, 4]);
+}
+
+fn what_concerns_the_whole_array_is_told_by_the_chunk() {
+    let lab = Lab::new(2);
+    let private = Array::from_fn(LEN, |i| i as u32);
+    let report = lab.par_map_report(&private, |x: u32| x + 1).unwrap();
+    assert!(report.failures().len() <= 8, "{report}");
+    let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
+    assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
+    for letter in report.failures() {
+        assert_eq!(*letter.error().kind(), JobErrorKind::ForeignArray);
+    }
+    assert!(report.values().iter().all(|&x| x == 0));
+    assert!(report.to_string().contains("\n  rows 0.."), "{report}");
+}
+
+fn a_chunk_whose_worker_dies_is_reported() {
+    let lab = Lab::new(2);
+    let input = lab.from_fn(400_000, |i| i as u32).unwrap();
+    let report = lab.par_apply_report(&input, |from: &[u32], to: &mut [u32]| {
+        to.fill(7);
+        if from.contains(&200_000) {
+            std::process::abort();
+        }
+    });
+    let report = report.unwrap();
+    let [letter] = report.failures() else {
+        panic!("{report}");
+    };
+    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    let failed = letter.index()..letter.index() + letter.args().len();
+    assert!(failed.contains(&200_000));
+    let (values, _) = report.into_parts();
+    for (index, &value) in values.iter().enumerate() {
+        assert_eq!(
+            value,
+            if failed.contains(&index) { 0 } else { 7 },
+            "{index}"
+        );
+    }
+}
