@@ -449,6 +449,30 @@ fn product(dims: &[usize]) -> Option<u128> {
         })
 }
 
+#[test]
+fn tiles_of_any_rows_in_order() {
+    let mut array = ArrayMut::<u32>::zeros([10, 2]);
+    let mut tiles = array.tiles_mut(1);
+    let some = [1..3, 3..3, 3..4, 8..10].map(|rows| {
+        let mut tile = tiles.at(rows.clone());
+        assert_eq!(tile.shape(), Shape::from([rows.len(), 2]));
+        tile.fill(rows.start as u32);
+        tile
+    });
+    assert_eq!(some.map(|tile| tile.rows().start), [1, 3, 3, 8]);
+    let firsts: Vec<_> = array.chunks(2).map(|row| row[0]).collect();
+    assert_eq!(firsts, [0, 1, 1, 3, 0, 0, 0, 0, 8, 8]);
+}
+
+#[test]
+#[should_panic(expected = "rows 2..4 of 3..10 that are left")]
+fn no_row_is_lent_twice() {
+    let mut array = ArrayMut::<u32>::zeros(10);
+    let mut tiles = array.tiles_mut(1);
+    let _first = tiles.at(0..3);
+    let _second = tiles.at(2..4);
+}
+
 proptest! {
     #[test]
     fn sizes_are_counted_or_refused(

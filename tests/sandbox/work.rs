@@ -357,7 +357,15 @@ fn no_room_for_the_copy() {
         lab.submit(make, (10 << 20,)).wait().unwrap().len(),
         10 << 20
     );
+    // A report makes in smaller parts what does not fit.
+    let input = lab.zeros::<u8>(20 << 20).unwrap().seal();
+    let report = lab
+        .par_map_report(&input, |x: u8| u16::from(x) + 7)
+        .unwrap();
+    assert!(report.failures().is_empty(), "{report}");
+    assert!(report.values().iter().all(|&x| x == 7));
     assert_eq!(lab.stats().workers[0].restarts, 0);
+    drop((input, report));
     lab.assert_in_use(0);
 }
 

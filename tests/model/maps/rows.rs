@@ -1,5 +1,8 @@
 //! What fails of an array: row by row, or by the chunk.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
 use arenite::engine::{DeadLetter, ParReport};
 use arenite::{Array, Engine, JobErrorKind};
 
@@ -140,34 +143,40 @@ fn a_row_that_ends_its_worker() {
 
 /// Rows that run beside one that ends their worker are lost with it, or seem to have done it.
 fn lanes_do_not_put_the_blame_on_neighbours() {
+    /// Elements of a row, which is a chunk by itself where there are few.
+    const ROW: usize = 20_000;
+    /// Rows that this worker is at.
+    static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+    /// Until then, or for so long that a row which may run beside this one does.
+    fn linger(until: impl Fn() -> bool) {
+        (0..20_000)
+            .take_while(|_| !until())
+            .for_each(|_| thread::yield_now());
+    }
     fn poison(x: u32) -> u32 {
-        if x % 1000 == 7 {
-            std::process::abort();
+        if x as usize % ROW == 0 {
+            AT_WORK.fetch_add(1, Relaxed);
+            linger(|| AT_WORK.load(Relaxed) > 1);
+            if [1, 6].contains(&(x as usize / ROW)) {
+                std::process::abort();
+            }
+            linger(|| false);
+            AT_WORK.fetch_sub(1, Relaxed);
         }
         x + 1
     }
     let lab = Lab::with(1, |builder| builder.lanes(4));
-    let input = lab.from_fn(20_000, |i| i as u32).unwrap();
-    // Some rows are a chunk from the beginning.
-    let wide = lab.from_fn([8, 20_000], |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input.rows(0..3000), poison).unwrap();
-    check(&report, &[7, 1007, 2007]);
-    let report = lab.par_map_report(&wide, |x: u32| {
-        if x == 50_000 {
-            std::process::abort();
+    for (rows, bad) in [(4, &[1][..]), (8, &[1, 6])] {
+        step(format!("{rows} rows"));
+        let input = lab.from_fn([rows, ROW], |i| i as u32).unwrap();
+        let report = lab.par_map_report(&input, poison).unwrap();
+        let failed = report.failures().iter().map(DeadLetter::index);
+        assert_eq!(failed.collect::<Vec<_>>(), bad, "{report}");
+        for (row, values) in report.values().chunks(ROW).enumerate() {
+            let first = (row * ROW) as u32 + 1;
+            let expected = if bad.contains(&row) { 0 } else { first };
+            assert_eq!(values[0], expected, "row {row}");
         }
-        x + 1
-    });
-    let report = report.unwrap();
-    let failed: Vec<_> = report
-        .failures()
-        .iter()
-        .map(|letter| letter.index())
-        .collect();
-    assert_eq!(failed, [2], "{report}");
-    for (row, values) in report.values().chunks(20_000).enumerate() {
-        let expected = if row == 2 { 0 } else { row as u32 * 20_000 + 1 };
-        assert_eq!(values[0], expected, "row {row}");
     }
 }
 
