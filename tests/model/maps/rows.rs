@@ -154,7 +154,7 @@ fn lanes_do_not_put_the_blame_on_neighbours() {
             .for_each(|_| thread::yield_now());
     }
     fn poison(x: u32) -> u32 {
-        if x as usize % ROW == 0 {
+        if (x as usize).is_multiple_of(ROW) {
             AT_WORK.fetch_add(1, Relaxed);
             linger(|| AT_WORK.load(Relaxed) > 1);
             if [1, 6].contains(&(x as usize / ROW)) {
