@@ -371,7 +371,10 @@ where
     let called = here.call(|state| {
         let held = args.hold();
         run_here(name, || {
-            method.call(state, held, Key::new()).keep().map_err(Failure::from)
+            method
+                .call(state, held, Key::new())
+                .keep()
+                .map_err(Failure::from)
         })
     });
     Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
