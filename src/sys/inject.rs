@@ -27,6 +27,14 @@ mod armed {
         CALLS.load(Ordering::SeqCst)
     }
 
+    /// Lets all calls be while `body` runs, and counts none of them; afterwards goes on where it was.
+    pub fn suspend<R>(body: impl FnOnce() -> R) -> R {
+        let fails = FAILS.swap(0, Ordering::SeqCst);
+        let result = body();
+        FAILS.store(fails, Ordering::SeqCst);
+        result
+    }
+
     /// The variable that lets a call of each worker fail while that starts: `N:ERRNO`, as [`arm`] has them. A start in
     /// which there are fewer calls says so on stderr: this name, and how many there were.
     pub const WORKERS: &str = "ARENITE_FAILING_CALLS";
@@ -71,7 +79,7 @@ mod armed {
 }
 
 #[cfg(feature = "points")]
-pub use armed::{WORKERS, arm, disarm};
+pub use armed::{WORKERS, arm, disarm, suspend};
 
 #[cfg(feature = "points")]
 pub(crate) use armed::{allowed, arm_worker, disarm_worker, interruptible, undisturbed};

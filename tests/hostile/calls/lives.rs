@@ -5,16 +5,16 @@ use std::time::Duration;
 use arenite::engine::{ArenaError, Builder, SystemError};
 use arenite::{
     ArenaFull, Array, ArrayMut, Backing, BuildError, Engine, InputError, JobError, JobErrorKind,
-    TileMut,
+    TileMut, failing_calls,
 };
 
-use crate::harness::wait_until;
+use crate::harness::{Invariant, wait_until};
 
 /// One of them.
 #[derive(Clone, Copy)]
 pub struct Life {
     pub name: &'static str,
-    pub live: fn() -> Result<(), Failed>,
+    pub live: fn(&Invariant) -> Result<(), Failed>,
     /// So many of its calls fail for each of the reasons, since that is how many it takes to build the engine; …
     pub each: u64,
     /// … of what follows, each reason takes one in so many.
@@ -26,13 +26,13 @@ pub struct Life {
 pub const LIVES: &[Life] = &[
     Life {
         name: "a life with memory files",
-        live: || deaths(Backing::Memfd),
+        live: |invariant| deaths(Backing::Memfd, invariant),
         each: 60,
         share: 3,
     },
     Life {
         name: "a life with named memory",
-        live: || deaths(Backing::Named),
+        live: |invariant| deaths(Backing::Named, invariant),
         each: 60,
         share: 3,
     },
@@ -57,13 +57,14 @@ pub const LIVES: &[Life] = &[
     },
 ];
 
-/// Where a life ended early, with the error that says it.
+/// Where a life ended early, with the error that says it, or what was wrong at its end.
 #[derive(Debug)]
 pub enum Failed {
     Build(BuildError),
     Input(ArenaFull),
     File(InputError),
     Job(JobError),
+    Books(String),
 }
 
 impl Failed {
@@ -77,7 +78,7 @@ impl Failed {
             Self::Build(BuildError::Worker(_)) => true,
             Self::Build(_) => false,
             Self::Input(full) | Self::File(InputError::ArenaFull(full)) => full.requested > 0,
-            Self::File(_) => false,
+            Self::File(_) | Self::Books(_) => false,
             Self::Job(error) => matches!(error.kind(), JobErrorKind::ArenaFull(_)),
         }
     }
@@ -141,7 +142,11 @@ impl Troubles {
         }
     }
 
-    fn told(self) -> Result<(), Failed> {
+    /// The end of a life: whatever failed in it, the books balance. Nothing fails while they are looked at, so that it is the
+    /// life's own calls that fail, and then those of the engine's end.
+    fn end(self, engine: Engine, invariant: &Invariant) -> Result<(), Failed> {
+        failing_calls::suspend(|| invariant.holds(&engine, 0)).map_err(Failed::Books)?;
+        engine.shutdown();
         self.0.map_or(Ok(()), Err)
     }
 }
@@ -151,25 +156,27 @@ fn builder() -> Builder {
 }
 
 /// An array for which several threads fetch memory, where there are cores and huge pages; whatever fails there, it is whole or not there, and goes back.
-fn large() -> Result<(), Failed> {
+fn large(invariant: &Invariant) -> Result<(), Failed> {
     const LEN: usize = 70 << 20;
     let builder = Engine::builder().workers(1).capacity(256 << 20);
     let engine = builder.build().map_err(Failed::Build)?;
-    let made = engine.zeros::<u8>(LEN).map_err(Failed::Input);
-    if let Ok(zeros) = &made {
-        assert!(engine.stats().arena.committed >= LEN as u64);
-        assert!(zeros.iter().step_by(512).all(|&byte| byte == 0));
+    let mut troubles = Troubles::default();
+    match engine.zeros::<u8>(LEN) {
+        Ok(zeros) => {
+            assert!(engine.stats().arena.committed >= LEN as u64);
+            assert!(zeros.iter().step_by(512).all(|&byte| byte == 0));
+        }
+        Err(full) => troubles.note(Failed::Input(full)),
     }
-    let made = made.map(drop);
     // Once more where the call that fails is one that gives memory back.
     engine.trim();
     engine.trim();
     assert!(engine.stats().arena.committed < 1 << 20);
-    made
+    troubles.end(engine, invariant)
 }
 
 /// Build, submit, map, lose a worker by its own hand and one by ours, get others, shut down. The first error is told.
-fn deaths(backing: Backing) -> Result<(), Failed> {
+fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
     let engine = builder().backing(backing).build().map_err(Failed::Build)?;
     let values = engine
         .from_fn(100_000, |i| i as u8)
@@ -200,8 +207,7 @@ fn deaths(backing: Backing) -> Result<(), Failed> {
         stats.restarts() >= 2 && stats.workers.iter().all(|worker| worker.ready)
     });
     drop(values);
-    engine.shutdown();
-    troubles.told()
+    troubles.end(engine, invariant)
 }
 
 fn fill(mut tile: TileMut<'_, u32>, with: u32) {
@@ -218,7 +224,7 @@ fn obey() -> u8 {
 
 /// An arena with a name, a file, tiles, jobs that are given up, memory that is given back, and workers that are replaced when
 /// they have had some jobs.
-fn kept() -> Result<(), Failed> {
+fn kept(invariant: &Invariant) -> Result<(), Failed> {
     let name = format!("calls-{}", std::process::id());
     let engine = builder()
         .name(name)
@@ -266,13 +272,12 @@ fn kept() -> Result<(), Failed> {
         let workers = engine.stats().workers;
         workers.iter().any(|worker| worker.recycled > 0)
     });
-    engine.shutdown();
-    troubles.told()
+    troubles.end(engine, invariant)
 }
 
 /// As [`deaths`], with results that are copied. Whoever has jobs is locked down by all that is said to be there.
 #[cfg(feature = "sandbox")]
-fn locked() -> Result<(), Failed> {
+fn locked(invariant: &Invariant) -> Result<(), Failed> {
     let builder = builder().sandbox(arenite::Sandbox::Strict);
     let engine = builder.build().map_err(Failed::Build)?;
     let mut troubles = Troubles::default();
@@ -296,6 +301,5 @@ fn locked() -> Result<(), Failed> {
         stats.restarts() >= 1 && stats.workers.iter().all(|worker| worker.ready)
     });
     super::workers::assert_locked_down(&engine);
-    engine.shutdown();
-    troubles.told()
+    troubles.end(engine, invariant)
 }

@@ -1,5 +1,6 @@
 //! The n-th system call of the supervisor fails, for every n and every reason, and the n-th one of a worker that starts or has
-//! jobs: an error of the type that says it or a success, no hang, and nothing is left. Needs the feature `points`.
+//! jobs: an error of the type that says it or a success, no hang, books that balance, and nothing is left. Needs the feature
+//! `points`.
 
 mod lives;
 mod workers;
@@ -9,7 +10,7 @@ use libtest_mimic::Trial;
 
 use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::{Invariant, named};
-use lives::{LIVES, Life};
+use lives::{Failed, LIVES, Life};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("calls", every_call),
@@ -98,7 +99,7 @@ fn every_call() {
     }
     // What is made once and kept, and what goes only in a moment.
     let first = Invariant::before();
-    (LIVES[0].live)().unwrap();
+    (LIVES[0].live)(&first).unwrap();
     first.nothing_left().unwrap();
     for life in LIVES {
         for n in 1u64.. {
@@ -116,9 +117,12 @@ fn every_call() {
 fn fail(life: Life, n: u64, errno: i32) -> bool {
     let before = Invariant::before();
     failing_calls::arm(n, errno);
-    let result = (life.live)();
+    let result = (life.live)(&before);
     let calls = failing_calls::disarm();
     let what = format!("call {n} of {} with errno {errno}", life.name);
+    if let Err(Failed::Books(why)) = &result {
+        panic!("{what}: {why}");
+    }
     if let Err(left) = before.nothing_left() {
         panic!("{what}, {result:?}: {left}");
     }

@@ -126,17 +126,21 @@ pub(super) fn replace(engine: &Engine, worker: usize) {
     let look = || {
         let worker = &engine.stats().workers[worker];
         let pid = Pid::from_raw(worker.pid as i32);
-        worker.ready.then_some((pid, worker.restarts))
+        // One that has had enough jobs may be gone before the signal comes.
+        let ends = worker.restarts + worker.recycled;
+        worker.ready.then_some((pid, ends))
     };
     wait_until(&format!("worker {worker} is ready"), || look().is_some());
-    let Some((pid, restarts)) = look() else {
+    let Some((pid, ends)) = look() else {
         // It died between the two looks.
         return replace(engine, worker);
     };
     step(format!("worker {worker} to be replaced"));
     // One that has just been killed by somebody else is replaced as well.
     let _ = kill(pid, Signal::SIGKILL);
-    await_restart(engine, worker, restarts + 1);
+    wait_until(&format!("worker {worker} is replaced"), || {
+        look().is_some_and(|(_, now)| now > ends)
+    });
 }
 
 fn await_restart(engine: &Engine, worker: usize, restarts: u64) {
