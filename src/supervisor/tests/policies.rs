@@ -3,6 +3,7 @@
 use super::*;
 use crate::supervisor::error::Death;
 use crate::supervisor::policy::{After, Policy};
+use crate::sys::asked;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -553,7 +554,7 @@ fn revive(shared: &Shared, taker: &mut Taker) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(asked::cases(25_600) / 100))]
 
     /// Whatever comes in whatever order: each job has one answer, the right one, at the right time; first
     /// tries begin in the order of their class; the counts agree; nothing is left.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::arena::Placement;
+use crate::sys::asked;
 
 const LANES: usize = 4;
 const GRANTED: u64 = 64 * 1024;
@@ -264,7 +265,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(asked::cases(25_600) / 100))]
 
     /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had
     /// not begun runs elsewhere, and leases and grants are what the living need.
