@@ -31,6 +31,11 @@ const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "doctor", "bin"];
 
 const MOST_LINES: usize = 900;
 
+/// The file that sends signals to other processes: by descriptors, since a number may be another's by then.
+const SIGNALS: &str = "src/sys/process.rs";
+/// The filter of a sandbox has names of calls that it judges and nobody makes; another file looks whether the kernel has them.
+const NO_CALLS: [&str; 2] = ["src/sys/sandbox/", "src/sys/probe.rs"];
+
 #[test]
 fn no_floor_uses_one_that_stands_below_it_in_the_list() {
     let house = House::read();
@@ -43,6 +48,17 @@ fn unsafe_stands_only_where_the_design_allows_it() {
     let house = House::read();
     let breaches: Vec<_> = house.files.iter().flat_map(unsafes).collect();
     assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn no_process_is_sent_a_signal_by_its_number() {
+    let house = House::read();
+    let breaches: Vec<_> = house.files.iter().flat_map(signals).collect();
+    assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+    // The one place that sends them is seen, were it another one.
+    let file = house.file(SIGNALS);
+    let elsewhere = File::new("src/supervisor/a.rs", &file.text);
+    assert_ne!(signals(&elsewhere), [""; 0]);
 }
 
 #[test]
@@ -140,6 +156,37 @@ fn a_use_of_a_later_floor_is_found_however_it_is_written() {
         let house = House::of(&[("src/lib.rs", lib), (name, code)]);
         let breaches = house.uses(house.file(name));
         assert_eq!(!breaches.is_empty(), found, "{code}: {breaches:?}");
+    }
+}
+
+#[test]
+fn a_signal_by_number_is_found_however_it_is_written() {
+    for (code, found) in [
+        ("fn f() { kill(pid, Signal::SIGKILL); }", true),
+        ("fn f() { libc::kill(1, 9); }", true),
+        ("use nix::sys::signal::{Signal, kill as end};", true),
+        (
+            "use nix::sys::signal;\nfn f() { signal::killpg(pid, None); }",
+            true,
+        ),
+        ("const END: F = libc::kill;", true),
+        ("fn f() { libc::syscall(libc::SYS_tgkill, 1, 1, 9); }", true),
+        (
+            "fn f() { libc::syscall(libc::SYS_pidfd_send_signal, fd, 9); }",
+            true,
+        ),
+        ("fn f(p: &PidFd) { p.kill(Signal::SIGKILL); }", false),
+        ("fn kill(&self) {}", false),
+        ("let kill = Exit::Signal(9); with(kill, true);", false),
+        ("// kill(pid)\nconst A: &str = \"kill(2)\";", false),
+    ] {
+        for (name, found) in [
+            ("src/supervisor/a.rs", found),
+            (SIGNALS, found && !code.contains("SYS_pidfd")),
+        ] {
+            let breaches = signals(&File::new(name, code));
+            assert_eq!(!breaches.is_empty(), found, "{name}: {code}: {breaches:?}");
+        }
     }
 }
 
@@ -337,6 +384,35 @@ struct Token<'a> {
 
 fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Where a file of the library sends a signal to a process by its number, or by a descriptor outside the one place for it.
+fn signals(file: &File) -> Vec<String> {
+    if !file.name.starts_with("src/") {
+        return Vec::new();
+    }
+    let no_calls = NO_CALLS.iter().any(|name| file.name.starts_with(name));
+    let tokens = tokens(&file.code);
+    let breaches = tokens.iter().enumerate().filter(|&(at, token)| {
+        let before = at.checked_sub(1).map_or("", |at| tokens[at].text);
+        let after = tokens.get(at + 1).map_or("", |token| token.text);
+        match token.text {
+            "kill" | "killpg" | "tgkill" | "tkill" | "sigqueue" => {
+                let is_called = after == "(" && before != "." && before != "fn";
+                is_called || before == "::" || after == "as"
+            }
+            "SYS_kill"
+            | "SYS_tkill"
+            | "SYS_tgkill"
+            | "SYS_rt_sigqueueinfo"
+            | "SYS_rt_tgsigqueueinfo" => !no_calls,
+            "SYS_pidfd_send_signal" => file.name != SIGNALS && !no_calls,
+            _ => false,
+        }
+    });
+    breaches
+        .map(|(_, token)| format!("{}:{}: {}", file.name, token.line, token.text))
+        .collect()
 }
 
 /// Names, `::`, and every other character by itself.

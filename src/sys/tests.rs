@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::limits::{Ceiling, Memory, container, memory_available, tasks};
-use super::process::GROUP_SIGNALS;
+use super::process::{GROUP_SIGNALS, exit_now};
 use super::*;
 
 /// What a child of these tests shall do, in its environment.
@@ -78,8 +80,66 @@ fn act(role: &str) -> i32 {
             nix::unistd::write(&other, getppid().to_string().as_bytes()).unwrap();
             0
         }
+        "numbers" => match unshare(CloneFlags::CLONE_NEWPID) {
+            Ok(()) => end_of_copy(copy(None, a_number_is_used_again)),
+            Err(_) => NOT_TRIED,
+        },
         role => panic!("unknown role {role}"),
     }
+}
+
+/// A child that may not do what it is there for ends with this.
+const NOT_TRIED: i32 = 77;
+
+/// A copy of this process, which has one thread, with a number of its own or with this one. It ends with what `body` answers.
+fn copy(number: Option<Pid>, body: fn() -> i32) -> Pid {
+    let numbers: Vec<_> = number.iter().map(|number| number.as_raw()).collect();
+    let ends_with = libc::SIGCHLD as u64;
+    // SAFETY: zeros stand for what is not asked for.
+    let mut asked: libc::clone_args = unsafe { std::mem::zeroed() };
+    (asked.exit_signal, asked.set_tid_size) = (ends_with, numbers.len() as u64);
+    asked.set_tid = if numbers.is_empty() {
+        0
+    } else {
+        numbers.as_ptr() as u64
+    };
+    // SAFETY: a copy without shared memory, and so without a stack to name; the list of numbers lives through the call.
+    let copy = unsafe { libc::syscall(libc::SYS_clone3, &raw const asked, size_of_val(&asked)) };
+    if copy == 0 {
+        let code = std::panic::catch_unwind(body).unwrap_or(101);
+        exit_now(code);
+    }
+    Pid::from_raw(Errno::result(copy).unwrap() as i32)
+}
+
+fn end_of_copy(copy: Pid) -> i32 {
+    match PidFd::open(copy).unwrap().wait_exit().unwrap() {
+        Exit::Code(code) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pause() -> i32 {
+    loop {
+        // SAFETY: waits for a signal, any of which ends this process.
+        unsafe { libc::pause() };
+    }
+}
+
+/// The first process of a namespace, in which nobody else takes numbers.
+fn a_number_is_used_again() -> i32 {
+    let process = PidFd::open(copy(None, pause)).unwrap();
+    process.kill(Signal::SIGKILL).unwrap();
+    assert_eq!(process.wait_exit().unwrap(), Exit::Signal(libc::SIGKILL));
+    let bystander = copy(Some(process.pid()), pause);
+    assert_eq!(bystander, process.pid());
+    process.kill(Signal::SIGKILL).unwrap();
+    assert_eq!(process.try_exit().unwrap(), Some(Exit::Unknown));
+    // The first signal that ends it is the one that it is said to have ended by.
+    let bystander = PidFd::open(bystander).unwrap();
+    bystander.kill(Signal::SIGUSR1).unwrap();
+    assert_eq!(bystander.wait_exit().unwrap(), Exit::Signal(libc::SIGUSR1));
+    0
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
@@ -116,6 +176,14 @@ fn exits_and_signals_are_told_apart() {
         Some(Exit::Unknown),
         "taken already"
     );
+}
+
+#[test]
+fn whoever_has_the_number_of_a_dead_process_gets_none_of_its_signals() {
+    match end(&start("numbers", &[])) {
+        Exit::Code(NOT_TRIED) => asked::not_tried("a namespace of process numbers needs root"),
+        other => assert_eq!(other, Exit::Code(0)),
+    }
 }
 
 #[test]

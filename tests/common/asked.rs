@@ -1,5 +1,5 @@
-//! How much input a test draws, and which: the environment asks for more of it, and for other input. One place for the unit
-//! tests, the suites with real engines and the driver of the fuzz targets.
+//! How much input a test draws, and which: the environment asks for more of it, and for other input. And whether all tests have to
+//! be tried. One place for the unit tests, the suites with real engines, those of the command and the driver of the fuzz targets.
 #![allow(dead_code, reason = "each of them uses a part")]
 
 /// `ARENITE_CASES`: how many cases a unit test tries, of which `usual` ones are right for every day.
@@ -20,6 +20,15 @@ pub fn first_seed() -> u64 {
 /// `ARENITE_TIMES`: how often each trial with real engines runs, for who looks for what happens once in a thousand times.
 pub fn times() -> u64 {
     number("ARENITE_TIMES").unwrap_or(1)
+}
+
+/// Says what cannot be tried here, for want of a right or of a part of the kernel. Where all has to be tried, which
+/// `ARENITE_MUST_TRY` asks for, that is a failure.
+#[track_caller]
+pub fn not_tried(what: &str) {
+    let all = std::env::var_os("ARENITE_MUST_TRY").is_some();
+    assert!(!all, "not tried, and ARENITE_MUST_TRY is set: {what}");
+    eprintln!("not tried: {what}");
 }
 
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
 
 use arenite::{Array, Backing, Engine, JobErrorKind};
 use nix::sched::{CloneFlags, unshare};
@@ -441,9 +442,21 @@ fn first_of_its_namespace() {
         }
     }
     assert_eq!(bystander, dead, "the number is used again");
-    // Whatever ends workers now: jobs that die, cancelling, closing the engine.
+    // Whatever ends workers now: jobs that die, deadlines, cancelling, closing the engine.
     for _ in 0..3 {
         let _ = engine.submit(|| -> u8 { std::process::abort() }, ()).wait();
+        let late = engine.job(hang, ()).deadline(Duration::from_millis(1));
+        let late = late.submit().wait().unwrap_err();
+        let is_late = matches!(late.kind(), JobErrorKind::DeadlineExceeded { .. });
+        assert!(is_late, "{late}");
+        let cancelled = engine.submit(hang, ());
+        wait_until("it runs", || {
+            let kernels = engine.stats().kernels;
+            (kernels.iter()).any(|kernel| kernel.name.contains("hang") && kernel.running == 1)
+        });
+        cancelled.cancel_now();
+        let cancelled = cancelled.wait().unwrap_err();
+        assert_eq!(*cancelled.kind(), JobErrorKind::Cancelled, "{cancelled}");
     }
     drop(engine);
     let mut status = 0;
@@ -451,9 +464,17 @@ fn first_of_its_namespace() {
     let ended =
         unsafe { libc::waitpid(bystander, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
     assert_eq!(ended, 0, "the bystander got a signal: {status:#x}");
+    // One that has been sent and has not come yet ends it all the same.
     // SAFETY: the child made above, which has not been waited for.
     unsafe {
-        libc::kill(bystander, libc::SIGKILL);
-        libc::waitpid(bystander, &raw mut status, 0);
+        libc::kill(bystander, libc::SIGUSR1);
+        libc::waitpid(bystander, &raw mut status, libc::WUNTRACED);
+    }
+    assert_eq!(status, libc::SIGUSR1, "the bystander got another signal");
+}
+
+fn hang() -> u8 {
+    loop {
+        std::thread::park();
     }
 }
