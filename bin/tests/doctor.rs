@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use serde_json::Value;
-use world::{Run, World};
+use world::{Run, World, not_tried, unless_forbidden};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_arenite");
 
@@ -34,12 +34,7 @@ fn with_own_shm(size: &str, script: &str) -> Option<Run> {
     command
         .args(["-r", "-m", "sh", "-c", &script])
         .env("arenite", PROGRAM);
-    let run = World::new().finish(command);
-    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
-        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
-        return None;
-    }
-    Some(run)
+    unless_forbidden(World::new().finish(command))
 }
 
 fn finding<'a>(report: &'a Value, subject: &str) -> &'a Value {
@@ -117,11 +112,9 @@ fn what_others_put_beside_the_names_holds_up_nobody_and_is_not_obeyed() {
         .args(["sh", "-c", script])
         .env("chown", if is_root { "chown" } else { ":" })
         .env("arenite", PROGRAM);
-    let run = World::new().finish(command);
-    if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
-        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+    let Some(run) = unless_forbidden(World::new().finish(command)) else {
         return;
-    }
+    };
     let run = run.exits(0);
     assert!(!run.stdout.contains(['\u{1b}', '\u{9b}']), "{}", run.stdout);
     let (before, after) = run.stdout.split_once("====").unwrap();
@@ -160,7 +153,7 @@ fn a_container_with_too_few_processes_hurts() {
     "#;
     let run = shell(script);
     if run.stderr.contains("no group") {
-        eprintln!("skipped: no control group can be made here");
+        not_tried("no control group can be made here");
         return;
     }
     let told = report(&run);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use image::ImageFormat;
 
-use crate::world::{Run, World, encoded, jpeg, picture, png};
+use crate::world::{Run, World, encoded, jpeg, not_tried, picture, png};
 
 /// Everything below the world but `out`, with what is in it.
 fn outside(world: &World) -> Vec<(String, Vec<u8>)> {
@@ -182,7 +182,7 @@ fn pipes_and_devices_in_the_place_of_results_do_not_stop_it() {
         .status()
         .is_ok_and(|status| status.success());
     if !made {
-        eprintln!("not tried: a device in the place of a result, which only root can make");
+        not_tried("a device in the place of a result, which only root can make");
     }
     world.run("p -s 8 -o out").exits(0);
     for name in ["pipe", "null", "a"] {

@@ -1,5 +1,7 @@
 //! One temporary folder, pictures in it, and the program run in it.
 
+#[path = "../../../tests/common/asked.rs"]
+mod asked;
 #[path = "../../src/soak/lab/mod.rs"]
 mod lab;
 
@@ -13,6 +15,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use asked::not_tried;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
 #[allow(unused_imports, reason = "each test binary uses a part")]
@@ -317,9 +321,13 @@ pub fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
     command
         .args(["-r", "-m", "sh", "-c", script])
         .current_dir(world.path(""));
-    let run = world.finish(command);
+    unless_forbidden(world.finish(command))
+}
+
+/// What a script in a mount namespace of its own has come to; `None` where it may not mount.
+pub fn unless_forbidden(run: Run) -> Option<Run> {
     if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
-        eprintln!("not tried: nothing can be mounted here: {}", run.stderr);
+        not_tried(&format!("nothing can be mounted here: {}", run.stderr));
         return None;
     }
     Some(run)
