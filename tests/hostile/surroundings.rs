@@ -1,6 +1,7 @@
 //! What a program may hand on to its workers without meaning to, and who else may come near: descriptors, signals,
 //! the umask, other users, and process numbers that are used again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -49,7 +50,7 @@ fn inventory() -> String {
     found.sort();
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let lines = status.lines().filter(|line| {
-        ["SigBlk:", "ShdPnd:", "SigIgn:", "Umask:"]
+        ["SigBlk:", "ShdPnd:", "SigIgn:", "SigCgt:", "Umask:"]
             .iter()
             .any(|name| line.starts_with(name))
     });
@@ -61,6 +62,7 @@ fn a_parent_with_descriptors_and_blocked_signals() {
     let plain = Lab::with(1, |builder| builder.backing(Backing::Memfd));
     let expected = plain.submit(inventory, ()).wait().unwrap();
     drop(plain);
+    assert_documented(&expected, 2);
     // Twenty descriptors that are inherited by whatever is started, at low and at high numbers.
     let secret = tempfile::NamedTempFile::new().unwrap();
     let inherited: Vec<i32> = (0..20)
@@ -96,19 +98,48 @@ fn a_parent_with_descriptors_and_blocked_signals() {
         // SAFETY: opened above and owned by nobody else.
         unsafe { libc::close(fd) };
     }
-    // Nothing is held back, and ignored is what terminals, service managers and closed pipes send to everybody.
+    // One region more, of which it needs two descriptors, as it does of all that are not its own.
+    let two = Lab::with(2, |builder| builder.backing(Backing::Memfd));
+    assert_documented(&two.submit(inventory, ()).wait().unwrap(), 3);
+}
+
+/// What the README of the worker lists, and nothing else, of an arena with so many regions.
+#[track_caller]
+fn assert_documented(found: &str, regions: usize) {
+    let lines = || found.lines().filter(|line| !line.contains('\t'));
+    let count = |what: &str| lines().filter(|line| line.contains(what)).count();
+    let mut of_regions: Vec<_> = (0..regions)
+        .map(|region| count(&format!("arenite-region-{region} ")))
+        .collect();
+    of_regions.sort_unstable();
+    // To read from all, and to lend from others than its own.
+    let mut expected = vec![2; regions];
+    expected[0] = 1;
+    assert_eq!(of_regions, expected, "{found}");
+    // The empty stdin, the bell; the watch pipe, stdout and stderr with a copy each.
+    let others = ["/dev/null", "anon_inode:[eventfd]", "pipe:"].map(count);
+    assert_eq!(others, [1, 1, 5], "{found}");
+    assert_eq!(lines().count(), 2 * regions - 1 + 7, "{found}");
+    let pipes: BTreeSet<_> = lines().filter(|line| line.starts_with("pipe:")).collect();
+    assert_eq!(pipes.len(), 3, "{found}");
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let umask = own.lines().find(|line| line.starts_with("Umask:")).unwrap();
+    assert!(found.lines().any(|line| line == umask), "{umask}: {found}");
+    // Nothing is held back, and ignored is what terminals, service managers and closed pipes send to everybody. What is
+    // printed is heard of.
     let mask = |signals: &[Signal]| -> u64 {
         let bits = signals.iter().map(|&signal| 1 << (signal as i32 - 1));
         bits.sum()
     };
-    use Signal::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+    use Signal::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGURG};
     for (name, signals) in [
         ("SigBlk", &[][..]),
         ("ShdPnd", &[]),
         ("SigIgn", &[SIGHUP, SIGINT, SIGPIPE, SIGTERM]),
+        ("SigCgt", &[SIGURG]),
     ] {
         let prefix = format!("{name}:");
-        let found = expected.lines().find_map(|line| line.strip_prefix(&prefix));
+        let found = found.lines().find_map(|line| line.strip_prefix(&prefix));
         let found = u64::from_str_radix(found.unwrap().trim(), 16).unwrap();
         // Two are the C library's own, which lets nobody change what this program has been started with.
         let found = found & !(0b11 << 31);
