@@ -36,7 +36,7 @@ use budget::{Budget, lock};
 pub(crate) use free::FreeRanges;
 use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
-use region::{Missing, Region, Reserved};
+use region::{Region, Reserved};
 use spec::{Plan, Surroundings};
 
 use crate::sys::limits::{self, Memory};
@@ -112,6 +112,9 @@ pub struct Arena {
     high_water: AtomicU64,
 }
 
+/// What a person calls the segment with the header and the links.
+const CONTROL: &str = "the control segment";
+
 impl Arena {
     /// Makes an arena with `spec.writers + 1` regions; nothing but the control segment is committed.
     ///
@@ -166,19 +169,15 @@ impl Arena {
                 .find_map(|(what, missing)| Some((what, missing?)))
         };
         let (what, missing) = match control {
-            Some(missing) => ("the control segment".into(), missing),
+            Some(missing) => (CONTROL.into(), missing),
             None => region()?,
         };
-        let Missing {
-            cut,
-            left,
-            expected,
-        } = missing;
-        let how = if cut { "cut" } else { "punched" };
-        Some(format!(
-            "{what} was {how} by another process of this user: {left} of {expected} bytes are left; \
-             Backing::Sealed keeps segments from being cut"
-        ))
+        Some(missing.told(&what))
+    }
+
+    /// The same for the segment with the links alone, at the price of one system call.
+    pub(crate) fn damage_of_links(&self) -> Option<String> {
+        Some(self.control.missing()?.told(CONTROL))
     }
 
     fn build(spec: &Spec, plan: &Plan, memory: &Memory) -> Result<Arc<Arena>, ArenaError> {

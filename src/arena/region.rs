@@ -192,6 +192,22 @@ pub(super) struct Missing {
     pub(super) expected: u64,
 }
 
+impl Missing {
+    /// What a person has to know about it.
+    pub(super) fn told(&self, what: &str) -> String {
+        let Self {
+            cut,
+            left,
+            expected,
+        } = self;
+        let how = if *cut { "cut" } else { "punched" };
+        format!(
+            "{what} was {how} by another process of this user: {left} of {expected} bytes are left; \
+             Backing::Sealed keeps segments from being cut"
+        )
+    }
+}
+
 /// One region: a segment, mapped whole and writable in the supervisor.
 ///
 /// Locks, in this order: `turn`, then `books`. `books` is held for memory accesses only, never over a system call;

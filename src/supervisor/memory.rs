@@ -1,6 +1,7 @@
 //! The memory watch: how much the machine and the container have left, and how much each worker has taken.
 //!
-//! It belongs to the monitor, which looks a few times a second while there is work, and not at all while there is none.
+//! It belongs to the monitor, which looks a few times a second while there is work, and not at all while there is none. It looks
+//! as often whether the links are still there.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -70,7 +71,10 @@ impl MemoryWatch {
         let now = Instant::now();
         match self.next {
             Some(at) if at > now => return,
-            Some(_) => self.look_now(shared),
+            Some(_) => {
+                self.look_now(shared);
+                shared.look_after_links();
+            }
             None => {}
         }
         let mut core = shared.lock();

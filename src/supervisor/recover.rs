@@ -115,6 +115,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Gives up where somebody has taken the links away. A bell that is zero again, and a worker that seems to be awake, would leave
+    /// that asleep with a job before it.
+    pub(super) fn look_after_links(&self) {
+        let Some(why) = self.arena.damage_of_links() else {
+            return;
+        };
+        let mut core = self.lock();
+        core.give_up(&why);
+        for lane in 0..core.lanes.len() {
+            core.condemn(lane, NOBODY, JobErrorKind::NoWorkers(why.clone()));
+        }
+        self.parking.engine.notify();
+        self.unlock(core);
+    }
+}
+
 impl Core {
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
     /// is being built, and when each worker has failed to start several times in a row.

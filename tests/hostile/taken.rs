@@ -5,12 +5,13 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
-use arenite::{Array, Backing, Engine, JobErrorKind};
+use arenite::{Array, Backing, Engine, JobError, JobErrorKind};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{step, tests};
+use crate::harness::{Gate, pass, state_of, step, tests, wait_until};
 use crate::maps::leads_to;
 
 tests![
@@ -18,6 +19,7 @@ tests![
     a_region_that_was_cut_ends_its_workers,
     the_control_segment_is_cut,
     a_punched_region,
+    the_control_segment_is_punched,
     any_segment_is_cut_at_any_time,
     a_kept_name_is_unlinked,
     a_kept_name_is_unlinked_beside_busy_workers,
@@ -31,6 +33,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("taken-idle", idle),
     ("taken-any", any),
     ("taken-punched", punched),
+    ("taken-links", links),
     ("taken-name", name),
     ("taken-name-busy", name_of_busy),
     ("taken-sealed", sealed),
@@ -164,20 +167,51 @@ fn a_punched_region() {
     for backing in ["memfd", "named"] {
         for region in ["0", "1"] {
             let mut program = start_with("taken-punched", &[(BACKING, backing), (REGION, region)]);
-            let segments = segments(program.pid(), &format!("region-{region}"));
-            assert!(!segments.is_empty(), "{backing}, region {region}");
-            for path in segments {
-                let file = File::options().write(true).open(path).unwrap();
-                let len = file.metadata().unwrap().len() as i64;
-                let flags =
-                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                fallocate(&file, flags, 0, len).unwrap();
-            }
+            punch(&program, &format!("region-{region}"));
             program.go_on();
             program.end().assert_done();
         }
     }
 }
+
+/// Takes away all that the segments of a program hold; they read as zeros.
+fn punch(program: &Program, name: &str) {
+    let open = |path| File::options().write(true).open(path).unwrap();
+    let files: Vec<File> = segments(program.pid(), name)
+        .into_iter()
+        .map(open)
+        .collect();
+    assert!(!files.is_empty(), "the program has {name}");
+    for file in files {
+        let len = file.metadata().unwrap().len() as i64;
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&file, flags, 0, len).unwrap();
+    }
+}
+
+/// Links, bells and the header become zeros: under workers that sleep, under one that has a job, and while jobs come and go.
+/// Whatever that does to a job, it has an answer, and if nothing goes on, that names the segment.
+fn the_control_segment_is_punched() {
+    for backing in ["memfd", "named"] {
+        for way in [ASLEEP, AT_WORK, BUSY_ALL_THE_TIME] {
+            step(format!("{backing}: the control segment is punched, {way}"));
+            let mut program = start_with("taken-links", &[(BACKING, backing), (BUSY, way)]);
+            if way == ASLEEP {
+                wait_until("all sleep", || {
+                    let all = program.processes();
+                    all.iter().all(|&pid| state_of(pid) == Some('S'))
+                });
+            }
+            punch(&program, "control");
+            program.go_on();
+            program.end().assert_done();
+        }
+    }
+}
+
+const ASLEEP: &str = "asleep";
+const AT_WORK: &str = "at work";
+const BUSY_ALL_THE_TIME: &str = "busy all the time";
 
 fn a_kept_name_is_unlinked_beside_busy_workers() {
     let mut program = Program::start("taken-name-busy", || Ok(()));
@@ -372,6 +406,77 @@ fn punched() {
     let expected = format!("region {region} was punched by another process");
     assert!(why.contains(&expected), "{why}");
     drop((own, result));
+    engine.shutdown();
+}
+
+/// Goes on over links that have become zeros, until it is told that this cannot be, or has seen that it can.
+fn links() {
+    let engine = Engine::builder()
+        .workers(2)
+        .capacity(32 << 20)
+        .backing(backing())
+        .build()
+        .unwrap();
+    let own = engine.from_fn(100_000, |i| i as u8).unwrap();
+    let way = std::env::var(BUSY).unwrap();
+    fn may_be(why: &JobErrorKind) -> bool {
+        match why {
+            JobErrorKind::NoWorkers(why) => {
+                why.contains("the control segment was punched by another process")
+            }
+            JobErrorKind::LostWith { culprit, .. } => may_be(culprit),
+            why => matches!(why, JobErrorKind::Protocol(_)),
+        }
+    }
+    let may_fail = |error: &JobError| assert!(may_be(error.kind()), "{error}");
+    let round = |n: usize| match engine.submit(filled, (&own,)).wait() {
+        Ok(array) => assert!(array.iter().zip(0..).all(|(&x, i)| x == (i * 10) as u8)),
+        Err(error) => {
+            eprintln!("round {n}: {error}");
+            may_fail(&error);
+        }
+    };
+    round(0);
+    let gate = Gate::new();
+    let at_work = (way == AT_WORK).then(|| {
+        let job = engine.submit(pass, (&gate.path(),));
+        (job, gate.meet())
+    });
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            say("ready");
+            pause();
+            over.store(true, Relaxed);
+        });
+        while !over.load(Relaxed) {
+            if way == BUSY_ALL_THE_TIME {
+                round(1);
+            } else {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+    });
+    if let Some((job, held)) = at_work {
+        drop(held);
+        if let Err(error) = job.wait() {
+            may_fail(&error);
+        }
+    }
+    (2..50).for_each(round);
+    // Whoever follows cannot find his way in what is zero.
+    if let Err(error) = engine.submit(|| -> u8 { std::process::abort() }, ()).wait()
+        && *error.kind() != JobErrorKind::Signal(libc::SIGABRT)
+    {
+        may_fail(&error);
+    }
+    let error = engine.submit(made, (10,)).wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
+        "{error}"
+    );
+    may_fail(&error);
+    drop(own);
     engine.shutdown();
 }
 
