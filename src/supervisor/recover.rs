@@ -10,7 +10,7 @@ use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::words::LastWords;
-use super::worker::{Status, Worker};
+use super::worker::{Status, WHOLE, Worker};
 use crate::link::CANCEL;
 
 /// Starts that may fail one after the other before the engine gives up.
@@ -24,6 +24,9 @@ const DEATHS_AT_ONCE: u32 = 3;
 const DEATHS_IN_FRONT: u32 = 16;
 /// A death in which another lane ran something counts as one, others as so many.
 const UNEXPLAINED: u32 = 4;
+/// What it counts if somebody has killed an idle worker: some may go at once, but whoever kills each as soon as it is ready must
+/// not keep a core busy with their successors for good.
+const KILLED: u32 = 1;
 /// The pause after the first failed start; it doubles, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -51,7 +54,7 @@ impl Shared {
         let was_starting = core.workers[index].status() == Status::Starting;
         core.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let died = core.take_all_back(index, cause.clone(), fell);
+        let parts = core.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
         let lanes = core.lanes_of(index);
@@ -81,13 +84,14 @@ impl Shared {
             crate::sync::point!("recycle.counted");
         } else {
             worker.restarts += 1;
-            let deaths = if died { worker.died(jobs) } else { 0 };
+            let deaths = worker.ended(jobs, parts);
+            let times = worker.deaths_in_a_row();
             let not_before = respawn_pause(deaths).map(|pause| Instant::now() + pause);
             core.set_status(index, Status::Absent { not_before });
             if !core.started && deaths >= DEATHS_AT_ONCE {
                 // Whoever builds the engine waits until all are ready at one time.
                 core.give_up(&format!(
-                    "worker {index} was ready and died without a job, {deaths} times in a row: {cause}"
+                    "worker {index} was ready and died without a job, {times} times in a row: {cause}"
                 ));
             }
         }
@@ -151,8 +155,9 @@ impl Core {
         }
     }
 
-    /// After the exit: the jobs that the worker still had. True if one of them killed it, or it died by itself.
-    fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> bool {
+    /// After the exit: the jobs that the worker still had. For how much of a death it counts: a whole one if one of them killed
+    /// it, or it died by itself.
+    fn take_all_back(&mut self, index: usize, cause: JobErrorKind, fell: Option<usize>) -> u32 {
         let verdicts = std::mem::take(&mut self.workers[index].verdicts);
         let broke_protocol = verdicts
             .iter()
@@ -237,7 +242,7 @@ impl Core {
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
-    /// who it was, all with the cause. True if one of them killed it, or it died by itself: not if somebody ended it.
+    /// who it was, all with the cause. For how much of a death it counts: see [`Core::take_all_back`].
     fn judge(
         &mut self,
         index: usize,
@@ -245,7 +250,7 @@ impl Core {
         mut ran: Vec<(usize, u32)>,
         cause: JobErrorKind,
         fell: Option<usize>,
-    ) -> bool {
+    ) -> u32 {
         let blamed = verdicts.iter().map(|&(record, _)| record);
         let all = blamed
             .filter(|&record| record != NOBODY)
@@ -262,18 +267,21 @@ impl Core {
             }
         }
         let Some((first, why)) = guilty.first() else {
-            let died = !ran.is_empty() || cause != JobErrorKind::Signal(libc::SIGKILL);
+            let by_itself = !ran.is_empty() || cause != JobErrorKind::Signal(libc::SIGKILL);
             self.workers[index].last_words.ran(jobs, false);
             let mut calls = Vec::new();
             for (_, record) in ran {
                 self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
             self.lose_states(index, calls, &cause);
-            return died;
+            return if by_itself { WHOLE } else { KILLED };
         };
         self.workers[index].last_words.ran(jobs, true);
         let lost = self.lost_with(*first, why);
-        let died = *why != JobErrorKind::Cancelled;
+        let parts = match why {
+            JobErrorKind::Cancelled => 0,
+            _ => WHOLE,
+        };
         let mut calls = Vec::new();
         // First, so that a scope hears of it before it hears of the others.
         for (record, why) in guilty {
@@ -293,7 +301,7 @@ impl Core {
             }
         }
         self.lose_states(index, calls, &lost);
-        died
+        parts
     }
 
     /// A job that ran has failed; what actors were at is judged with them.

@@ -58,7 +58,12 @@ pub(super) struct Worker {
     jobs_at_death: u64,
     /// Processes that died one after the other, without having finished a job.
     deaths_in_a_row: u32,
+    /// What they count.
+    parts_in_a_row: u32,
 }
+
+/// A death that its worker has caused.
+pub(super) const WHOLE: u32 = 8;
 
 impl Worker {
     pub(super) fn new() -> Self {
@@ -75,6 +80,7 @@ impl Worker {
             retiring: false,
             jobs_at_death: 0,
             deaths_in_a_row: 0,
+            parts_in_a_row: 0,
         }
     }
 
@@ -86,13 +92,23 @@ impl Worker {
         self.life
     }
 
-    /// Its process died, of a job or without one, and all of them together have finished so many. How many have died in a
-    /// row, without having finished one?
-    pub(super) fn died(&mut self, jobs: u64) -> u32 {
+    /// Its process has ended, and all of them together have finished so many jobs. How many have died in a row, without having
+    /// finished one? Some count for a part of a death, in [`WHOLE`] parts, and some for none.
+    pub(super) fn ended(&mut self, jobs: u64, parts: u32) -> u32 {
+        if parts == 0 {
+            return 0;
+        }
         if std::mem::replace(&mut self.jobs_at_death, jobs) != jobs {
             self.deaths_in_a_row = 0;
+            self.parts_in_a_row = 0;
         }
         self.deaths_in_a_row += 1;
+        self.parts_in_a_row = self.parts_in_a_row.saturating_add(parts);
+        self.parts_in_a_row / WHOLE
+    }
+
+    /// How many have ended in a row, each of which counts for something.
+    pub(super) fn deaths_in_a_row(&self) -> u32 {
         self.deaths_in_a_row
     }
 }

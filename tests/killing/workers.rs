@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use arenite::points::{Deed, Point, Side};
+use arenite::{Array, Engine, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,7 +18,11 @@ use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::reduced;
 use crate::scene::{self, ASKED, LENT, Played, Policy, Scene, has_begun};
 
-tests![before_it_is_ready];
+tests![
+    before_it_is_ready,
+    for_ever_before_a_job,
+    for_ever_without_a_job
+];
 
 const RETRIED: Policy = Policy {
     retries: 2,
@@ -209,15 +215,81 @@ fn before_it_is_ready() {
         let invariant = Invariant::before();
         board().arm(point.name, Deed::Kill, 1..u64::MAX);
         step(format!("an engine whose workers die at {}", point.name));
-        let built = arenite::Engine::builder()
-            .workers(2)
-            .capacity(64 << 20)
-            .build();
+        let built = Engine::builder().workers(2).capacity(64 << 20).build();
         board().disarm();
         let error = built.expect_err("no worker can be ready").to_string();
         assert!(error.contains("SIGKILL"), "{}: {error}", point.name);
         invariant.nothing_left().unwrap();
     }
+}
+
+/// All workers die before they have done anything, one after the other and for good: whoever waits gets an answer, and jobs
+/// are done as soon as that is over.
+fn for_ever_before_a_job() {
+    let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
+    for point in ["attach.ready", "claim.taken", "run.read"] {
+        for (retries, jobs) in [(0, 3), (2, 1)] {
+            let invariant = Invariant::before();
+            let lab = Lab::new(1);
+            let array = lab.from_slice(&scene::input()).unwrap();
+            board().arm(point, Deed::Kill, 1..u64::MAX);
+            // So that the next one has to be ready first.
+            end(lab.pid(0), Signal::SIGKILL);
+            wait_until("it is gone", || lab.stats().restarts() > 0);
+            let open: Vec<_> = (0..jobs)
+                .map(|job| {
+                    let sum = |input: &Array<u32>, job| scene::sum_of(input, job);
+                    lab.job(sum, (&array, job)).retries(retries).submit()
+                })
+                .collect();
+            for job in open {
+                step(format!("an answer although every worker dies at {point}"));
+                let error = job.wait().unwrap_err();
+                assert_eq!(*error.kind(), killed, "{point}: {error}");
+                assert_eq!(error.attempt(), retries + 1, "{point}: {error}");
+            }
+            assert!(board().done(point).0 >= jobs * (retries + 1), "{point}");
+            board().disarm();
+            drop(array);
+            invariant.holds(&lab, 0).unwrap();
+            lab.into_inner().shutdown();
+            invariant.nothing_left().unwrap();
+        }
+    }
+}
+
+/// Whoever kills each idle worker as soon as it is ready does not have a core for himself, and neither does an engine that is
+/// being built wait for good for the moment when all are ready.
+fn for_ever_without_a_job() {
+    let invariant = Invariant::before();
+    let lab = Lab::new(1);
+    board().arm("attach.ready", Deed::Kill, 1..u64::MAX);
+    let began = Instant::now();
+    end(lab.pid(0), Signal::SIGKILL);
+    wait_until("it was killed again and again", || {
+        lab.stats().restarts() > 48
+    });
+    // After 24 of them: eight pauses of 10 ms, of 20 and of 40.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(560), "{took:?}");
+    board().disarm();
+    invariant.holds(&lab, 0).unwrap();
+    lab.into_inner().shutdown();
+
+    board().arm("attach.ready", Deed::Kill, 1..u64::MAX);
+    step("an engine whose workers die as soon as they are ready");
+    let built = Engine::builder()
+        .workers(16)
+        .capacity(64 << 20)
+        .start_timeout(Duration::from_secs(3600))
+        .build();
+    board().disarm();
+    match built {
+        // There was such a moment.
+        Ok(engine) => drop(engine),
+        Err(error) => assert!(error.to_string().contains("times in a row"), "{error}"),
+    }
+    invariant.nothing_left().unwrap();
 }
 
 /// Kills a process that is known to live.
