@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::sys::limits;
+use crate::sys::limits::{self, Memory};
 
 /// Locks; a thread that panicked inside left numbers that are still whole, since each change is one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -15,7 +15,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How long an answer about the system's memory counts.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// How much of the system's memory is never committed: what is left for everybody's next steps.
+/// How much of the system's memory is never committed, or a sixteenth of all if that is less: what is left for everybody's next
+/// steps. Not a part of what is available: that would shrink with it, down to nothing, and the next worker that starts would have
+/// the kernel kill somebody.
 const RESERVE: u64 = 48 << 20;
 
 /// Bytes that may still be committed.
@@ -36,21 +38,23 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn now(available: u64) -> Allowance {
+    fn now(memory: &Memory) -> Allowance {
         Allowance {
-            bytes: available.saturating_sub(RESERVE.min(available / 8)),
+            bytes: memory
+                .available
+                .saturating_sub(RESERVE.min(memory.limit / 16)),
             read_at: Instant::now(),
         }
     }
 }
 
 impl Budget {
-    /// `available` is what the system has said just now.
-    pub(super) fn new(capacity: u64, available: u64, root: &Path) -> Budget {
+    /// `memory` is what the system has said just now.
+    pub(super) fn new(capacity: u64, memory: &Memory, root: &Path) -> Budget {
         Budget {
             capacity,
             committed: AtomicU64::new(0),
-            memory: Mutex::new(Allowance::now(available)),
+            memory: Mutex::new(Allowance::now(memory)),
             root: root.to_owned(),
             collapse: CollapsePolicy::default(),
         }
@@ -103,7 +107,7 @@ impl Budget {
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
         if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
-            *allowance = Allowance::now(limits::memory_available(&self.root).available);
+            *allowance = Allowance::now(&limits::memory_available(&self.root));
         }
         match allowance.bytes.checked_sub(bytes) {
             Some(left) => {
@@ -252,9 +256,29 @@ mod tests {
         assert_eq!(policy.slow.load(Ordering::Relaxed), 26 + 1 + 3);
     }
 
+    fn memory(limit: u64, available: u64) -> Memory {
+        Memory {
+            limit,
+            contained: true,
+            available,
+            available_contained: true,
+        }
+    }
+
+    #[test]
+    fn what_is_left_for_others_does_not_shrink_with_what_is_available() {
+        const MIB: u64 = 1 << 20;
+        for (limit, reserve) in [(160 * MIB, 10 * MIB), (8 << 30, 48 * MIB)] {
+            for left in [limit, reserve + MIB, reserve, reserve / 2, 0] {
+                let allowed = Allowance::now(&memory(limit, left)).bytes;
+                assert_eq!(allowed, left.saturating_sub(reserve), "{left} of {limit}");
+            }
+        }
+    }
+
     #[test]
     fn the_capacity_is_never_passed() {
-        let budget = Budget::new(1000, 1 << 30, Path::new("/"));
+        let budget = Budget::new(1000, &memory(1 << 30, 1 << 30), Path::new("/"));
         assert!(budget.take(600));
         assert!(!budget.take(401));
         assert!(!budget.take(u64::MAX));

@@ -222,7 +222,7 @@ impl Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity, memory.available, &spec.root),
+            budget: Budget::new(plan.capacity, memory, &spec.root),
             memory: memory.limit,
             backing: plan.backing,
             in_use: AtomicU64::new(0),

@@ -5,15 +5,16 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
 
+use arenite::arena::Limit;
 use arenite::engine::Builder;
-use arenite::{Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
+use arenite::{ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::programs::{Program, Scenario};
-use crate::harness::{Gate, Lab, pass, private_bytes, trial};
+use crate::harness::programs::{Ended, Program, Scenario};
+use crate::harness::{Gate, Invariant, Lab, pass, private_bytes, trial};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -21,7 +22,12 @@ pub fn tests() -> Vec<Trial> {
         "engine::limits::the_kernels_out_of_memory_killer",
         the_kernels_out_of_memory_killer,
     );
-    all.push(groups.with_ignored_flag(Group::new("probe", 64 * MIB).is_none()));
+    let full = trial(
+        "engine::limits::a_container_that_the_arena_fills",
+        a_container_that_the_arena_fills,
+    );
+    let none = Group::new("probe", 64 * MIB).is_none();
+    all.extend([groups, full].map(|trial| trial.with_ignored_flag(none)));
     all
 }
 
@@ -295,16 +301,26 @@ impl Drop for Group {
 /// The group that the program of a test joins.
 const GROUP: &str = "ARENITE_TEST_GROUP";
 
-pub const SCENARIOS: &[Scenario] = &[("crowded", crowded)];
+pub const SCENARIOS: &[Scenario] = &[("crowded", crowded), ("filled", filled)];
+
+fn join_group() {
+    let group = PathBuf::from(std::env::var(GROUP).unwrap());
+    let own = std::process::id().to_string();
+    fs::write(group.join("cgroup.procs"), own).unwrap();
+}
+
+/// This scenario in a group of its own.
+fn in_group(scenario: &str, limit: u64) -> Ended {
+    let group = Group::new(scenario, limit).expect("it was possible a moment ago");
+    let change = |command: &mut Command| {
+        command.env(GROUP, &group.path);
+    };
+    Program::with(scenario, || Ok(()), change).end()
+}
 
 /// In a group with little memory.
 fn crowded() {
-    let group = std::env::var(GROUP).unwrap();
-    fs::write(
-        PathBuf::from(group).join("cgroup.procs"),
-        std::process::id().to_string(),
-    )
-    .unwrap();
+    join_group();
     let engine = Engine::builder()
         .workers(1)
         .capacity(16 << 20)
@@ -337,11 +353,7 @@ fn crowded() {
 }
 
 fn the_kernels_out_of_memory_killer() {
-    let group = Group::new("oom", 128 * MIB).expect("it was possible a moment ago");
-    let change = |command: &mut Command| {
-        command.env(GROUP, &group.path);
-    };
-    let ended = Program::with("crowded", || Ok(()), change).end();
+    let ended = in_group("crowded", 128 * MIB);
     let lines: Vec<&str> = ended.output.lines().collect();
     assert_eq!(
         lines,
@@ -349,4 +361,78 @@ fn the_kernels_out_of_memory_killer() {
         "{ended:?}"
     );
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// Of the container, and as much as the arena may be promised there.
+const ROOM: u64 = 192 * MIB;
+
+fn a_container_that_the_arena_fills() {
+    in_group("filled", ROOM).assert_done();
+}
+
+/// In a group with less memory than the arena may have, since processes take some of it: the supervisor's arrays and the workers' results fill it, in turn and
+/// both at once. Whoever comes too late is told, with the limit that was in the way, and nobody is killed.
+fn filled() {
+    const EACH: usize = MIB as usize;
+    fn made(round: u8) -> Array<u8> {
+        let mut array = ArrayMut::zeros(EACH);
+        array.fill(round + 1);
+        array.seal()
+    }
+    let by_container = |full: &ArenaFull| {
+        assert_eq!(full.limit(), Some(Limit::Container), "{full}");
+        assert!(full.requested >= MIB, "{full}");
+    };
+    join_group();
+    let invariant = Invariant::before();
+    let engine = Engine::builder()
+        .workers(3)
+        .capacity(ROOM)
+        .backing(Backing::Memfd)
+        .build()
+        .unwrap();
+    let own = |most: usize| {
+        let mut all = Vec::new();
+        while all.len() < most {
+            match engine.zeros::<u8>(EACH) {
+                Ok(array) => all.push(array),
+                Err(full) => {
+                    by_container(&full);
+                    return (all, true);
+                }
+            }
+        }
+        (all, false)
+    };
+    for round in 0..6 {
+        // Nothing, a part, or all of it is taken before the workers come.
+        let (held, full) = own([0, 30, usize::MAX][round as usize % 3]);
+        assert_eq!(full, round % 3 == 2, "round {round}: {} arrays", held.len());
+        let mut results = Vec::new();
+        let mut refused = 0;
+        // Each of them meets the limit.
+        while refused < 3 {
+            for answer in engine.map(made, (0..12).map(|_| (round,))) {
+                match answer {
+                    Ok(array) => results.push(array),
+                    Err(error) => match error.kind() {
+                        JobErrorKind::ArenaFull(full) => {
+                            by_container(full);
+                            refused += 1;
+                        }
+                        _ => panic!("round {round}: {error}"),
+                    },
+                }
+            }
+        }
+        let (zeros, ones) = (vec![0; EACH], vec![round + 1; EACH]);
+        assert!(held.iter().all(|array| array[..] == zeros[..]), "{round}");
+        assert!(results.iter().all(|array| array[..] == ones[..]), "{round}");
+        assert_eq!(engine.stats().restarts(), 3 * u64::from(round));
+        drop((held, results));
+        // It ends each of the three once.
+        invariant.holds(&engine, 0).unwrap();
+    }
+    engine.shutdown();
+    invariant.nothing_left().unwrap();
 }
