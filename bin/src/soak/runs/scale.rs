@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine};
+use arenite::{Array, Engine, Stats};
 use nix::sys::statvfs::statvfs;
 
 use super::super::lab::{Invariant, Lab, expect_idle, private_bytes, step};
@@ -34,8 +34,8 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
     let lab = Lab::new(workers);
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
-    let (mut rounds, mut settled) = (0, None);
-    while rounds < ROUNDS || seen.jobs < JOBS || Instant::now() < end {
+    let mut rounds = Rounds::default();
+    while rounds.count() < ROUNDS || seen.jobs < JOBS || Instant::now() < end {
         step("tiny jobs");
         let answers = lab.map(tiny, (0..per_round).map(|n| (n,)));
         for (n, answer) in (0..).zip(answers) {
@@ -50,13 +50,10 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
             }
         }
         seen.jobs += per_round + per_round / 100;
-        rounds += 1;
         expect_idle(&lab);
-        // What the first round has taken is enough for all that follow.
-        settled.get_or_insert_with(|| Taken::now(lab.stats().arena.in_use));
+        rounds.note(Taken::now(Some(&lab.stats())));
     }
-    let settled = settled.ok_or("no round")?;
-    let grown = settled.compare(lab.stats().arena.in_use, rounds)?;
+    let grown = rounds.compare(Some(&lab))?;
     invariant.holds(&lab, 0)?;
     drop(lab);
     invariant.nothing_left()?;
@@ -78,7 +75,7 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
-    let mut settled = None;
+    let mut rounds = Rounds::default();
     while seen.jobs < ENGINES || Instant::now() < end {
         for round in 0..PER_ROUND {
             step("an engine that starts, works and ends");
@@ -96,10 +93,9 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
             }
             seen.jobs += 1;
         }
-        settled.get_or_insert_with(|| Taken::now(0));
+        rounds.note(Taken::now(None));
     }
-    let settled = settled.ok_or("no round")?;
-    let grown = settled.compare(0, seen.jobs - PER_ROUND)?;
+    let grown = rounds.compare(None)?;
     invariant.nothing_left()?;
     seen.figure(
         order,
@@ -113,10 +109,12 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// What this process has at one moment and is not to take more of, however long it works.
+/// What this process and its workers have at one moment and are not to take more of, however long they work.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     memory: u64,
+    /// Private bytes of the worker that has most.
+    worker: u64,
     descriptors: usize,
     /// Files of `/dev/shm`, also those that have no name any more.
     files: u64,
@@ -125,36 +123,70 @@ struct Taken {
 }
 
 impl Taken {
-    fn now(arena: u64) -> Self {
+    /// `stats` are those of the engine, if there is one.
+    fn now(stats: Option<&Stats>) -> Self {
+        let workers = stats.iter().flat_map(|stats| &stats.workers);
+        let of_workers = workers.filter_map(|worker| private_bytes(worker.pid));
         Self {
             memory: private_bytes(std::process::id()).unwrap_or(0),
+            worker: of_workers.max().unwrap_or(0),
             descriptors: descriptors(),
             files: files("/dev/shm"),
-            arena,
+            arena: stats.map_or(0, |stats| stats.arena.in_use),
         }
     }
+}
 
-    /// After so many rounds, of which each may not even have left a little: by how many bytes memory has grown. Whatever the
-    /// machine does meanwhile, growth beyond all that rounds without a leak need is an error.
-    fn compare(self, arena: u64, rounds: u64) -> Result<u64, String> {
-        const MEMORY: u64 = 64 << 20;
+/// What there was after each round.
+#[derive(Debug, Default)]
+struct Rounds(Vec<Taken>);
+
+impl Rounds {
+    fn note(&mut self, taken: Taken) {
+        self.0.push(taken);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// By how many bytes memory has grown since the first round, whose share is enough for all. Each of the others may not even
+    /// have left a little: what needs no more has its most in the first half, whatever the machine does meanwhile.
+    fn compare(&self, lab: Option<&Lab>) -> Result<u64, String> {
+        const PRIVATE: u64 = 4 << 20;
         const ARENA: u64 = 16 << 20;
+        let (Some(first), rounds) = (self.0.first(), self.count()) else {
+            return Err("no round".into());
+        };
+        let (early, late) = self.0.split_at(self.0.len().div_ceil(2));
+        type Bytes = fn(&Taken) -> u64;
+        let whose: [(&str, Bytes); 2] = [
+            ("this process", |taken| taken.memory),
+            ("a worker", |taken| taken.worker),
+        ];
+        for (who, bytes) in whose {
+            let most = |half: &[Taken]| half.iter().map(bytes).max().unwrap_or(0);
+            let (before, after) = (most(early), most(late));
+            if after > before + PRIVATE {
+                return Err(format!(
+                    "{who} had {before} private bytes at most in the first half of {rounds} rounds, and {after} in the second"
+                ));
+            }
+        }
         let few = rounds / 2 + 8;
         let began = Instant::now();
         // An engine that was dropped may still close something, and others make files too, which they remove again.
-        step("memory, descriptors and files to be what they were");
+        step("descriptors and files to be what they were");
         loop {
-            let now = Self::now(arena);
-            let memory = now.memory.saturating_sub(self.memory);
-            let is_flat = memory <= MEMORY
-                && now.descriptors as u64 <= self.descriptors as u64 + few
-                && now.files <= self.files + few
-                && now.arena <= self.arena + ARENA;
+            let now = Taken::now(lab.map(|lab| lab.stats()).as_ref());
+            let is_flat = now.descriptors as u64 <= first.descriptors as u64 + few
+                && now.files <= first.files + few
+                && now.arena <= first.arena + ARENA;
             if is_flat {
-                return Ok(memory);
+                return Ok(now.memory.saturating_sub(first.memory));
             }
             if began.elapsed() > SETTLING {
-                return Err(format!("{rounds} rounds: {self:?} before, {now:?} after"));
+                return Err(format!("{rounds} rounds: {first:?} before, {now:?} after"));
             }
             thread::park_timeout(Duration::from_millis(10));
         }
