@@ -15,10 +15,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How long an answer about the system's memory counts.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// How much of the system's memory is never committed, or a sixteenth of all if that is less: what is left for everybody's next
-/// steps. Not a part of what is available: that would shrink with it, down to nothing, and the next worker that starts would have
-/// the kernel kill somebody.
+/// How much of the system's memory is not committed, or an eighth of what is available if that is less: what is left for
+/// everybody's next steps.
 const RESERVE: u64 = 48 << 20;
+
+/// That does not shrink below this much, or a sixteenth of all if that is less: with nothing left, the next worker that starts
+/// would have the kernel kill somebody.
+const LEAST_RESERVE: u64 = 8 << 20;
 
 /// Bytes that may still be committed.
 #[derive(Debug)]
@@ -39,10 +42,10 @@ struct Allowance {
 
 impl Allowance {
     fn now(memory: &Memory) -> Allowance {
+        let least = LEAST_RESERVE.min(memory.limit / 16);
+        let reserve = RESERVE.min(memory.available / 8).max(least);
         Allowance {
-            bytes: memory
-                .available
-                .saturating_sub(RESERVE.min(memory.limit / 16)),
+            bytes: memory.available.saturating_sub(reserve),
             read_at: Instant::now(),
         }
     }
@@ -266,13 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_for_others_does_not_shrink_with_what_is_available() {
+    fn what_is_left_for_others_does_not_shrink_to_nothing() {
         const MIB: u64 = 1 << 20;
-        for (limit, reserve) in [(160 * MIB, 10 * MIB), (8 << 30, 48 * MIB)] {
-            for left in [limit, reserve + MIB, reserve, reserve / 2, 0] {
-                let allowed = Allowance::now(&memory(limit, left)).bytes;
-                assert_eq!(allowed, left.saturating_sub(reserve), "{left} of {limit}");
-            }
+        for (limit, left, allowed) in [
+            (24 << 30, 1024, 976),
+            (24 << 30, 80, 70),
+            (24 << 30, 40, 32),
+            (24 << 30, 9, 1),
+            (24 << 30, 8, 0),
+            (24 << 30, 1, 0),
+            (64 * MIB, 40, 35),
+            (64 * MIB, 4, 0),
+        ] {
+            let found = Allowance::now(&memory(limit, left * MIB)).bytes;
+            assert_eq!(found, allowed * MIB, "{left} MiB of {limit} bytes");
         }
     }
 
