@@ -64,15 +64,16 @@ tests![
     until_another_start_takes_too_long,
 ];
 
-/// Waits until a worker has been stopped there, or the scene is over without; who that is.
+/// Waits until a worker has been stopped there, or the scene is over without; who that is. On a machine that has much else to do
+/// it may have met its deadline before it was seen.
 fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
     let stopped = || {
         let (done, pid) = board().done(point.name);
         (done > 0 && state_of(pid) == Some('T')).then_some(pid)
     };
     wait_until(&format!("a worker is stopped at {}", point.name), || {
-        let without = over.load(Relaxed) && board().done(point.name).0 == 0;
-        without || stopped().is_some()
+        let is_over = over.load(Relaxed);
+        stopped().is_some() || is_over
     });
     stopped()
 }
