@@ -13,8 +13,12 @@ use crate::kernel::conjure;
 /// Failures that a report writes out.
 const SHOWN: usize = 10;
 /// Pieces that fail at once and are still cut any further: beyond that it is no longer about single rows, and each piece costs
-/// a job, an error with its backtrace, and at worst a worker.
+/// a job and an error with its backtrace.
 const MOST: usize = 10_000;
+/// Workers that it may cost until nothing is cut any further.
+const MOST_DEATHS: usize = 200;
+/// Of so many pieces each has ended its worker: the others will, too.
+const ALL: usize = 8;
 
 /// What came of the rows of an array: see [`Engine::par_map_report`] and [`Engine::par_apply_report`].
 #[derive(Clone, Debug)]
@@ -30,7 +34,7 @@ impl<T: Element, U: Element> ParReport<T, U> {
     }
 
     /// What failed, in order: [`index`](DeadLetter::index) is the first row, the arguments are the rows of the input, without
-    /// a copy. From [`par_map_report`](Engine::par_map_report) that is one row each time, from
+    /// a copy. From [`par_map_report`](Engine::par_map_report) that is one row each time, but for what it says itself; from
     /// [`par_apply_report`](Engine::par_apply_report) those of a chunk.
     pub fn failures(&self) -> &[DeadLetter<Array<T>>] {
         &self.failures
@@ -115,9 +119,12 @@ impl Engine {
     ///
     /// Rows share a job at first. The rows of one that fails are run again in two halves, and so on until single rows are
     /// left: so `f` may see an element several times. A row that panics costs two jobs at each halving, and one that ends its
-    /// worker costs a worker each time: some 14 for one among 100,000 numbers. Where more than 10,000 pieces fail at once they
-    /// are not cut any further, and then there are failures of several rows; nor are they where it would be of no use, as when
-    /// `a` is not in this engine's arena.
+    /// worker costs a worker each time: some 14 for one among 100,000 numbers. With several [lanes](super::Builder::lanes) what
+    /// ended a worker runs again in a worker of its own, as a job with a deadline does, which waits until one has nothing else to do.
+    ///
+    /// There is an end to it, and then there are failures of several rows: where more than 10,000 pieces fail at once, or more
+    /// than 200 workers were lost, or every piece ends its worker; and where it is of no use, as when `a` is not in this engine's
+    /// arena.
     ///
     /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
     ///
@@ -143,13 +150,11 @@ impl Engine {
         let mut out = self.output::<U>(a.shape(), type_name::<F>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Range<usize>], again: bool| {
-            self.pass::<T, U, F>(series, a, &mut out, parts, again)
-        };
+        let mut pass = |parts: &[Part]| self.pass::<T, U, F>(series, a, &mut out, parts);
         let failed = if single {
             narrow(chunks, pass)
         } else {
-            pass(&chunks, false)
+            pass(&Part::all(chunks))
         };
         // What a dead worker has left there is unspecified.
         let row = a.shape().row_len().unwrap_or(0);
@@ -172,8 +177,7 @@ impl Engine {
         series: Series,
         a: &Array<T>,
         out: &mut ArrayMut<U>,
-        parts: &[Range<usize>],
-        again: bool,
+        parts: &[Part],
     ) -> Failures
     where
         T: Element,
@@ -181,16 +185,17 @@ impl Engine {
         F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
     {
         let with_rows = |ends: Vec<Option<JobError>>| {
-            let ends = parts.iter().cloned().zip(ends);
-            ends.filter_map(|(rows, end)| Some((rows, end?))).collect()
+            let ends = parts.iter().zip(ends);
+            ends.filter_map(|(part, end)| Some((part.rows.clone(), end?)))
+                .collect()
         };
         if self.lends() {
             let ends = self.scope_in(series, |s| {
                 let mut tiles = out.tiles_mut(1);
-                let jobs = parts.iter().map(|rows| {
+                let jobs = parts.iter().map(|Part { rows, alone }| {
                     let tile = tiles.at(rows.clone());
                     let args = (a.rows(rows.clone()), tile, s.series());
-                    s.job(apply::<T, U, F>, args).alone(again).submit()
+                    s.job(apply::<T, U, F>, args).alone(*alone).submit()
                 });
                 let jobs: Vec<_> = jobs.collect();
                 jobs.into_iter().map(|job| job.wait().err()).collect()
@@ -200,48 +205,84 @@ impl Engine {
         let row = a.shape().row_len().unwrap_or(0);
         // Parts of the result are arrays of their own first.
         let ends = self.scope_in(series, |s| {
-            let jobs = parts.iter().map(|rows| {
+            let jobs = parts.iter().map(|Part { rows, alone }| {
                 let first = (rows.start * row) as u64;
                 let args = (a.rows(rows.clone()), first, s.series());
-                s.job(apply_fresh::<T, U, F>, args).alone(again).submit()
+                s.job(apply_fresh::<T, U, F>, args).alone(*alone).submit()
             });
             let jobs: Vec<_> = jobs.collect();
             let mut copy = |rows: &Range<usize>, part: Array<U>| {
                 out[rows.start * row..rows.end * row].copy_from_slice(&part);
             };
             let jobs = parts.iter().zip(jobs);
-            jobs.map(|(rows, job)| job.wait().map(|part| copy(rows, part)).err())
+            jobs.map(|(part, job)| job.wait().map(|values| copy(&part.rows, values)).err())
                 .collect()
         });
         with_rows(ends)
     }
 }
 
-/// Has all parts run, and what fails of them again in halves, until single rows are left.
-fn narrow(
-    mut parts: Vec<Range<usize>>,
-    mut pass: impl FnMut(&[Range<usize>], bool) -> Failures,
-) -> Failures {
-    let mut ended = Vec::new();
-    let mut again = false;
+/// Rows for one job.
+struct Part {
+    rows: Range<usize>,
+    /// Nothing is to run beside it in its worker.
+    alone: bool,
+}
+
+impl Part {
+    /// For a first time.
+    fn all(chunks: Vec<Range<usize>>) -> Vec<Self> {
+        let first = |rows| Self { rows, alone: false };
+        chunks.into_iter().map(first).collect()
+    }
+}
+
+/// Has all chunks run, and what fails of them again in halves, until single rows are left.
+fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) -> Failures {
+    let mut parts = Part::all(chunks);
+    let (mut ended, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut deaths, mut again) = (0, false);
     while !parts.is_empty() {
-        let failed = pass(&parts, again);
-        let enough = failed.len() > MOST;
+        let failed = pass(&parts);
+        let died = failed.iter().filter(|(_, error)| ends_a_worker(error));
+        let died = died.count();
+        // What died together may have been one worker.
+        deaths += died.min(
+            failed
+                .iter()
+                .filter(|(_, error)| is_of_its_own(error))
+                .count()
+                + 1,
+        );
+        let all = again && died == parts.len() && died >= ALL;
+        let enough = failed.len() > MOST || deaths > MOST_DEATHS || all;
         parts.clear();
         for (rows, error) in failed {
+            let alone = ends_a_worker(&error);
             let middle = rows.start + rows.len() / 2;
-            if enough || is_of_all(&error) || rows.len() == 1 && (again || is_of_its_own(&error)) {
+            if enough || is_of_all(&error) || rows.len() == 1 && is_of_its_own(&error) {
                 ended.push((rows, error));
             } else if rows.len() == 1 {
-                parts.push(rows);
+                doubtful.push(Part { rows, alone });
             } else {
-                parts.extend([rows.start..middle, middle..rows.end]);
+                let halves = [rows.start..middle, middle..rows.end];
+                parts.extend(halves.map(|rows| Part { rows, alone }));
             }
         }
         again = true;
     }
+    // Others may have done it, or taken the room: each of these once more, and no other of them beside it.
+    for part in doubtful {
+        ended.extend(pass(&[part]));
+    }
     ended.sort_by_key(|(rows, _)| rows.start);
     ended
+}
+
+/// Its worker ended with it, or because of it.
+fn ends_a_worker(error: &JobError) -> bool {
+    use JobErrorKind::{ArenaFull, Panicked, Returned};
+    !matches!(error.kind(), ArenaFull(_) | Panicked { .. } | Returned(_)) && !is_of_all(error)
 }
 
 /// Any other rows would fail like that.
@@ -276,14 +317,14 @@ mod tests {
     ) -> (Vec<(usize, usize)>, Vec<usize>) {
         let mut passes = Vec::new();
         let chunks = vec![0..rows / 2, rows / 2..rows];
-        let failed = narrow(chunks, |parts, again| {
-            assert_eq!(again, !passes.is_empty());
-            assert!(parts.is_sorted_by(|a, b| a.end <= b.start), "{parts:?}");
+        let failed = narrow(chunks, |parts| {
+            assert!(parts.is_sorted_by(|a, b| a.rows.end <= b.rows.start));
+            let alone = !passes.is_empty() && ends_a_worker(&error(kind.clone()));
+            assert!(parts.iter().all(|part| part.alone == alone));
             passes.push(parts.len());
-            let failed = parts.iter().filter(|rows| (*rows).clone().any(&bad));
-            failed
-                .map(|rows| (rows.clone(), error(kind.clone())))
-                .collect()
+            let rows = parts.iter().map(|part| part.rows.clone());
+            let failed = rows.filter(|rows| rows.clone().any(&bad));
+            failed.map(|rows| (rows, error(kind.clone()))).collect()
         });
         let failed = failed.iter().map(|(rows, _)| (rows.start, rows.end));
         (failed.collect(), passes)
@@ -297,7 +338,7 @@ mod tests {
         let bad = [0, 1, 2, 499, 500, 999];
         let (failed, _) = narrowed(1000, |row| bad.contains(&row), JobErrorKind::Signal(6));
         assert_eq!(failed, bad.map(|row| (row, row + 1)));
-        let (failed, passes) = narrowed(37, |_| true, JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(37, |_| true, JobErrorKind::Returned("no".into()));
         assert_eq!(failed.len(), 37);
         assert_eq!(passes.iter().sum::<usize>(), 2 * 37 - 2);
     }
@@ -326,10 +367,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn deaths_are_not_spent_without_end() {
+        let (failed, passes) = narrowed(1000, |_| true, JobErrorKind::Signal(6));
+        assert_eq!((failed.len(), passes), (8, vec![2, 4, 8]));
+        // Every second piece fails, down to single rows.
+        let (failed, passes) = narrowed(1 << 20, |row| row % 8 == 0, JobErrorKind::Signal(6));
+        assert_eq!((failed.len(), passes.len()), (8, 3));
+        let bad: Vec<_> = (0..30).map(|nth| nth * nth * 1000).collect();
+        let (failed, passes) = narrowed(1 << 20, |row| bad.contains(&row), JobErrorKind::Signal(6));
+        assert!(
+            passes.iter().sum::<usize>() < 2 * (MOST_DEATHS + bad.len()),
+            "{passes:?}"
+        );
+        assert_eq!(failed.len(), bad.len(), "a piece each: they lie far apart");
+    }
+
     /// Or each of a million rows would be an error with a backtrace.
     #[test]
     fn where_too_much_fails_it_is_not_cut_any_further() {
-        let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Returned("no".into()));
         assert_eq!(failed.len(), 1 << 14);
         assert_eq!(
             failed.iter().map(|(start, end)| end - start).sum::<usize>(),

@@ -142,7 +142,7 @@ pub trait Arg<'env, P: Param> {
 pub struct CallWriter(pub(crate) ArgWriter);
 
 /// Arguments that leave everything as it was when their job is run again: all but those that are
-/// changed in place. Sealed.
+/// changed in place. No other type can be an argument, whatever it says of itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
     note = "`retries` needs arguments that a job only reads; return a fresh array instead"

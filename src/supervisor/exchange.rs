@@ -271,8 +271,7 @@ struct Unpark {
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        // Release: what was done before is seen by whoever finds that it rang.
-        // Release: pairs with the swap in `sleep`.
+        // Release: what was done before is seen by whoever finds that it rang; pairs with the swap in `sleep`.
         self.rung.store(true, Ordering::Release);
         self.thread.unpark();
     }

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{MutexGuard, PoisonError, TryLockError};
+use std::sync::{MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::Shared;
@@ -39,18 +39,12 @@ impl Drop for Locked<'_> {
 impl Shared {
     /// # Panics
     /// In a copy of the process: its locks and rings are those of the original, where nobody knows of it. And where a program's own
-    /// code is called with the lock held, which would wait for itself.
+    /// code is called with a lock held, which might wait for itself.
     pub(super) fn lock(&self) -> Locked<'_> {
         self.original.assert_here();
+        assert_not_fenced();
         // A panic with the lock held is a defect; the books are still the best there are.
-        Locked(match self.core.try_lock() {
-            Ok(core) => core,
-            Err(TryLockError::Poisoned(core)) => core.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                assert_not_fenced();
-                self.core.lock().unwrap_or_else(PoisonError::into_inner)
-            }
-        })
+        Locked(self.core.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Releases the lock and does what has to be done outside it. Ends that nobody has gone on with, whatever brought them

@@ -141,7 +141,7 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     pub fn report_async(self) -> Reporting<I, R> {
         Reporting {
             results: self.keep_args().stream(),
-            report: Report::new(),
+            report: Some(Report::new()),
         }
     }
 }
@@ -152,7 +152,8 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
 #[must_use = "a future does nothing before it is polled"]
 pub struct Reporting<I: Iterator<Item: Clone>, R> {
     results: MapStream<KeepingArgs<I, R>>,
-    report: Report<I::Item, R>,
+    /// As far as it has come, until it is given away.
+    report: Option<Report<I::Item, R>>,
 }
 
 // As the stream; what has come is moved out.
@@ -163,10 +164,11 @@ impl<I: Iterator<Item: Clone>, R> Future for Reporting<I, R> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let given = "this report was given before";
         while let Some(result) = ready!(Pin::new(&mut this.results).poll_next(context)) {
-            this.report.add(result);
+            this.report.as_mut().expect(given).add(result);
         }
-        Poll::Ready(std::mem::replace(&mut this.report, Report::new()))
+        Poll::Ready(this.report.take().expect(given))
     }
 }
 
@@ -174,7 +176,10 @@ impl<I: Iterator<Item: Clone>, R> fmt::Debug for Reporting<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reporting")
             .field("results", &self.results)
-            .field("reported", &self.report.values.len())
+            .field(
+                "reported",
+                &self.report.as_ref().map(|report| report.values.len()),
+            )
             .finish()
     }
 }

@@ -313,7 +313,7 @@ impl Core {
     /// A unit gave no value: neither will those that wait for it.
     fn fail_unit(&mut self, run: &mut Run, unit: u32, error: (u32, JobError)) {
         run.errors.insert(unit, error);
-        run.states[unit as usize].stage = UnitStage::Failed(unit);
+        run.moves(unit, UnitStage::Failed(unit));
         run.give_back(unit);
         let mut lost = vec![unit];
         while let Some(failed) = lost.pop() {
@@ -323,7 +323,7 @@ impl Core {
                 if run.states[dependent as usize].stage != UnitStage::Waiting {
                     continue;
                 }
-                run.states[dependent as usize].stage = UnitStage::Failed(unit);
+                run.moves(dependent, UnitStage::Failed(unit));
                 run.takes_nothing(dependent, &mut self.records);
                 run.give_back(dependent);
                 lost.push(dependent);

@@ -143,8 +143,12 @@ pub(in crate::supervisor) struct Run {
     pub(super) chain: u32,
     /// Its place in the line of admission.
     pub(super) ticket: u64,
+    /// Units that have no record yet, and may get one.
+    pub(super) waiting: usize,
     /// Units that have a record and no answer.
     pub(super) sent: usize,
+    /// How far it is, by nodes.
+    pub(super) progress: GraphProgress,
     /// Units that were asked for, and of which it is not known yet how they end.
     pub(super) wanted: usize,
     /// Why units failed, by the one that is to blame, and which of its nodes it was.
@@ -258,7 +262,7 @@ pub struct GraphProgress {
     pub nodes: usize,
     /// Those that gave a value.
     pub done: usize,
-    /// Those that gave none. A chain that runs as one job fails as one.
+    /// Those that gave none. A chain that runs as one job on workers fails as one there.
     pub failed: usize,
     /// Those that never ran and never will, because another one failed.
     pub skipped: usize,
@@ -300,7 +304,12 @@ impl Run {
             kernels,
             chain: all.index(&KernelInfo::of_chain()),
             ticket,
+            waiting: plan.units.len(),
             sent: 0,
+            progress: GraphProgress {
+                nodes: plan.nodes.len(),
+                ..GraphProgress::default()
+            },
             wanted: plan.units.iter().filter(|unit| unit.wanted).count(),
             errors: HashMap::new(),
             stopped_at: None,
@@ -459,16 +468,30 @@ impl Run {
     }
 
     pub(super) fn sent_as(&mut self, unit: u32, record: JobId, job: u64) {
+        self.moves(unit, UnitStage::Sent);
         let state = &mut self.states[unit as usize];
-        state.stage = UnitStage::Sent;
         state.record = record;
         state.job = job;
         self.sent += 1;
     }
 
+    /// A unit comes to another stage, for the first time.
+    pub(super) fn moves(&mut self, unit: u32, to: UnitStage) {
+        let stage = &mut self.states[unit as usize].stage;
+        self.waiting -= usize::from(*stage == UnitStage::Waiting);
+        *stage = to;
+        let nodes = self.plan.units[unit as usize].count as usize;
+        match to {
+            UnitStage::Waiting | UnitStage::Sent => {}
+            UnitStage::Done => self.progress.done += nodes,
+            UnitStage::Failed(root) if root == unit => self.progress.failed += nodes,
+            UnitStage::Failed(_) | UnitStage::Stopped => self.progress.skipped += nodes,
+        }
+    }
+
     /// A unit gives no value, because the graph has stopped.
     pub(super) fn stop(&mut self, unit: u32) {
-        self.states[unit as usize].stage = UnitStage::Stopped;
+        self.moves(unit, UnitStage::Stopped);
         self.wanted -= usize::from(self.plan.units[unit as usize].wanted);
     }
 
@@ -481,8 +504,8 @@ impl Run {
     }
 
     pub(super) fn done(&mut self, unit: u32, took_ns: u64, worker: u32) {
+        self.moves(unit, UnitStage::Done);
         let state = &mut self.states[unit as usize];
-        state.stage = UnitStage::Done;
         state.took_ns = took_ns;
         state.worker = worker;
     }
@@ -547,28 +570,12 @@ impl Run {
         self.plan.kernel(last).info.name
     }
 
-    /// How a node ran.
     /// Jobs that it has not sent yet. Once everything that was asked for is decided it sends no more.
     pub(super) fn planned(&self) -> usize {
-        if self.wanted == 0 {
-            return 0;
-        }
-        let waiting = |state: &&UnitState| state.stage == UnitStage::Waiting;
-        self.states.iter().filter(waiting).count()
+        if self.wanted == 0 { 0 } else { self.waiting }
     }
 
-    /// How far it is, by nodes.
-    pub(super) fn progress(&self) -> GraphProgress {
-        let mut progress = GraphProgress::default();
-        for node in 0..self.plan.unit_of.len() as u32 {
-            if self.plan.unit_of[node as usize] != u32::MAX {
-                progress.nodes += 1;
-                progress.count(self.fate(node));
-            }
-        }
-        progress
-    }
-
+    /// How a node ran.
     pub(super) fn fate(&self, node: u32) -> NodeFate {
         let unit = self.plan.unit_of[node as usize];
         let Some(state) = self.states.get(unit as usize) else {

@@ -128,7 +128,7 @@ impl Shared {
         // What has ended is heard of first.
         core.drain_busy();
         core.refill();
-        let progress = core.run_of(graph).progress();
+        let progress = core.run_of(graph).progress;
         self.unlock(core);
         progress
     }

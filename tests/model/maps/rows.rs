@@ -15,6 +15,7 @@ tests![
     a_row_that_ends_its_worker,
     lanes_do_not_put_the_blame_on_neighbours,
     where_all_fail_each_is_told,
+    where_all_end_their_workers_few_are_lost,
     what_concerns_the_whole_array_is_told_by_the_chunk,
     a_chunk_whose_worker_dies_is_reported,
 ];
@@ -203,6 +204,26 @@ fn where_all_fail_each_is_told() {
     let input = input.rows(0..5);
     let report = lab.par_map_report(&input, |_: u32| -> u32 { std::process::abort() });
     check(&report.unwrap(), &[0, 1, 2, 3, 4]);
+}
+
+/// Nobody learns anything from a death for each row.
+fn where_all_end_their_workers_few_are_lost() {
+    let lab = Lab::new(2);
+    let input = lab.from_fn(LEN, |i| i as u32).unwrap();
+    let report = lab.par_map_report(&input, |_: u32| -> u32 { std::process::abort() });
+    let report = report.unwrap();
+    let mut next = 0;
+    for letter in report.failures() {
+        assert_eq!(letter.index(), next);
+        next += letter.args().len();
+        assert_eq!(*letter.error().kind(), JobErrorKind::Signal(6));
+    }
+    assert_eq!(next, LEN, "each row is in one of them");
+    assert!(report.values().iter().all(|&value| value == 0));
+    // Chunks, and their halves.
+    let restarts = lab.stats().restarts();
+    assert!(restarts <= 3 * 8, "{restarts}");
+    assert_eq!(report.failures().len(), 2 * (restarts as usize / 3));
 }
 
 fn what_concerns_the_whole_array_is_told_by_the_chunk() {
