@@ -33,6 +33,7 @@
 //! ```
 #![doc = include_str!("README.md")]
 
+mod after_stage;
 mod control;
 mod error;
 mod flow;
@@ -52,6 +53,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use after_stage::AfterStage;
 use control::Control;
 pub use control::{Handle, StreamStats};
 pub use error::{StreamError, WindowError};
@@ -59,12 +61,12 @@ use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
 pub use letter::DeadLetter;
 pub use run::Run;
 use source::{Apart, Given, Here};
-use stage::{CallFn, Letters, Stage, StageTerms};
+use stage::{CallFn, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
-use super::{Backoff, Engine, Limiter, OnFailure, Priority};
-use crate::kernel::{Arg, Args, Kernel, Reply, RetrySafe, Split, SplitFirst};
-use crate::supervisor::{Limit, Terms};
+use super::{Engine, OnFailure};
+use crate::kernel::{Arg, Args, Kernel, Reply, Split, SplitFirst};
+use crate::supervisor::Terms;
 
 /// Items in flight if nothing else is said: at least these, and four for each worker.
 const IN_FLIGHT: usize = 16;
@@ -80,18 +82,6 @@ pub struct Stream<'a, T, S = ()> {
     control: Arc<Control>,
     /// Of the last step, if that is a stage.
     last: S,
-}
-
-/// The last step of a stream is a stage with the input `I`, whose jobs take `A`.
-pub struct AfterStage<'a, I, A> {
-    terms: Rc<RefCell<StageTerms<'a, I>>>,
-    args: PhantomData<fn(A)>,
-}
-
-impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AfterStage").finish_non_exhaustive()
-    }
 }
 
 /// What holds for the whole stream.
@@ -563,115 +553,6 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
                 args: PhantomData,
             },
         }
-    }
-}
-
-/// What can be said of the stage that was added last.
-impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
-    /// How many jobs of this stage may be with the engine at one time; by default as many as are in flight.
-    ///
-    /// # Panics
-    /// If it is 0.
-    #[track_caller]
-    pub fn jobs(self, most: usize) -> Self {
-        assert!(most > 0, "a stage without jobs holds up everything");
-        self.last.terms.borrow_mut().jobs = most;
-        self
-    }
-
-    /// How many results of this stage may wait for the next step before it begins no more jobs; by default as many as are in
-    /// flight.
-    ///
-    /// # Panics
-    /// If it is 0.
-    #[track_caller]
-    pub fn queue(self, most: usize) -> Self {
-        assert!(most > 0, "a stage whose results may not wait does nothing");
-        self.last.terms.borrow_mut().results = most;
-        self
-    }
-
-    /// How long each of its jobs may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline).
-    pub fn deadline(self, limit: Duration) -> Self {
-        self.last.terms.borrow_mut().terms.deadline = Some(limit);
-        self
-    }
-
-    /// Runs a job of this stage again, up to this many times, if it panics, exceeds its deadline or takes its worker with it: see
-    /// [`JobBuilder::retries`](super::JobBuilder::retries). Only where the kernel cannot change the item:
-    ///
-    /// ```compile_fail,E0277
-    /// use arenite::{ArrayMut, stream::Stream};
-    ///
-    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
-    ///     values.sort_unstable();
-    ///     values
-    /// }
-    ///
-    /// let engine = arenite::Engine::inline();
-    /// let items = (0..4).map(|n| engine.zeros::<u32>(n).unwrap());
-    /// let sorted = Stream::new(items).stage(sort, ()).retries(1);
-    /// ```
-    pub fn retries(self, retries: u32) -> Self
-    where
-        A: RetrySafe,
-    {
-        self.last.terms.borrow_mut().terms.retries = retries;
-        self
-    }
-
-    /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
-    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors).
-    pub fn retry_errors(self) -> Self {
-        self.last.terms.borrow_mut().terms.retry_errors = true;
-        self
-    }
-
-    /// The pauses between attempts; by default 10 ms, doubling up to a second.
-    pub fn backoff(self, backoff: Backoff) -> Self {
-        self.last.terms.borrow_mut().terms.backoff = backoff;
-        self
-    }
-
-    /// Which of the jobs that wait goes first. A later stage before an earlier one keeps less in flight.
-    pub fn priority(self, priority: Priority) -> Self {
-        self.last.terms.borrow_mut().terms.priority = priority;
-        self
-    }
-
-    /// Each of its jobs needs a permit of this limiter: see [`Limiter`]. Whoever has the limiter shares it; a stage has its
-    /// turns beside other callers, as a map has.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use std::time::Duration;
-    /// use arenite::{Limiter, stream::Stream};
-    ///
-    /// fn fetch(page: u32) -> u32 {
-    ///     page * 10
-    /// }
-    ///
-    /// let polite = Limiter::builder().rate(1_000, Duration::from_secs(1)).build();
-    /// let pages = Stream::new(0..3).stage(fetch, ()).limit(&polite);
-    /// assert_eq!(pages.run(&engine).collect::<Result<Vec<_>, _>>()?, [0, 10, 20]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn limit(self, limiter: &Limiter) -> Self {
-        self.last.terms.borrow_mut().terms.limit = Some(Limit::of_its_own(limiter));
-        self
-    }
-
-    /// Hands out each item that fails at this stage, after all retries, whatever becomes of the stream: see [`DeadLetter`]. A copy of each
-    /// input is kept while its job runs; that of an array is a handle.
-    pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
-    where
-        I: Clone,
-    {
-        self.last.terms.borrow_mut().letters = Some(Letters {
-            copy: I::clone,
-            to: Rc::new(RefCell::new(to)),
-        });
-        self
     }
 }
 
