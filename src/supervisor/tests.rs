@@ -13,6 +13,7 @@ use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
 use super::lane::NOBODY;
 use super::record::Stage;
+use super::worker::Status;
 use super::*;
 use crate::arena::{Block, Extent, Offset};
 use crate::kernel::wire::{Lease, Leases, Sent};
