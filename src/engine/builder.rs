@@ -1,15 +1,14 @@
 //! Building an engine.
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::inlined::Enrolled;
 use super::seeds::Seeds;
-use super::{Engine, Place, TraceError, Workers};
+use super::{BuildError, Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
-use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
+use crate::arena::{Arena, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
@@ -576,71 +575,6 @@ impl Builder {
 }
 
 /// The most workers that an engine may have.
-const MAX_WORKERS: u16 = 1024;
+pub(super) const MAX_WORKERS: u16 = 1024;
 /// The most lanes that they may have together.
-const MAX_LANES: usize = 4096;
-
-/// An engine could not be built.
-///
-/// Its [`Debug`](fmt::Debug) says the same as its [`Display`](fmt::Display): it is what a `main` prints that returns it.
-#[non_exhaustive]
-pub enum BuildError {
-    /// `arenite::init()` was not called, so copies of this program would run `main` again.
-    NotInitialised,
-    /// More workers than an engine may have.
-    TooManyWorkers {
-        /// The number asked for.
-        asked: usize,
-    },
-    /// More lanes than the workers of an engine may have together.
-    TooManyLanes {
-        /// The number asked for, for each worker.
-        asked: usize,
-    },
-    /// The arena cannot be made.
-    Arena(ArenaError),
-    /// A worker could not start; the text says why.
-    Worker(String),
-    /// A file of [`Builder::trace`] cannot be written.
-    Trace(TraceError),
-    /// A system call failed.
-    System(crate::arena::SystemError),
-    /// `on_worker_start` is code of a shared library.
-    ForeignKernel,
-    /// [`Sandbox::Required`] was asked for, and the running kernel lacks a part of it.
-    #[cfg(feature = "sandbox")]
-    SandboxLacks(SandboxReport),
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInitialised => f.write_str(
-                "arenite::init() was not called: put it first in main (in tests: arenite::test_workers!() once per crate)",
-            ),
-            Self::TooManyWorkers { asked } => {
-                write!(f, "{asked} workers are more than the {MAX_WORKERS} that an engine may have")
-            }
-            Self::TooManyLanes { asked } => {
-                write!(f, "{asked} lanes in each worker are together more than the {MAX_LANES} that an engine may have")
-            }
-            Self::Arena(error) => error.fmt(f),
-            Self::Worker(why) => write!(f, "a worker could not start: {why}"),
-            Self::Trace(error) => error.fmt(f),
-            Self::System(error) => error.fmt(f),
-            Self::ForeignKernel => {
-                f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
-            }
-            #[cfg(feature = "sandbox")]
-            Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
-        }
-    }
-}
-
-impl fmt::Debug for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for BuildError {}
+pub(super) const MAX_LANES: usize = 4096;

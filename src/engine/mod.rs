@@ -3,6 +3,7 @@
 mod actor;
 mod builder;
 mod completed;
+mod error;
 mod graph;
 #[cfg(test)]
 mod handles;
@@ -33,8 +34,9 @@ pub use crate::supervisor::{
     LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
 };
 pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus, Calling};
-pub use builder::{BuildError, Builder, Guard};
+pub use builder::{Builder, Guard};
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
+pub use error::BuildError;
 pub use graph::{
     Graph, GraphError, GraphReport, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets,
     Wanted,

@@ -1,0 +1,74 @@
+//! Why an engine cannot be built.
+
+use std::fmt;
+
+#[cfg(feature = "sandbox")]
+use super::SandboxReport;
+use super::TraceError;
+use super::builder::{MAX_LANES, MAX_WORKERS};
+use crate::arena::ArenaError;
+
+/// An engine could not be built.
+///
+/// Its [`Debug`](fmt::Debug) says the same as its [`Display`](fmt::Display): it is what a `main` prints that returns it.
+#[non_exhaustive]
+pub enum BuildError {
+    /// `arenite::init()` was not called, so copies of this program would run `main` again.
+    NotInitialised,
+    /// More workers than an engine may have.
+    TooManyWorkers {
+        /// The number asked for.
+        asked: usize,
+    },
+    /// More lanes than the workers of an engine may have together.
+    TooManyLanes {
+        /// The number asked for, for each worker.
+        asked: usize,
+    },
+    /// The arena cannot be made.
+    Arena(ArenaError),
+    /// A worker could not start; the text says why.
+    Worker(String),
+    /// A file of [`Builder::trace`](super::Builder::trace) cannot be written.
+    Trace(TraceError),
+    /// A system call failed.
+    System(crate::arena::SystemError),
+    /// `on_worker_start` is code of a shared library.
+    ForeignKernel,
+    /// [`Sandbox::Required`](super::Sandbox::Required) was asked for, and the running kernel lacks a part of it.
+    #[cfg(feature = "sandbox")]
+    SandboxLacks(SandboxReport),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str(
+                "arenite::init() was not called: put it first in main (in tests: arenite::test_workers!() once per crate)",
+            ),
+            Self::TooManyWorkers { asked } => {
+                write!(f, "{asked} workers are more than the {MAX_WORKERS} that an engine may have")
+            }
+            Self::TooManyLanes { asked } => {
+                write!(f, "{asked} lanes in each worker are together more than the {MAX_LANES} that an engine may have")
+            }
+            Self::Arena(error) => error.fmt(f),
+            Self::Worker(why) => write!(f, "a worker could not start: {why}"),
+            Self::Trace(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+            Self::ForeignKernel => {
+                f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
+            }
+            #[cfg(feature = "sandbox")]
+            Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),
+        }
+    }
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for BuildError {}
