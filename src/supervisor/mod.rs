@@ -206,33 +206,14 @@ pub(crate) fn start(
     let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();
-    // Region 0 is this process's; all lanes of a worker have one together.
-    let regions = (1..=workers).cycle();
-    let lanes = cells
-        .iter()
-        .zip(regions)
-        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
-        .collect();
     let parking = Arc::new(Parking::new());
     let cores = crate::sys::limits::cores();
     arena.set_ready();
     let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
-    let mut core = Core::new(of_arena, of_parking, lanes, workers.into(), cores);
-    for worker in 0..workers.into() {
-        core.begin_life(worker, &settings.memory.recycling);
-    }
-    // Of more lanes than cores one that spins is in the way of another.
-    core.may_spin &= settings.lanes == 1 || core.lanes.len() <= cores;
-    core.strict = settings.strict;
-    core.quarantine_after = settings.quarantine_after;
-    core.deadlines_alone = settings.lanes > 1 && !settings.share_deadlines;
+    let mut core = core_of(of_arena, of_parking, &cells, cores, &settings);
     if let Some(tracer) = &tracer {
         core.begin_trace(Arc::clone(&tracer.0));
     }
-    core.groups.grace = settings.grace;
-    core.weighs = settings.memory.recycling.above != u64::MAX;
-    let ceiling = settings.memory.admission;
-    core.admission = (ceiling > 0).then(|| Box::new(Admission::new(ceiling)));
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         arena,
@@ -260,6 +241,42 @@ pub(crate) fn start(
         return Err(StartError::Worker(why));
     }
     Ok((shared, monitor))
+}
+
+/// The state of an engine whose workers are about to start.
+fn core_of(
+    arena: Arc<Arena>,
+    parking: Arc<Parking>,
+    cells: &[Arc<LinkCells>],
+    cores: usize,
+    settings: &Settings,
+) -> Core {
+    // Region 0 is this process's; all lanes of a worker have one together.
+    let regions = (1..=settings.workers).cycle();
+    let lanes = cells
+        .iter()
+        .zip(regions)
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .collect();
+    let MemorySettings {
+        recycling,
+        admission,
+        ..
+    } = &settings.memory;
+    let workers = settings.workers.into();
+    let mut core = Core::new(arena, parking, lanes, workers, cores);
+    for worker in 0..workers {
+        core.begin_life(worker, recycling);
+    }
+    // Of more lanes than cores one that spins is in the way of another.
+    core.may_spin &= settings.lanes == 1 || core.lanes.len() <= cores;
+    core.strict = settings.strict;
+    core.quarantine_after = settings.quarantine_after;
+    core.deadlines_alone = settings.lanes > 1 && !settings.share_deadlines;
+    core.groups.grace = settings.grace;
+    core.weighs = recycling.above != u64::MAX;
+    core.admission = (*admission > 0).then(|| Box::new(Admission::new(*admission)));
+    core
 }
 
 impl Shared {
