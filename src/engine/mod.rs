@@ -30,10 +30,12 @@ use std::thread::JoinHandle;
 
 pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
-    Backoff, Death, GraphProgress, JobError, JobErrorKind, KernelStats, Limiter, LimiterBuilder,
-    LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats, WorkerStats,
+    ActorStatus, Backoff, Death, GraphProgress, JobError, JobErrorKind, KernelStats, Limiter,
+    LimiterBuilder, LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats,
+    WorkerStats,
 };
-pub use actor::{Actor, ActorBuilder, ActorNameError, ActorStatus, Calling};
+pub use crate::trace::Traced;
+pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
 pub use builder::{Builder, Guard};
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
 pub use error::BuildError;
@@ -51,7 +53,7 @@ pub use map::{
 #[cfg(feature = "bench")]
 pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
-pub use observe::{Trace, TraceError, Traced};
+pub use observe::{Trace, TraceError};
 pub use par_report::ParReport;
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};

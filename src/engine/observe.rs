@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::inlined::Inlined;
 use super::{Builder, Engine};
 use crate::supervisor::Progress;
-use crate::trace::{ATTEMPTS, Plan, Tracer};
+use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 
 /// What an engine writes about its jobs and workers: [`Builder::trace`].
 ///
@@ -103,16 +103,6 @@ impl Trace {
     pub(super) fn plan(self) -> Plan {
         self.plan
     }
-}
-
-/// How far a trace has come: [`Engine::write_trace`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Traced {
-    /// Attempts in the file of events.
-    pub attempts: u64,
-    /// Events that it lacks: there were too many of them, or they came too fast.
-    pub dropped: u64,
 }
 
 /// A file of a trace cannot be written.
@@ -211,12 +201,10 @@ impl Engine {
     /// [`TraceError`]: a file could not be written, now or before. After an error of the file of events no more are
     /// written.
     pub fn write_trace(&self) -> Result<Option<Traced>, TraceError> {
-        let flush = |tracer: &Tracer| match tracer.flush() {
-            Ok(written) => Ok(Traced {
-                attempts: written.attempts,
-                dropped: written.dropped,
-            }),
-            Err((path, error)) => Err(TraceError { path, error }),
+        let flush = |tracer: &Tracer| {
+            tracer
+                .flush()
+                .map_err(|(path, error)| TraceError { path, error })
         };
         if let Some(shared) = self.shared() {
             return shared.tracer().map(|tracer| flush(&tracer)).transpose();

@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
+pub use actor::ActorStatus;
 pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;

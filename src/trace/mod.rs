@@ -116,13 +116,14 @@ pub(crate) enum Event {
     },
 }
 
-/// How far a trace has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
+/// How far a trace has come: [`Engine::write_trace`](crate::Engine::write_trace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traced {
     /// Attempts in the file of events.
-    pub(crate) attempts: u64,
-    /// Events that are missing there.
-    pub(crate) dropped: u64,
+    pub attempts: u64,
+    /// Events that it lacks: there were too many of them, or they came too fast.
+    pub dropped: u64,
 }
 
 /// The one owner of a tracer: completes the files when it goes.
@@ -195,7 +196,7 @@ impl Tracer {
     ///
     /// # Errors
     /// Why a file could not be written, now or before.
-    pub(crate) fn flush(&self) -> Result<Written, (PathBuf, io::Error)> {
+    pub(crate) fn flush(&self) -> Result<Traced, (PathBuf, io::Error)> {
         let mut writer = lock(&self.writer);
         self.pass_on(&mut writer);
         writer.finish()

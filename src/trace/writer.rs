@@ -13,7 +13,7 @@ use super::arrows::{Arrows, Spot};
 use super::chrome::ChromeFile;
 use super::report::{self, About};
 use super::summary::Summary;
-use super::{Attempt, End, Event, Place, Plan, Written};
+use super::{Attempt, End, Event, Place, Plan, Traced};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pipe::open_to_write;
 
@@ -70,7 +70,7 @@ pub(super) struct Writer {
     page: Option<Page>,
     arrows: Arrows,
     summary: Summary,
-    written: Written,
+    written: Traced,
     /// Events in the file that are no attempts.
     others: u64,
     /// Events that nobody took.
@@ -107,7 +107,10 @@ impl Writer {
             start,
             arrows: Arrows::default(),
             summary: Summary::default(),
-            written: Written::default(),
+            written: Traced {
+                attempts: 0,
+                dropped: 0,
+            },
             others: 0,
             lost: 0,
             error: None,
@@ -164,7 +167,7 @@ impl Writer {
     }
 
     /// Brings the report up to date.
-    pub(super) fn finish(&mut self) -> Result<Written, (PathBuf, io::Error)> {
+    pub(super) fn finish(&mut self) -> Result<Traced, (PathBuf, io::Error)> {
         // Whatever became of the other file.
         let reported = self.report();
         if let Some(error) = &self.error {
@@ -172,7 +175,7 @@ impl Writer {
             return Err((path, io::Error::new(error.kind(), error.to_string())));
         }
         reported?;
-        Ok(self.written.clone())
+        Ok(self.written)
     }
 
     fn report(&mut self) -> Result<(), (PathBuf, io::Error)> {
@@ -299,8 +302,8 @@ impl Writer {
         self.chrome.as_mut().expect("a file of events").spoil();
     }
 
-    pub(super) fn written(&self) -> Written {
-        self.written.clone()
+    pub(super) fn written(&self) -> Traced {
+        self.written
     }
 }
 

@@ -65,14 +65,14 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     ///
     /// What is lost is told. The call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with `restarted` set, and
     /// `forgotten` says how many calls that had been answered came after the checkpoint, so that the state does not
-    /// have them any more; [`ActorStatus::forgotten`](super::ActorStatus::forgotten) adds them up, also where no call ran.
+    /// have them any more; [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) adds them up, also where no call ran.
     /// No call runs twice. Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried
     /// again, until it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
     /// returns an error is not. A restart for which the arena has no room is tried again for some ten seconds before the actor is lost;
     /// calls wait meanwhile.
     ///
     /// A `save` that ends its worker is made again after each restart, as long as calls come: it is never given
-    /// up, since a start that succeeds ends the count above. [`ActorStatus::restarts`](super::ActorStatus::restarts) shows that.
+    /// up, since a start that succeeds ends the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows that.
     ///
     /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
     /// no checkpoints.

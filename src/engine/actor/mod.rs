@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::job::run_here;
 use super::seeds::Seeds;
-use super::{Engine, Job, JobErrorKind};
+use super::{ActorStatus, Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -48,28 +48,6 @@ enum ActorPlace<S> {
     },
     /// Of an inline engine: the state itself, and which random numbers calls draw.
     Here(Here<S>, Arc<Seeds>),
-}
-
-/// How an actor fares: see [`Actor::status`].
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct ActorStatus {
-    /// The worker that has its state now, from 0; `None` while it starts, when it is lost or has ended, and in an inline
-    /// engine.
-    pub worker: Option<u32>,
-    /// Why its calls cannot be answered any more, if they cannot.
-    pub lost: Option<JobErrorKind>,
-    /// Calls that no worker has yet.
-    pub waiting: usize,
-    /// How often it went on from a checkpoint, or from its beginning, after its worker had died.
-    pub restarts: u64,
-    /// Calls that were answered, and that its state has not seen any more since: those after the last checkpoint at each
-    /// restart.
-    pub forgotten: u64,
-    /// Checkpoints that were made.
-    pub checkpoints: u64,
-    /// Checkpoints that could not be made. The one before stays, and the next is tried after the next call.
-    pub failed_checkpoints: u64,
 }
 
 /// A name of an actor that cannot be had.
@@ -314,21 +292,12 @@ impl<S: Send + 'static> Actor<S> {
     /// ```
     pub fn status(&self) -> ActorStatus {
         match &self.inner.place {
-            ActorPlace::There { shared, id } => match shared.figures_of_actor(*id) {
-                Some(figures) => ActorStatus {
-                    worker: figures.worker,
-                    lost: figures.lost,
-                    waiting: figures.waiting,
-                    restarts: figures.restarts,
-                    forgotten: figures.forgotten,
-                    checkpoints: figures.checkpoints,
-                    failed_checkpoints: figures.failed_checkpoints,
-                },
-                None => ActorStatus {
+            ActorPlace::There { shared, id } => {
+                shared.status_of_actor(*id).unwrap_or_else(|| ActorStatus {
                     lost: Some(JobErrorKind::ActorEnded),
                     ..ActorStatus::default()
-                },
-            },
+                })
+            }
             ActorPlace::Here(here, _) => ActorStatus {
                 lost: here.lost(),
                 ..ActorStatus::default()

@@ -72,19 +72,26 @@ pub(crate) struct CheckpointPlan {
     pub(crate) restore: KernelInfo,
 }
 
-/// Where an actor is, as far as its handle may know.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ActorFigures {
-    /// The worker that has its state.
-    pub(crate) worker: Option<u32>,
-    /// Why it is gone.
-    pub(crate) lost: Option<JobErrorKind>,
+/// How an actor fares: see [`Actor::status`](crate::Actor::status).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ActorStatus {
+    /// The worker that has its state now, from 0; `None` while it starts, when it is lost or has ended, and in an inline
+    /// engine.
+    pub worker: Option<u32>,
+    /// Why its calls cannot be answered any more, if they cannot.
+    pub lost: Option<JobErrorKind>,
     /// Calls that no worker has yet.
-    pub(crate) waiting: usize,
-    pub(crate) restarts: u64,
-    pub(crate) forgotten: u64,
-    pub(crate) checkpoints: u64,
-    pub(crate) failed_checkpoints: u64,
+    pub waiting: usize,
+    /// How often it went on from a checkpoint, or from its beginning, after its worker had died.
+    pub restarts: u64,
+    /// Calls that were answered, and that its state has not seen any more since: those after the last checkpoint at each
+    /// restart.
+    pub forgotten: u64,
+    /// Checkpoints that were made.
+    pub checkpoints: u64,
+    /// Checkpoints that could not be made. The one before stays, and the next is tried after the next call.
+    pub failed_checkpoints: u64,
 }
 
 /// Where the state of an actor is.
@@ -345,13 +352,13 @@ impl Core {
 }
 
 impl Core {
-    fn figures_of_actor(&mut self, id: ActorId) -> Option<ActorFigures> {
+    fn status_of_actor(&mut self, id: ActorId) -> Option<ActorStatus> {
         self.drain_busy();
         self.refill();
         let workers = self.workers.len();
         let actor = self.find_actor(id)?;
         let checkpoints = actor.checkpoints.as_ref();
-        Some(ActorFigures {
+        Some(ActorStatus {
             worker: match actor.place {
                 Place::Here { lane } => Some((lane % workers) as u32),
                 _ => None,
@@ -426,11 +433,11 @@ impl Shared {
         self.unlock(core);
     }
 
-    /// Figures of an actor; `None` if it has ended.
-    pub(crate) fn figures_of_actor(&self, actor: ActorId) -> Option<ActorFigures> {
+    /// How an actor fares; `None` if it has ended.
+    pub(crate) fn status_of_actor(&self, actor: ActorId) -> Option<ActorStatus> {
         let mut core = self.lock();
-        let figures = core.figures_of_actor(actor);
+        let status = core.status_of_actor(actor);
         self.unlock(core);
-        figures
+        status
     }
 }
