@@ -183,86 +183,92 @@ impl Core {
         if reply.kind == kind::SPAWN && !failed {
             return self.ended_with_spawn(lane_index, index, took_ns);
         }
-        let record = self.records.at(index);
-        let leases = std::mem::take(&mut record.leases);
-        let unpacked = self.unpack(lane_index, &reply, &leases);
-        let judged = unpacked.and_then(|unpacked| {
-            let words = match &unpacked.long {
-                Some(words) => words.as_slice(),
-                None => &reply.words[..reply.len as usize],
-            };
-            let why = failed.then(|| failure(reply.kind, words)).transpose()?;
-            let asked = self.records.look(index).requests & CANCEL != 0;
-            if why == Some(JobErrorKind::Cancelled) && !asked {
-                return Err("a job was cancelled that nobody asked to stop".into());
-            }
-            self.graphs.last.step = failed_step(reply.kind, words);
-            if !failed && reply.kind != kind::VALUE {
-                return Err(format!("a value of kind {}", reply.kind));
-            }
-            Ok((unpacked, why))
-        });
-        match judged {
+        let leases = std::mem::take(&mut self.records.at(index).leases);
+        #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
+        let (mut unpacked, why) = match self.check_reply(lane_index, index, &reply, failed, &leases)
+        {
+            Ok(checked) => checked,
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane_index].jobs -= 1;
                 self.condemn(lane_index, index, JobErrorKind::Protocol(what));
+                return;
             }
-            #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
-            Ok((mut unpacked, why)) => {
-                crate::sync::point!("reap.received");
-                #[cfg(feature = "sandbox")]
-                if self.strict
-                    && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
-                {
-                    let kernel = self.records.at(index).kernel;
-                    self.kernels
-                        .get(kernel)
-                        .learn(took_ns, unpacked.bytes, true);
-                    self.fail(
-                        index,
-                        JobErrorKind::ArenaFull(full),
-                        Some(self.worker_of(lane_index) as u32),
-                        Vec::new(),
-                    );
-                    return;
-                }
-                let record = self.records.at(index);
-                let kernel = record.kernel;
-                let bytes = unpacked.bytes;
-                self.graphs.last.bytes = bytes;
-                self.kernels.get(kernel).learn(took_ns, bytes, failed);
-                if let Some(why) = why {
-                    let rows = lent(&leases);
-                    // Kept for another attempt, if there is one.
-                    self.records.at(index).leases = leases;
-                    let worker = self.worker_of(lane_index) as u32;
-                    self.attempt_failed(index, why, Some(worker), rows);
-                } else {
-                    if self.records.at(index).is_traced() {
-                        self.trace_value(index, bytes);
-                    }
-                    let skip = unpacked.skip;
-                    let life = self.lanes[lane_index].life;
-                    let record = self.records.at(index);
-                    record.answered_by = (lane_index as u32, life);
-                    record.arrays = unpacked.arrays;
-                    let outcome = match unpacked.long {
-                        Some(mut words) => {
-                            words.drain(..skip);
-                            Outcome::Long(words)
-                        }
-                        None => {
-                            let len = reply.len as usize - skip;
-                            record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
-                            Outcome::Inline { len: len as u32 }
-                        }
-                    };
-                    self.answer(index, outcome);
-                }
-            }
+        };
+        crate::sync::point!("reap.received");
+        let kernel = self.records.at(index).kernel;
+        let worker = self.worker_of(lane_index) as u32;
+        let bytes = unpacked.bytes;
+        #[cfg(feature = "sandbox")]
+        if self.strict
+            && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
+        {
+            self.kernels.get(kernel).learn(took_ns, bytes, true);
+            let full = JobErrorKind::ArenaFull(full);
+            self.fail(index, full, Some(worker), Vec::new());
+            return;
+        }
+        self.graphs.last.bytes = bytes;
+        self.kernels.get(kernel).learn(took_ns, bytes, failed);
+        if let Some(why) = why {
+            let rows = lent(&leases);
+            // Kept for another attempt, if there is one.
+            self.records.at(index).leases = leases;
+            self.attempt_failed(index, why, Some(worker), rows);
+        } else {
+            self.answer_unpacked(lane_index, index, &reply, unpacked);
         }
         // Inputs go only now: the reply may have taken some of them over.
+    }
+
+    /// What a reply sends, and why its job has failed, if it has. An error is what is wrong with the reply.
+    fn check_reply(
+        &mut self,
+        lane: usize,
+        index: u32,
+        reply: &Reply,
+        failed: bool,
+        leases: &[Lease],
+    ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
+        let unpacked = self.unpack(lane, reply, leases)?;
+        let words = match &unpacked.long {
+            Some(words) => words.as_slice(),
+            None => &reply.words[..reply.len as usize],
+        };
+        let why = failed.then(|| failure(reply.kind, words)).transpose()?;
+        let asked = self.records.look(index).requests & CANCEL != 0;
+        if why == Some(JobErrorKind::Cancelled) && !asked {
+            return Err("a job was cancelled that nobody asked to stop".into());
+        }
+        self.graphs.last.step = failed_step(reply.kind, words);
+        if !failed && reply.kind != kind::VALUE {
+            return Err(format!("a value of kind {}", reply.kind));
+        }
+        Ok((unpacked, why))
+    }
+
+    /// A job has ended with this value.
+    fn answer_unpacked(&mut self, lane: usize, index: u32, reply: &Reply, unpacked: Unpacked) {
+        if self.records.at(index).is_traced() {
+            self.trace_value(index, unpacked.bytes);
+        }
+        let skip = unpacked.skip;
+        let life = self.lanes[lane].life;
+        let record = self.records.at(index);
+        record.answered_by = (lane as u32, life);
+        record.arrays = unpacked.arrays;
+        let outcome = match unpacked.long {
+            Some(mut words) => {
+                words.drain(..skip);
+                Outcome::Long(words)
+            }
+            None => {
+                let len = reply.len as usize - skip;
+                record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
+                Outcome::Inline { len: len as u32 }
+            }
+        };
+        self.answer(index, outcome);
     }
 
     /// What a reply sends, taken over. An error is what is wrong with it.
