@@ -160,56 +160,32 @@ struct Prepared {
     others: Vec<JoinHandle<()>>,
 }
 
+/// A lane, and its link.
+type Link = (LaneStart, Arc<LinkCells>);
+
+/// What a worker has when its memory is mapped.
+struct Mapped {
+    view: &'static View,
+    /// The lane of this thread.
+    first: Link,
+    others: Vec<Link>,
+}
+
 fn attach(
     fds: Vec<OwnedFd>,
     bell: EventFd,
     welcome: &Welcome,
     own: Own,
 ) -> Result<Prepared, String> {
-    let spec = AttachSpec {
-        fds,
-        own: welcome.region,
-        reservation: welcome.reservation,
-        lend: !welcome.strict,
-    };
-    let text = |error: crate::sys::Error| error.to_string();
-    let view: &'static View = Box::leak(Box::new(
-        View::attach(spec).map_err(|error| error.to_string())?,
-    ));
-    crate::sync::point!("attach.mapped");
-    let links = welcome.lanes.iter().map(|lane| {
-        let cells = LinkCells::in_view(view, lane.link as usize);
-        cells.map(|cells| (*lane, Arc::new(cells)))
-    });
-    let links: Result<Vec<_>, _> = links.collect();
-    let mut links = links.map_err(|error| error.to_string())?.into_iter();
-    let (start, cells) = links.next().ok_or("a worker without lanes")?;
-    let single = links.len() == 0;
-    cells.set_phase(Phase::Starting(steps::MAP));
-    view.close_control();
-    if welcome.strict {
-        view.close_descriptors();
-    } else {
-        view.read_in_copies();
-    }
-    crate::sync::point!("attach.linked");
+    // 7.
+    let mapped = map(fds, welcome)?;
+    let (view, others) = (mapped.view, mapped.others);
+    let (start, cells) = mapped.first;
+    let single = others.is_empty();
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8.
     cells.set_phase(Phase::Starting(steps::LIMIT));
-    if single {
-        heap::keep_freed(welcome.keep_freed);
-    }
-    let limited = welcome.memory_limit > 0;
-    let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(&cells)));
-    if !single {
-        fault::note_ends(&for_good.reply().fell).map_err(text)?;
-        fault::number_thread(1).map_err(text)?;
-    }
-    if limited {
-        crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
-        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
-    }
-    process::set_dumpable(false).map_err(text)?;
+    limit(welcome, &cells, single)?;
     #[cfg(feature = "sandbox")]
     let before = if welcome.strict {
         Some(sandbox::Before::note(own, &cells)?)
@@ -224,7 +200,7 @@ fn attach(
         region: welcome.region,
         guard: welcome.guard,
         pages: Pages::new(view, welcome.guard),
-        limited,
+        limited: welcome.memory_limit > 0,
         single,
         bell,
         seed: welcome.seed,
@@ -234,20 +210,7 @@ fn attach(
     // 9.
     cells.set_phase(Phase::Starting(steps::ON_START));
     if let Some(offset) = welcome.on_start {
-        // SAFETY: computed by the supervisor, of the same build, from an entry.
-        let entry = unsafe { crate::kernel::from_offset(offset) };
-        let mut reply = ReplyWriter::default();
-        match fence::run_briefly(|| entry(WordReader::new(&[]), lane, &mut reply)) {
-            fence::Outcome::Returned(Ok(())) => {}
-            fence::Outcome::Returned(Err(why)) => {
-                return Err(format!("on_worker_start failed: {why:?}"));
-            }
-            fence::Outcome::Panicked(text) => {
-                let (message, location, _) = fence::split(&text);
-                return Err(format!("on_worker_start panicked at {location}: {message}"));
-            }
-            fence::Outcome::Full(full) => return Err(format!("on_worker_start: {full}")),
-        }
+        run_on_start(offset, lane)?;
     }
     // Not before, so that a subscriber of the program's own stays.
     #[cfg(feature = "tracing")]
@@ -261,7 +224,7 @@ fn attach(
     }
     // 11.
     cells.set_phase(Phase::Starting(steps::LANES));
-    let others = (2..).zip(links);
+    let others = (2..).zip(others);
     let others: Result<Vec<_>, _> = others
         .map(|(number, (start, cells))| start_lane(number, start, cells, home))
         .collect();
@@ -274,6 +237,74 @@ fn attach(
         first: lane,
         others,
     })
+}
+
+/// Maps the regions and finds the links in them. What is not needed any more is closed.
+fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
+    let spec = AttachSpec {
+        fds,
+        own: welcome.region,
+        reservation: welcome.reservation,
+        lend: !welcome.strict,
+    };
+    let view: &'static View = Box::leak(Box::new(
+        View::attach(spec).map_err(|error| error.to_string())?,
+    ));
+    crate::sync::point!("attach.mapped");
+    let links = welcome.lanes.iter().map(|lane| {
+        let cells = LinkCells::in_view(view, lane.link as usize);
+        cells.map(|cells| (*lane, Arc::new(cells)))
+    });
+    let links: Result<Vec<_>, _> = links.collect();
+    let mut links = links.map_err(|error| error.to_string())?.into_iter();
+    let first = links.next().ok_or("a worker without lanes")?;
+    first.1.set_phase(Phase::Starting(steps::MAP));
+    view.close_control();
+    if welcome.strict {
+        view.close_descriptors();
+    } else {
+        view.read_in_copies();
+    }
+    crate::sync::point!("attach.linked");
+    Ok(Mapped {
+        view,
+        first,
+        others: links.collect(),
+    })
+}
+
+/// Bounds what this process may have, sees to it that its end is heard of where it has several lanes, and keeps others from
+/// looking into it.
+fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), String> {
+    let text = |error: crate::sys::Error| error.to_string();
+    let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(cells)));
+    if single {
+        heap::keep_freed(welcome.keep_freed);
+    } else {
+        fault::note_ends(&for_good.reply().fell).map_err(text)?;
+        fault::number_thread(1).map_err(text)?;
+    }
+    if welcome.memory_limit > 0 {
+        crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
+    }
+    process::set_dumpable(false).map_err(text)
+}
+
+/// Runs the program's own code that comes before the first job.
+fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
+    // SAFETY: computed by the supervisor, of the same build, from an entry.
+    let entry = unsafe { crate::kernel::from_offset(offset) };
+    let mut reply = ReplyWriter::default();
+    match fence::run_briefly(|| entry(WordReader::new(&[]), lane, &mut reply)) {
+        fence::Outcome::Returned(Ok(())) => Ok(()),
+        fence::Outcome::Returned(Err(why)) => Err(format!("on_worker_start failed: {why:?}")),
+        fence::Outcome::Panicked(text) => {
+            let (message, location, _) = fence::split(&text);
+            Err(format!("on_worker_start panicked at {location}: {message}"))
+        }
+        fence::Outcome::Full(full) => Err(format!("on_worker_start: {full}")),
+    }
 }
 
 /// Runs a lane on a thread of its own.
