@@ -184,105 +184,128 @@ impl Plan {
     pub fn new(source: (u32, u32), size: Size, fit: Fit, enlarge: bool) -> Self {
         let (width, height) = source;
         assert!(width > 0 && height > 0, "a picture has at least one pixel");
+        let untouched = Self {
+            width,
+            height,
+            region: Region {
+                left: 0.0,
+                top: 0.0,
+                width: f64::from(width),
+                height: f64::from(height),
+            },
+        };
+        let may = May {
+            shrink: size.when != When::Enlarge,
+            enlarge: enlarge && size.when != When::Shrink,
+        };
         let fit = if size.when == When::Force {
             Fit::Fill
         } else {
             fit
         };
-        let may_shrink = size.when != When::Enlarge;
-        let may_enlarge = enlarge && size.when != When::Shrink;
-        let allowed = |scale: f64| {
-            (scale < 1.0 && may_shrink) || (scale > 1.0 && may_enlarge) || scale == 1.0
-        };
-        let whole = Region {
-            left: 0.0,
-            top: 0.0,
-            width: f64::from(width),
-            height: f64::from(height),
-        };
-        let untouched = Self {
-            width,
-            height,
-            region: whole,
-        };
-
-        if fit == Fit::Fill {
-            // A side that is not given is the picture's own, each side is bounded by itself.
-            let side = |own: u32, wanted: u32| match wanted {
-                0 => own,
-                _ if allowed(f64::from(wanted) / f64::from(own)) => wanted,
-                _ => own,
-            };
-            return Self {
-                width: side(width, size.width),
-                height: side(height, size.height),
-                region: whole,
-            };
+        match fit {
+            Fit::Fill => untouched.filling(size, may),
+            // A side that follows from the other one leaves nothing to cut.
+            Fit::Cover if size.width != 0 && size.height != 0 => untouched.covering(size, may),
+            Fit::Contain | Fit::Cover => untouched.contained(size, may),
         }
+    }
 
-        let x = (size.width != 0).then(|| f64::from(size.width) / f64::from(width));
-        let y = (size.height != 0).then(|| f64::from(size.height) / f64::from(height));
-        let (scale, box_) = match (x, y) {
-            (None, None) => return untouched,
-            (Some(x), None) => (x, None),
-            (None, Some(y)) => (y, None),
-            (Some(x), Some(y)) if fit == Fit::Contain => (x.min(y), None),
-            (Some(x), Some(y)) => (x.max(y), Some((size.width, size.height))),
+    /// The whole picture, each side by itself.
+    fn filling(self, size: Size, may: May) -> Self {
+        // A side that is not given is the picture's own, each side is bounded by itself.
+        let side = |own: u32, wanted: u32| match wanted {
+            0 => own,
+            _ if may.scale_by(f64::from(wanted) / f64::from(own)) => wanted,
+            _ => own,
         };
-        match box_ {
-            None if !allowed(scale) => untouched,
-            None => {
-                // The side that decided comes out exact, whatever rounding says.
-                let side = |own: u32, wanted: u32, own_scale: Option<f64>| {
-                    if own_scale == Some(scale) {
-                        wanted
-                    } else {
-                        let side = (f64::from(own) * scale).round();
-                        side.clamp(1.0, f64::from(u32::MAX)) as u32
-                    }
-                };
-                Self {
-                    width: side(width, size.width, x),
-                    height: side(height, size.height, y),
-                    region: whole,
-                }
-            }
-            // Larger than asked for, and shrinking is off: left alone, not cut either.
-            Some(_) if scale < 1.0 && !may_shrink => untouched,
-            Some((box_width, box_height)) => {
-                // Too small to cover the box, and enlarging is off: cut to the box, not scaled.
-                // As a fraction, so that the side that decides comes out as it went in.
-                let (to, from) = match (allowed(scale), x == Some(scale)) {
-                    (false, _) => (1.0, 1.0),
-                    (true, true) => (f64::from(box_width), f64::from(width)),
-                    (true, false) => (f64::from(box_height), f64::from(height)),
-                };
-                let scale = to / from;
-                let out = |own: u32, wanted: u32| {
-                    wanted.min((f64::from(own) * to / from).round().max(1.0) as u32)
-                };
-                let out_width = out(width, box_width);
-                let out_height = out(height, box_height);
-                let region_width = (f64::from(out_width) * from / to).min(f64::from(width));
-                let region_height = (f64::from(out_height) * from / to).min(f64::from(height));
-                let mut left = (f64::from(width) - region_width) / 2.0;
-                let mut top = (f64::from(height) - region_height) / 2.0;
-                if scale == 1.0 {
-                    // Nothing is scaled: cut at whole pixels, so that they are copied as they are.
-                    (left, top) = (left.floor(), top.floor());
-                }
-                Self {
-                    width: out_width,
-                    height: out_height,
-                    region: Region {
-                        left,
-                        top,
-                        width: region_width,
-                        height: region_height,
-                    },
-                }
-            }
+        Self {
+            width: side(self.width, size.width),
+            height: side(self.height, size.height),
+            region: self.region,
         }
+    }
+
+    /// The whole picture, within the sides that are given.
+    fn contained(self, size: Size, may: May) -> Self {
+        let scale =
+            |own: u32, wanted: u32| (wanted != 0).then(|| f64::from(wanted) / f64::from(own));
+        let x = scale(self.width, size.width);
+        let y = scale(self.height, size.height);
+        let scale = match (x, y) {
+            (None, None) => return self,
+            (Some(scale), None) | (None, Some(scale)) => scale,
+            (Some(x), Some(y)) => x.min(y),
+        };
+        if !may.scale_by(scale) {
+            return self;
+        }
+        // The side that decided comes out exact, whatever rounding says.
+        let side = |own: u32, wanted: u32, own_scale: Option<f64>| {
+            if own_scale == Some(scale) {
+                wanted
+            } else {
+                let side = (f64::from(own) * scale).round();
+                side.clamp(1.0, f64::from(u32::MAX)) as u32
+            }
+        };
+        Self {
+            width: side(self.width, size.width, x),
+            height: side(self.height, size.height, y),
+            region: self.region,
+        }
+    }
+
+    /// The middle of the picture, in exactly the box where it is large enough.
+    fn covering(self, size: Size, may: May) -> Self {
+        let (width, height) = (f64::from(self.width), f64::from(self.height));
+        let x = f64::from(size.width) / width;
+        let scale = x.max(f64::from(size.height) / height);
+        // Larger than asked for, and shrinking is off: left alone, not cut either.
+        if scale < 1.0 && !may.shrink {
+            return self;
+        }
+        // Too small to cover the box, and enlarging is off: cut to the box, not scaled.
+        // As a fraction, so that the side that decides comes out as it went in.
+        let (to, from) = match (may.scale_by(scale), x == scale) {
+            (false, _) => (1.0, 1.0),
+            (true, true) => (f64::from(size.width), width),
+            (true, false) => (f64::from(size.height), height),
+        };
+        let out = |own: f64, wanted: u32| wanted.min((own * to / from).round().max(1.0) as u32);
+        let out_width = out(width, size.width);
+        let out_height = out(height, size.height);
+        let region_width = (f64::from(out_width) * from / to).min(width);
+        let region_height = (f64::from(out_height) * from / to).min(height);
+        let mut left = (width - region_width) / 2.0;
+        let mut top = (height - region_height) / 2.0;
+        if to == from {
+            // Nothing is scaled: cut at whole pixels, so that they are copied as they are.
+            (left, top) = (left.floor(), top.floor());
+        }
+        Self {
+            width: out_width,
+            height: out_height,
+            region: Region {
+                left,
+                top,
+                width: region_width,
+                height: region_height,
+            },
+        }
+    }
+}
+
+/// In which direction a picture may be scaled.
+#[derive(Clone, Copy)]
+struct May {
+    shrink: bool,
+    enlarge: bool,
+}
+
+impl May {
+    fn scale_by(self, scale: f64) -> bool {
+        (scale < 1.0 && self.shrink) || (scale > 1.0 && self.enlarge) || scale == 1.0
     }
 }
 
