@@ -64,7 +64,7 @@ pub struct Stats {
     /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
     /// [spawned](crate::Spawn).
     pub waiting: usize,
-    /// Jobs that wait for a permit of their [`Limiter`].
+    /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: usize,
     /// Jobs that workers have.
     pub open: usize,
