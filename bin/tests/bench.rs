@@ -279,6 +279,63 @@ fn a_table_for_people_with_goals_and_notes() {
     assert!(!run.stdout.contains("measuring"), "{}", run.stdout);
 }
 
+/// No case is through within a millisecond. What has begun then ends; all others are named wherever somebody may look for them.
+#[test]
+fn what_there_is_no_time_for_is_named() {
+    let run = bench("--list --json").exits(0);
+    let listed: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    let is_quick = |id: &&str| {
+        listed
+            .iter()
+            .any(|case| case["case"] == *id && case["quick"] == true)
+    };
+    let ids = CASES.iter().map(|(id, _)| *id);
+    let quick: Vec<&str> = ids.filter(is_quick).collect();
+    assert!(quick.len() > 20, "{quick:?}");
+    let why = "no time was left of 1ms";
+
+    let run = bench("--quick --budget 1ms").exits(0);
+    let programs = bench("--quick --budget 1ms --json").exits(0);
+    let rows: Vec<Value> = serde_json::from_str(&programs.stdout).unwrap();
+    for (id, systems) in CASES.iter().filter(|(id, _)| quick[1..].contains(id)) {
+        for stderr in [&run.stderr, &programs.stderr] {
+            let line = format!("{id} left out: {why}");
+            assert!(stderr.lines().any(|said| said == line), "{id}: {stderr}");
+            assert!(!stderr.contains(&format!("measuring {id} ")), "{stderr}");
+        }
+        let shown = run.stdout.split("\n\n");
+        let head = format!("{id}: ");
+        let shown: Vec<&str> = shown.filter(|case| case.starts_with(&head)).collect();
+        assert_eq!(shown.len(), 1, "{id}: {}", run.stdout);
+        for system in systems.split(", ") {
+            let line = format!("  {system:<17} left out: {why}");
+            assert!(shown[0].lines().any(|said| said == line), "{}", shown[0]);
+            let of_it = |row: &&Value| row["case"] == *id && row["system"] == system;
+            let rows: Vec<&Value> = rows.iter().filter(of_it).collect();
+            assert_eq!(rows.len(), 1, "{id}: {system}");
+            assert_eq!(rows[0]["left_out"], why, "{}", rows[0]);
+            assert!(rows[0].get("median").is_none(), "{}", rows[0]);
+        }
+    }
+}
+
+/// A sample of this case is forty operations with pauses of 2 ms: within 100 ms two begin at most, of whatever systems.
+#[test]
+fn a_case_ends_where_the_time_does() {
+    let run = bench("--only noop-rtt-idle --quick --budget 100ms --json").exits(0);
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    let (late, measured): (Vec<&Value>, Vec<&Value>) =
+        rows.iter().partition(|row| row.get("left_out").is_some());
+    let samples: u64 = measured
+        .iter()
+        .map(|row| row["runs"].as_u64().unwrap())
+        .sum();
+    assert!(samples <= 2, "{measured:?}");
+    let systems = CASES[1].1.split(", ").count();
+    assert_eq!(late.len() + measured.len(), systems);
+    assert!(late.len() >= systems - 2, "{late:?}");
+}
+
 #[test]
 fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
     let world = World::new();

@@ -1,5 +1,8 @@
 //! What was measured: samples, their medians, and the machine.
 
+use std::fmt;
+use std::time::Duration;
+
 use arenite::twins::cases::{Goal, Unit};
 
 use super::names;
@@ -24,8 +27,20 @@ pub struct SystemFigures {
 pub enum Absent {
     /// This machine lacks what it needs.
     Missing(String),
+    /// The run's time was over, which was this long.
+    Late(Duration),
     /// It went wrong.
     Failed(String),
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(why) => write!(f, "left out: {why}"),
+            Self::Late(budget) => write!(f, "left out: no time was left of {budget:?}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
 }
 
 impl SystemFigures {
@@ -79,6 +94,13 @@ impl CaseFigures {
     pub fn ours(&self) -> Option<f64> {
         let ours = |system: &&SystemFigures| names::is_ours(system.id);
         self.systems.iter().find(ours)?.median()
+    }
+
+    /// Why there is no figure at all, if that is because the time was over before it began.
+    pub fn late(&self) -> Option<&Absent> {
+        let absent = self.systems.first()?.absent.as_ref();
+        let late = |system: &SystemFigures| matches!(system.absent, Some(Absent::Late(_)));
+        absent.filter(|_| self.systems.iter().all(late))
     }
 
     /// Whether a system went wrong; what this machine lacks is no failure.

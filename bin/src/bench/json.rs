@@ -1,11 +1,12 @@
-//! The figures for programs: a list of objects, one per case and system that was measured. The cases likewise.
+//! The figures for programs: a list of objects, one per case and system that was measured, or for which there was no time. The
+//! cases likewise.
 
 use std::io::{self, Write};
 
 use arenite::twins::cases::Case;
 use serde::Serialize;
 
-use super::figures::CaseFigures;
+use super::figures::{Absent, CaseFigures, SystemFigures};
 use super::table;
 
 #[derive(Serialize)]
@@ -23,27 +24,55 @@ struct Row<'a> {
     peak_bytes: Option<u64>,
 }
 
-/// Writes all figures.
+/// A system whose turn did not come, in place of its row: who counts on it is to see why it is not there.
+#[derive(Serialize)]
+struct LeftOut<'a> {
+    case: &'a str,
+    system: &'a str,
+    unit: &'a str,
+    left_out: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Figures(Row<'a>),
+    LeftOut(LeftOut<'a>),
+}
+
+fn line<'a>(case: &'a CaseFigures, system: &'a SystemFigures) -> Option<Line<'a>> {
+    let (case, unit) = (case.id.as_str(), case.unit.id());
+    if let Some(Absent::Late(budget)) = system.absent {
+        return Some(Line::LeftOut(LeftOut {
+            case,
+            system: system.id,
+            unit,
+            left_out: format!("no time was left of {budget:?}"),
+        }));
+    }
+    Some(Line::Figures(Row {
+        case,
+        system: system.id,
+        unit,
+        median: system.median()?,
+        min: system.min()?,
+        max: system.max()?,
+        runs: system.samples.len(),
+        written_bytes: system.written,
+        peak_bytes: system.peak,
+    }))
+}
+
+/// Writes all figures, and what there was no time for.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
-    let rows: Vec<Row<'_>> = cases
+    let rows: Vec<Line<'_>> = cases
         .iter()
         .flat_map(|case| {
-            case.systems.iter().filter_map(|system| {
-                Some(Row {
-                    case: &case.id,
-                    system: system.id,
-                    unit: case.unit.id(),
-                    median: system.median()?,
-                    min: system.min()?,
-                    max: system.max()?,
-                    runs: system.samples.len(),
-                    written_bytes: system.written,
-                    peak_bytes: system.peak,
-                })
-            })
+            let systems = case.systems.iter();
+            systems.filter_map(move |system| line(case, system))
         })
         .collect();
     serde_json::to_writer_pretty(&mut *out, &rows)?;

@@ -15,12 +15,14 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arenite::twins::cases::{self, Case, Setup};
 use clap::Args;
 
 use crate::cli::{Generate, USAGE};
 use crate::resize::reason;
+use crate::units;
 
 /// Worker processes and threads of every system; the figures and goals are about two.
 const WORKERS: usize = 2;
@@ -31,9 +33,13 @@ const WORKERS: usize = 2;
 /// table goes to stdout, progress and what is missing on this machine to stderr.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// Take a minute at most: fewer samples, no copies of 1 GiB
+    /// Take about a minute: fewer samples, no copies of 1 GiB, and a --budget of 55s unless --runs is given
     #[arg(long)]
     quick: bool,
+
+    /// Begin nothing more after this time, such as 30s or 2m; what is left out is named
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = units::duration)]
+    budget: Option<Duration>,
 
     /// Run only this case, or all cases whose name starts like this (may be given several times)
     #[arg(long, value_name = "CASE")]
@@ -113,6 +119,7 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
         runs: args.runs,
         warmup: args.warmup,
     };
+    let budget = runner::Budget::new(args.budget, args.quick, amount);
     let machine = figures::Machine::this();
     let mut measured: Vec<figures::CaseFigures> = Vec::new();
     let mut out = io::stdout().lock();
@@ -120,7 +127,7 @@ fn try_run(args: &BenchArgs) -> io::Result<ExitCode> {
         table::head(&machine, &mut out)?;
     }
     for case in cases {
-        let figures = runner::measure(case, &setup, amount, &mut io::stderr())?;
+        let figures = runner::measure(case, &setup, amount, budget, &mut io::stderr())?;
         measured.push(figures);
         if !args.json
             && let Some((last, before)) = measured.split_last()

@@ -19,11 +19,36 @@ pub struct Amount {
 
 /// Samples in a quick run, at most.
 const QUICK_RUNS: u32 = 3;
-/// A quick run begins no further round of samples of a case that has taken longer: so all of them take a minute at most, also on
-/// a slow machine.
+/// A quick run begins no further round of samples of a case that has taken longer, so that each case has its turn.
 const QUICK_TIME: Duration = Duration::from_secs(1);
+/// A quick run begins nothing more after this time, whatever single rounds take on a slow machine.
+const QUICK_BUDGET: Duration = Duration::from_secs(55);
 
-/// Measures one case. Whatever a system cannot do is noted with it and reported to `log`.
+/// The time in which a run may begin something.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    began: Instant,
+    limit: Option<Duration>,
+}
+
+impl Budget {
+    /// From now on, as long as is asked for; a quick run has its own limit, unless it was told how much to sample.
+    pub fn new(asked: Option<Duration>, quick: bool, amount: Amount) -> Self {
+        let own = (quick && amount.runs.is_none()).then_some(QUICK_BUDGET);
+        Self {
+            began: Instant::now(),
+            limit: asked.or(own),
+        }
+    }
+
+    /// How long it was, once it is used up.
+    fn used_up(&self) -> Option<Absent> {
+        let limit = self.limit.filter(|limit| self.began.elapsed() >= *limit);
+        limit.map(Absent::Late)
+    }
+}
+
+/// Measures one case, as far as there is time. Whatever a system cannot do is noted with it and reported to `log`.
 ///
 /// # Errors
 /// Only those of writing to `log`.
@@ -31,6 +56,7 @@ pub fn measure(
     case: Case,
     setup: &Setup,
     amount: Amount,
+    budget: Budget,
     log: &mut impl Write,
 ) -> io::Result<CaseFigures> {
     let plan = case.plan;
@@ -51,18 +77,21 @@ pub fn measure(
         goals: case.goals.clone(),
         notes: case.notes.clone(),
     };
-    writeln!(log, "measuring {} …", case.id)?;
+    if budget.used_up().is_none() {
+        writeln!(log, "measuring {} …", case.id)?;
+    }
 
     let lacking = case.lacking();
     let mut running: Vec<Option<Running>> = Vec::new();
     for entry in &case.systems {
-        let started = match &lacking {
-            Some(why) => Err(TwinError::Missing(why.clone())),
-            None => entry.start(setup),
+        let started = match (budget.used_up(), &lacking) {
+            (Some(late), _) => Err(late),
+            (None, Some(why)) => Err(Absent::Missing(why.clone())),
+            (None, None) => entry.start(setup).map_err(absent),
         };
         let (system, absent) = match started {
             Ok(system) => (Some(system), None),
-            Err(error) => (None, Some(absent(error))),
+            Err(absent) => (None, Some(absent)),
         };
         figures.systems.push(SystemFigures {
             id: entry.id,
@@ -86,6 +115,10 @@ pub fn measure(
                 continue;
             };
             let seen = &mut figures.systems[index];
+            if let Some(late) = budget.used_up() {
+                seen.absent = seen.samples.is_empty().then_some(late);
+                continue;
+            }
             match sample(system, warmup, plan.times) {
                 Ok(reading) => {
                     seen.samples.push(case.unit.figure(&reading, plan.times));
@@ -103,15 +136,13 @@ pub fn measure(
         }
     }
 
+    if let Some(late) = figures.late() {
+        writeln!(log, "{} {late}", figures.id)?;
+        return Ok(figures);
+    }
     for system in &figures.systems {
-        match &system.absent {
-            Some(Absent::Missing(why)) => {
-                writeln!(log, "{}: {} left out: {why}", figures.id, system.id)?;
-            }
-            Some(Absent::Failed(why)) => {
-                writeln!(log, "{}: {} failed: {why}", figures.id, system.id)?;
-            }
-            None => {}
+        if let Some(absent) = &system.absent {
+            writeln!(log, "{}: {} {absent}", figures.id, system.id)?;
         }
     }
     Ok(figures)

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use arenite::twins::cases::{Case, Goal, Unit};
 
-use super::figures::{Absent, CaseFigures, Machine, SystemFigures};
+use super::figures::{CaseFigures, Machine, SystemFigures};
 use super::{goals, names};
 
 /// What stands above everything.
@@ -42,11 +42,8 @@ pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) ->
 fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io::Result<()> {
     write!(out, "  {:<17}", system.id)?;
     let (Some(median), Some(min), Some(max)) = (system.median(), system.min(), system.max()) else {
-        let why = match &system.absent {
-            Some(Absent::Missing(why)) => format!("left out: {why}"),
-            Some(Absent::Failed(why)) => format!("failed: {why}"),
-            None => "no samples".to_owned(),
-        };
+        let why = system.absent.as_ref();
+        let why = why.map_or_else(|| "no samples".to_owned(), ToString::to_string);
         return writeln!(out, " {why}");
     };
     let unit = names::unit(case.unit);
