@@ -79,7 +79,7 @@ Sizes:
   process (seccomp, Landlock); trying ends it, with the cause \"denied\". It
   still sees the pictures under way in this run, and nothing stops it from
   putting one into another's result. What this kernel cannot enforce is
-  named on stderr.
+  named on stderr, also with --quiet.
 
 --timeout and --retries:
   The time is that of one attempt in its worker; waiting for a worker does
@@ -229,7 +229,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Print errors only
+    /// Print errors only, and what --sandbox cannot enforce here
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 

@@ -178,12 +178,17 @@ impl Report {
     /// A line on stderr that is no error; not under `--quiet`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            self.progress.aside(|| {
-                let _ = io::stderr()
-                    .lock()
-                    .write_all(format!("{text}\n").as_bytes());
-            });
+            self.warn(text);
         }
+    }
+
+    /// A line on stderr that is no error, and that nobody may miss: also under `--quiet`.
+    pub(crate) fn warn(&self, text: &str) {
+        self.progress.aside(|| {
+            let _ = io::stderr()
+                .lock()
+                .write_all(format!("{text}\n").as_bytes());
+        });
     }
 
     /// Nothing was started: the reason, and under `--json` every input, so that a program need not read stderr.

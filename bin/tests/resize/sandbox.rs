@@ -103,6 +103,11 @@ fn run_without(call: libc::c_long, world: &World, line: &str) -> Run {
     world.finish(command)
 }
 
+fn is_of_the_kernel(line: &&str) -> bool {
+    line.starts_with("not enforced by this kernel: ")
+}
+
+/// Also where nothing but errors is wanted: who asks for a sandbox is to know what it is not.
 #[test]
 fn what_is_lacking_is_named_and_refused_where_it_is_required() {
     let world = folder();
@@ -123,6 +128,11 @@ fn what_is_lacking_is_named_and_refused_where_it_is_required() {
         let run = run_without(call, &world, &line).exits(0);
         assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
         assert_eq!(world.tree(&done), names);
+        let named: Vec<&str> = run.stderr.lines().filter(is_of_the_kernel).collect();
+        let line = format!("p -s 32 -o quiet-{number} --sandbox --quiet");
+        let quiet = run_without(call, &world, &line).exits(0);
+        assert_eq!(quiet.stdout, "");
+        assert_eq!(quiet.stderr.lines().collect::<Vec<_>>(), named);
         for name in &names {
             let read = |folder: &str| std::fs::read(world.path(&format!("{folder}/{name}")));
             assert_eq!(read("plain").unwrap(), read(&done).unwrap(), "{name}");
