@@ -156,14 +156,14 @@ impl Engine {
         } else {
             pass(&Part::all(chunks))
         };
-        // What a dead worker has left there is unspecified.
+        // What a dead worker has left there is unspecified, until now.
         let row = a.shape().row_len().unwrap_or(0);
         for (rows, _) in &failed {
             out[rows.start * row..rows.end * row].fill(U::zeroed());
         }
         let letters = failed.into_iter().map(|(rows, error)| {
             let first = rows.start;
-            DeadLetter::new(first, a.rows(rows), error)
+            DeadLetter::new(first, a.rows(rows), error.with_no_unspecified_rows())
         });
         Ok(ParReport {
             failures: letters.collect(),

@@ -446,6 +446,12 @@ impl JobError {
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
         &self.0.lent
     }
+
+    /// The same of somebody who has put something definite into those rows.
+    pub(crate) fn with_no_unspecified_rows(mut self) -> Self {
+        self.0.lent.clear();
+        self
+    }
 }
 
 impl fmt::Debug for JobError {

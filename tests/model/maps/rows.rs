@@ -137,6 +137,9 @@ fn a_row_that_ends_its_worker() {
     check(&report, &[33_333]);
     let error = report.failures()[0].error();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    // It is zero, as `check` has seen, and nobody is to be told otherwise.
+    assert!(error.unspecified_rows().is_empty(), "{error}");
+    assert!(!report.to_string().contains("unspecified"), "{report}");
     assert!(lab.stats().restarts() > 1, "once at each halving");
     drop((report, input));
     lab.assert_in_use(0);
