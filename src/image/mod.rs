@@ -38,8 +38,9 @@
 //! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
 //!   inks in JPEG are recognised by its marker.
-//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise; extended
-//!   XMP, which spans segments, is dropped) and profile, in each of the three output formats. TIFF's own tags are its
+//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise) and profile, in
+//!   each of the three output formats, and nothing else: not IPTC (APP13 of JPEG), not comments, not PNG's texts, not extended
+//!   XMP, which spans segments, and in JPEG no EXIF or XMP that is longer than a segment (64 KiB). TIFF's own tags are its
 //!   EXIF, and part of its pixels' description: of them nothing is carried over.
 
 mod arrays;

@@ -120,6 +120,7 @@ pub struct ResizeSpec {
     /// Quality of JPEG and WebP output, 1 to 100 (larger numbers count as 100).
     pub quality: u8,
     /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output; of TIFF the latter two.
+    /// Nothing else does: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
     /// Room for later; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]

@@ -70,8 +70,9 @@ Sizes:
 --keep-metadata:
   Without it colours become sRGB, and nothing but the pixels is written.
   With it the pixels keep their colours, and the profile that says what they
-  mean goes along. CMYK, and grey in WebP, become sRGB either way. Of TIFF
-  no EXIF is kept. Orientation is applied either way.
+  mean goes along. CMYK, and grey in WebP, become sRGB either way. EXIF
+  and XMP go along as well, but of TIFF no EXIF, and nothing else is kept:
+  no IPTC, no comments, no extended XMP. Orientation is applied either way.
 
 --sandbox:
   Decoders work on bytes from strangers. Under --sandbox a worker that such
@@ -172,7 +173,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
     pub quality: u8,
 
-    /// Keep EXIF, XMP and the profile (of TIFF the latter two); colours then stay as they are, and become sRGB without it
+    /// Keep EXIF, XMP and the profile (of TIFF the latter two), but no IPTC and no comments; colours then stay as they are, and become sRGB without it
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
