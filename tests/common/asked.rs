@@ -1,5 +1,6 @@
 //! How much input a test draws, and which: the environment asks for more of it, and for other input. And whether all tests have to
-//! be tried. One place for the unit tests, the suites with real engines, those of the command and the driver of the fuzz targets.
+//! be tried. One place for the unit tests, the suites with real engines, those of the command, the driver of the fuzz targets and
+//! what is held against other decoders.
 #![allow(dead_code, reason = "each of them uses a part")]
 
 /// `ARENITE_CASES`: how many cases a unit test tries, of which `usual` ones are right for every day.
@@ -29,6 +30,11 @@ pub fn not_tried(what: &str) {
     let all = std::env::var_os("ARENITE_MUST_TRY").is_some();
     assert!(!all, "not tried, and ARENITE_MUST_TRY is set: {what}");
     eprintln!("not tried: {what}");
+}
+
+/// `ARENITE_PHOTOS`: how many of the bench's photos are held against a full decode.
+pub fn photos(usual: u64) -> u64 {
+    number("ARENITE_PHOTOS").unwrap_or(usual)
 }
 
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
