@@ -3,13 +3,15 @@
 //! One group per case, one function per system, so `cargo bench --features bench --bench cases -- noop-rtt-hot` measures
 //! one case and compares it with the last time. Engines, pools and processes are started once per system, outside of
 //! what is timed. What this machine lacks something for is left out with a line about it. Cases about whole programs, processor time or memory have no place here: `arenite bench` shows them,
-//! and only there do the systems of a case take turns, so ratios are to be taken from it.
+//! and only there do the systems of a case take turns, so ratios are to be taken from it. In place of `resize-12mp` there is what
+//! it does with one photo: `thumbnail-12mp`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use arenite::twins::TwinError;
+use arenite::image::{ResizeSpec, resize_encoded};
 use arenite::twins::cases::{self, Case, Entry, Running, Setup, Unit};
+use arenite::twins::{TwinError, photos};
 use criterion::{Criterion, SamplingMode};
 
 fn main() {
@@ -32,7 +34,24 @@ fn main() {
             measure(&mut criterion, &case, &setup);
         }
     }
+    thumbnail(&mut criterion);
     criterion.final_summary();
+}
+
+/// What each worker does in `resize-12mp`, without the program around it: that case is one about whole programs.
+fn thumbnail(criterion: &mut Criterion) {
+    let spec = ResizeSpec::new("224x224".parse().expect("it is a size"));
+    let mut photo = None;
+    let mut group = criterion.benchmark_group("thumbnail-12mp");
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function("arenite", |bencher| {
+        // Made once, and not where something else was asked for.
+        let photo: &Vec<u8> = photo.get_or_insert_with(|| {
+            photos::nth(0, photos::LARGE).expect("the samples are pictures")
+        });
+        bencher.iter(|| resize_encoded(photo, &spec).expect("a photo can be resized"));
+    });
+    group.finish();
 }
 
 fn is_a_time_in_this_process(case: &Case) -> bool {
