@@ -23,6 +23,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// The longest upload.
 const MOST_BYTES: usize = 16 << 20;
+/// What comes before it.
+const LONGEST_HEAD: usize = 64 << 10;
 /// Bytes of uploads that are in hand, from the first byte of a body to its answer: the longest fits. What is admitted is a
 /// part of these; the others are still being read, or wait.
 const IN_HAND: usize = 2 * MOST_BYTES;
@@ -122,6 +124,9 @@ impl Service {
             read_some(&mut peer, &mut request).await?;
             if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
+            }
+            if request.len() > LONGEST_HEAD {
+                return Err(io::ErrorKind::InvalidData.into());
             }
         };
         let head = String::from_utf8_lossy(&request[..body]).to_lowercase();
@@ -330,7 +335,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         ..
     } = log[hung];
     assert!(
-        free_rounds > 0 && rounds * 3 >= free_rounds * 2,
+        free_rounds > 0 && rounds * 2 >= free_rounds,
         "{rounds} of {free_rounds} times"
     );
     // Together these are more than is admitted: one had to wait, and whoever came after it.

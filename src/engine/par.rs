@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Engine, JobError, JobErrorKind, Place, ScopedJob};
+use super::{Engine, JobError, JobErrorKind, Place};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::kernel::conjure;
 use crate::supervisor::Failed;
@@ -126,17 +126,16 @@ impl Engine {
             let jobs: Vec<_> = chunks
                 .map(|rows| {
                     let first = (rows.start * row) as u64;
-                    s.submit(apply_fresh::<T, U, F>, (a.rows(rows), first, s.series()))
+                    let part = a.rows(rows.clone());
+                    let job = s.submit(apply_fresh::<T, U, F>, (part, first, s.series()));
+                    (rows, job)
                 })
                 .collect();
-            let parts = jobs.into_iter().map(ScopedJob::wait);
-            parts.collect::<Result<Vec<Array<U>>, _>>()
+            let parts = jobs.into_iter().map(|(rows, job)| Ok((rows, job.wait()?)));
+            parts.collect::<Result<Vec<(_, Array<U>)>, JobError>>()
         })??;
-        let mut rest: &mut [U] = &mut out;
-        for part in &parts {
-            let (to, after) = rest.split_at_mut(part.len());
-            to.copy_from_slice(part);
-            rest = after;
+        for (rows, part) in &parts {
+            place::<U, F>(&mut out, rows, row, part)?;
         }
         Ok(out.seal())
     }
@@ -201,6 +200,23 @@ pub(super) struct Within {
     first: u64,
     /// The call's number.
     series: u64,
+}
+
+/// Copies what a job made of these rows, each of so many elements, to its place in the whole. How much that is says a worker,
+/// which may have been taken over.
+pub(super) fn place<U: Element, F>(
+    whole: &mut [U],
+    rows: &Range<usize>,
+    row: usize,
+    part: &[U],
+) -> Result<(), JobError> {
+    let to = &mut whole[rows.start * row..rows.end * row];
+    if part.len() != to.len() {
+        let lie = format!("{} elements for {} of the array", part.len(), to.len());
+        return Err(Failed::new(JobErrorKind::Protocol(lie), type_name::<F>(), 0).into());
+    }
+    to.copy_from_slice(part);
+    Ok(())
 }
 
 pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U], Within) + Copy + 'static>(

@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::fmt;
 use std::ops::Range;
 
-use super::par::{Within, apply, apply_fresh, map_all};
+use super::par::{Within, apply, apply_fresh, map_all, place};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element};
@@ -17,8 +17,8 @@ const SHOWN: usize = 10;
 const MOST: usize = 10_000;
 /// Workers that it may cost until nothing is cut any further.
 const MOST_DEATHS: usize = 200;
-/// Of so many pieces each has ended its worker: the others will, too.
-const ALL: usize = 8;
+/// So many pieces, of at least half of the array, have each ended their worker: the others will, too.
+const ALL: usize = 16;
 
 /// What came of the rows of an array: see [`Engine::par_map_report`] and [`Engine::par_apply_report`].
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl Engine {
     /// ended a worker runs again in a worker of its own, as a job with a deadline does, which waits until one has nothing else to do.
     ///
     /// There is an end to it, and then there are failures of several rows: where more than 10,000 pieces fail at once, or more
-    /// than 200 workers were lost, or every piece ends its worker; and where it is of no use, as when `a` is not in this engine's
+    /// than 200 workers were lost, or pieces of half of the array all end their workers; and where it is of no use, as when `a` is not in this engine's
     /// arena.
     ///
     /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
@@ -211,12 +211,14 @@ impl Engine {
                 s.job(apply_fresh::<T, U, F>, args).alone(*alone).submit()
             });
             let jobs: Vec<_> = jobs.collect();
-            let mut copy = |rows: &Range<usize>, part: Array<U>| {
-                out[rows.start * row..rows.end * row].copy_from_slice(&part);
-            };
-            let jobs = parts.iter().zip(jobs);
-            jobs.map(|(part, job)| job.wait().map(|values| copy(&part.rows, values)).err())
-                .collect()
+            let mut ends = Vec::with_capacity(jobs.len());
+            for (part, job) in parts.iter().zip(jobs) {
+                let placed = job
+                    .wait()
+                    .and_then(|values| place::<U, F>(out, &part.rows, row, &values));
+                ends.push(placed.err());
+            }
+            ends
         });
         with_rows(ends)
     }
@@ -239,22 +241,16 @@ impl Part {
 
 /// Has all chunks run, and what fails of them again in halves, until single rows are left.
 fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) -> Failures {
+    let rows_of = |parts: &[Part]| parts.iter().map(|part| part.rows.len()).sum::<usize>();
     let mut parts = Part::all(chunks);
+    let whole = rows_of(&parts);
     let (mut ended, mut doubtful) = (Vec::new(), Vec::new());
-    let (mut deaths, mut again) = (0, false);
+    let mut deaths = 0;
     while !parts.is_empty() {
         let failed = pass(&parts);
-        let died = failed.iter().filter(|(_, error)| ends_a_worker(error));
-        let died = died.count();
-        // What died together may have been one worker.
-        deaths += died.min(
-            failed
-                .iter()
-                .filter(|(_, error)| is_of_its_own(error))
-                .count()
-                + 1,
-        );
-        let all = again && died == parts.len() && died >= ALL;
+        let died = deaths_in(&failed);
+        deaths += died;
+        let all = died == parts.len() && died >= ALL && rows_of(&parts) >= whole / 2;
         let enough = failed.len() > MOST || deaths > MOST_DEATHS || all;
         parts.clear();
         for (rows, error) in failed {
@@ -263,20 +259,32 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
             if enough || is_of_all(&error) || rows.len() == 1 && is_of_its_own(&error) {
                 ended.push((rows, error));
             } else if rows.len() == 1 {
-                doubtful.push(Part { rows, alone });
+                doubtful.push((Part { rows, alone }, error));
             } else {
                 let halves = [rows.start..middle, middle..rows.end];
                 parts.extend(halves.map(|rows| Part { rows, alone }));
             }
         }
-        again = true;
     }
     // Others may have done it, or taken the room: each of these once more, and no other of them beside it.
-    for part in doubtful {
-        ended.extend(pass(&[part]));
+    for (part, error) in doubtful {
+        if deaths > MOST_DEATHS {
+            ended.push((part.rows, error));
+            continue;
+        }
+        let failed = pass(&[part]);
+        deaths += deaths_in(&failed);
+        ended.extend(failed);
     }
     ended.sort_by_key(|(rows, _)| rows.start);
     ended
+}
+
+/// Workers that these may have cost, at most: in several lanes one death may fail several.
+fn deaths_in(failed: &Failures) -> usize {
+    let lost = |error: &JobError| matches!(error.kind(), JobErrorKind::LostWith { .. });
+    let died = |error: &JobError| ends_a_worker(error) && !lost(error);
+    failed.iter().filter(|(_, error)| died(error)).count()
 }
 
 /// Its worker ended with it, or because of it.
@@ -370,10 +378,9 @@ mod tests {
     #[test]
     fn deaths_are_not_spent_without_end() {
         let (failed, passes) = narrowed(1000, |_| true, JobErrorKind::Signal(6));
-        assert_eq!((failed.len(), passes), (8, vec![2, 4, 8]));
-        // Every second piece fails, down to single rows.
+        assert_eq!((failed.len(), passes), (16, vec![2, 4, 8, 16]));
         let (failed, passes) = narrowed(1 << 20, |row| row % 8 == 0, JobErrorKind::Signal(6));
-        assert_eq!((failed.len(), passes.len()), (8, 3));
+        assert_eq!((failed.len(), passes.len()), (16, 4));
         let bad: Vec<_> = (0..30).map(|nth| nth * nth * 1000).collect();
         let (failed, passes) = narrowed(1 << 20, |row| bad.contains(&row), JobErrorKind::Signal(6));
         assert!(

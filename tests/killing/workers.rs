@@ -287,7 +287,7 @@ fn for_ever_without_a_job() {
     match built {
         // There was such a moment.
         Ok(engine) => drop(engine),
-        Err(error) => assert!(error.to_string().contains("times in a row"), "{error}"),
+        Err(error) => assert!(error.to_string().contains("SIGKILL"), "{error}"),
     }
     invariant.nothing_left().unwrap();
 }

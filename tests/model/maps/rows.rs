@@ -225,8 +225,8 @@ fn where_all_end_their_workers_few_are_lost() {
     assert!(report.values().iter().all(|&value| value == 0));
     // Chunks, and their halves.
     let restarts = lab.stats().restarts();
-    assert!(restarts <= 3 * 8, "{restarts}");
-    assert_eq!(report.failures().len(), 2 * (restarts as usize / 3));
+    assert!(restarts <= 7 * 8, "{restarts}");
+    assert!(report.failures().len() <= 4 * 8, "{restarts}");
 }
 
 fn what_concerns_the_whole_array_is_told_by_the_chunk() {
