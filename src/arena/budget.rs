@@ -259,15 +259,6 @@ mod tests {
         assert_eq!(policy.slow.load(Ordering::Relaxed), 26 + 1 + 3);
     }
 
-    fn memory(limit: u64, available: u64) -> Memory {
-        Memory {
-            limit,
-            contained: true,
-            available,
-            available_contained: true,
-        }
-    }
-
     #[test]
     fn what_is_left_for_others_does_not_shrink_to_nothing() {
         const MIB: u64 = 1 << 20;
@@ -281,14 +272,18 @@ mod tests {
             (64 * MIB, 40, 35),
             (64 * MIB, 4, 0),
         ] {
-            let found = Allowance::now(&memory(limit, left * MIB)).bytes;
+            let found = Allowance::now(&Memory::of_a_container(limit, left * MIB)).bytes;
             assert_eq!(found, allowed * MIB, "{left} MiB of {limit} bytes");
         }
     }
 
     #[test]
     fn the_capacity_is_never_passed() {
-        let budget = Budget::new(1000, &memory(1 << 30, 1 << 30), Path::new("/"));
+        let budget = Budget::new(
+            1000,
+            &Memory::of_a_container(1 << 30, 1 << 30),
+            Path::new("/"),
+        );
         assert!(budget.take(600));
         assert!(!budget.take(401));
         assert!(!budget.take(u64::MAX));

@@ -3,13 +3,12 @@
 use std::any::type_name;
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::{Engine, JobError, JobErrorKind, Place};
+use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::kernel::conjure;
 use crate::supervisor::Failed;
-use crate::sys::HUGE;
+use crate::sys::{HUGE, PAGE};
 use crate::worker::each;
 
 /// Chunks per worker: enough to even out, and few enough that each is worth its trip.
@@ -168,10 +167,7 @@ impl Engine {
     }
 
     fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
-        let workers = match &self.place {
-            Place::Workers(workers) => Arc::clone(&workers.shared).workers(),
-            Place::Inline => 1,
-        };
+        let workers = self.shared().map_or(1, |shared| shared.workers());
         let rows = shape.rows().max(1);
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
@@ -184,7 +180,7 @@ impl Engine {
         let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
             HUGE
         } else {
-            4096
+            PAGE
         };
         match unit.checked_rem(row_bytes) {
             Some(0) => chunk.next_multiple_of(unit / row_bytes).min(rows),

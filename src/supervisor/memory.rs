@@ -220,15 +220,6 @@ impl Core {
 mod tests {
     use super::*;
 
-    fn memory(limit: u64, available: u64) -> Memory {
-        Memory {
-            limit,
-            contained: true,
-            available,
-            available_contained: true,
-        }
-    }
-
     #[test]
     fn what_is_kept_stays_below_every_bound() {
         const MIB: u64 = 1 << 20;
@@ -244,11 +235,17 @@ mod tests {
     fn short_is_less_than_the_reserve_until_there_is_twice_as_much() {
         const GIB: u64 = 1 << 30;
         for (limit, reserve) in [(64 * GIB, RESERVE), (GIB, GIB / 16), (160, 10)] {
-            assert!(is_tight(&memory(limit, reserve - 1), false));
-            assert!(!is_tight(&memory(limit, reserve), false));
-            assert!(is_tight(&memory(limit, 2 * reserve - 1), true));
-            assert!(!is_tight(&memory(limit, 2 * reserve), true));
-            assert!(is_tight(&memory(limit, 0), false) && is_tight(&memory(limit, 0), true));
+            assert!(is_tight(&Memory::of_a_container(limit, reserve - 1), false));
+            assert!(!is_tight(&Memory::of_a_container(limit, reserve), false));
+            assert!(is_tight(
+                &Memory::of_a_container(limit, 2 * reserve - 1),
+                true
+            ));
+            assert!(!is_tight(&Memory::of_a_container(limit, 2 * reserve), true));
+            assert!(
+                is_tight(&Memory::of_a_container(limit, 0), false)
+                    && is_tight(&Memory::of_a_container(limit, 0), true)
+            );
         }
     }
 }

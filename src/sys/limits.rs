@@ -50,6 +50,19 @@ pub struct Memory {
     pub available_contained: bool,
 }
 
+#[cfg(test)]
+impl Memory {
+    /// What a container leaves that has this limit.
+    pub(crate) fn of_a_container(limit: u64, available: u64) -> Self {
+        Self {
+            limit,
+            contained: true,
+            available,
+            available_contained: true,
+        }
+    }
+}
+
 /// Reads the memory limits under `root`, which is `/` but for tests.
 ///
 /// Counts `/proc/meminfo` and every memory control group from this process's own up to the root, version 1 and 2.

@@ -54,16 +54,21 @@ fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Cuts the segments of a program to so many bytes, as any process of the same user can.
-fn cut(program: &Program, name: &str, len: u64) {
+/// The segments of a program, as any process of the same user can write them. All are opened before anything is done to the
+/// first: a busy program may be gone a moment later, and its descriptors with it.
+fn open_for_writing(program: &Program, name: &str) -> Vec<File> {
     let open = |path| File::options().write(true).open(path).unwrap();
-    // All of them before the first is cut: a busy program may be gone a moment later, and its descriptors with it.
     let files: Vec<File> = segments(program.pid(), name)
         .into_iter()
         .map(open)
         .collect();
     assert!(!files.is_empty(), "the program has {name}");
-    for file in files {
+    files
+}
+
+/// Cuts the segments of a program to so many bytes.
+fn cut(program: &Program, name: &str, len: u64) {
+    for file in open_for_writing(program, name) {
         file.set_len(len).unwrap();
     }
 }
@@ -176,13 +181,7 @@ fn a_punched_region() {
 
 /// Takes away all that the segments of a program hold; they read as zeros.
 fn punch(program: &Program, name: &str) {
-    let open = |path| File::options().write(true).open(path).unwrap();
-    let files: Vec<File> = segments(program.pid(), name)
-        .into_iter()
-        .map(open)
-        .collect();
-    assert!(!files.is_empty(), "the program has {name}");
-    for file in files {
+    for file in open_for_writing(program, name) {
         let len = file.metadata().unwrap().len() as i64;
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&file, flags, 0, len).unwrap();
