@@ -18,6 +18,9 @@ use super::{Attempt, End, Place};
 
 /// The process that stands for the engine.
 const ENGINE: u32 = 1;
+/// Bytes that are written at one time. A file system that is given more takes its pages in blocks that nobody has had for
+/// long: where a hypervisor lends memory, each of those costs ten times what it costs to fill it.
+const BATCH: usize = 60 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -114,6 +117,11 @@ impl ChromeFile {
         both.is_ok_and(|(own, other)| {
             own.is_file() && (own.dev(), own.ino()) == (other.dev(), other.ino())
         })
+    }
+
+    /// Enough was added to be written.
+    pub(super) fn has_a_batch(&self) -> bool {
+        self.text.len() >= BATCH
     }
 
     /// Everything that was added goes into the file, which is whole then: also after an error, but without these events.

@@ -304,6 +304,35 @@ fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
     );
 }
 
+/// What is collected is written piece by piece, and the file is whole behind each.
+#[test]
+fn many_events_make_many_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(plan(folder.path()));
+    let now = monotonic_ns();
+    let mut writer = lock(&tracer.0.writer);
+    let attempt = |job| Event::Attempt(ran(job, now, End::Value));
+    let len = || {
+        std::fs::metadata(folder.path().join("events.json"))
+            .unwrap()
+            .len()
+    };
+    let empty = len();
+    writer.write((0..1).map(attempt).collect(), 0);
+    let each = len() - empty;
+    writer.write((1..2000).map(attempt).collect(), 0);
+    let written = writer.written();
+    assert_eq!((written.attempts, written.dropped), (2000, 0));
+    assert!(len() > 1000 * each);
+    drop(writer);
+    assert_eq!(of(&events(folder.path()), "X", "shrink<u8>").len(), 2000);
+    // On a disk that is full nothing is taken, and everything is counted once.
+    lock(&tracer.0.writer).spoil();
+    lock(&tracer.0.writer).write((2000..4000).map(attempt).collect(), 0);
+    let written = lock(&tracer.0.writer).written();
+    assert_eq!((written.attempts, written.dropped), (2000, 2000));
+}
+
 /// Memory that refuses to grow takes the first part of a batch, as a disk does that fills up.
 #[test]
 fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
@@ -324,14 +353,14 @@ fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
     {
         // In one batch: nobody passes anything on meanwhile.
         let _busy = lock(&tracer.0.writer);
-        (1..1000).for_each(send);
+        (1..100).for_each(send);
     }
     let (_, error) = tracer.0.flush().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    send(1000);
+    send(100);
     tracer.0.flush().unwrap_err();
     let written = lock(&tracer.0.writer).written();
-    assert_eq!(written.attempts + written.dropped, 1001);
+    assert_eq!(written.attempts + written.dropped, 101);
 
     let mut text = String::new();
     memory.rewind().unwrap();

@@ -73,6 +73,8 @@ pub(super) struct Writer {
     written: Traced,
     /// Events in the file that are no attempts.
     others: u64,
+    /// Attempts, and other events, up to the last batch.
+    in_file: (u64, u64),
     /// Events that nobody took.
     lost: u64,
     error: Option<io::Error>,
@@ -112,6 +114,7 @@ impl Writer {
                 dropped: 0,
             },
             others: 0,
+            in_file: (0, 0),
             lost: 0,
             error: None,
             spare: Vec::new(),
@@ -127,21 +130,31 @@ impl Writer {
         std::mem::take(&mut self.spare)
     }
 
-    /// Takes a batch, and how many events were dropped beside it.
+    /// Takes what was collected, and how many events were dropped beside it.
     pub(super) fn write(&mut self, mut events: Vec<Event>, dropped: u64) {
         self.lost += dropped;
         self.written.dropped += dropped;
-        let before = (self.written.attempts, self.others);
         for event in events.drain(..) {
             self.take(event);
+            if self.chrome.as_ref().is_some_and(ChromeFile::has_a_batch) {
+                self.put_batch();
+            }
         }
         self.spare = events;
-        let batch = self.written.attempts - before.0 + self.others - before.1;
+        self.put_batch();
+    }
+
+    /// Events that were taken since the last batch go into the file.
+    fn put_batch(&mut self) {
+        let before = self.in_file;
+        self.in_file = (self.written.attempts, self.others);
+        let batch = self.in_file.0 - before.0 + self.in_file.1 - before.1;
         if let Some(chrome) = &mut self.chrome
             && let Err(error) = chrome.write(self.written.dropped, batch)
         {
             self.chrome = None;
             self.error = Some(error);
+            self.in_file = before;
             (self.written.attempts, self.others) = before;
             self.written.dropped += batch;
         }
