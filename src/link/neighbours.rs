@@ -21,6 +21,13 @@ impl<const N: usize> LinkCells<N> {
         }
     }
 
+    /// Supervisor: the core on which this lane runs a kernel, as it said before that.
+    pub(crate) fn kernel_core(&self) -> Option<u32> {
+        let place = self.reply().place.load(Ordering::Relaxed);
+        let runs = matches!(self.phase(), Phase::Running(_));
+        (runs && place & AWAKE != 0).then_some(place as u32)
+    }
+
     /// Tells the neighbours that this lane sleeps until its bell is rung.
     pub(crate) fn goes_to_sleep(&self) {
         let heard = self.post().bell.load(Ordering::Relaxed);

@@ -94,6 +94,9 @@ impl<'a, T> Run<'a, T> {
                 let asleep = Instant::now();
                 self.control.sleep();
                 self.looking = asleep.elapsed() < SHORT;
+                if let Some(shared) = driver.engine.shared() {
+                    shared.step_aside();
+                }
             }
             idle = None;
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use super::super::actor::ActorPlan;
 use super::*;
 use crate::link::NOTICE;
+use crate::link::Phase;
+use crate::sys::cores;
 
 /// How many lanes of each worker are busy.
 fn busy(shared: &Shared) -> Vec<usize> {
@@ -224,4 +226,34 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
         assert_eq!(actors(), [0, 2]);
         drop((jobs, takers));
     }
+}
+
+#[test]
+fn who_is_woken_keeps_away_from_kernels_if_there_is_another_core() {
+    // On a thread of its own, so that no other test is moved.
+    let moved = || {
+        let (shared, _takers) = with_lanes(2, 1, 2);
+        let [kernel, other] = [&shared.cells[0], &shared.cells[1]];
+        let here = cores::current();
+        kernel.runs_on(here);
+        shared.step_aside();
+        let idle = cores::current() != here;
+        // The lane is awake, and in a kernel.
+        kernel.set_phase(Phase::Running(1));
+        let here = cores::current();
+        kernel.runs_on(here);
+        shared.step_aside();
+        let there = cores::current();
+        // On all cores there are: it stays, and nothing keeps it there.
+        other.runs_on(there);
+        other.set_phase(Phase::Running(2));
+        shared.step_aside();
+        (idle, there != here)
+    };
+    if crate::sys::limits::cores() < 2 {
+        return;
+    }
+    let moved = || std::thread::spawn(moved).join().unwrap();
+    // The kernel may move a thread at any moment, but hardly each time.
+    assert!((0..20).any(|_| moved() == (false, true)));
 }
