@@ -18,6 +18,7 @@ mod param;
 mod reply;
 mod scalar;
 mod seed;
+mod shares;
 mod spawn;
 mod step;
 mod subtree;
@@ -43,6 +44,7 @@ pub(crate) use reply::{
     AnyValue, BadReply, Receiving, Sending, SpawnedFailed, Unfolded, Unsent, reply_sealed,
 };
 pub(crate) use seed::{seed_in_series, seed_of_task};
+pub(crate) use shares::{MOST_SHARES, SHARE_WORDS, Shares};
 pub(crate) use spawn::{
     CHILDREN, GIVEN, MAX_ARRAYS, MOVED, NAME_LIMIT, SPAWNS, SpawnKernel, Spawning, spawning,
 };

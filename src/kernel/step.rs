@@ -5,7 +5,8 @@
 //!
 //! A chain is the call of several nodes in one: how many, and for each its seed, its entry, how many words follow, and these. The
 //! first word of a node says which of its parameters takes over the value of the node before (a bit for each), and whether
-//! its own value is the reply of the chain. Between two nodes the value stays in the worker, as it is.
+//! its own value is the reply of the chain. Between two nodes the value stays in the worker, as it is. Behind the words of the reply
+//! stand two that tell how the time is spread over the nodes (`shares.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -17,6 +18,7 @@ use super::host::Host;
 use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, Words};
 use super::reply::{AnyValue, BadReply, Receiving, Reply, Sending, Value};
 use super::scalar::Scalar;
+use super::shares::Clock;
 use super::wire::{ArgWriter, ReplyWriter, WordReader};
 use crate::array::{Array, ArrayMut, Element};
 
@@ -388,11 +390,12 @@ fn chain(
 ) -> Result<(), Failure> {
     let malformed = |_| Failure::Rejected(BadArgument::Malformed);
     let _ending = Ending;
-    let count = words.word().map_err(malformed)?;
+    let count = words.word().map_err(malformed)? as u32;
+    let mut clock = Clock::start(count);
     for at in 0..count {
-        AT.set(at as u32);
+        AT.set(at);
         let seed = words.word().map_err(malformed)?;
-        if host.step(at as u32, seed) {
+        if host.step(at, seed) {
             return Err(Failure::Cancelled);
         }
         let offset = words.word().map_err(malformed)?;
@@ -402,7 +405,9 @@ fn chain(
         let step = unsafe { from_offset(offset) };
         crate::sync::point!("chain.begun");
         step(these, host, writer)?;
+        clock.ended(at);
     }
+    clock.send(writer);
     AT.set(0);
     Ok(())
 }

@@ -283,6 +283,8 @@ pub(crate) struct ReplyWriter {
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
     /// It is no value yet: see [`Spawning`](super::Spawning).
     pub(crate) spawns: bool,
+    /// Behind the value stands how the time is spread over the nodes of a chain.
+    pub(crate) timed: bool,
 }
 
 impl ReplyWriter {

@@ -45,4 +45,6 @@ pub(crate) mod kind {
     pub(crate) const SPAWN: u8 = 6;
     /// Nothing: it was asked to stop, and did so between two of its parts.
     pub(crate) const CANCELLED: u8 = 7;
+    /// A chain's value, and how its time is spread over its nodes.
+    pub(crate) const TIMED: u8 = 8;
 }

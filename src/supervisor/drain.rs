@@ -11,8 +11,8 @@ use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::Outcome;
 use super::worker::Status;
-use crate::kernel::MAX_ARRAYS;
 use crate::kernel::wire::{Lease, Leases, MAX_REPLY_WORDS, Received, SENT_WORDS, Sent, WordReader};
+use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
@@ -168,7 +168,7 @@ impl Core {
     }
 
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u64) {
-        let reply = self.reply;
+        let mut reply = self.reply;
         if reply.kind == kind::ESCAPED {
             self.lanes[lane_index].jobs -= 1;
             self.condemn(
@@ -185,16 +185,16 @@ impl Core {
         }
         let leases = std::mem::take(&mut self.records.at(index).leases);
         #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
-        let (mut unpacked, why) = match self.check_reply(lane_index, index, &reply, failed, &leases)
-        {
-            Ok(checked) => checked,
-            Err(what) => {
-                self.records.at(index).leases = leases;
-                self.lanes[lane_index].jobs -= 1;
-                self.condemn(lane_index, index, JobErrorKind::Protocol(what));
-                return;
-            }
-        };
+        let (mut unpacked, why) =
+            match self.check_reply(lane_index, index, &mut reply, failed, &leases) {
+                Ok(checked) => checked,
+                Err(what) => {
+                    self.records.at(index).leases = leases;
+                    self.lanes[lane_index].jobs -= 1;
+                    self.condemn(lane_index, index, JobErrorKind::Protocol(what));
+                    return;
+                }
+            };
         crate::sync::point!("reap.received");
         let kernel = self.records.at(index).kernel;
         let worker = self.worker_of(lane_index) as u32;
@@ -226,11 +226,11 @@ impl Core {
         &mut self,
         lane: usize,
         index: u32,
-        reply: &Reply,
+        reply: &mut Reply,
         failed: bool,
         leases: &[Lease],
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
-        let unpacked = self.unpack(lane, reply, leases)?;
+        let mut unpacked = self.unpack(lane, reply, leases)?;
         let words = match &unpacked.long {
             Some(words) => words.as_slice(),
             None => &reply.words[..reply.len as usize],
@@ -241,8 +241,11 @@ impl Core {
             return Err("a job was cancelled that nobody asked to stop".into());
         }
         self.graphs.last.step = failed_step(reply.kind, words);
-        if !failed && reply.kind != kind::VALUE {
-            return Err(format!("a value of kind {}", reply.kind));
+        match reply.kind {
+            _ if failed => {}
+            kind::VALUE => {}
+            kind::TIMED => self.graphs.last.shares = Some(unpacked.take_shares(reply)?),
+            other => return Err(format!("a value of kind {other}")),
         }
         Ok((unpacked, why))
     }
@@ -385,6 +388,21 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
+    /// The last words of a chain's reply, which are no part of its value.
+    fn take_shares(&mut self, reply: &mut Reply) -> Result<Shares, String> {
+        let words = match &self.long {
+            Some(words) => words.as_slice(),
+            None => &reply.words[..reply.len as usize],
+        };
+        let shares = words[self.skip..].last_chunk();
+        let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
+        reply.len -= SHARE_WORDS as u32;
+        if let Some(words) = &mut self.long {
+            words.truncate(words.len() - SHARE_WORDS);
+        }
+        Ok(shares)
+    }
+
     /// The words behind those that describe arrays, and the arrays.
     pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<Received>) {
         let words = match self.long {

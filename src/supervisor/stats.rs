@@ -38,7 +38,8 @@ pub struct KernelStats {
     pub calls: u64,
     /// Those that gave no value.
     pub failures: u64,
-    /// Time in the kernel, all calls together. Of a chain only the whole is measured: each of its nodes counts an equal part.
+    /// Time in the kernel, all calls together. In a chain of nodes that ran as one job each of up to eight is measured; of longer
+    /// chains each eighth, and of one that failed the whole, and the nodes of that count equal parts of it.
     pub total: Duration,
     /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended. A call of more than
     /// 4.3 s counts as one of 4.3 s.

@@ -362,10 +362,10 @@ impl Lane {
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
             Outcome::Returned(Ok(())) => Some(Ending {
-                kind: if reply.spawns {
-                    kind::SPAWN
-                } else {
-                    kind::VALUE
+                kind: match &reply {
+                    ReplyWriter { spawns: true, .. } => kind::SPAWN,
+                    ReplyWriter { timed: true, .. } => kind::TIMED,
+                    _ => kind::VALUE,
                 },
                 reply,
             }),
@@ -534,7 +534,7 @@ impl Lane {
 
 /// Does a reply of this kind say why there is no value?
 fn is_failure(kind: u8) -> bool {
-    kind != kind::VALUE && kind != kind::SPAWN
+    ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
 }
 
 /// What a job changes is nothing else that it has: two such references to one byte are undefined behaviour.

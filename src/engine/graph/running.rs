@@ -267,7 +267,8 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took.
+    /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took. In a chain of more
+    /// than eight that ran as one job each node has the time of that job, and it says so.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -22,6 +22,7 @@ use super::core::{Closing, Core, Read};
 use super::error::{JobError, JobErrorKind};
 use super::lane::{Lane, NOBODY};
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::kernel::Shares;
 use crate::link::{Ask, NOTICE, SLOTS, after_keeping};
 
 /// Jobs of one graph that have a record and no answer, at most: enough for every worker, however many are ready.
@@ -43,6 +44,8 @@ pub(super) struct LastEnd {
     pub(super) step: u32,
     /// Bytes of fresh arrays in its value.
     pub(super) bytes: u64,
+    /// Of a chain: how the time is spread over its nodes.
+    pub(super) shares: Option<Shares>,
 }
 
 /// What has jobs of its own to send.
@@ -276,11 +279,8 @@ impl Core {
                 }
             } else {
                 run.count_nodes(unit, &over.end, false, &mut core.kernels);
-                run.done(
-                    unit,
-                    over.end.took_ns,
-                    core.worker_of(over.end.lane as usize) as u32,
-                );
+                let worker = core.worker_of(over.end.lane as usize);
+                run.done(unit, &over.end, worker as u32);
                 core.unit_done(run, unit);
             }
             core.feed(graph, run);

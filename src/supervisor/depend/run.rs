@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::LastEnd;
 use crate::kernel::wire::{ArgWriter, Received, ReplyReader, WordReader};
 use crate::kernel::{
-    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, NodeKernel, Receiving, to_offset,
+    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MOST_SHARES, NodeKernel,
+    Receiving, Shares, to_offset,
 };
 use crate::supervisor::core::{Unread, fenced};
 use crate::supervisor::error::{Failed, JobError};
@@ -153,6 +154,8 @@ pub(in crate::supervisor) struct Run {
     pub(super) wanted: usize,
     /// Why units failed, by the one that is to blame, and which of its nodes it was.
     pub(super) errors: HashMap<u32, (u32, JobError)>,
+    /// How the time of short chains is spread over their nodes, by unit.
+    shares: HashMap<u32, Shares>,
     /// The unit at whose failure the graph has stopped.
     pub(super) stopped_at: Option<u32>,
     /// With a ceiling: the next unit, bytes of values that are there or will be, and how many ends of others each waits for
@@ -242,7 +245,7 @@ impl Ended for Values<'_> {
 pub(crate) enum NodeFate {
     /// It has not ended.
     Open,
-    /// Its job took so long, on this worker; `with` other nodes were part of it.
+    /// It took so long, on this worker; or, where it is not known of each, its job with so many other nodes did.
     Done {
         took: Duration,
         worker: u32,
@@ -312,6 +315,7 @@ impl Run {
             },
             wanted: plan.units.iter().filter(|unit| unit.wanted).count(),
             errors: HashMap::new(),
+            shares: HashMap::new(),
             stopped_at: None,
             next: 0,
             held: 0,
@@ -392,8 +396,8 @@ impl Run {
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
-    /// The job of a chain has ended: each of its nodes that ran counts, with an equal part of the time, for only the whole is
-    /// measured.
+    /// The job of a chain has ended: each of its nodes that ran counts. Of one that failed only the whole is measured, and each has
+    /// an equal part of that.
     pub(super) fn count_nodes(&self, unit: u32, end: &LastEnd, failed: bool, all: &mut Kernels) {
         let count = self.plan.units[unit as usize].count;
         if count == 1 {
@@ -403,13 +407,17 @@ impl Run {
             true => end.step.min(count - 1),
             false => count - 1,
         };
-        let part = end.took_ns / u64::from(last + 1);
+        let mut rest = end.took_ns;
         for step in 0..last {
+            let part = match end.shares {
+                Some(shares) => shares.of_node(step, count, end.took_ns),
+                None => end.took_ns / u64::from(last + 1),
+            };
+            rest -= part;
             let kernel = self.kernel_of_step(unit, step);
             all.get(kernel).count_node(part, 0, false);
         }
         let kernel = self.kernel_of_step(unit, last);
-        let rest = end.took_ns - part * u64::from(last);
         all.get(kernel).count_node(rest, end.bytes, failed);
     }
 
@@ -503,11 +511,17 @@ impl Run {
         }
     }
 
-    pub(super) fn done(&mut self, unit: u32, took_ns: u64, worker: u32) {
+    pub(super) fn done(&mut self, unit: u32, end: &LastEnd, worker: u32) {
         self.moves(unit, UnitStage::Done);
         let state = &mut self.states[unit as usize];
-        state.took_ns = took_ns;
+        state.took_ns = end.took_ns;
         state.worker = worker;
+        // Of longer chains it is not known of each node.
+        if let Some(shares) = end.shares
+            && self.plan.units[unit as usize].count <= MOST_SHARES
+        {
+            self.shares.insert(unit, shares);
+        }
     }
 
     /// With a ceiling: a unit is over, and what it took is free, unless others want it too.
@@ -583,11 +597,19 @@ impl Run {
         };
         match state.stage {
             UnitStage::Waiting | UnitStage::Sent => NodeFate::Open,
-            _ if state.worker != NOBODY => NodeFate::Done {
-                took: Duration::from_nanos(state.took_ns),
-                worker: state.worker,
-                with: self.plan.units[unit as usize].count - 1,
-            },
+            _ if state.worker != NOBODY => {
+                let Unit { first, count, .. } = self.plan.units[unit as usize];
+                let nodes = &self.plan.nodes[first as usize..(first + count) as usize];
+                let own = self.shares.get(&unit).and_then(|shares| {
+                    let step = nodes.iter().position(|&other| other == node)?;
+                    Some(shares.of_node(step as u32, count, state.took_ns))
+                });
+                NodeFate::Done {
+                    took: Duration::from_nanos(own.unwrap_or(state.took_ns)),
+                    worker: state.worker,
+                    with: own.map_or(count - 1, |_| 0),
+                }
+            }
             UnitStage::Failed(root) if root == unit => NodeFate::Failed,
             UnitStage::Failed(_) | UnitStage::Stopped => NodeFate::Skipped,
             UnitStage::Done => NodeFate::Open,

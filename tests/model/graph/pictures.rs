@@ -121,14 +121,30 @@ fn a_picture_tells_what_was_one_job() {
     // It has terms of its own, the others have none.
     assert_eq!(report.jobs(), 2);
     let (svg, dot) = (report.svg(), report.dot());
-    for (label, with) in [("first", 0), ("next 1", 2), ("next 2", 2), ("next 3", 2)] {
+    for (label, millis) in [("first", 5), ("next 1", 0), ("next 2", 5), ("next 3", 0)] {
         for said in [in_svg(&svg, label), in_dot(&dot, label)] {
-            // The time of a chain is that of its job.
-            assert!(said.took >= Duration::from_millis(5), "{label}: {said:?}");
-            assert_eq!((said.with, said.worker), (with, 0), "{label}: {said:?}");
+            // To a 65,000th of the chain, and to the digits that are shown.
+            let least = Duration::from_micros(millis * 989);
+            assert!(said.took >= least, "{label}: {said:?}");
+            assert_eq!((said.with, said.worker), (0, 0), "{label}: {said:?}");
         }
     }
+    let all = ["first", "next 1", "next 2", "next 3"].map(|label| in_dot(&dot, label).took);
+    assert!(all[1] + all[3] < all[2], "each has its own: {all:?}");
+    assert!(all.iter().sum::<Duration>() <= report.busy() + Duration::from_millis(1));
     running.wait().unwrap();
+
+    // Of nine each eighth is measured.
+    let mut graph = Graph::new();
+    let mut last = graph.add(busy, (5,));
+    for _ in 0..8 {
+        last = graph.add(next, (&last, 0));
+    }
+    let report = graph.run(&lab, &last).unwrap().report();
+    assert_eq!(report.jobs(), 1);
+    let said = in_dot(&report.dot(), "busy 0");
+    assert!(said.took >= Duration::from_millis(5), "{said:?}");
+    assert_eq!(said.with, 8, "{said:?}");
 
     let mut graph = Graph::new();
     let alone = graph.job(busy, (5,)).name("alone").add();

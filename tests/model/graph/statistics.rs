@@ -8,6 +8,7 @@ use super::*;
 
 tests![
     each_node_of_a_chain_counts,
+    a_chain_tells_which_of_its_kernels_takes_the_time,
     a_chain_that_failed_counts_as_far_as_it_came,
     an_attempt_that_failed_adds_nothing_to_another_node,
     the_node_that_runs_is_told,
@@ -81,6 +82,49 @@ fn each_node_of_a_chain_counts() {
         let calls: u64 = progress.kernels.iter().map(|kernel| kernel.calls).sum();
         assert_eq!(calls, 1 + 3 * 22, "no entry beside those of the nodes");
         assert_eq!(progress.submitted, if of_workers { 4 } else { 1 + 3 * 22 });
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_chain_tells_which_of_its_kernels_takes_the_time() {
+    fn slow(x: u32) -> u32 {
+        (0..50).fold(x, |x, _| spin_for_a_while(x))
+    }
+    fn all_slow(x: u32) -> Array<u32> {
+        Array::from_fn([2, 3, 4], |_| slow(0) + x)
+    }
+    fn nothing(x: &[u32]) {
+        assert_eq!(x.len(), 24);
+    }
+    let lab = Lab::new(1);
+    let mut graph = Graph::new();
+    let x = graph.add(down, (5,));
+    let x = graph.add(slow, (&x,));
+    let x = graph.add(down, (&x,));
+    let array = graph.add(all_slow, (&x,));
+    let last = graph.add(nothing, (&array,));
+    let running = graph.run(&lab, &last).unwrap();
+    assert_eq!(running.report().jobs(), 1);
+    running.wait().unwrap();
+    let kernels = ["::down", "::slow", "::all_slow", "::nothing"];
+    let took = kernels.map(|name| of(&lab, name).total);
+    assert!(took[1] >= Duration::from_micros(9_900), "{took:?}");
+    assert!(took[2] >= 20 * took[1], "{took:?}");
+    assert!(took[0] + took[3] < took[1], "{took:?}");
+
+    // The words of the last node's value are its own, in the slot and beside it.
+    for len in 0..20usize {
+        let mut graph = Graph::new();
+        let x = graph.add(down, (5,));
+        let text = graph.add(
+            |x: u32, len: u64| format!("{x:0>width$}", width = len as usize),
+            (&x, len as u64 * 8),
+        );
+        let text = graph.run(&lab, &text).unwrap().wait().unwrap();
+        assert_eq!(
+            (text.len(), text.trim_start_matches('0')),
+            ((len * 8).max(1), "4")
+        );
     }
     lab.assert_in_use(0);
 }
