@@ -120,8 +120,15 @@ impl fmt::Display for ArenaFull {
                 Some(Limit::DevShm) => {
                     "/dev/shm is full: mount a larger /dev/shm, or use a backing without names"
                 }
+                Some(Limit::Container) if requested <= shm_free => {
+                    "the container has so much, and keeps some of it free, so that the kernel need not kill: raise its limit, or \
+                     lower what else runs in it"
+                }
                 Some(Limit::Container) => {
                     "the container has no more memory for it: raise its limit, or lower what else runs in it"
+                }
+                Some(Limit::Machine) if requested <= shm_free => {
+                    "the machine has so much, and keeps some of it free, so that the kernel need not kill: stop other programs"
                 }
                 None => {
                     "all of the capacity is committed, beside small arrays in many places: drop arrays that are no longer \
@@ -286,5 +293,42 @@ impl From<sys::Error> for ArenaError {
 impl From<ArenaFull> for ArenaError {
     fn from(full: ArenaFull) -> ArenaError {
         ArenaError::ArenaFull(full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_whose_memory_it_was() {
+        let full = |whose, shm_free| {
+            let requested = 1000;
+            let (free, capacity, largest_free) = (5000, 9000, 5000);
+            let full = ArenaFull {
+                requested,
+                free,
+                capacity,
+                largest_free,
+                shm_free,
+                whose,
+            };
+            full.to_string()
+        };
+        for (whose, shm_free, expected) in [
+            (ArenaFull::CONTAINERS, 999, "container has no more"),
+            (
+                ArenaFull::CONTAINERS,
+                1000,
+                "container has so much, and keeps",
+            ),
+            (ArenaFull::MACHINES, 999, "machine has no more"),
+            (ArenaFull::MACHINES, 1000, "machine has so much, and keeps"),
+            (ArenaFull::FILE_SYSTEMS, 999, "/dev/shm is full"),
+            (ArenaFull::ARENAS, 1000, "all of the capacity"),
+        ] {
+            let said = full(whose, shm_free);
+            assert!(said.contains(expected), "{said}");
+        }
     }
 }
