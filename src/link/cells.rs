@@ -148,7 +148,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker, at its end, in the link of its first lane (Release): 1 + the number, in its worker, of the lane whose thread
     /// ended the process; 0 for none. Read after the exit is confirmed.
     pub(crate) fell: AtomicU32,
-    /// Worker: where the lane is, for its neighbours; see [`Neighbours`](super::Neighbours).
+    /// Worker: where the lane is, for its neighbours and for threads that keep away from it; see [`Neighbours`](super::Neighbours).
     pub(crate) place: AtomicU64,
     /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
     #[cfg(not(arenite_loom))]

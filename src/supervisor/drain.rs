@@ -244,7 +244,13 @@ impl Core {
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
-            kind::TIMED => self.graphs.last.shares = Some(unpacked.take_shares(reply)?),
+            kind::TIMED => {
+                let kernel = self.records.look(index).kernel;
+                if !self.kernels.get(kernel).is_chain() {
+                    return Err("the times of a chain from a job that is none".into());
+                }
+                self.graphs.last.shares = unpacked.take_shares(reply)?;
+            }
             other => return Err(format!("a value of kind {other}")),
         }
         Ok((unpacked, why))
@@ -389,7 +395,7 @@ pub(super) struct Unpacked {
 
 impl Unpacked {
     /// The last words of a chain's reply, which are no part of its value.
-    fn take_shares(&mut self, reply: &mut Reply) -> Result<Shares, String> {
+    fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
         let words = match &self.long {
             Some(words) => words.as_slice(),
             None => &reply.words[..reply.len as usize],

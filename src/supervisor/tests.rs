@@ -20,6 +20,7 @@ use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
 
+mod chains;
 mod lies;
 mod memory;
 mod places;

@@ -156,12 +156,11 @@ impl Shared {
 
     /// A thread of the program that the monitor has woken goes on where no kernel runs, if there is such a core. The kernel of
     /// the system wakes it where it slept; and there runs by now what it gave a worker before it went to sleep.
-    pub(crate) fn step_aside(&self) {
+    /// True if it has gone.
+    pub(crate) fn step_aside(&self) -> bool {
         let kernels = || self.cells.iter().filter_map(|cells| cells.kernel_core());
         let here = cores::current();
-        if kernels().any(|core| core == here) {
-            cores::leave(kernels());
-        }
+        kernels().any(|core| core == here) && cores::leave(kernels())
     }
 
     /// As a future: the answer, or the waker is kept.

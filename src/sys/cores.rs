@@ -1,4 +1,4 @@
-//! Which cores a thread runs on, and how much processor time a process has used: what measuring needs.
+//! Which cores a thread runs on, and, for measuring, how much processor time a process has used.
 
 #[cfg(feature = "bench")]
 use std::time::Duration;

@@ -96,7 +96,7 @@ impl Picture {
         chains
     }
 
-    /// The time of each job, given to the first of its nodes.
+    /// The time of all nodes together: of each, or once of a job of which only the whole is known.
     pub(super) fn busy(&self, fates: &[NodeFate]) -> Duration {
         let mut seen = vec![false; self.jobs()];
         let mut busy = Duration::ZERO;

@@ -12,6 +12,9 @@ use super::flow::{BoxFlow, Driver, Event};
 /// A sleep that was shorter than this was not worth the way there and back.
 const SHORT: Duration = Duration::from_micros(60);
 
+/// How long the driver stays on a core to which it has gone.
+const STAY: Duration = Duration::from_millis(1);
+
 /// While results are ready, jobs are looked at this often.
 const OFTEN: Duration = Duration::from_micros(20);
 
@@ -29,6 +32,8 @@ pub struct Run<'a, T> {
     waker: Waker,
     /// Jobs end so soon that it is better to look again than to sleep.
     looking: bool,
+    /// When it has gone to another core, the last time.
+    moved: Option<Instant>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -39,6 +44,7 @@ impl<'a, T> Run<'a, T> {
             waker: Waker::from(Arc::clone(&control)),
             control,
             looking: false,
+            moved: None,
         }
     }
 
@@ -94,8 +100,14 @@ impl<'a, T> Run<'a, T> {
                 let asleep = Instant::now();
                 self.control.sleep();
                 self.looking = asleep.elapsed() < SHORT;
-                if let Some(shared) = driver.engine.shared() {
-                    shared.step_aside();
+                let stays = self.looking || self.moved.is_some_and(|at| at.elapsed() < STAY);
+                if !stays
+                    && driver
+                        .engine
+                        .shared()
+                        .is_some_and(|shared| shared.step_aside())
+                {
+                    self.moved = Some(Instant::now());
                 }
             }
             idle = None;

@@ -396,8 +396,8 @@ impl Run {
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
-    /// The job of a chain has ended: each of its nodes that ran counts. Of one that failed only the whole is measured, and each has
-    /// an equal part of that.
+    /// The job of a chain has ended: each of its nodes that ran counts. Where only the whole was measured, as of one that failed, each
+    /// has an equal part of that.
     pub(super) fn count_nodes(&self, unit: u32, end: &LastEnd, failed: bool, all: &mut Kernels) {
         let count = self.plan.units[unit as usize].count;
         if count == 1 {
@@ -407,13 +407,12 @@ impl Run {
             true => end.step.min(count - 1),
             false => count - 1,
         };
+        let mut own = end.shares.map(|shares| shares.of_nodes(count, end.took_ns));
+        let equal = end.took_ns / u64::from(last + 1);
         let mut rest = end.took_ns;
         for step in 0..last {
-            let part = match end.shares {
-                Some(shares) => shares.of_node(step, count, end.took_ns),
-                None => end.took_ns / u64::from(last + 1),
-            };
-            rest -= part;
+            let part = own.as_mut().and_then(Iterator::next).unwrap_or(equal);
+            rest = rest.saturating_sub(part);
             let kernel = self.kernel_of_step(unit, step);
             all.get(kernel).count_node(part, 0, false);
         }
@@ -518,7 +517,7 @@ impl Run {
         state.worker = worker;
         // Of longer chains it is not known of each node.
         if let Some(shares) = end.shares
-            && self.plan.units[unit as usize].count <= MOST_SHARES
+            && (2..=MOST_SHARES).contains(&self.plan.units[unit as usize].count)
         {
             self.shares.insert(unit, shares);
         }
@@ -602,7 +601,7 @@ impl Run {
                 let nodes = &self.plan.nodes[first as usize..(first + count) as usize];
                 let own = self.shares.get(&unit).and_then(|shares| {
                     let step = nodes.iter().position(|&other| other == node)?;
-                    Some(shares.of_node(step as u32, count, state.took_ns))
+                    shares.of_nodes(count, state.took_ns).nth(step)
                 });
                 NodeFate::Done {
                     took: Duration::from_nanos(own.unwrap_or(state.took_ns)),

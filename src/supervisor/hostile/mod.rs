@@ -235,10 +235,7 @@ impl Attack {
         };
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
         let answer = Answering {
-            kind: tell(
-                [kind::VALUE, kind::TIMED][usize::from(pick & 4 != 0)].into(),
-                8,
-            ) as u8,
+            kind: tell(kind::VALUE.into(), 8) as u8,
             arrays: tell(arrays, 16) as u16,
             spilled,
             len: tell(len, 32) as u32,

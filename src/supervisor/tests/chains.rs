@@ -1,0 +1,69 @@
+//! What a chain's reply says beside its value.
+
+use super::super::record::Outcome;
+use super::*;
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{KernelInfo, Shares};
+
+/// A job that is answered so; what its record holds then, or that its worker has to go.
+fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
+    assert_eq!(takers[0].next(), Next::Run);
+    let answer = Answering {
+        len: words.len() as u32,
+        words,
+        ..one_word(kind, &[0])
+    };
+    takers[0].finish(false, 1000, Some(&answer));
+    assert_eq!(
+        shared.is_done(id),
+        shared.lock().workers[0].status() == Status::Ready
+    );
+    let mut core = shared.lock();
+    let record = core.records.get(id);
+    let payload = record.payload;
+    match &record.outcome {
+        Some(Outcome::Inline { len }) => Some(payload[..*len as usize].to_vec()),
+        Some(Outcome::Failed(error)) => panic!("{error}"),
+        Some(_) => panic!("another kind of value"),
+        None => None,
+    }
+}
+
+#[test]
+fn times_are_taken_off_before_the_value_is_read() {
+    let chain = KernelInfo::of_chain();
+    let all = [42, 43, 44, 45, 46];
+    assert_eq!(answered(&chain, kind::VALUE, &all).unwrap(), all);
+    for words in 2..=5 {
+        let value = answered(&chain, kind::TIMED, &all[..words]).unwrap();
+        assert_eq!(value, all[..words - 2]);
+    }
+}
+
+#[test]
+fn times_of_nothing_and_of_no_chain_are_faults() {
+    assert_eq!(answered(&KernelInfo::of_chain(), kind::TIMED, &[7]), None);
+    assert_eq!(answered(&kernel(), kind::TIMED, &[7, 8, 9]), None);
+}
+
+#[test]
+fn times_are_kept_for_whoever_counts_them() {
+    let (shared, mut takers) = fixture(1, 1);
+    let mut call = ArgWriter::new(shared.arena.id());
+    let id = shared.submit(&KernelInfo::of_chain(), &mut call, 0, None);
+    assert_eq!(takers[0].next(), Next::Run);
+    let words = [42, 1 << 16 | 3, 0];
+    let answer = Answering {
+        len: 3,
+        words: &words,
+        ..one_word(kind::TIMED, &[0])
+    };
+    takers[0].finish(false, 1000, Some(&answer));
+    assert!(shared.is_done(id));
+    let shares = shared.lock().graphs.last.shares;
+    assert_eq!(shares, Shares::of([1 << 16 | 3, 0]));
+    assert!(shares.unwrap().of_nodes(2, 400).eq([300, 100]));
+    drop(takers);
+}
