@@ -58,7 +58,7 @@ impl ArenaFull {
 
     /// The limit of the system that was in the way; `None` where it was the arena's own capacity. That may be so although
     /// [`largest_free`](ArenaFull::largest_free) says that there is room: the capacity counts what is committed, which is
-    /// 64 KiB at a time, so small arrays in many places take more of it than they hold.
+    /// 64 KiB at least at a time, so small arrays in many places take more of it than they hold.
     ///
     /// ```
     /// use arenite::arena::{Arena, Limit, Placement, Spec};

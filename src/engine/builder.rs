@@ -24,7 +24,8 @@ use crate::trace::{Plan, Tracer};
 #[non_exhaustive]
 pub enum Guard {
     /// What a worker has published, and what was lent to it before, is closed: a wild write ends the
-    /// worker that makes it, and changes nothing. Costs microseconds per published or lent array.
+    /// worker that makes it, and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB
+    /// share the memory that the worker fills at the time, and are closed with it.
     #[default]
     On,
     /// A worker may still write what it has published or was lent once. Inputs and other workers'
@@ -98,14 +99,14 @@ impl Builder {
         }
     }
 
-    /// Number of worker processes; by default one per core. At least 1. Each has one [lane](Builder::lanes).
+    /// Number of worker processes; by default one per core. At least 1, at most 1024. Each has one [lane](Builder::lanes).
     #[doc(alias("ProcessPoolExecutor", "max_workers", "n_jobs"))]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers.max(1));
         self
     }
 
-    /// Lanes of each worker: threads of one process that take jobs side by side. 1 by default.
+    /// Lanes of each worker: threads of one process that take jobs side by side. 1 by default, at most 4096 in all workers together.
     ///
     /// For jobs that wait: for a server, a disk, a lock. While one waits the others of its worker go on, so two workers
     /// with 50 lanes each make a hundred calls at a time in two processes. Jobs that compute gain nothing from more
@@ -180,7 +181,8 @@ impl Builder {
     }
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
-    /// available to this process. Only what is used is committed, 64 KiB at a time, to which the capacity is rounded up.
+    /// available to this process. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
+    /// the former), and stays so until [`trim`](Engine::trim), or until memory is short.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -482,7 +484,8 @@ impl Builder {
     /// Makes the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, the arena does not fit, or a worker cannot start.
+    /// [`BuildError`]: `init()` was not called, there would be too many workers or lanes, the arena does not fit or its name is
+    /// taken, a worker cannot start, a file of the trace cannot be written, or the kernel lacks a part of a required sandbox.
     /// Nothing is left behind then.
     ///
     /// # Panics

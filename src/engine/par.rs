@@ -85,8 +85,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, or a chunk failed. Then some chunks may
-    /// be changed and others not.
+    /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and others not), or the
+    /// workers are locked down and are lent nothing ([`NoLending`](super::JobErrorKind::NoLending)).
     pub fn par_apply_mut<T, F>(&self, a: &mut ArrayMut<T>, f: F) -> Result<(), JobError>
     where
         T: Element,

@@ -45,7 +45,7 @@ pub enum Sandbox {
     /// until a deadline. It can start threads without a bound, as many as the user or the container may have (`ulimit -u`,
     /// `pids.max`): a limit for the container keeps it from taking them from all others.
     Strict,
-    /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part.
+    /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part. Linux 6.12 has them all.
     Required,
 }
 

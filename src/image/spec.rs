@@ -117,7 +117,7 @@ pub struct ResizeSpec {
     pub filter: Filter,
     /// The output's format.
     pub output: Output,
-    /// Quality of JPEG and WebP output, 1 to 100 (larger numbers count as 100).
+    /// Quality of JPEG and WebP output, 1 to 100 (other numbers count as the nearest).
     pub quality: u8,
     /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output; of TIFF the latter two.
     /// Nothing else does: no IPTC, comments or extended XMP.

@@ -13,7 +13,8 @@ use crate::arena::ArenaFull;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobErrorKind {
-    /// The kernel panicked. Its worker lives on.
+    /// The kernel panicked. Its worker lives on. Of the three texts together a worker sends the first 16 KiB. An inline engine
+    /// leaves the panic's message to the program's own hook: there `location` says so, and `backtrace` is empty.
     Panicked {
         /// What the panic said.
         message: String,
@@ -76,8 +77,7 @@ pub enum JobErrorKind {
         /// The call's name, or its number.
         call: String,
     },
-    /// It ended its worker each time that it was tried, so often that it is not tried again;
-    /// [`JobError::deaths`] lists how.
+    /// So many of its attempts ended their worker that it is not tried again; [`JobError::deaths`] lists how.
     Quarantined {
         /// Workers that it cost.
         deaths: u32,
@@ -112,7 +112,8 @@ pub enum JobErrorKind {
         /// How many jobs that were spawned would be open.
         open: u64,
     },
-    /// The kernel returned `Err` with this text; or what it returned cannot be sent, and this says why.
+    /// The kernel returned `Err` with this text, of which a worker sends the first 16 KiB; or what it returned cannot be sent, and
+    /// this says why.
     Returned(String),
     /// The arena had no room for what the kernel, or the call itself, needed.
     ArenaFull(ArenaFull),
@@ -392,8 +393,8 @@ impl JobError {
         self.0.worker
     }
 
-    /// What the worker wrote last (stdout, stderr, events) before it died, oldest first; empty when it lived
-    /// on.
+    /// What the worker wrote last (stdout, stderr, events) before it died, oldest first: at most 16 lines and 2 KiB. Empty when it
+    /// lived on.
     pub fn last_words(&self) -> &[String] {
         &self.0.last_words
     }

@@ -33,9 +33,10 @@ thread_local! {
     static LANE: Cell<Option<&'static Lane>> = const { Cell::new(None) };
 }
 
-/// In a kernel: has somebody asked this job to end? By [`Job::cancel`](crate::Job::cancel), by dropping
-/// its handle, or because another job of its scope has failed. A kernel that takes long asks now and
-/// then, and returns what it has, or an error.
+/// In a kernel: has somebody asked this job to end? By [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its
+/// graph, map or stream, by cancelling its scope, or because another job failed with which it stops: of its scope, of a graph or map
+/// that stops at the first failure, of those that one job spawned. A kernel that takes long asks now and then, and returns what it
+/// has, or an error.
 ///
 /// It costs a few nanoseconds. Outside a kernel, on threads that a kernel starts, and with
 /// [`Engine::inline`](crate::Engine::inline): false.

@@ -117,7 +117,7 @@ Signals:
   The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under
   way, and says how to go on. A second one ends the run at once, and so does
   one before work begins. Neither leaves a torn file. One that is killed
-  may leave a hidden file, .arenite-N-N.tmp, which a run into the same folder
+  may leave a hidden file, .arenite-N-*.tmp, which a run into the same folder
   takes away when it is an hour old.
 
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr), or the

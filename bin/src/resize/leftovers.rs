@@ -14,9 +14,17 @@ use super::inputs::Stamp;
 /// Far longer than any file is written.
 const OLD: Duration = Duration::from_secs(60 * 60);
 
+/// In a name: what is no result.
+const RECORD: &str = "record";
+
 /// The name of a run's temporary file, of which it has one at a time.
 pub(crate) fn name(process: u32, count: u64) -> String {
     format!(".arenite-{process}-{count}.tmp")
+}
+
+/// The name of the file in which a run writes the record of results again.
+pub(crate) fn record_name(process: u32) -> String {
+    format!(".arenite-{process}-{RECORD}.tmp")
 }
 
 fn is_name(name: &str) -> bool {
@@ -25,7 +33,7 @@ fn is_name(name: &str) -> bool {
         .and_then(|rest| rest.strip_suffix(".tmp"));
     let parts = numbers.and_then(|numbers| numbers.split_once('-'));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    parts.is_some_and(|(process, count)| digits(process) && digits(count))
+    parts.is_some_and(|(process, what)| digits(process) && (digits(what) || what == RECORD))
 }
 
 /// Says that this file is being written, until it is closed.

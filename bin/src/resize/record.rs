@@ -25,6 +25,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::inputs::Stamp;
+use super::leftovers;
 use super::stop::Stop;
 
 /// The record's name in the output folder.
@@ -176,7 +177,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
     };
     if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
         // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
-        let name = format!(".arenite-{}-record.tmp", std::process::id());
+        let name = leftovers::record_name(std::process::id());
         let temporary = folder.join(&name);
         stop.guarding(&temporary, || {
             // Only a killed program that had our number can have left one.
@@ -185,6 +186,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
                 .prefix(&name)
                 .rand_bytes(0)
                 .tempfile_in(folder)?;
+            leftovers::claim(file.as_file());
             file.write_all(&kept)?;
             file.persist(path).map_err(|error| error.error)?;
             io::Result::Ok(())

@@ -411,7 +411,11 @@ fn what_killed_runs_have_left_is_taken_away_and_nothing_else() {
         file.set_modified(time).unwrap();
         file
     };
-    for name in ["out/.arenite-1-1.tmp", "out/x/.arenite-77-123.tmp"] {
+    for name in [
+        "out/.arenite-1-1.tmp",
+        "out/.arenite-1-record.tmp",
+        "out/x/.arenite-77-123.tmp",
+    ] {
         make(name, old);
     }
     // Another run is at it, perhaps in another container; it has just begun; it is none of ours.

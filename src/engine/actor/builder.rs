@@ -68,7 +68,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// have them any more; [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) adds them up, also where no call ran.
     /// No call runs twice. Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried
     /// again, until it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
-    /// returns an error is not. A restart for which the arena has no room is tried again for some ten seconds before the actor is lost;
+    /// returns an error is not. A restart for which the arena has no room is tried again for some fourteen seconds before the actor is lost;
     /// calls wait meanwhile.
     ///
     /// A `save` that ends its worker is made again after each restart, as long as calls come: it is never given

@@ -29,8 +29,9 @@ pub(super) use names::Names;
 /// A handle of a state that lives in one worker: see [`Engine::actor`].
 ///
 /// Handles are cloned and used from any number of threads. When the last one is dropped the actor ends: it answers what it
-/// was asked before, and its state is dropped in its worker. What is left when the engine ends is dropped there too, within
-/// the [grace](crate::engine::Builder::grace); only with a worker that is killed or crashes a state is gone without its `drop`.
+/// was asked before, and its state is dropped in its worker. What is left when the engine shuts down is dropped there too, within
+/// the [grace](crate::engine::Builder::grace), and when the engine is dropped within half a second, by workers without a job. With
+/// a worker that is killed or crashes a state is gone without its `drop`.
 #[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
@@ -91,8 +92,10 @@ impl Engine {
     /// Starts an actor: `init` makes a state in a worker, where it stays, and methods of it are called one after the other.
     ///
     /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with it.
-    /// What it was given is only read, and arrays among it may stay in the state: nothing is copied. Never fails: if
-    /// there is no state, calls answer why ([`ActorLost`](JobErrorKind::ActorLost)).
+    /// What it was given is only read, and arrays among it may stay in the state: nothing is copied. No others may: an array that
+    /// `init` makes and keeps, or a method, has [escaped](JobErrorKind::Escaped), which ends the worker and so the actor. (A `Vec`
+    /// may stay; a checkpoint's array is given to the next start.) Never fails: if there is no state, calls answer why
+    /// ([`ActorLost`](JobErrorKind::ActorLost)).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -273,8 +273,8 @@ impl<R: Send + 'static> Job<R> {
         }
     }
 
-    /// Lets the job run without anybody to ask for its value. What it returns is dropped, and a
-    /// failure shows only in [`Engine::stats`](crate::Engine::stats).
+    /// Lets the job run without anybody to ask for its value. What it returns is dropped, and a failure shows only in
+    /// [`Engine::progress`](crate::Engine::progress), [`Engine::stats`](crate::Engine::stats) and a trace.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;

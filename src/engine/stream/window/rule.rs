@@ -61,8 +61,8 @@ impl Windows<Fixed> {
         Self::sliding(length, length)
     }
 
-    /// Windows of this length in time; a new one begins at each multiple of `step`. Each item is in `length / step` of
-    /// them.
+    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in `length / step` of
+    /// them, rounded up or down, and in fewer where it lies within the first length.
     ///
     /// ```
     /// use std::time::Duration;
