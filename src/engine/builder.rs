@@ -485,8 +485,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, there would be too many workers or lanes, the arena does not fit or its name is
-    /// taken, a worker cannot start, a file of the trace cannot be written, or the kernel lacks a part of a required sandbox.
-    /// Nothing is left behind then.
+    /// taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a file of the trace
+    /// cannot be written, the kernel lacks a part of a required sandbox, or a system call fails. Nothing is left behind then.
     ///
     /// # Panics
     /// Aborts when it is called in a worker: a kernel cannot have workers of its own.

@@ -69,7 +69,7 @@ use seeds::Seeds;
 ///
 /// An engine is used from any number of threads at once. Dropping it ends its workers: queued jobs
 /// answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed. [`shutdown`](Engine::shutdown)
-/// finishes everything first, but tries nothing again. Arrays may outlive their engine.
+/// finishes everything first, without further attempts at what fails. Arrays may outlive their engine.
 ///
 /// ```standalone_crate
 /// use arenite::{Array, Engine};
@@ -267,9 +267,10 @@ impl Engine {
         }
     }
 
-    /// Finishes all jobs, those that are detached included, and ends the workers. Nothing is tried again from here on: a job that
-    /// waits for another attempt answers [`ShutDown`](JobErrorKind::ShutDown), and one that fails its failure, whatever retries it
-    /// has. Dropping the engine ends jobs instead. See [`Job::detach`] for an example.
+    /// Finishes all jobs, those that are detached included, and ends the workers. What fails from here on is not tried again: a job
+    /// that pauses before another attempt answers [`ShutDown`](JobErrorKind::ShutDown), and one that fails its failure, whatever
+    /// retries it has. Only what is lost to another job of its worker ([`LostWith`](JobErrorKind::LostWith)) still runs again.
+    /// Dropping the engine ends jobs instead. See [`Job::detach`] for an example.
     pub fn shutdown(self) {
         self.close(Closing::Drain);
     }

@@ -34,7 +34,7 @@ pub enum Unsent {
 /// tuples of these, and `Result<T, E>` with an `E` that can be displayed. Sealed.
 ///
 /// An array is not copied: the caller receives a handle on the memory that the kernel filled. An
-/// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with the first 16 KiB of its text.
+/// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with its text, of which a worker sends the first 16 KiB.
 ///
 /// All `String`s of a value together may have 64 MiB, in every engine; with more the job fails with
 /// [`Returned`](crate::engine::JobErrorKind::Returned). Longer text returns as an array of its bytes:

@@ -204,6 +204,7 @@ impl Core {
             && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
         {
             self.kernels.get(kernel).learn(took_ns, bytes, true);
+            self.graphs.last.shares = None;
             let full = JobErrorKind::ArenaFull(full);
             self.fail(index, full, Some(worker), Vec::new());
             return;
@@ -240,7 +241,11 @@ impl Core {
         if why == Some(JobErrorKind::Cancelled) && !asked {
             return Err("a job was cancelled that nobody asked to stop".into());
         }
-        self.graphs.last.step = failed_step(reply.kind, words);
+        // A value has come to the last node.
+        self.graphs.last.step = match failed {
+            true => failed_step(reply.kind, words),
+            false => u32::MAX,
+        };
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}

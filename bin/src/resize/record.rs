@@ -187,6 +187,9 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
                 .rand_bytes(0)
                 .tempfile_in(folder)?;
             leftovers::claim(file.as_file());
+            // As if it had been written on: others who use the folder read it too.
+            let mode = std::fs::metadata(path)?.permissions();
+            file.as_file().set_permissions(mode)?;
             file.write_all(&kept)?;
             file.persist(path).map_err(|error| error.error)?;
             io::Result::Ok(())
@@ -297,6 +300,9 @@ fn unescape(text: &str) -> Option<PathBuf> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const OPTIONS: &str = "1 size=224x224";
@@ -406,14 +412,21 @@ mod tests {
     fn history_is_cut_when_it_outgrows_what_counts() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
-        for _ in 0..50 {
+        for round in 0..50 {
             let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default());
             for index in 0..100 {
                 recorder
                     .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
                     .unwrap();
             }
+            // Others may write on, also in a file that takes its place.
+            let shared = Permissions::from_mode(0o664);
+            if round == 0 {
+                std::fs::set_permissions(out.path().join(NAME), shared).unwrap();
+            }
         }
+        let meta = std::fs::metadata(out.path().join(NAME)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o664);
         let text = std::fs::read_to_string(out.path().join(NAME)).unwrap();
         assert!(text.len() < 96 << 10, "{} bytes", text.len());
         assert!(text.starts_with(HEADER));

@@ -120,9 +120,9 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 
     /// Runs the job again, up to this many times, if it panics, exceeds its deadline, or takes its worker
     /// with it. What the kernel returns is its answer, an `Err` included, unless [`retry_errors`](JobBuilder::retry_errors)
-    /// says otherwise. A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not run again, nor any job once the engine
+    /// says otherwise. A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not run again, nor one that fails once the engine
     /// [shuts down](crate::Engine::shutdown). One that was lost to another job of its worker
-    /// ([`LostWith`](crate::JobErrorKind::LostWith)) runs again without using up one of these, as often as
+    /// ([`LostWith`](crate::JobErrorKind::LostWith)) runs again then too, without using up one of these, as often as
     /// [`quarantine_after`](crate::engine::Builder::quarantine_after) says.
     ///
     /// Only for arguments that the job cannot change:

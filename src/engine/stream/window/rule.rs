@@ -62,7 +62,7 @@ impl Windows<Fixed> {
     }
 
     /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in `length / step` of
-    /// them, rounded up or down, and in fewer where it lies within the first length.
+    /// them, rounded up or down, and in fewer where its time is less than `length - step`.
     ///
     /// ```
     /// use std::time::Duration;
