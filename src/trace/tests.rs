@@ -304,19 +304,38 @@ fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
     );
 }
 
-/// What is collected is written piece by piece: of one collection the disk takes some pieces, and the next one not.
-#[test]
-fn many_events_make_many_batches() {
+/// A trace whose events go into memory.
+fn into_memory() -> (File, Owner) {
     let flags = MFdFlags::MFD_ALLOW_SEALING;
-    let mut memory = File::from(memfd_create(c"events", flags).unwrap());
+    let memory = File::from(memfd_create(c"events", flags).unwrap());
     let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
     let tracer = start(Plan {
         events: Some(events.into()),
         report: None,
         attempts: ATTEMPTS,
     });
-    memory.set_len(200_000).unwrap();
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+    (memory, tracer)
+}
+
+/// From here on this memory is so long, and takes what lies beyond as little as a disk does that is full.
+fn grows_no_more(memory: &File, len: u64) {
+    memory.set_len(len).unwrap();
+    fcntl(memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+}
+
+/// The events there, which are valid whatever has happened.
+fn read_whole(mut memory: File) -> Value {
+    let mut text = String::new();
+    memory.rewind().unwrap();
+    memory.read_to_string(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// What is collected is written piece by piece: of one collection the disk takes some pieces, and the next one not.
+#[test]
+fn many_events_make_many_batches() {
+    let (memory, tracer) = into_memory();
+    grows_no_more(&memory, 200_000);
     let now = monotonic_ns();
     let attempt = |job| Event::Attempt(ran(job, now, End::Value));
     let mut writer = lock(&tracer.0.writer);
@@ -325,10 +344,7 @@ fn many_events_make_many_batches() {
     assert_eq!(written.attempts + written.dropped, 2000);
     assert!((200..800).contains(&written.attempts), "{written:?}");
     drop(writer);
-    let mut text = String::new();
-    memory.rewind().unwrap();
-    memory.read_to_string(&mut text).unwrap();
-    let whole: Value = serde_json::from_str(&text).unwrap();
+    let whole = read_whole(memory);
     let events = whole["traceEvents"].as_array().unwrap();
     assert_eq!(of(events, "X", "shrink<u8>").len() as u64, written.attempts);
 }
@@ -336,20 +352,12 @@ fn many_events_make_many_batches() {
 /// Memory that refuses to grow takes the first part of a batch, as a disk does that fills up.
 #[test]
 fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
-    let flags = MFdFlags::MFD_ALLOW_SEALING;
-    let mut memory = File::from(memfd_create(c"events", flags).unwrap());
-    let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    let tracer = start(Plan {
-        events: Some(events.into()),
-        report: None,
-        attempts: ATTEMPTS,
-    });
+    let (memory, tracer) = into_memory();
     let now = monotonic_ns();
     let send = |job| tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
     send(0);
     tracer.0.flush().unwrap();
-    memory.set_len(20_000).unwrap();
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+    grows_no_more(&memory, 20_000);
     {
         // In one batch: nobody passes anything on meanwhile.
         let _busy = lock(&tracer.0.writer);
@@ -362,11 +370,7 @@ fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
     let written = lock(&tracer.0.writer).written();
     assert_eq!(written.attempts + written.dropped, 101);
 
-    let mut text = String::new();
-    memory.rewind().unwrap();
-    memory.read_to_string(&mut text).unwrap();
-    let whole: Value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let whole = read_whole(memory);
     let events = whole["traceEvents"].as_array().unwrap();
     let runs = of(events, "X", "shrink<u8>").len() as u64;
     assert_eq!(runs, written.attempts);
