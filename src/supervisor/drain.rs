@@ -232,10 +232,7 @@ impl Core {
         leases: &[Lease],
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
         let mut unpacked = self.unpack(lane, reply, leases)?;
-        let words = match &unpacked.long {
-            Some(words) => words.as_slice(),
-            None => &reply.words[..reply.len as usize],
-        };
+        let words = unpacked.words(reply);
         let why = failed.then(|| failure(reply.kind, words)).transpose()?;
         let asked = self.records.look(index).requests & CANCEL != 0;
         if why == Some(JobErrorKind::Cancelled) && !asked {
@@ -399,13 +396,17 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
+    /// All words of the reply.
+    fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
+        match &self.long {
+            Some(words) => words,
+            None => &reply.words[..reply.len as usize],
+        }
+    }
+
     /// The last words of a chain's reply, which are no part of its value.
     fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
-        let words = match &self.long {
-            Some(words) => words.as_slice(),
-            None => &reply.words[..reply.len as usize],
-        };
-        let shares = words[self.skip..].last_chunk();
+        let shares = self.words(reply)[self.skip..].last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
         reply.len -= SHARE_WORDS as u32;
         if let Some(words) = &mut self.long {
