@@ -5,8 +5,8 @@ use super::*;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{KernelInfo, Shares};
 
-/// A job that is answered so; what its record holds then, or that its worker has to go.
-fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
+/// An engine, and its one job, which is answered so.
+fn answer_with(kernel: &KernelInfo, kind: u8, words: &[u64]) -> (Arc<Shared>, Vec<Taker>, JobId) {
     let (shared, mut takers) = fixture(1, 1);
     let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
     assert_eq!(takers[0].next(), Next::Run);
@@ -16,6 +16,12 @@ fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
         ..one_word(kind, &[0])
     };
     takers[0].finish(false, 1000, Some(&answer));
+    (shared, takers, id)
+}
+
+/// What the record of a job holds that is answered so; `None` if its worker has to go.
+fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
+    let (shared, _takers, id) = answer_with(kernel, kind, words);
     assert_eq!(
         shared.is_done(id),
         shared.lock().workers[0].status() == Status::Ready
@@ -50,20 +56,10 @@ fn times_of_nothing_and_of_no_chain_are_faults() {
 
 #[test]
 fn times_are_kept_for_whoever_counts_them() {
-    let (shared, mut takers) = fixture(1, 1);
-    let mut call = ArgWriter::new(shared.arena.id());
-    let id = shared.submit(&KernelInfo::of_chain(), &mut call, 0, None);
-    assert_eq!(takers[0].next(), Next::Run);
     let words = [42, 1 << 16 | 3, 0];
-    let answer = Answering {
-        len: 3,
-        words: &words,
-        ..one_word(kind::TIMED, &[0])
-    };
-    takers[0].finish(false, 1000, Some(&answer));
+    let (shared, _takers, id) = answer_with(&KernelInfo::of_chain(), kind::TIMED, &words);
     assert!(shared.is_done(id));
     let shares = shared.lock().graphs.last.shares;
     assert_eq!(shares, Shares::of([1 << 16 | 3, 0]));
     assert!(shares.unwrap().of_nodes(2, 400).eq([300, 100]));
-    drop(takers);
 }
