@@ -23,8 +23,8 @@ struct Open {
     /// Given to a worker, the last time.
     placed: u64,
     bytes: u64,
-    /// What is known of a run that is over, until its end is told.
-    ran: Option<Ran>,
+    /// What is known of a run that is over, and when that was seen, until its end is told.
+    ran: Option<(Ran, u64)>,
 }
 
 /// A traced engine's part of the core.
@@ -144,12 +144,13 @@ impl Core {
         let began = within(began, earliest, earliest.min(now));
         let ended = within(ended, began, now);
         trace.free_since[lane] = ended;
-        open.ran = Some(Ran {
+        let ran = Ran {
             place,
             placed,
             began,
             ended,
-        });
+        };
+        open.ran = Some((ran, now));
     }
 
     /// A traced job gives a value, with so many bytes of fresh arrays.
@@ -178,13 +179,14 @@ impl Core {
         let Some(trace) = &mut self.trace else { return };
         let record = self.records.at(index);
         let open = &mut trace.open[index as usize];
-        let over = monotonic_ns();
+        let (ran, over) = open.ran.take().unzip();
+        let over = over.unwrap_or_else(monotonic_ns);
         let attempt = Attempt {
             job: record.job,
             kernel: self.kernels.get(record.kernel).name,
             attempt: record.attempt,
             since: open.since,
-            ran: open.ran.take(),
+            ran,
             over,
             bytes: (open.bytes, bytes_out),
             end,

@@ -95,6 +95,10 @@ impl Arrows {
 
 /// Takes all pairs of this job out of both sets: the first has it first, the other has the same pairs turned round.
 fn take(pairs: &mut BTreeSet<(u64, u64)>, turned: &mut BTreeSet<(u64, u64)>, job: u64) -> Vec<u64> {
+    // Most programs draw no arrows, and pay for none.
+    if pairs.is_empty() {
+        return Vec::new();
+    }
     let of_job = pairs.range((job, 0)..=(job, u64::MAX));
     let others: Vec<u64> = of_job.map(|&(_, other)| other).collect();
     for &other in &others {

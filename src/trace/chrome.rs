@@ -4,7 +4,7 @@
 //! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows
 //! (`s`, `f`), and what has no length is an instant (`i`). Times are microseconds since the engine was built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -43,7 +43,7 @@ pub(super) struct ChromeFile {
     /// Which attempt of which job, as the viewer is told.
     id: String,
     /// Lanes that have a name.
-    named: HashMap<Place, ()>,
+    named: BTreeSet<Place>,
 }
 
 /// What the events of a kernel have in common: a piece of text costs about as much as another, however long it is.
@@ -94,7 +94,7 @@ impl ChromeFile {
             kernels: HashMap::new(),
             last: None,
             id: String::new(),
-            named: HashMap::new(),
+            named: BTreeSet::new(),
         };
         // Without a comma in front: the first of all.
         let _ = write!(
@@ -184,7 +184,7 @@ impl ChromeFile {
     /// Where a lane is in the viewer. The first time it gets its name.
     fn lane(&mut self, place: Place) -> (u32, u32) {
         let (pid, tid) = (ENGINE + 1 + place.worker, place.lane);
-        if self.named.insert(place, ()).is_none() {
+        if self.named.insert(place) {
             let (worker, lane) = (place.worker, place.lane);
             for (what, name) in [
                 ("process_name", format!("worker {worker}")),

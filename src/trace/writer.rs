@@ -269,7 +269,11 @@ impl Writer {
                 }
             }
         }
-        // The report counts from the start.
+        // Figures are for the report, and each of them costs time that jobs could have.
+        if self.page.is_none() {
+            return;
+        }
+        // It counts from the start.
         let since = |at: &mut u64| *at = at.saturating_sub(self.start);
         since(&mut attempt.since);
         since(&mut attempt.over);
