@@ -280,6 +280,11 @@ impl<const N: usize> LinkCells<N> {
         self.reply().step.store(step, Ordering::Relaxed);
     }
 
+    /// The node that the worker came to last, of whichever chain.
+    pub(crate) fn noted_step(&self) -> u32 {
+        self.reply().step.load(Ordering::Relaxed)
+    }
+
     /// The state word of job number `position`.
     #[inline]
     pub(crate) fn state(&self, position: u64) -> &StateWord {

@@ -151,12 +151,12 @@ impl Ending {
         Self { kind, reply }
     }
 
-    fn full(full: ArenaFull) -> Self {
+    /// `step`: the node of a chain that it is about, 0 in what is none.
+    fn full(full: ArenaFull, step: u32) -> Self {
         let mut reply = ReplyWriter::default();
         super::full_to_words(full)
             .into_iter()
             .for_each(|word| reply.word(word));
-        let step = step_reached();
         if step != 0 {
             reply.word(step.into());
         }
@@ -371,7 +371,7 @@ impl Lane {
                 reply,
             }),
             Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
-                Some(Ending::full(full))
+                Some(Ending::full(full, step_reached()))
             }
             Outcome::Returned(Err(Failure::Rejected(why))) => {
                 Some(Ending::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
@@ -396,7 +396,7 @@ impl Lane {
     fn full_in(&self, text: &str) -> Option<Ending> {
         let full = self.heap.full.get()?;
         (text.contains(&full.to_string()) || text.contains(&format!("{full:?}")))
-            .then(|| Ending::full(full))
+            .then(|| Ending::full(full, step_reached()))
     }
 
     fn answer(&'static self, ended: Option<Ending>, took: u64) {
@@ -423,7 +423,13 @@ impl Lane {
                     let step = words[0] >> 32 << 32;
                     words[0] = ((INLINE_WORDS - 1) * 8) as u64 | step;
                 }
-                Err(full) => return self.answer(Some(Ending::full(full)), took),
+                Err(full) => {
+                    let step = match kind {
+                        kind::TIMED => self.cells.noted_step(),
+                        _ => 0,
+                    };
+                    return self.answer(Some(Ending::full(full, step)), took);
+                }
             }
         }
         let chunks = reply

@@ -154,7 +154,7 @@ impl Core {
         let record = self.records.look(record);
         let run = self.graphs.runs.get(record.graph as usize)?.as_ref()?;
         // Relaxed: a name, which may be old.
-        let step = lane.poster.cells().reply().step.load(Ordering::Relaxed);
+        let step = lane.poster.cells().noted_step();
         (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
     }
 

@@ -16,6 +16,7 @@ tests![
     one_that_stops_at_a_failure_sends_no_more,
     a_check_that_panics_fails_who_takes_the_value,
     a_failure_in_a_chain_names_its_node,
+    a_value_without_room_is_the_failure_of_the_last_node,
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
     a_hang_in_a_node_ends_at_its_deadline,
@@ -320,6 +321,25 @@ fn a_failure_in_a_chain_names_its_node() {
         assert!(error.to_string().contains("3 is odd"), "{error}");
         assert!(error.to_string().contains("odd_panics"), "{error}");
     }
+    lab.assert_in_use(0);
+}
+
+fn a_value_without_room_is_the_failure_of_the_last_node() {
+    fn long(x: u32) -> String {
+        "x".repeat((x as usize) << 20)
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
+    let mut graph = Graph::new();
+    let first = graph.add(down, (25,));
+    let last = graph.add(long, (&first,));
+    assert_eq!(graph.plan(&last).unwrap().jobs, 1);
+    let error = graph.run(&lab, &last).unwrap().wait().unwrap_err();
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested > 24 << 20),
+        "{error}"
+    );
+    // The next job is no chain: nothing is left of where this one was.
+    assert_eq!(lab.submit(half, (8,)).wait().unwrap(), 4);
     lab.assert_in_use(0);
 }
 
