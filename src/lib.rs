@@ -77,7 +77,7 @@
 //! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
 //! | run several jobs as one | [`Engine::scope`], with errors of one's own [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | run an endless source through stages and windows | [`stream`] |
-//! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
+//! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], with an argument more [`Engine::par_map_with`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
 //! | cut an array into parts | [`Array::partitions`] |
 //! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |

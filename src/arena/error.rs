@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::sys;
+use crate::sys::{self, debug_as_text};
 
 /// An allocation found no room. All numbers are bytes.
 ///
@@ -13,7 +13,7 @@ use crate::sys;
 /// numbers of the machine, or of the container.
 // Plain numbers, so that it can cross a link from a worker unchanged.
 #[repr(C)]
-#[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq)]
 pub struct ArenaFull {
     /// What was asked for.
     pub requested: u64,
@@ -143,6 +143,8 @@ impl fmt::Display for ArenaFull {
 
 impl std::error::Error for ArenaFull {}
 
+debug_as_text!(ArenaFull, ArenaError);
+
 /// Which limit an arena does not fit into.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -160,7 +162,7 @@ pub enum Limit {
 }
 
 /// An arena could not be made or attached to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArenaError {
     /// No room for an allocation.

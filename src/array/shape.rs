@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Index;
 
+use crate::sys::debug_as_text;
+
 /// The most dimensions an array can have.
 pub const MAX_DIMS: usize = 6;
 
@@ -185,7 +187,7 @@ impl fmt::Debug for Shape {
 }
 
 /// A shape has one to six dimensions, and the one asked for has another number of them.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadRank {
     rank: usize,
 }
@@ -210,7 +212,7 @@ impl fmt::Display for BadRank {
 impl std::error::Error for BadRank {}
 
 /// An array of one shape cannot be seen in another that holds a different number of elements.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadReshape {
     /// The shape the array has.
     pub from: Shape,
@@ -229,3 +231,5 @@ impl fmt::Display for BadReshape {
 }
 
 impl std::error::Error for BadReshape {}
+
+debug_as_text!(BadRank, BadReshape);

@@ -311,7 +311,7 @@ impl Builder {
     ///
     /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
     /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
-    /// mebibyte in a second. A panic in it costs the line. When the engine has ended, all lines have been taken,
+    /// mebibyte in a second, where each line counts 64 bytes more than it has. A panic in it costs the line. When the engine has ended, all lines have been taken,
     /// unless a call does not come back for two seconds.
     ///
     /// ```standalone_crate
@@ -432,7 +432,8 @@ impl Builder {
         self
     }
 
-    /// How long [`Engine::shutdown`] lets workers run on after the last job, and how long a job of a cancelled
+    /// How long [`Engine::shutdown`] lets workers run on after the last job (which it waits for as long as it takes, unless
+    /// [given a limit](Engine::shutdown_timeout)), and how long a job of a cancelled
     /// [`scope`](Engine::scope) may run on before its worker is ended; 5 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;

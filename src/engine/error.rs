@@ -7,10 +7,9 @@ use super::SandboxReport;
 use super::TraceError;
 use super::builder::{MAX_LANES, MAX_WORKERS};
 use crate::arena::ArenaError;
+use crate::sys::debug_as_text;
 
 /// An engine could not be built.
-///
-/// Its [`Debug`](fmt::Debug) says the same as its [`Display`](fmt::Display): it is what a `main` prints that returns it.
 #[non_exhaustive]
 pub enum BuildError {
     /// `arenite::init()` was not called, so copies of this program would run `main` again.
@@ -65,10 +64,6 @@ impl fmt::Display for BuildError {
     }
 }
 
-impl fmt::Debug for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl std::error::Error for BuildError {}
+
+debug_as_text!(BuildError);

@@ -11,9 +11,9 @@ use crate::arena::{ArenaFull, Placement, default_capacity};
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
 use crate::array::{Array, ArrayMut, Element, NoRoom, Shape};
+use crate::sys::debug_as_text;
 
 /// A file could not be read into the arena.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum InputError {
     /// Reading failed.
@@ -43,6 +43,8 @@ impl fmt::Display for InputError {
         }
     }
 }
+
+debug_as_text!(InputError);
 
 impl std::error::Error for InputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -16,6 +16,7 @@ mod numbers;
 mod observe;
 mod par;
 mod par_report;
+mod par_with;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
@@ -27,6 +28,7 @@ mod submitting;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
@@ -55,6 +57,7 @@ pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError};
 pub use par_report::ParReport;
+pub use par_with::{ApplyMutWith, ApplyWith, MapWith};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
@@ -271,21 +274,52 @@ impl Engine {
     /// that pauses before another attempt answers [`ShutDown`](JobErrorKind::ShutDown), and one that fails its failure, whatever
     /// retries it has. Only what is lost to another job of its worker ([`LostWith`](JobErrorKind::LostWith)) still runs again.
     /// Dropping the engine ends jobs instead. See [`Job::detach`] for an example.
+    ///
+    /// A job that hangs holds this up for ever: give jobs a [deadline](engine::JobBuilder::deadline), or the engine a limit
+    /// ([`shutdown_timeout`](Engine::shutdown_timeout)).
     pub fn shutdown(self) {
-        self.close(Closing::Drain);
+        if let Some((shared, monitor)) = self.take_monitor() {
+            shared.end(monitor, Closing::Drain);
+        }
     }
 
-    fn close(&self, how: Closing) {
+    /// As [`shutdown`](Engine::shutdown), but waits for jobs no longer than `limit`. What has not ended by then is ended as by a drop
+    /// of the engine, and answers [`ShutDown`](JobErrorKind::ShutDown). True if there was nothing of the kind.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let job = engine.submit(hang, ());
+    /// let finished = engine.shutdown_timeout(Duration::from_millis(100));
+    /// assert!(!finished);
+    /// assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shutdown_timeout(self, limit: Duration) -> bool {
+        self.take_monitor()
+            .is_none_or(|(shared, monitor)| shared.end_within(monitor, limit))
+    }
+
+    /// The thread that ends the engine, unless there is none or somebody else has it.
+    fn take_monitor(&self) -> Option<(&Shared, JoinHandle<()>)> {
         let Place::Workers(workers) = &self.place else {
-            return;
+            return None;
         };
-        let monitor = workers
+        let mut monitor = workers
             .monitor
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(monitor) = monitor else { return };
-        workers.shared.end(monitor, how);
+            .unwrap_or_else(PoisonError::into_inner);
+        Some((&*workers.shared, monitor.take()?))
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
@@ -298,6 +332,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.close(Closing::Now);
+        if let Some((shared, monitor)) = self.take_monitor() {
+            shared.end(monitor, Closing::Now);
+        }
     }
 }

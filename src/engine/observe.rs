@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::inlined::Inlined;
 use super::{Builder, Engine};
 use crate::supervisor::Progress;
+use crate::sys::debug_as_text;
 use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 
 /// What an engine writes about its jobs and workers: [`Builder::trace`].
@@ -106,7 +107,6 @@ impl Trace {
 }
 
 /// A file of a trace cannot be written.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct TraceError {
     /// The file.
@@ -127,6 +127,8 @@ impl fmt::Display for TraceError {
 }
 
 impl std::error::Error for TraceError {}
+
+debug_as_text!(TraceError);
 
 impl Builder {
     /// Writes down what happens when: see [`Trace`]. By default nothing is, and nothing is paid for it.

@@ -2,11 +2,12 @@
 
 use std::any::type_name;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
-use crate::kernel::conjure;
+use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, conjure};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
 use crate::worker::each;
@@ -19,7 +20,8 @@ const SMALLEST_CHUNK: usize = 64 * 1024;
 impl Engine {
     /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
     /// gets slices of equal length. The chunks are cut along the leading axis, and how long they are depends on the number of
-    /// workers; so does what `f` draws from [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it would
+    /// workers; so does what `f` draws from [`rng`](crate::rng). What `f` needs beside them is passed by
+    /// [`par_apply_with`](Engine::par_apply_with). What `f` does not write is unspecified, and so is what it would
     /// read from there.
     ///
     /// ```
@@ -44,13 +46,12 @@ impl Engine {
     {
         // `f` is a name for its type, here and below: it has no bytes.
         let _ = f;
-        self.apply_all(a, |from: &[T], to: &mut [U], _: Within| {
-            conjure::<F>()(from, to);
-        })
+        self.work_on::<T, U, Nothing, ApplyEach<F>>(a, Nothing)
     }
 
     /// An array of the same shape, whose elements are `f` of those of `a`. What an element draws from [`rng`](crate::rng)
-    /// depends on its index, and not on the number of workers.
+    /// depends on its index, and not on the number of workers. What `f` needs beside the element, such as a factor or a table, is
+    /// passed by [`par_map_with`](Engine::par_map_with), since `f` can capture nothing.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -68,13 +69,13 @@ impl Engine {
         U: Element,
         F: Fn(T) -> U + Copy + Send + 'static,
     {
-        // A name for its type: it has no bytes.
         let _ = f;
-        self.apply_all(a, map_all::<T, U, F>)
+        self.work_on::<T, U, Nothing, MapEach<F>>(a, Nothing)
     }
 
     /// Changes an array in place, chunk by chunk. How long the chunks are depends on the number of workers, and so does what `f`
-    /// draws from [`rng`](crate::rng).
+    /// draws from [`rng`](crate::rng). What `f` needs beside them is passed by
+    /// [`par_apply_mut_with`](Engine::par_apply_mut_with).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -101,20 +102,27 @@ impl Engine {
         })
     }
 
-    fn apply_all<T, U, F>(&self, a: &Array<T>, _: F) -> Result<Array<U>, JobError>
+    /// An array of the same shape, that `W` makes chunk by chunk.
+    pub(super) fn work_on<T, U, P, W>(
+        &self,
+        a: &Array<T>,
+        with: impl for<'e> Arg<'e, P> + Clone,
+    ) -> Result<Array<U>, JobError>
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
+        P: Param + 'static,
+        W: Work<T, U, P>,
     {
-        let mut out = self.output::<U>(a.shape(), type_name::<F>())?;
+        let mut out = self.output::<U>(a.shape(), type_name::<W>())?;
         let chunks = self.chunks::<T, U>(a.shape());
         if self.lends() {
             self.scope(|s| {
                 let mut tiles = out.tiles_mut(1);
                 for rows in chunks {
                     let part = a.rows(rows.clone());
-                    s.submit(apply::<T, U, F>, (part, tiles.at(rows), s.series()));
+                    let args = (part, tiles.at(rows), s.series(), ExtraArg(with.clone()));
+                    s.submit(apply::<T, U, P, W>, args);
                 }
             })?;
             return Ok(out.seal());
@@ -126,15 +134,15 @@ impl Engine {
                 .map(|rows| {
                     let first = (rows.start * row) as u64;
                     let part = a.rows(rows.clone());
-                    let job = s.submit(apply_fresh::<T, U, F>, (part, first, s.series()));
-                    (rows, job)
+                    let args = (part, first, s.series(), ExtraArg(with.clone()));
+                    (rows, s.submit(apply_fresh::<T, U, P, W>, args))
                 })
                 .collect();
             let parts = jobs.into_iter().map(|(rows, job)| Ok((rows, job.wait()?)));
             parts.collect::<Result<Vec<(_, Array<U>)>, JobError>>()
         })??;
         for (rows, part) in &parts {
-            place::<U, F>(&mut out, rows, row, part)?;
+            place::<U, W>(&mut out, rows, row, part)?;
         }
         Ok(out.seal())
     }
@@ -166,7 +174,7 @@ impl Engine {
             .map(move |start| start..all.min(start + rows))
     }
 
-    fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
+    pub(super) fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
         let workers = self.shared().map_or(1, |shared| shared.workers());
         let rows = shape.rows().max(1);
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
@@ -215,53 +223,74 @@ pub(super) fn place<U: Element, F>(
     Ok(())
 }
 
-pub(super) fn apply<T: Element, U: Element, F: Fn(&[T], &mut [U], Within) + Copy + 'static>(
+/// What is done with a chunk. Types that do so have no values: they stand for a function of the program.
+pub(super) trait Work<T, U, P: Param>: 'static {
+    fn run(from: &[T], to: &mut [U], within: Within, with: P::At<'_>);
+}
+
+/// `f` is given the chunk.
+pub(super) struct ApplyEach<F>(PhantomData<F>);
+
+impl<T, U, F: Fn(&[T], &mut [U]) + Copy + 'static> Work<T, U, Nothing> for ApplyEach<F> {
+    fn run(from: &[T], to: &mut [U], _: Within, Nothing: Nothing) {
+        conjure::<F>()(from, to);
+    }
+}
+
+/// `f` is given each element.
+pub(super) struct MapEach<F>(PhantomData<F>);
+
+impl<T: Element, U: Element, F: Fn(T) -> U + Copy + 'static> Work<T, U, Nothing> for MapEach<F> {
+    fn run(from: &[T], to: &mut [U], within: Within, Nothing: Nothing) {
+        map_all(from, to, within, conjure::<F>());
+    }
+}
+
+pub(super) fn apply<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     from: &[T],
     mut to: TileMut<'_, U>,
     series: u64,
+    with: Extra<'_, P>,
 ) {
     let rows = to.rows();
     let row = from.len() / rows.len().max(1);
     let first = (rows.start * row) as u64;
-    conjure::<F>()(from, &mut to, Within { first, series });
+    W::run(from, &mut to, Within { first, series }, with.0);
 }
 
-pub(super) fn apply_fresh<
-    T: Element,
-    U: Element,
-    F: Fn(&[T], &mut [U], Within) + Copy + 'static,
->(
+pub(super) fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     from: &[T],
     first: u64,
     series: u64,
+    with: Extra<'_, P>,
 ) -> Array<U> {
     let mut to = ArrayMut::unfilled(from.len());
-    conjure::<F>()(from, &mut to, Within { first, series });
+    W::run(from, &mut to, Within { first, series }, with.0);
     to.seal()
 }
 
-/// What `par_map` does with a chunk.
-pub(super) fn map_all<T, U, F>(from: &[T], to: &mut [U], within: Within)
-where
-    T: Element,
-    U: Element,
-    F: Fn(T) -> U + Copy + 'static,
-{
+/// Each element of a chunk, with the random numbers that are its own.
+pub(super) fn map_all<T: Element, U: Element>(
+    from: &[T],
+    to: &mut [U],
+    within: Within,
+    f: impl Fn(T) -> U,
+) {
     each(within.series, |at| {
-        map_each::<T, U, F>(from, to, within.first, at)
+        map_each(from, to, within.first, at, f);
     });
 }
 
 /// Not inlined, because as parameters the slices are known not to have the cell among their elements: where nobody looks at
 /// it, it is written once in the end, and the loop is what it would be without.
 #[inline(never)]
-fn map_each<T, U, F>(from: &[T], to: &mut [U], first: u64, at: &Cell<u64>)
-where
-    T: Element,
-    U: Element,
-    F: Fn(T) -> U + Copy + 'static,
-{
-    let f = conjure::<F>();
+fn map_each<T: Element, U: Element>(
+    from: &[T],
+    to: &mut [U],
+    first: u64,
+    at: &Cell<u64>,
+    f: impl Fn(T) -> U,
+) {
     let mut index = first;
     for (to, &from) in to.iter_mut().zip(from) {
         at.set(index);

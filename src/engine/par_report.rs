@@ -4,11 +4,11 @@ use std::any::type_name;
 use std::fmt;
 use std::ops::Range;
 
-use super::par::{Within, apply, apply_fresh, map_all, place};
+use super::par::{ApplyEach, MapEach, Work, apply, apply_fresh, place};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::conjure;
+use crate::kernel::{ExtraArg, Nothing};
 
 /// Failures that a report writes out.
 const SHOWN: usize = 10;
@@ -21,7 +21,7 @@ const MOST_DEATHS: usize = 200;
 const ALL: usize = 16;
 
 /// What came of the rows of an array: see [`Engine::par_map_report`] and [`Engine::par_apply_report`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ParReport<T: Element, U: Element> {
     values: Array<U>,
     failures: Vec<DeadLetter<Array<T>>>,
@@ -66,6 +66,19 @@ impl<T: Element, U: Element> fmt::Display for ParReport<T, U> {
     }
 }
 
+/// As that of a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+impl<T: Element + fmt::Debug, U: Element + fmt::Debug> fmt::Debug for ParReport<T, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("ParReport")
+            .field("values", &self.values)
+            .field("failures", &self.failures)
+            .finish()
+    }
+}
+
 impl<T: Element + fmt::Debug, U: Element + fmt::Debug> std::error::Error for ParReport<T, U> {}
 
 /// Rows that have no values, and why.
@@ -99,9 +112,7 @@ impl Engine {
     {
         // `f` is a name for its type, here and below: it has no bytes.
         let _ = f;
-        self.report(a, false, |from: &[T], to: &mut [U], _: Within| {
-            conjure::<F>()(from, to);
-        })
+        self.report::<T, U, ApplyEach<F>>(a, false)
     }
 
     /// As [`par_map`](Engine::par_map), but a row that fails does not throw the others' results away: it is reported, with
@@ -137,20 +148,20 @@ impl Engine {
         F: Fn(T) -> U + Copy + Send + 'static,
     {
         let _ = f;
-        self.report(a, true, map_all::<T, U, F>)
+        self.report::<T, U, MapEach<F>>(a, true)
     }
 
     /// Down to single rows, or by the chunk.
-    fn report<T, U, F>(&self, a: &Array<T>, single: bool, _: F) -> Result<ParReport<T, U>, JobError>
+    fn report<T, U, W>(&self, a: &Array<T>, single: bool) -> Result<ParReport<T, U>, JobError>
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
+        W: Work<T, U, Nothing>,
     {
-        let mut out = self.output::<U>(a.shape(), type_name::<F>())?;
+        let mut out = self.output::<U>(a.shape(), type_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Part]| self.pass::<T, U, F>(series, a, &mut out, parts);
+        let mut pass = |parts: &[Part]| self.pass::<T, U, W>(series, a, &mut out, parts);
         let failed = if single {
             narrow(chunks, pass)
         } else {
@@ -172,7 +183,7 @@ impl Engine {
     }
 
     /// Runs a job for each of these parts, which are in order; returns those that failed, in order.
-    fn pass<T, U, F>(
+    fn pass<T, U, W>(
         &self,
         series: Series,
         a: &Array<T>,
@@ -182,7 +193,7 @@ impl Engine {
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U], Within) + Copy + Send + 'static,
+        W: Work<T, U, Nothing>,
     {
         let with_rows = |ends: Vec<Option<JobError>>| {
             let ends = parts.iter().zip(ends);
@@ -194,8 +205,10 @@ impl Engine {
                 let mut tiles = out.tiles_mut(1);
                 let jobs = parts.iter().map(|Part { rows, alone }| {
                     let tile = tiles.at(rows.clone());
-                    let args = (a.rows(rows.clone()), tile, s.series());
-                    s.job(apply::<T, U, F>, args).alone(*alone).submit()
+                    let args = (a.rows(rows.clone()), tile, s.series(), ExtraArg(Nothing));
+                    s.job(apply::<T, U, Nothing, W>, args)
+                        .alone(*alone)
+                        .submit()
                 });
                 let jobs: Vec<_> = jobs.collect();
                 jobs.into_iter().map(|job| job.wait().err()).collect()
@@ -207,15 +220,17 @@ impl Engine {
         let ends = self.scope_in(series, |s| {
             let jobs = parts.iter().map(|Part { rows, alone }| {
                 let first = (rows.start * row) as u64;
-                let args = (a.rows(rows.clone()), first, s.series());
-                s.job(apply_fresh::<T, U, F>, args).alone(*alone).submit()
+                let args = (a.rows(rows.clone()), first, s.series(), ExtraArg(Nothing));
+                s.job(apply_fresh::<T, U, Nothing, W>, args)
+                    .alone(*alone)
+                    .submit()
             });
             let jobs: Vec<_> = jobs.collect();
             let mut ends = Vec::with_capacity(jobs.len());
             for (part, job) in parts.iter().zip(jobs) {
                 let placed = job
                     .wait()
-                    .and_then(|values| place::<U, F>(out, &part.rows, row, &values));
+                    .and_then(|values| place::<U, W>(out, &part.rows, row, &values));
                 ends.push(placed.err());
             }
             ends

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::format::Format;
+use crate::sys::debug_as_text;
 
 /// Why a picture could not be resized. The text of each variant is a sentence for a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
     /// The first bytes are those of a format that is known but not decoded here (HEIC, AVIF, …).
@@ -181,6 +182,8 @@ impl fmt::Display for ImageError {
 }
 
 impl std::error::Error for ImageError {}
+
+debug_as_text!(ImageError);
 
 impl ImageError {
     /// A `Corrupt` error with a decoder's own words, on one line and without a final stop.

@@ -54,6 +54,8 @@ use crate::arena::ArenaFull;
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
     note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), numbers, `bool`, `char`, `[S; N]`, your own `impl arenite::Scalar`",
+    note = "replies: `()`, `Array<T>` (and no `Vec`: `Array::from_slice(&values)`), `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that can be displayed",
     note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"
 )]
 pub trait Kernel<P: Params, R>: Copy + Send + 'static {

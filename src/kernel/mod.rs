@@ -12,6 +12,7 @@
 pub(crate) mod actor;
 mod ahead;
 mod entry;
+mod extra;
 mod host;
 mod list;
 mod param;
@@ -36,6 +37,7 @@ pub use step::{Feed, NodeParams};
 pub(crate) use ahead::Ahead;
 pub(crate) use entry::{Chain, Single, Split, Stopped};
 pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
+pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]

@@ -22,6 +22,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
     label = "not something that travels between processes",
     note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
     note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, and `Result` of these",
+    note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
     note = "what lies in a `Vec` or a slice travels as an array: `engine.from_slice(&values)` in the program, `Array::from_slice(&values)` in a kernel",
     note = "for a plain type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then `impl arenite::Scalar for {Self} {{}}`"
 )]

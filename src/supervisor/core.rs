@@ -89,6 +89,8 @@ pub(super) struct Core {
     pub(super) seeded: u64,
     pub(super) groups: Groups,
     pub(super) closing: Closing,
+    /// Until when what there is to finish is waited for, while the engine ends by [`Closing::Drain`].
+    pub(super) drains_until: Option<Instant>,
     /// All workers have been ready once.
     pub(super) started: bool,
     /// Nothing is left to do, and the workers have been told to stop.
@@ -167,6 +169,7 @@ impl Core {
             seeded: 0,
             groups: Groups::default(),
             closing: Closing::No,
+            drains_until: None,
             started: false,
             stopping: false,
             in_front: Vec::new(),

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::actor::actor_of;
-use super::core::Core;
+use super::core::{Closing, Core};
 use super::error::JobErrorKind;
 use super::lane::{Alarm, NOBODY};
 use super::record::Stage;
@@ -89,7 +89,7 @@ impl Core {
         }
     }
 
-    /// The next time at which an alarm or a pause ends, or a line may move.
+    /// The next time at which an alarm or a pause ends, a line may move, or the end of the engine waits no longer.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.waiting.first().map(|&(due, _)| due);
@@ -101,10 +101,10 @@ impl Core {
             .next_end()
             .into_iter()
             .chain(self.families_due());
-        times.chain(patience).min()
+        times.chain(patience).chain(self.drains_until).min()
     }
 
-    /// Alarms that are due, pauses that are over, and groups with which patience is over.
+    /// Alarms that are due, pauses that are over, and groups, families and an end of the engine with which patience is over.
     pub(super) fn run_timers(&mut self) {
         self.look_at_lines();
         if self.next_timer().is_none() {
@@ -121,6 +121,19 @@ impl Core {
         self.look_at_admission(now);
         self.end_groups(now);
         self.end_families(now);
+        self.end_drain(now);
+    }
+
+    /// Ends what was to be finished first, if it has had its time.
+    fn end_drain(&mut self, now: Instant) {
+        if self.drains_until.is_none_or(|until| until > now) {
+            return;
+        }
+        self.drains_until = None;
+        if !self.stopping && !self.is_drained() {
+            self.closing = Closing::Now;
+            self.call_monitor = true;
+        }
     }
 
     /// The time of a lane's oldest job may be over.

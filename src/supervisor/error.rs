@@ -455,8 +455,12 @@ impl JobError {
     }
 }
 
+/// `{:?}` is the text, which is what `unwrap` shows, and a `main` that returns the error; `{:#?}` shows the parts.
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let failed = &*self.0;
         f.debug_struct("JobError")
             .field("kind", &failed.kind)

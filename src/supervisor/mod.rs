@@ -50,7 +50,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::core::Core;
 pub(crate) use self::core::{Closing, QUARANTINE_AFTER, Read};
@@ -89,6 +89,7 @@ use crate::control::HandshakeError;
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::link::{LinkCells, SLOTS};
+use crate::sys::clock;
 use crate::sys::event::EventFd;
 use crate::sys::fork::Original;
 #[cfg(feature = "sandbox")]
@@ -439,6 +440,18 @@ impl Shared {
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
         self.finish();
+    }
+
+    /// As [`end`](Shared::end) with [`Closing::Drain`], but only `limit` long, and then with [`Closing::Now`]. Whether that was long
+    /// enough.
+    pub(crate) fn end_within(&self, monitor: JoinHandle<()>, limit: Duration) -> bool {
+        if self.is_copy() {
+            return true;
+        }
+        self.lock().drains_until = Some(clock::later(Instant::now(), limit));
+        // Which rings for the monitor, so that it sees the time.
+        self.end(monitor, Closing::Drain);
+        self.lock().is_drained()
     }
 
     /// Whoever ends the engine without waiting for its monitor, and the monitor at its end: the second of them finishes.

@@ -6,11 +6,24 @@ use nix::errno::Errno;
 
 use super::inject::{interruptible, undisturbed};
 
+/// Has `{:?}` say of an error what `{}` says: it is what `unwrap` shows, and a `main` that returns the error.
+macro_rules! debug_as_text {
+    ($($error:ty),+ $(,)?) => {
+        $(impl ::std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(self, f)
+            }
+        })+
+    };
+}
+
+pub(crate) use debug_as_text;
+
 /// What every wrapper in this floor answers with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A system call that failed: which one, about what, and the kernel's reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// The system call, as its manual page is called.
     pub(crate) call: &'static str,
@@ -82,6 +95,8 @@ fn advice(call: &str, errno: Errno) -> &'static str {
 }
 
 impl std::error::Error for Error {}
+
+debug_as_text!(Error);
 
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> std::io::Error {

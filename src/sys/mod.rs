@@ -34,6 +34,7 @@ pub mod socket;
 mod tests;
 pub mod umask;
 
+pub(crate) use error::debug_as_text;
 pub use error::{Error, Result};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;

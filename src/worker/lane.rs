@@ -395,7 +395,7 @@ impl Lane {
     /// Is this text about the lane's own refusal in this job?
     fn full_in(&self, text: &str) -> Option<Ending> {
         let full = self.heap.full.get()?;
-        (text.contains(&full.to_string()) || text.contains(&format!("{full:?}")))
+        text.contains(&full.to_string())
             .then(|| Ending::full(full, step_reached()))
     }
 

@@ -15,6 +15,7 @@ tests![
     many_threads_stay_below_the_ceiling,
     what_arguments_hold_counts,
     one_larger_than_the_ceiling_runs_alone,
+    a_new_kernel_runs_on_all_workers_at_once,
     whoever_came_first_goes_first,
     try_submit_gives_the_arguments_back,
     a_chain_gives_all_of_them_back,
@@ -164,6 +165,27 @@ fn one_larger_than_the_ceiling_runs_alone() {
         gate.open();
         second.join().unwrap();
     });
+    assert_nothing_in_flight(&lab);
+}
+
+fn a_new_kernel_runs_on_all_workers_at_once() {
+    let lab = Lab::with(3, |builder| builder.lanes(2).admission(6 * MIB));
+    let gates: Vec<_> = (0..6).map(|_| Gate::new()).collect();
+    // What it returns is not known before the first has ended, and none of them ends before all have begun.
+    let new = |gate: &str| {
+        pass(gate);
+        Array::<u8>::zeros(1)
+    };
+    let jobs: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(new, (gate.path(),)))
+        .collect();
+    assert!(lab.job(new, ("",)).try_submit().is_err());
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    drop(held);
+    for job in jobs {
+        job.wait().unwrap();
+    }
     assert_nothing_in_flight(&lab);
 }
 

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use arenite::arena::{Arena, Spec};
 use arenite::engine::Trace;
@@ -17,6 +18,8 @@ use crate::harness::{Gate, Lab, children, pass, shared_memory_named, step, tests
 
 tests![
     shutdown_finishes_what_was_submitted,
+    shutdown_with_a_limit_finishes_what_ends_in_time,
+    shutdown_with_a_limit_ends_the_rest,
     dropping_answers_what_was_submitted,
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
@@ -60,6 +63,40 @@ fn shutdown_finishes_what_was_submitted() {
             jobs.into_iter()
                 .all(|job| job.wait().unwrap().len() == 1000)
         );
+    }
+}
+
+fn shutdown_with_a_limit_finishes_what_ends_in_time() {
+    let lab = Lab::new(2);
+    let jobs: Vec<_> = (0..100u32)
+        .map(|n| lab.submit(|n: u32| n + 1, (n,)))
+        .collect();
+    step("shutdown");
+    assert!(lab.into_inner().shutdown_timeout(Duration::from_secs(3600)));
+    assert_eq!(children(), []);
+    for (job, n) in jobs.into_iter().zip(1..) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    assert!(Engine::inline().shutdown_timeout(Duration::ZERO));
+}
+
+fn shutdown_with_a_limit_ends_the_rest() {
+    for limit in [Duration::ZERO, Duration::from_millis(50)] {
+        let lab = Lab::with(1, |builder| builder.grace(Duration::from_secs(3600)));
+        let gate = Gate::new();
+        let hung = lab.submit(pass, (gate.path(),));
+        let held = gate.meet();
+        // Behind it.
+        let queued: Vec<_> = (0..20).map(|_| lab.submit(|| (), ())).collect();
+        lab.submit(|| (), ()).detach();
+        step("shutdown");
+        assert!(!lab.into_inner().shutdown_timeout(limit));
+        assert_eq!(children(), []);
+        for job in queued.into_iter().chain([hung]) {
+            let error = job.wait().unwrap_err();
+            assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+        }
+        drop(held);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whole arrays by one call.
 
-use arenite::{Array, ArrayMut, JobErrorKind};
+use arenite::rand::RngExt;
+use arenite::{Array, ArrayMut, JobErrorKind, Scalar};
+use bytemuck::{CheckedBitPattern, NoUninit};
 
 use crate::harness::{Lab, tests};
 
@@ -8,6 +10,11 @@ tests![
     a_million_squares,
     another_type_and_many_dimensions,
     in_place,
+    with_a_number,
+    with_an_array_that_all_read,
+    with_texts_and_types_of_ones_own,
+    with_an_argument_a_worker_dies,
+    random_numbers_are_the_same_with_an_argument,
     nothing_at_all,
     rows_of_odd_sizes,
     a_chunk_that_fails,
@@ -64,6 +71,139 @@ fn in_place() {
     assert!(values.iter().all(|&x| x == 30));
     drop(values);
     lab.assert_in_use(0);
+}
+
+fn with_a_number() {
+    let lab = Lab::new(2);
+    let numbers = lab.from_fn([1000, 1000], |i| i as i64).unwrap();
+    for by in [3, -7] {
+        let mapped = lab
+            .par_map_with(&numbers, by, |x: i64, by: i64| x * by)
+            .unwrap();
+        assert_eq!(mapped.shape(), numbers.shape());
+        assert!(mapped.iter().zip(0..).all(|(&x, n)| x == n * by));
+        let applied = lab
+            .par_apply_with(&numbers, by, |from: &[i64], to: &mut [i64], by: i64| {
+                from.iter().zip(to).for_each(|(x, to)| *to = x * by)
+            })
+            .unwrap();
+        assert_eq!(applied[..], mapped[..]);
+        let mut changed = applied.try_into_mut().unwrap();
+        lab.par_apply_mut_with(&mut changed, by, |part: &mut [i64], by: i64| {
+            part.iter_mut().for_each(|x| *x /= by);
+        })
+        .unwrap();
+        assert_eq!(changed[..], numbers[..]);
+    }
+    drop(numbers);
+    lab.assert_in_use(0);
+}
+
+fn with_an_array_that_all_read() {
+    let lab = Lab::new(2);
+    let indices = lab.from_fn(300_000, |i| (i * 7919 % 1000) as u16).unwrap();
+    let table = lab.from_fn(1000, |i| i as f32 / 2.0).unwrap();
+    let look_up = |x: u16, table: &[f32]| table[usize::from(x)];
+    let found = lab.par_map_with(&indices, &table, look_up).unwrap();
+    let expected = |x: u16| f32::from(x) / 2.0;
+    assert!(
+        found
+            .iter()
+            .zip(indices.iter())
+            .all(|(&y, &x)| y == expected(x))
+    );
+    // A handle of its own, and several arrays.
+    let tables = vec![table.clone(), table.clone()];
+    let sums = lab
+        .par_map_with(&indices, &tables, |x: u16, tables: &[Array<f32>]| {
+            tables
+                .iter()
+                .map(|table| table[usize::from(x)])
+                .sum::<f32>()
+        })
+        .unwrap();
+    assert!(
+        sums.iter()
+            .zip(indices.iter())
+            .all(|(&y, &x)| y == f32::from(x))
+    );
+    let moved = lab
+        .par_map_with(&indices, table, |x: u16, table: &Array<f32>| {
+            table[usize::from(x)]
+        })
+        .unwrap();
+    assert_eq!(moved[..], found[..]);
+    // One that the workers do not see.
+    let foreign = Array::from_slice(&[1.0f32; 1000]);
+    let error = lab.par_map_with(&indices, &foreign, look_up).unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    drop((indices, tables, found, sums, moved));
+    lab.assert_in_use(0);
+}
+
+fn with_texts_and_types_of_ones_own() {
+    #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+    #[repr(C)]
+    struct Line {
+        slope: f32,
+        offset: f32,
+    }
+    impl Scalar for Line {}
+    fn on_line(x: f32, line: Line) -> f32 {
+        line.slope * x + line.offset
+    }
+    let lab = Lab::new(1);
+    let x = lab.from_slice(&[0.0f32, 1.0, 2.0]).unwrap();
+    let line = Line {
+        slope: 2.0,
+        offset: 0.5,
+    };
+    assert_eq!(
+        lab.par_map_with(&x, line, on_line).unwrap()[..],
+        [0.5, 2.5, 4.5]
+    );
+    let letter = |i: u8, text: &str| text.as_bytes()[usize::from(i)];
+    let order = lab.from_slice(&[2u8, 0, 1]).unwrap();
+    assert_eq!(
+        lab.par_map_with(&order, "abc", letter).unwrap()[..],
+        *b"cab"
+    );
+    let owned = lab.par_map_with(&order, String::from("abc"), letter);
+    assert_eq!(owned.unwrap()[..], *b"cab");
+}
+
+fn with_an_argument_a_worker_dies() {
+    let lab = Lab::new(2);
+    let values = lab.from_fn(500_000, |i| i as u32).unwrap();
+    let table = lab.from_fn(4, |i| i as u32).unwrap();
+    let picky = |x: u32, table: &[u32]| {
+        if x == 400_000 {
+            std::process::abort();
+        }
+        x + table[1]
+    };
+    let error = lab.par_map_with(&values, &table, picky).unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    // Nobody holds it any more but this function.
+    drop(table);
+    let next = lab.par_map_with(&values, 1, |x: u32, one: u32| x + one);
+    assert!(next.unwrap().iter().zip(1..).all(|(&x, n)| x == n));
+    drop(values);
+    lab.assert_in_use(0);
+}
+
+fn random_numbers_are_the_same_with_an_argument() {
+    let drawn = |workers| {
+        let lab = Lab::with(workers, |builder| builder.seed(7));
+        let input = lab.zeros::<u8>(200_000).unwrap().seal();
+        let with = lab
+            .par_map_with(&input, 1u64, |_: u8, more: u64| {
+                arenite::rng().random::<u64>().wrapping_add(more)
+            })
+            .unwrap();
+        with.to_vec()
+    };
+    assert_eq!(drawn(1), drawn(3));
 }
 
 fn nothing_at_all() {

@@ -229,6 +229,13 @@ fn what_is_changed_in_place_is_refused() {
             .zip(0..)
             .all(|(&square, i): (_, u64)| square == i * i)
     );
+    let table = lab.from_fn(100, |i| i as u64).unwrap();
+    let found = lab.par_map_with(&long, &table, |x: u32, table: &[u64]| {
+        table[x as usize % 100]
+    });
+    let found = found.unwrap();
+    assert!(found.iter().zip(0..).all(|(&y, i): (_, u64)| y == i % 100));
+    drop((table, found));
     let nothing = lab.par_map(&lab.from_slice::<u32>(&[]).unwrap(), |x| x + 1);
     assert_eq!(nothing.unwrap().len(), 0);
     drop((long, squares));

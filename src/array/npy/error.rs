@@ -5,9 +5,9 @@ use std::io;
 
 use super::{NoRoom, Shape};
 use crate::arena::ArenaFull;
+use crate::sys::debug_as_text;
 
 /// Why an array could not be read from, mapped from or written to a `.npy` file.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum NpyError {
     /// Reading or writing failed.
@@ -145,6 +145,8 @@ impl fmt::Display for NpyError {
         }
     }
 }
+
+debug_as_text!(NpyError);
 
 impl std::error::Error for NpyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

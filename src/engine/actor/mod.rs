@@ -19,6 +19,7 @@ use crate::kernel::{
     RetrySafe,
 };
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
+use crate::sys::debug_as_text;
 
 pub use builder::ActorBuilder;
 pub use calling::Calling;
@@ -52,7 +53,7 @@ enum ActorPlace<S> {
 }
 
 /// A name of an actor that cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActorNameError {
     /// Another actor of the engine has it.
@@ -87,6 +88,8 @@ impl fmt::Display for ActorNameError {
 }
 
 impl std::error::Error for ActorNameError {}
+
+debug_as_text!(ActorNameError);
 
 impl Engine {
     /// Starts an actor: `init` makes a state in a worker, where it stays, and methods of it are called one after the other.

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use crate::sys::debug_as_text;
+
 /// A graph that cannot be run as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {
     /// Nodes would wait for each other.
@@ -102,3 +104,5 @@ impl fmt::Display for GraphError {
 }
 
 impl std::error::Error for GraphError {}
+
+debug_as_text!(GraphError);

@@ -339,9 +339,7 @@ impl<A> Refused<A> {
 
 impl<A> fmt::Debug for Refused<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused")
-            .field("why", &self.why)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 

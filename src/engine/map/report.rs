@@ -13,7 +13,7 @@ use crate::engine::{Death, JobError, JobErrorKind};
 /// A job that failed, as data: its arguments, the error, and the attempts that were made. Arrays in it are handles, so it
 /// can be looked at, written down, or sent again. A stage of a stream gives [one of its own](crate::stream::DeadLetter), which says
 /// where the item was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DeadLetter<A> {
     index: usize,
     args: A,
@@ -81,10 +81,24 @@ impl<A> fmt::Display for DeadLetter<A> {
     }
 }
 
+/// As that of a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+impl<A: fmt::Debug> fmt::Debug for DeadLetter<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("DeadLetter")
+            .field("index", &self.index)
+            .field("args", &self.args)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
 impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {}
 
 /// What came of all items of a map: [`Map::report`], [`Map::report_async`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Report<A, R> {
     values: Vec<Option<R>>,
     failures: Vec<DeadLetter<A>>,
@@ -250,6 +264,19 @@ impl<A, R> fmt::Display for Report<A, R> {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
         }
+    }
+}
+
+/// As that of a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+impl<A: fmt::Debug, R: fmt::Debug> fmt::Debug for Report<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("Report")
+            .field("values", &self.values)
+            .field("failures", &self.failures)
+            .finish()
     }
 }
 

@@ -13,7 +13,8 @@ impl Engine {
     /// number `i`: `f(f(f(a[0], a[1]), a[2]), …)`, as if it went from left to right.
     ///
     /// It does not: chunks run side by side, so `f` has to be associative. Where it is that only nearly, as the addition of
-    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers.
+    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers. `f` can
+    /// capture nothing, and is passed nothing else: what it needs has to be in the elements, as a pair of numbers for instance.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

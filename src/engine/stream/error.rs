@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::arena::ArenaFull;
 use crate::supervisor::JobError;
+use crate::sys::debug_as_text;
 
 /// Why a stream ended before its source did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
@@ -69,7 +70,7 @@ impl fmt::Display for StreamError {
 impl std::error::Error for StreamError {}
 
 /// Windows that cannot be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowError {
     /// A window in time over items without one.
@@ -98,3 +99,5 @@ impl fmt::Display for WindowError {
 }
 
 impl std::error::Error for WindowError {}
+
+debug_as_text!(StreamError, WindowError);

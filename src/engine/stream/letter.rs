@@ -10,7 +10,7 @@ use crate::engine::{Death, JobError};
 ///
 /// It is read as that of a map or a job ([`arenite::DeadLetter`](crate::DeadLetter)). What it has of its own is the place: an item
 /// of a stream has gone through stages, and what a stage is given is one [`input`](Self::input), not the arguments of its kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DeadLetter<I> {
     input: I,
     sequence: u64,
@@ -83,6 +83,21 @@ impl<I> fmt::Display for DeadLetter<I> {
             "stage {}, item {}: {}",
             self.stage, self.sequence, self.error
         )
+    }
+}
+
+/// As that of a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+impl<I: fmt::Debug> fmt::Debug for DeadLetter<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("DeadLetter")
+            .field("input", &self.input)
+            .field("sequence", &self.sequence)
+            .field("stage", &self.stage)
+            .field("error", &self.error)
+            .finish()
     }
 }
 

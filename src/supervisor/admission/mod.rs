@@ -221,19 +221,19 @@ pub(crate) fn held_by(call: &ArgWriter) -> u64 {
 
 impl Core {
     /// What a job of this kernel counts for, with so many bytes of arguments of its own. A kernel that has never ended a job
-    /// may return anything: one per lane is let in until it has.
+    /// may return anything: until it has, each job has a lane's share, so that there is one for each lane.
     fn weight(&mut self, kernel: u32, held: u64) -> u64 {
         let limit = self
             .admission
             .as_ref()
             .map_or(0, |admission| admission.limit);
-        let unknown = limit / self.lanes.len() as u64;
+        let share = limit / self.lanes.len() as u64;
+        let own = held.saturating_add(EACH);
         let kernel = self.kernels.get(kernel);
-        let output = match kernel.calls {
-            0 => unknown,
-            _ => kernel.expected_bytes,
-        };
-        output.saturating_add(held).saturating_add(EACH)
+        match kernel.calls {
+            0 => own.max(share),
+            _ => own.saturating_add(kernel.expected_bytes),
+        }
     }
 
     /// Lets a job in, if it may be; its weight.

@@ -95,7 +95,7 @@ impl LimiterBuilder {
     /// # Panics
     /// If it is 0, which would let nobody in.
     pub fn concurrency(mut self, jobs: u32) -> Self {
-        assert_ne!(jobs, 0, "a limiter of 0 jobs at a time lets nobody in");
+        assert!(jobs > 0, "a limiter of 0 jobs at a time lets nobody in");
         self.concurrency = Some(jobs);
         self
     }
@@ -105,7 +105,7 @@ impl LimiterBuilder {
     /// # Panics
     /// If either is zero, or the time between two jobs shorter than a nanosecond.
     pub fn rate(mut self, jobs: u32, per: Duration) -> Self {
-        assert_ne!(jobs, 0, "a rate of 0 jobs lets nobody in");
+        assert!(jobs > 0, "a rate of 0 jobs lets nobody in");
         assert!(
             !(per / jobs).is_zero(),
             "a rate of {jobs} jobs in {per:?} is no limit"

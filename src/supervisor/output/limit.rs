@@ -71,7 +71,7 @@ impl Limit {
             std::mem::take(&mut self.bytes),
         );
         Some(format!(
-            "{lines} lines ({bytes} bytes) dropped: a worker may print {RATE} bytes in a second"
+            "{lines} lines ({bytes} bytes) dropped: a worker may print {RATE} bytes in a second, where each line counts {LINE} more than it has"
         ))
     }
 }

@@ -1,0 +1,63 @@
+//! A parameter of this crate's own kernels whose type the program chooses: [`Extra`].
+//!
+//! A kernel over a whole array calls a function of the program with a chunk, and with what else the program passes. That is
+//! some [`Param`] `P`, which looks different in each job (`P::At<'j>`): a generic function cannot name that in a way from which
+//! `P` is inferred, so it stands in a wrapper that can.
+
+use super::param::{Arg, CallWriter, HostRef, Key, Param, Rejected, Words, sealed};
+
+/// What the program passes beside the array, as a kernel sees it while a job runs.
+#[allow(
+    missing_debug_implementations,
+    reason = "what is in it need not have any"
+)]
+pub struct Extra<'j, P: Param>(pub(crate) P::At<'j>);
+
+impl<P: Param> sealed::Sealed for Extra<'_, P> {}
+impl<P: Param> Param for Extra<'_, P> {
+    type At<'j> = Extra<'j, P>;
+    type Held = P::Held;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<P::Held, Rejected> {
+        P::receive(words, host)
+    }
+    fn at<'j>(held: &'j mut P::Held, key: Key) -> Extra<'j, P> {
+        Extra(P::at(held, key))
+    }
+}
+
+/// The argument for an [`Extra`].
+#[derive(Clone, Debug)]
+pub struct ExtraArg<A>(pub(crate) A);
+
+impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
+    fn send(self, call: &mut CallWriter) {
+        self.0.send(call);
+    }
+    fn hold(self) -> P::Held {
+        self.0.hold()
+    }
+    fn held(&self) -> u64 {
+        self.0.held()
+    }
+}
+
+/// Nothing beside the array.
+#[derive(Clone, Copy, Debug)]
+pub struct Nothing;
+
+impl sealed::Sealed for Nothing {}
+impl Param for Nothing {
+    type At<'j> = Nothing;
+    type Held = ();
+    fn receive(_: &mut Words<'_>, _: &HostRef<'_>) -> Result<(), Rejected> {
+        Ok(())
+    }
+    fn at((): &mut (), _: Key) -> Nothing {
+        Nothing
+    }
+}
+
+impl Arg<'_, Nothing> for Nothing {
+    fn send(self, _: &mut CallWriter) {}
+    fn hold(self) {}
+}
