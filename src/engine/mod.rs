@@ -275,7 +275,7 @@ impl Engine {
     /// retries it has. Only what is lost to another job of its worker ([`LostWith`](JobErrorKind::LostWith)) still runs again.
     /// Dropping the engine ends jobs instead. See [`Job::detach`] for an example.
     ///
-    /// A job that hangs holds this up for ever: give jobs a [deadline](engine::JobBuilder::deadline), or the engine a limit
+    /// A job that hangs holds this up for ever: give jobs a [deadline](JobBuilder::deadline), or the engine a limit
     /// ([`shutdown_timeout`](Engine::shutdown_timeout)).
     pub fn shutdown(self) {
         if let Some((shared, monitor)) = self.take_monitor() {

@@ -1,13 +1,12 @@
 //! Whole arrays in chunks: one call for a million elements.
 
-use std::any::type_name;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
-use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, conjure};
+use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, conjure, kernel_name};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
 use crate::worker::each;
@@ -94,10 +93,24 @@ impl Engine {
         F: Fn(&mut [T]) + Copy + Send + 'static,
     {
         let _ = f;
+        self.change::<T, Nothing, ChangeEach<F>>(a, Nothing)
+    }
+
+    /// Has `W` change an array chunk by chunk.
+    pub(super) fn change<T, P, W>(
+        &self,
+        a: &mut ArrayMut<T>,
+        with: impl for<'e> Arg<'e, P> + Clone,
+    ) -> Result<(), JobError>
+    where
+        T: Element,
+        P: Param + 'static,
+        W: Change<T, P>,
+    {
         let rows = self.rows_per_chunk(a.shape(), size_of::<T>());
         self.scope(|s| {
             for tile in a.tiles_mut(rows) {
-                s.submit(apply_mut::<T, F>, (tile,));
+                s.submit(apply_mut::<T, P, W>, (tile, ExtraArg(with.clone())));
             }
         })
     }
@@ -114,7 +127,7 @@ impl Engine {
         P: Param + 'static,
         W: Work<T, U, P>,
     {
-        let mut out = self.output::<U>(a.shape(), type_name::<W>())?;
+        let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks = self.chunks::<T, U>(a.shape());
         if self.lends() {
             self.scope(|s| {
@@ -124,7 +137,8 @@ impl Engine {
                     let args = (part, tiles.at(rows), s.series(), ExtraArg(with.clone()));
                     s.submit(apply::<T, U, P, W>, args);
                 }
-            })?;
+            })
+            .map_err(JobError::with_no_unspecified_rows)?;
             return Ok(out.seal());
         }
         // Chunks of the result are arrays of their own first.
@@ -174,7 +188,7 @@ impl Engine {
             .map(move |start| start..all.min(start + rows))
     }
 
-    pub(super) fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
+    fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
         let workers = self.shared().map_or(1, |shared| shared.workers());
         let rows = shape.rows().max(1);
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
@@ -217,7 +231,7 @@ pub(super) fn place<U: Element, F>(
     let to = &mut whole[rows.start * row..rows.end * row];
     if part.len() != to.len() {
         let lie = format!("{} elements for {} of the array", part.len(), to.len());
-        return Err(Failed::new(JobErrorKind::Protocol(lie), type_name::<F>(), 0).into());
+        return Err(Failed::new(JobErrorKind::Protocol(lie), kernel_name::<F>(), 0).into());
     }
     to.copy_from_slice(part);
     Ok(())
@@ -243,6 +257,19 @@ pub(super) struct MapEach<F>(PhantomData<F>);
 impl<T: Element, U: Element, F: Fn(T) -> U + Copy + 'static> Work<T, U, Nothing> for MapEach<F> {
     fn run(from: &[T], to: &mut [U], within: Within, Nothing: Nothing) {
         map_all(from, to, within, conjure::<F>());
+    }
+}
+
+/// What is done with a chunk in place.
+pub(super) trait Change<T, P: Param>: 'static {
+    fn run(part: &mut [T], with: P::At<'_>);
+}
+
+struct ChangeEach<F>(PhantomData<F>);
+
+impl<T, F: Fn(&mut [T]) + Copy + 'static> Change<T, Nothing> for ChangeEach<F> {
+    fn run(part: &mut [T], Nothing: Nothing) {
+        conjure::<F>()(part);
     }
 }
 
@@ -299,6 +326,6 @@ fn map_each<T: Element, U: Element>(
     }
 }
 
-fn apply_mut<T: Element, F: Fn(&mut [T]) + Copy + 'static>(part: &mut [T]) {
-    conjure::<F>()(part);
+fn apply_mut<T: Element, P: Param, W: Change<T, P>>(part: &mut [T], with: Extra<'_, P>) {
+    W::run(part, with.0);
 }

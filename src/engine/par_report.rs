@@ -1,6 +1,5 @@
 //! Whole arrays of which some rows may fail.
 
-use std::any::type_name;
 use std::fmt;
 use std::ops::Range;
 
@@ -8,7 +7,7 @@ use super::par::{ApplyEach, MapEach, Work, apply, apply_fresh, place};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{ExtraArg, Nothing};
+use crate::kernel::{ExtraArg, Nothing, kernel_name};
 
 /// Failures that a report writes out.
 const SHOWN: usize = 10;
@@ -158,7 +157,7 @@ impl Engine {
         U: Element,
         W: Work<T, U, Nothing>,
     {
-        let mut out = self.output::<U>(a.shape(), type_name::<W>())?;
+        let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
         let mut pass = |parts: &[Part]| self.pass::<T, U, W>(series, a, &mut out, parts);

@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::par::{Within, Work, map_all};
+use super::par::{Change, Within, Work, map_all};
 use super::{Engine, JobError};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Extra, ExtraArg, Param, conjure};
+use crate::kernel::{Arg, Param, conjure};
 
 /// A function, or a closure that captures nothing, of an element and one argument more: for [`Engine::par_map_with`].
 /// Implemented for every such function whose argument can be had for each element: a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`,
@@ -99,8 +99,12 @@ impl<T, U, P: Param, F: ApplyWith<T, U, P>> Work<T, U, P> for ApplyEach<F> {
     }
 }
 
-fn apply_mut<T: Element, P: Param, F: ApplyMutWith<T, P>>(part: &mut [T], with: Extra<'_, P>) {
-    F::all(part, with.0);
+struct ChangeEach<F>(PhantomData<F>);
+
+impl<T, P: Param, F: ApplyMutWith<T, P>> Change<T, P> for ChangeEach<F> {
+    fn run(part: &mut [T], with: P::At<'_>) {
+        F::all(part, with);
+    }
 }
 
 impl Engine {
@@ -203,11 +207,6 @@ impl Engine {
         F: ApplyMutWith<T, P>,
     {
         let _ = f;
-        let rows = self.rows_per_chunk(a.shape(), size_of::<T>());
-        self.scope(|s| {
-            for tile in a.tiles_mut(rows) {
-                s.submit(apply_mut::<T, P, F>, (tile, ExtraArg(with.clone())));
-            }
-        })
+        self.change::<T, P, ChangeEach<F>>(a, with)
     }
 }

@@ -11,7 +11,9 @@ use super::job::{permit, run_here};
 use super::seeds::Series;
 use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single};
+use crate::kernel::{
+    Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
+};
 use crate::supervisor::{Failed, JobId, Limit, Read, Shared, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
@@ -312,7 +314,7 @@ impl<'env> Scope<'env> {
             Place::Inline => {
                 let held = args.hold();
                 ScopedCall::Here(Box::new(move |scope, terms| {
-                    let name = std::any::type_name::<F>();
+                    let name = kernel_name::<F>();
                     if scope.is_over() {
                         return Err(Failed::new(JobErrorKind::Cancelled, name, 0).into());
                     }

@@ -263,7 +263,7 @@ impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
     type Reply = R;
     type Id = F;
     fn name() -> &'static str {
-        type_name::<F>()
+        kernel_name::<F>()
     }
     #[inline]
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
@@ -281,7 +281,7 @@ impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Loads<A> for Sin
         args.held()
     }
     fn run_here(args: A, at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
-        at.set(type_name::<F>());
+        at.set(kernel_name::<F>());
         let value = conjure::<F>().call(args.hold(), Key::new());
         value.keep().map_err(|unsent| Stopped(unsent.into()))
     }
@@ -338,6 +338,28 @@ where
         let value = conjure::<G>().call(Q::join(first.hold(), rest.hold()), Key::new());
         value.keep().map_err(|unsent| Stopped(unsent.into()))
     }
+}
+
+/// The name of a kernel. Where it is one of this crate that calls a function of the program for each element or chunk, and so has
+/// it in its type as `…Each<f>`, that is the name of the function.
+pub(crate) fn kernel_name<F>() -> &'static str {
+    let name = type_name::<F>();
+    let each = || {
+        let parameters = name.strip_prefix("arenite::engine::par")?;
+        let (_, function) = parameters.split_once("Each<")?;
+        // Up to the end of the brackets that were just opened.
+        let mut open = 1;
+        let end = function.bytes().enumerate().position(|(at, letter)| {
+            match letter {
+                b'<' => open += 1,
+                b'>' if at == 0 || function.as_bytes()[at - 1] != b'-' => open -= 1,
+                _ => {}
+            }
+            open == 0
+        });
+        function.get(..end?)
+    };
+    each().unwrap_or(name)
 }
 
 /// A value of a type without bytes, of which this program had one.

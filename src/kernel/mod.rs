@@ -36,7 +36,7 @@ pub use step::{Feed, NodeParams};
 
 pub(crate) use ahead::Ahead;
 pub(crate) use entry::{Chain, Single, Split, Stopped};
-pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, to_offset};
+pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, kernel_name, to_offset};
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use param::{CallWriter, Key};

@@ -448,7 +448,7 @@ impl JobError {
         &self.0.lent
     }
 
-    /// The same of somebody who has put something definite into those rows.
+    /// The same where nobody sees those rows, or something definite was put into them.
     pub(crate) fn with_no_unspecified_rows(mut self) -> Self {
         self.0.lent.clear();
         self

@@ -57,6 +57,13 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// // … the program
 /// ```
 ///
+/// # In a library
+///
+/// A library that uses an engine cannot call `init` for its users: it has to come first in *their* `main`. Say so in its docs, hand
+/// `init` on (`pub use arenite::init;`), and let its errors hand on
+/// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in its docs call it in their first line, in code
+/// blocks marked `standalone_crate`, as those here do; its tests have [`test_workers!`](crate::test_workers).
+///
 /// # With tokio
 ///
 /// `#[tokio::main]` starts the runtime, and its threads, before the first line of `main` runs: too late for a worker, which

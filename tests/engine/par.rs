@@ -250,6 +250,18 @@ fn a_chunk_that_fails() {
         matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")),
         "{error:?}"
     );
+    // It names the function, and no rows: whoever called has lent none.
+    assert_eq!(error.kernel(), std::any::type_name_of_val(&picky));
+    assert_eq!(error.unspecified_rows(), []);
+    let mut out = lab.zeros::<u32>(500_000).unwrap();
+    fn fails<T>(_: &mut [T], _: u8) {
+        panic!("at once");
+    }
+    let error = lab
+        .par_apply_mut_with(&mut out, 0, fails::<u32>)
+        .unwrap_err();
+    assert_eq!(error.kernel(), std::any::type_name_of_val(&fails::<u32>));
+    drop(out);
     assert_eq!(lab.par_map(&values, |x| x).unwrap()[..], values[..]);
     drop(values);
     lab.assert_in_use(0);

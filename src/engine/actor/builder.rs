@@ -110,6 +110,42 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// assert_eq!(sum.call(Sum::add, (1000,)).wait()?, 1011);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// `restore` is given what was saved, and behind that what the actor was started with:
+    ///
+    /// ```
+    /// use arenite::{Array, Engine};
+    ///
+    /// struct Counts {
+    ///     bins: Vec<u64>,
+    ///     width: f32,
+    /// }
+    ///
+    /// impl Counts {
+    ///     fn new(bins: usize, width: f32) -> Self {
+    ///         Self { bins: vec![0; bins], width }
+    ///     }
+    ///     fn restore(saved: &Array<u64>, _bins: usize, width: f32) -> Self {
+    ///         Self { bins: saved.to_vec(), width }
+    ///     }
+    ///     fn save(&self) -> Array<u64> {
+    ///         Array::from_slice(&self.bins)
+    ///     }
+    ///     fn count(&mut self, x: f32) -> u64 {
+    ///         let bin = &mut self.bins[(x / self.width) as usize];
+    ///         *bin += 1;
+    ///         *bin
+    ///     }
+    /// }
+    ///
+    /// # let engine = Engine::inline();
+    /// let counts = engine
+    ///     .actor_builder(Counts::new, (10, 0.5))
+    ///     .checkpoint(100, Counts::save, Counts::restore)
+    ///     .start();
+    /// assert_eq!(counts.call(Counts::count, (1.2,)).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn checkpoint<F, P, R, T, G, Q, O>(mut self, every: u64, save: F, restore: G) -> Self
     where
         F: Method<S, P, R>,

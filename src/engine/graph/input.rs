@@ -71,11 +71,13 @@ impl<R> AsNode<R> for &Node<R> {
 /// What may be passed for a parameter `P` of a node: all that may be passed to a job ([`Arg`]), and a [`Node`] or `&Node`
 /// whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type otherwise). An
 /// exclusive `ArrayMut` can be taken by one node only, so such a node is passed by value. For `&[Array<T>]` a vector or slice
-/// of nodes is passed, as many as there are. Sealed.
+/// of nodes is passed, as many as there are; the numbers of many nodes are combined by [`Graph::reduce`](super::Graph::reduce), or returned
+/// as arrays of one element. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
     label = "not an argument, nor a node that gives one, for `{P}`",
-    note = "a node of a tuple or an `Option` can only be asked for: let the kernel that needs it compute it, or return the parts from nodes of their own"
+    note = "a node of a tuple or an `Option` can only be asked for: let the kernel that needs it compute it, or return the parts from nodes of their own",
+    note = "many nodes are passed for `&[Array<T>]`; numbers of many nodes are combined by `graph.reduce`, or returned as arrays of one element"
 )]
 pub trait Input<P: Feed> {
     #[doc(hidden)]

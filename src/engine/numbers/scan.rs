@@ -73,7 +73,8 @@ impl Engine {
                     let args = (part, before(index), tile);
                     s.job(fill::<S>, args).writes_all(retries).submit();
                 }
-            })?;
+            })
+            .map_err(JobError::with_no_unspecified_rows)?;
         } else {
             let results = self.scope(|s| {
                 let parts = parts.into_iter().enumerate();
