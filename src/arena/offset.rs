@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::layout::PAGE;
+use crate::sys::debug_as_text;
 use bytemuck::{Pod, Zeroable};
 
 /// Bits of an [`Offset`] that count bytes; the rest names the region.
@@ -115,7 +116,7 @@ impl Extent {
 }
 
 /// An extent that does not lie inside the committed part of the arena.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadOffset {
     /// The extent that was refused.
     pub extent: Extent,
@@ -134,6 +135,8 @@ impl fmt::Display for BadOffset {
 }
 
 impl std::error::Error for BadOffset {}
+
+debug_as_text!(BadOffset);
 
 #[cfg(test)]
 mod tests {

@@ -365,7 +365,7 @@ impl Builder {
     /// wait, say [`submit_async`](super::JobBuilder::submit_async), [`keep_args_async`](super::JobBuilder::keep_args_async),
     /// [`call_async`](super::Actor::call_async) and [`stream`](super::Map::stream). A job that is larger than the
     /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
-    /// much as each lane's share. Results that nobody has dropped yet do not count, nor do arrays of arguments that are
+    /// much as each lane's share, or twice its arguments if that is more. Results that nobody has dropped yet do not count, nor do arrays of arguments that are
     /// [kept](super::JobBuilder::keep_args): somebody else has them too.
     ///
     /// ```standalone_crate

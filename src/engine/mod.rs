@@ -284,7 +284,11 @@ impl Engine {
     }
 
     /// As [`shutdown`](Engine::shutdown), but waits for jobs no longer than `limit`. What has not ended by then is ended as by a drop
-    /// of the engine, and answers [`ShutDown`](JobErrorKind::ShutDown). True if there was nothing of the kind.
+    /// of the engine, and answers [`ShutDown`](JobErrorKind::ShutDown). True if nothing had to be ended; what `shutdown` would not
+    /// have tried again does not count.
+    ///
+    /// Workers that have no job, and do not exit when they are told to, have the time of [`Builder::grace`] beside that. In a waker that
+    /// the engine itself calls nothing is waited for; it is true there if all jobs had ended. Always true of an inline engine.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::par::{Change, Within, Work, map_all};
 use super::{Engine, JobError};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Param, conjure};
+use crate::kernel::{Arg, Key, Param, conjure};
 
 /// A function, or a closure that captures nothing, of an element and one argument more: for [`Engine::par_map_with`].
 /// Implemented for every such function whose argument can be had for each element: a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`,
@@ -30,11 +30,28 @@ pub trait MapWith<T, U, P: Param>: Copy + Send + 'static {
 )]
 pub trait ApplyWith<T, U, P: Param>: Copy + Send + 'static {
     #[doc(hidden)]
-    fn all(from: &[T], to: &mut [U], with: P::At<'_>);
+    fn all(from: &[T], to: &mut [U], with: P::At<'_>, key: Key);
 }
 
 /// A function, or a closure that captures nothing, of a chunk and one argument more: for [`Engine::par_apply_mut_with`].
-/// Implemented for every such function.
+/// Implemented for every such function, and called by this crate alone: a type without bytes need not have a value.
+///
+/// ```compile_fail,E0061
+/// use arenite::engine::ApplyMutWith;
+///
+/// #[derive(Clone, Copy)]
+/// enum Never {}
+///
+/// fn of_never(never: Never) -> impl ApplyMutWith<u8, u8> {
+///     move |_: &mut [u8], _: u8| -> () { match never {} }
+/// }
+///
+/// fn call<F: ApplyMutWith<u8, u8>>(_: fn(Never) -> F) {
+///     F::all(&mut [], 0);
+/// }
+///
+/// call(of_never);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `&mut [{T}]` and `{P}`",
     label = "cannot be called for each chunk",
@@ -42,10 +59,10 @@ pub trait ApplyWith<T, U, P: Param>: Copy + Send + 'static {
 )]
 pub trait ApplyMutWith<T, P: Param>: Copy + Send + 'static {
     #[doc(hidden)]
-    fn all(part: &mut [T], with: P::At<'_>);
+    fn all(part: &mut [T], with: P::At<'_>, key: Key);
 }
 
-/// Where a chunk is; only this crate knows.
+/// Where a chunk is; only this crate knows, and can name or make one.
 #[derive(Debug)]
 pub struct Chunk(Within);
 
@@ -68,7 +85,7 @@ where
     P: Param,
     F: Fn(&[T], &mut [U], P) + for<'j> Fn(&[T], &mut [U], P::At<'j>) + Copy + Send + 'static,
 {
-    fn all(from: &[T], to: &mut [U], with: P::At<'_>) {
+    fn all(from: &[T], to: &mut [U], with: P::At<'_>, _: Key) {
         conjure::<F>()(from, to, with);
     }
 }
@@ -78,7 +95,7 @@ where
     P: Param,
     F: Fn(&mut [T], P) + for<'j> Fn(&mut [T], P::At<'j>) + Copy + Send + 'static,
 {
-    fn all(part: &mut [T], with: P::At<'_>) {
+    fn all(part: &mut [T], with: P::At<'_>, _: Key) {
         conjure::<F>()(part, with);
     }
 }
@@ -95,7 +112,7 @@ struct ApplyEach<F>(PhantomData<F>);
 
 impl<T, U, P: Param, F: ApplyWith<T, U, P>> Work<T, U, P> for ApplyEach<F> {
     fn run(from: &[T], to: &mut [U], _: Within, with: P::At<'_>) {
-        F::all(from, to, with);
+        F::all(from, to, with, Key::new());
     }
 }
 
@@ -103,13 +120,14 @@ struct ChangeEach<F>(PhantomData<F>);
 
 impl<T, P: Param, F: ApplyMutWith<T, P>> Change<T, P> for ChangeEach<F> {
     fn run(part: &mut [T], with: P::At<'_>) {
-        F::all(part, with);
+        F::all(part, with, Key::new());
     }
 }
 
 impl Engine {
     /// As [`par_map`](Engine::par_map), with an argument for each call of `f`: a number, an array that all workers read, a plain type
-    /// of one's own ([`Scalar`](crate::Scalar)). A kernel must capture nothing, and this is how it gets what it needs.
+    /// of one's own ([`Scalar`](crate::Scalar)). A kernel must capture nothing, and this is how it gets what it needs. `f` is given it
+    /// behind the element, and only reads it.
     ///
     /// ```
     /// use arenite::Array;

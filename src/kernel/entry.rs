@@ -344,22 +344,30 @@ where
 /// it in its type as `…Each<f>`, that is the name of the function.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
-    let each = || {
-        let parameters = name.strip_prefix("arenite::engine::par")?;
-        let (_, function) = parameters.split_once("Each<")?;
-        // Up to the end of the brackets that were just opened.
-        let mut open = 1;
-        let end = function.bytes().enumerate().position(|(at, letter)| {
-            match letter {
-                b'<' => open += 1,
-                b'>' if at == 0 || function.as_bytes()[at - 1] != b'-' => open -= 1,
-                _ => {}
-            }
-            open == 0
-        });
-        function.get(..end?)
-    };
-    each().unwrap_or(name)
+    calls(name).unwrap_or(name)
+}
+
+/// The function in the name of such a kernel, or of what stands for the function in its type.
+fn calls(name: &str) -> Option<&str> {
+    // A private module: no type of a program has it in its name.
+    const HOUSE: &str = "arenite::engine::par";
+    let mut types = name.starts_with(HOUSE).then(|| name.match_indices(HOUSE))?;
+    let function = types.find_map(|(at, _)| {
+        let (each, function) = name[at..].split_once('<')?;
+        each.ends_with("Each").then_some(function)
+    })?;
+    // Up to where the bracket is closed that was just opened; there is one that closes nothing, in `fn(_) -> _`.
+    let bytes = function.as_bytes();
+    let mut open = 1;
+    let end = bytes.iter().enumerate().position(|(at, byte)| {
+        match byte {
+            b'<' => open += 1,
+            b'>' if at == 0 || bytes[at - 1] != b'-' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    })?;
+    Some(&function[..end])
 }
 
 /// A value of a type without bytes, of which this program had one.
@@ -455,4 +463,34 @@ pub(crate) unsafe fn from_offset(offset: u64) -> Entry {
     let address = crate::sys::image::image().base + offset as usize;
     // SAFETY: an `Entry` of this build lies there (the caller's promise).
     unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::calls;
+
+    #[test]
+    fn a_kernel_that_calls_a_function_has_its_name() {
+        let kernel = |types: &str| format!("arenite::engine::par::apply<{types}>");
+        for function in [
+            "a::f",
+            "a::{{closure}}",
+            "a::f<b::Each<u8>>",
+            "a::f<fn(u8) -> u8>",
+        ] {
+            let each = format!("arenite::engine::par_with::MapEach<{function}>");
+            assert_eq!(calls(&each), Some(function));
+            let whole = kernel(&format!(
+                "a::Each<u8>, fn() -> u8, arenite::Nothing, {each}"
+            ));
+            assert_eq!(calls(&whole), Some(function));
+        }
+        for other in [
+            "a::MapEach<b>",
+            "arenite::engine::numbers::fill<a::f>",
+            &kernel("u8, u8"),
+        ] {
+            assert_eq!(calls(other), None);
+        }
+    }
 }

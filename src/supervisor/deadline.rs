@@ -126,13 +126,15 @@ impl Core {
 
     /// Ends what was to be finished first, if it has had its time.
     fn end_drain(&mut self, now: Instant) {
-        if self.drains_until.is_none_or(|until| until > now) {
+        let over = self.drains_until.is_some_and(|until| until <= now);
+        // What is drained may have something to do again until the workers are told to stop.
+        if !over || !self.stopping && self.is_drained() {
             return;
         }
         self.drains_until = None;
-        if !self.stopping && !self.is_drained() {
+        if !self.stopping {
             self.closing = Closing::Now;
-            self.call_monitor = true;
+            self.look_again = true;
         }
     }
 

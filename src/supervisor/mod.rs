@@ -424,19 +424,23 @@ impl Shared {
 
     /// Ends the engine, and waits for it.
     pub(crate) fn end(&self, monitor: JoinHandle<()>, how: Closing) {
+        self.end_by(monitor, how, None);
+    }
+
+    fn end_by(&self, monitor: JoinHandle<()>, how: Closing, drains_until: Option<Instant>) {
         if self.is_copy() {
             return;
         }
         if monitor::is_here() {
             // Here is a waker that a monitor has called, and the engine was its last. Nobody waits for himself, and two that
             // are called by each other's do not wait for each other.
-            self.close(how);
+            self.close(how, drains_until);
             if self.comes_second() {
                 self.finish();
             }
             return;
         }
-        self.close(how);
+        self.close(how, drains_until);
         // A monitor that panicked has closed its pipe and its workers are gone with it.
         let _ = monitor.join();
         self.finish();
@@ -448,10 +452,13 @@ impl Shared {
         if self.is_copy() {
             return true;
         }
-        self.lock().drains_until = Some(clock::later(Instant::now(), limit));
-        // Which rings for the monitor, so that it sees the time.
-        self.end(monitor, Closing::Drain);
-        self.lock().is_drained()
+        let until = clock::later(Instant::now(), limit);
+        self.end_by(monitor, Closing::Drain, Some(until));
+        let mut core = self.lock();
+        core.drain_busy();
+        let drained = core.is_drained();
+        self.unlock(core);
+        drained
     }
 
     /// Whoever ends the engine without waiting for its monitor, and the monitor at its end: the second of them finishes.
@@ -469,8 +476,9 @@ impl Shared {
     }
 
     /// Ends the engine; the monitor does it.
-    pub(crate) fn close(&self, how: Closing) {
+    fn close(&self, how: Closing, drains_until: Option<Instant>) {
         let mut core = self.lock();
+        core.drains_until = drains_until;
         if core.closing != Closing::Now {
             core.closing = how;
         }

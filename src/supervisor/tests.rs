@@ -453,7 +453,7 @@ fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
 #[test]
 fn a_limit_may_be_longer_than_time() {
     let (shared, _takers) = fixture(1, 0);
-    shared.close(Closing::Now);
+    shared.close(Closing::Now, None);
     let refused = submit(&shared);
     let answer = shared.wait_timeout(refused, <() as Reply>::receive, Duration::MAX);
     assert!(answer.unwrap().is_err());
@@ -476,7 +476,7 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
             let id = shared.submit(&info(nap), &mut call, 0, None);
             shared.detach(id);
         }
-        shared.close(Closing::Drain);
+        shared.close(Closing::Drain, None);
         monitor.join().unwrap();
         let mut core = shared.lock();
         assert_eq!(core.records.live(), 0);

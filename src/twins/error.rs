@@ -2,10 +2,9 @@
 
 use std::{fmt, io};
 
-use crate::sys;
+use crate::sys::{self, debug_as_text};
 
 /// Why a twin could not be measured.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum TwinError {
     /// A system call or a library failed: what was being done, and the answer.
@@ -76,6 +75,8 @@ impl fmt::Display for TwinError {
         }
     }
 }
+
+debug_as_text!(TwinError);
 
 impl std::error::Error for TwinError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

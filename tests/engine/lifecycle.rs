@@ -9,7 +9,7 @@ use std::time::Duration;
 use arenite::arena::{Arena, Spec};
 use arenite::engine::Trace;
 use arenite::rand::Rng;
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind, Limiter};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -20,6 +20,7 @@ tests![
     shutdown_finishes_what_was_submitted,
     shutdown_with_a_limit_finishes_what_ends_in_time,
     shutdown_with_a_limit_ends_the_rest,
+    shutdown_with_a_limit_ends_what_no_worker_has,
     dropping_answers_what_was_submitted,
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
@@ -78,6 +79,12 @@ fn shutdown_with_a_limit_finishes_what_ends_in_time() {
         assert_eq!(job.wait().unwrap(), n);
     }
     assert!(Engine::inline().shutdown_timeout(Duration::ZERO));
+    step("one that has nothing to do");
+    for _ in 0..20 {
+        let idle = Lab::new(1);
+        idle.submit(|| (), ()).wait().unwrap();
+        assert!(idle.into_inner().shutdown_timeout(Duration::ZERO));
+    }
 }
 
 fn shutdown_with_a_limit_ends_the_rest() {
@@ -98,6 +105,21 @@ fn shutdown_with_a_limit_ends_the_rest() {
         }
         drop(held);
     }
+}
+
+fn shutdown_with_a_limit_ends_what_no_worker_has() {
+    let limiter = Limiter::builder().concurrency(1).build();
+    let (other, lab) = (Lab::new(1), Lab::new(1));
+    let gate = Gate::new();
+    let hung = other.job(pass, (gate.path(),)).limit(&limiter).submit();
+    let held = gate.meet();
+    let waiting = lab.job(|| (), ()).limit(&limiter).submit();
+    step("shutdown, with a job that waits for another engine's");
+    assert!(!lab.into_inner().shutdown_timeout(Duration::from_millis(50)));
+    let error = waiting.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    drop(held);
+    hung.wait().unwrap();
 }
 
 fn dropping_answers_what_was_submitted() {

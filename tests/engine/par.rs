@@ -201,6 +201,16 @@ fn random_numbers_are_the_same_with_an_argument() {
                 arenite::rng().random::<u64>().wrapping_add(more)
             })
             .unwrap();
+        // Those of a plain call with the same number in the run.
+        let lab = Lab::with(1, |builder| builder.seed(7));
+        let input = lab.zeros::<u8>(200_000).unwrap().seal();
+        let plain = lab.par_map(&input, |_| arenite::rng().random::<u64>());
+        let plain = plain.unwrap();
+        assert!(
+            with.iter()
+                .zip(&plain[..])
+                .all(|(with, plain)| *with == plain.wrapping_add(1))
+        );
         with.to_vec()
     };
     assert_eq!(drawn(1), drawn(3));

@@ -221,7 +221,8 @@ pub(crate) fn held_by(call: &ArgWriter) -> u64 {
 
 impl Core {
     /// What a job of this kernel counts for, with so many bytes of arguments of its own. A kernel that has never ended a job
-    /// may return anything: until it has, each job has a lane's share, so that there is one for each lane.
+    /// may return anything. Until it has, each job has a lane's share, so that there is one for each lane, unless its arguments
+    /// have more than half of that: then it may return as much again.
     fn weight(&mut self, kernel: u32, held: u64) -> u64 {
         let limit = self
             .admission
@@ -231,7 +232,7 @@ impl Core {
         let own = held.saturating_add(EACH);
         let kernel = self.kernels.get(kernel);
         match kernel.calls {
-            0 => own.max(share),
+            0 => share.max(own.saturating_mul(2)),
             _ => own.saturating_add(kernel.expected_bytes),
         }
     }

@@ -134,7 +134,7 @@ impl LimiterBuilder {
     /// # Panics
     /// If it is 0.
     pub fn burst(mut self, jobs: u32) -> Self {
-        assert_ne!(jobs, 0, "a burst of 0 jobs lets nobody in");
+        assert!(jobs > 0, "a burst of 0 jobs lets nobody in");
         self.burst = Some(jobs);
         self
     }

@@ -623,7 +623,7 @@ proptest! {
                     model.jobs.values_mut().for_each(|known| known.waits = false);
                 }
                 Event::Close => {
-                    shared.close(Closing::Drain);
+                    shared.close(Closing::Drain, None);
                     model.closed = true;
                     let waiting: Vec<u64> = model.jobs.iter().filter(|(_, known)| known.waits).map(|(&job, _)| job).collect();
                     waiting.into_iter().for_each(|job| model.end(job, "shut down"));

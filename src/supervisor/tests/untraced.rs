@@ -31,7 +31,7 @@ fn times_written(tracer: Option<Owner>) -> usize {
             .map(|(began, ended)| usize::from(began > 0) + usize::from(ended > 0))
             .sum()
     };
-    shared.close(Closing::Now);
+    shared.close(Closing::Now, None);
     monitor.join().unwrap();
     shared.end_trace();
     written
