@@ -113,7 +113,8 @@ fn complete(shell: Shell, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn manual(subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
-    let mut root = Cli::command();
+    // Each command has a page; `help` has none.
+    let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let command = match subcommand.and_then(|name| root.find_subcommand(name)) {
         // As `man arenite-resize` finds it.

@@ -245,10 +245,13 @@ impl fmt::Display for ArenaError {
                         "raise it (`ulimit -f unlimited`)",
                     ),
                 };
-                write!(
-                    f,
-                    "{what}: {todo}, or lower the capacity to {largest} bytes at most"
-                )
+                match largest {
+                    0 => write!(f, "{what}: {todo}"),
+                    _ => write!(
+                        f,
+                        "{what}: {todo}, or lower the capacity to {largest} bytes at most"
+                    ),
+                }
             }
             ArenaError::NameTaken { name } => write!(
                 f,

@@ -8,7 +8,7 @@ use super::seeds::Seeds;
 use super::{BuildError, Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
-use crate::arena::{Arena, Backing, Spec, default_capacity};
+use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
@@ -181,7 +181,7 @@ impl Builder {
     }
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
-    /// available to this process. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
+    /// available to this process, or less where its limits on addresses or file sizes (RLIMIT_AS, RLIMIT_FSIZE) do not allow that. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
     /// the former), and stays so until [`trim`](Engine::trim), or until memory is short.
     ///
     /// ```standalone_crate
@@ -526,7 +526,7 @@ impl Builder {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
         };
-        let spec = Spec {
+        let mut spec = Spec {
             name: self.name,
             capacity: self.capacity.unwrap_or_else(default_capacity),
             writers: workers,
@@ -535,7 +535,17 @@ impl Builder {
             sweep: self.sweep,
             root: self.memory.root.clone(),
         };
-        let arena = Arena::create(&spec).map_err(BuildError::Arena)?;
+        let arena = match Arena::create(&spec) {
+            // Nobody has asked for it, and a process may have less than its machine.
+            Err(ArenaError::TooLarge { largest, .. })
+                if self.capacity.is_none() && largest >= LEAST_DEFAULT =>
+            {
+                spec.capacity = largest;
+                Arena::create(&spec)
+            }
+            created => created,
+        };
+        let arena = arena.map_err(BuildError::Arena)?;
         let seeds = Arc::new(Seeds::new(self.seed));
         let settings = Settings {
             workers,
@@ -580,5 +590,7 @@ impl Builder {
 
 /// The most workers that an engine may have.
 pub(super) const MAX_WORKERS: u16 = 1024;
+/// A limit that leaves less than this is to be told, and not to be lived with.
+const LEAST_DEFAULT: u64 = 16 << 20;
 /// The most lanes that they may have together.
 pub(super) const MAX_LANES: usize = 4096;

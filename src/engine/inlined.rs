@@ -157,6 +157,7 @@ impl Observed {
             };
             tracer.0.send(Event::Attempt(Attempt {
                 job: self.job,
+                label: None,
                 kernel: name,
                 attempt: 1,
                 since: self.began,

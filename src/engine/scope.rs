@@ -460,6 +460,12 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
         self
     }
 
+    /// What people call this job: see [`JobBuilder::label`](super::JobBuilder::label).
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.terms.label = Some(label.into());
+        self
+    }
+
     /// Runs it again, up to this many times. Not for kernels of the program: this is for one that writes whatever it is lent
     /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
@@ -522,7 +528,8 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
-                let result = run(scope, &self.terms);
+                let label = self.terms.label.as_ref();
+                let result = run(scope, &self.terms).map_err(|error| error.with_label(label));
                 if let Err(error) = &result {
                     scope.note(error);
                 }

@@ -3,6 +3,7 @@
 use image::metadata::Orientation;
 
 use super::error::ImageError;
+use super::exif;
 use super::format::Format;
 use super::pixels::{Pixels, swaps_sides};
 use super::size::Region;
@@ -94,9 +95,10 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Says "upright" wherever an orientation is written: the pixels have been turned.
-    pub(super) fn reset_orientation(&mut self) {
+    /// Has it be about a picture of these sides: "upright" wherever an orientation is written, since the pixels have been turned.
+    pub(super) fn describe(&mut self, sides: (u32, u32)) {
         if let Some(exif) = &mut self.exif {
+            exif::describe(exif, sides);
             // Its answer is the orientation that was there, which has been applied.
             let _ = Orientation::remove_from_exif_chunk(exif);
         }

@@ -38,7 +38,8 @@
 //! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
 //!   inks in JPEG are recognised by its marker.
-//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset), XMP (likewise) and profile, in
+//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset, its sides those of the result, and without the
+//!   thumbnail, which shows the picture before), XMP (orientation reset) and profile, in
 //!   each of the three output formats, and nothing else: not IPTC (APP13 of JPEG), not comments, not PNG's texts, not extended
 //!   XMP, which spans segments, and in JPEG no EXIF or XMP that is longer than a segment (64 KiB). TIFF's own tags are its
 //!   EXIF, and part of its pixels' description: of them nothing is carried over.
@@ -47,6 +48,7 @@ mod arrays;
 mod color;
 mod encode;
 mod error;
+mod exif;
 mod format;
 mod jpeg;
 mod meta;
@@ -217,9 +219,10 @@ fn render_unguarded(
         let icc = metadata.icc.take();
         color::to_srgb(upright, icc.as_deref())
     };
-    metadata.reset_orientation();
+    let pixels = encode::prepared(pixels, into);
+    metadata.describe((pixels.width, pixels.height));
     Ok(Rendered {
-        pixels: encode::prepared(pixels, into),
+        pixels,
         metadata,
         format: into,
     })

@@ -25,6 +25,13 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     })
 }
 
+/// The file is shorter than its header says.
+pub(super) fn is_cut(file: &[u8]) -> bool {
+    chunks(file)
+        .next()
+        .is_some_and(|(_, len, data)| data.len() < len)
+}
+
 /// The chunks behind the header of an extended file; none in others.
 fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     let mut chunks = chunks(file.get(HEADER..).unwrap_or_default());

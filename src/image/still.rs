@@ -44,6 +44,11 @@ pub(super) fn decode(
         }
         Format::WebP => {
             riff::check_frame(input)?;
+            // Of a file that is cut the decoder says many things.
+            let broken = |error| match riff::is_cut(input) {
+                true => ImageError::Truncated { format },
+                false => broken(error),
+            };
             let decoder = WebPDecoder::new(file).map_err(broken)?;
             let still = !decoder.has_animation();
             read(decoder, (input, format), spec, still)
@@ -216,11 +221,7 @@ fn read_pixels<D: ImageDecoder>(
 /// The pixels of a still WebP, by libwebp: twice as fast as the decoder that read its header.
 fn read_webp(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError> {
     let broken = || {
-        let announced = file
-            .get(4..8)
-            .and_then(|size| size.try_into().ok())
-            .map_or(0, u32::from_le_bytes);
-        if (file.len() as u64) < u64::from(announced) + 8 {
+        if riff::is_cut(file) {
             ImageError::Truncated {
                 format: Format::WebP,
             }

@@ -406,8 +406,13 @@ impl Core {
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
-        let deaths = record.policy.as_mut();
-        let deaths = deaths.map(|policy| std::mem::take(&mut policy.deaths));
+        let policy = record.policy.as_mut();
+        let (deaths, label) = policy
+            .map(|policy| {
+                let label = policy.terms.label.clone();
+                (std::mem::take(&mut policy.deaths), label)
+            })
+            .unwrap_or_default();
         let job = record.job;
         let cancels = fails_together(group) && *kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).name;
@@ -419,7 +424,8 @@ impl Core {
             attempt: u32::from(self.records.look(index).attempt),
             worker,
             lent,
-            deaths: deaths.unwrap_or_default(),
+            label,
+            deaths,
             last_words,
             beside,
             ..Failed::new(why, name, job)
@@ -508,7 +514,9 @@ impl Core {
         let worker = (lane < self.lanes.len()).then(|| self.worker_of(lane) as u32);
         let record = self.records.at(index);
         let name = self.kernels.get(record.kernel).name;
+        let policy = record.policy.as_ref();
         let failed = Failed {
+            label: policy.and_then(|policy| policy.terms.label.clone()),
             attempt: u32::from(record.attempt),
             worker,
             ..Failed::new(kind, name, record.job)

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::depend::{MOST_DEEP, MOST_OPEN};
@@ -176,6 +177,7 @@ pub(crate) struct Failed {
     pub(crate) kind: JobErrorKind,
     pub(crate) kernel: &'static str,
     pub(crate) job: u64,
+    pub(crate) label: Option<Arc<str>>,
     pub(crate) attempt: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) lent: Vec<Range<usize>>,
@@ -268,6 +270,7 @@ impl Failed {
             kind,
             kernel,
             job,
+            label: None,
             attempt: 1,
             worker: None,
             lent: Vec::new(),
@@ -383,6 +386,17 @@ impl JobError {
         self.0.job
     }
 
+    /// What the job is [called](crate::engine::JobBuilder::label), if it has a label.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
+    }
+
+    /// The same of a job with this label.
+    pub(crate) fn with_label(mut self, label: Option<&Arc<str>>) -> Self {
+        self.0.label = label.cloned();
+        self
+    }
+
     /// Which attempt this was, from 1.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
@@ -466,6 +480,7 @@ impl fmt::Debug for JobError {
             .field("kind", &failed.kind)
             .field("kernel", &failed.kernel)
             .field("job", &failed.job)
+            .field("label", &failed.label)
             .field("attempt", &failed.attempt)
             .field("worker", &failed.worker)
             .field("unspecified_rows", &failed.lent)
@@ -640,6 +655,7 @@ impl fmt::Display for JobError {
             kind,
             kernel,
             job,
+            label,
             attempt,
             worker,
             lent,
@@ -650,16 +666,21 @@ impl fmt::Display for JobError {
         } = &*self.0;
         match job {
             0 => write!(f, "{kernel}")?,
-            job => {
-                write!(f, "job {job} ({kernel}")?;
-                if let Some(worker) = worker {
-                    write!(f, " on worker {worker}")?;
-                }
-                if *attempt > 1 {
-                    write!(f, ", attempt {attempt}")?;
-                }
-                f.write_str(")")?;
+            job => write!(f, "job {job}")?,
+        }
+        if let Some(label) = label {
+            // As a literal, whatever is in it.
+            write!(f, " {label:?}")?;
+        }
+        if *job > 0 {
+            write!(f, " ({kernel}")?;
+            if let Some(worker) = worker {
+                write!(f, " on worker {worker}")?;
             }
+            if *attempt > 1 {
+                write!(f, ", attempt {attempt}")?;
+            }
+            f.write_str(")")?;
         }
         write!(f, ": {kind}")?;
         if let (JobErrorKind::Cancelled, Some(origin)) = (kind, origin) {

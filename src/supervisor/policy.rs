@@ -1,5 +1,6 @@
 //! What a job may demand, and what has come of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::{Death, JobErrorKind};
@@ -106,6 +107,8 @@ pub(crate) struct Terms {
     pub(crate) priority: Priority,
     /// Whose permit each attempt needs.
     pub(crate) limit: Option<Limit>,
+    /// What people call it.
+    pub(crate) label: Option<Arc<str>>,
 }
 
 impl Terms {

@@ -178,11 +178,13 @@ impl Core {
     fn trace_end(&mut self, index: u32, bytes_out: u64, end: End) {
         let Some(trace) = &mut self.trace else { return };
         let record = self.records.at(index);
+        let policy = record.policy.as_ref();
         let open = &mut trace.open[index as usize];
         let (ran, over) = open.ran.take().unzip();
         let over = over.unwrap_or_else(monotonic_ns);
         let attempt = Attempt {
             job: record.job,
+            label: policy.and_then(|policy| policy.terms.label.clone()),
             kernel: self.kernels.get(record.kernel).name,
             attempt: record.attempt,
             since: open.since,

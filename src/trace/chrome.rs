@@ -265,18 +265,20 @@ impl ChromeFile {
             ",\"bytes_out\":",
             attempt.bytes.1,
         );
+        if let Some(label) = &attempt.label {
+            let _ = write!(self.text, ",\"label\":{}", quoted(label));
+        }
         if let End::Failed { why, again } = &attempt.end {
             let _ = write!(
                 self.text,
                 ",\"error\":{},\"tried_again\":{again}}},\"cname\":\"terrible\"}}",
                 quoted(why)
             );
-            self.instant(
-                "failed",
-                lane,
-                ran.ended,
-                &[("job", &attempt.job.to_string()), ("error", why)],
-            );
+            let job = attempt.job.to_string();
+            let label = attempt.label.iter().map(|label| ("label", &**label));
+            let about = [("job", job.as_str()), ("error", why)];
+            let about: Vec<_> = about.into_iter().chain(label).collect();
+            self.instant("failed", lane, ran.ended, &about);
         } else {
             self.text.push_str("}}");
         }
@@ -291,7 +293,9 @@ impl ChromeFile {
             End::Value => return,
         };
         let job = attempt.job.to_string();
+        let label = attempt.label.iter().map(|label| ("label", &**label));
         let about = [("job", job.as_str()), ("kernel", name), ("error", why)];
+        let about: Vec<_> = about.into_iter().chain(label).collect();
         self.instant("not run", (ENGINE, 0), attempt.over, &about);
     }
 

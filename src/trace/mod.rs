@@ -61,6 +61,8 @@ pub(crate) enum End {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) job: u64,
+    /// What people call it.
+    pub(crate) label: Option<Arc<str>>,
     /// By type, not by address: linkers fold equal functions.
     pub(crate) kernel: &'static str,
     pub(crate) attempt: u16,

@@ -178,6 +178,9 @@ fn about(mishap: &Mishap) -> String {
     let mut text = String::new();
     if let Some((job, kernel, attempt)) = mishap.job {
         let _ = write!(text, "job {job}, {}", short(kernel));
+        if let Some(label) = &mishap.label {
+            let _ = write!(text, " {label:?}");
+        }
         if attempt > 1 {
             let _ = write!(text, ", attempt {attempt}");
         }

@@ -1,6 +1,7 @@
 //! Figures of bounded size, whatever was run: per kernel, per lane, over time, and what went wrong.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::{Attempt, End, Place, Ran};
 
@@ -90,6 +91,7 @@ pub(super) struct Mishap {
     pub(super) at: u64,
     /// Of a job: its number, kernel and attempt.
     pub(super) job: Option<(u64, &'static str, u16)>,
+    pub(super) label: Option<Arc<str>>,
     pub(super) place: Option<Place>,
     pub(super) why: String,
     pub(super) tried_again: bool,
@@ -136,6 +138,7 @@ impl Summary {
             End::Failed { why, again } => self.failures.tell(Mishap {
                 at: attempt.over,
                 job: Some((attempt.job, attempt.kernel, attempt.attempt)),
+                label: attempt.label.clone(),
                 place: attempt.ran.map(|ran| ran.place),
                 why: why.to_string(),
                 tried_again: *again,
@@ -177,6 +180,7 @@ impl Summary {
         self.deaths.tell(Mishap {
             at,
             job: None,
+            label: None,
             place: Some(place),
             why: why.to_owned(),
             tried_again: false,

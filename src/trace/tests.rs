@@ -34,6 +34,7 @@ fn start(plan: Plan) -> Owner {
 fn ran(job: u64, at: u64, end: End) -> Attempt {
     Attempt {
         job,
+        label: None,
         kernel: "app::shrink<u8>",
         attempt: 1,
         since: at,

@@ -72,7 +72,8 @@ Sizes:
   With it the pixels keep their colours, and the profile that says what they
   mean goes along. CMYK, and grey in WebP, become sRGB either way. EXIF
   and XMP go along as well, but of TIFF no EXIF, and nothing else is kept:
-  no IPTC, no comments, no extended XMP. Orientation is applied either way.
+  no IPTC, no comments, no extended XMP. Orientation is applied either way;
+  EXIF then says so, gives the sides of the result, and has no thumbnail.
 
 --sandbox:
   Decoders work on bytes from strangers. Under --sandbox a worker that such
@@ -90,9 +91,9 @@ Sizes:
 --trace and --report:
   Both files are made before the first picture is read; an existing one is
   replaced. The trace is JSON for https://ui.perfetto.dev or
-  chrome://tracing, with a row for each worker. The report is one page that
-  loads nothing from elsewhere. Where there is nothing to do, neither is
-  written.
+  chrome://tracing, with a row for each worker, and the picture's name with
+  each run. The report is one page that loads nothing from elsewhere. Where
+  there is nothing to do, neither is written.
 
 --json:
   One object per line and input, in the order of the inputs: a picture that
@@ -157,7 +158,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
     pub fit: Fit,
 
-    /// Keep pictures that are smaller than the size as they are (the same as > behind the size)
+    /// Make no picture larger: smaller ones are encoded anew at their own size (the same as > behind the size)
     #[arg(long, help_heading = "Result")]
     pub no_enlarge: bool,
 

@@ -111,11 +111,10 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
         }
+        let todo = clash.todo(args.format);
         let why = match clash.conflicts.len() {
-            0..=CONFLICTS_SHOWN => {
-                "nothing was done; rename one of each, or use another --out or --format".to_owned()
-            }
-            count => format!("nothing was done: {count} conflicts; use another --out or --format"),
+            0..=CONFLICTS_SHOWN => format!("nothing was done; {todo}"),
+            count => format!("nothing was done: {count} conflicts; {todo}"),
         };
         let items = clash.items;
         Refusal { items, why }
@@ -210,7 +209,7 @@ fn work(
             {
                 let name = show(&out.join(record::NAME));
                 report.note(&format!(
-                    "{name}: {}; --resume will not know of this run",
+                    "warning: {name}: {}; --resume will not know of this run",
                     reason(&error)
                 ));
                 recorder = None;
@@ -225,7 +224,7 @@ fn work(
             );
             flow
         });
-        if let Err(text) = pool::write_trace(&pool) {
+        if let Err(text) = pool::write_trace(args, &pool) {
             report.untold(&text);
         }
     } else {

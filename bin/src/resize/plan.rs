@@ -43,6 +43,21 @@ pub(crate) struct Clash {
     pub items: Vec<Item>,
 }
 
+impl Clash {
+    /// What to do about all of them, where `--format` is this.
+    pub(crate) fn todo(&self, asked: Option<Format>) -> &'static str {
+        let over_input = |conflict: &Conflict| matches!(conflict, Conflict::OverInput { .. });
+        match (self.conflicts.iter().all(over_input), asked) {
+            (true, _) => "use another --out",
+            (false, None) => "rename one of each, or resize them by commands with an --out each",
+            (false, Some(_)) => {
+                "rename one of each, resize them by commands with an --out each, or leave out --format where that makes \
+                 their names differ"
+            }
+        }
+    }
+}
+
 /// Results that are in each other's way, or in that of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Conflict {

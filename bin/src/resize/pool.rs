@@ -51,12 +51,10 @@ fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), T
     Ok((bytes, start.elapsed().as_micros() as u64))
 }
 
-/// Only text crosses from a kernel that fails: the word for programs goes in front of the sentence for people.
+/// Only text crosses from a kernel that fails: the word for programs goes behind the sentence for people, in brackets. Traces and
+/// reports show both.
 #[derive(Debug)]
 struct Told(ImageError);
-
-/// Stands between the two; no sentence contains it.
-const BETWEEN: char = '\u{1f}';
 
 /// What a kernel can say about a picture, in a word.
 const CAUSES: [&str; 11] = [
@@ -108,16 +106,20 @@ impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cause = cause_of(&self.0);
         debug_assert!(CAUSES.contains(&cause), "{cause} is not in the list");
-        write!(f, "{cause}{BETWEEN}{}", in_flags(&self.0))
+        write!(f, "{} [{cause}]", in_flags(&self.0))
     }
 }
 
 /// The other end of [`Told`].
 fn returned(text: &str) -> Fault {
-    let (cause, text) = text.split_once(BETWEEN).unwrap_or((OTHER, text));
     // Back to the constant: what comes from a worker is no name for anything.
-    let cause = CAUSES.into_iter().find(|known| *known == cause);
-    Fault::new(cause.unwrap_or(OTHER), text)
+    let told = text.strip_suffix(']').and_then(|text| {
+        let (text, cause) = text.rsplit_once(" [")?;
+        let cause = CAUSES.into_iter().find(|known| *known == cause)?;
+        Some((cause, text))
+    });
+    let (cause, text) = told.unwrap_or((OTHER, text));
+    Fault::new(cause, text)
 }
 
 impl EnginePool {
@@ -161,7 +163,7 @@ impl EnginePool {
             builder = builder.trace(trace);
         }
         let engine = builder.build().map_err(|error| match error {
-            BuildError::Trace(error) => no_trace(&error),
+            BuildError::Trace(error) => no_trace(args, &error),
             error => error.to_string(),
         })?;
         let budget = engine.stats().arena.capacity / 2;
@@ -184,14 +186,22 @@ impl EnginePool {
 /// # Errors
 ///
 /// A sentence that names the file.
-pub(crate) fn write_trace(pool: &EnginePool) -> Result<(), String> {
+pub(crate) fn write_trace(args: &ResizeArgs, pool: &EnginePool) -> Result<(), String> {
     let written = pool.engine.write_trace();
-    written.map(drop).map_err(|error| no_trace(&error))
+    written.map(drop).map_err(|error| no_trace(args, &error))
 }
 
-fn no_trace(error: &TraceError) -> String {
+fn no_trace(args: &ResizeArgs, error: &TraceError) -> String {
+    let what = if args.report.as_ref() == Some(&error.path) {
+        "report"
+    } else {
+        "trace"
+    };
     let file = show(&error.path);
-    format!("cannot write the trace to {file}: {}", reason(&error.error))
+    format!(
+        "cannot write the {what} to {file}: {}",
+        reason(&error.error)
+    )
 }
 
 /// What the running kernel lacks of the sandbox that was asked for, a sentence each.
@@ -224,7 +234,10 @@ impl Pool for EnginePool {
             output,
             ..self.spec
         };
-        let mut job = self.engine.job(resize_file, (file, spec));
+        let mut job = self
+            .engine
+            .job(resize_file, (file, spec))
+            .label(path.to_string_lossy());
         if let Some(limit) = self.timeout {
             job = job.deadline(limit);
         }
@@ -348,7 +361,9 @@ mod tests {
         let text = text.replace("max_pixels", "--max-pixels");
         assert_eq!(fault, Fault::new("too-many-pixels", text));
         assert_eq!(returned("plain").cause, "returned");
-        assert_eq!(returned("made up\u{1f}text").cause, "returned");
+        for made_up in ["made up [text]", "made up [", "[corrupt]"] {
+            assert_eq!(returned(made_up), Fault::new("returned", made_up));
+        }
     }
 
     #[test]

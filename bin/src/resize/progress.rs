@@ -24,6 +24,15 @@ pub(crate) fn print_aside(line: &str) {
     }
 }
 
+/// Prints a line on stderr where the bar was, if there is one; it does not come back.
+pub(crate) fn print_last(line: &str) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    print_aside(line);
+}
+
 /// How far the work is.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -137,7 +146,10 @@ fn style(color: bool) -> ProgressStyle {
         .with_key(
             "left",
             |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = out.write_str(&clock(state.eta()));
+                let _ = match state.pos() {
+                    0 => out.write_str("-:--"),
+                    _ => out.write_str(&clock(state.eta())),
+                };
             },
         )
 }

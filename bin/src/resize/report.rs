@@ -158,9 +158,14 @@ impl Report {
         } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
             (outcome, &item.task, self.quiet)
         {
-            let mut path = task.output.as_os_str().as_bytes().to_vec();
-            path.push(b'\n');
-            self.print(&path);
+            // A program gets the bytes of the name, a terminal nothing that it would obey.
+            let mut line = if self.stdout_is_terminal {
+                show(&task.output).into_bytes()
+            } else {
+                task.output.as_os_str().as_bytes().to_vec()
+            };
+            line.push(b'\n');
+            self.print(&line);
         }
     }
 

@@ -14,15 +14,21 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::progress::print_aside;
+use super::progress::{print_aside, print_last};
 
 /// What is told when the first signal comes.
 const NOTE: &str = "stopping: what is under way is finished; a second signal ends at once";
+
+/// What is told when the second one does.
+const LAST: &str = "error: ended at once; run the same command with --resume to go on";
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Whether somebody asked for an end, and how.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +153,17 @@ impl Shared {
         if let Some(path) = &*temporary {
             // Under its real name already, or not made yet.
             let _ = std::fs::remove_file(path);
+        }
+        if self.note().wanted {
+            // As the first is told: where nobody reads stderr the end does not wait for it.
+            let (told, heard) = sync_channel(1);
+            let tell = move || {
+                print_last(LAST);
+                told.send(())
+            };
+            if Builder::new().spawn(tell).is_ok() {
+                let _ = heard.recv_timeout(PATIENCE);
+            }
         }
         low_level::exit(code.into());
     }

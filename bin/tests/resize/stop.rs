@@ -125,14 +125,23 @@ fn json_tells_what_was_not_begun() {
 #[test]
 fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     let world = world();
-    let running = begun(&world, "p -s 200 -o out -j 1");
+    let mut running = begun(&world, "p -s 200 -o out -j 1");
     let id = running.0.id();
     let workers = children(id);
     signal(workers[0], libc::SIGSTOP);
+    let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
     signal(id, libc::SIGINT);
+    let mut note = String::new();
+    stderr.read_line(&mut note).unwrap();
+    assert!(note.contains("a second signal ends at once"), "{note}");
     signal(id, libc::SIGTERM);
-    let run = ended(running).exits(143);
-    assert_eq!(run.errors(), [""; 0]);
+    ended(running).exits(143);
+    let mut last = String::new();
+    stderr.read_to_string(&mut last).unwrap();
+    assert_eq!(
+        last,
+        "error: ended at once; run the same command with --resume to go on\n"
+    );
     gone(id);
     assert!(
         world.all("out").iter().all(|name| !name.ends_with(".tmp")),

@@ -35,6 +35,13 @@ fn both_say_what_was_done_and_what_failed() {
         .filter(|run| run["args"]["error"].is_string())
         .collect();
     assert_eq!(failed.len(), 1);
+    // Which picture it was, and a sentence.
+    assert_eq!(failed[0]["args"]["label"], "p/broken.jpg");
+    let error = failed[0]["args"]["error"].as_str().unwrap();
+    assert!(
+        error.ends_with("[corrupt]") && !error.contains(char::is_control),
+        "{error}"
+    );
     let good = runs
         .iter()
         .filter(|run| run["args"]["bytes_out"].as_u64() > Some(0));
@@ -42,7 +49,13 @@ fn both_say_what_was_done_and_what_failed() {
     let starts = events.iter().filter(|event| event["name"] == "start");
     assert_eq!(starts.count(), 2);
     let page = fs::read_to_string(world.path("run.html")).unwrap();
-    for part in ["resize_file", "Failures: 1", "worker 1", "</html>"] {
+    for part in [
+        "resize_file",
+        "Failures: 1",
+        "worker 1",
+        "p/broken.jpg",
+        "</html>",
+    ] {
         assert!(page.contains(part), "{part}");
     }
 }
@@ -72,6 +85,11 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
         .run("p -s 16 -o out --trace no/such/run.json")
         .exits(2);
     let no_file = "error: cannot write the trace to no/such/run.json: no such file or directory";
+    assert_eq!(run.errors(), [no_file]);
+    let run = world
+        .run("p -s 16 -o out --report no/such/run.html")
+        .exits(2);
+    let no_file = "error: cannot write the report to no/such/run.html: no such file or directory";
     assert_eq!(run.errors(), [no_file]);
     world.file("one", b"").symlink("one", "other");
     for [trace, report] in [["t", "t"], ["t", "p/../t"], ["one", "other"]] {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Job;
@@ -217,6 +218,25 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// Which of the jobs that wait goes first.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.terms.priority = priority;
+        self
+    }
+
+    /// What people call this job: the file that it reads, or the customer whom it serves. Its errors, the traces and the reports have it
+    /// beside the kernel's name.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn decode(file: &str) -> Result<u32, String> {
+    ///     Err(format!("{} bytes are no picture", file.len()))
+    /// }
+    ///
+    /// let job = engine.job(decode, ("…",)).label("holiday/3.jpg").submit();
+    /// let error = job.wait().unwrap_err();
+    /// assert_eq!(error.label(), Some("holiday/3.jpg"));
+    /// assert!(error.to_string().contains("\"holiday/3.jpg\""), "{error}");
+    /// ```
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.terms.label = Some(label.into());
         self
     }
 

@@ -77,5 +77,5 @@ where
     let _job = engine.seeds.here(seed);
     let at = Cell::new(G::name());
     let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
-    run_here_at(&at, run)
+    run_here_at(&at, run).map_err(|error| error.with_label(terms.label.as_ref()))
 }
