@@ -128,6 +128,8 @@ fn manual(subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
         }
         None => root,
     };
+    // A page leaves out the words of what the short help leaves out, but not its name.
+    let command = command.mut_args(|arg| arg.hide_short_help(false));
     clap_mangen::Man::new(command).render(out)
 }
 
