@@ -392,7 +392,7 @@ fn lift_or_shrink(lift: &str, room: u64) -> String {
         return format!("lift it ({lift}): what it leaves is too little for arrays");
     }
     let room = size(room);
-    format!("lift it ({lift}), or give the engine a capacity of {room} at most")
+    format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
 fn bound(

@@ -181,7 +181,7 @@ impl Builder {
     }
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
-    /// available to this process, or less where its limits on addresses or file sizes (RLIMIT_AS, RLIMIT_FSIZE) do not allow that. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
+    /// available to this process, or less where its limits (RLIMIT_AS, RLIMIT_FSIZE) or `/dev/shm` do not allow that. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
     /// the former), and stays so until [`trim`](Engine::trim), or until memory is short.
     ///
     /// ```standalone_crate
@@ -535,17 +535,18 @@ impl Builder {
             sweep: self.sweep,
             root: self.memory.root.clone(),
         };
-        let arena = match Arena::create(&spec) {
-            // Nobody has asked for it, and a process may have less than its machine.
-            Err(ArenaError::TooLarge { largest, .. })
-                if self.capacity.is_none() && largest >= LEAST_DEFAULT =>
-            {
-                spec.capacity = largest;
-                Arena::create(&spec)
+        let arena = loop {
+            match Arena::create(&spec) {
+                // Nobody has asked for it, and a process may have less than its machine.
+                Err(ArenaError::TooLarge { largest, .. })
+                    if self.capacity.is_none()
+                        && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
+                {
+                    spec.capacity = largest;
+                }
+                created => break created.map_err(BuildError::Arena)?,
             }
-            created => created,
         };
-        let arena = arena.map_err(BuildError::Arena)?;
         let seeds = Arc::new(Seeds::new(self.seed));
         let settings = Settings {
             workers,

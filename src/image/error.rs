@@ -199,7 +199,14 @@ impl ImageError {
     }
 }
 
+/// Bytes of a decoder's own words that are kept: some put whole tables of the file into them.
+const MOST_WORDS: usize = 400;
+
 fn one_line(text: impl fmt::Display) -> String {
-    let text = text.to_string().replace('\n', " ");
+    let mut text = text.to_string().replace('\n', " ");
+    if text.len() > MOST_WORDS {
+        text.truncate(text.floor_char_boundary(MOST_WORDS));
+        text.push('…');
+    }
     text.trim_end_matches(['.', ' ']).to_owned()
 }

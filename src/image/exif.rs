@@ -14,14 +14,18 @@ mod tag {
     pub(super) const THUMBNAIL: u16 = 0x0201;
     pub(super) const THUMBNAIL_BYTES: u16 = 0x0202;
     pub(super) const EXIF: u16 = 0x8769;
+    pub(super) const GPS: u16 = 0x8825;
     pub(super) const PIXEL_X: u16 = 0xa002;
     pub(super) const PIXEL_Y: u16 = 0xa003;
+    pub(super) const INTEROPERABILITY: u16 = 0xa005;
 }
 
 /// A list of entries has a number in front, and the place of the next list behind.
 const COUNT: usize = 2;
 const ENTRY: usize = 12;
 const NEXT: usize = 4;
+/// The order of bytes, and the place of the first list.
+const HEADER: Range<usize> = 0..8;
 
 /// Gives `exif` the sides of the picture, and takes the thumbnail away, which shows the one before: unturned, and all of it.
 pub(super) fn describe(exif: &mut Vec<u8>, (width, height): (u32, u32)) {
@@ -76,11 +80,27 @@ impl Tiff<'_> {
 
     /// The value of an entry that is one number.
     fn number(&self, entry: usize) -> Option<usize> {
-        match (self.short(entry + 2)?, self.long(entry + 4)?) {
-            (SHORT, 1) => self.short(entry + 8).map(usize::from),
-            (LONG, 1) => self.long(entry + 8),
-            _ => None,
-        }
+        self.numbers(entry, 1).first().copied()
+    }
+
+    /// The values of an entry that has so many numbers at most; none otherwise.
+    fn numbers(&self, entry: usize, most: usize) -> Vec<usize> {
+        let all = || {
+            let (kind, count) = (self.short(entry + 2)?, self.long(entry + 4)?);
+            let place = match self.far_value(entry) {
+                Some(far) => far.start,
+                None => entry + 8,
+            };
+            let number = |index| match kind {
+                SHORT => self.short(place + index * 2).map(usize::from),
+                LONG => self.long(place + index * 4),
+                _ => None,
+            };
+            (count <= most)
+                .then(|| (0..count).map(number).collect())
+                .flatten()
+        };
+        all().unwrap_or_default()
     }
 
     /// Puts a number into an entry, if it is there and holds one.
@@ -88,59 +108,96 @@ impl Tiff<'_> {
         let Some(entry) = self.find(list, tag) else {
             return;
         };
-        let kind = match (self.short(entry + 2), self.long(entry + 4)) {
-            (Some(kind), Some(1)) => kind,
-            _ => return,
-        };
-        let bytes = match (kind, u16::try_from(number), self.big) {
-            (SHORT, Ok(number), true) => &number.to_be_bytes()[..],
-            (SHORT, Ok(number), false) => &number.to_le_bytes()[..],
-            (LONG, _, true) => &number.to_be_bytes()[..],
-            (LONG, _, false) => &number.to_le_bytes()[..],
-            _ => return,
-        };
-        if let Some(value) = self.exif.get_mut(entry + 8..entry + 8 + bytes.len()) {
-            value.copy_from_slice(bytes);
+        if self.number(entry).is_none() {
+            return;
+        }
+        let value = entry + 8..entry + ENTRY;
+        match (self.short(entry + 2), u16::try_from(number)) {
+            (Some(SHORT), Ok(number)) => {
+                let bytes = match self.big {
+                    true => number.to_be_bytes(),
+                    false => number.to_le_bytes(),
+                };
+                self.exif[value.start..value.start + 2].copy_from_slice(&bytes);
+            }
+            _ => {
+                let (kind, number) = match self.big {
+                    true => (LONG.to_be_bytes(), number.to_be_bytes()),
+                    false => (LONG.to_le_bytes(), number.to_le_bytes()),
+                };
+                self.exif[entry + 2..entry + 4].copy_from_slice(&kind);
+                self.exif[value].copy_from_slice(&number);
+            }
         }
     }
 
-    /// Takes away the list behind the first one, and all that belongs to it.
+    /// Takes away the list behind the first one, and all that belongs to it and to no other.
     fn drop_thumbnail(&mut self, first: usize) {
-        let Some(count) = self.short(first).map(usize::from) else {
+        let Some(own) = self.extent(first) else {
             return;
         };
-        let link = first + COUNT + count * ENTRY;
+        let link = own.end - NEXT;
         let Some(list) = self.long(link).filter(|&list| list != 0) else {
             return;
         };
-        let end = list + COUNT + self.entries(list).count() * ENTRY + NEXT;
-        let values = self.entries(list).filter_map(|at| self.far_value(at));
-        let behind: Vec<_> = values.filter(|value| value.start >= end).collect();
-        let mut parts = vec![link..link + NEXT, list..end];
-        for (place, bytes) in [
+        let kept = self.kept(own);
+        let others = |part: &Range<usize>| {
+            let overlaps = |kept: &Range<usize>| part.start < kept.end && kept.start < part.end;
+            kept.iter().any(overlaps)
+        };
+        let Some(extent) = self.extent(list).filter(|extent| !others(extent)) else {
+            return;
+        };
+        let mut parts = vec![extent];
+        parts.extend(self.entries(list).filter_map(|at| self.far_value(at)));
+        for (places, sizes) in [
             (tag::THUMBNAIL, tag::THUMBNAIL_BYTES),
             (tag::STRIP_OFFSETS, tag::STRIP_BYTES),
         ] {
-            let number = |tag| self.find(list, tag).and_then(|at| self.number(at));
-            if let (Some(place), Some(bytes)) = (number(place), number(bytes)) {
-                parts.push(place..place.saturating_add(bytes));
-            }
+            let numbers = |tag| {
+                let entry = self.find(list, tag);
+                entry.map_or_else(Vec::new, |at| self.numbers(at, MOST_STRIPS))
+            };
+            let pairs = numbers(places).into_iter().zip(numbers(sizes));
+            parts.extend(pairs.map(|(place, size)| place..place.saturating_add(size)));
         }
+        parts.retain(|part| part.end <= self.exif.len() && !others(part));
+        self.exif[link..link + NEXT].fill(0);
         for part in &parts {
-            let part = part.start..part.end.min(self.exif.len());
-            if let Some(bytes) = self.exif.get_mut(part) {
-                bytes.fill(0);
-            }
+            self.exif[part.clone()].fill(0);
         }
-        // What lies at the end goes, instead of being carried along as zeros. Values that do not fit into their entries could be those
-        // of other lists as well, so they stay where they are not at the end.
-        parts.extend(behind);
+        // What lies at the end is not carried along as zeros.
         parts.sort_by_key(|part| part.end);
         for part in parts.into_iter().rev() {
-            if part.start >= link + NEXT && part.end >= self.exif.len() {
+            if part.end == self.exif.len() {
                 self.exif.truncate(part.start);
             }
         }
+    }
+
+    /// The bytes of a list, if it is there with the place of the next one.
+    fn extent(&self, list: usize) -> Option<Range<usize>> {
+        let count = usize::from(self.short(list)?);
+        let end = list + COUNT + count * ENTRY + NEXT;
+        (end <= self.exif.len()).then_some(list..end)
+    }
+
+    /// What is not the thumbnail's: the header, the first list, those that it leads to, and their values.
+    fn kept(&self, first: Range<usize>) -> Vec<Range<usize>> {
+        let mut lists = vec![first];
+        for tag in [tag::EXIF, tag::GPS, tag::INTEROPERABILITY] {
+            // The last one is named by that of the camera.
+            let named = lists.iter().find_map(|list| self.find(list.start, tag));
+            let place = named.and_then(|at| self.number(at));
+            lists.extend(place.and_then(|place| self.extent(place)));
+        }
+        let mut kept = vec![HEADER];
+        for list in lists {
+            let values = self.entries(list.start).filter_map(|at| self.far_value(at));
+            kept.extend(values);
+            kept.push(list);
+        }
+        kept
     }
 
     /// Where the value of an entry lies that is not in the entry itself.
@@ -157,6 +214,8 @@ impl Tiff<'_> {
     }
 }
 
+/// Strips of a thumbnail that are looked for.
+const MOST_STRIPS: usize = 1024;
 /// Kinds of values: two bytes, and four.
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
@@ -284,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_does_not_fit_stays() {
+    fn a_side_that_needs_more_room_has_it() {
         let mut exif = camera(false, b"");
         describe(&mut exif, (70_000, 9));
         let tiff = Tiff {
@@ -292,7 +351,59 @@ mod tests {
             big: false,
         };
         let entry = tiff.find(50, tag::PIXEL_X).unwrap();
-        assert_eq!(tiff.number(entry), Some(4000));
+        assert_eq!(tiff.number(entry), Some(70_000));
+    }
+
+    #[test]
+    fn a_thumbnail_in_strips_goes_and_a_value_that_lists_share_stays() {
+        let mut camera = Writer::new(false);
+        camera.long(8);
+        // At 8: one entry, whose value lies at 76, behind the second list. At 26: four entries.
+        camera.list(&[(0x011a, 5, 76)], 26);
+        camera.list(
+            &[
+                (tag::STRIP_OFFSETS, LONG, 84),
+                (tag::STRIP_BYTES, SHORT, 0),
+                (0x011a, 5, 76),
+            ],
+            0,
+        );
+        let two = |exif: &mut Vec<u8>, entry: usize| exif[26 + 2 + entry * 12 + 4] = 2;
+        two(&mut camera.exif, 0);
+        two(&mut camera.exif, 1);
+        camera.exif.resize(76, 0);
+        camera.long(72);
+        camera.long(1);
+        // The strips' places, and in their entry their sizes.
+        camera.long(92);
+        camera.long(96);
+        camera.exif[26 + 2 + 12 + 8..][..4].copy_from_slice(&[4, 0, 4, 0]);
+        camera.exif.extend(b"onlyhalf");
+        let mut exif = camera.exif;
+        describe(&mut exif, (5, 5));
+        assert_eq!(exif.len(), 84, "both strips, and their places");
+        assert_eq!(exif[76..], [72, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(exif[22..26], [0; 4]);
+    }
+
+    #[test]
+    fn nothing_but_a_thumbnail_is_taken_away() {
+        let whole = camera(false, b"");
+        // The place of the next list, or of the thumbnail, is that of something else.
+        for (at, elsewhere) in [
+            (46, [0, 4, 8, 20, 50, 60, 88, 200]),
+            (92 + 2 + 12 + 8, [0, 4, 8, 20, 50, 60, 88, 1_000_000]),
+        ] {
+            for place in elsewhere {
+                let mut broken = whole.clone();
+                broken[at..at + 4].copy_from_slice(&u32::to_le_bytes(place));
+                let mut after = broken.clone();
+                describe(&mut after, (4000, 3000));
+                // All but the link, and the side that was short before.
+                assert_eq!(after[..46], broken[..46], "{at}: {place}");
+                assert_eq!(after[66..88], broken[66..88], "{at}: {place}");
+            }
+        }
     }
 
     #[test]

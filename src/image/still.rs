@@ -43,15 +43,19 @@ pub(super) fn decode(
             read(decoder, (input, format), spec, false)
         }
         Format::WebP => {
-            riff::check_frame(input)?;
-            // Of a file that is cut the decoder says many things.
-            let broken = |error| match riff::is_cut(input) {
-                true => ImageError::Truncated { format },
-                false => broken(error),
+            let read = || {
+                riff::check_frame(input)?;
+                let decoder = WebPDecoder::new(file).map_err(broken)?;
+                let still = !decoder.has_animation();
+                read(decoder, (input, format), spec, still)
             };
-            let decoder = WebPDecoder::new(file).map_err(broken)?;
-            let still = !decoder.has_animation();
-            read(decoder, (input, format), spec, still)
+            // Of a file that is cut the decoders say many things.
+            read().map_err(|error| match error {
+                ImageError::Corrupt { .. } if riff::is_cut(input) => {
+                    ImageError::Truncated { format }
+                }
+                error => error,
+            })
         }
         Format::Gif => {
             let decoder = GifDecoder::new(file).map_err(broken)?;
@@ -220,15 +224,7 @@ fn read_pixels<D: ImageDecoder>(
 
 /// The pixels of a still WebP, by libwebp: twice as fast as the decoder that read its header.
 fn read_webp(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError> {
-    let broken = || {
-        if riff::is_cut(file) {
-            ImageError::Truncated {
-                format: Format::WebP,
-            }
-        } else {
-            ImageError::corrupt(Format::WebP, "libwebp could not decode it")
-        }
-    };
+    let broken = || ImageError::corrupt(Format::WebP, "libwebp could not decode it");
     let features = webp::BitstreamFeatures::new(file).ok_or_else(broken)?;
     // Two parsers, one file: they must agree before libwebp allocates.
     if (features.width(), features.height()) != (width, height) {

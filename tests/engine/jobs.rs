@@ -8,11 +8,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, JobErrorKind, as_completed};
+use arenite::{Array, Engine, JobError, JobErrorKind, as_completed};
 
 use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
+    a_label_is_in_whatever_ends_the_job,
     a_wait_with_a_limit_leaves_the_job_running,
     a_job_tells_whether_it_is_done,
     a_detached_job_runs_to_its_end,
@@ -29,6 +30,70 @@ tests![
     a_value_is_taken_once,
     a_job_may_be_waited_for_on_another_thread,
 ];
+
+fn a_label_is_in_whatever_ends_the_job() {
+    fn abort() {
+        std::process::abort();
+    }
+    fn fails() -> Result<(), String> {
+        Err("no".to_owned())
+    }
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let labelled = |error: JobError| {
+        assert_eq!(error.label(), Some("a \u{1b}[31m\"job\""), "{error}");
+        // Whatever is in it, a terminal is shown a literal.
+        let text = error.to_string();
+        assert!(text.contains(r#""a \u{1b}[31m\"job\"""#), "{text}");
+        error
+    };
+    let label = "a \u{1b}[31m\"job\"";
+    labelled(lab.failure_of(lab.job(fails, ()).label(label).submit()));
+    let died = labelled(lab.failure_of(lab.job(abort, ()).retries(1).label(label).submit()));
+    assert_eq!((died.attempt(), died.deaths().len()), (2, 1));
+    let chain = lab
+        .job(|| 1u32, ())
+        .label(label)
+        .then(|_: u32| -> u32 { panic!("no") }, ());
+    labelled(lab.failure_of(chain.submit()));
+    let error = lab.scope(|s| {
+        s.job(abort, ()).label(label).submit();
+    });
+    labelled(error.unwrap_err());
+    step("one that runs beside another that dies, one that is cancelled, one that never runs");
+    let gate = Gate::new();
+    let beside = lab.job(pass, (&gate.path(),)).label(label).submit();
+    let held = gate.meet();
+    lab.failure_of(lab.submit(abort, ()));
+    let lost = labelled(lab.failure_of(beside));
+    assert!(
+        matches!(lost.kind(), JobErrorKind::LostWith { .. }),
+        "{lost}"
+    );
+    drop(held);
+    let gates = [Gate::new(), Gate::new()];
+    let hold = gates
+        .each_ref()
+        .map(|gate| lab.submit(pass, (gate.path(),)));
+    let held = gates.each_ref().map(Gate::meet);
+    let cancelled = lab.job(fails, ()).label(label).try_submit().unwrap();
+    cancelled.cancel();
+    labelled(lab.failure_of(cancelled));
+    let last = lab.job(fails, ()).label(label).submit();
+    drop(held);
+    hold.into_iter().for_each(|job| job.wait().unwrap());
+    labelled(lab.failure_of(last));
+    // One without.
+    assert_eq!(lab.failure_of(lab.submit(fails, ())).label(), None);
+    let inline = Engine::inline();
+    labelled(
+        inline
+            .job(fails, ())
+            .label(label)
+            .submit()
+            .wait()
+            .unwrap_err(),
+    );
+}
 
 fn touch(path: &str) {
     std::fs::write(path, "").expect("a file can be made");

@@ -66,8 +66,10 @@ pub(crate) struct Input {
 pub(crate) struct Found {
     /// In the order of the command line; folders and globs in the order of their names.
     pub inputs: Vec<Input>,
-    /// Files passed by because they are no pictures.
+    /// Files passed by because they are no pictures, and links to folders.
     pub others: u64,
+    /// Those of them that are links to folders.
+    pub links: u64,
     /// Hidden files and folders passed by.
     pub hidden: u64,
 }
@@ -80,17 +82,23 @@ impl Found {
         if self.inputs.iter().any(exists) {
             return None;
         }
-        let others = match self.others {
+        let others = match self.others - self.links {
             0 => None,
             1 => Some("1 file is not an image".to_owned()),
             more => Some(format!("{more} files are not images")),
         };
+        let links = match self.links {
+            0 => None,
+            1 => Some("1 is a link to a folder".to_owned()),
+            more => Some(format!("{more} are links to folders")),
+        };
+        let links = links.map(|links| format!("{links} (followed where they are named as inputs)"));
         let hidden = match self.hidden {
             0 => None,
             1 => Some("1 is hidden".to_owned()),
             more => Some(format!("{more} are hidden")),
         };
-        let why: Vec<String> = others.into_iter().chain(hidden).collect();
+        let why: Vec<String> = others.into_iter().chain(links).chain(hidden).collect();
         Some(match why.is_empty() {
             true => "no input found".to_owned(),
             false => format!("no input found: {}", why.join(", ")),
@@ -280,6 +288,7 @@ impl Finder {
             // A link to a folder, whatever its name.
             Ok(meta) if meta.is_dir() => {
                 self.found.others += 1;
+                self.found.links += 1;
                 return;
             }
             Ok(meta) => look(path, &meta),

@@ -24,13 +24,12 @@ pub(crate) fn print_aside(line: &str) {
     }
 }
 
-/// Prints a line on stderr where the bar was, if there is one; it does not come back.
-pub(crate) fn print_last(line: &str) {
+/// Takes the bar off the screen, if there is one; it does not come back.
+pub(crate) fn clear() {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    print_aside(line);
 }
 
 /// How far the work is.
@@ -98,9 +97,8 @@ impl Progress {
 
     /// Takes the bar off the screen.
     pub(crate) fn end(&mut self) {
-        if let Progress::Bar(bar) = self {
-            *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            bar.finish_and_clear();
+        if let Progress::Bar(_) = self {
+            clear();
         }
     }
 }

@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::progress::{print_aside, print_last};
+use super::progress::{clear, print_aside};
 
 /// What is told when the first signal comes.
 const NOTE: &str = "stopping: what is under way is finished; a second signal ends at once";
@@ -154,16 +154,16 @@ impl Shared {
             // Under its real name already, or not made yet.
             let _ = std::fs::remove_file(path);
         }
-        if self.note().wanted {
-            // As the first is told: where nobody reads stderr the end does not wait for it.
-            let (told, heard) = sync_channel(1);
-            let tell = move || {
-                print_last(LAST);
-                told.send(())
-            };
-            if Builder::new().spawn(tell).is_ok() {
-                let _ = heard.recv_timeout(PATIENCE);
-            }
+        let last = self.note().wanted.then_some(LAST);
+        // As the first is told: where nobody reads stderr the end does not wait for it.
+        let (told, heard) = sync_channel(1);
+        let tell = move || {
+            clear();
+            last.inspect(|last| print_aside(last));
+            told.send(())
+        };
+        if Builder::new().spawn(tell).is_ok() {
+            let _ = heard.recv_timeout(PATIENCE);
         }
         low_level::exit(code.into());
     }

@@ -377,7 +377,12 @@ fn no_input_found_is_exit_code_2_and_nothing_is_made() {
     counted("1 file is not an image, 1 is hidden");
     world.file("p/more.txt", b"").file("p/.more", b"");
     counted("2 files are not images, 2 are hidden");
-    for name in ["p/notes.txt", "p/more.txt"] {
+    world.photos(&["elsewhere/a.jpg"]);
+    let folder = world.path("elsewhere");
+    std::os::unix::fs::symlink(folder, world.path("p/link")).unwrap();
+    let link = "1 is a link to a folder (followed where they are named as inputs)";
+    counted(&format!("2 files are not images, {link}, 2 are hidden"));
+    for name in ["p/notes.txt", "p/more.txt", "p/link"] {
         std::fs::remove_file(world.path(name)).unwrap();
     }
     counted("2 are hidden");

@@ -222,7 +222,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     }
 
     /// What people call this job: the file that it reads, or the customer whom it serves. Its errors, the traces and the reports have it
-    /// beside the kernel's name.
+    /// beside the kernel's name; of inline engines the errors alone.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -73,9 +73,12 @@ pub(super) fn run_program<G, A>(
 where
     G: Loads<A>,
 {
-    let _permit = permit(&terms.limit, G::name())?;
-    let _job = engine.seeds.here(seed);
-    let at = Cell::new(G::name());
-    let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
-    run_here_at(&at, run).map_err(|error| error.with_label(terms.label.as_ref()))
+    let run = || {
+        let _permit = permit(&terms.limit, G::name())?;
+        let _job = engine.seeds.here(seed);
+        let at = Cell::new(G::name());
+        let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
+        run_here_at(&at, run)
+    };
+    run().map_err(|error| error.with_label(terms.label.as_ref()))
 }
