@@ -2,15 +2,15 @@
 
 use super::machine::{Feature, Machine, Need};
 use super::{Finding, Level};
+use crate::supervisor::descriptors_for;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// The oldest kernel that engines are built for.
 const OLDEST: (u32, u32) = (6, 1);
-/// Descriptors of an engine, beside those of each worker; and what a program has open by itself.
-const FILES: u64 = 64;
-const FILES_PER_WORKER: u64 = 8;
+/// Descriptors that a program has open by itself, and files that it works on.
+const FILES: u64 = 32;
 /// Threads of an engine, and of each worker.
 const TASKS: u64 = 8;
 const TASKS_PER_WORKER: u64 = 2;
@@ -201,9 +201,11 @@ impl Machine {
 
     fn files(&self) -> Finding {
         let workers = self.cores as u64;
-        let needed = FILES.saturating_add(FILES_PER_WORKER.saturating_mul(workers));
+        let needed = |workers| descriptors_for(workers).saturating_add(FILES);
         let means = format!(
-            "an engine with {workers} workers needs {needed} of them, {FILES_PER_WORKER} for each worker"
+            "an engine with {workers} workers needs {} of them, {} for each worker",
+            needed(workers),
+            needed(1) - needed(0)
         );
         bound(
             "open-files",
@@ -211,8 +213,8 @@ impl Machine {
             self.bounds.files,
             means,
             |limit| {
-                (limit < needed).then(|| {
-                    let fits = limit.saturating_sub(FILES) / FILES_PER_WORKER;
+                (limit < needed(workers)).then(|| {
+                    let fits = limit.saturating_sub(needed(0)) / (needed(1) - needed(0));
                     format!(
                         "raise it (ulimit -n 4096), or use fewer workers, {} at most",
                         fits.max(1)

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::JobErrorKind;
 use crate::link::{Phase, steps};
@@ -161,14 +161,19 @@ pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
     format!("not ready within {limit:?} ({phase}): {what}")
 }
 
+/// The end of a worker that the kernel kills is heard of within this time: it has much memory to give back before.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// The kills of the kernel's out-of-memory killer, and which of them are accounted for.
 #[derive(Debug)]
 pub(super) struct OomKills {
     root: PathBuf,
     /// Found when the first workers have been started.
     counter: OnceCell<Option<OomCounter>>,
-    /// What the counter read before each worker was started.
+    /// What the counter read before each worker was started, or later: see [`look`](Self::look).
     since: Vec<u64>,
+    /// What it read lately, and when.
+    seen: Option<(Instant, u64)>,
     /// Kills up to here are accounted for.
     told: u64,
 }
@@ -180,6 +185,7 @@ impl OomKills {
             root: root.to_owned(),
             counter: OnceCell::new(),
             since: vec![0; workers],
+            seen: None,
             told: 0,
         }
     }
@@ -197,6 +203,23 @@ impl OomKills {
         let Some(now) = self.read() else { return };
         for &worker in workers {
             self.since[worker] = now;
+        }
+    }
+
+    /// A look at the memory, of which there are several a second while there is work. Kills that were counted long ago were of
+    /// others: the counter is that of a whole container, or of the machine.
+    pub(super) fn look(&mut self, now: Instant) {
+        let due = |(at, _)| now.saturating_duration_since(at) >= HEARD_WITHIN;
+        if !self.seen.is_none_or(due) {
+            return;
+        }
+        let Some(count) = self.read() else { return };
+        let before = self
+            .seen
+            .replace((now, count))
+            .map_or(0, |(_, count)| count);
+        for since in &mut self.since {
+            *since = (*since).max(before);
         }
     }
 
@@ -364,6 +387,20 @@ mod tests {
         assert!(kills.explain(1));
         counted(9);
         assert!(kills.explain(0));
+        counted(10);
+        let (start, later) = (Instant::now(), |times| HEARD_WITHIN * times);
+        kills.look(start);
+        kills.look(start + later(1) / 2);
+        counted(11);
+        assert!(kills.explain(0), "a moment ago");
+        kills.look(start + later(1));
+        assert!(kills.explain(1), "not long ago");
+        counted(12);
+        kills.look(start + later(2));
+        counted(13);
+        kills.look(start + later(3));
+        assert!(kills.explain(2));
+        assert!(!kills.explain(0), "the other one was long ago");
         std::fs::remove_file(root.path().join("proc/vmstat")).unwrap();
         assert!(!kills.explain(0), "nothing to read, nothing claimed");
         let blind = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Clocks of running jobs, and ending a worker because of one of them. The steps are numbered in the
 //! README of this floor.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actor::actor_of;
 use super::core::{Closing, Core};
@@ -9,6 +9,7 @@ use super::error::JobErrorKind;
 use super::lane::{Alarm, NOBODY};
 use super::record::Stage;
 use crate::link::{Ask, NOTICE, SLOTS};
+use crate::sys::clock;
 
 /// How often a lane is drained again because a job behind the one in question says that it runs. With
 /// an honest worker the second look finds the end of the first job.
@@ -80,6 +81,22 @@ impl Core {
             self.wake_monitor_by(at);
             crate::sync::point!("deadline.started");
         }
+    }
+
+    /// Does somebody lose something at a certain time?
+    pub(super) fn has_clocks(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.alarm.is_some())
+            || self.groups.next_end().is_some()
+            || self.families_due().is_some()
+    }
+
+    /// For so long nothing was done here: that counts against no job.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        for alarm in self.lanes.iter_mut().filter_map(|lane| lane.alarm.as_mut()) {
+            alarm.at = clock::later(alarm.at, by);
+        }
+        self.groups.postpone(by);
+        self.postpone_families(by);
     }
 
     /// There is something to do at this time: the monitor must not sleep longer.

@@ -1,7 +1,6 @@
 //! Taking what lanes have finished: replies become answers.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
@@ -302,13 +301,12 @@ impl Core {
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(words, arrays)?;
-            let arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
-            let bytes = fresh_bytes(&arrays, leases);
+            let taken = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
             return Ok(Unpacked {
-                arrays,
+                arrays: taken.arrays,
                 long: None,
                 skip,
-                bytes,
+                bytes: taken.bytes,
             });
         }
         // The words lie in a block of their own, which comes first among what the job sends; the
@@ -340,14 +338,13 @@ impl Core {
             chunk: extent,
             view: extent,
         });
-        let mut arrays = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
-        arrays.pop();
-        let bytes = fresh_bytes(&arrays, leases) + extent.len;
+        let mut taken = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+        taken.arrays.pop();
         Ok(Unpacked {
-            arrays,
+            arrays: taken.arrays,
             long: Some(words),
             skip,
-            bytes,
+            bytes: taken.bytes,
         })
     }
 
@@ -426,18 +423,6 @@ impl Unpacked {
         };
         (words, self.arrays.into_vec())
     }
-}
-
-/// Output memory in a reply: inputs that are sent back take none.
-fn fresh_bytes(arrays: &[crate::kernel::wire::Received], leases: &[Lease]) -> u64 {
-    let is_input = |block| {
-        leases.iter().any(|lease| match lease {
-            Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
-            Lease::Lent(_) => false,
-        })
-    };
-    let fresh = arrays.iter().filter(|array| !is_input(&array.block));
-    fresh.map(|array| array.len).sum()
 }
 
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {

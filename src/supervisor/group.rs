@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::actor::actor_of;
 use super::core::Core;
+use crate::sys::clock::later;
 
 /// Set in the number of a group of which one failure does not cancel the others.
 const COLLECTS: u32 = 1 << 30;
@@ -39,6 +40,12 @@ impl Groups {
     /// The next time at which patience with a group ends.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.due.first().map(|&(due, _)| due)
+    }
+
+    /// All ends of patience are so much later.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        let due = std::mem::take(&mut self.due).into_iter();
+        self.due = due.map(|(due, group)| (later(due, by), group)).collect();
     }
 }
 

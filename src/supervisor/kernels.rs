@@ -88,7 +88,7 @@ impl KernelStats {
         };
         self.calls += 1;
         self.total_ns = self.total_ns.saturating_add(took_ns);
-        self.total_bytes += bytes;
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
         self.failures += u64::from(failed);
         self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
     }
@@ -97,7 +97,7 @@ impl KernelStats {
     pub(super) fn count_node(&mut self, part_ns: u64, bytes: u64, failed: bool) {
         self.chained += 1;
         self.total_ns = self.total_ns.saturating_add(part_ns);
-        self.total_bytes += bytes;
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
         self.failures += u64::from(failed);
     }
 }
@@ -203,10 +203,26 @@ impl Kernels {
             }
             sum.calls += of.calls;
             sum.failures += of.failures;
-            sum.total += of.total;
-            sum.bytes += of.bytes;
+            sum.total = sum.total.saturating_add(of.total);
+            sum.bytes = sum.bytes.saturating_add(of.bytes);
             sum.running += of.running;
         }
         merged.into_iter().map(|at| stats[at].clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_that_are_too_large_stay_the_largest() {
+        let mut kernel = KernelStats::new("k", None);
+        for _ in 0..3 {
+            kernel.learn(u64::MAX, u64::MAX, true);
+            kernel.count_node(u64::MAX, u64::MAX, true);
+        }
+        let stats = kernel.stats();
+        assert_eq!((stats.calls, stats.failures, stats.bytes), (6, 6, u64::MAX));
     }
 }

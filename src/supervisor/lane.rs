@@ -81,6 +81,21 @@ pub(super) struct Lane {
     pub(super) alone: bool,
 }
 
+/// What a reply sends, taken over.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) arrays: SmallVec<[Received; 1]>,
+    /// Output memory: inputs that come back take none.
+    pub(super) bytes: u64,
+}
+
+/// Memory that a reply names first, and how much of it arrays have.
+struct Fresh {
+    chunk: Extent,
+    block: Arc<Block>,
+    viewed: u64,
+}
+
 impl Lane {
     pub(super) fn new(region: u16, cells: Arc<LinkCells>) -> Self {
         Self {
@@ -209,9 +224,9 @@ impl Lane {
         cursor: u64,
         sent: &[Sent],
         leases: &[Lease],
-    ) -> Result<SmallVec<[Received; 1]>, String> {
+    ) -> Result<Taken, String> {
         let mut pieces = self.advance(grant, cursor)?;
-        let mut taken: SmallVec<[(Extent, Arc<Block>); 2]> = SmallVec::new();
+        let mut fresh: SmallVec<[Fresh; 2]> = SmallVec::new();
         let mut received = SmallVec::new();
         for array in sent {
             if array.view.len == 0 {
@@ -235,21 +250,30 @@ impl Lane {
                 Some(found) => found,
                 None => {
                     // Arrays without bytes may lie at one place and are not the same.
-                    let known = taken
+                    let known = fresh
                         .iter()
-                        .find(|(chunk, _)| *chunk == array.chunk && chunk.len > 0);
-                    let block = match known {
-                        Some((_, block)) => Arc::clone(block),
+                        .position(|known| known.chunk == array.chunk && known.chunk.len > 0);
+                    let at = match known {
+                        Some(at) => at,
                         None => {
-                            let block = Arc::new(self.carve(&mut pieces, array.chunk)?);
-                            taken.push((array.chunk, Arc::clone(&block)));
-                            block
+                            fresh.push(Fresh {
+                                chunk: array.chunk,
+                                block: Arc::new(self.carve(&mut pieces, array.chunk)?),
+                                viewed: 0,
+                            });
+                            fresh.len() - 1
                         }
                     };
                     let skip = skip_within(array.chunk, array.view).ok_or_else(|| {
                         format!("an array at {:?} outside its memory", array.view)
                     })?;
-                    (block, skip)
+                    let known = &mut fresh[at];
+                    // Views may overlap, and there may be thousands: together they take no more than is there.
+                    known.viewed = known
+                        .viewed
+                        .saturating_add(array.view.len)
+                        .min(array.chunk.len);
+                    (Arc::clone(&known.block), skip)
                 }
             };
             received.push(Received {
@@ -258,7 +282,10 @@ impl Lane {
                 len: array.view.len,
             });
         }
-        Ok(received)
+        Ok(Taken {
+            arrays: received,
+            bytes: fresh.iter().map(|fresh| fresh.viewed).sum(),
+        })
     }
 
     /// Does the extent lie in memory that the worker may use?

@@ -66,23 +66,25 @@ impl MemoryWatch {
         self.next
     }
 
-    /// Looks, if it is time.
-    pub(super) fn look(&mut self, shared: &Shared) {
+    /// Looks, if it is time. True if it has.
+    pub(super) fn look(&mut self, shared: &Shared) -> bool {
         let now = Instant::now();
         match self.next {
-            Some(at) if at > now => return,
+            Some(at) if at > now => return false,
             Some(_) => {
                 self.look_now(shared);
                 shared.look_after_links();
             }
             None => {}
         }
+        let looked = self.next.is_some();
         let mut core = shared.lock();
         // The last job may have ended after the look: then there is one more, to see what it left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = core.weighs && seen.any(|(worker, &seen)| core.jobs_of(worker) != seen);
         core.watched = core.open > 0 || core.keeps_any() || core.tight || unseen;
         self.next = core.watched.then(|| now + PERIOD);
+        looked
     }
 
     /// Looks.

@@ -184,8 +184,15 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
-/// Descriptors that a worker takes in this process: its pidfd, its bell and two pipes, and five while it starts.
-const DESCRIPTORS_PER_WORKER: u64 = 9;
+/// Descriptors that an engine has to find free: its own, and for each worker its pidfd, its bell, two pipes, and five
+/// while it starts; and behind all of these the numbers under which a worker is given those of the arena, a region for each
+/// worker.
+pub(crate) const fn descriptors_for(workers: u64) -> u64 {
+    let own = workers.saturating_mul(9).saturating_add(6);
+    let arena = workers.saturating_add(2);
+    own.saturating_add(arena).saturating_add(4)
+}
+
 /// Jobs per lane that may be in flight because of those that wait for an earlier answer; how long those of a lane may take
 /// together, by expectation; what all of them may hold, in bytes; and which part of the arena, one in so many.
 const IN_ORDER_PER_LANE: u64 = 8;
@@ -200,10 +207,7 @@ pub(crate) fn start(
     tracer: Option<Owner>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
-    let arena_descriptors = u64::from(workers) + 2;
-    let own = 6 + DESCRIPTORS_PER_WORKER * u64::from(workers);
-    // A worker gets the arena's under numbers behind all of ours.
-    crate::sys::limits::room_for_descriptors(own + arena_descriptors + 4)
+    crate::sys::limits::room_for_descriptors(descriptors_for(workers.into()))
         .map_err(StartError::System)?;
     let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))

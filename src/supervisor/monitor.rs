@@ -33,6 +33,9 @@ use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
 
+/// While clocks run the monitor sleeps no longer than this; and if it wakes up so much later than it wanted to, the program was
+/// stopped.
+const BEAT: Duration = Duration::from_millis(500);
 /// How often the monitor looks whether one lane waits behind a long job while another has none.
 const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
@@ -175,7 +178,7 @@ impl Monitor {
         loop {
             self.start_absent();
             self.end_overdue();
-            self.memory.look(&self.shared);
+            self.look_at_memory();
             let progress = self.serve();
             if self.step_closing() {
                 return;
@@ -189,12 +192,18 @@ impl Monitor {
             // Again, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
             // A job that was sent only now is not left alone either.
-            self.memory.look(&self.shared);
+            self.look_at_memory();
             let tokens = self.sleep(progress.then_some(Duration::ZERO));
             self.arm(false);
             for token in tokens {
                 self.heard(token);
             }
+        }
+    }
+
+    fn look_at_memory(&mut self) {
+        if self.memory.look(&self.shared) {
+            self.kills.look(Instant::now());
         }
     }
 
@@ -214,8 +223,15 @@ impl Monitor {
     /// Sleeps until somebody rings or ends, or it is time for something; at most for `limit`.
     fn sleep(&mut self, limit: Option<Duration>) -> Vec<u64> {
         let limit = limit.or_else(|| self.next_time());
+        let asleep = Instant::now();
         match self.poller.wait(limit) {
-            Ok(tokens) => tokens,
+            Ok(tokens) => {
+                let slept = asleep.elapsed();
+                if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
+                    self.postpone(slept);
+                }
+                tokens
+            }
             Err(error) => {
                 // Only a bad descriptor can do this: without ears there is nothing to supervise.
                 let mut core = self.shared.lock();
@@ -225,6 +241,15 @@ impl Monitor {
                 Vec::new()
             }
         }
+    }
+
+    /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time: that is nobody's fault, so all that
+    /// is to be over by some time may take so much longer. Workers were not necessarily stopped with it: what has ended
+    /// meanwhile is found ended.
+    fn postpone(&mut self, by: Duration) {
+        let ends = self.starting.values_mut().chain(&mut self.stopping);
+        ends.for_each(|at| *at = clock::later(*at, by));
+        self.shared.lock().postpone(by);
     }
 
     /// When there is something to do even if nobody rings.
@@ -248,6 +273,8 @@ impl Monitor {
             .chain(core.next_timer())
             .chain(self.outputs.due())
             .min();
+        let clocks = core.has_clocks() || !self.starting.is_empty() || self.stopping.is_some();
+        let next = next.map(|at| if clocks { at.min(now + BEAT) } else { at });
         core.wakes_at = next;
         next.map(|at| at.saturating_duration_since(now))
     }

@@ -113,6 +113,9 @@ impl Shared {
         let env = [(MARK, mark.to_string())];
         let pid =
             process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
+        // What only the worker needs goes first: so there is a number for its pidfd, however few there are.
+        let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
+        drop(nothing);
         // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
         crate::sync::point!("spawn.started");
         let pidfd = match PidFd::open(pid) {
@@ -129,7 +132,7 @@ impl Shared {
             .filter(|_| self.settings.lanes == 1);
         for pipe in announced {
             // Without it lines are told apart by job less exactly.
-            let _ = pipe::announce_to(pipe.read.as_fd(), pid);
+            let _ = pipe::announce_to(pipe.as_fd(), pid);
         }
         crate::sync::point!("spawn.watched");
         let mut core = self.lock();
@@ -147,7 +150,7 @@ impl Shared {
             server,
             welcome,
         };
-        Ok((started, [stdout.read, stderr.read]))
+        Ok((started, [stdout, stderr]))
     }
 
     /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up

@@ -508,8 +508,29 @@ fn two_arrays_without_bytes_are_two() {
     lane.grant(block).unwrap();
     let received = lane
         .receive(&arena, 0, at, &[whole(at, 0), whole(at, 0)], &[])
-        .unwrap();
+        .unwrap()
+        .arrays;
     assert!(!Arc::ptr_eq(&received[0].block, &received[1].block));
+}
+
+#[test]
+fn views_of_the_same_memory_take_it_once() {
+    let (arena, mut lane) = lane();
+    let block = arena.grant(1, 4 * PAGE, false).unwrap();
+    let at = block.extent().at.offset();
+    lane.grant(block).unwrap();
+    let mut sent = vec![whole(at, 2 * PAGE); 100];
+    sent.push(whole(at + 2 * PAGE, PAGE));
+    let taken = lane.receive(&arena, 0, at + 3 * PAGE, &sent, &[]).unwrap();
+    assert_eq!((taken.arrays.len(), taken.bytes), (101, 3 * PAGE));
+    let half = Sent {
+        view: extent(at + 3 * PAGE, PAGE / 2),
+        ..whole(at + 3 * PAGE, PAGE)
+    };
+    let taken = lane
+        .receive(&arena, 0, at + 4 * PAGE, &[half], &[])
+        .unwrap();
+    assert_eq!(taken.bytes, PAGE / 2);
 }
 
 #[test]
@@ -522,7 +543,12 @@ fn a_reply_without_arrays_gives_back_what_it_left_behind() {
     assert_eq!(arena.stats().in_use, 48 * PAGE);
     let last = 2;
     let at = lane.granted_at(last).unwrap();
-    assert!(lane.receive(&arena, last, at, &[], &[]).unwrap().is_empty());
+    assert!(
+        lane.receive(&arena, last, at, &[], &[])
+            .unwrap()
+            .arrays
+            .is_empty()
+    );
     assert_eq!((arena.stats().in_use, lane.ahead), (16 * PAGE, 16 * PAGE));
 }
 
@@ -633,7 +659,8 @@ proptest! {
             let said_grant = lied(told.grant, number.into()) as u32;
             let said_cursor = lied(told.cursor, next);
             match lane.receive(&arena, said_grant, said_cursor, &sent, &leases) {
-                Ok(received) => {
+                Ok(taken) => {
+                    let received = taken.arrays;
                     prop_assert_eq!(received.len(), sent.len());
                     for (array, sent) in received.iter().zip(&sent) {
                         // What comes out lies in its block, at the place that was said.

@@ -45,6 +45,11 @@ impl OutputPipe {
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         Ok(OutputPipe { read, write })
     }
+
+    /// The end to keep; the other one is closed.
+    pub fn into_read(self) -> OwnedFd {
+        self.read
+    }
 }
 
 /// What is there and is no file, opened to be written into: it waits for nobody, so a named pipe that nobody has opened for

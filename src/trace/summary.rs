@@ -123,8 +123,8 @@ impl Summary {
         if let Some(ran) = attempt.ran {
             kernel.ended += 1;
             kernel.took.add(ran.ended - ran.began);
-            kernel.bytes.0 += attempt.bytes.0;
-            kernel.bytes.1 += attempt.bytes.1;
+            kernel.bytes.0 = kernel.bytes.0.saturating_add(attempt.bytes.0);
+            kernel.bytes.1 = kernel.bytes.1.saturating_add(attempt.bytes.1);
         }
         kernel.failed += u64::from(failed);
         self.until(attempt.over);

@@ -2,7 +2,7 @@
 //! "Spawned jobs" in the README of this floor.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::told::{ChildValue, Told, Unloaded};
 use super::{Begun, LastEnd, Over, WINDOW};
@@ -13,6 +13,7 @@ use crate::supervisor::core::Core;
 use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::policy::Terms;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
+use crate::sys::clock::later;
 
 /// In a record's graph: the number of a family.
 pub(super) const FAMILY: u32 = 1 << 31;
@@ -461,6 +462,12 @@ impl Core {
     }
 
     /// When patience with what runs on is over.
+    pub(in crate::supervisor) fn postpone_families(&mut self, by: Duration) {
+        let due = std::mem::take(&mut self.graphs.families.due).into_iter();
+        let later = due.map(|((due, serial), family)| ((later(due, by), serial), family));
+        self.graphs.families.due = later.collect();
+    }
+
     pub(in crate::supervisor) fn families_due(&self) -> Option<Instant> {
         let first = self.graphs.families.due.first_key_value();
         first.map(|(&(due, _), _)| due)

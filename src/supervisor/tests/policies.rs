@@ -72,6 +72,23 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
 }
 
 #[test]
+fn time_in_which_the_program_was_stopped_counts_against_no_job() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit_with(&shared, timed(Duration::ZERO));
+    assert_eq!(takers[0].next(), Next::Run);
+    let mut core = shared.lock();
+    assert!(core.has_clocks());
+    core.postpone(HOUR);
+    let alarm = core.lanes[0].alarm.expect("its clock runs on");
+    assert!(alarm.at > Instant::now() + HOUR / 2);
+    shared.unlock(core);
+    run_timers(&shared);
+    finish(&mut takers[0]);
+    assert_eq!(answer(&shared, id).unwrap(), "value");
+    assert!(!shared.lock().has_clocks());
+}
+
+#[test]
 fn what_is_put_back_after_the_engine_gave_up_is_answered() {
     let (shared, mut takers) = with_lanes(1, 2, 1);
     let ids = [(); 2].map(|()| submit_with(&shared, retried(3)));
