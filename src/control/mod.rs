@@ -152,7 +152,7 @@ fn usable(folder: &Path) -> Result<(), String> {
         return Err(format!("its name is longer than {LONGEST_FOLDER} bytes"));
     }
     match fs::metadata(folder) {
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(format!("it cannot be looked at: {error}")),
         Ok(meta) if !meta.is_dir() => Err("it is no folder".into()),
         Ok(_) if !sys::probe::may_write(folder) => Err("it cannot be written".into()),
         Ok(_) => Ok(()),

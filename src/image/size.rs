@@ -50,7 +50,7 @@ impl FromStr for Fit {
 
 /// A target size in pixels, in the grammar of `vipsthumbnail`: `N` (a box of N×N), `WxH`, `Wx`
 /// (the height follows), `xH` (the width follows), each with an optional `>` (only shrink), `<`
-/// (only enlarge) or `!` (exactly this size, proportions change).
+/// (only enlarge) or `!` (exactly this size, proportions change; a side that is not given is as long as the other).
 ///
 /// ```
 /// use arenite::image::{Size, When};
@@ -83,6 +83,14 @@ impl Size {
             height,
             when,
             zero: [0; 3],
+        }
+    }
+
+    /// With both sides: one that is not given is as long as the other.
+    const fn square_if_half(self) -> Self {
+        match (self.width, self.height) {
+            (0, side) | (side, 0) => Self::new(side, side, self.when),
+            _ => self,
         }
     }
 }
@@ -198,10 +206,9 @@ impl Plan {
             shrink: size.when != When::Enlarge,
             enlarge: enlarge && size.when != When::Shrink,
         };
-        let fit = if size.when == When::Force {
-            Fit::Fill
-        } else {
-            fit
+        let (size, fit) = match size.when {
+            When::Force => (size.square_if_half(), Fit::Fill),
+            _ => (size, fit),
         };
         match fit {
             Fit::Fill => untouched.filling(size, may),
@@ -385,7 +392,9 @@ mod tests {
         assert_eq!(sides((100, 50), "224<", fit, false), (100, 50));
         assert_eq!(sides((100, 500), "200x200!", fit, true), (200, 200));
         assert_eq!(sides((100, 500), "200x200!", fit, false), (100, 200));
-        assert_eq!(sides((100, 500), "200x!", fit, true), (200, 500));
+        assert_eq!(sides((100, 500), "200x!", fit, true), (200, 200));
+        assert_eq!(sides((640, 427), "x100!", fit, true), (100, 100));
+        assert_eq!(sides((100, 500), "200x", Fit::Fill, true), (200, 500));
         assert_eq!(sides((100, 500), "200>", Fit::Fill, true), (100, 200));
         assert_eq!(sides((100, 500), "200<", Fit::Fill, true), (200, 500));
     }

@@ -15,7 +15,7 @@ use super::lane::NOBODY;
 use super::record::Stage;
 use super::worker::Status;
 use super::*;
-use crate::arena::{Block, Extent, Offset};
+use crate::arena::{Block, Extent, Offset, Placement};
 use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, Next, Taker, kind};
@@ -341,7 +341,12 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
 #[test]
 fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     let (shared, mut takers) = fixture(1, 1);
-    let first = submit(&shared);
+    let input = shared.arena.alloc(0, PAGE, Placement::Packed).unwrap();
+    let input = Arc::new(input);
+    let mut call = ArgWriter::new(shared.arena.id());
+    call.leases.push(Lease::Shared(Arc::clone(&input)));
+    let first = shared.submit(&kernel(), &mut call, 0, None);
+    drop(call);
     assert_eq!(takers[0].next(), Next::Run);
     let escaped = one_word(kind::ESCAPED, &[1]);
     takers[0].finish(true, 1, Some(&escaped));
@@ -363,9 +368,12 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
             }
         }
     });
+    // Whoever has the handle can look at the input as long as the process lives.
+    assert_eq!(Arc::strong_count(&input), 2, "given back too early");
     die(&shared, 0);
     let why = in_time(move || waiter.join().unwrap());
     assert!(why.contains("handle"), "{why}");
+    assert_eq!(Arc::strong_count(&input), 1);
 }
 
 #[test]
@@ -616,7 +624,7 @@ proptest! {
     #[test]
     fn replies_never_free_twice(replies in prop::collection::vec(told(), 1..12)) {
         let (arena, mut lane) = lane();
-        let input = Arc::new(arena.alloc(0, 1000, crate::arena::Placement::Packed).unwrap());
+        let input = Arc::new(arena.alloc(0, 1000, Placement::Packed).unwrap());
         let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
         let mut kept: Vec<Arc<Block>> = Vec::new();
         // Number → offset, length and cursor of what the worker was granted.

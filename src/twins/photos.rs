@@ -167,11 +167,17 @@ pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, T
     Ok(folder)
 }
 
-/// A folder with `count` photos that are links to those of another folder, which are used again and again.
-pub(super) fn link(name: &str, count: usize, photos: &Folder) -> Result<Folder, TwinError> {
+/// A folder with `count` photos that are links to the first `different` ones of another folder, which are used again and again.
+pub(super) fn link(
+    name: &str,
+    count: usize,
+    different: usize,
+    photos: &Folder,
+) -> Result<Folder, TwinError> {
     let folder = Folder::create(name)?;
     let files = photos.files()?;
-    for (number, file) in files.iter().cycle().take(count).enumerate() {
+    let used = files.iter().take(different).cycle().take(count);
+    for (number, file) in used.enumerate() {
         let path = folder.path().join(format!("photo-{number:03}.jpg"));
         fs::hard_link(file, &path)
             .map_err(|error| TwinError::io(format!("link {}", path.display()), error))?;
@@ -272,11 +278,15 @@ mod tests {
     fn a_folder_goes_with_its_files() {
         let path = {
             let folder = make("test", 3, (64, 48)).unwrap();
-            let linked = link("test-linked", 5, &folder).unwrap();
+            let linked = link("test-linked", 5, 2, &folder).unwrap();
             let files = folder.files().unwrap();
             assert_eq!(files.len(), 3);
             assert_eq!(fs::read(&files[2]).unwrap(), nth(2, (64, 48)).unwrap());
-            assert_eq!(linked.files().unwrap().len(), 5);
+            let linked = linked.files().unwrap().into_iter();
+            let linked: Vec<_> = linked.map(|file| fs::read(file).unwrap()).collect();
+            assert_eq!(linked.len(), 5);
+            assert_ne!(linked[0], linked[1]);
+            assert_eq!(linked[0], linked[2], "of the first two alone");
             folder.path().to_owned()
         };
         assert!(!path.exists());

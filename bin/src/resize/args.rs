@@ -59,8 +59,9 @@ Names:
 Sizes:
   N means NxN. WxH is a box; the picture keeps its proportions and fits
   inside (see --fit). Wx and xH give one side, the other follows. A sign
-  behind it: > only shrinks, < only enlarges, ! forces exactly WxH. With ! and
-  with --fit fill a side that is not given stays as it is.
+  behind it: > only shrinks, < only enlarges, ! forces exactly WxH, where a
+  side that is not given is as long as the other. With --fit fill it stays as
+  it is.
 
 --resume:
   DIR/.arenite-resize notes what made each result. A result is skipped if it
@@ -395,7 +396,7 @@ impl ResizeArgs {
     /// other pictures from the same options.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "1 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
+            "2 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
             self.size.map(|size| size.to_string()).unwrap_or_default(),
             self.fit,
             !self.no_enlarge,

@@ -24,10 +24,11 @@ impl Kind {
     /// Decides from the first [`PROBE_BYTES`](arenite::image::PROBE_BYTES) bytes. The name matters only where they do
     /// not tell: most camera raw files begin like TIFF, and hold a thumbnail where a TIFF holds the picture.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
-        if is_camera_raw(path) {
+        let found = probe(head);
+        if is_camera_raw(path) && matches!(found, None | Some(Format::Tiff)) {
             return Kind::Foreign("camera raw");
         }
-        match (probe(head), named(path)) {
+        match (found, named(path)) {
             (Some(format), _) if format.is_readable() => Kind::Readable(format),
             (Some(format), _) => Kind::Foreign(format.name()),
             (None, Some(format)) if !format.is_readable() => Kind::Foreign(format.name()),
@@ -52,9 +53,9 @@ fn named(path: &Path) -> Option<Format> {
 }
 
 fn is_camera_raw(path: &Path) -> bool {
-    const RAW: [&str; 18] = [
-        "3fr", "arw", "cr2", "cr3", "dng", "erf", "kdc", "mef", "mos", "nef", "nrw", "orf", "pef",
-        "raf", "rw2", "sr2", "srw", "x3f",
+    const RAW: [&str; 25] = [
+        "3fr", "arw", "cr2", "cr3", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef",
+        "mos", "nef", "nrw", "orf", "pef", "ptx", "raf", "rw2", "sr2", "srf", "srw", "x3f",
     ];
     let extension = extension(path);
     RAW.iter().any(|raw| raw.eq_ignore_ascii_case(extension))
@@ -89,6 +90,14 @@ mod tests {
             Kind::Foreign("AVIF")
         );
         assert_eq!(of("a.NEF", b"MM\0*\0\0\0\x08"), Kind::Foreign("camera raw"));
+        assert_eq!(
+            of("a.cr3", b"\0\0\0\x18ftypcrx "),
+            Kind::Foreign("camera raw")
+        );
+        assert_eq!(
+            of("a.dng", b"\xff\xd8\xff\xe0"),
+            Kind::Readable(Format::Jpeg)
+        );
         assert_eq!(of("a.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  "), Kind::Other);
     }
 

@@ -376,7 +376,7 @@ pub(crate) fn say(color: bool, text: &str) {
 /// A path in a sentence: one line, readable.
 pub(crate) fn show(path: &Path) -> String {
     let text = path.to_string_lossy();
-    if text.is_empty() || text.contains(|c: char| c.is_control()) {
+    if text.is_empty() || text.trim() != text || text.contains(|c: char| c.is_control()) {
         format!("{text:?}")
     } else {
         text.into_owned()
