@@ -98,7 +98,11 @@ impl Control {
                 Some(name) => kept_name(name),
                 None => format!("{}{:016x}", prefix(), sys::random()),
             };
-            let create = || ShmemConf::new().os_id(&full).size(len as usize).create();
+            let create = || {
+                let failed = |errno| ShmemError::MapCreateFailed(errno as u32);
+                sys::inject::allowed().map_err(failed)?;
+                ShmemConf::new().os_id(&full).size(len as usize).create()
+            };
             let mut shmem = match without_file_size_signal(create) {
                 Ok(shmem) => shmem,
                 Err(ShmemError::MappingIdExists) => {

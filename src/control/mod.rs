@@ -170,6 +170,7 @@ impl Server {
         };
         usable(&folder).map_err(|why| wrong(&why))?;
         let make = || -> Result<_, HandshakeError> {
+            sys::inject::allowed().map_err(channel)?;
             // Whatever else keeps the folder for it from being made is a panic inside the channel.
             let (server, name) = catch_unwind(IpcOneShotServer::new)
                 .map_err(|_| wrong("none can be made there"))?
@@ -250,7 +251,9 @@ impl Server {
                 return Err(HandshakeError::Channel("ready before hello".into()));
             }
         };
+        crate::sync::point!("spawn.heard");
         reply.send(welcome).map_err(|_| HandshakeError::Gone)?;
+        crate::sync::point!("spawn.answered");
         // An error here is the end of the other side.
         match receiver.recv().map_err(|_| HandshakeError::Gone)? {
             FromWorker::Ready => Ok(Greeted { _channel: receiver }),
@@ -313,7 +316,9 @@ impl Caller {
         server: BorrowedFd<'_>,
         build_id: &[u8],
     ) -> Result<(Self, Welcome), HandshakeError> {
+        sys::inject::allowed().map_err(channel)?;
         let sender = IpcSender::connect(address(server)).map_err(channel)?;
+        sys::inject::allowed().map_err(channel)?;
         let (reply, welcome) = ipc::channel().map_err(channel)?;
         sender
             .send(FromWorker::Hello {
@@ -321,6 +326,7 @@ impl Caller {
                 reply,
             })
             .map_err(channel)?;
+        crate::sync::point!("attach.called");
         let welcome = welcome.recv().map_err(|_| HandshakeError::Gone)?;
         Ok((Self { sender }, welcome))
     }

@@ -65,7 +65,7 @@ macro_rules! points {
 pub const POINTS: &[Point] = points! {
     worker:
         // Start.
-        "attach.marked" "attach.bound" "attach.adopted" "attach.watched" "attach.greeted"
+        "attach.marked" "attach.bound" "attach.adopted" "attach.watched" "attach.called" "attach.greeted"
         "attach.mapped" "attach.linked" "attach.locked" "attach.prepared" "attach.ready"
         // Looking for work.
         "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
@@ -83,14 +83,14 @@ pub const POINTS: &[Point] = points! {
         "state.made" "state.kept" "state.lent" "state.called" "state.saved" "state.back"
         "state.dropped"
         // The end.
-        "stop.obeyed" "stop.dropped"
+        "stop.obeyed" "stop.dropped" "stop.flushed"
     supervisor:
         // The arena.
         "create.named" "create.locked" "create.sized" "create.unnamed" "create.header"
         "create.region_named" "create.region_unnamed" "create.region_mapped" "create.ready"
         // A worker.
-        "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.greeted"
-        "spawn.welcomed"
+        "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.heard"
+        "spawn.answered" "spawn.greeted" "spawn.welcomed"
         // A job.
         "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
         "retract.taken" "retract.told"

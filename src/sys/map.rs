@@ -141,17 +141,23 @@ impl Map {
         }
         let start = reserved as usize;
         let base = start.next_multiple_of(HUGE);
-        // SAFETY: [base, base + padded) lies inside the reservation just made, which nobody else knows of, so MAP_FIXED
-        // replaces only pages of ours.
-        let mapped = unsafe {
-            libc::mmap(
-                base as *mut libc::c_void,
-                padded,
-                prot.flags(),
-                libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                segment.as_raw_fd(),
-                offset,
-            )
+        let mapped = match allowed() {
+            // SAFETY: [base, base + padded) lies inside the reservation just made, which nobody else knows of, so MAP_FIXED
+            // replaces only pages of ours.
+            Ok(()) => unsafe {
+                libc::mmap(
+                    base as *mut libc::c_void,
+                    padded,
+                    prot.flags(),
+                    libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                    segment.as_raw_fd(),
+                    offset,
+                )
+            },
+            Err(errno) => {
+                errno.set();
+                libc::MAP_FAILED
+            }
         };
         let failed = (mapped == libc::MAP_FAILED).then(|| Error::last("mmap", what()));
         let (front, back) = (base - start, start + slack - (base + padded));

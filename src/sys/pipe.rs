@@ -42,7 +42,9 @@ impl OutputPipe {
         let made = allowed().and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC));
         let (read, write) = made.map_err(failed)?;
         let (read, write) = (above_standard(read)?, above_standard(write)?);
-        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+        allowed()
+            .and_then(|()| fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)))
+            .map_err(failed)?;
         Ok(OutputPipe { read, write })
     }
 

@@ -132,6 +132,7 @@ fn live(mark: &Mark) -> Result<(), String> {
                 let _ = other.join();
             }
             output::flush();
+            crate::sync::point!("stop.flushed");
             Ok(())
         }
         Err(why) => {

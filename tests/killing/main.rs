@@ -8,6 +8,7 @@
 mod board;
 #[path = "../common/mod.rs"]
 mod harness;
+mod lanes;
 mod model;
 mod orphans;
 mod passings;
@@ -36,6 +37,7 @@ fn main() {
     let tests = [
         reached::tests(),
         workers::trials(),
+        lanes::trials(),
         model::trials(),
         spawned::trials(),
         reduced::trials(),

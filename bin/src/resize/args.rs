@@ -86,7 +86,7 @@ Sizes:
 
 --timeout and --retries:
   The time is that of one attempt in its worker; waiting for a worker does
-  not count. When it is over the worker is killed and replaced. What a
+  not count, nor does Ctrl-Z. When it is over the worker is killed and replaced. What a
   decoder says about a picture is final, and not tried again.
 
 --trace and --report:

@@ -15,45 +15,37 @@ use crate::harness::{Invariant, wait_until};
 pub struct Life {
     pub name: &'static str,
     pub live: fn(&Invariant) -> Result<(), Failed>,
-    /// So many of its calls fail for each of the reasons, since that is how many it takes to build the engine; …
+    /// So many of its calls fail for each of the reasons, since that is how many it takes to build the engine; each of those that
+    /// follow fails for one of them.
     pub each: u64,
-    /// … of what follows, each reason takes one in so many.
-    pub share: u64,
 }
 
-/// Each call of the first two meets two reasons; of the others every fourth and every second one meets one, in the time that
-/// there is.
 pub const LIVES: &[Life] = &[
     Life {
         name: "a life with memory files",
         live: |invariant| deaths(Backing::Memfd, invariant),
         each: 60,
-        share: 3,
     },
     Life {
         name: "a life with named memory",
         live: |invariant| deaths(Backing::Named, invariant),
         each: 60,
-        share: 3,
     },
     Life {
         name: "a life with a kept name",
         live: kept,
         each: 0,
-        share: 24,
     },
     Life {
         name: "a life with a large array",
         live: large,
         each: 0,
-        share: 12,
     },
     #[cfg(feature = "sandbox")]
     Life {
         name: "a life with locked-down workers",
         live: locked,
         each: 0,
-        share: 12,
     },
 ];
 

@@ -1,0 +1,158 @@
+//! A worker with several lanes that is killed at each step of one of them: what ran in the others is lost with it or tried
+//! again, and everything that each of them had is given back.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use arenite::points::{Deed, Point, Side};
+use arenite::{Array, Backoff, JobError, JobErrorKind};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::board::{board, points};
+use crate::harness::{Answers, Invariant, Lab, named, step};
+use crate::passings::{Nth, Saw, each};
+use crate::scene::{bytes, input, len_of, sum_of, text_of, value_at};
+
+const LANES: usize = 3;
+/// The first ones hold the lanes until all are submitted.
+const JOBS: u32 = 18;
+
+/// Steps of a lane, from a job that it finds to one that it has ended.
+const STEPS: [&str; 13] = [
+    "claim.taken",
+    "claim.announced",
+    "run.read",
+    "run.entered",
+    "run.returned",
+    "run.closed",
+    "allocate.wanted",
+    "allocate.granted",
+    "allocate.placed",
+    "publish.spilled",
+    "publish.settled",
+    "publish.filled",
+    "complete.said",
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mine = points(Side::Worker).filter(|point| STEPS.contains(&point.name));
+    let trial = |point: &'static Point| {
+        [("once", 0), ("retried", 3)].map(|(how, retries)| {
+            let name = format!("lanes::{how}::{}", point.name);
+            named(name, move || at(point, retries))
+        })
+    };
+    let trials: Vec<_> = mine.flat_map(trial).collect();
+    assert_eq!(trials.len(), 2 * STEPS.len(), "a step without a point");
+    trials
+}
+
+fn hold(go: &str, job: u32) -> Vec<u8> {
+    while !Path::new(go).exists() {
+        std::thread::park_timeout(Duration::from_micros(100));
+    }
+    job.to_le_bytes().to_vec()
+}
+
+fn plain(input: &Array<u32>, job: u32) -> Vec<u8> {
+    sum_of(input, job).to_le_bytes().to_vec()
+}
+
+/// More than a first grant holds: the lane has to ask for memory.
+fn large(input: &Array<u32>, job: u32) -> Array<u32> {
+    Array::from_fn(len_of(job), |i| value_at(input, job, i))
+}
+
+/// More than a slot holds.
+fn long(input: &Array<u32>, job: u32) -> String {
+    text_of(input, job)
+}
+
+fn reference() -> Vec<Vec<u8>> {
+    let input = Array::from_slice(&input());
+    let of = |job: u32| match job % 3 {
+        _ if job < LANES as u32 => job.to_le_bytes().to_vec(),
+        0 => plain(&input, job),
+        1 => bytes(&large(&input, job)),
+        _ => long(&input, job).into_bytes(),
+    };
+    (0..JOBS).map(of).collect()
+}
+
+fn at(point: &'static Point, retries: u32) {
+    let all = scene(point, retries, None).unwrap().passed;
+    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
+    each(point.name, all, &which, |passing, _| {
+        scene(point, retries, Some(passing))
+    });
+}
+
+/// All jobs on one worker, which is killed at this passing.
+fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
+    type Wait = Box<dyn FnOnce() -> Result<Vec<u8>, JobError>>;
+    let invariant = Invariant::before();
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let lab = Lab::with(1, |builder| builder.lanes(LANES));
+    let values = lab.from_slice(&input()).unwrap();
+    let before = board().passed(point.name);
+    if let Some(passing) = passing {
+        board().arm(point.name, Deed::Kill, passing..passing + 1);
+    }
+    let send = |job: u32| -> Wait {
+        macro_rules! sent {
+            ($kernel:expr, $args:expr) => {{
+                let job = lab.job($kernel, $args).retries(retries);
+                job.backoff(Backoff::NONE).submit()
+            }};
+        }
+        if job < LANES as u32 {
+            let job = sent!(hold, (go.to_str().unwrap(), job));
+            return Box::new(|| job.wait());
+        }
+        match job % 3 {
+            0 => {
+                let job = sent!(plain, (&values, job));
+                Box::new(|| job.wait())
+            }
+            1 => {
+                let job = sent!(large, (&values, job));
+                Box::new(|| job.wait().map(|array| bytes(&array)))
+            }
+            _ => {
+                let job = sent!(long, (&values, job));
+                Box::new(|| job.wait().map(String::into_bytes))
+            }
+        }
+    };
+    let jobs: Vec<_> = (0..JOBS).map(send).collect();
+    File::create(&go).unwrap();
+    step("every answer");
+    let answers: Vec<_> = jobs.into_iter().map(|wait| wait()).collect();
+    // Behind what is left of it.
+    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+    board().disarm();
+    let deaths = passing.map_or(0, |_| board().done(point.name).0);
+    let passed = board().passed(point.name) - before;
+    let answers = Answers::compare(answers, &reference())?;
+    let lost = answers.failed.len();
+    let by_the_death = |why: &JobErrorKind| {
+        let killed = *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
+        killed || matches!(why, JobErrorKind::LostWith { .. })
+    };
+    let most = if retries == 0 {
+        LANES * deaths as usize
+    } else {
+        0
+    };
+    if lost > most || !answers.failed.iter().all(|(_, why)| by_the_death(why)) {
+        return Err(format!("{deaths} deaths have cost {:?}", answers.failed));
+    }
+    drop(values);
+    invariant.holds(&lab, 0)?;
+    lab.into_inner().shutdown();
+    invariant.nothing_left()?;
+    Ok(Saw { passed, deaths })
+}
