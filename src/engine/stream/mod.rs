@@ -221,11 +221,16 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// assert_eq!(handle.stats().most_in_flight, 3);
     /// # Ok::<(), arenite::ArenaFull>(())
     /// ```
+    ///
+    /// # Panics
+    /// If `limit` is 0.
+    #[track_caller]
     pub fn bytes_in_flight(
         mut self,
         limit: u64,
         mut size: impl FnMut(&T) -> u64 + 'a,
     ) -> Stream<'a, T> {
+        assert!(limit > 0, "a stream with no byte in flight does nothing");
         self.plan.bytes = Some(limit);
         self.each(move |mut item, driver| {
             let bytes = size(&item.value);

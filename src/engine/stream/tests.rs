@@ -288,6 +288,12 @@ fn draining_does_not_wait_for_a_source_that_waits() {
 }
 
 #[test]
+#[should_panic(expected = "no byte in flight")]
+fn a_stream_of_no_bytes_is_refused() {
+    let _ = Stream::new(0u64..).bytes_in_flight(0, |_| 1);
+}
+
+#[test]
 #[should_panic(expected = "the camera fell down")]
 fn a_panic_of_a_source_in_its_own_thread_arrives() {
     let source = (0u64..).inspect(|n| assert!(*n < 3, "the camera fell down"));
