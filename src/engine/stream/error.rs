@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::arena::ArenaFull;
 use crate::supervisor::JobError;
 use crate::sys::debug_as_text;
 
@@ -10,7 +9,7 @@ use crate::sys::debug_as_text;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The job of an item gave no value, and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
+    /// The job of an item gave no value, or there was no room to hand it what a window holds; and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
     Job {
         /// Which stage: the first is 1.
         stage: usize,
@@ -25,15 +24,6 @@ pub enum StreamError {
         sequence: u64,
         /// What it said.
         message: String,
-    },
-    /// There was no room to hand the items of a window to its kernel.
-    ArenaFull {
-        /// Which stage: the first is 1.
-        stage: usize,
-        /// Which window: the first is 0.
-        sequence: u64,
-        /// How much was missing.
-        full: ArenaFull,
     },
     /// Open windows hold more than they may: see [`Windowed::max_items`](super::Windowed::max_items).
     WindowsFull {
@@ -53,11 +43,6 @@ impl fmt::Display for StreamError {
             Self::Source { sequence, message } => {
                 write!(f, "the source, at item {sequence}: {message}")
             }
-            Self::ArenaFull {
-                stage,
-                sequence,
-                full,
-            } => write!(f, "stage {stage}, window {sequence}: {full}"),
             Self::WindowsFull { limit } => write!(
                 f,
                 "open windows hold more than {limit} items: the watermark does not advance, the windows are too long, \

@@ -27,13 +27,20 @@ pub(super) struct Item<T> {
 impl<T> Item<T> {
     /// Another value in its place.
     pub(super) fn with<U>(self, change: impl FnOnce(T) -> U) -> Item<U> {
-        Item {
-            value: change(self.value),
+        self.with_both(|value| (change(value), ())).0
+    }
+
+    /// Another value in its place, and one beside it.
+    pub(super) fn with_both<U, V>(self, change: impl FnOnce(T) -> (U, V)) -> (Item<U>, V) {
+        let (value, beside) = change(self.value);
+        let item = Item {
+            value,
             sequence: self.sequence,
             draws: self.draws,
             time: self.time,
             bytes: self.bytes,
-        }
+        };
+        (item, beside)
     }
 }
 

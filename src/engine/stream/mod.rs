@@ -339,7 +339,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     {
         let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms, seed| {
             let job = engine.job(kernel, Split(item, args.clone()));
-            Ok(((), job.terms(terms).seed(seed).submit()))
+            ((), job.terms(terms).seed(seed).submit())
         });
         self.add_stage(call, |(), value| value)
     }
@@ -374,7 +374,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms, seed| {
             let (kept, args) = split(item);
             let job = engine.job(kernel, args).terms(terms).seed(seed);
-            Ok((kept, job.submit()))
+            (kept, job.submit())
         });
         self.add_stage(call, |kept, value| (kept, value))
     }

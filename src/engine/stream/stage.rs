@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
 use super::letter::DeadLetter;
-use crate::arena::ArenaFull;
 use crate::engine::{Engine, Job, JobError};
 use crate::supervisor::Terms;
 
@@ -30,12 +29,8 @@ pub(super) struct Letters<'a, I> {
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
 }
 
-/// What is kept beside the job, and the job.
-pub(super) type Submitted<K, R> = Result<(K, Job<R>), ArenaFull>;
-
-/// Submits the job of an item, on these terms and with this seed.
-pub(super) type CallFn<'a, I, K, R> =
-    Box<dyn FnMut(&Engine, I, &Terms, u64) -> Submitted<K, R> + 'a>;
+/// Submits the job of an item, on these terms and with this seed: what is kept beside it, and the job.
+pub(super) type CallFn<'a, I, K, R> = Box<dyn FnMut(&Engine, I, &Terms, u64) -> (K, Job<R>) + 'a>;
 
 pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
@@ -152,42 +147,18 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             .letters
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
-        let (sequence, stage) = (item.sequence, terms.number);
-        let draws = (stage as u64) << 48 ^ item.draws;
+        let draws = (terms.number as u64) << 48 ^ item.draws;
         // Whatever the order is in which items come here.
         let seed = driver.series.seed(draws);
-        let mut job = None;
-        let mut full = None;
-        let kept = item.with(
-            |value| match (self.call)(driver.engine, value, &terms.terms, seed) {
-                Ok((kept, submitted)) => {
-                    job = Some(submitted);
-                    Some(kept)
-                }
-                Err(why) => {
-                    full = Some(why);
-                    None
-                }
-            },
-        );
-        drop(terms);
-        if let Some(full) = full {
-            let error = StreamError::ArenaFull {
-                stage,
-                sequence,
-                full,
-            };
-            let error = driver.failed(kept, error);
-            self.places.extend(error.map(Place::Failed));
-        } else if let Some(job) = job {
-            self.running += 1;
-            self.places.push_back(Place::Running(Running {
-                job,
-                kept: kept.with(|kept| kept.expect("it came with the job")),
-                copy,
-                listening: false,
-            }));
-        }
+        let (kept, job) =
+            item.with_both(|value| (self.call)(driver.engine, value, &terms.terms, seed));
+        self.running += 1;
+        self.places.push_back(Place::Running(Running {
+            job,
+            kept,
+            copy,
+            listening: false,
+        }));
     }
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::stream::{Stream, Windows};
-use arenite::{Array, OnFailure};
+use arenite::{Array, JobErrorKind, OnFailure};
 
 use super::add;
 use crate::harness::{Lab, tests, wait_until};
@@ -15,6 +15,7 @@ tests![
     windows_of_an_unordered_stream_are_complete,
     a_window_behind_an_idle_stage_ends_with_the_source,
     a_crash_of_a_window_costs_that_window,
+    a_window_without_room_is_a_dead_letter,
 ];
 
 fn a_window_goes_to_a_kernel_as_it_lies() {
@@ -146,5 +147,41 @@ fn a_crash_of_a_window_costs_that_window() {
     assert!(letter.input().value.iter().copied().eq(50..60));
     assert_eq!((letter.stage(), letter.sequence()), (2, 5));
     assert_eq!((letter.attempts(), letter.deaths().len()), (2, 1));
+    lab.assert_in_use(0);
+}
+
+/// What a window holds is more than all of the memory for arrays; the last one, which is not full, fits.
+fn a_window_without_room_is_a_dead_letter() {
+    fn total(numbers: &[u64]) -> u64 {
+        numbers.iter().sum()
+    }
+    const EACH: u64 = 600_000;
+    let lab = Lab::with(1, |builder| builder.capacity(4 << 20));
+    let mut letters = Vec::new();
+    let sums = Stream::new(0..2 * EACH + 10)
+        .on_failure(OnFailure::GoOn)
+        .window(Windows::count(EACH as usize))
+        .unwrap()
+        .kernel(total, ())
+        .dead_letters(|letter| letters.push(letter));
+    let handle = sums.handle();
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    assert_eq!(sums, [(2 * EACH..2 * EACH + 10).sum::<u64>()]);
+    assert_eq!((letters.len(), handle.stats().failed), (2, 2));
+    for (k, letter) in (0..).zip(&letters) {
+        assert_eq!((letter.stage(), letter.sequence()), (1, k));
+        assert!(
+            letter
+                .input()
+                .value
+                .iter()
+                .copied()
+                .eq(EACH * k..EACH * (k + 1))
+        );
+        let JobErrorKind::ArenaFull(full) = letter.error().kind() else {
+            panic!("{letter}");
+        };
+        assert_eq!(full.requested, 8 * EACH);
+    }
     lab.assert_in_use(0);
 }

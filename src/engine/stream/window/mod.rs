@@ -23,8 +23,9 @@ use super::stage::CallFn;
 use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
-use crate::engine::Engine;
-use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, Split, SplitFirst};
+use crate::engine::{Engine, Job, JobErrorKind};
+use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, Split, SplitFirst, kernel_name};
+use crate::supervisor::Failed;
 
 /// What open windows may hold if nothing else is said.
 const LIMIT: usize = 1_000_000;
@@ -175,14 +176,22 @@ where
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
             Box::new(move |engine, window, terms, seed| {
-                let items = T::gather(window.value, engine, Key::new())?;
+                let job = match T::gather(window.value, engine, Key::new()) {
+                    Ok(items) => {
+                        let job = engine.job(kernel, Split(items, args.clone()));
+                        job.terms(terms).seed(seed).submit()
+                    }
+                    Err(full) => {
+                        let why = JobErrorKind::ArenaFull(full);
+                        Job::here(Err(Failed::new(why, kernel_name::<F>(), 0).into()))
+                    }
+                };
                 let kept = Window {
                     key: window.key,
                     span: window.span,
                     value: (),
                 };
-                let job = engine.job(kernel, Split(items, args.clone()));
-                Ok((kept, job.terms(terms).seed(seed).submit()))
+                (kept, job)
             });
         self.items().add_stage(call, |kept, value| Window {
             key: kept.key,
