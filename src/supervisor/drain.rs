@@ -180,7 +180,8 @@ impl Core {
             return;
         }
         if reply.kind == kind::SPAWN && !failed {
-            return self.ended_with_spawn(lane_index, index, took_ns);
+            self.ended_with_spawn(lane_index, index, took_ns);
+            return self.notice_behind(lane_index, index);
         }
         let leases = std::mem::take(&mut self.records.at(index).leases);
         #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
@@ -215,6 +216,7 @@ impl Core {
             // Kept for another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
+            self.notice_behind(lane_index, index);
         } else {
             self.answer_unpacked(lane_index, index, &reply, unpacked);
         }

@@ -11,6 +11,7 @@ use super::Shared;
 use super::actor::actor_of;
 use super::core::{Core, Read};
 use super::error::JobError;
+use super::lane::NOBODY;
 use super::lock::wake_all;
 use super::policy::Terms;
 use super::record::{JobId, Stage};
@@ -240,7 +241,7 @@ impl Core {
     }
 
     /// Somebody waits for the first end among these jobs. A lane ends its jobs in order, so the oldest one in each is
-    /// enough; one that is posted later says so by itself. The oldest call of an actor says so as well: it stays where it is
+    /// enough, unless it [goes on](Core::notice_behind); one that is posted later says so by itself. The oldest call of an actor says so as well: it stays where it is
     /// when those before it are given to a lane without work.
     fn want_first_notice(&mut self, ids: impl Iterator<Item = JobId>) {
         let mut oldest = vec![[None; 2]; self.lanes.len()];
@@ -256,6 +257,24 @@ impl Core {
         for (lane, positions) in self.lanes.iter_mut().zip(oldest) {
             for position in positions.into_iter().flatten() {
                 // Over already: whoever waits drains before it sleeps.
+                let _: Ask = lane.ask(position, NOTICE);
+            }
+        }
+    }
+
+    /// This job's end in this lane may be no answer: it waits for its next attempt, or for what it has spawned. Then nobody who
+    /// waits for the first of several has been told, and those behind it in the lane, which were not asked, are.
+    pub(super) fn notice_behind(&mut self, lane: usize, index: u32) {
+        let record = self.records.look(index);
+        let goes_on = matches!(record.stage, Stage::Waiting | Stage::Spawned { .. });
+        if !goes_on || record.requests & NOTICE == 0 {
+            return;
+        }
+        let lane = &mut self.lanes[lane];
+        for position in lane.poster.open_positions() {
+            let behind = lane.record_at(position);
+            if behind != NOBODY && self.records.look(behind).requests & NOTICE != 0 {
+                // Over already: the drain that is under way finds it.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }

@@ -72,6 +72,23 @@ fn children_run_and_the_last_one_answers() {
     assert_eq!(core.next_job, 3);
 }
 
+/// The one behind it was not asked to tell of its end: that of the job before it was to be heard.
+#[test]
+fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
+    let (shared, mut takers) = fixture(1, 1);
+    let ids = [submit(&shared, &spawning()), submit(&shared, &kernel())];
+    assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
+    // The monitor "sleeps".
+    shared.cells[0].hub().arm(1);
+    assert_eq!(takers[0].next(), Next::Run);
+    spawn(&mut takers[0], &list());
+    shared.stats();
+    assert_eq!(shared.lock().waiting_for_spawned(), 1);
+    shared.cells[0].hub().arm(2);
+    assert_eq!(takers[0].next(), Next::Run);
+    assert!(takers[0].finish(false, 10, None), "the monitor hears of it");
+}
+
 /// A job that was let in ends, with others to run first, before the books hear that it was submitted.
 #[test]
 fn who_has_spawned_already_counts_for_nothing() {

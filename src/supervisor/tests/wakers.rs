@@ -142,6 +142,38 @@ fn who_waits_for_any_leaves_tasks_waiting() {
     assert!(is_told(1));
 }
 
+/// The first of two is tried again in an hour. The one behind it was not asked to tell of its end: that of the first was to come
+/// before.
+#[test]
+fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
+    let (shared, mut takers) = fixture(1, 1);
+    let hour = Duration::from_secs(3600);
+    let terms = Terms {
+        retries: 1,
+        backoff: Backoff::new(hour, hour),
+        ..Terms::default()
+    };
+    let mut call = ArgWriter::new(shared.arena.id());
+    let first = shared.submit(&kernel(), &mut call, 0, Some(&terms));
+    let second = submit(&shared);
+    let told = Arc::new(Tells::default());
+    let ids = [first, second].into_iter();
+    assert_eq!(shared.poll_any(ids, &Waker::from(Arc::clone(&told))), None);
+    // The monitor "sleeps".
+    shared.cells[0].hub().arm(1);
+    assert_eq!(takers[0].next(), Next::Run);
+    let panicked = one_word(kind::PANICKED, &[0]);
+    assert!(takers[0].finish(true, 1, Some(&panicked)));
+    shared.stats();
+    assert_eq!(shared.lock().records.get(first).stage, Stage::Waiting);
+    assert!(!told.0.load(Ordering::Relaxed), "it has no answer");
+    shared.cells[0].hub().arm(2);
+    assert_eq!(takers[0].next(), Next::Run);
+    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    shared.stats();
+    assert!(told.0.load(Ordering::Relaxed));
+}
+
 #[test]
 fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
     let (shared, mut takers) = fixture(1, 1);
