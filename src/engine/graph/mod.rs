@@ -424,7 +424,7 @@ impl Graph {
 
     /// The graph in Graphviz's language. [`Running::report`] has it with times.
     pub fn dot(&self) -> String {
-        let picture = self.picture(&Jobs::default(), Vec::new());
+        let picture = self.picture(&Jobs::default(), &[]);
         picture.dot(None)
     }
 
@@ -485,7 +485,7 @@ impl Graph {
         if let Some(shared) = shared {
             self.check_arrays(&jobs, shared.arena.id())?;
         }
-        let picture = Arc::new(self.picture(&jobs, targets));
+        let picture = Arc::new(self.picture(&jobs, &targets));
         self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
             let limits = self.limits();
@@ -583,15 +583,21 @@ impl Graph {
         Ok((wanted, list))
     }
 
-    fn picture(&self, jobs: &Jobs, wanted: Vec<u32>) -> Picture {
+    fn picture(&self, jobs: &Jobs, targets: &[u32]) -> Picture {
         let kernels = self.columns.kernels.iter();
+        let mut after = self.after.clone();
+        after.sort_by_key(|&(node, _)| node);
+        let mut wanted = vec![false; self.nodes.len()];
+        for &node in targets {
+            wanted[node as usize] = true;
+        }
         Picture {
             kernel_of: self.nodes.iter().map(|node| node.kernel).collect(),
             kernels: kernels.map(|kernel| kernel.info.name).collect(),
             names: self.names.clone(),
             ends: self.nodes.iter().map(|node| node.edges_end).collect(),
             edges: self.edges.clone(),
-            after: self.after.clone(),
+            after,
             unit_of: jobs.unit_of.clone(),
             wanted,
         }

@@ -18,12 +18,12 @@ pub(super) struct Picture {
     pub(super) ends: Vec<u32>,
     /// Nodes that each takes the values of, node by node.
     pub(super) edges: Vec<u32>,
-    /// A node, and one that has to end before it.
+    /// A node, and one that has to end before it; by node.
     pub(super) after: Vec<(u32, u32)>,
     /// By node: its job, or [`NONE`] if nobody needs it.
     pub(super) unit_of: Vec<u32>,
-    /// Nodes that were asked for.
-    pub(super) wanted: Vec<u32>,
+    /// By node: was it asked for?
+    pub(super) wanted: Vec<bool>,
 }
 
 /// Sizes in the SVG.
@@ -46,7 +46,9 @@ impl Picture {
 
     /// All that a node waits for.
     pub(super) fn before(&self, node: u32) -> Vec<u32> {
-        let after = self.after.iter().filter(|(later, _)| *later == node);
+        let from = self.after.partition_point(|&(later, _)| later < node);
+        let after = self.after[from..].iter();
+        let after = after.take_while(|&&(later, _)| later == node);
         let sources = self.sources(node).iter().copied();
         sources.chain(after.map(|&(_, before)| before)).collect()
     }
@@ -125,7 +127,7 @@ impl Picture {
                 Some(NodeFate::Failed) => ", color=red",
                 Some(NodeFate::Skipped) => ", color=red, style=dashed",
                 _ if self.unit_of.get(node as usize) == Some(&NONE) => ", style=dotted",
-                _ if self.wanted.contains(&node) => ", penwidth=2",
+                _ if self.wanted[node as usize] => ", penwidth=2",
                 _ => "",
             };
             let _ = writeln!(dot, "  n{node} [label=\"{label}\"{style}];");
@@ -243,7 +245,7 @@ impl Picture {
             let (x, y) = at(node);
             let needed = self.unit_of[node as usize] != NONE;
             let (fill, edge) = colours(fate, needed, longest);
-            let thick = if self.wanted.contains(&node) { 2 } else { 1 };
+            let thick = if self.wanted[node as usize] { 2 } else { 1 };
             let _ = write!(
                 svg,
                 "<g><title>{}: {}</title><rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"5\" \
@@ -330,4 +332,37 @@ fn escaped(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use crate::engine::Engine;
+    use crate::engine::graph::Graph;
+    use crate::engine::graph::plan::Jobs;
+
+    #[test]
+    fn a_node_waits_for_what_it_takes_and_for_what_it_comes_after() {
+        let mut graph = Graph::new();
+        let made: Vec<_> = (0..3u32).map(|n| graph.add(|n: u32| n, (n,))).collect();
+        let sum = graph.add(|a: u32, b: u32| a + b, (&made[0], &made[1]));
+        let last = graph.add(|| (), ());
+        graph.after(&last, &sum).unwrap();
+        graph.after(&sum, &made[2]).unwrap();
+        graph.after(&last, &made[0]).unwrap();
+        let picture = graph.picture(&Jobs::default(), &[]);
+        let before: Vec<_> = (0..5).map(|node| picture.before(node)).collect();
+        assert_eq!(before, [vec![], vec![], vec![], vec![0, 1, 2], vec![3, 0]]);
+    }
+
+    #[test]
+    fn what_was_asked_for_stands_out() {
+        let mut graph = Graph::new();
+        let nodes: Vec<_> = (0..4u32).map(|n| graph.add(|n: u32| n, (n,))).collect();
+        let running = graph.run(&Engine::inline(), (&nodes[3], &nodes[1]));
+        let dot = running.unwrap().report().dot();
+        let thick = dot.lines().filter(|line| line.contains("penwidth=2"));
+        let nodes: Vec<_> = thick.map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(nodes, [Some("n1"), Some("n3")]);
+    }
 }
