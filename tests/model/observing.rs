@@ -766,18 +766,29 @@ fn a_graph_has_arrows() {
     assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 6);
     drop(lab);
     let events = files.read();
-    let runs: Vec<_> = events
-        .runs("one")
-        .into_values()
-        .chain(events.runs("sum").into_values())
+    // By job, in the order in which they were sent.
+    let ones: Vec<_> = events.runs("one").into_values().collect();
+    let sums: Vec<_> = events.runs("sum").into_values().collect();
+    let ([first, left, right], [last]) = (&ones[..], &sums[..]) else {
+        panic!("{ones:?} {sums:?}");
+    };
+    let starts = events.of("s", "needs").into_iter();
+    let mut arrows: Vec<_> = starts
+        .map(|start| {
+            let mut ends = events.of("f", "needs").into_iter();
+            let end = ends.find(|end| end["id"] == start["id"]).unwrap();
+            (start, end)
+        })
         .collect();
-    assert_eq!(runs.len(), 4);
-    let (starts, ends) = (events.of("s", "needs"), events.of("f", "needs"));
-    assert_eq!((starts.len(), ends.len()), (4, 4));
-    for end in starts.into_iter().chain(ends) {
-        let inside = |run: &&&Value| {
-            run["pid"] == end["pid"] && from(run) <= from(end) && from(end) <= to(run)
-        };
-        assert!(runs.iter().any(|run| inside(&run)), "{end}");
+    let within = |end: &Value, run: &Value| {
+        // To what three digits of a microsecond may differ by.
+        let times = from(run) - 0.001..=to(run) + 0.001;
+        (&end["pid"], &end["tid"]) == (&run["pid"], &run["tid"]) && times.contains(&from(end))
+    };
+    for (needed, needs) in [(first, left), (first, right), (left, last), (right, last)] {
+        let leads = |(start, end): &(&Value, &Value)| within(start, needed) && within(end, needs);
+        let found = arrows.iter().position(leads);
+        arrows.remove(found.unwrap_or_else(|| panic!("none of {arrows:?}: {needed} {needs}")));
     }
+    assert!(arrows.is_empty(), "{arrows:?}");
 }
