@@ -21,7 +21,7 @@ impl Engine {
     /// gets slices of equal length. The chunks are cut along the leading axis, and how long they are depends on the number of
     /// workers; so does what `f` draws from [`rng`](crate::rng). What `f` needs beside them is passed by
     /// [`par_apply_with`](Engine::par_apply_with). What `f` does not write is unspecified, and so is what it would
-    /// read from there.
+    /// read from there. Like all that begin with `par_`, it blocks its thread, as [`sum`](Engine::sum) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -50,7 +50,8 @@ impl Engine {
 
     /// An array of the same shape, whose elements are `f` of those of `a`. What an element draws from [`rng`](crate::rng)
     /// depends on its index, and not on the number of workers. What `f` needs beside the element, such as a factor or a table, is
-    /// passed by [`par_map_with`](Engine::par_map_with), since `f` can capture nothing.
+    /// passed by [`par_map_with`](Engine::par_map_with), since `f` can capture nothing. It blocks its thread, as
+    /// [`sum`](Engine::sum) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -23,7 +23,8 @@ impl Engine {
     /// Counts how many elements fall into each of `bins` bins of equal width between `low` and `high`.
     ///
     /// As in numpy a bin has its lower edge and not its upper one, but the last bin has both. Elements outside, and NaN,
-    /// are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
+    /// are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first. It blocks its thread, as
+    /// [`sum`](Engine::sum) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -29,6 +29,10 @@ impl Engine {
     /// same bits whatever the number of workers is, and a rounding error that grows with the logarithm of the length.
     /// Whole numbers are added exactly, and give an `i64` or `u64`.
     ///
+    /// It blocks its thread until the result is there, as do `mean`, `min` and all others that take a whole array. In `async`
+    /// code they belong where blocking is allowed (`spawn_blocking` of tokio, `unblock` of smol), as a
+    /// [scope](Engine::scope) does.
+    ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let pixels = engine.from_fn([100, 100], |i| (i % 256) as u8)?;

@@ -35,7 +35,8 @@ impl Engine {
     /// read.
     ///
     /// Neighbouring chunks that are quick and give little become one job, which also combines their results. In
-    /// [`Engine::stats`] and traces jobs of chunks go by the names of both kernels.
+    /// [`Engine::stats`] and traces jobs of chunks go by the names of both kernels. It blocks its thread, as
+    /// [`sum`](Engine::sum) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -15,6 +15,7 @@ impl Engine {
     /// It does not: chunks run side by side, so `f` has to be associative. Where it is that only nearly, as the addition of
     /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers. `f` can
     /// capture nothing, and is passed nothing else: what it needs has to be in the elements, as a pair of numbers for instance.
+    /// It blocks its thread, as [`sum`](Engine::sum) does.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -454,6 +454,27 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// The results, as an iterator: this is what runs the stream.
+    ///
+    /// It blocks the thread that iterates. A stream cannot go to another thread, since its steps are closures of the program: in
+    /// `async` code all of it, from the source on, belongs where blocking is allowed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::stream::StreamError> {
+    /// use std::sync::Arc;
+    /// use arenite::{Engine, stream::Stream};
+    ///
+    /// let engine = Arc::new(Engine::inline());
+    /// smol::block_on(async {
+    ///     // Or `spawn_blocking` of tokio.
+    ///     let sum = smol::unblock(move || {
+    ///         let squares = Stream::new(0..10u64).stage(|n: u64| n * n, ());
+    ///         squares.run(&engine).sum::<Result<u64, _>>()
+    ///     });
+    ///     assert_eq!(sum.await?, 285);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
     pub fn run(self, engine: &'a Engine) -> Run<'a, T> {
         let workers = engine.stats().workers.len();
         let settings = Settings {
@@ -465,7 +486,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         Run::new(self.flow, Driver::new(engine, settings), self.control)
     }
 
-    /// Runs the stream to its end, and gives each result to `sink`. Returns the figures.
+    /// Runs the stream to its end, and gives each result to `sink`. Returns the figures. It blocks its thread, as
+    /// [`run`](Stream::run) does.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
