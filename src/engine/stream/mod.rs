@@ -75,6 +75,9 @@ const IN_FLIGHT: usize = 16;
 ///
 /// It is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. What is said of a stage
 /// ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) stands directly behind it.
+///
+/// The steps are one line, from one source to one consumer: no step splits a stream or puts two together. Several sources are
+/// one where they send into one channel, which [`spawn`](Stream::spawn) takes.
 #[must_use = "a stream is a plan: nothing happens before it is run"]
 pub struct Stream<'a, T, S = ()> {
     flow: BoxFlow<'a, T>,
@@ -437,6 +440,33 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ///     .unwrap_err();
     /// assert!(error.to_string().contains("watermark"), "{error}");
     /// # Ok::<(), arenite::stream::WindowError>(())
+    /// ```
+    ///
+    /// Windows are closed by what comes, and by the end, but by no clock here: while the source is idle, those that are open stay so.
+    /// Where windows in time are to close all the same, have the source say every now and then what time it is, and take that
+    /// out behind the watermark:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::{Engine, stream::{Stream, Windows}};
+    ///
+    /// let (send, source) = std::sync::mpsc::channel::<(u32, Option<u32>)>();
+    /// let second = Duration::from_secs(1);
+    /// // When, and what, if anything.
+    /// let sums = Stream::spawn(source)
+    ///     .event_time(|&(at, _)| second * at)
+    ///     .watermark_by(|&(at, reading)| reading.is_none().then(|| second * at))
+    ///     .flat_map(|(_, reading)| reading)
+    ///     .window(Windows::tumbling(5 * second))?
+    ///     .fold(|| 0, |sum, reading| *sum += reading);
+    /// for item in [(1, Some(20)), (3, Some(22)), (6, None)] {
+    ///     send.send(item)?;
+    /// }
+    /// let engine = Engine::inline();
+    /// let mut run = sums.run(&engine);
+    /// // Neither another reading nor the end has come.
+    /// assert_eq!(run.next().unwrap()?.value, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
