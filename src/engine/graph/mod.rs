@@ -436,6 +436,12 @@ impl Graph {
     ///
     /// Where sizes are declared ([`NodeBuilder::shape`]), the most memory that values take at one time is computed before the first job
     /// begins. If it does not fit into what the arena has free, the nodes run in another order that does, fewer side by side.
+    /// What is free is looked at once, before the first job, and nothing is set aside: of two graphs at a time each may fit and one
+    /// still meet [`ArenaFull`](super::JobErrorKind::ArenaFull), as beside jobs that take memory meanwhile. Large ones run one after the
+    /// other.
+    ///
+    /// It takes the graph along, also where it is refused. What it would take is known before, by [`plan`](Graph::plan): where
+    /// [`peak_bytes`](Plan::peak_bytes) are free it is not refused for want of room.
     ///
     /// ```
     /// use arenite::{Array, ArrayMut, Engine, Graph};
