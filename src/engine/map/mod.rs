@@ -60,6 +60,11 @@ impl Engine {
     /// they have taken so far: there is no chunk size to guess. A job that takes much longer than the others holds back their
     /// results. A few more of these are under way therefore, but where that is often so [`unordered`](Map::unordered) is quicker.
     ///
+    /// Under way is about a millisecond of work for each lane, and two jobs at least; in order up to eight, unless they are long or
+    /// hold much. Results that nobody has taken count as well. Items are pulled only while a result is asked for: between two calls
+    /// of `next` the workers finish what they have, and then stand still. So where the program takes long over each result, take a
+    /// [`Stream`](crate::stream::Stream), which keeps as many jobs under way as [`in_flight`](crate::stream::Stream::in_flight) says.
+    ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// fn cube(n: u64) -> u64 {
