@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::points::{Deed, Point, Side};
-use arenite::{Array, Backoff, JobError, JobErrorKind};
+use arenite::{Array, Backoff, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step};
 use crate::passings::{Nth, Saw, each};
-use crate::scene::{bytes, input, len_of, sum_of, text_of, value_at};
+use crate::scene::{Pending, bytes, input, len_of, sum_of, text_of, value_at};
 
 const LANES: usize = 3;
 /// The first ones hold the lanes until all are submitted.
@@ -49,15 +49,15 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-fn hold(go: &str, job: u32) -> Vec<u8> {
+fn hold(go: &str, job: u32) -> u64 {
     while !Path::new(go).exists() {
         std::thread::park_timeout(Duration::from_micros(100));
     }
-    job.to_le_bytes().to_vec()
+    job.into()
 }
 
-fn plain(input: &Array<u32>, job: u32) -> Vec<u8> {
-    sum_of(input, job).to_le_bytes().to_vec()
+fn plain(input: &Array<u32>, job: u32) -> u64 {
+    sum_of(input, job)
 }
 
 /// More than a first grant holds: the lane has to ask for memory.
@@ -73,8 +73,8 @@ fn long(input: &Array<u32>, job: u32) -> String {
 fn reference() -> Vec<Vec<u8>> {
     let input = Array::from_slice(&input());
     let of = |job: u32| match job % 3 {
-        _ if job < LANES as u32 => job.to_le_bytes().to_vec(),
-        0 => plain(&input, job),
+        _ if job < LANES as u32 => u64::from(job).to_le_bytes().to_vec(),
+        0 => plain(&input, job).to_le_bytes().to_vec(),
         1 => bytes(&large(&input, job)),
         _ => long(&input, job).into_bytes(),
     };
@@ -91,7 +91,6 @@ fn at(point: &'static Point, retries: u32) {
 
 /// All jobs on one worker, which is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
-    type Wait = Box<dyn FnOnce() -> Result<Vec<u8>, JobError>>;
     let invariant = Invariant::before();
     let folder = tempfile::tempdir().unwrap();
     let go = folder.path().join("go");
@@ -101,36 +100,22 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     if let Some(passing) = passing {
         board().arm(point.name, Deed::Kill, passing..passing + 1);
     }
-    let send = |job: u32| -> Wait {
-        macro_rules! sent {
-            ($kernel:expr, $args:expr) => {{
-                let job = lab.job($kernel, $args).retries(retries);
-                job.backoff(Backoff::NONE).submit()
-            }};
-        }
-        if job < LANES as u32 {
-            let job = sent!(hold, (go.to_str().unwrap(), job));
-            return Box::new(|| job.wait());
-        }
-        match job % 3 {
-            0 => {
-                let job = sent!(plain, (&values, job));
-                Box::new(|| job.wait())
-            }
-            1 => {
-                let job = sent!(large, (&values, job));
-                Box::new(|| job.wait().map(|array| bytes(&array)))
-            }
-            _ => {
-                let job = sent!(long, (&values, job));
-                Box::new(|| job.wait().map(String::into_bytes))
-            }
-        }
+    macro_rules! sent {
+        ($kernel:expr, $args:expr) => {{
+            let job = lab.job($kernel, $args).retries(retries);
+            job.backoff(Backoff::NONE).submit()
+        }};
+    }
+    let send = |job: u32| match job % 3 {
+        _ if job < LANES as u32 => Pending::Number(sent!(hold, (go.to_str().unwrap(), job))),
+        0 => Pending::Number(sent!(plain, (&values, job))),
+        1 => Pending::Array(sent!(large, (&values, job))),
+        _ => Pending::Text(sent!(long, (&values, job))),
     };
     let jobs: Vec<_> = (0..JOBS).map(send).collect();
     File::create(&go).unwrap();
     step("every answer");
-    let answers: Vec<_> = jobs.into_iter().map(|wait| wait()).collect();
+    let answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
     // Behind what is left of it.
     lab.job(|| (), ()).retries(1).submit().wait().unwrap();
     board().disarm();

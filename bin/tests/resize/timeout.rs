@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, ended, many_pictures, start};
 use crate::world::{
-    WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, wait, wait_until,
+    WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, signal_group, wait,
+    wait_until,
 };
 
 #[test]
@@ -37,6 +38,20 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     let name = failed[0]["input"].as_str().unwrap().to_owned();
     run.says(&[&name, "deadline of 6s"]);
     assert_eq!(world.tree("out").len(), PICTURES - 1);
+    gone(id);
+}
+
+#[test]
+fn time_in_which_all_of_it_is_stopped_counts_against_no_picture() {
+    let world = many_pictures();
+    let running = begun(world.command("p -s 64 -o out --timeout 3s --retries 0"));
+    let id = running.0.id();
+    signal_group(id, libc::SIGSTOP);
+    // As long as that: it is what happens, and nothing is waited for.
+    thread::sleep(Duration::from_secs(5));
+    signal_group(id, libc::SIGCONT);
+    ended(running).exits(0);
+    assert_eq!(world.tree("out").len(), PICTURES);
     gone(id);
 }
 
