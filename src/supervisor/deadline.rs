@@ -93,7 +93,7 @@ impl Core {
     /// For so long nothing was done here: that counts against no job.
     pub(super) fn postpone(&mut self, by: Duration) {
         for alarm in self.lanes.iter_mut().filter_map(|lane| lane.alarm.as_mut()) {
-            alarm.at = clock::later(alarm.at, by);
+            alarm.at = clock::postponed(alarm.at, by);
         }
         self.groups.postpone(by);
         self.postpone_families(by);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::actor::actor_of;
 use super::core::Core;
-use crate::sys::clock::later;
+use crate::sys::clock::postponed;
 
 /// Set in the number of a group of which one failure does not cancel the others.
 const COLLECTS: u32 = 1 << 30;
@@ -45,7 +45,9 @@ impl Groups {
     /// All ends of patience are so much later.
     pub(super) fn postpone(&mut self, by: Duration) {
         let due = std::mem::take(&mut self.due).into_iter();
-        self.due = due.map(|(due, group)| (later(due, by), group)).collect();
+        self.due = due
+            .map(|(due, group)| (postponed(due, by), group))
+            .collect();
     }
 }
 

@@ -248,7 +248,7 @@ impl Monitor {
     /// meanwhile is found ended.
     fn postpone(&mut self, by: Duration) {
         let ends = self.starting.values_mut().chain(&mut self.stopping);
-        ends.for_each(|at| *at = clock::later(*at, by));
+        ends.for_each(|at| *at = clock::postponed(*at, by));
         self.shared.lock().postpone(by);
     }
 

@@ -19,6 +19,11 @@ pub fn later(now: Instant, by: Duration) -> Instant {
         .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
 }
 
+/// This moment, put off by so long; where that is beyond all clocks, itself.
+pub fn postponed(at: Instant, by: Duration) -> Instant {
+    at.checked_add(by).unwrap_or(at)
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`: the same count in every process, so that times taken in one can be compared
 /// with those of another.
 #[inline]

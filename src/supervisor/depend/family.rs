@@ -13,7 +13,7 @@ use crate::supervisor::core::Core;
 use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::policy::Terms;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
-use crate::sys::clock::later;
+use crate::sys::clock::postponed;
 
 /// In a record's graph: the number of a family.
 pub(super) const FAMILY: u32 = 1 << 31;
@@ -464,7 +464,7 @@ impl Core {
     /// When patience with what runs on is over.
     pub(in crate::supervisor) fn postpone_families(&mut self, by: Duration) {
         let due = std::mem::take(&mut self.graphs.families.due).into_iter();
-        let later = due.map(|((due, serial), family)| ((later(due, by), serial), family));
+        let later = due.map(|((due, serial), family)| ((postponed(due, by), serial), family));
         self.graphs.families.due = later.collect();
     }
 
