@@ -86,8 +86,9 @@ Sizes:
 
 --timeout and --retries:
   The time is that of one attempt in its worker; waiting for a worker does
-  not count, nor does Ctrl-Z. When it is over the worker is killed and replaced. What a
-  decoder says about a picture is final, and not tried again.
+  not count, nor does Ctrl-Z. When it is over the worker is killed and
+  replaced. What a decoder says about a picture is final, and not tried
+  again.
 
 --trace and --report:
   Both files are made before the first picture is read; an existing one is
