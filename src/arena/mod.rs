@@ -40,6 +40,7 @@ use region::{Region, Reserved};
 use spec::{Plan, Surroundings};
 
 use crate::sys::limits::{self, Memory};
+use crate::sys::pipe::hold_standard;
 use crate::sys::{self, Segment};
 
 /// How a block is placed.
@@ -141,6 +142,7 @@ impl Arena {
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let around = Surroundings::read(&spec.root);
         let plan = spec.plan(&around)?;
+        hold_standard().map_err(ArenaError::System)?;
         // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
         if spec.sweep {
             sweep();

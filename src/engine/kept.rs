@@ -18,7 +18,7 @@ pub struct KeptJob<R, A> {
 // As a job; the arguments are moved out.
 impl<R, A> Unpin for KeptJob<R, A> {}
 
-impl<G: Program, A: Clone> JobBuilder<'_, G, A> {
+impl<G: Program, A: Clone, T> JobBuilder<'_, G, A, T> {
     /// Submits it, and keeps a copy of the arguments: a failure comes with them, as a [`DeadLetter`]. A copy of an array is
     /// another handle. Waits as [`submit`](JobBuilder::submit) does.
     ///

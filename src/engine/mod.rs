@@ -46,7 +46,7 @@ pub use graph::{
     Wanted,
 };
 pub use input::InputError;
-pub use job::{Job, JobBuilder, Refused};
+pub use job::{Again, FitFor, Job, JobBuilder, Once, Refused};
 pub use kept::{KeptJob, SubmittingKept};
 pub use map::{
     DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Reporting, Unordered,

@@ -55,7 +55,7 @@ enum State<G: Program, A> {
 // The arguments are moved in and out; nothing points at them.
 impl<G: Program, A> Unpin for Submitting<G, A> {}
 
-impl<G: Program, A> JobBuilder<'_, G, A> {
+impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
     /// Submits it without holding up an event loop: where there is a ceiling ([`admission`](super::Builder::admission)) the
     /// future waits until the job is let in, in the same line as everybody else. Without a ceiling it is ready
     /// at once. An inline engine has run the job when this returns.

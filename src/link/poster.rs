@@ -373,12 +373,11 @@ impl<const N: usize> Poster<N> {
     /// The worker is gone and every record is in order: whoever sleeps on a word of this link looks at
     /// its record, and the next worker begins at `tail`.
     pub(crate) fn start_over(&mut self) {
-        for position in self.open_positions() {
-            // A thread may be on its way to sleep here with a value that it read before.
-            self.cells.state(position).void(Generation::of(position, N));
-        }
-        // All of them: a job may have been taken whose worker died between finishing and waking.
+        // All of them. The next worker must not take for a job what this one may have written beyond its own; a thread may be
+        // on its way to sleep here with a value that it read before; and a job may have been taken whose worker died between
+        // finishing and waking.
         for cell in &self.cells.reply().states {
+            cell.state.clear();
             doorbell::wake(cell.state.place_to_sleep());
         }
         self.head = self.tail;

@@ -253,13 +253,11 @@ impl StateWord {
         );
     }
 
-    /// Supervisor, after the exit of the worker: whatever the word says, nothing comes of it.
-    pub(crate) fn void(&self, generation: Generation) {
-        // Relaxed: only a sleeper compares it; the record was updated under the core lock.
-        self.0.store(
-            Word::new(Phase::Skipped, generation, 0).0,
-            Ordering::Relaxed,
-        );
+    /// Supervisor, after the exit of the worker: as in fresh memory, whatever the worker left here.
+    pub(crate) fn clear(&self) {
+        // Relaxed: only a sleeper compares it, with a phase that it read before; the record was updated under the core
+        // lock, and the next worker starts after its spawn.
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// Worker: the reply is where this says; that of a failure is in the slot.

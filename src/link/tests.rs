@@ -326,6 +326,36 @@ fn starting_over_leaves_no_word_to_sleep_on() {
     assert_eq!(next.call().job, 2);
 }
 
+/// Whoever has taken a worker over can write every word of its link, also those of jobs that nobody has posted yet.
+#[test]
+fn what_a_worker_wrote_beyond_its_jobs_dies_with_it() {
+    for phase in 0..8u32 {
+        let (mut poster, mut taker, cells) = link();
+        for job in 0..4 {
+            post(&mut poster, job);
+        }
+        assert_eq!(taker.next(), Next::Run);
+        for ahead in 0..4 {
+            let position = poster.tail() + ahead;
+            let word = phase | ((position / 4) as u32) << 8;
+            let cell = cells.state(position).place_to_sleep();
+            cell.store(word, crate::sync::Ordering::Relaxed);
+        }
+        poster.start_over();
+        let mut next = Taker::new(cells, poster.tail(), poster.granted());
+        assert_eq!(next.next(), Next::Empty, "{phase}");
+        for job in 10..14 {
+            post(&mut poster, job);
+        }
+        for job in 10..14 {
+            assert_eq!(next.next(), Next::Run, "{phase}");
+            assert_eq!(next.call().job, job);
+            assert!(!next.finish(false, 1, None));
+        }
+        assert_eq!(next.next(), Next::Empty);
+    }
+}
+
 #[test]
 fn jobs_posted_before_the_stop_are_run() {
     let (mut poster, mut taker, _) = link();

@@ -527,8 +527,9 @@ impl Core {
     /// Retracts a job from its slot. Its sleepers are woken and find the record.
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
-        // The words of a condemned lane mean nothing, and its verdict may name this very record.
-        if lane.condemned {
+        // The words of a condemned lane mean nothing, and its verdict may name this very record. Nor do they where the job was
+        // taken from a worker that is gone: who judges its jobs one by one answers this one as well.
+        if lane.condemned || !lane.holds(position) {
             return false;
         }
         match lane.poster.retract(position) {

@@ -191,19 +191,11 @@ impl Core {
                 if verdicts.iter().any(|&(blamed, _)| blamed == record) {
                     continue;
                 }
-                let cancelled = self.records.at(record).requests & CANCEL != 0;
                 if untouched {
                     self.never_begun(record, position);
-                }
-                if !untouched {
-                    ran.push((lane_index, record));
-                } else if self.closing == Closing::Now {
-                    self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
-                } else if cancelled {
-                    // Asked for while the words of this lane meant nothing.
-                    self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
-                } else {
                     back.push(record);
+                } else {
+                    ran.push((lane_index, record));
                 }
             }
         }
@@ -211,8 +203,15 @@ impl Core {
             back.sort_by_key(|&record| self.records.look(record).job);
         }
         for record in back.into_iter().rev() {
-            self.requeue(record);
-            self.tell_moved(record);
+            if self.closing == Closing::Now {
+                self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
+            } else if self.records.at(record).requests & CANCEL != 0 {
+                // Asked for while the words of this lane meant nothing, or by the end of another of these.
+                self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
+            } else {
+                self.requeue(record);
+                self.tell_moved(record);
+            }
         }
         // As far as its worker says: a lane of its own.
         let fell = fell.and_then(|number| self.lanes_of(index).nth(number));

@@ -62,6 +62,8 @@ impl Shared {
         watch: &WatchPipe,
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
+        // Closed since the engine was built, perhaps.
+        pipe::hold_standard().map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
         let bell = EventFd::new().map_err(system)?;

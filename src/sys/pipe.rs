@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::error::{Error, Result, retry};
@@ -59,7 +60,7 @@ impl OutputPipe {
 pub fn open_to_write(path: &Path) -> Result<File> {
     let what = || path.display().to_string();
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-    let file = retry(|| nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()))
+    let file = retry(|| nix::fcntl::open(path, flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, what()))?;
     // A description of its own: nobody else has these flags.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
@@ -70,13 +71,26 @@ pub fn open_to_write(path: &Path) -> Result<File> {
 /// A file that is empty, to hand to a child as its stdin.
 pub fn nothing() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let fd = retry(|| nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty()))
+    let fd = retry(|| nix::fcntl::open("/dev/null", flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
     above_standard(fd)
 }
 
-/// The same description under a number above 2: a program that has closed its standard descriptors gets
-/// those numbers for new ones.
+/// Opens each of the standard three that this program has closed: as a file that is empty and takes everything. Otherwise the next
+/// descriptors get their numbers, and whoever prints writes into shared memory, or into a pipe that ends workers.
+pub fn hold_standard() -> Result<()> {
+    loop {
+        let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))
+            .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
+        // The lowest number that is free.
+        if fd.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        let _: RawFd = fd.into_raw_fd();
+    }
+}
+
+/// The same description under a number above 2: a program may close its standard descriptors at any time.
 fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);

@@ -636,7 +636,27 @@ fn closed() {
     // SAFETY: as above; the next descriptors get these numbers.
     unsafe { libc::close(0) };
     plain();
+    // As much as reaches from the beginning of a segment into the links of all workers; and a worker that is replaced finds
+    // everything as it was.
+    let builder = Engine::builder().workers(2).capacity(64 << 20);
+    let engine = builder.build().unwrap();
+    // What fails below is not done: the exit code says so.
     programs::say("done");
+    // SAFETY: as above.
+    unsafe { libc::close(1) };
+    let flood = || (0..8000).for_each(|line| println!("{line:060}"));
+    engine.submit(flood, ()).wait().unwrap();
+    for _ in 0..4 {
+        engine
+            .submit(|| -> () { std::process::abort() }, ())
+            .wait()
+            .unwrap_err();
+        let squares = engine.map(|x: u64| x * x, (0..1000u64).map(|x| (x,)));
+        let squares: Vec<u64> = squares.map(Result::unwrap).collect();
+        assert!(squares.into_iter().eq((0..1000).map(|x| x * x)));
+    }
+    assert_eq!(engine.stats().restarts(), 4);
+    engine.shutdown();
     // It has other descriptors than at its beginning, and that is meant.
     std::process::exit(0);
 }

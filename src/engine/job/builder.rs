@@ -62,15 +62,30 @@ use crate::supervisor::{Limit, RefusedBy, Terms};
 /// An inline engine runs the job at once, and once: there is nobody to end it, and nothing that it could
 /// take with it.
 #[must_use = "a job under construction does nothing until it is submitted"]
-pub struct JobBuilder<'e, G: Program, A> {
+pub struct JobBuilder<'e, G: Program, A, T = Once> {
     pub(in crate::engine) engine: &'e Engine,
     /// What was passed, which also decides whether the job may run again.
     pub(in crate::engine) args: A,
     pub(in crate::engine) terms: Terms,
     /// Which random numbers it draws; 0: the next in the order of submission.
     seed: u64,
-    program: PhantomData<fn() -> G>,
+    program: PhantomData<fn() -> (G, T)>,
 }
+
+/// A [`JobBuilder`] on which [`retries`](JobBuilder::retries) was not called.
+#[derive(Debug)]
+pub enum Once {}
+
+/// A [`JobBuilder`] on which [`retries`](JobBuilder::retries) was called.
+#[derive(Debug)]
+pub enum Again {}
+
+/// Arguments that a job of this kind may have: [any](Once), or those that it [only reads](Again).
+pub trait FitFor<T> {}
+
+impl<A> FitFor<Once> for A {}
+
+impl<A: RetrySafe> FitFor<Again> for A {}
 
 impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     pub(in crate::engine) fn first(engine: &'e Engine, args: A) -> Self {
@@ -82,15 +97,21 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
             program: PhantomData,
         }
     }
+}
 
+impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// Then runs `kernel` on the result, in the same worker: what lies between never leaves it. The
     /// result is the kernel's first argument, `rest` are the others. If the first kernel fails the
     /// second does not run.
-    pub fn then<H, B, Q, R>(self, kernel: H, rest: B) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B)>
+    pub fn then<H, B, Q, R>(
+        self,
+        kernel: H,
+        rest: B,
+    ) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B), T>
     where
         H: Kernel<Q, R>,
         Q: SplitFirst,
-        B: Args<'static, Q::Rest>,
+        B: Args<'static, Q::Rest> + FitFor<T>,
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
@@ -159,16 +180,40 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     /// let job = engine.job(count, ()).then(fill, (values,)).retries(1);
     /// ```
     ///
+    /// also in those that come after:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// # use arenite::ArrayMut;
+    /// # fn count() -> u32 {
+    /// #     10
+    /// # }
+    /// # fn fill(by: u32, mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    /// #     values.fill(by);
+    /// #     values
+    /// # }
+    /// # let values = engine.zeros::<u32>(10).unwrap();
+    /// let job = engine.job(count, ()).retries(1).then(fill, (values,));
+    /// ```
+    ///
     /// The error that is finally given is that of the last attempt; [`JobError::deaths`](crate::engine::JobError::deaths) lists those
     /// before it. A job that has cost too many workers is given up before its retries are used up:
     /// [`quarantine_after`](crate::engine::Builder::quarantine_after).
     #[doc(alias = "max_retries")]
-    pub fn retries(mut self, retries: u32) -> Self
+    pub fn retries(self, retries: u32) -> JobBuilder<'e, G, A, Again>
     where
         A: RetrySafe,
     {
-        self.terms.retries = retries;
-        self
+        JobBuilder {
+            engine: self.engine,
+            args: self.args,
+            terms: Terms {
+                retries,
+                ..self.terms
+            },
+            seed: self.seed,
+            program: PhantomData,
+        }
     }
 
     /// With [`retries`](JobBuilder::retries): they are also for the `Err`s that the kernel returns. For kernels that ask
@@ -371,7 +416,7 @@ impl<A> fmt::Display for Refused<A> {
 
 impl<A> std::error::Error for Refused<A> {}
 
-impl<G: Program, A> fmt::Debug for JobBuilder<'_, G, A> {
+impl<G: Program, A, T> fmt::Debug for JobBuilder<'_, G, A, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobBuilder")
             .field("kernel", &G::name())

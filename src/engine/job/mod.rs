@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use builder::{JobBuilder, Refused};
+pub use builder::{Again, FitFor, JobBuilder, Once, Refused};
 pub(super) use here::{permit, run_here};
 
 use crate::kernel::wire::ArgWriter;

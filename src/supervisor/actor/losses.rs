@@ -223,9 +223,6 @@ impl Core {
                 _ => self.fail_running(worker, record, why),
             }
         }
-        if self.workers[worker].actors == 0 {
-            return;
-        }
         for lane in self.lanes_of(worker) {
             let hosted = self.lanes[lane].hosted.as_mut();
             let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
@@ -248,6 +245,10 @@ impl Core {
                 }
                 _ => {}
             }
+        }
+        // Those of an actor that was ending, the end of which may have begun as well.
+        for (_, record, why) in calls {
+            self.fail_running(worker, record, lost(why, 0, false));
         }
     }
 

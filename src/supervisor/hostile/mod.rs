@@ -120,6 +120,8 @@ struct Attack {
     takers: Vec<Taker>,
     running: Vec<bool>,
     jobs: Vec<(JobId, Wants)>,
+    /// Whose jobs are cancelled together, and how many it has had.
+    group: (u32, usize),
     submitted: usize,
     answered: usize,
     given_up: usize,
@@ -130,6 +132,7 @@ impl Attack {
     fn new() -> Self {
         let (shared, takers) = fixture(LANES, LANES.into());
         Self {
+            group: (shared.new_group(false), 0),
             monitor: Monitor::idle(Arc::clone(&shared)),
             shared,
             takers,
@@ -150,9 +153,10 @@ impl Attack {
             3 | 4 => self.work(lane, script),
             5 => self.take_memory(lane),
             6..=11 => self.spoil(lane, script),
-            12 => {
+            12 if what < 128 => {
                 self.shared.stats();
             }
+            12 => self.die(lane),
             13 => self.look(script),
             14 => {
                 self.monitor.serve();
@@ -183,9 +187,20 @@ impl Attack {
             3 => Wants::Text,
             _ => Wants::Bytes,
         };
-        let id = self.shared.submit(&kernel(), &mut call, 0, None);
+        let group = if pick % 3 == 0 { self.group() } else { 0 };
+        let id = self.shared.submit(&kernel(), &mut call, group, None);
         self.jobs.push((id, wants));
         self.submitted += 1;
+    }
+
+    /// A few jobs each, so that most of them have not failed yet.
+    fn group(&mut self) -> u32 {
+        let (group, jobs) = &mut self.group;
+        *jobs += 1;
+        if jobs.is_multiple_of(8) {
+            *group = self.shared.new_group(false);
+        }
+        *group
     }
 
     /// The worker goes on with its job or begins one, and may answer with whatever it likes.
@@ -340,7 +355,9 @@ impl Attack {
             return;
         }
         let at = pick % self.jobs.len();
-        if pick % 4 == 0 {
+        // Jobs of a group are never abandoned.
+        let alone = self.shared.lock().records.look(self.jobs[at].0.index).group == 0;
+        if pick % 4 == 0 && alone {
             let (id, _) = self.jobs.swap_remove(at);
             self.shared.abandon(id);
             self.given_up += 1;
@@ -371,11 +388,38 @@ impl Attack {
         core.refill();
     }
 
+    /// Workers that tell the truth come after those that did not: every job is answered.
+    fn work_honestly(&mut self) {
+        // Answers that do not fit cost a worker each, and none costs more.
+        for _ in 0..2 * self.jobs.len() + SLOTS {
+            for lane in 0..usize::from(LANES) {
+                let taker = &mut self.takers[lane];
+                while std::mem::take(&mut self.running[lane]) || taker.next() == Next::Run {
+                    taker.finish(false, 10, None);
+                }
+            }
+            self.monitor.serve();
+            for (id, wants) in std::mem::take(&mut self.jobs) {
+                if !self.answer(id, wants) {
+                    self.jobs.push((id, wants));
+                }
+            }
+            self.bury();
+            if self.jobs.is_empty() {
+                return;
+            }
+        }
+        panic!("{} jobs have no worker", self.jobs.len());
+    }
+
     /// Everything comes to its end: each job is answered once, and no memory is left. Tells how many workers it has cost before.
     fn end(mut self) -> usize {
         let deaths = self.deaths;
         for lane in 0..LANES.into() {
             self.die(lane);
+        }
+        if self.submitted.is_multiple_of(2) {
+            self.work_honestly();
         }
         self.shared.lock().closing = Closing::Now;
         for lane in 0..LANES.into() {

@@ -106,3 +106,40 @@ fn a_job_puts_the_blame_on_no_other() {
     assert!(answer(&shared, waits).is_some(), "it may have begun");
     assert!(answer(&shared, behind).is_none());
 }
+
+/// The same, and the first of them takes the others with it: they are the jobs of one scope.
+#[test]
+fn a_failure_cancels_what_lies_behind_it_once() {
+    for running in [1, 2] {
+        let (shared, mut takers) = fixture(1, 1);
+        // Of what is known to be short many lie in a lane.
+        for _ in 0..50 {
+            let job = submit(&shared);
+            assert_eq!(takers[0].next(), Next::Run);
+            takers[0].finish(false, 10, None);
+            answer(&shared, job).unwrap();
+        }
+        let group = shared.new_group(false);
+        let jobs = [(); 4].map(|()| submit_in(&shared, group));
+        let held: Vec<_> = shared.lock().lanes[0].held().collect();
+        assert_eq!(held.len(), 4);
+        assert_eq!(takers[0].next(), Next::Run);
+        write_word(&shared, held[running], RUNNING);
+        die_of(&shared, 0, 6);
+        let why = answer(&shared, jobs[0]).expect("it ran");
+        assert!(why.contains("SIGABRT"), "{why}");
+        for (number, &job) in jobs.iter().enumerate().skip(1) {
+            let answer = answer(&shared, job);
+            let why = answer.unwrap_or_else(|| panic!("job {number} has no answer"));
+            assert!(
+                why.contains("cancelled") || why.contains("SIGABRT"),
+                "{number}: {why}"
+            );
+        }
+        let core = shared.lock();
+        assert_eq!(
+            (core.open, core.records.live(), core.queue.len()),
+            (0, 0, 0)
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! What is lost with a worker, and what a checkpoint brings back.
 
+use bytemuck::{CheckedBitPattern, NoUninit};
+
 use super::*;
 
 tests![
@@ -14,6 +16,7 @@ tests![
     a_worker_that_is_killed_while_it_restores,
     a_state_that_kills_whoever_restores_it,
     a_call_that_takes_too_long,
+    a_call_before_the_end_of_an_actor_whose_worker_is_ended,
     a_restart_waits_for_room_in_the_arena,
     a_shutdown_waits_for_a_restart,
 ];
@@ -432,4 +435,49 @@ fn a_restart_waits_for_room_in_the_arena() {
     };
     assert!(ended(error.kind()), "{error}");
     drop(full);
+}
+
+/// A number that is never one.
+#[derive(Clone, Copy, Debug, NoUninit)]
+#[repr(transparent)]
+struct Never(u32);
+
+// SAFETY: more is refused than has to be: as for `u32` any bits would do.
+unsafe impl CheckedBitPattern for Never {
+    type Bits = u32;
+    fn is_valid_bit_pattern(_: &u32) -> bool {
+        false
+    }
+}
+
+impl arenite::Scalar for Never {}
+
+/// A value that cannot be is a fault of its worker, of which nothing is believed then: not that it has not begun to end an actor.
+fn a_call_before_the_end_of_an_actor_whose_worker_is_ended() {
+    // Alone there, and beside another.
+    for others in [0, 1] {
+        let lab = Lab::new(1);
+        let gate = Gate::new();
+        let others: Vec<_> = (0..others).map(|_| lab.actor(List::new, ())).collect();
+        let list = lab.actor(List::new, ());
+        // Of what is known to be short many lie in a lane at once.
+        for x in 0..300 {
+            list.call(List::push, (x,)).wait().unwrap();
+        }
+        let bad = list.call(|_: &mut List| Never(1), ());
+        let slow = list.call(List::push_at, (0, gate.path()));
+        let held = gate.meet();
+        drop(list);
+        step("the value that cannot be");
+        let why = bad.wait().unwrap_err();
+        assert!(matches!(why.kind(), JobErrorKind::Protocol(_)), "{why:?}");
+        drop(held);
+        let (why, ..) = lost(slow);
+        assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");
+        wait_until("all is answered", || lab.stats().open == 0);
+        for other in others {
+            let (why, ..) = lost(other.call(List::seen, ()));
+            assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! A watchdog that tells where something hangs, instead of hanging with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -11,8 +12,12 @@ use super::{engine, traces};
 /// What the run at hand waits for: the last thing that it said.
 static STEP: Mutex<String> = Mutex::new(String::new());
 
+/// How often the run at hand said what it does: whoever goes on saying so does not hang.
+static SAID: AtomicU64 = AtomicU64::new(0);
+
 /// Says what comes next, for the dump of a run that hangs.
 pub fn step(what: impl Into<String>) {
+    SAID.fetch_add(1, Ordering::Relaxed);
     *STEP.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
 }
 
@@ -21,6 +26,7 @@ static CASE: Mutex<String> = Mutex::new(String::new());
 
 /// Names the case that comes next, for the message of whatever fails or hangs in it.
 pub fn case(what: impl Into<String>) {
+    SAID.fetch_add(1, Ordering::Relaxed);
     *CASE.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
 }
 
@@ -33,15 +39,37 @@ fn last_step() -> String {
     }
 }
 
-/// How long a run may take before it counts as hanging. Not a promise of speed: machines are shared.
+/// How long a step of a run may take before it counts as hanging. Not a promise of speed: machines are shared.
 pub fn patience() -> Duration {
     let asked = std::env::var("ARENITE_TEST_PATIENCE").ok();
-    let seconds = asked.and_then(|text| text.parse().ok()).unwrap_or(120);
+    let seconds = asked.and_then(|text| text.parse().ok()).unwrap_or(30);
     Duration::from_secs(seconds)
 }
 
-/// Runs `body` on a thread of its own; a panic, an error or a hang comes back as a text. One that hangs is left
-/// behind with its thread.
+/// How often the watchdog looks.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Whether a run ended, rather than stood at one step for so long. Its looks are counted and not the clock: what kept this
+/// thread from its turn, a machine that was stopped or is crowded, kept the run from its own.
+fn ends(end: &Receiver<()>, patience: Duration) -> bool {
+    let (mut said, mut stood) = (SAID.load(Ordering::Relaxed), Duration::ZERO);
+    while end.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+        let now = SAID.load(Ordering::Relaxed);
+        stood = if now == said {
+            stood + BEAT
+        } else {
+            Duration::ZERO
+        };
+        said = now;
+        if stood >= patience {
+            return false;
+        }
+    }
+    true
+}
+
+/// Runs `body` on a thread of its own; a panic, an error or a hang comes back as a text. It hangs when it stands at one
+/// [`step`] for longer than `patience`, and is then left behind with its thread.
 pub fn watched(
     patience: Duration,
     body: impl FnOnce() -> Result<(), String> + Send + 'static,
@@ -58,7 +86,7 @@ pub fn watched(
             result
         })
         .map_err(|error| format!("no thread: {error}"))?;
-    if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(patience) {
+    if !ends(&end, patience) {
         return Err(format!("hangs; {}", dump()));
     }
     let result = body.join().unwrap_or_else(Err);
