@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actor::{Actors, actor_of};
 use super::admission::Admission;
@@ -251,16 +251,15 @@ impl Core {
             call.seed = self.seeded;
         }
         record.seed = call.seed;
-        if let Some(terms) = terms {
-            self.agree(id.index, terms);
-        }
+        let late = terms.and_then(|terms| self.agree(id.index, terms));
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
-        (id, refusal.or_else(|| self.refusal(kernel, group)))
+        let refusal = refusal.or_else(|| self.refusal(kernel, group));
+        (id, refusal.or(late))
     }
 
-    /// The terms of a job go into its record.
-    pub(super) fn agree(&mut self, index: u32, terms: &Terms) {
+    /// The terms of a job go into its record; an answer if they leave it no time at all: no worker has to end for that.
+    pub(super) fn agree(&mut self, index: u32, terms: &Terms) -> Option<JobErrorKind> {
         let mut policy = Policy::new(terms.clone());
         policy.alone = self.deadlines_alone && terms.deadline.is_some();
         let record = self.records.at(index);
@@ -271,6 +270,8 @@ impl Core {
             self.be_watched();
         }
         self.ranked |= terms.priority != Priority::Normal;
+        let limit = terms.deadline.filter(Duration::is_zero)?;
+        Some(JobErrorKind::DeadlineExceeded { limit })
     }
 
     /// Moves the call of a job into its record; an answer if it cannot be made.
@@ -562,6 +563,7 @@ impl Core {
             && !self.keeps_any()
             && self.lines.is_empty()
             && self.actors.none_pauses()
+            && !self.graphs.have_news()
     }
 
     /// Are there jobs that no lane has, or actors for which one has something to do?

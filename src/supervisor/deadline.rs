@@ -88,6 +88,7 @@ impl Core {
         self.lanes.iter().any(|lane| lane.alarm.is_some())
             || self.groups.next_end().is_some()
             || self.families_due().is_some()
+            || self.drains_until.is_some()
     }
 
     /// For so long nothing was done here: that counts against no job.
@@ -97,6 +98,7 @@ impl Core {
         }
         self.groups.postpone(by);
         self.postpone_families(by);
+        self.drains_until = self.drains_until.map(|at| clock::postponed(at, by));
     }
 
     /// There is something to do at this time: the monitor must not sleep longer.

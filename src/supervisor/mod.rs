@@ -489,6 +489,8 @@ impl Shared {
         // Nothing is tried again from here on.
         core.fail_waiting(&JobErrorKind::ShutDown);
         core.let_all_in();
+        // What waited behind them may be let in.
+        core.go_on();
         self.unlock(core);
         self.ring();
     }

@@ -94,6 +94,8 @@ pub(super) struct Monitor {
     stopping: Option<Instant>,
     /// The last job that had been submitted when it looked last.
     seen_job: u64,
+    /// Since when it is awake, and how much it had worked by then.
+    pub(super) awake: (Instant, Duration),
     /// When it looked last whether work is spread badly.
     ticked: Instant,
     /// What a worker said before it gave up.
@@ -121,6 +123,7 @@ impl Monitor {
             pipe,
             epoch: 0,
             stopping: None,
+            awake: (Instant::now(), clock::worked()),
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
@@ -230,6 +233,7 @@ impl Monitor {
                 if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
                     self.postpone(slept);
                 }
+                self.awake = (Instant::now(), clock::worked());
                 tokens
             }
             Err(error) => {
@@ -241,6 +245,21 @@ impl Monitor {
                 Vec::new()
             }
         }
+    }
+
+    /// Before clocks are looked at: was the program stopped since this thread woke? It has done less than there was time for.
+    fn look_at_itself(&mut self) {
+        let (since, worked) = self.awake;
+        let awake = since.elapsed();
+        if awake <= BEAT {
+            return;
+        }
+        let now = clock::worked();
+        let idle = awake.saturating_sub(now.saturating_sub(worked));
+        if idle > BEAT {
+            self.postpone(idle);
+        }
+        self.awake = (Instant::now(), now);
     }
 
     /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time: that is nobody's fault, so all that
@@ -366,6 +385,7 @@ impl Monitor {
     pub(super) fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
         self.outputs.tick(&self.shared);
+        self.look_at_itself();
         let short;
         let wants = {
             let mut core = self.shared.lock();

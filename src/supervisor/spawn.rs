@@ -169,6 +169,8 @@ impl Shared {
         let build_id = crate::sys::image::image().build_id;
         let (hold, over) = channel();
         let answer = move || {
+            // The channel takes an interrupted call for the end of the worker.
+            process::hear_no_signals();
             match server.answer(build_id.as_bytes(), welcome) {
                 Ok(greeted) => {
                     shared.welcome(worker, life);
@@ -223,9 +225,10 @@ impl Shared {
         self.parking.engine.notify();
         core.update_flags();
         core.refill();
-        // Whoever waits for the last job, or for work to be spread, counts with it.
-        core.call_monitor = true;
-        self.unlock(core);
+        // Whoever waits for the last job, or for work to be spread, counts with it; and calls the wakers of what has ended, which
+        // are foreign code and may want more stack than this thread has.
+        drop(core);
+        self.ring();
         crate::sync::point!("spawn.welcomed");
     }
 }

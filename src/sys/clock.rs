@@ -24,17 +24,29 @@ pub fn postponed(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or(at)
 }
 
+/// For how long this thread has had a processor.
+pub fn worked() -> Duration {
+    let time = read(libc::CLOCK_THREAD_CPUTIME_ID);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> libc::timespec {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the place for the time is writable. The call cannot fail: these clocks always exist.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`: the same count in every process, so that times taken in one can be compared
 /// with those of another.
 #[inline]
 pub fn monotonic_ns() -> u64 {
     #[cfg(test)]
     LOOKS.set(LOOKS.get() + 1);
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the place for the time is writable. The call cannot fail: the clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    let time = read(libc::CLOCK_MONOTONIC);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -73,8 +73,15 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     if others == 0 || set_affinity(&set).is_err() {
         return false;
     }
-    // The kernel gave out this very set; failing to restore it could only cost speed.
-    let _ = set_affinity(&before);
+    // All there are: a set that is no more than what the container allows now would keep the thread there when that is allowed
+    // more. Where the thread itself is kept to fewer, that shows, and stays.
+    let all = set_affinity(&full_set()).map(|()| affinity());
+    // SAFETY: both are initialised sets.
+    let as_before = all.is_ok_and(|all| unsafe { libc::CPU_EQUAL(&all, &before) });
+    if !as_before {
+        // The kernel gave out this very set; failing to restore it could only cost speed.
+        let _ = set_affinity(&before);
+    }
     true
 }
 
@@ -135,6 +142,15 @@ fn empty_set() -> libc::cpu_set_t {
     unsafe { std::mem::zeroed() }
 }
 
+fn full_set() -> libc::cpu_set_t {
+    let mut set = empty_set();
+    for core in 0..LIMIT {
+        // SAFETY: `set` is an initialised set and `core` lies within it.
+        unsafe { libc::CPU_SET(core, &mut set) };
+    }
+    set
+}
+
 fn affinity() -> libc::cpu_set_t {
     let mut set = empty_set();
     // SAFETY: `set` is a live set of exactly the size given; 0 means the calling thread. The call can only fail for a
@@ -154,6 +170,7 @@ fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use crate::sys::asked;
 
     #[test]
     fn lists_of_cores_are_read() {
@@ -180,6 +197,49 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_is_kept_to_fewer_cores_stays_there() {
+        std::thread::spawn(|| {
+            let Some((first, _)) = two_cores() else {
+                return;
+            };
+            let _pinned = Pinned::to(first).unwrap();
+            let before = affinity();
+            assert!(leave([]));
+            // SAFETY: both are initialised sets.
+            assert!(unsafe { libc::CPU_EQUAL(&before, &affinity()) });
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_has_left_a_core_has_those_that_its_container_gets() {
+        let Some((first, second)) = two_cores() else {
+            return;
+        };
+        let group = format!("/sys/fs/cgroup/cpuset/arenite-test-{}", std::process::id());
+        if std::fs::create_dir(&group).is_err() {
+            return asked::not_tried(
+                "a container that gets another core: control groups of version 1 and root",
+            );
+        }
+        let write = |name: &str, text: &str| std::fs::write(format!("{group}/{name}"), text);
+        let grown = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                write("cpuset.mems", "0")?;
+                write("cpuset.cpus", &first.to_string())?;
+                write("tasks", &nix::unistd::gettid().to_string())?;
+                assert!(leave([]));
+                write("cpuset.cpus", &format!("{first},{second}"))?;
+                std::io::Result::Ok(two_cores())
+            });
+            thread.join()
+        });
+        std::fs::remove_dir(&group).unwrap();
+        assert!(grown.unwrap().unwrap().is_some());
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl AsFd for PidFd {
 /// another process.
 pub fn reap(pid: Pid) {
     // An error means that it is gone, and that somebody else took its status.
-    let _ = nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED);
+    let _ = retry(|| nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
 }
 
 fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
@@ -236,6 +236,26 @@ pub fn start_thread<T: Send + 'static>(
 ) -> std::io::Result<JoinHandle<T>> {
     allowed()?;
     builder.spawn(body)
+}
+
+/// From here on no signal comes to this thread that somebody sends: other threads hear them. Those for what it does itself, a fault
+/// or a write into a closed pipe, come as ever.
+pub fn hear_no_signals() {
+    let own = [
+        Signal::SIGABRT,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGPIPE,
+        Signal::SIGSEGV,
+        Signal::SIGSYS,
+        Signal::SIGTRAP,
+        Signal::SIGXFSZ,
+    ];
+    let mut sent = SigSet::all();
+    own.into_iter().for_each(|signal| sent.remove(signal));
+    // It can only fail for a wrong argument.
+    let _ = sent.thread_block();
 }
 
 /// Starts a thread of a scope.

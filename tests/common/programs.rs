@@ -170,10 +170,16 @@ impl Program {
     }
 }
 
+/// All that comes; whoever says something goes on.
 fn read(pipe: &mut impl Read) -> String {
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes).expect("a pipe can be read");
-    String::from_utf8_lossy(&bytes).into_owned()
+    let (mut bytes, mut some) = (Vec::new(), [0; 4096]);
+    loop {
+        match pipe.read(&mut some).expect("a pipe can be read") {
+            0 => return String::from_utf8_lossy(&bytes).into_owned(),
+            count => bytes.extend_from_slice(&some[..count]),
+        }
+        step("the program to end");
+    }
 }
 
 impl Drop for Program {

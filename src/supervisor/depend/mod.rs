@@ -390,16 +390,17 @@ impl Core {
         record.seed = run.call.0.seed;
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
         let terms = run.plan.units[unit as usize].terms;
-        if terms != 0 {
-            self.agree(id.index, &run.plan.terms[terms as usize - 1]);
-        }
+        let late = match terms {
+            0 => None,
+            terms => self.agree(id.index, &run.plan.terms[terms as usize - 1]),
+        };
         let refusal = self.write_call(id.index, &mut run.call.0);
         run.sent_as(unit, id, job);
         crate::sync::point!("unit.recorded");
         if self.trace.is_some() {
             self.trace_sources(run, unit);
         }
-        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
+        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel)).or(late);
         if let Some(Bad { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);

@@ -1,11 +1,16 @@
 //! Policies without processes: clocks, attempts and classes as the books have them.
 
 use super::*;
+use crate::supervisor::core::Closing;
 use crate::supervisor::error::Death;
+use crate::supervisor::monitor::Monitor;
 use crate::supervisor::policy::{After, Policy};
 use crate::sys::asked;
+use crate::sys::process::Exit;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Over as soon as it begins.
+const MOMENT: Duration = Duration::from_nanos(1);
 
 fn submit_with(shared: &Shared, terms: Terms) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
@@ -74,7 +79,7 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
 #[test]
 fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     let (shared, mut takers) = fixture(1, 1);
-    let id = submit_with(&shared, timed(Duration::ZERO));
+    let id = submit_with(&shared, timed(MOMENT));
     assert_eq!(takers[0].next(), Next::Run);
     let mut core = shared.lock();
     assert!(core.has_clocks());
@@ -87,6 +92,63 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     finish(&mut takers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
     assert!(!shared.lock().has_clocks());
+}
+
+/// It was stopped while its monitor was awake, and so has not overslept.
+#[test]
+fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit_with(&shared, timed(MOMENT));
+    assert_eq!(takers[0].next(), Next::Run);
+    let mut monitor = Monitor::idle(Arc::clone(&shared));
+    let long_ago = Instant::now()
+        .checked_sub(HOUR)
+        .expect("this machine runs for longer");
+    monitor.awake.0 = long_ago;
+    monitor.serve();
+    assert_eq!(shared.lock().workers[0].status(), Status::Ready);
+    finish(&mut takers[0]);
+    assert_eq!(answer(&shared, id).unwrap(), "value");
+    // Whoever has worked all the time was not stopped.
+    let late = submit_with(&shared, timed(MOMENT));
+    assert_eq!(takers[0].next(), Next::Run);
+    monitor.awake = (Instant::now(), Duration::ZERO);
+    monitor.serve();
+    assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
+    drop(takers);
+    monitor.bury(0, Exit::Signal(9));
+    let why = answer(&shared, late).unwrap();
+    assert!(why.contains("deadline"), "{why}");
+}
+
+#[test]
+fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
+    let (shared, takers) = fixture(1, 1);
+    let id = submit(&shared);
+    let mut core = shared.lock();
+    core.closing = Closing::Drain;
+    core.drains_until = Some(Instant::now());
+    assert!(core.has_clocks());
+    core.postpone(HOUR);
+    core.run_timers();
+    assert_eq!(core.closing, Closing::Drain);
+    drop(core);
+    drop(takers);
+    die(&shared, 0);
+    assert!(answer(&shared, id).is_none());
+}
+
+/// Nothing is sent that has no time, and nobody is ended for it.
+#[test]
+fn a_job_without_any_time_is_answered_at_once() {
+    let (shared, mut takers) = fixture(1, 1);
+    let id = submit_with(&shared, timed(Duration::ZERO));
+    let why = answer(&shared, id).unwrap();
+    assert!(why.contains("deadline of 0"), "{why}");
+    assert_eq!(takers[0].next(), Next::Empty);
+    let core = shared.lock();
+    assert_eq!((core.open, core.records.live()), (0, 0));
+    assert_eq!(core.workers[0].status(), Status::Ready);
 }
 
 #[test]
@@ -145,7 +207,7 @@ fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
 #[test]
 fn done_is_done_however_late() {
     let (shared, mut takers) = fixture(1, 1);
-    let job = submit_with(&shared, timed(Duration::ZERO));
+    let job = submit_with(&shared, timed(MOMENT));
     assert_eq!(takers[0].next(), Next::Run);
     finish(&mut takers[0]);
     run_timers(&shared);
@@ -168,7 +230,7 @@ fn an_end_that_comes_too_late_kills_nobody() {
 #[test]
 fn what_ends_after_the_verdict_is_not_read() {
     let (shared, mut takers) = fixture(2, 1);
-    let late = submit_with(&shared, timed(Duration::ZERO));
+    let late = submit_with(&shared, timed(MOMENT));
     let behind = submit(&shared);
     assert_eq!(takers[0].next(), Next::Run);
     run_timers(&shared);
@@ -197,7 +259,7 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     let (shared, mut takers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
-    let first = submit_with(&shared, timed(Duration::ZERO));
+    let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
     // Over, and the next has begun: nobody is to be killed.
     assert_eq!(takers[0].next(), Next::Run);
@@ -248,7 +310,7 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
 #[test]
 fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
     let (shared, _takers) = fixture(1, 1);
-    let first = submit_with(&shared, timed(Duration::ZERO));
+    let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
     const RUNNING: u32 = 2;
     write_word(&shared, 0, RUNNING);

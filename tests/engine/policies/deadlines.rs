@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use arenite::{Array, JobErrorKind, TileMut};
+use arenite::{Array, Graph, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -21,6 +21,7 @@ tests![
     a_scope_names_the_rows,
     a_detached_job_ends_at_its_deadline,
     an_engine_with_running_clocks_can_be_dropped,
+    no_time_at_all_costs_nobody_anything,
 ];
 
 const SHORT: Duration = Duration::from_millis(30);
@@ -346,4 +347,30 @@ fn an_engine_with_running_clocks_can_be_dropped() {
     let job = lab.job(hang, ()).deadline(SHORT).submit();
     lab.into_inner().shutdown();
     assert_eq!(*job.wait().unwrap_err().kind(), exceeded(SHORT));
+}
+
+fn no_time_at_all_costs_nobody_anything() {
+    let none = Duration::ZERO;
+    let lab = Lab::new(1);
+    let list = lab.actor(Vec::<u64>::new, ());
+    let push = |list: &mut Vec<u64>, x: u64| list.push(x);
+    list.call(push, (1,)).wait().unwrap();
+    let kinds = [
+        lab.job(hang, ()).deadline(none).retries(3).submit().wait(),
+        lab.map(hang, [()]).deadline(none).next().unwrap(),
+        list.call_within(none, |_: &mut Vec<u64>| hang(), ()).wait(),
+        lab.scope(|scope| {
+            let _ = scope.job(hang, ()).deadline(none).submit();
+        }),
+    ];
+    for error in kinds {
+        assert_eq!(*error.unwrap_err().kind(), exceeded(none));
+    }
+    let mut graph = Graph::new();
+    let node = graph.job(hang, ()).deadline(none).add();
+    let error = graph.run(&lab, &node).unwrap().wait().unwrap_err();
+    assert!(error.to_string().contains("deadline"), "{error}");
+    assert_eq!(lab.stats().restarts(), 0);
+    let len = list.call(|list: &mut Vec<u64>| list.len() as u64, ());
+    assert_eq!(len.wait().unwrap(), 1);
 }

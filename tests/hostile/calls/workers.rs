@@ -78,6 +78,8 @@ fn starts(strict: bool) {
     for n in 1.. {
         let before = Invariant::before();
         let what = format!("call {n} of a start with errno {errno}, strict: {strict}");
+        // For the watchdog of whoever waits for this program.
+        eprintln!("{what}");
         // SAFETY: no engine, and so no other thread, is there.
         unsafe { std::env::set_var(failing_calls::WORKERS, format!("{n}:{errno}")) };
         let (built, said) = start(strict);
@@ -197,6 +199,7 @@ fn jobs(strict: bool) {
     });
     for n in 1.. {
         let what = format!("call {n} of jobs with errno {errno}, strict: {strict}");
+        eprintln!("{what}");
         let restarts = lab.stats().restarts();
         let mut failed = Vec::new();
         let mut note = |error: JobError| failed.push(error);
