@@ -275,10 +275,7 @@ pub fn input() -> Vec<u32> {
 /// A job by its policy.
 macro_rules! send {
     ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
-        let mut job = $engine.job($kernel, $args);
-        if $policy.retries > 0 {
-            job = job.retries($policy.retries);
-        }
+        let mut job = $engine.job($kernel, $args).retries($policy.retries);
         if let Some(limit) = $policy.deadline {
             job = job.deadline(limit);
         }

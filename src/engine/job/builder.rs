@@ -140,7 +140,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
         self
     }
 
-    /// Runs the job again, up to this many times, if it panics, exceeds its deadline, or takes its worker
+    /// Runs the job again, up to this many times (0: never), if it panics, exceeds its deadline, or takes its worker
     /// with it. What the kernel returns is its answer, an `Err` included, unless [`retry_errors`](JobBuilder::retry_errors)
     /// says otherwise. A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not run again, nor one that fails once the engine
     /// [shuts down](crate::Engine::shutdown). One that was lost to another job of its worker

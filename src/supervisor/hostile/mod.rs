@@ -187,7 +187,11 @@ impl Attack {
             3 => Wants::Text,
             _ => Wants::Bytes,
         };
-        let group = if pick % 3 == 0 { self.group() } else { 0 };
+        let group = if pick.is_multiple_of(3) {
+            self.group()
+        } else {
+            0
+        };
         let id = self.shared.submit(&kernel(), &mut call, group, None);
         self.jobs.push((id, wants));
         self.submitted += 1;
