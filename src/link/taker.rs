@@ -309,6 +309,7 @@ impl<const N: usize> Taker<N> {
             len: len & !FRESH,
             fresh: len & FRESH != 0,
         };
+        crate::sync::point!("allocate.read");
         self.taken = self.taken.wrapping_add(1);
         // Release: "grant cell read", pairs with `Poster::grant`, which may fill it again.
         self.cells

@@ -321,6 +321,7 @@ impl Shared {
         if call.must_spill() {
             let words = call.words();
             call.spilled = Some(self.with_room(|arena| arena.alloc_words(words)));
+            crate::sync::point!("submit.spilled");
         }
     }
 

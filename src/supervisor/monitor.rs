@@ -440,6 +440,7 @@ impl Monitor {
         let arena = &self.shared.arena;
         let in_use = arena.in_use();
         let block = arena.grant(region, bytes, bytes >= HUGE);
+        crate::sync::point!("grant.ahead");
         let mut core = self.shared.lock();
         let runs = core.workers[core.worker_of(index)].process.is_some();
         let lane = &mut core.lanes[index];

@@ -72,7 +72,7 @@ pub const POINTS: &[Point] = points! {
         // A job.
         "run.read" "run.entered" "lend.opened" "run.returned" "lend.closed" "run.closed"
         "cancel.heard"
-        "allocate.wanted" "allocate.rung" "allocate.granted" "allocate.opened" "allocate.placed"
+        "allocate.wanted" "allocate.rung" "allocate.read" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
         "complete.said" "complete.woken" "complete.rung"
         // A chain of nodes.
@@ -92,14 +92,14 @@ pub const POINTS: &[Point] = points! {
         "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.heard"
         "spawn.answered" "spawn.greeted" "spawn.welcomed"
         // A job.
-        "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
+        "submit.spilled" "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
         "retract.taken" "retract.told"
         "reap.seen" "reap.received" "reap.answered" "reap.told"
         // The result of a locked-down worker.
         "copy.allocated" "copy.done"
         // Memory.
         "commit.grown" "commit.seeded" "commit.collapsed" "commit.allocated" "commit.noted"
-        "grant.found" "grant.filled" "grant.given" "grant.answered"
+        "grant.found" "grant.ahead" "grant.filled" "grant.given" "grant.answered"
         "reclaim.freed" "reclaim.taken" "reclaim.punched"
         // A worker's end, by a verdict or without.
         "deadline.set" "deadline.started" "deadline.drained"

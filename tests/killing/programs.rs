@@ -178,6 +178,10 @@ fn whole() {
     for n in [1, 100_000, 3_000_000] {
         assert_eq!(engine.submit(make, (n,)).wait().unwrap().len(), n);
     }
+    // What does not fit into a slot lies beside it.
+    let text = "long ".repeat(1000);
+    let len = engine.submit(|text: &str| text.len(), (&text[..],));
+    assert_eq!(len.wait().unwrap(), text.len());
     // More than lanes take ahead, the last of which is taken back.
     let gate = Gate::new();
     let held = engine.submit(pass, (&gate.path(),));
