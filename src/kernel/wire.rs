@@ -18,6 +18,9 @@ pub(crate) const INLINE_WORDS: usize = 12;
 /// supervisor copies while it holds its lock.
 pub(crate) const MOST_TEXT: usize = 64 << 20;
 
+/// The longest memory for words that a writer keeps for its next call.
+const KEPT_WORDS: usize = (64 << 10) / 8;
+
 /// The longest reply in words: text, and beside it lengths, shapes and places, of as many arrays as a reply may have.
 pub(crate) const MAX_REPLY_WORDS: usize = MOST_TEXT / 8 + (1 << 16);
 
@@ -95,6 +98,9 @@ impl ArgWriter {
     pub(crate) fn reset(&mut self) {
         self.len = 0;
         self.long.clear();
+        if self.long.capacity() > KEPT_WORDS {
+            self.long = Vec::new();
+        }
         self.leases.clear();
         self.foreign = false;
         self.full = None;

@@ -156,3 +156,15 @@ fn long_calls_keep_their_beginning() {
         assert_eq!(call.words(), (0..=word).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_long_text_leaves_no_memory_behind() {
+    let mut writer = ArgWriter::new(0);
+    for (len, keeps) in [(100, true), (1 << 20, false), (100, true)] {
+        writer.extend(&vec![7; len]);
+        assert_eq!(writer.words().len(), len);
+        writer.reset();
+        assert_eq!(writer.long.capacity() > 0, keeps, "{len} words");
+        assert!(writer.words().is_empty());
+    }
+}
