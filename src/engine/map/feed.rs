@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::OnFailure;
 use crate::engine::JobError;
@@ -11,17 +11,24 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, Key, Outlook, Read, Shared, Terms, bytes_to_expect, held_by,
+    Flight, InLine, Key, Outlook, Read, Shared, Terms, bytes_to_expect, held_by, park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
 const WAKE_NS: u32 = 20_000;
 /// Calls sent and answers taken under one lock, at most.
 const BATCH: usize = 64;
+/// Items pulled between two looks at the clock.
+const LOOK: usize = 8;
+/// An iterator that takes longer for its items waits for them: then each is sent before the next is asked for.
+const WAITS: Duration = Duration::from_micros(50);
+/// So many items in a row have come at once before they are sent in numbers again; fewer of them where none has kept anybody waiting yet.
+const AT_ONCE: u32 = 64;
+const AT_FIRST: u32 = 16;
 /// How long somebody sleeps for a job behind the first one. A job that takes longer than was expected holds up no answer
 /// longer than this.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
-/// Answers that a stream gives in a row before it lets the executor run something else.
+/// Answers that a stream gives, or looks for, in a row before it lets the executor run something else.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
 /// What the jobs of a map run: how items become calls, and replies values.
@@ -99,6 +106,8 @@ pub(super) struct Feed<I: Iterator, R, K> {
     held: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
+    /// Items that have come at once since the iterator was last seen waiting, up to [`AT_ONCE`].
+    at_once: u32,
 }
 
 impl<I: Iterator, R, K: Key> Feed<I, R, K> {
@@ -116,6 +125,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             pulled: 0,
             held: 0,
             in_a_row: 0,
+            at_once: AT_ONCE - AT_FIRST,
         }
     }
 
@@ -191,38 +201,99 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Pulls items until enough is in flight, and takes what has ended. `wait`: may wait for admission.
     fn pump(&mut self, shared: &Shared, wait: bool) {
-        let outlook = shared.outlook(&self.plan.calls.kernel);
-        loop {
-            let before = self.written;
-            while self.written - before < BATCH && self.has_room(shared, outlook, before == 0) {
-                let Some(item) = self.next_item() else { break };
-                if self.written == self.calls.len() {
-                    self.calls
-                        .push(CallWriter(ArgWriter::new(shared.arena.id())));
-                }
-                let call = &mut self.calls[self.written];
-                call.0.reset();
-                (self.plan.calls.send)(item, call);
-                call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
-                let held = call.0.leases.iter().map(Lease::bytes).sum();
-                self.held = bytes_to_expect(self.held, held);
-                self.written += 1;
-            }
-            let sent = shared.exchange(
-                &self.plan.calls.kernel,
-                self.plan.terms.asked(),
-                &mut self.calls[..self.written],
-                &mut self.flying.flight,
-                self.plan.calls.read,
-                wait,
-            );
-            // Those that were not let in go first next time.
-            self.calls[..self.written].rotate_left(sent);
-            self.written -= sent;
-            if sent < BATCH || !self.flying.flight.done.is_empty() {
+        if self.may_wait() && !self.flying.flight.open.is_empty() {
+            // What has ended is not to stand behind the next item.
+            self.exchange(shared, false);
+            if !self.flying.flight.done.is_empty() {
                 return;
             }
         }
+        let outlook = shared.outlook(&self.plan.calls.kernel);
+        loop {
+            let goes_on = self.pull(shared, outlook);
+            self.exchange(shared, wait);
+            // Those that were not let in go first next time.
+            if !goes_on || self.written > 0 || !self.flying.flight.done.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the iterator may keep whoever asks it waiting, as far as seen.
+    fn may_wait(&self) -> bool {
+        self.at_once < AT_ONCE
+    }
+
+    /// Pulls and writes the next batch: one item from an iterator that may wait. False if there is no room for more, or no item.
+    fn pull(&mut self, shared: &Shared, outlook: Outlook) -> bool {
+        let before = self.written;
+        let batch = if self.may_wait() { 1 } else { BATCH };
+        let mut pulled = 0;
+        let mut looked: Option<Instant> = None;
+        loop {
+            let full = pulled == batch || !self.has_room(shared, outlook, before == 0);
+            if full && pulled == 0 {
+                return false;
+            }
+            if full || pulled.is_multiple_of(LOOK) {
+                let now = Instant::now();
+                let last = looked.replace(now);
+                if last.is_some_and(|last| now.duration_since(last) > WAITS) {
+                    self.at_once = 0;
+                    return true;
+                }
+            }
+            if full {
+                return pulled == batch;
+            }
+            let Some(item) = self.next_item() else {
+                return false;
+            };
+            self.write(item);
+            pulled += 1;
+            self.at_once = AT_ONCE.min(self.at_once + 1);
+        }
+    }
+
+    /// Writes the call of an item.
+    fn write(&mut self, item: I::Item) {
+        if self.written == self.calls.len() {
+            let arena = self
+                .flying
+                .shared
+                .as_ref()
+                .map_or(0, |shared| shared.arena.id());
+            self.calls.push(CallWriter(ArgWriter::new(arena)));
+        }
+        let call = &mut self.calls[self.written];
+        call.0.reset();
+        (self.plan.calls.send)(item, call);
+        call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
+        let held = call.0.leases.iter().map(Lease::bytes).sum();
+        self.held = bytes_to_expect(self.held, held);
+        self.written += 1;
+    }
+
+    /// Sends what is written, as far as it is let in, and takes what has ended.
+    fn exchange(&mut self, shared: &Shared, wait: bool) {
+        let sent = shared.exchange(
+            &self.plan.calls.kernel,
+            self.plan.terms.asked(),
+            &mut self.calls[..self.written],
+            &mut self.flying.flight,
+            self.plan.calls.read,
+            wait,
+        );
+        self.were_sent(sent);
+    }
+
+    /// The first calls are with the engine: their memory comes behind those that are not, without long texts.
+    fn were_sent(&mut self, sent: usize) {
+        self.calls[..sent]
+            .iter_mut()
+            .for_each(|call| call.0.reset());
+        self.calls[..self.written].rotate_left(sent);
+        self.written -= sent;
     }
 
     /// Is there to be one more in flight? `all_let_in`: there are no calls that had to stay.
@@ -249,26 +320,58 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
-    /// Sleeps until some of what is in flight has ended. `None` if nothing is in flight.
-    fn sleep(&mut self, shared: &Shared) -> Option<()> {
+    /// Sleeps until some of what is in flight has ended, or so long. `None` if nothing is in flight, and nothing waits to be let in.
+    fn sleep(&mut self, shared: &Shared, limit: Option<Duration>) -> Option<()> {
+        let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
+            return (self.written > 0).then(|| self.enter_within(shared, limit));
+        };
         let open = &self.flying.flight.open;
-        let last = open.len().checked_sub(1)?;
         let many = self.worth_waking(shared).min(last / 2);
         // It may have ended before the first one: then that is what everything waits for.
         if many > 0 && !shared.is_done(open[many].1) {
-            shared.wait_until_done(open[many].1, Some(SLEEP_FOR_MANY));
+            let limit = limit.map_or(SLEEP_FOR_MANY, |limit| limit.min(SLEEP_FOR_MANY));
+            shared.wait_until_done(open[many].1, Some(limit));
             return Some(());
         }
         if K::ORDERED {
-            shared.wait_until_done(open[0].1, None);
+            shared.wait_until_done(open[0].1, limit);
         } else {
-            shared.wait_any(open.iter().map(|&(_, id)| id), None);
+            shared.wait_any(open.iter().map(|&(_, id)| id), limit);
         }
         Some(())
     }
 
+    /// Waits for so long until the first call that was written is let in, and sends it.
+    fn enter_within(&mut self, shared: &Shared, limit: Option<Duration>) {
+        let entered = park_until(limit, |waker| {
+            let context = &mut Context::from_waker(waker);
+            self.poll_first_call(shared, context)
+                .is_ready()
+                .then_some(())
+        });
+        if entered.is_none() {
+            // Nobody looks at this place meanwhile, and others stand behind it.
+            shared.leave_line(&mut self.flying.line);
+        }
+    }
+
     /// The next answer, as an iterator gives it.
     pub(super) fn next(&mut self) -> Option<(K, Result<R, JobError>)> {
+        self.next_until(None)
+    }
+
+    /// The same, but waits no longer than this.
+    pub(super) fn next_timeout(&mut self, limit: Duration) -> Option<(K, Result<R, JobError>)> {
+        // A limit beyond all clocks is none.
+        self.next_until(Instant::now().checked_add(limit))
+    }
+
+    /// Nothing comes any more, as far as somebody has asked.
+    pub(super) fn is_over(&self) -> bool {
+        self.exhausted && self.written == 0 && self.flying.flight.is_over()
+    }
+
+    fn next_until(&mut self, until: Option<Instant>) -> Option<(K, Result<R, JobError>)> {
         if let Some(done) = self.flying.flight.done.pop_front() {
             return Some(self.judged(done));
         }
@@ -277,11 +380,15 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             return Some(self.judged(done));
         };
         loop {
-            self.pump(&shared, true);
+            self.pump(&shared, until.is_none());
             if let Some(done) = self.flying.flight.done.pop_front() {
                 return Some(self.judged(done));
             }
-            self.sleep(&shared)?;
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            self.sleep(&shared, left)?;
         }
     }
 
@@ -338,8 +445,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;
-        self.calls[..self.written].rotate_left(1);
-        self.written -= 1;
+        self.were_sent(1);
         Poll::Ready(())
     }
 

@@ -65,6 +65,10 @@ impl Engine {
     /// of `next` the workers finish what they have, and then stand still. So where the program takes long over each result, take a
     /// [`Stream`](crate::stream::Stream), which keeps as many jobs under way as [`in_flight`](crate::stream::Stream::in_flight) says.
     ///
+    /// The iterator runs in the thread that asks for results. One that waits for its items, such as a channel or a socket, has each of
+    /// them sent before the next is asked for; but no result is given while it waits. Where that matters, give it a thread of its own
+    /// with [`Stream::spawn`](crate::stream::Stream::spawn).
+    ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// fn cube(n: u64) -> u64 {
@@ -180,13 +184,13 @@ impl<I: Iterator, R> Map<I, R> {
     }
 
     /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
-    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors).
+    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors). Without them it changes nothing.
     pub fn retry_errors(mut self) -> Self {
         self.feed.plan.terms.retry_errors = true;
         self
     }
 
-    /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second.
+    /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second. Without retries there are none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.feed.plan.terms.backoff = backoff;
         self
@@ -198,7 +202,7 @@ impl<I: Iterator, R> Map<I, R> {
         self
     }
 
-    /// Each job needs a permit of this limiter: see [`Limiter`].
+    /// Each job needs a permit of this limiter: see [`Limiter`]. Said again, the last one counts.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -232,6 +236,36 @@ impl<I: Iterator, R> Map<I, R> {
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.feed.plan.on_failure = on_failure;
         self
+    }
+}
+
+impl<I: Iterator, R> Map<I, R> {
+    /// As `next`, but waits for a job no longer than this. `None`: the time is over, or there are no items left, which
+    /// [`is_over`](Map::is_over) says. Jobs that are under way go on. The iterator of the items, and an inline engine, take as long
+    /// as they take.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let mut squares = engine.map(|n: u64| n * n, (0..4).map(|n| (n,)));
+    /// let mut sum = 0;
+    /// while !squares.is_over() {
+    ///     match squares.next_timeout(Duration::from_secs(10)) {
+    ///         Some(square) => sum += square?,
+    ///         None => println!("{sum} so far"),
+    ///     }
+    /// }
+    /// assert_eq!(sum, 14);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn next_timeout(&mut self, limit: Duration) -> Option<Result<R, JobError>> {
+        self.feed.next_timeout(limit).map(|((), answer)| answer)
+    }
+
+    /// Were all results given? Known when somebody has asked for one more.
+    pub fn is_over(&self) -> bool {
+        self.feed.is_over()
     }
 }
 

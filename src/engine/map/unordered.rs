@@ -1,6 +1,7 @@
 //! Results as they end.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Feed, Map};
 use crate::engine::JobError;
@@ -35,6 +36,29 @@ impl<I: Iterator, R> Map<I, R> {
         Unordered {
             feed: Feed::new(plan, shared),
         }
+    }
+}
+
+impl<I: Iterator, R> Unordered<I, R> {
+    /// As `next`, but waits for a job no longer than this: see [`Map::next_timeout`].
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::Duration;
+    ///
+    /// let mut squares = engine.map(|n: u64| n * n, [(3,)]).unordered();
+    /// let (index, square) = squares.next_timeout(Duration::from_secs(10)).expect("it takes less");
+    /// assert_eq!((index, square?), (0, 9));
+    /// assert!(squares.next_timeout(Duration::ZERO).is_none() && squares.is_over());
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, JobError>)> {
+        self.feed.next_timeout(limit)
+    }
+
+    /// Were all results given? Known when somebody has asked for one more.
+    pub fn is_over(&self) -> bool {
+        self.feed.is_over()
     }
 }
 

@@ -5,6 +5,7 @@ mod letters;
 mod reports;
 mod results;
 mod rows;
+mod sources;
 mod waiting;
 
 use std::sync::{Mutex, Weak};
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         reports::tests(),
         letters::tests(),
         rows::tests(),
+        sources::tests(),
         waiting::tests(),
     ];
     parts.into_iter().flatten().collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arenite::JobErrorKind;
 
 use super::{odd, square, through};
-use crate::harness::{Gate, Lab, step, tests, wait_until};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     a_job_with_its_arguments,
@@ -20,6 +20,8 @@ tests![
     a_death_among_several_jobs,
     waiting_takes_nothing,
     waiting_for_any_leaves_tasks_waiting,
+    results_of_a_map_within_a_time,
+    a_map_waits_no_longer_to_be_let_in,
 ];
 
 fn a_job_with_its_arguments() {
@@ -205,4 +207,65 @@ fn waiting_for_any_leaves_tasks_waiting() {
     gate.open();
     wait_until("the task is told", || told.0.load(SeqCst));
     assert_eq!(job.wait().unwrap(), 7);
+}
+
+fn results_of_a_map_within_a_time() {
+    let lab = Lab::new(2);
+    let (gate, short) = (Gate::new(), Duration::from_millis(1));
+    let items = || (0..3u64).map(|n| (if n == 1 { gate.path() } else { String::new() }, n));
+    step("in order");
+    let mut map = lab.map(through, items());
+    assert_eq!(map.next_timeout(Duration::MAX).unwrap().unwrap(), 0);
+    let held = gate.meet();
+    for limit in [Duration::ZERO, short] {
+        assert!(map.next_timeout(limit).is_none() && !map.is_over());
+    }
+    drop(held);
+    for n in 1..3 {
+        assert_eq!(map.next_timeout(Duration::MAX).unwrap().unwrap(), n);
+    }
+    assert!(map.next_timeout(short).is_none() && map.is_over());
+    step("as they end");
+    let mut map = lab.map(through, items()).unordered();
+    let mut next = |limit| {
+        let next = map.next_timeout(limit);
+        next.map(|(index, value)| (index as u64, value.unwrap()))
+    };
+    assert_eq!(next(Duration::MAX), Some((0, 0)));
+    let held = gate.meet();
+    assert_eq!(next(Duration::MAX), Some((2, 2)));
+    assert_eq!(next(short), None);
+    drop(held);
+    assert_eq!(next(Duration::MAX), Some((1, 1)));
+    assert_eq!(next(short), None);
+    assert!(map.is_over());
+    lab.assert_in_use(0);
+}
+
+fn a_map_waits_no_longer_to_be_let_in() {
+    const MIB: usize = 1 << 20;
+    fn held(values: &[u8], gate: &str) -> u64 {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        values.len() as u64
+    }
+    let lab = Lab::with(1, |builder| builder.admission(4 * MIB as u64));
+    let three = || lab.zeros::<u8>(3 * MIB).unwrap().seal();
+    let gate = Gate::new();
+    let first = lab.submit(held, (three(), &gate.path()));
+    let met = gate.meet();
+    let mut map = lab.map(held, (0..2).map(|_| (three(), "")));
+    for limit in [Duration::ZERO, Duration::from_millis(1)] {
+        assert!(map.next_timeout(limit).is_none() && !map.is_over());
+    }
+    assert_eq!(lab.stats().open, 1, "only the first was let in");
+    drop(met);
+    for _ in 0..2 {
+        step("to be let in");
+        assert_eq!(map.next_timeout(Duration::MAX).unwrap().unwrap(), 3 << 20);
+    }
+    assert!(map.next_timeout(Duration::MAX).is_none() && map.is_over());
+    first.wait().unwrap();
+    lab.assert_in_use(0);
 }
