@@ -14,7 +14,7 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
 };
-use crate::supervisor::{Failed, JobId, Limit, Read, Shared, Terms};
+use crate::supervisor::{Failed, Flight, JobId, Limit, Read, Shared, Terms};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -26,12 +26,28 @@ pub struct Scope<'env> {
     jobs: Cell<u64>,
     /// Jobs whose end nobody has seen yet, by their index in the scope.
     open: RefCell<BTreeMap<u64, JobId>>,
+    /// Those of them whose handles were dropped: nobody will ask for them.
+    unwanted: RefCell<Unwanted>,
     failures: RefCell<Failures>,
     /// A scope of an inline engine was cancelled: nothing is run any more.
     cancelled: Cell<bool>,
     /// Invariant: the scope neither shortens nor lengthens what it lends.
     lent: PhantomData<Cell<&'env mut ()>>,
 }
+
+/// Jobs that only the scope waits for.
+#[derive(Default)]
+struct Unwanted {
+    /// In the order in which their handles were dropped.
+    jobs: Flight<usize, ()>,
+    /// So many are looked through when there are more.
+    enough: usize,
+    /// The value of one of them may hold memory.
+    hold: bool,
+}
+
+/// Jobs that are never looked through.
+const FEW: usize = 16;
 
 /// What a scope remembers of jobs that gave no value.
 enum Failures {
@@ -244,6 +260,7 @@ impl Engine {
             series,
             jobs: Cell::new(0),
             open: RefCell::default(),
+            unwanted: RefCell::default(),
             failures: RefCell::new(failures),
             cancelled: Cell::new(false),
             lent: PhantomData,
@@ -399,12 +416,50 @@ impl<'env> Scope<'env> {
         self.failures.borrow_mut().note(error);
     }
 
-    /// Waits for all open jobs: for the latest first, because the others have usually ended then.
+    /// Nobody asks for this job any more. `holds`: its value may hold memory.
+    fn give_up(&self, index: u64, holds: bool) {
+        if let Some(id) = self.open.borrow_mut().remove(&index) {
+            let unwanted = &mut *self.unwanted.borrow_mut();
+            unwanted.jobs.open.push_back((index as usize, id));
+            unwanted.hold |= holds;
+        }
+    }
+
+    /// Drops the values of jobs that nobody asks for, as far as they have ended: whenever there are twice as many as were left the
+    /// last time.
+    fn forget_unwanted(&self, shared: &Shared, kernel: &KernelInfo) {
+        let unwanted = &mut *self.unwanted.borrow_mut();
+        if unwanted.jobs.open.len() < unwanted.enough.max(FEW) {
+            return;
+        }
+        shared.exchange(kernel, None, &mut [], &mut unwanted.jobs, |_| Ok(()), false);
+        let ended = unwanted.jobs.done.drain(..);
+        ended
+            .filter_map(|(_, end)| end.err())
+            .for_each(|error| self.note(&error));
+        unwanted.enough = 2 * unwanted.jobs.open.len();
+    }
+
+    /// Waits for all open jobs: for the latest first, because the others have usually ended then; but where they may hold
+    /// memory that the others need, in their order.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
         };
-        while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
+        let unwanted = self.unwanted.take();
+        let mut open = self.open.borrow_mut();
+        let jobs = unwanted.jobs.open.into_iter();
+        open.extend(jobs.map(|(index, id)| (index as u64, id)));
+        drop(open);
+        let next = || {
+            let mut open = self.open.borrow_mut();
+            if unwanted.hold {
+                open.pop_first()
+            } else {
+                open.pop_last()
+            }
+        };
+        while let Some((_, id)) = next() {
             if let Err(error) = shared.wait(id, |_| Ok(())) {
                 self.note(&error);
             }
@@ -416,7 +471,10 @@ impl<'env> Scope<'env> {
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("open", &self.open.borrow().len())
+            .field(
+                "open",
+                &(self.open.borrow().len() + self.unwanted.borrow().jobs.open.len()),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -485,7 +543,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     }
 
     /// It needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. The scope waits for the job, and
-    /// so for its permit; a scope that is cancelled does not.
+    /// so for its permit; a scope that is cancelled does not. Said again, the last limiter counts.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -525,6 +583,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 let id = shared.submit(&kernel, &mut call.0, scope.group, self.terms.asked());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
+                scope.forget_unwanted(shared, &kernel);
                 Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
@@ -539,7 +598,10 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 unreachable!("an inline engine runs its jobs at once")
             }
         };
-        ScopedJob { scope, state }
+        ScopedJob {
+            scope,
+            state: Some(state),
+        }
     }
 }
 
@@ -551,10 +613,11 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
     }
 }
 
-/// A job of a scope. Dropping the handle changes nothing: the scope waits for the job.
+/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it, and drops its value.
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
-    state: Scoped<R>,
+    /// Until somebody waits for it.
+    state: Option<Scoped<R>>,
 }
 
 enum Scoped<R> {
@@ -570,7 +633,7 @@ impl<R> ScopedJob<'_, '_, R> {
     /// The job's number: see [`Job::id`](super::Job::id).
     pub fn id(&self) -> u64 {
         match (&self.state, self.scope.engine.shared()) {
-            (Scoped::Sent { id, .. }, Some(shared)) => shared.number_of(*id),
+            (Some(Scoped::Sent { id, .. }), Some(shared)) => shared.number_of(*id),
             _ => 0,
         }
     }
@@ -579,8 +642,8 @@ impl<R> ScopedJob<'_, '_, R> {
     ///
     /// # Errors
     /// [`JobError`] with the cause; it is the scope's failure as well, unless there was one before.
-    pub fn wait(self) -> Result<R, JobError> {
-        match self.state {
+    pub fn wait(mut self) -> Result<R, JobError> {
+        match self.state.take().expect("only this takes it") {
             Scoped::Here(result) => result,
             Scoped::Sent { index, id, read } => {
                 let shared = self
@@ -596,6 +659,14 @@ impl<R> ScopedJob<'_, '_, R> {
                 }
                 result
             }
+        }
+    }
+}
+
+impl<R> Drop for ScopedJob<'_, '_, R> {
+    fn drop(&mut self) {
+        if let Some(Scoped::Sent { index, .. }) = self.state {
+            self.scope.give_up(index, std::mem::needs_drop::<R>());
         }
     }
 }

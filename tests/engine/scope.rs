@@ -24,6 +24,8 @@ tests![
     a_worker_that_dies_in_a_tile,
     a_lent_array_is_back_only_when_the_worker_is_gone,
     unfinished_handles_change_nothing,
+    results_that_nobody_wants_are_dropped,
+    jobs_that_nobody_wants_are_forgotten,
 ];
 
 fn number(mut tile: TileMut<'_, u32>, by: u32) {
@@ -457,4 +459,62 @@ fn unfinished_handles_change_nothing() {
     })
     .unwrap();
     assert!(out.iter().zip(0..).all(|(&x, n)| x == n));
+}
+
+fn results_that_nobody_wants_are_dropped() {
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    lab.scope(|s| {
+        for _ in 0..1000 {
+            s.submit(|| Array::<u8>::zeros(1 << 20), ());
+        }
+    })
+    .unwrap();
+    lab.assert_in_use(0);
+    // Also while the scope goes on.
+    lab.scope(|s| {
+        for _ in 0..100 {
+            for _ in 0..9 {
+                s.submit(|| Array::<u8>::zeros(1 << 20), ());
+            }
+            s.submit(|| Array::<u8>::zeros(1 << 20), ()).wait().unwrap();
+        }
+    })
+    .unwrap();
+    lab.assert_in_use(0);
+}
+
+/// But not that they have failed.
+fn jobs_that_nobody_wants_are_forgotten() {
+    fn odd(n: u32) -> Result<u32, String> {
+        if n % 1000 == 7 {
+            Err(n.to_string())
+        } else {
+            Ok(n)
+        }
+    }
+    let lab = Lab::new(1);
+    let (most, errors) = lab.scope_collect(|s| {
+        let open = || {
+            let text = format!("{s:?}");
+            let digits = text.chars().filter(char::is_ascii_digit);
+            digits.collect::<String>().parse::<usize>().unwrap()
+        };
+        let rounds = (0..1000).map(|round| {
+            for n in 0..99 {
+                s.submit(odd, (100 * round + n,));
+            }
+            // The jobs before it have ended, then.
+            s.submit(odd, (99,)).wait().unwrap();
+            open()
+        });
+        rounds.max().unwrap()
+    });
+    assert!(most < 1000, "{most} of 100,000 were kept");
+    assert_eq!(errors.len(), 100);
+    let said = errors.iter().map(|error| match error.kind() {
+        JobErrorKind::Returned(n) => n.parse::<u32>().unwrap(),
+        kind => panic!("{kind}"),
+    });
+    assert!(said.eq((0..100).map(|n| 1000 * n + 7)));
+    lab.assert_in_use(0);
 }
