@@ -70,7 +70,7 @@ impl Engine {
         F: Fn(T) -> U + Copy + Send + 'static,
     {
         let _ = f;
-        self.work_on::<T, U, Nothing, MapEach<F>>(a, Nothing)
+        self.work_on_each::<T, U, Nothing, MapEach<F>>(a, Nothing)
     }
 
     /// Changes an array in place, chunk by chunk. How long the chunks are depends on the number of workers, and so does what `f`
@@ -160,6 +160,26 @@ impl Engine {
             place::<U, W>(&mut out, rows, row, part)?;
         }
         Ok(out.seal())
+    }
+
+    /// The same for `W` that sees no rows, but elements: chunks are cut wherever it is right for their length.
+    pub(super) fn work_on_each<T, U, P, W>(
+        &self,
+        a: &Array<T>,
+        with: impl for<'e> Arg<'e, P> + Clone,
+    ) -> Result<Array<U>, JobError>
+    where
+        T: Element,
+        U: Element,
+        P: Param + 'static,
+        W: Work<T, U, P>,
+    {
+        let flat = a
+            .clone()
+            .reshape(a.len())
+            .expect("the same elements in a row");
+        let out = self.work_on::<T, U, P, W>(&flat, with)?;
+        Ok(out.reshape(a.shape()).expect("as many elements"))
     }
 
     /// Whether workers may write into arrays of the supervisor.

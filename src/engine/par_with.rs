@@ -161,7 +161,7 @@ impl Engine {
     {
         // A name for its type, here and below: it has no bytes.
         let _ = f;
-        self.work_on::<T, U, P, MapEach<F>>(a, with)
+        self.work_on_each::<T, U, P, MapEach<F>>(a, with)
     }
 
     /// As [`par_apply`](Engine::par_apply), with an argument for each call of `f`, as [`par_map_with`](Engine::par_map_with) has it.

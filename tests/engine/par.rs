@@ -17,6 +17,7 @@ tests![
     random_numbers_are_the_same_with_an_argument,
     nothing_at_all,
     rows_of_odd_sizes,
+    one_long_row_is_cut,
     a_chunk_that_fails,
     foreign_arrays,
     no_room_for_the_result,
@@ -246,6 +247,43 @@ fn rows_of_odd_sizes() {
         );
     }
     lab.assert_in_use(0);
+}
+
+/// Elements are cut wherever they lie, and draw by their index.
+fn one_long_row_is_cut() {
+    let shapes = [
+        arenite::Shape::from(1 << 22),
+        [1, 1 << 22].into(),
+        [2, 1 << 21].into(),
+    ];
+    let values = shapes.map(|shape| {
+        let lab = Lab::with(2, |builder| builder.seed(7));
+        let bytes = lab.from_fn(shape, |i| i as u8).unwrap();
+        let mapped = lab.par_map(&bytes, |x| x / 2).unwrap();
+        assert_eq!(mapped.shape(), shape);
+        let calls = |lab: &Lab| lab.stats().kernels.iter().map(|one| one.calls).sum::<u64>();
+        let first = calls(&lab);
+        assert!(first > 1, "{first} jobs");
+        let with = lab
+            .par_map_with(&mapped, 1, |x: u8, more: u8| x + more)
+            .unwrap();
+        assert_eq!(with.shape(), shape);
+        assert!(calls(&lab) > first + 1);
+        let few = with.clone().reshape(1 << 22).unwrap().rows(0..1 << 18);
+        let few = few
+            .reshape([shape.rows().min(4), (1 << 18) / shape.rows().min(4)])
+            .unwrap();
+        let drawn = lab.par_map(&few, |x| u64::from(x) ^ arenite::rng().random::<u64>());
+        (with.to_vec(), drawn.unwrap().to_vec())
+    });
+    assert!(
+        values[0]
+            .0
+            .iter()
+            .zip(0..)
+            .all(|(&x, i): (_, u32)| x == i as u8 / 2 + 1)
+    );
+    assert!(values[1] == values[0] && values[2] == values[0]);
 }
 
 fn a_chunk_that_fails() {
