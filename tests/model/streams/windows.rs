@@ -16,6 +16,7 @@ tests![
     a_window_behind_an_idle_stage_ends_with_the_source,
     a_crash_of_a_window_costs_that_window,
     a_window_without_room_is_a_dead_letter,
+    very_many_sessions_that_are_open,
 ];
 
 fn a_window_goes_to_a_kernel_as_it_lies() {
@@ -184,4 +185,27 @@ fn a_window_without_room_is_a_dead_letter() {
         assert_eq!(full.requested, 8 * EACH);
     }
     lab.assert_in_use(0);
+}
+
+/// No item looks at all sessions of its key.
+fn very_many_sessions_that_are_open() {
+    const ITEMS: u32 = 200_000;
+    let engine = arenite::Engine::inline();
+    let second = Duration::from_secs(1);
+    let stream = Stream::new(0..ITEMS)
+        .event_time(|&n| 2 * n * second)
+        // Only the end closes them.
+        .watermark_by(|_| None)
+        .window(Windows::session(second))
+        .unwrap()
+        .fold(
+            || 0u32,
+            |count, _| *count += 1,
+            |count, more| *count += more,
+        );
+    let windows = stream.run(&engine).map(Result::unwrap);
+    assert_eq!(
+        windows.filter(|window| window.value == 1).count(),
+        ITEMS as usize
+    );
 }

@@ -155,23 +155,22 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         let (mut start, mut end) = (at, at + gap);
         let mut joined = Vec::new();
         if let Some(of_key) = self.by_key.get_mut(key) {
-            of_key.open.retain(|&other, &mut place| {
-                let apart = other >= at + gap || place.0 <= at;
-                if !apart {
-                    joined.push(place);
-                }
-                apart
-            });
+            // No two of them overlap, so they end in the order in which they begin.
+            let before = of_key.open.range(..end).rev();
+            let touched = before.take_while(|(_, place)| place.0 > at);
+            joined.extend(touched.map(|(&start, &place)| (start, place)));
+            for (start, _) in &joined {
+                of_key.open.remove(start);
+            }
         }
         // A session that is open takes it however early it is.
         if end <= mark && joined.is_empty() {
             return Err(Late(value));
         }
-        let mut windows: Vec<_> = joined
-            .into_iter()
-            .filter_map(|place| Some((place, self.by_end.remove(&place)?)))
+        let earliest_first = joined.into_iter().rev();
+        let windows: Vec<_> = earliest_first
+            .filter_map(|(_, place)| Some((place, self.by_end.remove(&place)?)))
             .collect();
-        windows.sort_by_key(|(_, window)| window.start);
         let mut opened = self.opened;
         let mut merged: Option<OpenWindow<K, F::Held>> = None;
         for (place, window) in windows {
