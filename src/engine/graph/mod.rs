@@ -4,6 +4,7 @@ mod builder;
 mod column;
 mod error;
 mod input;
+mod order;
 mod picture;
 mod plan;
 mod running;
@@ -22,8 +23,9 @@ pub use running::{GraphReport, Running};
 
 use column::Columns;
 use input::{Asked, Held};
+use order::Order;
 use picture::Picture;
-use plan::{Jobs, NONE, Sketch};
+use plan::{Jobs, NONE, Sketch, sources};
 use running::Here;
 
 use super::{Engine, OnFailure};
@@ -106,9 +108,7 @@ pub struct Graph {
     nodes: Vec<Meta>,
     /// Nodes whose value each takes, node by node.
     edges: Vec<u32>,
-    after: Vec<(u32, u32)>,
-    /// One of these has an older node wait for a younger one.
-    goes_back: bool,
+    order: Order,
     /// The arrays that were passed, node by node.
     arrays: Vec<Held>,
     terms: Vec<Terms>,
@@ -163,8 +163,7 @@ impl Graph {
             id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             nodes: Vec::new(),
             edges: Vec::new(),
-            after: Vec::new(),
-            goes_back: false,
+            order: Order::default(),
             arrays: Vec::new(),
             terms: Vec::new(),
             bytes: HashMap::new(),
@@ -203,6 +202,7 @@ impl Graph {
         }
         let kernel = self.columns.push::<F, P, R>(slots);
         let index = self.nodes.len();
+        let edges = self.nodes.last().map_or(0, |last| last.edges_end as usize);
         assert!(
             index < u32::MAX as usize,
             "a graph has fewer than 2^32 nodes"
@@ -212,6 +212,7 @@ impl Graph {
             edges_end: self.edges.len() as u32,
             terms: 0,
         });
+        self.order.added(index as u32, &self.edges[edges..]);
         Node {
             graph: self.id,
             index: index as u32,
@@ -307,51 +308,13 @@ impl Graph {
                 at: Location::caller().to_string(),
             });
         }
-        // Values go from older nodes to younger ones. As long as this does too, nothing can go round.
-        self.goes_back |= before.index >= node.index;
-        if self.goes_back
-            && let Some(path) = self.path(before.index, node.index)
-        {
-            let nodes = path.iter().map(|&node| self.name(node)).collect();
-            return Err(GraphError::Cycle { nodes });
-        }
-        self.after.push((node.index, before.index));
-        Ok(())
-    }
-
-    /// How `from` waits for `to`, if it does.
-    fn path(&self, from: u32, to: u32) -> Option<Vec<u32>> {
-        let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
-        for &(node, before) in &self.after {
-            befores.entry(node).or_default().push(before);
-        }
-        // By node that was reached: through which.
-        let mut through: HashMap<u32, u32> = HashMap::from([(from, from)]);
-        let mut open = vec![from];
-        let sketch = self.sketch(&[]);
-        while let Some(node) = open.pop() {
-            if node == to {
-                let mut path = vec![node];
-                while let Some(&node) = path.last()
-                    && node != from
-                {
-                    path.push(through[&node]);
-                }
-                path.reverse();
-                return Some(path);
-            }
-            for &next in sketch
-                .sources(node)
-                .iter()
-                .chain(befores.get(&node).into_iter().flatten())
-            {
-                through.entry(next).or_insert_with(|| {
-                    open.push(next);
-                    node
-                });
-            }
-        }
-        None
+        let (nodes, edges) = (&self.nodes, &self.edges);
+        let sources = |node| sources(nodes, edges, node);
+        let order = &mut self.order;
+        let added = order.add(node.index, before.index, nodes.len() as u32, sources);
+        added.map_err(|circle| GraphError::Cycle {
+            nodes: circle.into_iter().map(|node| self.name(node)).collect(),
+        })
     }
 
     /// How a node is called in messages.
@@ -558,7 +521,7 @@ impl Graph {
         Sketch {
             nodes: &self.nodes,
             edges: &self.edges,
-            after: &self.after,
+            after: self.order.after(),
             fusable,
             bytes: &self.bytes,
             fuse: !self.unfused,
@@ -591,7 +554,7 @@ impl Graph {
 
     fn picture(&self, jobs: &Jobs, targets: &[u32]) -> Picture {
         let kernels = self.columns.kernels.iter();
-        let mut after = self.after.clone();
+        let mut after = self.order.after().to_vec();
         after.sort_by_key(|&(node, _)| node);
         let mut wanted = vec![false; self.nodes.len()];
         for &node in targets {
@@ -620,7 +583,7 @@ impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Graph")
             .field("nodes", &self.nodes.len())
-            .field("edges", &(self.edges.len() + self.after.len()))
+            .field("edges", &(self.edges.len() + self.order.after().len()))
             .finish_non_exhaustive()
     }
 }

@@ -156,26 +156,25 @@ impl Picture {
     /// Column and row of each node.
     fn places(&self) -> Vec<(usize, usize)> {
         let mut columns = vec![0; self.ends.len()];
-        // Nodes that have to wait for later ones move their followers until nothing moves any more.
-        let mut moved = true;
-        while moved {
-            moved = false;
-            let mut push = |columns: &mut Vec<usize>, node: u32, before: u32| {
-                if columns[node as usize] <= columns[before as usize] {
-                    columns[node as usize] = columns[before as usize] + 1;
-                    moved = true;
-                }
-            };
-            for &(node, before) in &self.after {
-                push(&mut columns, node, before);
+        // Each after all that it waits for, which may be younger.
+        let mut waits = vec![0u32; self.ends.len()];
+        let mut followers: HashMap<u32, Vec<u32>> = HashMap::new();
+        for node in self.nodes() {
+            for before in self.before(node) {
+                waits[node as usize] += 1;
+                followers.entry(before).or_default().push(node);
             }
-            for node in self.nodes() {
-                for &source in self.sources(node) {
-                    push(&mut columns, node, source);
+        }
+        let free = self.nodes().filter(|&node| waits[node as usize] == 0);
+        let mut free: Vec<_> = free.collect();
+        while let Some(before) = free.pop() {
+            for &node in followers.get(&before).into_iter().flatten() {
+                let (node, beyond) = (node as usize, columns[before as usize] + 1);
+                columns[node] = beyond.max(columns[node]);
+                waits[node] -= 1;
+                if waits[node] == 0 {
+                    free.push(node as u32);
                 }
-            }
-            if self.after.is_empty() {
-                break;
             }
         }
         let mut rows: HashMap<usize, usize> = HashMap::new();

@@ -40,14 +40,19 @@ pub(super) struct Jobs {
     pub(super) total: u64,
 }
 
+/// The nodes that a node takes the values of, in the edges of all.
+pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u32] {
+    let from = match node {
+        0 => 0,
+        node => nodes[node as usize - 1].edges_end as usize,
+    };
+    &edges[from..nodes[node as usize].edges_end as usize]
+}
+
 impl Sketch<'_> {
     /// The nodes that a node takes the values of.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
-        let from = match node {
-            0 => 0,
-            node => self.nodes[node as usize - 1].edges_end as usize,
-        };
-        &self.edges[from..self.nodes[node as usize].edges_end as usize]
+        sources(self.nodes, self.edges, node)
     }
 
     fn bytes(&self, node: u32) -> u64 {

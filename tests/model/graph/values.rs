@@ -1,6 +1,7 @@
 //! What values are passed on, in which order, and what is refused.
 
 use super::*;
+use crate::harness::block_on;
 
 tests![
     only_what_is_asked_for_runs_and_once,
@@ -12,6 +13,7 @@ tests![
     an_exclusive_array_goes_from_node_to_node,
     parts_of_arrays_are_passed_on_without_a_copy,
     order_without_a_value_is_kept,
+    many_nodes_before_older_ones,
     misuse_is_an_error_before_anything_runs,
     an_array_from_elsewhere_is_named_before_anything_runs,
     random_numbers_belong_to_the_node,
@@ -292,6 +294,56 @@ fn order_without_a_value_is_kept() {
         assert_eq!(diary.numbers().len(), 3);
         std::fs::write(&path, "").unwrap();
     }
+}
+
+/// Neither what an edge costs nor where a picture has its nodes depends on how many there are.
+fn many_nodes_before_older_ones() {
+    const NODES: usize = 100_000;
+    let engine = Engine::inline();
+    step("a chain of values, all of it before a node that was there first");
+    let mut graph = Graph::new();
+    let done = graph.add(|| 7u32, ());
+    let mut last = graph.add(|| 0u32, ());
+    graph.after(&done, &last).unwrap();
+    for _ in 1..NODES {
+        last = graph.add(|n: u32| n + 1, (&last,));
+        graph.after(&done, &last).unwrap();
+    }
+    let Err(GraphError::Cycle { nodes }) = graph.after(&last, &done) else {
+        panic!("it goes round");
+    };
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(graph.plan(&done).unwrap().nodes, NODES + 1);
+    step("nodes before one that is before all of them");
+    let mut graph = Graph::new();
+    let nodes: Vec<_> = (0..NODES).map(|_| graph.add(|| (), ())).collect();
+    let start = graph.add(|| (), ());
+    for node in &nodes {
+        graph.after(node, &start).unwrap();
+    }
+    assert_eq!(graph.plan(&nodes[0]).unwrap().nodes, 2);
+    step("a chain from the last one to the first");
+    let mut graph = Graph::new();
+    let nodes: Vec<_> = (0..NODES as u32)
+        .map(|n| graph.add(|n: u32| n, (n,)))
+        .collect();
+    for pair in nodes.windows(2) {
+        graph.after(&pair[0], &pair[1]).unwrap();
+    }
+    let error = graph.after(&nodes[NODES - 1], &nodes[0]).unwrap_err();
+    assert!(matches!(error, GraphError::Cycle { nodes } if nodes.len() == NODES));
+    let mut running = graph.run(&engine, &nodes[0]).unwrap();
+    assert_eq!(block_on(&mut running).unwrap(), 0);
+    step("its picture");
+    let svg = running.report().svg();
+    let width = svg
+        .split_once("width=\"")
+        .unwrap()
+        .1
+        .split_once('"')
+        .unwrap()
+        .0;
+    assert!(width.parse::<usize>().unwrap() > NODES * 100, "{width}");
 }
 
 fn misuse_is_an_error_before_anything_runs() {
