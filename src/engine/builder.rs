@@ -182,7 +182,7 @@ impl Builder {
 
     /// Most bytes that arrays and results may take together; by default half of the memory that is
     /// available to this process, or less where its limits (RLIMIT_AS, RLIMIT_FSIZE) or `/dev/shm` do not allow that. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
-    /// the former), and stays so until [`trim`](Engine::trim), or until memory is short.
+    /// the former, and is no less), and stays so until [`trim`](Engine::trim), or until memory is short.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -385,8 +385,8 @@ impl Builder {
         self
     }
 
-    /// Replaces each worker after it has run so many jobs, at least 1: what its kernels have leaked goes with it. By default
-    /// workers stay. Jobs never run on a worker that has had its number, and none is lost:
+    /// Replaces each worker after it has run so many jobs: what its kernels have leaked goes with it. By default
+    /// workers stay, and so they do with 0. Jobs never run on a worker that has had its number, and none is lost:
     /// [`recycled`](super::WorkerStats::recycled) counts these replacements.
     ///
     /// ```standalone_crate
@@ -400,7 +400,10 @@ impl Builder {
     /// # Ok::<(), arenite::BuildError>(())
     /// ```
     pub fn recycle_after_jobs(mut self, jobs: u64) -> Self {
-        self.memory.recycling.jobs = jobs.max(1);
+        self.memory.recycling.jobs = match jobs {
+            0 => u64::MAX,
+            jobs => jobs,
+        };
         self
     }
 

@@ -13,6 +13,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     after_each_job,
     after_some_jobs,
+    never_with_0,
     while_jobs_share_workers,
     a_worker_that_has_grown,
     a_worker_that_has_grown_ends_what_it_runs,
@@ -36,6 +37,13 @@ fn after_each_job() {
         64 * 1024,
         "grants went with their workers"
     );
+}
+
+fn never_with_0() {
+    let lab = Lab::with(1, |builder| builder.recycle_after_jobs(0).recycle_above(0));
+    let pids = lab.map(std::process::id, (0..100).map(|_| ()));
+    assert_eq!(census(pids.map(Result::unwrap)).len(), 1);
+    assert_eq!(lab.stats().recycled(), 0);
 }
 
 /// How many jobs each process ran.

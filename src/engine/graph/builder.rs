@@ -46,13 +46,13 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
     }
 
     /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
-    /// time: see [`JobBuilder::retry_errors`](crate::engine::JobBuilder::retry_errors).
+    /// time: see [`JobBuilder::retry_errors`](crate::engine::JobBuilder::retry_errors). Without them it changes nothing.
     pub fn retry_errors(mut self) -> Self {
         self.terms.retry_errors = true;
         self
     }
 
-    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    /// The pauses between attempts; by default 10 ms, doubling up to a second. Without retries there are none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.terms.backoff = backoff;
         self
@@ -89,7 +89,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
     }
 
     /// Each attempt needs a permit of this limiter: see [`JobBuilder::limit`](crate::engine::JobBuilder::limit). Whoever has the
-    /// limiter shares it, in whichever graph or engine.
+    /// limiter shares it, in whichever graph or engine. Said again, the last one counts.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -220,7 +220,8 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// somebody else, a server or a disk, who may answer the next time; one that only computes would return the same again.
     ///
     /// The worker lives on, so such attempts bring no job into quarantine. An error of the arena
-    /// ([`ArenaFull`](crate::engine::JobErrorKind::ArenaFull)) is none of these. An inline engine tries each job once.
+    /// ([`ArenaFull`](crate::engine::JobErrorKind::ArenaFull)) is none of these. An inline engine tries each job once. Without retries
+    /// this changes nothing.
     ///
     /// ```standalone_crate
     /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -254,7 +255,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
         self
     }
 
-    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    /// The pauses between attempts; by default 10 ms, doubling up to a second. Without retries there are none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.terms.backoff = backoff;
         self
@@ -292,7 +293,8 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     }
 
     /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. This thread is the caller
-    /// that takes turns with others, unless [the handle says who is](Limiter::caller).
+    /// that takes turns with others, unless [the handle says who is](Limiter::caller). A job has one limiter: said again, the last
+    /// one counts.
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.terms.limit = Some(Limit::of_this_thread(limiter));
         self

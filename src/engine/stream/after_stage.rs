@@ -79,13 +79,13 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
     }
 
     /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
-    /// time: see [`JobBuilder::retry_errors`](crate::engine::JobBuilder::retry_errors).
+    /// time: see [`JobBuilder::retry_errors`](crate::engine::JobBuilder::retry_errors). Without them it changes nothing.
     pub fn retry_errors(self) -> Self {
         self.last.terms.borrow_mut().terms.retry_errors = true;
         self
     }
 
-    /// The pauses between attempts; by default 10 ms, doubling up to a second.
+    /// The pauses between attempts; by default 10 ms, doubling up to a second. Without retries there are none.
     pub fn backoff(self, backoff: Backoff) -> Self {
         self.last.terms.borrow_mut().terms.backoff = backoff;
         self
@@ -98,7 +98,7 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
     }
 
     /// Each of its jobs needs a permit of this limiter: see [`Limiter`]. Whoever has the limiter shares it; a stage has its
-    /// turns beside other callers, as a map has.
+    /// turns beside other callers, as a map has. Said again, the last one counts.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

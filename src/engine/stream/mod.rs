@@ -209,7 +209,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// How many bytes may be in flight, by what `size` says of each item here. While there are as many or more the source is not
-    /// asked, so it may be exceeded by one item. Say it again behind a stage that changes the size.
+    /// asked, so it may be exceeded by one item. Say it again behind a stage that changes the size; the limit is one for the whole
+    /// stream, and the smallest that was said.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::Stream};
@@ -234,7 +235,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         mut size: impl FnMut(&T) -> u64 + 'a,
     ) -> Stream<'a, T> {
         assert!(limit > 0, "a stream with no byte in flight does nothing");
-        self.plan.bytes = Some(limit);
+        self.plan.bytes = Some(self.plan.bytes.map_or(limit, |said| said.min(limit)));
         self.each(move |mut item, driver| {
             let bytes = size(&item.value);
             driver.resize(&mut item, bytes);

@@ -127,7 +127,15 @@ where
     /// What all open windows together may hold: items (an item that is in several windows counts in each), or open windows
     /// where these are folded. A stream that exceeds it ends with [`WindowsFull`](StreamError::WindowsFull): its
     /// watermark does not advance as it should. By default a million.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[track_caller]
     pub fn max_items(mut self, most: usize) -> Self {
+        assert!(
+            most > 0,
+            "windows that may hold nothing end the stream at its first item: give max_items at least 1"
+        );
         self.limit = most;
         self
     }

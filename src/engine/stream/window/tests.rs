@@ -382,3 +382,10 @@ fn windows_by_count_lose_nothing_at_their_limit() {
     let expected: Vec<Vec<u32>> = (0..7).map(|first| (first..first + 4).collect()).collect();
     assert_eq!(whole, expected);
 }
+
+#[test]
+#[should_panic(expected = "give max_items at least 1")]
+fn windows_that_may_hold_nothing_are_refused() {
+    let windows = Stream::new(0..10u32).window(Windows::count(4)).unwrap();
+    let _ = windows.max_items(0);
+}
