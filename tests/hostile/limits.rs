@@ -1,6 +1,7 @@
 //! Limits that are too low: an engine, or an error that names the limit; never a death, never a hang, nothing left.
 
-use arenite::{Array, Backing, Engine};
+use arenite::stream::Stream;
+use arenite::{Array, Backing, Engine, OnFailure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
@@ -10,6 +11,7 @@ use crate::nobody::become_nobody;
 tests![
     open_files,
     processes,
+    no_thread_for_a_source,
     locked_memory,
     addresses,
     data,
@@ -17,7 +19,11 @@ tests![
     a_file_size_limit_that_comes_later,
 ];
 
-pub const SCENARIOS: &[Scenario] = &[("limits-build", build), ("limits-later", later)];
+pub const SCENARIOS: &[Scenario] = &[
+    ("limits-build", build),
+    ("limits-later", later),
+    ("limits-source", source),
+];
 
 fn numbers(values: &Array<u32>, n: u32) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] + n)
@@ -114,6 +120,33 @@ fn processes() {
     for limit in [2, 3, 4] {
         assert_named(Resource::RLIMIT_NPROC, limit, &["RLIMIT_NPROC"]);
     }
+}
+
+/// A source that is to have a thread, where there is none to be had.
+fn source() {
+    for on_failure in [OnFailure::Stop, OnFailure::GoOn] {
+        let stream = Stream::spawn(0..10u32).on_failure(on_failure);
+        let engine = Engine::inline();
+        let mut run = stream.run(&engine);
+        say(run.next().unwrap().unwrap_err());
+        assert!(run.next().is_none());
+    }
+}
+
+/// It is the last thing that the stream says, also where failures are skipped.
+fn no_thread_for_a_source() {
+    let ended = Program::start("limits-source", || {
+        become_nobody()?;
+        setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
+        Ok(())
+    });
+    let ended: Ended = ended.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = ended
+        .output
+        .matches("the source, at item 0: its thread cannot be started");
+    assert_eq!(said.count(), 2, "{ended:?}");
+    assert!(ended.output.contains("RLIMIT_NPROC"), "{ended:?}");
 }
 
 fn locked_memory() {

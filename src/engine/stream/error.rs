@@ -18,7 +18,8 @@ pub enum StreamError {
         /// Why.
         error: JobError,
     },
-    /// The source gave an error instead of an item: see [`Stream::fallible`](super::Stream::fallible).
+    /// The source gave an error instead of an item: see [`Stream::fallible`](super::Stream::fallible). Or it was to have a
+    /// [thread of its own](super::Stream::spawn), and there is none to be had.
     Source {
         /// Which item of the source: the first is 0.
         sequence: u64,

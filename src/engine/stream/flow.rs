@@ -184,8 +184,13 @@ impl<'e> Driver<'e> {
         if self.settings.on_failure == OnFailure::GoOn && !no_engine {
             return None;
         }
+        Some(self.ended(error))
+    }
+
+    /// Nothing comes any more, whatever is to become of failures.
+    pub(super) fn ended(&mut self, error: StreamError) -> StreamError {
         self.failing = true;
-        Some(error)
+        error
     }
 }
 

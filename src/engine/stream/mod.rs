@@ -166,8 +166,8 @@ impl<'a, T: 'a> Stream<'a, T> {
 
     /// As [`new`](Stream::new), with the iterator in a thread of its own: for sources that wait, such as cameras and sockets.
     /// It is asked for as many items ahead as may be in flight, and no more. The thread starts with the first call of `next` on
-    /// the results. It ends with the source; or when the stream ends and the source has given the item that it waits for, which is
-    /// dropped.
+    /// the results; where there is none to be had, the stream ends with that error of its source. It ends with the source; or when
+    /// the stream ends and the source has given the item that it waits for, which is dropped.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
@@ -189,8 +189,43 @@ impl<'a, T: 'a> Stream<'a, T> {
         I::IntoIter: Send + 'static,
         T: Send + 'static,
     {
+        Self::apart(source.into_iter().map(Given::Ok))
+    }
+
+    /// As [`spawn`](Stream::spawn), of a source that can fail, as [`fallible`](Stream::fallible) has it: a camera that is unplugged, or
+    /// a connection that breaks. What an error is goes no further than its text, so it need not be sent.
+    ///
+    /// ```
+    /// use std::io::{BufRead, BufReader};
+    /// use arenite::{Engine, stream::{Stream, StreamError}};
+    ///
+    /// let (read, write) = std::io::pipe()?;
+    /// let stream = Stream::spawn_fallible(BufReader::new(read).lines()).stage(|line: &str| line.len() as u64, ());
+    /// std::io::Write::write_all(&mut &write, b"three\n\xff\n")?;
+    /// let engine = Engine::inline();
+    /// let mut lengths = stream.run(&engine);
+    /// // It does not wait for another line.
+    /// assert_eq!(lengths.next().unwrap()?, 5);
+    /// let error = lengths.next().unwrap().unwrap_err();
+    /// assert!(matches!(error, StreamError::Source { sequence: 1, .. }), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spawn_fallible<I, E>(source: I) -> Self
+    where
+        I: IntoIterator<Item = Result<T, E>>,
+        I::IntoIter: Send + 'static,
+        T: Send + 'static,
+        E: fmt::Display,
+    {
+        let items = source.into_iter();
+        Self::apart(items.map(|item| item.map_err(|error| error.to_string())))
+    }
+
+    fn apart(items: impl Iterator<Item = Given<T>> + Send + 'static) -> Self
+    where
+        T: Send + 'static,
+    {
         let control = Control::new();
-        let items = source.into_iter().map(Given::Ok);
         Self::from_flow(Box::new(Apart::new(items, Arc::clone(&control))), control)
     }
 }

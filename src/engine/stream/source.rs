@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use super::control::{Control, lock};
 use super::error::StreamError;
 use super::flow::{Driver, Event, Flow};
+use crate::sys::process::start_thread;
 
 /// What a source gives: an item, or why there is none.
 pub(super) type Given<T> = Result<T, String>;
@@ -129,6 +130,18 @@ impl<I, T> Apart<I, T> {
     }
 }
 
+impl<T, I> Apart<I, T>
+where
+    T: Send + 'static,
+    I: Iterator<Item = Given<T>> + Send + 'static,
+{
+    fn begin(&self, items: I) -> std::io::Result<JoinHandle<()>> {
+        let (mail, control) = (Arc::clone(&self.mail), Arc::clone(&self.control));
+        let builder = std::thread::Builder::new().name("arenite-source".to_owned());
+        start_thread(builder, move || mail.fill(items, &control))
+    }
+}
+
 impl<T, I> Flow<T> for Apart<I, T>
 where
     T: Send + 'static,
@@ -146,12 +159,19 @@ where
 
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>> {
         if let Some(items) = self.items.take() {
-            let (mail, control) = (Arc::clone(&self.mail), Arc::clone(&self.control));
-            let thread = std::thread::Builder::new()
-                .name("arenite-source".to_owned())
-                .spawn(move || mail.fill(items, &control))
-                .expect("a thread for the source can be started");
-            self.thread = Some(thread);
+            match self.begin(items) {
+                Ok(thread) => self.thread = Some(thread),
+                Err(error) => {
+                    self.over = true;
+                    let sequence = driver.stats.taken;
+                    let message = format!(
+                        "its thread cannot be started: {error}; raise the limit on processes (RLIMIT_NPROC, `ulimit -u`, \
+                         or the container's), or on memory"
+                    );
+                    let error = StreamError::Source { sequence, message };
+                    return Some(Event::Failed(driver.ended(error)));
+                }
+            }
         }
         loop {
             let mut state = lock(&self.mail.state);

@@ -288,6 +288,39 @@ fn draining_does_not_wait_for_a_source_that_waits() {
 }
 
 #[test]
+fn a_source_in_its_own_thread_that_fails_stops_the_stream_or_loses_an_item() {
+    let engine = Engine::inline();
+    let stream = || {
+        let source = (0..5u64).map(|n| if n == 2 { Err("a bad frame") } else { Ok(n) });
+        Stream::spawn_fallible(source)
+    };
+    let mut run = stream().stage(square, ()).run(&engine);
+    assert_eq!(run.next().unwrap().unwrap(), 0);
+    assert_eq!(run.next().unwrap().unwrap(), 1);
+    let error = run.next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the source, at item 2: a bad frame");
+    assert!(run.next().is_none());
+    let stream = stream().on_failure(OnFailure::GoOn).stage(square, ());
+    let mut run = stream.run(&engine);
+    assert!((&mut run).map(Result::unwrap).eq([0, 1, 9, 16]));
+    assert_eq!((run.stats().taken, run.stats().failed), (5, 1));
+}
+
+#[test]
+fn the_smallest_bound_on_bytes_holds() {
+    let engine = Engine::inline();
+    for (first, second) in [(30, 1000), (1000, 30)] {
+        let stream = Stream::new(0..20u64)
+            .bytes_in_flight(first, |_| 10)
+            .bytes_in_flight(second, |_| 10)
+            .stage(square, ());
+        let handle = stream.handle();
+        assert_eq!(stream.run(&engine).count(), 20);
+        assert_eq!(handle.stats().most_in_flight, 3);
+    }
+}
+
+#[test]
 #[should_panic(expected = "no byte in flight")]
 fn a_stream_of_no_bytes_is_refused() {
     let _ = Stream::new(0u64..).bytes_in_flight(0, |_| 1);
