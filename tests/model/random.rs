@@ -188,6 +188,7 @@ fn maps_and_scopes_do_not_move_the_jobs_beside_them() {
     let zeros = lab.zeros::<u8>(1 << 20).unwrap().seal();
     lab.par_map(&zeros, |x| x + 1).unwrap();
     lab.sum(&zeros).unwrap();
+    lab.cumsum(&zeros).unwrap();
     drawn.push(lab.submit(draw, ()).wait().unwrap());
     assert_eq!(drawn, expected);
 }
