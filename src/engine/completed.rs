@@ -49,7 +49,7 @@ pub struct AsCompleted<R> {
     /// The index of the next one.
     next: usize,
     news: Arc<News>,
-    /// Answers that the stream has given one after the other.
+    /// Jobs that the stream has looked at, one after the other.
     in_a_row: u32,
 }
 
@@ -263,18 +263,19 @@ impl<R: Send + 'static> Stream for CompletedStream<R> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let own = &mut self.0;
-        if own.in_a_row == IN_A_ROW {
-            own.in_a_row = 0;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         while !own.jobs.is_empty() {
+            if own.in_a_row == IN_A_ROW {
+                // Also where none of them has ended: nothing else would run.
+                own.in_a_row = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let Some(index) = own.news.poll(context) else {
                 own.in_a_row = 0;
                 return Poll::Pending;
             };
+            own.in_a_row += 1;
             if let Some(answer) = own.look_at(index) {
-                own.in_a_row += 1;
                 return Poll::Ready(Some(answer));
             }
         }

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread;
@@ -27,6 +28,7 @@ tests![
     other_tasks_run_while_a_job_is_awaited,
     other_tasks_run_while_a_map_is_awaited,
     other_tasks_run_while_jobs_are_awaited_as_they_end,
+    other_tasks_run_while_many_jobs_are_looked_at,
     other_tasks_run_while_a_map_is_never_empty,
     other_tasks_run_while_admission_is_awaited,
     other_tasks_run_while_a_map_waits_for_admission,
@@ -315,6 +317,40 @@ fn other_tasks_run_while_jobs_are_awaited_as_they_end() {
     side_by_side(take, open);
     assert_eq!(*order.borrow(), [1, 0]);
     assert_eq!(ends.size_hint(), (0, Some(0)));
+}
+
+/// None of them has ended when they are looked at for the first time, and others want their turn meanwhile.
+fn other_tasks_run_while_many_jobs_are_looked_at() {
+    const JOBS: usize = 10_000;
+    struct Tells(AtomicBool);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let first = lab.submit(through, (gate.path(), 0));
+    let held = gate.meet();
+    let others = (1..JOBS as u64).map(|n| lab.submit(through, (String::new(), n)));
+    let mut ends = arenite::as_completed(std::iter::once(first).chain(others)).stream();
+    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&told));
+    let mut context = Context::from_waker(&waker);
+    let polls = std::iter::from_fn(|| {
+        assert!(Pin::new(&mut ends).poll_next(&mut context).is_pending());
+        // As long as it is not a job that it waits for.
+        told.0.swap(false, SeqCst).then_some(())
+    });
+    let turns = polls.count();
+    assert!(turns >= 50, "{turns} turns");
+    drop(held);
+    step("all of them");
+    for _ in 0..JOBS {
+        block_on(next(&mut ends)).unwrap().1.unwrap();
+    }
+    assert!(block_on(next(&mut ends)).is_none());
+    lab.assert_idle();
 }
 
 /// A loop that takes one result after the other, and ends when another task says so.

@@ -22,7 +22,8 @@ const BATCH: usize = 64;
 const LOOK: usize = 8;
 /// An iterator that takes longer for its items waits for them: then each is sent before the next is asked for.
 const WAITS: Duration = Duration::from_micros(50);
-/// So many items in a row have come at once before they are sent in numbers again; fewer of them where none has kept anybody waiting yet.
+/// So many items in a row have come at once before they are sent in numbers again; so many where none has kept anybody waiting
+/// yet.
 const AT_ONCE: u32 = 64;
 const AT_FIRST: u32 = 16;
 /// How long somebody sleeps for a job behind the first one. A job that takes longer than was expected holds up no answer
