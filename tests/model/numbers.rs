@@ -142,7 +142,8 @@ fn what_does_not_fit_is_an_error() {
 
 fn nothing_at_all() {
     let lab = Lab::new(2);
-    for shape in [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()] {
+    let shapes = [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()];
+    for (shape, parts) in shapes.into_iter().zip([0, 0, 4]) {
         let none = lab.zeros::<f32>(shape).unwrap().seal();
         assert_eq!(lab.sum(&none).unwrap(), 0.0);
         assert!(lab.mean(&none).unwrap().is_nan());
@@ -155,6 +156,7 @@ fn nothing_at_all() {
         assert_eq!(counts.unwrap().counts, [0; 3]);
         let sum = lab.reduce(&none, plain_sum, (), |a: f32, b: f32| a + b);
         assert_eq!(sum.unwrap(), 0.0);
+        assert_eq!(none.partitions(4).count(), parts, "{shape:?}");
         assert!(none.partitions(4).all(|part| part.is_empty()));
     }
     lab.assert_in_use(0);
