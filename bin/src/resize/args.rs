@@ -10,7 +10,7 @@ use arenite::image::{Filter, Fit, Format, ResizeSpec, Size, When};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::plan::{is_same, place};
+use super::plan::{identity, place};
 use crate::choice::Choice;
 use crate::cli::Generate;
 use crate::units;
@@ -329,7 +329,8 @@ impl ResizeArgs {
     /// A sentence about flags that contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let (Some(trace), Some(report)) = (&self.trace, &self.report)
-            && (place(trace) == place(report) || is_same(trace, report))
+            && (place(trace) == place(report)
+                || identity(trace).is_some_and(|there| identity(report) == Some(there)))
         {
             return Err("--trace and --report need a file each".to_owned());
         }

@@ -29,7 +29,7 @@ use fault::Fault;
 pub(crate) use fault::reason;
 use inputs::{Request, Stamp};
 use output::{OutFolder, WriteFault};
-use plan::{Item, Task, is_same, place};
+use plan::{Item, Task, place};
 use pool::EnginePool;
 use record::{Fingerprint, Record, Recorder};
 use report::{Outcome, Report, show};
@@ -133,18 +133,18 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     }
 }
 
-/// Whether a file beside the results has the place of an input or of a result.
+/// Whether a file beside the results has the place of an input or of a result. Where one is there already, device and inode say
+/// so: it is written over in its place, under each name that it has.
 fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
     args.written().find_map(|(flag, file)| {
         let place_of_file = place(file);
-        let is_result = |task: &Task| place(&task.output) == place_of_file;
-        let what = if items.iter().any(|item| is_same(&item.input, file)) {
+        let there = plan::identity(file);
+        let is_there = |path: &Path| there.is_some() && plan::identity(path) == there;
+        let what = if items.iter().any(|item| is_there(&item.input)) {
             "would overwrite an input"
-        } else if items
-            .iter()
-            .any(|item| item.task.as_ref().is_ok_and(is_result))
-        {
+        } else if tasks().any(|task| place(&task.output) == place_of_file) {
             "would be overwritten by a result"
+    let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
         } else {
             return None;
         };
@@ -155,6 +155,8 @@ fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
     let record = Record::read(out);
     let options = Fingerprint::of(options);
+        } else if tasks().any(|task| is_there(&task.output)) {
+            "would overwrite a result"
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
         task.fresh = std::fs::symlink_metadata(&task.output)
             .ok()

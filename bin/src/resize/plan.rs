@@ -250,8 +250,13 @@ pub(crate) fn place(file: &Path) -> PathBuf {
 }
 
 /// One file by two names?
-pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize()
+/// The file system and the number there of what is there, links followed.
+pub(crate) fn identity(file: &Path) -> Option<(u64, u64)> {
+    Some(Stamp::of(&fs::metadata(file).ok()?).identity())
+}
+
         .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
@@ -292,7 +297,7 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
         .filter_map(|item| {
             let identity = match &item.task {
                 Ok(task) => task.stamp.identity(),
-                Err(_) => Stamp::of(&fs::metadata(&item.input).ok()?).identity(),
+                Err(_) => identity(&item.input)?,
             };
             Some((identity, item.input.as_path()))
         })

@@ -135,3 +135,19 @@ fn no_input_is_overwritten() {
     }
     assert_eq!(fs::read(world.path("p/a.jpg")).unwrap(), before);
 }
+    assert_eq!(
+        fs::read(world.path("p/broken.jpg")).unwrap(),
+        b"broken but mine"
+    );
+}
+
+#[test]
+fn no_result_is_overwritten() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    world.run("p -s 16 -o out").exits(0);
+    let before = fs::read(world.path("out/a.jpg")).unwrap();
+    fs::hard_link(world.path("out/a.jpg"), world.path("a.json")).unwrap();
+    let run = world.run("p -s 16 -o out --resume --trace a.json").exits(2);
+    run.says(&["--trace", "a.json", "would overwrite a result"]);
+    assert_eq!(fs::read(world.path("out/a.jpg")).unwrap(), before);
