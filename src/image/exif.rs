@@ -140,10 +140,10 @@ impl Tiff<'_> {
         let Some(list) = self.long(link).filter(|&list| list != 0) else {
             return;
         };
-        let kept = self.kept(own);
+        let kept = merged(self.kept(own));
         let others = |part: &Range<usize>| {
-            let overlaps = |kept: &Range<usize>| part.start < kept.end && kept.start < part.end;
-            kept.iter().any(overlaps)
+            let behind = kept.partition_point(|kept| kept.end <= part.start);
+            kept.get(behind).is_some_and(|kept| kept.start < part.end)
         };
         let Some(extent) = self.extent(list).filter(|extent| !others(extent)) else {
             return;
@@ -163,12 +163,9 @@ impl Tiff<'_> {
         }
         parts.retain(|part| part.end <= self.exif.len() && !others(part));
         self.exif[link..link + NEXT].fill(0);
-        for part in &parts {
+        for part in merged(parts) {
             self.exif[part.clone()].fill(0);
-        }
-        // What lies at the end is not carried along as zeros.
-        parts.sort_by_key(|part| part.end);
-        for part in parts.into_iter().rev() {
+            // What lies at the end is not carried along as zeros; nothing is merged behind that.
             if part.end == self.exif.len() {
                 self.exif.truncate(part.start);
             }
@@ -212,6 +209,21 @@ impl Tiff<'_> {
         let place = self.long(entry + 8)?;
         (bytes > 4).then_some(place..place.checked_add(bytes)?)
     }
+}
+
+/// The same bytes as ranges that neither touch nor overlap, in their order; empty ones are left out. A file may name any bytes
+/// as often as it has entries: whoever goes over these goes over each byte once.
+fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    parts.retain(|part| !part.is_empty());
+    parts.sort_unstable_by_key(|part| part.start);
+    parts.dedup_by(|next, part| {
+        let touches = next.start <= part.end;
+        if touches {
+            part.end = part.end.max(next.end);
+        }
+        touches
+    });
+    parts
 }
 
 /// Strips of a thumbnail that are looked for.
@@ -419,6 +431,114 @@ mod tests {
                 describe(&mut broken, (5, 5));
                 assert!(broken.len() <= whole.len());
             }
+        }
+    }
+
+    impl Writer {
+        /// A list of entries of eight bytes each, which lie one behind the other; the first may be the number of another one.
+        fn crowd(&mut self, entries: u16, values: u32, first: Option<(u16, u32)>, next: u32) {
+            let mut list: Vec<_> = (0..u32::from(entries))
+                .map(|index| (0x9000, 5, values + index * 8))
+                .collect();
+            if let Some((tag, number)) = first {
+                list[0] = (tag, LONG, number);
+            }
+            self.list(&list, next);
+        }
+    }
+
+    /// Compared with each other one by one, these take minutes.
+    #[test]
+    fn crowds_of_entries_are_gone_through_once() {
+        const ENTRIES: u16 = 60_000;
+        let list = 2 + u32::from(ENTRIES) * 12 + 4;
+        let values = u32::from(ENTRIES) * 8;
+        let (second, third, far) = (8 + list, 8 + 2 * list, 8 + 3 * list);
+        let mut crowd = Writer::new(false);
+        crowd.long(8);
+        crowd.crowd(ENTRIES, far, Some((tag::EXIF, second)), third);
+        crowd.crowd(ENTRIES, far + values, None, 0);
+        crowd.crowd(ENTRIES, far + 2 * values, None, 0);
+        crowd.exif.resize((far + 3 * values) as usize, 7);
+        let mut exif = crowd.exif;
+        describe(&mut exif, (5, 5));
+        assert_eq!(exif.len() as u32, far + 2 * values);
+        assert!(
+            exif[third as usize..far as usize]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
+        assert!(exif[far as usize..].iter().all(|&byte| byte == 7));
+    }
+
+    /// Filled one by one, these are 64 GiB.
+    #[test]
+    fn bytes_that_many_entries_name_are_taken_away_once() {
+        const BYTES: u32 = 1 << 20;
+        let mut crowd = Writer::new(false);
+        crowd.long(8);
+        crowd.list(&[(0x0112, SHORT, 1)], 26);
+        let far = 26 + 2 + 65_535 * 12 + 4;
+        crowd.list(&vec![(0x9000, 7, far); 65_535], 0);
+        for entry in 0..65_535 {
+            let count = 26 + 2 + entry * 12 + 4;
+            crowd.exif[count..count + 4].copy_from_slice(&BYTES.to_le_bytes());
+        }
+        crowd.exif.resize((far + BYTES) as usize, 7);
+        let mut exif = crowd.exif;
+        describe(&mut exif, (5, 5));
+        assert_eq!(exif.len(), 26, "the second list and its value");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn merged_ranges_are_the_same_bytes_once(
+            parts in proptest::collection::vec((0..60_usize, 0..9_usize), 0..20)
+        ) {
+            let parts: Vec<_> = parts.into_iter().map(|(start, len)| start..start + len).collect();
+            let merged = merged(parts.clone());
+            proptest::prop_assert!(merged.iter().all(|part| !part.is_empty()));
+            proptest::prop_assert!(merged.is_sorted_by(|one, next| one.end < next.start));
+            for byte in 0..80 {
+                let has = |parts: &[Range<usize>]| parts.iter().any(|part| part.contains(&byte));
+                proptest::prop_assert_eq!(has(&parts), has(&merged));
+            }
+        }
+
+        /// One byte after the other, in no hurry.
+        #[test]
+        fn what_is_taken_away_is_what_a_thumbnail_has_alone(
+            values in proptest::collection::vec((0..150_u32, 5..20_u32), 7)
+        ) {
+            let mut camera = Writer::new(false);
+            camera.long(8);
+            let entries: Vec<_> = values.iter().map(|&(place, _)| (0x9000, 7, place)).collect();
+            // At 8 and at 50: three entries, and four.
+            camera.list(&entries[..3], 50);
+            camera.list(&entries[3..], 0);
+            for (index, (_, count)) in values.iter().enumerate() {
+                let entry = 10 + index * 12 + if index < 3 { 0 } else { 6 };
+                camera.exif[entry + 4..entry + 8].copy_from_slice(&count.to_le_bytes());
+            }
+            camera.exif.resize(150, 7);
+            let mut exif = camera.exif;
+            let value = |&(place, count): &(u32, u32)| place as usize..(place + count) as usize;
+            let (kept, own) = values.split_at(3);
+            let kept: Vec<_> = std::iter::once(0..50).chain(kept.iter().map(value)).collect();
+            let is_kept = |byte: usize| kept.iter().any(|kept| kept.contains(&byte));
+            let mut expected = exif.clone();
+            if !(50..104).any(is_kept) {
+                let own: Vec<_> = std::iter::once(50..104).chain(own.iter().map(value)).collect();
+                let gone = |part: &&Range<usize>| part.end <= 150 && !(*part).clone().any(is_kept);
+                let gone: Vec<_> = own.iter().filter(gone).collect();
+                let is_gone = |byte: &usize| gone.iter().any(|part| part.contains(byte));
+                expected[46..50].fill(0);
+                (0..150).filter(is_gone).for_each(|byte| expected[byte] = 0);
+                let end = (0..150).rev().find(|byte| !is_gone(byte));
+                expected.truncate(end.unwrap_or(0) + 1);
+            }
+            describe(&mut exif, (5, 5));
+            proptest::prop_assert_eq!(exif, expected);
         }
     }
 }

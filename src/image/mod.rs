@@ -220,7 +220,9 @@ fn render_unguarded(
         color::to_srgb(upright, icc.as_deref())
     };
     let pixels = encode::prepared(pixels, into);
-    metadata.describe((pixels.width, pixels.height));
+    if spec.keep_metadata {
+        metadata.describe((pixels.width, pixels.height));
+    }
     Ok(Rendered {
         pixels,
         metadata,
