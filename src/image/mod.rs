@@ -21,8 +21,8 @@
 //! # What happens to a picture
 //! 1. The first bytes decide its format. HEIC, AVIF, JPEG XL and JPEG 2000 are refused by name.
 //! 2. The header is read; more than `max_pixels` are refused before anything is allocated for them.
-//! 3. It is decoded. JPEG is scaled on the way, to no less than twice the target on each side; the
-//!    others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
+//! 3. It is decoded. JPEG is scaled on the way, to no less than twice the target on each side, but for the filters `Box` and
+//!    `Nearest`; the others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
 //! 4. It is resized, colours weighted by alpha, and *then* turned as its EXIF orientation says and
 //!    converted to sRGB: both cost next to nothing on a small picture.
 //! 5. It is encoded: baseline JPEG with 4:2:0 chroma, PNG, or lossy WebP.
@@ -32,9 +32,10 @@
 //!   that sees no profile, and a profile may be larger than the thumbnail. With `keep_metadata` the
 //!   pixels keep their own colours and the profile goes with them (but for CMYK and for grey in WebP, which become sRGB).
 //! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
-//!   a torn thumbnail looks finished. A JPEG that lacks only its end marker is whole and is accepted.
+//!   a torn thumbnail looks finished. A JPEG that lacks only its end marker, or a PNG its last chunk, is whole and is accepted.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A profile of inks goes by the upper 8.
-//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG: what a page behind it would be.
+//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG: what a page behind it would be. A GIF without holes has none; a
+//!   WebP animation whose first frame leaves something free has it.
 //! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
 //!   inks in JPEG are recognised by its marker.

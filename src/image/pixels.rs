@@ -159,6 +159,24 @@ impl Pixels {
         }
     }
 
+    /// Without alpha, where all of it is full. Eight bits of RGBA; anything else is returned as it is.
+    pub(super) fn without_full_alpha(mut self) -> Self {
+        let (Color::Rgba, Samples::Eight(samples)) = (self.color, &mut self.samples) else {
+            return self;
+        };
+        let pixels = samples.as_chunks::<4>().0;
+        if pixels.iter().any(|pixel| pixel[3] != u8::MAX) {
+            return self;
+        }
+        let count = pixels.len();
+        for pixel in 1..count {
+            samples.copy_within(pixel * 4..pixel * 4 + 3, pixel * 3);
+        }
+        samples.truncate(count * 3);
+        self.color = Color::Rgb;
+        self
+    }
+
     /// Three or four channels: grey is repeated. Eight bits.
     pub(super) fn into_rgb(self) -> Self {
         let color = match self.color {

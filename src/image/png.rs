@@ -1,4 +1,5 @@
-//! What the PNG decoder does not look at: a palette that ends within a colour, and metadata behind the pixels.
+//! What the PNG decoder does not look at: sides before it makes room for a row, a palette that ends within a colour, metadata
+//! behind the pixels, and that nothing but the end may be missing.
 
 use super::error::ImageError;
 use super::format::Format;
@@ -18,6 +19,36 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
         rest = behind;
         Some((kind, len, whole))
     })
+}
+
+/// The sides by the header, if that is whole.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    let (kind, _, whole) = chunks(file).next()?;
+    let (body, sum) = whole.get(4..)?.split_last_chunk()?;
+    let is_whole = kind == *b"IHDR" && body.len() == 4 + 13;
+    if !is_whole || u32::from_be_bytes(*sum) != crc32(body) {
+        return None;
+    }
+    let side = |at: usize| body[at..].first_chunk().copied().map(u32::from_be_bytes);
+    Some((side(4)?, side(8)?))
+}
+
+/// The file with its last chunk, if it ends before or within that, and behind another one. Whether all pixels were there its
+/// decoder says.
+pub(super) fn with_end(file: &[u8]) -> Option<Vec<u8>> {
+    const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let mut end = SIGNATURE;
+    for (kind, len, whole) in chunks(file) {
+        if whole.len() < len.saturating_add(AROUND) {
+            break;
+        }
+        if kind == *b"IEND" {
+            return None;
+        }
+        end += whole.len();
+    }
+    let (whole, rest) = file.split_at_checked(end)?;
+    END.starts_with(rest).then(|| [whole, END].concat())
 }
 
 /// A palette that ends within a colour: `png` 0.18 panics there, where an error is due.

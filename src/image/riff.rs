@@ -1,6 +1,8 @@
 //! What the WebP decoder believes before it looks: that a chunk of metadata is as long as its header says, also where the file ends
 //! before (four gigabytes for a hundred bytes), and that the picture in a frame is no larger than the frame.
 
+use std::borrow::Cow;
+
 use super::error::ImageError;
 use super::format::Format;
 
@@ -10,6 +12,10 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 
 /// The file's own header: a chunk of all the others, with a kind of its own.
 const HEADER: usize = 4 + 4 + 4;
+/// In the first byte of what an extended file says of itself. Behind three more it has its sides, as a frame has: each less 1, in
+/// three bytes.
+const ANIMATION: u8 = 0x02;
+const ALPHA: u8 = 0x10;
 /// What an animation says of a frame, before the chunks of its picture: its place, its sides, how long it is shown.
 const FRAME: usize = 16;
 
@@ -43,6 +49,24 @@ fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
 pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     let (_, len, data) = extended(file).find(|(found, ..)| found == kind)?;
     (data.len() == len).then(|| data.to_vec())
+}
+
+/// The file as its decoder is to see it: where the first frame of an animation leaves some of the picture free, with alpha, which
+/// may not have been announced. What is free shows what is behind the picture; without alpha it would be black.
+pub(super) fn with_ground(file: &[u8]) -> Cow<'_, [u8]> {
+    let bare = || {
+        let header = file.get(HEADER + 8..)?;
+        let is_bare = header.first()? & (ANIMATION | ALPHA) == ANIMATION;
+        let canvas = header.get(4..10)?;
+        let (.., frame) = extended(file).find(|(kind, ..)| kind == b"ANMF")?;
+        Some(is_bare && frame.get(6..12)? != canvas)
+    };
+    if bare() != Some(true) {
+        return Cow::Borrowed(file);
+    }
+    let mut file = file.to_vec();
+    file[HEADER + 8] |= ALPHA;
+    Cow::Owned(file)
 }
 
 /// A lossy picture in the first frame of an animation has to have the frame's sides, which lie within those that the file

@@ -21,9 +21,9 @@ pub enum Filter {
     Mitchell = 2,
     /// A triangle.
     Bilinear = 3,
-    /// The mean of what falls into the pixel.
+    /// The mean of what falls into the pixel. All of a JPEG is decoded for it, which takes longer.
     Box = 4,
-    /// The nearest pixel, nothing is averaged.
+    /// The nearest pixel, nothing is averaged. All of a JPEG is decoded for it, which takes longer.
     Nearest = 5,
 }
 
@@ -206,17 +206,7 @@ impl ResizeSpec {
     /// `TooManyPixels` if the source is larger than `max_pixels` (or has none), `OutputTooManyPixels` if the
     /// output is, `OutputTooLarge` if its format cannot hold it.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
-        let pixels = u64::from(width) * u64::from(height);
-        if pixels == 0 {
-            return Err(ImageError::corrupt(format, "it has no pixels"));
-        }
-        if pixels > self.max_pixels {
-            return Err(ImageError::TooManyPixels {
-                width,
-                height,
-                limit: self.max_pixels,
-            });
-        }
+        self.check_source((width, height), format)?;
         let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
         let output = self.output.format_for(format);
         let (width, height) = (plan.width, plan.height);
@@ -229,6 +219,27 @@ impl ResizeSpec {
             });
         }
         Ok(plan)
+    }
+
+    /// `TooManyPixels` if a source of these sides is larger than `max_pixels`, or has none. Which of them is the width does not
+    /// matter here.
+    pub(super) fn check_source(
+        &self,
+        (width, height): (u32, u32),
+        format: Format,
+    ) -> Result<(), ImageError> {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels == 0 {
+            return Err(ImageError::corrupt(format, "it has no pixels"));
+        }
+        if pixels > self.max_pixels {
+            return Err(ImageError::TooManyPixels {
+                width,
+                height,
+                limit: self.max_pixels,
+            });
+        }
+        Ok(())
     }
 }
 

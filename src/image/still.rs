@@ -37,15 +37,26 @@ pub(super) fn decode(
     let file = Cursor::new(input);
     match format {
         Format::Png => {
+            let read = |input: &[u8]| {
+                // A profile is unpacked with the header, before anything is known of the pixels.
+                let decoder = PngDecoder::with_limits(Cursor::new(input), limits(0));
+                read(decoder.map_err(broken)?, (input, format), spec, false)
+            };
+            // What its decoder makes room for beside a picture with such sides is too much as well.
+            if let Some(sides) = png::announced(input) {
+                spec.check_source(sides, format)?;
+            }
             png::check_palette(input)?;
-            // A profile is unpacked with the header, before anything is known of the pixels.
-            let decoder = PngDecoder::with_limits(file, limits(0)).map_err(broken)?;
-            read(decoder, (input, format), spec, false)
+            read(input).or_else(|error| match (&error, png::with_end(input)) {
+                (ImageError::Truncated { .. }, Some(whole)) => read(&whole).map_err(|_| error),
+                _ => Err(error),
+            })
         }
         Format::WebP => {
             let read = || {
                 riff::check_frame(input)?;
-                let decoder = WebPDecoder::new(file).map_err(broken)?;
+                let ground = riff::with_ground(input);
+                let decoder = WebPDecoder::new(Cursor::new(&*ground)).map_err(broken)?;
                 let still = !decoder.has_animation();
                 read(decoder, (input, format), spec, still)
             };
@@ -59,7 +70,10 @@ pub(super) fn decode(
         }
         Format::Gif => {
             let decoder = GifDecoder::new(file).map_err(broken)?;
-            read(decoder, (input, format), spec, false)
+            let mut decoded = read(decoder, (input, format), spec, false)?;
+            // Its decoder yields alpha in any case.
+            decoded.pixels = decoded.pixels.without_full_alpha();
+            Ok(decoded)
         }
         Format::Tiff => {
             let decoder = TiffDecoder::new(file).map_err(broken)?;
@@ -71,6 +85,13 @@ pub(super) fn decode(
             Ok(decoded)
         }
         Format::Bmp => {
+            if let Some((width, height)) = bmp_sides(input) {
+                spec.check_source((width.unsigned_abs(), height.unsigned_abs()), format)?;
+                if width.max(height) > LONGEST_IN_BMP {
+                    let reason = format!("a side of more than {LONGEST_IN_BMP} pixels");
+                    return Err(ImageError::variety(format, reason));
+                }
+            }
             let decoder = BmpDecoder::new(file).map_err(broken)?;
             read(decoder, (input, format), spec, false)
         }
@@ -78,6 +99,22 @@ pub(super) fn decode(
             format: format.name(),
         }),
     }
+}
+
+/// What its decoder takes for broken beyond.
+const LONGEST_IN_BMP: i32 = 0xffff;
+
+/// Width and height, which is below 0 if the rows go downwards; `None` in the oldest kind, whose sides are short.
+fn bmp_sides(file: &[u8]) -> Option<(i32, i32)> {
+    /// Behind the header of the file, and behind that with a length in front.
+    const SECOND: usize = 14;
+    const OLDEST: u32 = 12;
+    let number = |at: usize| file.get(at..)?.first_chunk().copied();
+    let length = u32::from_le_bytes(number(SECOND)?);
+    let side = |at| number(at).map(i32::from_le_bytes);
+    let sides = (side(SECOND + 4)?, side(SECOND + 8)?);
+    // What has none is its decoder's to refuse.
+    (length > OLDEST && sides.0 != 0 && sides.1 != 0).then_some(sides)
 }
 
 /// Header, limits, metadata, pixels, in this order; the pixels by libwebp if it can decode them.
@@ -89,9 +126,9 @@ fn read<D: ImageDecoder>(
 ) -> Result<Decoded, ImageError> {
     let broken = |error| translate(error, format);
     let (width, height) = decoder.dimensions();
-    // Checked before anything of that size is allocated; the sides swap with the orientation, the
-    // number of pixels does not.
-    spec.plan(width, height, format)?;
+    // Checked before anything of that size is allocated. What comes of it is checked when the orientation is known, which may
+    // swap the sides.
+    spec.check_source((width, height), format)?;
     let inks = ink_bytes(&decoder);
     let bytes = inks.unwrap_or(decoder.total_bytes());
     spec.admit(bytes, file.len() as u64)?;

@@ -168,7 +168,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 
-    /// Resampling filter
+    /// Resampling filter; box and nearest decode all of a JPEG, which takes longer
     #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
     pub filter: Filter,
 
@@ -398,7 +398,7 @@ impl ResizeArgs {
     /// other pictures from the same options.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "2 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
+            "3 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
             self.size.map(|size| size.to_string()).unwrap_or_default(),
             self.fit,
             !self.no_enlarge,

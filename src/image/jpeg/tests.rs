@@ -5,6 +5,7 @@ use mozjpeg::{ColorSpace, Compress, Decompress};
 
 use super::super::meta::StoredPlan;
 use super::super::size::Region;
+use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
 
 /// How a test picture is coded.
@@ -201,9 +202,12 @@ fn a_scaled_decode_leaves_twice_the_target_and_not_an_eighth_more() {
         ((1280, 960), (0.0, 0.0, 640.0, 480.0), 8),
     ] {
         assert_eq!(
-            super::eighths(&plan(target, region)),
+            super::eighths(&plan(target, region), Filter::Lanczos3),
             eighths,
             "{target:?} of {region:?}"
         );
+        for whole in [Filter::Box, Filter::Nearest] {
+            assert_eq!(super::eighths(&plan(target, region), whole), 8);
+        }
     }
 }

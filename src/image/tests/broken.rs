@@ -87,6 +87,32 @@ fn a_truncated_jpeg_says_so() {
 }
 
 #[test]
+fn a_png_that_lacks_nothing_but_its_end_is_whole() {
+    let file = written(&waves(61, 47).into(), ImageFormat::Png);
+    let whole = resize_to_pixels(&file, &spec("20")).unwrap();
+    for missing in 1..=12 {
+        let pixels = resize_to_pixels(&file[..file.len() - missing], &spec("20"));
+        assert_eq!(pixels.as_ref(), Ok(&whole), "{missing} bytes are missing");
+    }
+    // Without its last pixels it is torn, also where it ends behind a chunk.
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let body = [&kind[..], data].concat();
+        let sum = meta::crc32(&body).to_be_bytes();
+        [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat()
+    };
+    let at = file.windows(4).position(|four| four == b"IDAT").unwrap();
+    let pixels = &file[at + 4..file.len() - 12 - 4];
+    let (most, rest) = pixels.split_at(pixels.len() - 100);
+    let torn = [&file[..at - 4], &chunk(b"IDAT", most)].concat();
+    let truncated = ImageError::Truncated {
+        format: Format::Png,
+    };
+    assert_eq!(resize_to_pixels(&torn, &spec("20")), Err(truncated));
+    let whole_again = [torn, chunk(b"IDAT", rest)].concat();
+    assert_eq!(resize_to_pixels(&whole_again, &spec("20")), Ok(whole));
+}
+
+#[test]
 fn flipped_bytes_never_panic() {
     let spec = ResizeSpec {
         max_pixels: 4_000_000,
@@ -212,6 +238,60 @@ fn bombs_are_refused_from_their_header() {
     assert_eq!(
         limited(1199).unwrap_err().to_string(),
         "40x30 is 1200 pixels, more than the limit of 1199; if you trust the file, raise max_pixels"
+    );
+}
+
+#[test]
+fn sides_beyond_all_measure_are_too_many_pixels() {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    let side = 20_000_000_u32.to_be_bytes();
+    let header = [&b"IHDR"[..], &side, &side, &[8, 6, 0, 0, 0]].concat();
+    png.extend(&header);
+    png.extend(meta::crc32(&header).to_be_bytes());
+    png.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    let mut bmp = written(&DynamicImage::ImageRgb8(waves(4, 4)), ImageFormat::Bmp);
+    let mut bmp_of = |width: i32, height: i32| {
+        bmp[18..22].copy_from_slice(&width.to_le_bytes());
+        bmp[22..26].copy_from_slice(&height.to_le_bytes());
+        bmp.clone()
+    };
+    for (what, file) in [
+        ("PNG", png.clone()),
+        ("BMP", bmp_of(70_000, 70_000)),
+        ("BMP downwards", bmp_of(70_000, -70_000)),
+    ] {
+        let error = resize_encoded(&file, &spec("20")).unwrap_err();
+        let many = matches!(error, ImageError::TooManyPixels { .. });
+        assert!(many, "{what}: {error}");
+    }
+    // A header that is broken is broken, whatever it says.
+    png[20] ^= 1;
+    let error = resize_encoded(&png, &spec("20")).unwrap_err();
+    assert!(matches!(error, ImageError::Corrupt { .. }), "{error}");
+    let error = resize_encoded(&bmp_of(70_000, 1), &spec("20")).unwrap_err();
+    let variety = matches!(error, ImageError::UnsupportedVariety { .. });
+    assert!(variety, "{error}");
+}
+
+#[test]
+fn bytes_are_told_as_people_count_them() {
+    let many = ImageError::TooManyBytes {
+        bytes: 3 << 29,
+        limit: 1 << 30,
+    };
+    assert_eq!(
+        many.to_string(),
+        "its pixels take 1.5 GiB, more than the limit of 1.0 GiB; if you trust the file, raise max_bytes"
+    );
+    let bomb = ImageError::Bomb {
+        bytes: 75 << 20,
+        file: 2048,
+        limit: 4096,
+    };
+    assert!(
+        bomb.to_string()
+            .starts_with("2.0 KiB that become 75.0 MiB of pixels"),
+        "{bomb}"
     );
 }
 

@@ -182,6 +182,29 @@ fn jpeg_that_is_scaled_while_decoded_looks_as_if_it_were_not() {
 }
 
 #[test]
+fn filters_that_take_pixels_as_they_are_have_all_to_take_from() {
+    let file = jpeg(&waves(640, 480));
+    let whole = decode(&file).unwrap();
+    let Samples::Eight(samples) = &whole.samples else {
+        panic!("a JPEG has 8 bits")
+    };
+    for filter in [Filter::Nearest, Filter::Box] {
+        for side in [30, 50, 64, 100, 200] {
+            let spec = ResizeSpec {
+                filter,
+                ..spec(&format!("{side}x{side}!"))
+            };
+            let seen = resize_to_pixels(&file, &spec).unwrap();
+            let expected = resize_pixels(samples, (640, 480), 3, (side, side), filter).unwrap();
+            assert!(
+                seen.samples == Samples::Eight(expected),
+                "{filter:?}, {side}"
+            );
+        }
+    }
+}
+
+#[test]
 fn grey_stays_grey() {
     let grey = DynamicImage::ImageLuma8(GrayImage::from_fn(64, 64, |x, _| {
         image::Luma([x as u8 * 3])
@@ -242,6 +265,60 @@ fn alpha_is_kept_or_becomes_white() {
         );
         assert!(flat.get_pixel(2, 10).0[2] > 180);
     }
+}
+
+#[test]
+fn a_gif_without_holes_has_no_alpha() {
+    let opaque: DynamicImage = quarters(40, 30).into();
+    let file = written(&opaque.to_rgba8().into(), ImageFormat::Gif);
+    let small = decoded(&resize_encoded(&file, &spec("20")).unwrap());
+    assert_eq!(small.color(), ColorType::Rgb8);
+    assert_quarters(&small, QUARTERS);
+    let mut holed = opaque.to_rgba8();
+    holed.put_pixel(39, 29, Rgba([0; 4]));
+    let file = written(&holed.into(), ImageFormat::Gif);
+    let small = decoded(&resize_encoded(&file, &spec("40")).unwrap());
+    assert_eq!(small.color(), ColorType::Rgba8);
+}
+
+/// An animation of one lossy red frame without alpha, of which nothing is announced either.
+fn animation(canvas: (u32, u32), place: (u32, u32), (width, height): (u32, u32)) -> Vec<u8> {
+    let red = [220, 20, 20].repeat((width * height) as usize);
+    let picture = webp::Encoder::from_rgb(&red, width, height).encode(90.0);
+    assert_eq!(&picture[12..16], b"VP8 ");
+    let number = |number: u32| number.to_le_bytes()[..3].to_vec();
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let mut chunk = [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
+        chunk.resize(chunk.len().next_multiple_of(2), 0);
+        chunk
+    };
+    let sides = |(width, height): (u32, u32)| [number(width - 1), number(height - 1)].concat();
+    let header = chunk(b"VP8X", &[vec![2, 0, 0, 0], sides(canvas)].concat());
+    let whole = chunk(b"ANIM", &[255, 255, 255, 255, 0, 0]);
+    let place = [number(place.0 / 2), number(place.1 / 2)].concat();
+    let frame = [place, sides((width, height)), vec![100, 0, 0, 0]].concat();
+    let frame = chunk(b"ANMF", &[&frame, &picture[12..]].concat());
+    let body = [&b"WEBP"[..], &header, &whole, &frame].concat();
+    chunk(b"RIFF", &body)
+}
+
+#[test]
+fn what_the_first_frame_leaves_free_is_not_black() {
+    let file = animation((40, 30), (20, 0), (20, 30));
+    let small = decoded(&resize_encoded(&file, &spec("40")).unwrap()).to_rgba8();
+    assert_eq!(small.get_pixel(5, 15).0[3], 0, "nothing is there");
+    let red = small.get_pixel(30, 15).0;
+    assert!(red[0] > 180 && red[2] < 60 && red[3] == 255, "{red:?}");
+    let on_white = ResizeSpec {
+        output: Output::Jpeg,
+        ..spec("40")
+    };
+    let flat = decoded(&resize_encoded(&file, &on_white).unwrap()).to_rgb8();
+    assert!(flat.get_pixel(5, 15).0.iter().all(|&sample| sample > 245));
+    // What covers all of it needs no alpha.
+    let file = animation((40, 30), (0, 0), (40, 30));
+    let small = decoded(&resize_encoded(&file, &spec("40")).unwrap());
+    assert_eq!(small.color(), ColorType::Rgb8);
 }
 
 #[test]

@@ -377,3 +377,40 @@ fn profiles_are_applied() {
         assert!(level.abs_diff(137) <= 2, "{color:?}: {level}");
     }
 }
+
+#[test]
+fn the_result_is_judged_as_it_is_looked_at() {
+    // Stored upright, and looked at lying on its side.
+    let metadata = Metadata {
+        exif: Some(exif(6)),
+        ..Metadata::default()
+    };
+    let picture = waves(10, 1000);
+    for (format, file) in [
+        (Format::Png, tagged_png(&picture, &metadata)),
+        (Format::WebP, tagged_webp(&picture, &metadata)),
+        (Format::Tiff, tagged_tiff(&picture, 6)),
+    ] {
+        let few = |size| ResizeSpec {
+            max_pixels: 10_000,
+            ..spec(size)
+        };
+        // Unturned it would be 500x50000.
+        let turned = resize_encoded(&file, &few("500x")).unwrap();
+        assert_eq!((turned.width, turned.height), (500, 5), "{format}");
+        let error = resize_encoded(&file, &few("x500")).unwrap_err();
+        let sides = matches!(
+            error,
+            ImageError::OutputTooManyPixels {
+                width: 50_000,
+                height: 500,
+                ..
+            } | ImageError::OutputTooLarge {
+                width: 50_000,
+                height: 500,
+                ..
+            }
+        );
+        assert!(sides, "{format}: {error}");
+    }
+}
