@@ -3,6 +3,7 @@
 use super::machine::{Feature, Machine, Need};
 use super::{Finding, Level};
 use crate::supervisor::descriptors_for;
+use crate::sys::size;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -387,7 +388,6 @@ impl Machine {
     }
 }
 
-/// A limit of this process; `hurts` says what to do if it is too low.
 /// What to do about a limit that leaves an engine so many bytes of capacity.
 fn lift_or_shrink(lift: &str, room: u64) -> String {
     if room < LEAST_CAPACITY {
@@ -413,6 +413,7 @@ fn bound(
             format!("{what}: {limit} at most")
         } else {
             format!("{what}: {} at most", size(limit))
+/// A limit of this process; `hurts` says what to do if it is too low.
         }
     };
     let found = limit.map_or_else(|| format!("{what}: no limit"), shown);
@@ -484,22 +485,4 @@ fn version(release: &str) -> Option<(u32, u32)> {
     let major = numbers.next()?.parse().ok()?;
     let minor = numbers.next()?.parse().ok()?;
     Some((major, minor))
-}
-
-/// Bytes for a reader.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {unit}")
-    }
 }

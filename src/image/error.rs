@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::format::Format;
-use crate::sys::debug_as_text;
+use crate::sys::{debug_as_text, size};
 
 /// Why a picture could not be resized. The text of each variant is a sentence for a person.
 #[derive(Clone, PartialEq, Eq)]
@@ -136,13 +136,16 @@ impl fmt::Display for ImageError {
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
-                "its pixels take {bytes} bytes, more than the limit of {limit}; \
-                 if you trust the file, raise max_bytes"
+                "its pixels take {}, more than the limit of {}; if you trust the file, raise max_bytes",
+                size(*bytes),
+                size(*limit)
             ),
             Self::Bomb { bytes, file, limit } => write!(
                 f,
-                "{file} bytes that become {bytes} bytes of pixels, more than {limit} times as many, are no photo; \
-                 if you trust the file, raise max_ratio"
+                "{} that become {} of pixels, more than {limit} times as many, are no photo; \
+                 if you trust the file, raise max_ratio",
+                size(*file),
+                size(*bytes)
             ),
             Self::OutputTooLarge {
                 width,
@@ -169,11 +172,12 @@ impl fmt::Display for ImageError {
                 "{format} is read but not written; choose jpeg, png or webp"
             ),
             Self::OutOfMemory { bytes: 0 } => {
-                f.write_str("no memory for its pixels; lower max_pixels, or give more memory")
+                f.write_str("no memory for its pixels; give more memory")
             }
             Self::OutOfMemory { bytes } => write!(
                 f,
-                "no memory for {bytes} bytes of pixels; lower max_pixels, or give more memory"
+                "no memory for {} of pixels; give more memory",
+                size(*bytes)
             ),
             Self::Encode { format, reason } => write!(f, "could not encode {format}: {reason}"),
             Self::BadRequest { reason } => f.write_str(reason),

@@ -34,8 +34,8 @@ pub mod socket;
 mod tests;
 pub mod umask;
 
-pub(crate) use error::debug_as_text;
 pub use error::{Error, Result};
+pub(crate) use error::{debug_as_text, size};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 #[cfg(feature = "bench")]

@@ -298,7 +298,7 @@ fn bytes_are_told_as_people_count_them() {
 #[test]
 fn want_of_memory_is_told_with_its_size_if_that_is_known() {
     let text = |bytes| ImageError::OutOfMemory { bytes }.to_string();
-    assert!(text(7).contains("no memory for 7 bytes of pixels"));
+    assert!(text(7).contains("no memory for 7 B of pixels"));
     assert!(text(0).contains("no memory for its pixels"));
 }
 
