@@ -170,6 +170,9 @@ pub use arena::{ArenaFull, Backing};
 #[cfg(not(arenite_loom))]
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
+#[doc(hidden)]
+pub use control::nameless;
+#[cfg(not(arenite_loom))]
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, DeadLetter, Engine, Graph,
     GraphError, Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority,

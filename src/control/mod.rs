@@ -14,8 +14,9 @@
 //! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
 //! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
 //! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later
-//! program. In those no other user may connect, whatever the program's umask is. And so nobody but the worker can call. That matters: the channel believes the length that a message begins
-//! with, and asks the allocator for as much.
+//! program; who ends a program by itself waits for them ([`nameless`]). In those no other user may connect, whatever the program's umask
+//! is. And so nobody but the worker can call. That matters: the channel believes the length that a message begins with, and asks the
+//! allocator for as much.
 //!
 //! Before `Ready` a worker runs the executable's own code and what `on_worker_start` is, and has seen no input: what it says is
 //! as good as the program. Both ends are dropped afterwards; everything later travels in the link.
@@ -30,7 +31,9 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
@@ -139,12 +142,33 @@ impl std::fmt::Debug for Server {
     }
 }
 
+/// Held while a socket has a name.
+static NAMED: Mutex<()> = Mutex::new(());
+
+/// Waits until nothing of this program lies in the folder for temporary files, not longer than `patience`, and sees to it that
+/// nothing is made there as long as what is returned lives. For whoever ends a program without letting it finish: a handler of
+/// signals that calls `_exit`. `None` where it took longer.
+#[doc(hidden)]
+pub fn nameless(patience: Duration) -> Option<MutexGuard<'static, ()>> {
+    /// What there is to wait for takes microseconds.
+    const STEP: Duration = Duration::from_micros(100);
+    let start = Instant::now();
+    loop {
+        match NAMED.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if start.elapsed() >= patience => return None,
+            Err(TryLockError::WouldBlock) => thread::sleep(STEP),
+        }
+    }
+}
+
 /// The longest name of a folder in which a socket can lie, as the channel names it: 108 bytes with `/.tmpXXXXXX/socket` and
 /// the zero at its end.
 const LONGEST_FOLDER: usize = 108 - 19 - 1;
 
 /// Can a socket be made in this folder? Or why not.
-fn usable(folder: &Path) -> Result<(), String> {
+pub(crate) fn usable(folder: &Path) -> Result<(), String> {
     let Some(name) = folder.to_str() else {
         return Err("its name is not UTF-8".into());
     };
@@ -179,6 +203,7 @@ impl Server {
             Ok((server, name, socket))
         };
         let is_private = |socket: &OwnedFd| sys::socket::is_private(socket.as_fd());
+        let _named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut server, mut name, mut socket) = make()?;
         if !is_private(&socket).map_err(channel)? {
             // By the umask of this program anybody may connect as long as there is a name, or put another socket in its place.
@@ -434,6 +459,19 @@ mod tests {
             "{target}"
         );
         assert!(!name.parent().unwrap().exists(), "{target}");
+    }
+
+    #[test]
+    fn no_name_is_made_while_somebody_waits_for_the_end() {
+        let nameless = nameless(Duration::MAX).unwrap();
+        let (made, seen) = std::sync::mpsc::channel();
+        let server = thread::spawn(move || made.send(Server::new().map(drop)));
+        let early = seen.recv_timeout(Duration::from_millis(50));
+        assert!(early.is_err(), "{early:?}");
+        assert!(super::nameless(Duration::ZERO).is_none());
+        drop(nameless);
+        assert_eq!(seen.recv().unwrap(), Ok(()));
+        server.join().unwrap().unwrap();
     }
 
     #[test]

@@ -165,6 +165,8 @@ impl Shared {
         if Builder::new().spawn(tell).is_ok() {
             let _ = heard.recv_timeout(PATIENCE);
         }
+        // Workers may be about to start.
+        let _nameless = arenite::nameless(PATIENCE);
         low_level::exit(code.into());
     }
 }

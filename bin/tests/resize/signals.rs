@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::world::{End, World, gone, jpeg, judge, signal, signal_group};
+use crate::world::{End, WATCHDOG, World, gone, jpeg, judge, signal, signal_group};
 
 const PICTURES: usize = 24;
 const SIGNALS: [Signal; 4] = [
@@ -74,6 +74,7 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
     // Some come when all is over.
     let whole = start.elapsed().as_micros() as u64 * 5 / 4;
 
+    fs::create_dir(world.path("tmp")).unwrap();
     let enough = rounds();
     let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
     let mut seen = Seen::default();
@@ -95,6 +96,7 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let out = format!("out{round}");
         let child = world
             .command(&format!("p -s 64 -o {out} -j 2"))
+            .env("TMPDIR", world.path("tmp"))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -126,6 +128,8 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
             Ok(End::Late) => seen.late += 1,
             Err(why) => panic!("{what}: {why}"),
         }
+        let left = fs::read_dir(world.path("tmp")).unwrap().count();
+        assert_eq!(left, 0, "{what}: in the folder for temporary files");
         if world.path(&out).exists() {
             for name in world.all(&out) {
                 assert!(!name.ends_with(".tmp"), "{what}: {name} is left");
@@ -142,4 +146,44 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
     }
     assert!(seen.all(), "after {} rounds: {seen:?}", enough + MORE);
     println!("{seen:?}");
+}
+
+/// Each worker meets the program at a socket that has a name for some microseconds.
+#[test]
+fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files() {
+    const ROUNDS: u64 = 40;
+    let world = World::new();
+    let names: Vec<String> = (0..PICTURES)
+        .map(|index| format!("p/{index}.jpg"))
+        .collect();
+    world.photos(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let temporary = world.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let count = || fs::read_dir(&temporary).unwrap().count();
+    let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
+    let mut met = 0;
+    for round in 0..ROUNDS {
+        let child = world
+            .command(&format!("p -s 8 -o out{round} -j {PICTURES}"))
+            .env("TMPDIR", &temporary)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = child.id();
+        // The first name, or that it is over.
+        let start = Instant::now();
+        while count() == 0 && !world.path(&format!("out{round}/0.jpg")).exists() {
+            assert!(start.elapsed() < WATCHDOG, "it does not even begin");
+        }
+        thread::sleep(Duration::from_micros(seeded.next(2000)));
+        signal(id, Signal::SIGINT as i32);
+        let output = crate::world::output(child);
+        gone(id);
+        met += u32::from(output.status.code() == Some(130));
+        assert_eq!(count(), 0, "round {round}: {output:?}");
+    }
+    assert!(met > 0, "no round was ended");
 }
