@@ -179,6 +179,20 @@ fn an_engine_that_cannot_start_is_trouble_with_its_own_words() {
 }
 
 #[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named_with_what_to_do() {
+    let run = shell("TMPDIR=/nonexistent exec $arenite doctor --json").exits(1);
+    let told = report(&run);
+    let temporary = finding(&told, "temporary");
+    assert_eq!(temporary["level"], "trouble", "{temporary}");
+    for (key, word) in [("found", "/nonexistent"), ("advice", "set TMPDIR")] {
+        let text = temporary[key].as_str().unwrap();
+        assert!(text.contains(word), "{temporary}");
+    }
+    // What the trial says of marks above is true.
+    assert_eq!(finding(&told, "trial")["level"], "trouble", "{told}");
+}
+
+#[test]
 fn a_small_dev_shm_is_lived_with_and_a_full_one_too() {
     let Some(run) = with_own_shm("64m", "$arenite doctor --json") else {
         return;

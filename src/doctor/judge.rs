@@ -35,6 +35,7 @@ impl Machine {
         findings.push(self.container());
         findings.push(self.shm());
         findings.extend([
+            self.temporary(),
             self.files(),
             self.processes(),
             self.container_tasks(),
@@ -198,6 +199,21 @@ impl Machine {
             .at(Level::Notice, format!("nothing, or {larger}"));
         }
         finding("arenas lie there only with Backing::Named, and their names are gone before workers start".into())
+    }
+
+    fn temporary(&self) -> Finding {
+        let folder = self.temporary.display();
+        let finding = |found| {
+            let means = "workers meet their program at a socket there when they start";
+            Finding::fine("temporary", found, means)
+        };
+        match &self.temporary_fault {
+            None => finding(format!("files can be made in {folder}")),
+            Some(why) => finding(format!("no socket can be made in {folder}: {why}")).at(
+                Level::Trouble,
+                "set TMPDIR to a folder where files can be made",
+            ),
+        }
     }
 
     fn files(&self) -> Finding {
@@ -397,6 +413,7 @@ fn lift_or_shrink(lift: &str, room: u64) -> String {
     format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
+/// A limit of this process; `hurts` says what to do if it is too low.
 fn bound(
     subject: &'static str,
     what: &str,
@@ -413,7 +430,6 @@ fn bound(
             format!("{what}: {limit} at most")
         } else {
             format!("{what}: {} at most", size(limit))
-/// A limit of this process; `hurts` says what to do if it is too low.
         }
     };
     let found = limit.map_or_else(|| format!("{what}: no limit"), shown);

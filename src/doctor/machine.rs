@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::arena::{SegmentName, default_capacity, segments};
+use crate::control;
 use crate::sys::limits::{self, Memory, Space};
 use crate::sys::probe::{self, Bound, LANDLOCK_SCOPES};
 use crate::sys::{self, effective_user};
@@ -36,6 +37,10 @@ pub struct Machine {
     pub shm_writable: bool,
     /// Whether `/dev/shm` is mounted such that nobody may.
     pub shm_read_only: bool,
+    /// The folder for temporary files, where workers meet their program.
+    pub temporary: PathBuf,
+    /// Why they cannot meet there; `None` if they can.
+    pub temporary_fault: Option<String>,
     /// What an engine without a capacity of its own would take at most: half of the memory; `None` where nobody can tell
     /// how much that is.
     pub capacity: Option<u64>,
@@ -149,6 +154,7 @@ impl Machine {
         } = limits::memory_available(root);
         let is_known = limit != limits::UNKNOWN_MEMORY;
         let shm = Path::new("/dev/shm");
+        let temporary = std::env::temp_dir();
         Machine {
             kernel,
             arch,
@@ -179,6 +185,8 @@ impl Machine {
                 .map(|Space { size, free }| Room { size, free }),
             shm_writable: probe::may_write(shm),
             shm_read_only: probe::is_read_only(shm),
+            temporary_fault: control::usable(&temporary).err(),
+            temporary,
             capacity: is_known.then(default_capacity),
             bounds: Bounds::look(),
             features: features(),

@@ -34,6 +34,8 @@ fn good() -> Machine {
         }),
         shm_writable: true,
         shm_read_only: false,
+        temporary: "/tmp".into(),
+        temporary_fault: None,
         capacity: Some(10 * GIB),
         bounds: Bounds {
             files: Some(1024),
@@ -81,7 +83,7 @@ type Spoil = fn(&mut Machine);
 
 #[test]
 fn each_thing_that_hurts_is_found_and_says_what_to_do() {
-    let cases: [(&str, Level, &str, Spoil); 25] = [
+    let cases: [(&str, Level, &str, Spoil); 26] = [
         ("kernel", Level::Trouble, "6.1", |m| {
             m.kernel = "5.15.0".into()
         }),
@@ -120,6 +122,9 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         ("dev-shm", Level::Notice, "remount,rw", |m| {
             m.shm_writable = false;
             m.shm_read_only = true;
+        }),
+        ("temporary", Level::Trouble, "TMPDIR", |m| {
+            m.temporary_fault = Some("it cannot be written".into())
         }),
         ("open-files", Level::Trouble, "ulimit -n", |m| {
             m.bounds.files = Some(64)

@@ -35,6 +35,7 @@ fn value(report: &Report, removed: &[SegmentName]) -> Value {
                 "used": tasks.used,
             })),
             "dev_shm": machine.shm.map(room),
+            "temporary": machine.temporary.to_string_lossy(),
             "default_capacity": machine.capacity,
             "limits": {
                 "open_files": bounds.files,

@@ -19,11 +19,11 @@ use crate::resize::reason;
 const DETAILS: &str = "\
 What is looked at:
   Memory of the machine and of the container, and how many processes that
-  may have (control groups version 1 and 2), room in /dev/shm, limits of this
-  process (ulimit), features of the kernel, names in /dev/shm that arenas of
-  this user have or have left there. In the end an engine with one worker is
-  started, and does a job; and once more with a worker that is locked down
-  (see resize --sandbox).
+  may have (control groups version 1 and 2), room in /dev/shm, the folder for
+  temporary files (TMPDIR), limits of this process (ulimit), features of the
+  kernel, names in /dev/shm that arenas of this user have or have left there.
+  In the end an engine with one worker is started, and does a job; and once
+  more with a worker that is locked down (see resize --sandbox).
 
 Marks:
   ✔ as it should be   ! less than it could be, the engine lives with it
