@@ -190,7 +190,7 @@ fn work(
         let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
         folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
         let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
-        let mut pool = EnginePool::start(args, spec, ready)?;
+        let mut pool = EnginePool::start(args, spec, ready).inspect_err(|_| folder.unmake())?;
         // Protection that was asked for and is not there is no chatter.
         for part in pool::lacking(&pool) {
             report.warn(&format!("not enforced by this kernel: {part}"));

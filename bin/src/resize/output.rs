@@ -23,11 +23,15 @@ pub(crate) struct OutFolder {
     stop: Stop,
     /// Numbers the temporary names.
     count: u64,
-    /// Folders below it that exist and lie inside it.
-    ready: HashSet<PathBuf>,
+    /// Folders below it that exist and lie inside it, each with its name without links.
+    ready: HashMap<PathBuf, PathBuf>,
+    /// The folders that were not there before this run, the deepest first.
+    made: Vec<PathBuf>,
     /// What no result of this run may replace, its other results and those that it keeps: each one's file system, and its
     /// number there, and its name.
     taken: HashMap<(u64, u64), PathBuf>,
+    /// The names of those, without links.
+    names: HashSet<PathBuf>,
 }
 
 /// Why a result was not written.
@@ -52,6 +56,9 @@ impl OutFolder {
                 reason(&error)
             )
         };
+        let is_missing = |folder: &&Path| folder.symlink_metadata().is_err();
+        let made = root.ancestors().take_while(is_missing);
+        let made = made.map(Path::to_owned).collect();
         fs::create_dir_all(root).map_err(sentence)?;
         let canonical = fs::canonicalize(root).map_err(sentence)?;
         let mut out = OutFolder {
@@ -59,8 +66,10 @@ impl OutFolder {
             canonical,
             stop: stop.clone(),
             count: 0,
-            ready: HashSet::new(),
+            ready: HashMap::new(),
+            made,
             taken: HashMap::new(),
+            names: HashSet::new(),
         };
         // Once, and not once per picture: nothing can be written here at all.
         out.with_temporary(root, drop).map_err(sentence)?;
@@ -70,24 +79,54 @@ impl OutFolder {
 
     /// These are results that an earlier run has made.
     pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = (&'a Path, &'a Stamp)>) {
-        let named = results.map(|(name, stamp)| (stamp.identity(), name.to_owned()));
-        self.taken.extend(named);
+        let mut folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
+        for (relative, stamp) in results {
+            self.taken.insert(stamp.identity(), relative.to_owned());
+            let path = self.root.join(relative);
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
+            let folder = folders
+                .entry(folder.to_owned())
+                .or_insert_with_key(|folder| folder.canonicalize().ok());
+            self.names
+                .extend(folder.as_ref().map(|folder| folder.join(name)));
+        }
+    }
+
+    /// Takes away again what [`create`](Self::create) has made, as far as it is empty.
+    pub(crate) fn unmake(&self) {
+        for folder in &self.made {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
     }
 
     /// Writes one result; whoever looks sees the old file or the whole new one.
     pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
         let path = self.root.join(relative);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
-        self.prepare(&folder)?;
+        let conflict = |text: &str| {
+            let fault = Fault::new("name-conflict", text);
+            WriteFault {
+                fault,
+                fatal: false,
+            }
+        };
+        let canonical = self.prepare(&folder)?;
+        let name = canonical.join(path.file_name().unwrap_or_default());
+        if self.names.contains(&name) {
+            let text =
+                "not written: by a link in the output folder its place is that of another result";
+            return Err(conflict(text));
+        }
         // On a file system that takes `A.jpg` and `a.jpg` for one name.
         let there = path.symlink_metadata().ok();
         let other = there.and_then(|meta| self.taken.get(&Stamp::of(&meta).identity()));
         if other.is_some_and(|other| may_be_one(other, relative)) {
             let text = "not written: the output folder's file system takes its name for that of another result";
-            return Err(WriteFault {
-                fault: Fault::new("name-conflict", text),
-                fatal: false,
-            });
+            return Err(conflict(text));
         }
         let meta = self
             .with_temporary(&folder, |mut file| {
@@ -100,6 +139,7 @@ impl OutFolder {
             .map_err(|error| failed(&error, &folder, bytes.len()))?;
         let stamp = Stamp::of(&meta);
         self.taken.insert(stamp.identity(), relative.to_owned());
+        self.names.insert(name);
         Ok(stamp)
     }
 
@@ -132,9 +172,10 @@ impl OutFolder {
         }
     }
 
-    fn prepare(&mut self, folder: &Path) -> Result<(), WriteFault> {
-        if self.ready.contains(folder) {
-            return Ok(());
+    /// Sees to it that the folder is there; its name without links.
+    fn prepare(&mut self, folder: &Path) -> Result<PathBuf, WriteFault> {
+        if let Some(canonical) = self.ready.get(folder) {
+            return Ok(canonical.clone());
         }
         let there = |folder: &&Path| folder.symlink_metadata().is_ok();
         // Before the first folder is made, too: that would be somewhere else already.
@@ -142,18 +183,19 @@ impl OutFolder {
             self.check_inside(deepest)?;
         }
         fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
-        self.check_inside(folder)?;
+        let canonical = self.check_inside(folder)?;
         if folder != self.root {
             leftovers::remove(folder);
         }
-        self.ready.insert(folder.to_owned());
-        Ok(())
+        self.ready.insert(folder.to_owned(), canonical.clone());
+        Ok(canonical)
     }
 
-    fn check_inside(&self, folder: &Path) -> Result<(), WriteFault> {
+    /// The folder's name without links.
+    fn check_inside(&self, folder: &Path) -> Result<PathBuf, WriteFault> {
         let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
         if canonical.starts_with(&self.canonical) {
-            return Ok(());
+            return Ok(canonical);
         }
         let text = format!(
             "not written: {} is a link that leads out of {}",

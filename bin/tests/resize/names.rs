@@ -201,6 +201,26 @@ fn nothing_is_written_outside_the_output_folder() {
 }
 
 #[test]
+fn results_that_a_link_brings_together_do_not_replace_each_other() {
+    let world = World::new();
+    world.file("p/x.jpg", &jpeg(32, 24));
+    world.file("p/sub/x.jpg", &jpeg(24, 32));
+    world.symlink(".", "out/sub");
+    // Whichever ends first.
+    let run = world.run("p -s 8 -o out -j 1").exits(1);
+    let run = run.says(&["/x.jpg", "that of another result"]);
+    assert_eq!((run.lines().len(), run.errors().len()), (1, 1));
+    let written = world.sides("out/x.jpg");
+    // The other one is not made up for by going on, as long as the link is there.
+    let run = world.run("p -s 8 -o out -j 1 --resume").exits(1);
+    run.says(&["/x.jpg", "that of another result"]);
+    assert_eq!(world.sides("out/x.jpg"), written);
+    std::fs::remove_file(world.path("out/sub")).unwrap();
+    world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(world.tree("out"), ["sub/x.jpg", "x.jpg"]);
+}
+
+#[test]
 fn new_files_have_the_mode_of_new_files() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();

@@ -98,7 +98,15 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
             .exits(2)
             .says(&["--report", "a file each"]);
     }
-    assert_eq!(world.tree("out").len(), 0);
+    assert!(!world.path("out").exists(), "as it was");
+    let run = world.run("p -s 16 -o x/y/out --trace no/such/run.json");
+    run.exits(2);
+    assert!(!world.path("x").exists());
+    // What was there stays, and so does what is not empty.
+    fs::create_dir(world.path("x")).unwrap();
+    let run = world.run("p -s 16 -o x/out --trace no/such/run.json");
+    run.exits(2);
+    assert!(world.path("x").exists() && !world.path("x/out").exists());
 }
 
 #[test]
@@ -133,8 +141,16 @@ fn no_input_is_overwritten() {
             .exits(2);
         run.says(&[flag, "a.jpg", "overwrite"]);
     }
+    // Under another name of it, too, and be it one that nobody can read.
+    world.file("p/broken.jpg", b"broken but mine");
+    for (input, link) in [("p/a.jpg", "a.json"), ("p/broken.jpg", "broken.json")] {
+        fs::hard_link(world.path(input), world.path(link)).unwrap();
+        for flag in ["--trace", "--report"] {
+            let run = world.run(&format!("p -s 16 -o out {flag} {link}"));
+            run.exits(2).says(&[flag, link, "would overwrite an input"]);
+        }
+    }
     assert_eq!(fs::read(world.path("p/a.jpg")).unwrap(), before);
-}
     assert_eq!(
         fs::read(world.path("p/broken.jpg")).unwrap(),
         b"broken but mine"
@@ -151,3 +167,4 @@ fn no_result_is_overwritten() {
     let run = world.run("p -s 16 -o out --resume --trace a.json").exits(2);
     run.says(&["--trace", "a.json", "would overwrite a result"]);
     assert_eq!(fs::read(world.path("out/a.jpg")).unwrap(), before);
+}
