@@ -36,10 +36,12 @@ Inputs:
   WebP are written. The content decides, not the extension. A folder is
   searched for pictures at any depth; hidden files and DIR are left out,
   other files are passed by and counted. Links to files are followed, links
-  to folders only where they are named as inputs. In a glob ** stands for
-  folders at any depth, or for none. What has a picture's extension and
-  cannot be read, such as a pipe, is an error; HEIC, AVIF, JPEG XL,
-  JPEG 2000 and camera raw files are reported as unsupported.
+  to folders only where they are named as inputs. In a glob * and ? stand for
+  parts of a name, [a-c] for one of these, [!a-c] or [^a-c] for any other, **
+  for folders at any depth or for none; {a,b} and ~ are left to the shell.
+  What has a picture's extension and cannot be read, such as a pipe, is an
+  error; HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
+  unsupported.
 
 Units:
   Bytes count in 1024s (128M and 128MiB) or in 1000s (128MB), pixels in

@@ -25,7 +25,7 @@ use walkdir::WalkDir;
 
 use super::fault::{Fault, reason};
 use super::kind::Kind;
-use super::pattern::{Glob, is_hidden, is_pattern};
+use super::pattern::{Glob, foreign, is_hidden, is_pattern};
 
 /// What tells whether two paths are one file, and whether a file has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +140,9 @@ pub(crate) struct Request<'a> {
     pub out: &'a Path,
 }
 
+/// The byte-order mark, in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Looks up every input; reads the first bytes of each, and decodes nothing.
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
     let out = fs::metadata(request.out)
@@ -173,8 +176,15 @@ impl Finder {
     /// A name on the command line: what exists under that very name wins over its reading as a glob.
     fn argument(&mut self, input: &OsStr) -> Result<(), SetupError> {
         let path = Path::new(input);
-        if is_pattern(input) && fs::symlink_metadata(path).is_err() {
+        let is_there = fs::symlink_metadata(path).is_ok();
+        if is_pattern(input) && !is_there {
             self.glob(path)
+        } else if let Some(hint) = foreign(input)
+            && !is_there
+        {
+            let fault = Fault::new("not-found", format!("no such file or folder; {hint}"));
+            self.push(path.to_owned(), relative_of(path), Err(fault));
+            Ok(())
         } else {
             self.named(path)
         }
@@ -184,6 +194,12 @@ impl Finder {
         let mut text = Vec::new();
         stdin.read_to_end(&mut text).map_err(SetupError::Stdin)?;
         let end = if null { 0 } else { b'\n' };
+        let first = text.split(|byte| *byte == end).next().unwrap_or_default();
+        // As some programs begin a text; what exists under the very name is that file.
+        let text = match text.strip_prefix(MARK) {
+            Some(behind) if !is_there(first) => behind,
+            _ => &text,
+        };
         for name in text
             .split(|byte| *byte == end)
             .filter(|name| !name.is_empty())
@@ -310,7 +326,7 @@ impl Finder {
     }
 
     fn glob(&mut self, pattern: &Path) -> Result<(), SetupError> {
-        let why = match Glob::new(pattern) {
+        let mut why = match Glob::new(pattern) {
             Err(why) => format!("no such file, and no valid glob: {why}"),
             Ok(glob) => {
                 if self.matching(&glob)? {
@@ -320,6 +336,10 @@ impl Finder {
             }
         };
         let fault = Fault::new("not-found", why);
+        if let Some(hint) = foreign(pattern.as_os_str()) {
+            why.push_str("; ");
+            why.push_str(hint);
+        }
         self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
         Ok(())
     }

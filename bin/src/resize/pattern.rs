@@ -132,9 +132,39 @@ fn part(component: &Component<'_>) -> Result<Part, String> {
     if name == "**" {
         return Ok(Part::Folders);
     }
-    let pattern = Pattern::new(&text(name));
+    let pattern = Pattern::new(&with_exclamation_marks(&text(name)));
     let pattern = pattern.map_err(|error| format!("{}: {}", name.display(), error.msg))?;
     Ok(Part::Pattern(pattern))
+}
+
+/// `[^…]` as `[!…]`: shells take either.
+fn with_exclamation_marks(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some(at) = rest.find('[') {
+        let (before, within) = rest.split_at(at + 1);
+        out.push_str(before);
+        let negated = within.strip_prefix(['^', '!']);
+        if negated.is_some() {
+            out.push('!');
+        }
+        let within = negated.unwrap_or(within);
+        // The first character does not end it, whatever it is.
+        let first = within.chars().next().map_or(0, char::len_utf8);
+        let end = within[first..].find(']').map_or(0, |end| first + end + 1);
+        out.push_str(&within[..end]);
+        rest = &within[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// What to tell of a pattern that only shells know.
+pub(crate) fn foreign(text: &OsStr) -> Option<&'static str> {
+    let text = text.as_bytes();
+    let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    (has(b"{") || has(b"[[:") || text.starts_with(b"~/"))
+        .then_some("globs of arenite know *, ?, […] and **, and no {…}, [[:…:]] or ~")
 }
 
 /// Whether something in it stands for something else.
@@ -242,6 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn a_roof_negates_as_an_exclamation_mark_does() {
+        for (pattern, path, expected) in [
+            ("[^a]", "b", true),
+            ("[^a]", "a", false),
+            ("[!a]", "b", true),
+            ("x[^a-c][^d].jpg", "xde.jpg", true),
+            ("x[^a-c][^d].jpg", "xdd.jpg", false),
+            // Not in front: a character like others. Nor is the first one the end.
+            ("[a^]", "^", true),
+            ("[a^]", "b", false),
+            ("[][^]", "^", true),
+            ("[][^]", "b", false),
+            ("[^]]", "b", true),
+            ("[^]]", "]", false),
+            ("[]^]", "^", true),
+        ] {
+            assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
     fn nothing_is_looked_for_where_nothing_can_match() {
         let goes_on = |pattern: &[u8], path: &[u8]| !reach(&glob(pattern), path).is_dead_end();
         assert!(goes_on(b"*/b/*.jpg", b"a/b"));
@@ -284,6 +335,8 @@ mod tests {
             ("p/a**", "a**"),
             ("p/***/b", "***"),
             ("p/[ab", "[ab"),
+            ("p/[^]", "[^]"),
+            ("p/[^^", "[^^"),
             ("p/*/../a", "'..'"),
         ] {
             let error = Glob::new(Path::new(pattern)).unwrap_err();

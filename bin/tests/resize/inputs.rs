@@ -42,6 +42,10 @@ fn globs_are_expanded() {
             .exits(2)
             .says(&[none, "no file matches"]);
     }
+    for negated in ["p/[!b]1.jpg", "p/[^b]1.jpg"] {
+        let run = world.run(&format!("{negated} -s 8 -o none -n")).exits(0);
+        assert_eq!(run.lines(), ["none/a1.jpg"], "{negated}");
+    }
     world
         .run("p/a** -s 8 -o none")
         .exits(2)
@@ -62,6 +66,31 @@ fn a_glob_looks_only_where_something_may_match_and_says_where_it_may_not_look() 
         assert_eq!(run.lines(), ["out/a/x.jpg", "out/b/x.jpg"]);
     }
     world.mode("p/closed", 0o755);
+}
+
+#[test]
+fn what_only_shells_know_is_told() {
+    let world = World::new();
+    world.photos(&["p/a1.jpg", "p/{b}.jpg", "{c}.jpg"]);
+    for foreign in [
+        "p/{a1,a2}.jpg",
+        "p/{a,b}*.jpg",
+        "p/a[[:digit:]].jpg",
+        "~/photos",
+        "~/p/*.jpg",
+    ] {
+        world
+            .run(&format!("{foreign} -s 8 -o out"))
+            .exits(2)
+            .says(&[foreign, "globs of arenite know *, ?, […] and **"]);
+    }
+    for missing in ["p/none.jpg", "p/none*.jpg"] {
+        let run = world.run(&format!("{missing} -s 8 -o out")).exits(2);
+        assert!(!run.stderr.contains("know"), "{}", run.stderr);
+    }
+    // What is there is what was meant.
+    let run = world.run("p/{b}* {c}.jpg -s 8 -o out -n").exits(0);
+    assert_eq!(run.lines(), ["out/{b}.jpg", "out/{c}.jpg"]);
 }
 
 #[test]
@@ -104,6 +133,21 @@ fn a_line_may_end_in_carriage_return_and_line_feed() {
         .run_with_stdin("-0 -s 8 -o out", b"a.jpg\r\0")
         .exits(2)
         .says(&["a.jpg\\r", "no such file"]);
+}
+
+/// As programs for other systems begin it.
+#[test]
+fn a_list_may_begin_with_a_byte_order_mark() {
+    let world = World::new();
+    world.photos(&["a.jpg", "b.jpg"]);
+    let list = "\u{feff}a.jpg\r\nb.jpg\r\n".as_bytes();
+    let run = world.run_with_stdin("- -s 8 -o out", list).exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg", "out/b.jpg"]);
+    // What exists under the very name is that file.
+    world.photos(&["\u{feff}c.jpg"]);
+    let list = "\u{feff}c.jpg".as_bytes();
+    let run = world.run_with_stdin("- -s 8 -o out", list).exits(0);
+    assert_eq!(run.lines(), ["out/\u{feff}c.jpg"]);
 }
 
 #[test]
