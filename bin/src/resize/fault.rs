@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 /// A failure of one input: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,9 @@ impl Fault {
     }
 
     /// A file or folder that cannot be read.
-    pub(crate) fn read(error: &io::Error) -> Fault {
+    pub(crate) fn read(path: &Path, error: &io::Error) -> Fault {
         match error.kind() {
+            _ if is_gone(path, error) => Fault::new("not-found", "a link whose target is missing"),
             io::ErrorKind::NotFound => Fault::missing(),
             _ => Fault::new("read", format!("cannot be read: {}", reason(error))),
         }
@@ -41,6 +43,12 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Whether what is missing is not `path` but what it leads to.
+pub(crate) fn is_gone(path: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        && path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
 }
 
 /// The system's words, without the number that `io::Error` puts behind them.
@@ -90,7 +98,7 @@ mod tests {
     fn system_errors_read_as_words() {
         let error = io::Error::from_raw_os_error(13);
         assert_eq!(
-            Fault::read(&error).text,
+            Fault::read(Path::new("a"), &error).text,
             "cannot be read: permission denied"
         );
     }

@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use arenite::image::{Format, PROBE_BYTES};
+use arenite::image::{Format, ImageError, PROBE_BYTES};
 use walkdir::WalkDir;
 
 use super::fault::{Fault, reason};
@@ -240,7 +240,8 @@ impl Finder {
                 Ok(())
             }
             Err(error) => {
-                self.push(path.to_owned(), relative_of(path), Err(Fault::read(&error)));
+                let fault = Fault::read(path, &error);
+                self.push(path.to_owned(), relative_of(path), Err(fault));
                 Ok(())
             }
         }
@@ -291,7 +292,7 @@ impl Finder {
     fn unreadable(&mut self, error: &walkdir::Error, root: &Path, base: &Path) {
         let path = error.path().unwrap_or(root).to_owned();
         let fault = match error.io_error() {
-            Some(error) => Fault::read(error),
+            Some(error) => Fault::read(&path, error),
             None => Fault::new("read", error.to_string()),
         };
         let relative = below(&path, base);
@@ -308,7 +309,7 @@ impl Finder {
                 return;
             }
             Ok(meta) => look(path, &meta),
-            Err(error) => Err(Fault::read(&error)),
+            Err(error) => Err(Fault::read(path, &error)),
         };
         let content = match content {
             Ok((Kind::Other, _)) => {
@@ -335,11 +336,11 @@ impl Finder {
                 "no file matches".to_owned()
             }
         };
-        let fault = Fault::new("not-found", why);
         if let Some(hint) = foreign(pattern.as_os_str()) {
             why.push_str("; ");
             why.push_str(hint);
         }
+        let fault = Fault::new("not-found", why);
         self.push(pattern.to_owned(), relative_of(pattern), Err(fault));
         Ok(())
     }
@@ -418,7 +419,7 @@ fn readable(kind: Kind) -> Result<Format, Fault> {
         Kind::Readable(format) => Ok(format),
         Kind::Foreign(name) => Err(Fault::new(
             "unsupported-format",
-            format!("unsupported format: {name}"),
+            ImageError::Unsupported { format: name }.to_string(),
         )),
         Kind::Empty => Err(Fault::new("not-an-image", "the file is empty")),
         Kind::Misnamed | Kind::Other => Err(Fault::new(
@@ -434,16 +435,17 @@ fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
         // Opening a pipe would wait for a writer.
         return Err(Fault::new("read", "cannot be read: not a regular file"));
     }
-    let mut file = File::open(path).map_err(|error| Fault::read(&error))?;
+    let failed = |error| Fault::read(path, &error);
+    let mut file = File::open(path).map_err(failed)?;
     let stamp = file
         .metadata()
         .map(|meta| Stamp::of(&meta))
-        .map_err(|error| Fault::read(&error))?;
+        .map_err(failed)?;
     let mut head = Vec::with_capacity(PROBE_BYTES);
     file.by_ref()
         .take(PROBE_BYTES as u64)
         .read_to_end(&mut head)
-        .map_err(|error| Fault::read(&error))?;
+        .map_err(failed)?;
     Ok((Kind::of(path, &head), stamp))
 }
 

@@ -25,8 +25,8 @@ use std::time::Duration;
 use arenite::image::ResizeSpec;
 
 pub(crate) use args::ResizeArgs;
-use fault::Fault;
 pub(crate) use fault::reason;
+use fault::{Fault, is_gone};
 use inputs::{Request, Stamp};
 use output::{OutFolder, WriteFault};
 use plan::{Item, Task, place};
@@ -98,6 +98,16 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     if out.exists() && !out.is_dir() {
         return Err(format!("{}: the output folder is a file", show(out)).into());
     }
+    let leads_nowhere = |folder: &&Path| {
+        folder
+            .metadata()
+            .is_err_and(|error| is_gone(folder, &error))
+    };
+    if let Some(link) = out.ancestors().find(leads_nowhere) {
+        let (out, link) = (show(out), show(link));
+        let why = "the output folder cannot be used";
+        return Err(format!("{out}: {why}: {link} is a link whose target is missing").into());
+    }
     let request = Request {
         inputs: &args.inputs,
         null: args.null,
@@ -136,6 +146,7 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
 /// Whether a file beside the results has the place of an input or of a result. Where one is there already, device and inode say
 /// so: it is written over in its place, under each name that it has.
 fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
+    let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
     args.written().find_map(|(flag, file)| {
         let place_of_file = place(file);
         let there = plan::identity(file);
@@ -144,7 +155,8 @@ fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
             "would overwrite an input"
         } else if tasks().any(|task| place(&task.output) == place_of_file) {
             "would be overwritten by a result"
-    let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
+        } else if tasks().any(|task| is_there(&task.output)) {
+            "would overwrite a result"
         } else {
             return None;
         };
@@ -155,8 +167,6 @@ fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
     let record = Record::read(out);
     let options = Fingerprint::of(options);
-        } else if tasks().any(|task| is_there(&task.output)) {
-            "would overwrite a result"
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
         task.fresh = std::fs::symlink_metadata(&task.output)
             .ok()

@@ -1,6 +1,6 @@
 //! Which input becomes which output, decided before any work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -163,8 +163,11 @@ pub(crate) fn plan(
     let mut conflicts = Vec::new();
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
+    let mut unreadable: HashSet<PathBuf> = HashSet::new();
     for input in inputs {
         let task = match input.content {
+            // Found twice, told once.
+            Err(_) if !unreadable.insert(input.path.clone()) => continue,
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
                 let format = asked.unwrap_or(found.default_output());
@@ -249,14 +252,14 @@ pub(crate) fn place(file: &Path) -> PathBuf {
     whole.join(file.file_name().unwrap_or_default())
 }
 
-/// One file by two names?
-fn is_same(one: &Path, other: &Path) -> bool {
-    one.canonicalize()
 /// The file system and the number there of what is there, links followed.
 pub(crate) fn identity(file: &Path) -> Option<(u64, u64)> {
     Some(Stamp::of(&fs::metadata(file).ok()?).identity())
 }
 
+/// One file by two names?
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize()
         .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
@@ -402,6 +405,20 @@ mod tests {
             input("p/a.png", "a.png", Format::Png, 1),
         ];
         assert_eq!(plan(inputs, Path::new(OUT), None).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn one_file_found_twice_that_cannot_be_read_is_told_once() {
+        let broken = || Input {
+            content: Err(Fault::missing()),
+            ..input("p/a.heic", "a.heic", Format::Png, 1)
+        };
+        assert_eq!(
+            plan(vec![broken(), broken()], Path::new(OUT), None)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl EnginePool {
         }
         let engine = builder.build().map_err(|error| match error {
             BuildError::Trace(error) => no_trace(args, &error),
-            error => error.to_string(),
+            error => with_fewer_workers(error.to_string(), workers),
         })?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
@@ -179,6 +179,14 @@ impl EnginePool {
             budget,
         })
     }
+}
+
+/// What can be done about too few descriptors without a right to more of them.
+fn with_fewer_workers(mut error: String, workers: usize) -> String {
+    if workers > 1 && error.ends_with("`ulimit -n`)") {
+        error.push_str(", or use fewer workers, such as -j 1");
+    }
+    error
 }
 
 /// Completes the files of `--trace` and `--report`.
@@ -266,7 +274,7 @@ impl Pool for EnginePool {
 /// A file that did not get into the arena.
 fn refused(error: InputError) -> Refused {
     match error {
-        InputError::Io { error, .. } => Refused::Failed(Fault::read(&error)),
+        InputError::Io { path, error } => Refused::Failed(Fault::read(&path, &error)),
         InputError::ArenaFull(full) => Refused::Full(no_room(&full)),
         other => Refused::Failed(Fault::new("read", other.to_string())),
     }
@@ -322,6 +330,7 @@ fn words(kind: &JobErrorKind) -> String {
                 show_bytes(*limit)
             )
         }
+        JobErrorKind::DeadlineExceeded { .. } => format!("{kind}; raise --timeout"),
         kind => kind.to_string(),
     }
 }

@@ -110,7 +110,8 @@ mod tests {
         }
 
         fn start(&mut self, index: usize, path: &Path, _task: &Task) -> Result<(), Refused> {
-            let bytes = fs::read(path).map_err(|error| Refused::Failed(Fault::read(&error)))?;
+            let failed = |error| Refused::Failed(Fault::read(path, &error));
+            let bytes = fs::read(path).map_err(failed)?;
             if bytes.len() > self.room {
                 return Err(Refused::Full(Fault::new("arena-full", "no room")));
             }

@@ -330,7 +330,11 @@ fn an_image_extension_that_cannot_be_read_is_an_error_in_a_walk() {
     assert_eq!(run.errors().len(), 3, "{}", run.stderr);
     run.says(&["p/empty.png", "empty"])
         .says(&["p/page.gif", "not an image"])
-        .says(&["p/gone.jpg", "no such file"]);
+        .says(&["p/gone.jpg", "a link whose target is missing"]);
+    world
+        .run("p/gone -s 8 -o out")
+        .exits(2)
+        .says(&["p/gone", "a link whose target is missing"]);
 }
 
 #[test]
@@ -345,7 +349,7 @@ fn heic_and_avif_are_unsupported_formats() {
     let run = world.run("p -s 8 -o out").exits(1);
     assert_eq!(run.errors().len(), 4, "{}", run.stderr);
     assert_eq!(run.lines(), ["out/a.jpg"]);
-    run.says(&["p/b.heic", "unsupported format: HEIC"])
+    run.says(&["p/b.heic", "unsupported format: HEIC; convert to JPEG"])
         .says(&["p/c.avif", "unsupported format: AVIF"])
         .says(&["p/d.jpg", "unsupported format: HEIC"]);
     world
@@ -442,6 +446,13 @@ fn a_folder_and_a_file_in_it_are_both_done() {
     assert_eq!(run.lines(), ["out/a.jpg", "out/p/a.jpg"]);
     let run = world.run("p p -s 8 -o out").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg"]);
+    // What cannot be read is told once as well.
+    world.file("p/b.jpg", b"broken");
+    let run = world
+        .run("p p p/b.jpg no*such no*such -s 8 -o out")
+        .exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert_eq!(run.errors().len(), 2, "{}", run.stderr);
 }
 
 #[test]

@@ -81,7 +81,10 @@ fn json_has_an_object_per_input_and_a_summary_last() {
     let unsupported = &lines[1];
     assert_eq!(unsupported["status"], "failed");
     assert_eq!(unsupported["cause"], "unsupported-format");
-    assert_eq!(unsupported["error"], "unsupported format: HEIC");
+    assert_eq!(
+        unsupported["error"],
+        "unsupported format: HEIC; convert to JPEG, PNG or WebP first"
+    );
     assert!(unsupported["output"].is_null() && unsupported["bytes"].is_null());
 
     let torn = &lines[3];
@@ -451,6 +454,33 @@ fn an_output_folder_that_cannot_be_written_is_one_error() {
     };
     let run = run.exits(2).says(&["fixed", "read-only"]);
     assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+}
+
+#[test]
+fn an_output_folder_that_leads_nowhere_is_one_error() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]).symlink("nowhere", "link");
+    for out in ["link", "link/below"] {
+        let run = world.run(&format!("p -s 8 -o {out}")).exits(2);
+        run.says(&[out, "link is a link whose target is missing"]);
+    }
+    assert!(!world.path("nowhere").exists());
+}
+
+#[test]
+fn too_few_descriptors_are_enough_for_fewer_workers() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg", "p/d.jpg"]);
+    let with = |workers: u32| {
+        let program = env!("CARGO_BIN_EXE_arenite");
+        let script = format!("ulimit -n 30; exec {program} resize p -s 8 -o out -j {workers}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).current_dir(world.path(""));
+        world.finish(command)
+    };
+    let run = with(4).exits(2).says(&["ulimit -n", "-j 1"]);
+    assert_eq!(run.errors().len(), 1, "{}", run.stderr);
+    assert!(!world.path("out").exists());
 }
 
 #[test]

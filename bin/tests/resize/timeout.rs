@@ -36,7 +36,7 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
         (&(PICTURES - 1).into(), &1.into())
     );
     let name = failed[0]["input"].as_str().unwrap().to_owned();
-    run.says(&[&name, "deadline of 6s"]);
+    run.says(&[&name, "deadline of 6s", "raise --timeout"]);
     assert_eq!(world.tree("out").len(), PICTURES - 1);
     gone(id);
 }
