@@ -108,8 +108,21 @@ pub(crate) fn generate(what: What, subcommand: Option<&str>) -> ExitCode {
 }
 
 fn complete(shell: Shell, out: &mut Vec<u8>) -> io::Result<()> {
-    clap_complete::generate(shell, &mut Cli::command(), "arenite", out);
+    clap_complete::generate(shell, &mut shown(), "arenite", out);
     Ok(())
+}
+
+/// The command line without what its help leaves out: completion would offer that all the same.
+fn shown() -> clap::Command {
+    let whole = Cli::command();
+    let commands = whole
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    clap::Command::new("arenite")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .args(whole.get_arguments().cloned())
+        .subcommands(commands.cloned())
 }
 
 fn manual(subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
