@@ -98,15 +98,21 @@ impl ArgWriter {
     pub(crate) fn reset(&mut self) {
         self.len = 0;
         self.long.clear();
-        if self.long.capacity() > KEPT_WORDS {
-            self.long = Vec::new();
-        }
+        self.shrink();
         self.leases.clear();
         self.foreign = false;
         self.full = None;
         self.spilled = None;
         self.exclusive = false;
         self.seed = 0;
+    }
+
+    /// The call was sent: gives back what only a long one needs.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if self.long.capacity() > KEPT_WORDS {
+            self.long = Vec::new();
+        }
     }
 
     pub(crate) fn arena(&self) -> u64 {

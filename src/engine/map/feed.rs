@@ -292,7 +292,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     fn were_sent(&mut self, sent: usize) {
         self.calls[..sent]
             .iter_mut()
-            .for_each(|call| call.0.reset());
+            .for_each(|call| call.0.shrink());
         self.calls[..self.written].rotate_left(sent);
         self.written -= sent;
     }
