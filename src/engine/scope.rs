@@ -613,7 +613,8 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
     }
 }
 
-/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it, and drops its value.
+/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it. Its value is dropped when it has ended and
+/// more jobs are submitted, or when the scope ends.
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
     /// Until somebody waits for it.
