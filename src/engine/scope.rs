@@ -42,8 +42,6 @@ struct Unwanted {
     jobs: Flight<usize, ()>,
     /// So many are looked through when there are more.
     enough: usize,
-    /// The value of one of them may hold memory.
-    hold: bool,
 }
 
 /// Jobs that are never looked through.
@@ -421,12 +419,14 @@ impl<'env> Scope<'env> {
         if let Some(id) = self.open.borrow_mut().remove(&index) {
             let unwanted = &mut *self.unwanted.borrow_mut();
             unwanted.jobs.open.push_back((index as usize, id));
-            unwanted.hold |= holds;
+            if let Some(shared) = self.engine.shared().filter(|_| holds) {
+                shared.forget_value(id);
+            }
         }
     }
 
-    /// Drops the values of jobs that nobody asks for, as far as they have ended: whenever there are twice as many as were left the
-    /// last time.
+    /// Takes note of the ends of jobs that nobody asks for, as far as they have ended: whenever there are twice as many as were left
+    /// the last time.
     fn forget_unwanted(&self, shared: &Shared, kernel: &KernelInfo) {
         let unwanted = &mut *self.unwanted.borrow_mut();
         if unwanted.jobs.open.len() < unwanted.enough.max(FEW) {
@@ -440,8 +440,7 @@ impl<'env> Scope<'env> {
         unwanted.enough = 2 * unwanted.jobs.open.len();
     }
 
-    /// Waits for all open jobs: for the latest first, because the others have usually ended then; but where they may hold
-    /// memory that the others need, in their order.
+    /// Waits for all open jobs: for the latest first, because the others have usually ended then.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
@@ -451,15 +450,7 @@ impl<'env> Scope<'env> {
         let jobs = unwanted.jobs.open.into_iter();
         open.extend(jobs.map(|(index, id)| (index as u64, id)));
         drop(open);
-        let next = || {
-            let mut open = self.open.borrow_mut();
-            if unwanted.hold {
-                open.pop_first()
-            } else {
-                open.pop_last()
-            }
-        };
-        while let Some((_, id)) = next() {
+        while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
             if let Err(error) = shared.wait(id, |_| Ok(())) {
                 self.note(&error);
             }
@@ -613,8 +604,7 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
     }
 }
 
-/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it. Its value is dropped when it has ended and
-/// more jobs are submitted, or when the scope ends.
+/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it. Its value is dropped when it has ended.
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
     /// Until somebody waits for it.

@@ -367,6 +367,9 @@ impl Core {
         }
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
+        if record.unwanted {
+            record.drop_value();
+        }
         if record.parked || record.waker.is_some() {
             self.tell_slow(index);
         }

@@ -403,6 +403,18 @@ impl Shared {
         drop(waker);
     }
 
+    /// From now on only the end of the job is asked for: what its value holds is given back as soon as it is there.
+    pub(crate) fn forget_value(&self, id: JobId) {
+        if self.is_copy() {
+            return;
+        }
+        let mut core = self.lock();
+        let record = core.records.get(id);
+        record.unwanted = true;
+        record.drop_value();
+        self.unlock(core);
+    }
+
     /// See [`Core::detach`].
     pub(crate) fn detach(&self, id: JobId) {
         let mut core = self.lock();

@@ -84,6 +84,8 @@ pub(super) struct Record {
     pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record.
     pub(super) parked: bool,
+    /// Somebody will ask whether it ended well, and nobody for its value.
+    pub(super) unwanted: bool,
     /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
     pub(super) form: u32,
     /// Jobs that are cancelled together, or belong to one actor; 0 for none.
@@ -123,6 +125,17 @@ impl Record {
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         self.policy.as_ref().is_some_and(|policy| policy.alone)
+    }
+
+    /// What its value holds is given back, if that is there.
+    pub(super) fn drop_value(&mut self) {
+        self.arrays.clear();
+        if matches!(
+            self.outcome,
+            Some(Outcome::Long(_) | Outcome::Inline { .. })
+        ) {
+            self.outcome = Some(Outcome::Bare);
+        }
     }
 
     /// Somebody asked it to stop: it is not tried again.
@@ -170,6 +183,7 @@ impl Records {
             attempt: 1,
             detached: false,
             parked: false,
+            unwanted: false,
             form: 0,
             requests: 0,
             group: 0,
@@ -240,6 +254,7 @@ impl Records {
         record.stage = Stage::Free;
         record.detached = false;
         record.parked = false;
+        record.unwanted = false;
         record.requests = 0;
         record.attempt = 1;
         record.waker = None;

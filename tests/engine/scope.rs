@@ -461,9 +461,17 @@ fn unfinished_handles_change_nothing() {
     assert!(out.iter().zip(0..).all(|(&x, n)| x == n));
 }
 
-/// While the scope goes on: a thousand mebibytes.
 fn results_that_nobody_wants_are_dropped() {
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    step("a thousand mebibytes at once");
+    lab.scope(|s| {
+        for _ in 0..1000 {
+            s.submit(|| Array::<u8>::zeros(1 << 20), ());
+        }
+    })
+    .unwrap();
+    lab.assert_in_use(0);
+    step("while the scope goes on");
     lab.scope(|s| {
         for _ in 0..100 {
             for _ in 0..9 {
