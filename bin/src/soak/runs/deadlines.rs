@@ -28,11 +28,13 @@ pub fn race(order: Order) -> Result<Seen, String> {
     let mut dice = Dice::new(order.seed);
     let (mut done, mut late) = (0u64, 0u64);
     let end = Instant::now() + order.length;
-    step("jobs that end at their deadlines");
     // The length at which one is as likely as the other lies before the deadline, and the farther the more else there is to
     // do for the machine: it is followed.
     let mut middle = LIMIT;
     while done + late < LEAST || Instant::now() < end {
+        step(format!(
+            "jobs that end at their deadlines, after {done} done and {late} too late"
+        ));
         let batch: Vec<Job<u32>> = (0..BATCH)
             .map(|n| {
                 let length = middle + dice.micros(0, 400);

@@ -161,12 +161,12 @@ fn direct(
     let mut rates = [(); 5].map(|()| measure(done));
     rates.sort_by(f64::total_cmp);
     let rate = rates[2];
-    step("the storm");
     let mut dice = Dice::new(order.seed);
     let end = Instant::now() + order.length;
     // One blow at least, however slow the machine is; none where the jobs have come to an end.
     let is_storm = || blows.load(SeqCst) == 0 || Instant::now() < end;
     while !over.load(SeqCst) && is_storm() {
+        step(format!("the storm, after {} blows", blows.load(SeqCst)));
         thread::sleep(dice.micros(1_000, 50_000));
         let workers = lab.stats().workers;
         let victim = &workers[dice.below(workers.len() as u64) as usize];
