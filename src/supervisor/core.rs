@@ -210,8 +210,10 @@ impl Core {
         let (id, refusal) = self.enter_record(info, call, group, terms);
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if terms.is_some() && self.joins_a_line(id.index) {
-            // Its limiter says when it goes on.
+        } else if let Some(terms) = terms
+            && (self.is_too_late(id.index, terms) || self.joins_a_line(id.index))
+        {
+            // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index) {
             self.enqueue(id.index);
         } else if self.queue.is_clear() {
@@ -251,15 +253,16 @@ impl Core {
             call.seed = self.seeded;
         }
         record.seed = call.seed;
-        let late = terms.and_then(|terms| self.agree(id.index, terms));
+        if let Some(terms) = terms {
+            self.agree(id.index, terms);
+        }
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
-        let refusal = refusal.or_else(|| self.refusal(kernel, group));
-        (id, refusal.or(late))
+        (id, refusal.or_else(|| self.refusal(kernel, group)))
     }
 
-    /// The terms of a job go into its record; an answer if they leave it no time at all: no worker has to end for that.
-    pub(super) fn agree(&mut self, index: u32, terms: &Terms) -> Option<JobErrorKind> {
+    /// The terms of a job go into its record.
+    pub(super) fn agree(&mut self, index: u32, terms: &Terms) {
         let mut policy = Policy::new(terms.clone());
         policy.alone = self.deadlines_alone && terms.deadline.is_some();
         let record = self.records.at(index);
@@ -270,8 +273,16 @@ impl Core {
             self.be_watched();
         }
         self.ranked |= terms.priority != Priority::Normal;
-        let limit = terms.deadline.filter(Duration::is_zero)?;
-        Some(JobErrorKind::DeadlineExceeded { limit })
+    }
+
+    /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.
+    pub(super) fn is_too_late(&mut self, index: u32, terms: &Terms) -> bool {
+        let Some(limit) = terms.deadline.filter(Duration::is_zero) else {
+            return false;
+        };
+        let why = JobErrorKind::DeadlineExceeded { limit };
+        self.fail(index, why, None, Vec::new());
+        true
     }
 
     /// Moves the call of a job into its record; an answer if it cannot be made.

@@ -84,8 +84,6 @@ pub(super) struct Record {
     pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record.
     pub(super) parked: bool,
-    /// Somebody will ask whether it ended well, and nobody for its value.
-    pub(super) unwanted: bool,
     /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
     pub(super) form: u32,
     /// Jobs that are cancelled together, or belong to one actor; 0 for none.
@@ -100,6 +98,8 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[Received; 1]>,
+    /// Somebody will ask whether it ended well, and nobody for its value.
+    pub(super) unwanted: bool,
     /// Which unit of its graph it is.
     pub(super) unit: u32,
     /// Lane and life of the worker whose value this is.
@@ -254,7 +254,6 @@ impl Records {
         record.stage = Stage::Free;
         record.detached = false;
         record.parked = false;
-        record.unwanted = false;
         record.requests = 0;
         record.attempt = 1;
         record.waker = None;
@@ -267,6 +266,9 @@ impl Records {
         }
         if !record.arrays.is_empty() {
             record.arrays.clear();
+        }
+        if record.unwanted {
+            record.unwanted = false;
         }
         self.free.push(index);
     }

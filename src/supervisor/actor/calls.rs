@@ -126,6 +126,9 @@ impl Core {
             self.fail(job.index, why, None, Vec::new());
             return job;
         }
+        if terms.is_some_and(|terms| self.is_too_late(job.index, terms)) {
+            return job;
+        }
         let actor = &mut self.actors.table[id.index as usize];
         let record = self.records.look(job.index);
         let expected = self.kernels.get(record.kernel).expected_ns;

@@ -340,17 +340,21 @@ impl Core {
             terms.retries = if moved { 0 } else { terms.retries };
         }
         let terms = terms.as_deref().and_then(Terms::asked);
-        let late = terms.and_then(|terms| self.agree(index, terms));
+        if let Some(terms) = terms {
+            self.agree(index, terms);
+        }
         if self.trace.is_some() {
             self.trace_family(family, task, parent, job);
         }
         let refusal = self.write_call(index, &mut call).or(refusal);
         self.graphs.families.call = Some(call);
         crate::sync::point!("family.recorded");
-        if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)).or(late) {
+        if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
             self.fail(index, why, None, Vec::new());
-        } else if terms.is_some() && self.joins_a_line(index) {
-            // Its limiter says when it goes on.
+        } else if let Some(terms) = terms
+            && (self.is_too_late(index, terms) || self.joins_a_line(index))
+        {
+            // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(index)
             || !self.queue.is_clear()
             || !self.place(index)

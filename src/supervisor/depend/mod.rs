@@ -390,17 +390,16 @@ impl Core {
         record.seed = run.call.0.seed;
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
         let terms = run.plan.units[unit as usize].terms;
-        let late = match terms {
-            0 => None,
-            terms => self.agree(id.index, &run.plan.terms[terms as usize - 1]),
-        };
+        if terms != 0 {
+            self.agree(id.index, &run.plan.terms[terms as usize - 1]);
+        }
         let refusal = self.write_call(id.index, &mut run.call.0);
         run.sent_as(unit, id, job);
         crate::sync::point!("unit.recorded");
         if self.trace.is_some() {
             self.trace_sources(run, unit);
         }
-        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel)).or(late);
+        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
         if let Some(Bad { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);
@@ -408,8 +407,11 @@ impl Core {
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if terms != 0 && self.joins_a_line(id.index) {
-            // Its limiter says when it goes on.
+        } else if terms != 0
+            && (self.is_too_late(id.index, &run.plan.terms[terms as usize - 1])
+                || self.joins_a_line(id.index))
+        {
+            // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index)
             || !self.queue.is_clear()
             || !self.place(id.index)
