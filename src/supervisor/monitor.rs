@@ -94,8 +94,10 @@ pub(super) struct Monitor {
     stopping: Option<Instant>,
     /// The last job that had been submitted when it looked last.
     seen_job: u64,
-    /// Since when it is awake, and how much it had worked by then.
-    pub(super) awake: (Instant, Duration),
+    /// When it looked last whether it was stopped, and how long it had worked by then.
+    pub(super) looked: (Instant, Duration),
+    /// How long it has slept since.
+    slept: Duration,
     /// When it looked last whether work is spread badly.
     ticked: Instant,
     /// What a worker said before it gave up.
@@ -123,7 +125,8 @@ impl Monitor {
             pipe,
             epoch: 0,
             stopping: None,
-            awake: (Instant::now(), clock::worked()),
+            looked: (Instant::now(), clock::worked()),
+            slept: Duration::ZERO,
             ticked: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
@@ -233,7 +236,7 @@ impl Monitor {
                 if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
                     self.postpone(slept);
                 }
-                self.awake = (Instant::now(), clock::worked());
+                self.slept += slept;
                 tokens
             }
             Err(error) => {
@@ -247,19 +250,22 @@ impl Monitor {
         }
     }
 
-    /// Before clocks are looked at: was the program stopped since this thread woke? It has done less than there was time for.
-    fn look_at_itself(&mut self) {
-        let (since, worked) = self.awake;
-        let awake = since.elapsed();
-        if awake <= BEAT {
+    /// Before clocks are looked at: was the program stopped while this thread was awake? It has done less than there was time
+    /// for. How long it has worked is dear to know, so that is asked once in a while.
+    fn look_at_itself(&mut self, now: Instant) {
+        let (since, worked) = self.looked;
+        let passed = now.saturating_duration_since(since);
+        if passed <= BEAT {
             return;
         }
-        let now = clock::worked();
-        let idle = awake.saturating_sub(now.saturating_sub(worked));
+        let works = clock::worked();
+        let awake = passed.saturating_sub(self.slept);
+        let idle = awake.saturating_sub(works.saturating_sub(worked));
         if idle > BEAT {
             self.postpone(idle);
         }
-        self.awake = (Instant::now(), now);
+        self.looked = (now, works);
+        self.slept = Duration::ZERO;
     }
 
     /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time: that is nobody's fault, so all that
@@ -385,7 +391,8 @@ impl Monitor {
     pub(super) fn serve(&mut self) -> bool {
         let mut progress = self.hear_refusals();
         self.outputs.tick(&self.shared);
-        self.look_at_itself();
+        let now = Instant::now();
+        self.look_at_itself(now);
         let short;
         let wants = {
             let mut core = self.shared.lock();
@@ -396,9 +403,9 @@ impl Monitor {
             core.run_timers();
             core.refill();
             core.call_monitor = false;
-            let tick = self.ticked.elapsed() >= TICK;
+            let tick = now.saturating_duration_since(self.ticked) >= TICK;
             if tick {
-                self.ticked = Instant::now();
+                self.ticked = now;
             }
             core.even_out(tick);
             core.freely = false;

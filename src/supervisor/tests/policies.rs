@@ -104,7 +104,7 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     let long_ago = Instant::now()
         .checked_sub(HOUR)
         .expect("this machine runs for longer");
-    monitor.awake.0 = long_ago;
+    monitor.looked.0 = long_ago;
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     finish(&mut takers[0]);
@@ -112,7 +112,7 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     // Whoever has worked all the time was not stopped.
     let late = submit_with(&shared, timed(MOMENT));
     assert_eq!(takers[0].next(), Next::Run);
-    monitor.awake = (Instant::now(), Duration::ZERO);
+    monitor.looked = (Instant::now(), Duration::ZERO);
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     drop(takers);
