@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use arenite_resample::{
+    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize as resample,
+};
 
 use super::error::ImageError;
 use super::pixels::{Color, Pixels, Samples, buffer};
@@ -239,7 +240,7 @@ fn run(
         .use_alpha(alpha);
     SCRATCH.with_borrow_mut(|scratch| {
         let resizer = &mut scratch.resizer;
-        let done = resizer.resize(&source, &mut out, &options);
+        let done = resample(resizer, &source, &mut out, &options);
         if resizer.size_of_internal_buffers() > KEEP_BYTES {
             resizer.reset_internal_buffers();
         }

@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use arenite_resample::{
+    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize,
+};
 use rayon::prelude::*;
 
 use super::TwinError;
@@ -221,21 +222,14 @@ fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, TwinEr
     let (part_width, part_height) = (f64::from(width) * scale, f64::from(height) * scale);
     let left = (f64::from(sample.width) - part_width) * unit();
     let top = (f64::from(sample.height) - part_height) * unit();
-    let source = fast_image_resize::images::ImageRef::new(
-        sample.width,
-        sample.height,
-        &sample.rgb,
-        PixelType::U8x3,
-    )
-    .map_err(|error| failed(&error))?;
+    let source = ImageRef::new(sample.width, sample.height, &sample.rgb, PixelType::U8x3)
+        .map_err(|error| failed(&error))?;
     let mut target = Image::from_slice_u8(width, height, &mut rgb, PixelType::U8x3)
         .map_err(|error| failed(&error))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .crop(left, top, part_width, part_height);
-    Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|error| failed(&error))?;
+    resize(&mut Resizer::new(), &source, &mut target, &options).map_err(|error| failed(&error))?;
 
     // Brightness goes up or down by up to 6, small steps more often than large ones.
     for pixels in rgb.chunks_mut(3 * 8) {

@@ -5,8 +5,9 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use arenite_resample::{
+    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize,
+};
 
 /// Bytes of a small page.
 pub const PAGE: usize = 4096;
@@ -129,8 +130,7 @@ pub fn shrink(pixels: &[u8], out: &mut [u8]) {
         .expect("a small picture has this size");
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
     RESIZER.with_borrow_mut(|resizer| {
-        resizer
-            .resize(&source, &mut target, &options)
+        resize(resizer, &source, &mut target, &options)
             .expect("both pictures have the same pixel type");
     });
 }
