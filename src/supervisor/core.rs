@@ -211,7 +211,7 @@ impl Core {
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if let Some(terms) = terms
-            && (self.is_too_late(id.index, terms) || self.joins_a_line(id.index))
+            && self.is_kept_back(id.index, terms)
         {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index) {
@@ -273,6 +273,12 @@ impl Core {
             self.be_watched();
         }
         self.ranked |= terms.priority != Priority::Normal;
+    }
+
+    /// Looks at what may keep a job from being placed at once: it is answered, because it has no time at all, or its limiter says
+    /// when it goes on.
+    pub(super) fn is_kept_back(&mut self, index: u32, terms: &Terms) -> bool {
+        self.is_too_late(index, terms) || self.joins_a_line(index)
     }
 
     /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.

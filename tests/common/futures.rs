@@ -1,7 +1,8 @@
-//! The smallest executor.
+//! The smallest executor, and a waker to look at.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -12,6 +13,23 @@ struct Unpark(Thread);
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
+    }
+}
+
+/// A waker that remembers that it was called.
+#[derive(Default)]
+pub struct Told(AtomicBool);
+
+impl Told {
+    /// Whether it was called since it was asked last.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, SeqCst)
+    }
+}
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 pub use diary::{Diary, note, note_after, numbers};
-pub use futures::block_on;
+pub use futures::{Told, block_on};
 pub use lab::{
     Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, private_bytes,
     processes_of, state_of, step, wait_until, watched,

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread;
@@ -17,7 +16,8 @@ use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{
-    Gate, Lab, block_on, pass, patience, shared_memory_named, step, tests, wait_until, watched,
+    Gate, Lab, Told, block_on, pass, patience, shared_memory_named, step, tests, wait_until,
+    watched,
 };
 
 tests![
@@ -322,25 +322,19 @@ fn other_tasks_run_while_jobs_are_awaited_as_they_end() {
 /// None of them has ended when they are looked at for the first time, and others want their turn meanwhile.
 fn other_tasks_run_while_many_jobs_are_looked_at() {
     const JOBS: usize = 10_000;
-    struct Tells(AtomicBool);
-    impl Wake for Tells {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, SeqCst);
-        }
-    }
     let lab = Lab::new(1);
     let gate = Gate::new();
     let first = lab.submit(through, (gate.path(), 0));
     let held = gate.meet();
     let others = (1..JOBS as u64).map(|n| lab.submit(through, (String::new(), n)));
     let mut ends = arenite::as_completed(std::iter::once(first).chain(others)).stream();
-    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let told = Arc::new(Told::default());
     let waker = Waker::from(Arc::clone(&told));
     let mut context = Context::from_waker(&waker);
     let polls = std::iter::from_fn(|| {
         assert!(Pin::new(&mut ends).poll_next(&mut context).is_pending());
         // As long as it is not a job that it waits for.
-        told.0.swap(false, SeqCst).then_some(())
+        told.take().then_some(())
     });
     let turns = polls.count();
     assert!(turns >= 50, "{turns} turns");

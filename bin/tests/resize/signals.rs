@@ -1,13 +1,12 @@
 //! Signals at any moment: at the start, while it walks, works, ends; once or twice; to the program or to its group.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::begun::start;
 use crate::world::{End, WATCHDOG, World, gone, jpeg, judge, signal, signal_group};
 
 const PICTURES: usize = 24;
@@ -69,10 +68,10 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let name = world.path(&format!("p/{index:02}.jpg"));
         fs::hard_link(world.path("p/00.jpg"), name).unwrap();
     }
-    let start = Instant::now();
+    let begin = Instant::now();
     world.run("p -s 64 -o undisturbed -j 2").exits(0);
     // Some come when all is over.
-    let whole = start.elapsed().as_micros() as u64 * 5 / 4;
+    let whole = begin.elapsed().as_micros() as u64 * 5 / 4;
 
     fs::create_dir(world.path("tmp")).unwrap();
     let enough = rounds();
@@ -94,15 +93,9 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
             after[0], after[1]
         );
         let out = format!("out{round}");
-        let child = world
-            .command(&format!("p -s 64 -o {out} -j 2"))
-            .env("TMPDIR", world.path("tmp"))
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = world.command(&format!("p -s 64 -o {out} -j 2"));
+        command.env("TMPDIR", world.path("tmp"));
+        let child = start(command);
         let id = child.id();
         let send = if to_group { signal_group } else { signal };
         // Not to wait for anything: the moment is what is tried.
@@ -163,20 +156,14 @@ fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files()
     let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
     let mut met = 0;
     for round in 0..ROUNDS {
-        let child = world
-            .command(&format!("p -s 8 -o out{round} -j {PICTURES}"))
-            .env("TMPDIR", &temporary)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = world.command(&format!("p -s 8 -o out{round} -j {PICTURES}"));
+        command.env("TMPDIR", &temporary);
+        let child = start(command);
         let id = child.id();
         // The first name, or that it is over.
-        let start = Instant::now();
+        let begin = Instant::now();
         while count() == 0 && !world.path(&format!("out{round}/0.jpg")).exists() {
-            assert!(start.elapsed() < WATCHDOG, "it does not even begin");
+            assert!(begin.elapsed() < WATCHDOG, "it does not even begin");
         }
         thread::sleep(Duration::from_micros(seeded.next(2000)));
         signal(id, Signal::SIGINT as i32);

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use crate::begun::{begun, ended};
 use crate::world::{
-    Run, World, children, encoded, gone, jpeg, png, signal, signal_group, wait, wait_until,
+    World, children, encoded, gone, jpeg, png, signal, signal_group, wait, wait_until,
 };
 
 const PICTURES: usize = 150;
@@ -25,33 +25,6 @@ fn world() -> World {
     world
 }
 
-/// Starts a run and returns when its first result is written.
-fn begun(world: &World, line: &str) -> (Child, BufReader<ChildStdout>, String) {
-    begun_with(world.command(line))
-}
-
-fn begun_with(mut command: Command) -> (Child, BufReader<ChildStdout>, String) {
-    let mut child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut first = String::new();
-    stdout.read_line(&mut first).unwrap();
-    assert!(first.ends_with(".jpg\n"), "{first:?}");
-    (child, stdout, first)
-}
-
-fn ended((child, mut stdout, mut text): (Child, BufReader<ChildStdout>, String)) -> Run {
-    stdout.read_to_string(&mut text).unwrap();
-    let mut run = wait(child);
-    run.stdout = text;
-    run
-}
-
 #[test]
 fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its_code() {
     for (signal, code) in [
@@ -60,7 +33,7 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
         (libc::SIGHUP, 129),
     ] {
         let world = world();
-        let running = begun(&world, "p -s 200 -o out");
+        let running = begun(world.command("p -s 200 -o out"));
         // As a terminal or a service manager does it: the workers get it, too.
         signal_group(running.0.id(), signal);
         let run = ended(running)
@@ -100,18 +73,9 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
 #[test]
 fn json_tells_what_was_not_begun() {
     let world = world();
-    let mut command = world.command("p -s 200 -o out --json");
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut text = String::new();
-    stdout.read_line(&mut text).unwrap();
-    signal(child.id(), libc::SIGTERM);
-    let lines = ended((child, stdout, text)).exits(143).json();
+    let running = begun(world.command("p -s 200 -o out --json"));
+    signal(running.0.id(), libc::SIGTERM);
+    let lines = ended(running).exits(143).json();
     assert_eq!(lines.len(), PICTURES + 1);
     let pending = lines
         .iter()
@@ -125,7 +89,7 @@ fn json_tells_what_was_not_begun() {
 #[test]
 fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     let world = world();
-    let mut running = begun(&world, "p -s 200 -o out -j 1");
+    let mut running = begun(world.command("p -s 200 -o out -j 1"));
     let id = running.0.id();
     let workers = children(id);
     signal(workers[0], libc::SIGSTOP);
@@ -184,7 +148,7 @@ fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
         .args(["-c", "trap '' HUP; exec \"$0\" resize p -s 200 -o out"])
         .arg(env!("CARGO_BIN_EXE_arenite"))
         .current_dir(world.path(""));
-    let running = begun_with(command);
+    let running = begun(command);
     assert!(!catches(running.0.id(), libc::SIGHUP));
     signal_group(running.0.id(), libc::SIGHUP);
     let run = ended(running).exits(0);
@@ -204,7 +168,7 @@ fn catches(id: u32, number: i32) -> bool {
 #[test]
 fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
     let world = world();
-    let running = begun(&world, "p -s 200 -o out");
+    let running = begun(world.command("p -s 200 -o out"));
     signal(running.0.id(), libc::SIGKILL);
     let run = ended(running);
     assert_eq!(run.code, None);
@@ -230,20 +194,11 @@ fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
     }
     // Between two jobs a worker dies without harm; the next try meets it at work.
     for _ in 0..10 {
-        let mut command = world.command("p -s 200 -o out -j 1 --json");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut text = String::new();
-        stdout.read_line(&mut text).unwrap();
-        let workers = children(child.id());
+        let running = begun(world.command("p -s 200 -o out -j 1 --json"));
+        let workers = children(running.0.id());
         assert_eq!(workers.len(), 1, "one worker process was asked for");
         signal(workers[0], libc::SIGKILL);
-        let run = ended((child, stdout, text));
+        let run = ended(running);
         let lines = run.json();
         let (summary, files) = lines.split_last().unwrap();
         let failed: Vec<_> = files

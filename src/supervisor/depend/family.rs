@@ -352,7 +352,7 @@ impl Core {
         if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
             self.fail(index, why, None, Vec::new());
         } else if let Some(terms) = terms
-            && (self.is_too_late(index, terms) || self.joins_a_line(index))
+            && self.is_kept_back(index, terms)
         {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(index)

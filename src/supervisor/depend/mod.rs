@@ -407,10 +407,7 @@ impl Core {
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if terms != 0
-            && (self.is_too_late(id.index, &run.plan.terms[terms as usize - 1])
-                || self.joins_a_line(id.index))
-        {
+        } else if terms != 0 && self.is_kept_back(id.index, &run.plan.terms[terms as usize - 1]) {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index)
             || !self.queue.is_clear()

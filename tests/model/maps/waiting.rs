@@ -2,15 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use arenite::JobErrorKind;
 
 use super::{odd, square, through};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, Told, pass, step, tests, wait_until};
 
 tests![
     a_job_with_its_arguments,
@@ -187,25 +186,19 @@ fn waiting_takes_nothing() {
 }
 
 fn waiting_for_any_leaves_tasks_waiting() {
-    struct Tells(AtomicBool);
-    impl Wake for Tells {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, SeqCst);
-        }
-    }
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut job = lab.submit(through, (&gate.path(), 7));
-    let told = Arc::new(Tells(AtomicBool::new(false)));
+    let told = Arc::new(Told::default());
     let waker = Waker::from(Arc::clone(&told));
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut job).poll(&mut context).is_pending());
     for limit in [Duration::ZERO, Duration::from_millis(1)] {
         assert_eq!(arenite::wait_any([&mut job], Some(limit)), None);
     }
-    assert!(!told.0.load(SeqCst));
+    assert!(!told.take());
     gate.open();
-    wait_until("the task is told", || told.0.load(SeqCst));
+    wait_until("the task is told", || told.take());
     assert_eq!(job.wait().unwrap(), 7);
 }
 
