@@ -174,10 +174,10 @@ pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 pub use control::nameless;
 #[cfg(not(arenite_loom))]
 pub use engine::{
-    Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, DeadLetter, Engine, Graph,
-    GraphError, Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node, OnFailure, Priority,
-    Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace, as_completed, call, stream,
-    wait_all, wait_any,
+    Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
+    Engine, Graph, GraphError, Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node,
+    OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace,
+    as_completed, call, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

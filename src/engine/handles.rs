@@ -61,6 +61,7 @@ fn a_map_over_borrowed<'a, R: Send + 'a>(map: Map<std::slice::Iter<'a, u64>, R>)
 fn handles_go_where_threads_and_executors_need_them() {
     shared::<Engine>();
     shared::<Limiter>();
+    shared::<Canceller>();
     shared::<Actor<u64>>();
     shared::<Array<u64>>();
     shared::<ArrayMut<u64>>();

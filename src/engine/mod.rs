@@ -2,6 +2,7 @@
 
 mod actor;
 mod builder;
+mod canceller;
 mod completed;
 mod error;
 mod graph;
@@ -39,6 +40,7 @@ pub use crate::supervisor::{
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
 pub use builder::{Builder, Guard};
+pub use canceller::Canceller;
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
 pub use error::BuildError;
 pub use graph::{

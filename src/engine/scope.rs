@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::job::{permit, run_here};
 use super::seeds::Series;
-use super::{Engine, JobError, JobErrorKind, Limiter, Place, Priority};
+use super::{Canceller, Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
@@ -29,8 +29,7 @@ pub struct Scope<'env> {
     /// Those of them whose handles were dropped: nobody will ask for them.
     unwanted: RefCell<Unwanted>,
     failures: RefCell<Failures>,
-    /// A scope of an inline engine was cancelled: nothing is run any more.
-    cancelled: Cell<bool>,
+    canceller: Canceller,
     /// Invariant: the scope neither shortens nor lengthens what it lends.
     lent: PhantomData<Cell<&'env mut ()>>,
 }
@@ -252,15 +251,16 @@ impl Engine {
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Failures) {
         let collects = matches!(failures, Failures::All(_));
+        let group = self.shared().map_or(0, |shared| shared.new_group(collects));
         let scope = Scope {
             engine: self,
-            group: self.shared().map_or(0, |shared| shared.new_group(collects)),
+            group,
             series,
             jobs: Cell::new(0),
             open: RefCell::default(),
             unwanted: RefCell::default(),
             failures: RefCell::new(failures),
-            cancelled: Cell::new(false),
+            canceller: Canceller::new(self.shared().map(|shared| (Arc::clone(shared), group))),
             lent: PhantomData,
         };
         // Its drop waits for what is open: also when `f` panics.
@@ -383,10 +383,38 @@ impl<'env> Scope<'env> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cancel(&self) {
-        self.cancelled.set(true);
-        if let Some(shared) = self.engine.shared() {
-            shared.cancel_group(self.group);
-        }
+        self.canceller.cancel();
+    }
+
+    /// What cancels this scope from another thread, since a scope stays with the one that opened it: from a timer, from a handler
+    /// of Ctrl-C, when a client goes away.
+    ///
+    /// ```standalone_crate
+    /// use std::{thread, time::Duration};
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         thread::park();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).grace(Duration::from_millis(20)).build()?;
+    /// let result = engine.scope(|s| {
+    ///     let canceller = s.canceller();
+    ///     thread::spawn(move || {
+    ///         thread::sleep(Duration::from_millis(50));
+    ///         canceller.cancel();
+    ///     });
+    ///     let _ = s.submit(hang, ()).wait();
+    /// });
+    /// assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("CancelScope", "CancellationToken", "abort_handle"))]
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// The number of the call that it belongs to.
@@ -397,7 +425,7 @@ impl<'env> Scope<'env> {
     /// Of an inline engine: is nothing run any more? Workers are told by the supervisor.
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
-        self.cancelled.get() || failed
+        self.canceller.was_asked() || failed
     }
 
     /// Has a job failed, other than by being cancelled by hand?
@@ -407,7 +435,8 @@ impl<'env> Scope<'env> {
             Failures::First(None) | Failures::All(_) => false,
         };
         let cancelled = |shared: &Arc<Shared>| shared.is_group_cancelled(self.group);
-        seen || !self.cancelled.get() && self.engine.shared().is_some_and(cancelled)
+        // In this order: somebody may be about to cancel it.
+        seen || self.engine.shared().is_some_and(cancelled) && !self.canceller.was_asked()
     }
 
     fn note(&self, error: &JobError) {
@@ -455,7 +484,7 @@ impl<'env> Scope<'env> {
                 self.note(&error);
             }
         }
-        shared.end_group(self.group);
+        self.canceller.end();
     }
 }
 

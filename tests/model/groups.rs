@@ -1,6 +1,7 @@
 //! Task groups: what a scope has begun is over when it ends, and cancelled means stopped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{Engine, JobError, JobErrorKind};
@@ -19,6 +20,7 @@ tests![
     a_scope_that_collects_survives_the_death_of_a_worker,
     a_scope_that_collects_can_be_cancelled,
     a_scope_that_ended_in_time_kills_nobody_later,
+    another_thread_cancels_a_scope,
     an_error_of_its_own_stops_what_runs,
     whatever_failed_first_is_the_error,
     the_inline_engine_agrees,
@@ -221,6 +223,41 @@ fn a_scope_that_collects_can_be_cancelled() {
     assert_eq!(errors.len(), 100);
     let cancelled = |error: &JobError| *error.kind() == JobErrorKind::Cancelled;
     assert!(errors.iter().all(cancelled));
+}
+
+fn another_thread_cancels_a_scope() {
+    let lab = impatient(2);
+    let gate = Gate::new();
+    let ended = lab.scope_try(|s| {
+        let running = s.submit(hang, (gate.path(),));
+        drop(gate.meet());
+        let canceller = s.canceller();
+        let other = thread::spawn(move || canceller.cancel());
+        step("a job to end whose scope another thread cancels");
+        let error = running.wait().unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+        other.join().unwrap();
+        // What comes later never begins; and it is no failure that others were cancelled by.
+        s.submit(hang, ("",));
+        Err::<(), _>(Trouble::Own("stopped"))
+    });
+    assert_eq!(ended, Err(Trouble::Own("stopped")));
+    for engine in [&*lab, &Engine::inline()] {
+        let ended = engine.scope(|s| {
+            let canceller = s.canceller();
+            thread::spawn(move || canceller.cancel()).join().unwrap();
+            s.submit(|x: u32| x + 1, (1,)).wait()
+        });
+        assert_eq!(*ended.unwrap_err().kind(), JobErrorKind::Cancelled);
+        // Whoever has it longer than there is a scope has no power over the next one.
+        let kept = engine.scope(|s| s.canceller()).unwrap();
+        let ended = engine.scope(|s| {
+            kept.cancel();
+            s.submit(|x: u32| x + 1, (1,)).wait()
+        });
+        assert_eq!(ended.unwrap().unwrap(), 2);
+    }
+    lab.assert_in_use(0);
 }
 
 /// What the closure of a scope finds out itself: a file that is not there, say.

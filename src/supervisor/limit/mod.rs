@@ -139,7 +139,7 @@ impl LimiterBuilder {
         self
     }
 
-    /// The limiter.
+    /// The limiter. One that was given neither a number at a time nor a rate lets everybody in, and counts.
     ///
     /// # Panics
     /// With a [`burst`](LimiterBuilder::burst) and no [`rate`](LimiterBuilder::rate) that it would belong to, or with one
