@@ -8,13 +8,62 @@ use super::format::Format;
 use super::jpeg;
 use super::meta::{Metadata, add_to_webp, add_xmp_to_png};
 use super::pixels::{Color, Pixels, Samples};
+use super::spec::ResizeSpec;
+
+/// How a file is written.
+#[derive(Clone, Copy)]
+pub(super) struct Encoding {
+    pub(super) quality: u8,
+    lossless: bool,
+    pub(super) progressive: bool,
+    background: [u8; 3],
+}
+
+/// How hard the lossless encoder of WebP tries, of 100: the default of libwebp.
+const EFFORT: f32 = 75.0;
+
+impl Encoding {
+    /// The defaults, with this quality.
+    pub(super) const fn new(quality: u8) -> Self {
+        Self::of(&ResizeSpec {
+            quality,
+            ..ResizeSpec::full_size()
+        })
+    }
+
+    pub(super) const fn of(spec: &ResizeSpec) -> Self {
+        Self {
+            quality: spec.quality,
+            lossless: spec.lossless,
+            progressive: spec.progressive,
+            background: spec.background,
+        }
+    }
+
+    /// Whether grey pixels become RGB in this format.
+    pub(super) fn colours(self, color: Color, format: Format) -> bool {
+        match (color, format) {
+            (Color::Gray | Color::GrayAlpha, Format::WebP) => true,
+            (Color::GrayAlpha, Format::Jpeg) => !is_grey(self.background),
+            _ => false,
+        }
+    }
+}
+
+fn is_grey([red, green, blue]: [u8; 3]) -> bool {
+    red == green && green == blue
+}
 
 /// The pixels as the encoder of `format` takes them: JPEG has no alpha and 8 bits, WebP 8 bits and
 /// no grey, PNG everything.
-pub(super) fn prepared(pixels: Pixels, format: Format) -> Pixels {
+pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
+    let pixels = match how.colours(pixels.color, format) {
+        true => pixels.into_rgb(),
+        false => pixels,
+    };
     match format {
-        Format::Jpeg => pixels.flattened_over_white().into_eight_bits(),
-        Format::WebP => pixels.into_rgb().into_eight_bits(),
+        Format::Jpeg => pixels.flattened_over(how.background).into_eight_bits(),
+        Format::WebP => pixels.into_eight_bits(),
         _ => pixels,
     }
 }
@@ -23,13 +72,13 @@ pub(super) fn prepared(pixels: Pixels, format: Format) -> Pixels {
 pub(super) fn encode(
     pixels: &Pixels,
     format: Format,
-    quality: u8,
+    how: Encoding,
     metadata: Option<&Metadata>,
 ) -> Result<Vec<u8>, ImageError> {
     match format {
-        Format::Jpeg => jpeg::encode(pixels, quality, metadata),
+        Format::Jpeg => jpeg::encode(pixels, how, metadata),
         Format::Png => png(pixels, metadata),
-        Format::WebP => webp(pixels, quality, metadata),
+        Format::WebP => webp(pixels, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
     }
 }
@@ -81,7 +130,11 @@ fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageErr
     Ok(out)
 }
 
-fn webp(pixels: &Pixels, quality: u8, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageError> {
+fn webp(
+    pixels: &Pixels,
+    how: Encoding,
+    metadata: Option<&Metadata>,
+) -> Result<Vec<u8>, ImageError> {
     let failed = |reason: String| ImageError::Encode {
         format: Format::WebP,
         reason,
@@ -91,9 +144,12 @@ fn webp(pixels: &Pixels, quality: u8, metadata: Option<&Metadata>) -> Result<Vec
         (Color::Rgba, Samples::Eight(samples)) => (webp::PixelLayout::Rgba, samples),
         (color, _) => return Err(failed(format!("{color:?} is not a WebP's colour model"))),
     };
-    let quality = f32::from(quality.clamp(1, 100));
+    let quality = match how.lossless {
+        true => EFFORT,
+        false => f32::from(how.quality.clamp(1, 100)),
+    };
     let file = webp::Encoder::new(samples, layout, pixels.width, pixels.height)
-        .encode_simple(false, quality)
+        .encode_simple(how.lossless, quality)
         .map_err(|error| failed(format!("{error:?}")))?;
     match metadata {
         Some(metadata)

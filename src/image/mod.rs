@@ -25,7 +25,7 @@
 //!    `Nearest`; the others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
 //! 4. It is resized, colours weighted by alpha, and *then* turned as its EXIF orientation says and
 //!    converted to sRGB: both cost next to nothing on a small picture.
-//! 5. It is encoded: baseline JPEG with 4:2:0 chroma, PNG, or lossy WebP.
+//! 5. It is encoded: JPEG with 4:2:0 chroma, baseline or progressive; PNG; or WebP, lossy or lossless.
 //!
 //! # Decisions
 //! - **Profiles** are applied, and then dropped: pixels become sRGB, which is what everything assumes
@@ -34,9 +34,9 @@
 //! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
 //!   a torn thumbnail looks finished. A JPEG that lacks only its end marker, or a PNG its last chunk, is whole and is accepted.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A profile of inks goes by the upper 8.
-//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG: what a page behind it would be. A GIF without holes has none; a
-//!   WebP animation whose first frame leaves something free has it.
-//! - **Grey** stays grey in JPEG and PNG; WebP has no grey.
+//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG, as a page behind it would be, or the `background` that is asked
+//!   for. A GIF without holes has none; a WebP animation whose first frame leaves something free has it.
+//! - **Grey** stays grey in JPEG and PNG, but not over a coloured background; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
 //!   inks in JPEG are recognised by its marker.
 //! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset, its sides those of the result, and without the
@@ -73,6 +73,7 @@ pub use resample::{resize_pixels, resize_pixels_into};
 pub use size::{Fit, Plan, Region, Size, When};
 pub use spec::{Filter, Output, ResizeSpec};
 
+use encode::Encoding;
 use meta::Metadata;
 
 /// A picture in compressed form.
@@ -97,7 +98,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
     let rendered = render(input, spec)?;
     let metadata = spec.keep_metadata.then_some(&rendered.metadata);
     let (pixels, format) = (&rendered.pixels, rendered.format);
-    let bytes = encode::encode(pixels, format, spec.quality, metadata)?;
+    let bytes = encode::encode(pixels, format, Encoding::of(spec), metadata)?;
     Ok(Encoded {
         bytes,
         format,
@@ -149,7 +150,8 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
     pixels.check()?;
     spec::check_sides((pixels.width, pixels.height), format)?;
     let pixels = color::to_srgb(pixels, None);
-    encode::encode(&encode::prepared(pixels, format), format, quality, None)
+    let how = Encoding::new(quality);
+    encode::encode(&encode::prepared(pixels, format, how), format, how, None)
 }
 
 /// The format of a file that can be decoded, from its first bytes.
@@ -208,8 +210,8 @@ fn render_unguarded(
     let mut metadata = decoded.metadata;
     let upright = small.oriented(decoded.orientation)?;
     // A profile describes its pixels: it cannot stay with inks that become RGB, or grey that does.
-    let becomes_rgb = upright.color == Color::Cmyk
-        || (into == Format::WebP && matches!(upright.color, Color::Gray | Color::GrayAlpha));
+    let becomes_rgb =
+        upright.color == Color::Cmyk || Encoding::of(spec).colours(upright.color, into);
     let pixels = if spec.keep_metadata && !becomes_rgb {
         // Where a decoder has converted the pixels, what described them before does so no more.
         metadata.icc = metadata
@@ -220,7 +222,7 @@ fn render_unguarded(
         let icc = metadata.icc.take();
         color::to_srgb(upright, icc.as_deref())
     };
-    let pixels = encode::prepared(pixels, into);
+    let pixels = encode::prepared(pixels, into, Encoding::of(spec));
     if spec.keep_metadata {
         metadata.describe((pixels.width, pixels.height));
     }

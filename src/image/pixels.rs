@@ -128,8 +128,8 @@ impl Pixels {
         }
     }
 
-    /// Without alpha, over white. Eight bits; what has no alpha is returned as it is.
-    pub(super) fn flattened_over_white(self) -> Self {
+    /// Without alpha, over this colour; of grey pixels its first number counts. Eight bits; what has no alpha is returned as it is.
+    pub(super) fn flattened_over(self, background: [u8; 3]) -> Self {
         let color = match self.color {
             Color::GrayAlpha => Color::Gray,
             Color::Rgba => Color::Rgb,
@@ -140,18 +140,16 @@ impl Pixels {
             return pixels;
         };
         let channels = pixels.color.channels();
-        let over_white = |pixel: &[u8]| {
+        let over = |pixel: &[u8]| {
             let alpha = u32::from(pixel[channels - 1]);
             let mut flat = [0; 3];
-            for (flat, &sample) in flat.iter_mut().zip(&pixel[..channels - 1]) {
-                *flat = ((u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+            let both = pixel[..channels - 1].iter().zip(background.map(u32::from));
+            for (flat, (&sample, behind)) in flat.iter_mut().zip(both) {
+                *flat = ((u32::from(sample) * alpha + behind * (255 - alpha) + 127) / 255) as u8;
             }
             flat.into_iter().take(channels - 1)
         };
-        let samples = samples
-            .chunks_exact(channels)
-            .flat_map(over_white)
-            .collect();
+        let samples = samples.chunks_exact(channels).flat_map(over).collect();
         Self {
             color,
             samples: Samples::Eight(samples),

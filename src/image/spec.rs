@@ -54,11 +54,11 @@ pub enum Output {
     /// That of the input's content; PNG for what is only read (GIF, TIFF, BMP).
     #[default]
     SameAsInput = 0,
-    /// Baseline JPEG.
+    /// JPEG, baseline or progressive.
     Jpeg = 1,
     /// PNG.
     Png = 2,
-    /// Lossy WebP.
+    /// WebP, lossy or lossless.
     WebP = 3,
 }
 
@@ -117,20 +117,27 @@ pub struct ResizeSpec {
     pub filter: Filter,
     /// The output's format.
     pub output: Output,
-    /// Quality of JPEG and WebP output, 1 to 100 (other numbers count as the nearest).
+    /// Quality of JPEG and lossy WebP output, 1 to 100 (other numbers count as the nearest).
     pub quality: u8,
     /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output; of TIFF the latter two.
     /// Nothing else does: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
+    /// WebP is written without loss. PNG always is, JPEG never.
+    pub lossless: bool,
+    /// JPEG is written so that a rough picture appears first, and with fewer bytes; it takes longer.
+    pub progressive: bool,
+    /// What is behind transparent parts where the format has no transparency, which is JPEG: red, green, blue. White unless
+    /// something else is said.
+    pub background: [u8; 3],
     /// Room for later; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 5],
     /// How many bytes of pixels a byte of the file may stand for. Looked at from 64 MiB of pixels on: what is larger and
     /// better compressed is a bomb, not a photo.
     pub max_ratio: u32,
 }
 
-const _: () = assert!(size_of::<ResizeSpec>() == 40);
+const _: () = assert!(size_of::<ResizeSpec>() == 48);
 
 impl crate::kernel::Scalar for ResizeSpec {}
 
@@ -146,7 +153,7 @@ impl ResizeSpec {
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
 
-    /// The defaults, for a target size: contain, Lanczos3, quality 80, the input's format.
+    /// The defaults, for a target size: contain, Lanczos3, quality 80, the input's format, white behind what is transparent.
     pub const fn new(size: Size) -> Self {
         Self {
             max_pixels: Self::MAX_PIXELS,
@@ -158,7 +165,10 @@ impl ResizeSpec {
             output: Output::SameAsInput,
             quality: Self::QUALITY,
             keep_metadata: false,
-            reserved: [0; 2],
+            lossless: false,
+            progressive: false,
+            background: [u8::MAX; 3],
+            reserved: [0; 5],
             max_ratio: Self::MAX_RATIO,
         }
     }

@@ -174,9 +174,21 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
     pub filter: Filter,
 
-    /// Quality of JPEG and WebP, 1 to 100
+    /// Quality of JPEG and lossy WebP, 1 to 100
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
     pub quality: u8,
+
+    /// Write WebP without loss (PNG always is)
+    #[arg(long, help_heading = "Result")]
+    pub lossless: bool,
+
+    /// Write JPEG that shows a rough picture first: fewer bytes, longer work
+    #[arg(long, help_heading = "Result")]
+    pub progressive: bool,
+
+    /// Colour behind what is transparent, in JPEG, such as #ff8000 or black [default: white]
+    #[arg(long, value_name = "COLOR", value_parser = color, help_heading = "Result")]
+    pub background: Option<[u8; 3]>,
 
     /// Keep EXIF, XMP and the profile (of TIFF the latter two), but no IPTC and no comments; colours then stay as they are, and become sRGB without it
     #[arg(long, help_heading = "Result")]
@@ -301,6 +313,24 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
+/// A colour of a page: `#rrggbb` or `#rgb`, the sign may be missing (a shell takes it for a comment), or `white` or `black`.
+fn color(text: &str) -> Result<[u8; 3], String> {
+    let digits = match text {
+        "white" => "fff",
+        "black" => "000",
+        _ => text.strip_prefix('#').unwrap_or(text),
+    };
+    let digits: Option<Vec<u8>> = digits
+        .chars()
+        .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
+        .collect();
+    match digits.as_deref() {
+        Some(&[r, g, b]) => Ok([r, g, b].map(|digit| digit * 0x11)),
+        Some(&[r, r2, g, g2, b, b2]) => Ok([r << 4 | r2, g << 4 | g2, b << 4 | b2]),
+        _ => Err("a colour is #rrggbb, #rgb, white or black".to_owned()),
+    }
+}
+
 /// 0 is the default: a variable that is set and empty stands for none.
 fn workers(text: &str) -> Result<u16, String> {
     if text.is_empty() {
@@ -335,6 +365,23 @@ impl ResizeArgs {
                 || identity(trace).is_some_and(|there| identity(report) == Some(there)))
         {
             return Err("--trace and --report need a file each".to_owned());
+        }
+        if self.lossless && self.format == Some(Format::Jpeg) {
+            return Err(
+                "JPEG is never without loss; take --format webp or --format png".to_owned(),
+            );
+        }
+        if let Some(format) = self.format.filter(|&format| format != Format::Jpeg) {
+            let jpeg = [
+                ("--progressive", self.progressive),
+                ("--background", self.background.is_some()),
+            ];
+            if let Some((flag, _)) = jpeg.iter().find(|(_, asked)| *asked) {
+                return Err(format!(
+                    "{flag} is about JPEG, and --format {} writes none",
+                    format.name().to_lowercase()
+                ));
+            }
         }
         if self.sandbox == Some(LockDown::Available)
             && let Some(word) = self.inputs.iter().find(|input| is_lost_word(input))
@@ -392,6 +439,9 @@ impl ResizeArgs {
             filter: self.filter,
             quality: self.quality,
             keep_metadata: self.keep_metadata,
+            lossless: self.lossless,
+            progressive: self.progressive,
+            background: self.background.unwrap_or([u8::MAX; 3]),
             ..ResizeSpec::new(self.size?)
         })
     }
@@ -400,14 +450,17 @@ impl ResizeArgs {
     /// other pictures from the same options.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "3 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={}",
+            "4 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} progressive={} background={:?}",
             self.size.map(|size| size.to_string()).unwrap_or_default(),
             self.fit,
             !self.no_enlarge,
             self.format.map_or("own", Format::name),
             self.filter,
             self.quality,
-            self.keep_metadata
+            self.keep_metadata,
+            self.lossless,
+            self.progressive,
+            self.background.unwrap_or([u8::MAX; 3]),
         )
         .to_lowercase()
     }
@@ -457,6 +510,9 @@ mod tests {
             "photos -s 5x5 -o x --filter sharp",
             "photos -s 5x5 -o x --memory-limit much",
             "photos -s 5x5 -o x --progress maybe",
+            "photos -s 5x5 -o x --background grey",
+            "photos -s 5x5 -o x --background #ff00",
+            "photos -s 5x5 -o x --background #+f0+f0",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -464,6 +520,34 @@ mod tests {
         assert!(parse("-0 -s 5 -o x").is_ok(), "-0 alone reads stdin");
         assert!(parse("- -s 5 -o x").is_ok());
         assert!(parse("--generate man").is_ok());
+    }
+
+    #[test]
+    fn colours_are_those_of_a_page() {
+        for (text, expected) in [
+            ("#ff8000", [255, 128, 0]),
+            ("FF8000", [255, 128, 0]),
+            ("#0f8", [0, 255, 136]),
+            ("black", [0; 3]),
+            ("white", [255; 3]),
+        ] {
+            assert_eq!(color(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_that_a_format_knows_nothing_of_are_refused() {
+        let check = |flags: &str| parse(&format!("p -s 5 -o x {flags}")).unwrap().check();
+        for (flags, word) in [
+            ("--lossless --format jpeg", "--format webp"),
+            ("--progressive --format png", "--progressive"),
+            ("--background black --format webp", "--background"),
+        ] {
+            let why = check(flags).unwrap_err();
+            assert!(why.contains(word), "{flags}: {why}");
+        }
+        // Each picture keeps its own format: the flags are for those that know them.
+        check("--lossless --progressive --background black").unwrap();
     }
 
     #[test]
@@ -540,6 +624,9 @@ mod tests {
             "-s 224 --filter box",
             "-s 224 --quality 81",
             "-s 224 --keep-metadata",
+            "-s 224 --lossless",
+            "-s 224 --progressive",
+            "-s 224 --background 000",
         ] {
             assert_ne!(
                 parse(&format!("p -o x {other}")).unwrap().fingerprint(),

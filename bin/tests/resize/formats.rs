@@ -137,6 +137,15 @@ fn alpha_is_kept_where_the_format_has_it() {
         assert_eq!(image.get_pixel(13, 8).0[3], 255, "{name}");
     }
     assert!(!world.image("out/a.jpg").color().has_alpha());
+    world
+        .run("a.png -s 16 -o dark --format jpeg --background #036")
+        .exits(0);
+    let behind = world.image("dark/a.jpg").to_rgb8().get_pixel(2, 8).0;
+    let near = behind
+        .iter()
+        .zip([0, 0x33, 0x66])
+        .all(|(a, b)| a.abs_diff(b) < 16);
+    assert!(near, "{behind:?}");
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn other_options_make_it_again() {
         "-s 8 --quality 50",
         "-s 8 --filter box",
         "-s 8 --keep-metadata",
+        "-s 8 --progressive",
         "-s 8 --no-enlarge",
     ] {
         world.run("p -s 8 -o out").exits(0);

@@ -268,6 +268,85 @@ fn alpha_is_kept_or_becomes_white() {
 }
 
 #[test]
+fn behind_holes_is_the_colour_that_was_asked_for() {
+    let half = |x| if x < 30 { u8::MAX } else { 0 };
+    let colour: DynamicImage =
+        RgbaImage::from_fn(60, 60, |x, _| Rgba([20, 40, 220, half(x)])).into();
+    let grey: DynamicImage =
+        ImageBuffer::from_fn(60, 60, |x, _| image::LumaA([80, half(x)])).into();
+    for (picture, left) in [(&colour, [20, 40, 220]), (&grey, [80; 3])] {
+        let file = written(picture, ImageFormat::Png);
+        for background in [[255, 128, 0], [60; 3], [255; 3]] {
+            let jpeg = ResizeSpec {
+                output: Output::Jpeg,
+                background,
+                ..spec("20")
+            };
+            // With metadata the pixels keep their own kind of colours, unless that cannot hold what is behind them.
+            for keep_metadata in [false, true] {
+                let flat = resize_encoded(
+                    &file,
+                    &ResizeSpec {
+                        keep_metadata,
+                        ..jpeg
+                    },
+                )
+                .unwrap();
+                let flat = decoded(&flat);
+                let stays_grey = left == [80; 3] && background != [255, 128, 0];
+                assert_eq!(flat.color() == ColorType::L8, stays_grey, "{background:?}");
+                let flat = flat.to_rgb8();
+                for (x, expected) in [(2, left), (17, background)] {
+                    let seen = flat.get_pixel(x, 10).0;
+                    let near = seen.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 16);
+                    assert!(near, "{seen:?} where {expected:?} was expected");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn webp_without_loss_has_the_pixels_of_png() {
+    let picture = quarters(97, 61);
+    let noisy = DynamicImage::from(picture).unsharpen(2.0, 1);
+    let file = written(&noisy, ImageFormat::Png);
+    let png = decoded(&resize_encoded(&file, &spec("50")).unwrap());
+    for (lossless, same) in [(true, true), (false, false)] {
+        let webp = ResizeSpec {
+            output: Output::WebP,
+            lossless,
+            // Which says nothing about a file without loss.
+            quality: 1,
+            ..spec("50")
+        };
+        let webp = decoded(&resize_encoded(&file, &webp).unwrap());
+        assert_eq!(webp == png, same, "without loss: {lossless}");
+    }
+}
+
+#[test]
+fn a_progressive_jpeg_is_the_same_picture_in_another_order() {
+    const BASELINE: [u8; 2] = [0xff, 0xc0];
+    const PROGRESSIVE: [u8; 2] = [0xff, 0xc2];
+    let file = written(&quarters(97, 61).into(), ImageFormat::Png);
+    let [plain, rough_first] = [false, true].map(|progressive| {
+        let jpeg = ResizeSpec {
+            output: Output::Jpeg,
+            progressive,
+            ..spec("50")
+        };
+        resize_encoded(&file, &jpeg).unwrap()
+    });
+    let has = |file: &Encoded, marker| file.bytes.windows(2).any(|two| two == marker);
+    assert!(has(&plain, BASELINE) && !has(&plain, PROGRESSIVE));
+    assert!(has(&rough_first, PROGRESSIVE) && !has(&rough_first, BASELINE));
+    assert_eq!(decoded(&plain), decoded(&rough_first));
+    // It can be read again, as a whole and smaller.
+    assert!(resize_encoded(&rough_first.bytes, &spec("8")).is_ok());
+}
+
+#[test]
 fn a_gif_without_holes_has_no_alpha() {
     let opaque: DynamicImage = quarters(40, 30).into();
     let file = written(&opaque.to_rgba8().into(), ImageFormat::Gif);

@@ -17,7 +17,7 @@ fn tagged_jpeg(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
         color: Color::Rgb,
         samples: Samples::Eight(picture.as_raw().clone()),
     };
-    jpeg::encode(&pixels, 95, Some(metadata)).unwrap()
+    jpeg::encode(&pixels, Encoding::new(95), Some(metadata)).unwrap()
 }
 
 fn tagged_png(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
@@ -27,7 +27,7 @@ fn tagged_png(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
         color: Color::Rgb,
         samples: Samples::Eight(picture.as_raw().clone()),
     };
-    encode::encode(&pixels, Format::Png, 80, Some(metadata)).unwrap()
+    encode::encode(&pixels, Format::Png, Encoding::new(80), Some(metadata)).unwrap()
 }
 
 fn tagged_webp(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
@@ -37,7 +37,7 @@ fn tagged_webp(picture: &RgbImage, metadata: &Metadata) -> Vec<u8> {
         color: Color::Rgb,
         samples: Samples::Eight(picture.as_raw().clone()),
     };
-    encode::encode(&pixels, Format::WebP, 95, Some(metadata)).unwrap()
+    encode::encode(&pixels, Format::WebP, Encoding::new(95), Some(metadata)).unwrap()
 }
 
 /// A TIFF of one strip with an orientation tag, which the `image` crate does not write.
@@ -260,7 +260,7 @@ fn parts_of_a_profile_are_numbered_from_one() {
             color: Color::Rgb,
             samples: Samples::Eight(vec![0; 192]),
         };
-        let file = jpeg::encode(&pixels, 80, Some(&metadata)).unwrap();
+        let file = jpeg::encode(&pixels, Encoding::new(80), Some(&metadata)).unwrap();
         let name = b"ICC_PROFILE\0";
         let parts = (0..file.len()).filter(|&at| file[at..].starts_with(name));
         let numbers: Vec<_> = parts.map(|at| [file[at + 12], file[at + 13]]).collect();

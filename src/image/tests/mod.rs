@@ -44,7 +44,7 @@ fn jpeg(picture: &RgbImage) -> Vec<u8> {
         color: Color::Rgb,
         samples: Samples::Eight(picture.as_raw().clone()),
     };
-    jpeg::encode(&pixels, 92, None).unwrap()
+    jpeg::encode(&pixels, Encoding::new(92), None).unwrap()
 }
 
 fn progressive_jpeg(picture: &RgbImage) -> Vec<u8> {
