@@ -1,6 +1,6 @@
 //! The allocator with 100,000 live blocks: an alloc and a free must stay below a microsecond each.
 //!
-//! `cargo bench --bench alloc` prints nanoseconds per operation; each turn drops a block at random and allocates another
+//! `cargo bench --bench alloc` prints the time of a turn, which is two operations: each drops a block at random and allocates another
 //! in its place, so that the number of live blocks stays.
 
 use std::hint::black_box;
@@ -65,7 +65,7 @@ fn live(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Memory committed again after a trim, and its first write: what a large array costs beyond its bytes.
+/// Memory committed again after a trim: what a large array costs beyond its bytes, before the first of them is written.
 fn commit(criterion: &mut Criterion) {
     const LEN: u64 = 1 << 30;
     let spec = Spec {

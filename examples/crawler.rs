@@ -19,7 +19,8 @@ const AT_ONCE: u32 = 4;
 /// And in a second.
 const PER_SECOND: u32 = 400;
 
-/// The links of a page. A busy server is worth another try, so that is a panic; what is wrong for good is an error.
+/// The links of a page. A busy server is worth another try, so that is a panic, which `retries` tries again; what is wrong for good is
+/// an error, which is final (with `retry_errors` a page that does not exist would be asked for again as well).
 fn fetch(port: u16, page: u32) -> Result<Array<u32>, String> {
     let text = get(port, page).unwrap_or_else(|error| panic!("page {page}: {error}"));
     let (status, body) = text

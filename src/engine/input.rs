@@ -152,6 +152,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
+    ///
+    /// # Panics
+    /// If an array of this shape does not fit the address space.
     #[allow(
         clippy::wrong_self_convention,
         reason = "`engine.from_fn` reads as `Array::from_fn` does"

@@ -31,7 +31,8 @@ pub enum Unsent {
 }
 
 /// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and
-/// tuples of up to four of these, and `Result<T, E>` with an `E` that can be displayed. Sealed.
+/// tuples of up to four of these, `Result<T, E>` with an `E` that can be displayed, and [`Spawn`](crate::engine::Spawn), whose value
+/// is that of the kernel that goes on. Sealed.
 ///
 /// An array is not copied: the caller receives a handle on the memory that the kernel filled. An
 /// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with its text, of which a worker sends the first 16 KiB.
@@ -42,7 +43,7 @@ pub enum Unsent {
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
-    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these",
+    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {

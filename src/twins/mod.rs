@@ -8,8 +8,8 @@
 //! be called at the very beginning of `main`, directly after [`arenite::init`](crate::init).
 //!
 //! Three rules hold for every case. Systems of one case take turns, one sample each, so that noise hits all alike.
-//! Every sample starts with untimed operations of its own, so that no worker is measured half awake. And a twin that
-//! spins is asleep while another system is measured.
+//! Every sample starts with untimed operations of its own, so that no worker is measured half awake: but for whole programs, what is
+//! done for the first time, idle time and memory. And a twin that spins is asleep while another system is measured.
 
 pub mod cases;
 mod child;

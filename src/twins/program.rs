@@ -16,6 +16,7 @@ use super::TwinError;
 use super::cases::Reading;
 use super::child::{Child, MARKER, Role};
 use super::photos::{Folder, files};
+use super::work;
 use crate::image::{ResizeSpec, resize_encoded};
 
 /// One command line: the program, then its arguments.
@@ -30,7 +31,7 @@ pub(super) fn is_installed(name: &str) -> bool {
 }
 
 /// Runs the command lines side by side; each started by a process of ours that then becomes the program, so that it
-/// does not outlive this process. `out` has to hold `expected` files afterwards.
+/// does not outlive this process. `out` has to hold `expected` pictures afterwards, of which the longer side is [`work::THUMB_EDGE`].
 pub(super) fn run(
     twin: &'static str,
     role: &Role,
@@ -52,12 +53,19 @@ pub(super) fn run(
         Ok::<_, TwinError>(start.elapsed())
     });
     let total = total?;
+    let failed = |file: &Path, error: &dyn std::fmt::Display| {
+        let error = std::io::Error::other(error.to_string());
+        TwinError::io(format!("look at {}", file.display()), error)
+    };
     let mut written = 0;
     let outputs = files(out.path())?;
     for file in &outputs {
         let size = fs::metadata(file)
             .map_err(|error| TwinError::io(format!("look at {}", file.display()), error))?;
         written += size.len();
+        let (width, height) = image::image_dimensions(file)
+            .map_err(|error| failed(file, &error))?;
+        TwinError::expect(width.max(height).into(), work::THUMB_EDGE.into())?;
     }
     TwinError::expect(outputs.len() as u64, expected)?;
     Ok(Reading::Files {

@@ -96,6 +96,12 @@ impl CaseFigures {
         self.systems.iter().find(ours)?.median()
     }
 
+    /// How many samples that is the median of.
+    pub fn our_samples(&self) -> usize {
+        let ours = self.systems.iter().find(|system| names::is_ours(system.id));
+        ours.map_or(0, |system| system.samples.len())
+    }
+
     /// Why there is no figure at all, if that is because the time was over before it began.
     pub fn late(&self) -> Option<&Absent> {
         let absent = self.systems.first()?.absent.as_ref();

@@ -14,6 +14,8 @@ pub struct Verdict {
     pub reached: Option<f64>,
     /// Whether that is enough.
     pub met: Option<bool>,
+    /// Samples of the one that is measured, or of what it is held against: whichever has fewer.
+    pub samples: usize,
 }
 
 /// Judges all goals of `case`; `before` are the cases measured earlier in this run.
@@ -44,6 +46,7 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
             system.min()
         }
     };
+    let counted = |id: &str| case.system(id).map_or(0, |system| system.samples.len());
     let (words, reached, at_least, bound) = match *goal {
         Goal::AtMost(bound, id) => (
             format!("at most {bound} × {}", names::system(id)),
@@ -86,7 +89,16 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
         ),
         ref other => (format!("{other:?}"), None, false, 0.0),
     };
+    let samples = match *goal {
+        Goal::AtMost(_, id) | Goal::AtLeast(_, id) | Goal::BestAtLeast(_, id) => counted(id),
+        Goal::AtMostCase(_, id) => {
+            let other = before.iter().find(|case| case.id == id);
+            other.map_or(0, CaseFigures::our_samples)
+        }
+        _ => usize::MAX,
+    };
     Verdict {
+        samples: samples.min(case.our_samples()),
         goal: words,
         reached,
         met: reached.map(|reached| {
@@ -168,5 +180,6 @@ mod tests {
         let verdicts = judge(&figures(Unit::Megabytes, &goals, &systems), &[]);
         assert_eq!(verdicts[0].met, None);
         assert_eq!(verdicts[1].met, Some(false));
+        assert_eq!((verdicts[0].samples, verdicts[1].samples), (0, 1));
     }
 }

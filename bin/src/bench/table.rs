@@ -34,7 +34,11 @@ pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) ->
             (Some(false), Some(reached)) => ("MISSED", names::number(reached)),
             _ => ("not measured", "–".to_owned()),
         };
-        writeln!(out, "  goal: {}: {reached}, {mark}", verdict.goal)?;
+        let few = match verdict.samples {
+            1 if verdict.met.is_some() => " by one sample",
+            _ => "",
+        };
+        writeln!(out, "  goal: {}: {reached}, {mark}{few}", verdict.goal)?;
     }
     out.flush()
 }
@@ -64,6 +68,9 @@ fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io:
     writeln!(out)
 }
 
+/// Fewer samples say little about a median.
+const ENOUGH: usize = 3;
+
 /// How many goals are met, and which are not.
 pub fn summary(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
     let verdicts: Vec<(&str, goals::Verdict)> = cases
@@ -79,7 +86,21 @@ pub fn summary(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
         return Ok(());
     }
     let met = verdicts.iter().filter(|(_, v)| v.met == Some(true)).count();
-    writeln!(out, "\n{met} of {judged} goals met.")?;
+    let few = verdicts
+        .iter()
+        .filter(|(_, v)| v.met.is_some() && v.samples < ENOUGH);
+    let parts = [
+        (
+            few.count(),
+            format!("held against fewer than {ENOUGH} samples"),
+        ),
+        (verdicts.len() - judged, "not measured".to_owned()),
+    ];
+    write!(out, "\n{met} of {judged} goals met")?;
+    for (count, words) in parts.iter().filter(|(count, _)| *count > 0) {
+        write!(out, "; {count} {words}")?;
+    }
+    writeln!(out, ".")?;
     for (id, verdict) in verdicts.iter().filter(|(_, v)| v.met == Some(false)) {
         let reached = verdict.reached.map(names::number).unwrap_or_default();
         writeln!(out, "missed: {id}: {}: {reached}", verdict.goal)?;

@@ -67,7 +67,7 @@ Sizes:
 
 --resume:
   DIR/.arenite-resize notes what made each result. A result is skipped if it
-  is newer than its input, was made with the same options, and neither has
+  is not older than its input, was made with the same options, and neither has
   been changed since: an input by its length and time.
 
 --keep-metadata:
@@ -77,6 +77,12 @@ Sizes:
   and XMP go along as well, but of TIFF no EXIF, and nothing else is kept:
   no IPTC, no comments, no extended XMP. Orientation is applied either way;
   EXIF then says so, gives the sides of the result, and has no thumbnail.
+
+--background, --lossless and --progressive:
+  They are about what is written as JPEG, as WebP and as JPEG. What keeps
+  its transparency has no background. A colour is #rrggbb, #rgb, white or
+  black, in quotes or without its sign where a shell would take that for a
+  comment. With --keep-metadata it is one of the picture's own colours.
 
 --sandbox:
   Decoders work on bytes from strangers. Under --sandbox a worker that such
@@ -194,7 +200,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
-    /// Skip what is newer than its input and was made with the same options
+    /// Skip what is not older than its input and was made with the same options
     #[arg(long, help_heading = "Run")]
     pub resume: bool,
 

@@ -65,9 +65,10 @@ impl Engine {
     /// of `next` the workers finish what they have, and then stand still. So where the program takes long over each result, take a
     /// [`Stream`](crate::stream::Stream), which keeps as many jobs under way as [`in_flight`](crate::stream::Stream::in_flight) says.
     ///
-    /// The iterator runs in the thread that asks for results. One that waits for its items, such as a channel or a socket, has each of
-    /// them sent before the next is asked for; but no result is given while it waits. Where that matters, give it a thread of its own
-    /// with [`Stream::spawn`](crate::stream::Stream::spawn).
+    /// The iterator runs in the thread that asks for results. One that is seen to wait for its items, such as a channel or a socket,
+    /// has each of them sent before the next is asked for; behind a row of many that came at once, up to 64 are sent together when the
+    /// last of them has come. No result is given while it waits. Where that matters, and where an item depends on what earlier ones
+    /// have become, give it a thread of its own with [`Stream::spawn`](crate::stream::Stream::spawn).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -43,7 +43,14 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         let case = |size: &str, words: &str, unit, bytes: &Bytes| {
             let id = format!("handover-{size}-{word}");
             systems(
-                Case::new(id, format!("Hand {words} to a worker {does}"), unit),
+                Case::new(
+                    id,
+                    format!("Hand {words} that lie in shared memory to a worker {does}"),
+                    unit,
+                )
+                .note(
+                    "unix-socket, pipe and ipc-channel have them in private memory, and copy them",
+                ),
                 bytes,
                 read,
             )

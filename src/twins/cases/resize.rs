@@ -1,7 +1,7 @@
 //! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
 //!
-//! Every system is a whole process, timed from its start to its end, and makes the same files: 224 pixels on the
-//! longer side, quality 80, Lanczos3, no metadata. The photos are in the page cache.
+//! Every system is a whole process, timed from its start to its end, and makes files of the same sides: 224 pixels
+//! the longer one, quality 80, Lanczos3, no metadata. The photos are in the page cache.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
