@@ -1,7 +1,8 @@
 //! An engine under observation.
 
+use std::cell::Cell;
 use std::fmt::Write;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -71,7 +72,7 @@ impl Lab {
 
     /// Kills a worker and waits until the engine has put everything in order and has another one.
     pub fn replace(&self, worker: usize) {
-        replace(self, worker);
+        replace(self, worker..worker + 1);
     }
 
     /// Waits until a worker has been replaced this often and is ready.
@@ -120,27 +121,36 @@ fn pid(engine: &Engine, worker: usize) -> i32 {
     }
 }
 
-/// Kills a worker and waits until the engine has put everything in order and has another one.
-pub(super) fn replace(engine: &Engine, worker: usize) {
+/// Kills workers, all at once, and waits until the engine has put everything in order and has others.
+pub(super) fn replace(engine: &Engine, workers: Range<usize>) {
     // By one look: a process that is only starting when it is killed is no restart.
-    let look = || {
+    let look = |worker: usize| {
         let worker = &engine.stats().workers[worker];
         let pid = Pid::from_raw(worker.pid as i32);
         // One that has had enough jobs may be gone before the signal comes.
         let ends = worker.restarts + worker.recycled;
         worker.ready.then_some((pid, ends))
     };
-    wait_until(&format!("worker {worker} is ready"), || look().is_some());
-    let Some((pid, ends)) = look() else {
-        // It died between the two looks.
-        return replace(engine, worker);
+    let ready = |worker| {
+        let seen = Cell::new(None);
+        wait_until(&format!("worker {worker} is ready"), || {
+            seen.set(look(worker));
+            seen.get().is_some()
+        });
+        seen.get()
     };
-    step(format!("worker {worker} to be replaced"));
-    // One that has just been killed by somebody else is replaced as well.
-    let _ = kill(pid, Signal::SIGKILL);
-    wait_until(&format!("worker {worker} is replaced"), || {
-        look().is_some_and(|(_, now)| now > ends)
-    });
+    let seen: Vec<_> = workers
+        .filter_map(|worker| Some((worker, ready(worker)?)))
+        .collect();
+    for &(_, (pid, _)) in &seen {
+        // One that has just been killed by somebody else is replaced as well.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    for (worker, (_, ends)) in seen {
+        wait_until(&format!("worker {worker} is replaced"), || {
+            look(worker).is_some_and(|(_, now)| now > ends)
+        });
+    }
 }
 
 fn await_restart(engine: &Engine, worker: usize, restarts: u64) {

@@ -80,7 +80,7 @@ pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
     let granted = |stats: &Stats| stats.workers.iter().map(|worker| worker.granted).sum();
     expect_balance(engine, kept, "workers may fill", granted)?;
     let workers = engine.stats().workers.len();
-    (0..workers).for_each(|worker| replace(engine, worker));
+    replace(engine, 0..workers);
     expect_balance(engine, kept, "fresh workers are granted", |_| {
         workers as u64 * FIRST_GRANT
     })

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::makedev;
@@ -101,16 +102,16 @@ impl Traces {
         }
         let started = Instant::now();
         loop {
-            let now = Self::now();
-            let descriptors = now.descriptors == self.descriptors;
-            let threads = now.threads.len() > self.threads.len();
-            if descriptors && !threads {
+            let descriptors = descriptors();
+            let more_threads = tasks().count() > self.threads.len();
+            if descriptors == self.descriptors && !more_threads {
                 break;
             }
             if started.elapsed() > SETTLING {
-                let new: Vec<_> = now.descriptors.difference(&self.descriptors).collect();
-                let gone: Vec<_> = self.descriptors.difference(&now.descriptors).collect();
-                let threads: Vec<_> = now.threads.difference(&self.threads).collect();
+                let new: Vec<_> = descriptors.difference(&self.descriptors).collect();
+                let gone: Vec<_> = self.descriptors.difference(&descriptors).collect();
+                let threads = threads();
+                let threads: Vec<_> = threads.difference(&self.threads).collect();
                 return Err(format!(
                     "left behind: descriptors {new:?} (gone: {gone:?}), threads {threads:?}"
                 ));
@@ -124,11 +125,32 @@ impl Traces {
 
 /// Processes whose parent is this one, zombies included.
 pub fn children() -> Vec<i32> {
-    let own = std::process::id() as i32;
-    stats()
-        .filter(|stat| stat.parent == own)
-        .map(|stat| stat.pid)
-        .collect()
+    if !Path::new("/proc/thread-self/children").exists() {
+        let own = std::process::id() as i32;
+        let own = stats().filter(|stat| stat.parent == own);
+        return own.map(|stat| stat.pid).collect();
+    }
+    // Each thread has those that it started, and another one has them when it ends. Whoever moves or goes while all are asked
+    // hides itself or the next one: so they are asked until they say the same twice.
+    let mut before = of_threads();
+    loop {
+        let now = of_threads();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
+/// The children of each thread, in order.
+fn of_threads() -> Vec<i32> {
+    // None of a thread that has just ended.
+    let texts = tasks().filter_map(|task| fs::read_to_string(task.join("children")).ok());
+    let texts: Vec<_> = texts.collect();
+    let pids = texts.iter().flat_map(|text| text.split_whitespace());
+    let mut pids: Vec<i32> = pids.filter_map(|pid| pid.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
 }
 
 /// Processes of this group that run: the whole family of a program that leads it.
@@ -158,7 +180,7 @@ fn stats() -> impl Iterator<Item = Stat> {
     })
 }
 
-fn read_stat(path: &std::path::Path) -> Option<Stat> {
+fn read_stat(path: &Path) -> Option<Stat> {
     let text = fs::read_to_string(path).ok()?;
     // The name is in parentheses and may contain anything.
     let (head, tail) = text.rsplit_once(')')?;
@@ -189,15 +211,19 @@ fn descriptors() -> BTreeSet<(u32, String)> {
 }
 
 fn threads() -> BTreeSet<(u32, String)> {
-    let entries = fs::read_dir("/proc/self/task").expect("/proc is mounted");
-    entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let number = entry.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+    tasks()
+        .filter_map(|task| {
+            let number = task.file_name()?.to_str()?.parse().ok()?;
+            let name = fs::read_to_string(task.join("comm")).ok()?;
             Some((number, name.trim().to_owned()))
         })
         .collect()
+}
+
+/// The folders of the threads of this process.
+fn tasks() -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 /// What `/dev/shm` lists: ours, or everything where nobody else can make a name.
@@ -274,7 +300,7 @@ pub fn describe_threads() -> String {
 pub fn describe_children() -> String {
     let mut text = String::new();
     for pid in children() {
-        if let Some(stat) = read_stat(std::path::Path::new(&format!("/proc/{pid}/stat"))) {
+        if let Some(stat) = read_stat(Path::new(&format!("/proc/{pid}/stat"))) {
             let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
             let _ = writeln!(
                 text,
