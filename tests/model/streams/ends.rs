@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::busy;
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Env, Lab, step, tests, wait_until};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
@@ -113,8 +113,7 @@ fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broken");
-    // SAFETY: no other thread of this program reads or writes the environment during a test.
-    unsafe { std::env::set_var(BROKEN, &path) };
+    let _env = Env::set(BROKEN, &path);
     let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_broken));
     let stream = Stream::new(0u64..)
         .on_failure(OnFailure::GoOn)
@@ -133,6 +132,4 @@ fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
         "{last}"
     );
     assert!(run.next().is_none());
-    // SAFETY: as above.
-    unsafe { std::env::remove_var(BROKEN) };
 }
