@@ -1,13 +1,17 @@
 //! Jobs that take too long.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Graph, JobErrorKind, TileMut};
+use arenite::{Array, Graph, Job, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::hang;
-use crate::harness::{Diary, Gate, Lab, block_on, note_after, pass, step, tests, wait_until};
+use crate::harness::{
+    Diary, Gate, Lab, block_on, expect_figure, note_after, pass, step, tests, wait_until,
+};
 
 tests![
     hung_jobs_are_ended,
@@ -50,6 +54,7 @@ fn hung_jobs_are_ended() {
     let input = lab.from_slice(&[7u8; 100_000]).unwrap();
     let mut ended = 0;
     for _ in 0..8 {
+        let from = Instant::now();
         let jobs = [
             lab.job(spin, ()).deadline(SHORT).submit(),
             lab.job(sleep, ()).deadline(SHORT).submit(),
@@ -64,6 +69,9 @@ fn hung_jobs_are_ended() {
             assert!(error.worker().is_some(), "{error}");
             ended += 1;
         }
+        // Two of them in each worker.
+        let promised = 2 * (SHORT + Duration::from_millis(100));
+        expect_figure("four hung jobs were ended after", from.elapsed(), promised);
         assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     }
     assert_eq!(lab.stats().restarts(), ended, "each cost one worker");
@@ -75,6 +83,50 @@ fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the worker exists");
 }
 
+/// A job that has come to its gate within its limit, and goes on when `held` is dropped.
+struct AtGate<R> {
+    job: Job<R>,
+    /// The process that runs it.
+    pid: i32,
+    /// From before it was submitted.
+    began: Instant,
+    limit: Duration,
+    held: File,
+}
+
+/// Submits a job with this limit to the only worker, and with twice as much after each that was over before it came to the gate:
+/// a machine that has much else to do takes its time.
+fn at_gate<R: std::fmt::Debug + Send + 'static>(
+    lab: &Lab,
+    mut limit: Duration,
+    submit: impl Fn(&str, Duration) -> Job<R>,
+) -> AtGate<R> {
+    loop {
+        wait_until("the worker is ready", || lab.stats().workers[0].ready);
+        let (pid, gate) = (lab.pid(0), Gate::new());
+        let began = Instant::now();
+        let job = submit(&gate.path(), limit);
+        step(format!("a job to come to its gate within {limit:?}"));
+        while !job.is_done() {
+            // For writing only, which fails as long as nobody is there to read.
+            let mut writer = File::options();
+            let writer = writer.write(true).custom_flags(libc::O_NONBLOCK);
+            if let Ok(held) = writer.open(gate.path()) {
+                return AtGate {
+                    job,
+                    pid,
+                    began,
+                    limit,
+                    held,
+                };
+            }
+            std::thread::park_timeout(Duration::from_micros(500));
+        }
+        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
+        limit *= 2;
+    }
+}
+
 fn a_stopped_worker_is_ended() {
     let lab = Lab::new(1);
     for _ in 0..3 {
@@ -84,45 +136,64 @@ fn a_stopped_worker_is_ended() {
         let job = lab.job(|| 1u8, ()).deadline(SHORT).submit();
         assert_eq!(*lab.failure_of(job).kind(), exceeded(SHORT));
 
-        let gate = Gate::new();
-        // Until then it has to be at the gate.
-        let limit = Duration::from_secs(1);
-        let job = lab.job(pass, (&gate.path(),)).deadline(limit).submit();
+        let at_gate = at_gate(&lab, 3 * SHORT, |gate, limit| {
+            lab.job(pass, (gate,)).deadline(limit).submit()
+        });
         let behind = lab.submit(|| 2u8, ());
-        let held = gate.meet();
-        send(lab.pid(0), Signal::SIGSTOP);
-        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
-        drop(held);
+        // It may be gone already.
+        let _ = kill(Pid::from_raw(at_gate.pid), Signal::SIGSTOP);
+        let error = lab.failure_of(at_gate.job);
+        assert_eq!(*error.kind(), exceeded(at_gate.limit));
+        drop(at_gate.held);
         assert_eq!(behind.wait().unwrap(), 2);
     }
     lab.assert_in_use(0);
 }
 
-/// The late end of a job is not read: it was answered.
+/// It goes on at about the time when its deadline is over. If it is done by then, that is the answer; its late end is not read.
 fn a_stopped_worker_that_comes_back_changes_nothing() {
-    fn both(gate: &str) -> u8 {
-        pass(gate);
+    const LIMIT: Duration = Duration::from_millis(50);
+    fn once(gate: &str) -> u8 {
         pass(gate);
         1
     }
     let lab = Lab::new(1);
-    for _ in 0..4 {
-        let gate = Gate::new();
-        // Until then it has to be at the gate.
-        let limit = Duration::from_millis(700);
-        let job = lab.job(both, (&gate.path(),)).deadline(limit).submit();
-        let held = gate.meet();
-        let pid = lab.pid(0);
-        send(pid, Signal::SIGSTOP);
-        drop(held);
-        // It goes on at about the time when its deadline is over.
-        let from = Instant::now();
-        wait_until("about the deadline", || from.elapsed() >= limit);
-        // It may be gone already.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
-        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
+    let (mut rounds, mut done, mut late) = (0, 0, 0);
+    // So long before its deadline, in microseconds. When one is as likely as the other moves with the load: it is followed.
+    let mut before = 0i64;
+    while rounds < 20 || done == 0 || late == 0 {
+        rounds += 1;
+        let at_gate = at_gate(&lab, LIMIT, |gate, limit| {
+            lab.job(once, (gate,)).deadline(limit).submit()
+        });
+        let restarts = lab.stats().restarts();
+        let pid = Pid::from_raw(at_gate.pid);
+        // It may be gone already, here and below.
+        let _ = kill(pid, Signal::SIGSTOP);
+        drop(at_gate.held);
+        let scatter = (rounds * 7919) % 4001 - 2000;
+        let at = at_gate.limit.as_micros() as i64 - before + scatter;
+        let at = Duration::from_micros(at.max(0) as u64);
+        wait_until("about the deadline", || at_gate.began.elapsed() >= at);
+        let _ = kill(pid, Signal::SIGCONT);
+        let is_late = match at_gate.job.wait() {
+            Ok(value) => {
+                assert_eq!(value, 1);
+                done += 1;
+                before -= 500;
+                false
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), exceeded(at_gate.limit), "{error}");
+                late += 1;
+                before += 1000;
+                true
+            }
+        };
         assert_eq!(lab.submit(|| 3u8, ()).wait().unwrap(), 3);
+        assert_eq!(lab.stats().restarts() - restarts, u64::from(is_late));
     }
+    println!("{done} done, {late} too late, the balance {before} µs before");
     lab.assert_in_use(0);
 }
 
@@ -130,7 +201,7 @@ fn the_clock_starts_when_the_worker_is_free() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let first = lab.submit(pass, (&gate.path(),));
-    let limit = Duration::from_millis(1500);
+    let limit = Duration::from_millis(500);
     let second = lab.job(|| 2u8, ()).deadline(limit).submit();
     let held = gate.meet();
     let from = Instant::now();
@@ -193,10 +264,10 @@ fn what_lies_behind_runs_once_and_in_order() {
     lab.assert_in_use(0);
 }
 
-/// Kernels that end when their time is over, give or take: each answers once, with its value or not.
+/// Kernels that end when their time is over, give or take: each answers once, with its value or not. Thousands do so in the storms.
 fn deadlines_that_race_with_the_end() {
     const LIMIT: Duration = Duration::from_millis(2);
-    const JOBS: u64 = 2000;
+    const JOBS: u64 = 400;
     fn work(micros: u64, n: u64) -> Array<u64> {
         let from = Instant::now();
         while from.elapsed() < Duration::from_micros(micros) {
@@ -247,12 +318,12 @@ fn a_map_goes_on_beside_hung_items() {
     }
     /// Two at a time, beside which a third worker goes on.
     fn hangs(n: u64) -> bool {
-        [7, 8].contains(&(n % 150))
+        [7, 8].contains(&n)
     }
     // The others have this time too, on a machine that may have much else to do.
-    const LIMIT: Duration = Duration::from_secs(1);
+    const LIMIT: Duration = Duration::from_millis(500);
     let lab = Lab::new(3);
-    let items = (0..300u64).map(|n| (n,));
+    let items = (0..150u64).map(|n| (n,));
     let squares = lab.map(square, items).deadline(LIMIT);
     let mut ended = 0;
     for (n, square) in (0..).zip(squares) {
@@ -265,7 +336,7 @@ fn a_map_goes_on_beside_hung_items() {
             }
         }
     }
-    assert_eq!(ended, 4);
+    assert_eq!(ended, 2);
     lab.assert_in_use(0);
 }
 
@@ -309,20 +380,18 @@ fn a_detached_job_ends_at_its_deadline() {
     assert_eq!(block_on(lab.submit(|| 4u8, ())).unwrap(), 4);
     assert_eq!(lab.stats().workers[0].restarts, 1);
     // Nor does it go on because nobody has its handle.
-    let gate = Gate::new();
     let hung = |gate: &str| {
         pass(gate);
         hang();
     };
-    let job = lab
-        .job(hung, (gate.path(),))
-        .deadline(Duration::from_secs(1));
-    let job = job.submit();
-    let held = gate.meet();
-    drop(job);
-    drop(held);
+    let at_gate = at_gate(&lab, 3 * SHORT, |gate, limit| {
+        lab.job(hung, (gate,)).deadline(limit).submit()
+    });
+    let restarts = lab.stats().workers[0].restarts;
+    drop(at_gate.job);
+    drop(at_gate.held);
     assert_eq!(block_on(lab.submit(|| 5u8, ())).unwrap(), 5);
-    assert_eq!(lab.stats().workers[0].restarts, 2);
+    assert_eq!(lab.stats().workers[0].restarts, restarts + 1);
     lab.assert_in_use(0);
 }
 

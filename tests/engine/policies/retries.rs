@@ -105,7 +105,7 @@ fn deaths_are_listed_and_attempts_counted() {
     }
     let lab = Lab::with(1, |builder| builder.quarantine_after(100));
     let diary = Diary::new();
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_millis(700);
     let job = lab.job(in_turn, (diary.path(),));
     let error = lab.failure_of(job.retries(3).deadline(limit).submit());
     assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
@@ -257,6 +257,11 @@ fn a_poison_job_is_quarantined() {
         assert_eq!(lab.stats().restarts(), 3 * round, "no more than that");
     }
     lab.assert_in_use(0);
+    // Five where nobody says so.
+    let lab = Lab::new(2);
+    let error = lab.failure_of(lab.job(die, ()).retries(1000).submit());
+    assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 5 });
+    assert_eq!(lab.stats().restarts(), 5);
 }
 
 /// Jobs that kill each worker they get, with nothing else to do: starting workers slows down, so that all processes together, the
