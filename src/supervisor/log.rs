@@ -385,6 +385,34 @@ mod tests {
         assert!(queue.lines.len() <= BYTES / 1000, "{}", queue.lines.len());
     }
 
+    /// What the sink waits for comes when the end has been given up, and not before.
+    #[test]
+    fn the_end_does_not_wait_for_a_call_that_does_not_come_back() {
+        let (enter, entered) = channel();
+        let (release, released) = sync_channel::<()>(0);
+        let released = Mutex::new(released);
+        let logger = Logger::new(Sink::Call(Arc::new(move |line: &LogLine| {
+            enter.send(line.text.clone()).unwrap();
+            let _ = released.lock().unwrap().recv();
+        })));
+        logger.push([line("first"), line("second")]);
+        assert_eq!(entered.recv().unwrap(), "first");
+        let shared = Arc::clone(&logger.shared);
+        let (end, ended) = channel();
+        thread::spawn(move || {
+            logger.close();
+            let _ = end.send(());
+        });
+        ended
+            .recv_timeout(30 * PATIENCE)
+            .expect("it is given up after a while");
+        assert!(!shared.lock().ended, "its thread is in that call");
+        assert!(entered.try_recv().is_err(), "the other one waits");
+        // It has them all the same, if it comes back one day.
+        drop(release);
+        assert_eq!(entered.recv().unwrap(), "second");
+    }
+
     #[test]
     fn a_sink_that_does_not_come_back_costs_lines_and_nothing_else() {
         let (enter, entered) = channel();

@@ -97,7 +97,7 @@ pub(super) struct Monitor {
     /// When it looked last whether it was stopped, and how long it had worked by then.
     pub(super) looked: (Instant, Duration),
     /// How long it has slept since.
-    slept: Duration,
+    pub(super) slept: Duration,
     /// When it looked last whether work is spread badly.
     ticked: Instant,
     /// What a worker said before it gave up.
@@ -259,8 +259,7 @@ impl Monitor {
             return;
         }
         let works = clock::worked();
-        let awake = passed.saturating_sub(self.slept);
-        let idle = awake.saturating_sub(works.saturating_sub(worked));
+        let idle = idle(passed, self.slept, works.saturating_sub(worked));
         if idle > BEAT {
             self.postpone(idle);
         }
@@ -702,6 +701,11 @@ impl Monitor {
         self.shared.unlock(core);
         !left
     }
+}
+
+/// For how long a thread did nothing although it was awake.
+pub(super) fn idle(passed: Duration, slept: Duration, worked: Duration) -> Duration {
+    passed.saturating_sub(slept).saturating_sub(worked)
 }
 
 /// The process of this worker, while there is one.

@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
         let mut looks = Looks::new();
-        let at = |seconds: u64| Instant::now() + Duration::from_secs(seconds);
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
         let near =
             |rate: f64, expected: f64| assert!((rate - expected).abs() < expected / 10.0, "{rate}");
         near(looks.rate(at(10), 1000), 100.0);

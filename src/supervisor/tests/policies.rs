@@ -3,7 +3,7 @@
 use super::*;
 use crate::supervisor::core::Closing;
 use crate::supervisor::error::Death;
-use crate::supervisor::monitor::Monitor;
+use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
 use crate::sys::asked;
 use crate::sys::process::Exit;
@@ -109,16 +109,29 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     finish(&mut takers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
-    // Whoever has worked all the time was not stopped.
+    // Whoever has slept all the time was not stopped.
     let late = submit_with(&shared, timed(MOMENT));
     assert_eq!(takers[0].next(), Next::Run);
-    monitor.looked = (Instant::now(), Duration::ZERO);
+    monitor.looked.0 = long_ago;
+    monitor.slept = 2 * HOUR;
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     drop(takers);
     monitor.bury(0, Exit::Signal(9));
     let why = answer(&shared, late).unwrap();
     assert!(why.contains("deadline"), "{why}");
+}
+
+/// Nor was who has worked all the time; nor who slept for a part of it, and worked for the rest.
+#[test]
+fn only_what_is_neither_sleep_nor_work_counts_as_stopped() {
+    let seconds = Duration::from_secs;
+    for (slept, worked, expected) in [(0, 0, 9), (9, 0, 0), (0, 9, 0), (4, 5, 0), (4, 3, 2)] {
+        let idle = idle(seconds(9), seconds(slept), seconds(worked));
+        assert_eq!(idle, seconds(expected));
+    }
+    // The clocks may differ by a little.
+    assert_eq!(idle(seconds(9), seconds(5), seconds(5)), Duration::ZERO);
 }
 
 #[test]
