@@ -18,6 +18,7 @@ tests![
     too_large_a_capacity,
     too_large_a_capacity_for_dev_shm,
     too_many_workers,
+    too_many_lanes,
     names,
     names_that_are_none,
     zero_is_no_ceiling,
@@ -157,12 +158,28 @@ fn too_large_a_capacity_for_dev_shm() {
 }
 
 fn too_many_workers() {
-    let error = Engine::builder().workers(5000).build().unwrap_err();
-    assert!(
-        matches!(error, BuildError::TooManyWorkers { asked: 5000 }),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("5000"), "{error}");
+    for workers in [1025, 5000, usize::MAX] {
+        let error = Engine::builder().workers(workers).build().unwrap_err();
+        assert!(
+            matches!(error, BuildError::TooManyWorkers { asked } if asked == workers),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(&workers.to_string()), "{error}");
+    }
+}
+
+/// Too many of all workers together.
+fn too_many_lanes() {
+    // The last has as many workers as there may be.
+    for (workers, lanes) in [(1, 4097), (2, 2049), (17, 241), (1, usize::MAX), (1024, 5)] {
+        let builder = Engine::builder().workers(workers).lanes(lanes);
+        let error = builder.build().unwrap_err();
+        assert!(
+            matches!(error, BuildError::TooManyLanes { asked } if asked == lanes),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(&lanes.to_string()), "{error}");
+    }
 }
 
 fn names() {

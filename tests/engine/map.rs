@@ -104,10 +104,17 @@ fn a_slow_item_holds_the_iterator_back() {
         });
         let held = gate.meet();
         // Everything that was pulled ends, but for the one at the gate; its successors wait for it unseen.
-        wait_until("only the gate holds", || {
-            let stats = lab.stats();
-            stats.open + stats.queued == 1
-        });
+        let (looks, before) = (Cell::new(0), Cell::new(0));
+        wait_until(
+            "only the gate holds, and nothing is pulled any more",
+            || {
+                let stats = lab.stats();
+                let now = pulled.load(SeqCst);
+                let stands = before.replace(now) == now && stats.open + stats.queued == 1;
+                looks.set(if stands { looks.get() + 1 } else { 0 });
+                looks.get() == 20
+            },
+        );
         let ahead = pulled.load(SeqCst);
         assert!(ahead <= MOST_AHEAD, "{ahead} items were pulled ahead");
         drop(held);
@@ -174,7 +181,7 @@ fn large_items_are_not_kept_behind_a_slow_one() {
         let held = gate.meet();
         wait_until("only the gate holds", || {
             let stats = lab.stats();
-            stats.open + stats.queued == 1
+            pulled.load(SeqCst) >= 4 && stats.open + stats.queued == 1
         });
         assert_eq!(pulled.load(SeqCst), 4, "two per worker");
         drop(held);

@@ -169,12 +169,20 @@ fn any_umask() {
             umask(Mode::from_bits_truncate(mask));
             Ok(())
         };
+        let temporary = tempfile::tempdir().unwrap();
+        fs::set_permissions(temporary.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let change = |command: &mut std::process::Command| {
             command.env("ARENITE_HOSTILE_BACKING", backing);
+            command.env("TMPDIR", temporary.path());
         };
         Program::with("around-umask", prepare, change)
             .end()
             .assert_done();
+        // What it could not open it left behind, empty.
+        for left in fs::read_dir(temporary.path()).unwrap() {
+            assert_eq!(mask, 0o777);
+            fs::remove_dir(left.unwrap().path()).unwrap();
+        }
     }
 }
 

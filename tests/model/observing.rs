@@ -159,10 +159,12 @@ impl Events {
             let number = |key: &str| run["args"][key].as_u64().unwrap();
             (number("job"), number("attempt"))
         };
-        self.of("X", name)
-            .into_iter()
-            .map(|run| (key(run), run))
-            .collect()
+        let mut runs = BTreeMap::new();
+        for run in self.of("X", name) {
+            let twice = runs.insert(key(run), run);
+            assert!(twice.is_none(), "{run} and {twice:?}");
+        }
+        runs
     }
 }
 
@@ -313,8 +315,9 @@ fn a_trace_has_each_run_on_its_lane() {
     let events = files.read();
     let runs = events.runs("double");
     assert_eq!(runs.len(), 200);
-    let waits: HashMap<_, _> = events
-        .of("e", "double")
+    let ends = events.of("e", "double");
+    assert_eq!(ends.len(), 200);
+    let waits: HashMap<_, _> = ends
         .into_iter()
         .map(|end| (end["id"].as_str().unwrap().to_owned(), from(end)))
         .collect();

@@ -220,6 +220,9 @@ fn admission_holds_it_back_and_lets_it_end() {
     let holding = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
     let running = graph.run(&lab, &nodes).unwrap();
+    // Of all hundred that could begin.
+    let stats = lab.stats();
+    assert!(stats.open + stats.queued < 20, "{stats:?}");
     drop(held);
     holding.wait().unwrap();
     let values = running.wait().unwrap();
