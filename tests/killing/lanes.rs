@@ -14,6 +14,7 @@ use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step};
 use crate::passings::{Nth, Saw, each};
 use crate::scene::{Pending, bytes, input, len_of, sum_of, text_of, value_at};
+use crate::workers::costs_a_job;
 
 const LANES: usize = 3;
 /// The first ones hold the lanes until all are submitted.
@@ -116,13 +117,19 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     File::create(&go).unwrap();
     step("every answer");
     let answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
+    // Up to here: whoever is killed later was not at any of these jobs.
+    let passed = board().passed(point.name) - before;
+    let died = || passing.map_or(0, |_| board().done(point.name).0);
+    let hit = died();
     // Behind what is left of it.
     lab.job(|| (), ()).retries(1).submit().wait().unwrap();
     board().disarm();
-    let deaths = passing.map_or(0, |_| board().done(point.name).0);
-    let passed = board().passed(point.name) - before;
+    let deaths = died();
     let answers = Answers::compare(answers, &reference())?;
     let lost = answers.failed.len();
+    if retries == 0 && costs_a_job(point) && lost < hit as usize {
+        return Err("a job that its worker died of ran again".into());
+    }
     let by_the_death = |why: &JobErrorKind| {
         let killed = *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
         killed || matches!(why, JobErrorKind::LostWith { .. })

@@ -102,7 +102,7 @@ pub fn play(
 }
 
 /// Does a death there take a running job with it?
-fn costs_a_job(point: &Point) -> bool {
+pub fn costs_a_job(point: &Point) -> bool {
     matches!(
         point.step(),
         "run" | "lend" | "allocate" | "publish" | "cancel"
