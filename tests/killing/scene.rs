@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use arenite::points::Point;
-use arenite::{Array, Engine, Job, JobError, JobErrorKind, TileMut};
+use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -275,7 +275,8 @@ pub fn input() -> Vec<u32> {
 /// A job by its policy.
 macro_rules! send {
     ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
-        let mut job = $engine.job($kernel, $args).retries($policy.retries);
+        let job = $engine.job($kernel, $args).retries($policy.retries);
+        let mut job = job.backoff(Backoff::NONE);
         if let Some(limit) = $policy.deadline {
             job = job.deadline(limit);
         }

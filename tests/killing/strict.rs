@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arenite::points::{Deed, Point, Side};
-use arenite::{Array, Engine, JobError, Sandbox};
+use arenite::{Array, Backoff, Engine, JobError, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -127,10 +127,16 @@ fn compute() -> Vec<Vec<u8>> {
 }
 
 fn submit(engine: &Engine, retries: u32, input: &Array<u32>, job: u32) -> Pending {
+    macro_rules! sent {
+        ($kernel:expr) => {{
+            let job = engine.job($kernel, (input, job)).retries(retries);
+            job.backoff(Backoff::NONE).submit()
+        }};
+    }
     match job % 3 {
-        0 => Pending::Number(engine.job(sum, (input, job)).retries(retries).submit()),
-        1 => Pending::Array(engine.job(large, (input, job)).retries(retries).submit()),
-        _ => Pending::Text(engine.job(long, (input, job)).retries(retries).submit()),
+        0 => Pending::Number(sent!(sum)),
+        1 => Pending::Array(sent!(large)),
+        _ => Pending::Text(sent!(long)),
     }
 }
 
@@ -209,7 +215,8 @@ impl Stage {
 
     /// Asks a job to end as soon as it runs.
     fn ask(&self, retries: u32, number: u32) -> Result<Vec<u8>, JobError> {
-        let job = self.lab.job(obey, (number,)).retries(retries).submit();
+        let job = self.lab.job(obey, (number,)).retries(retries);
+        let job = job.backoff(Backoff::NONE).submit();
         wait_until(
             "the job that is to be cancelled runs, or has failed",
             || job.is_done() || self.has_printed(&number.to_string()),
@@ -376,7 +383,7 @@ fn supervisor_at(point: &'static Point) {
     let rounds = kept.zip(passings);
     supervisors::at(
         point,
-        ROLE,
+        |_| vec![ROLE],
         rounds.map(|(kept, passing)| Round::Later { kept, passing }),
     );
 }
