@@ -15,6 +15,7 @@ pub mod runs;
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
@@ -106,7 +107,18 @@ pub fn seeds(count: u64) -> Range<u64> {
     first..first.saturating_add(count)
 }
 
+/// What is done before each trial, so that none has to do with what a failed one has left.
+static BEFORE_EACH: OnceLock<fn()> = OnceLock::new();
+
+/// Says what that is, before the first one.
+pub fn before_each(tidy: fn()) {
+    assert!(BEFORE_EACH.set(tidy).is_ok(), "it is said once");
+}
+
 fn run(round: u64, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    if let Some(tidy) = BEFORE_EACH.get() {
+        tidy();
+    }
     let before = Invariant::before();
     lab::watched(lab::patience(), move || {
         ROUND.set(round);

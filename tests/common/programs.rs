@@ -16,7 +16,7 @@ const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
 /// What a program may be told to do, by its name.
 pub type Scenario = (&'static str, fn());
 
-/// A program in a process group of its own, which ends with the thread that started it.
+/// A program in a process group of its own, which ends with the thread that started it: that has to live as long as it is needed.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -60,8 +60,16 @@ impl Program {
             .stderr(Stdio::piped())
             .process_group(0);
         change(&mut command);
-        // SAFETY: `prepare` makes system calls only.
-        unsafe { command.pre_exec(prepare) };
+        // Last: who becomes another user is not told any more what was asked for before.
+        let bound = || {
+            // SAFETY: no memory is involved.
+            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: both make system calls only. They are called in this order.
+        unsafe { command.pre_exec(prepare).pre_exec(bound) };
         let mut child = command.spawn().expect("this very program can be started");
         Self {
             input: child.stdin.take(),
@@ -178,7 +186,9 @@ fn read(pipe: &mut impl Read) -> String {
             0 => return String::from_utf8_lossy(&bytes).into_owned(),
             count => bytes.extend_from_slice(&some[..count]),
         }
-        step("the program to end");
+        let tail = &bytes[bytes.len().saturating_sub(200)..];
+        let tail = String::from_utf8_lossy(tail);
+        step(format!("the program to end; it said last {tail:?}"));
     }
 }
 

@@ -31,6 +31,7 @@ fn main() {
     // Some tests kill a supervisor: this program, told what to do.
     harness::programs::play(programs::ROLES);
     let folder = board::install();
+    harness::before_each(|| board::board().disarm());
 
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

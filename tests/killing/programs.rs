@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use arenite::points::{Board, Deed, Point, VARIABLE};
+use arenite::points::{Board, Deed, Point, Side, VARIABLE};
 use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, Limiter};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::board::of;
 use crate::harness::programs::{Program, Scenario, say, stay};
 use crate::harness::{Gate, pass, wait_until};
 
@@ -21,6 +22,13 @@ const LATER: &str = "ARENITE_TEST_KILL_LATER";
 
 /// The folder for temporary files of its processes.
 const TEMPORARY: &str = "temporary";
+
+/// The board as it was when the workers were busy, beside the board.
+const BUSY: &str = "busy";
+
+/// Lives of a supervisor in which it comes by all its points but those of locked-down workers, each with a worker that is busy for
+/// good and one that is stopped. Played one after the other until one comes by a point, so the short ones are first.
+pub const LIVES: [&str; 5] = ["jobs", "graphs", "spawns", "policies", "grown"];
 
 /// Where a program lives that is to be killed: with a board of its own.
 pub struct Home {
@@ -67,6 +75,16 @@ impl Home {
         drop(UnixListener::bind(folder.join("socket")).unwrap());
     }
 
+    /// The points that were passed there, from the beginning or from when its workers were busy.
+    pub fn passed(&self, since_busy: bool) -> Vec<&'static str> {
+        let busy = since_busy.then(|| Board::open(&self.folder.path().join(BUSY)).unwrap());
+        let before = |name| busy.map_or(0, |busy| busy.passed(name));
+        of(Side::Supervisor)
+            .map(|point| point.name)
+            .filter(|name| self.board.passed(name) > before(name))
+            .collect()
+    }
+
     fn board_path(&self) -> PathBuf {
         self.folder.path().join("board")
     }
@@ -106,7 +124,11 @@ pub fn run_to_its_end(home: &Home, role: &str) {
 
 /// What they may be told to do.
 pub const ROLES: &[Scenario] = &[
-    ("whole", whole),
+    ("jobs", || live(jobs)),
+    ("graphs", || live(|_| crate::model::live())),
+    ("spawns", || live(|_| crate::spawned::live())),
+    ("policies", || live(|_| policies())),
+    ("grown", || live(|_| grown())),
     ("next", next),
     ("orphan", orphan),
     (crate::strict::ROLE, crate::strict::live),
@@ -132,8 +154,11 @@ fn build(workers: usize) -> Engine {
 
 /// In a program that has busy workers now: if it is to be killed later, that is from here on.
 pub fn workers_are_busy() {
+    eprintln!("workers are busy");
+    let board = PathBuf::from(std::env::var_os(VARIABLE).unwrap());
+    std::fs::copy(&board, board.with_file_name(BUSY)).unwrap();
     if let Ok(later) = std::env::var(LATER) {
-        let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
+        let board = Board::open(&board).unwrap();
         let (point, passing) = later.split_once(' ').unwrap();
         let passing = passing.parse().unwrap();
         board.arm(point, Deed::Kill, passing..passing + 1);
@@ -160,9 +185,8 @@ fn make(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
-/// A life of a supervisor in which it comes by all its points, with one worker that is busy for good and one that is
-/// stopped.
-fn whole() {
+/// A life with a third worker to work with.
+fn live(work: fn(&Engine)) {
     let engine = build(3);
     // Two workers that never end by themselves; one of them is stopped.
     let gates = [Gate::new(), Gate::new()];
@@ -174,6 +198,14 @@ fn whole() {
     let stopped = busy.iter().position(|worker| worker.open > 0).unwrap();
     kill(Pid::from_raw(busy[stopped].pid as i32), Signal::SIGSTOP).unwrap();
     workers_are_busy();
+    work(&engine);
+    // The busy ones are killed after the grace.
+    eprintln!("the end");
+    drop(engine);
+}
+
+/// Jobs of each kind, and workers that die or have to.
+fn jobs(engine: &Engine) {
     // Results that are known to be large are granted ahead, whole chunks at once.
     for n in [1, 100_000, 3_000_000] {
         assert_eq!(engine.submit(make, (n,)).wait().unwrap().len(), n);
@@ -193,7 +225,7 @@ fn whole() {
     for (n, job) in behind.into_iter().enumerate() {
         assert_eq!(job.wait().unwrap().len(), n);
     }
-    // A worker dies and is replaced.
+    eprintln!("a worker dies");
     let idle = engine.stats().workers;
     let idle = idle.iter().find(|worker| worker.open == 0).unwrap();
     kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();
@@ -201,7 +233,7 @@ fn whole() {
         engine.submit(make, (100_000,)).wait().unwrap().len(),
         100_000
     );
-    // A job takes too long for its deadline, and is tried again.
+    eprintln!("a job takes too long for its deadline, and is tried again");
     let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
     let error = late.retries(1).submit().wait().unwrap_err();
     assert!(
@@ -211,12 +243,6 @@ fn whole() {
     // Its successor has nothing to do when the engine ends.
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
-    crate::model::live();
-    crate::spawned::live();
-    let other = policies();
-    // The busy ones are killed after the grace.
-    drop(engine);
-    drop(other);
 }
 
 /// Runs until it is asked to end.
@@ -236,18 +262,21 @@ fn leak() {
 /// Private memory above which a worker is replaced.
 const LARGE: u64 = 32 << 20;
 
-/// Beside it an engine that lets jobs in by their bytes, replaces its worker when that has grown, and is asked to give
-/// up on jobs.
-fn policies() -> Engine {
-    let board = Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap();
-    let await_passing = |point: &str, before: u64| {
-        wait_until(point, || board.passed(point) > before);
-    };
+fn await_passing(point: &str, before: u64) {
+    wait_until(point, || board().passed(point) > before);
+}
+
+fn board() -> Board {
+    Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap()
+}
+
+/// Beside it an engine that lets jobs in by their bytes, and is asked to give up on jobs.
+fn policies() {
+    let board = board();
     let engine = Engine::builder()
         .workers(1)
         .capacity(64 << 20)
         .admission(1 << 20)
-        .recycle_above(LARGE)
         .build()
         .expect("an engine can be built");
     // A kernel that has never run is let in alone: whoever comes next waits until it has ended.
@@ -263,19 +292,6 @@ fn policies() -> Engine {
         assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
     });
     held.wait().unwrap();
-    // A worker that has grown is told to stop while it runs a job and holds others ahead.
-    let told = board.passed("recycle.rung");
-    let grown = engine.submit(leak, ());
-    let held = engine.submit(pass, (&gate.path(),));
-    let behind: Vec<_> = (1..4usize).map(|n| engine.submit(make, (n,))).collect();
-    let at_the_gate = gate.meet();
-    await_passing("recycle.rung", told);
-    drop(at_the_gate);
-    grown.wait().unwrap();
-    held.wait().unwrap();
-    for (n, job) in (1..).zip(behind) {
-        assert_eq!(job.wait().unwrap().len(), n);
-    }
     // A job that runs is asked to end; one behind it is taken back; one is given up while it runs.
     let obeys = || {
         let job = engine.submit(obey, (&gate.path(),));
@@ -314,7 +330,32 @@ fn policies() -> Engine {
     let error = deaf.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
-    engine
+}
+
+/// Beside it an engine that replaces its worker when that has grown. A life of its own, as it waits until somebody looks at the
+/// memory.
+fn grown() {
+    let board = board();
+    let engine = Engine::builder()
+        .workers(1)
+        .capacity(64 << 20)
+        .recycle_above(LARGE)
+        .build()
+        .expect("an engine can be built");
+    // It is told to stop while it runs a job and holds others ahead.
+    let gate = Gate::new();
+    let told = board.passed("recycle.rung");
+    let grown = engine.submit(leak, ());
+    let held = engine.submit(pass, (&gate.path(),));
+    let behind: Vec<_> = (1..4usize).map(|n| engine.submit(make, (n,))).collect();
+    let at_the_gate = gate.meet();
+    await_passing("recycle.rung", told);
+    drop(at_the_gate);
+    grown.wait().unwrap();
+    held.wait().unwrap();
+    for (n, job) in (1..).zip(behind) {
+        assert_eq!(job.wait().unwrap().len(), n);
+    }
 }
 
 /// The next start.

@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{engine, traces};
 
 /// What the run at hand waits for: the last thing that it said.
@@ -76,6 +79,7 @@ pub fn watched(
 ) -> Result<(), String> {
     case("");
     step("the beginning");
+    let others = traces::children();
     let (ended, end) = channel();
     let body = thread::Builder::new()
         .name("test".into())
@@ -87,7 +91,9 @@ pub fn watched(
         })
         .map_err(|error| format!("no thread: {error}"))?;
     if !ends(&end, patience) {
-        return Err(format!("hangs; {}", dump()));
+        let dump = dump();
+        end_children(&end, &others);
+        return Err(format!("hangs; {dump}"));
     }
     let result = body.join().unwrap_or_else(Err);
     engine::forget_all();
@@ -99,6 +105,24 @@ pub fn watched(
             let text = text.or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()));
             let text = text.unwrap_or_else(|| "a panic without a text".into());
             Err(format!("{text}\nlast step: {}", last_step()))
+        }
+    }
+}
+
+/// So many looks a body that was given up may take to end, once what it had started is gone.
+const LOOKS: u32 = 5;
+
+/// Kills the children that a body has which was given up, and waits a little for its end: what it leaves is not to trouble the
+/// next one. `others` were there before.
+fn end_children(end: &Receiver<()>, others: &[i32]) {
+    for _ in 0..LOOKS {
+        let children = traces::children();
+        for child in children.iter().filter(|child| !others.contains(child)) {
+            // One that has ended meanwhile keeps its number until somebody has waited for it.
+            let _ = kill(Pid::from_raw(*child), Signal::SIGKILL);
+        }
+        if end.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
+            return;
         }
     }
 }
