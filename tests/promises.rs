@@ -39,6 +39,36 @@ fn named(readme: &str) -> Vec<String> {
     .collect()
 }
 
+/// What the table of faults has in its column of commands: tests, by suite and path, and rows of the soak.
+fn commanded(table: &str) -> (Vec<String>, Vec<String>) {
+    let rows = table
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let (mut tests, mut soaked) = (Vec::new(), Vec::new());
+    for row in rows {
+        // The suite that was named last, in this row; unit tests have none.
+        let mut suite = None;
+        let commands = row.split('|').nth(2).unwrap().split('`');
+        for command in commands.skip(1).step_by(2) {
+            let mut words = command.split_whitespace().peekable();
+            while let Some(word) = words.next() {
+                match word {
+                    "--test" | "points" => suite = words.next(),
+                    "--lib" => suite = None,
+                    "--only" => soaked.push(words.next().unwrap().to_owned()),
+                    path if path.contains("::") => {
+                        tests.extend(suite.map(|suite| format!("{suite} {path}")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    (tests, soaked)
+}
+
 /// What is wrong with this name: its path leads, part by part, through folders and files to a test in the last of them.
 fn missing(name: &str) -> Option<String> {
     let (suite, path) = name.split_once(' ').unwrap_or((name, ""));
@@ -118,6 +148,35 @@ fn every_test_that_the_readme_names_exists() {
 }
 
 #[test]
+fn everything_that_the_table_of_faults_names_exists() {
+    let soak = root().join("bin/src/soak");
+    let table = fs::read_to_string(soak.join("README.md")).unwrap();
+    let (tests, soaked) = commanded(&table);
+    assert!(
+        tests.len() > 20 && soaked.len() > 15,
+        "{tests:?} {soaked:?}"
+    );
+    let missing: Vec<_> = tests.iter().filter_map(|name| missing(name)).collect();
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+    let rows = fs::read_to_string(soak.join("mod.rs")).unwrap();
+    for row in soaked {
+        assert!(rows.contains(&format!("name: \"{row}\"")), "no row {row}");
+    }
+    // Each way in which a worker is killed has its place there.
+    let table = table.split("| a worker killed").nth(1).unwrap();
+    let (row, _) = table.split_once('\n').unwrap();
+    for file in files(&root().join("tests/killing")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let kills_workers = text.contains("Deed::Kill") && text.contains("points(Side::Worker)");
+        assert!(
+            !kills_workers || row.contains(&format!("`{name}::`")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn a_test_that_does_not_exist_is_found() {
     assert_eq!(missing("engine deaths::while_idle"), None);
     assert_eq!(missing("engine deaths"), None);
@@ -132,4 +191,8 @@ fn a_test_that_does_not_exist_is_found() {
     let table =
         "### What is promised\n\n| a | b |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
     assert_eq!(named(table), ["engine deaths", "fuzz"]);
+    let table = "| a | b |\n|---|---|\n| f | `soak --only x`, `points killing a::`, `b::c` | d |\n\
+        | g | `tests --test engine d::`; `tests -p arenite --lib e::f` | d |\n";
+    let expected = ["killing a::", "killing b::c", "engine d::"].map(str::to_owned);
+    assert_eq!(commanded(table), (expected.to_vec(), vec!["x".to_owned()]));
 }

@@ -32,14 +32,17 @@ fn soak(arguments: &[&str]) -> Command {
 
 /// Its output, with what is done while it runs.
 fn run(arguments: &[&str], meanwhile: impl FnOnce(u32, &dyn Fn() -> bool)) -> Output {
-    let child = soak(arguments).spawn().unwrap();
+    let child = soak(arguments).process_group(0).spawn().unwrap();
     let pid = child.id();
     let (tell, told) = mpsc::channel();
     let waiter = std::thread::spawn(move || tell.send(child.wait_with_output()));
     let began = Instant::now();
     meanwhile(pid, &|| waiter.is_finished() || began.elapsed() > WATCHDOG);
     told.recv_timeout(WATCHDOG)
-        .unwrap_or_else(|_| panic!("process {pid} hangs"))
+        .unwrap_or_else(|_| {
+            signal_group(pid, libc::SIGKILL);
+            panic!("process {pid} hangs")
+        })
         .unwrap()
 }
 
@@ -124,30 +127,24 @@ fn a_row_that_the_kernel_lacks_something_for_says_so() {
     assert!(told, "{}", run.stdout);
 }
 
-/// What says to workers that they die goes with the program that says it.
+/// What says to workers that they die is the name of the program that says it, and goes with that, as its workers do.
 #[test]
 fn nothing_tells_workers_to_die_when_a_soak_is_killed() {
-    let world = World::new();
+    // It sees whether a name is left.
+    let _world = World::new();
     let mut soak = soak(&["--minutes", "5", "--only", "crash-loop-at-start"])
-        .env("TMPDIR", world.path(""))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();
-    let dooms = || {
-        let mut all = world.all("");
-        all.retain(|name| name.contains("doom"));
-        all
-    };
     wait_until("workers are told to die", || {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", soak.id()));
-        name.unwrap().starts_with("doom") || !dooms().is_empty()
+        name.unwrap().starts_with("doom")
     });
     soak.kill().unwrap();
     soak.wait().unwrap();
     gone(soak.id());
-    assert_eq!(dooms(), [""; 0]);
 }
 
 /// Programs that it has started to be killed do not outlive it.

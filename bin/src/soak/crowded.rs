@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::lab::{self, Invariant, Lab, step};
 use super::runs::{Dice, Figure, Order, Seen};
+use super::supervisor::{is_alone, watch_starter};
 
 const SHM: &str = "/dev/shm";
 /// The exit code of a program that may not mount anything.
@@ -28,13 +29,19 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let minutes = order.length.as_secs_f64() / 60.0;
     step("a program with a /dev/shm of its own");
-    let ended = Command::new(std::env::current_exe().map_err(text)?)
+    let mut program = Command::new(std::env::current_exe().map_err(text)?)
         .args(["soak", "--play", "crowd"])
         .args(["--seed", &order.seed.to_string()])
         .args(["--minutes", &minutes.to_string()])
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(text)?;
+    // Closed with this program, and by nobody before: who waits for a child closes what is still with it.
+    let stdin = program.stdin.take();
+    let ended = program.wait_with_output().map_err(text)?;
+    drop(stdin);
     invariant.nothing_left()?;
     if ended.status.code() == Some(MAY_NOT.into()) {
         return Ok(Seen::skipped("only root can mount a /dev/shm of its own"));
@@ -46,7 +53,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         (true, Some(Ok(faults)), Some(Ok(jobs)), Some(Ok(refused))) => Ok(Seen {
             faults,
             jobs,
-            // For whoever reads it: had it been none, nothing was short.
+            // For whoever reads it: how short it was.
             figures: vec![Figure {
                 name: "without room",
                 value: refused as f64,
@@ -73,6 +80,10 @@ pub(super) fn play(order: Order) -> ExitCode {
             eprintln!("a /dev/shm of its own: {errno}");
             return ExitCode::FAILURE;
         }
+    }
+    if let Err(error) = watch_starter() {
+        eprintln!("error: no thread: {error}");
+        return ExitCode::FAILURE;
     }
     let run = move || {
         let (Seen { faults, jobs, .. }, refused) = crowd(order, &mut dice)?;
@@ -160,8 +171,12 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
     let auto = |builder: Builder| builder.capacity(size / 2).backing(Backing::Auto);
     let free = Lab::with(2, auto);
     let end = Instant::now() + order.length;
-    let (mut seen, mut refused) = (Seen::default(), 0);
-    while seen.faults == 0 || Instant::now() < end {
+    let (mut seen, mut refused, mut done) = (Seen::default(), 0, 0);
+    // Where nothing is refused nothing was short, and where all is there was no room at all.
+    while refused == 0 || done == 0 || Instant::now() < end {
+        if is_alone() {
+            return Err("whoever started this program has gone".into());
+        }
         step("jobs while somebody takes the room");
         lab.trim();
         free.trim();
@@ -170,7 +185,10 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
         let jobs: Vec<_> = (0..JOBS).map(|n| lab.submit(fill, (len(n), n))).collect();
         hog.take_all_but(dice.below(2) * 100_000)?;
         for (n, job) in (0..).zip(jobs) {
-            refused += u64::from(!judge(job.wait(), n)?);
+            match judge(job.wait(), n)? {
+                true => done += 1,
+                false => refused += 1,
+            }
         }
         // What the arena has kept is its own: it is written without a fault, or refused.
         if let Ok(mut array) = lab.zeros::<u8>(2 << 20) {

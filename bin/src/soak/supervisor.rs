@@ -44,8 +44,12 @@ fn make(n: usize) -> Array<u32> {
 /// Whoever started this program has gone.
 static ALONE: AtomicBool = AtomicBool::new(false);
 
+pub(super) fn is_alone() -> bool {
+    ALONE.load(SeqCst)
+}
+
 /// Notices it, and ends the program if that does not come to look.
-fn watch_starter() -> io::Result<()> {
+pub(super) fn watch_starter() -> io::Result<()> {
     let watch = || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         ALONE.store(true, SeqCst);
@@ -71,7 +75,7 @@ pub(crate) fn play(role: Role) -> ExitCode {
         }
     };
     // An engine that ends in good order leaves no name, wherever it was at that moment.
-    while !ALONE.load(SeqCst) {
+    while !is_alone() {
         let engine = match build() {
             Ok(engine) => engine,
             Err(error) => {
@@ -171,16 +175,20 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
     let mut dice = Dice::new(order.seed);
     let mut seen = Seen::default();
     let mut slowest = Duration::ZERO;
+    let mut met = 0u32;
     let end = Instant::now() + order.length;
-    while seen.faults == 0 || Instant::now() < end {
+    // One at least has workers when it is killed.
+    while seen.faults == 0 || met == 0 || Instant::now() < end {
         let invariant = Invariant::before();
         let name = format!("soak-{}-{}", std::process::id(), seen.faults);
         let name = (dice.below(2) == 0).then_some(&*name);
         let mut family = Family::start("work", name)?;
-        // In its first moments more often than later.
+        // In its first moments more often than later; ever later where it never comes so far.
         let longest = [3_000, 20_000, 100_000][dice.below(3) as usize];
-        thread::sleep(dice.micros(0, longest));
+        let slower = if met == 0 { seen.faults / 16 } else { 0 };
+        thread::sleep(dice.micros(0, longest << slower.min(8)));
         step("a program to be killed");
+        met += u32::from(processes_of(family.group()).len() > 1);
         kill(Pid::from_raw(family.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
         let status = family.wait()?;
         let killed = Instant::now();
@@ -204,6 +212,13 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         seen.faults += 1;
         seen.jobs += 1;
     }
+    // For whoever reads it: which it is is chance.
+    seen.figures.push(Figure {
+        name: "had workers",
+        value: met.into(),
+        unit: "times",
+        limit: f64::INFINITY,
+    });
     seen.figure(
         order,
         Figure {

@@ -37,19 +37,25 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
     let mut rounds = Rounds::default();
     while rounds.count() < ROUNDS || seen.jobs < JOBS || Instant::now() < end {
         step("tiny jobs");
+        let (all, mut answered) = (per_round + per_round / 100, 0);
         let answers = lab.map(tiny, (0..per_round).map(|n| (n,)));
         for (n, answer) in (0..).zip(answers) {
             if answer.map_err(|error| error.to_string())? != tiny(n) {
                 return Err(format!("job {n} is wrong"));
             }
+            answered += 1;
         }
         let arrays = lab.map(small, (0..per_round / 100).map(|n| (n,)));
         for (n, answer) in (0..).zip(arrays) {
             if answer.map_err(|error| error.to_string())?[..] != [n, n + 1] {
                 return Err(format!("array {n} is wrong"));
             }
+            answered += 1;
         }
-        seen.jobs += per_round + per_round / 100;
+        if answered != all {
+            return Err(format!("{answered} answers for {all} jobs"));
+        }
+        seen.jobs += answered;
         expect_idle(&lab);
         rounds.note(Taken::now(Some(&lab.stats())));
     }
@@ -73,17 +79,17 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
 pub fn cycles(order: Order) -> Result<Seen, String> {
     const PER_ROUND: u64 = 10;
     let invariant = Invariant::before();
+    let build = |workers| {
+        let builder = Engine::builder().workers(workers).capacity(64 << 20);
+        builder.build().map_err(|error| error.to_string())
+    };
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
     let mut rounds = Rounds::default();
     while seen.jobs < ENGINES || Instant::now() < end {
         for round in 0..PER_ROUND {
             step("an engine that starts, works and ends");
-            let engine = Engine::builder()
-                .workers(1 + round as usize % 3)
-                .capacity(64 << 20)
-                .build()
-                .map_err(|error| error.to_string())?;
+            let engine = build(1 + round as usize % 3)?;
             let answer = engine.submit(small, (round,)).wait();
             if answer.map_err(|error| error.to_string())?[..] != [round, round + 1] {
                 return Err(format!("array {round} is wrong"));
@@ -96,6 +102,10 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
         rounds.note(Taken::now(None));
     }
     let grown = rounds.compare(None)?;
+    // After all the others an engine is what the first one was.
+    let last = build(2)?;
+    invariant.holds(&last, 0)?;
+    drop(last);
     invariant.nothing_left()?;
     seen.figure(
         order,

@@ -92,6 +92,11 @@ pub fn run_with(
             }
         }
         over.store(true, SeqCst);
+        if let Some((n, _)) = held.iter().find(|(n, array)| !is_right(array, *n)) {
+            wrong = wrong.and(Err(format!(
+                "item {n} is wrong, or changed while it was held"
+            )));
+        }
         let weather = director.join().map_err(|_| "the storm panicked")?;
         wrong.map(|()| weather)
     })?;
