@@ -24,8 +24,8 @@ pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
 pub use futures::{Told, block_on};
 pub use lab::{
-    Answers, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience, private_bytes,
-    processes_of, state_of, step, wait_until, watched,
+    Answers, Dice, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience,
+    private_bytes, processes_of, state_of, step, wait_until, watched,
 };
 
 /// How many names in /dev/shm have this in them.

@@ -1,69 +1,113 @@
 //! Cases made from seeds, one after the other, under a watchdog.
 
+use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::asked;
+use crate::dice::Dice;
 use crate::heads::heads;
 
-/// A case takes milliseconds: one that takes so long hangs.
-const WATCHDOG: Duration = Duration::from_secs(60);
+/// A case takes milliseconds: one that takes so many looks of the watchdog hangs. They are counted and not the clock, as what kept
+/// it from its turn kept the case from its own.
+const LOOKS: u32 = 60;
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A seed and what to call it.
 pub type Seed = (&'static str, Vec<u8>);
+
+/// What was done to a seed. A name is made of it where somebody wants to read one.
+#[derive(Clone, Copy, Debug)]
+pub enum Case {
+    Whole(&'static str),
+    /// Cut after so many bytes.
+    Cut(&'static str, usize),
+    /// The byte and the bit.
+    Flipped(&'static str, usize, u8),
+    /// The same, with its checksums made right again.
+    Mended(&'static str, usize, u8),
+    Run {
+        run: u64,
+        seed: u64,
+        from: &'static str,
+    },
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(name) => f.write_str(name),
+            Self::Cut(name, end) => write!(f, "{name} cut after {end} bytes"),
+            Self::Flipped(name, at, bit) => write!(f, "{name} with bit {bit} of byte {at} flipped"),
+            Self::Mended(name, at, bit) => {
+                write!(f, "{name} with bit {bit} of byte {at} flipped and mended")
+            }
+            Self::Run { run, seed, from } => write!(f, "run {run} of seed {seed}, from {from}"),
+        }
+    }
+}
+
+/// How many cases have begun, and the last of them.
+type Begun = Arc<Mutex<(u64, Case)>>;
 
 /// Runs the cases of one test.
 pub struct Driver {
     target: fn(&[u8]),
     trace: bool,
-    names: Sender<String>,
+    begun: Begun,
+    /// Closed at the end.
+    ending: Option<Sender<()>>,
     watchdog: Option<JoinHandle<()>>,
-    pub cases: u64,
 }
 
 impl Driver {
     pub fn new(target: fn(&[u8])) -> Driver {
-        let (names, heard) = channel::<String>();
+        let begun: Begun = Arc::new(Mutex::new((0, Case::Whole("the first case"))));
+        let seen = Arc::clone(&begun);
+        let (ending, end) = channel();
         let watchdog = std::thread::spawn(move || {
-            let mut name = String::from("the first case");
-            loop {
-                match heard.recv_timeout(WATCHDOG) {
-                    Ok(next) => name = next,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    Err(RecvTimeoutError::Timeout) => {
-                        eprintln!("hangs: {name}");
-                        std::process::abort();
-                    }
+            let (mut last, mut looks) = (0, 0);
+            while end.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                let (count, case) = *seen.lock().unwrap();
+                looks = if count == last { looks + 1 } else { 0 };
+                last = count;
+                if looks >= LOOKS {
+                    eprintln!("hangs: {case}");
+                    std::process::abort();
                 }
             }
         });
         Driver {
             target,
             trace: std::env::var_os("ARENITE_FUZZ_TRACE").is_some(),
-            names,
+            begun,
+            ending: Some(ending),
             watchdog: Some(watchdog),
-            cases: 0,
         }
     }
 
-    pub fn case(&mut self, name: impl Fn() -> String, data: &[u8]) {
-        self.cases += 1;
+    pub fn case(&mut self, case: Case, data: &[u8]) {
         if self.trace {
-            eprintln!("{}", name());
+            eprintln!("{case}");
         }
-        // The watchdog wants to hear of it now and then; a name is made for people.
-        if self.cases % 64 == 1 {
-            self.names.send(name()).unwrap();
+        {
+            let mut begun = self.begun.lock().unwrap();
+            *begun = (begun.0 + 1, case);
         }
         let target = self.target;
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| target(data))) {
-            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-failure");
+            // One file for each test: they fail side by side.
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("a test").replace("::", "-");
+            let file = format!("fuzz-failure-{test}");
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
             std::fs::write(&path, data).unwrap();
-            eprintln!("{} fails; its bytes are in {}", name(), path.display());
+            eprintln!("{case} fails; its bytes are in {}", path.display());
             resume_unwind(payload);
         }
     }
@@ -71,7 +115,7 @@ impl Driver {
     pub fn cut_at_every_byte(&mut self, seeds: &[Seed]) {
         for (name, seed) in seeds {
             for end in 0..=seed.len() {
-                self.case(|| format!("{name} cut after {end} bytes"), &seed[..end]);
+                self.case(Case::Cut(name, end), &seed[..end]);
             }
         }
     }
@@ -81,10 +125,7 @@ impl Driver {
             let mut spoilt = seed.clone();
             for (at, bit) in bits_of(&heads(seed)) {
                 spoilt[at] ^= 1 << bit;
-                self.case(
-                    || format!("{name} with bit {bit} of byte {at} flipped"),
-                    &spoilt,
-                );
+                self.case(Case::Flipped(name, at, bit), &spoilt);
                 spoilt[at] ^= 1 << bit;
             }
         }
@@ -97,8 +138,8 @@ impl Driver {
         let heads: Vec<_> = seeds.iter().map(|(_, seed)| heads(seed)).collect();
         let seed = asked::first_seed();
         for run in 0..asked::runs(usual) {
-            let mut random = Random::of(seed, run);
-            let which = random.below(seeds.len());
+            let mut random = dice(seed, run);
+            let which = index(&mut random, seeds.len());
             let (name, mut data) = seeds[which].clone();
             for _ in 0..=random.below(6) {
                 mutate(&mut data, &heads[which], seeds, &mut random);
@@ -106,37 +147,27 @@ impl Driver {
             if random.below(2) == 0 {
                 mend(&mut data);
             }
-            self.case(|| format!("run {run} of seed {seed}, from {name}"), &data);
+            let from = name;
+            self.case(Case::Run { run, seed, from }, &data);
         }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.names = channel().0;
+        drop(self.ending.take());
         let _ = self.watchdog.take().map(JoinHandle::join);
     }
 }
 
-/// SplitMix64: the same on every run, and another for each case.
-pub struct Random(u64);
+/// The same on every run, and others for each case.
+fn dice(seed: u64, run: u64) -> Dice {
+    Dice::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
 
-impl Random {
-    fn of(seed: u64, run: u64) -> Random {
-        Random(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
+/// One of so many.
+fn index(random: &mut Dice, end: usize) -> usize {
+    random.below(end as u64) as usize
 }
 
 /// Each bit of each byte of these places.
@@ -146,7 +177,7 @@ pub fn bits_of(places: &[Range<usize>]) -> impl Iterator<Item = (usize, u8)> {
 }
 
 /// `heads`: where they were before anything was done to the data.
-fn mutate(data: &mut Vec<u8>, heads: &[Range<usize>], seeds: &[Seed], random: &mut Random) {
+fn mutate(data: &mut Vec<u8>, heads: &[Range<usize>], seeds: &[Seed], random: &mut Dice) {
     const WORDS: [u32; 10] = [
         0,
         1,
@@ -160,44 +191,44 @@ fn mutate(data: &mut Vec<u8>, heads: &[Range<usize>], seeds: &[Seed], random: &m
         0xffff_ffff,
     ];
     if data.is_empty() {
-        data.push(random.next() as u8);
+        data.push(random.any() as u8);
         return;
     }
     let at = if random.below(2) == 0 {
-        random.below(data.len())
+        index(random, data.len())
     } else {
-        let head = &heads[random.below(heads.len())];
-        (head.start + random.below(head.len())).min(data.len() - 1)
+        let head = &heads[index(random, heads.len())];
+        (head.start + index(random, head.len())).min(data.len() - 1)
     };
-    let len = 1 + random.below(32).min(data.len() - at - 1);
+    let len = 1 + index(random, 32).min(data.len() - at - 1);
     match random.below(9) {
         0 => data[at] ^= 1 << random.below(8),
-        1 => data[at] = random.next() as u8,
+        1 => data[at] = random.any() as u8,
         2 => {
             data[at] = data[at]
                 .wrapping_add(1)
                 .wrapping_sub(2 * random.below(2) as u8)
         }
         3 | 4 => {
-            let word = WORDS[random.below(WORDS.len())];
+            let word = WORDS[index(random, WORDS.len())];
             let word = if random.below(2) == 0 {
                 word.to_le_bytes()
             } else {
                 word.to_be_bytes()
             };
-            let word = &word[random.below(2) * 2..];
+            let word = &word[index(random, 2) * 2..];
             let room = word.len().min(data.len() - at);
             data[at..at + room].copy_from_slice(&word[..room]);
         }
         5 => drop(data.drain(at..at + len)),
         6 => {
             let part = data[at..at + len].to_vec();
-            let to = random.below(data.len());
+            let to = index(random, data.len());
             data.splice(to..to, part);
         }
         7 => {
-            let other = &seeds[random.below(seeds.len())].1;
-            let from = random.below(other.len());
+            let other = &seeds[index(random, seeds.len())].1;
+            let from = index(random, other.len());
             let part = &other[from..(from + len).min(other.len())];
             let end = (at + part.len()).min(data.len());
             data.splice(at..end, part.iter().copied());

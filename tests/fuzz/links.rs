@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::driver::{Driver, Seed};
+use crate::driver::{Case, Driver, Seed};
 use crate::targets::link_words;
 
 fn seeds() -> Vec<Seed> {
@@ -29,7 +29,7 @@ fn seeds() -> Vec<Seed> {
 fn the_corpus() {
     let mut driver = Driver::new(link_words);
     for (name, seed) in seeds() {
-        driver.case(|| name.to_owned(), &seed);
+        driver.case(Case::Whole(name), &seed);
     }
 }
 

@@ -13,6 +13,10 @@ mod arrays;
 #[path = "../common/asked.rs"]
 mod asked;
 mod bombs;
+#[path = "../common/crc32.rs"]
+mod crc32;
+#[path = "../../bin/src/soak/lab/dice.rs"]
+mod dice;
 mod driver;
 mod heads;
 #[cfg(feature = "points")]

@@ -1,6 +1,6 @@
 //! Pictures, spoilt.
 
-use crate::driver::{Driver, bits_of};
+use crate::driver::{Case, Driver, bits_of};
 use crate::heads::{USUAL, heads};
 use crate::seeds::{mend_png, seeds};
 use crate::targets::resize_input;
@@ -21,10 +21,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
             let mut spoilt = seed.clone();
             spoilt[at] ^= 1 << bit;
             mend_png(&mut spoilt);
-            driver.case(
-                || format!("{name} with bit {bit} of byte {at} flipped and mended"),
-                &spoilt,
-            );
+            driver.case(Case::Mended(name, at, bit), &spoilt);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::codecs::gif::GifEncoder;
 use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 
+use crate::crc32::crc32;
 use crate::driver::Seed;
 
 pub fn seeds() -> Vec<Seed> {
@@ -183,18 +184,6 @@ pub fn mend_png(file: &mut [u8]) {
         place.copy_from_slice(&sum.to_be_bytes());
         at = body.end + 4;
     }
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
-    })
 }
 
 fn adler32(bytes: &[u8]) -> u32 {

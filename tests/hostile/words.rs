@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arenite::{Array, Backing, JobError, JobErrorKind};
 
-use crate::harness::{Lab, case, seeds, state_of, tests, wait_until};
+use crate::harness::{Dice, Lab, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
@@ -77,29 +77,17 @@ fn forever() -> ! {
     }
 }
 
-/// A generator of numbers that a test can repeat.
-struct Seeded(u64);
-
-impl Seeded {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Edges, neighbours of a true value, and anything.
-    fn about(&mut self, truth: u64) -> u64 {
-        match self.next() % 8 {
-            0 => 0,
-            1 => u64::MAX,
-            2 => truth.wrapping_add(1),
-            3 => truth.wrapping_sub(1),
-            4 => u64::from(u32::MAX),
-            5 => 1 << (self.next() % 64),
-            6 => self.next() % 70_000,
-            _ => self.next(),
-        }
+/// Edges, neighbours of a true value, and anything.
+fn about(dice: &mut Dice, truth: u64) -> u64 {
+    match dice.below(8) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => truth.wrapping_add(1),
+        3 => truth.wrapping_sub(1),
+        4 => u64::from(u32::MAX),
+        5 => 1 << dice.below(64),
+        6 => dice.below(70_000),
+        _ => dice.any(),
     }
 }
 
@@ -252,8 +240,8 @@ fn is_kill(kind: &JobErrorKind) -> bool {
 fn a_state_word_that_cannot_be() {
     /// Nothing that can follow from `Running` at this generation.
     fn spoil(seed: u64) {
-        let mut seeded = Seeded(seed);
-        let pick = seeded.next();
+        let mut dice = Dice::new(seed);
+        let pick = dice.any();
         for (_, word) in running() {
             let truth = word.load(Ordering::Relaxed);
             let lie = match pick % 6 {
@@ -290,18 +278,19 @@ fn answers_that_cannot_be() {
         let running = running();
         let file = sign(file);
         std::thread::spawn(move || {
-            let mut seeded = Seeded(seed);
+            let mut dice = Dice::new(seed);
             // A value: one array, whose four words and shape are six. In itself a true head.
             let head = 1 << 8 | 6 << 32;
             let is_open = |(_, word): &(u64, &AtomicU32)| word.load(Ordering::Relaxed) & 7 == 2;
             while running.iter().all(is_open) {
                 for &(slot, _) in running.iter().filter(|_| seed.is_multiple_of(2)) {
                     let at = layout::REPLIES + slot * layout::SLOT;
-                    long_word(at).store(seeded.about(head), Ordering::Relaxed);
-                    long_word(at + 8).store(seeded.about(0), Ordering::Relaxed);
-                    long_word(at + 16).store(seeded.about(4096), Ordering::Relaxed);
+                    long_word(at).store(about(&mut dice, head), Ordering::Relaxed);
+                    long_word(at + 8).store(about(&mut dice, 0), Ordering::Relaxed);
+                    long_word(at + 16).store(about(&mut dice, 4096), Ordering::Relaxed);
                     for word in 0..12 {
-                        long_word(at + 32 + word * 8).store(seeded.about(4096), Ordering::Relaxed);
+                        long_word(at + 32 + word * 8)
+                            .store(about(&mut dice, 4096), Ordering::Relaxed);
                     }
                 }
             }
@@ -310,7 +299,7 @@ fn answers_that_cannot_be() {
                 for slot in 0..layout::SLOTS {
                     let at = layout::REPLIES + slot * layout::SLOT;
                     for word in 0..16 {
-                        long_word(at + word * 8).store(seeded.about(4096), Ordering::Relaxed);
+                        long_word(at + word * 8).store(about(&mut dice, 4096), Ordering::Relaxed);
                     }
                 }
                 file.write_all_at(&sweep.to_ne_bytes(), 0).unwrap();
@@ -382,17 +371,17 @@ fn words_that_flip_between_two_looks() {
         sign(file);
         let words = layout::TAKEN / 4 + 1;
         std::thread::spawn(move || {
-            let mut seeded = Seeded(seed);
+            let mut dice = Dice::new(seed);
             loop {
-                let any = half + (seeded.next() % words) as usize * 4;
+                let any = half + (dice.below(words)) as usize * 4;
                 // SAFETY: as in `word`.
                 let any =
                     unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(any)) };
                 for word in running.iter().map(|(_, word)| *word).chain([any]) {
                     let truth = word.load(Ordering::Relaxed);
-                    word.store(seeded.about(truth.into()) as u32, Ordering::Relaxed);
+                    word.store(about(&mut dice, truth.into()) as u32, Ordering::Relaxed);
                     // Long enough for another core to see it now and then.
-                    (0..seeded.next() % 512).for_each(|_| std::hint::spin_loop());
+                    (0..dice.below(512)).for_each(|_| std::hint::spin_loop());
                     word.store(truth, Ordering::Relaxed);
                 }
             }
@@ -455,15 +444,15 @@ fn wants_without_end() {
         let bells = bells();
         assert!(!bells.is_empty(), "a worker has a bell");
         sign(file);
-        let mut seeded = Seeded(seed);
+        let mut dice = Dice::new(seed);
         loop {
-            if seeded.next().is_multiple_of(1000) {
+            if dice.below(1000) == 0 {
                 for &bell in &bells {
                     // SAFETY: writes eight bytes of its own to a descriptor.
                     unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
                 }
             }
-            long_word(layout::WANT_BYTES).store(seeded.about(4096), Ordering::Relaxed);
+            long_word(layout::WANT_BYTES).store(about(&mut dice, 4096), Ordering::Relaxed);
             // As many were taken as were given, so that more can be.
             word(layout::TAKEN).fetch_add(1, Ordering::Relaxed);
             word(layout::WANTS).fetch_add(1, Ordering::Release);

@@ -1,6 +1,7 @@
 //! An engine under observation, whoever observes it: a soak, or the tests of the library, which use this very code.
 #![allow(dead_code, unused_imports, reason = "each user uses a part")]
 
+mod dice;
 mod ends;
 mod engine;
 mod gate;
@@ -9,6 +10,7 @@ mod proc;
 mod traces;
 mod watch;
 
+pub use dice::Dice;
 pub use ends::{End, judge};
 pub use engine::{Lab, wait_until};
 pub use gate::{Gate, pass};

@@ -12,6 +12,8 @@ pub mod storm;
 
 use std::time::Duration;
 
+pub use super::lab::Dice;
+
 /// What a run is to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
@@ -79,33 +81,5 @@ impl Seen {
             return Err(text);
         }
         Ok(())
-    }
-}
-
-/// Numbers from a seed (SplitMix64): the same ones in each run of it.
-#[derive(Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below this.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// Between these, in microseconds.
-    pub fn micros(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(from + self.below(to - from))
     }
 }
