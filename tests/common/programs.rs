@@ -1,10 +1,13 @@
 //! Programs of their own: this one, told what to do, in surroundings that the test has prepared.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::ffi::{CStr, CString};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -42,14 +45,14 @@ impl Program {
     /// make system calls.
     pub fn start(
         scenario: &str,
-        prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self::with(scenario, prepare, |_| ())
     }
 
     pub fn with(
         scenario: &str,
-        prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -65,7 +68,7 @@ impl Program {
             // SAFETY: no memory is involved.
             match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
                 0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+                _ => Err(io::Error::last_os_error()),
             }
         };
         // SAFETY: both make system calls only. They are called in this order.
@@ -178,6 +181,30 @@ impl Program {
     }
 }
 
+/// To be called in a new process before anything else runs there, with the rights of root: gives it a `/dev/shm` of its own, of so
+/// many MiB, or as large as there are by default.
+pub fn own_shm(mib: Option<u32>) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
+    let size = mib.map_or_else(String::new, |mib| format!("size={mib}m,"));
+    let data = CString::new(format!("{size}mode=1777")).expect("there is no zero in it");
+    move || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&CStr>;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(none, c"/", none, private, none)?;
+        let tmpfs = Some(c"tmpfs");
+        mount(tmpfs, c"/dev/shm", tmpfs, MsFlags::empty(), Some(&*data))?;
+        Ok(())
+    }
+}
+
+/// Whether programs may have that.
+pub fn may_have_own_shm() -> bool {
+    let mut command = Command::new("true");
+    // SAFETY: what is called makes system calls only.
+    unsafe { command.pre_exec(own_shm(None)) };
+    command.status().is_ok_and(|status| status.success())
+}
+
 /// All that comes; whoever says something goes on.
 fn read(pipe: &mut impl Read) -> String {
     let (mut bytes, mut some) = (Vec::new(), [0; 4096]);
@@ -221,18 +248,18 @@ impl Ended {
 /// In a program: says a line.
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
-    std::io::stdout().flush().unwrap();
+    io::stdout().flush().unwrap();
 }
 
 /// In a program: waits until it may go on.
 pub fn pause() {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
+    io::stdin().read_line(&mut line).unwrap();
 }
 
 /// In a program: stays until whoever started it closes the pipe, or kills it.
 pub fn stay() {
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
 /// In a program: the name of its scenario, if this is one that a test has started.

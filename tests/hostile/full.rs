@@ -7,9 +7,8 @@ use std::os::fd::AsFd;
 use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, Trace};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
-use crate::harness::programs::{Program, Scenario};
+use crate::harness::programs::{Program, Scenario, own_shm};
 use crate::harness::{Gate, Invariant, pass, tests};
 use crate::nobody::is_root;
 
@@ -42,28 +41,9 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// Plays the scenario with a /dev/shm of so many MiB.
 fn with_room(scenario: &str, mib: u32) {
-    let size = format!("size={mib}m,mode=1777\0");
-    let prepare = move || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&str>;
-        mount(
-            none,
-            c"/",
-            none,
-            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-            none,
-        )?;
-        let data = std::ffi::CStr::from_bytes_with_nul(size.as_bytes()).ok();
-        mount(
-            Some(c"tmpfs"),
-            c"/dev/shm",
-            Some(c"tmpfs"),
-            MsFlags::empty(),
-            data,
-        )?;
-        Ok(())
-    };
-    Program::start(scenario, prepare).end().assert_done();
+    Program::start(scenario, own_shm(Some(mib)))
+        .end()
+        .assert_done();
 }
 
 fn at_create() {

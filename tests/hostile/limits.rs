@@ -32,9 +32,12 @@ fn numbers(values: &Array<u32>, n: u32) -> Array<u32> {
 /// Works, and holds nothing afterwards.
 fn work(engine: &Engine) {
     let values = engine.from_fn(10_000, |i| i as u32).unwrap();
-    for (n, result) in (0..50).zip(engine.map(numbers, (0..50u32).map(|n| (&values, n)))) {
+    let mut answers = 0;
+    for (n, result) in (0..).zip(engine.map(numbers, (0..50u32).map(|n| (&values, n)))) {
         assert!(result.unwrap().iter().zip(0..).all(|(&x, i)| x == i + n));
+        answers += 1;
     }
+    assert_eq!(answers, 50, "each has an answer");
     drop(values);
     let holds = Invariant::before().holds(engine, 0);
     holds.unwrap_or_else(|why| panic!("{why}"));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use arenite::{Array, ArrayMut, Backing, Engine, Job, JobError, JobErrorKind, TileMut};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-use crate::harness::{Lab, step, tests};
+use crate::harness::{Lab, case, seeds, step, tests};
 
 tests![handles_against_a_model];
 
@@ -441,8 +441,14 @@ fn handles_against_a_model() {
         failure_persistence: None,
         ..ProptestConfig::with_cases((ALL / STEPS) as u32)
     };
+    let seed = seeds(1).start;
+    case(format!("seed {seed}"));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let all = std::cell::RefCell::new(Tally::default());
-    let run = TestRunner::new(config).run(&prop::collection::vec(any_step(), STEPS), |steps| {
+    let mut runner = TestRunner::new_with_rng(config, random);
+    let run = runner.run(&prop::collection::vec(any_step(), STEPS), |steps| {
         let mut play = Play::new();
         for it in &steps {
             step(format!("{it:?}"));

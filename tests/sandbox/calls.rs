@@ -433,12 +433,15 @@ fn entries_of_other_architectures() {
         for call in [20, 11] {
             let honest = victim.honest();
             let error = victim.lab.failure_of(victim.lab.submit(int80, (call,)));
-            let JobErrorKind::Denied { call } = error.kind() else {
-                assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
-                eprintln!("this kernel has no 32-bit calls: they are SIGSEGV here");
-                continue;
-            };
-            assert!(call.contains("another architecture"), "{error}");
+            match error.kind() {
+                JobErrorKind::Denied { call } => {
+                    assert!(call.contains("another architecture"), "{error}");
+                }
+                other => {
+                    assert_eq!(*other, JobErrorKind::Signal(11), "{error}");
+                    eprintln!("this kernel has no 32-bit calls: they are SIGSEGV here");
+                }
+            }
             honest.check();
             victim.check();
         }

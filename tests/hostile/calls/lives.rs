@@ -127,11 +127,14 @@ impl Troubles {
 
     /// Some arrays, of which all have to be right.
     fn ramps(&mut self, engine: &Engine) {
-        for (n, result) in (0..20).zip(engine.map(ramp, (0..20usize).map(|n| (n * 5000,)))) {
+        let mut answers = 0;
+        for (n, result) in (0..).zip(engine.map(ramp, (0..20usize).map(|n| (n * 5000,)))) {
             if let Some(bytes) = self.value(result) {
                 assert!(is_ramp(&bytes, n * 5000));
             }
+            answers += 1;
         }
+        assert_eq!(answers, 20, "each has an answer");
     }
 
     /// The end of a life: whatever failed in it, the books balance. Nothing fails while they are looked at, so that it is the

@@ -8,7 +8,7 @@ mod workers;
 use arenite::{Engine, failing_calls};
 use libtest_mimic::Trial;
 
-use crate::harness::programs::{Program, Scenario, say};
+use crate::harness::programs::{Program, Scenario, may_have_own_shm, own_shm, say};
 use crate::harness::{Invariant, named};
 use lives::{Failed, LIVES, Life};
 
@@ -28,33 +28,45 @@ const REASONS: [(&str, i32); 6] = [
     ("not_permitted", libc::EPERM),
 ];
 
-/// What is tried with each of the reasons, and what it is called: the supervisor, starts of workers, jobs.
+/// One trial for each of the reasons.
 pub fn tests() -> Vec<Trial> {
-    type Kind = (&'static str, fn(i32));
-    let kinds: [Kind; 3] = [
-        ("calls", of_the_supervisor),
-        ("calls::starts", |errno| play("starts", errno)),
-        ("calls::jobs", |errno| play("jobs", errno)),
-    ];
-    let of = |(kind, test): (&'static str, fn(i32))| {
-        REASONS.map(|(name, errno)| named(format!("{kind}::{name}"), move || test(errno)))
-    };
-    kinds.into_iter().flat_map(of).collect()
+    REASONS
+        .map(|(name, errno)| named(format!("calls::{name}"), move || fail_with(errno)))
+        .into()
 }
 
-fn start(scenario: &str, errno: i32) -> Program {
+/// The supervisor, starts of workers, and jobs: side by side where each may have a `/dev/shm` of its own, which is looked at.
+fn fail_with(errno: i32) {
+    if !may_have_own_shm() {
+        of_the_supervisor(start("calls", errno, || Ok(())));
+        for scenario in ["starts", "jobs"] {
+            start(scenario, errno, || Ok(())).end().assert_done();
+        }
+        return;
+    }
+    // Started by this thread, with which they end.
+    let [calls, starts, jobs] =
+        ["calls", "starts", "jobs"].map(|scenario| start(scenario, errno, own_shm(None)));
+    std::thread::scope(|threads| {
+        for program in [starts, jobs] {
+            threads.spawn(|| program.end().assert_done());
+        }
+        of_the_supervisor(calls);
+    });
+}
+
+fn start(
+    scenario: &str,
+    errno: i32,
+    prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) -> Program {
     let change = |command: &mut std::process::Command| {
         command.env("ARENITE_HOSTILE_ERRNO", errno.to_string());
     };
-    Program::with(scenario, || Ok(()), change)
+    Program::with(scenario, prepare, change)
 }
 
-fn play(scenario: &str, errno: i32) {
-    start(scenario, errno).end().assert_done();
-}
-
-fn of_the_supervisor(errno: i32) {
-    let mut program = start("calls", errno);
+fn of_the_supervisor(mut program: Program) {
     let (mut last, mut calls) = (0, 0);
     loop {
         let line = program.line();
@@ -107,6 +119,8 @@ fn every_call() {
                 continue;
             }
             if fail(*life, n, errno) {
+                // It takes so many to build an engine alone.
+                assert!(n > 20, "only {n} calls in {}", life.name);
                 break;
             }
         }
