@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
-use crate::world::{Run, World, jpeg, wait};
+use crate::world::{Run, World, jpeg, signal_group, wait};
 
 /// So many that there is work left when the first result is seen.
 pub const PICTURES: usize = 300;
@@ -32,23 +32,51 @@ pub fn start(mut command: Command) -> Child {
         .unwrap()
 }
 
-/// A run, and what it printed so far.
-pub type Begun = (Child, BufReader<ChildStdout>, String);
-
-/// The process and what it printed first: a result.
-pub fn begun(command: Command) -> Begun {
-    let mut child = start(command);
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut first = String::new();
-    stdout.read_line(&mut first).unwrap();
-    assert!(!first.is_empty());
-    (child, stdout, first)
+/// A run, and what it printed so far. Whoever gives up on it ends it, and its workers with it.
+pub struct Begun {
+    /// None once it is waited for.
+    child: Option<Child>,
+    stdout: BufReader<ChildStdout>,
+    text: String,
 }
 
-/// What it was in the end.
-pub fn ended((child, mut stdout, mut text): Begun) -> Run {
-    stdout.read_to_string(&mut text).unwrap();
-    let mut run = wait(child);
-    run.stdout = text;
-    run
+impl Begun {
+    /// The process, which leads a group of its own.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.as_mut().unwrap().stderr.take().unwrap()
+    }
+
+    /// What it was in the end.
+    pub fn ended(mut self) -> Run {
+        self.stdout.read_to_string(&mut self.text).unwrap();
+        let mut run = wait(self.child.take().unwrap());
+        run.stdout = std::mem::take(&mut self.text);
+        run
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal_group(child.id(), libc::SIGKILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits for what it prints first: a result.
+pub fn begun(command: Command) -> Begun {
+    let mut child = start(command);
+    let mut begun = Begun {
+        stdout: BufReader::new(child.stdout.take().unwrap()),
+        child: Some(child),
+        text: String::new(),
+    };
+    begun.stdout.read_line(&mut begun.text).unwrap();
+    assert!(!begun.text.is_empty());
+    begun
 }

@@ -1,6 +1,7 @@
 //! Flag by flag.
 
-use crate::begun::{begun, ended, many_pictures};
+use crate::begun::{begun, many_pictures};
+use crate::crc32::crc32;
 use crate::world::{World, children, gone, jpeg, png, signal};
 
 fn sides_with(flags: &str, width: u32, height: u32) -> (u32, u32) {
@@ -83,12 +84,12 @@ fn workers_come_from_the_flag_or_the_environment() {
     ] {
         // All are there before the first result is.
         let running = begun(with(flags, variable));
-        let id = running.0.id();
+        let id = running.id();
         let found = children(id);
         assert_eq!(found.len(), workers, "{flags:?}, {variable:?}");
         // That was all that is asked here.
         signal(id, libc::SIGKILL);
-        assert_eq!(ended(running).code, None);
+        assert_eq!(running.ended().code, None);
         gone(id);
     }
     world.finish(with("", Some("none"))).exits(2);
@@ -161,18 +162,6 @@ fn a_bomb_is_refused_from_its_header_and_the_rest_is_done() {
         .exits(1)
         .says(&["p/a.jpg", "--max-pixels"]);
     world.run("p/a.jpg -s 8 -o out --max-pixels 768").exits(0);
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
-    })
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod begun;
+#[path = "../../../tests/common/crc32.rs"]
+mod crc32;
 mod flags;
 mod formats;
 mod hostile;
@@ -16,3 +18,9 @@ mod stop;
 mod timeout;
 mod trace;
 mod world;
+
+/// Begins first, by its name: while it waits the others work.
+#[test]
+fn a_hang_at_each_stage_is_ended_in_time() {
+    timeout::all_that_wait();
+}

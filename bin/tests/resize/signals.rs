@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
 use crate::begun::start;
-use crate::world::{End, WATCHDOG, World, gone, jpeg, judge, signal, signal_group};
+use crate::world::{Dice, End, WATCHDOG, World, gone, jpeg, judge, signal, signal_group};
 
 const PICTURES: usize = 24;
 const SIGNALS: [Signal; 4] = [
@@ -27,17 +27,8 @@ fn rounds() -> u64 {
 /// Which round meets what is chance: so many more where something has not been met.
 const MORE: u64 = 300;
 
-/// The same numbers on every run.
-struct Seeded(u64);
-
-impl Seeded {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
-}
+/// Where its numbers begin, which are the same on every run.
+const SEED: u64 = 1;
 
 /// How many rounds met the program when.
 #[derive(Debug, Default)]
@@ -75,19 +66,18 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
 
     fs::create_dir(world.path("tmp")).unwrap();
     let enough = rounds();
-    let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice::new(SEED);
     let mut seen = Seen::default();
     for round in 0..enough + MORE {
         if round >= enough && seen.all() {
             break;
         }
-        let number = SIGNALS[seeded.next(4) as usize];
-        let second = (seeded.next(3) == 0).then(|| SIGNALS[seeded.next(3) as usize]);
-        let to_group = seeded.next(2) == 0;
+        let number = SIGNALS[dice.below(4) as usize];
+        let second = (dice.below(3) == 0).then(|| SIGNALS[dice.below(3) as usize]);
+        let to_group = dice.below(2) == 0;
         // Starting takes a moment only: by chance alone hardly any would meet it.
-        let within = if seeded.next(4) == 0 { 16 } else { 1 };
-        let after =
-            [whole / within, whole / 4].map(|most| Duration::from_micros(seeded.next(most)));
+        let within = if dice.below(4) == 0 { 16 } else { 1 };
+        let after = [whole / within, whole / 4].map(|most| dice.micros(0, most));
         let what = format!(
             "round {round}: {number} after {:?}, then {second:?} after {:?}, to the group: {to_group}",
             after[0], after[1]
@@ -153,7 +143,7 @@ fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files()
     let temporary = world.path("tmp");
     fs::create_dir(&temporary).unwrap();
     let count = || fs::read_dir(&temporary).unwrap().count();
-    let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice::new(SEED);
     let mut met = 0;
     for round in 0..ROUNDS {
         let mut command = world.command(&format!("p -s 8 -o out{round} -j {PICTURES}"));
@@ -165,7 +155,7 @@ fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files()
         while count() == 0 && !world.path(&format!("out{round}/0.jpg")).exists() {
             assert!(begin.elapsed() < WATCHDOG, "it does not even begin");
         }
-        thread::sleep(Duration::from_micros(seeded.next(2000)));
+        thread::sleep(dice.micros(0, 2000));
         signal(id, Signal::SIGINT as i32);
         let output = crate::world::output(child);
         gone(id);

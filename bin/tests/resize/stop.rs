@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use crate::begun::{begun, ended};
+use crate::begun::begun;
 use crate::world::{
     World, children, encoded, gone, jpeg, png, signal, signal_group, wait, wait_until,
 };
@@ -33,10 +33,11 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
         (libc::SIGHUP, 129),
     ] {
         let world = world();
-        let running = begun(world.command("p -s 200 -o out"));
+        let running = begun(world.command("p -s 200 -o out -j 2"));
         // As a terminal or a service manager does it: the workers get it, too.
-        signal_group(running.0.id(), signal);
-        let run = ended(running)
+        signal_group(running.id(), signal);
+        let run = running
+            .ended()
             .exits(code)
             .says(&["interrupted", "--resume"]);
         assert_eq!(run.errors().len(), 1, "no picture failed: {}", run.stderr);
@@ -73,9 +74,9 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
 #[test]
 fn json_tells_what_was_not_begun() {
     let world = world();
-    let running = begun(world.command("p -s 200 -o out --json"));
-    signal(running.0.id(), libc::SIGTERM);
-    let lines = ended(running).exits(143).json();
+    let running = begun(world.command("p -s 200 -o out -j 2 --json"));
+    signal(running.id(), libc::SIGTERM);
+    let lines = running.ended().exits(143).json();
     assert_eq!(lines.len(), PICTURES + 1);
     let pending = lines
         .iter()
@@ -90,16 +91,16 @@ fn json_tells_what_was_not_begun() {
 fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     let world = world();
     let mut running = begun(world.command("p -s 200 -o out -j 1"));
-    let id = running.0.id();
+    let id = running.id();
     let workers = children(id);
     signal(workers[0], libc::SIGSTOP);
-    let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
+    let mut stderr = BufReader::new(running.stderr());
     signal(id, libc::SIGINT);
     let mut note = String::new();
     stderr.read_line(&mut note).unwrap();
     assert!(note.contains("a second signal ends at once"), "{note}");
     signal(id, libc::SIGTERM);
-    ended(running).exits(143);
+    running.ended().exits(143);
     let mut last = String::new();
     stderr.read_to_string(&mut last).unwrap();
     assert_eq!(
@@ -149,9 +150,9 @@ fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
         .arg(env!("CARGO_BIN_EXE_arenite"))
         .current_dir(world.path(""));
     let running = begun(command);
-    assert!(!catches(running.0.id(), libc::SIGHUP));
-    signal_group(running.0.id(), libc::SIGHUP);
-    let run = ended(running).exits(0);
+    assert!(!catches(running.id(), libc::SIGHUP));
+    signal_group(running.id(), libc::SIGHUP);
+    let run = running.ended().exits(0);
     assert_eq!(run.lines().len(), PICTURES);
 }
 
@@ -169,8 +170,8 @@ fn catches(id: u32, number: i32) -> bool {
 fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
     let world = world();
     let running = begun(world.command("p -s 200 -o out"));
-    signal(running.0.id(), libc::SIGKILL);
-    let run = ended(running);
+    signal(running.id(), libc::SIGKILL);
+    let run = running.ended();
     assert_eq!(run.code, None);
     for name in world.tree("out") {
         assert_eq!(world.sides(&format!("out/{name}")), (200, 150), "{name}");
@@ -195,10 +196,10 @@ fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
     // Between two jobs a worker dies without harm; the next try meets it at work.
     for _ in 0..10 {
         let running = begun(world.command("p -s 200 -o out -j 1 --json"));
-        let workers = children(running.0.id());
+        let workers = children(running.id());
         assert_eq!(workers.len(), 1, "one worker process was asked for");
         signal(workers[0], libc::SIGKILL);
-        let run = ended(running);
+        let run = running.ended();
         let lines = run.json();
         let (summary, files) = lines.split_last().unwrap();
         let failed: Vec<_> = files

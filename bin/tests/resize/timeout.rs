@@ -7,21 +7,50 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::begun::{PICTURES, begun, ended, many_pictures, start};
+use crate::begun::{PICTURES, begun, many_pictures, start};
 use crate::world::{
     WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, signal_group, wait,
     wait_until,
 };
 
-#[test]
+/// What does nothing but wait for seconds, side by side.
+pub fn all_that_wait() {
+    let all: [(&str, fn()); 5] = [
+        (
+            "always",
+            a_picture_that_always_hangs_is_given_up_after_its_attempts,
+        ),
+        (
+            "named",
+            a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done,
+        ),
+        (
+            "once",
+            a_picture_that_hangs_once_is_done_at_the_next_attempt,
+        ),
+        (
+            "stopped",
+            time_in_which_all_of_it_is_stopped_counts_against_no_picture,
+        ),
+        ("drained", a_hang_does_not_keep_a_drain_from_its_end),
+    ];
+    thread::scope(|threads| {
+        for (name, test) in all {
+            // A panic there is one here, and tells the name of its thread.
+            let named = thread::Builder::new().name(format!("timeout::{name}"));
+            named.spawn_scoped(threads, test).unwrap();
+        }
+    });
+}
+
 fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --json"));
-    let id = running.0.id();
+    let id = running.id();
     let stopped = children(id);
     assert_eq!(stopped.len(), 1);
     signal(stopped[0], libc::SIGSTOP);
-    let run = ended(running).exits(1);
+    let run = running.ended().exits(1);
     let lines = run.json();
     let (summary, files) = lines.split_last().unwrap();
     let failed: Vec<_> = files
@@ -41,16 +70,15 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     gone(id);
 }
 
-#[test]
 fn time_in_which_all_of_it_is_stopped_counts_against_no_picture() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out --timeout 3s --retries 0"));
-    let id = running.0.id();
+    let id = running.id();
     signal_group(id, libc::SIGSTOP);
     // As long as that: it is what happens, and nothing is waited for.
     thread::sleep(Duration::from_secs(5));
     signal_group(id, libc::SIGCONT);
-    ended(running).exits(0);
+    running.ended().exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);
     gone(id);
 }
@@ -59,26 +87,25 @@ fn time_in_which_all_of_it_is_stopped_counts_against_no_picture() {
 fn a_picture_that_hangs_holds_up_none_of_the_others() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 2"));
-    let stopped = children(running.0.id())[0];
+    let stopped = children(running.id())[0];
     signal(stopped, libc::SIGSTOP);
     // Without a deadline nothing ends it: the others are done all the same, one after the other.
     wait_until("all results but one", || {
         world.tree("out").len() >= PICTURES - 1
     });
     signal(stopped, libc::SIGCONT);
-    let run = ended(running).exits(0);
+    let run = running.ended().exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);
     let listed: Vec<_> = run.stdout.lines().collect();
     assert_eq!(listed.len(), PICTURES);
     assert!(listed.is_sorted(), "in the order of the inputs");
 }
 
-#[test]
 fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --retries 1"));
-    signal(children(running.0.id())[0], libc::SIGSTOP);
-    let run = ended(running).exits(0);
+    signal(children(running.id())[0], libc::SIGSTOP);
+    let run = running.ended().exits(0);
     assert_eq!(run.errors(), [""; 0]);
     assert_eq!(world.tree("out").len(), PICTURES);
 }
@@ -87,14 +114,13 @@ fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
 fn a_worker_that_is_killed_costs_nothing_with_retries() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 2 --retries 2"));
-    for worker in children(running.0.id()) {
+    for worker in children(running.id()) {
         signal(worker, libc::SIGKILL);
     }
-    ended(running).exits(0);
+    running.ended().exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);
 }
 
-#[test]
 fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
     let world = World::new();
     world.file("p/hangs.png", &png(6000, 4000));
@@ -181,14 +207,16 @@ fn what_the_decoder_says_is_final() {
     );
 }
 
-#[test]
 fn a_hang_does_not_keep_a_drain_from_its_end() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 1 --timeout 4s"));
-    let id = running.0.id();
+    let id = running.id();
     signal(children(id)[0], libc::SIGSTOP);
     signal(id, libc::SIGTERM);
-    let run = ended(running).exits(143).says(&["interrupted", "--resume"]);
+    let run = running
+        .ended()
+        .exits(143)
+        .says(&["interrupted", "--resume"]);
     assert_eq!(run.errors().len(), 2, "one picture hung: {}", run.stderr);
     gone(id);
 }

@@ -20,7 +20,7 @@ pub use asked::not_tried;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
 #[allow(unused_imports, reason = "each test binary uses a part")]
-pub use lab::{End, judge, private_bytes};
+pub use lab::{Dice, End, judge, private_bytes};
 
 /// Longer than any run takes here, so that only a hang meets it.
 pub const WATCHDOG: Duration = Duration::from_secs(120);
@@ -339,6 +339,8 @@ pub fn output(child: Child) -> Output {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(child.wait_with_output()));
     let Ok(output) = receive.recv_timeout(WATCHDOG) else {
+        // Whatever it has started too, where it leads a group.
+        signal_group(id, libc::SIGKILL);
         signal(id, libc::SIGKILL);
         panic!("process {id} did not end in {WATCHDOG:?}");
     };
