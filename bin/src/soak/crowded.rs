@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(text)?;
     // Closed with this program, and by nobody before: who waits for a child closes what is still with it.
