@@ -63,8 +63,8 @@ pub(super) fn run(
         let size = fs::metadata(file)
             .map_err(|error| TwinError::io(format!("look at {}", file.display()), error))?;
         written += size.len();
-        let (width, height) = image::image_dimensions(file)
-            .map_err(|error| failed(file, &error))?;
+        let (width, height) =
+            image::image_dimensions(file).map_err(|error| failed(file, &error))?;
         TwinError::expect(width.max(height).into(), work::THUMB_EDGE.into())?;
     }
     TwinError::expect(outputs.len() as u64, expected)?;

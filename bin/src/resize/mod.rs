@@ -96,7 +96,11 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Ref
 /// Finds and names everything; afterwards nothing but the work itself can go wrong.
 fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Item>, Refusal> {
     if out.exists() && !out.is_dir() {
-        return Err(format!("{}: the output folder is a file; give another --out", show(out)).into());
+        return Err(format!(
+            "{}: the output folder is a file; give another --out",
+            show(out)
+        )
+        .into());
     }
     let leads_nowhere = |folder: &&Path| {
         folder
