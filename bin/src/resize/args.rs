@@ -188,7 +188,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub lossless: bool,
 
-    /// Write JPEG that shows a rough picture first: fewer bytes, longer work
+    /// Write JPEG that shows a rough picture first: longer work, and 1 % smaller
     #[arg(long, help_heading = "Result")]
     pub progressive: bool,
 
