@@ -327,7 +327,7 @@ impl Shared {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{channel, sync_channel};
+    use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
     fn line(text: &str) -> LogLine {
         LogLine {
@@ -385,9 +385,8 @@ mod tests {
         assert!(queue.lines.len() <= BYTES / 1000, "{}", queue.lines.len());
     }
 
-    /// What the sink waits for comes when the end has been given up, and not before.
-    #[test]
-    fn the_end_does_not_wait_for_a_call_that_does_not_come_back() {
+    /// A sink that says what it was called with, and does not come back from a call until what it waits for is dropped.
+    fn held_up() -> (Logger, Receiver<String>, SyncSender<()>) {
         let (enter, entered) = channel();
         let (release, released) = sync_channel::<()>(0);
         let released = Mutex::new(released);
@@ -395,6 +394,13 @@ mod tests {
             enter.send(line.text.clone()).unwrap();
             let _ = released.lock().unwrap().recv();
         })));
+        (logger, entered, release)
+    }
+
+    /// What the sink waits for comes when the end has been given up, and not before.
+    #[test]
+    fn the_end_does_not_wait_for_a_call_that_does_not_come_back() {
+        let (logger, entered, release) = held_up();
         logger.push([line("first"), line("second")]);
         assert_eq!(entered.recv().unwrap(), "first");
         let shared = Arc::clone(&logger.shared);
@@ -415,13 +421,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_does_not_come_back_costs_lines_and_nothing_else() {
-        let (enter, entered) = channel();
-        let (release, released) = sync_channel::<()>(0);
-        let released = Mutex::new(released);
-        let logger = Logger::new(Sink::Call(Arc::new(move |line: &LogLine| {
-            enter.send(line.text.clone()).unwrap();
-            let _ = released.lock().unwrap().recv();
-        })));
+        let (logger, entered, release) = held_up();
         logger.push([line("first")]);
         assert_eq!(entered.recv().unwrap(), "first");
         let long = "x".repeat(4096);

@@ -92,14 +92,16 @@ impl CaseFigures {
 
     /// The engine's median.
     pub fn ours(&self) -> Option<f64> {
-        let ours = |system: &&SystemFigures| names::is_ours(system.id);
-        self.systems.iter().find(ours)?.median()
+        self.our_system()?.median()
     }
 
     /// How many samples that is the median of.
     pub fn our_samples(&self) -> usize {
-        let ours = self.systems.iter().find(|system| names::is_ours(system.id));
-        ours.map_or(0, |system| system.samples.len())
+        self.our_system().map_or(0, |system| system.samples.len())
+    }
+
+    fn our_system(&self) -> Option<&SystemFigures> {
+        self.systems.iter().find(|system| names::is_ours(system.id))
     }
 
     /// Why there is no figure at all, if that is because the time was over before it began.

@@ -46,6 +46,7 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
             system.min()
         }
     };
+    let earlier = |id: &str| before.iter().find(|case| case.id == id);
     let counted = |id: &str| case.system(id).map_or(0, |system| system.samples.len());
     let (words, reached, at_least, bound) = match *goal {
         Goal::AtMost(bound, id) => (
@@ -77,13 +78,8 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
         ),
         Goal::AtMostCase(bound, id) => (
             format!("at most {bound} × {id}"),
-            ours.zip(
-                before
-                    .iter()
-                    .find(|case| case.id == id)
-                    .and_then(CaseFigures::ours),
-            )
-            .map(|(ours, theirs)| ours / theirs),
+            ours.zip(earlier(id).and_then(CaseFigures::ours))
+                .map(|(ours, theirs)| ours / theirs),
             false,
             bound,
         ),
@@ -91,10 +87,7 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
     };
     let samples = match *goal {
         Goal::AtMost(_, id) | Goal::AtLeast(_, id) | Goal::BestAtLeast(_, id) => counted(id),
-        Goal::AtMostCase(_, id) => {
-            let other = before.iter().find(|case| case.id == id);
-            other.map_or(0, CaseFigures::our_samples)
-        }
+        Goal::AtMostCase(_, id) => earlier(id).map_or(0, CaseFigures::our_samples),
         _ => usize::MAX,
     };
     Verdict {

@@ -434,6 +434,10 @@ impl ResizeArgs {
             .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
+    fn background(&self) -> [u8; 3] {
+        self.background.unwrap_or([u8::MAX; 3])
+    }
+
     /// What to make of each picture; `None` only under `--generate`, where no size is asked for.
     pub(crate) fn spec(&self) -> Option<ResizeSpec> {
         Some(ResizeSpec {
@@ -447,7 +451,7 @@ impl ResizeArgs {
             keep_metadata: self.keep_metadata,
             lossless: self.lossless,
             progressive: self.progressive,
-            background: self.background.unwrap_or([u8::MAX; 3]),
+            background: self.background(),
             ..ResizeSpec::new(self.size?)
         })
     }
@@ -466,7 +470,7 @@ impl ResizeArgs {
             self.keep_metadata,
             self.lossless,
             self.progressive,
-            self.background.unwrap_or([u8::MAX; 3]),
+            self.background(),
         )
         .to_lowercase()
     }
