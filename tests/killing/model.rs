@@ -96,10 +96,8 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
             if retries == 0 {
                 graph.add($kernel, $inputs)
             } else {
-                {
-                    let node = graph.job($kernel, $inputs).retries(retries);
-                    node.backoff(Backoff::NONE).add()
-                }
+                let node = graph.job($kernel, $inputs).retries(retries);
+                node.backoff(Backoff::NONE).add()
             }
         };
     }
