@@ -10,7 +10,10 @@ pub use fast_image_resize::{
     FilterType, ImageBufferError, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
 };
 
-/// Brings `source` to the size of `target`, which has the same type of pixels.
+use fast_image_resize::{PixelTrait, pixels};
+
+/// Brings `source` to the size of `target`, which has the same type of pixels: one to four samples of 8 or 16 bits. The types of
+/// `fast_image_resize` that are not among these are refused, and not compiled.
 ///
 /// ```
 /// use arenite_resample::{Image, ImageRef, PixelType, ResizeOptions, Resizer, resize};
@@ -24,7 +27,8 @@ pub use fast_image_resize::{
 /// ```
 ///
 /// # Errors
-/// If the types of the pixels differ, or the part that is asked for is not within the source.
+/// If the types of the pixels differ, or are none of these, or the part that is asked for is not within the source.
+// Inlined, it would bring the convolutions with it.
 #[inline(never)]
 pub fn resize(
     resizer: &mut Resizer,
@@ -32,5 +36,28 @@ pub fn resize(
     target: &mut Image<'_>,
     options: &ResizeOptions,
 ) -> Result<(), ResizeError> {
-    resizer.resize(source, target, options)
+    let resize = match target.pixel_type() {
+        PixelType::U8 => typed::<pixels::U8>,
+        PixelType::U8x2 => typed::<pixels::U8x2>,
+        PixelType::U8x3 => typed::<pixels::U8x3>,
+        PixelType::U8x4 => typed::<pixels::U8x4>,
+        PixelType::U16 => typed::<pixels::U16>,
+        PixelType::U16x2 => typed::<pixels::U16x2>,
+        PixelType::U16x3 => typed::<pixels::U16x3>,
+        PixelType::U16x4 => typed::<pixels::U16x4>,
+        _ => return Err(ResizeError::PixelTypesAreDifferent),
+    };
+    resize(resizer, source, target, options)
+}
+
+fn typed<P: PixelTrait>(
+    resizer: &mut Resizer,
+    source: &ImageRef<'_>,
+    target: &mut Image<'_>,
+    options: &ResizeOptions,
+) -> Result<(), ResizeError> {
+    match (source.typed_image::<P>(), target.typed_image_mut::<P>()) {
+        (Some(source), Some(mut target)) => resizer.resize_typed(&source, &mut target, options),
+        _ => Err(ResizeError::PixelTypesAreDifferent),
+    }
 }
