@@ -296,7 +296,7 @@ impl File {
 
 impl House {
     fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut paths = Vec::new();
         walk(&root.join("src"), &mut paths);
         walk(&root.join("bin/src"), &mut paths);

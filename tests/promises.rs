@@ -18,7 +18,7 @@ const SUITES: [(&str, &str); 9] = [
 ];
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// What stands between backticks in the table below the heading: suite and path, such as `engine deaths::while_idle`.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 mod asked;
+mod bytes;
 mod diary;
 mod environment;
 mod futures;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
+pub use bytes::{are_all, filled};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
 pub use futures::{Told, block_on};

@@ -60,7 +60,6 @@ impl Said {
         lines.map(|line| (line.job, line.text)).collect()
     }
 
-    #[cfg(feature = "tracing")]
     pub fn add(&self, line: &LogLine) {
         self.0.lock().unwrap().push(line.clone());
     }
@@ -616,7 +615,6 @@ fn by_default_lines_go_to_stderr() {
 pub const SCENARIOS: &[Scenario] = &[
     ("plain", plain),
     ("closed", closed),
-    #[cfg(feature = "tracing")]
     ("events", crate::events::program),
 ];
 

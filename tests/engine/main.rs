@@ -11,7 +11,6 @@ mod calls;
 mod concurrency;
 mod deaths;
 mod escapes;
-#[cfg(feature = "tracing")]
 mod events;
 mod faults;
 #[path = "../common/mod.rs"]
@@ -25,7 +24,6 @@ mod limits;
 mod logs;
 mod map;
 mod memory;
-#[cfg(feature = "ndarray")]
 mod ndarrays;
 mod par;
 mod policies;
@@ -55,7 +53,6 @@ fn main() {
         concurrency::tests(),
         deaths::tests(),
         escapes::tests(),
-        #[cfg(feature = "tracing")]
         events::tests(),
         faults::tests(),
         inline::tests(),
@@ -67,7 +64,6 @@ fn main() {
         logs::tests(),
         map::tests(),
         memory::tests(),
-        #[cfg(feature = "ndarray")]
         ndarrays::tests(),
         par::tests(),
         recycling::tests(),

@@ -2,7 +2,7 @@
 
 use arenite::{Array, ArrayMut, JobErrorKind};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, are_all, filled, tests};
 
 tests![
     a_full_arena_at_submit,
@@ -166,8 +166,9 @@ fn ten_thousand_arrays_again_and_again() {
     let lab = Lab::new(1);
     let round = |size: usize| {
         for n in 0..10_000usize {
-            let array = lab.from_fn(size + n % 100, |_| n as u8).unwrap();
-            assert!(array.first().is_none_or(|&x| x == n as u8));
+            let bytes = &[n as u8; 1100][..size + n % 100];
+            let array = lab.from_slice(bytes).unwrap();
+            assert_eq!(array[..], *bytes);
         }
     };
     round(1000);
@@ -204,12 +205,12 @@ fn ten_thousand_arrays_again_and_again() {
 }
 
 fn results_again_and_again() {
-    fn filled(len: usize, value: u8) -> Array<u8> {
-        Array::from_fn(len, |_| value)
+    fn sealed(len: usize, value: u8) -> Array<u8> {
+        filled(len, value).seal()
     }
     let lab = Lab::new(2);
     let round = |len: usize| {
-        let results = lab.map(filled, (0..10_000usize).map(|n| (len + n % 100, n as u8)));
+        let results = lab.map(sealed, (0..10_000usize).map(|n| (len + n % 100, n as u8)));
         for (n, array) in results.enumerate() {
             let array = array.unwrap();
             assert_eq!(
@@ -232,11 +233,8 @@ fn results_again_and_again() {
 }
 
 fn results_of_changing_size() {
-    fn filled(len: usize, value: u8) -> (Array<u8>, ArrayMut<u8>) {
-        (
-            Array::from_fn(len, |_| value),
-            ArrayMut::from_fn(len / 3, |_| !value),
-        )
+    fn two(len: usize, value: u8) -> (Array<u8>, ArrayMut<u8>) {
+        (filled(len, value).seal(), filled(len / 3, !value))
     }
     let lab = Lab::new(2);
     let sizes = [
@@ -244,7 +242,7 @@ fn results_of_changing_size() {
     ];
     let mut live = std::collections::VecDeque::new();
     let items = (0..1000usize).map(|n| (sizes[n * 7 % 10] + n, n as u8));
-    for (n, result) in lab.map(filled, items).enumerate() {
+    for (n, result) in lab.map(two, items).enumerate() {
         let (a, b) = result.unwrap();
         assert_eq!(
             (a.len(), b.len()),
@@ -254,7 +252,7 @@ fn results_of_changing_size() {
         if live.len() > 10 {
             let (n, a, b) = live.pop_front().unwrap();
             assert!(
-                a.iter().all(|&x| x == n) && b.iter().all(|&x| x == !n),
+                are_all(&a, n) && are_all(&b, !n),
                 "result {n} changed while it was held"
             );
         }
@@ -269,10 +267,10 @@ fn a_job_that_makes_and_drops_arrays_for_long() {
         let mut live = std::collections::VecDeque::new();
         for step in 0..steps {
             let len = len + step * 7919 % len;
-            live.push_back((step, ArrayMut::from_fn(len, |_| step as u8)));
+            live.push_back((step, filled(len, step as u8)));
             if live.len() > 4 {
                 let (step, old) = live.pop_front().unwrap();
-                assert!(old.iter().all(|&x| x == step as u8), "{step} was changed");
+                assert!(are_all(&old, step as u8), "{step} was changed");
             }
         }
         let mut last = live.into_iter().map(|(_, array)| array);
@@ -290,7 +288,7 @@ fn a_job_that_makes_and_drops_arrays_for_long() {
                 for (back, array) in [(4, &first), (2, &third), (1, &fourth.seal())] {
                     let step = STEPS - back;
                     assert_eq!(array.len(), len + step * 7919 % len);
-                    assert!(array.iter().all(|&x| x == step as u8), "{step} of {len}");
+                    assert!(are_all(array, step as u8), "{step} of {len}");
                 }
             }
         }

@@ -196,7 +196,7 @@ fn with_an_argument_a_worker_dies() {
 fn random_numbers_are_the_same_with_an_argument() {
     let drawn = |workers| {
         let lab = Lab::with(workers, |builder| builder.seed(7));
-        let input = lab.zeros::<u8>(200_000).unwrap().seal();
+        let input = lab.zeros::<u8>(50_000).unwrap().seal();
         let with = lab
             .par_map_with(&input, 1u64, |_: u8, more: u64| {
                 arenite::rng().random::<u64>().wrapping_add(more)
@@ -204,7 +204,7 @@ fn random_numbers_are_the_same_with_an_argument() {
             .unwrap();
         // Those of a plain call with the same number in the run.
         let lab = Lab::with(1, |builder| builder.seed(7));
-        let input = lab.zeros::<u8>(200_000).unwrap().seal();
+        let input = lab.zeros::<u8>(50_000).unwrap().seal();
         let plain = lab.par_map(&input, |_| arenite::rng().random::<u64>());
         let plain = plain.unwrap();
         assert!(

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::arena::Limit;
-use arenite::{ArenaFull, Array, Backoff, Engine, JobErrorKind};
+use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind};
 use tempfile::TempDir;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
 
 tests![
     jobs_run_one_at_a_time_while_memory_is_short,
@@ -283,9 +283,11 @@ fn no_memory_is_committed_that_the_system_does_not_have() {
     /// Less than the arena has.
     const LARGE: usize = 180 << 20;
     fn ones(len: usize) -> Result<Array<u8>, ArenaFull> {
-        Array::try_from_fn(len, |_| 1)
+        let mut bytes = ArrayMut::try_unfilled(len)?;
+        bytes.fill(1);
+        Ok(bytes.seal())
     }
-    let whole = |array: &Array<u8>| array.len() == LARGE && array.iter().all(|&byte| byte == 1);
+    let whole = |array: &Array<u8>| array.len() == LARGE && are_all(array, 1);
     for version in [0, 1, 2] {
         let system = System::new(version);
         let limit = [Limit::Machine, Limit::Container, Limit::Container][usize::from(version)];

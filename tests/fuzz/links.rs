@@ -7,7 +7,7 @@ use crate::driver::{Case, Driver, Seed};
 use crate::targets::link_words;
 
 fn seeds() -> Vec<Seed> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/link_words");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/link_words");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();

@@ -6,7 +6,6 @@
 //! `ARENITE_FUZZ_RUNS` makes the random stretch longer (5,000 cases otherwise, 1,000 of words of a link), `ARENITE_FUZZ_SEED`
 //! makes it another one, `ARENITE_FUZZ_TRACE` names each case before it runs, which tells where a crash in C code is.
 //! A case that fails is written to a file whose name is in the message.
-#![cfg(feature = "image")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod arrays;

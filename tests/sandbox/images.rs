@@ -31,7 +31,7 @@ fn outputs() -> [Output; 4] {
 
 fn samples_come_out_as_without_a_sandbox() {
     let lab = strict(2);
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/samples");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples");
     let mut pictures = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,11 @@ fn every_format_is_read() {
 
 fn broken_files_are_errors() {
     let lab = strict(1);
-    let whole = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/rocket.jpg")).unwrap();
+    let whole = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../samples/rocket.jpg"
+    ))
+    .unwrap();
     for keep in [0, 2, 100, whole.len() / 2] {
         let file = lab.from_slice(&whole[..keep]).unwrap();
         let error = lab.failure_of(lab.submit(shrink, (&file, spec(Output::Jpeg))));

@@ -41,7 +41,6 @@ pub const LIVES: &[Life] = &[
         live: large,
         each: 0,
     },
-    #[cfg(feature = "sandbox")]
     Life {
         name: "a life with locked-down workers",
         live: locked,
@@ -271,7 +270,6 @@ fn kept(invariant: &Invariant) -> Result<(), Failed> {
 }
 
 /// As [`deaths`], with results that are copied. Whoever has jobs is locked down by all that is said to be there.
-#[cfg(feature = "sandbox")]
 fn locked(invariant: &Invariant) -> Result<(), Failed> {
     let builder = builder().sandbox(arenite::Sandbox::Strict);
     let engine = builder.build().map_err(Failed::Build)?;

@@ -10,7 +10,6 @@ use super::asked_errno;
 use crate::harness::{Invariant, Lab};
 
 /// All threads of its workers are bound by what the engine says that it enforces.
-#[cfg(feature = "sandbox")]
 pub fn assert_locked_down(engine: &Engine) {
     let report = engine.sandbox_report().expect("workers are locked down");
     let lacks = |part: &str| {
@@ -66,7 +65,7 @@ const NAMED_IF_LOCKED: [&str; 9] = [
 ];
 
 pub fn every_start() {
-    for strict in [false, cfg!(feature = "sandbox")] {
+    for strict in [false, true] {
         starts(strict);
     }
 }
@@ -114,13 +113,8 @@ fn starts(strict: bool) {
     }
 }
 
-#[cfg(feature = "sandbox")]
 fn is_complete() -> bool {
     arenite::SandboxReport::of_this_kernel().is_complete()
-}
-#[cfg(not(feature = "sandbox"))]
-fn is_complete() -> bool {
-    false
 }
 
 /// An engine with one worker, if it can be built, and what that has said.
@@ -136,14 +130,12 @@ fn start(strict: bool) -> (Result<(), BuildError>, Vec<String>) {
             // Nobody listens to what comes later.
             let _ = tell.lock().unwrap().send(line.text.clone());
         });
-    #[cfg(feature = "sandbox")]
     let builder = if strict {
         builder.sandbox(arenite::Sandbox::Strict)
     } else {
         builder
     };
     let built = builder.build().map(|engine| {
-        #[cfg(feature = "sandbox")]
         if strict {
             assert_locked_down(&engine);
         }
@@ -180,7 +172,7 @@ fn make(n: usize) -> Array<u32> {
 }
 
 pub fn every_job() {
-    for strict in [false, cfg!(feature = "sandbox")] {
+    for strict in [false, true] {
         let before = Invariant::before();
         jobs(strict);
         before.nothing_left().unwrap();
@@ -191,7 +183,6 @@ pub fn every_job() {
 fn jobs(strict: bool) {
     let errno = asked_errno();
     let lab = Lab::with(1, |builder| {
-        #[cfg(feature = "sandbox")]
         if strict {
             return builder.sandbox(arenite::Sandbox::Strict);
         }

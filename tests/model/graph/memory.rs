@@ -67,11 +67,12 @@ fn a_wide_graph_has_few_records() {
 const MIB: usize = 1 << 20;
 
 fn block_of(n: usize, with: u8) -> Array<u8> {
-    Array::from_fn(n, |_| with)
+    filled(n, with).seal()
 }
 
 fn same_size(a: &Array<u8>) -> Array<u8> {
-    Array::from_fn(a.shape(), |i| a[i].wrapping_add(1))
+    assert!(are_all(a, a[0]));
+    filled(a.len(), a[0].wrapping_add(1)).seal()
 }
 
 fn intermediates_are_freed_at_their_last_use() {
@@ -83,7 +84,7 @@ fn intermediates_are_freed_at_their_last_use() {
         values = graph.add(same_size, (&values,));
     }
     let values = graph.run(&lab, &values).unwrap().wait().unwrap();
-    assert!(values.iter().all(|&x| x == 200));
+    assert!(are_all(&values, 200));
     lab.assert_in_use(2 << 20);
 }
 
@@ -96,14 +97,13 @@ fn a_chain_of_arrays_takes_the_memory_of_two() {
     }
     assert_eq!(graph.plan(&values).unwrap().jobs, 1);
     let values = graph.run(&lab, &values).unwrap().wait().unwrap();
-    assert!(values.iter().all(|&x| x == 200));
+    assert!(are_all(&values, 200));
     lab.assert_in_use(2 << 20);
 }
 
 fn add_up(a: &[u8], b: &[u8]) -> Array<u8> {
-    Array::from_fn(a.len().max(b.len()), |i| {
-        a[i.min(a.len() - 1)].wrapping_add(b[i.min(b.len() - 1)])
-    })
+    assert!(are_all(a, a[0]) && are_all(b, b[0]));
+    filled(a.len().max(b.len()), a[0].wrapping_add(b[0])).seal()
 }
 
 fn what_does_not_fit_is_refused_before_anything_runs() {
@@ -169,7 +169,7 @@ fn an_order_that_fits_is_found() {
     assert_eq!((plan.nodes, plan.total_bytes), (63, 63 * (4 << 20)));
     assert_eq!(plan.peak_bytes, 33 * (4 << 20), "as they were added");
     let top = graph.run(&lab, &top).unwrap().wait().unwrap();
-    assert!(top.iter().all(|&x| x == 32));
+    assert!(are_all(&top, 32));
     lab.assert_in_use(4 << 20);
 }
 

@@ -12,7 +12,9 @@ use arenite::{Array, ArrayMut, Engine, Graph, GraphError, JobError, JobErrorKind
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Diary, Gate, Lab, case, note, numbers, pass, seeds, step, tests, wait_until};
+use crate::harness::{
+    Diary, Gate, Lab, are_all, case, filled, note, numbers, pass, seeds, step, tests, wait_until,
+};
 
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {

@@ -1,13 +1,11 @@
 //! The pixels that go to the encoder, against a full decode by another decoder and a Lanczos3 in
 //! double precision written here: SSIM of at least 0.98 and PSNR of at least 36 dB.
-#![cfg(feature = "image")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use arenite::image::{Color, Filter, Fit, Plan, Region, ResizeSpec, Samples, resize_to_pixels};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
-#[cfg(feature = "bench")]
-#[path = "common/asked.rs"]
+#[path = "../../tests/common/asked.rs"]
 mod asked;
 
 const SSIM: f64 = 0.98;
@@ -192,7 +190,7 @@ fn check(name: &str, file: &[u8], sizes: &[&str]) -> (f64, f64) {
 #[test]
 fn samples_look_like_a_full_decode() {
     let mut seen = 0;
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/samples")).unwrap() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "jpg" || e == "png") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -205,7 +203,6 @@ fn samples_look_like_a_full_decode() {
 
 /// A photo from each sample as `arenite bench --only resize-12mp` makes it, by the very same function; with `ARENITE_PHOTOS=100`
 /// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB (photo 12).
-#[cfg(feature = "bench")]
 #[test]
 fn the_photos_of_the_bench_look_like_a_full_decode() {
     use arenite::twins::photos;
@@ -240,7 +237,7 @@ fn the_photos_of_the_bench_look_like_a_full_decode() {
 fn a_noisy_large_photo_looks_like_a_full_decode() {
     let sample = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/samples/hubble-deep-field.jpg"
+        "/../samples/hubble-deep-field.jpg"
     ));
     let spec = ResizeSpec::new("4000x3000!".parse().unwrap());
     let large = resize_to_pixels(&sample.unwrap(), &spec).unwrap();
