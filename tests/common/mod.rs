@@ -13,6 +13,7 @@ mod lab;
 pub mod programs;
 #[path = "../../bin/src/soak/runs/mod.rs"]
 pub mod runs;
+mod shares;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -29,6 +30,7 @@ pub use lab::{
     Answers, Dice, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience,
     private_bytes, processes_of, state_of, step, wait_until, watched,
 };
+pub use shares::{run, share_out};
 
 /// How many names in /dev/shm have this in them.
 pub fn shared_memory_named(part: &str) -> usize {
@@ -76,7 +78,7 @@ pub fn trial(path: &'static str, test: fn()) -> Trial {
 pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) -> Trial {
     Trial::test(name, move || {
         for round in 0..asked::times() {
-            run(round, test.clone())?;
+            once(round, test.clone())?;
         }
         Ok(())
     })
@@ -117,7 +119,7 @@ pub fn before_each(tidy: fn()) {
     assert!(BEFORE_EACH.set(tidy).is_ok(), "it is said once");
 }
 
-fn run(round: u64, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+fn once(round: u64, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
     if let Some(tidy) = BEFORE_EACH.get() {
         tidy();
     }

@@ -1,6 +1,6 @@
 //! Engines with real worker processes: what they promise when all goes well, and when it does not.
 //!
-//! One binary, because a worker is a copy of the running program. Tests run one after the other: each is checked for
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is checked for
 //! what it leaves behind in the process and in the system.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -33,8 +33,6 @@ mod starts;
 mod storms;
 mod watch;
 
-use libtest_mimic::Arguments;
-
 fn main() {
     // A program that forgot `init()` is one of the scenarios.
     lifecycle::before_init();
@@ -43,9 +41,8 @@ fn main() {
     // Some tests need a program of their own, to be killed: this one, told what to do.
     let scenarios = [lifecycle::SCENARIOS, logs::SCENARIOS, limits::SCENARIOS];
     harness::programs::play(&scenarios.concat());
+    harness::share_out();
 
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
     let tests = [
         admission::tests(),
         builder::tests(),
@@ -73,5 +70,5 @@ fn main() {
         starts::tests(),
         watch::tests(),
     ];
-    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+    harness::run(tests.into_iter().flatten().collect()).exit();
 }

@@ -1,7 +1,7 @@
 //! Workers and supervisors killed and stopped at each step of the protocols; see `arenite::points`.
 //!
-//! One binary, because a worker is a copy of the running program. Tests run one after the other: all share one board,
-//! and each is checked for what it leaves behind.
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: all share one
+//! board, and each is checked for what it leaves behind.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -24,17 +24,14 @@ mod sums;
 mod supervisors;
 mod workers;
 
-use libtest_mimic::Arguments;
-
 fn main() {
     arenite::init();
     // Some tests kill a supervisor: this program, told what to do.
     harness::programs::play(programs::ROLES);
+    harness::share_out();
     let folder = board::install();
     harness::before_each(|| board::board().disarm());
 
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
     let tests = [
         reached::tests(),
         workers::trials(),
@@ -49,7 +46,7 @@ fn main() {
         supervisors::trials(),
         orphans::tests(),
     ];
-    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
+    let conclusion = harness::run(tests.into_iter().flatten().collect());
     drop(folder);
     conclusion.exit();
 }

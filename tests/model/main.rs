@@ -1,6 +1,6 @@
 //! The programming model on real workers: what each part of it promises, also when a worker dies in the middle.
 //!
-//! One binary, because a worker is a copy of the running program. Tests run one after the other: each is checked for
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is checked for
 //! what it leaves behind in the process and in the system.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -26,17 +26,14 @@ mod scopes;
 mod spawn;
 mod streams;
 
-use libtest_mimic::Arguments;
-
 fn main() {
     arenite::init();
-    // It stays, and no test has left it behind.
-    futures::start_reactor();
     // A program to be killed: this one, told what to do.
     harness::programs::play(observing::SCENARIOS);
+    harness::share_out();
+    // It stays, and no test has left it behind.
+    futures::start_reactor();
 
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
     let tests = [
         // In the order of the alphabet.
         actors::tests(),
@@ -60,5 +57,5 @@ fn main() {
         streams::ends::tests(),
         streams::windows::tests(),
     ];
-    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+    harness::run(tests.into_iter().flatten().collect()).exit();
 }
