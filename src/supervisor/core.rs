@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::mem::forget;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use super::policy::{Policy, Priority, Terms};
 use super::queue::Queue;
 use super::record::{JobId, NO_GRAPH, Outcome, Record, Records, Stage};
 use super::trace::Tracing;
+use super::unsent::Unsent;
 use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
@@ -101,6 +102,8 @@ pub(super) struct Core {
     pub(super) broken: Option<String>,
     /// The monitor looks every now and then whether work is spread badly.
     pub(super) ticking: bool,
+    /// Calls of maps that the monitor looks after while their iterators run.
+    pub(super) unsent: Vec<Weak<Unsent>>,
     /// The monitor should be woken when the lock is released.
     pub(super) call_monitor: bool,
     /// The monitor looks at memory a few times a second.
@@ -175,6 +178,7 @@ impl Core {
             in_front: Vec::new(),
             broken: None,
             ticking: false,
+            unsent: Vec::new(),
             call_monitor: false,
             watched: false,
             weighs: false,

@@ -42,6 +42,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod unsent;
 mod wait;
 mod words;
 mod worker;
@@ -83,6 +84,7 @@ pub(crate) use recycle::Recycling;
 use spawn::Refusal;
 pub use stats::{KernelStats, Stats, WorkerStats};
 pub(crate) use trace::sentence;
+pub(crate) use unsent::{Unsent, Written};
 
 use crate::arena::{Arena, ArenaFull};
 use crate::control::HandshakeError;

@@ -23,6 +23,7 @@ use super::memory::MemoryWatch;
 use super::output::{Outputs, STDERR, STDOUT};
 use super::place::HUGE;
 use super::plain;
+use super::unsent::BETWEEN_LOOKS;
 use super::words::LastWords;
 use super::worker::{Process, Status, Worker};
 use super::{Shared, StartError};
@@ -100,6 +101,8 @@ pub(super) struct Monitor {
     pub(super) slept: Duration,
     /// When it looked last whether work is spread badly.
     ticked: Instant,
+    /// When it looked last at what maps have not sent.
+    looked_at_unsent: Instant,
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
     /// What workers print.
@@ -128,6 +131,7 @@ impl Monitor {
             looked: (Instant::now(), clock::worked()),
             slept: Duration::ZERO,
             ticked: Instant::now(),
+            looked_at_unsent: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
             outputs: Outputs::default(),
@@ -290,9 +294,10 @@ impl Monitor {
                 _ => None,
             });
         let tick = core.ticking.then(|| now + TICK);
+        let unsent = (!core.unsent.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
-        let times = times.chain(self.memory.next());
+        let times = times.chain(self.memory.next()).chain(unsent);
         let next = times
             .chain(core.next_timer())
             .chain(self.outputs.due())
@@ -392,7 +397,7 @@ impl Monitor {
         self.outputs.tick(&self.shared);
         let now = Instant::now();
         self.look_at_itself(now);
-        let short;
+        let (short, unsent);
         let wants = {
             let mut core = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
@@ -406,6 +411,8 @@ impl Monitor {
             if tick {
                 self.ticked = now;
             }
+            unsent = !core.unsent.is_empty()
+                && now.saturating_duration_since(self.looked_at_unsent) >= BETWEEN_LOOKS;
             core.even_out(tick);
             core.freely = false;
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
@@ -430,6 +437,10 @@ impl Monitor {
             self.shared.unlock(core);
             wants
         };
+        if unsent {
+            self.looked_at_unsent = now;
+            self.shared.look_at_unsent();
+        }
         for (index, life, want) in wants {
             self.grant(index, life, want);
             progress = true;

@@ -330,7 +330,7 @@ mod tests {
         std::thread::scope(|threads| {
             for _ in 0..8 {
                 threads.spawn(|| {
-                    for _ in 0..3_000 {
+                    for _ in 0..1_000 {
                         sweep(parent.path());
                         let folder = Folder::create_near(&first).unwrap();
                         fs::write(folder.path().join("photo"), "p").unwrap();

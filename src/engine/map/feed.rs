@@ -8,10 +8,11 @@ use super::OnFailure;
 use crate::engine::JobError;
 use crate::engine::job::permit;
 use crate::engine::seeds::Series;
-use crate::kernel::wire::{ArgWriter, Lease};
+use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, Key, Outlook, Read, Shared, Terms, bytes_to_expect, held_by, park_until,
+    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect, held_by,
+    park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -73,15 +74,32 @@ struct Flying<K, R> {
     flight: Flight<K, R>,
     /// The place in the line for admission, as a stream.
     line: InLine,
+    /// Calls that are written and not sent.
+    unsent: Arc<Unsent>,
+}
+
+impl<K: Key, R> Flying<K, R> {
+    /// Counts the jobs that the monitor has made of calls. Whether there are any.
+    fn take_over(&mut self, written: &mut Written) -> bool {
+        let before = self.flight.sent;
+        for id in written.sent() {
+            self.flight.open.push_back((K::of(self.flight.sent), id));
+            self.flight.sent += 1;
+        }
+        self.flight.sent > before
+    }
 }
 
 impl<K, R> Flying<K, R> {
     fn give_up(&mut self) {
+        let mut written = self.unsent.lock();
+        written.forget();
         if let Some(shared) = &self.shared {
-            let open = self.flight.open.drain(..);
-            open.for_each(|(_, id)| shared.abandon(id));
+            let open = self.flight.open.drain(..).map(|(_, id)| id);
+            open.chain(written.sent()).for_each(|id| shared.abandon(id));
             shared.leave_line(&mut self.line);
         }
+        drop(written);
         self.flight.done.clear();
     }
 }
@@ -98,9 +116,6 @@ pub(super) struct Feed<I: Iterator, R, K> {
     /// The items have come to their end, or nobody wants more.
     exhausted: bool,
     flying: Flying<K, R>,
-    /// Calls that are written and not sent, and behind them memory to write more into.
-    calls: Vec<CallWriter>,
-    written: usize,
     /// Items that were pulled.
     pulled: usize,
     /// Bytes that a call holds, alone or with others, as far as seen.
@@ -109,6 +124,8 @@ pub(super) struct Feed<I: Iterator, R, K> {
     in_a_row: u32,
     /// Items that have come at once since the iterator was last seen waiting, up to [`AT_ONCE`].
     at_once: u32,
+    /// The iterator has kept what was written from being sent until the monitor did it.
+    one_by_one: bool,
 }
 
 impl<I: Iterator, R, K: Key> Feed<I, R, K> {
@@ -120,13 +137,13 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 shared,
                 flight: Flight::default(),
                 line: InLine::default(),
+                unsent: Arc::default(),
             },
-            calls: Vec::new(),
-            written: 0,
             pulled: 0,
             held: 0,
             in_a_row: 0,
             at_once: AT_ONCE - AT_FIRST,
+            one_by_one: false,
         }
     }
 
@@ -148,7 +165,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     pub(super) fn size_hint(&self) -> (usize, Option<usize>) {
         let flight = &self.flying.flight;
-        let ahead = flight.open.len() + flight.done.len() + self.written;
+        let ahead = flight.open.len() + flight.done.len() + self.flying.unsent.lock().ahead();
         let (low, high) = match self.exhausted {
             true => (0, Some(0)),
             false => self.plan.items.size_hint(),
@@ -194,9 +211,6 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// Pulls nothing any more, and gives up what is under way.
     fn stop(&mut self) {
         self.exhausted = true;
-        // With what they hold.
-        self.calls.clear();
-        self.written = 0;
         self.flying.give_up();
     }
 
@@ -212,27 +226,35 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let outlook = shared.outlook(&self.plan.calls.kernel);
         loop {
             let goes_on = self.pull(shared, outlook);
-            self.exchange(shared, wait);
+            let stayed = self.exchange(shared, wait);
             // Those that were not let in go first next time.
-            if !goes_on || self.written > 0 || !self.flying.flight.done.is_empty() {
+            if !goes_on || stayed > 0 || !self.flying.flight.done.is_empty() {
                 return;
             }
         }
     }
 
+    /// Calls that are written and not sent.
+    fn written(&self) -> usize {
+        self.flying.unsent.lock().len()
+    }
+
     /// Whether the iterator may keep whoever asks it waiting, as far as seen.
     fn may_wait(&self) -> bool {
-        self.at_once < AT_ONCE
+        self.one_by_one || self.at_once < AT_ONCE
     }
 
     /// Pulls and writes the next batch: one item from an iterator that may wait. False if there is no room for more, or no item.
     fn pull(&mut self, shared: &Shared, outlook: Outlook) -> bool {
-        let before = self.written;
+        let unsent = Arc::clone(&self.flying.unsent);
+        let mut written = unsent.lock();
+        written.set_asking(true);
+        let all_let_in = written.len() == 0;
         let batch = if self.may_wait() { 1 } else { BATCH };
         let mut pulled = 0;
         let mut looked: Option<Instant> = None;
         loop {
-            let full = pulled == batch || !self.has_room(shared, outlook, before == 0);
+            let full = pulled == batch || !self.has_room(shared, outlook, &written, all_let_in);
             if full && pulled == 0 {
                 return false;
             }
@@ -247,61 +269,66 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             if full {
                 return pulled == batch;
             }
-            let Some(item) = self.next_item() else {
+            let plan = &self.plan;
+            shared.look_after(&unsent, &mut written, &plan.calls.kernel, &plan.terms);
+            drop(written);
+            let item = self.next_item();
+            written = unsent.lock();
+            if written.has_sent() {
+                // It has waited for what became of those before it, perhaps: it shall not have to do so again.
+                self.one_by_one = true;
+            }
+            let Some(item) = item else {
                 return false;
             };
-            self.write(item);
+            self.write(&mut written, item);
+            if self.one_by_one {
+                return true;
+            }
             pulled += 1;
             self.at_once = AT_ONCE.min(self.at_once + 1);
         }
     }
 
     /// Writes the call of an item.
-    fn write(&mut self, item: I::Item) {
-        if self.written == self.calls.len() {
-            let arena = self
-                .flying
-                .shared
-                .as_ref()
-                .map_or(0, |shared| shared.arena.id());
-            self.calls.push(CallWriter(ArgWriter::new(arena)));
-        }
-        let call = &mut self.calls[self.written];
-        call.0.reset();
+    fn write(&mut self, written: &mut Written, item: I::Item) {
+        let shared = self.flying.shared.as_ref();
+        let call = written.next(|| shared.map_or(0, |shared| shared.arena.id()));
         (self.plan.calls.send)(item, call);
         call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
         let held = call.0.leases.iter().map(Lease::bytes).sum();
         self.held = bytes_to_expect(self.held, held);
-        self.written += 1;
     }
 
-    /// Sends what is written, as far as it is let in, and takes what has ended.
-    fn exchange(&mut self, shared: &Shared, wait: bool) {
+    /// Sends what is written, as far as it is let in, and takes what has ended. How many calls had to stay.
+    fn exchange(&mut self, shared: &Shared, wait: bool) -> usize {
+        let unsent = Arc::clone(&self.flying.unsent);
+        let mut written = unsent.lock();
+        written.set_asking(false);
+        self.flying.take_over(&mut written);
         let sent = shared.exchange(
             &self.plan.calls.kernel,
             self.plan.terms.asked(),
-            &mut self.calls[..self.written],
+            written.all(),
             &mut self.flying.flight,
             self.plan.calls.read,
             wait,
         );
-        self.were_sent(sent);
-    }
-
-    /// The first calls are with the engine: their memory comes behind those that are not, without long texts.
-    fn were_sent(&mut self, sent: usize) {
-        self.calls[..sent]
-            .iter_mut()
-            .for_each(|call| call.0.shrink());
-        self.calls[..self.written].rotate_left(sent);
-        self.written -= sent;
+        written.were_sent(sent);
+        written.len()
     }
 
     /// Is there to be one more in flight? `all_let_in`: there are no calls that had to stay.
-    fn has_room(&self, shared: &Shared, outlook: Outlook, all_let_in: bool) -> bool {
+    fn has_room(
+        &self,
+        shared: &Shared,
+        outlook: Outlook,
+        written: &Written,
+        all_let_in: bool,
+    ) -> bool {
         // Answers that nobody has fetched count as well: a slow reader holds the workers back.
         let flight = &self.flying.flight;
-        let ahead = flight.open.len() + flight.done.len() + self.written;
+        let ahead = flight.open.len() + flight.done.len() + written.len();
         if self.plan.terms.limit.is_some() {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
             return ahead < outlook.window.min(2 * shared.lanes());
@@ -324,7 +351,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     /// Sleeps until some of what is in flight has ended, or so long. `None` if nothing is in flight, and nothing waits to be let in.
     fn sleep(&mut self, shared: &Shared, limit: Option<Duration>) -> Option<()> {
         let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
-            return (self.written > 0).then(|| self.enter_within(shared, limit));
+            return (self.written() > 0).then(|| self.enter_within(shared, limit));
         };
         let open = &self.flying.flight.open;
         let many = self.worth_waking(shared).min(last / 2);
@@ -369,7 +396,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Nothing comes any more, as far as somebody has asked.
     pub(super) fn is_over(&self) -> bool {
-        self.exhausted && self.written == 0 && self.flying.flight.is_over()
+        self.exhausted && self.written() == 0 && self.flying.flight.is_over()
     }
 
     fn next_until(&mut self, until: Option<Instant>) -> Option<(K, Result<R, JobError>)> {
@@ -425,7 +452,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 return Poll::Ready(Some(done));
             }
             if self.flying.flight.open.is_empty() {
-                if self.written == 0 {
+                if self.written() == 0 {
                     return Poll::Ready(None);
                 }
                 if self.poll_first_call(&shared, context).is_pending() {
@@ -439,14 +466,16 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Sends the first call that was written as soon as it is let in.
     fn poll_first_call(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
-        let (kernel, call) = (&self.plan.calls.kernel, &mut self.calls[0].0);
+        let unsent = Arc::clone(&self.flying.unsent);
+        let mut written = unsent.lock();
+        let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
         let line = &mut self.flying.line;
         let entry = std::task::ready!(shared.poll_enter(kernel, held_by(call), line, context));
         let id = shared.submit_entered(kernel, call, self.plan.terms.asked(), entry);
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;
-        self.were_sent(1);
+        written.were_sent(1);
         Poll::Ready(())
     }
 

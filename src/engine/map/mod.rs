@@ -66,9 +66,10 @@ impl Engine {
     /// [`Stream`](crate::stream::Stream), which keeps as many jobs under way as [`in_flight`](crate::stream::Stream::in_flight) says.
     ///
     /// The iterator runs in the thread that asks for results. One that is seen to wait for its items, such as a channel or a socket,
-    /// has each of them sent before the next is asked for; behind a row of many that came at once, up to 64 are sent together when the
-    /// last of them has come. No result is given while it waits. Where that matters, and where an item depends on what earlier ones
-    /// have become, give it a thread of its own with [`Stream::spawn`](crate::stream::Stream::spawn).
+    /// has each of them sent before the next is asked for. Behind a row of many that came at once, up to 64 are sent together when the
+    /// last of them has come, or once the iterator has kept them waiting for some ten milliseconds: what it waits for may be what they
+    /// become. From then on none waits for another. No result is given while the iterator runs. Where that matters, give it a thread of its own with
+    /// [`Stream::spawn`](crate::stream::Stream::spawn).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{square, through};
-use crate::harness::{Diary, Gate, Lab, note, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     a_job_begins_while_its_iterator_waits_for_the_next_item,
     what_has_ended_comes_before_the_next_item,
     many_items_that_come_at_once,
+    what_was_sent_for_an_iterator_is_given_up_with_its_map,
 ];
 
 fn noted(diary: &str, n: u32) -> u32 {
@@ -21,13 +23,14 @@ fn noted(diary: &str, n: u32) -> u32 {
 /// A crawler, say: what comes next depends on what has run.
 fn a_job_begins_while_its_iterator_waits_for_the_next_item() {
     let lab = Lab::new(2);
-    for at_once in [1, 5] {
+    // Those after the first sixteen that come at once are sent together; and in the end more than are sent together.
+    for (at_once, items) in [(1, 60), (5, 60), (100, 400), (1000, 3000)] {
         step(format!("{at_once} at a time, in order"));
         let diary = Diary::new();
-        let items = || {
+        let calls = || {
             let (path, before) = (diary.path(), diary.numbers().len());
             let diary = &diary;
-            (0..60u32).map(move |n| {
+            (0..items).map(move |n: u32| {
                 if n.is_multiple_of(at_once) {
                     let all = before + n as usize;
                     wait_until("all before it have run", || diary.numbers().len() == all);
@@ -35,12 +38,12 @@ fn a_job_begins_while_its_iterator_waits_for_the_next_item() {
                 (path.clone(), n)
             })
         };
-        let values = lab.map(noted, items()).map(Result::unwrap);
-        assert!(values.eq(0..60));
+        let values = lab.map(noted, calls()).map(Result::unwrap);
+        assert!(values.eq(0..items));
         step(format!("{at_once} at a time, as they end"));
-        let values = lab.map(noted, items()).unordered();
+        let values = lab.map(noted, calls()).unordered();
         let values = values.map(|(index, value)| value.unwrap() == index as u32);
-        assert!(values.eq(iter::repeat_n(true, 60)));
+        assert!(values.eq(iter::repeat_n(true, items as usize)));
     }
     lab.assert_in_use(0);
 }
@@ -90,4 +93,44 @@ fn many_items_that_come_at_once() {
     let squares = lab.map(square, items).map(Result::unwrap);
     assert!(squares.eq((0..3000).map(square)));
     lab.assert_in_use(0);
+}
+
+/// The iterator waits for what the monitor has sent, and never comes back.
+fn what_was_sent_for_an_iterator_is_given_up_with_its_map() {
+    let lab = Lab::new(2);
+    for held in [false, true] {
+        let (diary, gate) = (Diary::new(), Gate::new());
+        let mut meeting = None;
+        let mut map = lab.map(
+            |diary: &str, gate: &str, n: u32| {
+                note(diary, n);
+                if n == 40 && !gate.is_empty() {
+                    pass(gate);
+                }
+                n
+            },
+            (0..200u32).map(|n| {
+                if n == 50 {
+                    match held {
+                        // One of them runs when the map is dropped.
+                        true => meeting = Some(gate.meet()),
+                        false => {
+                            wait_until("all before it have run", || diary.numbers().len() == 50);
+                        }
+                    }
+                    panic!("no item {n}");
+                }
+                let gate = if held { gate.path() } else { String::new() };
+                (diary.path(), gate, n)
+            }),
+        );
+        let ended = catch_unwind(AssertUnwindSafe(|| while map.next().is_some() {}));
+        assert!(ended.is_err());
+        drop(map);
+        drop(meeting);
+        wait_until("what ran has ended", || lab.stats().open == 0);
+        assert_eq!(lab.submit(square, (7,)).wait().unwrap(), 49);
+        assert_eq!(lab.stats().untaken, 0);
+        lab.assert_in_use(0);
+    }
 }
