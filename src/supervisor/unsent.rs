@@ -91,16 +91,18 @@ impl Written {
         &mut self.calls[..self.len]
     }
 
-    /// Memory for the next call, which counts as written from now on.
-    pub(crate) fn next(&mut self, arena: impl FnOnce() -> u64) -> &mut CallWriter {
+    /// Adds a call.
+    #[inline]
+    pub(crate) fn add(&mut self, arena: impl FnOnce() -> u64, write: impl FnOnce(&mut CallWriter)) {
         if self.len == self.calls.len() {
             self.calls.push(CallWriter(ArgWriter::new(arena())));
         }
+        let call = &mut self.calls[self.len];
+        call.0.reset();
+        // It counts when it is whole.
+        write(call);
         self.len += 1;
         self.count += 1;
-        let call = &mut self.calls[self.len - 1];
-        call.0.reset();
-        call
     }
 
     /// The first calls are with the engine: their memory comes behind those that are not, without long texts.
@@ -119,9 +121,17 @@ impl Written {
         self.len = 0;
     }
 
-    /// The map begins to ask for items, or has what there is.
-    pub(crate) fn set_asking(&mut self, asking: bool) {
-        self.asking = asking;
+    /// The map begins to ask for items, whose jobs are sent on these terms.
+    pub(crate) fn begin(&mut self, terms: &Terms) {
+        self.asking = true;
+        if let Some((_, told)) = &mut self.watched {
+            *told = terms.asked().cloned();
+        }
+    }
+
+    /// The map has what there is, and sends it.
+    pub(crate) fn end(&mut self) {
+        self.asking = false;
     }
 
     /// Whether the monitor has sent calls.
@@ -152,9 +162,9 @@ impl Shared {
         written.watched = Some((*kernel, terms.asked().cloned()));
         written.idle = 0;
         let mut core = self.lock();
+        // It may sleep without a limit, unless it looks after others.
+        core.call_monitor |= core.unsent.is_empty();
         core.unsent.push(Arc::downgrade(unsent));
-        // It may sleep without a limit.
-        core.call_monitor = true;
         self.unlock(core);
     }
 

@@ -14,6 +14,7 @@ use std::{env, fs, io, thread};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 use tempfile::TempDir;
 
+use super::figures_are_strict;
 use super::programs::{may_have_own_shm, own_shm};
 
 /// Which share this program has, and of how many: "1/2".
@@ -32,7 +33,9 @@ pub fn share_out() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let count = arguments.test_threads.unwrap_or(cores.min(MOST));
     let plain = !arguments.list && arguments.format.is_none() && arguments.logfile.is_none();
-    if count < 2 || !plain || env::var_os(SHARE).is_some() || !may_have_own_shm() {
+    // Figures are asserted where nothing else runs.
+    let alone = count < 2 || !plain || figures_are_strict();
+    if alone || env::var_os(SHARE).is_some() || !may_have_own_shm() {
         return;
     }
     let began = Instant::now();
@@ -125,17 +128,22 @@ impl Share {
         }
     }
 
-    /// Shows each trial as it ends, and keeps the rest.
+    /// Shows what it says of each trial, and keeps what it says in the end of those that failed.
     fn show(mut self) -> Ended {
         let (mut trials, mut said) = (None, String::new());
         let mut lines = BufReader::new(self.child.stdout.take().expect("it has a pipe"));
-        let mut line = String::new();
-        while lines.read_line(&mut line).expect("lines are text") > 0 {
-            match line.strip_prefix("test result: ") {
+        let mut line = Vec::new();
+        while lines
+            .read_until(b'\n', &mut line)
+            .expect("a pipe can be read")
+            > 0
+        {
+            let text = String::from_utf8_lossy(&line);
+            match text.strip_prefix("test result: ") {
                 Some(result) => trials = Some(counts(result)),
-                None if line.starts_with("test ") => print!("{line}"),
-                None if line.starts_with("running ") => {}
-                None => said.push_str(&line),
+                None if !said.is_empty() || text.trim_end() == "failures:" => said += &text,
+                None if text.starts_with("running ") || text.trim_end().is_empty() => {}
+                None => print!("{text}"),
             }
             line.clear();
         }

@@ -79,19 +79,21 @@ struct Flying<K, R> {
 }
 
 impl<K: Key, R> Flying<K, R> {
-    /// Counts the jobs that the monitor has made of calls. Whether there are any.
-    fn take_over(&mut self, written: &mut Written) -> bool {
-        let before = self.flight.sent;
+    /// Counts the jobs that the monitor has made of calls.
+    fn take_over(&mut self, written: &mut Written) {
         for id in written.sent() {
             self.flight.open.push_back((K::of(self.flight.sent), id));
             self.flight.sent += 1;
         }
-        self.flight.sent > before
     }
 }
 
 impl<K, R> Flying<K, R> {
     fn give_up(&mut self) {
+        if self.shared.as_ref().is_some_and(|shared| shared.is_copy()) {
+            // The monitor may have had the calls when the process was copied, and never gives them back here.
+            return;
+        }
         let mut written = self.unsent.lock();
         written.forget();
         if let Some(shared) = &self.shared {
@@ -122,10 +124,10 @@ pub(super) struct Feed<I: Iterator, R, K> {
     held: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
-    /// Items that have come at once since the iterator was last seen waiting, up to [`AT_ONCE`].
+    /// Items that have come at once since the iterator was last seen waiting, up to what is enough to send them in numbers.
     at_once: u32,
-    /// The iterator has kept what was written from being sent until the monitor did it.
-    one_by_one: bool,
+    /// [`AT_ONCE`], and twice as many each time that the monitor had to send what the iterator kept.
+    enough: u32,
 }
 
 impl<I: Iterator, R, K: Key> Feed<I, R, K> {
@@ -143,7 +145,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             held: 0,
             in_a_row: 0,
             at_once: AT_ONCE - AT_FIRST,
-            one_by_one: false,
+            enough: AT_ONCE,
         }
     }
 
@@ -241,14 +243,14 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Whether the iterator may keep whoever asks it waiting, as far as seen.
     fn may_wait(&self) -> bool {
-        self.one_by_one || self.at_once < AT_ONCE
+        self.at_once < self.enough
     }
 
     /// Pulls and writes the next batch: one item from an iterator that may wait. False if there is no room for more, or no item.
     fn pull(&mut self, shared: &Shared, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
-        written.set_asking(true);
+        written.begin(&self.plan.terms);
         let all_let_in = written.len() == 0;
         let batch = if self.may_wait() { 1 } else { BATCH };
         let mut pulled = 0;
@@ -274,37 +276,41 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             drop(written);
             let item = self.next_item();
             written = unsent.lock();
-            if written.has_sent() {
-                // It has waited for what became of those before it, perhaps: it shall not have to do so again.
-                self.one_by_one = true;
+            let waited = written.has_sent();
+            if waited {
+                // Perhaps for what became of those before it: that is to happen ever more rarely.
+                self.at_once = 0;
+                self.enough = self.enough.saturating_mul(2);
             }
             let Some(item) = item else {
                 return false;
             };
             self.write(&mut written, item);
-            if self.one_by_one {
+            if waited {
                 return true;
             }
             pulled += 1;
-            self.at_once = AT_ONCE.min(self.at_once + 1);
+            self.at_once = self.enough.min(self.at_once + 1);
         }
     }
 
     /// Writes the call of an item.
     fn write(&mut self, written: &mut Written, item: I::Item) {
         let shared = self.flying.shared.as_ref();
-        let call = written.next(|| shared.map_or(0, |shared| shared.arena.id()));
-        (self.plan.calls.send)(item, call);
-        call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
-        let held = call.0.leases.iter().map(Lease::bytes).sum();
-        self.held = bytes_to_expect(self.held, held);
+        let arena = || shared.map_or(0, |shared| shared.arena.id());
+        written.add(arena, |call| {
+            (self.plan.calls.send)(item, call);
+            call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
+            let held = call.0.leases.iter().map(Lease::bytes).sum();
+            self.held = bytes_to_expect(self.held, held);
+        });
     }
 
     /// Sends what is written, as far as it is let in, and takes what has ended. How many calls had to stay.
     fn exchange(&mut self, shared: &Shared, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
-        written.set_asking(false);
+        written.end();
         self.flying.take_over(&mut written);
         let sent = shared.exchange(
             &self.plan.calls.kernel,

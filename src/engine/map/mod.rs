@@ -68,7 +68,7 @@ impl Engine {
     /// The iterator runs in the thread that asks for results. One that is seen to wait for its items, such as a channel or a socket,
     /// has each of them sent before the next is asked for. Behind a row of many that came at once, up to 64 are sent together when the
     /// last of them has come, or once the iterator has kept them waiting for some ten milliseconds: what it waits for may be what they
-    /// become. From then on none waits for another. No result is given while the iterator runs. Where that matters, give it a thread of its own with
+    /// become. Each time that happens it takes a row twice as long. No result is given while the iterator runs. Where that matters, give it a thread of its own with
     /// [`Stream::spawn`](crate::stream::Stream::spawn).
     ///
     /// ```
