@@ -38,16 +38,51 @@ pub(super) struct Budget {
 struct Allowance {
     bytes: u64,
     read_at: Instant,
+    /// What was taken and may not be in the system's figures yet.
+    under_way: u64,
 }
 
 impl Allowance {
     fn now(memory: &Memory) -> Allowance {
+        let mut allowance = Allowance {
+            bytes: 0,
+            read_at: Instant::now(),
+            under_way: 0,
+        };
+        allowance.renew(memory);
+        allowance
+    }
+
+    /// Counts from what the system says now. Of what is under way a part may be in that already; it comes back with the next time.
+    fn renew(&mut self, memory: &Memory) {
         let least = LEAST_RESERVE.min(memory.limit / 16);
         let reserve = RESERVE.min(memory.available / 8).max(least);
-        Allowance {
-            bytes: memory.available.saturating_sub(reserve),
-            read_at: Instant::now(),
-        }
+        let left = memory.available.saturating_sub(reserve);
+        self.bytes = left.saturating_sub(self.under_way);
+        self.read_at = Instant::now();
+    }
+}
+
+/// Bytes that count as committed, and are about to be. Given back when dropped, unless they are kept.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Taken<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+}
+
+impl Taken<'_> {
+    /// They are committed now: the system knows of them.
+    pub(super) fn keep(self) {
+        lock(&self.budget.memory).under_way -= self.bytes;
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        lock(&self.budget.memory).under_way -= self.bytes;
+        self.budget.give(self.bytes);
     }
 }
 
@@ -76,8 +111,7 @@ impl Budget {
     }
 
     /// Counts `bytes` as committed, if the capacity and the system's memory have room for them.
-    #[must_use]
-    pub(super) fn take(&self, bytes: u64) -> bool {
+    pub(super) fn take(&self, bytes: u64) -> Option<Taken<'_>> {
         let more = |committed: u64| {
             committed
                 .checked_add(bytes)
@@ -90,9 +124,12 @@ impl Budget {
             .is_ok();
         if counted && !self.memory_for(bytes) {
             self.give(bytes);
-            return false;
+            return None;
         }
-        counted
+        counted.then(|| Taken {
+            budget: self,
+            bytes,
+        })
     }
 
     /// Whether the capacity, rather than the system's memory, has no room for `bytes` more.
@@ -110,15 +147,14 @@ impl Budget {
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
         if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
-            *allowance = Allowance::now(&limits::memory_available(&self.root));
+            allowance.renew(&limits::memory_available(&self.root));
         }
-        match allowance.bytes.checked_sub(bytes) {
-            Some(left) => {
-                allowance.bytes = left;
-                true
-            }
-            None => false,
-        }
+        let Some(left) = allowance.bytes.checked_sub(bytes) else {
+            return false;
+        };
+        allowance.bytes = left;
+        allowance.under_way += bytes;
+        true
     }
 }
 
@@ -219,6 +255,7 @@ impl CollapsePolicy {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -284,11 +321,32 @@ mod tests {
             &Memory::of_a_container(1 << 30, 1 << 30),
             Path::new("/"),
         );
-        assert!(budget.take(600));
-        assert!(!budget.take(401));
-        assert!(!budget.take(u64::MAX));
-        assert!(budget.take(400));
+        budget.take(600).unwrap().keep();
+        assert!(budget.take(401).is_none());
+        assert!(budget.take(u64::MAX).is_none());
+        drop(budget.take(400).unwrap());
+        budget.take(400).unwrap().keep();
         budget.give(1000);
         assert_eq!(budget.committed(), 0);
+    }
+
+    /// The system does not know of what others are only about to commit.
+    #[test]
+    fn what_is_under_way_is_not_given_out_twice() {
+        const MIB: u64 = 1 << 20;
+        let left = Memory::of_a_container(24 << 30, 80 * MIB);
+        let mut allowance = Allowance::now(&left);
+        assert_eq!(allowance.bytes, 70 * MIB);
+        allowance.under_way = 60 * MIB;
+        allowance.renew(&left);
+        assert_eq!(allowance.bytes, 10 * MIB);
+        let budget = Budget::new(1 << 30, &left, Path::new("/"));
+        let under_way = || lock(&budget.memory).under_way;
+        let [first, second] = [10 * MIB, 20 * MIB].map(|bytes| budget.take(bytes).unwrap());
+        assert_eq!(under_way(), 30 * MIB);
+        first.keep();
+        assert_eq!((under_way(), budget.committed()), (20 * MIB, 30 * MIB));
+        drop(second);
+        assert_eq!((under_way(), budget.committed()), (0, 10 * MIB));
     }
 }

@@ -133,9 +133,12 @@ impl Region {
     /// Makes huge pages of `count` empty chunks by one call, or changes nothing. So many threads do it side by side.
     fn fill_run(&self, first: usize, count: usize, hands: u32, budget: &Budget) -> bool {
         let total = count as u64 * CHUNK;
-        if !budget.collapse.may_try() || !budget.take(total) {
+        if !budget.collapse.may_try() {
             return false;
         }
+        let Some(taken) = budget.take(total) else {
+            return false;
+        };
         let start = first as u64 * CHUNK;
         let seeded = self.grow(start + total).and_then(|()| {
             (0..count as u64)
@@ -152,8 +155,8 @@ impl Region {
                 self.punch(index, u32::MAX);
             }
         }
-        if !worked {
-            budget.give(total);
+        if worked {
+            taken.keep();
         }
         worked
     }
@@ -168,18 +171,18 @@ impl Region {
     ) -> Result<(), NoRoom> {
         let worth = need.count_ones() >= FILL_NEED || have.count_ones() >= FILL_HAVE;
         let cheap = have.count_ones() <= FILL_MOST;
-        if huge && worth && cheap && budget.collapse.may_try() && budget.take(bytes(!have)) {
-            match self.fill(index, have, budget) {
-                Ok(huge) => {
-                    self.note_committed(index, u32::MAX, huge);
-                    return Ok(());
-                }
-                Err(_) => budget.give(bytes(!have)),
-            }
+        if huge
+            && worth
+            && cheap
+            && budget.collapse.may_try()
+            && let Some(taken) = budget.take(bytes(!have))
+            && let Ok(huge) = self.fill(index, have, budget)
+        {
+            self.note_committed(index, u32::MAX, huge);
+            taken.keep();
+            return Ok(());
         }
-        if !budget.take(bytes(need)) {
-            return Err(NoRoom);
-        }
+        let taken = budget.take(bytes(need)).ok_or(NoRoom)?;
         let done = self
             .grow((index as u64 + 1) * CHUNK)
             .and_then(|()| self.allocate(index, need));
@@ -187,10 +190,10 @@ impl Region {
         if done.is_err() {
             // Part of it may have got memory; what the books do not count must not stay.
             self.punch(index, need);
-            budget.give(bytes(need));
             return Err(NoRoom);
         }
         self.note_committed(index, need, false);
+        taken.keep();
         Ok(())
     }
 

@@ -15,7 +15,7 @@
 //! supervisor holds them as long as it believes that the state exists. All other handles are the job's.
 
 use std::any::{Any, type_name};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -183,6 +183,8 @@ thread_local! {
     static KEPT: RefCell<Vec<Option<Kept>>> = const { RefCell::new(Vec::new()) };
     /// Counters that no actor has.
     static COUNTS: RefCell<Vec<&'static LaneCount>> = const { RefCell::new(Vec::new()) };
+    /// That of the actor which the running job calls.
+    static CALLED: Cell<Option<&'static LaneCount>> = const { Cell::new(None) };
 }
 
 /// Takes one of the states of this thread's lane, for good: the process is about to end.
@@ -190,12 +192,17 @@ pub(crate) fn take_state() -> Option<Box<dyn Any>> {
     KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(|place| place?.state))
 }
 
-/// Does this counter count what an actor of this thread's lane was given?
+/// Another job begins on this thread, which has called no actor yet.
+#[inline]
+pub(crate) fn begin_job() {
+    CALLED.set(None);
+}
+
+/// Does this counter count what the actor was given which the running job calls? That may be sent back where it lies.
 pub(super) fn counts_for_actor(count: &'static LaneCount) -> bool {
-    KEPT.with_borrow(|kept| {
-        let mut kept = kept.iter().flatten();
-        kept.any(|kept| std::ptr::eq(kept.count, count))
-    })
+    CALLED
+        .get()
+        .is_some_and(|called| std::ptr::eq(called, count))
 }
 
 /// Runs `f` on the place of an actor, if it is here.
@@ -319,11 +326,13 @@ struct Borrowed<S: 'static> {
 
 impl<S: 'static> Borrowed<S> {
     fn take(key: u64) -> Result<Self, Stopped> {
-        let state = at(key, |kept| kept.as_mut().and_then(|kept| kept.state.take()))?;
-        let state = state
-            .ok_or_else(unknown)?
-            .downcast()
-            .map_err(|_| unknown())?;
+        let taken = at(key, |kept| {
+            kept.as_mut()
+                .and_then(|kept| Some((kept.state.take()?, kept.count)))
+        })?;
+        let (state, count) = taken.ok_or_else(unknown)?;
+        CALLED.set(Some(count));
+        let state = state.downcast().map_err(|_| unknown())?;
         Ok(Self {
             key,
             state: Some(state),

@@ -17,8 +17,8 @@ use super::doorbell;
 use super::poster::Drained;
 use super::state::Ask;
 use super::{
-    Answer, Answering, CANCEL, Call, LOW_SHIFT, LinkCells, MORE, NOTICE, Next, Poster, Reply,
-    Retract, STOP, Taker, WAITER, kind,
+    Answer, Answering, CANCEL, Call, LOW_SHIFT, LinkCells, MORE, NO_GRANT, NOTICE, Next, Poster,
+    Reply, Retract, STOP, Taker, WAITER, kind,
 };
 use crate::sync::death;
 
@@ -50,8 +50,8 @@ fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
 }
 
 /// Which grant the reply of this job names: none for every second one, whose reply is then its only word.
-fn grant_of(job: u64) -> u32 {
-    if job % 2 == 0 { 7 } else { u32::MAX }
+fn grant_of(job: u64) -> u64 {
+    if job % 2 == 0 { 7 } else { NO_GRANT }
 }
 
 /// Runs the claimed job; true if the monitor has to be rung.
@@ -84,7 +84,7 @@ fn take<const N: usize>(poster: &mut Poster<N>, job: u64) -> bool {
                 (job, grant_of(job), job * 100),
                 "a torn reply"
             );
-            assert!(reply.grant == u32::MAX || reply.cursor == job);
+            assert!(reply.grant == NO_GRANT || reply.cursor == job);
             true
         }
         other => panic!("job {job}: {other:?}"),

@@ -25,7 +25,7 @@ pub(crate) use neighbours::Neighbours;
 pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
 pub(crate) use recorder::{Phase, steps};
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
-pub(crate) use taker::{Answer, Answering, Granted, Next, Taker};
+pub(crate) use taker::{Answer, Answering, Granted, NO_GRANT, Next, Taker};
 
 /// What a reply is.
 pub(crate) mod kind {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
 use super::state::{Ask, Generation, Look, ReplyIn, Retract};
-use super::{doorbell, kind, span};
+use super::{NO_GRANT, doorbell, kind, span};
 use crate::sync::{Ordering, fence};
 
 /// What to post: the head of a call slot and its argument words.
@@ -36,7 +36,7 @@ pub(crate) struct Reply {
     /// Words of the reply.
     pub(crate) len: u32,
     /// Number of the grant in which `cursor` lies.
-    pub(crate) grant: u32,
+    pub(crate) grant: u64,
     /// Offset in the worker's region up to which that grant is used.
     pub(crate) cursor: u64,
     /// The words, or where they are.
@@ -54,7 +54,7 @@ impl Reply {
             arrays: 0,
             spilled: false,
             len: 1,
-            grant: u32::MAX,
+            grant: NO_GRANT,
             cursor: 0,
             words,
         }
@@ -284,7 +284,7 @@ impl<const N: usize> Poster<N> {
         reply.arrays = (head >> 8) as u16;
         reply.spilled = (head >> 24) & 1 == 1;
         reply.len = (head >> 32) as u32;
-        reply.grant = slot.grant.load(Ordering::Relaxed) as u32;
+        reply.grant = slot.grant.load(Ordering::Relaxed);
         reply.cursor = slot.cursor.load(Ordering::Relaxed);
         let used = if reply.spilled { 2 } else { reply.len as usize };
         for (to, from) in reply.words.iter_mut().zip(&slot.words).take(used) {

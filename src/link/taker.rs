@@ -42,6 +42,9 @@ pub(crate) enum Answer {
     Refused([u64; REFUSAL_WORDS]),
 }
 
+/// In place of the number of a grant: a reply says nothing of memory. No number of a grant comes so far.
+pub(crate) const NO_GRANT: u64 = u64::MAX;
+
 /// What the lane sends back: head, grant position and the words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answering<'a> {
@@ -49,7 +52,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) arrays: u16,
     pub(crate) spilled: bool,
     pub(crate) len: u32,
-    pub(crate) grant: u32,
+    /// Number of the grant, or [`NO_GRANT`].
+    pub(crate) grant: u64,
     pub(crate) cursor: u64,
     pub(crate) words: &'a [u64],
 }
@@ -62,7 +66,7 @@ impl Answering<'_> {
             && self.words.len() == 1
             && self.arrays == 0
             && !self.spilled
-            && self.grant == u32::MAX
+            && self.grant == NO_GRANT
     }
 }
 
@@ -200,7 +204,7 @@ impl<const N: usize> Taker<N> {
             let slot = &reply.replies[index];
             let head = Reply::head(answer.kind, answer.arrays, answer.spilled, answer.len);
             slot.head.store(head, Ordering::Relaxed);
-            slot.grant.store(u64::from(answer.grant), Ordering::Relaxed);
+            slot.grant.store(answer.grant, Ordering::Relaxed);
             slot.cursor.store(answer.cursor, Ordering::Relaxed);
             for (to, from) in slot.words.iter().zip(answer.words) {
                 to.store(*from, Ordering::Relaxed);

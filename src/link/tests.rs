@@ -416,7 +416,7 @@ fn neighbours_know_who_is_on_which_core_and_who_waits_for_one() {
     assert_eq!(cores(), [1, u32::MAX]);
 }
 
-fn word(grant: u32) -> Answering<'static> {
+fn word(grant: u64) -> Answering<'static> {
     Answering {
         kind: kind::VALUE,
         arrays: 0,
@@ -431,7 +431,7 @@ fn word(grant: u32) -> Answering<'static> {
 #[test]
 fn a_word_that_comes_with_news_of_a_grant_brings_them() {
     let (mut poster, mut taker, _) = link();
-    for grant in [3, u32::MAX] {
+    for grant in [3, NO_GRANT] {
         post(&mut poster, 1);
         assert_eq!(taker.next(), Next::Run);
         let _ = taker.finish(false, 1, Some(&word(grant)));
@@ -442,7 +442,7 @@ fn a_word_that_comes_with_news_of_a_grant_brings_them() {
         ));
         assert_eq!((reply.kind, reply.len, reply.words[0]), (kind::VALUE, 1, 5));
         assert_eq!(reply.grant, grant);
-        assert!(grant == u32::MAX || reply.cursor == 4096);
+        assert!(grant == NO_GRANT || reply.cursor == 4096);
     }
 }
 
@@ -455,7 +455,7 @@ fn a_table_of_finished_jobs_is_no_reason_to_ring() {
     }
     for _ in 0..4 {
         assert_eq!(taker.next(), Next::Run);
-        assert!(!taker.finish(false, 1, Some(&word(u32::MAX))));
+        assert!(!taker.finish(false, 1, Some(&word(NO_GRANT))));
     }
     assert_eq!(taker.next(), Next::Empty);
 }

@@ -77,14 +77,18 @@ impl Core {
         }
     }
 
-    /// Places the jobs that wait for a worker of their own, as far as there are any; otherwise one is kept for the first.
+    /// Places the jobs that wait for a worker of their own, as far as there are any; otherwise one is kept for the first, if `keep`.
     #[cold]
-    pub(super) fn place_alone(&mut self) {
+    pub(super) fn place_alone(&mut self, keep: bool) {
         while let Some(index) = self.queue.pop_alone(&self.records) {
             if !self.place_popped(index) {
                 self.queue.push_front(index, self.records.at(index));
-                return self.reserve();
+                if keep {
+                    self.reserve();
+                }
+                return;
             }
+            self.alone_was_placed = true;
         }
         self.unreserve();
     }

@@ -57,8 +57,10 @@ impl Core {
             return self.unqueue_call(actor, index);
         }
         self.queue.give_up(index, &self.records);
-        if !self.queue.has_alone() {
+        if self.reserved.is_some() && !self.queue.has_alone() {
             self.unreserve();
+            // Others may have waited for that worker.
+            self.call_monitor = true;
         }
         if self.queue.is_empty() {
             self.update_flags();

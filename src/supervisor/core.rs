@@ -79,6 +79,8 @@ pub(super) struct Core {
     pub(super) lanes_share_regions: bool,
     /// The worker that is kept for the first job that waits for one of its own.
     pub(super) reserved: Option<usize>,
+    /// One that has waited for that was the last to be placed.
+    pub(super) alone_was_placed: bool,
     /// The lane that got work last.
     pub(super) recent: usize,
     /// Jobs in slots.
@@ -96,7 +98,8 @@ pub(super) struct Core {
     pub(super) started: bool,
     /// Nothing is left to do, and the workers have been told to stop.
     pub(super) stopping: bool,
-    /// Jobs that were in front of a lane that had begun none when its worker died by itself, by number; how often, weighed.
+    /// Jobs that were in front of a lane that had begun none when its worker died by itself, by number, or by [`Core::starts`]; how
+    /// often, weighed.
     pub(super) in_front: Vec<(u64, u32)>,
     /// Why nothing can run any more.
     pub(super) broken: Option<String>,
@@ -165,6 +168,7 @@ impl Core {
             deadlines_alone: false,
             lanes_share_regions: lanes_share,
             reserved: None,
+            alone_was_placed: false,
             recent: 0,
             open: 0,
             ready: 0,

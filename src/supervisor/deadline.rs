@@ -183,7 +183,9 @@ impl Core {
             self.drain(index);
             let lane = &self.lanes[index];
             if lane.condemned || !lane.holds(position) {
-                return;
+                // What was taken back at an earlier look goes on.
+                self.refill();
+                return self.update_flags();
             }
             if self.take_back_behind(index, position) {
                 break;
@@ -206,11 +208,12 @@ impl Core {
             if record == NOBODY {
                 continue;
             }
-            if self.take_back(index, behind) {
-                back.push(record);
-            } else {
+            if !self.take_back(index, behind) {
+                // It has begun, and so have those before it.
                 all = false;
+                break;
             }
+            back.push(record);
         }
         for record in back {
             self.requeue(record);

@@ -12,7 +12,7 @@ use super::record::Outcome;
 use super::worker::Status;
 use crate::kernel::wire::{Lease, Leases, MAX_REPLY_WORDS, Received, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
-use crate::link::{CANCEL, Drained, INLINE_WORDS, REFUSAL_WORDS, Reply, SLOTS, kind};
+use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
 impl Core {
@@ -147,7 +147,7 @@ impl Core {
         let plain = reply.kind == kind::VALUE
             && reply.arrays == 0
             && !reply.spilled
-            && reply.grant == u32::MAX
+            && reply.grant == NO_GRANT
             && len <= INLINE_WORDS;
         if !plain || failed {
             return self.ended_with_reply(lane_index, index, failed, took_ns);

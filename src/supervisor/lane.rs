@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, Received, Sent};
-use crate::link::{Ask, LinkCells, Poster, SLOTS};
+use crate::link::{Ask, LinkCells, NO_GRANT, Poster, SLOTS};
 use smallvec::SmallVec;
 
 /// No record: the job was retracted, or nobody placed one.
@@ -220,7 +220,7 @@ impl Lane {
     pub(super) fn receive(
         &mut self,
         arena: &Arc<Arena>,
-        grant: u32,
+        grant: u64,
         cursor: u64,
         sent: &[Sent],
         leases: &[Lease],
@@ -299,16 +299,16 @@ impl Lane {
     }
 
     /// The worker's cursor is here now: what lies before it is used, and no longer granted.
-    fn advance(&mut self, number: u32, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
+    fn advance(&mut self, number: u64, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
         let mut pieces = SmallVec::new();
-        if number == u32::MAX {
+        if number == NO_GRANT {
             return Ok(pieces);
         }
         let bad = || format!("a cursor at {cursor} of grant {number}, which it does not hold");
         let position = self
             .grants
             .iter()
-            .position(|grant| grant.number == number)
+            .position(|grant| u64::from(grant.number) == number)
             .ok_or_else(bad)?;
         let current = &self.grants[position].block;
         let used = cursor

@@ -503,6 +503,7 @@ impl Shared {
         }
         // Nothing is tried again from here on.
         core.fail_waiting(&JobErrorKind::ShutDown);
+        core.lose_idle_actors();
         core.let_all_in();
         // What waited behind them may be let in.
         core.go_on();

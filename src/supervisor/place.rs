@@ -230,8 +230,10 @@ impl Core {
         if self.tight {
             return self.refill_tightly();
         }
-        if self.queue.has_alone() {
-            self.place_alone();
+        // Whoever wants a worker alone takes turns with all others, who would wait for the last of them otherwise.
+        let alone_last = self.alone_was_placed;
+        if self.queue.has_alone() && !alone_last {
+            self.place_alone(true);
         }
         let actors_first = self.actors.go_first();
         if actors_first {
@@ -249,6 +251,11 @@ impl Core {
         }
         if !actors_first && self.actors.wanting > 0 {
             self.feed_actors(usize::MAX);
+        }
+        if alone_last {
+            self.alone_was_placed = false;
+            // None is kept for it yet: those that were placed just now would be taken back.
+            self.place_alone(false);
         }
     }
 

@@ -227,7 +227,9 @@ impl Core {
 
     /// One more worker has died with this job in front of a lane. Were there too many?
     fn was_too_often(&mut self, record: u32, weight: u32) -> bool {
-        let job = self.records.look(record).job;
+        // A start is another job each time.
+        let actor = self.starts(record);
+        let job = actor.unwrap_or_else(|| self.records.look(record).job);
         let known = self.in_front.iter().position(|&(other, _)| other == job);
         let deaths = weight + known.map_or(0, |at| self.in_front.remove(at).1);
         if deaths >= DEATHS_IN_FRONT * UNEXPLAINED {

@@ -18,7 +18,7 @@ use super::*;
 use crate::arena::{Block, Extent, Offset, Placement};
 use crate::kernel::wire::{Lease, Leases, Sent};
 use crate::kernel::{Reply, Single};
-use crate::link::{Answering, Next, Taker, kind};
+use crate::link::{Answering, NO_GRANT, Next, Taker, kind};
 
 mod chains;
 mod lies;
@@ -30,6 +30,7 @@ mod recovery;
 mod replies;
 mod spawned;
 mod traces;
+mod unsent;
 mod untraced;
 mod wakers;
 
@@ -79,7 +80,7 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> Answering<'_> {
         arrays: 0,
         spilled: false,
         len: 1,
-        grant: u32::MAX,
+        grant: NO_GRANT,
         cursor: 0,
         words: word,
     }
@@ -189,7 +190,7 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
         arrays: 0,
         spilled: false,
         len: 1,
-        grant: u32::MAX,
+        grant: NO_GRANT,
         cursor: 0,
         words: &[42],
     };
@@ -552,7 +553,7 @@ fn a_reply_without_arrays_gives_back_what_it_left_behind() {
     let last = 2;
     let at = lane.granted_at(last).unwrap();
     assert!(
-        lane.receive(&arena, last, at, &[], &[])
+        lane.receive(&arena, last.into(), at, &[], &[])
             .unwrap()
             .arrays
             .is_empty()
@@ -628,14 +629,14 @@ proptest! {
         let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
         let mut kept: Vec<Arc<Block>> = Vec::new();
         // Number → offset, length and cursor of what the worker was granted.
-        let mut granted: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+        let mut granted: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for told in replies {
             for _ in 0..told.grants {
                 let number = lane.poster.granted();
                 let Ok(block) = arena.grant(1, told.pages * PAGE, false) else { continue };
                 let (at, held) = (block.extent().at.offset(), block.held());
                 if lane.grant(block).is_ok() {
-                    granted.insert(number, (at, held, at));
+                    granted.insert(number.into(), (at, held, at));
                 }
             }
             let Some((&number, &(from, held, cursor))) = granted.last_key_value() else { continue };
@@ -664,7 +665,7 @@ proptest! {
                 let view = Extent { len: lied(view_lie, chunk.len), ..chunk };
                 sent.push(Sent { chunk, view });
             }
-            let said_grant = lied(told.grant, number.into()) as u32;
+            let said_grant = lied(told.grant, number);
             let said_cursor = lied(told.cursor, next);
             match lane.receive(&arena, said_grant, said_cursor, &sent, &leases) {
                 Ok(taken) => {
@@ -685,7 +686,7 @@ proptest! {
                             kept.push(Arc::clone(&array.block));
                         }
                     }
-                    if said_grant != u32::MAX {
+                    if said_grant != NO_GRANT {
                         granted.retain(|&known, _| known >= said_grant);
                         if let Some(first) = granted.get_mut(&said_grant) {
                             first.2 = said_cursor.clamp(first.0, first.0 + first.1);

@@ -5,6 +5,9 @@
 //! calls. So while it runs, they lie where the monitor finds them. It looks a hundred times a second; if none has come since the
 //! last look, it sends what there is.
 //!
+//! Where there is a ceiling for jobs in flight, what is not let in stands in the line like everybody, until the iterator comes back:
+//! from then on the map looks after it, which may itself not be asked for long.
+//!
 //! The map holds the lock while it asks for items (`asking`), and lets go of it only while the iterator runs. Then the monitor may
 //! take it; the map finds in `sent` what jobs have been made of the first calls. Locks are taken in the order calls, core.
 
@@ -12,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::Shared;
+use super::admission::InLine;
 use super::core::Core;
 use super::policy::Terms;
 use super::record::JobId;
@@ -38,6 +42,8 @@ pub(crate) struct Written {
     sent: Vec<JobId>,
     /// The map asks for items: who can have the lock finds the iterator running.
     asking: bool,
+    /// The place of the first one in the line for admission, which the monitor has taken.
+    line: InLine,
     /// What to send them as; if the monitor knows of them.
     watched: Option<(KernelInfo, Option<Terms>)>,
     /// The count when the monitor looked last, and for how many looks there was nothing to do.
@@ -68,7 +74,8 @@ impl Unsent {
             return false;
         }
         calls.idle = 0;
-        if calls.count == calls.seen {
+        // Who stands in the line looks each time: others stand behind.
+        if calls.count == calls.seen || calls.line.is_in() {
             shared.send_left(&mut calls);
         }
         calls.seen = calls.count;
@@ -129,9 +136,10 @@ impl Written {
         }
     }
 
-    /// The map has what there is, and sends it.
-    pub(crate) fn end(&mut self) {
+    /// The map has what there is, and sends it. The place that the monitor has taken in the line, to be left.
+    pub(crate) fn end(&mut self) -> &mut InLine {
         self.asking = false;
+        &mut self.line
     }
 
     /// Whether the monitor has sent calls.
@@ -189,13 +197,19 @@ impl Shared {
         }
         let mut core = self.lock();
         let mut ids = Vec::new();
-        for call in calls.all() {
+        let Written {
+            calls: all,
+            len,
+            line,
+            ..
+        } = &mut *calls;
+        for call in &mut all[..*len] {
             let submit = |core: &mut Core, call: &mut ArgWriter| {
                 core.submit(&kernel, call, 0, terms.as_ref())
             };
             if core.admission.is_none() {
                 ids.push(submit(&mut core, &mut call.0));
-            } else if let Some(entry) = core.enter_now(&kernel, &call.0) {
+            } else if let Some(entry) = core.enter_or_join(&kernel, &call.0, line) {
                 let (entered, id) = self.submit_let_in(core, &mut call.0, entry, submit);
                 core = entered;
                 ids.push(id);

@@ -298,8 +298,9 @@ impl Drop for Map {
 /// Device and inode of the file mapped at `address`, if a file is.
 pub fn mapped_file(address: NonNull<u8>) -> Option<(u64, u64)> {
     let address = address.as_ptr() as usize;
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
+    // Paths in it may have any bytes.
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    String::from_utf8_lossy(&maps).lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
         let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;

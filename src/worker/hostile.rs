@@ -93,7 +93,7 @@ impl Place {
             bell,
         }));
         let seat = Seat::new(Arc::clone(&cells), home, 0);
-        let lane = Lane::new(taker, seat, cells, home);
+        let lane = Lane::new(taker, seat, cells, 0, home);
         Self {
             lane: Box::leak(Box::new(lane)),
             lens,

@@ -15,10 +15,12 @@ use super::seat::Seat;
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
-use crate::kernel::actor::take_state;
+use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
-use crate::link::{Answering, CallSlot, LinkCells, Next, Phase, SPILLED, STAMPED, Taker, kind};
+use crate::link::{
+    Answering, CallSlot, LinkCells, NO_GRANT, Next, Phase, SPILLED, STAMPED, Taker, kind,
+};
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
 use crate::sys::{abort, clock};
@@ -118,6 +120,8 @@ pub(super) struct Lane {
     pub(super) taker: RefCell<Taker>,
     /// For the recorder.
     cells: Arc<LinkCells>,
+    /// Number of the link.
+    pub(super) link: u32,
     pub(super) home: &'static Home,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
@@ -172,11 +176,13 @@ impl Lane {
         taker: Taker,
         seat: Seat,
         cells: Arc<LinkCells>,
+        link: u32,
         home: &'static Home,
     ) -> Self {
         Self {
             taker: RefCell::new(taker),
             cells,
+            link,
             home,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
@@ -196,7 +202,7 @@ impl Lane {
     ) -> &'static Self {
         let taker = Taker::new(Arc::clone(&cells), start.position, start.grants);
         let seat = Seat::new(Arc::clone(&cells), home, start.link as usize);
-        Box::leak(Box::new(Self::new(taker, seat, cells, home)))
+        Box::leak(Box::new(Self::new(taker, seat, cells, start.link, home)))
     }
 
     /// Runs jobs until the supervisor says stop.
@@ -275,6 +281,7 @@ impl Lane {
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
+        actor::begin_job();
         if self.home.limited {
             abort::forget_failures();
         }
@@ -287,15 +294,16 @@ impl Lane {
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
         self.cells.set_phase(Phase::Publishing(call.job));
+        let alive = self.count.live();
+        if alive != 0 {
+            // Before anything is closed under who has them: his fault would be taken for the cause.
+            self.escaped(alive, clock::monotonic_ns().saturating_sub(started));
+        }
         self.close_lent();
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
-        let alive = self.count.live();
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
-        if alive != 0 {
-            self.escaped(alive, took);
-        }
         if self.home.single {
             output::belongs_to(call.job);
         }
@@ -454,7 +462,7 @@ impl Lane {
             } else {
                 words.len() as u32
             },
-            grant: used.map_or(u32::MAX, |used| used.grant),
+            grant: used.map_or(NO_GRANT, |used| used.grant.into()),
             cursor: used.map_or(0, |used| used.cursor),
             words: inline,
         };
@@ -483,7 +491,7 @@ impl Lane {
             arrays: 0,
             spilled: false,
             len: words.len() as u32,
-            grant: moved.map_or(u32::MAX, |used| used.grant),
+            grant: moved.map_or(NO_GRANT, |used| used.grant.into()),
             cursor: moved.map_or(0, |used| used.cursor),
             words,
         };
@@ -514,7 +522,7 @@ impl Lane {
             arrays: 0,
             spilled: false,
             len: 1,
-            grant: u32::MAX,
+            grant: NO_GRANT,
             cursor: 0,
             words: &[alive as u64],
         };

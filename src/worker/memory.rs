@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::lane::Lane;
+use super::pages::GrantId;
 use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, Placement};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{Answer, Granted};
@@ -210,10 +211,17 @@ impl Lane {
                     .close_chunk(at..at + chunk.len.next_multiple_of(PAGE));
             }
             for old in retired {
-                self.home.pages.close_grant(&range(old.grant));
+                self.home.pages.close_grant(self.id_of(old.grant));
             }
         }
         Some(used)
+    }
+
+    fn id_of(&self, grant: Granted) -> GrantId {
+        GrantId {
+            link: self.link,
+            number: grant.number,
+        }
     }
 
     fn refill_cold(&self, len: u64) -> Result<(), ArenaFull> {
@@ -238,8 +246,11 @@ impl Lane {
         };
         drop(taker);
         crate::sync::point!("allocate.granted");
-        let range = granted.offset..granted.offset + granted.len;
-        if let Err(error) = self.home.pages.open_grant(range) {
+        let opened = self
+            .home
+            .pages
+            .open_grant(self.id_of(granted), range(granted));
+        if let Err(error) = opened {
             super::die(&format!("cannot open granted memory: {error}"));
         }
         crate::sync::point!("allocate.opened");

@@ -113,6 +113,7 @@ pub(crate) fn is_worker() -> bool {
 /// Ends this process, which cannot go on, with the reason on stderr.
 fn die(why: &str) -> ! {
     eprintln!("arenite worker {}: {why}", std::process::id());
+    crate::sys::fault::note_end();
     crate::sys::process::exit_now(EXIT_CANNOT_START);
 }
 

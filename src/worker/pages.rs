@@ -24,8 +24,17 @@ struct Needs {
     lent: Vec<Extent>,
 }
 
+/// Which grant: of which lane, by its link, and which of that lane's. Its range does not tell: what was published of it and
+/// freed may be granted again, to another lane and as the very same range, before the first one has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GrantId {
+    pub(super) link: u32,
+    pub(super) number: u32,
+}
+
 #[derive(Debug)]
 struct Grant {
+    id: GrantId,
     whole: Range<u64>,
     /// What is left of it without what was published.
     open: Parts,
@@ -55,50 +64,34 @@ impl Pages {
     }
 
     /// Opens a grant for a lane that enters it.
-    pub(super) fn open_grant(&self, grant: Range<u64>) -> sys::Result<()> {
+    pub(super) fn open_grant(&self, id: GrantId, grant: Range<u64>) -> sys::Result<()> {
         let mut needs = self.needs();
         self.view.open_own(grant.clone())?;
         if self.guard {
-            needs.grants.push(Grant {
-                open: Parts::from_iter([grant.clone()]),
-                whole: grant,
-            });
+            needs.enter(id, grant);
         }
         Ok(())
     }
 
     /// A lane has left a grant for good: closes of it what no lane needs.
-    pub(super) fn close_grant(&self, grant: &Range<u64>) {
+    pub(super) fn close_grant(&self, id: GrantId) {
         if !self.guard {
             return;
         }
         let mut needs = self.needs();
-        if let Some(at) = needs.grants.iter().position(|held| held.whole == *grant) {
-            needs.grants.swap_remove(at);
-        }
-        // What was published and freed of it may be part of another grant already; and what was published of it may be lent to
-        // the job of another lane, which closes it later.
-        let lent = needs
-            .lent
-            .iter()
-            .filter(|lent| lent.at.region() == self.view.own());
-        let kept = needs.open().chain(lent.map(|lent| pages(*lent)));
-        for part in without(grant.clone(), kept) {
+        for part in needs.leave(id, self.view.own()) {
             self.close(part);
         }
     }
 
-    /// Closes a chunk that was published: whole pages, of which nobody else has any.
+    /// Closes a chunk that was published: whole pages, of which nobody else has any. One that was an argument may begin and end
+    /// anywhere, and is closed already.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
         if !self.guard {
             return;
         }
         let mut needs = self.needs();
-        for grant in &mut needs.grants {
-            if grant.whole.start <= chunk.start && chunk.end <= grant.whole.end {
-                grant.open = cut(std::mem::take(&mut grant.open), &chunk);
-            }
-        }
+        needs.publish(&chunk);
         self.close(chunk);
     }
 
@@ -145,6 +138,32 @@ impl Pages {
 }
 
 impl Needs {
+    fn enter(&mut self, id: GrantId, whole: Range<u64>) {
+        let open = Parts::from_iter([whole.clone()]);
+        self.grants.push(Grant { id, whole, open });
+    }
+
+    /// Nobody writes to this chunk any more. Older grants that had parts of it, which were freed since, do not need those.
+    fn publish(&mut self, chunk: &Range<u64>) {
+        let chunk = chunk.start.next_multiple_of(PAGE)..chunk.end / PAGE * PAGE;
+        for grant in &mut self.grants {
+            grant.open = cut(std::mem::take(&mut grant.open), &chunk);
+        }
+    }
+
+    /// What nobody needs of a grant that a lane has left, in its own region.
+    fn leave(&mut self, id: GrantId, own: u16) -> Parts {
+        let Some(at) = self.grants.iter().position(|held| held.id == id) else {
+            return Parts::new();
+        };
+        let left = self.grants.swap_remove(at).whole;
+        // What was published and freed of it may be part of another grant already; and what was published of it may be lent to
+        // the job of another lane, which closes it later.
+        let lent = self.lent.iter().filter(|lent| lent.at.region() == own);
+        let kept = self.open().chain(lent.map(|lent| pages(*lent)));
+        without(left, kept)
+    }
+
     /// What is open of grants.
     fn open(&self) -> impl Iterator<Item = Range<u64>> {
         self.grants
@@ -175,7 +194,8 @@ fn without(range: Range<u64>, kept: impl Iterator<Item = Range<u64>>) -> Parts {
 
 /// What is left of `parts` without `kept`; some may be empty.
 fn cut(parts: Parts, kept: &Range<u64>) -> Parts {
-    let meets = |part: &Range<u64>| part.start < kept.end && kept.start < part.end;
+    let meets =
+        |part: &Range<u64>| !kept.is_empty() && part.start < kept.end && kept.start < part.end;
     if !parts.iter().any(meets) {
         return parts;
     }
@@ -195,6 +215,11 @@ fn outside(range: &Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
 mod tests {
     use super::*;
 
+    fn only(parts: &[Range<u64>]) -> &Range<u64> {
+        assert_eq!(parts.len(), 1, "{parts:?}");
+        &parts[0]
+    }
+
     #[test]
     fn what_is_kept_is_cut_out() {
         // Granted first, published and freed, granted again with what lies before it.
@@ -211,6 +236,52 @@ mod tests {
         let rest = without(5..100, kept.into_iter());
         assert_eq!(rest[..], [20..50, 60..90]);
         assert!(without(5..100, std::iter::once(0..100)).is_empty());
+        // What is lent without any bytes.
+        assert_eq!(only(&without(5..100, std::iter::once(50..50))), &(5..100));
+    }
+
+    /// One lane has published all of its grant, which was freed and granted again to another one, as it was. Whoever leaves it
+    /// first, and in whatever order they are held.
+    #[test]
+    fn the_same_range_in_two_lanes_is_two_grants() {
+        let (old, new, other) = ([1, 0], [2, 1], [3, 0]);
+        let id = |[link, number]: [u32; 2]| GrantId { link, number };
+        let range = 16 * PAGE..56 * PAGE;
+        for turned in [false, true] {
+            let mut needs = Needs::default();
+            needs.enter(id(other), 0..16 * PAGE);
+            needs.enter(id(old), range.clone());
+            needs.publish(&range);
+            needs.enter(id(new), range.clone());
+            if turned {
+                // The last one takes the place of the first.
+                needs.leave(id(other), 1);
+            }
+            assert!(needs.leave(id(old), 1).is_empty(), "the other lane's");
+            assert_eq!(only(&needs.leave(id(new), 1)), &range);
+        }
+        let mut needs = Needs::default();
+        needs.enter(id(old), range.clone());
+        needs.publish(&range);
+        needs.enter(id(new), range.clone());
+        assert_eq!(only(&needs.leave(id(new), 1)), &range, "published");
+        assert_eq!(only(&needs.leave(id(old), 1)), &range);
+    }
+
+    /// A lane has published the front of its grant, which was freed and granted to another one with what lies before it.
+    #[test]
+    fn a_published_chunk_may_lie_across_an_older_grant() {
+        let [old, new] = [1, 2].map(|link| GrantId { link, number: 0 });
+        let mut needs = Needs::default();
+        needs.enter(old, 16 * PAGE..64 * PAGE);
+        needs.enter(new, 0..32 * PAGE);
+        needs.publish(&(0..32 * PAGE));
+        let open: Vec<_> = needs.open().collect();
+        assert_eq!(only(&open), &(32 * PAGE..64 * PAGE));
+        // An argument that is sent back.
+        needs.publish(&(40 * PAGE + 64..41 * PAGE + 64));
+        let open: Vec<_> = needs.open().collect();
+        assert_eq!(only(&open), &(32 * PAGE..64 * PAGE), "not a whole page");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use nix::sys::signal::Signal;
 
@@ -120,17 +120,14 @@ fn live(mark: &Mark) -> Result<(), String> {
     crate::sync::point!("attach.greeted");
     // 7 to 11.
     match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
-        Ok(Prepared { first, others }) => {
+        Ok(Prepared { first, stopped }) => {
             crate::sync::point!("attach.prepared");
             inject::disarm_worker();
             // 12.
             caller.ready().map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
             first.run();
-            for other in others {
-                // One that panicked has ended the process.
-                let _ = other.join();
-            }
+            stopped.wait();
             output::flush();
             crate::sync::point!("stop.flushed");
             Ok(())
@@ -158,7 +155,8 @@ pub(super) struct Own {
 /// The lanes of a worker, each on its thread: the first on this one.
 struct Prepared {
     first: &'static Lane,
-    others: Vec<JoinHandle<()>>,
+    /// Where all of them come to when they have stopped.
+    stopped: Arc<Barrier>,
 }
 
 /// A lane, and its link.
@@ -225,18 +223,17 @@ fn attach(
     }
     // 11.
     cells.set_phase(Phase::Starting(steps::LANES));
-    let others = (2..).zip(others);
-    let others: Result<Vec<_>, _> = others
-        .map(|(number, (start, cells))| start_lane(number, start, cells, home))
-        .collect();
-    let others = others.map_err(|error| {
-        let lanes = welcome.lanes.len();
-        format!("a thread for each of {lanes} lanes cannot be started: {error}")
-    })?;
+    let lanes = 1 + others.len();
+    let stopped = Arc::new(Barrier::new(lanes));
+    for (number, link) in (2..).zip(others) {
+        start_lane(number, link, home, Arc::clone(&stopped)).map_err(|error| {
+            format!("a thread for each of {lanes} lanes cannot be started: {error}")
+        })?;
+    }
     cells.set_phase(Phase::Starting(steps::READY));
     Ok(Prepared {
         first: lane,
-        others,
+        stopped,
     })
 }
 
@@ -308,13 +305,14 @@ fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
     }
 }
 
-/// Runs a lane on a thread of its own.
+/// Runs a lane on a thread of its own, which never ends: what would be dropped with it is the program's, and other lanes may still
+/// run jobs.
 fn start_lane(
     number: u32,
-    start: LaneStart,
-    cells: Arc<LinkCells>,
+    (start, cells): Link,
     home: &'static Home,
-) -> std::io::Result<JoinHandle<()>> {
+    stopped: Arc<Barrier>,
+) -> std::io::Result<()> {
     let run = move || {
         let run = || {
             // Without a stack for faults an overflow ends the process without telling whose it was.
@@ -323,9 +321,14 @@ fn start_lane(
         };
         // A panic here is a defect of this crate. The supervisor hears of it by the end of the process.
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            fault::note_end();
             process::exit_now(EXIT_LANE_PANICKED);
+        }
+        stopped.wait();
+        loop {
+            thread::park();
         }
     };
     let builder = thread::Builder::new().name(format!("lane {number}"));
-    process::start_thread(builder, run)
+    process::start_thread::<()>(builder, run).map(drop)
 }

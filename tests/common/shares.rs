@@ -102,8 +102,8 @@ struct Ended {
 impl Share {
     fn start(n: usize, count: usize) -> Self {
         let temporary = tempfile::tempdir().expect("a folder can be made");
-        // Some trials become another user.
-        let mode = fs::Permissions::from_mode(0o755);
+        // Some trials become another user, who makes files there, too.
+        let mode = fs::Permissions::from_mode(0o1777);
         fs::set_permissions(temporary.path(), mode).expect("it is ours");
         let mut command = Command::new(env::current_exe().expect("/proc is mounted"));
         command

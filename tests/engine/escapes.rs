@@ -14,6 +14,7 @@ tests![
     forgotten,
     made_by_the_job_itself,
     exclusive_ones,
+    one_that_a_thread_writes_to,
     as_many_as_there_are,
     in_a_chain,
     in_a_job_that_fails_anyway,
@@ -138,6 +139,30 @@ fn exclusive_ones() {
     assert_escape(&lab, 1, |lab| {
         lab.submit(keep, (lab.zeros::<u8>(100_000).unwrap(),))
     });
+    lab.assert_in_use(0);
+}
+
+/// Its pages stay open until the process has ended, or the thread would end it before anybody hears why. Those beside it take a
+/// while to close.
+fn one_that_a_thread_writes_to() {
+    type Values = ArrayMut<u8>;
+    fn hand_over(mut values: Values, _: Values, _: Values, _: Values, _: Values) {
+        let (ready, started) = channel();
+        std::thread::spawn(move || {
+            ready.send(()).unwrap();
+            for round in (0_u8..8).cycle() {
+                values.fill(round);
+            }
+        });
+        started.recv().unwrap();
+    }
+    let lab = Lab::new(1);
+    for _ in 0..10 {
+        assert_escape(&lab, 1, |lab| {
+            let [a, b, c, d, e] = [(); 5].map(|()| lab.zeros::<u8>(1 << 20).unwrap());
+            lab.submit(hand_over, (a, b, c, d, e))
+        });
+    }
     lab.assert_in_use(0);
 }
 

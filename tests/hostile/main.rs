@@ -36,9 +36,8 @@ fn main() {
         taken::SCENARIOS,
     ];
     harness::programs::play(&scenarios.concat());
+    harness::share_out();
 
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
     let tests = [
         #[cfg(feature = "points")]
         calls::tests(),
@@ -54,12 +53,13 @@ fn main() {
     ];
     let mut tests: Vec<_> = tests.into_iter().flatten().collect();
     // The rest is for release builds, where it takes a fifth of the time; here it is tried by name.
-    if cfg!(feature = "points") && arguments.filter.is_none() {
+    let filtered = Arguments::from_args().filter.is_some();
+    if cfg!(feature = "points") && !filtered {
         tests.retain(|trial| {
             ["calls::", "strangers::"]
                 .iter()
                 .any(|part| trial.name().starts_with(part))
         });
     }
-    libtest_mimic::run(&arguments, tests).exit();
+    harness::run(tests).exit();
 }

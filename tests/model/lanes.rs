@@ -1,10 +1,12 @@
 //! Several lanes in one worker: jobs that wait side by side, and what happens to the others when one of them ends it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hint::black_box;
 use std::io::Write;
+use std::iter;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use arenite::{Array, ArrayMut, Engine, Job, JobError, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     jobs_wait_side_by_side,
@@ -29,6 +31,7 @@ tests![
     a_deadline_has_a_worker_to_itself,
     others_go_on_while_one_waits_for_its_worker,
     a_deadline_that_was_given_up_keeps_no_worker,
+    others_have_their_turn_among_deadlines,
     deadlines_may_share_a_worker,
     cancelling_now_takes_others_along,
     each_lane_hears_only_of_its_own_cancelling,
@@ -37,11 +40,13 @@ tests![
     a_handle_that_escapes_ends_all_lanes,
     workers_are_replaced_after_so_many_jobs_of_all_lanes,
     arrays_of_many_lanes_do_not_meet,
+    a_grant_that_another_lane_has_used_up,
     tiles_in_one_page_are_written_by_many_lanes,
     a_lent_array_stays_open_when_its_maker_goes_on,
     kills_under_load,
     the_last_lines_are_those_of_the_worker,
     a_shutdown_waits_for_all_lanes,
+    a_stop_drops_nothing_that_threads_keep,
     an_engine_that_is_dropped_does_not,
     too_many_of_them,
 ];
@@ -383,6 +388,36 @@ fn others_go_on_while_one_waits_for_its_worker() {
     lab.assert_in_use(0);
 }
 
+/// There are always more of those than workers, which may each have one alone.
+fn others_have_their_turn_among_deadlines() {
+    let lab = lanes(1, 3);
+    let over = AtomicBool::new(false);
+    let numbers = iter::from_fn(|| (!over.load(Ordering::Relaxed)).then_some((1u64,)));
+    let alone = thread::scope(|threads| {
+        let map = threads.spawn(|| {
+            let map = lab
+                .map(|x: u64| x, numbers)
+                .deadline(Duration::from_secs(60));
+            map.map(Result::unwrap).sum::<u64>()
+        });
+        let actor = lab.actor(|| 0_u64, ());
+        for n in 1..=20 {
+            step(format!("call {n}"));
+            let count = |state: &mut u64| {
+                *state += 1;
+                *state
+            };
+            assert_eq!(actor.call(count, ()).wait().unwrap(), n);
+            let plain = lab.submit(|x: u64| x + 1, (n,));
+            assert_eq!(plain.wait().unwrap(), n + 1);
+        }
+        over.store(true, Ordering::Relaxed);
+        map.join().unwrap()
+    });
+    assert!(alone > 20, "{alone}");
+    lab.assert_in_use(0);
+}
+
 fn a_deadline_that_was_given_up_keeps_no_worker() {
     let lab = lanes(1, 3);
     for drops in [true, false] {
@@ -593,6 +628,33 @@ fn arrays_of_many_lanes_do_not_meet() {
     }
 }
 
+/// Results that fill a grant each, and are dropped at once: another lane is granted the same range before the first one has left
+/// it. That the first leaves it while the other still writes is rarer, one job of ten thousand.
+fn a_grant_that_another_lane_has_used_up() {
+    fn slowly(n: u32) -> Array<u32> {
+        Array::from_fn([20, 41_000, 82_000][n as usize % 3], |i| {
+            if i % 1024 == 0 {
+                thread::yield_now();
+            }
+            i as u32 ^ n
+        })
+    }
+    const JOBS: u32 = 20_000;
+    let lab = lanes(1, 3);
+    let mut waiting = VecDeque::new();
+    for n in 0..JOBS {
+        waiting.push_back(lab.submit(slowly, (n,)));
+        if waiting.len() > 5 {
+            waiting.pop_front().map(Job::wait).unwrap().unwrap();
+        }
+    }
+    waiting
+        .into_iter()
+        .for_each(|job| drop(job.wait().unwrap()));
+    assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
 fn tiles_in_one_page_are_written_by_many_lanes() {
     fn fill(mut tile: TileMut<'_, u8>, rounds: u8) {
         for round in 0..=rounds {
@@ -734,6 +796,36 @@ fn a_shutdown_waits_for_all_lanes() {
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), n);
     }
+}
+
+/// It is the program's own, and may take any time, while other lanes still run jobs.
+fn a_stop_drops_nothing_that_threads_keep() {
+    struct Kept(String);
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            note(&self.0, "dropped");
+        }
+    }
+    thread_local! {
+        static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+    }
+    fn keep(diary: &str, gate: &str) -> u32 {
+        KEPT.with_borrow_mut(|kept| kept.push(Kept(diary.to_owned())));
+        note(diary, "kept");
+        at_gate(gate)
+    }
+    let lab = lanes(1, 3);
+    let (diary, gates) = (Diary::new(), [(); 3].map(|()| Gate::new()));
+    let jobs = gates
+        .each_ref()
+        .map(|gate| lab.submit(keep, (&diary.path(), &gate.path())));
+    let held = gates.each_ref().map(Gate::meet);
+    drop(held);
+    for job in jobs {
+        job.wait().unwrap();
+    }
+    lab.into_inner().shutdown();
+    assert_eq!(diary.lines(), ["kept"; 3]);
 }
 
 fn an_engine_that_is_dropped_does_not() {

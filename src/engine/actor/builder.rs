@@ -165,6 +165,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
             every: every.max(1),
             save: KernelInfo::of::<Save<F, S, P, R>>(),
             restore: KernelInfo::of::<Restore<G, Q, O, S>>(),
+            fits: |reply| R::receive(reply).is_ok() && reply.0.words.len() == 0,
         });
         self
     }
@@ -229,5 +230,50 @@ impl<A, S> fmt::Debug for ActorBuilder<'_, A, S> {
             .field("init", &self.start.name)
             .field("checkpoints", &self.checkpoints)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, Placement, Spec};
+    use crate::kernel::Receiving;
+    use crate::kernel::wire::{Received, ReplyReader, WordReader};
+
+    /// A worker that says anything else than an array of that type: the next one would believe it.
+    #[test]
+    fn a_checkpoint_is_what_its_save_returns() {
+        struct Bins(Vec<u64>);
+        fn save(bins: &Bins) -> Array<u64> {
+            Array::from_slice(&bins.0)
+        }
+        fn restore(saved: &Array<u64>, _: u32) -> Bins {
+            Bins(saved.to_vec())
+        }
+        let engine = Engine::inline();
+        let builder = engine.actor_builder(|len: u32| Bins(vec![0; len as usize]), (10,));
+        let plan = builder.checkpoint(1, save, restore).checkpoints.unwrap();
+        let arena = Arena::create(&Spec::default()).unwrap();
+        let block = Arc::new(arena.alloc(0, 80, Placement::Packed).unwrap());
+        let fits = |words: &[u64]| {
+            let received = Received {
+                block: Arc::clone(&block),
+                skip: 0,
+                len: 80,
+            };
+            let arrays = smallvec::SmallVec::from([received]).into_iter();
+            let words = WordReader::new(words);
+            (plan.fits)(&mut Receiving(ReplyReader { words, arrays }))
+        };
+        let mut writer = crate::kernel::wire::ReplyWriter::default();
+        writer.shape(&[10].into());
+        let shape = writer.words.to_vec();
+        assert!(fits(&shape));
+        writer.shape(&[11].into());
+        let larger = &writer.words[shape.len()..];
+        assert!(!fits(larger), "larger than the array");
+        assert!(!fits(&[&shape[..], &[7]].concat()), "and an argument");
+        assert!(!fits(&[]) && !fits(&shape[1..]));
     }
 }

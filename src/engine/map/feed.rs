@@ -100,6 +100,7 @@ impl<K, R> Flying<K, R> {
             let open = self.flight.open.drain(..).map(|(_, id)| id);
             open.chain(written.sent()).for_each(|id| shared.abandon(id));
             shared.leave_line(&mut self.line);
+            shared.leave_line(written.end());
         }
         drop(written);
         self.flight.done.clear();
@@ -310,7 +311,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     fn exchange(&mut self, shared: &Shared, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
-        written.end();
+        shared.leave_line(written.end());
         self.flying.take_over(&mut written);
         let sent = shared.exchange(
             &self.plan.calls.kernel,

@@ -3,7 +3,7 @@
 use std::panic::panic_any;
 
 use super::super::{Engine, JobError, JobErrorKind};
-use super::{Number, RETRIES, chunks};
+use super::{Number, RETRIES, chunks, expect_len, lie};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
 use crate::kernel::Ahead;
@@ -69,9 +69,11 @@ impl Engine {
         let calls = chunks::flat(a, step).map(|first| Ahead { first, rest });
         for part in self.map(count::<T>, calls).retries(RETRIES) {
             let part = part?;
+            expect_len("histogram", &part, bins)?;
             counts.resize(bins, 0);
             for (all, &count) in counts.iter_mut().zip(part.iter()) {
-                *all += count;
+                let sum = all.checked_add(count);
+                *all = sum.ok_or_else(|| lie("histogram", "more elements than there are"))?;
             }
         }
         // Where there were no elements.

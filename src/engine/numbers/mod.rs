@@ -14,13 +14,30 @@ pub use number::Number;
 pub(crate) use number::sum;
 
 use super::{Engine, JobError, JobErrorKind};
-use crate::array::Array;
+use crate::array::{Array, Element};
 use crate::kernel::{Args, Kernel, Params, Reply};
 use crate::supervisor::Failed;
 use number::{beats, extreme, tree};
 
 /// How often a chunk is tried again that was lost with its worker.
 const RETRIES: u32 = 2;
+
+/// What a worker has answered cannot be: it may have been taken over.
+fn lie(kernel: &'static str, what: &str) -> JobError {
+    Failed::new(JobErrorKind::Protocol(what.into()), kernel, 0).into()
+}
+
+/// So many elements as have to be there.
+fn expect_len<T: Element>(
+    kernel: &'static str,
+    part: &Array<T>,
+    len: usize,
+) -> Result<(), JobError> {
+    match part.len() == len {
+        true => Ok(()),
+        false => Err(lie(kernel, "a result of another length")),
+    }
+}
 
 impl Engine {
     /// The sum of all elements.
@@ -136,9 +153,15 @@ impl Engine {
     ) -> Result<Option<usize>, JobError> {
         let step = chunks::elements::<T>(a.len());
         let parts = self.parts(a, arg_extreme_of::<T, LARGEST>)?;
-        let found = (0..).step_by(step).zip(parts);
-        let found = found.map(|(start, (value, index))| (value, start + index as usize));
-        let best = found.reduce(|a, b| if beats::<T, LARGEST>(b.0, a.0) { b } else { a });
+        let mut best: Option<(T, usize)> = None;
+        for (start, (value, index)) in (0..a.len()).step_by(step).zip(parts) {
+            let within = step.min(a.len() - start);
+            let index = usize::try_from(index).ok().filter(|&index| index < within);
+            let index = index.ok_or_else(|| lie("arg_extreme", "an element beyond its chunk"))?;
+            if best.is_none_or(|(best, _)| beats::<T, LARGEST>(value, best)) {
+                best = Some((value, start + index));
+            }
+        }
         Ok(best.map(|(_, index)| index))
     }
 

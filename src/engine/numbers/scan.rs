@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::marker::PhantomData;
 
 use super::super::{Engine, JobError, ScopedJob};
-use super::{Number, chunks};
+use super::{Number, chunks, expect_len};
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::kernel::conjure;
 
@@ -89,6 +89,7 @@ impl Engine {
                 results.collect::<Result<Vec<_>, _>>()
             })??;
             for (tile, result) in out.chunks_mut(step).zip(&results) {
+                expect_len(type_name::<S>(), result, tile.len())?;
                 tile.copy_from_slice(result);
             }
         }
@@ -109,13 +110,17 @@ impl Engine {
         let calls = but_last.iter().map(|part| (part,));
         let totals = self.map(total::<S>, calls).retries(retries);
         for (to, total) in each.iter_mut().zip(totals) {
-            *to = total?[0];
+            let total = total?;
+            expect_len(type_name::<S>(), &total, 1)?;
+            *to = total[0];
         }
         let args = (each.seal(),);
         // A call of its own: one that is counted among the jobs of the program would move their random numbers.
         let seed = self.seeds.series().seed(0);
         let running = self.job(running::<S>, args).retries(retries).seed(seed);
-        running.submit().wait()
+        let before = running.submit().wait()?;
+        expect_len(type_name::<S>(), &before, but_last.len())?;
+        Ok(before)
     }
 }
 

@@ -202,11 +202,18 @@ impl Core {
         }
     }
 
-    pub(super) fn remove_actor(&mut self, index: u32) {
-        if self.actor(index).listed && matches!(self.actor(index).place, Place::Nowhere) {
+    /// It waits for no lane any more, if it did.
+    pub(super) fn unlist_homeless(&mut self, index: u32) {
+        let actor = self.actor(index);
+        if actor.listed && matches!(actor.place, Place::Nowhere) {
+            actor.listed = false;
             self.actors.homeless.retain(|&other| other != index);
             self.actors.wanting -= 1;
         }
+    }
+
+    pub(super) fn remove_actor(&mut self, index: u32) {
+        self.unlist_homeless(index);
         self.end_pause_of_actor(index);
         let actor = self.actor(index);
         actor.listed = false;

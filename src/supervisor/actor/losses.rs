@@ -3,6 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{Checkpoint, Place, Role, actor_of};
+use crate::kernel::Receiving;
+use crate::kernel::wire::{ReplyReader, WordReader};
 use crate::supervisor::core::{Closing, Core};
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::policy::costs_a_worker;
@@ -45,6 +47,13 @@ impl Core {
                     return;
                 };
                 let holds = checkpoints.under_way.pop_front().map(|made| made.holds);
+                // It becomes an argument, which the next worker believes: another one, perhaps.
+                let fits = checkpoints.plan.fits;
+                let array = array.filter(|array| {
+                    let words = WordReader::new(&words);
+                    let arrays = SmallVec::from([array.again()]).into_iter();
+                    fits(&mut Receiving(ReplyReader { words, arrays }))
+                });
                 match (outcome, array, holds) {
                     (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(holds)) => {
                         checkpoints.last = Some(Checkpoint { array, words });
@@ -116,6 +125,17 @@ impl Core {
             self.remove_actor(index);
         }
         self.call_if_drained();
+    }
+
+    /// The engine ends, and takes no calls: what has no state, and nothing to do with one, needs none.
+    pub(in crate::supervisor) fn lose_idle_actors(&mut self) {
+        for index in 0..self.actors.table.len() as u32 {
+            let actor = self.actor(index);
+            if matches!(actor.place, Place::Nowhere) && actor.calls.is_empty() {
+                self.unlist_homeless(index);
+                self.lose(index, JobErrorKind::ShutDown);
+            }
+        }
     }
 
     /// A job was taken out of its slot, at this position of its lane, before it began.
@@ -264,6 +284,9 @@ impl Core {
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
         // When workers stop, their states go with them.
         let closing = self.stopping || self.closing == Closing::Now || self.broken.is_some();
+        // Nobody can call it any more.
+        let idle = self.closing == Closing::Drain && self.actor(index).calls.is_empty();
+        let closing = closing || idle;
         let actor = self.actor(index);
         let held = actor
             .checkpoints

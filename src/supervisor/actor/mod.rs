@@ -22,7 +22,7 @@ use super::queue::Queue;
 use super::record::JobId;
 use crate::arena::Block;
 use crate::kernel::wire::{ArgWriter, Received};
-use crate::kernel::{KernelInfo, actor};
+use crate::kernel::{KernelInfo, Receiving, actor};
 
 /// Set in the group of a job that belongs to an actor; the rest is the actor's index.
 const ACTOR: u32 = 1 << 31;
@@ -70,6 +70,8 @@ pub(crate) struct CheckpointPlan {
     pub(crate) save: KernelInfo,
     /// Makes the state from one, and the arguments.
     pub(crate) restore: KernelInfo,
+    /// Does this reply say what a `save` returns?
+    pub(crate) fits: fn(&mut Receiving<'_>) -> bool,
 }
 
 /// How an actor fares: see [`Actor::status`](crate::Actor::status).
@@ -327,6 +329,13 @@ impl Core {
         let actor = self.actors.table.get_mut(id.index as usize)?;
         let known = actor.generation == id.generation && !matches!(actor.place, Place::Free);
         known.then_some(actor)
+    }
+
+    /// A number for the actor that this job starts, which no other actor has, and no job.
+    pub(super) fn starts(&mut self, record: u32) -> Option<u64> {
+        let (index, role) = self.role(record)?;
+        let generation = self.actor(index).generation;
+        (role == Role::Start).then_some(u64::MAX - actor::key(index, generation))
     }
 
     /// The actor of a job, and what the job does for it.

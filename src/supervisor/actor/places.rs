@@ -193,8 +193,10 @@ impl Core {
         record.detached = true;
         // The monitor places what waits for its end.
         record.requests |= NOTICE;
-        // An engine that drains finishes what was begun.
-        match refusal.filter(|why| *why != JobErrorKind::ShutDown) {
+        // An engine that drains, or is broken, finishes what was begun where there is a worker.
+        let goes_on =
+            |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
+        match refusal.filter(|why| !goes_on(why)) {
             Some(why) => self.fail(job.index, why, None, Vec::new()),
             None => self.put(job.index, lane),
         }

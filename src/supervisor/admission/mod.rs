@@ -248,6 +248,20 @@ impl Core {
         self.enter_kernel(kernel, held, ticket)
     }
 
+    /// The same; where it may not be, looks again behind what has ended.
+    fn enter_or_drain(
+        &mut self,
+        info: &KernelInfo,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        self.enter(info, held, ticket).or_else(|_| {
+            self.drain_busy();
+            self.refill();
+            self.enter(info, held, ticket)
+        })
+    }
+
     fn enter_kernel(
         &mut self,
         kernel: u32,
@@ -279,6 +293,27 @@ impl Core {
     /// Lets a call of a map in, if it may be without waiting.
     pub(super) fn enter_now(&mut self, info: &KernelInfo, call: &ArgWriter) -> Option<Entry> {
         self.enter(info, held_by(call), None).ok().map(Entry)
+    }
+
+    /// The same, or joins the line: others wait behind it until it is let in, or leaves. For who looks again by itself.
+    pub(super) fn enter_or_join(
+        &mut self,
+        info: &KernelInfo,
+        call: &ArgWriter,
+        line: &mut InLine,
+    ) -> Option<Entry> {
+        match self.enter_or_drain(info, held_by(call), line.0) {
+            Ok(bytes) => {
+                line.0 = None;
+                Some(Entry(bytes))
+            }
+            Err(_) => {
+                if let Some(admission) = &mut self.admission {
+                    line.0.get_or_insert_with(|| admission.join());
+                }
+                None
+            }
+        }
     }
 
     /// Lets a job of a graph in, or one that was spawned, if it may be without waiting. It comes before whoever came after the
@@ -402,13 +437,7 @@ impl Shared {
     ) -> (Locked<'a>, u64) {
         let mut ticket = None;
         loop {
-            let mut entered = core.enter(info, held, ticket);
-            if entered.is_err() {
-                core.drain_busy();
-                core.refill();
-                entered = core.enter(info, held, ticket);
-            }
-            if let Ok(bytes) = entered {
+            if let Ok(bytes) = core.enter_or_drain(info, held, ticket) {
                 return (core, bytes);
             }
             if let Some(admission) = &mut core.admission {
@@ -585,6 +614,12 @@ impl Shared {
 /// A place in the line, as a future.
 #[derive(Debug, Default)]
 pub(crate) struct InLine(Option<u64>);
+
+impl InLine {
+    pub(super) fn is_in(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 /// A job of so many bytes was let in, and has not been submitted.
 #[derive(Debug)]

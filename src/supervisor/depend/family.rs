@@ -179,11 +179,17 @@ impl Core {
         if record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
-        let terms = record.policy.as_ref();
-        let terms = terms.map(|policy| Box::new(policy.terms.clone()));
         let above = match graph != NO_GRAPH && graph & FAMILY != 0 {
             true => self.graphs.families.get(graph & !FAMILY),
             false => None,
+        };
+        let terms = match &above {
+            // Those of the job: this task may have no retries itself.
+            Some(above) => above.terms.clone(),
+            None => {
+                let terms = record.policy.as_ref();
+                terms.map(|policy| Box::new(policy.terms.clone()))
+            }
         };
         // What goes on with the values of others is as deep as those.
         let (depth, goes_on, above) = above.map_or((1, None, None), |above| {

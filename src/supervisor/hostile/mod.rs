@@ -258,7 +258,7 @@ impl Attack {
             arrays: tell(arrays, 16) as u16,
             spilled,
             len: tell(len, 32) as u32,
-            grant: tell(first.into(), 32) as u32,
+            grant: tell(first.into(), 64),
             cursor: tell(at + held.min(64), 64),
             words: &words,
         };

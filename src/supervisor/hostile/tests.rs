@@ -225,7 +225,7 @@ fn every_edge_of_a_reply_is_judged() {
                                     arrays: arrays.into(),
                                     spilled,
                                     len,
-                                    grant,
+                                    grant: grant.into(),
                                     cursor: at + 64,
                                     words: &words,
                                 };

@@ -1,9 +1,25 @@
 //! State words that an honest worker cannot have written.
 
+use super::super::actor::ActorPlan;
 use super::*;
 
 const RUNNING: u32 = 2;
 const RETRACTED: u32 = 5;
+
+/// One whose jobs can be told from each other.
+fn an_actor(shared: &Shared) -> ActorId {
+    fn start() {}
+    fn end() {}
+    fn info<F: crate::kernel::Kernel<(), ()>>(_: F) -> KernelInfo {
+        KernelInfo::of::<Single<F, (), ()>>()
+    }
+    shared.new_actor(ActorPlan {
+        start: info(start),
+        args: ArgWriter::new(shared.arena.id()),
+        end: info(end),
+        checkpoints: None,
+    })
+}
 
 /// One job is in flight, and no other is let in.
 fn full(jobs: usize) -> (Arc<Shared>, Vec<JobId>) {
@@ -71,17 +87,14 @@ fn a_thread_that_waits_finds_out() {
     });
 }
 
-/// A job that says that it has not begun, and ends its worker.
-#[test]
-fn a_job_does_not_come_back_for_ever() {
-    let (shared, _takers) = fixture(1, 1);
-    let [lies, waits] = [(); 2].map(|()| submit(&shared));
+/// One worker after the other dies with it in front.
+fn is_answered_after_some_deaths(shared: &Shared, job: JobId) {
     let mut deaths = 0;
     let why = loop {
-        die_of(&shared, 0, 11);
+        die_of(shared, 0, 11);
         deaths += 1;
         assert!(deaths < 100, "it comes back for ever");
-        if let Some(why) = answer(&shared, lies) {
+        if let Some(why) = answer(shared, job) {
             break why;
         }
         shared.lock().set_status(0, Status::Ready);
@@ -91,7 +104,55 @@ fn a_job_does_not_come_back_for_ever() {
         deaths > 4 && why.contains("SIGSEGV"),
         "{deaths} deaths: {why}"
     );
+}
+
+/// A job that says that it has not begun, and ends its worker.
+#[test]
+fn a_job_does_not_come_back_for_ever() {
+    let (shared, _takers) = fixture(1, 1);
+    let [lies, waits] = [(); 2].map(|()| submit(&shared));
+    is_answered_after_some_deaths(&shared, lies);
     assert!(answer(&shared, waits).is_none(), "it was never in front");
+}
+
+/// It is another job each time, so it is the actor that counts.
+#[test]
+fn a_start_does_not_come_back_for_ever() {
+    let (shared, _takers) = fixture(1, 1);
+    let args = || ArgWriter::new(shared.arena.id());
+    let actor = an_actor(&shared);
+    let call = shared.call_actor(actor, &kernel(), &mut args(), None);
+    is_answered_after_some_deaths(&shared, call);
+}
+
+/// Calls of an actor that is about to end, one of which is too late; its worker says that the end, behind them, has begun.
+#[test]
+fn calls_before_an_end_that_has_begun_are_answered() {
+    let (shared, mut takers) = fixture(1, 1);
+    let args = || ArgWriter::new(shared.arena.id());
+    let actor = an_actor(&shared);
+    assert_eq!(takers[0].next(), Next::Run);
+    takers[0].finish(false, 1000, None);
+    shared.stats();
+    let index = shared.lock().kernels.index(&kernel());
+    shared.lock().kernels.get(index).learn(1000, 0, false);
+    let calls = [(); 3].map(|()| shared.call_actor(actor, &kernel(), &mut args(), None));
+    assert_eq!(takers[0].next(), Next::Run);
+    shared.end_actor(actor);
+    let open = shared.lock().lanes[0].poster.open_positions();
+    assert_eq!(open.clone().count(), 4, "three calls, and the end");
+    let first = open.start;
+    write_word(&shared, first + 3, RUNNING);
+    let why = JobErrorKind::DeadlineExceeded {
+        limit: Duration::from_secs(1),
+    };
+    let mut core = shared.lock();
+    core.end_worker_of(0, first, why);
+    shared.unlock(core);
+    die(&shared, 0);
+    for call in calls {
+        assert!(answer(&shared, call).is_some());
+    }
 }
 
 /// A job that says that it has not begun, and that one behind it has.

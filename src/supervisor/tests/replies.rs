@@ -100,7 +100,7 @@ enum Comes {
 
 /// What the worker was granted and has not used: number, offset, bytes.
 #[derive(Default)]
-struct Model(Vec<(u32, u64, u64)>);
+struct Model(Vec<(u64, u64, u64)>);
 
 fn within(at: u64, len: u64, from: u64, held: u64) -> bool {
     at >= from && u128::from(at) + u128::from(len) <= u128::from(from) + u128::from(held)
@@ -178,8 +178,8 @@ impl Model {
     }
 
     /// What was used: the grants before this one, and this one up to the cursor.
-    fn advance(&mut self, number: u32, cursor: u64) -> Option<Vec<Extent>> {
-        if number == u32::MAX {
+    fn advance(&mut self, number: u64, cursor: u64) -> Option<Vec<Extent>> {
+        if number == NO_GRANT {
             return Some(Vec::new());
         }
         let position = self.0.iter().position(|grant| grant.0 == number)?;
@@ -231,7 +231,7 @@ impl Worker {
     /// The reply as it is told, where the model says what is true.
     fn tell(&self, telling: &Telling, model: &Model, inputs: &[Arc<Block>]) -> Told {
         let last = model.0.last().copied();
-        let (number, start, held) = last.unwrap_or((u32::MAX, 0, 0));
+        let (number, start, held) = last.unwrap_or((NO_GRANT, 0, 0));
         let mut next = start;
         let mut before = extent(start, 0);
         let mut words = Vec::new();
@@ -286,7 +286,7 @@ impl Worker {
         } else {
             told.words[..words.len()].copy_from_slice(&words);
         }
-        told.grant = telling.grant.about(number.into()) as u32;
+        told.grant = telling.grant.about(number);
         told.cursor = telling.cursor.about(next);
         told
     }
@@ -311,7 +311,7 @@ impl Worker {
                 let (at, held) = (block.extent().at.offset(), block.held());
                 core.lanes[0].grant(block).unwrap();
                 while self.taker.next_grant().is_some() {}
-                model.0.push((number, at, held));
+                model.0.push((number.into(), at, held));
             }
             // One array of the job was published by this worker before.
             let mut inputs = vec![Arc::clone(&input)];

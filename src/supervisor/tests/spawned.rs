@@ -33,7 +33,7 @@ fn value(words: &[u64]) -> Answering<'_> {
         arrays: 0,
         spilled: false,
         len: words.len() as u32,
-        grant: u32::MAX,
+        grant: NO_GRANT,
         cursor: 0,
         words,
     }

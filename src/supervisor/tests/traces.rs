@@ -193,7 +193,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     let told = Answering {
         spilled: true,
         len: (bytes.len() / 8) as u32,
-        grant: number,
+        grant: number.into(),
         cursor: (at.offset() + bytes.len() as u64).next_multiple_of(PAGE),
         words: &[bytemuck::cast(at), bytes.len() as u64],
         ..one_word(kind::RETURNED, &[0])

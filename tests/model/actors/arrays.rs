@@ -7,6 +7,7 @@ tests![
     the_checkpoint_that_a_state_was_made_from_stays,
     arrays_that_it_keeps_beyond_a_call_are_noticed,
     arrays_that_it_hides_are_noticed_at_its_end,
+    arrays_that_it_shows_to_others_are_copied,
 ];
 
 struct Model {
@@ -175,5 +176,43 @@ fn arrays_that_it_hides_are_noticed_at_its_end() {
     );
     lab.await_restart(0, 2);
     drop(array);
+    lab.assert_in_use(0);
+}
+
+/// It may, while it lives; but nobody else was given them.
+fn arrays_that_it_shows_to_others_are_copied() {
+    static SHOWN: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
+    struct Shows(Array<u8>);
+    impl Shows {
+        fn new(array: &Array<u8>) -> Self {
+            SHOWN.lock().unwrap().push(array.clone());
+            Self(array.clone())
+        }
+        fn own(&self) -> Array<u8> {
+            self.0.clone()
+        }
+        fn forget(&mut self) {
+            SHOWN.lock().unwrap().clear();
+        }
+    }
+    fn look() -> Array<u8> {
+        SHOWN.lock().unwrap()[0].clone()
+    }
+    let lab = Lab::new(1);
+    for len in [100, 100_000] {
+        let array = lab.from_fn(len, |i| i as u8).unwrap();
+        let shows = lab.actor(Shows::new, (&array,));
+        let other = lab.actor(|| 0_u64, ());
+        let before = shows.call(Shows::own, ()).wait().unwrap();
+        let looked = [
+            lab.submit(look, ()).wait().unwrap(),
+            other.call(|_: &u64| look(), ()).wait().unwrap(),
+        ];
+        assert!(looked.iter().all(|looked| looked[..] == array[..]));
+        assert_eq!(before[..], array[..]);
+        shows.call(Shows::forget, ()).wait().unwrap();
+        shows.stop();
+    }
+    assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }

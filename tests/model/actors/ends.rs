@@ -8,6 +8,7 @@ tests![
     without_workers_it_is_stopped_and_asked_while_a_method_runs,
     a_worker_with_an_actor_is_not_recycled,
     a_shutdown_answers_every_call,
+    a_shutdown_makes_no_state_that_nobody_can_call,
     an_engine_that_is_dropped_answers_every_call,
     what_is_left_is_dropped_when_the_engine_ends,
     a_drop_that_takes_too_long_is_cut_off,
@@ -132,6 +133,46 @@ fn a_worker_with_an_actor_is_not_recycled() {
     wait_until("the next one's, too", || {
         lab.stats().workers[0].recycled == 2
     });
+}
+
+/// A worker dies while the engine finishes something else: its state would take a restore, and this one never ends.
+fn a_shutdown_makes_no_state_that_nobody_can_call() {
+    fn restore(_: &Array<u64>) -> List {
+        loop {
+            thread::park();
+        }
+    }
+    let lab = Lab::new(2);
+    let list = lab
+        .actor_builder(List::new, ())
+        .checkpoint(1, List::seen, restore)
+        .start();
+    list.call(List::push, (1,)).wait().unwrap();
+    wait_until("it is saved", || list.status().checkpoints == 1);
+    // One in each worker.
+    let gates = [(); 2].map(|()| Gate::new());
+    let others = gates
+        .each_ref()
+        .map(|gate| lab.submit(pass, (&gate.path(),)));
+    let held = gates.each_ref().map(Gate::meet);
+    let pid = lab.pid(here(&list));
+    let engine = lab.into_inner();
+    thread::scope(|threads| {
+        let ending = threads.spawn(move || engine.shutdown());
+        wait_until("the engine takes no calls", || {
+            // One that it takes waits behind the job in its lane, and is given up.
+            let refused = list.call(List::pid, ()).wait_timeout(Duration::ZERO);
+            refused.is_some_and(|call| *call.unwrap_err().kind() == JobErrorKind::ShutDown)
+        });
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_until("the state is gone", || list.status().lost.is_some());
+        assert_eq!(list.status().lost, Some(JobErrorKind::ShutDown));
+        drop(held);
+        step("the end of the engine");
+        ending.join().unwrap();
+    });
+    let ended = others.map(|other| other.wait().is_ok());
+    assert_eq!(ended.iter().filter(|&&is_ok| is_ok).count(), 1);
 }
 
 fn a_shutdown_answers_every_call() {

@@ -3,7 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use arenite::Array;
 
 use super::{square, through};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
@@ -13,6 +17,7 @@ tests![
     what_has_ended_comes_before_the_next_item,
     many_items_that_come_at_once,
     what_was_sent_for_an_iterator_is_given_up_with_its_map,
+    what_an_iterator_waits_for_has_its_turn_among_others,
 ];
 
 fn noted(diary: &str, n: u32) -> u32 {
@@ -133,4 +138,40 @@ fn what_was_sent_for_an_iterator_is_given_up_with_its_map() {
         assert_eq!(lab.stats().untaken, 0);
         lab.assert_in_use(0);
     }
+}
+
+/// Others always stand in the line for admission.
+fn what_an_iterator_waits_for_has_its_turn_among_others() {
+    let lab = Lab::with(1, |builder| builder.admission(1 << 20));
+    let zeros = |len: usize| Array::<u8>::zeros(len);
+    let over = AtomicBool::new(false);
+    let threads = thread::scope(|threads| {
+        let others = [(); 4].map(|()| {
+            threads.spawn(|| {
+                let mut jobs = 0_u64;
+                while !over.load(SeqCst) {
+                    // Two of them are more than is let in.
+                    lab.submit(zeros, (600 << 10,)).wait().unwrap();
+                    jobs += 1;
+                }
+                jobs
+            })
+        });
+        let diary = Diary::new();
+        let calls = (0..30u32).map(|n| {
+            if n.is_multiple_of(6) {
+                wait_until("all before it have run", || {
+                    diary.numbers().len() == n as usize
+                });
+            }
+            (diary.path(), n)
+        });
+        let values = lab.map(noted, calls).map(Result::unwrap);
+        let all = values.eq(0..30);
+        over.store(true, SeqCst);
+        assert!(all);
+        others.map(|other| other.join().unwrap())
+    });
+    assert!(threads.iter().all(|&jobs| jobs > 0), "{threads:?}");
+    lab.assert_in_use(0);
 }

@@ -15,6 +15,7 @@ tests![
     others_are_given_up_when_one_fails,
     a_child_with_retries_survives_its_worker,
     what_changes_an_array_is_not_tried_again,
+    what_it_spawns_is_tried_again,
     deaths_change_no_value,
     a_job_that_sends_too_many_arrays_says_so,
     a_job_that_sends_too_much_text_says_so,
@@ -237,6 +238,36 @@ fn what_changes_an_array_is_not_tried_again() {
     let job = lab.job(outer, (&gate.path(),)).retries(5).submit();
     gate.open();
     assert_eq!(job.wait().unwrap(), 1);
+    lab.assert_in_use(0);
+}
+
+/// The terms are those of the job, for all that is spawned below it.
+fn what_it_spawns_is_tried_again() {
+    fn leaf(gate: &str) -> u32 {
+        pass(gate);
+        7
+    }
+    fn change(mut values: ArrayMut<u32>, gate: &str) -> Spawn<u32> {
+        values[0] += 1;
+        Spawn::new(|x: u32| x, (call(leaf, (gate,)),))
+    }
+    fn outer(gate: &str) -> Spawn<u32> {
+        let values = ArrayMut::<u32>::zeros(10);
+        Spawn::new(|x: u32| x + 1, (call(change, (values, gate)),))
+    }
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let job = lab
+        .job(outer, (&gate.path(),))
+        .retries(1)
+        .backoff(Backoff::NONE)
+        .submit();
+    let held = gate.meet();
+    end(lab.pid(0));
+    drop(held);
+    lab.await_restart(0, 1);
+    gate.open();
+    assert_eq!(job.wait().unwrap(), 8);
     lab.assert_in_use(0);
 }
 

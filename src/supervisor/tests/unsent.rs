@@ -1,0 +1,39 @@
+//! Calls that an iterator keeps from being sent.
+
+use super::*;
+
+/// Nothing is in flight, and nobody is let in all the same, but what came first.
+#[test]
+fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
+    for goes_on in [true, false] {
+        let (shared, mut takers) = fixture(1, 1);
+        // Each runs alone.
+        shared.lock().admission = Some(Box::new(Admission::new(1)));
+        let (kernel, terms) = (kernel(), Terms::default());
+        let unsent = Arc::new(Unsent::default());
+        let mut written = unsent.lock();
+        written.begin(&terms);
+        for _ in 0..2 {
+            written.add(|| shared.arena.id(), |_| {});
+        }
+        shared.look_after(&unsent, &mut written, &kernel, &terms);
+        drop(written);
+        // The first look finds that calls have come, the next one that no more have.
+        shared.look_at_unsent();
+        shared.look_at_unsent();
+        let mut written = unsent.lock();
+        assert_eq!((written.sent().count(), written.len()), (1, 1));
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 0, None);
+        assert!(shared.try_enter(&kernel, 0).is_err());
+        if goes_on {
+            shared.leave_line(written.end());
+            assert!(shared.try_enter(&kernel, 0).is_ok());
+        } else {
+            drop(written);
+            shared.look_at_unsent();
+            let mut written = unsent.lock();
+            assert_eq!((written.sent().count(), written.len()), (1, 0));
+        }
+    }
+}
