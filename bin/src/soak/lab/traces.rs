@@ -67,8 +67,8 @@ impl Traces {
     /// Names that have gone, or lead elsewhere, and should not.
     ///
     /// A kept one whose file is still locked has been taken away from a living arena, which does that itself only when it ends;
-    /// one that is not kept it takes away as soon as it has been made. Where nobody else makes names, all the others are missed
-    /// too, but for what a dead arena had left: that is swept.
+    /// one that is not kept it takes away as soon as it has been made, in whatever program. Where nobody else makes names, all the
+    /// others are missed too, but for what a dead arena had left: that is swept.
     fn names_missed(&self, now: &BTreeMap<String, Name>) -> Vec<String> {
         let gone: Vec<_> = (self.names.iter())
             .filter(|(name, was)| now.get(*name).is_none_or(|is| is.file != was.file))
@@ -78,9 +78,10 @@ impl Traces {
         }
         let (own, locked) = (is_own_shm(), locked());
         let missed = |name: &str, was: &Name| {
-            let was_swept = name.starts_with("arenite-") && !was.locked;
-            let was_taken = name.ends_with(".kept") && was.locked && locked.contains(&was.file);
-            was_taken || own && !was_swept
+            let (of_arena, is_kept) = (name.starts_with("arenite-"), name.ends_with(".kept"));
+            let goes_by_itself = of_arena && !(is_kept && was.locked);
+            let was_taken = is_kept && was.locked && locked.contains(&was.file);
+            was_taken || own && !goes_by_itself
         };
         gone.into_iter()
             .filter(|(name, was)| missed(name, was))
