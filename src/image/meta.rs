@@ -102,13 +102,16 @@ impl Metadata {
             // Its answer is the orientation that was there, which has been applied.
             let _ = Orientation::remove_from_exif_chunk(exif);
         }
+        // What it says of other parts of the file is not true of one that has only the picture.
+        self.xmp
+            .take_if(|xmp| ELSEWHERE.iter().any(|name| contains(xmp, name)));
         if let Some(xmp) = &mut self.xmp {
             for name in [
                 &b"tiff:Orientation=\""[..],
                 b"tiff:Orientation='",
                 b"<tiff:Orientation>",
             ] {
-                let found = xmp.windows(name.len()).position(|window| window == name);
+                let found = position(xmp, name);
                 if let Some(digit) = found.and_then(|at| xmp.get_mut(at + name.len()))
                     && digit.is_ascii_digit()
                 {
@@ -117,6 +120,24 @@ impl Metadata {
             }
         }
     }
+}
+
+/// In XMP, what speaks of something beside the picture: a gain map, a film, further pictures, small copies.
+const ELSEWHERE: [&[u8]; 6] = [
+    b"hdrgm:",
+    b"GCamera:MotionPhoto",
+    b"GCamera:MicroVideo",
+    b"Container:Directory",
+    b"xmp:Thumbnails",
+    b"xapGImg:image",
+];
+
+fn position(text: &[u8], name: &[u8]) -> Option<usize> {
+    text.windows(name.len()).position(|window| window == name)
+}
+
+fn contains(text: &[u8], name: &[u8]) -> bool {
+    position(text, name).is_some()
 }
 
 /// `png` with `xmp` in a text chunk of the name that is agreed on, right behind the header.

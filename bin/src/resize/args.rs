@@ -32,8 +32,9 @@ Examples:
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF (first frame), TIFF and BMP are read; JPEG, PNG and
-  WebP are written. The content decides, not the extension. A folder is
+  JPEG, PNG, WebP, GIF, TIFF and BMP are read; JPEG, PNG and WebP are
+  written. Of an animation and of a TIFF with several pages the first
+  picture is taken. The content decides, not the extension. A folder is
   searched for pictures at any depth; hidden files and DIR are left out,
   other files are passed by and counted. Links to files are followed, links
   to folders only where they are named as inputs. In a glob * and ? stand for
@@ -67,15 +68,17 @@ Sizes:
 
 --resume:
   DIR/.arenite-resize notes what made each result. A result is skipped if it
-  is not older than its input, was made with the same options, and neither has
-  been changed since: an input by its length and time.
+  was made with the same options, and neither it nor its input has been
+  changed since: either by its length and time.
 
 --keep-metadata:
   Without it colours become sRGB, and nothing but the pixels is written.
   With it the pixels keep their colours, and the profile that says what they
   mean goes along. CMYK, and grey in WebP, become sRGB either way. EXIF
   and XMP go along as well, but of TIFF no EXIF, and nothing else is kept:
-  no IPTC, no comments, no extended XMP. Orientation is applied either way;
+  no IPTC, no comments, no extended XMP, and no XMP that speaks of what lies
+  in the file beside the picture: gain maps, films, small copies. Orientation
+  is applied either way;
   EXIF then says so, gives the sides of the result, and has no thumbnail.
 
 --background, --lossless and --progressive:
@@ -126,14 +129,18 @@ Sizes:
 
 Signals:
   The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under
-  way, and says how to go on. A second one ends the run at once, and so does
-  one before work begins. Neither leaves a torn file. One that is killed
-  may leave a hidden file, .arenite-N-*.tmp, which a run into the same folder
-  takes away when it is an hour old.
+  way, and says how to go on. A second one ends the run at once (but not a
+  second SIGHUP), and so does one before work begins. Neither leaves a torn
+  file; but ended at once, stdout may lack results that wait for their turn
+  behind a slow one: --resume --json has those as \"fresh\". The program ends
+  by the signal, so that a loop of the shell ends with it. One that is
+  killed may leave a hidden file, .arenite-N-*.tmp, which a run into the
+  same folder takes away when it is an hour old.
 
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr), or the
 list on stdout, the trace or the report could not be written, 2 wrong usage
-or set-up or no input found, 130 interrupted, 143 terminated, 129 hung up.";
+or set-up or no input found; and as a shell shows the end by a signal: 130
+interrupted, 143 terminated, 129 hung up.";
 
 /// Resize photos: files, folders, globs or a list on stdin
 ///
@@ -200,7 +207,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
-    /// Skip what is not older than its input and was made with the same options
+    /// Skip what was made with the same options and has not changed since, nor its input
     #[arg(long, help_heading = "Run")]
     pub resume: bool,
 

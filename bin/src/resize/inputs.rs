@@ -9,6 +9,9 @@
 //! | a file with a relative path without `..` | that path |
 //! | any other file | the file's name |
 //!
+//! The output folder is left out where a walk meets it, or a shell's `*` names it among others. Where nothing else is named, or a
+//! glob begins in it, whoever does so expects results: a mistake.
+//!
 //! Walking takes what looks like a picture by name or content and only counts the rest; what is named by itself is
 //! taken at its word, so that failing to read it is an error. Links to files are followed; links to folders only where
 //! they are named, as an input or in the literal prefix of a glob.
@@ -72,6 +75,8 @@ pub(crate) struct Found {
     pub links: u64,
     /// Hidden files and folders passed by.
     pub hidden: u64,
+    /// The output folder, where it was named among the inputs.
+    pub left_out: Option<PathBuf>,
 }
 
 impl Found {
@@ -109,7 +114,7 @@ impl Found {
 /// A set-up mistake that stops the run before it starts.
 #[derive(Debug)]
 pub(crate) enum SetupError {
-    /// An input folder, or one that a glob begins in, that is the output folder.
+    /// The only input folder, or the one that a glob begins in, is the output folder.
     InputIsOutput(PathBuf),
     /// The list on stdin could not be read.
     Stdin(io::Error),
@@ -164,7 +169,13 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
     if request.null && !listed {
         finder.list(stdin, true)?;
     }
-    Ok(finder.found)
+    match finder.found.left_out.take() {
+        Some(out) if finder.found.inputs.is_empty() => Err(SetupError::InputIsOutput(out)),
+        left_out => Ok(Found {
+            left_out,
+            ..finder.found
+        }),
+    }
 }
 
 struct Finder {
@@ -178,16 +189,16 @@ impl Finder {
         let path = Path::new(input);
         let is_there = fs::symlink_metadata(path).is_ok();
         if is_pattern(input) && !is_there {
-            self.glob(path)
+            return self.glob(path);
         } else if let Some(hint) = foreign(input)
             && !is_there
         {
             let fault = Fault::new("not-found", format!("no such file or folder; {hint}"));
             self.push(path.to_owned(), relative_of(path), Err(fault));
-            Ok(())
         } else {
-            self.named(path)
+            self.named(path);
         }
+        Ok(())
     }
 
     fn list(&mut self, stdin: &mut dyn Read, null: bool) -> Result<(), SetupError> {
@@ -211,15 +222,18 @@ impl Finder {
                 _ => name,
             };
             if !name.is_empty() {
-                self.named(Path::new(OsStr::from_bytes(name)))?;
+                self.named(Path::new(OsStr::from_bytes(name)));
             }
         }
         Ok(())
     }
 
-    fn named(&mut self, path: &Path) -> Result<(), SetupError> {
+    fn named(&mut self, path: &Path) {
         match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => self.folder(path, None),
+            Ok(meta) if meta.is_dir() && self.is_out(path) => {
+                self.found.left_out = Some(path.to_owned());
+            }
+            Ok(meta) if meta.is_dir() => self.folder(path, path),
             Ok(meta) => {
                 let content = look(path, &meta).and_then(|(kind, stamp)| match kind {
                     Kind::Other => {
@@ -228,7 +242,6 @@ impl Finder {
                     kind => readable(kind).map(|format| (format, stamp)),
                 });
                 self.push(path.to_owned(), relative_of(path), content);
-                Ok(())
             }
             Err(_) if path.as_os_str().as_bytes().contains(&0) => {
                 let why = "no file: NUL is in its name; a list that NUL separates is read with -0";
@@ -237,25 +250,19 @@ impl Finder {
                     relative_of(path),
                     Err(Fault::new("read", why)),
                 );
-                Ok(())
             }
             Err(error) => {
                 let fault = Fault::read(path, &error);
                 self.push(path.to_owned(), relative_of(path), Err(fault));
-                Ok(())
             }
         }
     }
 
-    /// Walks `root`; relative paths count from `base`, or from `root` itself.
-    fn folder(&mut self, root: &Path, base: Option<&Path>) -> Result<(), SetupError> {
+    /// Walks `root`; relative paths count from `base`.
+    fn folder(&mut self, root: &Path, base: &Path) {
         if self.is_out(root) {
-            return match base {
-                Some(_) => Ok(()),
-                None => Err(SetupError::InputIsOutput(root.to_owned())),
-            };
+            return;
         }
-        let base = base.unwrap_or(root);
         let mut walk = walk(root);
         while let Some(entry) = walk.next() {
             let entry = match entry {
@@ -278,7 +285,6 @@ impl Finder {
                 self.walked(entry.path(), base);
             }
         }
-        Ok(())
     }
 
     /// Asks for the folder itself: the number in a listing is that of the place below, where something is mounted.
@@ -363,7 +369,7 @@ impl Finder {
         // How far the glob has come in each folder from the prefix to where the walk is.
         let mut folders = vec![glob.start()];
         if glob.matches(&folders[0], true) {
-            self.folder(root, Some(prefix))?;
+            self.folder(root, prefix);
             return Ok(true);
         }
         let mut any = false;
@@ -386,7 +392,7 @@ impl Finder {
             let path = path.strip_prefix(here).unwrap_or(path);
             if matches && is_folder {
                 // All of it: there is nothing left for the glob to find in there.
-                self.folder(path, Some(prefix))?;
+                self.folder(path, prefix);
                 walk.skip_current_dir();
             } else if matches {
                 self.walked(path, prefix);

@@ -46,7 +46,11 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let stop = Stop::listen();
     let mut report = Report::new(args);
     match resize(args, &stop, &mut report) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            // All is told, and the engine is gone.
+            stop::end_by_code(code);
+            ExitCode::from(code)
+        }
         Err(refusal) => {
             report.refuse(&refusal.items, &refusal.why);
             ExitCode::from(USAGE)
@@ -120,6 +124,12 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     let found =
         inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
     report.begin(&found);
+    if let Some(folder) = &found.left_out {
+        report.note(&format!(
+            "{}: left out: it is the output folder",
+            show(folder)
+        ));
+    }
     let nothing = found.nothing();
     let items = plan::plan(found.inputs, out, args.format).map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {

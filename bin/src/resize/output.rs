@@ -131,9 +131,12 @@ impl OutFolder {
         let meta = self
             .with_temporary(&folder, |mut file| {
                 file.write_all(bytes)?;
-                // A failed rename hands the temporary file back, and dropping that removes it.
-                let file = file.persist(&path).map_err(|error| error.error)?;
-                file.metadata()
+                let (file, name) = file.into_parts();
+                // Some file systems, of networks above all, tell only now that there was no room.
+                nix::unistd::close(file)?;
+                // A failed rename hands the temporary name back, and dropping that removes the file.
+                name.persist(&path).map_err(|error| error.error)?;
+                path.symlink_metadata()
             })
             .and_then(|written: io::Result<Metadata>| written)
             .map_err(|error| failed(&error, &folder, bytes.len()))?;

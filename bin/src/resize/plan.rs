@@ -308,7 +308,9 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
     tasks()
         .filter_map(|(item, task)| {
             let there = Stamp::of(&fs::metadata(&task.output).ok()?);
-            let victim = if there.identity() == task.stamp.identity() {
+            // Asked for again: some file systems number a file anew when they have forgotten it.
+            let own = || identity(&item.input) == Some(there.identity());
+            let victim = if there.identity() == task.stamp.identity() || own() {
                 item.input.as_path()
             } else {
                 inputs.get(&there.identity())?

@@ -14,8 +14,8 @@
 //! Times are nanoseconds since 1970. In paths `%`, control characters and bytes that are no UTF-8 stand as `%xx`.
 //!
 //! A result is *fresh*, and skipped, when all of this holds: its last line carries the same options; it has still the
-//! length and time noted there (nobody else wrote it since); the input has the length and time noted, so it is no other file that
-//! was moved there; and the result is not older than its input.
+//! length and time noted there (nobody else wrote it since); and the input has the length and time noted, so it is no other file
+//! that was moved there. Which of the two is older says nothing: a camera's clock may be ahead.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -101,7 +101,6 @@ impl Record {
                 && note.modified == result.modified
                 && note.input_len == input.len
                 && note.input_modified == input.modified
-                && result.modified >= input.modified
         })
     }
 }
@@ -355,6 +354,17 @@ mod tests {
             !record.is_fresh(Path::new("x/b.jpg"), &result, &input, same),
             "never noted"
         );
+    }
+
+    #[test]
+    fn an_input_from_a_clock_that_is_ahead_is_done_once() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(5, 1_000), stamp(9, 5_000));
+        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+            .note(Path::new("a"), &result, &input)
+            .unwrap();
+        let record = Record::read(out.path());
+        assert!(record.is_fresh(Path::new("a"), &result, &input, Fingerprint::of(OPTIONS)));
     }
 
     #[test]

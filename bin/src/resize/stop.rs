@@ -5,6 +5,11 @@
 //! | before work begins, while nothing has been written | ends the program at once | |
 //! | at work | what is under way is finished, the rest is not begun | ends the program at once |
 //!
+//! A SIGHUP behind another one is the same: a shell and the kernel each send it when a terminal closes.
+//!
+//! Whatever it was that ended the run, the program ends *by* that signal, when it has cleaned up: a shell's loop around it ends with
+//! it, and shows 128 and the signal's number.
+//!
 //! A thread of its own takes them, so that the main thread may wait for whatever it likes. What the first one does is told
 //! by yet another thread: where nobody reads stderr that one waits, and a second signal still ends the program. Ending at
 //! once leaves no worker (they end with the program), no name, and no file under a temporary name.
@@ -133,9 +138,13 @@ impl Shared {
     }
 
     fn take(&self, signal: i32) {
-        let code = u8::try_from(128 + signal).unwrap_or(130);
+        let code = code_of(signal);
         // Acquire: pairs with `begin_work`. Relaxed: see `Stop::code`; this is the only thread that writes it.
-        let first = self.code.load(Ordering::Relaxed) == 0;
+        let before = self.code.load(Ordering::Relaxed);
+        let first = before == 0;
+        if signal == SIGHUP && before == code {
+            return;
+        }
         if first && self.working.load(Ordering::Acquire) {
             // Held meanwhile: who sees the code at the end of its work finds the teller too.
             let mut note = self.note();
@@ -167,8 +176,29 @@ impl Shared {
         }
         // Workers may be about to start.
         let _nameless = arenite::nameless(PATIENCE);
-        low_level::exit(code.into());
+        end_by(signal);
     }
+}
+
+/// What a shell shows of a program that this signal has ended.
+fn code_of(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(130)
+}
+
+/// Ends the program by the signal that [`Stop::code`] stands for, if this is one of those codes.
+pub(crate) fn end_by_code(code: u8) {
+    if let Some(signal) = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .find(|&signal| code_of(signal) == code)
+    {
+        end_by(signal);
+    }
+}
+
+fn end_by(signal: i32) -> ! {
+    // Ends it, or fails.
+    let _ = low_level::emulate_default_handler(signal);
+    low_level::exit(code_of(signal).into());
 }
 
 /// The signals that this process ignores, as bits. One that it ignores it was told to ignore by whoever started it.

@@ -89,7 +89,7 @@ fn workers_come_from_the_flag_or_the_environment() {
         assert_eq!(found.len(), workers, "{flags:?}, {variable:?}");
         // That was all that is asked here.
         signal(id, libc::SIGKILL);
-        assert_eq!(running.ended().code, None);
+        assert_eq!(running.ended().code, Some(128 + libc::SIGKILL));
         gone(id);
     }
     world.finish(with("", Some("none"))).exits(2);

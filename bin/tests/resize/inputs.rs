@@ -238,6 +238,26 @@ fn the_output_folder_is_no_input() {
         .says(&["p", "output folder"]);
 }
 
+/// Once there are results, a shell's `*` names their folder as well.
+#[test]
+fn the_output_folder_among_other_inputs_is_left_out() {
+    let world = World::new();
+    world.photos(&["a.jpg", "x/b.jpg"]);
+    let made = ["thumbs/a.jpg", "thumbs/b.jpg"];
+    assert_eq!(world.run("a.jpg x -s 8 -o thumbs").exits(0).lines(), made);
+    let run = world.run("a.jpg thumbs x -s 8 -o thumbs").exits(0);
+    assert_eq!(run.lines(), made);
+    assert!(
+        run.stderr
+            .contains("thumbs: left out: it is the output folder"),
+        "{}",
+        run.stderr
+    );
+    let run = world.run("thumbs a.jpg x -s 8 -o thumbs --resume").exits(0);
+    assert_eq!(run.lines(), [""; 0]);
+    assert_eq!(world.tree("thumbs"), ["a.jpg", "b.jpg"]);
+}
+
 #[test]
 fn what_lies_below_the_output_folder_is_an_input_for_a_glob_as_for_a_folder() {
     let world = World::new();

@@ -75,6 +75,18 @@ fn a_result_older_than_its_input_is_made_again() {
     );
 }
 
+/// As photos are of a camera whose clock is ahead.
+#[test]
+fn inputs_from_the_future_are_made_once() {
+    let world = World::new();
+    world.photos(&["p/a.jpg"]);
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    set_time(&world, "p/a.jpg", tomorrow);
+    assert_eq!(world.run("p -s 8 -o out").exits(0).lines().len(), 1);
+    let run = world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(run.lines(), [""; 0]);
+}
+
 #[test]
 fn an_input_of_another_time_is_another_input_however_old_it_is() {
     let world = World::new();

@@ -115,6 +115,32 @@ fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     );
 }
 
+/// A shell and the kernel each send one when a terminal closes.
+#[test]
+fn a_hang_up_that_comes_twice_is_one() {
+    let world = world();
+    let mut running = begun(world.command("p -s 200 -o out -j 1"));
+    let id = running.id();
+    let workers = children(id);
+    signal(workers[0], libc::SIGSTOP);
+    let mut stderr = BufReader::new(running.stderr());
+    signal(id, libc::SIGHUP);
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.contains("what is under way is finished"), "{said}");
+    signal(id, libc::SIGHUP);
+    wait_until("it has taken the second", || {
+        !has("ShdPnd:", id, libc::SIGHUP)
+    });
+    signal(workers[0], libc::SIGCONT);
+    running.ended().exits(129);
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains("interrupted") && !said.contains("at once; run"),
+        "{said}"
+    );
+}
+
 #[test]
 fn before_work_begins_the_first_signal_ends_at_once() {
     let world = World::new();
@@ -131,7 +157,7 @@ fn before_work_begins_the_first_signal_ends_at_once() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        wait_until("it listens", || catches(child.id(), number));
+        wait_until("it listens", || has(CAUGHT, child.id(), number));
         signal(child.id(), number);
         let mut child = child;
         let stdin = child.stdin.take();
@@ -150,20 +176,20 @@ fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
         .arg(env!("CARGO_BIN_EXE_arenite"))
         .current_dir(world.path(""));
     let running = begun(command);
-    assert!(!catches(running.id(), libc::SIGHUP));
+    assert!(!has(CAUGHT, running.id(), libc::SIGHUP));
     signal_group(running.id(), libc::SIGHUP);
     let run = running.ended().exits(0);
     assert_eq!(run.lines().len(), PICTURES);
 }
 
-/// Whether the process has a handler for this signal.
-fn catches(id: u32, number: i32) -> bool {
+/// The signals that a process has handlers for.
+const CAUGHT: &str = "SigCgt:";
+
+/// Whether this signal is in that set of the process's.
+fn has(set: &str, id: u32, number: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .unwrap();
-    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (number - 1) != 0
+    let mask = status.lines().find_map(|line| line.strip_prefix(set));
+    u64::from_str_radix(mask.unwrap().trim(), 16).unwrap() & 1 << (number - 1) != 0
 }
 
 #[test]
@@ -172,7 +198,7 @@ fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
     let running = begun(world.command("p -s 200 -o out"));
     signal(running.id(), libc::SIGKILL);
     let run = running.ended();
-    assert_eq!(run.code, None);
+    assert_eq!(run.code, Some(128 + libc::SIGKILL));
     for name in world.tree("out") {
         assert_eq!(world.sides(&format!("out/{name}")), (200, 150), "{name}");
     }

@@ -8,7 +8,7 @@ mod lab;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -43,6 +43,7 @@ impl Drop for World {
 /// What a run left.
 #[derive(Debug)]
 pub struct Run {
+    /// As a shell shows it: 128 and the number of the signal that has ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -309,7 +310,10 @@ fn piped(command: &mut Command) -> &mut Command {
 pub fn wait(child: Child) -> Run {
     let output = output(child);
     Run {
-        code: output.status.code(),
+        code: output
+            .status
+            .code()
+            .or_else(|| Some(128 + output.status.signal()?)),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }

@@ -188,6 +188,34 @@ fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
     }
 }
 
+/// A film, a gain map and a small copy are not in the result.
+#[test]
+fn what_speaks_of_other_parts_of_the_file_is_not_carried_over() {
+    for about in [
+        r#"hdrgm:Version="1.0""#,
+        r#"GCamera:MotionPhoto="1""#,
+        "><Container:Directory><rdf:Seq/></Container:Directory><x",
+        "><xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails><x",
+    ] {
+        let metadata = Metadata {
+            exif: Some(exif(6)),
+            xmp: Some(
+                XMP.replace("dc:title", &format!("{about} dc:title"))
+                    .into_bytes(),
+            ),
+            icc: None,
+        };
+        let spec = ResizeSpec {
+            keep_metadata: true,
+            ..spec("48")
+        };
+        let made = resize_encoded(&tagged_jpeg(&quarters(96, 64), &metadata), &spec).unwrap();
+        let read = read_back(&made);
+        assert_eq!(read.exif, Some(exif(1)), "{about}");
+        assert_eq!(read.xmp, None, "{about}");
+    }
+}
+
 /// As they may stand, and some programs write them.
 fn metadata_moved_behind_pixels(png: &[u8]) -> Vec<u8> {
     let mut moved = Vec::new();

@@ -25,16 +25,11 @@ pub fn judge(
     sent: &[Signal],
     (made, all): (usize, usize),
 ) -> Result<End, String> {
-    // 128 and the signal's number, as a shell shows it too if the signal comes before the program listens.
-    let by_code = status
-        .code()
-        .filter(|code| *code > 128)
-        .map(|code| code - 128);
-    let Some(number) = status.signal().or(by_code) else {
+    let Some(number) = status.signal() else {
         return match status.code() {
             Some(0) if made == all => Ok(End::Late),
             Some(0) => Err(format!("a success with {made} results")),
-            _ => Err("another exit code than that of a signal".into()),
+            _ => Err("an exit code, and no signal".into()),
         };
     };
     if !sent.iter().any(|&signal| signal as i32 == number) {
@@ -45,7 +40,7 @@ pub fn judge(
         return Err("ended by SIGPIPE at work".into());
     }
     if stderr.contains("interrupted") {
-        let by_the_first = status.code().is_some() && number == sent[0] as i32;
+        let by_the_first = number == sent[0] as i32;
         return match by_the_first || sent.len() > 1 {
             true => Ok(End::Drained),
             false => Err("another exit code than that of the signal that it heeded".into()),
