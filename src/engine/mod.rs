@@ -104,8 +104,9 @@ use seeds::Seeds;
 /// # Forking
 ///
 /// An engine belongs to the process that built it. In a copy that `fork()` has made of that, handles do nothing when they are
-/// dropped, and whatever else would use the engine panics and says so: build one after forking. Programs that are started with
-/// [`Command`](std::process::Command) are no copies.
+/// dropped, and whatever else would use the engine panics and says so: build one after forking. Arrays are not copied with the
+/// rest of the memory: the copy reads and writes what everybody has, which is somebody else's once the original has dropped the
+/// array, so leave arrays alone there. Programs that are started with [`Command`](std::process::Command) are no copies.
 pub struct Engine {
     pub(crate) place: Place,
     /// Actors that have a name.

@@ -330,10 +330,14 @@ impl<'env> Scope<'env> {
                 let held = args.hold();
                 ScopedCall::Here(Box::new(move |scope, terms| {
                     let name = kernel_name::<F>();
-                    if scope.is_over() {
-                        return Err(Failed::new(JobErrorKind::Cancelled, name, 0).into());
-                    }
+                    let is_over = || match scope.is_over() {
+                        true => Err(Failed::new(JobErrorKind::Cancelled, name, 0)),
+                        false => Ok(()),
+                    };
+                    is_over()?;
                     let _permit = permit(&terms.limit, name)?;
+                    // Somebody else may have cancelled it meanwhile.
+                    is_over()?;
                     let _job = scope.series.here(index);
                     run_here(name, || {
                         kernel.call(held, Key::new()).keep().map_err(Failure::from)
@@ -563,7 +567,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     }
 
     /// It needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. The scope waits for the job, and
-    /// so for its permit; a scope that is cancelled does not. Said again, the last limiter counts.
+    /// so for its permit; a scope that is cancelled does not (in an inline engine the job is not run then). Said again, the last limiter counts.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -79,6 +79,8 @@ pub(super) struct Driver<'e> {
     pub(super) failing: bool,
     /// The source could give more, but answers were not looked at for a while.
     pub(super) cut: bool,
+    /// Items in flight that are being spread, and their bytes: they leave when what they give has come.
+    spreading: (usize, u64),
     /// An item has come or gone in this pass.
     pub(super) moved: bool,
     pass: Instant,
@@ -95,6 +97,7 @@ impl<'e> Driver<'e> {
             draining: false,
             failing: false,
             cut: false,
+            spreading: (0, 0),
             moved: false,
             pass: Instant::now(),
             asked: false,
@@ -132,6 +135,13 @@ impl<'e> Driver<'e> {
         self.cut = self.asked && self.pass.elapsed() > SLICE;
         self.asked = true;
         !self.cut
+    }
+
+    /// May what is being spread give one more? With all that it has given gone, always.
+    fn may_spread(&self) -> bool {
+        let (items, bytes) = self.spreading;
+        let has_room = |limit| self.stats.bytes_in_flight - bytes < limit;
+        self.settings.bytes.is_none_or(has_room) || self.stats.in_flight == items
     }
 
     /// An item of the source.
@@ -248,6 +258,9 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<U::Item>> {
         loop {
             if let Some(current) = &mut self.current {
+                if !driver.may_spread() {
+                    return None;
+                }
                 // It may go on for ever, and what comes behind may let nothing through.
                 if !driver.in_slice() {
                     return None;
@@ -264,12 +277,16 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                     driver.enter(&item);
                     return Some(Event::Item(item));
                 }
+                driver.spreading.0 -= 1;
+                driver.spreading.1 -= current.bytes;
                 let done = self.current.take();
                 done.map(|item| driver.leave(item));
             }
             match self.before.take(driver)? {
                 Event::Item(item) => {
                     self.made = 0;
+                    driver.spreading.0 += 1;
+                    driver.spreading.1 += item.bytes;
                     self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
                 }
                 Event::Mark(mark) => return Some(Event::Mark(mark)),

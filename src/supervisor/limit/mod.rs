@@ -100,7 +100,9 @@ impl LimiterBuilder {
         self
     }
 
-    /// At most so many jobs in a time, evenly spread over it.
+    /// At most so many jobs in a time, evenly spread over it. A job counts when it gets its permit. Where all workers are busy
+    /// then it begins later: after a long hold-up so many may begin one right after the other as got one meanwhile, and
+    /// [`concurrency`](Self::concurrency) bounds that.
     ///
     /// # Panics
     /// If either is zero, or the time between two jobs shorter than a nanosecond.

@@ -21,6 +21,7 @@ tests![
     jobs_of_a_stage_are_bounded,
     memory_is_flat_however_long_the_source,
     bytes_in_flight_are_bounded,
+    what_is_spread_is_bounded_too,
     an_exclusive_array_passes_all_stages_without_a_copy,
     an_argument_of_many_arrays,
     a_crash_costs_one_item,
@@ -192,6 +193,25 @@ fn bytes_in_flight_are_bounded() {
         assert!(run.stats().bytes_in_flight <= 3 << 16);
     }
     assert!(run.next().is_none());
+    assert_eq!(handle.stats().most_in_flight, 3);
+}
+
+/// One file gives many frames: those are measured, and held back as the files of a source are.
+fn what_is_spread_is_bounded_too() {
+    let lab = Lab::new(2);
+    let stream = Stream::new(0..3u64)
+        .bytes_in_flight(2 << 16, |_| 1 << 20)
+        .flat_map(|file| (0..50).map(move |n| 50 * file + n))
+        .map(|n| lab.from_slice(&vec![n as u8; 1 << 16]).unwrap())
+        .bytes_in_flight(2 << 16, |block| block.len() as u64)
+        .stage(|block: &[u8]| u64::from(block[7]), ());
+    let handle = stream.handle();
+    let mut run = stream.run(&lab);
+    for n in 0..150 {
+        assert_eq!(run.next().unwrap().unwrap(), n);
+    }
+    assert!(run.next().is_none());
+    // Two blocks, and the file that they come from.
     assert_eq!(handle.stats().most_in_flight, 3);
 }
 

@@ -223,6 +223,7 @@ where
                 closed: 0,
                 waiting: 0,
                 ready: VecDeque::new(),
+                failed: false,
                 flushed: false,
             })
         });
@@ -357,6 +358,9 @@ impl<T> Fill<T> for Keep {
     fn weight(items: usize) -> usize {
         items
     }
+    fn bytes(item: u64) -> u64 {
+        item
+    }
 }
 
 /// Merged sessions are not in the order of arrival.
@@ -390,6 +394,9 @@ where
     fn weight(_: usize) -> usize {
         1
     }
+    fn bytes(_: u64) -> u64 {
+        0
+    }
 }
 
 struct WindowStep<'a, K, T, F: Fill<T>> {
@@ -405,6 +412,8 @@ struct WindowStep<'a, K, T, F: Fill<T>> {
     ready: VecDeque<Event<Window<K, F::Held>>>,
     /// Windows among these.
     waiting: usize,
+    /// The stream fails: nothing more is taken in.
+    failed: bool,
     flushed: bool,
 }
 
@@ -425,10 +434,14 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
             }
         }
         if self.open.weight > self.limit {
-            driver.failing = true;
-            let error = StreamError::WindowsFull { limit: self.limit };
-            self.ready.push_back(Event::Failed(error));
+            let error = driver.ended(StreamError::WindowsFull { limit: self.limit });
+            self.fail(error);
         }
+    }
+
+    fn fail(&mut self, error: StreamError) {
+        self.failed = true;
+        self.ready.push_back(Event::Failed(error));
     }
 
     fn close_until(&mut self, mark: u128, driver: &mut Driver<'_>) {
@@ -457,18 +470,18 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
         self.ready.push_back(Event::Item(item));
     }
 
-    /// Takes in what is there, until a window is closed.
+    /// Takes in what is there, until a window is closed or the stream fails.
     fn take_in(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let held = self.open.weight;
-        while self.waiting == 0 {
+        while self.waiting == 0 && !self.failed {
             let Some(event) = self.before.take(driver) else {
                 break;
             };
             changed = true;
             match event {
                 Event::Item(item) => self.add(item, driver),
-                Event::Failed(error) => self.ready.push_back(Event::Failed(error)),
+                Event::Failed(error) => self.fail(error),
                 Event::Mark(mark) if self.rule.is_timed() => {
                     self.mark = self.mark.max(mark.as_nanos());
                     self.close_until(self.mark, driver);

@@ -14,6 +14,8 @@ pub(super) trait Fill<T> {
     fn merge(&mut self, held: &mut Self::Held, later: Self::Held);
     /// What so many items in one window count for.
     fn weight(items: usize) -> usize;
+    /// What a window keeps of an item of so many bytes.
+    fn bytes(item: u64) -> u64;
 }
 
 /// A window, from its first item until it closes.
@@ -138,7 +140,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         let window = self.by_end.get_mut(&place).expect("the window is open");
         self.weight -= F::weight(window.items);
         window.items += 1;
-        window.bytes += bytes;
+        window.bytes += F::bytes(bytes);
         self.weight += F::weight(window.items);
         self.fill.add(&mut window.held, self.arrived, value);
     }

@@ -344,6 +344,46 @@ fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
     assert!((1001..1100).contains(&folded.stats().taken));
 }
 
+/// An error that waits behind a slow window keeps nobody busy.
+#[test]
+fn a_window_that_is_full_takes_nothing_more_in() {
+    let engine = Engine::inline();
+    let taken = Rc::new(RefCell::new(0));
+    let count = Rc::clone(&taken);
+    let mut run = Stream::new([0u32])
+        .flat_map(move |_| {
+            let count = Rc::clone(&count);
+            (0u32..).inspect(move |_| *count.borrow_mut() += 1)
+        })
+        .event_time(|&at| millis(at))
+        .watermark_by(|_| None)
+        .window(Windows::tumbling(Duration::from_secs(3600)))
+        .unwrap()
+        .max_items(100)
+        .items()
+        .run(&engine);
+    run.next().unwrap().unwrap_err();
+    assert_eq!(*taken.borrow(), 101);
+}
+
+#[test]
+fn a_folded_window_has_no_bytes_of_its_items() {
+    fn bytes_of_two<F: Fill<u32>>(fill: F) -> u64 {
+        let mut open = OpenWindows::new(Rule::Count { length: 2, step: 2 }, fill);
+        for n in 0..2 {
+            assert_eq!(open.add(&(), n, 10, 0, 0, 100), Ok(()));
+        }
+        open.close_full(&()).unwrap().0.bytes
+    }
+    let folding = Folding {
+        begin: || 0,
+        step: |sum: &mut u32, n| *sum += n,
+        join: |sum: &mut u32, later| *sum += later,
+    };
+    assert_eq!(bytes_of_two(folding), 0);
+    assert_eq!(bytes_of_two(Keep), 20);
+}
+
 #[test]
 fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
     let hour = Duration::from_secs(3600);
