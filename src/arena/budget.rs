@@ -146,8 +146,10 @@ impl Budget {
     /// Whether the machine and the container have `bytes` left: segments beyond that would call the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
-        if allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes {
-            allowance.renew(&limits::memory_available(&self.root));
+        if (allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes)
+            && let Some(memory) = limits::memory_now(&self.root)
+        {
+            allowance.renew(&memory);
         }
         let Some(left) = allowance.bytes.checked_sub(bytes) else {
             return false;
@@ -312,6 +314,20 @@ mod tests {
             let found = Allowance::now(&Memory::of_a_container(limit, left * MIB)).bytes;
             assert_eq!(found, allowed * MIB, "{left} MiB of {limit} bytes");
         }
+    }
+
+    /// A limit that cannot be read is still there.
+    #[test]
+    fn who_cannot_look_has_what_was_left() {
+        const MIB: u64 = 1 << 20;
+        let left = Memory::of_a_container(24 << 30, 80 * MIB);
+        crate::sys::tests::without_descriptors(|| {
+            let budget = Budget::new(1 << 30, &left, Path::new("/"));
+            budget.take(40 * MIB).unwrap().keep();
+            lock(&budget.memory).read_at -= 2 * FRESH;
+            assert!(budget.take(40 * MIB).is_none());
+            budget.take(30 * MIB).unwrap().keep();
+        });
     }
 
     #[test]

@@ -330,19 +330,25 @@ impl Region {
             if mask == 0 || (chunk.huge && !whole && !hard) {
                 continue;
             }
+            let forgotten = lock(&self.books).forgotten;
+            // Of a whole chunk also what is in no books: a hostile writer can open its whole region.
+            let holes = if whole { !chunk.committed } else { 0 };
             let mut punched = 0;
-            for run in runs(index, mask) {
+            for run in runs(index, mask | holes) {
                 if self.segment.punch(run.clone()).is_ok() {
                     punched |= touched(&within(&run, index));
                 }
             }
             let mut books = lock(&self.books);
+            // Who wrote here may have done so again before it was gone.
+            let is_zero = punched == u32::MAX && books.forgotten == forgotten;
             let chunk = &mut books.chunks[index];
+            punched &= chunk.committed;
             chunk.committed &= !punched;
             if punched != 0 {
                 chunk.huge = false;
             }
-            if whole && chunk.committed == 0 {
+            if is_zero {
                 chunk.fresh_from = 0;
             }
             drop(books);

@@ -28,6 +28,8 @@ pub(super) struct Books {
     pub(super) chunks: Vec<Chunk>,
     pub(super) in_use: u64,
     pub(super) blocks: u64,
+    /// How often all zeros were forgotten: who has just made some knows whether they still count.
+    pub(super) forgotten: u64,
 }
 
 /// What [`Books::reserve`] found.
@@ -89,6 +91,7 @@ impl Books {
             chunks: Vec::new(),
             in_use: 0,
             blocks: 0,
+            forgotten: 0,
         }
     }
 
@@ -151,6 +154,7 @@ impl Books {
 
     /// Nothing that lies in the region is known to be zero any more: what comes later is.
     pub(super) fn forget_zeros(&mut self) {
+        self.forgotten += 1;
         for chunk in &mut self.chunks {
             chunk.fresh_from = CHUNK as u32;
         }

@@ -90,7 +90,10 @@ impl MemoryWatch {
     /// Looks.
     pub(super) fn look_now(&mut self, shared: &Shared) {
         // Without the lock: it takes a while.
-        let mut memory = limits::memory_available(&self.root);
+        let Some(mut memory) = limits::memory_now(&self.root) else {
+            // Next time, perhaps: until then all stays as it is.
+            return;
+        };
         let was_tight = shared.lock().tight;
         // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
         // time need it: it may not be had again.
@@ -108,7 +111,7 @@ impl MemoryWatch {
                 shared.arena.trim();
                 // Parts of huge pages stay.
                 self.stuck = kept();
-                memory = limits::memory_available(&self.root);
+                memory = limits::memory_now(&self.root).unwrap_or(memory);
             }
         }
         let grown = self.grown(shared);

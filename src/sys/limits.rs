@@ -1,7 +1,7 @@
 //! What this process may use: memory, address space, files, cores.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -67,19 +67,52 @@ impl Memory {
 ///
 /// Counts `/proc/meminfo` and every memory control group from this process's own up to the root, version 1 and 2.
 /// Page cache that a group can drop counts as available.
-pub fn memory_available(root: &Path) -> Memory {
-    let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let total = total(&meminfo);
-    let mut memory = Memory {
-        limit: total,
-        contained: false,
-        available: field(&meminfo, "MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024)),
-        available_contained: false,
+///
+/// `None` while this process or the machine has no descriptor or no memory left to look with: then nobody knows, and what was
+/// said before still holds.
+pub fn memory_now(root: &Path) -> Option<Memory> {
+    let read = || -> io::Result<Memory> {
+        let meminfo = said(&root.join("proc/meminfo"))?;
+        let total = total(&meminfo);
+        let mut memory = Memory {
+            limit: total,
+            contained: false,
+            available: field(&meminfo, "MemAvailable:")
+                .map_or(total, |kib| kib.saturating_mul(1024)),
+            available_contained: false,
+        };
+        for group in groups(root)? {
+            group.apply(&mut memory, total)?;
+        }
+        Ok(memory)
     };
-    for group in groups(root) {
-        group.apply(&mut memory, total);
+    read().ok()
+}
+
+/// The same for who has heard nothing before: what nobody knows is [`UNKNOWN_MEMORY`].
+pub fn memory_available(root: &Path) -> Memory {
+    memory_now(root).unwrap_or(Memory {
+        limit: UNKNOWN_MEMORY,
+        contained: false,
+        available: UNKNOWN_MEMORY,
+        available_contained: false,
+    })
+}
+
+/// What a file of the system says: nothing where there is none, or none that this process may read. An error where it cannot
+/// look, which is no answer.
+fn said(path: &Path) -> io::Result<String> {
+    let cannot_look = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    match fs::read_to_string(path) {
+        Err(error)
+            if !error
+                .raw_os_error()
+                .is_some_and(|code| cannot_look.contains(&code)) =>
+        {
+            Ok(String::new())
+        }
+        answer => answer,
     }
-    memory
 }
 
 /// A control group that has a limit, and how near it is.
@@ -98,18 +131,19 @@ pub struct Ceiling {
 /// The memory control group that leaves this process least, in bytes, if any has a limit: where its container ends. `root` as
 /// above.
 pub fn container(root: &Path) -> Option<Ceiling> {
-    let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let machine = total(&meminfo);
-    nearest(groups(root), |group| group.limit_and_use(machine))
+    let machine = total(&said(&root.join("proc/meminfo")).ok()?);
+    nearest(groups(root).ok()?, |group| {
+        group.limit_and_use(machine).ok()?
+    })
 }
 
 /// The control group that lets this process have the fewest more processes and threads (`pids.max`), if any has a limit;
 /// `root` as above. It binds root too.
 pub fn tasks(root: &Path) -> Option<Ceiling> {
-    nearest(groups_of(root, "pids"), |group| {
+    nearest(groups_of(root, "pids").ok()?, |group| {
         // "max" is no number, and no limit.
-        let limit = group.number("pids.max")?;
-        Some((limit, group.number("pids.current").unwrap_or(0)))
+        let limit = group.number("pids.max").ok()??;
+        Some((limit, group.number("pids.current").ok()?.unwrap_or(0)))
     })
 }
 
@@ -155,14 +189,13 @@ pub(super) struct Group {
 }
 
 impl Group {
-    fn number(&self, file: &str) -> Option<u64> {
-        let text = fs::read_to_string(self.path.join(file)).ok()?;
-        text.trim().parse().ok()
+    fn number(&self, file: &str) -> io::Result<Option<u64>> {
+        Ok(said(&self.path.join(file))?.trim().parse().ok())
     }
 
-    /// Bytes allowed, and bytes used that are no cache of files, which the kernel drops before anybody goes without; `None` where not less than `machine` is allowed: that is
-    /// no limit, and summing up the usage of a group costs the kernel a while.
-    fn limit_and_use(&self, machine: u64) -> Option<(u64, u64)> {
+    /// Bytes allowed, and bytes used that are no cache of files, which the kernel drops before anybody goes without; `None`
+    /// where not less than `machine` is allowed: that is no limit, and summing up the usage of a group costs the kernel a while.
+    fn limit_and_use(&self, machine: u64) -> io::Result<Option<(u64, u64)>> {
         let (limit, usage, caches) = if self.second {
             (
                 "memory.max",
@@ -177,17 +210,19 @@ impl Group {
             )
         };
         // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
-        let limit = self.number(limit).filter(|&limit| limit < machine)?;
-        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+        let Some(limit) = self.number(limit)?.filter(|&limit| limit < machine) else {
+            return Ok(None);
+        };
+        let stat = said(&self.path.join("memory.stat"))?;
         let caches = caches.map(|cache| field(&stat, cache).unwrap_or(0));
         let droppable = caches.into_iter().fold(0, u64::saturating_add);
-        let used = self.number(usage).unwrap_or(0).saturating_sub(droppable);
-        Some((limit, used))
+        let used = self.number(usage)?.unwrap_or(0).saturating_sub(droppable);
+        Ok(Some((limit, used)))
     }
 
-    fn apply(&self, memory: &mut Memory, machine: u64) {
-        let Some((limit, used)) = self.limit_and_use(machine) else {
-            return;
+    fn apply(&self, memory: &mut Memory, machine: u64) -> io::Result<()> {
+        let Some((limit, used)) = self.limit_and_use(machine)? else {
+            return Ok(());
         };
         if limit < memory.limit {
             memory.limit = limit;
@@ -198,18 +233,19 @@ impl Group {
             memory.available = left;
             memory.available_contained = true;
         }
+        Ok(())
     }
 }
 
 /// Every memory control group this process is in, innermost first.
-pub(super) fn groups(root: &Path) -> Vec<Group> {
+pub(super) fn groups(root: &Path) -> io::Result<Vec<Group>> {
     groups_of(root, "memory")
 }
 
 /// Every control group of this process that may have this controller, innermost first.
-fn groups_of(root: &Path, controller: &str) -> Vec<Group> {
+fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
     let first = format!("sys/fs/cgroup/{controller}");
-    let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let text = said(&root.join("proc/self/cgroup"))?;
     let mut groups = Vec::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, ':');
@@ -237,7 +273,7 @@ fn groups_of(root: &Path, controller: &str) -> Vec<Group> {
             }
         }
     }
-    groups
+    Ok(groups)
 }
 
 fn limit(resource: Resource) -> Option<u64> {

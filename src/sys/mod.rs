@@ -31,7 +31,7 @@ pub mod sandbox;
 mod segment;
 pub mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod umask;
 
 pub use error::{Error, Result};

@@ -18,7 +18,7 @@ impl OomCounter {
     /// The counter for this process and its children under `root`, which is `/` but for tests. `None` where the kernel
     /// counts nothing that can be read.
     pub fn find(root: &Path) -> Option<OomCounter> {
-        let files = groups(root).into_iter().map(|group| {
+        let files = groups(root).unwrap_or_default().into_iter().map(|group| {
             let name = match group.second {
                 true => "memory.events",
                 false => "memory.oom_control",

@@ -12,7 +12,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::limits::{Ceiling, Memory, container, memory_available, tasks};
+use super::limits::{
+    Ceiling, Memory, UNKNOWN_MEMORY, container, memory_available, memory_now, tasks,
+};
 use super::process::{GROUP_SIGNALS, exit_now};
 use super::*;
 
@@ -370,6 +372,21 @@ pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
+/// Calls it in a thread that can open nothing more: it has a table of descriptors of its own, which is full.
+pub(crate) fn without_descriptors(body: impl FnOnce() + Send) {
+    std::thread::scope(|threads| {
+        let thread = threads.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            let null = fs::File::open("/dev/null").unwrap();
+            let copies = std::iter::repeat_with(|| null.try_clone());
+            let copies: Vec<_> = copies.map_while(Result::ok).collect();
+            body();
+            drop(copies);
+        });
+        thread.join().unwrap();
+    });
+}
+
 const MIB: u64 = 1 << 20;
 const MEMINFO: (&str, &str) = (
     "proc/meminfo",
@@ -387,6 +404,16 @@ fn the_machine_bounds_memory_where_there_is_no_container() {
     };
     assert_eq!(memory_available(root.path()), expected);
     assert_eq!(container(root.path()), None);
+}
+
+#[test]
+fn a_limit_that_cannot_be_read_is_not_taken_for_none() {
+    let limit = ("sys/fs/cgroup/a/memory.max", "536870912\n");
+    let root = tree(&[MEMINFO, ("proc/self/cgroup", "0::/a\n"), limit]);
+    assert_eq!(memory_now(root.path()).unwrap().limit, 512 * MIB);
+    without_descriptors(|| assert_eq!(memory_now(root.path()), None));
+    let nothing = memory_now(tempfile::tempdir().unwrap().path()).unwrap();
+    assert_eq!(nothing.limit, UNKNOWN_MEMORY, "where nothing says more");
 }
 
 #[test]
