@@ -244,7 +244,8 @@ impl Builder {
     /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
     /// not count. A kernel that asks for more aborts, its job fails with
     /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none, and none with 0.
-    /// A program that a kernel starts has the same ceiling, for itself (`RLIMIT_DATA`), unless it is started without.
+    /// A program that a kernel starts has the same ceiling, for itself (`RLIMIT_DATA`), unless it is started without. The stack of
+    /// a worker's first thread may be as large again at most.
     ///
     /// What kernels free stays with a worker for its next jobs, if it has one lane: about 64 MiB at most, or a quarter of the
     /// ceiling.

@@ -1,6 +1,7 @@
 //! The public face: [`Engine`] and what it gives.
 
 mod actor;
+mod answers;
 mod builder;
 mod canceller;
 mod completed;
@@ -94,7 +95,8 @@ use seeds::Seeds;
 ///
 /// # Signals
 ///
-/// This crate installs no signal handlers in your program. Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their
+/// This crate installs one signal handler in your program: for SIGBUS, so that somebody who cuts a segment of an arena is named.
+/// Whatever else that signal means goes to the handler that was there before. Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their
 /// first instruction on: a terminal or a service manager sends them to the whole group, and your program decides what
 /// they mean. Left alone they end your program, and the workers with it, at once and without anything left behind. To
 /// finish first, set a flag in a handler of your own, stop submitting when it is set, and call

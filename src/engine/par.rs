@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::answers::expect_len;
 use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, conjure, kernel_name};
@@ -250,10 +251,7 @@ pub(super) fn place<U: Element, F>(
     part: &[U],
 ) -> Result<(), JobError> {
     let to = &mut whole[rows.start * row..rows.end * row];
-    if part.len() != to.len() {
-        let lie = format!("{} elements for {} of the array", part.len(), to.len());
-        return Err(Failed::new(JobErrorKind::Protocol(lie), kernel_name::<F>(), 0).into());
-    }
+    expect_len(kernel_name::<F>(), part, to.len())?;
     to.copy_from_slice(part);
     Ok(())
 }

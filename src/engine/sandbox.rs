@@ -41,8 +41,8 @@ pub enum Sandbox {
     /// result: work for people who must not see each other's data belongs in engines of their own. It can
     /// spoil what the same worker has answered and the supervisor has not taken yet, the states of actors that live
     /// there, and values between two nodes of its own chain. It can use memory up
-    /// to [`memory_limit`](super::Builder::memory_limit), which is none by default, and processor time
-    /// until a deadline. It can start threads without a bound, as many as the user or the container may have (`ulimit -u`,
+    /// to [`memory_limit`](super::Builder::memory_limit), 1 GiB, and half a GiB for each core (where that is not set, as
+    /// much as there is), and processor time until a deadline. It can start threads without a bound, as many as the user or the container may have (`ulimit -u`,
     /// `pids.max`): a limit for the container keeps it from taking them from all others.
     Strict,
     /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part. Linux 6.12 has them all.

@@ -330,14 +330,18 @@ impl<'env> Scope<'env> {
                 let held = args.hold();
                 ScopedCall::Here(Box::new(move |scope, terms| {
                     let name = kernel_name::<F>();
-                    let is_over = || match scope.is_over() {
-                        true => Err(Failed::new(JobErrorKind::Cancelled, name, 0)),
-                        false => Ok(()),
+                    let cancelled = || match scope.is_over() {
+                        true => Some(Failed::new(JobErrorKind::Cancelled, name, 0)),
+                        false => None,
                     };
-                    is_over()?;
+                    if let Some(why) = cancelled() {
+                        return Err(why.into());
+                    }
                     let _permit = permit(&terms.limit, name)?;
-                    // Somebody else may have cancelled it meanwhile.
-                    is_over()?;
+                    // Somebody else may have cancelled it while it waited.
+                    if let Some(why) = cancelled() {
+                        return Err(why.into());
+                    }
                     let _job = scope.series.here(index);
                     run_here(name, || {
                         kernel.call(held, Key::new()).keep().map_err(Failure::from)

@@ -119,10 +119,25 @@ impl<const N: usize> LinkCells<N> {
         Phase::of(self.reply().recorder.now.load(Ordering::Acquire))
     }
 
-    /// Worker, on its lane's thread: keeps a line of text beyond the end of the process, for this job (0:
+    /// Worker: how far the notes are, for [`take_back_notes`](Self::take_back_notes).
+    pub(crate) fn noted(&self) -> u64 {
+        self.reply().recorder.written.load(Ordering::Relaxed)
+    }
+
+    /// Worker, on its lane's thread: what was noted since [`noted`](Self::noted) is told otherwise.
+    pub(crate) fn take_back_notes(&self, noted: u64) {
+        let recorder = &self.reply().recorder;
+        recorder.written.store(noted, Ordering::Release);
+    }
+
+    /// Worker, on its lane's thread: keeps a text beyond the end of the process, line by line, for this job (0:
     /// for none).
-    pub(crate) fn note(&self, job: u64, line: &str) {
-        let line = format!("{job} {line}");
+    pub(crate) fn note(&self, job: u64, text: &str) {
+        let mut line = String::new();
+        for part in text.trim_end_matches('\n').split('\n') {
+            let end = if line.is_empty() { "" } else { "\n" };
+            line.push_str(&format!("{end}{job} {part}"));
+        }
         let recorder = &self.reply().recorder;
         let mut at = recorder.written.load(Ordering::Relaxed);
         let mut end = line.len().min(NOTE_WORDS * 8 - 1);
@@ -149,13 +164,10 @@ impl<const N: usize> LinkCells<N> {
     pub(crate) fn notes(&self) -> Vec<(u64, String)> {
         let recorder = &self.reply().recorder;
         let written = recorder.written.load(Ordering::Acquire);
-        // A note that was being written has overwritten what lies a lap behind it.
-        let whole = written <= RECORDED as u64;
-        let count = written.min(if whole {
-            RECORDED
-        } else {
-            RECORDED - NOTE_WORDS
-        } as u64);
+        // A note that was being written may have overwritten what lies a lap behind it.
+        const SAFE: u64 = (RECORDED - NOTE_WORDS) as u64;
+        let whole = written <= SAFE;
+        let count = written.min(SAFE);
         let mut bytes = Vec::with_capacity(count as usize * 8);
         for back in (1..=count).rev() {
             let at = (written.wrapping_sub(back) % RECORDED as u64) as usize;
@@ -227,6 +239,37 @@ mod tests {
         }
         cells.forget_notes();
         assert!(cells.notes().is_empty());
+    }
+
+    #[test]
+    fn each_line_of_a_note_is_its_jobs() {
+        let cells = cells();
+        cells.note(7, "the assertion failed\n  left: 1\n right: 2\n");
+        cells.note(8, "one\n\n42 is no name");
+        let expected = [
+            (7, "the assertion failed"),
+            (7, "  left: 1"),
+            (7, " right: 2"),
+            (8, "one"),
+            (8, ""),
+            (8, "42 is no name"),
+        ];
+        assert_eq!(
+            cells.notes(),
+            expected.map(|(job, line)| (job, line.to_owned()))
+        );
+    }
+
+    #[test]
+    fn notes_that_are_told_otherwise_are_taken_back() {
+        let cells = cells();
+        cells.note(7, "first");
+        let noted = cells.noted();
+        cells.note(7, "second");
+        cells.take_back_notes(noted);
+        assert_eq!(cells.notes(), [(7, "first".to_owned())]);
+        cells.note(8, "third");
+        assert_eq!(cells.notes()[1], (8, "third".to_owned()));
     }
 
     #[test]

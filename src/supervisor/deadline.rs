@@ -88,6 +88,7 @@ impl Core {
         self.lanes.iter().any(|lane| lane.alarm.is_some())
             || self.groups.next_end().is_some()
             || self.families_due().is_some()
+            || self.leavers_due().is_some()
             || self.drains_until.is_some()
     }
 
@@ -99,6 +100,13 @@ impl Core {
         self.groups.postpone(by);
         self.postpone_families(by);
         self.drains_until = self.drains_until.map(|at| clock::postponed(at, by));
+        for ends_by in self
+            .workers
+            .iter_mut()
+            .filter_map(|worker| worker.ends_by.as_mut())
+        {
+            *ends_by = clock::postponed(*ends_by, by);
+        }
     }
 
     /// There is something to do at this time: the monitor must not sleep longer.
@@ -120,6 +128,7 @@ impl Core {
             .next_end()
             .into_iter()
             .chain(self.families_due());
+        let patience = patience.chain(self.leavers_due());
         times.chain(patience).chain(self.drains_until).min()
     }
 
@@ -140,6 +149,7 @@ impl Core {
         self.look_at_admission(now);
         self.end_groups(now);
         self.end_families(now);
+        self.end_leavers(now);
         self.end_drain(now);
     }
 

@@ -77,6 +77,9 @@ impl Core {
                 self.watch(index);
             }
             crate::sync::point!("reap.told");
+            if !self.lanes[index].ready {
+                self.expect_end(self.worker_of(index));
+            }
             if self.graphs.have_news() {
                 self.continue_graphs();
             }

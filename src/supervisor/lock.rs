@@ -77,6 +77,13 @@ pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     }
 }
 
+/// Drops what is foreign code, and may panic: whoever does so has an answer to give all the same.
+pub(super) fn drop_waker(waker: Option<Waker>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(waker))) {
+        std::mem::forget(payload);
+    }
+}
+
 impl Core {
     /// Wakes the lanes that have got jobs, if they sleep.
     #[inline]

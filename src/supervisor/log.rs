@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::events;
 use crate::sys::process::start_thread;
+use crate::worker::fence::drop_payload;
 
 /// A line that a worker printed, or an event of its kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,20 +148,26 @@ impl fmt::Debug for Sink {
 impl Sink {
     fn take(&self, line: &LogLine) {
         // Foreign code, like a call below.
-        let again = catch_unwind(AssertUnwindSafe(|| events::emit(line)));
+        let again = fenced(|| events::emit(line));
         match self {
             // A subscriber has it.
-            Self::Stderr if again.unwrap_or(false) => {}
+            Self::Stderr if again == Some(true) => {}
             Self::Stderr => {
                 // One write; that nobody reads is no reason to stop working.
                 let _ = std::io::stderr()
                     .lock()
                     .write_all(format!("{line}\n").as_bytes());
             }
-            // Foreign code. What its panic says, the panic hook has printed.
-            Self::Call(call) => drop(catch_unwind(AssertUnwindSafe(|| call(line)))),
+            Self::Call(call) => fenced(|| call(line)).unwrap_or_default(),
         }
     }
+}
+
+/// Calls foreign code. What its panic says, the panic hook has printed.
+fn fenced<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(drop_payload)
+        .ok()
 }
 
 /// Lines that may wait for the sink, and bytes of them.

@@ -1,5 +1,9 @@
 //! Replacing workers that have done nothing wrong: after so many jobs, or when they have grown too large.
 
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
 use super::core::Core;
 use super::lane::{Lane, NOBODY};
 use super::worker::Status;
@@ -81,6 +85,7 @@ impl Core {
             self.lanes[lane].begin_life(share);
         }
         self.workers[worker].retiring = false;
+        self.workers[worker].ends_by = None;
         self.forget_alone(worker);
     }
 
@@ -121,8 +126,50 @@ impl Core {
             self.lanes[lane].poster.ring();
         }
         crate::sync::point!("recycle.rung");
+        self.expect_end(worker);
         // The others may have what came back.
         self.call_monitor = true;
+    }
+
+    /// A worker that was told to go, and may have nothing left to do: from then on it has the grace period to end.
+    #[cold]
+    pub(super) fn expect_end(&mut self, worker: usize) {
+        let has_job = |lane: usize| {
+            let lane = &self.lanes[lane];
+            let mut open = lane.poster.open_positions();
+            open.any(|position| lane.holds(position))
+        };
+        let own = &self.workers[worker];
+        let is_told = own.retiring && own.status() == Status::Leaving;
+        if !is_told || own.ends_by.is_some() || self.lanes_of(worker).any(has_job) {
+            return;
+        }
+        // A grace beyond all clocks has no end.
+        let ends_by = Instant::now().checked_add(self.groups.grace);
+        self.workers[worker].ends_by = ends_by;
+        if let Some(at) = ends_by {
+            self.wake_monitor_by(at);
+        }
+    }
+
+    /// When the next of those has to have ended.
+    pub(super) fn leavers_due(&self) -> Option<Instant> {
+        self.workers
+            .iter()
+            .filter_map(|worker| worker.ends_by)
+            .min()
+    }
+
+    /// Kills those that were told to go and did not: stopped, or taken over.
+    pub(super) fn end_leavers(&mut self, now: Instant) {
+        for worker in &mut self.workers {
+            if worker.ends_by.take_if(|at| *at <= now).is_some()
+                && let Some(process) = &worker.process
+            {
+                // It may have gone already; the pidfd tells.
+                let _ = process.pidfd.kill(Signal::SIGKILL);
+            }
+        }
     }
 
     /// Takes back what these lanes have not begun, to the front of the queue, in order.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::core::{Core, Read};
 use super::error::JobError;
+use super::lock::drop_waker;
 use super::record::{JobId, Stage};
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
@@ -184,7 +185,7 @@ impl Shared {
             taken = core.try_take(id, read);
         }
         self.unlock(core);
-        drop(waker);
+        drop_waker(waker);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Worker {
     pub(super) actors: usize,
     /// It was told to end, to be replaced.
     pub(super) retiring: bool,
+    /// With nothing left to do it has so long to end.
+    pub(super) ends_by: Option<Instant>,
     /// Jobs finished when it died last.
     jobs_at_death: u64,
     /// Processes that died one after the other, without having finished a job.
@@ -78,6 +80,7 @@ impl Worker {
             recycled: 0,
             actors: 0,
             retiring: false,
+            ends_by: None,
             jobs_at_death: 0,
             deaths_in_a_row: 0,
             parts_in_a_row: 0,

@@ -363,6 +363,36 @@ pub fn set_data_limit(bytes: u64) -> Result<()> {
         .map_err(|errno| error("setrlimit", errno))
 }
 
+/// Lowers the soft `RLIMIT_STACK` of this process, to which its first thread's stack may grow: it is no data to the system.
+pub fn set_stack_limit(bytes: u64) -> Result<()> {
+    set_soft(Resource::RLIMIT_STACK, "RLIMIT_STACK", bytes)
+}
+
+/// Sets the soft `RLIMIT_AS` of this process to `more` bytes of addresses beyond those that it has. It counts what is made
+/// read-only, too, and then is data no more.
+#[cfg(feature = "sandbox")]
+pub fn set_address_limit(more: u64) -> Result<()> {
+    let what = "/proc/self/statm";
+    let error = |error: io::Error| {
+        let code = error.raw_os_error().unwrap_or(libc::EIO);
+        Error::new("open", Errno::from_raw(code), what)
+    };
+    let text = fs::read_to_string(what).map_err(error)?;
+    let pages = text.split_ascii_whitespace().next();
+    let pages: u64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let own = pages.saturating_mul(super::page_size() as u64);
+    set_soft(Resource::RLIMIT_AS, "RLIMIT_AS", own.saturating_add(more))
+}
+
+/// Lowers a soft limit; one that is lower already stays.
+fn set_soft(resource: Resource, name: &str, bytes: u64) -> Result<()> {
+    let error = |call, errno| Error::new(call, errno, format!("{name} to {bytes} bytes"));
+    let (soft, hard) = getrlimit(resource).map_err(|errno| error("getrlimit", errno))?;
+    allowed()
+        .and_then(|()| setrlimit(resource, bytes.min(soft), hard))
+        .map_err(|errno| error("setrlimit", errno))
+}
+
 /// Cores this process may run on, container limits counted.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

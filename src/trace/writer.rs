@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process;
 use std::time::Duration;
 
@@ -102,6 +102,10 @@ impl Writer {
                 Some(page.map_err(|error| (path.clone(), error))?)
             }
         };
+        // It is written at the end, too, wherever the program has gone by then.
+        let report = plan.report.as_ref();
+        let report = report.map(|page| absolute(page).unwrap_or_else(|_| page.clone()));
+        let plan = Plan { report, ..plan };
         let mut own = Self {
             chrome,
             page,

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 use std::sync::Arc;
 
-use super::lane::cells_here;
+use super::lane::{cells_here, take_back_notes};
 use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
@@ -16,6 +16,8 @@ thread_local! {
     static FENCED: Cell<Option<Stack>> = const { Cell::new(None) };
     /// What the panic hook heard while it did.
     static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Where the notes of the recorder stood before it noted the first of these.
+    static NOTED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// What of a panic is kept beside its message and location.
@@ -92,6 +94,7 @@ pub(super) fn install(cells: Arc<LinkCells>) {
             {
                 let cells = cells_here(&cells);
                 let job = cells.phase().job().unwrap_or(0);
+                NOTED.set(NOTED.get().or(Some(cells.noted())));
                 cells.note(job, &format!("panicked at {location}: {message}"));
             }
             HEARD.replace(Some(text));
@@ -166,12 +169,17 @@ pub(super) fn run_briefly<T>(f: impl FnOnce() -> T) -> Outcome<T> {
 }
 
 fn fenced<T>(stack: Stack, f: impl FnOnce() -> T) -> Outcome<T> {
+    NOTED.set(None);
     FENCED.set(Some(stack));
     let result = catch_unwind(AssertUnwindSafe(|| arenite_runs_kernel(f)));
     FENCED.set(None);
     match result {
         Ok(value) => Outcome::Returned(value),
         Err(payload) => {
+            // It is answered: what ends a later attempt of the job in this process is something else.
+            if let Some(noted) = NOTED.take() {
+                take_back_notes(noted);
+            }
             if let Some(full) = payload.downcast_ref::<ArenaFull>() {
                 return Outcome::Full(*full);
             }

@@ -95,6 +95,13 @@ pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
     lane.map_or(first, |lane| &lane.cells)
 }
 
+/// What this thread's lane has noted since then is told otherwise.
+pub(super) fn take_back_notes(noted: u64) {
+    if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
+        lane.cells.take_back_notes(noted);
+    }
+}
+
 /// The job that runs on this thread, or beside it if the worker has one lane only (`first` is its link); 0 for none.
 #[cfg(feature = "tracing")]
 pub(super) fn job_here(first: &LinkCells, single: bool) -> u64 {

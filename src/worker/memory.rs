@@ -268,6 +268,8 @@ unsafe impl LaneMemory for Lane {
         let len = len as u64;
         loop {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
+            // Nothing has a place in any region.
+            let placed = placed.or((len == 0).then_some((0, true)));
             if let Some((at, fresh)) = placed {
                 crate::sync::point!("allocate.placed");
                 let at = Offset::new(self.home.region, at);
@@ -279,7 +281,7 @@ unsafe impl LaneMemory for Lane {
                 return Ok(LaneChunk { ptr, at, fresh });
             }
             // Room for the alignment of the first chunk is in the whole pages of a grant.
-            self.refill_cold(len.max(1))?;
+            self.refill_cold(len)?;
         }
     }
 

@@ -218,6 +218,11 @@ fn attach(
     cells.set_phase(Phase::Starting(steps::LOCK_DOWN));
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
+        if welcome.memory_limit > 0 {
+            let reserved = ADDRESSES + ADDRESSES_PER_CORE * u64::from(welcome.cores);
+            let more = welcome.memory_limit.saturating_add(reserved);
+            crate::sys::limits::set_address_limit(more).map_err(|error| error.to_string())?;
+        }
         before.lock_down(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
     }
@@ -271,6 +276,14 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     })
 }
 
+/// Addresses that a locked-down worker with a ceiling may have beyond that: what allocators reserve and do not touch. Who has
+/// taken over the worker can fill so much that the ceiling does not count.
+#[cfg(feature = "sandbox")]
+const ADDRESSES: u64 = 1 << 30;
+/// What glibc reserves where many threads allocate: eight heaps for each core, of 64 MiB each.
+#[cfg(feature = "sandbox")]
+const ADDRESSES_PER_CORE: u64 = 8 * (64 << 20);
+
 /// Bounds what this process may have, sees to it that its end is heard of where it has several lanes, and keeps others from
 /// looking into it.
 fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), String> {
@@ -284,6 +297,7 @@ fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), 
     }
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
+        crate::sys::limits::set_stack_limit(welcome.memory_limit).map_err(text)?;
         abort::note_aborts(&for_good.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -88,7 +89,7 @@ fn say(text: &str) {
 
 /// A panic that may not leave the function: the process ends.
 extern "C" fn cannot_unwind(what: u32) {
-    panic!("no way \x1b[31mout of {what:x}");
+    panic!("no way \x1b[31mout of {what:x}\n  nor back\n1 is no job");
 }
 
 fn a_panic_that_ends_the_process_is_heard() {
@@ -101,6 +102,7 @@ fn a_panic_that_ends_the_process_is_heard() {
         said("tests/engine/logs.rs") && said(r"no way \u{1b}[31mout of cafe"),
         "{words:?}"
     );
+    assert!(said("  nor back") && said("1 is no job"), "{words:?}");
     assert!(error.to_string().contains("last words"), "{error}");
     lab.assert_in_use(0);
 }
@@ -124,6 +126,20 @@ fn a_silent_death_has_no_last_words() {
         assert_eq!(*error.kind(), JobErrorKind::Signal(9));
         assert!(error.last_words().is_empty(), "{error:?}");
     }
+    // Nor are those of an attempt those of the next one.
+    let tried = Gate::new();
+    let twice = |gate: &str| {
+        static TRIED: AtomicBool = AtomicBool::new(false);
+        assert!(TRIED.swap(true, Ordering::Relaxed), "the first time");
+        pass(gate);
+    };
+    let job = lab.job(twice, (&tried.path(),)).retries(1).submit();
+    let held = tried.meet();
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    let error = lab.failure_of(job);
+    drop(held);
+    assert_eq!((error.attempt(), error.deaths().len()), (2, 1));
+    assert!(error.last_words().is_empty(), "{error:?}");
     lab.assert_in_use(0);
 }
 

@@ -18,6 +18,7 @@ tests![
     a_worker_that_has_grown,
     a_worker_that_has_grown_ends_what_it_runs,
     one_that_dies_on_its_way_out,
+    one_that_does_not_go,
     shutdown_and_drop_meanwhile,
 ];
 
@@ -143,6 +144,23 @@ fn a_worker_that_has_grown() {
     drop(held);
     job.wait().unwrap();
     wait_until("it is replaced", || modest.stats().recycled() == 1);
+}
+
+/// Stopped after its last job, so that it cannot do as it is told: it has the grace period.
+fn one_that_does_not_go() {
+    let lab = Lab::with(1, |builder| {
+        builder
+            .recycle_above(8 << 20)
+            .grace(std::time::Duration::from_millis(50))
+    });
+    let first = lab.submit(leak, (16,)).wait().unwrap();
+    // Before somebody has looked how large it is, usually; it is not there any more otherwise.
+    let _ = kill(Pid::from_raw(first as i32), Signal::SIGSTOP);
+    wait_until("another one is ready", || {
+        let stats = lab.stats();
+        stats.workers[0].ready && stats.workers[0].pid != first
+    });
+    assert_ne!(lab.submit(std::process::id, ()).wait().unwrap(), first);
 }
 
 /// The look at how large workers are may come before the job does that is to be there; but not each time.

@@ -41,6 +41,7 @@ tests![
     workers_are_replaced_after_so_many_jobs_of_all_lanes,
     arrays_of_many_lanes_do_not_meet,
     a_grant_that_another_lane_has_used_up,
+    nothing_needs_no_room,
     tiles_in_one_page_are_written_by_many_lanes,
     a_lent_array_stays_open_when_its_maker_goes_on,
     kills_under_load,
@@ -658,6 +659,27 @@ fn a_grant_that_another_lane_has_used_up() {
         .into_iter()
         .for_each(|job| drop(job.wait().unwrap()));
     assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
+/// What has no bytes is made where there is no memory left, in lanes that never had any.
+fn nothing_needs_no_room() {
+    fn empty(gate: &str) -> Array<u64> {
+        pass(gate);
+        Array::from_slice(&[])
+    }
+    let lab = Lab::with(1, |builder| builder.lanes(3).capacity(4 << 20));
+    let all = iter::from_fn(|| lab.zeros::<u8>(64 << 10).ok());
+    let all: Vec<_> = all.collect();
+    let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
+    let jobs = gates.iter().map(|gate| lab.submit(empty, (&gate.path(),)));
+    let jobs: Vec<_> = jobs.collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    drop(held);
+    for job in jobs {
+        assert_eq!(job.wait().unwrap().len(), 0);
+    }
+    drop(all);
     lab.assert_in_use(0);
 }
 

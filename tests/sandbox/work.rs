@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
@@ -20,6 +21,8 @@ tests![
     a_panic_has_its_stack,
     an_abort_and_a_wild_read_keep_their_causes,
     too_much_private_memory,
+    many_lanes_under_a_ceiling,
+    questions_about_others,
     what_is_changed_in_place_is_refused,
     rows_that_fail_are_found,
     what_is_spawned_is_refused,
@@ -177,6 +180,85 @@ fn too_much_private_memory() {
     assert_eq!(aside.wait().unwrap(), refused);
     let refused = -i64::from(libc::ENOMEM);
     assert_eq!(lab.submit(map, (256 << 20, stack)).wait().unwrap(), refused);
+    // What is closed to writing again counts for that ceiling no more, and so does what never was open: how many MiB of either.
+    fn closed(write: bool) -> i64 {
+        const MIB: usize = 1 << 20;
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let (read, change) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+        let first = if write { change } else { read };
+        let one = || {
+            let map = raw!(libc::SYS_mmap, 0, 32 * MIB, first, private, -1, 0);
+            map > 0 && raw!(libc::SYS_mprotect, map, 32 * MIB, read) == 0
+        };
+        32 * (0..1000).take_while(|_| one()).count() as i64
+    }
+    for write in [true, false] {
+        let lab = strict_with(1, |builder| builder.memory_limit(64 << 20));
+        let most = lab.submit(closed, (write,)).wait().unwrap();
+        let cores = std::thread::available_parallelism().unwrap().get() as i64;
+        let bound = 64 + 1024 + 512 * cores;
+        assert!((32..=bound).contains(&most), "{most} MiB");
+    }
+}
+
+/// Each thread's allocator reserves addresses, of which there are not many under a ceiling.
+fn many_lanes_under_a_ceiling() {
+    fn allocate(n: u64) -> u64 {
+        let parts: Vec<Vec<u64>> = (0..20).map(|_| vec![n; 10_000]).collect();
+        std::hint::black_box(parts)
+            .iter()
+            .map(|part| part[9_999])
+            .sum()
+    }
+    let lab = strict_with(1, |builder| builder.lanes(48).memory_limit(512 << 20));
+    let sums = lab.map(allocate, (0..500u64).map(|n| (n,)));
+    for (n, sum) in (0..).zip(sums) {
+        assert_eq!(sum.unwrap(), 20 * n);
+    }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+/// Clocks and cores of others, and locks that others are said to hold.
+fn questions_about_others() {
+    const INVALID: i64 = libc::EINVAL as i64;
+    let lab = strict(1);
+    let other = std::process::id() as i64;
+    let refused = -i64::from(libc::EACCES);
+    fn clock(id: i64) -> i64 {
+        let mut time = [0_i64; 2];
+        raw!(libc::SYS_clock_gettime, id, time.as_mut_ptr())
+    }
+    fn cores(pid: i64) -> i64 {
+        let mut set = [0_u64; 128];
+        raw!(
+            libc::SYS_sched_getaffinity,
+            pid,
+            size_of_val(&set),
+            set.as_mut_ptr()
+        )
+    }
+    // That of the process: its number, turned round.
+    let of_other = (!other << 3) | 2;
+    assert_eq!(lab.submit(clock, (of_other,)).wait().unwrap(), refused);
+    assert_eq!(lab.submit(cores, (other,)).wait().unwrap(), refused);
+    for clock_of_nobody in [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_TAI] {
+        let told = lab
+            .submit(clock, (i64::from(clock_of_nobody),))
+            .wait()
+            .unwrap();
+        assert!([0, -INVALID].contains(&told), "{told}");
+    }
+    assert!(lab.submit(cores, (0,)).wait().unwrap() > 0);
+    let lock = |owner: u32| {
+        let word = AtomicU32::new(owner);
+        let lock = libc::FUTEX_LOCK_PI | libc::FUTEX_PRIVATE_FLAG;
+        raw!(libc::SYS_futex, word.as_ptr(), lock, 0, 0, 0, 0)
+    };
+    let error = lab.failure_of(lab.submit(lock, (std::process::id(),)));
+    let denied = JobErrorKind::Denied {
+        call: "futex".into(),
+    };
+    assert_eq!(*error.kind(), denied, "{error}");
 }
 
 fn what_is_changed_in_place_is_refused() {

@@ -129,7 +129,8 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// How long the job may run. If it has not ended then, its worker is killed and replaced, and the
     /// job answers [`DeadlineExceeded`](crate::engine::JobErrorKind::DeadlineExceeded), or is tried again if it has
     /// [`retries`](JobBuilder::retries): each attempt has this time. Waiting for a worker does not count,
-    /// waking one does; nor does time in which the whole program is stopped. A job that has no time at all is not sent.
+    /// waking one does; nor does time in which the whole program is stopped. A job that has no time at all is not sent. Programs
+    /// that the kernel has started are not ended with it.
     ///
     /// Where workers have several [`lanes`](crate::engine::Builder::lanes) the job has a worker to itself, and waits for one, so that
     /// no job is lost with it; unless [`share_deadlines`](crate::engine::Builder::share_deadlines) says otherwise. The states of

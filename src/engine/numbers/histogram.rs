@@ -3,9 +3,10 @@
 use std::panic::panic_any;
 
 use super::super::{Engine, JobError, JobErrorKind};
-use super::{Number, RETRIES, chunks, expect_len, lie};
+use super::{Number, RETRIES, chunks};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
+use crate::engine::answers::{expect_len, lie};
 use crate::kernel::Ahead;
 use crate::supervisor::Failed;
 

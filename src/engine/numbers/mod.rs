@@ -13,31 +13,15 @@ pub use number::Number;
 #[cfg(feature = "bench")]
 pub(crate) use number::sum;
 
+use super::answers::lie;
 use super::{Engine, JobError, JobErrorKind};
-use crate::array::{Array, Element};
+use crate::array::Array;
 use crate::kernel::{Args, Kernel, Params, Reply};
 use crate::supervisor::Failed;
 use number::{beats, extreme, tree};
 
 /// How often a chunk is tried again that was lost with its worker.
 const RETRIES: u32 = 2;
-
-/// What a worker has answered cannot be: it may have been taken over.
-fn lie(kernel: &'static str, what: &str) -> JobError {
-    Failed::new(JobErrorKind::Protocol(what.into()), kernel, 0).into()
-}
-
-/// So many elements as have to be there.
-fn expect_len<T: Element>(
-    kernel: &'static str,
-    part: &Array<T>,
-    len: usize,
-) -> Result<(), JobError> {
-    match part.len() == len {
-        true => Ok(()),
-        false => Err(lie(kernel, "a result of another length")),
-    }
-}
 
 impl Engine {
     /// The sum of all elements.

@@ -4,8 +4,9 @@ use std::any::type_name;
 use std::marker::PhantomData;
 
 use super::super::{Engine, JobError, ScopedJob};
-use super::{Number, chunks, expect_len};
+use super::{Number, chunks};
 use crate::array::{Array, ArrayMut, Element, Shape};
+use crate::engine::answers::expect_len;
 use crate::kernel::conjure;
 
 impl Engine {

@@ -1,6 +1,6 @@
 //! Which system calls a locked-down process has, and what every call is called.
 
-use seccompiler::SeccompCmpOp::{self, Eq, MaskedEq, Ne};
+use seccompiler::SeccompCmpOp::{self, Eq, Gt, MaskedEq, Ne};
 use seccompiler::{SeccompCmpArgLen, SeccompCondition, SeccompRule};
 
 /// The numbers of these calls, on this processor.
@@ -13,12 +13,12 @@ type Named = (libc::c_long, &'static str);
 
 /// Calls that look at nothing but this process, whatever their arguments are.
 pub(super) const FREE: &[Named] = numbers! {
-    SYS_sched_yield SYS_nanosleep SYS_clock_nanosleep SYS_clock_gettime SYS_clock_getres SYS_gettimeofday
+    SYS_sched_yield SYS_nanosleep SYS_gettimeofday
     SYS_munmap SYS_brk SYS_getrandom SYS_membarrier SYS_ppoll SYS_pselect6
     SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigpending SYS_sigaltstack SYS_restart_syscall
     SYS_exit SYS_exit_group SYS_set_robust_list SYS_set_tid_address SYS_rseq
     SYS_getpid SYS_gettid SYS_getppid SYS_getuid SYS_geteuid SYS_getgid SYS_getegid
-    SYS_sched_getaffinity SYS_getcpu SYS_getrusage SYS_times SYS_sysinfo
+    SYS_getcpu SYS_getrusage SYS_times SYS_sysinfo
 };
 
 /// The same, with the names that only this processor has.
@@ -65,6 +65,7 @@ pub(super) const UNKNOWN: &[Named] = numbers! { SYS_clone3 SYS_mremap SYS_futex_
 
 /// Names of the rest, for messages. Whatever is not allowed above ends the process.
 const OTHERS: &[Named] = numbers! {
+    SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_sched_getaffinity
     SYS_futex SYS_write SYS_writev SYS_close SYS_mmap SYS_mprotect SYS_madvise SYS_rt_sigaction SYS_shmget SYS_shmat SYS_shmctl
     SYS_shmdt SYS_sendmsg SYS_clone SYS_execve SYS_kill SYS_semget SYS_semop SYS_semctl SYS_semtimedop SYS_msgget
     SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_ftruncate SYS_fallocate SYS_ptrace SYS_syslog SYS_setuid SYS_setgid
@@ -177,8 +178,17 @@ const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAKE_BITSET as u64,
 ];
 const PRIVATE_FUTEX: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
+/// What may be done with words that only this process sees: all but locks with an owner, who may be said to be in another one.
+const OWN_FUTEX: [u64; 3] = [
+    libc::FUTEX_REQUEUE as u64,
+    libc::FUTEX_CMP_REQUEUE as u64,
+    libc::FUTEX_WAKE_OP as u64,
+];
 /// What is done, without the clock by which it ends.
 const FUTEX_OPERATION: u64 = !(libc::FUTEX_CLOCK_REALTIME as u64);
+
+/// The last of the clocks that are nobody's. Numbers below zero, which are large ones here, are those of processes and threads.
+const LAST_CLOCK: u64 = libc::CLOCK_TAI as u64;
 
 /// How the C libraries start a thread: everything shared. glibc's flags, and musl's with `CLONE_DETACHED`.
 const THREAD: u64 = (libc::CLONE_VM
@@ -243,9 +253,10 @@ fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
 /// Calls that this process may make with these arguments only: others end it. For those without a rule any will do.
 pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let pid = u64::from(own.pid);
-    let private = rule([(1, INT, MaskedEq(PRIVATE_FUTEX), PRIVATE_FUTEX)]);
-    let plain = PLAIN_FUTEX.map(|what| rule([(1, INT, MaskedEq(FUTEX_OPERATION), what)]));
-    let futex = plain.into_iter().chain([private]);
+    let private = PLAIN_FUTEX.into_iter().chain(OWN_FUTEX);
+    let private = private.map(|what| what | PRIVATE_FUTEX);
+    let futex = PLAIN_FUTEX.into_iter().chain(private);
+    let futex = futex.map(|what| rule([(1, INT, MaskedEq(FUTEX_OPERATION), what)]));
     Ok(vec![
         (libc::SYS_futex, futex.collect::<seccompiler::Result<_>>()?),
         (libc::SYS_close, others(&own.kept)?),
@@ -286,6 +297,10 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
         (libc::SYS_fcntl, vec![none_of(1, &HARMFUL_FCNTL)?]),
         // With any arguments as far as this list goes: most of them are refused, below.
         (libc::SYS_sched_setaffinity, vec![]),
+        (libc::SYS_sched_getaffinity, vec![]),
+        (libc::SYS_clock_gettime, vec![]),
+        (libc::SYS_clock_getres, vec![]),
+        (libc::SYS_clock_nanosleep, vec![]),
         (libc::SYS_write, vec![]),
         (libc::SYS_writev, vec![]),
         (libc::SYS_sendmsg, vec![]),
@@ -299,6 +314,22 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
         (libc::SYS_writev, others(&own.writable)?),
         (libc::SYS_sendmsg, others(&own.channel)?),
         (libc::SYS_sched_setaffinity, vec![none_of(0, &[0])?]),
+        (
+            libc::SYS_sched_getaffinity,
+            vec![none_of(0, &[0, own.pid.into()])?],
+        ),
+        (
+            libc::SYS_clock_gettime,
+            vec![rule([(0, INT, Gt, LAST_CLOCK)])?],
+        ),
+        (
+            libc::SYS_clock_getres,
+            vec![rule([(0, INT, Gt, LAST_CLOCK)])?],
+        ),
+        (
+            libc::SYS_clock_nanosleep,
+            vec![rule([(0, INT, Gt, LAST_CLOCK)])?],
+        ),
         (
             libc::SYS_mmap,
             vec![rule([(3, LONG, MaskedEq(MAP_PUT_ASIDE), MAP_PUT_ASIDE)])?],

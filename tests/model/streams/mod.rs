@@ -212,7 +212,8 @@ fn what_is_spread_is_bounded_too() {
     }
     assert!(run.next().is_none());
     // Two blocks, and the file that they come from.
-    assert_eq!(handle.stats().most_in_flight, 3);
+    let most = handle.stats().most_in_flight;
+    assert!(most <= 3, "{most}");
 }
 
 fn an_exclusive_array_passes_all_stages_without_a_copy() {
