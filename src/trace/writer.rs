@@ -31,8 +31,8 @@ enum Kind {
 /// Where the page goes.
 #[derive(Debug)]
 enum Page {
-    /// Into a file, whenever it is brought up to date.
-    File,
+    /// Into the file at this place, whenever it is brought up to date: wherever the program has gone by then.
+    File(PathBuf),
     /// Into what takes it as it comes, such as a pipe: once, and `None` afterwards.
     Stream(Option<File>),
 }
@@ -46,7 +46,7 @@ impl Page {
             ));
         }
         let Some(there) = fs::metadata(path).ok().filter(|there| !there.is_file()) else {
-            return Ok(Self::File);
+            return absolute(path).map(Self::File);
         };
         match open_to_write(path) {
             Err(error) if error.errno() == Errno::ENXIO && there.file_type().is_fifo() => {
@@ -102,10 +102,6 @@ impl Writer {
                 Some(page.map_err(|error| (path.clone(), error))?)
             }
         };
-        // It is written at the end, too, wherever the program has gone by then.
-        let report = plan.report.as_ref();
-        let report = report.map(|page| absolute(page).unwrap_or_else(|_| page.clone()));
-        let plan = Plan { report, ..plan };
         let mut own = Self {
             chrome,
             page,
@@ -205,7 +201,7 @@ impl Writer {
         };
         let page = report::page(&self.summary, &about);
         let written = match place {
-            Page::File => replace(path, &page),
+            Page::File(place) => replace(place, &page),
             // Closed behind the page, so that a reader has its end.
             Page::Stream(stream) => match stream.take() {
                 Some(mut stream) => stream.write_all(page.as_bytes()),
