@@ -356,16 +356,14 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
 
 /// Sets the soft `RLIMIT_DATA` of this process: private writable memory in bytes; shared maps do not count.
 pub fn set_data_limit(bytes: u64) -> Result<()> {
-    let error = |call, errno| Error::new(call, errno, format!("RLIMIT_DATA to {bytes} bytes"));
-    let (_, hard) = getrlimit(Resource::RLIMIT_DATA).map_err(|errno| error("getrlimit", errno))?;
-    allowed()
-        .and_then(|()| setrlimit(Resource::RLIMIT_DATA, bytes.min(hard), hard))
-        .map_err(|errno| error("setrlimit", errno))
+    set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", bytes, |_, hard| hard)
 }
 
 /// Lowers the soft `RLIMIT_STACK` of this process, to which its first thread's stack may grow: it is no data to the system.
 pub fn set_stack_limit(bytes: u64) -> Result<()> {
-    set_soft(Resource::RLIMIT_STACK, "RLIMIT_STACK", bytes)
+    set_soft(Resource::RLIMIT_STACK, "RLIMIT_STACK", bytes, |soft, _| {
+        soft
+    })
 }
 
 /// Sets the soft `RLIMIT_AS` of this process to `more` bytes of addresses beyond those that it has. It counts what is made
@@ -381,15 +379,16 @@ pub fn set_address_limit(more: u64) -> Result<()> {
     let pages = text.split_ascii_whitespace().next();
     let pages: u64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let own = pages.saturating_mul(super::page_size() as u64);
-    set_soft(Resource::RLIMIT_AS, "RLIMIT_AS", own.saturating_add(more))
+    let bytes = own.saturating_add(more);
+    set_soft(Resource::RLIMIT_AS, "RLIMIT_AS", bytes, |soft, _| soft)
 }
 
-/// Lowers a soft limit; one that is lower already stays.
-fn set_soft(resource: Resource, name: &str, bytes: u64) -> Result<()> {
+/// Sets a soft limit, to `most` of the soft and the hard one at the most.
+fn set_soft(resource: Resource, name: &str, bytes: u64, most: fn(u64, u64) -> u64) -> Result<()> {
     let error = |call, errno| Error::new(call, errno, format!("{name} to {bytes} bytes"));
     let (soft, hard) = getrlimit(resource).map_err(|errno| error("getrlimit", errno))?;
     allowed()
-        .and_then(|()| setrlimit(resource, bytes.min(soft), hard))
+        .and_then(|()| setrlimit(resource, bytes.min(most(soft, hard)), hard))
         .map_err(|errno| error("setrlimit", errno))
 }
 
