@@ -160,12 +160,8 @@ fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
     world.file("p/hangs.png", &png(6000, 4000));
     let mut child = start(world.command("p -s 64 -o out -j 1"));
     let id = child.id();
-    let mut worker = None;
-    wait_until("a worker is in the middle of the picture", || {
-        worker = (children(id).into_iter()).find(|&worker| private_bytes(worker) > Some(30 << 20));
-        worker.is_some()
-    });
-    signal(worker.unwrap(), libc::SIGSTOP);
+    let worker = in_the_middle(id);
+    signal(worker, libc::SIGSTOP);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     signal(id, libc::SIGINT);
     let (tell, told) = mpsc::channel();
@@ -177,7 +173,7 @@ fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
         });
         let told = told.recv_timeout(WATCHDOG);
         // It goes on, whatever was told, so that all come to an end.
-        signal(worker.unwrap(), libc::SIGCONT);
+        signal(worker, libc::SIGCONT);
         let line = told.expect("a line while the worker hangs");
         assert!(line.contains("a second signal ends at once"), "{line}");
     });
@@ -209,14 +205,24 @@ fn what_the_decoder_says_is_final() {
 
 fn a_hang_does_not_keep_a_drain_from_its_end() {
     let world = many_pictures();
-    let running = begun(world.command("p -s 64 -o out -j 1 --timeout 4s"));
-    let id = running.id();
-    signal(children(id)[0], libc::SIGSTOP);
+    // The first of all.
+    world.file("p/00-hangs.png", &png(6000, 4000));
+    let child = start(world.command("p -s 64 -o out -j 1 --timeout 6s"));
+    let id = child.id();
+    signal(in_the_middle(id), libc::SIGSTOP);
     signal(id, libc::SIGTERM);
-    let run = running
-        .ended()
-        .exits(143)
-        .says(&["interrupted", "--resume"]);
-    assert_eq!(run.errors().len(), 2, "one picture hung: {}", run.stderr);
+    let run = wait(child).exits(143).says(&["interrupted", "--resume"]);
+    assert_eq!(run.errors().len(), 2, "a picture hung: {}", run.stderr);
     gone(id);
+}
+
+/// The worker of this program that holds many pixels of a picture. Between two pictures nothing would hang.
+fn in_the_middle(program: u32) -> u32 {
+    let mut worker = None;
+    wait_until("a worker is in the middle of the picture", || {
+        worker =
+            (children(program).into_iter()).find(|&worker| private_bytes(worker) > Some(30 << 20));
+        worker.is_some()
+    });
+    worker.unwrap()
 }
