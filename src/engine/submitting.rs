@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +34,35 @@ impl Drop for Entering {
     }
 }
 
+/// A job that is not submitted yet: what it is called with, until it is let in.
+pub(super) struct Unsent<G, A> {
+    /// With the terms, and the seed.
+    call: Option<(A, Terms, u64)>,
+    program: PhantomData<fn() -> G>,
+}
+
+impl<G: Loads<A>, A> Unsent<G, A> {
+    /// Submits it when it is let in; until then it waits in this place of the line, with a waker there.
+    pub(super) fn poll(
+        &mut self,
+        shared: &Arc<Shared>,
+        line: &mut InLine,
+        context: &Context<'_>,
+    ) -> Poll<Job<<G::Reply as Reply>::Out>> {
+        let Some((args, ..)) = &self.call else {
+            panic!("this job was submitted before")
+        };
+        let kernel = KernelInfo::of::<G>();
+        let entry = ready!(shared.poll_enter(&kernel, G::held(args), line, context));
+        let (args, terms, seed) = self.call.take().expect("it was looked at");
+        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+        G::load(args, &mut call);
+        call.0.seed = seed;
+        let id = shared.submit_entered(&kernel, &mut call.0, terms.asked(), entry);
+        Poll::Ready(Job::sent::<G>(shared, id))
+    }
+}
+
 /// A job that waits until it is let in: see [`JobBuilder::submit_async`]. Dropping it gives up the place in the line, and the
 /// arguments.
 #[must_use = "a future does nothing before it is polled"]
@@ -42,12 +72,8 @@ pub struct Submitting<G: Program, A> {
 
 #[allow(clippy::large_enum_variant, reason = "short-lived")]
 enum State<G: Program, A> {
-    Waits {
-        entering: Entering,
-        args: A,
-        terms: Terms,
-    },
-    /// It ran in this thread.
+    Waits(Entering, Unsent<G, A>),
+    /// It ran in this thread, or was let in.
     Here(Job<<G::Reply as Reply>::Out>),
     Submitted,
 }
@@ -75,14 +101,16 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
         G: Loads<A>,
     {
         let state = match self.engine.shared() {
-            Some(shared) => State::Waits {
-                entering: Entering::new(shared),
-                args: self.args,
-                terms: self.terms,
-            },
+            Some(shared) => State::Waits(Entering::new(shared), self.unsent()),
             None => State::Here(self.run_here()),
         };
         Submitting { state }
+    }
+
+    /// Nothing waits for it yet.
+    pub(super) fn unsent(self) -> Unsent<G, A> {
+        let (call, program) = (Some((self.args, self.terms, self.seed)), PhantomData);
+        Unsent { call, program }
     }
 }
 
@@ -90,32 +118,14 @@ impl<G: Loads<A>, A> Future for Submitting<G, A> {
     type Output = Job<<G::Reply as Reply>::Out>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let kernel = KernelInfo::of::<G>();
-        let mut entered = None;
-        if let State::Waits { entering, args, .. } = &mut self.state {
+        if let State::Waits(entering, unsent) = &mut self.state {
             let Entering { shared, line } = entering;
-            let polled = shared.poll_enter(&kernel, G::held(args), line, context);
-            entered = Some(ready!(polled));
+            let job = ready!(unsent.poll(shared, line, context));
+            self.state = State::Here(job);
         }
-        match (mem::replace(&mut self.state, State::Submitted), entered) {
-            (
-                State::Waits {
-                    entering,
-                    args,
-                    terms,
-                },
-                Some(entry),
-            ) => {
-                let shared = &entering.shared;
-                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-                G::load(args, &mut call);
-                let id = shared.submit_entered(&kernel, &mut call.0, terms.asked(), entry);
-                Poll::Ready(Job::sent::<G>(shared, id))
-            }
-            (State::Here(job), _) => Poll::Ready(job),
-            (State::Waits { .. } | State::Submitted, _) => {
-                panic!("this job was submitted before")
-            }
+        match mem::replace(&mut self.state, State::Submitted) {
+            State::Here(job) => Poll::Ready(job),
+            State::Waits(..) | State::Submitted => panic!("this job was submitted before"),
         }
     }
 }

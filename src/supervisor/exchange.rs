@@ -91,7 +91,7 @@ impl Shared {
         read: Read<R>,
         wait: bool,
     ) -> usize {
-        if self.settings.memory.admission == 0 {
+        if !self.has_ceiling() {
             // Otherwise each takes memory when it is let in.
             calls.iter_mut().for_each(|call| self.spill(&mut call.0));
         }

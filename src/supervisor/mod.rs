@@ -202,6 +202,9 @@ const IN_ORDER_NS: u64 = 50_000_000;
 const HELD_IN_ORDER: u64 = 64 << 20;
 const PART_IN_ORDER: u64 = 16;
 
+/// What a map may have in flight beyond two jobs per lane: one part of the arena in so many.
+const PART_IN_FLIGHT: u64 = 4;
+
 /// Starts the workers; returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
@@ -292,6 +295,11 @@ impl Shared {
     fn ring(&self) {
         // Only a bad descriptor fails, and ours lives as long as we.
         let _ = self.bell.ring();
+    }
+
+    /// Whether jobs may have to wait until they are let in.
+    pub(crate) fn has_ceiling(&self) -> bool {
+        self.settings.memory.admission > 0
     }
 
     /// Takes a job.
@@ -520,6 +528,14 @@ impl Shared {
         let per_lane = (depth_ns as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
+    }
+
+    /// Jobs of a map that may be in flight where each takes so many bytes: its source, and others, need room as well.
+    pub(crate) fn window_in_memory(&self, each: u64) -> usize {
+        let bytes = self.arena.capacity() / PART_IN_FLIGHT;
+        usize::try_from(bytes / each.max(1))
+            .unwrap_or(usize::MAX)
+            .max(2 * self.cells.len())
     }
 
     /// Jobs that may be in flight where answers are taken in order and each job holds so many bytes. A long one keeps those

@@ -17,6 +17,7 @@ tests![
     a_slow_item_holds_the_iterator_back,
     some_more_are_under_way_behind_a_slow_item,
     large_items_are_not_kept_behind_a_slow_one,
+    items_of_tiny_jobs_leave_room_in_the_arena,
     owned_arguments_are_freed_as_they_are_used,
     a_failure_is_one_item,
     an_endless_iterator_may_be_left,
@@ -186,6 +187,43 @@ fn large_items_are_not_kept_behind_a_slow_one() {
         assert_eq!(pulled.load(SeqCst), 4, "two per worker");
         drop(held);
         assert_eq!(map.join().unwrap(), 40 << 20);
+    });
+    lab.assert_in_use(0);
+}
+
+/// Of tiny jobs many are in flight, unless what they hold would fill the arena.
+fn items_of_tiny_jobs_leave_room_in_the_arena() {
+    fn quick(gate: &str, bytes: &[u8]) -> u64 {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        bytes.len() as u64
+    }
+    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let nothing = lab.zeros::<u8>(0).unwrap().seal();
+    let lens = lab.map(quick, (0..2000).map(|_| (String::new(), nothing.clone())));
+    assert!(lens.map(Result::unwrap).all(|len| len == 0));
+    let gate = Gate::new();
+    let pulled = AtomicUsize::new(0);
+    let items = (0..200).map(|n| {
+        pulled.fetch_add(1, SeqCst);
+        let gate = if n == 0 { gate.path() } else { String::new() };
+        let bytes = lab.zeros::<u8>(1 << 20).expect("there is room");
+        (gate, bytes.seal())
+    });
+    thread::scope(|s| {
+        let map = s.spawn(|| lab.map(quick, items).map(Result::unwrap).sum::<u64>());
+        let held = gate.meet();
+        wait_until("only the gate holds", || {
+            let stats = lab.stats();
+            pulled.load(SeqCst) >= 8 && stats.open + stats.queued == 1
+        });
+        assert!(
+            pulled.load(SeqCst) <= 16,
+            "a quarter of the arena: {pulled:?}"
+        );
+        drop(held);
+        assert_eq!(map.join().unwrap(), 200 << 20);
     });
     lab.assert_in_use(0);
 }

@@ -68,7 +68,7 @@ pub struct JobBuilder<'e, G: Program, A, T = Once> {
     pub(in crate::engine) args: A,
     pub(in crate::engine) terms: Terms,
     /// Which random numbers it draws; 0: the next in the order of submission.
-    seed: u64,
+    pub(in crate::engine) seed: u64,
     program: PhantomData<fn() -> (G, T)>,
 }
 

@@ -123,6 +123,8 @@ pub(super) struct Feed<I: Iterator, R, K> {
     pulled: usize,
     /// Bytes that a call holds, alone or with others, as far as seen.
     held: u64,
+    /// Bytes that would be free without it.
+    alone: u64,
     /// Answers that a stream has given since the executor had its turn.
     in_a_row: u32,
     /// Items that have come at once since the iterator was last seen waiting, up to what is enough to send them in numbers.
@@ -144,6 +146,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             },
             pulled: 0,
             held: 0,
+            alone: 0,
             in_a_row: 0,
             at_once: AT_ONCE - AT_FIRST,
             enough: AT_ONCE,
@@ -304,6 +307,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
             let held = call.0.leases.iter().map(Lease::bytes).sum();
             self.held = bytes_to_expect(self.held, held);
+            self.alone = bytes_to_expect(self.alone, held_by(&call.0));
         });
     }
 
@@ -341,7 +345,8 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             return ahead < outlook.window.min(2 * shared.lanes());
         }
         if ahead < outlook.window {
-            return true;
+            let each = self.alone.saturating_add(outlook.bytes.unwrap_or(0));
+            return ahead < shared.window_in_memory(each);
         }
         let Some(made) = outlook.bytes.filter(|_| K::ORDERED && all_let_in) else {
             return false;

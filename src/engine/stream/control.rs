@@ -141,9 +141,7 @@ impl Handle {
         self.0.want(Wanted::Drain);
     }
 
-    /// Ends the stream now: what is in flight is cancelled, and the iterator ends. In an engine with a ceiling of
-    /// [`admission`](crate::engine::Builder::admission), where others have used that up, it is heard when the job that stands
-    /// before it is let in.
+    /// Ends the stream now: what is in flight is cancelled, and the iterator ends.
     pub fn stop(&self) {
         self.0.want(Wanted::Stop);
     }

@@ -1,6 +1,7 @@
 //! What flows, how one step takes it from the one before, and the steps that run no jobs.
 
-use std::task::Context;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::control::StreamStats;
@@ -8,6 +9,7 @@ use super::error::StreamError;
 use super::{OnFailure, Settings};
 use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
+use crate::supervisor::{InLine, Shared};
 
 /// How long a source is asked for items before answers are looked at again.
 const SLICE: Duration = Duration::from_micros(50);
@@ -83,12 +85,16 @@ pub(super) struct Driver<'e> {
     spreading: (usize, u64),
     /// An item has come or gone in this pass.
     pub(super) moved: bool,
+    /// Rings for the thread that drives.
+    waker: Waker,
+    /// The place of all stages in the line for admission, while that thread looks.
+    line: InLine,
     pass: Instant,
     asked: bool,
 }
 
 impl<'e> Driver<'e> {
-    pub(super) fn new(engine: &'e Engine, settings: Settings) -> Self {
+    pub(super) fn new(engine: &'e Engine, settings: Settings, waker: Waker) -> Self {
         Self {
             engine,
             series: engine.seeds.series(),
@@ -99,8 +105,31 @@ impl<'e> Driver<'e> {
             cut: false,
             spreading: (0, 0),
             moved: false,
+            waker,
+            line: InLine::default(),
             pass: Instant::now(),
             asked: false,
+        }
+    }
+
+    /// Whoever listens is rung for.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Asks for admission. `None` where there is nothing to be let into.
+    pub(super) fn poll_enter<R>(
+        &mut self,
+        enter: impl FnOnce(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<R>,
+    ) -> Option<Poll<R>> {
+        let context = Context::from_waker(&self.waker);
+        Some(enter(self.engine.shared()?, &mut self.line, &context))
+    }
+
+    /// Nobody looks at its place for a while, and others stand behind it.
+    pub(super) fn leave_line(&mut self) {
+        if let Some(shared) = self.engine.shared() {
+            shared.leave_line(&mut self.line);
         }
     }
 

@@ -61,7 +61,7 @@ use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
 pub use letter::DeadLetter;
 pub use run::Run;
 use source::{Apart, Given, Here};
-use stage::{CallFn, Stage, StageTerms};
+use stage::{Begun, CallFn, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
@@ -371,14 +371,14 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ) -> Stream<'a, R::Out, AfterStage<'a, T, Split<T, A>>>
     where
         F: Kernel<Q, R>,
-        Q: SplitFirst,
+        Q: SplitFirst + 'a,
         T: Arg<'static, Q::First>,
         A: Args<'static, Q::Rest> + Clone + 'a,
-        R: Reply,
+        R: Reply + 'a,
     {
         let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms, seed| {
             let job = engine.job(kernel, Split(item, args.clone()));
-            ((), job.terms(terms).seed(seed).submit())
+            ((), Begun::new(job.terms(terms).seed(seed)))
         });
         self.add_stage(call, |(), value| value)
     }
@@ -405,15 +405,15 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ) -> Stream<'a, (K, R::Out), AfterStage<'a, T, A>>
     where
         F: Kernel<Q, R>,
-        Q: crate::kernel::Params,
-        A: Args<'static, Q>,
+        Q: crate::kernel::Params + 'a,
+        A: Args<'static, Q> + 'a,
         K: 'a,
-        R: Reply,
+        R: Reply + 'a,
     {
         let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms, seed| {
             let (kept, args) = split(item);
             let job = engine.job(kernel, args).terms(terms).seed(seed);
-            (kept, job.submit())
+            (kept, Begun::new(job))
         });
         self.add_stage(call, |kept, value| (kept, value))
     }
@@ -549,7 +549,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
             ordered: self.plan.ordered,
             on_failure: self.plan.on_failure,
         };
-        Run::new(self.flow, Driver::new(engine, settings), self.control)
+        let driver = Driver::new(engine, settings, Arc::clone(&self.control).into());
+        Run::new(self.flow, driver, self.control)
     }
 
     /// Runs the stream to its end, and gives each result to `sink`. Returns the figures. It blocks its thread, as

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::control::{Control, Handle, StreamStats, Wanted};
@@ -29,7 +29,6 @@ pub struct Run<'a, T> {
     flow: Option<BoxFlow<'a, T>>,
     driver: Driver<'a>,
     control: Arc<Control>,
-    waker: Waker,
     /// Jobs end so soon that it is better to look again than to sleep.
     looking: bool,
     /// When it has gone to another core, the last time.
@@ -41,7 +40,6 @@ impl<'a, T> Run<'a, T> {
         Self {
             flow: Some(flow),
             driver,
-            waker: Waker::from(Arc::clone(&control)),
             control,
             looking: false,
             moved: None,
@@ -96,7 +94,7 @@ impl<'a, T> Run<'a, T> {
                 continue;
             }
             self.control.publish(driver.stats);
-            if !flow.listen(&mut Context::from_waker(&self.waker)) {
+            if !flow.listen(&mut Context::from_waker(driver.waker())) {
                 let asleep = Instant::now();
                 self.control.sleep();
                 self.looking = asleep.elapsed() < SHORT;
@@ -117,6 +115,7 @@ impl<'a, T> Run<'a, T> {
     /// Nothing comes any more: what is in flight is cancelled.
     fn end(&mut self) {
         self.flow = None;
+        self.driver.leave_line();
         let stats = &mut self.driver.stats;
         (
             stats.in_flight,
@@ -140,6 +139,7 @@ impl<T> Iterator for Run<'_, T> {
                 self.end();
             }
         }
+        self.driver.leave_line();
         self.control.publish(self.driver.stats);
         next
     }

@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
 use super::letter::DeadLetter;
-use crate::engine::{Engine, Job, JobError};
-use crate::supervisor::Terms;
+use crate::engine::{Engine, Job, JobBuilder, JobError};
+use crate::kernel::{Loads, Reply};
+use crate::supervisor::{InLine, Shared, Terms};
 
 /// What was said of one stage after it was added.
 pub(super) struct StageTerms<'a, I> {
@@ -29,36 +31,82 @@ pub(super) struct Letters<'a, I> {
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
 }
 
-/// Submits the job of an item, on these terms and with this seed: what is kept beside it, and the job.
-pub(super) type CallFn<'a, I, K, R> = Box<dyn FnMut(&Engine, I, &Terms, u64) -> (K, Job<R>) + 'a>;
+/// Begins the job of an item, on these terms and with this seed: what is kept beside it, and the job.
+pub(super) type CallFn<'a, I, K, R> =
+    Box<dyn FnMut(&Engine, I, &Terms, u64) -> (K, Begun<'a, R>) + 'a>;
+
+/// The job of an item.
+pub(super) enum Begun<'a, R> {
+    Job(Job<R>),
+    /// It is not let in yet.
+    Waits(EnterFn<'a, R>),
+}
+
+type EnterFn<'a, R> = Box<dyn FnMut(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<Job<R>> + 'a>;
+
+impl<'a, R> Begun<'a, R> {
+    /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
+    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>) -> Self
+    where
+        G: Loads<A> + 'a,
+        G::Reply: Reply<Out = R>,
+        A: 'a,
+    {
+        match job.engine.shared() {
+            Some(shared) if shared.has_ceiling() => {
+                let mut unsent = job.unsent();
+                Self::Waits(Box::new(move |shared, line, context| {
+                    unsent.poll(shared, line, context)
+                }))
+            }
+            _ => Self::Job(job.submit()),
+        }
+    }
+}
 
 pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
     pub(super) call: CallFn<'a, I, K, R>,
     pub(super) terms: Rc<RefCell<StageTerms<'a, I>>>,
-    pub(super) places: VecDeque<Place<I, K, R>>,
+    /// The last may wait for admission; nothing comes in behind it then.
+    pub(super) places: VecDeque<Place<'a, I, K, R>>,
     pub(super) running: usize,
     pub(super) ready: usize,
 }
 
 /// What came in, in its order.
-pub(super) enum Place<I, K, R> {
-    Running(Running<I, K, R>),
+pub(super) enum Place<'a, I, K, R> {
+    Running(Running<'a, I, K, R>),
     Ready(Item<(K, R)>),
     Mark(Duration),
     Failed(StreamError),
     Empty,
 }
 
-pub(super) struct Running<I, K, R> {
-    job: Job<R>,
+pub(super) struct Running<'a, I, K, R> {
+    job: Begun<'a, R>,
     kept: Item<K>,
     copy: Option<I>,
     /// It rings when it ends.
     listening: bool,
 }
 
-impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
+impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
+    /// Submits the job that waits for admission, if it is let in now; otherwise whoever lets it in rings. False if it still waits.
+    fn let_in(&mut self, driver: &mut Driver<'_>) -> bool {
+        let Some(Place::Running(last)) = self.places.back_mut() else {
+            return true;
+        };
+        let Begun::Waits(enter) = &mut last.job else {
+            return true;
+        };
+        let Some(Poll::Ready(job)) = driver.poll_enter(enter) else {
+            return false;
+        };
+        last.job = Begun::Job(job);
+        true
+    }
+
     /// Takes over the answers of jobs that have ended. True if there were any.
     fn harvest(&mut self, driver: &mut Driver<'_>) -> bool {
         if self.running == 0 {
@@ -66,17 +114,22 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
         }
         let mut ended = false;
         for place in &mut self.places {
-            if let Place::Running(running) = place
-                && running.job.is_done()
-            {
-                let Place::Running(running) = std::mem::replace(place, Place::Empty) else {
+            let is_done = matches!(
+                place,
+                Place::Running(Running { job: Begun::Job(job), .. }) if job.is_done()
+            );
+            if is_done {
+                let Place::Running(Running {
+                    job: Begun::Job(job),
+                    kept,
+                    copy,
+                    ..
+                }) = std::mem::replace(place, Place::Empty)
+                else {
                     unreachable!("the place was looked at");
                 };
                 ended = true;
                 self.running -= 1;
-                let Running {
-                    job, kept, copy, ..
-                } = running;
                 *place = match job.wait() {
                     Ok(value) => {
                         self.ready += 1;
@@ -96,7 +149,7 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
     }
 
     /// Behind all others. Of marks without anything between them the last says all.
-    fn put(&mut self, place: Place<I, K, R>) {
+    fn put(&mut self, place: Place<'a, I, K, R>) {
         match (self.places.back_mut(), place) {
             (_, Place::Empty) => {}
             (Some(Place::Mark(last)), Place::Mark(mark)) => *last = mark,
@@ -105,9 +158,9 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
     }
 
     /// Takes out a place behind others that are not through.
-    fn overtake(&mut self, index: usize) -> Option<Place<I, K, R>> {
+    fn overtake(&mut self, index: usize) -> Option<Place<'a, I, K, R>> {
         let place = self.places.remove(index);
-        let is_mark = |place: Option<&Place<I, K, R>>| matches!(place, Some(Place::Mark(_)));
+        let is_mark = |place: Option<&Place<'a, I, K, R>>| matches!(place, Some(Place::Mark(_)));
         // As in `put`; otherwise marks would gather behind a job that takes long.
         if is_mark(self.places.get(index))
             && index
@@ -127,7 +180,11 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
             (terms.jobs, terms.results)
         };
         let most = driver.settings.in_flight;
-        while self.running < jobs && self.ready < results && self.running + self.ready < most {
+        while self.let_in(driver)
+            && self.running < jobs
+            && self.ready < results
+            && self.running + self.ready < most
+        {
             let Some(event) = self.before.take(driver) else {
                 break;
             };
@@ -163,13 +220,13 @@ impl<I, K, R: Send + 'static> Stage<'_, I, K, R> {
 }
 
 /// What stands in the place of an item that failed.
-fn failed<I, K, R>(
+fn failed<'a, I, K, R>(
     terms: &RefCell<StageTerms<'_, I>>,
     driver: &mut Driver<'_>,
     kept: Item<K>,
     copy: Option<I>,
     error: JobError,
-) -> Place<I, K, R> {
+) -> Place<'a, I, K, R> {
     let (sequence, stage) = (kept.sequence, terms.borrow().number);
     // The closure of the program runs without a borrow of ours.
     let to = terms.borrow().letters.as_ref().map(|to| Rc::clone(&to.to));
@@ -198,8 +255,9 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
         let place = match self.places.front()? {
             Place::Running(_) if driver.settings.ordered => return None,
             Place::Running(_) => {
-                let is_ready =
-                    |place: &Place<I, K, R>| matches!(place, Place::Ready(_) | Place::Failed(_));
+                let is_ready = |place: &Place<'_, I, K, R>| {
+                    matches!(place, Place::Ready(_) | Place::Failed(_))
+                };
                 let index = self.places.iter().position(is_ready)?;
                 self.overtake(index)
             }
@@ -228,9 +286,13 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
             if running.listening {
                 continue;
             }
+            let Begun::Job(job) = &mut running.job else {
+                // Whoever lets it in rings.
+                continue;
+            };
             running.listening = true;
-            if let Poll::Ready(answer) = Pin::new(&mut running.job).poll(context) {
-                running.job = Job::here(answer);
+            if let Poll::Ready(answer) = Pin::new(&mut *job).poll(context) {
+                *job = Job::here(answer);
                 return true;
             }
         }

@@ -3,17 +3,19 @@
 use std::thread;
 
 use arenite::stream::{Stream, StreamError, Windows};
-use arenite::{Engine, JobErrorKind, OnFailure};
+use arenite::{Array, Engine, JobErrorKind, OnFailure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::busy;
-use crate::harness::{Env, Lab, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
     a_stream_of_which_nothing_is_left_hears_of_its_end,
     stopping_cancels_what_is_in_flight,
+    it_is_stopped_also_while_it_waits_for_admission,
+    who_takes_long_with_a_result_keeps_nobody_from_admission,
     a_consumer_that_leaves_cancels_what_is_in_flight,
     an_engine_without_workers_ends_the_stream_whatever_is_skipped,
 ];
@@ -94,6 +96,69 @@ fn stopping_cancels_what_is_in_flight() {
     });
     assert_eq!(handle.stats().in_flight, 0);
     // Those that ran were asked to stop.
+    lab.assert_in_use(0);
+}
+
+/// An engine that lets in one job of 3 MiB at a time, and knows so.
+fn narrow() -> Lab {
+    let lab = Lab::with(2, |builder| builder.admission(4 << 20));
+    assert_eq!(lab.submit(weigh, ("", three_mib(&lab))).wait(), Ok(3 << 20));
+    lab
+}
+
+fn three_mib(lab: &Lab) -> Array<u8> {
+    lab.zeros(3 << 20).unwrap().seal()
+}
+
+/// Waits at the gate if it has one.
+fn weigh(gate: &str, bytes: &[u8]) -> usize {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    bytes.len()
+}
+
+fn it_is_stopped_also_while_it_waits_for_admission() {
+    let lab = narrow();
+    let gate = Gate::new();
+    let holds = lab.submit(weigh, (&gate.path(), three_mib(&lab)));
+    let held = gate.meet();
+    let items = (0..).map(|_| ("", three_mib(&lab)));
+    let stream = Stream::new(items).stage_with(weigh, |args| ((), args));
+    let handle = stream.handle();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            wait_until("its first job waits", || handle.stats().in_flight == 1);
+            handle.stop();
+        });
+        step("the stream to be stopped");
+        assert_eq!(stream.run(&lab).count(), 0);
+    });
+    // It has left the line, in which it was the first.
+    assert!(!holds.is_done());
+    drop(held);
+    assert_eq!(holds.wait(), Ok(3 << 20));
+    let next = lab.submit(weigh, ("", three_mib(&lab)));
+    assert_eq!(next.wait(), Ok(3 << 20));
+    lab.assert_in_use(0);
+}
+
+fn who_takes_long_with_a_result_keeps_nobody_from_admission() {
+    let lab = narrow();
+    let gate = Gate::new();
+    let gates = [String::new(), gate.path(), String::new()];
+    let items = gates.into_iter().map(|gate| (gate, three_mib(&lab)));
+    let stream = Stream::new(items).stage_with(weigh, |args| ((), args));
+    let mut run = stream.run(&lab);
+    assert_eq!(run.next().unwrap().unwrap().1, 3 << 20);
+    let held = gate.meet();
+    // The third does not fit beside the second; that keeps only its stream waiting, and nobody looks at that now.
+    assert_eq!(run.stats().in_flight, 2);
+    let small = lab.zeros::<u8>(8).unwrap().seal();
+    let small = lab.job(weigh, ("", small)).try_submit();
+    assert_eq!(small.expect("nobody is in the line").wait(), Ok(8));
+    drop(held);
+    assert_eq!(run.map(Result::unwrap).count(), 2);
     lab.assert_in_use(0);
 }
 

@@ -19,7 +19,7 @@ use rule::{Rule, from_nanos};
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
-use super::stage::CallFn;
+use super::stage::{Begun, CallFn};
 use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
@@ -177,21 +177,22 @@ where
     ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, Split<T::Arg, A>>>
     where
         F: Kernel<Q, R>,
-        Q: SplitFirst,
-        T: WindowItems<Q::First>,
+        Q: SplitFirst + 'a,
+        T: WindowItems<Q::First, Arg: 'a>,
         A: Args<'static, Q::Rest> + Clone + 'a,
-        R: Reply,
+        R: Reply + 'a,
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
             Box::new(move |engine, window, terms, seed| {
                 let job = match T::gather(window.value, engine, Key::new()) {
                     Ok(items) => {
                         let job = engine.job(kernel, Split(items, args.clone()));
-                        job.terms(terms).seed(seed).submit()
+                        Begun::new(job.terms(terms).seed(seed))
                     }
                     Err(full) => {
                         let why = JobErrorKind::ArenaFull(full);
-                        Job::here(Err(Failed::new(why, kernel_name::<F>(), 0).into()))
+                        let failed = Failed::new(why, kernel_name::<F>(), 0);
+                        Begun::Job(Job::here(Err(failed.into())))
                     }
                 };
                 let kept = Window {
