@@ -35,7 +35,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -256,8 +258,7 @@ impl Server {
         welcome: Welcome,
     ) -> Result<Greeted, HandshakeError> {
         // A caller that hangs up without a word is a `release`, or a worker that ended.
-        let (receiver, first): (IpcReceiver<FromWorker>, _) =
-            server.accept().map_err(|_| HandshakeError::Gone)?;
+        let (receiver, first): (IpcReceiver<FromWorker>, _) = server.accept().map_err(silence)?;
         let reply = match first {
             FromWorker::Hello {
                 build_id: theirs,
@@ -277,10 +278,10 @@ impl Server {
             }
         };
         crate::sync::point!("spawn.heard");
-        reply.send(welcome).map_err(|_| HandshakeError::Gone)?;
+        reply.send(welcome).map_err(silence)?;
         crate::sync::point!("spawn.answered");
         // An error here is the end of the other side.
-        match receiver.recv().map_err(|_| HandshakeError::Gone)? {
+        match receiver.recv().map_err(silence)? {
             FromWorker::Ready => Ok(Greeted { _channel: receiver }),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
             other => Err(HandshakeError::Channel(format!(
@@ -352,7 +353,7 @@ impl Caller {
             })
             .map_err(channel)?;
         crate::sync::point!("attach.called");
-        let welcome = welcome.recv().map_err(|_| HandshakeError::Gone)?;
+        let welcome = welcome.recv().map_err(silence)?;
         Ok((Self { sender }, welcome))
     }
 
@@ -370,6 +371,25 @@ impl Caller {
 
 fn channel(error: impl std::fmt::Display) -> HandshakeError {
     HandshakeError::Channel(error.to_string())
+}
+
+/// Why nothing more is heard: the other side is gone, unless it is this one that has nothing left to hear with.
+fn silence(error: IpcError) -> HandshakeError {
+    let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
+    let errno = match error {
+        IpcError::Io(error) => error
+            .raw_os_error()
+            .map_or(Errno::UnknownErrno, Errno::from_raw),
+        _ => Errno::UnknownErrno,
+    };
+    match short.contains(&errno) {
+        true => channel(sys::Error::new(
+            "receiving",
+            errno,
+            "a message of the start",
+        )),
+        false => HandshakeError::Gone,
+    }
 }
 
 fn hex(id: &[u8]) -> String {
@@ -446,6 +466,15 @@ mod tests {
         // Nobody is there any more.
         door.release();
         assert!(door.0.upgrade().is_none());
+    }
+
+    #[test]
+    fn without_descriptors_it_is_not_the_other_side_that_is_gone() {
+        let of = |errno: Errno| silence(IpcError::Io(errno.into()));
+        assert_eq!(of(Errno::ECONNRESET), HandshakeError::Gone);
+        assert_eq!(silence(IpcError::Disconnected), HandshakeError::Gone);
+        let text = of(Errno::EMFILE).to_string();
+        assert!(text.contains("ulimit -n"), "{text}");
     }
 
     #[test]

@@ -203,28 +203,34 @@ fn items_of_tiny_jobs_leave_room_in_the_arena() {
     let nothing = lab.zeros::<u8>(0).unwrap().seal();
     let lens = lab.map(quick, (0..2000).map(|_| (String::new(), nothing.clone())));
     assert!(lens.map(Result::unwrap).all(|len| len == 0));
-    let gate = Gate::new();
-    let pulled = AtomicUsize::new(0);
-    let items = (0..200).map(|n| {
-        pulled.fetch_add(1, SeqCst);
-        let gate = if n == 0 { gate.path() } else { String::new() };
-        let bytes = lab.zeros::<u8>(1 << 20).expect("there is room");
-        (gate, bytes.seal())
-    });
-    thread::scope(|s| {
-        let map = s.spawn(|| lab.map(quick, items).map(Result::unwrap).sum::<u64>());
-        let held = gate.meet();
-        wait_until("only the gate holds", || {
-            let stats = lab.stats();
-            pulled.load(SeqCst) >= 8 && stats.open + stats.queued == 1
+    for keeps in [false, true] {
+        let gate = Gate::new();
+        let pulled = AtomicUsize::new(0);
+        let items = (0..200).map(|n| {
+            pulled.fetch_add(1, SeqCst);
+            let gate = if n == 0 { gate.path() } else { String::new() };
+            let bytes = lab.zeros::<u8>(1 << 20).expect("there is room");
+            (gate, bytes.seal())
         });
-        assert!(
-            pulled.load(SeqCst) <= 16,
-            "a quarter of the arena: {pulled:?}"
-        );
-        drop(held);
-        assert_eq!(map.join().unwrap(), 200 << 20);
-    });
+        thread::scope(|s| {
+            let map = s.spawn(|| {
+                let map = lab.map(quick, items);
+                match keeps {
+                    false => map.map(Result::unwrap).sum::<u64>(),
+                    true => map.keep_args().map(Result::unwrap).sum(),
+                }
+            });
+            let held = gate.meet();
+            wait_until("only the gate holds", || {
+                let stats = lab.stats();
+                pulled.load(SeqCst) >= 8 && stats.open + stats.queued == 1
+            });
+            let pulled = pulled.load(SeqCst);
+            assert!(pulled <= 16, "a quarter of the arena: {pulled}");
+            drop(held);
+            assert_eq!(map.join().unwrap(), 200 << 20);
+        });
+    }
     lab.assert_in_use(0);
 }
 

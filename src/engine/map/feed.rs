@@ -11,8 +11,8 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect, held_by,
-    park_until,
+    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect,
+    held_beside, held_by, park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -50,6 +50,8 @@ pub(super) struct Plan<I: Iterator, R> {
     pub(super) on_failure: OnFailure,
     /// Which random numbers they draw.
     pub(super) series: Series,
+    /// Copies of each item that are kept until its answer is given.
+    pub(super) kept: usize,
 }
 
 impl<I: Iterator, R> Plan<I, R> {
@@ -64,6 +66,7 @@ impl<I: Iterator, R> Plan<I, R> {
             terms: self.terms,
             on_failure: self.on_failure,
             series: self.series,
+            kept: self.kept,
         }
     }
 }
@@ -307,7 +310,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
             call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
             let held = call.0.leases.iter().map(Lease::bytes).sum();
             self.held = bytes_to_expect(self.held, held);
-            self.alone = bytes_to_expect(self.alone, held_by(&call.0));
+            self.alone = bytes_to_expect(self.alone, held_beside(&call.0, self.plan.kept));
         });
     }
 

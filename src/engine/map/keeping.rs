@@ -113,11 +113,12 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     /// If results have been taken from the map already.
     pub fn keep_args(self) -> KeepingArgs<I, R> {
         let (plan, shared) = self.feed.into_parts("keep_args");
-        let plan = plan.with(|items| Remembering {
+        let mut plan = plan.with(|items| Remembering {
             items,
             pulled: 0,
             kept: VecDeque::new(),
         });
+        plan.kept = 1;
         KeepingArgs {
             feed: Feed::new(plan, shared),
             given: 0,

@@ -134,6 +134,7 @@ impl Engine {
             terms: Terms::default(),
             on_failure: OnFailure::default(),
             series,
+            kept: 0,
         };
         Map {
             feed: Feed::new(plan, self.shared().cloned()),

@@ -117,19 +117,29 @@ impl<'e> Driver<'e> {
         &self.waker
     }
 
-    /// Asks for admission. `None` where there is nothing to be let into.
-    pub(super) fn poll_enter<R>(
+    /// Asks for admission; `None` if that has to wait.
+    pub(super) fn ask<R>(
         &mut self,
         enter: impl FnOnce(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<R>,
-    ) -> Option<Poll<R>> {
+    ) -> Option<R> {
         let context = Context::from_waker(&self.waker);
-        Some(enter(self.engine.shared()?, &mut self.line, &context))
+        match enter(self.engine.shared()?, &mut self.line, &context) {
+            Poll::Ready(entered) => {
+                // With the place in the line, which may have been that of another stage.
+                self.moved = true;
+                Some(entered)
+            }
+            Poll::Pending => None,
+        }
     }
 
-    /// Nobody looks at its place for a while, and others stand behind it.
+    /// Code of the program runs, which may take long, or submit something itself: nobody looks at the place in the line
+    /// meanwhile, and others stand behind it.
     pub(super) fn leave_line(&mut self) {
-        if let Some(shared) = self.engine.shared() {
+        if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
             shared.leave_line(&mut self.line);
+            // Whoever waits takes another place before the driver sleeps.
+            self.moved = true;
         }
     }
 
@@ -250,6 +260,7 @@ impl<T, U> Flow<U> for Each<'_, T, U> {
         loop {
             match self.before.take(driver)? {
                 Event::Item(item) => {
+                    driver.leave_line();
                     if let Some(item) = (self.each)(item, driver) {
                         return Some(Event::Item(item));
                     }
@@ -294,6 +305,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                 if !driver.in_slice() {
                     return None;
                 }
+                driver.leave_line();
                 if let Some(value) = current.value.next() {
                     self.made += 1;
                     let item = Item {
@@ -316,6 +328,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                     self.made = 0;
                     driver.spreading.0 += 1;
                     driver.spreading.1 += item.bytes;
+                    driver.leave_line();
                     self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
                 }
                 Event::Mark(mark) => return Some(Event::Mark(mark)),
@@ -357,6 +370,7 @@ impl<T> Flow<T> for Marks<'_, T> {
                 // It is this step that says.
                 Event::Mark(_) => {}
                 Event::Item(item) => {
+                    driver.leave_line();
                     // Watermarks do not go back.
                     let mark = (self.mark)(&item).filter(|mark| Some(*mark) > self.last);
                     if mark.is_some() {

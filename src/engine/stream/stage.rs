@@ -100,7 +100,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         let Begun::Waits(enter) = &mut last.job else {
             return true;
         };
-        let Some(Poll::Ready(job)) = driver.poll_enter(enter) else {
+        let Some(job) = driver.ask(enter) else {
             return false;
         };
         last.job = Begun::Job(job);
@@ -199,6 +199,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     }
 
     fn begin(&mut self, item: Item<I>, driver: &mut Driver<'_>) {
+        driver.leave_line();
         let terms = self.terms.borrow();
         let copy = terms
             .letters
@@ -231,6 +232,7 @@ fn failed<'a, I, K, R>(
     // The closure of the program runs without a borrow of ours.
     let to = terms.borrow().letters.as_ref().map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
+        driver.leave_line();
         let letter = DeadLetter::new(input, sequence, stage, error.clone());
         to.borrow_mut()(letter);
     }

@@ -203,6 +203,11 @@ impl fmt::Display for RefusedBy {
 
 /// What a call holds that would be free without it.
 pub(crate) fn held_by(call: &ArgWriter) -> u64 {
+    held_beside(call, 0)
+}
+
+/// The same, beside so many handles that whoever submits it keeps until it is answered.
+pub(crate) fn held_beside(call: &ArgWriter, handles: usize) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
         words as u64 * 8
@@ -210,7 +215,7 @@ pub(crate) fn held_by(call: &ArgWriter) -> u64 {
         0
     };
     let alone = |lease: &Lease| match lease {
-        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 => 0,
+        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 + handles => 0,
         lease => lease.bytes(),
     };
     call.leases
@@ -616,7 +621,7 @@ impl Shared {
 pub(crate) struct InLine(Option<u64>);
 
 impl InLine {
-    pub(super) fn is_in(&self) -> bool {
+    pub(crate) fn is_in(&self) -> bool {
         self.0.is_some()
     }
 }

@@ -16,6 +16,8 @@ tests![
     stopping_cancels_what_is_in_flight,
     it_is_stopped_also_while_it_waits_for_admission,
     who_takes_long_with_a_result_keeps_nobody_from_admission,
+    a_dead_letter_keeps_nobody_from_admission,
+    stages_that_wait_for_admission_hear_of_each_end,
     a_consumer_that_leaves_cancels_what_is_in_flight,
     an_engine_without_workers_ends_the_stream_whatever_is_skipped,
 ];
@@ -107,7 +109,11 @@ fn narrow() -> Lab {
 }
 
 fn three_mib(lab: &Lab) -> Array<u8> {
-    lab.zeros(3 << 20).unwrap().seal()
+    zeros(lab, 3072)
+}
+
+fn zeros(lab: &Lab, kib: usize) -> Array<u8> {
+    lab.zeros(kib << 10).unwrap().seal()
 }
 
 /// Waits at the gate if it has one.
@@ -159,6 +165,95 @@ fn who_takes_long_with_a_result_keeps_nobody_from_admission() {
     assert_eq!(small.expect("nobody is in the line").wait(), Ok(8));
     drop(held);
     assert_eq!(run.map(Result::unwrap).count(), 2);
+    lab.assert_in_use(0);
+}
+
+fn a_dead_letter_keeps_nobody_from_admission() {
+    fn opened(gate: &str, bytes: &[u8]) -> Result<usize, String> {
+        weigh(gate, bytes);
+        Err("opened".into())
+    }
+    let lab = narrow();
+    let (gate, last) = (Gate::new(), Gate::new());
+    let holds = lab.submit(weigh, (&last.path(), zeros(&lab, 800)));
+    let held_last = last.meet();
+    // The second of the stream waits when the first fails.
+    let gates = [gate.path(), String::new()];
+    let items = gates.into_iter().map(|gate| (gate, zeros(&lab, 2800)));
+    let mut substitutes = Vec::new();
+    let stream = Stream::new(items)
+        .on_failure(OnFailure::GoOn)
+        .stage_with(opened, |args| ((), args))
+        .dead_letters(|letter| {
+            let small = zeros(&lab, 1);
+            let small = lab.job(weigh, ("", small)).try_submit();
+            substitutes.push((
+                letter.sequence(),
+                small.expect("nobody is in the line").wait(),
+            ));
+        });
+    thread::scope(|threads| {
+        threads.spawn(|| drop(gate.meet()));
+        assert_eq!(stream.run(&lab).count(), 0);
+    });
+    assert_eq!(substitutes, [(0, Ok(1024)), (1, Ok(1024))]);
+    drop(held_last);
+    assert_eq!(holds.wait(), Ok(800 << 10));
+    lab.assert_in_use(0);
+}
+
+/// The first stage gets in where the second does not fit yet, and that one is rung for all the same.
+fn stages_that_wait_for_admission_hear_of_each_end() {
+    let lab = Lab::with(3, |builder| builder.admission(4 << 20));
+    assert_eq!(lab.submit(weigh, ("", zeros(&lab, 1))).wait(), Ok(1024));
+    let gates = [(); 4].map(|()| Gate::new());
+    let large = lab.submit(weigh, (&gates[0].path(), zeros(&lab, 2500)));
+    let held_large = gates[0].meet();
+    let small = lab.submit(weigh, (&gates[1].path(), zeros(&lab, 1200)));
+    let held_small = gates[1].meet();
+    let paths = gates.each_ref().map(Gate::path);
+    let items = [
+        (
+            String::new(),
+            zeros(&lab, 1),
+            paths[3].clone(),
+            zeros(&lab, 2000),
+        ),
+        (
+            paths[2].clone(),
+            zeros(&lab, 1000),
+            String::new(),
+            zeros(&lab, 1),
+        ),
+    ];
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::scope(|threads| {
+        let lab = &lab;
+        threads.spawn(move || {
+            let stream = Stream::new(items)
+                .stage_with(weigh, |(gate, bytes, next, more)| {
+                    ((next, more), (gate, bytes))
+                })
+                .stage_with(weigh, |((gate, bytes), _)| ((), (gate, bytes)));
+            tell.send(stream.handle()).unwrap();
+            let lens: Vec<_> = stream.run(lab).map(|len| len.unwrap().1).collect();
+            assert_eq!(lens, [2000 << 10, 1 << 10]);
+        });
+        let handle = told.recv().unwrap();
+        wait_until("both wait", || {
+            handle.stats().in_flight == 2 && lab.stats().open + lab.stats().queued == 2
+        });
+        drop(held_small);
+        let held_first = gates[2].meet();
+        drop(held_large);
+        step("the second stage, while the first runs");
+        drop(gates[3].meet());
+        drop(held_first);
+    });
+    assert_eq!(
+        (large.wait(), small.wait()),
+        (Ok(2500 << 10), Ok(1200 << 10))
+    );
     lab.assert_in_use(0);
 }
 
