@@ -328,14 +328,14 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         .count();
     assert!(before > 1, "nobody was served beside what hangs: {log:?}");
     // And it came round all the time, although a picture was being decoded: about as often as one that has nothing to do. A
-    // busy machine holds up both. Blocked for half of the time, it would come round half as often, or less.
+    // busy machine holds up both. Blocked by a job or two, it would hardly come round at all.
     let Answered {
         rounds,
         free_rounds,
         ..
     } = log[hung];
     assert!(
-        free_rounds > 0 && rounds * 2 >= free_rounds,
+        free_rounds > 0 && rounds * 4 >= free_rounds,
         "{rounds} of {free_rounds} times"
     );
     // Together these are more than is admitted: one had to wait, and whoever came after it.

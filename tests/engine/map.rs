@@ -137,8 +137,14 @@ fn long(gate: &str, bytes: &[u8]) -> u64 {
 /// From here on it is known how long they take.
 fn learn(lab: &Lab) {
     let nothing = lab.zeros::<u8>(0).unwrap().seal();
-    let lens = lab.map(long, (0..20).map(|_| (String::new(), nothing.clone())));
-    assert!(lens.map(Result::unwrap).all(|len| len == 0));
+    // Not what it was on a machine that had much else to do.
+    wait_until("they are known to be short", || {
+        let lens = lab.map(long, (0..20).map(|_| (String::new(), nothing.clone())));
+        assert!(lens.map(Result::unwrap).all(|len| len == 0));
+        let kernels = lab.stats().kernels;
+        let long = kernels.iter().find(|kernel| kernel.name.ends_with("long"));
+        long.is_some_and(|long| long.expected < Duration::from_millis(5))
+    });
 }
 
 /// Items of which the first waits at a gate, and one other at another.

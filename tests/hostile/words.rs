@@ -308,8 +308,15 @@ fn answers_that_cannot_be() {
         Array::zeros(3000)
     }
     let mut noticed = [0, 0];
-    for seed in seeds(40) {
-        case(format!("seed {seed}"));
+    let seeds = seeds(40);
+    let enough =
+        |seed, noticed: [u32; 2]| seed >= seeds.end && noticed.iter().all(|&runs| runs > 0);
+    // Which of them it is, is chance: so many more as it takes to have had both.
+    for seed in seeds.start.. {
+        if enough(seed, noticed) {
+            break;
+        }
+        case(format!("seed {seed}, {noticed:?} so far"));
         let pair = Pair::new();
         let hostile = pair.lab.submit(spoil, (seed, pair.path()));
         let mut found_out = match hostile.wait() {
@@ -342,7 +349,6 @@ fn answers_that_cannot_be() {
         pair.ends_well();
     }
     println!("{noticed:?} were found out by their own answer, and by later ones");
-    assert!(noticed.into_iter().all(|runs| runs > 0), "{noticed:?}");
 }
 
 /// In a kernel: from now on the replies of this worker say that their words lie at this place of its region.

@@ -1,6 +1,6 @@
 //! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one dies.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -318,24 +318,22 @@ fn a_sum_outlives_a_killed_worker() {
     let lab = Lab::new(2);
     let a = array(&lab, 4_000_000);
     let expected = lab.sum(&a).unwrap().to_bits();
-    let ended = AtomicBool::new(false);
-    let sums = thread::scope(|threads| {
-        let sums = threads.spawn(|| {
-            let mut sums = 0;
+    let (ended, sums) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|threads| {
+        threads.spawn(|| {
             while !ended.load(Relaxed) {
-                step(format!("sum {sums}"));
                 assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
-                sums += 1;
+                sums.fetch_add(1, Relaxed);
             }
-            sums
         });
+        wait_until("sums are made", || sums.load(Relaxed) > 0);
         for round in 0..6 {
             lab.replace(round % 2);
         }
+        let before = sums.load(Relaxed);
+        wait_until("sums are made afterwards", || sums.load(Relaxed) > before);
         ended.store(true, Relaxed);
-        sums.join().unwrap()
     });
-    assert!(sums > 0);
     assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
 }
 

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use crate::world::{Run, World, jpeg, signal_group, wait};
 
 /// So many that there is work left when the first result is seen.
@@ -15,8 +17,9 @@ pub fn many_pictures() -> World {
     let world = World::new();
     world.file("p/000.jpg", &jpeg(640, 480));
     for index in 1..PICTURES {
-        let name = world.path(&format!("p/{index:03}.jpg"));
-        fs::hard_link(world.path("p/000.jpg"), name).unwrap();
+        // Long: so many of them do not fit into a short pipe.
+        let name = format!("p/{index:03}-{}.jpg", "of-many-pictures".repeat(3));
+        fs::hard_link(world.path("p/000.jpg"), world.path(&name)).unwrap();
     }
     world
 }
@@ -68,11 +71,13 @@ impl Drop for Begun {
     }
 }
 
-/// Waits for what it prints first: a result.
+/// Waits for what it prints first: a result. With [`many_pictures`] it cannot end before the others are read.
 pub fn begun(command: Command) -> Begun {
     let mut child = start(command);
+    let stdout = child.stdout.take().unwrap();
+    fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     let mut begun = Begun {
-        stdout: BufReader::new(child.stdout.take().unwrap()),
+        stdout: BufReader::with_capacity(512, stdout),
         child: Some(child),
         text: String::new(),
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::begun::{PICTURES, begun, many_pictures, start};
 use crate::world::{
-    WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, signal_group, wait,
+    Run, WATCHDOG, World, children, gone, jpeg, png, private_bytes, signal, signal_group, wait,
     wait_until,
 };
 
@@ -124,11 +124,22 @@ fn a_worker_that_is_killed_costs_nothing_with_retries() {
 fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
     let world = World::new();
     world.file("p/hangs.png", &png(6000, 4000));
+    // Nobody may have come in time to stop it.
+    let run = (0..5).find_map(|_| stopped_each_time(&world));
+    let run = run.expect("a picture that hangs").exits(1);
+    let lines = run.json();
+    assert_eq!(lines[0]["cause"], "timeout", "{}", lines[0]);
+    assert_eq!(lines[0]["attempts"], 3, "{}", lines[0]);
+    run.says(&["p/hangs.png", "3 attempts"]);
+}
+
+/// A run in which every worker is stopped in the middle of the picture; `None` if one was not.
+fn stopped_each_time(world: &World) -> Option<Run> {
     let child = start(world.command("p -s 64 -o out -j 1 --timeout 3s --retries 2 --json"));
     let id = child.id();
     let over = AtomicBool::new(false);
-    let run = thread::scope(|threads| {
-        // Every worker is stopped in the middle of the picture: once it holds many of its pixels.
+    let (run, stopped) = thread::scope(|threads| {
+        // Once it holds many of its pixels.
         let stopper = threads.spawn(|| {
             let mut stopped = HashSet::new();
             while !over.load(Ordering::Relaxed) {
@@ -143,15 +154,10 @@ fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
         });
         let run = wait(child);
         over.store(true, Ordering::Relaxed);
-        assert_eq!(stopper.join().unwrap(), 3, "one for each attempt: {run:?}");
-        run
-    })
-    .exits(1);
-    let lines = run.json();
-    assert_eq!(lines[0]["cause"], "timeout", "{}", lines[0]);
-    assert_eq!(lines[0]["attempts"], 3, "{}", lines[0]);
-    run.says(&["p/hangs.png", "3 attempts"]);
+        (run, stopper.join().unwrap())
+    });
     gone(id);
+    (stopped == 3).then_some(run)
 }
 
 #[test]

@@ -91,6 +91,8 @@ struct AtGate<R> {
     /// From before it was submitted.
     began: Instant,
     limit: Duration,
+    /// Of its worker, before it was submitted.
+    restarts: u64,
     held: File,
 }
 
@@ -104,6 +106,7 @@ fn at_gate<R: std::fmt::Debug + Send + 'static>(
     loop {
         wait_until("the worker is ready", || lab.stats().workers[0].ready);
         let (pid, gate) = (lab.pid(0), Gate::new());
+        let restarts = lab.stats().restarts();
         let began = Instant::now();
         let job = submit(&gate.path(), limit);
         step(format!("a job to come to its gate within {limit:?}"));
@@ -117,6 +120,7 @@ fn at_gate<R: std::fmt::Debug + Send + 'static>(
                     pid,
                     began,
                     limit,
+                    restarts,
                     held,
                 };
             }
@@ -166,7 +170,6 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
         let at_gate = at_gate(&lab, LIMIT, |gate, limit| {
             lab.job(once, (gate,)).deadline(limit).submit()
         });
-        let restarts = lab.stats().restarts();
         let pid = Pid::from_raw(at_gate.pid);
         // It may be gone already, here and below.
         let _ = kill(pid, Signal::SIGSTOP);
@@ -191,7 +194,8 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
             }
         };
         assert_eq!(lab.submit(|| 3u8, ()).wait().unwrap(), 3);
-        assert_eq!(lab.stats().restarts() - restarts, u64::from(is_late));
+        let restarts = lab.stats().restarts() - at_gate.restarts;
+        assert_eq!(restarts, u64::from(is_late));
     }
     println!("{done} done, {late} too late, the balance {before} µs before");
     lab.assert_in_use(0);
@@ -199,20 +203,27 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
 
 fn the_clock_starts_when_the_worker_is_free() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
-    let first = lab.submit(pass, (&gate.path(),));
-    let limit = Duration::from_millis(500);
-    let second = lab.job(|| 2u8, ()).deadline(limit).submit();
-    let held = gate.meet();
-    let from = Instant::now();
-    wait_until("the limit is over while it waits", || {
-        from.elapsed() > limit + SHORT
-    });
-    assert!(!second.is_done(), "it has not begun");
-    drop(held);
-    first.wait().unwrap();
-    assert_eq!(second.wait().unwrap(), 2);
-    assert_eq!(lab.stats().workers[0].restarts, 0);
+    // Also that of a job which begins on a machine that has much else to do.
+    let mut limit = Duration::from_millis(200);
+    loop {
+        let gate = Gate::new();
+        let first = lab.submit(pass, (&gate.path(),));
+        let second = lab.job(|| 2u8, ()).deadline(limit).submit();
+        let held = gate.meet();
+        let (from, restarts) = (Instant::now(), lab.stats().restarts());
+        wait_until("the limit is over while it waits", || {
+            from.elapsed() > limit + SHORT
+        });
+        assert!(!second.is_done(), "it has not begun");
+        assert_eq!(lab.stats().restarts(), restarts);
+        drop(held);
+        first.wait().unwrap();
+        match second.wait() {
+            Ok(value) => break assert_eq!(value, 2),
+            Err(error) => assert_eq!(*error.kind(), exceeded(limit)),
+        }
+        limit *= 2;
+    }
 }
 
 /// Nobody drains the lane in between: the monitor has to hear of the end of the job before.
@@ -320,23 +331,29 @@ fn a_map_goes_on_beside_hung_items() {
     fn hangs(n: u64) -> bool {
         [7, 8].contains(&n)
     }
-    // The others have this time too, on a machine that may have much else to do.
-    const LIMIT: Duration = Duration::from_millis(500);
     let lab = Lab::new(3);
-    let items = (0..150u64).map(|n| (n,));
-    let squares = lab.map(square, items).deadline(LIMIT);
-    let mut ended = 0;
-    for (n, square) in (0..).zip(squares) {
-        match square {
-            Ok(square) => assert_eq!(square, n * n),
-            Err(error) => {
-                assert!(hangs(n), "{error}");
-                assert_eq!(*error.kind(), exceeded(LIMIT));
-                ended += 1;
+    // The others have this time too, on a machine that may have much else to do.
+    let mut limit = Duration::from_millis(250);
+    loop {
+        step(format!("a map of jobs that have {limit:?}"));
+        let items = (0..150u64).map(|n| (n,));
+        let squares = lab.map(square, items).deadline(limit);
+        let mut ended = Vec::new();
+        for (n, square) in (0..).zip(squares) {
+            match square {
+                Ok(square) => assert_eq!(square, n * n),
+                Err(error) => {
+                    assert_eq!(*error.kind(), exceeded(limit));
+                    ended.push(n);
+                }
             }
         }
+        assert!(ended.contains(&7) && ended.contains(&8), "{ended:?}");
+        if ended.into_iter().all(hangs) {
+            break;
+        }
+        limit *= 2;
     }
-    assert_eq!(ended, 2);
     lab.assert_in_use(0);
 }
 
@@ -387,11 +404,10 @@ fn a_detached_job_ends_at_its_deadline() {
     let at_gate = at_gate(&lab, 3 * SHORT, |gate, limit| {
         lab.job(hung, (gate,)).deadline(limit).submit()
     });
-    let restarts = lab.stats().workers[0].restarts;
     drop(at_gate.job);
     drop(at_gate.held);
     assert_eq!(block_on(lab.submit(|| 5u8, ())).unwrap(), 5);
-    assert_eq!(lab.stats().workers[0].restarts, restarts + 1);
+    assert_eq!(lab.stats().restarts(), at_gate.restarts + 1);
     lab.assert_in_use(0);
 }
 

@@ -104,11 +104,20 @@ fn deaths_are_listed_and_attempts_counted() {
         }
     }
     let lab = Lab::with(1, |builder| builder.quarantine_after(100));
-    let diary = Diary::new();
-    let limit = Duration::from_millis(700);
-    let job = lab.job(in_turn, (diary.path(),));
-    let error = lab.failure_of(job.retries(3).deadline(limit).submit());
-    assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
+    let mut limit = Duration::from_millis(300);
+    let error = loop {
+        step(format!("four attempts of {limit:?}"));
+        let diary = Diary::new();
+        let job = lab.job(in_turn, (diary.path(),));
+        let error = lab.failure_of(job.retries(3).deadline(limit).submit());
+        let late = JobErrorKind::DeadlineExceeded { limit };
+        assert_eq!(*error.kind(), late);
+        // On a machine that has much else to do the others may have been too late as well.
+        if error.deaths().iter().all(|death| *death.kind() != late) {
+            break error;
+        }
+        limit *= 2;
+    };
     assert_eq!(error.attempt(), 4);
     let [first, second, third] = error.deaths() else {
         panic!("{error:?}");
@@ -154,12 +163,18 @@ fn each_attempt_has_the_whole_deadline() {
         before + 1
     }
     let lab = Lab::new(2);
-    let diary = Diary::new();
-    // Long enough for the last one on a machine that is busy with other things.
-    let limit = Duration::from_millis(400);
-    let job = lab.job(hang_until, (diary.path(), 3));
-    let job = job.deadline(limit).retries(2).submit();
-    assert_eq!(job.wait().unwrap(), 3);
+    // Each attempt has to come as far as the diary by then, on a machine that may have much else to do.
+    let mut limit = Duration::from_millis(100);
+    loop {
+        step(format!("three attempts of {limit:?}"));
+        let diary = Diary::new();
+        let job = lab.job(hang_until, (diary.path(), 3));
+        match job.deadline(limit).retries(2).submit().wait() {
+            Ok(attempts) => break assert_eq!(attempts, 3),
+            Err(error) => assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit }),
+        }
+        limit *= 2;
+    }
     lab.assert_in_use(0);
 }
 

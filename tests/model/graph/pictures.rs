@@ -111,28 +111,31 @@ fn a_picture_tells_what_was_one_job() {
         busy(millis) - before
     }
     let lab = Lab::new(1);
-    let mut graph = Graph::new();
-    let first = graph.job(busy, (5,)).name("first").retries(1).add();
-    let a = graph.add(next, (&first, 0));
-    let b = graph.add(next, (&a, 5));
-    let c = graph.add(next, (&b, 0));
-    let running = graph.run(&lab, (&first, &c)).unwrap();
-    let report = running.report();
-    // It has terms of its own, the others have none.
-    assert_eq!(report.jobs(), 2);
-    let (svg, dot) = (report.svg(), report.dot());
-    for (label, millis) in [("first", 5), ("next 1", 0), ("next 2", 5), ("next 3", 0)] {
-        for said in [in_svg(&svg, label), in_dot(&dot, label)] {
-            // To a 65,000th of the chain, and to the digits that are shown.
-            let least = Duration::from_micros(millis * 989);
-            assert!(said.took >= least, "{label}: {said:?}");
-            assert_eq!((said.with, said.worker), (0, 0), "{label}: {said:?}");
+    // Whatever else the machine has to do may fall into any of them.
+    wait_until("each has its own time", || {
+        let mut graph = Graph::new();
+        let first = graph.job(busy, (5,)).name("first").retries(1).add();
+        let a = graph.add(next, (&first, 0));
+        let b = graph.add(next, (&a, 5));
+        let c = graph.add(next, (&b, 0));
+        let running = graph.run(&lab, (&first, &c)).unwrap();
+        let report = running.report();
+        // It has terms of its own, the others have none.
+        assert_eq!(report.jobs(), 2);
+        let (svg, dot) = (report.svg(), report.dot());
+        for (label, millis) in [("first", 5), ("next 1", 0), ("next 2", 5), ("next 3", 0)] {
+            for said in [in_svg(&svg, label), in_dot(&dot, label)] {
+                // To a 65,000th of the chain, and to the digits that are shown.
+                let least = Duration::from_micros(millis * 989);
+                assert!(said.took >= least, "{label}: {said:?}");
+                assert_eq!((said.with, said.worker), (0, 0), "{label}: {said:?}");
+            }
         }
-    }
-    let all = ["first", "next 1", "next 2", "next 3"].map(|label| in_dot(&dot, label).took);
-    assert!(all[1] + all[3] < all[2], "each has its own: {all:?}");
-    assert!(all.iter().sum::<Duration>() <= report.busy() + Duration::from_millis(1));
-    running.wait().unwrap();
+        let all = ["first", "next 1", "next 2", "next 3"].map(|label| in_dot(&dot, label).took);
+        assert!(all.iter().sum::<Duration>() <= report.busy() + Duration::from_millis(1));
+        running.wait().unwrap();
+        all[1] + all[3] < all[2]
+    });
 
     // Of nine each eighth is measured.
     let mut graph = Graph::new();

@@ -96,22 +96,28 @@ fn a_chain_tells_which_of_its_kernels_takes_the_time() {
     fn nothing(x: &[u32]) {
         assert_eq!(x.len(), 24);
     }
-    let lab = Lab::new(1);
-    let mut graph = Graph::new();
-    let x = graph.add(down, (5,));
-    let x = graph.add(slow, (&x,));
-    let x = graph.add(down, (&x,));
-    let array = graph.add(all_slow, (&x,));
-    let last = graph.add(nothing, (&array,));
-    let running = graph.run(&lab, &last).unwrap();
-    assert_eq!(running.report().jobs(), 1);
-    running.wait().unwrap();
-    let kernels = ["::down", "::slow", "::all_slow", "::nothing"];
-    let took = kernels.map(|name| of(&lab, name).total);
-    assert!(took[1] >= Duration::from_micros(9_900), "{took:?}");
-    // Twenty-four times as much; a machine that is busy elsewhere may hold up either.
-    assert!(took[2] >= 2 * took[1], "{took:?}");
-    assert!(took[0] + took[3] < took[1], "{took:?}");
+    // Whatever else the machine has to do may fall into any of them.
+    let lab = loop {
+        let lab = Lab::new(1);
+        let mut graph = Graph::new();
+        let x = graph.add(down, (5,));
+        let x = graph.add(slow, (&x,));
+        let x = graph.add(down, (&x,));
+        let array = graph.add(all_slow, (&x,));
+        let last = graph.add(nothing, (&array,));
+        step("a run in which each kernel has its own time");
+        let running = graph.run(&lab, &last).unwrap();
+        assert_eq!(running.report().jobs(), 1);
+        running.wait().unwrap();
+        let kernels = ["::down", "::slow", "::all_slow", "::nothing"];
+        let took = kernels.map(|name| of(&lab, name).total);
+        assert!(took[1] >= Duration::from_micros(9_900), "{took:?}");
+        // Twenty-four times as much.
+        if took[2] >= 2 * took[1] && took[0] + took[3] < took[1] {
+            break lab;
+        }
+        println!("not {took:?}");
+    };
 
     // The words of the last node's value are its own, in the slot and beside it.
     for len in 0..20usize {

@@ -87,13 +87,13 @@ fn a_death_in_the_middle_is_one_result() {
         s.spawn(|| {
             let held = gate.meet();
             // Whichever worker stands at the gate: the other one has nothing to do any more, or runs another item.
+            let worker = Cell::new(None);
             wait_until("only one job is left", || {
                 let stats = lab.stats();
-                stats.open + stats.queued == 1
+                worker.set(stats.workers.iter().position(|worker| worker.open > 0));
+                stats.open + stats.queued == 1 && worker.get().is_some()
             });
-            let stats = lab.stats();
-            let worker = stats.workers.iter().position(|worker| worker.open > 0);
-            let pid = lab.pid(worker.unwrap());
+            let pid = lab.pid(worker.get().unwrap());
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             wait_until("it is gone", || lab.stats().restarts() > 0);
             drop(held);

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -145,18 +145,25 @@ fn what_an_iterator_waits_for_has_its_turn_among_others() {
     let lab = Lab::with(1, |builder| builder.admission(1 << 20));
     let zeros = |len: usize| Array::<u8>::zeros(len);
     let over = AtomicBool::new(false);
-    let threads = thread::scope(|threads| {
-        let others = [(); 4].map(|()| {
+    let jobs = [const { AtomicU64::new(0) }; 4];
+    let all_have_had_theirs = || {
+        let before = jobs.each_ref().map(|jobs| jobs.load(SeqCst));
+        wait_until("each of the others has had its turn", || {
+            let now = jobs.iter().map(|jobs| jobs.load(SeqCst));
+            now.zip(before).all(|(now, before)| now > before)
+        });
+    };
+    thread::scope(|threads| {
+        for jobs in &jobs {
             threads.spawn(|| {
-                let mut jobs = 0_u64;
                 while !over.load(SeqCst) {
                     // Two of them are more than is let in.
                     lab.submit(zeros, (600 << 10,)).wait().unwrap();
-                    jobs += 1;
+                    jobs.fetch_add(1, SeqCst);
                 }
-                jobs
-            })
-        });
+            });
+        }
+        all_have_had_theirs();
         let diary = Diary::new();
         let calls = (0..30u32).map(|n| {
             if n.is_multiple_of(6) {
@@ -168,10 +175,9 @@ fn what_an_iterator_waits_for_has_its_turn_among_others() {
         });
         let values = lab.map(noted, calls).map(Result::unwrap);
         let all = values.eq(0..30);
+        all_have_had_theirs();
         over.store(true, SeqCst);
         assert!(all);
-        others.map(|other| other.join().unwrap())
     });
-    assert!(threads.iter().all(|&jobs| jobs > 0), "{threads:?}");
     lab.assert_in_use(0);
 }
