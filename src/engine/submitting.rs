@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::{Job, JobBuilder};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo, Loads, Program, Reply};
-use crate::supervisor::{InLine, Shared, Terms};
+use crate::supervisor::{InLine, Shared, Terms, held_by};
 
 /// Somebody who waits to be let in. Dropping it gives up the place in the line.
 pub(super) struct Entering {
@@ -34,31 +34,24 @@ impl Drop for Entering {
     }
 }
 
-/// A job that is not submitted yet: what it is called with, until it is let in.
-pub(super) struct Unsent<G, A> {
-    /// With the terms, and the seed.
-    call: Option<(A, Terms, u64)>,
+/// A job that is not submitted yet.
+pub(super) struct Unsent<G> {
+    call: ArgWriter,
+    terms: Terms,
     program: PhantomData<fn() -> G>,
 }
 
-impl<G: Loads<A>, A> Unsent<G, A> {
-    /// Submits it when it is let in; until then it waits in this place of the line, with a waker there.
+impl<G: Program> Unsent<G> {
+    /// Submits it when it is let in; until then it waits in this place of the line, with a waker there. Once.
     pub(super) fn poll(
         &mut self,
         shared: &Arc<Shared>,
         line: &mut InLine,
         context: &Context<'_>,
     ) -> Poll<Job<<G::Reply as Reply>::Out>> {
-        let Some((args, ..)) = &self.call else {
-            panic!("this job was submitted before")
-        };
         let kernel = KernelInfo::of::<G>();
-        let entry = ready!(shared.poll_enter(&kernel, G::held(args), line, context));
-        let (args, terms, seed) = self.call.take().expect("it was looked at");
-        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-        G::load(args, &mut call);
-        call.0.seed = seed;
-        let id = shared.submit_entered(&kernel, &mut call.0, terms.asked(), entry);
+        let entry = ready!(shared.poll_enter(&kernel, held_by(&self.call), line, context));
+        let id = shared.submit_entered(&kernel, &mut self.call, self.terms.asked(), entry);
         Poll::Ready(Job::sent::<G>(shared, id))
     }
 }
@@ -67,18 +60,19 @@ impl<G: Loads<A>, A> Unsent<G, A> {
 /// arguments.
 #[must_use = "a future does nothing before it is polled"]
 pub struct Submitting<G: Program, A> {
-    state: State<G, A>,
+    state: State<G>,
+    args: PhantomData<fn(A)>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "short-lived")]
-enum State<G: Program, A> {
-    Waits(Entering, Unsent<G, A>),
+enum State<G: Program> {
+    Waits(Entering, Unsent<G>),
     /// It ran in this thread, or was let in.
     Here(Job<<G::Reply as Reply>::Out>),
     Submitted,
 }
 
-// The arguments are moved in and out; nothing points at them.
+// Nothing points into it.
 impl<G: Program, A> Unpin for Submitting<G, A> {}
 
 impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
@@ -101,16 +95,26 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
         G: Loads<A>,
     {
         let state = match self.engine.shared() {
-            Some(shared) => State::Waits(Entering::new(shared), self.unsent()),
+            Some(shared) => State::Waits(Entering::new(shared), self.unsent(shared, 0)),
             None => State::Here(self.run_here()),
         };
-        Submitting { state }
+        let args = PhantomData;
+        Submitting { state, args }
     }
 
-    /// Nothing waits for it yet.
-    pub(super) fn unsent(self) -> Unsent<G, A> {
-        let (call, program) = (Some((self.args, self.terms, self.seed)), PhantomData);
-        Unsent { call, program }
+    /// Nothing waits for it yet. `kept`: handles of each of its arrays that the caller keeps until it is answered.
+    pub(super) fn unsent(self, shared: &Shared, kept: usize) -> Unsent<G>
+    where
+        G: Loads<A>,
+    {
+        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
+        G::load(self.args, &mut call);
+        (call.0.seed, call.0.kept) = (self.seed, kept);
+        Unsent {
+            call: call.0,
+            terms: self.terms,
+            program: PhantomData,
+        }
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct ArgWriter {
     pub(crate) exclusive: bool,
     /// Which random numbers the job draws; 0: the next in the order of submission.
     pub(crate) seed: u64,
+    /// Handles of each of its arrays that whoever submits it keeps until it is answered.
+    pub(crate) kept: usize,
 }
 
 impl ArgWriter {
@@ -84,6 +86,7 @@ impl ArgWriter {
             spilled: None,
             exclusive: false,
             seed: 0,
+            kept: 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl ArgWriter {
         self.spilled = None;
         self.exclusive = false;
         self.seed = 0;
+        self.kept = 0;
     }
 
     /// The call was sent: gives back what only a long one needs.

@@ -59,7 +59,7 @@ pub use actor::ActorStatus;
 pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
-pub(crate) use admission::{InLine, held_beside, held_by};
+pub(crate) use admission::{InLine, held_by};
 pub use depend::GraphProgress;
 pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Because;

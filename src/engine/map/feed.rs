@@ -11,8 +11,8 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect,
-    held_beside, held_by, park_until,
+    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect, held_by,
+    park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -308,9 +308,10 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         written.add(arena, |call| {
             (self.plan.calls.send)(item, call);
             call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
+            call.0.kept = self.plan.kept;
             let held = call.0.leases.iter().map(Lease::bytes).sum();
             self.held = bytes_to_expect(self.held, held);
-            self.alone = bytes_to_expect(self.alone, held_beside(&call.0, self.plan.kept));
+            self.alone = bytes_to_expect(self.alone, held_by(&call.0));
         });
     }
 

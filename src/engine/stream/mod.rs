@@ -376,9 +376,9 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
-        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, terms, seed| {
+        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, asked| {
             let job = engine.job(kernel, Split(item, args.clone()));
-            ((), Begun::new(job.terms(terms).seed(seed)))
+            ((), Begun::new(job, asked))
         });
         self.add_stage(call, |(), value| value)
     }
@@ -406,14 +406,13 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     where
         F: Kernel<Q, R>,
         Q: crate::kernel::Params + 'a,
-        A: Args<'static, Q> + 'a,
+        A: Args<'static, Q>,
         K: 'a,
         R: Reply + 'a,
     {
-        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, terms, seed| {
+        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, asked| {
             let (kept, args) = split(item);
-            let job = engine.job(kernel, args).terms(terms).seed(seed);
-            (kept, Begun::new(job))
+            (kept, Begun::new(engine.job(kernel, args), asked))
         });
         self.add_stage(call, |kept, value| (kept, value))
     }

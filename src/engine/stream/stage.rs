@@ -31,9 +31,17 @@ pub(super) struct Letters<'a, I> {
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
 }
 
-/// Begins the job of an item, on these terms and with this seed: what is kept beside it, and the job.
+/// Begins the job of an item: what is kept beside it, and the job.
 pub(super) type CallFn<'a, I, K, R> =
-    Box<dyn FnMut(&Engine, I, &Terms, u64) -> (K, Begun<'a, R>) + 'a>;
+    Box<dyn FnMut(&Engine, I, &Asked<'_>) -> (K, Begun<'a, R>) + 'a>;
+
+/// What a stage asks of a job.
+pub(super) struct Asked<'t> {
+    terms: &'t Terms,
+    seed: u64,
+    /// How many copies of the item are kept until it is answered.
+    copies: usize,
+}
 
 /// The job of an item.
 pub(super) enum Begun<'a, R> {
@@ -46,15 +54,15 @@ type EnterFn<'a, R> = Box<dyn FnMut(&Arc<Shared>, &mut InLine, &Context<'_>) -> 
 
 impl<'a, R> Begun<'a, R> {
     /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
-    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>) -> Self
+    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, asked: &Asked<'_>) -> Self
     where
         G: Loads<A> + 'a,
         G::Reply: Reply<Out = R>,
-        A: 'a,
     {
+        let job = job.terms(asked.terms).seed(asked.seed);
         match job.engine.shared() {
             Some(shared) if shared.has_ceiling() => {
-                let mut unsent = job.unsent();
+                let mut unsent = job.unsent(shared, asked.copies);
                 Self::Waits(Box::new(move |shared, line, context| {
                     unsent.poll(shared, line, context)
                 }))
@@ -208,8 +216,12 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         let draws = (terms.number as u64) << 48 ^ item.draws;
         // Whatever the order is in which items come here.
         let seed = driver.series.seed(draws);
-        let (kept, job) =
-            item.with_both(|value| (self.call)(driver.engine, value, &terms.terms, seed));
+        let asked = Asked {
+            terms: &terms.terms,
+            seed,
+            copies: usize::from(copy.is_some()),
+        };
+        let (kept, job) = item.with_both(|value| (self.call)(driver.engine, value, &asked));
         self.running += 1;
         self.places.push_back(Place::Running(Running {
             job,
@@ -339,7 +351,7 @@ mod tests {
         };
         let mut stage: Stage<'_, u8, (), u8> = Stage {
             before: Box::new(Nothing),
-            call: Box::new(|_, _, _, _| unreachable!("nothing comes")),
+            call: Box::new(|_, _, _| unreachable!("nothing comes")),
             terms: Rc::new(RefCell::new(terms)),
             places: VecDeque::new(),
             running: 0,

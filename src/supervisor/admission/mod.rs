@@ -203,11 +203,6 @@ impl fmt::Display for RefusedBy {
 
 /// What a call holds that would be free without it.
 pub(crate) fn held_by(call: &ArgWriter) -> u64 {
-    held_beside(call, 0)
-}
-
-/// The same, beside so many handles that whoever submits it keeps until it is answered.
-pub(crate) fn held_beside(call: &ArgWriter, handles: usize) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
         words as u64 * 8
@@ -215,7 +210,7 @@ pub(crate) fn held_beside(call: &ArgWriter, handles: usize) -> u64 {
         0
     };
     let alone = |lease: &Lease| match lease {
-        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 + handles => 0,
+        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 + call.kept => 0,
         lease => lease.bytes(),
     };
     call.leases

@@ -1,5 +1,6 @@
 //! How streams end: drained, stopped, left by their consumer, or without workers.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use arenite::stream::{Stream, StreamError, Windows};
@@ -174,30 +175,31 @@ fn a_dead_letter_keeps_nobody_from_admission() {
         Err("opened".into())
     }
     let lab = narrow();
+    lab.submit(opened, ("", zeros(&lab, 1))).wait().unwrap_err();
     let (gate, last) = (Gate::new(), Gate::new());
     let holds = lab.submit(weigh, (&last.path(), zeros(&lab, 800)));
     let held_last = last.meet();
-    // The second of the stream waits when the first fails.
-    let gates = [gate.path(), String::new()];
-    let items = gates.into_iter().map(|gate| (gate, zeros(&lab, 2800)));
-    let mut substitutes = Vec::new();
+    // The second of the stream does not fit beside that, and waits when the first fails.
+    let items = [(gate.path(), 2800), (String::new(), 3500)];
+    let items = items.map(|(gate, kib)| (gate, zeros(&lab, kib)));
+    let letters = AtomicUsize::new(0);
     let stream = Stream::new(items)
         .on_failure(OnFailure::GoOn)
         .stage_with(opened, |args| ((), args))
         .dead_letters(|letter| {
-            let small = zeros(&lab, 1);
-            let small = lab.job(weigh, ("", small)).try_submit();
-            substitutes.push((
-                letter.sequence(),
-                small.expect("nobody is in the line").wait(),
-            ));
+            let small = lab.job(weigh, ("", zeros(&lab, 1))).try_submit();
+            assert_eq!(small.expect("nobody is in the line").wait(), Ok(1024));
+            assert_eq!(letter.sequence(), letters.fetch_add(1, SeqCst) as u64);
         });
     thread::scope(|threads| {
-        threads.spawn(|| drop(gate.meet()));
+        threads.spawn(|| {
+            drop(gate.meet());
+            wait_until("the first letter", || letters.load(SeqCst) == 1);
+            drop(held_last);
+        });
         assert_eq!(stream.run(&lab).count(), 0);
     });
-    assert_eq!(substitutes, [(0, Ok(1024)), (1, Ok(1024))]);
-    drop(held_last);
+    assert_eq!(letters.load(SeqCst), 2);
     assert_eq!(holds.wait(), Ok(800 << 10));
     lab.assert_in_use(0);
 }

@@ -178,16 +178,16 @@ where
     where
         F: Kernel<Q, R>,
         Q: SplitFirst + 'a,
-        T: WindowItems<Q::First, Arg: 'a>,
+        T: WindowItems<Q::First>,
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
-            Box::new(move |engine, window, terms, seed| {
+            Box::new(move |engine, window, asked| {
                 let job = match T::gather(window.value, engine, Key::new()) {
                     Ok(items) => {
                         let job = engine.job(kernel, Split(items, args.clone()));
-                        Begun::new(job.terms(terms).seed(seed))
+                        Begun::new(job, asked)
                     }
                     Err(full) => {
                         let why = JobErrorKind::ArenaFull(full);
