@@ -44,9 +44,10 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The header announces pixels that take more bytes than allowed; nothing was allocated for them.
+    /// The header announces pixels that take more bytes than allowed, or whose sides are so long that resizing does; nothing was
+    /// allocated for that.
     TooManyBytes {
-        /// Bytes that the pixels would take.
+        /// Bytes that it would take.
         bytes: u64,
         /// The limit in bytes.
         limit: u64,
@@ -136,7 +137,7 @@ impl fmt::Display for ImageError {
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
-                "its pixels take {}, more than the limit of {}; if you trust the file, raise max_bytes",
+                "its pixels, or what resizing them needs, take {}, more than the limit of {}; if you trust the file, raise max_bytes",
                 size(*bytes),
                 size(*limit)
             ),

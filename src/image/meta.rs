@@ -95,17 +95,19 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Has it be about a picture of these sides: "upright" wherever an orientation is written, since the pixels have been turned.
-    pub(super) fn describe(&mut self, sides: (u32, u32)) {
+    /// Has it be about a picture of these sides: "upright" wherever an orientation is written, if the pixels have been turned as
+    /// one of them said (`turned`), or were upright by it. That is EXIF's, or TIFF's own: what XMP says alone stays true.
+    pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
+        let mut said = turned;
         if let Some(exif) = &mut self.exif {
             exif::describe(exif, sides);
             // Its answer is the orientation that was there, which has been applied.
-            let _ = Orientation::remove_from_exif_chunk(exif);
+            said |= Orientation::remove_from_exif_chunk(exif).is_some();
         }
         // What it says of other parts of the file is not true of one that has only the picture.
         self.xmp
             .take_if(|xmp| ELSEWHERE.iter().any(|name| contains(xmp, name)));
-        if let Some(xmp) = &mut self.xmp {
+        if let Some(xmp) = self.xmp.as_mut().filter(|_| said) {
             for name in [
                 &b"tiff:Orientation=\""[..],
                 b"tiff:Orientation='",

@@ -32,7 +32,7 @@
 //!   that sees no profile, and a profile may be larger than the thumbnail. With `keep_metadata` the
 //!   pixels keep their own colours and the profile goes with them (but for CMYK and for grey in WebP, which become sRGB).
 //! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
-//!   a torn thumbnail looks finished. A JPEG that lacks only its end marker, or a PNG its last chunk, is whole and is accepted.
+//!   a torn thumbnail looks finished. A JPEG of one scan that lacks only its end marker, or a PNG its last chunk, is whole and is accepted.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A profile of inks goes by the upper 8.
 //! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG, as a page behind it would be, or the `background` that is asked
 //!   for. A GIF without holes has none; a WebP animation whose first frame leaves something free has it.
@@ -203,7 +203,8 @@ fn render_unguarded(
     };
     let plan = decoded.plan;
     let size = (plan.width, plan.height);
-    let small = resample::resize(&decoded.pixels, plan.region, size, spec.filter)?;
+    let limit = spec.max_bytes;
+    let small = resample::resize(&decoded.pixels, plan.region, size, spec.filter, limit)?;
     if let Samples::Eight(bytes) = decoded.pixels.samples {
         resample::keep_buffer(bytes);
     }
@@ -224,7 +225,8 @@ fn render_unguarded(
     };
     let pixels = encode::prepared(pixels, into, Encoding::of(spec));
     if spec.keep_metadata {
-        metadata.describe((pixels.width, pixels.height));
+        let turned = decoded.orientation != image::metadata::Orientation::NoTransforms;
+        metadata.describe((pixels.width, pixels.height), turned);
     }
     Ok(Rendered {
         pixels,

@@ -9,7 +9,7 @@ use arenite_resample::{
 use super::error::ImageError;
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::size::Region;
-use super::spec::Filter;
+use super::spec::{Filter, ResizeSpec};
 
 /// Buffers that outlive a picture, so that the next one finds its pages already there.
 #[derive(Default)]
@@ -21,6 +21,14 @@ struct Scratch {
 /// Above this many bytes a buffer is given back: one huge picture must not stay on the books of a
 /// worker that sees small ones ever after. 12 megapixels scaled while decoding stay well below.
 const KEEP_BYTES: usize = 16 << 20;
+
+/// How many pixels of a row or column may become one, with 8 bits: weights have 21 binary places, so those of more would be off by
+/// a grey level in sum, and those of a million would all be nothing.
+const MOST_TO_ONE: f64 = 8192.0;
+
+/// Bytes that the weights of a row or column take for each pixel of it, at most: those of three lobes as 64 bits and once more as 32,
+/// and the bounds of each pixel that is made.
+const WEIGHTS: u64 = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -62,8 +70,9 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 /// ```
 ///
 /// # Errors
-/// `BadRequest` if a side is 0, `channels` is not 1 to 4, or the buffer has another length;
-/// `OutOfMemory`.
+/// `BadRequest` if a side is 0, `channels` is not 1 to 4, or the buffer has another length, or more than 8192 pixels of a side would
+/// become one (unless it is the nearest); `TooManyBytes` where sides that are very long make it need more than a gigabyte, and more
+/// than both pictures have; `OutOfMemory`.
 pub fn resize_pixels(
     pixels: &[u8],
     size: (u32, u32),
@@ -120,6 +129,16 @@ pub fn resize_pixels_into(
         width: f64::from(size.0),
         height: f64::from(size.1),
     };
+    let limit = ResizeSpec::MAX_BYTES;
+    check(
+        pixels.len(),
+        out.len(),
+        kind,
+        whole,
+        out_size,
+        filter,
+        limit,
+    )?;
     run(pixels, size, out, out_size, kind, whole, filter, !opaque)
 }
 
@@ -139,12 +158,54 @@ fn byte_len((width, height): (u32, u32), channels: u8) -> Result<usize, ImageErr
     }
 }
 
-/// `region` of `source`, which lies in it, as `width * height` pixels.
+/// Refuses what would come out wrong, or need far more memory than its pixels: weights are made for each pixel of a row and a
+/// column, and between the two directions there is a picture that is as wide as one and as high as the other.
+fn check(
+    from: usize,
+    into: usize,
+    kind: PixelType,
+    region: Region,
+    (width, height): (u32, u32),
+    filter: Filter,
+    limit: u64,
+) -> Result<(), ImageError> {
+    if filter == Filter::Nearest {
+        return Ok(());
+    }
+    let sides = [(region.width, width), (region.height, height)];
+    let is_short = matches!(
+        kind,
+        PixelType::U8 | PixelType::U8x2 | PixelType::U8x3 | PixelType::U8x4
+    );
+    for (from, to) in sides.into_iter().filter(|_| is_short) {
+        if from > MOST_TO_ONE * f64::from(to) {
+            return Err(ImageError::BadRequest {
+                reason: format!(
+                    "a side of {from:.0} pixels would become {to}, and at most {MOST_TO_ONE} can become one; ask for a larger \
+                     size, or for the nearest pixel"
+                ),
+            });
+        }
+    }
+    let weights = sides.map(|(from, to)| (from.ceil() as u64 + u64::from(to)) * WEIGHTS);
+    let wide = region.width.ceil() as u64 * u64::from(height);
+    let high = region.height.ceil() as u64 * u64::from(width);
+    let between = wide.max(high).saturating_mul(kind.size() as u64);
+    let bytes = between.saturating_add(weights[0] + weights[1]);
+    let limit = limit.max((from + into) as u64);
+    if bytes > limit.max(ResizeSpec::HARMLESS) {
+        return Err(ImageError::TooManyBytes { bytes, limit });
+    }
+    Ok(())
+}
+
+/// `region` of `source`, which lies in it, as `width * height` pixels, with at most so many bytes beside.
 pub(super) fn resize(
     source: &Pixels,
     region: Region,
     (width, height): (u32, u32),
     filter: Filter,
+    max_bytes: u64,
 ) -> Result<Pixels, ImageError> {
     let color = source.color;
     let len = width as usize * height as usize * color.channels();
@@ -160,6 +221,7 @@ pub(super) fn resize(
                 Color::Cmyk => (PixelType::U8x4, false),
             };
             let to = (width, height);
+            check(samples.len(), len, kind, region, to, filter, max_bytes)?;
             run(samples, sides, &mut out, to, kind, region, filter, alpha)?;
             Samples::Eight(out)
         }
@@ -173,17 +235,10 @@ pub(super) fn resize(
                 Color::Cmyk => (PixelType::U16x4, false),
             };
             let from = bytemuck::cast_slice(samples);
-            let into = bytemuck::cast_slice_mut(&mut out);
-            run(
-                from,
-                sides,
-                into,
-                (width, height),
-                kind,
-                region,
-                filter,
-                alpha,
-            )?;
+            let into: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
+            let to = (width, height);
+            check(from.len(), into.len(), kind, region, to, filter, max_bytes)?;
+            run(from, sides, into, to, kind, region, filter, alpha)?;
             Samples::Sixteen(out)
         }
     };

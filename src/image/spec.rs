@@ -105,7 +105,7 @@ impl TryFrom<Format> for Output {
 pub struct ResizeSpec {
     /// The largest picture that is decoded, in pixels; larger ones are refused from their header.
     pub max_pixels: u64,
-    /// The most bytes that decoding may take for pixels; a header that asks for more is refused.
+    /// The most bytes that decoding may take for pixels, and resizing beside them; a header that asks for more is refused.
     pub max_bytes: u64,
     /// The target size.
     pub size: Size,
@@ -148,8 +148,8 @@ impl ResizeSpec {
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
     pub const MAX_RATIO: u32 = 4096;
-    /// Fewer bytes of pixels than this are harmless, whatever they come from.
-    const HARMLESS: u64 = 64 << 20;
+    /// Fewer bytes of pixels than this are harmless to decode, whatever they come from.
+    pub(super) const HARMLESS: u64 = 64 << 20;
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
 

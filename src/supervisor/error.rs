@@ -14,7 +14,7 @@ use crate::arena::ArenaFull;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobErrorKind {
-    /// The kernel panicked. Its worker lives on. Of the three texts together a worker sends the first 16 KiB. An inline engine
+    /// The kernel panicked. Its worker lives on. Of the message a worker sends the first 8 KiB, of the three texts 16. An inline engine
     /// leaves the panic's message to the program's own hook: there `location` says so, and `backtrace` is empty.
     Panicked {
         /// What the panic said.

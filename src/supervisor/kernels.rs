@@ -154,7 +154,9 @@ impl Kernels {
     pub(super) fn spawned(&mut self, told: &KernelTold) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
-            kernel.told == Some(told.plain) && kernel.name == told.name
+            let same = kernel.told == Some(told.plain) && kernel.name == told.name;
+            // What one worker said wrongly is not held against another.
+            same && kernel.spawns == told.spawns
         };
         let known = self.spawned.get(&told.entry);
         if let Some(&index) = known.and_then(|known| known.iter().find(is_it)) {
@@ -214,6 +216,21 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_worker_says_of_a_kernel_binds_no_other() {
+        let told = |spawns| KernelTold {
+            entry: 1,
+            plain: 2,
+            spawns,
+            name: "k".into(),
+        };
+        let mut kernels = Kernels::default();
+        let [lie, truth] =
+            [false, true].map(|spawns| kernels.spawned(&told(spawns)).expect("there is room"));
+        assert_eq!(kernels.spawned(&told(true)), Some(truth));
+        assert!(!kernels.get(lie).spawns && kernels.get(truth).spawns);
+    }
 
     #[test]
     fn figures_that_are_too_large_stay_the_largest() {

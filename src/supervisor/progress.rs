@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::lane::NOBODY;
+use super::worker::Worker;
 use super::{KernelStats, Shared};
 
 /// How far back looks count for the rate.
@@ -42,8 +43,8 @@ pub struct Progress {
     pub cancelled: u64,
     /// Bytes of fresh arrays in results so far.
     pub bytes: u64,
-    /// Jobs that end in a second: in the last five seconds, as far as this was called then, otherwise on the average since
-    /// the engine was built.
+    /// Jobs that end in a second, since this was called some five seconds ago; or since the last call before that, or the engine was
+    /// built, if it was not called then.
     pub rate: f64,
     /// Since the engine was built.
     pub elapsed: Duration,
@@ -132,6 +133,25 @@ impl Core {
         }
         (self.kernels.merged(stats), running)
     }
+
+    /// Jobs that have left their lanes, and are answered when the end of their worker is confirmed: what they answered cannot be.
+    fn judged(&self) -> usize {
+        let of = |worker: &Worker| {
+            let verdicts = worker.verdicts.iter().map(|&(record, _)| record);
+            let judged = verdicts.filter(|&record| record != NOBODY && !self.holds(record));
+            judged.count()
+        };
+        self.workers.iter().map(of).sum()
+    }
+
+    /// Whether the job of this record is in a lane.
+    fn holds(&self, record: u32) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| {
+            lane.held()
+                .any(|position| lane.record_at(position) == record)
+        })
+    }
 }
 
 impl Shared {
@@ -145,7 +165,8 @@ impl Shared {
         let waiting = (core.waiting.len() + core.waiting_for_spawned()) as u64;
         let limited = core.lines.len() as u64;
         let open = core.open as u64;
-        let ended = core.next_job - queued - waiting - limited - open;
+        let judged = core.judged() as u64;
+        let ended = core.next_job - queued - waiting - limited - open - judged;
         let (failed, cancelled) = (core.failed, core.cancelled);
         let mut progress = Progress {
             submitted: core.next_job,
@@ -154,7 +175,7 @@ impl Shared {
             waiting,
             limited,
             ahead: open - running as u64,
-            running: running as u64,
+            running: running as u64 + judged,
             done: ended - failed - cancelled,
             failed,
             cancelled,

@@ -42,7 +42,7 @@ pub struct KernelStats {
     /// chains each eighth, and of one that failed the whole, and the nodes of that count equal parts of it.
     pub total: Duration,
     /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended. A call of more than
-    /// 4.3 s counts as one of 4.3 s.
+    /// 4.3 s counts as one of 4.3 s. An inline engine expects nothing: it tells the mean of all calls.
     pub expected: Duration,
     /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain is none.
     pub bytes: u64,

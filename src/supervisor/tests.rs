@@ -371,7 +371,15 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     });
     // Whoever has the handle can look at the input as long as the process lives.
     assert_eq!(Arc::strong_count(&input), 2, "given back too early");
+    let progress = shared.progress();
+    assert_eq!(
+        (progress.done, progress.failed, progress.left()),
+        (0, 0, 1),
+        "not before its worker has gone"
+    );
     die(&shared, 0);
+    let progress = shared.progress();
+    assert_eq!((progress.done, progress.failed, progress.left()), (0, 1, 0));
     let why = in_time(move || waiter.join().unwrap());
     assert!(why.contains("handle"), "{why}");
     assert_eq!(Arc::strong_count(&input), 1);

@@ -43,7 +43,10 @@ const TEXTLESS: &str = "a panic without a text";
 /// The longest text of a panic or error that is sent; and that is read, from a worker that sends more all the same.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Separates message, location and backtrace.
+/// The longest message of a panic that is sent: there is to be room for where it was.
+const MESSAGE_LIMIT: usize = TEXT_LIMIT / 2;
+
+/// Separates location, message and backtrace.
 pub(crate) const SEPARATOR: char = '\u{1e}';
 
 /// Stacks are sent as addresses: this worker cannot read its own executable.
@@ -79,7 +82,8 @@ pub(crate) fn stack_in_words(stack: &str) -> String {
 pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     let mut parts = text.splitn(3, SEPARATOR);
     let mut next = || parts.next().unwrap_or("");
-    (next(), next(), next())
+    let location = next();
+    (next(), location, next())
 }
 
 /// Installs the hook that keeps what a kernel's panic says: for the job's answer, and in the recorder if
@@ -110,12 +114,19 @@ fn describe(info: &PanicHookInfo<'_>, wanted: Stack) -> String {
         return String::new();
     }
     let message = info.payload_as_str().unwrap_or(TEXTLESS);
+    let message = message.replace(SEPARATOR, " ");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let backtrace = match wanted {
         Stack::Kept => stack(),
         Stack::Dropped => String::new(),
     };
-    format!("{message}{SEPARATOR}{location}{SEPARATOR}{backtrace}")
+    let end = message.floor_char_boundary(MESSAGE_LIMIT);
+    let (message, rest) = message.split_at(end);
+    let more = match rest.len() {
+        0 => String::new(),
+        bytes => format!(" … and {bytes} bytes more"),
+    };
+    format!("{location}{SEPARATOR}{message}{more}{SEPARATOR}{backtrace}")
 }
 
 /// The frames of a backtrace between the panic machinery and the fence.

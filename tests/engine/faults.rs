@@ -8,6 +8,7 @@ use crate::harness::{Lab, tests};
 
 tests![
     a_panic_has_message_place_and_backtrace,
+    a_long_message_leaves_room_for_where_it_was,
     panics_of_every_sort,
     an_abort,
     a_wild_read,
@@ -76,6 +77,31 @@ fn a_panic_has_message_place_and_backtrace() {
     }
     assert_eq!((lab.pid(0), lab.stats().workers[0].restarts), (pid, 0));
     assert_eq!(lab.failures("the_kernel_that_panics"), 102);
+    lab.assert_in_use(0);
+}
+
+fn a_long_message_leaves_room_for_where_it_was() {
+    fn says_much(of: u32) {
+        panic!("{}\u{1e}", "\u{e4}".repeat(of as usize));
+    }
+    let lab = Lab::new(1);
+    for of in [1, 4095, 4096, 100_000] {
+        let error = lab.failure_of(lab.submit(says_much, (of,)));
+        let JobErrorKind::Panicked {
+            message,
+            location,
+            backtrace,
+        } = error.kind()
+        else {
+            panic!("{error:?}")
+        };
+        let text = message.trim_start_matches('\u{e4}');
+        assert_eq!((message.len() - text.len()) / 2, of.min(4096) as usize);
+        assert_eq!(text.ends_with("bytes more"), of > 4095, "{text}");
+        assert!(location.contains("faults.rs:"), "{location}");
+        assert!(backtrace.contains("says_much"), "{of}: {backtrace}");
+        assert!(!backtrace.contains('\u{1e}'), "{of}: {backtrace}");
+    }
     lab.assert_in_use(0);
 }
 

@@ -1,6 +1,6 @@
 //! Files that are not what they say, cut off, or spoilt.
 
-use image::RgbaImage;
+use image::{GrayImage, RgbaImage};
 
 use super::*;
 
@@ -242,6 +242,70 @@ fn bombs_are_refused_from_their_header() {
 }
 
 #[test]
+fn as_many_pixels_as_may_become_one_are_their_mean() {
+    let filters = [
+        Filter::Lanczos3,
+        Filter::CatmullRom,
+        Filter::Mitchell,
+        Filter::Bilinear,
+        Filter::Box,
+    ];
+    for (level, filter) in [0_u8, 128, 255]
+        .into_iter()
+        .flat_map(|level| filters.map(|filter| (level, filter)))
+    {
+        for (side, to) in [(1000, 1), (8191, 1), (8192, 1), (3 * 8192, 3)] {
+            for turned in [false, true] {
+                let turn = |(a, b)| if turned { (b, a) } else { (a, b) };
+                let small = resize_pixels(
+                    &vec![level; side as usize],
+                    turn((side, 1)),
+                    1,
+                    turn((to, 1)),
+                    filter,
+                );
+                let near = |found: &u8| found.abs_diff(level) <= 1;
+                assert!(
+                    small.as_ref().is_ok_and(|small| small.iter().all(near)),
+                    "{filter:?}, {side}: {small:?}"
+                );
+            }
+        }
+        let error = resize_pixels(&[level; 8193], (8193, 1), 1, (1, 1), filter).unwrap_err();
+        assert!(error.to_string().contains("at most 8192"), "{error}");
+    }
+}
+
+/// Few bytes, and few pixels; but weights for each of them, or a picture that is as wide as one and as high as the other.
+#[test]
+fn what_only_resizing_would_need_is_refused_as_well() {
+    let zeros = vec![0; 20_000_000];
+    let narrow = |size: (u32, u32), to, filter| resize_pixels(&zeros, size, 1, to, filter);
+    for filter in [Filter::Lanczos3, Filter::Box] {
+        for size in [(20_000_000, 1), (1, 20_000_000)] {
+            let error = narrow(size, (4000, 4000), filter).unwrap_err();
+            assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+        }
+    }
+    assert_eq!(
+        narrow((20_000_000, 1), (40, 1), Filter::Nearest),
+        Ok(vec![0; 40])
+    );
+    let file = written(
+        &DynamicImage::ImageLuma8(GrayImage::new(1_000_000, 10)),
+        ImageFormat::Png,
+    );
+    let error = resize_encoded(&file, &spec("4000x4000!")).unwrap_err();
+    assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+    assert!(error.to_string().contains("max_bytes"), "{error}");
+    let error = resize_encoded(&file, &spec("100")).unwrap_err();
+    assert!(error.to_string().contains("would become 100"), "{error}");
+    // A strip that is only long.
+    let strip = resize_encoded(&file, &spec("8000")).unwrap();
+    assert_eq!((strip.width, strip.height), (8000, 1));
+}
+
+#[test]
 fn sides_beyond_all_measure_are_too_many_pixels() {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
     let side = 20_000_000_u32.to_be_bytes();
@@ -281,7 +345,7 @@ fn bytes_are_told_as_people_count_them() {
     };
     assert_eq!(
         many.to_string(),
-        "its pixels take 1.5 GiB, more than the limit of 1.0 GiB; if you trust the file, raise max_bytes"
+        "its pixels, or what resizing them needs, take 1.5 GiB, more than the limit of 1.0 GiB; if you trust the file, raise max_bytes"
     );
     let bomb = ImageError::Bomb {
         bytes: 75 << 20,

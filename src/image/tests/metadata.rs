@@ -188,6 +188,29 @@ fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
     }
 }
 
+/// Pixels are turned as EXIF says: what XMP alone says of them is as true as it was.
+#[test]
+fn an_orientation_that_was_not_applied_is_kept() {
+    let metadata = Metadata {
+        exif: None,
+        xmp: Some(XMP.as_bytes().to_vec()),
+        icc: None,
+    };
+    let picture = quarters(96, 64);
+    for file in [
+        tagged_jpeg(&picture, &metadata),
+        tagged_png(&picture, &metadata),
+    ] {
+        let spec = ResizeSpec {
+            keep_metadata: true,
+            ..spec("48")
+        };
+        let kept = resize_encoded(&file, &spec).unwrap();
+        assert_eq!((kept.width, kept.height), (48, 32));
+        assert_eq!(read_back(&kept).xmp, metadata.xmp);
+    }
+}
+
 /// A film, a gain map and a small copy are not in the result.
 #[test]
 fn what_speaks_of_other_parts_of_the_file_is_not_carried_over() {

@@ -118,7 +118,21 @@ impl Told {
                 }
             }
         }
+        self.forget_sent(task);
         Ok(())
+    }
+
+    /// Behind the last child: the words of all of them are not needed any more, however long the family waits for their values, and
+    /// families within it for theirs.
+    fn forget_sent(&mut self, task: usize) {
+        match &mut self.tasks[task + 1..] {
+            [] => self.words = Vec::new(),
+            [last] => {
+                self.words.drain(..std::mem::take(&mut last.at) as usize);
+                self.words.shrink_to_fit();
+            }
+            _ => {}
+        }
     }
 
     /// What it held for tasks that will never run.

@@ -8,6 +8,7 @@ use crate::link::{Ask, NOTICE};
 use crate::supervisor::Shared;
 use crate::supervisor::core::Read;
 use crate::supervisor::error::JobError;
+use crate::supervisor::lock::drop_waker;
 use crate::supervisor::wait::{LOOK_AGAIN, SPIN_BELOW_NS};
 
 impl Shared {
@@ -100,7 +101,7 @@ impl Shared {
             core.be_watched();
         }
         self.unlock(core);
-        drop(waker);
+        drop_waker(waker);
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -139,9 +140,12 @@ impl Shared {
             return;
         }
         let mut core = self.lock();
-        let dropped = core.drop_graph(graph);
+        let (mut run, wakers) = core.drop_graph(graph);
         core.refill();
         self.unlock(core);
-        drop(dropped);
+        let own = run.as_mut().and_then(|run| run.waker.take());
+        own.into_iter()
+            .chain(wakers)
+            .for_each(|waker| drop_waker(Some(waker)));
     }
 }

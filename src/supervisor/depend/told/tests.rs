@@ -135,6 +135,45 @@ fn check(words: &[u64], arrays: usize) -> bool {
     true
 }
 
+/// However long a family waits for its children, which may have families of their own.
+#[test]
+fn words_that_were_sent_are_not_kept() {
+    let list = List {
+        names: vec!["k".into()],
+        tasks: vec![
+            (0, vec![vec![(1_000, 0)]]),
+            (0, vec![vec![(2_000, 0)]]),
+            (0, vec![vec![(3, 0)]]),
+        ],
+        taken: vec![2],
+    };
+    let (words, arrays) = list.write();
+    let (kernels, tasks) = read(&words, arrays).unwrap();
+    let mut told = Told {
+        words,
+        arrays: Vec::new(),
+        kernels,
+        tasks,
+    };
+    let mut load = |task| {
+        let mut call = ArgWriter::new(0);
+        let child = || {
+            Some(ChildValue {
+                words: &[7],
+                arrays: smallvec::SmallVec::new(),
+            })
+        };
+        told.load(task, &mut call, child).unwrap();
+        (call.words().len(), told.words.len())
+    };
+    let (first, kept) = load(0);
+    assert!(first > 1_000 && kept > 3_000, "the second is to be sent");
+    let (second, kept) = load(1);
+    assert!(second > 2_000 && kept < 20, "{kept} words are kept");
+    let (last, kept) = load(2);
+    assert!(last > 3 && kept == 0, "{kept} words are kept");
+}
+
 proptest! {
     #[test]
     fn true_lists_are_read(list in list()) {
