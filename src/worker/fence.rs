@@ -15,7 +15,7 @@ thread_local! {
     /// Something runs behind the fence on this thread, and whether the stack of its panic is wanted.
     static FENCED: Cell<Option<Stack>> = const { Cell::new(None) };
     /// What the panic hook heard while it did.
-    static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
     /// Where the notes of the recorder stood before it noted the first of these.
     static NOTED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -92,41 +92,59 @@ pub(super) fn install(cells: Arc<LinkCells>) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if let Some(wanted) = FENCED.get() {
-            let text = describe(info, wanted);
-            if let (message, location, _) = split(&text)
-                && !text.is_empty()
+            let heard = describe(info, wanted);
+            if let Some(Heard {
+                message, location, ..
+            }) = &heard
             {
                 let cells = cells_here(&cells);
                 let job = cells.phase().job().unwrap_or(0);
                 NOTED.set(NOTED.get().or(Some(cells.noted())));
                 cells.note(job, &format!("panicked at {location}: {message}"));
             }
-            HEARD.replace(Some(text));
+            HEARD.replace(heard);
         } else {
             before(info);
         }
     }));
 }
 
-fn describe(info: &PanicHookInfo<'_>, wanted: Stack) -> String {
-    let payload = info.payload();
-    if payload.is::<ArenaFull>() {
-        return String::new();
+/// What a panic said.
+#[derive(Default)]
+struct Heard {
+    message: String,
+    location: String,
+    backtrace: String,
+}
+
+impl Heard {
+    /// As it is sent.
+    fn into_text(self) -> String {
+        let end = self.message.floor_char_boundary(MESSAGE_LIMIT);
+        let (message, rest) = self.message.split_at(end);
+        let message = message.replace(SEPARATOR, " ");
+        let more = match rest.len() {
+            0 => String::new(),
+            bytes => format!(" … and {bytes} bytes more"),
+        };
+        let (location, backtrace) = (self.location, self.backtrace);
+        format!("{location}{SEPARATOR}{message}{more}{SEPARATOR}{backtrace}")
     }
-    let message = info.payload_as_str().unwrap_or(TEXTLESS);
-    let message = message.replace(SEPARATOR, " ");
-    let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = match wanted {
-        Stack::Kept => stack(),
-        Stack::Dropped => String::new(),
-    };
-    let end = message.floor_char_boundary(MESSAGE_LIMIT);
-    let (message, rest) = message.split_at(end);
-    let more = match rest.len() {
-        0 => String::new(),
-        bytes => format!(" … and {bytes} bytes more"),
-    };
-    format!("{location}{SEPARATOR}{message}{more}{SEPARATOR}{backtrace}")
+}
+
+/// Nothing of an array that found no room: that is no panic to whoever asked for the job.
+fn describe(info: &PanicHookInfo<'_>, wanted: Stack) -> Option<Heard> {
+    if info.payload().is::<ArenaFull>() {
+        return None;
+    }
+    Some(Heard {
+        message: info.payload_as_str().unwrap_or(TEXTLESS).to_owned(),
+        location: info.location().map(ToString::to_string).unwrap_or_default(),
+        backtrace: match wanted {
+            Stack::Kept => stack(),
+            Stack::Dropped => String::new(),
+        },
+    })
 }
 
 /// The frames of a backtrace between the panic machinery and the fence.
@@ -204,8 +222,12 @@ fn fenced<T>(stack: Stack, f: impl FnOnce() -> T) -> Outcome<T> {
             drop_payload(payload);
             // The hook may have heard another one: a panic that a kernel has caught by itself. This one it has not heard
             // if it comes from elsewhere (`resume_unwind`, as thread pools do it), or if a kernel has replaced the hook.
-            let heard = HEARD.take().filter(|heard| split(heard).0 == message);
-            Outcome::Panicked(heard.unwrap_or(message))
+            let heard = HEARD.take().filter(|heard| heard.message == message);
+            let heard = heard.unwrap_or_else(|| Heard {
+                message,
+                ..Heard::default()
+            });
+            Outcome::Panicked(heard.into_text())
         }
     }
 }
