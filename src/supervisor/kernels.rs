@@ -9,8 +9,9 @@ use crate::kernel::{KernelInfo, to_offset};
 
 /// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
 const UNKNOWN_NS: u32 = 250_000;
-/// Kernels that workers may tell: far more than a program has, and few enough to keep their names.
-const MOST_TOLD: usize = 16 * 1024;
+/// Kernels that the processes of one worker may tell of, one after the other: more than a program has, and few enough to keep their
+/// names. Those that another has told before do not count, so one that tells lies takes nothing from the others.
+const MOST_TOLD: u32 = 4096;
 
 /// One kernel.
 #[derive(Debug)]
@@ -117,8 +118,8 @@ pub(super) struct Kernels {
     last: Option<(TypeId, u32)>,
     /// Those that workers told, by their entries.
     spawned: HashMap<u64, Vec<u32>>,
-    /// How many these are.
-    names: usize,
+    /// How many of these each worker was the first to tell.
+    told_by: HashMap<usize, u32>,
 }
 
 impl Kernels {
@@ -150,8 +151,8 @@ impl Kernels {
         &mut self.table[index as usize]
     }
 
-    /// A kernel that a worker told; `None` if there are too many.
-    pub(super) fn spawned(&mut self, told: &KernelTold) -> Option<u32> {
+    /// A kernel that a worker told; `None` if it has told too many.
+    pub(super) fn spawned(&mut self, told: &KernelTold, worker: usize) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
             let same = kernel.told == Some(told.plain) && kernel.name == told.name;
@@ -162,14 +163,15 @@ impl Kernels {
         if let Some(&index) = known.and_then(|known| known.iter().find(is_it)) {
             return Some(index);
         }
-        if self.names == MOST_TOLD {
+        let first_told = self.told_by.entry(worker).or_default();
+        if *first_told == MOST_TOLD {
             return None;
         }
+        *first_told += 1;
         // Folded by the linker, if it is of another name; without a name of ours, one that is kept for good.
         let plain = |kernel: &&KernelStats| kernel.name == told.name;
         let name = self.table.iter().find(plain).map(|kernel| kernel.name);
         let name = name.unwrap_or_else(|| Box::leak(told.name.clone().into_boxed_str()));
-        self.names += 1;
         self.table.push(KernelStats {
             spawns: told.spawns,
             told: Some(told.plain),
@@ -217,19 +219,38 @@ impl Kernels {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_one_worker_says_of_a_kernel_binds_no_other() {
-        let told = |spawns| KernelTold {
-            entry: 1,
+    fn told(entry: u64, spawns: bool) -> KernelTold {
+        KernelTold {
+            entry,
             plain: 2,
             spawns,
             name: "k".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_one_worker_says_of_a_kernel_binds_no_other() {
         let mut kernels = Kernels::default();
-        let [lie, truth] =
-            [false, true].map(|spawns| kernels.spawned(&told(spawns)).expect("there is room"));
-        assert_eq!(kernels.spawned(&told(true)), Some(truth));
+        let [lie, truth] = [(0, false), (1, true)].map(|(worker, spawns)| {
+            let index = kernels.spawned(&told(1, spawns), worker);
+            index.expect("there is room")
+        });
+        assert_eq!(kernels.spawned(&told(1, true), 0), Some(truth));
         assert!(!kernels.get(lie).spawns && kernels.get(truth).spawns);
+    }
+
+    #[test]
+    fn a_worker_that_tells_of_too_many_kernels_takes_nothing_from_others() {
+        let mut kernels = Kernels::default();
+        for entry in 0..u64::from(MOST_TOLD) {
+            assert!(kernels.spawned(&told(entry, true), 0).is_some());
+        }
+        let more = told(u64::from(MOST_TOLD), true);
+        assert_eq!(kernels.spawned(&more, 0), None);
+        let index = kernels.spawned(&more, 1);
+        assert!(index.is_some());
+        // It is known by now, whoever tells it.
+        assert_eq!(kernels.spawned(&more, 0), index);
     }
 
     #[test]

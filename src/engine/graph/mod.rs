@@ -459,7 +459,7 @@ impl Graph {
         let Some(shared) = shared else {
             let limits = self.limits();
             let stops = self.on_failure == OnFailure::Stop;
-            let here = Here::run(self.columns, &limits, jobs, &picture, stops);
+            let here = Here::run(self.columns, &limits, &jobs, &picture, stops);
             return Ok(Running::here(here, wanted, picture));
         };
         // What is granted ahead to workers is not there for others.

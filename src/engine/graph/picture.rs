@@ -36,7 +36,8 @@ impl Picture {
         0..self.ends.len() as u32
     }
 
-    fn sources(&self, node: u32) -> &[u32] {
+    /// The nodes whose value a node takes.
+    pub(super) fn sources(&self, node: u32) -> &[u32] {
         let from = match node {
             0 => 0,
             node => self.ends[node as usize - 1] as usize,

@@ -40,6 +40,21 @@ pub(super) struct Jobs {
     pub(super) total: u64,
 }
 
+impl Jobs {
+    /// The nodes of a unit, in the order in which they run.
+    pub(super) fn nodes_of(&self, unit: &Unit) -> &[u32] {
+        &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
+    }
+
+    /// The units that wait for a unit.
+    pub(super) fn dependents_of(&self, unit: usize) -> &[u32] {
+        let from = self.units[unit].dependents as usize;
+        let next = self.units.get(unit + 1);
+        let to = next.map_or(self.dependents.len(), |unit| unit.dependents as usize);
+        &self.dependents[from..to]
+    }
+}
+
 /// The nodes that a node takes the values of, in the edges of all.
 pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u32] {
     let from = match node {

@@ -43,6 +43,8 @@ pub(super) struct Here {
     /// Nothing runs after the first failure.
     stops: bool,
     failure: Option<JobError>,
+    /// Units whose value was asked for, and of which it is not known how they end.
+    open: usize,
 }
 
 enum Lost {
@@ -52,11 +54,11 @@ enum Lost {
 }
 
 impl Here {
-    /// Runs all jobs of a graph, one after the other.
+    /// Runs the jobs of a graph, one after the other, until everything that was asked for is decided.
     pub(super) fn run(
         mut columns: Columns,
         limits: &HashMap<u32, Limit>,
-        jobs: Jobs,
+        jobs: &Jobs,
         picture: &Arc<Picture>,
         stops: bool,
     ) -> Self {
@@ -71,45 +73,58 @@ impl Here {
             picture: Arc::clone(picture),
             stops,
             failure: None,
+            open: jobs.units.iter().filter(|unit| unit.wanted).count(),
         };
         for unit in &jobs.units {
-            let nodes = &jobs.nodes[unit.first as usize..(unit.first + unit.count) as usize];
-            for (&node, at) in nodes.iter().zip(1..) {
+            for (&node, at) in jobs.nodes_of(unit).iter().zip(1..) {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
-                here.node(node, limits.get(&node), &mut columns);
             }
+        }
+        for at in 0..jobs.units.len() {
+            if here.open == 0 {
+                // What is left would be for nobody.
+                break;
+            }
+            here.unit(at, jobs, limits, &mut columns);
         }
         here
     }
 
-    /// Runs a node, unless it is known that it will not run; only then it takes a permit of its limiter.
-    fn node(&mut self, node: u32, limit: Option<&Limit>, columns: &mut Columns) {
-        let at = node as usize;
-        let sources = self.picture.before(node);
-        let lost = sources.iter().find_map(|&source| {
-            match self.errors[source as usize].as_ref()? {
-                Lost::Failed(_) => Some(source),
-                Lost::To(root) => Some(*root),
-                // What waits for that is stopped as well.
-                Lost::Stopped(_) => None,
+    /// Runs the nodes of a unit, unless it is known that they will not run.
+    fn unit(
+        &mut self,
+        at: usize,
+        jobs: &Jobs,
+        limits: &HashMap<u32, Limit>,
+        columns: &mut Columns,
+    ) {
+        let nodes = jobs.nodes_of(&jobs.units[at]);
+        if self.errors[nodes[0] as usize].is_some() {
+            return;
+        }
+        for (done, &node) in nodes.iter().enumerate() {
+            if let Some(failure) = self.failure.as_ref().filter(|_| self.stops) {
+                let error = Failed::new(failure.of_stop(), self.picture.kernel(node), 0);
+                self.skip(node, Lost::Stopped(error.into()));
+            } else if !self.node(node, limits.get(&node), columns) {
+                self.lose(at, &nodes[done + 1..], node, jobs);
+                return;
             }
-        });
-        if let Some(root) = lost {
-            self.errors[at] = Some(Lost::To(root));
-            self.fates[at] = NodeFate::Skipped;
-            return;
         }
-        if let Some(failure) = self.failure.as_ref().filter(|_| self.stops) {
-            let error = Failed::new(failure.of_stop(), self.picture.kernel(node), 0);
-            self.errors[at] = Some(Lost::Stopped(error.into()));
-            self.fates[at] = NodeFate::Skipped;
-            return;
-        }
+        self.open -= usize::from(jobs.units[at].wanted);
+    }
+
+    /// Runs a node, with a permit of its limiter. False: it has failed.
+    fn node(&mut self, node: u32, limit: Option<&Limit>, columns: &mut Columns) -> bool {
+        let at = node as usize;
         let permit = limit.map(Limit::enter_here).transpose();
         let started = Instant::now();
         let ran = match permit {
             Ok(_permit) => columns.run(node, &mut self.kept),
-            Err(why) => Err(Failed::new(why, self.picture.kernel(node), 0).into()),
+            Err(why) => {
+                self.takes_nothing(node);
+                Err(Failed::new(why, self.picture.kernel(node), 0).into())
+            }
         };
         match ran {
             Ok(value) => {
@@ -121,11 +136,53 @@ impl Here {
                 if self.kept.uses[at] > 0 {
                     self.kept.values[at] = Some(value);
                 }
+                true
             }
             Err(error) => {
                 self.fates[at] = NodeFate::Failed;
                 self.failure.get_or_insert_with(|| error.clone());
                 self.errors[at] = Some(Lost::Failed(error));
+                false
+            }
+        }
+    }
+
+    /// A node of this unit has failed: the rest of it will not run, nor will what waits for it.
+    fn lose(&mut self, unit: usize, rest: &[u32], root: u32, jobs: &Jobs) {
+        rest.iter()
+            .for_each(|&node| self.skip(node, Lost::To(root)));
+        self.open -= usize::from(jobs.units[unit].wanted);
+        let mut lost = vec![unit];
+        while let Some(failed) = lost.pop() {
+            for &dependent in jobs.dependents_of(failed) {
+                let unit = &jobs.units[dependent as usize];
+                let nodes = jobs.nodes_of(unit);
+                if self.errors[nodes[0] as usize].is_some() {
+                    continue;
+                }
+                nodes
+                    .iter()
+                    .for_each(|&node| self.skip(node, Lost::To(root)));
+                self.open -= usize::from(unit.wanted);
+                lost.push(dependent as usize);
+            }
+        }
+    }
+
+    /// This node will not run.
+    fn skip(&mut self, node: u32, why: Lost) {
+        self.errors[node as usize] = Some(why);
+        self.fates[node as usize] = NodeFate::Skipped;
+        self.takes_nothing(node);
+    }
+
+    /// A node takes none of the values that were kept for it.
+    fn takes_nothing(&mut self, node: u32) {
+        for &source in self.picture.sources(node) {
+            let uses = &mut self.kept.uses[source as usize];
+            *uses -= 1;
+            if *uses == 0 {
+                self.kept.values[source as usize] = None;
             }
         }
     }
@@ -379,5 +436,71 @@ impl fmt::Debug for GraphReport {
             .field("nodes", &self.fates.len())
             .field("jobs", &self.jobs())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Array, Engine, Graph, OnFailure};
+
+    fn odd(x: u32) -> Result<u32, String> {
+        (x % 2 == 1)
+            .then_some(x)
+            .ok_or_else(|| format!("{x} is even"))
+    }
+
+    fn both(values: &[u32], x: u32) -> u32 {
+        values.iter().sum::<u32>() + x
+    }
+
+    fn here<W: Wanted>(running: &Running<W>) -> &Here {
+        let State::Here(here) = &running.state else {
+            panic!("an inline engine runs graphs in this thread");
+        };
+        here
+    }
+
+    #[test]
+    fn values_that_nobody_will_take_are_not_kept() {
+        let engine = Engine::inline();
+        for stops in [OnFailure::GoOn, OnFailure::Stop] {
+            let mut graph = Graph::new();
+            graph.on_failure(stops);
+            // One is there when the other node fails, one is not.
+            let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
+            let even = graph.add(odd, (2,));
+            let late = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
+            let lost = graph.add(both, (&early, &even));
+            let lost_too = graph.add(both, (&late, &even));
+            let fine = graph.add(|| 7u32, ());
+            graph.after(&fine, &late).expect("no cycle");
+            let running = graph.run(&engine, (&lost, &lost_too, &fine));
+            let running = running.expect("it fits");
+            let kept = here(&running).kept.values.iter().flatten().count();
+            assert_eq!(kept, usize::from(stops == OnFailure::GoOn), "the 7");
+            let (lost, lost_too, fine) = running.results();
+            assert!(lost.is_err() && lost_too.is_err());
+            assert_eq!(fine.is_ok(), stops == OnFailure::GoOn);
+        }
+    }
+
+    #[test]
+    fn nothing_runs_for_nobody() {
+        let engine = Engine::inline();
+        let mut graph = Graph::new();
+        let even = graph.add(odd, (2,));
+        let for_nobody = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
+        let lost = graph.add(both, (&for_nobody, &even));
+        let lost_too = graph.add(|x: u32| x, (&lost,));
+        let running = graph.run(&engine, (&lost, &lost_too));
+        let running = running.expect("it fits");
+        use NodeFate::{Failed, Open, Skipped};
+        assert!(matches!(
+            here(&running).fates[..],
+            [Failed, Open, Skipped, Skipped]
+        ));
+        let (lost, lost_too) = running.results();
+        assert!(lost.is_err() && lost_too.is_err());
     }
 }

@@ -64,6 +64,9 @@ impl Family {
     }
 }
 
+/// A list of jobs to spawn with their kernels, or why there will be none.
+type Spawned = Result<(Told, Vec<u32>), JobErrorKind>;
+
 /// All families of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Families {
@@ -80,6 +83,10 @@ pub(super) struct Families {
 }
 
 impl Families {
+    fn look(&self, family: u32) -> Option<&Family> {
+        self.all.get(family as usize)?.as_deref()
+    }
+
     fn get(&mut self, family: u32) -> Option<&mut Family> {
         self.all.get_mut(family as usize)?.as_deref_mut()
     }
@@ -127,7 +134,7 @@ impl Core {
                 self.lanes[lane].jobs -= 1;
                 self.condemn(lane, index, JobErrorKind::Protocol(what));
             }
-            Ok((told, bytes)) => {
+            Ok((spawned, bytes)) => {
                 self.kernels.get(kernel).learn(took_ns, bytes, false);
                 let record = self.records.at(index);
                 if record.is_traced() {
@@ -137,23 +144,21 @@ impl Core {
                 }
                 // They have leases of their own.
                 drop(leases);
-                match told {
-                    None => self.fail(index, JobErrorKind::NoSpawning, None, Vec::new()),
-                    Some((told, kernels)) => self.begin_family(index, told, kernels),
+                match spawned {
+                    Err(why) => self.fail(index, why, None, Vec::new()),
+                    Ok((told, kernels)) => self.begin_family(index, told, kernels),
                 }
             }
         }
     }
 
-    /// The list, its kernels, and the bytes that came with it; none from workers that are locked down. An error is what is
-    /// wrong with it.
-    #[allow(clippy::type_complexity, reason = "taken apart at once")]
+    /// The list and its kernels, or why it is refused, and the bytes that came with it. An error is what is wrong with it.
     fn read_spawn(
         &mut self,
         lane: usize,
         index: u32,
         leases: &Leases,
-    ) -> Result<(Option<(Told, Vec<u32>)>, u64), String> {
+    ) -> Result<(Spawned, u64), String> {
         let reply = self.reply;
         let unpacked = self.unpack(lane, &reply, leases)?;
         let record = self.records.look(index);
@@ -163,46 +168,63 @@ impl Core {
         }
         let bytes = unpacked.bytes;
         if self.strict {
-            return Ok((None, bytes));
+            return Ok((Err(JobErrorKind::NoSpawning), bytes));
         }
         let (words, arrays) = unpacked.into_words(&reply);
+        // Before anything is made of it that is as long as it.
+        if let Some(why) = self.too_many(index, Told::tasks_in(&words)) {
+            return Ok((Err(why), bytes));
+        }
         let told = Told::read(words, arrays)?;
-        let kernels = told.kernels.iter().map(|told| self.kernels.spawned(told));
+        let worker = self.worker_of(lane);
+        let kernels = told.kernels.iter();
+        let kernels = kernels.map(|told| self.kernels.spawned(told, worker));
         let kernels = kernels.collect::<Option<Vec<u32>>>();
         let kernels = kernels.ok_or("more kernels than a program has")?;
-        Ok((Some((told, kernels)), bytes))
+        Ok((Ok((told, kernels)), bytes))
+    }
+
+    /// The family whose task a job is, and whether it is what goes on with the values of the others.
+    fn above(&self, index: u32) -> Option<(&Family, bool)> {
+        let record = self.records.look(index);
+        if record.graph == NO_GRAPH || record.graph & FAMILY == 0 {
+            return None;
+        }
+        let above = self.graphs.families.look(record.graph & !FAMILY)?;
+        Some((above, record.unit as usize == above.children()))
+    }
+
+    /// How deep what a job spawns is: what goes on with the values of others is as deep as those.
+    fn depth(&self, index: u32) -> u32 {
+        let above = self.above(index);
+        above.map_or(1, |(above, goes_on)| above.depth + u32::from(!goes_on))
+    }
+
+    /// Why a job may not spawn so many tasks.
+    fn too_many(&self, index: u32, tasks: u64) -> Option<JobErrorKind> {
+        let depth = self.depth(index);
+        let open = self.graphs.families.open + tasks;
+        (depth > MOST_DEEP || open > MOST_OPEN).then_some(JobErrorKind::SpawnLimit { depth, open })
     }
 
     fn begin_family(&mut self, index: u32, told: Told, kernels: Vec<u32>) {
         let record = self.records.at(index);
-        let (seed, graph, unit) = (record.seed, record.graph, record.unit);
+        let (seed, graph) = (record.seed, record.graph);
         if record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
-        let above = match graph != NO_GRAPH && graph & FAMILY != 0 {
-            true => self.graphs.families.get(graph & !FAMILY),
-            false => None,
-        };
+        let depth = self.depth(index);
+        let above = self.above(index);
         let terms = match &above {
             // Those of the job: this task may have no retries itself.
-            Some(above) => above.terms.clone(),
+            Some((above, _)) => above.terms.clone(),
             None => {
-                let terms = record.policy.as_ref();
-                terms.map(|policy| Box::new(policy.terms.clone()))
+                let policy = self.records.look(index).policy.as_ref();
+                policy.map(|policy| Box::new(policy.terms.clone()))
             }
         };
-        // What goes on with the values of others is as deep as those.
-        let (depth, goes_on, above) = above.map_or((1, None, None), |above| {
-            let goes_on = unit as usize == above.children();
-            let deeper = u32::from(!goes_on);
-            let parent = goes_on.then_some(above.parent);
-            (above.depth + deeper, parent, Some(above.ticket))
-        });
-        let open = self.graphs.families.open + told.tasks.len() as u64;
-        if depth > MOST_DEEP || open > MOST_OPEN {
-            let why = JobErrorKind::SpawnLimit { depth, open };
-            return self.fail(index, why, None, Vec::new());
-        }
+        let goes_on = above.and_then(|(above, goes_on)| goes_on.then_some(above.parent));
+        let above = above.map(|(above, _)| above.ticket);
         // While it waits it takes nobody's permit and counts for no bytes: those that it waits for need them.
         self.discharge(index);
         let mut parent = index;

@@ -58,6 +58,11 @@ pub(super) struct ChildValue<'a> {
 const LOW: u64 = u32::MAX as u64;
 
 impl Told {
+    /// How many tasks a list says that it has, which is not read yet.
+    pub(super) fn tasks_in(words: &[u64]) -> u64 {
+        words.first().map_or(0, |head| (head >> 32) + 1)
+    }
+
     pub(super) fn read(words: Vec<u64>, arrays: Vec<Received>) -> Result<Self, String> {
         let told = read(&words, arrays.len());
         let (kernels, tasks) =

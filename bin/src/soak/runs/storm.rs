@@ -24,6 +24,9 @@ pub enum Blow {
 /// Throughput is measured over this long.
 const WINDOW: Duration = Duration::from_millis(250);
 
+/// Seconds in which it is promised back: the window in which that is seen counts as well.
+const LIMIT: f64 = 1.0 + WINDOW.as_secs_f64();
+
 /// How long the throughput has to come back after a storm.
 const ENOUGH: Duration = Duration::from_secs(20);
 
@@ -47,18 +50,63 @@ pub fn run(order: Order, blow: Blow) -> Result<Seen, String> {
 }
 
 /// The same, on another engine than the usual one, unless that `lacks` what was to be shown.
+///
+/// A machine that others share is slower for a second now and then, whatever an engine does: with two cores of one, and no blow at
+/// all, 5 to 9 of 1,000 windows like those after a storm came too late. So a storm that was too long in coming back is held twice
+/// more, and the middle one of the three counts.
 pub fn run_with(
+    order: Order,
+    blow: Blow,
+    change: impl Fn(Builder) -> Builder,
+    lacks: impl Fn(&Engine) -> Option<String>,
+) -> Result<Seen, String> {
+    let mut seen = Seen::default();
+    let mut times = Vec::new();
+    loop {
+        let seed = order.seed.wrapping_add(times.len() as u64);
+        let (one, recovered) = storm(Order { seed, ..order }, blow, &change, &lacks)?;
+        seen.add(one);
+        let Some(recovered) = recovered else {
+            return Ok(seen);
+        };
+        times.push(recovered.as_secs_f64());
+        times.sort_by(f64::total_cmp);
+        if times.len() == 3 || times[0] <= LIMIT || !order.strict {
+            break;
+        }
+    }
+    let figures = [
+        ("back above 90 % after", times[times.len() / 2], LIMIT),
+        // For whoever reads it.
+        ("the longest of all", times[times.len() - 1], f64::INFINITY),
+    ];
+    for (name, value, limit) in figures {
+        seen.figure(
+            order,
+            Figure {
+                name,
+                value,
+                unit: "s",
+                limit,
+            },
+        )?;
+    }
+    Ok(seen)
+}
+
+/// One storm; no time where it could not be held.
+fn storm(
     order: Order,
     blow: Blow,
     change: impl FnOnce(Builder) -> Builder,
     lacks: impl FnOnce(&Engine) -> Option<String>,
-) -> Result<Seen, String> {
+) -> Result<(Seen, Option<Duration>), String> {
     let invariant = Invariant::before();
     let lab = Lab::with(2, change);
     if let Some(why) = lacks(&lab) {
         drop(lab);
         invariant.nothing_left()?;
-        return Ok(Seen::skipped(why));
+        return Ok((Seen::skipped(why), None));
     }
     let values = lab
         .from_slice(&[1u8; 10_000])
@@ -118,15 +166,6 @@ pub fn run_with(
         jobs: done.into_inner(),
         ..Seen::default()
     };
-    seen.figure(
-        order,
-        Figure {
-            name: "back above 90 % after",
-            value: recovered.as_secs_f64(),
-            unit: "s",
-            limit: 1.0 + WINDOW.as_secs_f64(),
-        },
-    )?;
     // For whoever reads it; a rate has no upper limit.
     seen.figure(
         order,
@@ -137,7 +176,7 @@ pub fn run_with(
             limit: f64::INFINITY,
         },
     )?;
-    Ok(seen)
+    Ok((seen, Some(recovered)))
 }
 
 fn killed() -> JobErrorKind {
