@@ -333,10 +333,11 @@ pub fn wait_any<'j, R: Send + 'static>(
     }
     // Tasks may wait for these jobs too, and go on waiting.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
-    let found = park_until(limit, |waker| {
+    let found = park_until(limit, |waker, words| {
         let mut engines = engines.iter().zip(&mut displaced);
         engines.find_map(|((shared, sent, ids), displaced)| {
-            let ended = shared.poll_any_beside(ids.iter().copied(), waker, displaced)?;
+            let ended =
+                shared.poll_any_beside(ids.iter().copied(), waker, Some(words), displaced)?;
             Some(sent[ended].0)
         })
     });

@@ -378,6 +378,91 @@ fn a_waiter_on_the_word_is_woken() {
     });
 }
 
+/// A thread waits for any of two jobs, in two lanes, and sleeps on both words: whichever ends first wakes it.
+#[test]
+fn whoever_waits_for_any_of_two_is_woken() {
+    explore(2, || {
+        let links = [link::<2>(), link::<2>()];
+        let (mut posters, mut workers, mut cells) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut poster, mut taker, cell) in links {
+            post(&mut poster, 0, 0);
+            workers.push(thread::spawn(move || {
+                assert_eq!(taker.next(), Next::Run);
+                let _ = taker.finish(false, 0, None);
+            }));
+            posters.push(poster);
+            cells.push(cell);
+        }
+        let mut left = 2;
+        while left > 0 {
+            let mut words = Vec::new();
+            for (poster, cell) in posters.iter_mut().zip(&cells) {
+                if poster.open() == 0 {
+                    continue;
+                }
+                match poster.ask(0, WAITER) {
+                    Ask::Set(value) => words.push((cell.state(0).place_to_sleep(), value)),
+                    Ask::Over => {
+                        assert!(matches!(
+                            poster.drain(&mut Reply::default()),
+                            Drained::Ended { position: 0, .. }
+                        ));
+                        left -= 1;
+                    }
+                }
+            }
+            // Whoever has found an end does not sleep.
+            if words.len() == left && left > 0 {
+                doorbell::wait_any(&words);
+            }
+        }
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
+/// The supervisor keeps a job while a thread waits for the one that runs, and perhaps has given that up. Either the thread is
+/// woken, and gives the job out, or the monitor is rung.
+#[test]
+fn a_lane_that_wakes_nobody_rings() {
+    explore(3, || {
+        let (mut poster, mut taker, cells) = link::<2>();
+        post(&mut poster, 0, 0);
+        poster.set_flags(MORE | 1 << LOW_SHIFT);
+        // The monitor sleeps.
+        cells.hub().arm(1);
+        let Ask::Set(value) = poster.ask(0, WAITER) else {
+            panic!("nobody runs it yet");
+        };
+        let worker = thread::spawn(move || {
+            assert_eq!(taker.next(), Next::Run);
+            taker.finish(false, 0, None)
+        });
+        // Has it slept? If not, it found another value in its way.
+        doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+        let woken_or_awake = matches!(
+            poster.drain(&mut Reply::default()),
+            Drained::Ended { position: 0, .. }
+        );
+        let rung = worker.join().unwrap();
+        assert!(woken_or_awake || rung);
+    });
+    // And one that has gone by then.
+    explore(3, || {
+        let (mut poster, mut taker, cells) = link::<2>();
+        post(&mut poster, 0, 0);
+        poster.set_flags(MORE | 1 << LOW_SHIFT);
+        cells.hub().arm(1);
+        assert!(matches!(poster.ask(0, WAITER), Ask::Set(_)));
+        let worker = thread::spawn(move || {
+            assert_eq!(taker.next(), Next::Run);
+            taker.finish(false, 0, None)
+        });
+        assert!(worker.join().unwrap(), "nobody sleeps there");
+    });
+}
+
 /// As above, with a third thread that takes the job back and moves it to the next slot.
 #[test]
 fn a_waiter_on_the_word_is_woken_when_its_job_moves() {

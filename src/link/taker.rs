@@ -214,22 +214,21 @@ impl<const N: usize> Taker<N> {
         crate::sync::point!("publish.filled");
         let Finished { wake, notice } = cell.state.finish(self.generation(), failed, reply_in);
         crate::sync::point!("complete.said");
-        if wake {
-            doorbell::wake(cell.state.place_to_sleep());
-        }
+        let woken = wake && doorbell::wake(cell.state.place_to_sleep()) > 0;
         crate::sync::point!("complete.woken");
         self.position += 1;
         self.claimed = false;
-        self.must_ring(notice)
+        self.must_ring(notice, woken)
     }
 
-    /// Is there a reason to ring the monitor, and does it sleep unrung?
+    /// Is there a reason to ring the monitor, and does it sleep unrung? A thread that was `woken` gives out what waits in the queue
+    /// itself.
     #[inline]
-    fn must_ring(&mut self, notice: bool) -> bool {
+    fn must_ring(&mut self, notice: bool, woken: bool) -> bool {
         let post = self.cells.post();
         let flags = post.flags.load(Ordering::Relaxed);
         let low = flags & MORE != 0 && !self.is_posted_ahead(u64::from(flags >> LOW_SHIFT));
-        (notice || low) && self.monitor_sleeps()
+        (notice || low && !woken) && self.monitor_sleeps()
     }
 
     /// Is there a job `ahead` positions on? A hint.

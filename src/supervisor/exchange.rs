@@ -1,23 +1,22 @@
 //! Many jobs under one lock: calls in, answers out; and waiting for the first of several jobs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Duration;
 
 use super::Shared;
 use super::actor::actor_of;
+use super::bell::{Words, park_until};
 use super::core::{Core, Read};
 use super::error::JobError;
 use super::lane::NOBODY;
 use super::lock::wake_all;
 use super::policy::Terms;
-use super::record::{JobId, Stage};
+use super::record::{AWAITED, JobId, Stage};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
-use crate::link::{Ask, NOTICE};
+use crate::link::{Ask, NOTICE, WAITER};
+use crate::sys::futex;
 
 /// What a map knows its jobs by.
 pub(crate) trait Key: Copy {
@@ -159,14 +158,16 @@ impl Shared {
     where
         I: Iterator<Item = JobId> + Clone,
     {
-        self.poll_any_beside(ids, waker, &mut Vec::new())
+        self.poll_any_beside(ids, waker, None, &mut Vec::new())
     }
 
-    /// The same where tasks may wait for these jobs: their wakers, which were in the way, are to be put back.
-    pub(crate) fn poll_any_beside<I>(
-        &self,
+    /// The same where tasks may wait for these jobs: their wakers, which were in the way, are to be put back. And for a thread
+    /// that may sleep on words: where there is one that its worker wakes, that is all that tells of an end.
+    pub(crate) fn poll_any_beside<'s, I>(
+        &'s self,
         ids: I,
         waker: &Waker,
+        words: Option<&mut Words<'s>>,
         displaced: &mut Vec<(JobId, Waker)>,
     ) -> Option<usize>
     where
@@ -174,15 +175,35 @@ impl Shared {
     {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut wakers: Vec<_> = ids.clone().map(|_| Some(waker.clone())).collect();
+        let mut words = words.filter(|_| futex::has_wait_any());
         let mut core = self.lock();
+        if words.is_some() {
+            // It is awake: what is put into a lane now has a word on which it will sleep.
+            for id in ids.clone() {
+                core.records.get(id).requests &= !AWAITED;
+            }
+        }
         let mut ended = core.look_for_end(ids.clone());
         if ended.is_none() {
             for (id, waker) in ids.clone().zip(&mut wakers) {
                 std::mem::swap(&mut core.records.get(id).waker, waker);
             }
-            core.want_first_notice(ids.clone());
+            let waits_for = if words.is_some() { AWAITED } else { NOTICE };
+            for (lane, position) in core.first_ends(ids.clone(), waits_for) {
+                // Over already: found below.
+                let lane_of = &mut core.lanes[lane];
+                match &mut words {
+                    Some(words) if words.has_room() => {
+                        if let Ask::Set(value) = lane_of.ask(position, WAITER) {
+                            let word = self.cells[lane].state(position).place_to_sleep();
+                            words.push(word, value);
+                        }
+                    }
+                    _ => _ = lane_of.ask(position, NOTICE),
+                }
+            }
             core.be_watched();
-            // What ended before it was asked for notice is found here.
+            // What ended before it was asked is found here.
             ended = core.look_for_end(ids.clone());
         }
         self.unlock(core);
@@ -228,7 +249,9 @@ impl Shared {
     where
         I: Iterator<Item = JobId> + Clone,
     {
-        park_until(limit, |waker| self.poll_any(ids.clone(), waker))
+        park_until(limit, |waker, words| {
+            self.poll_any_beside(ids.clone(), waker, Some(words), &mut Vec::new())
+        })
     }
 }
 
@@ -240,26 +263,32 @@ impl Core {
         ids.position(|id| self.records.get(id).stage == Stage::Answered)
     }
 
-    /// Somebody waits for the first end among these jobs. A lane ends its jobs in order, so the oldest one in each is
-    /// enough, unless it [goes on](Core::notice_behind); one that is posted later says so by itself. The oldest call of an actor says so as well: it stays where it is
-    /// when those before it are given to a lane without work.
-    fn want_first_notice(&mut self, ids: impl Iterator<Item = JobId>) {
+    /// Somebody waits for the first end among these jobs: where that may be seen, by lane and position. A lane ends its jobs in
+    /// order, so the oldest one in each is enough, unless it [goes on](Core::notice_behind); one that is posted later says so by
+    /// itself, as all of them `wait_for`. The oldest call of an actor is asked as well: it stays where it is when those before it
+    /// are given to a lane without work.
+    fn first_ends(
+        &mut self,
+        ids: impl Iterator<Item = JobId>,
+        waits_for: u32,
+    ) -> Vec<(usize, u64)> {
         let mut oldest = vec![[None; 2]; self.lanes.len()];
         for id in ids {
             let record = self.records.get(id);
-            record.requests |= NOTICE;
+            record.requests |= waits_for;
             if let Stage::Placed { link, position } = record.stage {
                 let stays = actor_of(record.group).is_some();
                 let oldest: &mut Option<u64> = &mut oldest[link as usize][usize::from(stays)];
                 *oldest = Some(oldest.map_or(position, |other| other.min(position)));
             }
         }
-        for (lane, positions) in self.lanes.iter_mut().zip(oldest) {
-            for position in positions.into_iter().flatten() {
-                // Over already: whoever waits drains before it sleeps.
-                let _: Ask = lane.ask(position, NOTICE);
-            }
-        }
+        let oldest = oldest.into_iter().enumerate();
+        oldest
+            .flat_map(|(lane, positions)| {
+                let positions = positions.into_iter().flatten();
+                positions.map(move |position| (lane, position))
+            })
+            .collect()
     }
 
     /// This job's end in this lane may be no answer: it waits for its next attempt, or for what it has spawned. Then nobody who
@@ -267,83 +296,16 @@ impl Core {
     pub(super) fn notice_behind(&mut self, lane: usize, index: u32) {
         let record = self.records.look(index);
         let goes_on = matches!(record.stage, Stage::Waiting | Stage::Spawned { .. });
-        if !goes_on || record.requests & NOTICE == 0 {
+        if !goes_on || !record.is_noticed() {
             return;
         }
         let lane = &mut self.lanes[lane];
         for position in lane.poster.open_positions() {
             let behind = lane.record_at(position);
-            if behind != NOBODY && self.records.look(behind).requests & NOTICE != 0 {
+            if behind != NOBODY && self.records.look(behind).is_noticed() {
                 // Over already: the drain that is under way finds it.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }
-    }
-}
-
-/// Wakes a thread, and remembers that it did: what else sleeps in that thread meanwhile, in a waker that it calls, may use up
-/// the token of `unpark`.
-struct Unpark {
-    thread: Thread,
-    rung: AtomicBool,
-}
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        // Release: what was done before is seen by whoever finds that it rang; pairs with the swap in `sleep`.
-        self.rung.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-}
-
-/// What wakes this thread.
-pub(super) struct ThreadBell {
-    unpark: Arc<Unpark>,
-    waker: Waker,
-}
-
-impl ThreadBell {
-    pub(super) fn new() -> Self {
-        let unpark = Arc::new(Unpark {
-            thread: std::thread::current(),
-            rung: AtomicBool::new(false),
-        });
-        let waker = Waker::from(Arc::clone(&unpark));
-        Self { unpark, waker }
-    }
-
-    pub(super) fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
-    /// Sleeps until it has rung since the last sleep, or the time runs out.
-    pub(super) fn sleep(&self, until: Option<Instant>) {
-        // Acquire: pairs with the store of the waker.
-        while !self.unpark.rung.swap(false, Ordering::Acquire) {
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return,
-                Some(left) => std::thread::park_timeout(left),
-                None => std::thread::park(),
-            }
-        }
-    }
-}
-
-/// Asks again and again, whenever the waker was called; `None` if the time runs out before there is something.
-pub(crate) fn park_until<T>(
-    limit: Option<Duration>,
-    mut ask: impl FnMut(&Waker) -> Option<T>,
-) -> Option<T> {
-    // A limit beyond all clocks is none.
-    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let bell = ThreadBell::new();
-    loop {
-        if let Some(found) = ask(bell.waker()) {
-            return Some(found);
-        }
-        if until.is_some_and(|until| until <= Instant::now()) {
-            return None;
-        }
-        bell.sleep(until);
     }
 }

@@ -3,6 +3,7 @@
 mod actor;
 mod admission;
 mod alone;
+mod bell;
 mod cancel;
 mod causes;
 #[cfg(feature = "sandbox")]
@@ -60,12 +61,13 @@ pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};
 use admission::Admission;
 pub use admission::RefusedBy;
 pub(crate) use admission::{InLine, held_by};
+pub(crate) use bell::park_until;
 pub use depend::GraphProgress;
 pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Because;
 pub(crate) use error::Failed;
 pub use error::{Death, JobError, JobErrorKind};
-pub(crate) use exchange::{Flight, Key, Outlook, park_until};
+pub(crate) use exchange::{Flight, Key, Outlook};
 pub(crate) use kernels::bytes_to_expect;
 use lane::Lane;
 pub(crate) use limit::{Limit, Permit};

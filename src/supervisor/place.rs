@@ -88,7 +88,7 @@ impl Core {
             form: record.form,
             seed: record.seed,
             words: &record.payload[..words],
-            requests: record.requests | ending,
+            requests: record.asked() | ending,
         });
         record.stage = Stage::Placed {
             link: chosen as u32,

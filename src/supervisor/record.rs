@@ -8,7 +8,7 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use crate::kernel::wire::{Leases, Received};
-use crate::link::INLINE_WORDS;
+use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::JobError;
 use crate::supervisor::policy::{Policy, Priority};
 
@@ -65,6 +65,10 @@ pub(super) enum Outcome {
     Failed(JobError),
 }
 
+/// In [`Record::requests`], beside the bits of a state word: a thread waits for the first of several jobs, this one among them, and
+/// sleeps on the words of others. So wherever this one is put next, its end has to be told.
+pub(super) const AWAITED: u32 = 1 << 31;
+
 /// One job. What every job touches comes first: two cache lines, up to whether it has leases.
 #[derive(Debug)]
 #[repr(C)]
@@ -77,7 +81,7 @@ pub(super) struct Record {
     pub(super) job: u64,
     /// Words of the call.
     pub(super) len: u32,
-    /// Bits for the state word.
+    /// Bits for the state word, and [`AWAITED`].
     pub(super) requests: u32,
     pub(super) attempt: u16,
     /// Nobody will ask for the outcome.
@@ -114,6 +118,22 @@ impl Record {
     pub(super) fn priority(&self) -> Priority {
         let policy = self.policy.as_ref();
         policy.map_or(Priority::Normal, |policy| policy.terms.priority)
+    }
+
+    /// What its state word is to say when it is posted.
+    #[inline]
+    pub(super) fn asked(&self) -> u32 {
+        let told = if self.requests & AWAITED == 0 {
+            0
+        } else {
+            NOTICE
+        };
+        self.requests & !AWAITED | told
+    }
+
+    /// Is its end to be told to the monitor, at least where it is put next?
+    pub(super) fn is_noticed(&self) -> bool {
+        self.asked() & NOTICE != 0
     }
 
     #[inline]

@@ -74,6 +74,10 @@ impl Shared {
         loop {
             let mut core = self.lock();
             if let Some(taken) = try_take(&mut core) {
+                // Whoever was woken by a lane gives out what waits: the monitor was not told.
+                if core.keeps_any() {
+                    core.refill();
+                }
                 self.unlock(core);
                 return Some(taken);
             }

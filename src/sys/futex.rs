@@ -1,10 +1,19 @@
-//! Sleeping on a word of memory that processes share.
+//! Sleeping on a word of memory that processes share, or on several.
 
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use std::sync::atomic::AtomicU32;
+use super::clock;
+
+/// Words of one [`wait_any`], at most.
+pub const MOST_WORDS: usize = 128;
+/// Of a word in [`wait_any`]: it has 32 bits (`FUTEX2_SIZE_U32`), and lies in memory that processes may share.
+const OF_32_BITS: u32 = 2;
+/// How long [`wait_any`] sleeps where the kernel has no memory to note the words.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// How a [`wait`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +58,88 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
             Errno::EINTR => continue,
             Errno::ETIMEDOUT => return Wait::TimedOut,
             _ => return Wait::Changed,
+        }
+    }
+}
+
+/// A word and what it has to hold, as the kernel reads them (`struct futex_waitv`).
+#[repr(C)]
+struct Word {
+    holds: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// Can a thread sleep on several words at once? Linux can since 5.16, where no filter of system calls forbids it.
+pub fn has_wait_any() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        // SAFETY: a list of no words is refused, and nothing is read.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_futex_waitv,
+                std::ptr::null::<Word>(),
+                0,
+                0,
+                std::ptr::null::<libc::timespec>(),
+                libc::CLOCK_MONOTONIC,
+            )
+        };
+        answer == -1 && Errno::last() == Errno::EINVAL
+    })
+}
+
+/// Like [`wait`], on all of these words at once: sleeps while each holds the value beside it, and until one of them is woken. Only
+/// where this [can be done](has_wait_any).
+///
+/// # Panics
+/// For no words, and for more than [`MOST_WORDS`].
+pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait {
+    assert!(!words.is_empty() && words.len() <= MOST_WORDS);
+    let until = timeout.and_then(|timeout| {
+        let now = Duration::from_nanos(clock::monotonic_ns());
+        let until = now.checked_add(timeout)?;
+        Some(libc::timespec {
+            tv_sec: libc::time_t::try_from(until.as_secs()).ok()?,
+            tv_nsec: until.subsec_nanos().into(),
+        })
+    });
+    let until = until
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref::<libc::timespec>);
+    let list: Vec<_> = words
+        .iter()
+        .map(|(word, holds)| Word {
+            holds: u64::from(*holds),
+            address: word.as_ptr() as u64,
+            flags: OF_32_BITS,
+            reserved: 0,
+        })
+        .collect();
+    loop {
+        // SAFETY: the call reads the list, the aligned words behind live references and the time, which all outlive it.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_futex_waitv,
+                list.as_ptr(),
+                list.len() as u32,
+                0,
+                until,
+                libc::CLOCK_MONOTONIC,
+            )
+        };
+        if answer >= 0 {
+            return Wait::Woken;
+        }
+        match Errno::last() {
+            Errno::EINTR => {}
+            Errno::ETIMEDOUT => return Wait::TimedOut,
+            Errno::EAGAIN => return Wait::Changed,
+            _ => {
+                let (word, holds) = words[0];
+                return wait(word, holds, Some(timeout.map_or(MOMENT, |t| t.min(MOMENT))));
+            }
         }
     }
 }

@@ -345,6 +345,42 @@ fn a_futex_wakes_through_another_map_that_is_read_only() {
 }
 
 #[test]
+fn a_thread_sleeps_on_several_words_until_one_of_them_wakes_it() {
+    if !futex::has_wait_any() {
+        eprintln!("skipped: this kernel has no futex_waitv");
+        return;
+    }
+    let segment = Segment::create_memfd("futex", false).unwrap();
+    segment.allocate(0..4096).unwrap();
+    let writable = Map::new(&segment, 0, 4096, Prot::ReadWrite, false).unwrap();
+    let read_only = Map::new(&segment, 0, 4096, Prot::Read, false).unwrap();
+    let own = AtomicU32::new(5);
+    let shared = word(&read_only);
+    let short = Some(Duration::from_millis(1));
+    for (holds, end) in [
+        ([0, 5], futex::Wait::TimedOut),
+        ([1, 5], futex::Wait::Changed),
+        ([0, 6], futex::Wait::Changed),
+    ] {
+        let words = [(shared, holds[0]), (&own, holds[1])];
+        assert_eq!(futex::wait_any(&words, short), end, "{holds:?}");
+    }
+    // No limit at all, and one that no clock reaches.
+    for (woken, limit) in [(&own, None), (word(&writable), Some(Duration::MAX))] {
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| futex::wait_any(&[(shared, 0), (&own, 5)], limit));
+            // Until the other thread sleeps there is nobody to wake.
+            while futex::wake(woken, 1) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(sleeper.join().unwrap(), futex::Wait::Woken);
+        });
+    }
+    let many = vec![(&own, 5); futex::MOST_WORDS];
+    assert_eq!(futex::wait_any(&many, short), futex::Wait::TimedOut);
+}
+
+#[test]
 fn doorbells_ring_once_until_they_are_cleared() {
     let (bell, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let poller = Poller::new().unwrap();

@@ -387,7 +387,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
 
     /// Waits for so long until the first call that was written is let in, and sends it.
     fn enter_within(&mut self, shared: &Shared, limit: Option<Duration>) {
-        let entered = park_until(limit, |waker| {
+        let entered = park_until(limit, |waker, _| {
             let context = &mut Context::from_waker(waker);
             self.poll_first_call(shared, context)
                 .is_ready()

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use self::books::{Books, Caller, Rate, Ticket};
 pub(super) use self::lines::{Lines, Turn};
+use super::bell::ThreadBell;
 use super::error::JobErrorKind;
-use super::exchange::ThreadBell;
 use super::lock::wake_all;
 
 /// Longer than any program runs.

@@ -1,6 +1,8 @@
 //! Wakers are foreign code: they panic, take the lock, sleep, and bring each other's tasks along.
 
 use super::*;
+use crate::link::{NOTICE, WAITER};
+use crate::supervisor::bell::Words;
 
 #[test]
 fn a_waker_that_panics_takes_nobody_along() {
@@ -84,7 +86,7 @@ impl Wake for Tells {
     }
 }
 
-/// Ends the job that its thread is about to wait for, and sleeps until it is told so.
+/// Ends the job that its thread is about to wait for, and sleeps itself.
 struct Ends(Arc<Shared>, std::sync::Mutex<Option<Taker>>);
 
 impl Wake for Ends {
@@ -93,7 +95,8 @@ impl Wake for Ends {
             assert_eq!(taker.next(), Next::Run);
             taker.finish(false, 1, None);
             self.0.stats();
-            std::thread::park();
+            // Uses up what others may have left to wake this thread.
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 }
@@ -126,7 +129,7 @@ fn who_waits_for_any_leaves_tasks_waiting() {
     let mut displaced = Vec::new();
     let thread = Waker::from(Arc::new(Tells::default()));
     for _ in 0..2 {
-        let ended = shared.poll_any_beside(ids.clone(), &thread, &mut displaced);
+        let ended = shared.poll_any_beside(ids.clone(), &thread, None, &mut displaced);
         assert_eq!(ended, None);
         assert!(!is_told(0) && !is_told(1));
     }
@@ -184,7 +187,7 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
         assert!(!poll(&shared, *id, waker));
     }
     let mut displaced = Vec::new();
-    let ended = shared.poll_any_beside(ids.into_iter(), Waker::noop(), &mut displaced);
+    let ended = shared.poll_any_beside(ids.into_iter(), Waker::noop(), None, &mut displaced);
     assert_eq!(ended, None);
     for _ in ids {
         assert_eq!(takers[0].next(), Next::Run);
@@ -193,4 +196,120 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
     shared.stats();
     shared.put_back(displaced);
     assert!(told.0.load(Ordering::Relaxed));
+}
+
+/// The bits of the state word of a placed job.
+fn asked(shared: &Shared, id: JobId) -> u32 {
+    let Stage::Placed { link, position } = shared.lock().records.get(id).stage else {
+        panic!("it is in no lane");
+    };
+    let word = shared.cells[link as usize].state(position);
+    word.place_to_sleep().load(Ordering::Relaxed) & (WAITER | NOTICE)
+}
+
+fn is_placed(shared: &Shared, id: JobId) -> bool {
+    matches!(shared.lock().records.get(id).stage, Stage::Placed { .. })
+}
+
+/// Jobs until one more has no place in a lane: all of them, that one last.
+fn submit_one_too_many(shared: &Shared) -> Vec<JobId> {
+    let mut ids = vec![submit(shared)];
+    while ids.last().is_some_and(|&last| is_placed(shared, last)) {
+        ids.push(submit(shared));
+    }
+    ids
+}
+
+/// As a thread does before it sleeps on words.
+fn look(shared: &Shared, ids: &[JobId], waker: &Waker) -> Option<usize> {
+    let ids = ids.iter().copied();
+    shared.poll_any_beside(ids, waker, Some(&mut Words::default()), &mut Vec::new())
+}
+
+#[test]
+fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
+    if !crate::sys::futex::has_wait_any() {
+        return;
+    }
+    let (shared, mut takers) = fixture(2, 2);
+    let mut ids = submit_one_too_many(&shared);
+    let queued = ids.pop().unwrap();
+    assert_eq!(look(&shared, &ids, Waker::noop()), None);
+    let waiters = |ids: &[JobId]| {
+        let waits = |&&id: &&JobId| asked(&shared, id) == WAITER;
+        ids.iter().filter(waits).count()
+    };
+    assert_eq!(waiters(&ids), 2, "the oldest of each lane");
+    assert!(ids.iter().all(|&id| asked(&shared, id) & NOTICE == 0));
+    // The monitor sleeps, and the thread sleeps: the monitor hears nothing of it.
+    shared.abandon(queued);
+    shared.cells[0].hub().arm(1);
+    let ended = in_time({
+        let (shared, ids) = (Arc::clone(&shared), ids.clone());
+        move || {
+            let waiting = {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || shared.wait_any(ids.into_iter(), None))
+            };
+            assert_eq!(takers[1].next(), Next::Run);
+            assert!(!takers[1].finish(false, 1, None), "the monitor is rung");
+            waiting.join().unwrap().expect("there is no limit")
+        }
+    });
+    assert_eq!(shared.lock().records.get(ids[ended]).stage, Stage::Answered);
+}
+
+#[test]
+fn what_is_placed_while_somebody_waits_for_any_is_told() {
+    if !crate::sys::futex::has_wait_any() {
+        return;
+    }
+    for awake in [false, true] {
+        let (shared, mut takers) = fixture(1, 1);
+        let before = submit_one_too_many(&shared);
+        let queued = *before.last().unwrap();
+        let waits_for = [queued];
+        let told = Arc::new(Tells::default());
+        let waker = Waker::from(Arc::clone(&told));
+        assert_eq!(look(&shared, &waits_for, &waker), None);
+        while !is_placed(&shared, queued) {
+            assert_eq!(takers[0].next(), Next::Run);
+            takers[0].finish(false, 1, None);
+            if awake {
+                assert_eq!(look(&shared, &waits_for, &waker), None);
+            } else {
+                assert!(!shared.is_done(queued));
+            }
+        }
+        // Whoever is awake looks for its word before it sleeps, and that of a job behind others is not yet of use.
+        let expected = if awake { WAITER } else { NOTICE };
+        assert_eq!(asked(&shared, queued), expected, "awake: {awake}");
+        assert!(!told.0.load(Ordering::Relaxed));
+        shared.cells[0].hub().arm(1);
+        let last = loop {
+            assert_eq!(takers[0].next(), Next::Run);
+            let rings = takers[0].finish(false, 1, None);
+            if shared.is_done(queued) {
+                break rings;
+            }
+        };
+        assert_eq!(last, !awake, "awake: {awake}");
+        assert!(told.0.load(Ordering::Relaxed));
+    }
+}
+
+/// The lane did not ring the monitor because a thread slept on the word. Somebody else has drained the lane before that one came.
+#[test]
+fn whoever_was_woken_gives_out_what_waits() {
+    let (shared, mut takers) = fixture(1, 1);
+    let ids = submit_one_too_many(&shared);
+    for _ in 1..ids.len() {
+        assert_eq!(takers[0].next(), Next::Run);
+        takers[0].finish(false, 1, None);
+    }
+    shared.lock().drain(0);
+    let queued = *ids.last().unwrap();
+    assert!(!is_placed(&shared, queued));
+    assert!(shared.wait(ids[0], <() as Reply>::receive).is_ok());
+    assert!(is_placed(&shared, queued));
 }
