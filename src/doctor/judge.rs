@@ -458,7 +458,7 @@ fn feature(feature: &Feature) -> Finding {
         match feature.need {
             Need::Always => format!("no engine can start without it: {}", feature.purpose),
             Need::Speed => format!(
-                "arenas use small pages until it does, and are slower at it: {}",
+                "engines do without, and are slower at it: {}",
                 feature.purpose
             ),
             Need::Sealed => format!(
@@ -474,11 +474,11 @@ fn feature(feature: &Feature) -> Finding {
     );
     match feature.need {
         Need::Always => finding.at(Level::Trouble, advice),
-        Need::Speed => finding.at(
+        Need::Speed if feature.name == "MADV_COLLAPSE" => finding.at(
             Level::Notice,
             "nothing: memory in pieces mends itself, and the engine tries again; or use Linux 6.1 or newer",
         ),
-        Need::Sealed | Need::Sandbox => finding.at(Level::Notice, advice),
+        Need::Speed | Need::Sealed | Need::Sandbox => finding.at(Level::Notice, advice),
     }
 }
 
@@ -488,6 +488,7 @@ fn subject(name: &str) -> &'static str {
         "close_range" => "close-range",
         "memfd" => "memfd",
         "MADV_COLLAPSE" => "huge-pages",
+        "futex_waitv" => "futex-waitv",
         "seccomp" => "seccomp",
         "Landlock" => "landlock",
         "mseal" => "mseal",

@@ -278,6 +278,13 @@ fn features() -> Vec<Feature> {
             said(probe::collapse()),
         ),
         feature(
+            "futex_waitv",
+            "a thread that waits for any of several jobs is woken by their workers themselves",
+            "5.16",
+            Need::Speed,
+            said(probe::wait_any()),
+        ),
+        feature(
             "seccomp",
             "sandbox: system calls that a kernel function has no business with",
             "4.14",

@@ -64,6 +64,14 @@ pub fn collapse() -> Result<()> {
     answer
 }
 
+/// Whether a thread can sleep on several words at once.
+pub fn wait_any() -> Result<()> {
+    match super::futex::has_wait_any() {
+        true => Ok(()),
+        false => Err(Error::new("futex_waitv", Errno::ENOSYS, "two words")),
+    }
+}
+
 /// The version of Landlock (Linux 6.12) that keeps signals and sockets in.
 pub const LANDLOCK_SCOPES: u32 = 6;
 

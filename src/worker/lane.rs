@@ -300,20 +300,21 @@ impl Lane {
             }
             Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
         };
-        self.cells.set_phase(Phase::Publishing(call.job));
         let alive = self.count.live();
         if alive != 0 {
             // Before anything is closed under who has them: his fault would be taken for the cause.
             self.escaped(alive, clock::monotonic_ns().saturating_sub(started));
         }
+        if self.home.single {
+            output::belongs_to(call.job);
+        }
+        // Behind the boundary: what is found in the pipe from now on is not the job's.
+        self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
-        if self.home.single {
-            output::belongs_to(call.job);
-        }
         self.answer(ended, took);
         self.seat.look_around(now);
         now

@@ -294,9 +294,14 @@ impl Output {
         }));
     }
 
-    /// Nothing is left in the pipe, and the lane is at this: what waits belongs to it.
+    /// Nothing is left in the pipe, and the lane is at this: what waits belongs to it. A job that is being answered has left its
+    /// boundary, so that is nobody's.
     fn settle(&mut self, which: Which, phase: Phase, lines: &mut Vec<LogLine>) {
-        self.hand_over(which, phase.job(), lines);
+        let job = match phase {
+            Phase::Publishing(_) => None,
+            phase => phase.job(),
+        };
+        self.hand_over(which, job, lines);
         if phase == Phase::Idle {
             self.forget(which);
         }

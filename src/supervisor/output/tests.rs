@@ -121,6 +121,19 @@ fn a_job_that_ends_while_its_lines_are_read() {
     assert_eq!(bench.said(), said(&[(Some(11), "whose?")]));
 }
 
+/// Its answer may be known to whoever prints by then, before the lane is at anything else.
+#[test]
+fn what_is_printed_while_a_job_is_answered_is_nobodys() {
+    let mut bench = Bench::new();
+    bench.write(Which::Stdout, b"of the job\n");
+    bench.boundary(13);
+    bench.phase.set(Phase::Publishing(13));
+    bench.write(Which::Stdout, b"of a thread\n");
+    assert_eq!(bench.look(Which::Stdout), Next::Wait);
+    let expected = [(Some(13), "of the job"), (None, "of a thread")];
+    assert_eq!(bench.said(), said(&expected));
+}
+
 #[test]
 fn a_job_between_two_looks_at_an_idle_lane() {
     let mut bench = Bench::new();
