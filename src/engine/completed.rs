@@ -334,12 +334,17 @@ pub fn wait_any<'j, R: Send + 'static>(
     // Tasks may wait for these jobs too, and go on waiting.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
     let found = park_until(limit, |waker, words| {
-        let mut engines = engines.iter().zip(&mut displaced);
-        engines.find_map(|((shared, sent, ids), displaced)| {
-            let ended =
-                shared.poll_any_beside(ids.iter().copied(), waker, Some(words), displaced)?;
-            Some(sent[ended].0)
-        })
+        // All of them, also behind one that has something: a lane of any may have woken this thread, to give out what waits.
+        let ended = engines
+            .iter()
+            .zip(&mut displaced)
+            .map(|(engine, displaced)| {
+                let (shared, sent, ids) = engine;
+                let ids = ids.iter().copied();
+                let ended = shared.poll_any_beside(ids, waker, Some(words), displaced);
+                ended.map(|ended| sent[ended].0)
+            });
+        ended.fold(None, Option::or)
     });
     for ((shared, ..), displaced) in engines.iter().zip(displaced) {
         shared.put_back(displaced);

@@ -28,6 +28,11 @@ impl Wake for Bell {
     }
 }
 
+/// After so many sleeps for nothing in a row, on words of others, the thread sleeps on its own for a [`MOMENT`]: a worker that keeps
+/// changing its word wakes it only so often.
+const IN_VAIN: u32 = 64;
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// Words of others on which a thread sleeps beside its own, with what each has to hold until then. Workers may write to them, so it
 /// looks again from time to time.
 #[derive(Debug, Default)]
@@ -100,6 +105,7 @@ pub(crate) fn park_until<'s, T>(
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let bell = ThreadBell::new();
     let mut words = Words::default();
+    let mut sleeps = 0u32;
     loop {
         words.0.clear();
         if let Some(found) = ask(bell.waker(), &mut words) {
@@ -110,6 +116,11 @@ pub(crate) fn park_until<'s, T>(
         }
         if words.0.is_empty() {
             bell.sleep(until);
+            continue;
+        }
+        sleeps = sleeps.wrapping_add(1);
+        if sleeps.is_multiple_of(IN_VAIN) {
+            bell.sleep_on(&Words::default(), Some(Instant::now() + MOMENT));
         } else {
             bell.sleep_on(&words, until);
         }

@@ -179,9 +179,7 @@ impl Shared {
         let mut core = self.lock();
         if words.is_some() {
             // It is awake: what is put into a lane now has a word on which it will sleep.
-            for id in ids.clone() {
-                core.records.get(id).requests &= !AWAITED;
-            }
+            core.await_no_more(ids.clone());
         }
         let mut ended = core.look_for_end(ids.clone());
         if ended.is_none() {
@@ -205,6 +203,9 @@ impl Shared {
             core.be_watched();
             // What ended before it was asked is found here.
             ended = core.look_for_end(ids.clone());
+            if ended.is_some() {
+                core.await_no_more(ids.clone());
+            }
         }
         self.unlock(core);
         for (id, other) in ids.zip(wakers) {
@@ -249,9 +250,13 @@ impl Shared {
     where
         I: Iterator<Item = JobId> + Clone,
     {
-        park_until(limit, |waker, words| {
+        let ended = park_until(limit, |waker, words| {
             self.poll_any_beside(ids.clone(), waker, Some(words), &mut Vec::new())
-        })
+        });
+        if ended.is_none() {
+            self.lock().await_no_more(ids);
+        }
+        ended
     }
 }
 
@@ -261,6 +266,13 @@ impl Core {
         self.drain_busy();
         self.refill();
         ids.position(|id| self.records.get(id).stage == Stage::Answered)
+    }
+
+    /// No thread sleeps for any of these jobs.
+    fn await_no_more(&mut self, ids: impl Iterator<Item = JobId>) {
+        for id in ids {
+            self.records.get(id).requests &= !AWAITED;
+        }
     }
 
     /// Somebody waits for the first end among these jobs: where that may be seen, by lane and position. A lane ends its jobs in

@@ -1,7 +1,6 @@
 //! Sleeping on a word of memory that processes share, or on several.
 
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -62,6 +61,12 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     }
 }
 
+/// Whether there is a [`wait_any`], as far as it was asked.
+static HAS_WAIT_ANY: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const YES: u8 = 1;
+const NO: u8 = 2;
+
 /// A word and what it has to hold, as the kernel reads them (`struct futex_waitv`).
 #[repr(C)]
 struct Word {
@@ -73,8 +78,12 @@ struct Word {
 
 /// Can a thread sleep on several words at once? Linux can since 5.16, where no filter of system calls forbids it.
 pub fn has_wait_any() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
+    // Relaxed: it stands for itself.
+    let known = HAS_WAIT_ANY.load(Ordering::Relaxed);
+    if known != UNKNOWN {
+        return known == YES;
+    }
+    let has = {
         // SAFETY: a list of no words is refused, and nothing is read.
         let answer = unsafe {
             libc::syscall(
@@ -87,7 +96,9 @@ pub fn has_wait_any() -> bool {
             )
         };
         answer == -1 && Errno::last() == Errno::EINVAL
-    })
+    };
+    HAS_WAIT_ANY.store(if has { YES } else { NO }, Ordering::Relaxed);
+    has
 }
 
 /// Like [`wait`], on all of these words at once: sleeps while each holds the value beside it, and until one of them is woken. Only
@@ -136,7 +147,11 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
             Errno::EINTR => {}
             Errno::ETIMEDOUT => return Wait::TimedOut,
             Errno::EAGAIN => return Wait::Changed,
-            _ => {
+            error => {
+                if [Errno::ENOSYS, Errno::EPERM, Errno::EACCES].contains(&error) {
+                    // A filter of system calls that came later.
+                    HAS_WAIT_ANY.store(NO, Ordering::Relaxed);
+                }
                 let (word, holds) = words[0];
                 return wait(word, holds, Some(timeout.map_or(MOMENT, |t| t.min(MOMENT))));
             }

@@ -305,16 +305,16 @@ impl Lane {
             // Before anything is closed under who has them: his fault would be taken for the cause.
             self.escaped(alive, clock::monotonic_ns().saturating_sub(started));
         }
-        if self.home.single {
-            output::belongs_to(call.job);
-        }
-        // Behind the boundary: what is found in the pipe from now on is not the job's.
-        self.cells.set_phase(Phase::Publishing(call.job));
         self.close_lent();
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
+        if self.home.single {
+            output::belongs_to(call.job);
+        }
+        // Behind the boundary: what is found in the pipe from now on is not the job's.
+        self.cells.set_phase(Phase::Publishing(call.job));
         self.answer(ended, took);
         self.seat.look_around(now);
         now
@@ -478,9 +478,10 @@ impl Lane {
         self.announce(kind);
     }
 
-    /// Nobody may be waiting for a job that spawns others, and yet it has to go on.
+    /// Nobody may be waiting for a job that spawns others, or for one that may be tried again, and yet it has to go on.
     fn announce(&self, kind: u8) {
-        if kind == kind::SPAWN && self.taker.borrow_mut().monitor_sleeps() {
+        if [kind::SPAWN, kind::PANICKED].contains(&kind) && self.taker.borrow_mut().monitor_sleeps()
+        {
             self.ring();
         }
     }

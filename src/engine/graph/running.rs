@@ -80,12 +80,18 @@ impl Here {
                 here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
             }
         }
-        for at in 0..jobs.units.len() {
-            if here.open == 0 {
-                // What is left would be for nobody.
-                break;
+        for (at, unit) in jobs.units.iter().enumerate() {
+            let is_stopped = here.stops && here.failure.is_some();
+            if here.open > 0 || is_stopped {
+                here.unit(at, jobs, limits, &mut columns);
+                continue;
             }
-            here.unit(at, jobs, limits, &mut columns);
+            // It would be for nobody.
+            for &node in jobs.nodes_of(unit) {
+                if here.errors[node as usize].is_none() {
+                    here.takes_nothing(node);
+                }
+            }
         }
         here
     }
@@ -489,17 +495,19 @@ mod tests {
     fn nothing_runs_for_nobody() {
         let engine = Engine::inline();
         let mut graph = Graph::new();
+        let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
         let even = graph.add(odd, (2,));
-        let for_nobody = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
+        let for_nobody = graph.add(|values: &[u32]| Array::from_slice(values), (&early,));
         let lost = graph.add(both, (&for_nobody, &even));
         let lost_too = graph.add(|x: u32| x, (&lost,));
         let running = graph.run(&engine, (&lost, &lost_too));
         let running = running.expect("it fits");
-        use NodeFate::{Failed, Open, Skipped};
+        use NodeFate::{Done, Failed, Open, Skipped};
         assert!(matches!(
             here(&running).fates[..],
-            [Failed, Open, Skipped, Skipped]
+            [Done { .. }, Failed, Open, Skipped, Skipped]
         ));
+        assert!(here(&running).kept.values.iter().all(Option::is_none));
         let (lost, lost_too) = running.results();
         assert!(lost.is_err() && lost_too.is_err());
     }
