@@ -499,7 +499,8 @@ mod tests {
         let even = graph.add(odd, (2,));
         let for_nobody = graph.add(|values: &[u32]| Array::from_slice(values), (&early,));
         let lost = graph.add(both, (&for_nobody, &even));
-        let lost_too = graph.add(|x: u32| x, (&lost,));
+        // The first one has two that take it, and so is no part of a chain.
+        let lost_too = graph.add(both, (&early, &even));
         let running = graph.run(&engine, (&lost, &lost_too));
         let running = running.expect("it fits");
         use NodeFate::{Done, Failed, Open, Skipped};
