@@ -19,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use super::entry::{Failure, Params, Program, Stopped, conjure, params_sealed};
 use super::host::{Host, Unreachable};
@@ -169,11 +170,13 @@ pub(crate) fn key(index: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(index)
 }
 
+/// A state, which a method that runs on it has borrowed: it is in its place all the time, also when that panics.
+type Shared = Rc<RefCell<Box<dyn Any>>>;
+
 /// One actor of this lane.
 struct Kept {
     key: u64,
-    /// `None` while a method runs on it.
-    state: Option<Box<dyn Any>>,
+    state: Shared,
     /// Counts the handles that the initial kernel was given.
     count: &'static LaneCount,
 }
@@ -189,7 +192,8 @@ thread_local! {
 
 /// Takes one of the states of this thread's lane, for good: the process is about to end.
 pub(crate) fn take_state() -> Option<Box<dyn Any>> {
-    KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(|place| place?.state))
+    let take = |place: Option<Kept>| Some(Rc::into_inner(place?.state)?.into_inner());
+    KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(take))
 }
 
 /// Another job begins on this thread, which has called no actor yet.
@@ -298,7 +302,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
     crate::sync::point!("state.made");
     let kept = Kept {
         key,
-        state: Some(Box::new(state)),
+        state: Rc::new(RefCell::new(Box::new(state))),
         count: handles.keep(),
     };
     let index = key as u32 as usize;
@@ -318,43 +322,14 @@ fn read_key(words: &mut Words<'_>) -> Result<u64, Stopped> {
     key.map_err(|malformed| Stopped(Failure::Rejected(malformed.into())))
 }
 
-/// A state that is out of the table while a kernel runs on it: back again also when that panics.
-struct Borrowed<S: 'static> {
-    key: u64,
-    state: Option<Box<S>>,
-}
-
-impl<S: 'static> Borrowed<S> {
-    fn take(key: u64) -> Result<Self, Stopped> {
-        let taken = at(key, |kept| {
-            kept.as_mut()
-                .and_then(|kept| Some((kept.state.take()?, kept.count)))
-        })?;
-        let (state, count) = taken.ok_or_else(unknown)?;
-        CALLED.set(Some(count));
-        let state = state.downcast().map_err(|_| unknown())?;
-        Ok(Self {
-            key,
-            state: Some(state),
-        })
-    }
-
-    fn get(&mut self) -> &mut S {
-        self.state.as_mut().expect("it is given back by the drop")
-    }
-}
-
-impl<S: 'static> Drop for Borrowed<S> {
-    fn drop(&mut self) {
-        let state = self.state.take().map(|state| state as Box<dyn Any>);
-        // Its place stays while it is out.
-        let _ = at(self.key, |kept| {
-            if let Some(kept) = kept {
-                kept.state = state;
-            }
-        });
-        crate::sync::point!("state.back");
-    }
+/// The state of an actor, for as long as a kernel runs on it, and the counter of what it was given.
+fn lend(key: u64) -> Result<Shared, Stopped> {
+    let found = at(key, |kept| {
+        let kept = kept.as_ref()?;
+        CALLED.set(Some(kept.count));
+        Some(Rc::clone(&kept.state))
+    })?;
+    found.ok_or_else(unknown)
 }
 
 // ---- programs --------------------------------------------------------------------------------------
@@ -419,10 +394,16 @@ macro_rules! calls {
                 let key = read_key(words)?;
                 let held = P::Params::receive(words, host)
                     .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-                let mut state = Borrowed::<S>::take(key)?;
-                crate::sync::point!("state.lent");
-                let value = conjure::<F>().call(state.get(), held, Key::new());
-                crate::sync::point!($over);
+                let value = {
+                    let place = lend(key)?;
+                    let mut state = place.try_borrow_mut().map_err(|_| unknown())?;
+                    let state = (**state).downcast_mut::<S>().ok_or_else(unknown)?;
+                    crate::sync::point!("state.lent");
+                    let value = conjure::<F>().call(state, held, Key::new());
+                    crate::sync::point!($over);
+                    value
+                };
+                crate::sync::point!("state.back");
                 Ok(value)
             }
         }
