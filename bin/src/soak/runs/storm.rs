@@ -70,11 +70,12 @@ pub fn run_with(
             return Ok(seen);
         };
         times.push(recovered.as_secs_f64());
-        times.sort_by(f64::total_cmp);
-        if times.len() == 3 || times[0] <= LIMIT || !order.strict {
+        let is_late = order.strict && times[0] > LIMIT;
+        if times.len() == if is_late { 3 } else { 1 } {
             break;
         }
     }
+    times.sort_by(f64::total_cmp);
     let figures = [
         ("back above 90 % after", times[times.len() / 2], LIMIT),
         // For whoever reads it.
