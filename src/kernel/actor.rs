@@ -322,7 +322,7 @@ fn read_key(words: &mut Words<'_>) -> Result<u64, Stopped> {
     key.map_err(|malformed| Stopped(Failure::Rejected(malformed.into())))
 }
 
-/// The state of an actor, for as long as a kernel runs on it, and the counter of what it was given.
+/// The state of an actor, for as long as a kernel runs on it. From now on the running job calls this one.
 fn lend(key: u64) -> Result<Shared, Stopped> {
     let found = at(key, |kept| {
         let kept = kept.as_ref()?;

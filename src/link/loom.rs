@@ -378,18 +378,23 @@ fn a_waiter_on_the_word_is_woken() {
     });
 }
 
+/// A worker that runs the job it has; true if the monitor has to be rung.
+fn ends_one(mut taker: Taker<2>) -> thread::JoinHandle<bool> {
+    thread::spawn(move || {
+        assert_eq!(taker.next(), Next::Run);
+        taker.finish(false, 0, None)
+    })
+}
+
 /// A thread waits for any of two jobs, in two lanes, and sleeps on both words: whichever ends first wakes it.
 #[test]
 fn whoever_waits_for_any_of_two_is_woken() {
     explore(2, || {
         let links = [link::<2>(), link::<2>()];
         let (mut posters, mut workers, mut cells) = (Vec::new(), Vec::new(), Vec::new());
-        for (mut poster, mut taker, cell) in links {
+        for (mut poster, taker, cell) in links {
             post(&mut poster, 0, 0);
-            workers.push(thread::spawn(move || {
-                assert_eq!(taker.next(), Next::Run);
-                let _ = taker.finish(false, 0, None);
-            }));
+            workers.push(ends_one(taker));
             posters.push(poster);
             cells.push(cell);
         }
@@ -417,7 +422,7 @@ fn whoever_waits_for_any_of_two_is_woken() {
             }
         }
         for worker in workers {
-            worker.join().unwrap();
+            let _ = worker.join().unwrap();
         }
     });
 }
@@ -427,7 +432,7 @@ fn whoever_waits_for_any_of_two_is_woken() {
 #[test]
 fn a_lane_that_wakes_nobody_rings() {
     explore(3, || {
-        let (mut poster, mut taker, cells) = link::<2>();
+        let (mut poster, taker, cells) = link::<2>();
         post(&mut poster, 0, 0);
         poster.set_flags(MORE | 1 << LOW_SHIFT);
         // The monitor sleeps.
@@ -435,10 +440,7 @@ fn a_lane_that_wakes_nobody_rings() {
         let Ask::Set(value) = poster.ask(0, WAITER) else {
             panic!("nobody runs it yet");
         };
-        let worker = thread::spawn(move || {
-            assert_eq!(taker.next(), Next::Run);
-            taker.finish(false, 0, None)
-        });
+        let worker = ends_one(taker);
         // Has it slept? If not, it found another value in its way.
         doorbell::wait(cells.state(0).place_to_sleep(), value, None);
         let woken_or_awake = matches!(
@@ -450,15 +452,12 @@ fn a_lane_that_wakes_nobody_rings() {
     });
     // And one that has gone by then.
     explore(3, || {
-        let (mut poster, mut taker, cells) = link::<2>();
+        let (mut poster, taker, cells) = link::<2>();
         post(&mut poster, 0, 0);
         poster.set_flags(MORE | 1 << LOW_SHIFT);
         cells.hub().arm(1);
         assert!(matches!(poster.ask(0, WAITER), Ask::Set(_)));
-        let worker = thread::spawn(move || {
-            assert_eq!(taker.next(), Next::Run);
-            taker.finish(false, 0, None)
-        });
+        let worker = ends_one(taker);
         assert!(worker.join().unwrap(), "nobody sleeps there");
     });
 }

@@ -33,13 +33,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let spec = left.map(|left| libc::timespec {
-            tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        let spec_pointer = spec
-            .as_ref()
-            .map_or(std::ptr::null(), std::ptr::from_ref::<libc::timespec>);
+        let spec = left.map(timespec);
         // SAFETY: FUTEX_WAIT reads the aligned word behind a live reference and the timespec, which outlives the call.
         let answer = unsafe {
             libc::syscall(
@@ -47,7 +41,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
                 word.as_ptr(),
                 libc::FUTEX_WAIT,
                 expected,
-                spec_pointer,
+                pointer(&spec),
             )
         };
         if answer == 0 {
@@ -59,6 +53,19 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
             _ => return Wait::Changed,
         }
     }
+}
+
+/// As the kernel reads it.
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
+
+/// Where it is; null for none.
+fn pointer(time: &Option<libc::timespec>) -> *const libc::timespec {
+    time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
 /// Whether there is a [`wait_any`], as far as it was asked.
@@ -110,15 +117,8 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
     assert!(!words.is_empty() && words.len() <= MOST_WORDS);
     let until = timeout.and_then(|timeout| {
         let now = Duration::from_nanos(clock::monotonic_ns());
-        let until = now.checked_add(timeout)?;
-        Some(libc::timespec {
-            tv_sec: libc::time_t::try_from(until.as_secs()).ok()?,
-            tv_nsec: until.subsec_nanos().into(),
-        })
+        now.checked_add(timeout).map(timespec)
     });
-    let until = until
-        .as_ref()
-        .map_or(std::ptr::null(), std::ptr::from_ref::<libc::timespec>);
     let list: Vec<_> = words
         .iter()
         .map(|(word, holds)| Word {
@@ -136,7 +136,7 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
                 list.as_ptr(),
                 list.len() as u32,
                 0,
-                until,
+                pointer(&until),
                 libc::CLOCK_MONOTONIC,
             )
         };

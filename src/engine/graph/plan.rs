@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::{GraphError, Meta};
-use crate::supervisor::Unit;
+use crate::supervisor::{GraphPlan, Unit};
 
 /// Nodes of one chain, at most: between two of them a job can be asked to stop, and others can have the worker.
 const LONGEST: usize = 1024;
@@ -48,10 +48,7 @@ impl Jobs {
 
     /// The units that wait for a unit.
     pub(super) fn dependents_of(&self, unit: usize) -> &[u32] {
-        let from = self.units[unit].dependents as usize;
-        let next = self.units.get(unit + 1);
-        let to = next.map_or(self.dependents.len(), |unit| unit.dependents as usize);
-        &self.dependents[from..to]
+        &self.dependents[GraphPlan::dependents_among(&self.units, &self.dependents, unit as u32)]
     }
 }
 

@@ -194,15 +194,9 @@ impl Core {
         Some((above, record.unit as usize == above.children()))
     }
 
-    /// How deep what a job spawns is: what goes on with the values of others is as deep as those.
-    fn depth(&self, index: u32) -> u32 {
-        let above = self.above(index);
-        above.map_or(1, |(above, goes_on)| above.depth + u32::from(!goes_on))
-    }
-
     /// Why a job may not spawn so many tasks.
     fn too_many(&self, index: u32, tasks: u64) -> Option<JobErrorKind> {
-        let depth = self.depth(index);
+        let depth = depth_below(self.above(index));
         let open = self.graphs.families.open + tasks;
         (depth > MOST_DEEP || open > MOST_OPEN).then_some(JobErrorKind::SpawnLimit { depth, open })
     }
@@ -213,8 +207,8 @@ impl Core {
         if record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
-        let depth = self.depth(index);
         let above = self.above(index);
+        let depth = depth_below(above);
         let terms = match &above {
             // Those of the job: this task may have no retries itself.
             Some((above, _)) => above.terms.clone(),
@@ -515,6 +509,11 @@ impl Core {
             }
         }
     }
+}
+
+/// How deep what such a job spawns is: what goes on with the values of others is as deep as those.
+fn depth_below(above: Option<(&Family, bool)>) -> u32 {
+    above.map_or(1, |(above, goes_on)| above.depth + u32::from(!goes_on))
 }
 
 /// How what was sent is given up.

@@ -78,9 +78,18 @@ impl GraphPlan {
     }
 
     pub(super) fn dependents_of(&self, unit: u32) -> std::ops::Range<usize> {
-        let next = self.units.get(unit as usize + 1);
-        let from = self.units[unit as usize].dependents;
-        Self::part(&self.dependents, from, next.map(|unit| unit.dependents))
+        Self::dependents_among(&self.units, &self.dependents, unit)
+    }
+
+    /// Which part of these are the units that wait for one of those.
+    pub(crate) fn dependents_among(
+        units: &[Unit],
+        dependents: &[u32],
+        unit: u32,
+    ) -> std::ops::Range<usize> {
+        let next = units.get(unit as usize + 1);
+        let from = units[unit as usize].dependents;
+        Self::part(dependents, from, next.map(|unit| unit.dependents))
     }
 
     pub(super) fn sources_of(&self, unit: u32) -> std::ops::Range<usize> {
