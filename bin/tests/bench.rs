@@ -52,6 +52,7 @@ const CASES: &[(&str, &str)] = &[
     ("sandbox-noop", "on, off"),
     ("respawn", "arenite, sandbox"),
     ("kmeans", "arenite, rayon, one-thread"),
+    ("round-rtt", "arenite, noop"),
     ("reduce-1gib", "arenite, rayon, one-thread"),
     ("start", "arenite, bare-spawn, procspawn"),
     ("fresh-write-1gib", "arenite, plain-shm"),

@@ -41,6 +41,23 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("one-thread", with(one_thread_kmeans, &points));
     kmeans.memory = 1 << 30;
 
+    let mut round = Case::new(
+        "round-rtt",
+        "A round over the same 80 MB in which next to nothing is computed, and an empty job",
+        Unit::Microseconds,
+    )
+    .plan(if setup.quick { 500 } else { 2_000 }, 9, 200)
+    .note(
+        "a round puts new centres (512 bytes) into the arena and submits one job, which reads one number of the points and one of \
+         the centres: what rounds cost beside their work",
+    )
+    .system(
+        "arenite",
+        with(|setup, points| ours::round(setup, &points.get()), &points),
+    )
+    .system("noop", ours::noop_hot);
+    round.memory = 1 << 30;
+
     let numbers: Numbers = Shared::new(make_numbers);
     let mut reduce = Case::new(
         "reduce-1gib",
@@ -64,7 +81,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("one-thread", with(one_thread_reduce, &numbers));
     reduce.quick = false;
     reduce.memory = 4 << 30;
-    vec![kmeans, reduce]
+    vec![kmeans, round, reduce]
 }
 
 /// Small whole numbers, whose sums are exact in any order.
