@@ -2,62 +2,15 @@
 //!
 //! `Resizer::resize` is generic over what holds the pixels, so its convolutions, hundreds of vectorised variants of a few
 //! functions, are compiled in whichever crate calls it: they were two fifths of the code generated for the library, made once
-//! more for its unit tests and at every change of a line of it. Here they are compiled once, and linked.
+//! more for its unit tests and at every change of a line of it. Here they are compiled once, as their authors release them
+//! (without checks for overflow, which made resizing a tenth slower), and linked.
 #![forbid(unsafe_code)]
+
+mod resize;
 
 pub use fast_image_resize::images::{Image, ImageRef};
 pub use fast_image_resize::{
     FilterType, ImageBufferError, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
 };
 
-use fast_image_resize::{PixelTrait, pixels};
-
-/// Brings `source` to the size of `target`, which has the same type of pixels: one to four samples of 8 or 16 bits. The types of
-/// `fast_image_resize` that are not among these are refused, and not compiled.
-///
-/// ```
-/// use arenite_resample::{Image, ImageRef, PixelType, ResizeOptions, Resizer, resize};
-///
-/// let white = [255; 64 * 48 * 3];
-/// let source = ImageRef::new(64, 48, &white, PixelType::U8x3)?;
-/// let mut small = Image::new(8, 6, PixelType::U8x3);
-/// resize(&mut Resizer::new(), &source, &mut small, &ResizeOptions::new())?;
-/// assert_eq!(small.buffer(), [255; 8 * 6 * 3]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// If the types of the pixels differ, or are none of these, or the part that is asked for is not within the source.
-// Inlined, it would bring the convolutions with it.
-#[inline(never)]
-pub fn resize(
-    resizer: &mut Resizer,
-    source: &ImageRef<'_>,
-    target: &mut Image<'_>,
-    options: &ResizeOptions,
-) -> Result<(), ResizeError> {
-    let resize = match target.pixel_type() {
-        PixelType::U8 => typed::<pixels::U8>,
-        PixelType::U8x2 => typed::<pixels::U8x2>,
-        PixelType::U8x3 => typed::<pixels::U8x3>,
-        PixelType::U8x4 => typed::<pixels::U8x4>,
-        PixelType::U16 => typed::<pixels::U16>,
-        PixelType::U16x2 => typed::<pixels::U16x2>,
-        PixelType::U16x3 => typed::<pixels::U16x3>,
-        PixelType::U16x4 => typed::<pixels::U16x4>,
-        _ => return Err(ResizeError::PixelTypesAreDifferent),
-    };
-    resize(resizer, source, target, options)
-}
-
-fn typed<P: PixelTrait>(
-    resizer: &mut Resizer,
-    source: &ImageRef<'_>,
-    target: &mut Image<'_>,
-    options: &ResizeOptions,
-) -> Result<(), ResizeError> {
-    match (source.typed_image::<P>(), target.typed_image_mut::<P>()) {
-        (Some(source), Some(mut target)) => resizer.resize_typed(&source, &mut target, options),
-        _ => Err(ResizeError::PixelTypesAreDifferent),
-    }
-}
+pub use resize::{lanczos3, resize};

@@ -1,6 +1,9 @@
-//! Which types of pixels are taken.
+//! Which types of pixels are taken, and what becomes of them.
 
-use arenite_resample::{Image, ImageRef, PixelType, ResizeError, ResizeOptions, Resizer, resize};
+use arenite_resample::{
+    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
+    lanczos3, resize,
+};
 
 /// Each type that is taken is resized as itself; a white picture stays white.
 #[test]
@@ -41,6 +44,34 @@ fn other_types_are_refused() {
             refused,
             Err(ResizeError::PixelTypesAreDifferent),
             "{kind:?}"
+        );
+    }
+}
+
+/// To fewer pixels and to more, by whole numbers and not.
+#[test]
+fn lanczos_by_one_sine_is_lanczos_by_two() {
+    let (width, height) = (97, 61);
+    let noise: Vec<u8> = (0..width * height * 3u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let source = ImageRef::new(width, height, &noise, PixelType::U8x3).expect("a picture");
+    for (width, height) in [(10, 7), (49, 30), (97, 61), (96, 60), (200, 130)] {
+        let [ours, theirs] = [lanczos3(), FilterType::Lanczos3].map(|filter| {
+            let mut target = Image::new(width, height, PixelType::U8x3);
+            let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+            resize(&mut Resizer::new(), &source, &mut target, &options).expect("it is taken");
+            target.into_vec()
+        });
+        let far = ours
+            .iter()
+            .zip(&theirs)
+            .filter(|(a, b)| a.abs_diff(**b) > 1);
+        assert_eq!(far.count(), 0, "{width}x{height}");
+        let off = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+        assert!(
+            off * 100 <= ours.len(),
+            "{width}x{height}: {off} samples are another number"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Colour: profiles and inks to sRGB.
+//! Colour: YCbCr to RGB, profiles and inks to sRGB.
 //!
 //! Pixels are converted after resizing, when there are few. A profile is turned into a transform
 //! once per thread and kept: the photos of a folder mostly share one.
@@ -35,12 +35,17 @@ thread_local! {
 }
 
 /// `pixels` in sRGB: by their profile, where there is one that fits them, otherwise taken as sRGB
-/// already. Grey stays grey. Inks become RGB in any case, without a profile by multiplication.
+/// already. Grey stays grey, and YCbCr what it is if there is nothing to convert. Inks become RGB in any case, without a profile by
+/// multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
-    let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
+    let color = match pixels.color {
+        Color::YCbCr => Color::Rgb,
+        color => color,
+    };
+    let converter = icc.and_then(|icc| converter_for(icc, color));
     match converter {
         Some(converter) if converter.identity => pixels,
-        Some(converter) => converted(pixels, &converter),
+        Some(converter) => converted(without_ycbcr(pixels), &converter),
         None => inks_multiplied(pixels),
     }
 }
@@ -49,7 +54,7 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
 pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     match icc.get(16..20) {
         Some(b"GRAY") => matches!(color, Color::Gray | Color::GrayAlpha),
-        Some(b"RGB ") => matches!(color, Color::Rgb | Color::Rgba),
+        Some(b"RGB ") => matches!(color, Color::Rgb | Color::Rgba | Color::YCbCr),
         Some(b"CMYK") => color == Color::Cmyk,
         _ => false,
     }
@@ -186,6 +191,38 @@ fn back_to_grey<T: Copy>(samples: Vec<T>, color: Color, width: usize) -> Vec<T> 
             .collect(),
         _ => samples,
     }
+}
+
+/// YCbCr becomes RGB, in libjpeg's arithmetic (jdcolor.c). Other pixels stay. Eight bits.
+pub(super) fn without_ycbcr(mut pixels: Pixels) -> Pixels {
+    if pixels.color == Color::YCbCr
+        && let Samples::Eight(samples) = &mut pixels.samples
+    {
+        for pixel in samples.as_chunks_mut::<3>().0 {
+            *pixel = rgb(*pixel);
+        }
+        pixels.color = Color::Rgb;
+    }
+    pixels
+}
+
+#[inline]
+fn rgb([luma, blue, red]: [u8; 3]) -> [u8; 3] {
+    const HALF: i32 = 1 << 15;
+    let (luma, blue, red) = (i32::from(luma), i32::from(blue) - 128, i32::from(red) - 128);
+    // Nothing overflows; without checks for it the compiler works on several pixels at once.
+    let part = |weight: i32, value: i32| weight.wrapping_mul(value);
+    let sum = |chroma: i32| luma.wrapping_add(chroma.wrapping_add(HALF) >> 16);
+    let r = sum(part(91_881, red));
+    let g = sum(part(-22_554, blue).wrapping_add(part(-46_802, red)));
+    let b = sum(part(116_130, blue));
+    // Not `[r, g, b].map(…)`, which the compiler does not inline here.
+    [clamped(r), clamped(g), clamped(b)]
+}
+
+#[inline]
+fn clamped(sample: i32) -> u8 {
+    sample.clamp(0, 255) as u8
 }
 
 /// Inks without a profile: each takes its share of the light that black leaves. Other pixels stay.

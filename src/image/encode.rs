@@ -3,6 +3,7 @@
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
+use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::Format;
 use super::jpeg;
@@ -55,7 +56,7 @@ fn is_grey([red, green, blue]: [u8; 3]) -> bool {
 }
 
 /// The pixels as the encoder of `format` takes them: JPEG has no alpha and 8 bits, WebP 8 bits and
-/// no grey, PNG everything.
+/// no grey, PNG everything; and YCbCr only JPEG.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
     let pixels = match how.colours(pixels.color, format) {
         true => pixels.into_rgb(),
@@ -63,8 +64,8 @@ pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels 
     };
     match format {
         Format::Jpeg => pixels.flattened_over(how.background).into_eight_bits(),
-        Format::WebP => pixels.into_eight_bits(),
-        _ => pixels,
+        Format::WebP => without_ycbcr(pixels).into_eight_bits(),
+        _ => without_ycbcr(pixels),
     }
 }
 
@@ -83,6 +84,8 @@ pub(super) fn encode(
     }
 }
 
+const NOT_OF_PNG: &str = "PNG has neither inks nor YCbCr";
+
 fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageError> {
     let failed = |error: &dyn std::fmt::Display| ImageError::Encode {
         format: Format::Png,
@@ -99,11 +102,11 @@ fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageErr
                 Color::GrayAlpha => ExtendedColorType::La16,
                 Color::Rgb => ExtendedColorType::Rgb16,
                 Color::Rgba => ExtendedColorType::Rgba16,
-                Color::Cmyk => return Err(failed(&"PNG has no inks")),
+                Color::Cmyk | Color::YCbCr => return Err(failed(&NOT_OF_PNG)),
             };
             (kind, bytemuck::cast_slice(samples))
         }
-        (_, Color::Cmyk) => return Err(failed(&"PNG has no inks")),
+        (_, Color::Cmyk | Color::YCbCr) => return Err(failed(&NOT_OF_PNG)),
     };
     let mut out = Vec::with_capacity(bytes.len() / 2 + 1024);
     let mut encoder =

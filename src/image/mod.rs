@@ -112,7 +112,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 /// # Errors
 /// As for [`resize_encoded`].
 pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, ImageError> {
-    render(input, spec).map(|rendered| rendered.pixels)
+    render(input, spec).map(|rendered| color::without_ycbcr(rendered.pixels))
 }
 
 /// Decodes one picture at its full size, upright and in sRGB, within the limits of [`ResizeSpec::full_size`].

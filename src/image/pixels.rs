@@ -18,6 +18,8 @@ pub enum Color {
     Rgba,
     /// Four inks, 0 is none of it. Only between a decoder and the conversion to RGB.
     Cmyk,
+    /// Luma and two differences of colour, as JFIF has them; 128 is none. Only between a decoder and the conversion to RGB, or JPEG.
+    YCbCr,
 }
 
 impl Color {
@@ -26,7 +28,7 @@ impl Color {
         match self {
             Self::Gray => 1,
             Self::GrayAlpha => 2,
-            Self::Rgb => 3,
+            Self::Rgb | Self::YCbCr => 3,
             Self::Rgba | Self::Cmyk => 4,
         }
     }

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 
 use arenite_resample::{
-    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize as resample,
+    FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, lanczos3,
+    resize as resample,
 };
 
 use super::error::ImageError;
@@ -216,7 +217,7 @@ pub(super) fn resize(
             let (kind, alpha) = match color {
                 Color::Gray => (PixelType::U8, false),
                 Color::GrayAlpha => (PixelType::U8x2, !is_opaque::<2, u8>(samples, u8::MAX)),
-                Color::Rgb => (PixelType::U8x3, false),
+                Color::Rgb | Color::YCbCr => (PixelType::U8x3, false),
                 Color::Rgba => (PixelType::U8x4, !is_opaque::<4, u8>(samples, u8::MAX)),
                 Color::Cmyk => (PixelType::U8x4, false),
             };
@@ -230,7 +231,7 @@ pub(super) fn resize(
             let (kind, alpha) = match color {
                 Color::Gray => (PixelType::U16, false),
                 Color::GrayAlpha => (PixelType::U16x2, !is_opaque::<2, u16>(samples, u16::MAX)),
-                Color::Rgb => (PixelType::U16x3, false),
+                Color::Rgb | Color::YCbCr => (PixelType::U16x3, false),
                 Color::Rgba => (PixelType::U16x4, !is_opaque::<4, u16>(samples, u16::MAX)),
                 Color::Cmyk => (PixelType::U16x4, false),
             };
@@ -282,7 +283,7 @@ fn run(
     let mut out =
         Image::from_slice_u8(out_width, out_height, into, kind).map_err(|e| refused(&e))?;
     let algorithm = match filter {
-        Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
+        Filter::Lanczos3 => ResizeAlg::Convolution(lanczos3()),
         Filter::CatmullRom => ResizeAlg::Convolution(FilterType::CatmullRom),
         Filter::Mitchell => ResizeAlg::Convolution(FilterType::Mitchell),
         Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),

@@ -12,7 +12,7 @@
 use super::super::resample::take_buffer;
 use super::huffman::{BLOCKS, Bits, Skips, Table};
 
-/// Decoded pixels, grey (1 channel) or RGB (3).
+/// Decoded pixels, grey (1 channel) or YCbCr (3).
 #[derive(Debug)]
 pub(super) struct Eighth {
     pub(super) width: usize,
@@ -316,7 +316,7 @@ fn two_by_two(block: &[i16; 64], quant: &[u16; 64]) -> [[u8; 2]; 2] {
     [half(rows[0]), half(rows[1])]
 }
 
-/// The planes as pixels: grey as it is, YCbCr to RGB in libjpeg's arithmetic (jdcolor.c).
+/// The planes as pixels.
 fn finished(header: &Header, most_across: usize) -> Option<Eighth> {
     let (width, height) = (header.width.div_ceil(8), header.height.div_ceil(8));
     let [luma, chroma @ ..] = header.components.as_slice() else {
@@ -344,8 +344,7 @@ fn finished(header: &Header, most_across: usize) -> Option<Eighth> {
         let blue = &blue.plane[row_of(blue, y)..][..width.div_ceil(repeat)];
         let red = &red.plane[row_of(red, y)..][..width.div_ceil(repeat)];
         for (x, (pixel, &luma)) in out.chunks_exact_mut(3).zip(luma).enumerate() {
-            let (blue, red) = (blue[x / repeat], red[x / repeat]);
-            pixel.copy_from_slice(&rgb(luma, blue, red));
+            pixel.copy_from_slice(&[luma, blue[x / repeat], red[x / repeat]]);
         }
     }
     Some(Eighth {
@@ -354,20 +353,4 @@ fn finished(header: &Header, most_across: usize) -> Option<Eighth> {
         channels,
         samples,
     })
-}
-
-#[inline]
-fn rgb(luma: u8, blue: u8, red: u8) -> [u8; 3] {
-    const HALF: i32 = 1 << 15;
-    let (luma, blue, red) = (i32::from(luma), i32::from(blue) - 128, i32::from(red) - 128);
-    let r = luma + ((91_881 * red + HALF) >> 16);
-    let g = luma + ((-22_554 * blue - 46_802 * red + HALF) >> 16);
-    let b = luma + ((116_130 * blue + HALF) >> 16);
-    // Not `[r, g, b].map(…)`, which the compiler does not inline here: 8 % of the whole.
-    [clamped(r), clamped(g), clamped(b)]
-}
-
-#[inline]
-fn clamped(sample: i32) -> u8 {
-    sample.clamp(0, 255) as u8
 }

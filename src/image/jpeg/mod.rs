@@ -41,11 +41,16 @@ const MOST_SCANS: usize = 100;
 /// 640×480, and change nothing for those of 12 megapixels.
 const SPARE: f64 = 2.0;
 
+/// Whether what comes of these pixels is to be what would come of them elsewhere, to the bit.
+fn takes_pixels_as_they_are(filter: Filter) -> bool {
+    matches!(filter, Filter::Box | Filter::Nearest)
+}
+
 /// The smallest number of eighths at which `region` of the picture is still larger than the output by [`SPARE`]. All of them for
 /// filters that take pixels as they are: with a scaled decode, whatever it leaves, the mean of those that fall into a pixel is 39 dB
 /// from what it should be, and the nearest one is another.
 fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
-    if matches!(filter, Filter::Box | Filter::Nearest) {
+    if takes_pixels_as_they_are(filter) {
         return BLOCK;
     }
     let enough = |eighths: u32| {
@@ -105,7 +110,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
                 color: if eighth.channels == 1 {
                     Color::Gray
                 } else {
-                    Color::Rgb
+                    Color::YCbCr
                 },
                 samples: Samples::Eight(eighth.samples),
             },
@@ -117,8 +122,14 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     if eighths < BLOCK {
         header.scale(eighths as u8);
     }
+    // Filtering and the step from YCbCr to RGB are both sums, so their order matters to the rounding alone: there are fewer pixels
+    // behind the filter, and those of a JPEG need not take that step at all.
+    let scaled = scaled_len(&header, eighths);
+    let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
+    let is_late = is_reduced && !takes_pixels_as_they_are(spec.filter);
     let (space, color) = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => (ColorSpace::JCS_GRAYSCALE, Color::Gray),
+        ColorSpace::JCS_YCbCr if is_late => (ColorSpace::JCS_YCbCr, Color::YCbCr),
         ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => (ColorSpace::JCS_RGB, Color::Rgb),
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => (ColorSpace::JCS_CMYK, Color::Cmyk),
         other => {
@@ -165,14 +176,19 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => 4,
         _ => 3,
     };
-    let scaled = |side: usize| (side as u64 * u64::from(eighths)).div_ceil(u64::from(BLOCK));
-    let pixels = scaled(header.width()) * scaled(header.height()) * channels;
+    let pixels = scaled_len(header, eighths) * channels;
     let all = header.width() as u64 * header.height() as u64 * channels;
     if sequential {
         pixels
     } else {
         pixels + all * size_of::<i16>() as u64
     }
+}
+
+/// Pixels of a picture that is decoded at so many eighths.
+fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
+    let scaled = |side: usize| (side as u64 * u64::from(eighths)).div_ceil(u64::from(BLOCK));
+    scaled(header.width()) * scaled(header.height())
 }
 
 /// EXIF, XMP and profile, and whether Adobe's marker is there.
@@ -212,7 +228,7 @@ fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
     (metadata, adobe)
 }
 
-/// Encodes 8-bit grey or RGB: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.
+/// Encodes 8-bit grey, RGB or YCbCr: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.
 ///
 /// # Errors
 /// `Encode`, with the encoder's words.
@@ -228,6 +244,7 @@ pub(super) fn encode(
     let (space, samples) = match (pixels.color, &pixels.samples) {
         (Color::Gray, Samples::Eight(samples)) => (ColorSpace::JCS_GRAYSCALE, samples),
         (Color::Rgb, Samples::Eight(samples)) => (ColorSpace::JCS_RGB, samples),
+        (Color::YCbCr, Samples::Eight(samples)) => (ColorSpace::JCS_YCbCr, samples),
         (color, _) => return Err(failed(format!("{color:?} is not a JPEG's colour model"))),
     };
     faults::guarded(|| {
