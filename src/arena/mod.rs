@@ -28,6 +28,7 @@ pub use block::Block;
 pub use error::{ArenaError, ArenaFull, Limit};
 pub use names::{Control, NamedArena, SegmentName, list, segments, sweep};
 pub use offset::{BadOffset, Extent, Offset};
+pub(crate) use spec::Surroundings;
 pub use spec::{Backing, Spec, default_capacity};
 pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
@@ -37,7 +38,7 @@ pub(crate) use free::FreeRanges;
 use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Region, Reserved};
-use spec::{Plan, Surroundings};
+use spec::Plan;
 
 use crate::sys::limits::{self, Memory};
 use crate::sys::pipe::hold_standard;
@@ -140,8 +141,12 @@ impl Arena {
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        let around = Surroundings::read(&spec.root);
-        let plan = spec.plan(&around)?;
+        Arena::create_in(&Surroundings::read(&spec.root), spec)
+    }
+
+    /// The same for who has looked around already.
+    pub(crate) fn create_in(around: &Surroundings, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
+        let plan = spec.plan(around)?;
         hold_standard().map_err(ArenaError::System)?;
         // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
         if spec.sweep {
@@ -155,7 +160,7 @@ impl Arena {
             {
                 let mut named = spec.clone();
                 named.backing = Backing::Named;
-                Arena::create(&named)
+                Arena::create_in(around, &named)
             }
             other => other,
         }

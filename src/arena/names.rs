@@ -242,7 +242,9 @@ fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> 
     let segment = Segment::open_named(name, Access::ReadWrite)?;
     let locked = segment.try_lock()?;
     let stat = segment.stat()?;
-    let ours = base.and_then(sys::mapped_file) == Some(stat.identity);
+    // Another program may have chosen the same name in between, but not found the same random one; and the list of what is mapped is
+    // long in large programs.
+    let ours = !name.ends_with(KEPT) || base.and_then(sys::mapped_file) == Some(stat.identity);
     Ok((locked && stat.nlink > 0 && ours).then_some(segment))
 }
 

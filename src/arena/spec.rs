@@ -59,8 +59,11 @@ impl Default for Spec {
 
 /// Half of the memory that this process could have now, container limits counted, in bytes.
 pub fn default_capacity() -> u64 {
-    let available = limits::memory_available(Path::new("/")).available;
-    (available / 2).max(CHUNK) / CHUNK * CHUNK
+    half_of(&limits::memory_available(Path::new("/")))
+}
+
+fn half_of(memory: &limits::Memory) -> u64 {
+    (memory.available / 2).max(CHUNK) / CHUNK * CHUNK
 }
 
 /// How much address space one process's regions may take together, in bytes: half of what x86_64 has.
@@ -68,7 +71,7 @@ const ADDRESSES: u64 = 1 << 46;
 
 /// What the system says; a value, so that decisions can be tested.
 #[derive(Debug, Clone)]
-pub(super) struct Surroundings {
+pub(crate) struct Surroundings {
     pub(super) shm: Result<limits::Space, sys::Error>,
     pub(super) memory: limits::Memory,
     pub(super) address_space: Option<u64>,
@@ -77,7 +80,8 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(super) fn read(root: &Path) -> Surroundings {
+    /// As they are now; `root` is that of a [`Spec`].
+    pub(crate) fn read(root: &Path) -> Surroundings {
         Surroundings {
             shm: limits::shm_space(Path::new("/dev/shm")),
             memory: limits::memory_available(root),
@@ -85,6 +89,11 @@ impl Surroundings {
             file_size: limits::file_size_limit(),
             page: sys::page_size(),
         }
+    }
+
+    /// The [`default_capacity`] there.
+    pub(crate) fn default_capacity(&self) -> u64 {
+        half_of(&self.memory)
     }
 }
 

@@ -8,7 +8,7 @@ use super::seeds::Seeds;
 use super::{BuildError, Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
-use crate::arena::{Arena, ArenaError, Backing, Spec, default_capacity};
+use crate::arena::{Arena, ArenaError, Backing, Spec, Surroundings};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
@@ -530,9 +530,10 @@ impl Builder {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
         };
+        let around = Surroundings::read(&self.memory.root);
         let mut spec = Spec {
             name: self.name,
-            capacity: self.capacity.unwrap_or_else(default_capacity),
+            capacity: self.capacity.unwrap_or_else(|| around.default_capacity()),
             writers: workers,
             backing: self.backing,
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
@@ -540,7 +541,7 @@ impl Builder {
             root: self.memory.root.clone(),
         };
         let arena = loop {
-            match Arena::create(&spec) {
+            match Arena::create_in(&around, &spec) {
                 // Nobody has asked for it, and a process may have less than its machine.
                 Err(ArenaError::TooLarge { largest, .. })
                     if self.capacity.is_none()

@@ -33,6 +33,7 @@ use crate::link::{STOP, Want};
 use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
+use crate::sys::prompt::Prompt;
 
 /// While clocks run the monitor sleeps no longer than this; and if it wakes up so much later than it wanted to, the program was
 /// stopped.
@@ -564,6 +565,10 @@ impl Monitor {
                 .map(|(index, _)| index)
                 .collect()
         };
+        if absent.is_empty() {
+            return;
+        }
+        let _prompt = Prompt::begin();
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
             .iter()

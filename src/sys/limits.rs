@@ -1,7 +1,10 @@
 //! What this process may use: memory, address space, files, cores.
 
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{
+    fs,
+    io::{self, Read},
+};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -99,11 +102,22 @@ pub fn memory_available(root: &Path) -> Memory {
     })
 }
 
+/// Bytes that most files of the system fit in.
+const PLENTY: usize = 4096;
+
 /// What a file of the system says: nothing where there is none, or none that this process may read. An error where it cannot
 /// look, which is no answer.
 fn said(path: &Path) -> io::Result<String> {
     let cannot_look = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-    match fs::read_to_string(path) {
+    let read = || -> io::Result<String> {
+        let mut text = String::with_capacity(PLENTY);
+        // What the kernel makes up has no size, and a file that is asked for it is read in small pieces.
+        fs::File::open(path)?
+            .take(u64::MAX)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
         Err(error)
             if !error
                 .raw_os_error()

@@ -25,6 +25,7 @@ pub mod oom;
 pub mod pipe;
 pub mod probe;
 pub mod process;
+pub mod prompt;
 mod random;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
