@@ -32,12 +32,16 @@ pub(super) fn is_installed(name: &str) -> bool {
 
 /// Runs the command lines side by side; each started by a process of ours that then becomes the program, so that it
 /// does not outlive this process. `out` has to hold `expected` pictures afterwards, of which the longer side is [`work::THUMB_EDGE`].
+///
+/// What they hold is looked at meanwhile if `watched`, which takes them time, and more from a program of several processes; otherwise
+/// it is 0.
 pub(super) fn run(
     twin: &'static str,
     role: &Role,
     lines: &[CommandLine],
     out: &Folder,
     expected: u64,
+    watched: bool,
 ) -> Result<Reading, TwinError> {
     let start = Instant::now();
     let mut children = lines
@@ -48,10 +52,14 @@ pub(super) fn run(
     // Often enough to see a photo being decoded, seldom enough not to disturb it; and about as many looks at a short run
     // as at a long one, or its peak would be the likelier one to be missed.
     let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
-    let (total, peak) = peak_while(&roots, pause, || {
+    let mut wait = || {
         children.iter_mut().try_for_each(Child::wait_for_success)?;
         Ok::<_, TwinError>(start.elapsed())
-    });
+    };
+    let (total, peak) = match watched {
+        true => peak_while(&roots, pause, wait),
+        false => (wait(), 0),
+    };
     let total = total?;
     let failed = |file: &Path, error: &dyn std::fmt::Display| {
         let error = std::io::Error::other(error.to_string());

@@ -20,9 +20,8 @@ use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
-
-use arenite::image::ResizeSpec;
 
 pub(crate) use args::ResizeArgs;
 pub(crate) use fault::reason;
@@ -30,7 +29,7 @@ use fault::{Fault, is_gone};
 use inputs::{Request, Stamp};
 use output::{OutFolder, WriteFault};
 use plan::{Item, Task, place};
-use pool::EnginePool;
+use pool::{Early, EnginePool};
 use record::{Fingerprint, Record, Recorder};
 use report::{Outcome, Report, show};
 use runner::Made;
@@ -80,21 +79,25 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Ref
     let (Some(out), Some(spec)) = (&args.out, args.spec()) else {
         return Err("--size and --out are needed".to_owned().into());
     };
-    let mut items = prepare(args, out, report)?;
-    if args.resume {
-        mark_fresh(&mut items, out, &args.fingerprint());
-    }
-    if args.dry_run {
-        for item in &items {
-            let outcome = Outcome::unworked(item, Outcome::Planned);
-            report.decided(item, &outcome);
-            report.list(item, &outcome);
+    thread::scope(|threads| {
+        let early = Early::begin(args, spec, threads);
+        let mut items = prepare(args, out, report)?;
+        if args.resume {
+            mark_fresh(&mut items, out, &args.fingerprint());
         }
-        report.end("dry-run");
-        return Ok(report.code());
-    }
-    let done = work(args, out, spec, &items, stop, report);
-    done.map_err(|why| Refusal { items, why })
+        if args.dry_run {
+            for item in &items {
+                let outcome = Outcome::unworked(item, Outcome::Planned);
+                report.decided(item, &outcome);
+                report.list(item, &outcome);
+            }
+            report.end("dry-run");
+            return Ok(report.code());
+        }
+        let start = |pictures| early.or_start(args, spec, pictures);
+        let done = work(args, out, start, &items, stop, report);
+        done.map_err(|why| Refusal { items, why })
+    })
 }
 
 /// Finds and names everything; afterwards nothing but the work itself can go wrong.
@@ -197,7 +200,7 @@ fn is_ready(item: &Item) -> Option<&Task> {
 fn work(
     args: &ResizeArgs,
     out: &Path,
-    spec: ResizeSpec,
+    start: impl FnOnce(usize) -> Result<EnginePool, String>,
     items: &[Item],
     stop: &Stop,
     report: &mut Report,
@@ -214,7 +217,7 @@ fn work(
         let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
         folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
         let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
-        let mut pool = EnginePool::start(args, spec, ready).inspect_err(|_| folder.unmake())?;
+        let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
         // Protection that was asked for and is not there is no chatter.
         for part in pool::lacking(&pool) {
             report.warn(&format!("not enforced by this kernel: {part}"));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
@@ -178,6 +179,59 @@ impl EnginePool {
             retries: args.retries,
             budget,
         })
+    }
+}
+
+/// A pool that starts while its pictures are still being looked for, where that is known to be worth it: workers take as long to load
+/// as the names of some hundred files.
+pub(crate) struct Early<'scope>(Option<ScopedJoinHandle<'scope, Result<EnginePool, String>>>);
+
+impl<'scope> Early<'scope> {
+    /// Starts it, if there is work for all of its workers by all that can be told in advance, and nothing to be decided before.
+    pub(crate) fn begin<'env>(
+        args: &'env ResizeArgs,
+        spec: ResizeSpec,
+        threads: &'scope Scope<'scope, 'env>,
+    ) -> Early<'scope>
+    where
+        'env: 'scope,
+    {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = match args.workers_asked() {
+            Ok(asked) => asked.map_or(cores, usize::from),
+            // Told when it starts in its turn.
+            Err(_) => return Early(None),
+        };
+        let is_much = args.inputs.len() >= workers
+            || args.inputs.iter().any(|input| Path::new(input).is_dir());
+        // Files beside the results may be in the way of an input; and perhaps nothing is to be done at all.
+        let is_settled = !args.dry_run && !args.resume && args.written().next().is_none();
+        if workers > cores || !is_much || !is_settled {
+            return Early(None);
+        }
+        let start = move || EnginePool::start(args, spec, workers);
+        let named = std::thread::Builder::new().name("start".into());
+        // Without a thread for it, it starts in its turn.
+        Early(named.spawn_scoped(threads, start).ok())
+    }
+
+    /// The pool, or one that is started now, for so many pictures.
+    ///
+    /// # Errors
+    ///
+    /// As [`EnginePool::start`].
+    pub(crate) fn or_start(
+        self,
+        args: &ResizeArgs,
+        spec: ResizeSpec,
+        pictures: usize,
+    ) -> Result<EnginePool, String> {
+        match self.0 {
+            Some(early) => early
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => EnginePool::start(args, spec, pictures),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::super::child::Role;
 use super::super::photos::{self, Folder};
 use super::super::program::{self, CommandLine};
-use super::{Case, Goal, Running, Setup, Shared, TwinError, Unit};
+use super::{Case, Goal, Reading, Running, Setup, Shared, TwinError, Unit};
 
 /// The target of every system.
 const SIZE: &str = "224x224";
@@ -68,7 +68,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         .goals(goals)
         .system("arenite", move |setup| {
             let folder = photos::link(&format!("{count}"), count, DIFFERENT, made(&photos.get())?)?;
-            arenite(setup, Rc::new(Ok(folder)))
+            arenite(setup, Rc::new(Ok(folder)), Watch::All)
         });
         case.quick = false;
         cases.push(case);
@@ -89,7 +89,7 @@ fn programs(case: Case, photos: &Photos) -> Case {
     };
     case.system(
         "arenite",
-        with(|setup, photos| arenite(setup, photos.get())),
+        with(|setup, photos| arenite(setup, photos.get(), Watch::First)),
     )
     .system("rayon", with(rayon))
     .system(
@@ -102,63 +102,108 @@ fn programs(case: Case, photos: &Photos) -> Case {
     )
 }
 
+/// Which runs have their memory looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// Each.
+    All,
+    /// One before the others, which are timed.
+    First,
+}
+
 /// A program over a folder, once per operation; `lines` says how, given the photos and the folder to write to.
 fn running(
     twin: &'static str,
     role: Role,
     photos: Rc<Result<Folder, TwinError>>,
+    watch: Watch,
     lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, TwinError> + 'static,
 ) -> Result<Running, TwinError> {
     made(&photos)?;
     // They go when all is measured: for five seconds ext4 looks at each inode that was given back before it takes another, which makes
     // whoever writes next slower.
-    let mut written = Vec::new();
+    let mut kept = Vec::new();
+    let mut seen = None;
     Ok(Box::new(move |times| {
         let photos = made(&photos)?;
         let count = photos.files()?.len() as u64;
-        let mut last = None;
-        for _ in 0..times {
+        let mut run = |watched| {
             let out = Folder::create(&format!("out-{twin}"))?;
             let lines = lines(photos, &out)?;
-            last = Some(program::run(twin, &role, &lines, &out, count)?);
-            written.push(out);
+            let reading = program::run(twin, &role, &lines, &out, count, watched);
+            kept.push(out);
+            reading
+        };
+        if watch == Watch::First
+            && seen.is_none()
+            && let Reading::Files { peak, .. } = run(true)?
+        {
+            seen = Some(peak);
         }
-        last.ok_or_else(|| TwinError::Missing("nothing was asked for".to_owned()))
+        let mut last = None;
+        for _ in 0..times {
+            last = Some(run(watch == Watch::All)?);
+        }
+        match (last, seen) {
+            (Some(Reading::Files { total, written, .. }), Some(peak)) => Ok(Reading::Files {
+                total,
+                written,
+                peak,
+            }),
+            (last, _) => last.ok_or_else(|| TwinError::Missing("nothing was asked for".to_owned())),
+        }
     }))
 }
 
-fn arenite(setup: &Setup, photos: Rc<Result<Folder, TwinError>>) -> Result<Running, TwinError> {
+fn arenite(
+    setup: &Setup,
+    photos: Rc<Result<Folder, TwinError>>,
+    watch: Watch,
+) -> Result<Running, TwinError> {
     let command: PathBuf = setup.command.clone().ok_or_else(|| {
         TwinError::Missing("this program has no resize command; run arenite bench".to_owned())
     })?;
     let workers = setup.workers.to_string();
-    running("arenite", Role::Program, photos, move |photos, out| {
-        let words = [
-            command.as_os_str(),
-            "resize".as_ref(),
-            photos.path().as_os_str(),
-            "--size".as_ref(),
-            SIZE.as_ref(),
-            "--out".as_ref(),
-            out.path().as_os_str(),
-            "--workers".as_ref(),
-            workers.as_ref(),
-            "--quiet".as_ref(),
-        ];
-        Ok(vec![words.iter().map(OsString::from).collect()])
-    })
+    running(
+        "arenite",
+        Role::Program,
+        photos,
+        watch,
+        move |photos, out| {
+            let words = [
+                command.as_os_str(),
+                "resize".as_ref(),
+                photos.path().as_os_str(),
+                "--size".as_ref(),
+                SIZE.as_ref(),
+                "--out".as_ref(),
+                out.path().as_os_str(),
+                "--workers".as_ref(),
+                workers.as_ref(),
+                "--quiet".as_ref(),
+            ];
+            Ok(vec![words.iter().map(OsString::from).collect()])
+        },
+    )
 }
 
 fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, TwinError> {
     let threads = setup.workers.to_string();
-    running("rayon", Role::Photos, photos.get(), move |photos, out| {
-        Ok(vec![vec![
-            threads.clone().into(),
-            SIZE.into(),
-            photos.path().into(),
-            out.path().into(),
-        ]])
-    })
+    let first = Watch::First;
+    running(
+        "rayon",
+        Role::Photos,
+        photos.get(),
+        first,
+        move |photos, out| {
+            Ok(vec![vec![
+                threads.clone().into(),
+                SIZE.into(),
+                photos.path().into(),
+                out.path().into(),
+            ]])
+        },
+    )
 }
 
 /// Once over all photos, or as `xargs -P2` would with two batches.
@@ -169,17 +214,25 @@ fn vips(twin: &'static str, photos: &Photos, batches: usize) -> Result<Running, 
             "{PROGRAM} is not installed (Debian: libvips-tools)"
         )));
     }
-    running(twin, Role::Program, photos.get(), move |photos, out| {
-        let files = photos.files()?;
-        let mut target = out.path().as_os_str().to_owned();
-        target.push("/%s.jpg[Q=80,strip]");
-        let size = files.len().div_ceil(batches).max(1);
-        let line = |batch: &[PathBuf]| -> CommandLine {
-            let mut line: CommandLine = [PROGRAM, "--size", SIZE, "-o"].map(OsString::from).into();
-            line.push(target.clone());
-            line.extend(batch.iter().map(OsString::from));
-            line
-        };
-        Ok(files.chunks(size).map(line).collect())
-    })
+    let first = Watch::First;
+    running(
+        twin,
+        Role::Program,
+        photos.get(),
+        first,
+        move |photos, out| {
+            let files = photos.files()?;
+            let mut target = out.path().as_os_str().to_owned();
+            target.push("/%s.jpg[Q=80,strip]");
+            let size = files.len().div_ceil(batches).max(1);
+            let line = |batch: &[PathBuf]| -> CommandLine {
+                let mut line: CommandLine =
+                    [PROGRAM, "--size", SIZE, "-o"].map(OsString::from).into();
+                line.push(target.clone());
+                line.extend(batch.iter().map(OsString::from));
+                line
+            };
+            Ok(files.chunks(size).map(line).collect())
+        },
+    )
 }
