@@ -389,6 +389,18 @@ fn profiles_are_applied() {
     assert_eq!(middle(&file, &spec("16")), [200, 60, 60]);
     let file = tagged_jpeg(&picture, &with(b"not a profile"));
     assert!(middle(&file, &spec("16"))[0].abs_diff(200) < 4);
+    // Of a JPEG the colours are converted behind the filter, whatever comes of it.
+    for output in [Output::Jpeg, Output::Png, Output::WebP] {
+        let spec = ResizeSpec {
+            output,
+            ..spec("16")
+        };
+        let [r, g, _] = middle(&tagged_jpeg(&picture, &with(&p3)), &spec);
+        assert!(r > 206 && g < 58, "{output:?}: {r} {g}");
+        let seen = middle(&tagged_jpeg(&picture, &with(&srgb)), &spec);
+        let far = seen.iter().zip([200, 60, 60]).map(|(&a, b)| a.abs_diff(b));
+        assert!(far.max() < Some(6), "{output:?}: {seen:?}");
+    }
 
     // Sixteen bits, alpha and grey take the same way.
     for (icc, color, samples, depth) in [
