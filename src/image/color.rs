@@ -210,12 +210,9 @@ pub(super) fn without_ycbcr(mut pixels: Pixels) -> Pixels {
 fn rgb([luma, blue, red]: [u8; 3]) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
     let (luma, blue, red) = (i32::from(luma), i32::from(blue) - 128, i32::from(red) - 128);
-    // Nothing overflows; without checks for it the compiler works on several pixels at once.
-    let part = |weight: i32, value: i32| weight.wrapping_mul(value);
-    let sum = |chroma: i32| luma.wrapping_add(chroma.wrapping_add(HALF) >> 16);
-    let r = sum(part(91_881, red));
-    let g = sum(part(-22_554, blue).wrapping_add(part(-46_802, red)));
-    let b = sum(part(116_130, blue));
+    let r = luma + ((91_881 * red + HALF) >> 16);
+    let g = luma + ((-22_554 * blue - 46_802 * red + HALF) >> 16);
+    let b = luma + ((116_130 * blue + HALF) >> 16);
     // Not `[r, g, b].map(…)`, which the compiler does not inline here.
     [clamped(r), clamped(g), clamped(b)]
 }

@@ -1,10 +1,8 @@
 //! What this process may use: memory, address space, files, cores.
 
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{
-    fs,
-    io::{self, Read},
-};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

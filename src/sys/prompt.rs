@@ -17,8 +17,8 @@ const SHORT_NS: u64 = 100_000;
 /// What the thread starts has slices as ever.
 #[derive(Debug)]
 pub struct Prompt {
-    /// Of this thread alone.
-    before: Option<libc::sched_attr>,
+    /// What this thread, and it alone, goes back to.
+    as_ever: Option<libc::sched_attr>,
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -29,16 +29,21 @@ impl Prompt {
             // What is started would lose a rank below 0, with the slices.
             attr.sched_policy == libc::SCHED_OTHER as u32 && attr.sched_nice >= 0
         };
-        let before = attributes().ok().filter(usual).filter(|before| {
+        // Whoever has once asked that what it starts has slices as ever may not take that back.
+        let as_ever = |before: libc::sched_attr| libc::sched_attr {
+            sched_flags: before.sched_flags | libc::SCHED_FLAG_RESET_ON_FORK as u64,
+            ..before
+        };
+        let is_short = |as_ever: &libc::sched_attr| {
             let short = libc::sched_attr {
-                sched_flags: before.sched_flags | libc::SCHED_FLAG_RESET_ON_FORK as u64,
                 sched_runtime: SHORT_NS,
-                ..*before
+                ..*as_ever
             };
             set_attributes(&short).is_ok()
-        });
+        };
+        let before = attributes().ok().filter(usual);
         Prompt {
-            before,
+            as_ever: before.map(as_ever).filter(is_short),
             _not_send: std::marker::PhantomData,
         }
     }
@@ -46,14 +51,9 @@ impl Prompt {
 
 impl Drop for Prompt {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            // Whoever has once asked that what it starts has slices as ever may not take that back.
-            let as_ever = libc::sched_attr {
-                sched_flags: before.sched_flags | libc::SCHED_FLAG_RESET_ON_FORK as u64,
-                ..*before
-            };
+        if let Some(as_ever) = &self.as_ever {
             // The kernel gave out these very attributes; short slices that stay cost the workers a little.
-            let _ = set_attributes(&as_ever);
+            let _ = set_attributes(as_ever);
         }
     }
 }

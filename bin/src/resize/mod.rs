@@ -94,7 +94,7 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Ref
             report.end("dry-run");
             return Ok(report.code());
         }
-        let start = |pictures| early.or_start(args, spec, pictures);
+        let start = |pictures| early.or_start(pictures);
         let done = work(args, out, start, &items, stop, report);
         done.map_err(|why| Refusal { items, why })
     })

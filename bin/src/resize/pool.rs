@@ -124,21 +124,12 @@ fn returned(text: &str) -> Fault {
 }
 
 impl EnginePool {
-    /// Starts the workers, no more of them than there are pictures.
+    /// Starts so many workers.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn start(
-        args: &ResizeArgs,
-        spec: ResizeSpec,
-        pictures: usize,
-    ) -> Result<EnginePool, String> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = args
-            .workers_asked()?
-            .map_or(cores, usize::from)
-            .min(pictures);
+    fn start(args: &ResizeArgs, spec: ResizeSpec, workers: usize) -> Result<EnginePool, String> {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(args.memory_limit)
@@ -184,53 +175,58 @@ impl EnginePool {
 
 /// A pool that starts while its pictures are still being looked for, where that is known to be worth it: workers take as long to load
 /// as the names of some hundred files.
-pub(crate) struct Early<'scope>(Option<ScopedJoinHandle<'scope, Result<EnginePool, String>>>);
+pub(crate) struct Early<'scope> {
+    args: &'scope ResizeArgs,
+    spec: ResizeSpec,
+    /// Workers that were asked for, or one for each core.
+    workers: Result<usize, String>,
+    started: Option<ScopedJoinHandle<'scope, Result<EnginePool, String>>>,
+}
 
 impl<'scope> Early<'scope> {
     /// Starts it, if there is work for all of its workers by all that can be told in advance, and nothing to be decided before.
-    pub(crate) fn begin<'env>(
+    pub(crate) fn begin<'env: 'scope>(
         args: &'env ResizeArgs,
         spec: ResizeSpec,
         threads: &'scope Scope<'scope, 'env>,
-    ) -> Early<'scope>
-    where
-        'env: 'scope,
-    {
+    ) -> Early<'scope> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = match args.workers_asked() {
-            Ok(asked) => asked.map_or(cores, usize::from),
-            // Told when it starts in its turn.
-            Err(_) => return Early(None),
-        };
-        let is_much = args.inputs.len() >= workers
-            || args.inputs.iter().any(|input| Path::new(input).is_dir());
+        let asked = args.workers_asked();
+        let workers = asked.map(|asked| asked.map_or(cores, usize::from));
         // Files beside the results may be in the way of an input; and perhaps nothing is to be done at all.
         let is_settled = !args.dry_run && !args.resume && args.written().next().is_none();
-        if workers > cores || !is_much || !is_settled {
-            return Early(None);
+        let has_much = |workers: usize| {
+            args.inputs.len() >= workers
+                || args.inputs.iter().any(|input| Path::new(input).is_dir())
+        };
+        let started = match workers {
+            Ok(workers) if is_settled && workers <= cores && has_much(workers) => {
+                let start = move || EnginePool::start(args, spec, workers);
+                let named = std::thread::Builder::new().name("start".into());
+                // Without a thread for it, it starts in its turn.
+                named.spawn_scoped(threads, start).ok()
+            }
+            _ => None,
+        };
+        Early {
+            args,
+            spec,
+            workers,
+            started,
         }
-        let start = move || EnginePool::start(args, spec, workers);
-        let named = std::thread::Builder::new().name("start".into());
-        // Without a thread for it, it starts in its turn.
-        Early(named.spawn_scoped(threads, start).ok())
     }
 
-    /// The pool, or one that is started now, for so many pictures.
+    /// The pool, or one that is started now, with no more workers than there are pictures.
     ///
     /// # Errors
     ///
-    /// As [`EnginePool::start`].
-    pub(crate) fn or_start(
-        self,
-        args: &ResizeArgs,
-        spec: ResizeSpec,
-        pictures: usize,
-    ) -> Result<EnginePool, String> {
-        match self.0 {
-            Some(early) => early
+    /// A sentence that says what to do.
+    pub(crate) fn or_start(self, pictures: usize) -> Result<EnginePool, String> {
+        match self.started {
+            Some(started) => started
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            None => EnginePool::start(args, spec, pictures),
+            None => EnginePool::start(self.args, self.spec, self.workers?.min(pictures)),
         }
     }
 }

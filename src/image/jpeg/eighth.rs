@@ -9,6 +9,7 @@
 //! kind of file (sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0), and
 //! what is broken in any way, is `None`: libjpeg then decodes it, or says what is wrong.
 
+use super::super::pixels::{Color, Pixels, Samples};
 use super::super::resample::take_buffer;
 use super::huffman::{BLOCKS, Bits, Skips, Table};
 
@@ -19,6 +20,20 @@ pub(super) struct Eighth {
     pub(super) height: usize,
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
+}
+
+impl Eighth {
+    pub(super) fn into_pixels(self) -> Pixels {
+        Pixels {
+            width: self.width as u32,
+            height: self.height as u32,
+            color: match self.channels {
+                1 => Color::Gray,
+                _ => Color::YCbCr,
+            },
+            samples: Samples::Eight(self.samples),
+        }
+    }
 }
 
 /// Where in zigzag order each coefficient lies in its block, row by row.

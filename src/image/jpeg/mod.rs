@@ -104,16 +104,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     {
         let size = (eighth.width as u32, eighth.height as u32);
         return Ok(Decoded {
-            pixels: Pixels {
-                width: size.0,
-                height: size.1,
-                color: if eighth.channels == 1 {
-                    Color::Gray
-                } else {
-                    Color::YCbCr
-                },
-                samples: Samples::Eight(eighth.samples),
-            },
+            pixels: eighth.into_pixels(),
             plan: plan.scaled(1.0 / f64::from(BLOCK), size),
             orientation,
             metadata,

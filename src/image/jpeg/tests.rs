@@ -5,7 +5,7 @@ use mozjpeg::{ColorSpace, Compress, Decompress};
 
 use super::super::color::without_ycbcr;
 use super::super::meta::StoredPlan;
-use super::super::pixels::{Color, Pixels, Samples};
+use super::super::pixels::Samples;
 use super::super::size::Region;
 use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
@@ -70,17 +70,7 @@ fn libjpeg(file: &[u8]) -> (usize, usize, Vec<u8>) {
 
 /// The pixels as they are converted after resizing.
 fn rgb(eighth: Eighth) -> Vec<u8> {
-    let pixels = without_ycbcr(Pixels {
-        width: eighth.width as u32,
-        height: eighth.height as u32,
-        color: if eighth.channels == 1 {
-            Color::Gray
-        } else {
-            Color::YCbCr
-        },
-        samples: Samples::Eight(eighth.samples),
-    });
-    match pixels.samples {
+    match without_ycbcr(eighth.into_pixels()).samples {
         Samples::Eight(samples) => samples,
         Samples::Sixteen(_) => panic!("a JPEG has 8 bits"),
     }

@@ -144,14 +144,10 @@ fn running(
         for _ in 0..times {
             last = Some(run(watch == Watch::All)?);
         }
-        match (last, seen) {
-            (Some(Reading::Files { total, written, .. }), Some(peak)) => Ok(Reading::Files {
-                total,
-                written,
-                peak,
-            }),
-            (last, _) => last.ok_or_else(|| TwinError::Missing("nothing was asked for".to_owned())),
+        if let (Some(Reading::Files { peak, .. }), Some(seen)) = (&mut last, seen) {
+            *peak = seen;
         }
+        last.ok_or_else(|| TwinError::Missing("nothing was asked for".to_owned()))
     }))
 }
 
@@ -189,12 +185,11 @@ fn arenite(
 
 fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, TwinError> {
     let threads = setup.workers.to_string();
-    let first = Watch::First;
     running(
         "rayon",
         Role::Photos,
         photos.get(),
-        first,
+        Watch::First,
         move |photos, out| {
             Ok(vec![vec![
                 threads.clone().into(),
@@ -214,12 +209,11 @@ fn vips(twin: &'static str, photos: &Photos, batches: usize) -> Result<Running, 
             "{PROGRAM} is not installed (Debian: libvips-tools)"
         )));
     }
-    let first = Watch::First;
     running(
         twin,
         Role::Program,
         photos.get(),
-        first,
+        Watch::First,
         move |photos, out| {
             let files = photos.files()?;
             let mut target = out.path().as_os_str().to_owned();
