@@ -249,9 +249,9 @@ fn job() {
     let engine = named(size()).unwrap();
     let hog = Hog::leaving(3 << 20);
     let jobs: Vec<_> = (0..4).map(|_| engine.submit(hungry, (3,))).collect();
-    for job in jobs {
-        assert!(job.wait().unwrap() > 0);
-    }
+    // One of them may find that the others have all there is.
+    let made: Vec<u64> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
+    assert!(made.iter().any(|&bytes| bytes > 0), "{made:?}");
     drop(hog);
     assert_works(&engine);
     assert_eq!(engine.stats().restarts(), 0);
