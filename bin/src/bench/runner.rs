@@ -1,4 +1,5 @@
-//! Sampling: all systems of a case are started, then take turns until each has its samples.
+//! Sampling: all systems of a case are started, then take turns until each has its samples; in some cases they are started anew for
+//! each.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -111,7 +112,7 @@ pub fn measure(
         for turn in 0..count {
             // Another one begins each time, so that nobody always follows the same neighbour.
             let index = (run + turn) % count;
-            let Some(system) = &mut running[index] else {
+            let Some(system) = running[index].take() else {
                 continue;
             };
             let seen = &mut figures.systems[index];
@@ -119,8 +120,20 @@ pub fn measure(
                 seen.absent = seen.samples.is_empty().then_some(late);
                 continue;
             }
-            match sample(system, warmup, plan.times) {
-                Ok(reading) => {
+            let started = if run > 0 && case.anew {
+                // It ends before the next one begins: there is room for one of each.
+                drop(system);
+                case.systems[index].start(setup)
+            } else {
+                Ok(system)
+            };
+            let sampled = started.and_then(|mut system| {
+                let reading = sample(&mut system, warmup, plan.times)?;
+                Ok((reading, system))
+            });
+            match sampled {
+                Ok((reading, system)) => {
+                    running[index] = Some(system);
                     seen.samples.push(case.unit.figure(&reading, plan.times));
                     if let Reading::Files { written, peak, .. } = reading {
                         seen.written = Some(written);
@@ -130,7 +143,6 @@ pub fn measure(
                 Err(error) => {
                     seen.samples.clear();
                     seen.absent = Some(absent(error));
-                    running[index] = None;
                 }
             }
         }

@@ -230,6 +230,9 @@ pub struct Case {
     pub unit: Unit,
     /// How it is sampled.
     pub plan: Plan,
+    /// Whether each sample is of a system that was started for it: where a start has luck, with the pages that it gets, which moves
+    /// a figure by more than the goal leaves.
+    pub anew: bool,
     /// Whether a quick run takes it in.
     pub quick: bool,
     /// Memory it needs free, in bytes.
@@ -253,6 +256,7 @@ impl Case {
                 runs: 7,
                 warmup: 1,
             },
+            anew: false,
             quick: true,
             memory: 0,
             systems: Vec::new(),
