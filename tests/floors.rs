@@ -25,7 +25,14 @@ const FLOORS: [&str; 14] = [
 ];
 
 /// Floors where `unsafe` stands only with the reason why it cannot be avoided.
-const WITH_REASON: [&str; 5] = ["worker", "supervisor", "engine", "image", "twins"];
+const WITH_REASON: [&str; 6] = [
+    "worker",
+    "supervisor",
+    "engine",
+    "image",
+    "twins",
+    "resample",
+];
 /// Where there is none.
 const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "doctor", "bin"];
 
@@ -226,6 +233,12 @@ fn unsafe_without_its_reason_is_found() {
             "// SAFETY: no reason is enough here.\nunsafe { f() }",
             true,
         ),
+        ("resample/src/a.rs", "unsafe impl V for W {}", true),
+        (
+            "resample/src/a.rs",
+            "// SAFETY: the rows are those of another view.\nunsafe impl V for W {}",
+            false,
+        ),
         (
             "bin/src/a.rs",
             "// unsafe\nlet unsafely = \"unsafe\";",
@@ -264,12 +277,10 @@ impl File {
         self.text.lines().count()
     }
 
-    /// `bin`, or a floor; `lib` for the root.
+    /// Another package, by its folder, or a floor; `lib` for the root.
     fn floor(&self) -> &str {
-        match self.name.strip_prefix("src/") {
-            Some(rest) => rest.split(['/', '.']).next().unwrap(),
-            None => "bin",
-        }
+        let path = self.name.strip_prefix("src/").unwrap_or(&self.name);
+        path.split(['/', '.']).next().unwrap()
     }
 
     /// Where the file stands in the tree of modules.
@@ -300,6 +311,7 @@ impl House {
         let mut paths = Vec::new();
         walk(&root.join("src"), &mut paths);
         walk(&root.join("bin/src"), &mut paths);
+        walk(&root.join("resample/src"), &mut paths);
         let files = paths.iter().map(|path| {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap();
             File::new(name, &fs::read_to_string(path).unwrap())

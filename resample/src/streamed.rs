@@ -1,0 +1,100 @@
+//! A picture whose rows come into the cache in order, before they are read in another one.
+//!
+//! The vertical pass over samples of 8 bits makes a row of the target 64 bytes at a time, from the same columns of several rows
+//! of the source: each step jumps a whole row ahead. Processors foresee a walk along a row, and not this one, so each cache line
+//! of a large picture was waited for. [`Streamed`] walks along each row, one byte per cache line, right before the first window
+//! that has it; the pass itself finds all of its window in the cache.
+//!
+//! RGB to 224×224 on one core of a 2-core AMD EPYC, milliseconds, medians of 9 rounds over many pictures (and over one that is in
+//! the cache anyway):
+//!
+//! | source | filter | plain | streamed |
+//! |---|---|---|---|
+//! | 2112×1584 | box | 1.11 (0.33) | 0.57 (0.40) |
+//! | 2112×1584 | Lanczos | 2.42 (1.48) | 1.67 (1.47) |
+//! | 4000×3000 | Lanczos | 10.5 (10.4) | 4.9 (4.9) |
+//! | 1000×750 | Lanczos | 0.87 (0.49) | 0.59 (0.52) |
+//! | 480×360 | Lanczos | 0.37 (0.21) | 0.25 (0.22) |
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fast_image_resize::{ArrayChunks, ImageView};
+
+/// Bytes of a cache line, or fewer.
+const LINE: usize = 64;
+
+/// A view of a picture with its bytes, row after row without gaps.
+///
+/// Only pairs of rows are streamed: by these the vertical pass reads its windows. The horizontal one, which comes first where samples
+/// have 16 bits, takes rows one after the other and needs no help.
+pub(crate) struct Streamed<'a, V> {
+    view: V,
+    bytes: &'a [u8],
+    /// Rows before this one have been walked along, or are above the first that was wanted. A picture has one pass at a time; if
+    /// two took turns, rows would be walked along twice.
+    until: AtomicU32,
+}
+
+impl<'a, V: ImageView> Streamed<'a, V> {
+    pub(crate) fn new(view: V, bytes: &'a [u8]) -> Self {
+        let until = AtomicU32::new(0);
+        Self { view, bytes, until }
+    }
+
+    /// These rows are about to be read.
+    #[inline]
+    fn expect(&self, first: u32, rows: u32) {
+        let end = first.saturating_add(rows);
+        let until = self.until.load(Ordering::Relaxed);
+        if end > until {
+            self.until.store(end, Ordering::Relaxed);
+            self.walk(until.max(first), end);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn walk(&self, first: u32, end: u32) {
+        let row = self.view.width() as usize * size_of::<V::Pixel>();
+        let end = end.min(self.view.height());
+        let rows = self.bytes.get(first as usize * row..end as usize * row);
+        let lines = rows.unwrap_or_default().chunks(LINE);
+        black_box(lines.fold(0, |all, line| all ^ line[0]));
+    }
+}
+
+// SAFETY: width and rows are those of `view`, unchanged, and its rows are as long as that says.
+unsafe impl<V: ImageView> ImageView for Streamed<'_, V> {
+    type Pixel = V::Pixel;
+
+    fn width(&self) -> u32 {
+        self.view.width()
+    }
+
+    fn height(&self) -> u32 {
+        self.view.height()
+    }
+
+    fn iter_rows(&self, start_row: u32) -> impl Iterator<Item = &[Self::Pixel]> {
+        self.view.iter_rows(start_row)
+    }
+
+    fn iter_2_rows(
+        &self,
+        start_y: u32,
+        max_rows: u32,
+    ) -> ArrayChunks<impl Iterator<Item = &[Self::Pixel]>, 2> {
+        self.expect(start_y, max_rows);
+        self.view.iter_2_rows(start_y, max_rows)
+    }
+
+    fn iter_rows_with_step(
+        &self,
+        start_y: f64,
+        step: f64,
+        max_rows: u32,
+    ) -> impl Iterator<Item = &[Self::Pixel]> {
+        self.view.iter_rows_with_step(start_y, step, max_rows)
+    }
+}
