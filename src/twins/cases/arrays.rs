@@ -30,7 +30,8 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
         "Shrink 64 pictures of 10 MB to 224×224, 2 workers",
         Unit::Milliseconds,
     )
-    .plan(1, if setup.quick { 3 } else { 7 }, 1)
+    .plan(1, if setup.quick { 3 } else { 9 }, 1)
+    .anew()
     .goals(&[
         Goal::AtLeast(0.97, "rayon"),
         Goal::AtLeast(3.0, "pipe"),

@@ -287,6 +287,11 @@ impl Case {
         self
     }
 
+    fn anew(mut self) -> Self {
+        self.anew = true;
+        self
+    }
+
     fn goals(mut self, goals: &[Goal]) -> Self {
         self.goals = goals.to_vec();
         self

@@ -20,18 +20,18 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
         setup,
         pictures,
     );
-    let mut guard_inplace = pair(
+    let guard_inplace = pair(
         Case::new(
             "guard-inplace",
             "Change 10 MB in place, with lent pages opened for the job and always open",
             Unit::Microseconds,
         )
         .plan(if setup.quick { 10 } else { 50 }, 15, 10)
+        .anew()
         .goals(&[Goal::AtMost(1.10, "off")]),
         (on, off),
         ours::in_place,
     );
-    guard_inplace.anew = true;
     let (strict, none): (Change, Change) = (
         |builder| builder.sandbox(Sandbox::Strict),
         |builder| builder.sandbox(Sandbox::Off),
@@ -84,9 +84,9 @@ fn images(
 ) -> Case {
     let mut case = Case::new(id, title, Unit::Milliseconds)
         .plan(1, if setup.quick { 3 } else { 15 }, 1)
+        .anew()
         .goals(&[Goal::AtMost(1.03, "off")]);
     case.memory = 3 << 30;
-    case.anew = true;
     let pictures = pictures.clone();
     pair(case, changes, move |setup, change| {
         ours::images_with(setup, &pictures.get(), change)
