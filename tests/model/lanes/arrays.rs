@@ -1,0 +1,226 @@
+//! Memory that many lanes of one worker fill, also while it is killed.
+
+use std::collections::VecDeque;
+use std::iter;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use arenite::{Array, ArrayMut, Job, TileMut};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{end, lanes};
+use crate::harness::{Gate, Lab, pass, step, tests};
+
+tests![
+    arrays_of_many_lanes_do_not_meet,
+    a_grant_that_another_lane_has_used_up,
+    nothing_needs_no_room,
+    tiles_in_one_page_are_written_by_many_lanes,
+    a_lent_array_stays_open_when_its_maker_goes_on,
+    kills_under_load,
+];
+
+/// Some numbers that only this seed has.
+fn numbers(len: usize, seed: u32) -> Array<u32> {
+    Array::from_fn(len, |i| (i as u32).wrapping_mul(0x9e37_79b9) ^ seed)
+}
+
+fn assert_numbers(array: &Array<u32>, len: usize, seed: u32) {
+    assert_eq!(array.len(), len);
+    let wrong = array
+        .iter()
+        .zip(0u32..)
+        .position(|(&x, i)| x != i.wrapping_mul(0x9e37_79b9) ^ seed);
+    assert_eq!(wrong, None, "array {seed} of {len}");
+}
+
+/// Lengths on both sides of a page, of what has pages of its own, and of what a grant holds.
+fn length(n: u32) -> usize {
+    [3, 1000, 1025, 20_000, 70_000, 300_000][n as usize % 6] + n as usize
+}
+
+fn arrays_of_many_lanes_do_not_meet() {
+    /// Makes its own, reads another one, and leaves some behind on the way.
+    fn work(input: &Array<u32>, n: u32) -> (Array<u32>, u32) {
+        let passing: Vec<_> = (0..3).map(|k| numbers(length(n + k), n)).collect();
+        let sum = input.iter().fold(0u32, |sum, &x| sum.wrapping_add(x));
+        drop(passing);
+        (numbers(length(n), n), sum)
+    }
+    for guard in [arenite::Guard::On, arenite::Guard::Off] {
+        let lab = Lab::with(2, |builder| builder.lanes(6).guard(guard));
+        let input = lab.from_fn(50_000, |i| i as u32).unwrap();
+        let sum = input.iter().fold(0u32, |sum, &x| sum.wrapping_add(x));
+        for round in 0..3 {
+            let jobs: Vec<_> = (0..120u32).map(|n| lab.submit(work, (&input, n))).collect();
+            step(format!("round {round}"));
+            for (n, job) in (0..).zip(jobs) {
+                let (array, read) = job.wait().unwrap();
+                assert_numbers(&array, length(n), n);
+                assert_eq!(read, sum);
+            }
+        }
+        assert_eq!(lab.stats().restarts(), 0);
+        drop(input);
+        lab.assert_in_use(0);
+    }
+}
+
+/// Results that fill a grant each, and are dropped at once: another lane is granted the same range before the first one has left
+/// it. That the first leaves it while the other still writes is rarer, one job of ten thousand.
+fn a_grant_that_another_lane_has_used_up() {
+    fn slowly(n: u32) -> Array<u32> {
+        Array::from_fn([20, 41_000, 82_000][n as usize % 3], |i| {
+            if i % 1024 == 0 {
+                thread::yield_now();
+            }
+            i as u32 ^ n
+        })
+    }
+    const JOBS: u32 = 20_000;
+    let lab = lanes(1, 3);
+    let mut waiting = VecDeque::new();
+    for n in 0..JOBS {
+        waiting.push_back(lab.submit(slowly, (n,)));
+        if waiting.len() > 5 {
+            waiting.pop_front().map(Job::wait).unwrap().unwrap();
+        }
+    }
+    waiting
+        .into_iter()
+        .for_each(|job| drop(job.wait().unwrap()));
+    assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
+/// What has no bytes is made where there is no memory left, in lanes that never had any.
+fn nothing_needs_no_room() {
+    fn empty(gate: &str) -> Array<u64> {
+        pass(gate);
+        Array::from_slice(&[])
+    }
+    let lab = Lab::with(1, |builder| builder.lanes(3).capacity(4 << 20));
+    let all = iter::from_fn(|| lab.zeros::<u8>(64 << 10).ok());
+    let all: Vec<_> = all.collect();
+    let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
+    let jobs = gates.iter().map(|gate| lab.submit(empty, (&gate.path(),)));
+    let jobs: Vec<_> = jobs.collect();
+    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    drop(held);
+    for job in jobs {
+        assert_eq!(job.wait().unwrap().len(), 0);
+    }
+    drop(all);
+    lab.assert_in_use(0);
+}
+
+fn tiles_in_one_page_are_written_by_many_lanes() {
+    fn fill(mut tile: TileMut<'_, u8>, rounds: u8) {
+        for round in 0..=rounds {
+            tile.iter_mut().for_each(|x| *x = round);
+            thread::yield_now();
+        }
+    }
+    let lab = lanes(1, 8);
+    for len in [64, 4096, 5000, 40_000] {
+        let mut out = lab.zeros::<u8>(len).unwrap();
+        for rounds in [1, 20] {
+            lab.scope(|s| {
+                for tile in out.tiles_mut(32) {
+                    s.submit(fill, (tile, rounds));
+                }
+            })
+            .unwrap();
+            assert!(out.iter().all(|&x| x == rounds));
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+/// Workers die all the time, and jobs that may be tried again all come to their end.
+/// Out of the grant that its lane uses; both lanes make one.
+fn make(len: usize) -> ArrayMut<u8> {
+    static BOTH: Barrier = Barrier::new(2);
+    BOTH.wait();
+    ArrayMut::zeros(len)
+}
+
+fn a_lent_array_stays_open_when_its_maker_goes_on() {
+    fn write(gate: &str, mut a: TileMut<'_, u8>, mut b: TileMut<'_, u8>) {
+        pass(gate);
+        a.fill(1);
+        b.fill(2);
+    }
+    // Whole pages, so that they are lent where they lie.
+    const LEN: usize = 64 << 10;
+    let lab = lanes(1, 2);
+    let both = [(); 2].map(|()| lab.submit(make, (LEN,)));
+    let [mut a, mut b] = both.map(|job| job.wait().unwrap());
+    let gate = Gate::new();
+    lab.scope(|scope| {
+        let writes = scope.submit(write, (&gate.path(), a.as_tile_mut(), b.as_tile_mut()));
+        let held = gate.meet();
+        // The other lane, which has made one of them, comes to further grants.
+        step("results of the other lane");
+        for _ in 0..100 {
+            let made = lab.submit(|len: usize| Array::<u8>::zeros(len), (1usize << 20,));
+            assert_eq!(made.wait().unwrap().len(), 1 << 20);
+        }
+        drop(held);
+        writes.wait().unwrap();
+    })
+    .unwrap();
+    assert!(a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2));
+    drop((a, b));
+    lab.assert_in_use(0);
+}
+
+fn kills_under_load() {
+    fn work(n: u32) -> Array<u32> {
+        // Some wait, so that lanes are taken side by side.
+        if n.is_multiple_of(5) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        numbers(length(n % 4), n)
+    }
+    let lab = Lab::with(2, |builder| builder.lanes(5).quarantine_after(1000));
+    let kills = AtomicU32::new(0);
+    let (stop, stopped) = channel::<()>();
+    thread::scope(|threads| {
+        let lab = &lab;
+        let kills = &kills;
+        threads.spawn(move || {
+            // Half of the deaths come from within.
+            let pause = Duration::from_millis(3);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let kills = kills.fetch_add(1, Ordering::SeqCst) + 1;
+                if kills.is_multiple_of(2) {
+                    let ended = lab.submit(end, (kills / 2 % 2,)).wait();
+                    assert!(ended.is_err());
+                } else {
+                    let _ = kill(
+                        Pid::from_raw(lab.pid(kills as usize / 2 % 2)),
+                        Signal::SIGKILL,
+                    );
+                }
+            }
+        });
+        for round in 0.. {
+            if round >= 4 && kills.load(Ordering::SeqCst) >= 2 {
+                break;
+            }
+            step(format!("round {round} under fire"));
+            let submit = |n| lab.job(work, (n,)).retries(1000).submit();
+            let jobs: Vec<_> = (0..200u32).map(submit).collect();
+            for (n, job) in (0..).zip(jobs) {
+                assert_numbers(&job.wait().unwrap(), length(n % 4), n);
+            }
+        }
+        drop(stop);
+    });
+    lab.assert_in_use(0);
+}

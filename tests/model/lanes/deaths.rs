@@ -1,0 +1,212 @@
+//! What becomes of a worker's other lanes when one of them ends it.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use arenite::{Array, Engine, JobError, JobErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Waiting, assert_lost, at_gate, end, lanes};
+use crate::harness::{Gate, Lab, step, tests};
+
+tests![
+    a_crash_names_what_it_took_along,
+    the_numbers_in_an_error_are_those_of_jobs,
+    a_death_from_outside_blames_nobody,
+    what_was_taken_along_runs_again_if_it_may,
+    what_had_not_begun_runs_elsewhere,
+    a_panic_stays_in_its_lane,
+    a_memory_bomb_is_told_from_those_beside_it,
+    a_handle_that_escapes_ends_all_lanes,
+    the_last_lines_are_those_of_the_worker,
+];
+
+/// Ways to end a process from within, and what it is told as.
+fn ways() -> [(u32, JobErrorKind); 6] {
+    [
+        (0, JobErrorKind::Signal(libc::SIGABRT)),
+        (1, JobErrorKind::Signal(libc::SIGSEGV)),
+        (2, JobErrorKind::Exited(Some(3))),
+        (3, JobErrorKind::Signal(libc::SIGSEGV)),
+        (4, JobErrorKind::Signal(libc::SIGFPE)),
+        (5, JobErrorKind::Signal(libc::SIGBUS)),
+    ]
+}
+
+fn a_crash_names_what_it_took_along() {
+    let lab = lanes(1, 4);
+    for (way, cause) in ways() {
+        for beside in [3, 1] {
+            let waiting = Waiting::new(&lab, beside);
+            let culprit = lab.failure_of(lab.submit(end, (way,)));
+            assert_eq!(*culprit.kind(), cause, "way {way}: {culprit}");
+            assert_lost(&waiting.fail(&lab), &culprit);
+        }
+        // Alone it takes nobody along.
+        let culprit = lab.failure_of(lab.submit(end, (way,)));
+        assert_eq!(*culprit.kind(), cause, "way {way}: {culprit}");
+        assert!(culprit.beside().is_empty(), "{culprit}");
+    }
+    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.assert_in_use(0);
+}
+
+/// The numbers in an error are those that the program can ask its jobs for.
+fn the_numbers_in_an_error_are_those_of_jobs() {
+    let lab = lanes(1, 4);
+    let gates = [Gate::new(), Gate::new()];
+    let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
+    let plain = submit(&gates[0]).submit();
+    let kept = submit(&gates[1]).keep_args();
+    let held = gates.each_ref().map(Gate::meet);
+    let ids = [plain.id(), kept.id()];
+    let mut scoped = 0;
+    step("the job that takes the others along");
+    let ended = lab.scope(|s| scoped = s.submit(end, (0,)).id());
+    let error = ended.unwrap_err();
+    drop(held);
+    assert_eq!((error.job(), error.beside()), (scoped, &ids[..]), "{error}");
+    assert_eq!(plain.id(), ids[0], "also when it has ended");
+    assert_eq!(lab.failure_of(plain).job(), ids[0]);
+    assert_eq!(kept.wait().unwrap_err().error().job(), ids[1]);
+    // One whose value is gone has none, and one that ran here never had.
+    let mut taken = lab.submit(|| 1u8, ());
+    assert!(taken.id() > scoped);
+    while taken.wait_timeout(Duration::from_secs(1)).is_none() {}
+    assert_eq!(taken.id(), 0);
+    assert_eq!(Engine::inline().submit(|| 1u8, ()).id(), 0);
+    lab.assert_in_use(0);
+}
+
+fn a_death_from_outside_blames_nobody() {
+    let lab = lanes(1, 4);
+    let waiting = Waiting::new(&lab, 3);
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    let errors = waiting.fail(&lab);
+    let jobs: Vec<u64> = errors.iter().map(JobError::job).collect();
+    for error in &errors {
+        assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+        let others = jobs.iter().copied().filter(|&job| job != error.job());
+        assert_eq!(error.beside(), others.collect::<Vec<_>>(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("any of them may have done it"), "{text}");
+    }
+    // One that has the worker to itself is it.
+    let waiting = Waiting::new(&lab, 1);
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    let errors = waiting.fail(&lab);
+    assert!(errors[0].beside().is_empty(), "{}", errors[0]);
+    lab.assert_in_use(0);
+}
+
+fn what_was_taken_along_runs_again_if_it_may() {
+    let lab = lanes(1, 3);
+    let gate = Gate::new();
+    let first = lab.job(at_gate, (&gate.path(),)).retries(1).submit();
+    let held = gate.meet();
+    let lost = Waiting::new(&lab, 1);
+    let culprit = lab.failure_of(lab.submit(end, (0,)));
+    drop(held);
+    assert_eq!(
+        *lost.fail(&lab)[0].kind(),
+        JobErrorKind::LostWith {
+            job: culprit.job(),
+            culprit: Box::new(JobErrorKind::Signal(libc::SIGABRT)),
+        }
+    );
+    // Its attempt is not counted: it comes to the gate again.
+    gate.open();
+    assert_eq!(first.wait().unwrap() as i32, lab.pid(0));
+    lab.assert_in_use(0);
+}
+
+fn what_had_not_begun_runs_elsewhere() {
+    let lab = lanes(2, 2);
+    let waiting = Waiting::new(&lab, 4);
+    // All lanes are taken, so these wait in them or in the queue.
+    let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    step("what was behind the jobs that died");
+    for (n, job) in (0..).zip(behind) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    let Waiting { jobs, held } = waiting;
+    drop(held);
+    let failed = jobs.into_iter().filter_map(|job| job.wait().err());
+    assert_eq!(failed.count(), 2, "those of one worker");
+    lab.assert_in_use(0);
+}
+
+fn a_panic_stays_in_its_lane() {
+    fn fail(n: u32) {
+        panic!("number {n}");
+    }
+    let lab = lanes(1, 3);
+    let pid = lab.pid(0);
+    let waiting = Waiting::new(&lab, 2);
+    for n in 0..20u32 {
+        let error = lab.failure_of(lab.submit(fail, (n,)));
+        let said = format!("number {n}");
+        assert!(
+            matches!(error.kind(), JobErrorKind::Panicked { message, .. } if *message == said),
+            "{error:?}"
+        );
+    }
+    assert_eq!(waiting.go(), [pid as u32; 2]);
+}
+
+fn a_memory_bomb_is_told_from_those_beside_it() {
+    fn hoard() -> u64 {
+        let mut heap = Vec::new();
+        loop {
+            heap.push(black_box(vec![1_u8; 1 << 20]));
+        }
+    }
+    let limit = 128 << 20;
+    let lab = Lab::with(1, |builder| builder.lanes(3).memory_limit(limit));
+    for _ in 0..3 {
+        let waiting = Waiting::new(&lab, 2);
+        let culprit = lab.failure_of(lab.submit(hoard, ()));
+        let full = JobErrorKind::MemoryLimit {
+            limit,
+            requested: Some(1 << 20),
+        };
+        assert_eq!(*culprit.kind(), full, "{culprit}");
+        assert_lost(&waiting.fail(&lab), &culprit);
+    }
+    lab.assert_in_use(0);
+}
+
+fn a_handle_that_escapes_ends_all_lanes() {
+    let lab = lanes(1, 3);
+    let waiting = Waiting::new(&lab, 2);
+    let made = || std::mem::forget(Array::from_fn(1000, |i| i as u32));
+    let culprit = lab.failure_of(lab.submit(made, ()));
+    assert_eq!(*culprit.kind(), JobErrorKind::Escaped { count: 1 });
+    assert_lost(&waiting.fail(&lab), &culprit);
+    lab.assert_in_use(0);
+}
+
+fn the_last_lines_are_those_of_the_worker() {
+    fn say_and_end(way: u32) {
+        println!("about to end");
+        std::io::stdout().flush().unwrap();
+        end(way);
+    }
+    let (sender, lines) = channel();
+    let log = move |line: &arenite::engine::LogLine| {
+        let _ = sender.send((line.job, line.text.clone()));
+    };
+    let lab = Lab::with(1, |builder| builder.lanes(3).on_log(log));
+    let waiting = Waiting::new(&lab, 1);
+    let culprit = lab.failure_of(lab.submit(say_and_end, (0,)));
+    assert_eq!(culprit.last_words(), ["about to end"]);
+    let lost = waiting.fail(&lab);
+    assert_eq!(lost[0].last_words(), ["about to end"]);
+    step("the line itself");
+    // Nobody can say which of the two printed it.
+    assert_eq!(lines.recv().unwrap(), (None, "about to end".to_owned()));
+}

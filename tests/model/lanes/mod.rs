@@ -1,0 +1,112 @@
+//! Several lanes in one worker: jobs that wait side by side, and what happens to the others when one of them ends it.
+
+mod arrays;
+mod deadlines;
+mod deaths;
+mod sides;
+
+use std::hint::black_box;
+
+use arenite::{Job, JobError, JobErrorKind};
+use nix::sys::signal::{Signal, raise};
+
+use crate::harness::{Gate, Lab, pass};
+
+/// The tests of all parts.
+pub fn tests() -> Vec<libtest_mimic::Trial> {
+    let parts = [
+        sides::tests(),
+        arrays::tests(),
+        deadlines::tests(),
+        deaths::tests(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+fn lanes(workers: usize, lanes: usize) -> Lab {
+    Lab::with(workers, |builder| builder.lanes(lanes))
+}
+
+/// Waits at the gate, and says which process it is.
+fn at_gate(gate: &str) -> u32 {
+    pass(gate);
+    std::process::id()
+}
+
+/// Jobs that wait, each at its gate, and have all come there.
+struct Waiting {
+    jobs: Vec<Job<u32>>,
+    held: Vec<std::fs::File>,
+}
+
+impl Waiting {
+    fn new(lab: &Lab, count: usize) -> Self {
+        Self::with(lab, count, 0)
+    }
+
+    fn with(lab: &Lab, count: usize, retries: u32) -> Self {
+        let gates: Vec<_> = (0..count).map(|_| Gate::new()).collect();
+        let submit = |gate: &Gate| lab.job(at_gate, (&gate.path(),)).retries(retries).submit();
+        let jobs = gates.iter().map(submit).collect();
+        let held = gates.iter().map(Gate::meet).collect();
+        Self { jobs, held }
+    }
+
+    /// Lets them go on; the process of each.
+    fn go(self) -> Vec<u32> {
+        drop(self.held);
+        let pids = self.jobs.into_iter().map(|job| job.wait().unwrap());
+        pids.collect()
+    }
+
+    /// None of them has a value.
+    fn fail(self, lab: &Lab) -> Vec<JobError> {
+        let errors = self.jobs.into_iter().map(|job| lab.failure_of(job));
+        let errors = errors.collect();
+        drop(self.held);
+        errors
+    }
+}
+
+/// Ends this process.
+fn end(way: u32) {
+    #[allow(unconditional_recursion, reason = "until the stack is full")]
+    fn deep(n: u64) -> u64 {
+        let here = black_box([n; 64]);
+        deep(n + 1) + here[0]
+    }
+    match way {
+        0 => std::process::abort(),
+        // SAFETY: none of it is: that is the point.
+        1 => unsafe { black_box(std::ptr::without_provenance_mut::<u8>(8)).write_volatile(1) },
+        2 => std::process::exit(3),
+        3 => drop(black_box(deep(0))),
+        4 => raise(Signal::SIGFPE).unwrap(),
+        _ => raise(Signal::SIGBUS).unwrap(),
+    }
+}
+
+/// Each of them was lost because of this one, which names them.
+fn assert_lost(lost: &[JobError], culprit: &JobError) {
+    for error in lost {
+        let expected = JobErrorKind::LostWith {
+            job: culprit.job(),
+            culprit: Box::new(culprit.kind().clone()),
+        };
+        assert_eq!(*error.kind(), expected, "{error}");
+        assert!(error.beside().is_empty(), "{error}");
+        assert_eq!(error.worker(), culprit.worker());
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("because of job {}", culprit.job())),
+            "{text}"
+        );
+    }
+    let lost: Vec<u64> = lost.iter().map(JobError::job).collect();
+    assert_eq!(culprit.beside(), lost, "{culprit}");
+    if lost.len() > 1 {
+        let named: Vec<_> = lost.iter().map(u64::to_string).collect();
+        let named = format!("it took jobs {} along", named.join(", "));
+        assert!(culprit.to_string().contains(&named), "{culprit}");
+    }
+}
