@@ -23,6 +23,7 @@ use crate::link::{Answering, NO_GRANT, Next, Taker, kind};
 mod chains;
 mod lies;
 mod memory;
+mod model;
 mod places;
 mod policies;
 mod records;

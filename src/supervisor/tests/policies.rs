@@ -5,14 +5,13 @@ use crate::supervisor::core::Closing;
 use crate::supervisor::error::Death;
 use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
-use crate::sys::asked;
 use crate::sys::process::Exit;
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// Over as soon as it begins.
 const MOMENT: Duration = Duration::from_nanos(1);
 
-fn submit_with(shared: &Shared, terms: Terms) -> JobId {
+pub(super) fn submit_with(shared: &Shared, terms: Terms) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
     shared.submit(&kernel(), &mut call, 0, Some(&terms))
 }
@@ -39,7 +38,7 @@ fn ranked(priority: Priority) -> Terms {
     }
 }
 
-fn finish(taker: &mut Taker) {
+pub(super) fn finish(taker: &mut Taker) {
     taker.finish(false, 1, None);
 }
 
@@ -51,6 +50,20 @@ fn clock(shared: &Shared) -> Option<u64> {
 fn run_timers(shared: &Shared) {
     let mut core = shared.lock();
     core.run_timers();
+    core.refill();
+    shared.unlock(core);
+}
+
+/// The next worker is ready.
+pub(super) fn revive(shared: &Shared, taker: &mut Taker) {
+    let mut core = shared.lock();
+    let poster = &core.lanes[0].poster;
+    *taker = Taker::new(
+        Arc::clone(&shared.cells[0]),
+        poster.tail(),
+        poster.granted(),
+    );
+    core.set_status(0, Status::Ready);
     core.refill();
     shared.unlock(core);
 }
@@ -500,252 +513,6 @@ fn who_has_been_given_up_holds_nobody_back() {
     let mut stage = |id| core.records.get(id).stage;
     assert!(matches!(stage(high), Stage::Placed { .. }));
     assert_eq!(stage(low), Stage::Queued);
-}
-
-// ---- the bookkeeping against a model -----------------------------------------------------------
-
-/// Something that happens.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Submit {
-        priority: Priority,
-        retries: u32,
-    },
-    /// The worker takes the next job and ends it well.
-    Run,
-    /// The worker takes the next job and dies of it.
-    Die,
-    /// The worker takes the next job, which panics.
-    Panic,
-    /// The worker dies before it begins anything.
-    Perish,
-    Cancel(usize),
-    Abandon(usize),
-    Detach(usize),
-    /// Pauses are over.
-    Later,
-    Close,
-}
-
-fn events() -> impl Strategy<Value = Vec<Event>> {
-    let priority = prop_oneof![
-        Just(Priority::Low),
-        Just(Priority::Normal),
-        Just(Priority::High)
-    ];
-    let event = prop_oneof![
-        12 => (priority, 0u32..5).prop_map(|(priority, retries)| Event::Submit { priority, retries }),
-        6 => Just(Event::Run),
-        4 => Just(Event::Die),
-        2 => Just(Event::Panic),
-        1 => Just(Event::Perish),
-        2 => any::<usize>().prop_map(Event::Cancel),
-        2 => any::<usize>().prop_map(Event::Abandon),
-        1 => any::<usize>().prop_map(Event::Detach),
-        3 => Just(Event::Later),
-    ];
-    let events = prop::collection::vec(event, 1..100);
-    (events, prop::option::of(any::<prop::sample::Index>())).prop_map(|(mut events, close)| {
-        if let Some(at) = close {
-            events.insert(at.index(events.len()), Event::Close);
-        }
-        events
-    })
-}
-
-/// What the model knows of a job that has no answer.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// Who asks for the answer.
-    id: Option<JobId>,
-    priority: Priority,
-    retries: u32,
-    failed: u32,
-    costs: u32,
-    waits: bool,
-}
-
-/// The engine as a list of jobs without an answer, by their number.
-#[derive(Default)]
-struct Model {
-    jobs: BTreeMap<u64, Known>,
-    /// What is due: a part of each answer.
-    answers: Vec<(JobId, &'static str)>,
-    last: u64,
-    closed: bool,
-}
-
-impl Model {
-    fn end(&mut self, job: u64, answer: &'static str) {
-        let known = self.jobs.remove(&job).unwrap();
-        self.answers.extend(known.id.map(|id| (id, answer)));
-    }
-
-    fn fail(&mut self, job: u64, costs: bool) {
-        let cause = if costs { "SIGKILL" } else { "panicked" };
-        let known = self.jobs.get_mut(&job).unwrap();
-        known.failed += 1;
-        known.costs += u32::from(costs);
-        if known.retries > 0 && costs && known.costs >= QUARANTINE {
-            self.end(job, "workers, one at each attempt");
-        } else if known.failed > known.retries || self.closed {
-            self.end(job, cause);
-        } else {
-            known.waits = true;
-        }
-    }
-
-    /// The job of the handle number `n` among those that somebody asks for.
-    fn asked(&self, n: usize) -> Option<(u64, JobId)> {
-        let asked = self
-            .jobs
-            .iter()
-            .filter_map(|(&job, known)| Some((job, known.id?)));
-        let asked: Vec<_> = asked.collect();
-        (!asked.is_empty()).then(|| asked[n % asked.len()])
-    }
-
-    /// Those that may begin, in each class first tries in the order of their numbers.
-    fn may_begin(&self, job: u64) -> bool {
-        let Some(known) = self.jobs.get(&job) else {
-            return false;
-        };
-        let first_try = |other: &&Known| other.failed == 0 && other.priority == known.priority;
-        let older = self.jobs.range(..job).map(|(_, other)| other);
-        !known.waits && (known.failed > 0 || !older.clone().any(|other| first_try(&other)))
-    }
-}
-
-const QUARANTINE: u32 = 3;
-
-/// The worker takes the next job: its number.
-fn take_next(shared: &Shared, taker: &mut Taker) -> Option<u64> {
-    shared.stats();
-    let mut core = shared.lock();
-    core.refill();
-    drop(core);
-    (taker.next() == Next::Run).then(|| taker.call().job)
-}
-
-/// The worker is gone, and the next one is ready.
-fn replace(shared: &Shared, taker: &mut Taker) {
-    die(shared, 0);
-    revive(shared, taker);
-}
-
-fn revive(shared: &Shared, taker: &mut Taker) {
-    let mut core = shared.lock();
-    let poster = &core.lanes[0].poster;
-    *taker = Taker::new(
-        Arc::clone(&shared.cells[0]),
-        poster.tail(),
-        poster.granted(),
-    );
-    core.set_status(0, Status::Ready);
-    core.refill();
-    shared.unlock(core);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases((asked::cases(25_600) / 100).max(1)))]
-
-    /// Whatever comes in whatever order: each job has one answer, the right one, at the right time; first
-    /// tries begin in the order of their class; the counts agree; nothing is left.
-    #[test]
-    fn the_books_agree_with_a_model(events in events()) {
-        let (shared, mut takers) = fixture(1, 1);
-        shared.lock().quarantine_after = QUARANTINE;
-        let taker = &mut takers[0];
-        let mut model = Model::default();
-        let pause = Backoff::new(HOUR, HOUR);
-        for event in events {
-            match event {
-                Event::Submit { priority, retries } => {
-                    let terms = Terms { retries, priority, backoff: pause, ..Terms::default() };
-                    // Some have no policy at all.
-                    let id = match terms.asked() {
-                        Some(terms) => submit_with(&shared, terms.clone()),
-                        None => submit(&shared),
-                    };
-                    model.last += 1;
-                    let known = Known { id: Some(id), priority, retries, failed: 0, costs: 0, waits: false };
-                    model.jobs.insert(model.last, known);
-                    if model.closed {
-                        model.end(model.last, "shut down");
-                    }
-                }
-                Event::Run => if let Some(job) = take_next(&shared, taker) {
-                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    finish(taker);
-                    model.end(job, "value");
-                },
-                Event::Panic => if let Some(job) = take_next(&shared, taker) {
-                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    let said = one_word(kind::PANICKED, &[0]);
-                    taker.finish(true, 1, Some(&said));
-                    shared.stats();
-                    model.fail(job, false);
-                },
-                Event::Die => if let Some(job) = take_next(&shared, taker) {
-                    prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    replace(&shared, taker);
-                    model.fail(job, true);
-                },
-                Event::Perish => replace(&shared, taker),
-                Event::Cancel(n) => if let Some((job, id)) = model.asked(n) {
-                    if n % 2 == 0 {
-                        shared.cancel(id);
-                    } else {
-                        shared.cancel_now(id);
-                    }
-                    model.end(job, "cancelled");
-                },
-                Event::Abandon(n) => if let Some((job, id)) = model.asked(n) {
-                    shared.abandon(id);
-                    model.jobs.remove(&job);
-                },
-                Event::Detach(n) => if let Some((job, id)) = model.asked(n) {
-                    shared.detach(id);
-                    model.jobs.get_mut(&job).unwrap().id = None;
-                },
-                Event::Later => {
-                    let mut core = shared.lock();
-                    core.end_pauses(std::time::Instant::now() + 2 * HOUR);
-                    core.refill();
-                    shared.unlock(core);
-                    model.jobs.values_mut().for_each(|known| known.waits = false);
-                }
-                Event::Close => {
-                    shared.close(Closing::Drain, None);
-                    model.closed = true;
-                    let waiting: Vec<u64> = model.jobs.iter().filter(|(_, known)| known.waits).map(|(&job, _)| job).collect();
-                    waiting.into_iter().for_each(|job| model.end(job, "shut down"));
-                }
-            }
-            for (id, expected) in model.answers.drain(..) {
-                let said = answer(&shared, id).unwrap_or_else(|| "nothing yet".into());
-                prop_assert!(said.contains(expected), "{said} instead of {expected}");
-            }
-            let stats = shared.stats();
-            let waiting = model.jobs.values().filter(|known| known.waits).count();
-            prop_assert_eq!(stats.waiting, waiting);
-            prop_assert_eq!(stats.queued + stats.open, model.jobs.len() - waiting);
-            prop_assert_eq!(stats.untaken, model.jobs.len(), "records: {:?}", model.jobs);
-        }
-        // Everything that is left runs.
-        let mut core = shared.lock();
-        core.end_pauses(std::time::Instant::now() + 2 * HOUR);
-        shared.unlock(core);
-        while let Some(job) = take_next(&shared, taker) {
-            finish(taker);
-            model.end(job, "value");
-        }
-        prop_assert!(model.jobs.is_empty(), "never ran: {:?}", model.jobs);
-        for (id, expected) in model.answers.drain(..) {
-            prop_assert_eq!(answer(&shared, id).unwrap(), expected);
-        }
-        prop_assert_eq!(shared.stats().untaken, 0);
-    }
 }
 
 // ---- one attempt -------------------------------------------------------------------------------
