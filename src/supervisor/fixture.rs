@@ -91,7 +91,7 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         refusals: Mutex::default(),
         log: super::log::Logger::new(super::Sink::Stderr),
         spinners: AtomicUsize::new(0),
-        cores: 1,
+        cores: std::sync::OnceLock::from(1),
         looks: Mutex::new(super::progress::Looks::new()),
         tracer: Mutex::default(),
         original: Original::here(),

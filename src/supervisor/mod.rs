@@ -50,7 +50,7 @@ mod worker;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -170,7 +170,7 @@ pub(crate) struct Shared {
     pub(crate) log: Logger,
     /// Threads of this process that spin.
     spinners: AtomicUsize,
-    cores: usize,
+    cores: OnceLock<usize>,
     settings: Settings,
     /// Earlier looks at how far everything is.
     looks: Mutex<progress::Looks>,
@@ -220,10 +220,9 @@ pub(crate) fn start(
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();
     let parking = Arc::new(Parking::new());
-    let cores = crate::sys::limits::cores();
     arena.set_ready();
     let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
-    let mut core = core_of(of_arena, of_parking, &cells, cores, &settings);
+    let mut core = core_of(of_arena, of_parking, &cells, &settings);
     if let Some(tracer) = &tracer {
         core.begin_trace(Arc::clone(&tracer.0));
     }
@@ -236,7 +235,7 @@ pub(crate) fn start(
         refusals: Mutex::default(),
         log: Logger::new(settings.log.clone()),
         spinners: AtomicUsize::new(0),
-        cores,
+        cores: OnceLock::new(),
         settings,
         looks: Mutex::new(progress::Looks::new()),
         tracer: Mutex::new(tracer),
@@ -245,8 +244,9 @@ pub(crate) fn start(
     });
     shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
+    // While workers are loaded.
+    shared.count_cores();
     if shared.settings.sweep {
-        // While workers are loaded.
         crate::control::sweep_once();
     }
     if let Err(why) = shared.wait_until_started() {
@@ -261,7 +261,6 @@ fn core_of(
     arena: Arc<Arena>,
     parking: Arc<Parking>,
     cells: &[Arc<LinkCells>],
-    cores: usize,
     settings: &Settings,
 ) -> Core {
     // Region 0 is this process's; all lanes of a worker have one together.
@@ -277,12 +276,10 @@ fn core_of(
         ..
     } = &settings.memory;
     let workers = settings.workers.into();
-    let mut core = Core::new(arena, parking, lanes, workers, cores);
+    let mut core = Core::new(arena, parking, lanes, workers, 1);
     for worker in 0..workers {
         core.begin_life(worker, recycling);
     }
-    // Of more lanes than cores one that spins is in the way of another.
-    core.may_spin &= settings.lanes == 1 || core.lanes.len() <= cores;
     core.strict = settings.strict;
     core.quarantine_after = settings.quarantine_after;
     core.deadlines_alone = settings.lanes > 1 && !settings.share_deadlines;
@@ -293,6 +290,20 @@ fn core_of(
 }
 
 impl Shared {
+    /// Cores that this process may run on, container limits counted: as they were when somebody asked first.
+    fn cores(&self) -> usize {
+        *self.cores.get_or_init(crate::sys::limits::cores)
+    }
+
+    /// Before a job is there: who may spin depends on how many cores there are.
+    fn count_cores(&self) {
+        let cores = self.cores();
+        let mut core = self.lock();
+        core.cores = cores;
+        // Of more lanes than cores one that spins is in the way of another.
+        core.may_spin = cores > 1 && (self.settings.lanes == 1 || core.lanes.len() <= cores);
+    }
+
     /// Wakes the monitor.
     fn ring(&self) {
         // Only a bad descriptor fails, and ours lives as long as we.
@@ -551,7 +562,7 @@ impl Shared {
 
     /// A permit to spin, while there are fewer spinners than cores to spare.
     fn may_spin(&self) -> bool {
-        let spare = self.cores - 1;
+        let spare = self.cores() - 1;
         // Relaxed: a count of permits that guards nothing.
         let taken = self.spinners.fetch_add(1, Ordering::Relaxed);
         if taken < spare {

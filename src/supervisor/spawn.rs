@@ -92,7 +92,7 @@ impl Shared {
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
                 seed: self.settings.seed,
-                cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
+                cores: u32::try_from(self.cores()).unwrap_or(u32::MAX),
             }
         };
         let (stdout, stderr) = (

@@ -105,7 +105,7 @@ impl Shared {
                 && !core.lanes[link as usize].condemned
             {
                 let expected = core.kernels.get(kernel).expected_ns;
-                let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores;
+                let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores();
                 self.unlock(core);
                 if !has_spun && short {
                     has_spun = true;

@@ -49,7 +49,7 @@ impl Shared {
             // As long as something ends soon this thread goes on with the graph itself.
             if let Some((lane, position, expected)) = core.next_end()
                 && expected < SPIN_BELOW_NS
-                && core.busy_lanes() < self.cores
+                && core.busy_lanes() < self.cores()
             {
                 self.unlock(core);
                 let ended = self.spin(lane, position);
