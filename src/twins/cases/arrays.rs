@@ -101,6 +101,7 @@ fn rayon_images(setup: &Setup, pictures: &Pictures) -> Result<Running, TwinError
         let pictures: &[Vec<u8>] = &pictures;
         let mut got = Vec::new();
         let reading = timed(times, |_| {
+            got.clear();
             got = pool.install(|| pictures.par_iter().map(|p| small(p)).collect());
             Ok(())
         })?;
@@ -115,6 +116,7 @@ fn one_thread_images(_: &Setup, pictures: &Pictures) -> Result<Running, TwinErro
     Ok(Box::new(move |times| {
         let mut got = Vec::new();
         let reading = timed(times, |_| {
+            got.clear();
             got = pictures.iter().map(|p| small(p)).collect();
             Ok(())
         })?;
