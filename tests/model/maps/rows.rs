@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use arenite::engine::{DeadLetter, ParReport};
 use arenite::{Array, Engine, JobErrorKind};
@@ -151,10 +152,12 @@ fn lanes_do_not_put_the_blame_on_neighbours() {
     const ROW: usize = 20_000;
     /// Rows that this worker is at.
     static AT_WORK: AtomicUsize = AtomicUsize::new(0);
-    /// Until then, or for so long that a row which may run beside this one does.
+    /// Until then, or for so long that a row which may run beside this one does. Where others want the cores, each yield may take a
+    /// slice of theirs.
     fn linger(until: impl Fn() -> bool) {
+        let start = Instant::now();
         (0..20_000)
-            .take_while(|_| !until())
+            .take_while(|_| !until() && start.elapsed() < Duration::from_millis(500))
             .for_each(|_| thread::yield_now());
     }
     fn poison(x: u32) -> u32 {
