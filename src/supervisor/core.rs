@@ -147,7 +147,6 @@ impl Core {
         parking: Arc<Parking>,
         lanes: Vec<Lane>,
         workers: usize,
-        cores: usize,
     ) -> Self {
         let lanes_share = lanes.len() > workers;
         Self {
@@ -192,8 +191,8 @@ impl Core {
             wakes_at: None,
             look_again: false,
             wakers: Vec::new(),
-            may_spin: cores > 1,
-            cores,
+            may_spin: false,
+            cores: 1,
             freely: false,
             strict: false,
             reply: Reply::default(),
@@ -202,6 +201,13 @@ impl Core {
             failed: 0,
             cancelled: 0,
         }
+    }
+
+    /// Before a job is there: who may spin depends on how many cores there are.
+    pub(super) fn has_cores(&mut self, cores: usize) {
+        self.cores = cores;
+        // Of more lanes than cores one that spins is in the way of another.
+        self.may_spin = cores > 1 && (!self.lanes_share_regions || self.lanes.len() <= cores);
     }
 
     // ---- submitting -------------------------------------------------------------------------

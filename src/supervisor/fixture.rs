@@ -76,8 +76,8 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         Arc::clone(&parking),
         lanes,
         workers.into(),
-        2,
     );
+    core.has_cores(2);
     core.started = true;
     for worker in 0..ready {
         core.set_status(worker, Status::Ready);

@@ -245,7 +245,8 @@ pub(crate) fn start(
     shared.hang_up_bell();
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     // While workers are loaded.
-    shared.count_cores();
+    let cores = shared.cores();
+    shared.lock().has_cores(cores);
     if shared.settings.sweep {
         crate::control::sweep_once();
     }
@@ -276,7 +277,7 @@ fn core_of(
         ..
     } = &settings.memory;
     let workers = settings.workers.into();
-    let mut core = Core::new(arena, parking, lanes, workers, 1);
+    let mut core = Core::new(arena, parking, lanes, workers);
     for worker in 0..workers {
         core.begin_life(worker, recycling);
     }
@@ -293,15 +294,6 @@ impl Shared {
     /// Cores that this process may run on, container limits counted: as they were when somebody asked first.
     fn cores(&self) -> usize {
         *self.cores.get_or_init(crate::sys::limits::cores)
-    }
-
-    /// Before a job is there: who may spin depends on how many cores there are.
-    fn count_cores(&self) {
-        let cores = self.cores();
-        let mut core = self.lock();
-        core.cores = cores;
-        // Of more lanes than cores one that spins is in the way of another.
-        core.may_spin = cores > 1 && (self.settings.lanes == 1 || core.lanes.len() <= cores);
     }
 
     /// Wakes the monitor.
