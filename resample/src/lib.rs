@@ -4,7 +4,9 @@
 //! functions, are compiled in whichever crate calls it: they were two fifths of the code generated for the library, made once
 //! more for its unit tests and at every change of a line of it. Here they are compiled once, as their authors release them
 //! (without checks for overflow, which made resizing a tenth slower), and linked.
-//! And what they read comes into the cache in order before (`streamed.rs`), which halves the time for large pictures.
+//!
+//! What they read comes into the cache in order before (`streamed.rs`), which halves the time for large pictures.
+#![deny(unsafe_code)]
 
 mod streamed;
 

@@ -64,6 +64,7 @@ impl<'a, V: ImageView> Streamed<'a, V> {
     }
 }
 
+#[allow(unsafe_code, reason = "the trait is unsafe")]
 // SAFETY: width and rows are those of `view`, unchanged, and its rows are as long as that says.
 unsafe impl<V: ImageView> ImageView for Streamed<'_, V> {
     type Pixel = V::Pixel;
