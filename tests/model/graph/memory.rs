@@ -233,7 +233,9 @@ fn admission_holds_it_back_and_lets_it_end() {
 
 fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
     let lab = Lab::new(2);
+    // The node that fails does so when the other one runs: one that has not begun would not be run any more.
     let gate = Gate::new();
+    let failing = Gate::new();
     let mut graph = Graph::new();
     graph.fuse(false).on_failure(OnFailure::Stop);
     let large = graph.add(block_of, (20 * MIB, 1));
@@ -245,14 +247,19 @@ fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
         (&gate.path(),),
     );
     let both = graph.add(|a: &[u8], n: u64| a.len() as u64 + n, (&large, &waits));
-    let fails = |a: &[u8]| Err::<u64, _>(format!("{} is wrong", a.len()));
-    let bad = graph.add(fails, (&large,));
+    let fails = |a: &[u8], gate: &str| {
+        pass(gate);
+        Err::<u64, _>(format!("{} is wrong", a.len()))
+    };
+    let bad = graph.add(fails, (&large, &failing.path()));
     let running = graph.run(&lab, (&both, &bad)).unwrap();
+    let held = gate.meet();
+    failing.open();
     assert!(running.wait_timeout(patience()));
     wait_until("the large value is gone", || {
         lab.stats().arena.in_use < 10 << 20
     });
-    gate.open();
+    drop(held);
     running.wait().unwrap_err();
     lab.assert_in_use(0);
 }
