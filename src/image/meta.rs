@@ -13,10 +13,23 @@ use super::spec::ResizeSpec;
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) pixels: Pixels,
+    /// The colour of `pixels`, which are its luma then.
+    pub(super) chroma: Option<Chroma>,
     /// What to make of `pixels`.
     pub(super) plan: StoredPlan,
     pub(super) orientation: Orientation,
     pub(super) metadata: Metadata,
+}
+
+/// The colour of a picture apart from its luma, and with fewer pixels.
+#[derive(Debug)]
+pub(super) struct Chroma {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Blue and red of each pixel, as of [`Color::YCbCr`](super::pixels::Color::YCbCr).
+    pub(super) pairs: Vec<u8>,
+    /// The part of the picture that is to become one.
+    pub(super) region: Region,
 }
 
 /// A [`Plan`](super::size::Plan) in the orientation of the stored pixels.
@@ -63,15 +76,8 @@ impl StoredPlan {
         if scale == 1.0 {
             return self;
         }
-        let left = self.region.left * scale;
-        let top = self.region.top * scale;
         Self {
-            region: Region {
-                left,
-                top,
-                width: (self.region.width * scale).min(f64::from(width) - left),
-                height: (self.region.height * scale).min(f64::from(height) - top),
-            },
+            region: self.region.scaled((scale, scale), (width, height)),
             ..self
         }
     }

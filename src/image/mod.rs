@@ -204,7 +204,11 @@ fn render_unguarded(
     let plan = decoded.plan;
     let size = (plan.width, plan.height);
     let limit = spec.max_bytes;
-    let small = resample::resize(&decoded.pixels, plan.region, size, spec.filter, limit)?;
+    let mut small = resample::resize(&decoded.pixels, plan.region, size, spec.filter, limit)?;
+    if let Some(chroma) = decoded.chroma {
+        small = resample::with_chroma(small, &chroma, spec.filter, limit)?;
+        resample::keep_buffer(chroma.pairs);
+    }
     if let Samples::Eight(bytes) = decoded.pixels.samples {
         resample::keep_buffer(bytes);
     }

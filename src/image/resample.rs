@@ -8,6 +8,7 @@ use arenite_resample::{
 };
 
 use super::error::ImageError;
+use super::meta::Chroma;
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
@@ -16,7 +17,8 @@ use super::spec::{Filter, ResizeSpec};
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
-    decoded: Vec<u8>,
+    /// Those of a picture: luma and chroma may have one each.
+    decoded: [Vec<u8>; 2],
 }
 
 /// Above this many bytes a buffer is given back: one huge picture must not stay on the books of a
@@ -38,21 +40,31 @@ thread_local! {
 /// A buffer of `len` bytes of unspecified content from this thread's stock; give it back to
 /// [`keep_buffer`] when done.
 pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.decoded));
-    if bytes.capacity() < len {
-        return buffer(len);
+    let kept = SCRATCH.with_borrow_mut(|scratch| {
+        let enough = scratch.decoded.iter_mut().filter(|b| b.capacity() >= len);
+        enough.min_by_key(|b| b.capacity()).map(std::mem::take)
+    });
+    match kept {
+        Some(mut bytes) => {
+            // Within the capacity; only what was never used is written.
+            bytes.resize(len, 0);
+            Ok(bytes)
+        }
+        None => buffer(len),
     }
-    // Within the capacity; only what was never used is written.
-    bytes.resize(len, 0);
-    Ok(bytes)
 }
 
 /// Puts a buffer back for the next picture on this thread.
 pub(super) fn keep_buffer(bytes: Vec<u8>) {
     if bytes.capacity() <= KEEP_BYTES {
         SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.decoded.capacity() < bytes.capacity() {
-                scratch.decoded = bytes;
+            let [first, second] = &mut scratch.decoded;
+            let smaller = match first.capacity() <= second.capacity() {
+                true => first,
+                false => second,
+            };
+            if smaller.capacity() < bytes.capacity() {
+                *smaller = bytes;
             }
         });
     }
@@ -248,6 +260,35 @@ pub(super) fn resize(
         height,
         color,
         samples,
+    })
+}
+
+/// The luma of a picture that is resized already, with its colour brought to the same size.
+pub(super) fn with_chroma(
+    luma: Pixels,
+    chroma: &Chroma,
+    filter: Filter,
+    max_bytes: u64,
+) -> Result<Pixels, ImageError> {
+    let Samples::Eight(levels) = &luma.samples else {
+        return Ok(luma);
+    };
+    let (from, kind, region) = (chroma.pairs.as_slice(), PixelType::U8x2, chroma.region);
+    let (sides, to) = ((chroma.width, chroma.height), (luma.width, luma.height));
+    let mut pairs = take_buffer(2 * levels.len())?;
+    let into = pairs.as_mut_slice();
+    check(from.len(), into.len(), kind, region, to, filter, max_bytes)?;
+    run(from, sides, into, to, kind, region, filter, false)?;
+    let mut samples = buffer(3 * levels.len())?;
+    let pixels = samples.as_chunks_mut::<3>().0;
+    for ((pixel, &level), &[blue, red]) in pixels.iter_mut().zip(levels).zip(pairs.as_chunks().0) {
+        *pixel = [level, blue, red];
+    }
+    keep_buffer(pairs);
+    Ok(Pixels {
+        color: Color::YCbCr,
+        samples: Samples::Eight(samples),
+        ..luma
     })
 }
 

@@ -176,6 +176,19 @@ pub struct Region {
     pub height: f64,
 }
 
+impl Region {
+    /// The same part of a picture of another size, across and down, which has these sides.
+    pub(super) fn scaled(self, scale: (f64, f64), (width, height): (u32, u32)) -> Self {
+        let (left, top) = (self.left * scale.0, self.top * scale.1);
+        Self {
+            left,
+            top,
+            width: (self.width * scale.0).min(f64::from(width) - left),
+            height: (self.height * scale.1).min(f64::from(height) - top),
+        }
+    }
+}
+
 impl Plan {
     /// The plan for a picture of `source` pixels (width, height, as it is looked at: after its
     /// orientation is applied). With `enlarge: false` no side

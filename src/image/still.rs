@@ -187,6 +187,7 @@ fn read<D: ImageDecoder>(
     };
     Ok(Decoded {
         pixels,
+        chroma: None,
         plan,
         orientation,
         metadata,

@@ -467,7 +467,7 @@ impl ResizeArgs {
     /// other pictures from the same options.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "5 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} progressive={} background={:?}",
+            "6 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} progressive={} background={:?}",
             self.size.map(|size| size.to_string()).unwrap_or_default(),
             self.fit,
             !self.no_enlarge,

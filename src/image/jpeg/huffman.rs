@@ -1,4 +1,4 @@
-//! Huffman codes of a JPEG scan, for a reader that mostly skips.
+//! Huffman codes of a JPEG scan, for readers that skip most of it, or take a symbol with its value at one look.
 
 /// How many bits a look for one symbol takes in. Longer codes are rare by construction.
 const LOOK: u32 = 10;
@@ -19,6 +19,39 @@ pub(super) struct Table {
 /// them, with their values.
 pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
 
+/// How many bits a look for a symbol with its value takes in.
+const VALUE_LOOK: u32 = 10;
+
+/// How many of them fit the window beside a code and a value of any length.
+const SHORT: u32 = (56 - 31) / VALUE_LOOK;
+
+/// Symbols with their values for the next `VALUE_LOOK` bits, where both are in them.
+pub(super) struct Values(Box<[Value; 1 << VALUE_LOOK]>);
+
+/// A symbol and its value: `bits` in the low 8, how many coefficients further in the next 8, the value above. 0 if they do not fit.
+#[derive(Clone, Copy, Default)]
+struct Value(u32);
+
+impl Value {
+    /// So many coefficients further there is none: the end of a block.
+    const END: u32 = 64;
+
+    #[inline(always)]
+    fn bits(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    #[inline(always)]
+    fn advance(self) -> u32 {
+        self.0 >> 8 & 0xff
+    }
+
+    #[inline(always)]
+    fn value(self) -> i16 {
+        (self.0 >> 16) as i16
+    }
+}
+
 /// Several symbols at once, in 16 bits: `bits` in the low 5, whether the last ends the block in the
 /// next, `coefficients` above. 0 if not even the first symbol's code fits.
 #[derive(Clone, Copy, Default)]
@@ -28,18 +61,18 @@ impl Skip {
     const END: u16 = 1 << 5;
 
     /// How many bits they have, values included; at most 13 + 15.
-    #[inline]
+    #[inline(always)]
     fn bits(self) -> u32 {
         u32::from(self.0 & 31)
     }
 
-    #[inline]
+    #[inline(always)]
     fn ends(self) -> bool {
         self.0 & Self::END != 0
     }
 
     /// How many coefficients they stand for.
-    #[inline]
+    #[inline(always)]
     fn coefficients(self) -> u32 {
         u32::from(self.0 >> 6)
     }
@@ -59,7 +92,7 @@ impl std::fmt::Debug for Table {
 
 /// Whether an AC symbol ends its block, how many coefficients it stands for, and how many bits of
 /// value follow it.
-#[inline]
+#[inline(always)]
 fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
     let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
     (size == 0 && zeros != 15, zeros + 1, size)
@@ -115,6 +148,26 @@ impl Table {
             let index = usize::try_from(code + offset).ok()?;
             (code <= largest).then(|| self.symbols.get(index).map(|&symbol| (symbol, length)))?
         })
+    }
+
+    /// The table to read values by.
+    pub(super) fn values(&self) -> Values {
+        let mut values = Box::new([Value::default(); 1 << VALUE_LOOK]);
+        for (look, entry) in values.iter_mut().enumerate() {
+            let Some((symbol, length)) = self.first(look << (FAR_LOOK - VALUE_LOOK), VALUE_LOOK)
+            else {
+                continue;
+            };
+            let (end, advance, size) = ac_symbol(symbol);
+            if end {
+                *entry = Value(length | Value::END << 8);
+            } else if length + size <= VALUE_LOOK {
+                let raw = (look >> (VALUE_LOOK - length - size)) & ((1 << size) - 1);
+                let value = signed(raw as i32, size);
+                *entry = Value((length + size) | advance << 8 | (value as u32) << 16);
+            }
+        }
+        Values(values)
     }
 
     /// The table to skip by.
@@ -192,7 +245,7 @@ impl<'a> Bits<'a> {
     }
 
     /// To be called before the blocks of an MCU, [`BLOCKS`] at most, are read.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin_mcu(&mut self) {
         if self.at > self.enough {
             self.take_in();
@@ -283,25 +336,25 @@ impl<'a> Bits<'a> {
     }
 
     /// At least 56 bits in the window, as long as there are bytes.
-    #[inline]
+    #[inline(always)]
     fn refill(&mut self) {
         (self.window, self.filled, self.at) =
             refilled(&self.bytes, self.window, self.filled, self.at);
     }
 
-    #[inline]
+    #[inline(always)]
     fn consume(&mut self, count: u32) {
         self.window <<= count;
         self.filled -= count;
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&self) -> usize {
         (self.window >> (64 - LOOK)) as usize
     }
 
     /// The next symbol. At least 16 bits must be in the window.
-    #[inline]
+    #[inline(always)]
     fn symbol(&mut self, table: &Table) -> Option<u8> {
         let entry = table.codes[self.look()];
         if entry != 0 {
@@ -326,19 +379,15 @@ impl<'a> Bits<'a> {
     }
 
     /// A value of `size` bits, 1 to 16: its highest bit tells its sign.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, size: u32) -> i32 {
         let raw = (self.window >> (64 - size)) as i32;
         self.consume(size);
-        if raw >> (size - 1) == 0 {
-            raw - (1 << size) + 1
-        } else {
-            raw
-        }
+        signed(raw, size)
     }
 
     /// By how much the mean of a block differs from the last one's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
         if self.filled < 32 {
             self.refill();
@@ -351,7 +400,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Skips the 63 other coefficients of a block.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip_ac(&mut self, table: &Table, skips: &Skips) -> Option<()> {
         // Copies that live in registers: this is the innermost loop of a thumbnail.
         let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
@@ -385,23 +434,49 @@ impl<'a> Bits<'a> {
         (next == 64).then_some(())
     }
 
-    /// Decodes the 63 other coefficients into `block`, by `places`; whether all of them are zero.
-    #[inline]
+    /// Decodes the 63 other coefficients into `block`, by `places`; the number of the last that is not zero, in the order of the data.
+    #[inline(always)]
     pub(super) fn ac(
         &mut self,
         table: &Table,
+        values: &Values,
         block: &mut [i16; 64],
         places: &[u8; 64],
-    ) -> Option<bool> {
+    ) -> Option<usize> {
+        let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
         let mut next = 1;
-        let mut flat = true;
-        while next < 64 {
-            if self.filled < 32 {
-                self.refill();
+        let mut last = 0;
+        'block: while next < 64 {
+            (window, filled, at) = refilled(&self.bytes, window, filled, at);
+            // So many short ones leave enough for a long one.
+            for _ in 0..SHORT {
+                let entry = values.0[(window >> (64 - VALUE_LOOK)) as usize];
+                if entry.0 == 0 {
+                    break;
+                }
+                window <<= entry.bits();
+                filled = filled.wrapping_sub(entry.bits());
+                next += entry.advance() as usize;
+                let Some(&place) = places.get(next - 1) else {
+                    // Behind the end, or what stands for it.
+                    if entry.advance() != Value::END {
+                        return None;
+                    }
+                    break 'block;
+                };
+                block[usize::from(place & 63)] = entry.value();
+                last = next - 1;
+                if next == 64 {
+                    break 'block;
+                }
             }
+            if values.0[(window >> (64 - VALUE_LOOK)) as usize].0 != 0 {
+                continue;
+            }
+            (self.window, self.filled, self.at) = (window, filled, at);
             let (end, advance, size) = ac_symbol(self.symbol(table)?);
             if end {
-                break;
+                return Some(last);
             }
             next += advance as usize;
             if next > 64 {
@@ -410,15 +485,27 @@ impl<'a> Bits<'a> {
             if size > 0 {
                 let value = self.value(size);
                 block[usize::from(places[next - 1])] = value as i16;
-                flat = false;
+                last = next - 1;
             }
+            (window, filled, at) = (self.window, self.filled, self.at);
         }
-        Some(flat)
+        (self.window, self.filled, self.at) = (window, filled, at);
+        Some(last)
+    }
+}
+
+/// What `size` bits stand for, of which the first tells the sign.
+#[inline(always)]
+fn signed(raw: i32, size: u32) -> i32 {
+    if size > 0 && raw >> (size - 1) == 0 {
+        raw - (1 << size) + 1
+    } else {
+        raw
     }
 }
 
 /// Window, number of bits in it, and next byte, after taking in what fits.
-#[inline]
+#[inline(always)]
 fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
     match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         Some(next) => (

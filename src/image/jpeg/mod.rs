@@ -1,15 +1,24 @@
-//! JPEG in and out, by mozjpeg's C code.
+//! JPEG in and out, by mozjpeg's C code, and a quicker way in for the most common kind of file.
 //!
 //! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per block side, so that a
 //! 12-megapixel photo becomes 500 pixels wide before a single pixel is filtered. The scale is the
 //! smallest that leaves at least twice the target on each side; the filter does the rest.
+//!
+//! Sequential files of one scan, which is what cameras write, are scaled by code of our own where they are scaled at all: `eighth`
+//! skips what one eighth does not show, `planes` keeps luma and chroma apart and has vectors. It takes a file whole or not at all, and
+//! then libjpeg decodes it, which also has the word on what is broken. With `planes` a photo of 640×480 takes 1.6 instead of 2.1 ms
+//! to 224 pixels, and one of 12 megapixels 27 instead of 40 ms to 800 (one core, from file to file).
 
 mod eighth;
 mod faults;
+mod frame;
 mod huffman;
+mod inverse;
+mod planes;
 mod scans;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 
@@ -36,7 +45,7 @@ const BLOCK: u32 = 8;
 /// over the whole picture, so that a few kilobytes of empty ones could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// How many times the sides of the output a scaled decode leaves at least. On the samples an SSIM of 0.998 and 47 dB
+/// How many times the sides of the output a scaled decode leaves at least. On the samples an SSIM of 0.997 and 46 dB
 /// remain against a full decode, or more; 1.4 would leave 0.993 and 42 dB, in three quarters of the time for photos of
 /// 640×480, and change nothing for those of 12 megapixels.
 const SPARE: f64 = 2.0;
@@ -97,6 +106,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         header.color_space(),
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
     );
+    let scale = f64::from(eighths) / f64::from(BLOCK);
     if eighths == 1
         && sequential
         && common
@@ -105,7 +115,21 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         let size = (eighth.width as u32, eighth.height as u32);
         return Ok(Decoded {
             pixels: eighth.into_pixels(),
-            plan: plan.scaled(1.0 / f64::from(BLOCK), size),
+            chroma: None,
+            plan: plan.scaled(scale, size),
+            orientation,
+            metadata,
+        });
+    }
+    if (2..BLOCK).contains(&eighths)
+        && sequential
+        && common
+        && let Some((pixels, chroma)) = planes::decode(input, eighths, plan.region)?
+    {
+        return Ok(Decoded {
+            plan: plan.scaled(scale, (pixels.width, pixels.height)),
+            pixels,
+            chroma,
             orientation,
             metadata,
         });
@@ -146,7 +170,6 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         // Adobe's programs store ink upside down, and say that it was them.
         samples.iter_mut().for_each(|sample| *sample = !*sample);
     }
-    let scale = f64::from(eighths) / f64::from(BLOCK);
     Ok(Decoded {
         pixels: Pixels {
             width: width as u32,
@@ -154,6 +177,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
             color,
             samples: Samples::Eight(samples),
         },
+        chroma: None,
         plan: plan.scaled(scale, (width as u32, height as u32)),
         orientation,
         metadata,

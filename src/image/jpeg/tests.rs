@@ -1,7 +1,8 @@
-//! The short cut to one eighth against libjpeg, bit for bit; and how far a decode scales.
+//! The short cut to one eighth against libjpeg, bit for bit; planes at other scales against it, but for the rounding; and how far a
+//! decode scales.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use mozjpeg::{ColorSpace, Compress, Decompress};
+use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};
 
 use super::super::color::without_ycbcr;
 use super::super::meta::StoredPlan;
@@ -9,6 +10,8 @@ use super::super::pixels::Samples;
 use super::super::size::Region;
 use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
+use super::inverse::{SIDE, Square, inverse};
+use super::planes;
 
 /// How a test picture is coded.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +112,172 @@ fn an_eighth_is_bit_for_bit_libjpegs() {
     }
 }
 
+/// N × N samples by the sum that defines them.
+fn summed(block: &[i16; 64], quant: &[f32; 64], n: usize) -> Vec<Vec<f64>> {
+    let weight = |k: usize, u: usize| {
+        let scale = if u == 0 { 0.5f64.sqrt() } else { 1.0 };
+        let angle = ((2 * k + 1) * u) as f64 * std::f64::consts::PI / (2 * n) as f64;
+        0.5 * scale * angle.cos()
+    };
+    let most = n.min(SIDE);
+    let sample = |y, x| {
+        let terms = (0..most).flat_map(|v| (0..most).map(move |u| (v, u)));
+        let sum: f64 = terms
+            .map(|(v, u)| {
+                // Column by column.
+                let at = u * SIDE + v;
+                f64::from(block[at]) * f64::from(quant[at]) * weight(y, v) * weight(x, u)
+            })
+            .sum();
+        (sum + 128.0).clamp(0.0, 255.0)
+    };
+    (0..n)
+        .map(|y| (0..n).map(|x| sample(y, x)).collect())
+        .collect()
+}
+
+#[test]
+fn the_inverse_transform_is_what_defines_it() {
+    type Inverse = fn(&[i16; 64], &[f32; 64]) -> Square;
+    let sides: [(usize, [Inverse; 2]); 7] = [
+        (2, [inverse::<2, 4>, inverse::<2, 8>]),
+        (3, [inverse::<3, 4>, inverse::<3, 8>]),
+        (4, [inverse::<4, 4>, inverse::<4, 8>]),
+        (5, [inverse::<5, 4>, inverse::<5, 8>]),
+        (6, [inverse::<6, 4>, inverse::<6, 8>]),
+        (7, [inverse::<7, 4>, inverse::<7, 8>]),
+        (8, [inverse::<8, 4>, inverse::<8, 8>]),
+    ];
+    let mut seed = 0x853c_49e6_748f_ea9b_u64;
+    let mut random = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for round in 0..200 {
+        // Small ones, of which samples come out between black and white, and such as only a spoilt file has.
+        let most = [40, 400, 60_000][round % 3];
+        let quant = std::array::from_fn(|_| (1 + random(60)) as f32);
+        for (n, inverses) in sides {
+            for (few, inverse) in [true, false].into_iter().zip(inverses) {
+                let mut block = [0; 64];
+                for (at, coefficient) in block.iter_mut().enumerate() {
+                    let is_in = !few || (at % SIDE < 4 && at / SIDE < 4);
+                    if is_in && random(3) == 0 {
+                        *coefficient = (random(most) as i32 - most as i32 / 2) as i16;
+                    }
+                }
+                let (ours, theirs) = (inverse(&block, &quant), summed(&block, &quant, n));
+                // Numbers of 24 bits: of a sum of millions the last places are lost.
+                let rounding = 0.501 + most as f64 / 1e4;
+                for (y, row) in theirs.iter().enumerate() {
+                    for (x, &sample) in row.iter().enumerate() {
+                        assert!(
+                            (f64::from(ours[y][x]) - sample).abs() <= rounding,
+                            "{n}, few {few}, at {x}, {y}: {} for {sample}",
+                            ours[y][x]
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The whole of a picture.
+const fn whole(width: usize, height: usize) -> Region {
+    whole_of((width as f64, height as f64))
+}
+
+const fn whole_of((width, height): (f64, f64)) -> Region {
+    Region {
+        left: 0.0,
+        top: 0.0,
+        width,
+        height,
+    }
+}
+
+#[track_caller]
+fn assert_near(ours: &[u8], theirs: &[u8], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let off = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "{what}: off by {off:?}");
+}
+
+/// Luma at so many eighths, by libjpeg.
+fn libjpeg_luma(file: &[u8], eighths: u32) -> (usize, usize, Vec<u8>) {
+    let mut header = Decompress::new_mem(file).unwrap();
+    header.scale(eighths as u8);
+    let mut lines = header.grayscale().unwrap();
+    let samples = lines.read_scanlines::<u8>().unwrap();
+    (lines.width(), lines.height(), samples)
+}
+
+/// Blue and red in turn with all the pixels that they have, by libjpeg.
+fn libjpeg_chroma(file: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let mut lines = Decompress::new_mem(file).unwrap().raw().unwrap();
+    let stride = lines.components()[1].row_stride();
+    let mut planes = [Vec::new(), Vec::new(), Vec::new()];
+    lines.read_raw_data(&mut planes.each_mut());
+    let [_, blue, red] = planes;
+    let place = |y: usize| (0..width).map(move |x| y * stride + x);
+    let places = (0..height).flat_map(place);
+    places.flat_map(|at| [blue[at], red[at]]).collect()
+}
+
+#[test]
+fn planes_are_libjpegs() {
+    for noise in [0, 60, 256] {
+        for quality in [5.0, 50.0, 85.0, 100.0] {
+            for (width, height) in [(1, 1), (8, 8), (17, 9), (64, 48), (203, 131)] {
+                let colours = [(1, 1), (2, 1), (2, 2)].map(|chroma| (false, chroma));
+                for (grey, chroma) in colours.into_iter().chain([(true, (1, 1))]) {
+                    let kind = Kind {
+                        grey,
+                        chroma,
+                        quality,
+                        optimized: noise == 60,
+                    };
+                    let samples = picture(width, height, if grey { 1 } else { 3 }, noise);
+                    let file = encode(&samples, width, height, kind);
+                    for eighths in 2..8 {
+                        let what = format!("{eighths}, {width}x{height}, noise {noise}, {kind:?}");
+                        let region = whole(width, height);
+                        let (luma, colour) =
+                            planes::decode(&file, eighths, region).unwrap().unwrap();
+                        let (wide, high, theirs) = libjpeg_luma(&file, eighths);
+                        let sides = (luma.width as usize, luma.height as usize);
+                        assert_eq!(sides, (wide, high), "{what}");
+                        let Samples::Eight(ours) = &luma.samples else {
+                            panic!("a JPEG has 8 bits")
+                        };
+                        // libjpeg takes another transform for these, the mean of neighbours.
+                        if !matches!(eighths, 2 | 4) {
+                            assert_near(ours, &theirs, &what);
+                        }
+                        let Some(colour) = colour else {
+                            assert!(grey, "{what}");
+                            continue;
+                        };
+                        let (wide, high) = (colour.width as usize, colour.height as usize);
+                        assert_eq!(colour.pairs.len(), 2 * wide * high, "{what}");
+                        let (across, down) = (usize::from(chroma.0), usize::from(chroma.1));
+                        if eighths as usize * across.max(down) >= SIDE {
+                            let all = (width.div_ceil(across), height.div_ceil(down));
+                            assert_eq!((wide, high), all, "{what}");
+                            assert_near(&colour.pairs, &libjpeg_chroma(&file, wide, high), &what);
+                            let half = (width as f64 / across as f64, height as f64 / down as f64);
+                            assert_eq!(colour.region, whole_of(half), "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A file of strips with a restart marker between them, joined from separate files of the same tables.
 fn with_restarts(strips: usize, mcus: usize) -> Vec<u8> {
     let (width, height) = (16 * mcus, 16);
@@ -149,12 +318,19 @@ fn restart_markers_are_followed() {
             &format!("{strips} strips of {mcus}"),
         );
     }
+    let file = with_restarts(19, 4);
+    let (luma, _) = planes::decode(&file, 3, whole(64, 304)).unwrap().unwrap();
+    let Samples::Eight(ours) = luma.samples else {
+        panic!("a JPEG has 8 bits")
+    };
+    assert_near(&ours, &libjpeg_luma(&file, 3).2, "19 strips at 3");
     // One out of order, and one missing: left to libjpeg, which knows what to say.
     let file = with_restarts(3, 7);
     let marker = file.windows(2).position(|w| w == [0xff, 0xd1]).unwrap();
     let mut wrong = file.clone();
     wrong[marker + 1] = 0xd5;
     assert!(eighth::decode(&wrong).is_none());
+    assert!(planes::decode(&wrong, 5, whole(112, 48)).unwrap().is_none());
     let missing = [&file[..marker], &file[marker + 2..]].concat();
     assert!(eighth::decode(&missing).is_none());
 }
@@ -169,9 +345,13 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
     };
     let file = encode(&picture(120, 90, 3, 60), 120, 90, kind);
     let Eighth { samples, .. } = eighth::decode(&file).unwrap();
+    let (luma, _) = planes::decode(&file, 6, whole(120, 90)).unwrap().unwrap();
     for end in 0..file.len() {
         if let Some(cut) = eighth::decode(&file[..end]) {
             assert!(cut.samples == samples, "torn after {end}");
+        }
+        if let Some((cut, _)) = planes::decode(&file[..end], 6, whole(120, 90)).unwrap() {
+            assert!(cut == luma, "torn after {end}");
         }
     }
     let mut seed = 88_172_645_463_325_252_u64;
@@ -186,6 +366,7 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
         }
         // No panic, and where libjpeg has no complaint, the same pixels.
         let _ = eighth::decode(&spoilt);
+        let _ = planes::decode(&spoilt, 6, whole(120, 90));
     }
 }
 

@@ -1,0 +1,266 @@
+//! The frame of the most common kind of JPEG: sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0.
+//!
+//! What is of another kind, or broken in any way, is `None`: libjpeg then decodes it, or says what is wrong.
+
+use super::huffman::{BLOCKS, Bits, Table};
+
+/// Where in zigzag order each coefficient lies in its block, row by row.
+#[rustfmt::skip]
+pub(super) const NATURAL: [u8; 64] = [
+     0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
+    12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
+    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+];
+
+/// The same, column by column.
+pub(super) const TURNED: [u8; 64] = {
+    let mut turned = NATURAL;
+    let mut index = 0;
+    while index < turned.len() {
+        turned[index] = NATURAL[index] % 8 * 8 + NATURAL[index] / 8;
+        index += 1;
+    }
+    turned
+};
+
+/// The most colour components.
+pub(super) const COMPONENTS: usize = 3;
+
+/// One colour component: how it is coded.
+#[derive(Debug)]
+pub(super) struct Component {
+    id: u8,
+    /// Blocks per MCU, across and down.
+    pub(super) across: usize,
+    pub(super) down: usize,
+    quant_table: usize,
+    /// Row by row.
+    pub(super) quant: [u16; 64],
+    dc_table: usize,
+    ac_table: usize,
+}
+
+/// The header, as far as it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    restart: usize,
+    quant: [Option<[u16; 64]>; 4],
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
+    /// Luma, and with colour blue and red.
+    pub(super) components: Vec<Component>,
+}
+
+/// A block whose other coefficients are next in the data.
+pub(super) struct Block<'a> {
+    /// The number of its component.
+    pub(super) component: usize,
+    /// Its place in the component, in blocks.
+    pub(super) x: usize,
+    pub(super) y: usize,
+    /// Its first coefficient, not yet multiplied.
+    pub(super) dc: i32,
+    /// The code of the others.
+    pub(super) ac: &'a Table,
+}
+
+impl Frame {
+    /// The frame of a file and the data of its scan.
+    pub(super) fn read(input: &[u8]) -> Option<(Self, &[u8])> {
+        let (mut frame, data) = parse(input)?;
+        let (first, others) = frame.components.split_first_mut()?;
+        if others.is_empty() {
+            // A scan of one component has one block per MCU, whatever its sampling says.
+            (first.across, first.down) = (1, 1);
+        }
+        if !matches!((first.across, first.down), (1, 1) | (2, 1) | (2, 2))
+            || others.iter().any(|c| (c.across, c.down) != (1, 1))
+        {
+            return None;
+        }
+        debug_assert!(first.across * first.down + others.len() <= BLOCKS);
+        Some((frame, data))
+    }
+
+    /// Blocks of luma for one of the others, across and down.
+    pub(super) fn sampling(&self) -> (usize, usize) {
+        (self.components[0].across, self.components[0].down)
+    }
+
+    /// MCUs, across and down.
+    pub(super) fn mcus(&self) -> (usize, usize) {
+        let (across, down) = self.sampling();
+        (
+            self.width.div_ceil(8 * across),
+            self.height.div_ceil(8 * down),
+        )
+    }
+
+    /// The code of a component's coefficients but the first.
+    pub(super) fn ac(&self, component: usize) -> Option<&Table> {
+        self.ac[self.components[component].ac_table].as_ref()
+    }
+
+    /// Goes over all blocks in the order of the data: `block` takes each one's other coefficients out of it.
+    #[inline(always)]
+    pub(super) fn scan(
+        &self,
+        data: &[u8],
+        mut block: impl FnMut(Block<'_>, &mut Bits<'_>) -> Option<()>,
+    ) -> Option<()> {
+        let (mcus_across, mcus_down) = self.mcus();
+        let mut bits = Bits::new(data);
+        let mut until_restart = self.restart;
+        let mut last_dc = [0i32; COMPONENTS];
+        for row in 0..mcus_down {
+            for column in 0..mcus_across {
+                if self.restart > 0 {
+                    if until_restart == 0 {
+                        bits.restart()?;
+                        last_dc = [0; COMPONENTS];
+                        until_restart = self.restart;
+                    }
+                    until_restart -= 1;
+                }
+                bits.begin_mcu();
+                for (number, component) in self.components.iter().enumerate() {
+                    let dc = self.dc[component.dc_table].as_ref()?;
+                    let ac = self.ac[component.ac_table].as_ref()?;
+                    for y in 0..component.down {
+                        for x in 0..component.across {
+                            let last = &mut last_dc[number];
+                            // As wide as libjpeg keeps it.
+                            let sum = last.wrapping_add(bits.dc_difference(dc)?);
+                            *last = i32::from(sum as i16);
+                            let next = Block {
+                                component: number,
+                                x: column * component.across + x,
+                                y: row * component.down + y,
+                                dc: *last,
+                                ac,
+                            };
+                            block(next, &mut bits)?;
+                        }
+                    }
+                }
+            }
+        }
+        bits.ended_within_data().then_some(())
+    }
+}
+
+/// Reads segments up to the scan's data; only what [`Frame::read`] takes gets through.
+fn parse(input: &[u8]) -> Option<(Frame, &[u8])> {
+    let mut frame = Frame::default();
+    let mut at = 2;
+    loop {
+        if *input.get(at)? != 0xff {
+            return None;
+        }
+        let marker = *input.get(at + 1)?;
+        if marker == 0xff {
+            at += 1;
+            continue;
+        }
+        let length = usize::from(u16::from_be_bytes([
+            *input.get(at + 2)?,
+            *input.get(at + 3)?,
+        ]));
+        let segment = input.get(at + 4..at + 2 + length)?;
+        at += 2 + length;
+        match marker {
+            0xdb => read_quantization(segment, &mut frame.quant)?,
+            0xc4 => read_huffman(segment, &mut frame)?,
+            0xc0 | 0xc1 if frame.components.is_empty() => read_frame(segment, &mut frame)?,
+            0xdd => {
+                frame.restart = usize::from(u16::from_be_bytes(segment.try_into().ok()?));
+            }
+            0xda => {
+                read_scan(segment, &mut frame)?;
+                return Some((frame, &input[at..]));
+            }
+            // Application data and comments.
+            0xe0..=0xef | 0xfe => {}
+            _ => return None,
+        }
+    }
+}
+
+fn read_quantization(mut segment: &[u8], tables: &mut [Option<[u16; 64]>; 4]) -> Option<()> {
+    while let Some((&head, rest)) = segment.split_first() {
+        let wide = head >> 4 != 0;
+        let values = rest.get(..if wide { 128 } else { 64 })?;
+        let mut table = [0; 64];
+        for (index, &place) in NATURAL.iter().enumerate() {
+            table[usize::from(place)] = if wide {
+                u16::from_be_bytes([values[2 * index], values[2 * index + 1]])
+            } else {
+                values[index].into()
+            };
+        }
+        *tables.get_mut(usize::from(head & 15))? = Some(table);
+        segment = &rest[values.len()..];
+    }
+    Some(())
+}
+
+fn read_huffman(mut segment: &[u8], frame: &mut Frame) -> Option<()> {
+    while let Some((&head, rest)) = segment.split_first() {
+        let (counts, rest) = rest.split_first_chunk::<16>()?;
+        let symbols = counts.iter().map(|&count| usize::from(count)).sum();
+        let (symbols, rest) = rest.split_at_checked(symbols)?;
+        let tables = match head >> 4 {
+            0 => &mut frame.dc,
+            1 => &mut frame.ac,
+            _ => return None,
+        };
+        *tables.get_mut(usize::from(head & 15))? = Some(Table::new(counts, symbols)?);
+        segment = rest;
+    }
+    Some(())
+}
+
+fn read_frame(segment: &[u8], frame: &mut Frame) -> Option<()> {
+    let (&[8, h1, h0, w1, w0, count], parts) = segment.split_first_chunk::<6>()? else {
+        return None;
+    };
+    frame.height = usize::from(u16::from_be_bytes([h1, h0]));
+    frame.width = usize::from(u16::from_be_bytes([w1, w0]));
+    let (parts, rest) = parts.as_chunks::<3>();
+    if !matches!(count, 1 | 3) || parts.len() != usize::from(count) || !rest.is_empty() {
+        return None;
+    }
+    for &[id, sampling, table] in parts {
+        frame.components.push(Component {
+            id,
+            across: usize::from(sampling >> 4),
+            down: usize::from(sampling & 15),
+            quant_table: table.into(),
+            // The tables are looked up when the scan begins and they must be there.
+            quant: [0; 64],
+            dc_table: 0,
+            ac_table: 0,
+        });
+    }
+    (frame.width > 0 && frame.height > 0).then_some(())
+}
+
+fn read_scan(segment: &[u8], frame: &mut Frame) -> Option<()> {
+    let (&count, rest) = segment.split_first()?;
+    let (parts, spectrum) = rest.split_at_checked(2 * usize::from(count))?;
+    if usize::from(count) != frame.components.len() || spectrum != [0, 63, 0] || count == 0 {
+        return None;
+    }
+    for (component, part) in frame.components.iter_mut().zip(parts.chunks_exact(2)) {
+        let (dc, ac) = (usize::from(part[1] >> 4), usize::from(part[1] & 15));
+        if part[0] != component.id || frame.dc.get(dc)?.is_none() || frame.ac.get(ac)?.is_none() {
+            return None;
+        }
+        (component.dc_table, component.ac_table) = (dc, ac);
+        component.quant = (*frame.quant.get(component.quant_table)?)?;
+    }
+    Some(())
+}
