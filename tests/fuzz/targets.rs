@@ -9,24 +9,25 @@ use arenite::image::{Output, ResizeSpec, probe, resize_encoded};
 /// Pixels and bytes that a picture may have here, so that a million cases are done in an hour.
 pub const MAX_PIXELS: u64 = 1_000_000;
 pub const MAX_BYTES: u64 = 16 << 20;
-/// The longest side of a result.
-const SIDE: u32 = 16;
+/// The longest sides of a result: a JPEG is decoded whole for the first, and at several scales for the others.
+const SIDES: [u32; 4] = [16, 8, 5, 2];
 
 /// An input of `arenite resize`: a picture that fits, or an error in one line; never a panic.
 pub fn resize_input(data: &[u8]) {
     // The bytes decide on the way, too, so that all ways are gone.
     let sum = data.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    let side = SIDES[usize::from(sum >> 3 & 3)];
     let spec = ResizeSpec {
         max_pixels: MAX_PIXELS,
         max_bytes: MAX_BYTES,
         keep_metadata: sum & 4 != 0,
         output: [Output::SameAsInput, Output::Jpeg, Output::Png, Output::WebP]
             [usize::from(sum & 3)],
-        ..ResizeSpec::new(SIDE.to_string().parse().expect("a number is a size"))
+        ..ResizeSpec::new(side.to_string().parse().expect("a number is a size"))
     };
     match resize_encoded(data, &spec) {
         Ok(made) => {
-            assert!((1..=SIDE).contains(&made.width) && (1..=SIDE).contains(&made.height));
+            assert!((1..=side).contains(&made.width) && (1..=side).contains(&made.height));
             assert_eq!(
                 probe(&made.bytes),
                 Some(made.format),

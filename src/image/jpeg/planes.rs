@@ -38,7 +38,7 @@ struct Decoding {
     values: Values,
 }
 
-/// Luma of the whole picture at so many eighths, 2 to 7, and chroma, if there is any, with about as many pixels; `region` of the
+/// Luma of the whole picture at so many eighths, 2 to 7, and chroma, if there is any, with no more pixels; `region` of the
 /// picture is to become one. `None` if the file is not of the kind this is made for; an error if there is no memory for it.
 pub(super) fn decode(
     input: &[u8],
@@ -62,7 +62,8 @@ pub(super) fn decode(
     let (across, down) = frame.sampling();
     let side = eighths as usize;
     let luma = Plane::new(&frame, side, 1, (across, down))?;
-    let chroma_side = (side * across.max(down)).min(SIDE);
+    // As many pixels as luma, as far as it has them. Where it is halved in one direction alone, that one has to do.
+    let chroma_side = (side * across.min(down)).min(SIDE);
     let chroma = match frame.components.len() {
         1 => None,
         _ => Some(Plane::new(&frame, chroma_side, 2, (1, 1))?),
