@@ -250,7 +250,7 @@ fn planes_are_libjpegs() {
                     };
                     let samples = picture(width, height, if grey { 1 } else { 3 }, noise);
                     let file = encode(&samples, width, height, kind);
-                    for eighths in 2..8 {
+                    for eighths in 2..=8 {
                         let what = format!("{eighths}, {width}x{height}, noise {noise}, {kind:?}");
                         let region = whole(width, height);
                         let (luma, colour) =
