@@ -21,7 +21,7 @@ pub(super) struct Decoded {
     pub(super) metadata: Metadata,
 }
 
-/// The colour of a picture apart from its luma, and with fewer pixels.
+/// The colour of a picture apart from its luma, and with no more pixels.
 #[derive(Debug)]
 pub(super) struct Chroma {
     pub(super) width: u32,

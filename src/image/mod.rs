@@ -205,12 +205,12 @@ fn render_unguarded(
     let size = (plan.width, plan.height);
     let limit = spec.max_bytes;
     let mut small = resample::resize(&decoded.pixels, plan.region, size, spec.filter, limit)?;
+    if let Samples::Eight(bytes) = decoded.pixels.samples {
+        resample::keep_buffer(bytes);
+    }
     if let Some(chroma) = decoded.chroma {
         small = resample::with_chroma(small, &chroma, spec.filter, limit)?;
         resample::keep_buffer(chroma.pairs);
-    }
-    if let Samples::Eight(bytes) = decoded.pixels.samples {
-        resample::keep_buffer(bytes);
     }
     let mut metadata = decoded.metadata;
     let upright = small.oriented(decoded.orientation)?;

@@ -17,11 +17,11 @@ use super::spec::{Filter, ResizeSpec};
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
-    /// Those of a picture: luma and chroma may have one each.
+    /// Those of a picture: luma and chroma may have one each. What was decoded is resized into another's.
     decoded: [Vec<u8>; 2],
 }
 
-/// Above this many bytes a buffer is given back: one huge picture must not stay on the books of a
+/// Above this many bytes each buffer is given back: one huge picture must not stay on the books of a
 /// worker that sees small ones ever after. 12 megapixels scaled while decoding stay well below.
 const KEEP_BYTES: usize = 16 << 20;
 

@@ -1,6 +1,7 @@
 //! The frame of the most common kind of JPEG: sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0.
 //!
-//! What is of another kind, or broken in any way, is `None`: libjpeg then decodes it, or says what is wrong.
+//! What is of another kind, or broken in any way, is `None`: libjpeg then decodes it, or says what is wrong. So is what has anything
+//! but its end behind the scan, which only libjpeg reads.
 
 use super::huffman::{BLOCKS, Bits, Table};
 
@@ -116,6 +117,10 @@ impl Frame {
         let mut until_restart = self.restart;
         let mut last_dc = [0i32; COMPONENTS];
         for row in 0..mcus_down {
+            // What announces many more than it has is not worth more than a row of them.
+            if !bits.ended_within_data() {
+                return None;
+            }
             for column in 0..mcus_across {
                 if self.restart > 0 {
                     if until_restart == 0 {
@@ -132,7 +137,7 @@ impl Frame {
                     for y in 0..component.down {
                         for x in 0..component.across {
                             let last = &mut last_dc[number];
-                            // As wide as libjpeg keeps it.
+                            // A coefficient has 16 bits.
                             let sum = last.wrapping_add(bits.dc_difference(dc)?);
                             *last = i32::from(sum as i16);
                             let next = Block {
@@ -148,7 +153,7 @@ impl Frame {
                 }
             }
         }
-        bits.ended_within_data().then_some(())
+        bits.ended_whole().then_some(())
     }
 }
 
@@ -217,6 +222,10 @@ fn read_huffman(mut segment: &[u8], frame: &mut Frame) -> Option<()> {
             1 => &mut frame.ac,
             _ => return None,
         };
+        // A difference of means has 15 bits.
+        if head >> 4 == 0 && symbols.iter().any(|&size| size > 15) {
+            return None;
+        }
         *tables.get_mut(usize::from(head & 15))? = Some(Table::new(counts, symbols)?);
         segment = rest;
     }

@@ -119,7 +119,8 @@ impl Table {
                 code += 1;
             }
             index += usize::from(count);
-            if code > 1 << length {
+            // A code of nothing but ones stands for none.
+            if code > first && code >= 1 << length {
                 return None;
             }
             if code > first {
@@ -313,10 +314,7 @@ impl<'a> Bits<'a> {
         if !self.ended_within_data() {
             return None;
         }
-        while self.enough != WHOLE {
-            self.at = self.bytes.len();
-            self.take_in();
-        }
+        self.skip_to_marker();
         let (marker, rest) = self.rest.split_first_chunk::<2>()?;
         if *marker != [0xff, 0xd0 + self.next_restart] {
             return None;
@@ -327,6 +325,22 @@ impl<'a> Bits<'a> {
         (self.at, self.window, self.filled) = (0, 0, 0);
         self.take_in();
         Some(())
+    }
+
+    /// Whether the picture is whole: no more bits were used than there are, and its end follows, or nothing.
+    pub(super) fn ended_whole(&mut self) -> bool {
+        if !self.ended_within_data() {
+            return false;
+        }
+        self.skip_to_marker();
+        self.rest.is_empty() || self.rest.starts_with(&[0xff, 0xd9])
+    }
+
+    fn skip_to_marker(&mut self) {
+        while self.enough != WHOLE {
+            self.at = self.bytes.len();
+            self.take_in();
+        }
     }
 
     /// Whether no more bits were used than there are, up to the next marker.
@@ -434,7 +448,8 @@ impl<'a> Bits<'a> {
         (next == 64).then_some(())
     }
 
-    /// Decodes the 63 other coefficients into `block`, by `places`; the number of the last that is not zero, in the order of the data.
+    /// Decodes the 63 other coefficients into `block`, by `places`; none behind the number that it
+    /// returns, in the order of the data, is other than zero.
     #[inline(always)]
     pub(super) fn ac(
         &mut self,

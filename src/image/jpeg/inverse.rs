@@ -1,7 +1,7 @@
 //! The inverse transform of a block to fewer pixels than it has coefficients, or as many.
 //!
 //! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), C(0) being √½ and the others
-//! 1: the transform of ITU T.81, A.3.3, taken at N places instead of 8. Coefficients above N would only be aliases, and are left
+//! 1: the transform of ITU T.81, A.3.3, taken at N places instead of 8. Coefficients from N on would only be aliases, and are left
 //! out. Places k and N - 1 - k share their even terms, and their odd ones but for the sign. One direction is done for all eight
 //! columns (or rows) at once, in loops that a compiler makes vectors of.
 

@@ -5,13 +5,17 @@
 use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};
 
 use super::super::color::without_ycbcr;
+use super::super::error::ImageError;
+use super::super::format::Format;
 use super::super::meta::StoredPlan;
 use super::super::pixels::Samples;
 use super::super::size::Region;
 use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
+use super::huffman::Table;
 use super::inverse::{SIDE, Square, inverse};
-use super::planes;
+use super::scans::{self, Scans};
+use super::{faults, planes};
 
 /// How a test picture is coded.
 #[derive(Debug, Clone, Copy)]
@@ -215,6 +219,38 @@ fn libjpeg_luma(file: &[u8], eighths: u32) -> (usize, usize, Vec<u8>) {
     (lines.width(), lines.height(), samples)
 }
 
+/// The same, or `None` where it complains.
+fn strict_luma(file: &[u8], eighths: u32) -> Option<Vec<u8>> {
+    let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
+    let decoded = faults::guarded(|| {
+        let mut header = Decompress::with_err(faults::strict_error_manager())
+            .from_mem(file)
+            .map_err(corrupt)?;
+        header.scale(eighths as u8);
+        let mut lines = header.grayscale().map_err(corrupt)?;
+        let samples = lines.read_scanlines::<u8>().map_err(corrupt)?;
+        lines.finish().map_err(corrupt)?;
+        Ok(samples)
+    });
+    decoded.ok()
+}
+
+/// Whether it has what is looked at before a short cut is tried.
+fn is_common(file: &[u8]) -> bool {
+    let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
+    let header = faults::guarded(|| {
+        let header = Decompress::with_err(faults::strict_error_manager())
+            .from_mem(file)
+            .map_err(corrupt)?;
+        let area = header.width() * header.height();
+        Ok((header.color_space(), area))
+    });
+    let is_known = |(space, area)| {
+        area < 1 << 20 && matches!(space, ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr)
+    };
+    header.is_ok_and(is_known) && scans::count(file, 100) == Scans::AllInOne
+}
+
 /// Three channels at so many eighths, by libjpeg.
 fn libjpeg_ycbcr(file: &[u8], eighths: u32) -> Vec<u8> {
     let mut header = Decompress::new_mem(file).unwrap();
@@ -350,6 +386,40 @@ fn restart_markers_are_followed() {
 }
 
 #[test]
+fn tables_are_libjpegs() {
+    let table = |counts: &[u8], symbols: &[u8]| {
+        let mut all = [0; 16];
+        all[..counts.len()].copy_from_slice(counts);
+        Table::new(&all, symbols).is_some()
+    };
+    assert!(table(&[1, 1], &[0, 1]));
+    assert!(!table(&[1, 2], &[0, 1, 2]), "11 is taken");
+    assert!(!table(&[2], &[0, 1]), "1 is taken");
+    assert!(!table(&[1, 3], &[0, 1, 2, 3]), "too many");
+    assert!(!table(&[1, 1], &[0]), "too few symbols");
+    // A mean of sixteen bits, which no code in the data needs to stand for.
+    let kind = Kind {
+        grey: true,
+        chroma: (1, 1),
+        quality: 85.0,
+        optimized: false,
+    };
+    let mut file = encode(&picture(40, 40, 1, 60), 40, 40, kind);
+    assert!(planes::decode(&file, 4, whole(40, 40)).unwrap().is_some());
+    let table = file
+        .windows(5)
+        .position(|w| w[..2] == [0xff, 0xc4] && w[4] == 0);
+    let at = table.unwrap() + 5;
+    let symbols: usize = file[at..at + 16]
+        .iter()
+        .map(|&count| usize::from(count))
+        .sum();
+    file[at + 16 + symbols - 1] = 16;
+    assert!(strict_luma(&file, 4).is_none());
+    assert!(planes::decode(&file, 4, whole(40, 40)).unwrap().is_none());
+}
+
+#[test]
 fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
     let kind = Kind {
         grey: false,
@@ -368,20 +438,46 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
             assert!(cut == luma, "torn after {end}");
         }
     }
+    // No panic, and where a spoilt one is taken, libjpeg has no complaint and the same pixels.
     let mut seed = 88_172_645_463_325_252_u64;
-    for _ in 0..4000 {
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 20) as usize % below
+    };
+    let mut taken = 0;
+    for _ in 0..20_000 {
         let mut spoilt = file.clone();
-        for _ in 0..2 {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            let at = seed as usize % spoilt.len();
-            spoilt[at] = (seed >> 32) as u8;
+        for _ in 0..1 + random(3) {
+            let at = random(spoilt.len() - 2);
+            match random(4) {
+                0 => spoilt[at] = random(256) as u8,
+                1 => spoilt[at] ^= 1 << random(8),
+                2 => drop(spoilt.remove(at)),
+                _ => drop(spoilt.splice(at..at, [0xff, [0xd0, 0xd9, 0xc4, 0x01][random(4)]])),
+            }
         }
-        // No panic, and where libjpeg has no complaint, the same pixels.
-        let _ = eighth::decode(&spoilt);
-        let _ = planes::decode(&spoilt, 6, whole(120, 90));
+        let small = eighth::decode(&spoilt);
+        let planes = planes::decode(&spoilt, 6, whole(120, 90)).unwrap();
+        if !is_common(&spoilt) {
+            continue;
+        }
+        if small.is_some() {
+            assert!(strict_luma(&spoilt, 1).is_some(), "libjpeg refuses it");
+        }
+        let Some((luma, _)) = planes else { continue };
+        let theirs = strict_luma(&spoilt, 6).expect("libjpeg refuses it");
+        let Samples::Eight(ours) = luma.samples else {
+            panic!("a JPEG has 8 bits")
+        };
+        // Of what is far beyond black or white it takes the last bits alone.
+        let alike = |(a, b): (&u8, &u8)| a.abs_diff(*b) <= 1 || matches!(*a, 0 | u8::MAX);
+        assert_eq!(ours.len(), theirs.len());
+        assert!(ours.iter().zip(&theirs).all(alike), "other pixels");
+        taken += 1;
     }
+    assert!(taken > 1000, "{taken} were taken");
 }
 
 #[test]
