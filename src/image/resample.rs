@@ -143,16 +143,9 @@ pub fn resize_pixels_into(
         height: f64::from(size.1),
     };
     let limit = ResizeSpec::MAX_BYTES;
-    check(
-        pixels.len(),
-        out.len(),
-        kind,
-        whole,
-        out_size,
-        filter,
-        limit,
-    )?;
-    run(pixels, size, out, out_size, kind, whole, filter, !opaque)
+    run(
+        pixels, size, out, out_size, kind, whole, filter, !opaque, limit,
+    )
 }
 
 fn byte_len((width, height): (u32, u32), channels: u8) -> Result<usize, ImageError> {
@@ -234,8 +227,9 @@ pub(super) fn resize(
                 Color::Cmyk => (PixelType::U8x4, false),
             };
             let to = (width, height);
-            check(samples.len(), len, kind, region, to, filter, max_bytes)?;
-            run(samples, sides, &mut out, to, kind, region, filter, alpha)?;
+            run(
+                samples, sides, &mut out, to, kind, region, filter, alpha, max_bytes,
+            )?;
             Samples::Eight(out)
         }
         Samples::Sixteen(samples) => {
@@ -250,8 +244,9 @@ pub(super) fn resize(
             let from = bytemuck::cast_slice(samples);
             let into: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
             let to = (width, height);
-            check(from.len(), into.len(), kind, region, to, filter, max_bytes)?;
-            run(from, sides, into, to, kind, region, filter, alpha)?;
+            run(
+                from, sides, into, to, kind, region, filter, alpha, max_bytes,
+            )?;
             Samples::Sixteen(out)
         }
     };
@@ -277,8 +272,9 @@ pub(super) fn with_chroma(
     let (sides, to) = ((chroma.width, chroma.height), (luma.width, luma.height));
     let mut pairs = take_buffer(2 * levels.len())?;
     let into = pairs.as_mut_slice();
-    check(from.len(), into.len(), kind, region, to, filter, max_bytes)?;
-    run(from, sides, into, to, kind, region, filter, false)?;
+    run(
+        from, sides, into, to, kind, region, filter, false, max_bytes,
+    )?;
     let mut samples = buffer(3 * levels.len())?;
     let pixels = samples.as_chunks_mut::<3>().0;
     for ((pixel, &level), &[blue, red]) in pixels.iter_mut().zip(levels).zip(pairs.as_chunks().0) {
@@ -316,7 +312,10 @@ fn run(
     region: Region,
     filter: Filter,
     alpha: bool,
+    max_bytes: u64,
 ) -> Result<(), ImageError> {
+    let to = (out_width, out_height);
+    check(from.len(), into.len(), kind, region, to, filter, max_bytes)?;
     let refused = |error: &dyn std::fmt::Display| ImageError::BadRequest {
         reason: format!("the pixels could not be resized: {error}"),
     };
