@@ -8,7 +8,7 @@ use super::super::color::without_ycbcr;
 use super::super::error::ImageError;
 use super::super::format::Format;
 use super::super::meta::StoredPlan;
-use super::super::pixels::Samples;
+use super::super::pixels::{Pixels, Samples};
 use super::super::size::Region;
 use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
@@ -26,6 +26,14 @@ struct Kind {
     optimized: bool,
 }
 
+/// The next number of a sequence.
+fn random(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
 /// Deterministic pixels between smooth (`noise` 0) and pure noise (256).
 fn picture(width: usize, height: usize, channels: usize, noise: usize) -> Vec<u8> {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64 ^ (width * 31 + height) as u64;
@@ -33,11 +41,9 @@ fn picture(width: usize, height: usize, channels: usize, noise: usize) -> Vec<u8
     for y in 0..height {
         for x in 0..width {
             for channel in 0..channels {
-                seed ^= seed << 13;
-                seed ^= seed >> 7;
-                seed ^= seed << 17;
+                let random = random(&mut seed);
                 let smooth = (x * (channel + 1) / 3 + y * 2 / (channel + 1)) % 256;
-                let mix = (smooth * (256 - noise) + (seed % 256) as usize * noise) / 256;
+                let mix = (smooth * (256 - noise) + (random % 256) as usize * noise) / 256;
                 samples.push(mix as u8);
             }
         }
@@ -63,29 +69,35 @@ fn encode(samples: &[u8], width: usize, height: usize, kind: Kind) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn libjpeg(file: &[u8]) -> (usize, usize, Vec<u8>) {
+/// Sides and samples at so many eighths, in this colour space, by libjpeg.
+fn libjpeg(file: &[u8], eighths: u32, space: ColorSpace) -> (usize, usize, Vec<u8>) {
     let mut header = Decompress::new_mem(file).unwrap();
-    header.scale(1);
-    let mut lines = if header.color_space() == ColorSpace::JCS_GRAYSCALE {
-        header.grayscale().unwrap()
-    } else {
-        header.rgb().unwrap()
-    };
+    header.scale(eighths as u8);
+    let mut lines = header.to_colorspace(space).unwrap();
     let samples = lines.read_scanlines::<u8>().unwrap();
     (lines.width(), lines.height(), samples)
 }
 
-/// The pixels as they are converted after resizing.
-fn rgb(eighth: Eighth) -> Vec<u8> {
-    match without_ycbcr(eighth.into_pixels()).samples {
+/// The samples of a JPEG.
+fn eight(pixels: Pixels) -> Vec<u8> {
+    match pixels.samples {
         Samples::Eight(samples) => samples,
         Samples::Sixteen(_) => panic!("a JPEG has 8 bits"),
     }
 }
 
+/// The pixels as they are converted after resizing.
+fn rgb(eighth: Eighth) -> Vec<u8> {
+    eight(without_ycbcr(eighth.into_pixels()))
+}
+
 #[track_caller]
 fn assert_same(file: &[u8], what: &str) {
-    let (width, height, samples) = libjpeg(file);
+    let space = match Decompress::new_mem(file).unwrap().color_space() {
+        ColorSpace::JCS_GRAYSCALE => ColorSpace::JCS_GRAYSCALE,
+        _ => ColorSpace::JCS_RGB,
+    };
+    let (width, height, samples) = libjpeg(file, 1, space);
     let ours = eighth::decode(file).unwrap_or_else(|| panic!("{what}: not taken"));
     assert_eq!((ours.width, ours.height), (width, height), "{what}");
     assert!(rgb(ours) == samples, "{what}: other pixels");
@@ -123,9 +135,8 @@ fn summed(block: &[i16; 64], quant: &[f32; 64], n: usize) -> Vec<Vec<f64>> {
         let angle = ((2 * k + 1) * u) as f64 * std::f64::consts::PI / (2 * n) as f64;
         0.5 * scale * angle.cos()
     };
-    let most = n.min(SIDE);
     let sample = |y, x| {
-        let terms = (0..most).flat_map(|v| (0..most).map(move |u| (v, u)));
+        let terms = (0..n).flat_map(|v| (0..n).map(move |u| (v, u)));
         let sum: f64 = terms
             .map(|(v, u)| {
                 // Column by column.
@@ -153,12 +164,7 @@ fn the_inverse_transform_is_what_defines_it() {
         (8, [inverse::<8, 4>, inverse::<8, 8>]),
     ];
     let mut seed = 0x853c_49e6_748f_ea9b_u64;
-    let mut random = |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = |below: u64| random(&mut seed) % below;
     for round in 0..200 {
         // Small ones, of which samples come out between black and white, and such as only a spoilt file has.
         let most = [40, 400, 60_000][round % 3];
@@ -190,11 +196,7 @@ fn the_inverse_transform_is_what_defines_it() {
 }
 
 /// The whole of a picture.
-const fn whole(width: usize, height: usize) -> Region {
-    whole_of((width as f64, height as f64))
-}
-
-const fn whole_of((width, height): (f64, f64)) -> Region {
+const fn whole(width: f64, height: f64) -> Region {
     Region {
         left: 0.0,
         top: 0.0,
@@ -210,53 +212,36 @@ fn assert_near(ours: &[u8], theirs: &[u8], what: &str) {
     assert!(off <= Some(1), "{what}: off by {off:?}");
 }
 
-/// Luma at so many eighths, by libjpeg.
-fn libjpeg_luma(file: &[u8], eighths: u32) -> (usize, usize, Vec<u8>) {
-    let mut header = Decompress::new_mem(file).unwrap();
-    header.scale(eighths as u8);
-    let mut lines = header.grayscale().unwrap();
-    let samples = lines.read_scanlines::<u8>().unwrap();
-    (lines.width(), lines.height(), samples)
+/// What is made of a file of which libjpeg has no complaint.
+fn strict<T>(file: &[u8], work: impl FnOnce(Decompress<&[u8]>) -> std::io::Result<T>) -> Option<T> {
+    let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
+    let made = faults::guarded(|| {
+        let header = Decompress::with_err(faults::strict_error_manager()).from_mem(file);
+        header.and_then(work).map_err(corrupt)
+    });
+    made.ok()
 }
 
-/// The same, or `None` where it complains.
+/// Luma at so many eighths, by libjpeg, or `None` where it complains.
 fn strict_luma(file: &[u8], eighths: u32) -> Option<Vec<u8>> {
-    let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
-    let decoded = faults::guarded(|| {
-        let mut header = Decompress::with_err(faults::strict_error_manager())
-            .from_mem(file)
-            .map_err(corrupt)?;
+    strict(file, |mut header| {
         header.scale(eighths as u8);
-        let mut lines = header.grayscale().map_err(corrupt)?;
-        let samples = lines.read_scanlines::<u8>().map_err(corrupt)?;
-        lines.finish().map_err(corrupt)?;
+        let mut lines = header.grayscale()?;
+        let samples = lines.read_scanlines::<u8>()?;
+        lines.finish()?;
         Ok(samples)
-    });
-    decoded.ok()
+    })
 }
 
 /// Whether it has what is looked at before a short cut is tried.
 fn is_common(file: &[u8]) -> bool {
-    let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
-    let header = faults::guarded(|| {
-        let header = Decompress::with_err(faults::strict_error_manager())
-            .from_mem(file)
-            .map_err(corrupt)?;
-        let area = header.width() * header.height();
-        Ok((header.color_space(), area))
+    let header = strict(file, |header| {
+        Ok((header.color_space(), header.width() * header.height()))
     });
     let is_known = |(space, area)| {
         area < 1 << 20 && matches!(space, ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr)
     };
-    header.is_ok_and(is_known) && scans::count(file, 100) == Scans::AllInOne
-}
-
-/// Three channels at so many eighths, by libjpeg.
-fn libjpeg_ycbcr(file: &[u8], eighths: u32) -> Vec<u8> {
-    let mut header = Decompress::new_mem(file).unwrap();
-    header.scale(eighths as u8);
-    let mut lines = header.to_colorspace(ColorSpace::JCS_YCbCr).unwrap();
-    lines.read_scanlines::<u8>().unwrap()
+    header.is_some_and(is_known) && scans::count(file, 100) == Scans::AllInOne
 }
 
 /// Blue and red in turn with all the pixels that they have, by libjpeg.
@@ -288,18 +273,16 @@ fn planes_are_libjpegs() {
                     let file = encode(&samples, width, height, kind);
                     for eighths in 2..=8 {
                         let what = format!("{eighths}, {width}x{height}, noise {noise}, {kind:?}");
-                        let region = whole(width, height);
+                        let region = whole(width as f64, height as f64);
                         let (luma, colour) =
                             planes::decode(&file, eighths, region).unwrap().unwrap();
-                        let (wide, high, theirs) = libjpeg_luma(&file, eighths);
+                        let (wide, high, theirs) =
+                            libjpeg(&file, eighths, ColorSpace::JCS_GRAYSCALE);
                         let sides = (luma.width as usize, luma.height as usize);
                         assert_eq!(sides, (wide, high), "{what}");
-                        let Samples::Eight(ours) = &luma.samples else {
-                            panic!("a JPEG has 8 bits")
-                        };
                         // libjpeg takes another transform for these, the mean of neighbours.
                         if !matches!(eighths, 2 | 4) {
-                            assert_near(ours, &theirs, &what);
+                            assert_near(&eight(luma), &theirs, &what);
                         }
                         let Some(colour) = colour else {
                             assert!(grey, "{what}");
@@ -309,7 +292,7 @@ fn planes_are_libjpegs() {
                         assert_eq!(colour.pairs.len(), 2 * wide * high, "{what}");
                         let (across, down) = (usize::from(chroma.0), usize::from(chroma.1));
                         if (across, down) == (1, 1) && !matches!(eighths, 2 | 4) {
-                            let theirs = libjpeg_ycbcr(&file, eighths);
+                            let (_, _, theirs) = libjpeg(&file, eighths, ColorSpace::JCS_YCbCr);
                             let theirs = theirs.as_chunks::<3>().0.iter();
                             let theirs: Vec<u8> = theirs.flat_map(|p| [p[1], p[2]]).collect();
                             assert_near(&colour.pairs, &theirs, &what);
@@ -318,8 +301,9 @@ fn planes_are_libjpegs() {
                             let all = (width.div_ceil(across), height.div_ceil(down));
                             assert_eq!((wide, high), all, "{what}");
                             assert_near(&colour.pairs, &libjpeg_chroma(&file, wide, high), &what);
-                            let half = (width as f64 / across as f64, height as f64 / down as f64);
-                            assert_eq!(colour.region, whole_of(half), "{what}");
+                            let half =
+                                whole(width as f64 / across as f64, height as f64 / down as f64);
+                            assert_eq!(colour.region, half, "{what}");
                         }
                     }
                 }
@@ -369,18 +353,22 @@ fn restart_markers_are_followed() {
         );
     }
     let file = with_restarts(19, 4);
-    let (luma, _) = planes::decode(&file, 3, whole(64, 304)).unwrap().unwrap();
-    let Samples::Eight(ours) = luma.samples else {
-        panic!("a JPEG has 8 bits")
-    };
-    assert_near(&ours, &libjpeg_luma(&file, 3).2, "19 strips at 3");
+    let (luma, _) = planes::decode(&file, 3, whole(64.0, 304.0))
+        .unwrap()
+        .unwrap();
+    let (_, _, theirs) = libjpeg(&file, 3, ColorSpace::JCS_GRAYSCALE);
+    assert_near(&eight(luma), &theirs, "19 strips at 3");
     // One out of order, and one missing: left to libjpeg, which knows what to say.
     let file = with_restarts(3, 7);
     let marker = file.windows(2).position(|w| w == [0xff, 0xd1]).unwrap();
     let mut wrong = file.clone();
     wrong[marker + 1] = 0xd5;
     assert!(eighth::decode(&wrong).is_none());
-    assert!(planes::decode(&wrong, 5, whole(112, 48)).unwrap().is_none());
+    assert!(
+        planes::decode(&wrong, 5, whole(112.0, 48.0))
+            .unwrap()
+            .is_none()
+    );
     let missing = [&file[..marker], &file[marker + 2..]].concat();
     assert!(eighth::decode(&missing).is_none());
 }
@@ -405,7 +393,11 @@ fn tables_are_libjpegs() {
         optimized: false,
     };
     let mut file = encode(&picture(40, 40, 1, 60), 40, 40, kind);
-    assert!(planes::decode(&file, 4, whole(40, 40)).unwrap().is_some());
+    assert!(
+        planes::decode(&file, 4, whole(40.0, 40.0))
+            .unwrap()
+            .is_some()
+    );
     let table = file
         .windows(5)
         .position(|w| w[..2] == [0xff, 0xc4] && w[4] == 0);
@@ -416,7 +408,11 @@ fn tables_are_libjpegs() {
         .sum();
     file[at + 16 + symbols - 1] = 16;
     assert!(strict_luma(&file, 4).is_none());
-    assert!(planes::decode(&file, 4, whole(40, 40)).unwrap().is_none());
+    assert!(
+        planes::decode(&file, 4, whole(40.0, 40.0))
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -429,23 +425,20 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
     };
     let file = encode(&picture(120, 90, 3, 60), 120, 90, kind);
     let Eighth { samples, .. } = eighth::decode(&file).unwrap();
-    let (luma, _) = planes::decode(&file, 6, whole(120, 90)).unwrap().unwrap();
+    let (luma, _) = planes::decode(&file, 6, whole(120.0, 90.0))
+        .unwrap()
+        .unwrap();
     for end in 0..file.len() {
         if let Some(cut) = eighth::decode(&file[..end]) {
             assert!(cut.samples == samples, "torn after {end}");
         }
-        if let Some((cut, _)) = planes::decode(&file[..end], 6, whole(120, 90)).unwrap() {
+        if let Some((cut, _)) = planes::decode(&file[..end], 6, whole(120.0, 90.0)).unwrap() {
             assert!(cut == luma, "torn after {end}");
         }
     }
     // No panic, and where a spoilt one is taken, libjpeg has no complaint and the same pixels.
     let mut seed = 88_172_645_463_325_252_u64;
-    let mut random = |below: usize| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed >> 20) as usize % below
-    };
+    let mut random = |below: usize| (random(&mut seed) >> 20) as usize % below;
     let mut taken = 0;
     for _ in 0..20_000 {
         let mut spoilt = file.clone();
@@ -459,7 +452,7 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
             }
         }
         let small = eighth::decode(&spoilt);
-        let planes = planes::decode(&spoilt, 6, whole(120, 90)).unwrap();
+        let planes = planes::decode(&spoilt, 6, whole(120.0, 90.0)).unwrap();
         if !is_common(&spoilt) {
             continue;
         }
@@ -468,9 +461,7 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
         }
         let Some((luma, _)) = planes else { continue };
         let theirs = strict_luma(&spoilt, 6).expect("libjpeg refuses it");
-        let Samples::Eight(ours) = luma.samples else {
-            panic!("a JPEG has 8 bits")
-        };
+        let ours = eight(luma);
         // Of what is far beyond black or white it takes the last bits alone.
         let alike = |(a, b): (&u8, &u8)| a.abs_diff(*b) <= 1 || matches!(*a, 0 | u8::MAX);
         assert_eq!(ours.len(), theirs.len());
