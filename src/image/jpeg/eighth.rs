@@ -11,7 +11,6 @@ use super::super::pixels::{Color, Pixels, Samples};
 use super::super::resample::take_buffer;
 use super::frame::{Block, Frame, NATURAL};
 use super::huffman::{Bits, Skips, Values};
-use super::vectors::vectorized;
 
 /// Decoded pixels, grey (1 channel) or YCbCr (3).
 #[derive(Debug)]
@@ -51,15 +50,17 @@ enum Others {
     Read(Values),
 }
 
-impl Plane {
+impl Others {
     /// Pixels per block side.
     fn side(&self) -> usize {
-        match self.others {
-            Others::Skipped(_) => 1,
-            Others::Read(_) => 2,
+        match self {
+            Self::Skipped(_) => 1,
+            Self::Read(_) => 2,
         }
     }
+}
 
+impl Plane {
     /// Decodes one block and writes its pixel, or its four.
     #[inline(always)]
     fn block(&mut self, block: &Block<'_>, bits: &mut Bits<'_>, quant: &[u16; 64]) -> Option<()> {
@@ -90,35 +91,28 @@ impl Plane {
 /// The whole picture at one eighth, or `None` if it is not of the kind this is made for.
 pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     let (frame, data) = Frame::read(input)?;
-    let (mcus_across, mcus_down) = frame.mcus();
     let is_double = frame.sampling() == (2, 2);
     let mut planes = Vec::new();
     for (number, component) in frame.components.iter().enumerate() {
         let ac = frame.ac(number)?;
-        let mut plane = Plane {
-            others: match number > 0 && is_double {
-                true => Others::Read(ac.values()),
-                false => Others::Skipped(ac.skips()),
-            },
-            stride: 0,
-            samples: Vec::new(),
+        let others = match number > 0 && is_double {
+            true => Others::Read(ac.values()),
+            false => Others::Skipped(ac.skips()),
         };
-        plane.stride = mcus_across * component.across * plane.side();
-        let rows = mcus_down * component.down * plane.side();
-        plane.samples = vec![0; plane.stride * rows];
-        planes.push(plane);
+        let blocks = (component.across, component.down);
+        let (stride, rows) = frame.padded(blocks, others.side());
+        planes.push(Plane {
+            others,
+            stride,
+            samples: vec![0; stride * rows],
+        });
     }
-    vectorized(
+    frame.scan(
+        data,
         #[inline(always)]
-        || {
-            frame.scan(
-                data,
-                #[inline(always)]
-                |block, bits| {
-                    let plane = planes.get_mut(block.component)?;
-                    plane.block(&block, bits, &frame.components[block.component].quant)
-                },
-            )
+        |block, bits| {
+            let plane = planes.get_mut(block.component)?;
+            plane.block(&block, bits, &frame.components[block.component].quant)
         },
     )?;
     finished(&frame, &planes)
@@ -183,7 +177,7 @@ fn finished(frame: &Frame, planes: &[Plane]) -> Option<Eighth> {
         });
     };
     // 4:2:2 has one chroma pixel for two: it is repeated. The others have one each.
-    let repeat = frame.sampling().0 / blue.side();
+    let repeat = frame.sampling().0 / blue.others.side();
     for (y, out) in samples.chunks_exact_mut(width * 3).enumerate() {
         let luma = &luma.samples[row_of(luma, y)..][..width];
         let blue = &blue.samples[row_of(blue, y)..][..width.div_ceil(repeat)];

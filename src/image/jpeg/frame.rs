@@ -4,6 +4,7 @@
 //! but its end behind the scan, which only libjpeg reads.
 
 use super::huffman::{BLOCKS, Bits, Table};
+use super::vectors::vectorized;
 
 /// Where in zigzag order each coefficient lies in its block, row by row.
 #[rustfmt::skip]
@@ -100,14 +101,32 @@ impl Frame {
         )
     }
 
+    /// Samples of a row, and rows, of the whole MCUs of a component that has so many blocks in each and so many samples per block side.
+    pub(super) fn padded(&self, blocks: (usize, usize), side: usize) -> (usize, usize) {
+        let (across, down) = self.mcus();
+        (across * blocks.0 * side, down * blocks.1 * side)
+    }
+
     /// The code of a component's coefficients but the first.
     pub(super) fn ac(&self, component: usize) -> Option<&Table> {
         self.ac[self.components[component].ac_table].as_ref()
     }
 
-    /// Goes over all blocks in the order of the data: `block` takes each one's other coefficients out of it.
-    #[inline(always)]
+    /// Goes over all blocks in the order of the data: `block`, which is `#[inline(always)]`, takes each one's other coefficients out
+    /// of it.
     pub(super) fn scan(
+        &self,
+        data: &[u8],
+        block: impl FnMut(Block<'_>, &mut Bits<'_>) -> Option<()>,
+    ) -> Option<()> {
+        vectorized(
+            #[inline(always)]
+            || self.each_block(data, block),
+        )
+    }
+
+    #[inline(always)]
+    fn each_block(
         &self,
         data: &[u8],
         mut block: impl FnMut(Block<'_>, &mut Bits<'_>) -> Option<()>,

@@ -22,8 +22,8 @@ pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
 /// How many bits a look for a symbol with its value takes in.
 const VALUE_LOOK: u32 = 10;
 
-/// How many of them fit the window beside a code and a value of any length.
-const SHORT: u32 = (56 - 31) / VALUE_LOOK;
+/// How many looks a full window has the bits for: all of them short, or the last one of a code and a value of any length.
+const LOOKS: u32 = 1 + (56 - 31) / VALUE_LOOK;
 
 /// Symbols with their values for the next `VALUE_LOOK` bits, where both are in them.
 pub(super) struct Values(Box<[Value; 1 << VALUE_LOOK]>);
@@ -463,14 +463,28 @@ impl<'a> Bits<'a> {
         let mut last = 0;
         'block: while next < 64 {
             (window, filled, at) = refilled(&self.bytes, window, filled, at);
-            // So many short ones leave enough for a long one.
-            for _ in 0..SHORT {
+            for _ in 0..LOOKS {
                 let entry = values.0[(window >> (64 - VALUE_LOOK)) as usize];
                 if entry.0 == 0 {
-                    break;
+                    (self.window, self.filled, self.at) = (window, filled, at);
+                    let (end, advance, size) = ac_symbol(self.symbol(table)?);
+                    if end {
+                        return Some(last);
+                    }
+                    next += advance as usize;
+                    if next > 64 {
+                        return None;
+                    }
+                    if size > 0 {
+                        let value = self.value(size);
+                        block[usize::from(places[next - 1])] = value as i16;
+                        last = next - 1;
+                    }
+                    (window, filled, at) = (self.window, self.filled, self.at);
+                    continue 'block;
                 }
                 window <<= entry.bits();
-                filled = filled.wrapping_sub(entry.bits());
+                filled -= entry.bits();
                 next += entry.advance() as usize;
                 let Some(&place) = places.get(next - 1) else {
                     // Behind the end, or what stands for it.
@@ -485,24 +499,6 @@ impl<'a> Bits<'a> {
                     break 'block;
                 }
             }
-            if values.0[(window >> (64 - VALUE_LOOK)) as usize].0 != 0 {
-                continue;
-            }
-            (self.window, self.filled, self.at) = (window, filled, at);
-            let (end, advance, size) = ac_symbol(self.symbol(table)?);
-            if end {
-                return Some(last);
-            }
-            next += advance as usize;
-            if next > 64 {
-                return None;
-            }
-            if size > 0 {
-                let value = self.value(size);
-                block[usize::from(places[next - 1])] = value as i16;
-                last = next - 1;
-            }
-            (window, filled, at) = (self.window, self.filled, self.at);
         }
         (self.window, self.filled, self.at) = (window, filled, at);
         Some(last)

@@ -107,31 +107,18 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
-    if eighths == 1
-        && sequential
-        && common
-        && let Some(eighth) = eighth::decode(input)
-    {
-        let size = (eighth.width as u32, eighth.height as u32);
-        return Ok(Decoded {
-            pixels: eighth.into_pixels(),
-            chroma: None,
-            plan: plan.scaled(scale, size),
-            orientation,
-            metadata,
-        });
-    }
     // Filtering and the step from YCbCr to RGB are both sums, so their order matters to the rounding alone: there are fewer pixels
     // behind the filter, and those of a JPEG need not take that step at all.
     let scaled = scaled_len(&header, eighths);
     let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
     let is_late = is_reduced && !takes_pixels_as_they_are(spec.filter);
-    if eighths > 1
-        && is_late
-        && sequential
-        && common
-        && let Some((pixels, chroma)) = planes::decode(input, eighths, plan.region)?
-    {
+    let quick = match eighths {
+        _ if !sequential || !common => None,
+        1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
+        _ if is_late => planes::decode(input, eighths, plan.region)?,
+        _ => None,
+    };
+    if let Some((pixels, chroma)) = quick {
         return Ok(Decoded {
             plan: plan.scaled(scale, (pixels.width, pixels.height)),
             pixels,

@@ -17,7 +17,6 @@ use super::super::size::Region;
 use super::frame::{Block, Frame, TURNED};
 use super::huffman::{Bits, Values};
 use super::inverse::{SIDE, Square, flat, inverse};
-use super::vectors::vectorized;
 
 /// Luma, or blue and red in turn, with pixels of their own size.
 struct Plane {
@@ -70,15 +69,15 @@ pub(super) fn decode(
         _ => Some(Plane::new(&frame, chroma_side, 2, (1, 1))?),
     };
     let mut scan = Scan {
-        frame: &frame,
         decodings: &decodings,
         luma,
         chroma,
         blue: [[0; SIDE]; SIDE],
     };
-    let done = vectorized(
+    let done = frame.scan(
+        data,
         #[inline(always)]
-        || scan.run(data),
+        |block, bits| scan.block(&block, bits),
     );
     if done.is_none() {
         return Ok(None);
@@ -112,18 +111,19 @@ impl Plane {
         channels: usize,
         blocks: (usize, usize),
     ) -> Result<Self, ImageError> {
-        let (most, mcus) = (frame.sampling(), frame.mcus());
+        let most = frame.sampling();
         let scaled = |whole: usize, blocks: usize, most: usize| {
             (whole * side * blocks).div_ceil(SIDE * most)
         };
-        let stride = mcus.0 * blocks.0 * side * channels;
+        let (width, rows) = frame.padded(blocks, side);
+        let stride = width * channels;
         Ok(Self {
             side,
             channels,
             width: scaled(frame.width, blocks.0, most.0),
             height: scaled(frame.height, blocks.1, most.1),
             stride,
-            samples: take_buffer(stride * mcus.1 * blocks.1 * side)?,
+            samples: take_buffer(stride * rows)?,
         })
     }
 
@@ -173,7 +173,6 @@ impl Plane {
 
 /// The planes as far as they are decoded.
 struct Scan<'a> {
-    frame: &'a Frame,
     decodings: &'a [Decoding],
     luma: Plane,
     chroma: Option<Plane>,
@@ -182,15 +181,6 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    #[inline(always)]
-    fn run(&mut self, data: &[u8]) -> Option<()> {
-        self.frame.scan(
-            data,
-            #[inline(always)]
-            |block, bits| self.block(&block, bits),
-        )
-    }
-
     #[inline(always)]
     fn block(&mut self, block: &Block<'_>, bits: &mut Bits<'_>) -> Option<()> {
         let side = match block.component {
