@@ -157,15 +157,17 @@ impl OutFolder {
             self.count += 1;
             let name = leftovers::name(std::process::id(), self.count);
             let path = folder.join(&name);
-            let made = self.stop.guarding(&path, || {
-                let made = tempfile::Builder::new()
+            let make = || {
+                tempfile::Builder::new()
                     .prefix(&name)
                     .rand_bytes(0)
                     // The mask of the process applies to this mode, as it does to any new file.
                     .permissions(Permissions::from_mode(0o666))
-                    .tempfile_in(folder);
-                made.inspect(|file| leftovers::claim(file.as_file()))
-                    .map(&write)
+                    .tempfile_in(folder)
+            };
+            let made = self.stop.guarding(&path, make, |file| {
+                leftovers::claim(file.as_file());
+                write(file)
             });
             match made {
                 // Left behind by a program that had our number, and was killed.

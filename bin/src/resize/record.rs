@@ -178,13 +178,15 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
         // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
         let name = leftovers::record_name(std::process::id());
         let temporary = folder.join(&name);
-        stop.guarding(&temporary, || {
+        let make = || {
             // Only a killed program that had our number can have left one.
             let _ = std::fs::remove_file(&temporary);
-            let mut file = tempfile::Builder::new()
+            tempfile::Builder::new()
                 .prefix(&name)
                 .rand_bytes(0)
-                .tempfile_in(folder)?;
+                .tempfile_in(folder)
+        };
+        stop.guarding(&temporary, make, |mut file| {
             leftovers::claim(file.as_file());
             // As if it had been written on: others who use the folder read it too.
             let mode = std::fs::metadata(path)?.permissions();
@@ -192,7 +194,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
             file.write_all(&kept)?;
             file.persist(path).map_err(|error| error.error)?;
             io::Result::Ok(())
-        })?;
+        })??;
     }
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     let mut start = String::new();

@@ -14,6 +14,7 @@
 //! by yet another thread: where nobody reads stderr that one waits, and a second signal still ends the program. Ending at
 //! once leaves no worker (they end with the program), no name, and no file under a temporary name.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -116,25 +117,35 @@ impl Stop {
         self.code()
     }
 
-    /// Runs `write`, which makes `path` and takes it away again: an end at once will not leave it behind.
-    pub(crate) fn guarding<T>(&self, path: &Path, write: impl FnOnce() -> T) -> T {
-        let note = |path| {
-            *self
-                .shared
-                .temporary
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = path;
+    /// Has `make` make the file `path`, and then `write` fill it and take it away again. An end at once does not leave it behind: it
+    /// waits while the file is made, and finds it, or came before, and none is made any more.
+    pub(crate) fn guarding<F, T>(
+        &self,
+        path: &Path,
+        make: impl FnOnce() -> io::Result<F>,
+        write: impl FnOnce(F) -> T,
+    ) -> io::Result<T> {
+        let made = {
+            let mut temporary = self.shared.temporary();
+            let made = make()?;
+            *temporary = Some(path.to_owned());
+            made
         };
-        note(Some(path.to_owned()));
-        let result = write();
-        note(None);
-        result
+        let result = write(made);
+        *self.shared.temporary() = None;
+        Ok(result)
     }
 }
 
 impl Shared {
     fn note(&self) -> MutexGuard<'_, Note> {
         self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn temporary(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.temporary
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, signal: i32) {
@@ -155,12 +166,9 @@ impl Shared {
             return;
         }
         // The lock is held to the end, so that no other file is begun.
-        let temporary = self
-            .temporary
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let temporary = self.temporary();
         if let Some(path) = &*temporary {
-            // Under its real name already, or not made yet.
+            // Under its real name already.
             let _ = std::fs::remove_file(path);
         }
         let last = self.note().wanted.then_some(LAST);
@@ -209,4 +217,33 @@ fn ignored() -> u64 {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_finds_the_temporary_file_or_none_is_made() {
+        let stop = Stop::default();
+        let path = Path::new("picture.tmp");
+        let noted = || {
+            stop.shared
+                .temporary
+                .try_lock()
+                .ok()
+                .map(|path| path.clone())
+        };
+        let make = || {
+            assert_eq!(noted(), None, "an end would have to wait");
+            Ok(())
+        };
+        let write = |()| assert_eq!(noted(), Some(Some(path.to_owned())));
+        stop.guarding(path, make, write).unwrap();
+        assert_eq!(noted(), Some(None));
+        let full = || Err::<(), _>(io::ErrorKind::StorageFull.into());
+        stop.guarding(path, full, |()| ()).unwrap_err();
+        assert_eq!(noted(), Some(None));
+    }
 }
