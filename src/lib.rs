@@ -197,7 +197,10 @@ pub use sys::inject as failing_calls;
 #[cfg(not(arenite_loom))]
 pub use worker::{Scratch, cancelled, init, rng, scratch, scratch_for};
 
-// The examples of README.md are tests.
+// The programs in README.md and docs/guide.md are doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide.md")]
+struct Guide;

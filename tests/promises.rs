@@ -1,4 +1,4 @@
-//! The README says which test shows which promise: those tests have to exist.
+//! `docs/guarantees.md` names the tests that show each promise: those tests have to exist.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
@@ -21,14 +21,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What stands between backticks in the table below the heading: suite and path, such as `engine deaths::while_idle`.
-fn named(readme: &str) -> Vec<String> {
-    let table = readme.split("### What is promised").nth(1).unwrap();
-    let rows = table
-        .lines()
-        .skip_while(|line| !line.starts_with("|---"))
-        .skip(1)
-        .take_while(|line| line.starts_with('|'));
+/// The tests named in the tables of promises: suite and path, such as `engine deaths::while_idle`.
+fn named(guarantees: &str) -> Vec<String> {
+    let tables = guarantees.split("| promise | shown by |\n|---|---|\n").skip(1);
+    let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with('|')));
     rows.flat_map(|row| {
         let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
         let names: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
@@ -139,10 +135,10 @@ fn files(place: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_test_that_the_readme_names_exists() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let names = named(&readme);
-    assert!(names.len() > 20, "the table was not found: {names:?}");
+fn every_test_named_beside_a_promise_exists() {
+    let guarantees = fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let names = named(&guarantees);
+    assert!(names.len() > 80, "a table was not found: {names:?}");
     let missing: Vec<_> = names.iter().filter_map(|name| missing(name)).collect();
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
 }
@@ -189,7 +185,7 @@ fn a_test_that_does_not_exist_is_found() {
     assert!(missing("engine deaths::while_idle::deaths").is_some());
     assert!(missing("nothing deaths").is_some());
     let table =
-        "### What is promised\n\n| a | b |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
+        "# A\n\n| promise | shown by |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
     assert_eq!(named(table), ["engine deaths", "fuzz"]);
     let table = "| a | b |\n|---|---|\n| f | `soak --only x`, `points killing a::`, `b::c` | d |\n\
         | g | `tests --test engine d::`; `tests -p arenite --lib e::f` | d |\n";
