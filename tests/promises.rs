@@ -23,7 +23,9 @@ fn root() -> &'static Path {
 
 /// The tests named in the tables of promises: suite and path, such as `engine deaths::while_idle`.
 fn named(guarantees: &str) -> Vec<String> {
-    let tables = guarantees.split("| promise | shown by |\n|---|---|\n").skip(1);
+    let tables = guarantees
+        .split("| promise | shown by |\n|---|---|\n")
+        .skip(1);
     let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with('|')));
     rows.flat_map(|row| {
         let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
@@ -184,8 +186,7 @@ fn a_test_that_does_not_exist_is_found() {
     assert!(missing("sandbox lab").is_some());
     assert!(missing("engine deaths::while_idle::deaths").is_some());
     assert!(missing("nothing deaths").is_some());
-    let table =
-        "# A\n\n| promise | shown by |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
+    let table = "# A\n\n| promise | shown by |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
     assert_eq!(named(table), ["engine deaths", "fuzz"]);
     let table = "| a | b |\n|---|---|\n| f | `soak --only x`, `points killing a::`, `b::c` | d |\n\
         | g | `tests --test engine d::`; `tests -p arenite --lib e::f` | d |\n";

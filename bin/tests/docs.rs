@@ -24,9 +24,17 @@ fn pages() -> Vec<PathBuf> {
 fn commands(page: &str) -> Vec<String> {
     let blocks = page.split("```sh\n").skip(1);
     let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
-    let lines = blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
+    let lines = blocks.flat_map(|block| {
+        block
+            .replace("\\\n", " ")
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
     let lines = lines.map(|line| line.split(" #").next().unwrap().trim().to_owned());
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
 }
 
 #[test]
@@ -36,7 +44,11 @@ fn each_arenite_command_runs() {
         symlink(root().join("samples"), folder.path().join(name)).unwrap();
     }
     let program = Path::new(env!("CARGO_BIN_EXE_arenite"));
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        program.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
     let mut ran = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
@@ -51,10 +63,18 @@ fn each_arenite_command_runs() {
                 .output()
                 .unwrap();
             // `doctor` ends with 1 where it has something to say about this machine.
-            let allowed = if command.starts_with("arenite doctor") { 1 } else { 0 };
+            let allowed = if command.starts_with("arenite doctor") {
+                1
+            } else {
+                0
+            };
             let code = output.status.code().unwrap_or(-1);
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!((0..=allowed).contains(&code), "{}: `{command}` ended with {code}: {said}", page.display());
+            assert!(
+                (0..=allowed).contains(&code),
+                "{}: `{command}` ended with {code}: {said}",
+                page.display()
+            );
             ran += 1;
         }
     }
@@ -63,25 +83,45 @@ fn each_arenite_command_runs() {
 
 #[test]
 fn each_cargo_command_names_what_exists() {
-    let manifests = ["Cargo.toml", "bin/Cargo.toml", "image/Cargo.toml", "benches/Cargo.toml", "tests/Cargo.toml"];
-    let manifests: String = manifests.iter().map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
+    let manifests = [
+        "Cargo.toml",
+        "bin/Cargo.toml",
+        "image/Cargo.toml",
+        "benches/Cargo.toml",
+        "tests/Cargo.toml",
+    ];
+    let manifests: String = manifests
+        .iter()
+        .map(|file| fs::read_to_string(root().join(file)).unwrap_or_default())
+        .collect();
     let files = |folder: &str, name: &str| root().join(folder).join(format!("{name}.rs")).exists();
     let mut looked = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for command in commands(&text).iter().filter(|command| command.contains("cargo ")) {
+        for command in commands(&text)
+            .iter()
+            .filter(|command| command.contains("cargo "))
+        {
             let words: Vec<_> = command.split_whitespace().collect();
             for pair in words.windows(2) {
                 let [option, name] = pair else { continue };
                 let there = match *option {
                     "-p" | "--bench" => manifests.contains(&format!("name = \"{name}\"")),
                     "--test" => {
-                        manifests.contains(&format!("name = \"{name}\"")) || files("bin/tests", name) || files("image/tests", name)
+                        manifests.contains(&format!("name = \"{name}\""))
+                            || files("bin/tests", name)
+                            || files("image/tests", name)
                     }
-                    "--example" => *name == "NAME" || files("examples", name) || files("image/examples", name),
+                    "--example" => {
+                        *name == "NAME" || files("examples", name) || files("image/examples", name)
+                    }
                     _ => continue,
                 };
-                assert!(there, "{}: `{command}` names {name}, which does not exist", page.display());
+                assert!(
+                    there,
+                    "{}: `{command}` names {name}, which does not exist",
+                    page.display()
+                );
                 looked += 1;
             }
         }
