@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::{DeadLetter, Job, JobBuilder, JobError, Submitting};
-use crate::kernel::{Loads, Program, Reply};
+use crate::kernel::{Accepts, Program, Reply};
 
 /// A job and its arguments: see [`JobBuilder::keep_args`]. Dropping it cancels the job.
 #[must_use = "dropping a job cancels it"]
@@ -36,7 +36,7 @@ impl<G: Program, A: Clone, T> JobBuilder<'_, G, A, T> {
     /// ```
     pub fn keep_args(self) -> KeptJob<<G::Reply as Reply>::Out, A>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let args = Some(self.args.clone());
         let job = self.submit();
@@ -61,7 +61,7 @@ impl<G: Program, A: Clone, T> JobBuilder<'_, G, A, T> {
     /// ```
     pub fn keep_args_async(self) -> SubmittingKept<G, A>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let args = Some(self.args.clone());
         let job = self.submit_async();
@@ -80,7 +80,7 @@ pub struct SubmittingKept<G: Program, A> {
 // As the job that waits; the arguments are moved out.
 impl<G: Program, A> Unpin for SubmittingKept<G, A> {}
 
-impl<G: Loads<A>, A> Future for SubmittingKept<G, A> {
+impl<G: Accepts<A>, A> Future for SubmittingKept<G, A> {
     type Output = KeptJob<<G::Reply as Reply>::Out, A>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::answers::expect_len;
 use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
-use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, conjure, kernel_name};
+use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, kernel_name, zst_value};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
 use crate::worker::each;
@@ -266,7 +266,7 @@ pub(super) struct ApplyEach<F>(PhantomData<F>);
 
 impl<T, U, F: Fn(&[T], &mut [U]) + Copy + 'static> Work<T, U, Nothing> for ApplyEach<F> {
     fn run(from: &[T], to: &mut [U], _: Within, Nothing: Nothing) {
-        conjure::<F>()(from, to);
+        zst_value::<F>()(from, to);
     }
 }
 
@@ -275,7 +275,7 @@ pub(super) struct MapEach<F>(PhantomData<F>);
 
 impl<T: Element, U: Element, F: Fn(T) -> U + Copy + 'static> Work<T, U, Nothing> for MapEach<F> {
     fn run(from: &[T], to: &mut [U], within: Within, Nothing: Nothing) {
-        map_all(from, to, within, conjure::<F>());
+        map_all(from, to, within, zst_value::<F>());
     }
 }
 
@@ -288,7 +288,7 @@ struct ChangeEach<F>(PhantomData<F>);
 
 impl<T, F: Fn(&mut [T]) + Copy + 'static> Change<T, Nothing> for ChangeEach<F> {
     fn run(part: &mut [T], Nothing: Nothing) {
-        conjure::<F>()(part);
+        zst_value::<F>()(part);
     }
 }
 

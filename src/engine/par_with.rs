@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::par::{Change, Within, Work, map_all};
 use super::{Engine, JobError};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Key, Param, conjure};
+use crate::kernel::{Arg, Key, Param, zst_value};
 
 /// A function, or a closure that captures nothing, of an element and one argument more: for [`Engine::par_map_with`].
 /// Implemented for every such function whose argument can be had for each element: a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`,
@@ -75,7 +75,7 @@ where
     for<'j> P::At<'j>: Copy,
 {
     fn all(from: &[T], to: &mut [U], within: Chunk, with: P::At<'_>) {
-        let f = conjure::<F>();
+        let f = zst_value::<F>();
         map_all(from, to, within.0, |x| f(x, with));
     }
 }
@@ -86,7 +86,7 @@ where
     F: Fn(&[T], &mut [U], P) + for<'j> Fn(&[T], &mut [U], P::At<'j>) + Copy + Send + 'static,
 {
     fn all(from: &[T], to: &mut [U], with: P::At<'_>, _: Key) {
-        conjure::<F>()(from, to, with);
+        zst_value::<F>()(from, to, with);
     }
 }
 
@@ -96,7 +96,7 @@ where
     F: Fn(&mut [T], P) + for<'j> Fn(&mut [T], P::At<'j>) + Copy + Send + 'static,
 {
     fn all(part: &mut [T], with: P::At<'_>, _: Key) {
-        conjure::<F>()(part, with);
+        zst_value::<F>()(part, with);
     }
 }
 

@@ -343,9 +343,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _job = scope.series.here(index);
-                    run_here(name, || {
-                        kernel.call(held, Key::new()).keep().map_err(Failure::from)
-                    })
+                    run_here(name, || kernel.call(held, Key::new()).into_value())
                 }))
             }
             Place::Workers(workers) => {

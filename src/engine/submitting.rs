@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{Job, JobBuilder};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{CallWriter, KernelInfo, Loads, Program, Reply};
+use crate::kernel::{Accepts, CallWriter, KernelInfo, Program, Reply};
 use crate::supervisor::{InLine, Shared, Terms, held_by};
 
 /// Somebody who waits to be let in. Dropping it gives up the place in the line.
@@ -92,7 +92,7 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
     /// ```
     pub fn submit_async(self) -> Submitting<G, A>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let state = match self.engine.shared() {
             Some(shared) => State::Waits(Entering::new(shared), self.unsent(shared, 0)),
@@ -105,7 +105,7 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
     /// Nothing waits for it yet. `kept`: handles of each of its arrays that the caller keeps until it is answered.
     pub(super) fn unsent(self, shared: &Shared, kept: usize) -> Unsent<G>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::load(self.args, &mut call);
@@ -118,7 +118,7 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
     }
 }
 
-impl<G: Loads<A>, A> Future for Submitting<G, A> {
+impl<G: Accepts<A>, A> Future for Submitting<G, A> {
     type Output = Job<<G::Reply as Reply>::Out>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,18 +1,18 @@
-//! State that stays in its worker between jobs, and the kernels that make it and change it.
+//! State that stays in its worker between jobs, and the programs that create and change it.
 //!
 //! | program | its words | what it does |
 //! |---|---|---|
-//! | [`Start`] | key, arguments | runs the initial kernel, keeps what it returns |
+//! | [`Start`] | key, arguments | runs the initial kernel and retains the state that it returns |
 //! | [`Restore`] | key, array, arguments | the same from a checkpoint |
-//! | [`Call`] | key, arguments | runs a method on what is kept |
+//! | [`Call`] | key, arguments | runs a method on the state |
 //! | [`Save`] | key | runs the kernel that makes a checkpoint |
-//! | [`End`] | key | drops it |
+//! | [`End`] | key | drops the state |
 //!
-//! States lie in a table of the lane's thread. The key names the place in it, and a generation, so that nothing is ever
-//! found under the key of an actor that is gone. What lies there is looked at by its type as well.
+//! States are in a table of the lane's thread. A key is an index into it and a generation, so the key of an ended actor
+//! never finds another. The type of the state is checked as well.
 //!
-//! Arrays that the initial kernel was given may stay in the state: they are counted for the actor, not for the job, and the
-//! supervisor holds them as long as it believes that the state exists. All other handles are the job's.
+//! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not for
+//! the job, and the supervisor holds the arrays for as long as the state may exist. All other handles belong to the job.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -21,14 +21,16 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use super::entry::{Failure, Params, Program, Stopped, conjure, params_sealed};
+use super::arity::for_each_arity;
+use super::entry::{Kernel, Params, Program, params_sealed, zst_value};
+use super::failure::{BadArgument, Failure};
 use super::host::{Host, Unreachable};
-use super::param::{BadArgument, HostRef, Key, Param, Rejected, Words};
+use super::param::{HostRef, Key, Param, Words};
 use super::reply::Reply;
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{LaneChunk, LaneCount, lane};
 
-/// What the initial kernel of an actor returns: its state `S`, or a `Result` with one. Sealed.
+/// What the initial kernel of an actor may return: the state `S`, or a `Result` with it. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state of type `{S}`",
     label = "the initial kernel of an actor returns its state, or a `Result` with it"
@@ -56,20 +58,8 @@ impl<S, E: Display> Initial<S> for Result<S, E> {
     }
 }
 
-/// A kernel that makes the state of an actor: a function of up to 8 parameters `P`, or a closure that captures nothing,
-/// which returns `O`. Sealed.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot make the state of an actor",
-    label = "not an initial kernel",
-    note = "an initial kernel is a function, or a closure that captures nothing, of up to 8 parameters that returns the state or a `Result` with it"
-)]
-pub trait Init<P: Params, O>: Copy + Send + 'static {
-    #[doc(hidden)]
-    fn make(self, held: P::Held, key: Key) -> O;
-}
-
-/// A method of an actor whose state is `S`: a function, or a closure that captures nothing, which takes `&mut S` or `&S`
-/// and up to 7 parameters. `P` names them and the receiver. Sealed.
+/// A method of an actor whose state is `S`: a function, or a closure that captures nothing, that takes `&mut S` or `&S` and
+/// up to 7 kernel parameters. `P` describes the receiver and the parameters. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a method of an actor whose state is `{S}`",
     label = "cannot be called on this actor",
@@ -80,9 +70,9 @@ pub trait Method<S, P: MethodParams, R>: Copy + Send + 'static {
     fn call(self, state: &mut S, held: <P::Params as Params>::Held, key: Key) -> R;
 }
 
-/// What a method takes: its receiver, and its parameters. Sealed.
+/// The receiver and the parameters of a method: [`ByMut`] or [`ByRef`]. Sealed.
 pub trait MethodParams: params_sealed::Sealed {
-    /// The parameters behind the receiver.
+    /// The parameters after the receiver.
     type Params: Params;
 }
 
@@ -102,22 +92,9 @@ impl<P: Params> MethodParams for ByRef<P> {
     type Params = P;
 }
 
-macro_rules! methods {
-    ($(($($p:ident $x:ident),*))+) => { $(
-        impl<Func, Ret, $($p),*> Init<($($p,)*), Ret> for Func
-        where
-            $($p: Param,)*
-            Func: Copy + Send + 'static
-                + Fn($($p),*) -> Ret
-                + for<'j> Fn($($p::At<'j>),*) -> Ret,
-        {
-            #[allow(unused_variables, reason = "for one without parameters")]
-            fn make(self, held: ($($p::Held,)*), key: Key) -> Ret {
-                let ($(mut $x,)*) = held;
-                self($($p::at(&mut $x, key)),*)
-            }
-        }
-
+macro_rules! impl_method {
+    // A method has a receiver and up to 7 parameters.
+    ($p0:ident $a0:ident $x0:ident $i0:tt $(, $p:ident $a:ident $x:ident $i:tt)*) => {
         impl<Func, State, Ret, $($p),*> Method<State, ByMut<($($p,)*)>, Ret> for Func
         where
             Ret: Reply,
@@ -127,7 +104,7 @@ macro_rules! methods {
                 + for<'j> Fn(&mut State, $($p::At<'j>),*) -> Ret,
         {
             #[inline]
-            #[allow(unused_variables, reason = "for one without parameters")]
+            #[allow(unused_variables, reason = "for a method without parameters")]
             fn call(self, state: &mut State, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
                 self(state, $($p::at(&mut $x, key)),*)
@@ -143,91 +120,83 @@ macro_rules! methods {
                 + for<'j> Fn(&State, $($p::At<'j>),*) -> Ret,
         {
             #[inline]
-            #[allow(unused_variables, reason = "for one without parameters")]
+            #[allow(unused_variables, reason = "for a method without parameters")]
             fn call(self, state: &mut State, held: ($($p::Held,)*), key: Key) -> Ret {
                 let ($(mut $x,)*) = held;
                 let state: &State = state;
                 self(state, $($p::at(&mut $x, key)),*)
             }
         }
-    )+ };
+    };
+    () => {};
 }
-methods! {
-    ()
-    (P0 x0)
-    (P0 x0, P1 x1)
-    (P0 x0, P1 x1, P2 x2)
-    (P0 x0, P1 x1, P2 x2, P3 x3)
-    (P0 x0, P1 x1, P2 x2, P3 x3, P4 x4)
-    (P0 x0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5)
-    (P0 x0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6)
-}
+for_each_arity!(impl_method);
 
-// ---- where states lie ------------------------------------------------------------------------------
+// ---- the table of states ---------------------------------------------------------------------------
 
-/// Names an actor in its worker: an index, and how often that was used before.
+/// The key of an actor in its worker: its index in the table, and the generation of that index.
 pub(crate) fn key(index: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(index)
 }
 
-/// A state, which a method that runs on it has borrowed: it is in its place all the time, also when that panics.
-type Shared = Rc<RefCell<Box<dyn Any>>>;
+/// A state. A running method borrows it, so that it stays in the table even if the method panics.
+type StateCell = Rc<RefCell<Box<dyn Any>>>;
 
 /// One actor of this lane.
-struct Kept {
+struct ActorState {
     key: u64,
-    state: Shared,
-    /// Counts the handles that the initial kernel was given.
+    state: StateCell,
+    /// Counts the handles among the initial kernel's arguments.
     count: &'static LaneCount,
 }
 
 thread_local! {
-    /// By the index in their keys.
-    static KEPT: RefCell<Vec<Option<Kept>>> = const { RefCell::new(Vec::new()) };
-    /// Counters that no actor has.
+    /// The actors of this lane, by the index in their keys.
+    static STATES: RefCell<Vec<Option<ActorState>>> = const { RefCell::new(Vec::new()) };
+    /// Counters that no actor uses.
     static COUNTS: RefCell<Vec<&'static LaneCount>> = const { RefCell::new(Vec::new()) };
-    /// That of the actor which the running job calls.
+    /// The counter of the actor that the running job calls.
     static CALLED: Cell<Option<&'static LaneCount>> = const { Cell::new(None) };
 }
 
-/// Takes one of the states of this thread's lane, for good: the process is about to end.
+/// Removes one of the states of this thread's lane. Called when the process is about to end.
 pub(crate) fn take_state() -> Option<Box<dyn Any>> {
-    let take = |place: Option<Kept>| Some(Rc::into_inner(place?.state)?.into_inner());
-    KEPT.with_borrow_mut(|kept| std::iter::from_fn(|| kept.pop()).find_map(take))
+    let take = |entry: Option<ActorState>| Some(Rc::into_inner(entry?.state)?.into_inner());
+    STATES.with_borrow_mut(|states| std::iter::from_fn(|| states.pop()).find_map(take))
 }
 
-/// Another job begins on this thread, which has called no actor yet.
+/// Called when a job begins on this thread: it has called no actor yet.
 #[inline]
 pub(crate) fn begin_job() {
     CALLED.set(None);
 }
 
-/// Does this counter count what the actor was given which the running job calls? That may be sent back where it lies.
+/// Whether `count` is the counter of the actor that the running job calls. Its arrays may be returned without a copy.
 pub(super) fn counts_for_actor(count: &'static LaneCount) -> bool {
     CALLED
         .get()
         .is_some_and(|called| std::ptr::eq(called, count))
 }
 
-/// Runs `f` on the place of an actor, if it is here.
-fn at<R>(key: u64, f: impl FnOnce(&mut Option<Kept>) -> R) -> Result<R, Stopped> {
-    KEPT.with_borrow_mut(|kept| match kept.get_mut(key as u32 as usize) {
-        Some(place) if place.as_ref().is_some_and(|kept| kept.key == key) => Ok(f(place)),
+/// Runs `f` on the table entry of an actor, if it is in this lane.
+fn with_entry<R>(key: u64, f: impl FnOnce(&mut Option<ActorState>) -> R) -> Result<R, Failure> {
+    STATES.with_borrow_mut(|states| match states.get_mut(key as u32 as usize) {
+        Some(entry) if entry.as_ref().is_some_and(|actor| actor.key == key) => Ok(f(entry)),
         _ => Err(unknown()),
     })
 }
 
-/// The supervisor sends calls only where their actor is.
-fn unknown() -> Stopped {
-    Stopped(Failure::Rejected(BadArgument::Unreachable(
+/// The error for a call of an actor that is not here. The supervisor sends calls only to the lane of their actor.
+fn unknown() -> Failure {
+    Failure::Rejected(BadArgument::Unreachable(
         "the actor is not in this worker".into(),
-    )))
+    ))
 }
 
-/// Counts the handles that an actor was given. When it goes they have to be gone, too.
+/// The counter of an actor's handles. All of them must be gone when this is dropped.
 struct Handles {
     count: &'static LaneCount,
-    /// Who has to answer for one that is left: the job that runs.
+    /// The running job, which is blamed for a handle that is left.
     job: &'static LaneCount,
 }
 
@@ -240,7 +209,7 @@ impl Handles {
         }
     }
 
-    fn keep(self) -> &'static LaneCount {
+    fn into_count(self) -> &'static LaneCount {
         let count = self.count;
         std::mem::forget(self);
         count
@@ -257,21 +226,21 @@ impl Drop for Handles {
     }
 }
 
-/// The lane, but that handles are counted for an actor.
+/// The lane as a host, except that handles are counted for an actor.
 struct ActorHost<'a> {
     host: &'a dyn Host,
     count: &'static LaneCount,
 }
 
-// SAFETY: memory is that of the lane, under the lane's own promise for the length of the job. Beyond it the supervisor
-// holds what the initial kernel may read until the state is dropped or its process is gone, and nothing is lent.
+// SAFETY: memory is that of the lane, under the lane's own promise until the job ends. After that the supervisor holds what
+// the initial kernel may read until the state is dropped or its process has ended, and nothing is lent.
 unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)
     }
     fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable(
-            "an actor keeps nothing that others will change".into(),
+            "an actor cannot retain an array that others will change".into(),
         ))
     }
     fn count(&self) -> &'static LaneCount {
@@ -282,62 +251,55 @@ unsafe impl Host for ActorHost<'_> {
     }
 }
 
-/// Makes a state and keeps it.
+/// Creates a state and adds it to the table.
 fn start<P: Params, O: Initial<S>, S: 'static>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
     make: impl FnOnce(P::Held) -> O,
-) -> Result<(), Stopped> {
-    let key = read_key(words)?;
-    // Outlives whatever fails below, and what that was given.
+) -> Result<(), Failure> {
+    let key = words.0.word()?;
+    // Dropped after everything below, so that it sees all handles gone.
     let handles = Handles::new(host.0);
     let host = ActorHost {
         host: host.0,
         count: handles.count,
     };
-    let held = P::receive(words, &HostRef(&host));
-    let held = held.map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-    let state = make(held).into_state();
-    let state: S = state.map_err(|why| Stopped(Failure::Returned(why)))?;
+    let held = P::receive(words, &HostRef(&host))?;
+    let state: S = make(held).into_state().map_err(Failure::Returned)?;
     crate::sync::point!("state.made");
-    let kept = Kept {
+    let actor = ActorState {
         key,
         state: Rc::new(RefCell::new(Box::new(state))),
-        count: handles.keep(),
+        count: handles.into_count(),
     };
     let index = key as u32 as usize;
-    let before = KEPT.with_borrow_mut(|all| {
-        if all.len() <= index {
-            all.resize_with(index + 1, || None);
+    let before = STATES.with_borrow_mut(|states| {
+        if states.len() <= index {
+            states.resize_with(index + 1, || None);
         }
-        all[index].replace(kept)
+        states[index].replace(actor)
     });
-    debug_assert!(before.is_none(), "one actor has one place");
+    debug_assert!(before.is_none(), "an index is used by one actor at a time");
     crate::sync::point!("state.kept");
     Ok(())
 }
 
-fn read_key(words: &mut Words<'_>) -> Result<u64, Stopped> {
-    let key = words.0.word();
-    key.map_err(|malformed| Stopped(Failure::Rejected(malformed.into())))
-}
-
-/// The state of an actor, for as long as a kernel runs on it. From now on the running job calls this one.
-fn lend(key: u64) -> Result<Shared, Stopped> {
-    let found = at(key, |kept| {
-        let kept = kept.as_ref()?;
-        CALLED.set(Some(kept.count));
-        Some(Rc::clone(&kept.state))
+/// Returns the state of an actor for the running job, and makes it the actor that this job calls.
+fn lend(key: u64) -> Result<StateCell, Failure> {
+    let found = with_entry(key, |entry| {
+        let actor = entry.as_ref()?;
+        CALLED.set(Some(actor.count));
+        Some(Rc::clone(&actor.state))
     })?;
     found.ok_or_else(unknown)
 }
 
 // ---- programs --------------------------------------------------------------------------------------
 
-/// Makes the state of an actor.
+/// Creates the state of an actor.
 #[derive(Debug)]
 pub struct Start<F, P, O, S>(PhantomData<fn(F, P, O) -> S>);
-/// Makes the state of an actor from a checkpoint.
+/// Creates the state of an actor from a checkpoint.
 #[derive(Debug)]
 pub struct Restore<F, P, O, S>(PhantomData<fn(F, P, O) -> S>);
 /// Runs a method.
@@ -355,7 +317,7 @@ macro_rules! starts {
         impl<F, P, O, S> params_sealed::Sealed for $program<F, P, O, S> {}
         impl<F, P, O, S> Program for $program<F, P, O, S>
         where
-            F: Init<P, O>,
+            F: Kernel<P, O>,
             P: Params,
             O: Initial<S>,
             S: 'static,
@@ -365,8 +327,8 @@ macro_rules! starts {
             fn name() -> &'static str {
                 type_name::<F>()
             }
-            fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Stopped> {
-                start::<P, O, S>(words, host, |held| conjure::<F>().make(held, Key::new()))
+            fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Failure> {
+                start::<P, O, S>(words, host, |held| zst_value::<F>().call(held, Key::new()))
             }
         }
     )* };
@@ -389,17 +351,16 @@ macro_rules! calls {
                 type_name::<F>()
             }
             #[inline]
-            fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
-                const { assert!(!R::SPAWNS, "a method of an actor cannot spawn jobs: its state stays in its lane, and calls after it would wait") };
-                let key = read_key(words)?;
-                let held = P::Params::receive(words, host)
-                    .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
+            fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Failure> {
+                const { assert!(!R::SPAWNS, "a method of an actor cannot spawn jobs: the calls after it would wait for them") };
+                let key = words.0.word()?;
+                let held = P::Params::receive(words, host)?;
                 let value = {
-                    let place = lend(key)?;
-                    let mut state = place.try_borrow_mut().map_err(|_| unknown())?;
+                    let cell = lend(key)?;
+                    let mut state = cell.try_borrow_mut().map_err(|_| unknown())?;
                     let state = (**state).downcast_mut::<S>().ok_or_else(unknown)?;
                     crate::sync::point!("state.lent");
-                    let value = conjure::<F>().call(state, held, Key::new());
+                    let value = zst_value::<F>().call(state, held, Key::new());
                     crate::sync::point!($over);
                     value
                 };
@@ -418,17 +379,17 @@ impl<S: 'static> Program for End<S> {
     fn name() -> &'static str {
         type_name::<S>()
     }
-    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Stopped> {
-        let key = read_key(words)?;
-        let Some(kept) = at(key, Option::take)? else {
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Failure> {
+        let key = words.0.word()?;
+        let Some(actor) = with_entry(key, Option::take)? else {
             return Err(unknown());
         };
-        // Judged after the state is gone, also when its drop panics.
+        // Dropped after the state, even if that panics when dropped.
         let _handles = Handles {
-            count: kept.count,
+            count: actor.count,
             job: host.0.count(),
         };
-        drop(kept.state);
+        drop(actor.state);
         crate::sync::point!("state.dropped");
         Ok(())
     }

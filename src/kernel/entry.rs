@@ -5,14 +5,15 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use super::arity::for_each_arity;
+use super::failure::{BadArgument, Failure};
 use super::host::Host;
-use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, RetrySafe, Words};
-use super::reply::{Reply, Sending, SpawnedFailed, Unsent};
+use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
+use super::reply::{Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
-use crate::arena::ArenaFull;
 
-/// A function, or a closure that captures nothing, which a worker can run: `P` is the tuple of its
-/// parameters, `R` what it returns. Implemented for every such function of 0 to 8 parameters.
+/// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` what it
+/// returns. Implemented for every such function of 0 to 8 parameters.
 ///
 /// A kernel borrows its parameters only while its job runs:
 ///
@@ -44,12 +45,10 @@ use crate::arena::ArenaFull;
 /// let job = engine.submit(move |x: u32| x * factor, (2,));
 /// ```
 ///
-/// A worker makes the kernel anew, out of its type: a closure that captures nothing has no bytes. It does so in a process in
-/// which nothing of the program has run but what runs before [`init`](crate::init), and
-/// [`on_worker_start`](crate::engine::Builder::on_worker_start). So a closure must not capture a value without bytes
-/// that stands for something which has been done: a token that only a library's initialisation gives out, and that has unsafe
-/// code rely on it. Such a value has no bytes either, and no compiler can tell it from nothing. Pass what is needed as an
-/// argument, and do in `on_worker_start` what has to be done in each process.
+/// A worker recreates the kernel from its type alone, in a process in which only the code before [`init`](crate::init) and
+/// [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized token
+/// that proves that something was initialised and that unsafe code relies on: the compiler cannot tell such a value from
+/// capturing nothing. Pass what the kernel needs as an argument, and initialise each worker in `on_worker_start`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
@@ -68,7 +67,7 @@ pub trait Params: params_sealed::Sealed {
     #[doc(hidden)]
     type Held: 'static;
     #[doc(hidden)]
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
 }
 
 pub(super) mod params_sealed {
@@ -91,14 +90,14 @@ pub trait Args<'env, P: Params> {
     fn held(&self) -> u64;
 }
 
-macro_rules! kernels {
-    ($(($($p:ident $a:ident $x:ident $i:tt),*))+) => { $(
+macro_rules! impl_kernel {
+    ($($p:ident $a:ident $x:ident $i:tt),*) => {
         impl<$($p: Param),*> params_sealed::Sealed for ($($p,)*) {}
         impl<$($p: Param),*> Params for ($($p,)*) {
             type Held = ($($p::Held,)*);
             #[inline]
             #[allow(unused_variables, reason = "for a kernel without parameters")]
-            fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+            fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
                 Ok(($($p::receive(words, host)?,)*))
             }
         }
@@ -123,7 +122,6 @@ macro_rules! kernels {
 
         impl<Func, Ret, $($p),*> Kernel<($($p,)*), Ret> for Func
         where
-            Ret: Reply,
             $($p: Param,)*
             Func: Copy + Send + 'static
                 + Fn($($p),*) -> Ret
@@ -136,34 +134,9 @@ macro_rules! kernels {
                 self($($p::at(&mut $x, key)),*)
             }
         }
-    )+ };
+    };
 }
-kernels! {
-    ()
-    (P0 A0 x0 0)
-    (P0 A0 x0 0, P1 A1 x1 1)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5, P6 A6 x6 6)
-    (P0 A0 x0 0, P1 A1 x1 1, P2 A2 x2 2, P3 A3 x3 3, P4 A4 x4 4, P5 A5 x5 5, P6 A6 x6 6, P7 A7 x7 7)
-}
-
-/// Why a kernel gave no value, other than by panicking.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// What it spawned in this thread gave none.
-    Spawned(SpawnedFailed),
-    /// Its arguments cannot be accepted here.
-    Rejected(BadArgument),
-    /// It returned `Err` with this text.
-    Returned(String),
-    /// There was no room for its result.
-    Full(ArenaFull),
-    /// It was asked to stop, and did so between two of its parts.
-    Cancelled,
-}
+for_each_arity!(impl_kernel);
 
 /// The first parameter of a kernel apart from the others, for chains. Sealed.
 pub trait SplitFirst: Params {
@@ -175,8 +148,9 @@ pub trait SplitFirst: Params {
     fn join(first: <Self::First as Param>::Held, rest: <Self::Rest as Params>::Held) -> Self::Held;
 }
 
-macro_rules! splits {
-    ($(($p0:ident $(, $p:ident $x:ident)*))+) => { $(
+macro_rules! impl_split_first {
+    () => {};
+    ($p0:ident $a0:ident $x0:ident $i0:tt $(, $p:ident $a:ident $x:ident $i:tt)*) => {
         impl<$p0: Param, $($p: Param),*> SplitFirst for ($p0, $($p,)*) {
             type First = $p0;
             type Rest = ($($p,)*);
@@ -185,45 +159,35 @@ macro_rules! splits {
                 (first, $($x,)*)
             }
         }
-    )+ };
+    };
 }
-splits! {
-    (P0)
-    (P0, P1 x1)
-    (P0, P1 x1, P2 x2)
-    (P0, P1 x1, P2 x2, P3 x3)
-    (P0, P1 x1, P2 x2, P3 x3, P4 x4)
-    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5)
-    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6)
-    (P0, P1 x1, P2 x2, P3 x3, P4 x4, P5 x5, P6 x6, P7 x7)
-}
+for_each_arity!(impl_split_first);
 
 /// Arguments in two parts: the first, and a tuple of the others.
-#[derive(Clone, Debug)]
-pub struct Split<First, Rest>(pub(crate) First, pub(crate) Rest);
+#[derive(Clone, Copy, Debug)]
+pub struct SplitArgs<First, Rest>(pub(crate) First, pub(crate) Rest);
 
-impl<'env, Q, First, Rest> Args<'env, Q> for Split<First, Rest>
+impl<'env, P, First, Rest> Args<'env, P> for SplitArgs<First, Rest>
 where
-    Q: SplitFirst,
-    First: Arg<'env, Q::First>,
-    Rest: Args<'env, Q::Rest>,
+    P: SplitFirst,
+    First: Arg<'env, P::First>,
+    Rest: Args<'env, P::Rest>,
 {
     fn send(self, call: &mut CallWriter) {
         self.0.send(call);
         self.1.send(call);
     }
-    fn hold(self) -> Q::Held {
-        Q::join(self.0.hold(), self.1.hold())
+    fn hold(self) -> P::Held {
+        P::join(self.0.hold(), self.1.hold())
     }
     fn held(&self) -> u64 {
         self.0.held().saturating_add(self.1.held())
     }
 }
 
-impl<First: RetrySafe, Rest: RetrySafe> RetrySafe for Split<First, Rest> {}
+impl<First: RetrySafe, Rest: RetrySafe> RetrySafe for SplitArgs<First, Rest> {}
 
-/// What one job runs: a kernel, or several of which each takes over what the one before returned.
-/// Sealed.
+/// What one job runs: a kernel, or a chain of kernels of which each takes the value of the one before. Sealed.
 pub trait Program: params_sealed::Sealed {
     #[doc(hidden)]
     type Reply: Reply;
@@ -232,29 +196,26 @@ pub trait Program: params_sealed::Sealed {
     #[doc(hidden)]
     fn name() -> &'static str;
     #[doc(hidden)]
-    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Stopped>;
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Failure>;
 }
 
-/// A program whose arguments are `A`: those of its kernels, nested from the first on. Sealed.
-pub trait Loads<A>: Program {
+/// A program that takes the arguments `A`: those of its kernels, nested from the first one on. Sealed.
+pub trait Accepts<A>: Program {
     #[doc(hidden)]
-    fn load(args: A, call: &mut CallWriter);
+    fn send(args: A, call: &mut CallWriter);
     #[doc(hidden)]
     fn held(args: &A) -> u64;
-    /// Runs it in this thread; `at` is the kernel that it has come to.
+    /// Runs the program on the caller's thread; sets `at` to the name of each kernel as it begins.
     #[doc(hidden)]
-    fn run_here(args: A, at: &Cell<&'static str>) -> Result<<Self::Reply as Reply>::Out, Stopped>;
+    fn run_inline(args: A, at: &Cell<&'static str>)
+    -> Result<<Self::Reply as Reply>::Out, Failure>;
 }
-
-/// A program that ended before its last kernel.
-#[derive(Debug)]
-pub struct Stopped(pub(crate) Failure);
 
 /// A program of one kernel.
 #[derive(Debug)]
 pub struct Single<F, P, R>(PhantomData<fn(F, P) -> R>);
 
-/// A program, and then a kernel that takes over its result.
+/// A program followed by a kernel that takes its value.
 #[derive(Debug)]
 pub struct Chain<A, G, Q, R>(PhantomData<fn(A, G, Q) -> R>);
 
@@ -266,24 +227,22 @@ impl<F: Kernel<P, R>, P: Params, R: Reply> Program for Single<F, P, R> {
         kernel_name::<F>()
     }
     #[inline]
-    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
-        let held =
-            P::receive(words, host).map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-        Ok(conjure::<F>().call(held, Key::new()))
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Failure> {
+        let held = P::receive(words, host)?;
+        Ok(zst_value::<F>().call(held, Key::new()))
     }
 }
 
-impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Loads<A> for Single<F, P, R> {
-    fn load(args: A, call: &mut CallWriter) {
+impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Accepts<A> for Single<F, P, R> {
+    fn send(args: A, call: &mut CallWriter) {
         args.send(call);
     }
     fn held(args: &A) -> u64 {
         args.held()
     }
-    fn run_here(args: A, at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
+    fn run_inline(args: A, at: &Cell<&'static str>) -> Result<R::Out, Failure> {
         at.set(kernel_name::<F>());
-        let value = conjure::<F>().call(args.hold(), Key::new());
-        value.keep().map_err(|unsent| Stopped(unsent.into()))
+        zst_value::<F>().call(args.hold(), Key::new()).into_value()
     }
 }
 
@@ -301,62 +260,65 @@ where
     fn name() -> &'static str {
         type_name::<(A::Id, G)>()
     }
-    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Stopped> {
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<R, Failure> {
         const {
             assert!(
                 !A::Reply::SPAWNS,
-                "a kernel that spawns jobs can only be the last of those that run as one job: there is nothing to hand on before they have run"
+                "a kernel that spawns jobs can only be the last of those that run as one job: it has no value to pass on before they have run"
             )
         };
-        let first = A::run(words, host)?;
-        let first = first.keep().map_err(|unsent| Stopped(unsent.into()))?;
-        let rest = Q::Rest::receive(words, host)
-            .map_err(|Rejected(why)| Stopped(Failure::Rejected(why)))?;
-        Ok(conjure::<G>().call(Q::join(first.hold(), rest), Key::new()))
+        let first = A::run(words, host)?.into_value()?;
+        let rest = Q::Rest::receive(words, host)?;
+        Ok(zst_value::<G>().call(Q::join(first.hold(), rest), Key::new()))
     }
 }
 
-impl<A, G, Q, R, First, Rest> Loads<(First, Rest)> for Chain<A, G, Q, R>
+impl<A, G, Q, R, First, Rest> Accepts<(First, Rest)> for Chain<A, G, Q, R>
 where
-    A: Loads<First>,
+    A: Accepts<First>,
     G: Kernel<Q, R>,
     Q: SplitFirst,
     R: Reply,
     Rest: Args<'static, Q::Rest>,
     <A::Reply as Reply>::Out: Arg<'static, Q::First>,
 {
-    fn load((first, rest): (First, Rest), call: &mut CallWriter) {
-        A::load(first, call);
+    fn send((first, rest): (First, Rest), call: &mut CallWriter) {
+        A::send(first, call);
         rest.send(call);
     }
     fn held((first, rest): &(First, Rest)) -> u64 {
         A::held(first).saturating_add(rest.held())
     }
-    fn run_here((first, rest): (First, Rest), at: &Cell<&'static str>) -> Result<R::Out, Stopped> {
-        let first = A::run_here(first, at)?;
+    fn run_inline(
+        (first, rest): (First, Rest),
+        at: &Cell<&'static str>,
+    ) -> Result<R::Out, Failure> {
+        let first = A::run_inline(first, at)?;
         at.set(type_name::<G>());
-        let value = conjure::<G>().call(Q::join(first.hold(), rest.hold()), Key::new());
-        value.keep().map_err(|unsent| Stopped(unsent.into()))
+        let held = Q::join(first.hold(), rest.hold());
+        zst_value::<G>().call(held, Key::new()).into_value()
     }
 }
 
-/// The name of a kernel. Where it is one of this crate that calls a function of the program for each element or chunk, and so has
-/// it in its type as `…Each<f>`, that is the name of the function.
+/// The name of a kernel for messages. For a kernel of this crate that calls a function `f` of the program for each element
+/// or chunk, and so has it in its type as `…Each<f>`, this is the name of `f`.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
-    calls(name).unwrap_or(name)
+    called_function(name).unwrap_or(name)
 }
 
-/// The function in the name of such a kernel, or of what stands for the function in its type.
-fn calls(name: &str) -> Option<&str> {
-    // A private module: no type of a program has it in its name.
-    const HOUSE: &str = "arenite::engine::par";
-    let mut types = name.starts_with(HOUSE).then(|| name.match_indices(HOUSE))?;
+/// The function `f` in a type name with `…Each<f>`, if it is of a kernel of this crate.
+fn called_function(name: &str) -> Option<&str> {
+    // A private module: a type of the program cannot have it in its name.
+    const MODULE: &str = "arenite::engine::par";
+    let mut types = name
+        .starts_with(MODULE)
+        .then(|| name.match_indices(MODULE))?;
     let function = types.find_map(|(at, _)| {
         let (each, function) = name[at..].split_once('<')?;
         each.ends_with("Each").then_some(function)
     })?;
-    // Up to where the bracket is closed that was just opened; there is one that closes nothing, in `fn(_) -> _`.
+    // Up to the matching `>`. The one in `fn(_) -> _` closes no bracket.
     let bytes = function.as_bytes();
     let mut open = 1;
     let end = bytes.iter().enumerate().position(|(at, byte)| {
@@ -370,38 +332,38 @@ fn calls(name: &str) -> Option<&str> {
     Some(&function[..end])
 }
 
-/// A value of a type without bytes, of which this program had one.
-pub(crate) fn conjure<F: Copy + 'static>() -> F {
+/// Returns the value of a zero-sized type of which the program had a value: how a worker makes a kernel from its type.
+pub(crate) fn zst_value<F: Copy + 'static>() -> F {
     const {
         assert!(
             size_of::<F>() == 0,
             "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
         );
     }
-    // SAFETY: `F` has no bytes (asserted), so every value is this one; the caller's program had a
-    // value of it, which is `Copy`, so there may be another. That it was had in another process, where more may have been done
-    // than in this one, is what `Kernel` tells those who write tokens into closures: nothing here can see them.
+    // SAFETY: `F` has no bytes (asserted), so all its values are the same; the program had a value of it, which is `Copy`,
+    // so another may exist. It may have had it in another process, in which more was initialised than in this one: the docs
+    // of `Kernel` warn against closures that capture a token for that, which cannot be detected.
     unsafe { NonNull::<F>::dangling().read() }
 }
 
-/// A kernel as a worker calls it: reads the arguments, runs, writes the reply.
+/// A kernel as a worker calls it: reads the arguments, runs the kernel and writes the reply.
 pub(crate) type Entry =
     for<'a> fn(WordReader<'a>, &'a dyn Host, &'a mut ReplyWriter) -> Result<(), Failure>;
 
-/// What the supervisor knows of a kernel.
+/// What the supervisor knows about a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelInfo {
     /// For messages.
     pub(crate) name: &'static str,
-    /// Identity: linkers fold equal functions, so an entry is none.
+    /// Its identity. Not the entry: linkers fold functions with equal code.
     pub(crate) id: TypeId,
     pub(crate) entry: Entry,
-    /// It may spawn jobs.
+    /// Whether it may spawn jobs.
     pub(crate) spawns: bool,
 }
 
 impl KernelInfo {
-    /// The program `G`.
+    /// Describes the program `G`.
     #[inline]
     pub(crate) fn of<G: Program>() -> Self {
         Self {
@@ -418,34 +380,21 @@ fn entry<G: Program>(
     host: &dyn Host,
     writer: &mut ReplyWriter,
 ) -> Result<(), Failure> {
-    let value = G::run(&mut Words(words), &HostRef(host)).map_err(|Stopped(why)| why)?;
-    value
-        .send(&mut Sending { writer, host })
-        .map_err(Failure::from)
+    G::run(&mut Words(words), &HostRef(host))?.send(&mut Sending { writer, host })
 }
 
 #[cfg(test)]
 impl KernelInfo {
-    /// With an entry that is not of this executable. Not to be called.
+    /// Replaces the entry by one outside this executable, which must not be called.
     pub(crate) fn of_a_library(self) -> Self {
         let elsewhere = libc::getpid as *const ();
-        // SAFETY: a pointer to a function for another, which nobody calls.
+        // SAFETY: function pointers have the same layout, and this one is never called.
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(elsewhere) };
         Self { entry, ..self }
     }
 }
 
-impl From<Unsent> for Failure {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::Returned(text) => Self::Returned(text),
-            Unsent::Full(full) => Self::Full(full),
-            Unsent::Spawned(why) => Self::Spawned(why),
-        }
-    }
-}
-
-/// Distance of an entry from the start of the executable's image, the same in every process of this
+/// Returns the distance of an entry from the start of the executable's image, which is the same in every process of this
 /// executable; `None` for a function of a shared library.
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
@@ -455,22 +404,22 @@ pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
         .then(|| (address - image.base) as u64)
 }
 
-/// The entry at this distance from the start of the executable's image.
+/// Returns the entry at this distance from the start of the executable's image.
 ///
 /// # Safety
 /// `offset` came from [`to_offset`] in a process of the same build.
 pub(crate) unsafe fn from_offset(offset: u64) -> Entry {
     let address = crate::sys::image::image().base + offset as usize;
-    // SAFETY: an `Entry` of this build lies there (the caller's promise).
+    // SAFETY: the address is that of an `Entry` of this build (the caller's promise).
     unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::calls;
+    use super::called_function;
 
     #[test]
-    fn a_kernel_that_calls_a_function_has_its_name() {
+    fn a_kernel_that_applies_a_function_is_named_after_it() {
         let kernel = |types: &str| format!("arenite::engine::par::apply<{types}>");
         for function in [
             "a::f",
@@ -479,18 +428,18 @@ mod tests {
             "a::f<fn(u8) -> u8>",
         ] {
             let each = format!("arenite::engine::par_with::MapEach<{function}>");
-            assert_eq!(calls(&each), Some(function));
+            assert_eq!(called_function(&each), Some(function));
             let whole = kernel(&format!(
                 "a::Each<u8>, fn() -> u8, arenite::Nothing, {each}"
             ));
-            assert_eq!(calls(&whole), Some(function));
+            assert_eq!(called_function(&whole), Some(function));
         }
         for other in [
             "a::MapEach<b>",
             "arenite::engine::numbers::fill<a::f>",
             &kernel("u8, u8"),
         ] {
-            assert_eq!(calls(other), None);
+            assert_eq!(called_function(other), None);
         }
     }
 }

@@ -1,23 +1,20 @@
 //! A parameter of this crate's own kernels whose type the program chooses: [`Extra`].
 //!
-//! A kernel over a whole array calls a function of the program with a chunk, and with what else the program passes. That is
-//! some [`Param`] `P`, which looks different in each job (`P::At<'j>`): a generic function cannot name that in a way from which
-//! `P` is inferred, so it stands in a wrapper that can.
+//! A kernel over a whole array calls a function of the program with a chunk and one more argument, some [`Param`] `P`. The
+//! function sees it as `P::At<'j>`, from which `P` cannot be inferred; the wrapper `Extra<'j, P>` names `P`.
 
-use super::param::{Arg, CallWriter, HostRef, Key, Param, Rejected, Words, sealed};
+use super::failure::BadArgument;
+use super::param::{Arg, CallWriter, HostRef, Key, Param, Words, sealed};
 
-/// What the program passes beside the array, as a kernel sees it while a job runs.
-#[allow(
-    missing_debug_implementations,
-    reason = "what is in it need not have any"
-)]
+/// The argument that the program passes in addition to the array, as a kernel sees it while a job runs.
+#[allow(missing_debug_implementations, reason = "`P::At` may have none")]
 pub struct Extra<'j, P: Param>(pub(crate) P::At<'j>);
 
 impl<P: Param> sealed::Sealed for Extra<'_, P> {}
 impl<P: Param> Param for Extra<'_, P> {
     type At<'j> = Extra<'j, P>;
     type Held = P::Held;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<P::Held, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<P::Held, BadArgument> {
         P::receive(words, host)
     }
     fn at<'j>(held: &'j mut P::Held, key: Key) -> Extra<'j, P> {
@@ -41,7 +38,7 @@ impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
     }
 }
 
-/// Nothing beside the array.
+/// No argument in addition to the array.
 #[derive(Clone, Copy, Debug)]
 pub struct Nothing;
 
@@ -49,7 +46,7 @@ impl sealed::Sealed for Nothing {}
 impl Param for Nothing {
     type At<'j> = Nothing;
     type Held = ();
-    fn receive(_: &mut Words<'_>, _: &HostRef<'_>) -> Result<(), Rejected> {
+    fn receive(_: &mut Words<'_>, _: &HostRef<'_>) -> Result<(), BadArgument> {
         Ok(())
     }
     fn at((): &mut (), _: Key) -> Nothing {

@@ -1,32 +1,32 @@
-//! What a running kernel needs from the place where it runs.
+//! What a running kernel needs from its lane: [`Host`].
 
 use std::ptr::NonNull;
 
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{LaneChunk, LaneCount};
 
-/// The argument names memory that this process cannot reach.
+/// An argument names memory that this process cannot reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable(pub(crate) String);
 
-/// The worker, as its kernels' arguments and replies see it.
+/// The lane of a worker, as arguments and replies of its kernels use it.
 ///
 /// # Safety
 /// `read` and `lend` return addresses at which `extent.len` bytes stay mapped until the job ends,
 /// readable, and for `lend` writable.
 pub(crate) unsafe trait Host {
-    /// Where an array that the job reads lies in this process.
+    /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
-    /// Where an array that the job changes lies, open for writing until the job ends; and with it so many bytes of whole
-    /// pages behind its own, which nobody else has.
+    /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of whole
+    /// pages behind its own, which belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
-    /// The counter of this lane's handles.
+    /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
-    /// The job is a chain or a subtree, and has come to its node of this number, which draws its own random numbers. True if somebody
-    /// asked it to stop.
+    /// Called by a chain or subtree before each of its nodes, each of which draws its own random numbers. Returns true if the
+    /// job has been cancelled.
     fn step(&self, _at: u32, _seed: u64) -> bool {
         false
     }
-    /// Output memory.
+    /// Allocates output memory.
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull>;
 }

@@ -1,15 +1,16 @@
-//! Many arrays for one parameter.
+//! The parameter `&[Array<T>]`: a list of arrays.
 
-use super::param::{Arg, CallWriter, HostRef, Key, Param, Rejected, RetrySafe, Words, sealed};
+use super::failure::BadArgument;
+use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, sealed};
 use crate::array::{Array, Element};
 
 impl<T: Element> sealed::Sealed for &[Array<T>] {}
 impl<T: Element> Param for &[Array<T>] {
     type At<'j> = &'j [Array<T>];
     type Held = Vec<Array<T>>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Array<T>>, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Array<T>>, BadArgument> {
         let count = words.0.word()?;
-        // Each takes words of the call, so a count that is not true ends with an error.
+        // Each array consumes words of the call, so a false count ends with an error.
         (0..count)
             .map(|_| <&Array<T> as Param>::receive(words, host))
             .collect()

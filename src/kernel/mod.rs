@@ -1,20 +1,21 @@
 //! Kernels: ordinary functions that a worker can run.
 //!
-//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take,
-//! [`Arg`] what its caller may pass for that, [`Reply`] what it may return. The two tuples of a call,
-//! what the function takes and what the caller passes, are inferred apart: the first from the
-//! function, the second from the call, so that `224` becomes the `u32` that the function wants and an
-//! owned array from an iterator fits a parameter that borrows.
+//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take, [`Arg`] what its caller may
+//! pass for that, [`Reply`] what it may return. A call has two tuples, each inferred on its own: the parameters `P` from the
+//! function, the arguments `A` from the call. So `224` becomes the `u32` that the function takes, and an owned array from an
+//! iterator fits a parameter that borrows.
 //!
-//! What crosses is the distance of the monomorphised entry from the start of the executable. The
-//! worker is the same executable; attaching compares build ids.
+//! A kernel travels to a worker as the distance of its monomorphised entry from the start of the executable. The worker is
+//! the same executable; the handshake compares build ids.
 
 pub(crate) mod actor;
-mod ahead;
+mod arity;
 mod entry;
 mod extra;
+mod failure;
 mod host;
 mod list;
+mod owned;
 mod param;
 mod reply;
 mod scalar;
@@ -25,32 +26,29 @@ mod step;
 mod subtree;
 pub(crate) mod wire;
 
-// What a program may name in a bound. What crosses, and how, it cannot name: that is how these traits are sealed.
-pub use actor::{ByMut, ByRef, Init, Initial, Method, MethodParams};
-pub use entry::{Args, Kernel, Loads, Params, Program, SplitFirst};
+// What a program may name in a bound. The types of their methods are not nameable: that seals these traits.
+pub use actor::{ByMut, ByRef, Initial, Method, MethodParams};
+pub use entry::{Accepts, Args, Kernel, Params, Program, SplitFirst};
+pub use owned::{OwnedParam, OwnedParams};
 pub use param::{Arg, Param, RetrySafe};
 pub use reply::{Reply, Value};
 pub use scalar::Scalar;
-pub use spawn::{Given, GivenParams};
-pub use step::{Feed, NodeParams};
 
-pub(crate) use ahead::Ahead;
-pub(crate) use entry::{Chain, Single, Split, Stopped};
-pub(crate) use entry::{Failure, KernelInfo, conjure, from_offset, kernel_name, to_offset};
+pub(crate) use arity::for_each_arity;
+pub(crate) use entry::{
+    Chain, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset, zst_value,
+};
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
+pub(crate) use failure::{BadArgument, Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]
 pub(crate) use param::{HostRef, Words};
-pub(crate) use reply::{
-    AnyValue, BadReply, Receiving, Sending, SpawnedFailed, Unfolded, Unsent, reply_sealed,
-};
+pub(crate) use reply::{AnyValue, BadReply, Receiving, Sending, Unfolded, reply_sealed};
 pub(crate) use seed::{seed_in_series, seed_of_task};
-pub(crate) use shares::{MOST_SHARES, SHARE_WORDS, Shares};
-pub(crate) use spawn::{
-    CHILDREN, GIVEN, MAX_ARRAYS, MOVED, NAME_LIMIT, SPAWNS, SpawnKernel, Spawning, spawning,
-};
-pub(crate) use spawn::{Giving, Source};
+pub(crate) use shares::{MAX_SHARES, SHARE_WORDS, Shares};
+pub(crate) use spawn::{CHILDREN, GIVEN, MAX_ARRAYS, MOVED, NAME_LIMIT, SPAWNS};
+pub(crate) use spawn::{Giving, Source, SpawnKernel, Spawning, spawning};
 pub(crate) use step::{ChainWriter, Ended, Forward, NodeKernel, step_reached};
-pub(crate) use step::{Kept, Loading, Slot};
+pub(crate) use step::{Loading, NodeValues, Slot};
 pub(crate) use subtree::{Leaves, Subtree, Top, node};

@@ -5,41 +5,21 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::host::{Host, Unreachable};
+use super::failure::BadArgument;
+use super::host::Host;
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
 use crate::array::{Array, ArrayMut, Element, Place, PlaceMut, Shape, TileMut};
 
-/// Why a worker cannot accept the arguments of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BadArgument {
-    /// The words do not fit the parameter.
-    Malformed,
-    /// The memory is out of reach.
-    Unreachable(String),
-}
-
-impl From<Malformed> for BadArgument {
-    fn from(_: Malformed) -> Self {
-        Self::Malformed
-    }
-}
-
-impl From<Unreachable> for BadArgument {
-    fn from(unreachable: Unreachable) -> Self {
-        Self::Unreachable(unreachable.0)
-    }
-}
-
 pub(crate) mod sealed {
-    /// Hides how parameters cross.
+    /// Keeps programs from adding parameters of their own.
     #[allow(unnameable_types, reason = "sealed on purpose")]
     pub trait Sealed {}
 }
 
 /// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, and every [`Scalar`]. Sealed: what is lent to a job can be reached by its kernel alone.
+/// `&str`, and every [`Scalar`]. Sealed: only the kernel of a job can reach what is lent to it.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -61,13 +41,14 @@ pub trait Param: sealed::Sealed {
     #[doc(hidden)]
     type Held: 'static;
     #[doc(hidden)]
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected>;
-    /// Only this crate does so, for as long as the memory is the job's: nothing in the types keeps what is lent for that long.
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
+    /// Requires a [`Key`], so that only this crate calls it: it does so while the job owns the memory, which the types do
+    /// not express.
     #[doc(hidden)]
     fn at<'j>(held: &'j mut Self::Held, key: Key) -> Self::At<'j>;
 }
 
-/// Shows that it is this crate that calls: no program can name or make one.
+/// Proof that the caller is this crate: programs cannot name or create it.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(());
 
@@ -78,26 +59,16 @@ impl Key {
     }
 }
 
-/// The words of a call, as a worker reads them.
+/// Reads the words of a call, in a worker.
 #[derive(Debug)]
 pub struct Words<'a>(pub(crate) WordReader<'a>);
 
-/// The place where a kernel runs.
+/// The lane that a kernel runs on.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 
-/// Arguments that a worker cannot accept.
-#[derive(Debug)]
-pub struct Rejected(pub(crate) BadArgument);
-
-impl<E: Into<BadArgument>> From<E> for Rejected {
-    fn from(why: E) -> Self {
-        Self(why.into())
-    }
-}
-
-/// What the caller may pass for a parameter `P` of a kernel, valid for `'env`. Sealed: a type of a program's own could lend
-/// memory to a job that outlives it.
+/// What the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could lend memory
+/// to a job that outlives it.
 ///
 /// ```compile_fail,E0603
 /// use arenite::array::ArrayMut;
@@ -130,48 +101,48 @@ pub trait Arg<'env, P: Param> {
     fn send(self, call: &mut CallWriter);
     #[doc(hidden)]
     fn hold(self) -> P::Held;
-    /// Bytes that are free when this argument is gone.
+    /// The bytes of memory that dropping this argument frees.
     #[doc(hidden)]
     fn held(&self) -> u64 {
         0
     }
 }
 
-/// Arguments under construction.
+/// Writes the arguments of a call.
 #[derive(Debug)]
 pub struct CallWriter(pub(crate) ArgWriter);
 
-/// Arguments that leave everything as it was when their job is run again: all but those that are
-/// changed in place. No other type can be an argument, whatever it says of itself.
+/// Arguments that a job does not change in place, so that it can run again with them. Implementing it for other types has
+/// no effect: they cannot be arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
     note = "`retries` needs arguments that a job only reads; return a fresh array instead"
 )]
 pub trait RetrySafe {}
 
-/// The array that the next words name.
+/// Reads the array that the next words name.
 fn receive_array<T: Element>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
-) -> Result<Array<T>, Rejected> {
+) -> Result<Array<T>, BadArgument> {
     let (extent, shape) = read_array::<T>(words)?;
     array_at(extent, shape, host)
 }
 
-/// The array of this shape there, which takes exactly these bytes.
+/// Returns the array of this shape at `extent`, whose length matches the shape.
 pub(super) fn array_at<T: Element>(
     extent: Extent,
     shape: Shape,
     host: &HostRef<'_>,
-) -> Result<Array<T>, Rejected> {
+) -> Result<Array<T>, BadArgument> {
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the supervisor holds a lease for this job, under which nobody writes, and `read`
-    // promises that the bytes stay mapped until the job ends.
+    // SAFETY: the supervisor holds a shared lease for this job, under which no process writes, and `read` promises that the
+    // bytes stay mapped until the job ends.
     Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count()) })
 }
 
-fn read_array<T: Element>(words: &mut Words<'_>) -> Result<(Extent, Shape), Rejected> {
+fn read_array<T: Element>(words: &mut Words<'_>) -> Result<(Extent, Shape), BadArgument> {
     let at: Offset = words.0.offset()?;
     let shape = words.0.shape()?;
     let len = shape.bytes::<T>().ok_or(Malformed)? as u64;
@@ -200,7 +171,7 @@ impl<T: Element> sealed::Sealed for &Array<T> {}
 impl<T: Element> Param for &Array<T> {
     type At<'j> = &'j Array<T>;
     type Held = Array<T>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
         receive_array(words, host)
     }
     fn at(held: &mut Array<T>, _: Key) -> &Array<T> {
@@ -212,7 +183,7 @@ impl<T: Element> sealed::Sealed for &[T] {}
 impl<T: Element> Param for &[T] {
     type At<'j> = &'j [T];
     type Held = Array<T>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
         receive_array(words, host)
     }
     fn at(held: &mut Array<T>, _: Key) -> &[T] {
@@ -250,16 +221,16 @@ read_only_arguments!(&Array<T> &[T]);
 impl<T: Element> RetrySafe for &Array<T> {}
 impl<T: Element> RetrySafe for Array<T> {}
 
-/// The array of this shape there, which moved into the job and takes exactly these bytes.
+/// Returns the array of this shape at `extent`, which moved into the job and whose length matches the shape.
 pub(super) fn array_mut_at<T: Element>(
     extent: Extent,
     shape: Shape,
     host: &HostRef<'_>,
-) -> Result<ArrayMut<T>, Rejected> {
+) -> Result<ArrayMut<T>, BadArgument> {
     let ptr = host.0.lend(extent, 0)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the array moved into this job, so the supervisor gives it to nobody else, and
-    // `lend` promises that the bytes stay mapped and writable until the job ends.
+    // SAFETY: the array moved into this job, so the supervisor gives it to no other, and `lend` promises that the bytes
+    // stay mapped and writable until the job ends.
     Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count()) })
 }
 
@@ -267,12 +238,12 @@ impl<T: Element> sealed::Sealed for ArrayMut<T> {}
 impl<T: Element> Param for ArrayMut<T> {
     type At<'j> = ArrayMut<T>;
     type Held = Option<ArrayMut<T>>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
         let (extent, shape) = read_array::<T>(words)?;
         array_mut_at(extent, shape, host).map(Some)
     }
     fn at(held: &mut Self::Held, _: Key) -> ArrayMut<T> {
-        held.take().expect("each argument is handed over once")
+        held.take().expect("each argument is passed once")
     }
 }
 
@@ -311,7 +282,7 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     }
 }
 
-/// A lent range, as a job holds it.
+/// Rows of an array that are lent to a job.
 #[derive(Debug)]
 pub struct LentRange<T> {
     first: NonNull<u8>,
@@ -322,7 +293,7 @@ pub struct LentRange<T> {
 }
 
 impl<T: Element> LentRange<T> {
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self, BadArgument> {
         let (extent, shape) = read_array::<T>(words)?;
         let (start, behind) = unpack(words.0.word()?, extent);
         let start = usize::try_from(start).map_err(|_| Malformed)?;
@@ -351,11 +322,11 @@ impl<T: Element> LentRange<T> {
     }
 
     fn tile(&mut self) -> TileMut<'_, T> {
-        let place = self.at.map_or(PlaceMut::Private, PlaceMut::Lane);
-        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them
-        // gives them to nobody else until the job is answered. With the inline executor, the tile
-        // that `of_tile` consumed is still borrowed by the scope for the whole call.
-        unsafe { TileMut::from_parts(self.first, self.shape, self.rows.clone(), place) }
+        let storage = self.at.map_or(PlaceMut::Private, PlaceMut::Lane);
+        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no other job
+        // until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed by the scope
+        // for the whole call.
+        unsafe { TileMut::from_parts(self.first, self.shape, self.rows.clone(), storage) }
     }
 }
 
@@ -363,7 +334,7 @@ impl<T: Element> sealed::Sealed for TileMut<'_, T> {}
 impl<'x, T: Element> Param for TileMut<'x, T> {
     type At<'j> = TileMut<'j, T>;
     type Held = LentRange<T>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
         LentRange::receive(words, host)
     }
     fn at(held: &mut Self::Held, _: Key) -> TileMut<'_, T> {
@@ -375,7 +346,7 @@ impl<T: Element> sealed::Sealed for &mut [T] {}
 impl<T: Element> Param for &mut [T] {
     type At<'j> = &'j mut [T];
     type Held = LentRange<T>;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, Rejected> {
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
         LentRange::receive(words, host)
     }
     fn at(held: &mut Self::Held, _: Key) -> &mut [T] {
@@ -388,15 +359,15 @@ impl<T: Element> Param for &mut [T] {
     }
 }
 
-/// Rows take a byte each at least, unless there are no bytes: so many bits hold the number of any.
+/// Bits of a packed word for the number of a row. They suffice: a row has at least one byte, unless the array is empty.
 const ROW_BITS: u32 = 48;
 
-/// The first row of what is lent, and the pages behind it that are opened with it.
+/// Packs the first lent row and the number of pages behind the extent that are opened with it.
 fn pack(row: u64, extent: Extent, block: &Block) -> u64 {
     row | (block.behind(extent) / PAGE) << ROW_BITS
 }
 
-/// What [`pack`] has packed: the row, and bytes.
+/// Unpacks a word of [`pack`] into the row and bytes.
 fn unpack(word: u64, extent: Extent) -> (u64, u64) {
     if extent.len == 0 {
         return (word, 0);
@@ -445,7 +416,7 @@ impl sealed::Sealed for &str {}
 impl Param for &str {
     type At<'j> = &'j str;
     type Held = String;
-    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<String, Rejected> {
+    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<String, BadArgument> {
         let len = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
         let text = std::str::from_utf8(words.0.bytes(len)?).map_err(|_| Malformed)?;
         Ok(text.to_owned())
@@ -479,7 +450,7 @@ impl<S: Scalar> Param for S {
     type At<'j> = S;
     type Held = S;
     #[inline]
-    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<S, Rejected> {
+    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<S, BadArgument> {
         Ok(read_scalar(&mut words.0)?)
     }
     #[inline]
@@ -500,6 +471,7 @@ impl<'env, S: Scalar> Arg<'env, S> for S {
 }
 impl<S: Scalar> RetrySafe for S {}
 
+/// Reads a scalar and checks that its bytes are a valid value.
 #[inline]
 pub(crate) fn read_scalar<S: Scalar>(words: &mut WordReader<'_>) -> Result<S, Malformed> {
     let bytes = words.bytes(size_of::<S>())?;

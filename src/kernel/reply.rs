@@ -5,40 +5,26 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use super::actor::counts_for_actor;
+use super::failure::Failure;
 use super::host::Host;
 use super::param::read_scalar;
 use super::scalar::Scalar;
-use super::wire::{MOST_TEXT, Malformed, Received, ReplyReader, ReplyWriter, Sent};
+use super::wire::{MAX_TEXT, Malformed, ReceivedArray, ReplyReader, ReplyWriter, SentArray};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
 
-/// A value, or a plan, of a type that its owner knows.
+/// A value whose type only its consumer knows.
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
-/// Why a job that a kernel spawned in this thread gave no value; whoever runs it knows what that is.
-#[derive(Debug)]
-pub struct SpawnedFailed(pub(crate) AnyValue);
-
-/// Why a kernel did not produce a value.
-#[derive(Debug)]
-pub enum Unsent {
-    /// What it spawned did not.
-    Spawned(SpawnedFailed),
-    /// It returned `Err`, whose text this is.
-    Returned(String),
-    /// There was no room for what it returned.
-    Full(ArenaFull),
-}
-
-/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and
-/// tuples of up to four of these, `Result<T, E>` with an `E` that can be displayed, and [`Spawn`](crate::engine::Spawn), whose value
-/// is that of the kernel that goes on. Sealed.
+/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and tuples of up to four of
+/// these, `Result<T, E>` with an `E` that can be displayed, and [`Spawn`](crate::engine::Spawn), which stands for the value
+/// of its continuation. Sealed.
 ///
-/// An array is not copied: the caller receives a handle on the memory that the kernel filled. An
-/// `Err` arrives as [`Returned`](crate::engine::JobErrorKind::Returned) with its text, of which a worker sends the first 16 KiB.
+/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. An `Err` arrives as
+/// [`Returned`](crate::engine::JobErrorKind::Returned) with its text, of which a worker sends the first 16 KiB.
 ///
-/// All `String`s of a value together may have 64 MiB, in every engine; with more the job fails with
-/// [`Returned`](crate::engine::JobErrorKind::Returned). Longer text returns as an array of its bytes:
+/// The `String`s of a value may have 64 MiB in total, in every engine; with more the job fails with
+/// [`Returned`](crate::engine::JobErrorKind::Returned). Return longer text as an array of its bytes:
 /// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
@@ -47,33 +33,34 @@ pub enum Unsent {
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {
-    /// What the caller receives when all went well.
+    /// What the caller receives if the job succeeds.
     type Out: Send + 'static;
     #[doc(hidden)]
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure>;
     #[doc(hidden)]
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
+    /// The value for the caller, of a kernel that ran inline; runs spawned jobs first.
     #[doc(hidden)]
-    fn keep(self) -> Result<Self::Out, Unsent>;
-    /// It may be no value, but jobs that have to run first.
+    fn into_value(self) -> Result<Self::Out, Failure>;
+    /// Whether the reply may be jobs to run instead of a value.
     #[doc(hidden)]
     const SPAWNS: bool = false;
-    /// As [`keep`](Reply::keep), but without running what has to run first.
+    /// Like [`into_value`](Reply::into_value), but returns spawned jobs instead of running them.
     #[doc(hidden)]
-    fn unfold(self) -> Result<Unfolded<Self::Out>, Unsent>
+    fn unfold(self) -> Result<Unfolded<Self::Out>, Failure>
     where
         Self: Sized,
     {
-        self.keep().map(Unfolded::Value)
+        self.into_value().map(Unfolded::Value)
     }
 }
 
-/// What a kernel returned in this thread.
+/// What a kernel that ran inline returned.
 #[derive(Debug)]
 pub enum Unfolded<V> {
     /// A value.
     Value(V),
-    /// What has to run first; whoever runs it knows what that is.
+    /// Spawned jobs, as a plan whose type the engine knows.
     More(AnyValue),
 }
 
@@ -93,7 +80,7 @@ pub struct Sending<'a> {
 #[derive(Debug)]
 pub struct Receiving<'a>(pub(crate) ReplyReader<'a>);
 
-/// A reply that does not mean what its kernel returns.
+/// A reply that is no value of its kernel's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadReply;
 
@@ -112,8 +99,8 @@ pub trait Value: Sized {
     #[doc(hidden)]
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
     #[doc(hidden)]
-    fn keep(self) -> Self::Out;
-    /// Bytes of text in it.
+    fn into_value(self) -> Self::Out;
+    /// The bytes of all its strings.
     #[doc(hidden)]
     #[inline]
     fn text(&self) -> usize {
@@ -121,19 +108,19 @@ pub trait Value: Sized {
     }
 }
 
-/// A value that can travel. Looked at in every engine, so that a program that works in one does in the others.
+/// Checks the length of a value's text. Inline engines check it too, so that a program that works with one works with all.
 #[inline]
-fn fitting<V: Value>(value: V) -> Result<V, Unsent> {
+fn check_text<V: Value>(value: V) -> Result<V, Failure> {
     match value.text() {
-        0..=MOST_TEXT => Ok(value),
+        0..=MAX_TEXT => Ok(value),
         text => Err(too_long(text)),
     }
 }
 
 #[cold]
-fn too_long(text: usize) -> Unsent {
-    Unsent::Returned(format!(
-        "it returned {text} bytes of text, and {MOST_TEXT} is the most: return an array of its bytes"
+fn too_long(text: usize) -> Failure {
+    Failure::Returned(format!(
+        "it returned {text} bytes of text; the limit is {MAX_TEXT}: return an array of its bytes"
     ))
 }
 
@@ -141,31 +128,31 @@ impl<V: Value> reply_sealed::Sealed for V {}
 impl<V: Value> Reply for V {
     type Out = V::Out;
     #[inline]
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
-        Value::send(fitting(self)?, reply).map_err(Unsent::Full)
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
+        Value::send(check_text(self)?, reply).map_err(Failure::Full)
     }
     #[inline]
     fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
         V::receive(reply)
     }
-    fn keep(self) -> Result<V::Out, Unsent> {
-        fitting(self).map(Value::keep)
+    fn into_value(self) -> Result<V::Out, Failure> {
+        check_text(self).map(Value::into_value)
     }
 }
 
 impl<V: Value, E: Display> reply_sealed::Sealed for Result<V, E> {}
 impl<V: Value, E: Display> Reply for Result<V, E> {
     type Out = V::Out;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
-        let value = self.map_err(|error| Unsent::Returned(error.to_string()))?;
-        Value::send(fitting(value)?, reply).map_err(Unsent::Full)
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
+        let value = self.map_err(|error| Failure::Returned(error.to_string()))?;
+        Value::send(check_text(value)?, reply).map_err(Failure::Full)
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
         V::receive(reply)
     }
-    fn keep(self) -> Result<V::Out, Unsent> {
-        let value = self.map_err(|error| Unsent::Returned(error.to_string()))?;
-        fitting(value).map(Value::keep)
+    fn into_value(self) -> Result<V::Out, Failure> {
+        let value = self.map_err(|error| Failure::Returned(error.to_string()))?;
+        check_text(value).map(Value::into_value)
     }
 }
 
@@ -179,7 +166,7 @@ impl Value for () {
     fn receive(_: &mut Receiving<'_>) -> Result<(), BadReply> {
         Ok(())
     }
-    fn keep(self) {}
+    fn into_value(self) {}
 }
 
 impl<S: Scalar> Value for S {
@@ -193,7 +180,7 @@ impl<S: Scalar> Value for S {
     fn receive(reply: &mut Receiving<'_>) -> Result<S, BadReply> {
         Ok(read_scalar(&mut reply.0.words)?)
     }
-    fn keep(self) -> S {
+    fn into_value(self) -> S {
         self
     }
 }
@@ -210,7 +197,7 @@ impl Value for String {
         let bytes = reply.0.words.bytes(len)?;
         String::from_utf8(bytes.to_vec()).map_err(|_| BadReply)
     }
-    fn keep(self) -> String {
+    fn into_value(self) -> String {
         self
     }
     fn text(&self) -> usize {
@@ -218,12 +205,12 @@ impl Value for String {
     }
 }
 
-/// Copies an array that does not lie in the lane (made on another thread or by another lane, or a mapped file) into it.
+/// Copies an array that is not in the lane's memory (made on another thread or lane, or a mapped file) into it.
 fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, ArenaFull> {
     let bytes: &[u8] = bytemuck::cast_slice(elements);
     let chunk = host.alloc(bytes.len())?;
-    // SAFETY: the chunk was just granted to this job and is at least that long; neither private memory nor that of another
-    // job overlaps it.
+    // SAFETY: the chunk was just granted to this job and is long enough; it overlaps neither private memory nor that of
+    // another job.
     unsafe {
         chunk
             .ptr
@@ -236,8 +223,10 @@ fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, Aren
     })
 }
 
-/// The next array, which is within its block and aligned.
-fn receive_array<T: Element>(reply: &mut Receiving<'_>) -> Result<(Received, Shape), BadReply> {
+/// Reads the next array, and checks that it is aligned and inside its block.
+fn receive_array<T: Element>(
+    reply: &mut Receiving<'_>,
+) -> Result<(ReceivedArray, Shape), BadReply> {
     let shape = reply.0.words.shape()?;
     let received = reply.0.arrays.next().ok_or(BadReply)?;
     if shape.bytes::<T>() != usize::try_from(received.len).ok()
@@ -257,13 +246,13 @@ impl<T: Element> Value for Array<T> {
         let is_own =
             |count: &'static LaneCount| std::ptr::eq(count, own) || counts_for_actor(count);
         let sent = match self.take_lane(is_own) {
-            Ok(view) => Sent {
+            Ok(view) => SentArray {
                 chunk: chunk.unwrap_or(view),
                 view,
             },
             Err(elsewhere) => {
                 let view = into_lane(&elsewhere, reply.host)?;
-                Sent { chunk: view, view }
+                SentArray { chunk: view, view }
             }
         };
         reply.writer.arrays.push(sent);
@@ -273,7 +262,7 @@ impl<T: Element> Value for Array<T> {
         let (received, shape) = receive_array::<T>(reply)?;
         Ok(Array::from_block(received.block, received.skip, shape))
     }
-    fn keep(self) -> Array<T> {
+    fn into_value(self) -> Array<T> {
         self
     }
 }
@@ -288,7 +277,7 @@ impl<T: Element> Value for ArrayMut<T> {
         let block = Arc::try_unwrap(received.block).map_err(|_| BadReply)?;
         Ok(ArrayMut::from_block(block, received.skip, shape))
     }
-    fn keep(self) -> ArrayMut<T> {
+    fn into_value(self) -> ArrayMut<T> {
         self
     }
 }
@@ -306,8 +295,8 @@ impl<V: Value> Value for Option<V> {
             _ => Err(BadReply),
         }
     }
-    fn keep(self) -> Self::Out {
-        self.map(Value::keep)
+    fn into_value(self) -> Self::Out {
+        self.map(Value::into_value)
     }
     fn text(&self) -> usize {
         self.as_ref().map_or(0, Value::text)
@@ -325,8 +314,8 @@ macro_rules! tuples {
             fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply> {
                 Ok(($($name::receive(reply)?,)+))
             }
-            fn keep(self) -> Self::Out {
-                ($(self.$index.keep(),)+)
+            fn into_value(self) -> Self::Out {
+                ($(self.$index.into_value(),)+)
             }
             fn text(&self) -> usize {
                 0 $(+ self.$index.text())+

@@ -2,11 +2,11 @@
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// A plain value that may be an argument or a reply: numbers, `bool`, `char`, arrays of them, and
-/// your own `#[repr(C)]` types.
+/// A plain value that may be an argument or a reply: numbers, `bool`, `char`, arrays of them, and your own `#[repr(C)]`
+/// types.
 ///
-/// It crosses as its bytes. What a worker sends back is checked before it becomes a value, so a
-/// wrong bit pattern is an error and never undefined behaviour.
+/// It travels between processes as its bytes. Bytes from a worker are checked before they become a value, so an invalid bit
+/// pattern is an error, not undefined behaviour.
 ///
 /// ```
 /// use bytemuck::{CheckedBitPattern, NoUninit};

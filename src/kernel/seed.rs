@@ -1,22 +1,22 @@
-//! Which job draws which random numbers, as far as both sides have to know it.
+//! Seeds of jobs' random numbers, as far as supervisor and worker both compute them.
 
-/// Seeds of jobs that belong to a series have this bit; those of spawned jobs have the one below; the others count
-/// from 1.
+/// Bit in seeds of jobs that belong to a series. Seeds of all other jobs but spawned ones count from 1.
 const SERIES: u64 = 1 << 63;
+/// Bit in seeds of spawned jobs.
 const SPAWNED: u64 = 1 << 62;
 
-/// The seed of a job of a series.
+/// Returns the seed of job `index` of a series.
 #[inline]
 pub(crate) fn seed_in_series(series: u64, index: u64) -> u64 {
     mixed(mixed(series) ^ index) | SERIES
 }
 
-/// The seed of a task that a job of this seed spawns.
+/// Returns the seed of task number `task` that the job with the seed `parent` spawns.
 pub(crate) fn seed_of_task(parent: u64, task: u64) -> u64 {
     mixed(mixed(parent) ^ task) >> 2 | SPAWNED
 }
 
-/// Spreads numbers over all 64 bits, no two onto the same (the last step of SplitMix64).
+/// Spreads numbers over all 64 bits, injectively (the last step of SplitMix64).
 #[inline]
 fn mixed(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,63 +1,65 @@
-//! How the time of a chain is spread over its nodes: what its worker measures, and two words of its reply.
+//! How the time of a chain is divided among its nodes: measured by the worker, sent as two words of the reply.
 //!
-//! The reply of a chain has room for eight shares. So each node of up to eight has its own; of more, as many neighbours as make an
-//! eighth have one together. Between them the clock is read, and nowhere else: a long chain of tiny nodes pays for nine looks. A value
-//! that just fits into its slot is not pushed out of it: then the nodes count equal parts, as those of a chain that fails.
+//! The reply has room for eight shares. Up to eight nodes have one each; in a longer chain, adjacent nodes share one. The
+//! clock is read only between shares, so a long chain of tiny nodes reads it nine times. The shares are left out if they
+//! alone would push a value out of its slot; then the time is divided equally, as for a chain that fails.
 
 use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS};
 use crate::sys::clock::monotonic_ns;
 
-/// Shares that a reply has room for.
-pub(crate) const MOST_SHARES: u32 = 8;
-/// Words that they take.
+/// Max shares of a reply.
+pub(crate) const MAX_SHARES: u32 = 8;
+/// Words that the shares take.
 pub(crate) const SHARE_WORDS: usize = 2;
 /// Shares in a word.
-const IN_A_WORD: usize = MOST_SHARES as usize / SHARE_WORDS;
+const SHARES_PER_WORD: usize = MAX_SHARES as usize / SHARE_WORDS;
 
-/// The worker's side: a clock that is read when a share is over.
+/// The worker's half: reads the clock at the end of each share.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct ShareClock {
     nodes: u32,
-    /// The share that runs, and its last node.
+    /// The share that is being measured.
     share: usize,
+    /// The last node of that share.
     last: u32,
+    /// When the share began, in nanoseconds.
     since: u64,
-    spent: [u64; MOST_SHARES as usize],
+    spent_ns: [u64; MAX_SHARES as usize],
 }
 
-impl Clock {
+impl ShareClock {
     pub(super) fn start(nodes: u32) -> Self {
         Self {
             nodes,
             share: 0,
             last: first_of(1, nodes).saturating_sub(1),
             since: monotonic_ns(),
-            spent: [0; MOST_SHARES as usize],
+            spent_ns: [0; MAX_SHARES as usize],
         }
     }
 
-    /// A node has ended.
+    /// Called when a node has ended.
     #[inline]
     pub(super) fn ended(&mut self, node: u32) {
         if node == self.last {
             let now = monotonic_ns();
-            self.spent[self.share] = now.saturating_sub(self.since);
+            self.spent_ns[self.share] = now.saturating_sub(self.since);
             self.since = now;
             self.share += 1;
             self.last = first_of(self.share as u32 + 1, self.nodes) - 1;
         }
     }
 
-    /// Behind the words of the value, unless just these would need a block of their own.
+    /// Appends the shares to the reply, unless they alone would push it out of its slot.
     pub(super) fn send(&self, reply: &mut ReplyWriter) {
         let words = SENT_WORDS * reply.arrays.len() + reply.words.len();
         if words <= INLINE_WORDS && words + SHARE_WORDS > INLINE_WORDS {
             return;
         }
-        let all: u64 = self.spent.iter().sum();
-        // 16 bits each: of the whole, which the link tells.
+        let all: u64 = self.spent_ns.iter().sum();
+        // 16 bits each, as a fraction of the whole time, which the link reports.
         let part = |&spent: &u64| u128::from(spent) * u128::from(u16::MAX) / u128::from(all.max(1));
-        for spent in self.spent.chunks(IN_A_WORD) {
+        for spent in self.spent_ns.chunks(SHARES_PER_WORD) {
             let spent = spent.iter().rev();
             reply.word(spent.fold(0, |word, spent| word << 16 | part(spent) as u64));
         }
@@ -65,15 +67,15 @@ impl Clock {
     }
 }
 
-/// The supervisor's side: what a worker says, whatever it says.
+/// The supervisor's half: the shares that a worker sent. Any words are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shares([u16; MOST_SHARES as usize]);
+pub(crate) struct Shares([u16; MAX_SHARES as usize]);
 
 impl Shares {
-    /// `None`: they say nothing.
+    /// Returns `None` if all shares are zero.
     pub(crate) fn of(words: [u64; SHARE_WORDS]) -> Option<Self> {
         let shares = std::array::from_fn(|share| {
-            (words[share / IN_A_WORD] >> (share % IN_A_WORD * 16)) as u16
+            (words[share / SHARES_PER_WORD] >> (share % SHARES_PER_WORD * 16)) as u16
         });
         shares
             .iter()
@@ -81,20 +83,20 @@ impl Shares {
             .then_some(Self(shares))
     }
 
-    /// What each of so many nodes took of a time that all took together.
+    /// Divides the time `took_ns` of all `nodes` nodes among them.
     pub(crate) fn of_nodes(self, nodes: u32, took_ns: u64) -> impl Iterator<Item = u64> {
         let all: u128 = self.0.iter().map(|&share| u128::from(share)).sum();
-        (0..nodes.min(MOST_SHARES)).flat_map(move |share| {
-            let beside = first_of(share + 1, nodes) - first_of(share, nodes);
+        (0..nodes.min(MAX_SHARES)).flat_map(move |share| {
+            let sharers = first_of(share + 1, nodes) - first_of(share, nodes);
             let part = u128::from(took_ns) * u128::from(self.0[share as usize]) / all;
-            std::iter::repeat_n(part as u64 / u64::from(beside), beside as usize)
+            std::iter::repeat_n(part as u64 / u64::from(sharers), sharers as usize)
         })
     }
 }
 
-/// The first node that counts for a share; of the one behind the last, how many nodes there are.
+/// The first node of a share; for the share after the last, the number of nodes.
 fn first_of(share: u32, nodes: u32) -> u32 {
-    (share * nodes).div_ceil(nodes.clamp(1, MOST_SHARES))
+    (share * nodes).div_ceil(nodes.clamp(1, MAX_SHARES))
 }
 
 #[cfg(test)]
@@ -102,31 +104,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_share_is_that_of_a_node_or_more_and_each_node_has_one() {
+    fn every_node_has_a_share_and_no_share_is_empty() {
         for nodes in 1..=1024 {
-            let most = nodes.min(MOST_SHARES);
+            let most = nodes.min(MAX_SHARES);
             let firsts: Vec<u32> = (0..=most).map(|share| first_of(share, nodes)).collect();
             assert!(firsts.is_sorted_by(|a, b| a < b), "{firsts:?}");
             assert_eq!((firsts[0], firsts[most as usize]), (0, nodes));
-            let mut clock = Clock::start(nodes);
+            let mut clock = ShareClock::start(nodes);
             (0..nodes).for_each(|node| clock.ended(node));
             assert_eq!(clock.share, most as usize, "{nodes}");
         }
     }
 
     #[test]
-    fn what_is_sent_is_what_was_spent() {
-        let mut clock = Clock::start(3);
-        clock.spent[..3].copy_from_slice(&[1_000_000, 0, 3_000_000]);
+    fn received_shares_match_the_time_spent() {
+        let mut clock = ShareClock::start(3);
+        clock.spent_ns[..3].copy_from_slice(&[1_000_000, 0, 3_000_000]);
         let mut reply = ReplyWriter::default();
         clock.send(&mut reply);
         assert!(reply.timed);
         let shares = Shares::of(reply.words[..].try_into().expect("two words"));
-        let shares = shares.expect("they say something");
+        let shares = shares.expect("shares that are not zero");
         let took: Vec<u64> = shares.of_nodes(3, 8_000_000).collect();
         assert!(took[0].abs_diff(2_000_000) < 200 && took[2].abs_diff(6_000_000) < 200);
         assert_eq!((took.len(), took[1]), (3, 0));
-        // Sixteen, two for each share.
+        // Sixteen nodes, two for each share.
         let shares = Shares::of([1, 0]).expect("one share");
         let took: Vec<u64> = shares.of_nodes(16, 100).collect();
         assert_eq!((&took[..2], took.len()), (&[50, 50][..], 16));
@@ -134,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_fills_its_slot_stays_there() {
-        let clock = Clock::start(2);
+    fn shares_do_not_push_a_reply_out_of_its_slot() {
+        let clock = ShareClock::start(2);
         for words in 0..20 {
             let mut reply = ReplyWriter::default();
             (0..words).for_each(|word| reply.word(word));
@@ -147,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_worker_says_is_a_time() {
+    fn arbitrary_shares_give_valid_times() {
         assert_eq!(Shares::of([0; 2]), None);
         for words in [[u64::MAX; 2], [u64::MAX, 0], [0, 1 << 48]] {
-            let shares = Shares::of(words).expect("they say something");
+            let shares = Shares::of(words).expect("shares that are not zero");
             for nodes in [1, 2, 8, 9, 1024] {
                 let all = shares
                     .of_nodes(nodes, u64::MAX)

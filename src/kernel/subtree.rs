@@ -1,8 +1,8 @@
-//! A subtree of a reduction as one job: a kernel on each of some chunks that lie beside each other, and another kernel
-//! on two results at a time until one is left.
+//! A subtree of a reduction as one job: one kernel for each of several adjacent chunks, then a second kernel that combines
+//! two results at a time until one is left.
 //!
-//! A chunk is a *leaf*, and what `combine` makes of two neighbours is the *node* above them. Which node draws which random
-//! numbers depends on where it is in the whole tree, so it is the same wherever the jobs are cut.
+//! A chunk is a *leaf*; the combination of two neighbours is the *node* above them. The random numbers of a node depend on
+//! its position in the whole tree, so they do not depend on how the tree is divided into jobs.
 //!
 //! ```text
 //! call  = leaves, rows of a leaf, number of the first leaf, series, the array, the other arguments
@@ -14,30 +14,31 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::entry::params_sealed;
-use super::entry::{Args, Failure, Kernel, Params, Program, SplitFirst, Stopped, conjure};
-use super::param::{Arg, BadArgument, CallWriter, HostRef, Key, Param, Rejected, Words};
-use super::reply::{BadReply, Receiving, Reply, Sending, Unsent, reply_sealed};
+use super::entry::{Args, Kernel, Params, Program, SplitFirst, zst_value};
+use super::failure::Failure;
+use super::param::{Arg, CallWriter, HostRef, Key, Param, Words};
+use super::reply::{BadReply, Receiving, Reply, Sending, reply_sealed};
 use super::seed::seed_in_series;
 use crate::array::{Array, Element};
 
-/// Neighbouring leaves, and what the kernel gets with each of them.
+/// Adjacent leaves, and the other arguments of the kernel.
 #[derive(Debug)]
 pub(crate) struct Leaves<T: Element, A> {
-    /// All their rows.
+    /// The rows of all leaves.
     pub(crate) rows: Array<T>,
-    /// How many they are: a power of two.
+    /// The number of leaves: a power of two.
     pub(crate) count: usize,
-    /// Rows of each, but fewer in the last one of all.
+    /// Rows of each leaf; the last leaf of the tree may have fewer.
     pub(crate) step: usize,
-    /// How many leaves are before them.
+    /// Index of the first leaf in the tree.
     pub(crate) first: usize,
-    /// Of the random numbers of all nodes.
+    /// Seed of the random numbers of all nodes.
     pub(crate) series: u64,
     pub(crate) rest: A,
 }
 
 impl<T: Element, A> Leaves<T, A> {
-    /// As the call of a [`Subtree`].
+    /// Writes the call of a [`Subtree`].
     pub(crate) fn send<P>(self, call: &mut CallWriter)
     where
         P: SplitFirst,
@@ -50,8 +51,8 @@ impl<T: Element, A> Leaves<T, A> {
         self.rest.send(call);
     }
 
-    /// As the call of the kernel itself: there is one leaf.
-    pub(crate) fn send_alone<P>(self, call: &mut CallWriter)
+    /// Writes the call of the kernel itself, for a single leaf.
+    pub(crate) fn send_single<P>(self, call: &mut CallWriter)
     where
         P: SplitFirst,
         Array<T>: Arg<'static, P::First>,
@@ -61,8 +62,8 @@ impl<T: Element, A> Leaves<T, A> {
         self.rest.send(call);
     }
 
-    /// As arguments of the kernel in this thread: there is one leaf.
-    pub(crate) fn hold_alone<P>(self) -> P::Held
+    /// The arguments of the kernel when it runs inline, for a single leaf.
+    pub(crate) fn hold_single<P>(self) -> P::Held
     where
         P: SplitFirst,
         Array<T>: Arg<'static, P::First>,
@@ -72,7 +73,7 @@ impl<T: Element, A> Leaves<T, A> {
     }
 }
 
-/// The number of a node among all of its tree: the leaf of this index, or the node above so many levels of pairs.
+/// The number of a node in its tree. Level 0: the leaf with this index; level `n`: a node above `2^n` leaves.
 pub(crate) fn node(level: usize, index: usize) -> u64 {
     (level as u64) << 48 | index as u64
 }
@@ -82,11 +83,11 @@ pub(crate) fn node(level: usize, index: usize) -> u64 {
 pub(crate) struct Subtree<T, F, P, R, C, X, Y, S>(Signature<T, F, P, R, C, X, Y, S>);
 type Signature<T, F, P, R, C, X, Y, S> = PhantomData<(fn(T, F, P) -> R, fn(C, X, Y) -> S)>;
 
-/// Tells it from the same kernels one after the other.
+/// Distinguishes the program id of a subtree from that of a chain of the same kernels.
 #[derive(Debug)]
-pub(crate) enum Both {}
+pub(crate) enum SubtreeId {}
 
-/// What stands at the top of a subtree.
+/// The value at the top of a subtree.
 pub(crate) enum Top<R, S> {
     Leaf(R),
     Pair(S),
@@ -104,7 +105,7 @@ impl<R, S> fmt::Debug for Top<R, S> {
 impl<R: Reply, S: Reply<Out = R::Out>> reply_sealed::Sealed for Top<R, S> {}
 impl<R: Reply, S: Reply<Out = R::Out>> Reply for Top<R, S> {
     type Out = R::Out;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
         match self {
             Self::Leaf(value) => {
                 reply.writer.word(0);
@@ -123,10 +124,10 @@ impl<R: Reply, S: Reply<Out = R::Out>> Reply for Top<R, S> {
             _ => Err(BadReply),
         }
     }
-    fn keep(self) -> Result<R::Out, Unsent> {
+    fn into_value(self) -> Result<R::Out, Failure> {
         match self {
-            Self::Leaf(value) => value.keep(),
-            Self::Pair(value) => value.keep(),
+            Self::Leaf(value) => value.into_value(),
+            Self::Pair(value) => value.into_value(),
         }
     }
 }
@@ -146,45 +147,40 @@ where
     R::Out: Arg<'static, X> + Arg<'static, Y>,
 {
     type Reply = Top<R, S>;
-    type Id = (Both, F, C);
+    type Id = (SubtreeId, F, C);
     fn name() -> &'static str {
         type_name::<(F, C)>()
     }
-    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Top<R, S>, Stopped> {
-        let rejected = |Rejected(why)| Stopped(Failure::Rejected(why));
-        let mut number = || {
-            let malformed = |_| Stopped(Failure::Rejected(BadArgument::Malformed));
-            words.0.word().map_err(malformed)
-        };
+    fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Top<R, S>, Failure> {
+        let mut number = || words.0.word();
         let [count, step, first] = [number()? as usize, number()? as usize, number()? as usize];
         let series = number()?;
-        let rows = <&Array<T> as Param>::receive(words, host).map_err(rejected)?;
+        let rows = <&Array<T> as Param>::receive(words, host)?;
         let enter = |level, index| match host.0.step(0, seed_in_series(series, node(level, index)))
         {
-            true => Err(Stopped(Failure::Cancelled)),
+            true => Err(Failure::Cancelled),
             false => Ok(()),
         };
-        // Of each level at most one, the lowest last.
+        // Values that wait for their right neighbour: at most one of each level, the lowest last.
         let mut waiting: Vec<R::Out> = Vec::new();
         for i in 0.. {
             enter(0, first + i)?;
             let chunk = rows.rows(i * step..rows.shape().rows().min((i + 1) * step));
-            let rest = P::Rest::receive(&mut Words(words.0.clone()), host).map_err(rejected)?;
-            let mut top = Top::Leaf(conjure::<F>().call(P::join(chunk.hold(), rest), Key::new()));
+            let rest = P::Rest::receive(&mut Words(words.0.clone()), host)?;
+            let mut top = Top::Leaf(zst_value::<F>().call(P::join(chunk.hold(), rest), Key::new()));
             crate::sync::point!("subtree.leaf");
             for level in 1..=i.trailing_ones() as usize {
-                let keep = |top: Top<R, S>| top.keep().map_err(|unsent| Stopped(unsent.into()));
-                let (left, right) = (waiting.pop(), keep(top)?);
-                let left = left.expect("a leaf of an odd number has one to its left");
+                let (left, right) = (waiting.pop(), top.into_value()?);
+                let left = left.expect("a leaf of odd index has one to its left");
                 enter(level, (first + i) >> level)?;
                 let held = Args::<(X, Y)>::hold((left, right));
-                top = Top::Pair(conjure::<C>().call(held, Key::new()));
+                top = Top::Pair(zst_value::<C>().call(held, Key::new()));
                 crate::sync::point!("subtree.pair");
             }
             if i + 1 == count {
                 return Ok(top);
             }
-            waiting.push(top.keep().map_err(|unsent| Stopped(unsent.into()))?);
+            waiting.push(top.into_value()?);
         }
         unreachable!("the last leaf returns")
     }
@@ -197,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_node_draws_its_own_numbers() {
+    fn each_node_has_its_own_seed() {
         let mut seen = HashSet::new();
         for series in 0..3 {
             for level in 0..=10 {

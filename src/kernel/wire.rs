@@ -1,8 +1,7 @@
 //! How arguments and replies are written as words.
 //!
-//! A call is at most [`INLINE_WORDS`] words in a slot; a longer one goes to a block of its own.
-//! Everything is written in 8-byte words, in the order of the parameters, without names or types:
-//! both ends are the same function in the same executable.
+//! Everything is written in 8-byte words, in the order of the parameters, without names or types: both ends are the same
+//! function of the same executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer one goes to a block.
 
 use std::sync::Arc;
 
@@ -11,32 +10,32 @@ use smallvec::SmallVec;
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::Shape;
 
-/// Words that fit into a slot of a link (asserted to be equal there).
+/// The number of words that fit into a slot of a link (`link` asserts that they are equal).
 pub(crate) const INLINE_WORDS: usize = 12;
 
-/// The most text that a value may have, in bytes: all its `String`s together. Text travels in the words of a reply, which the
-/// supervisor copies while it holds its lock.
-pub(crate) const MOST_TEXT: usize = 64 << 20;
+/// Max bytes of text in one value, over all its `String`s. Bounded because text travels in the words of a reply, which the
+/// supervisor copies under its lock.
+pub(crate) const MAX_TEXT: usize = 64 << 20;
 
-/// The longest memory for words that a writer keeps for its next call.
-const KEPT_WORDS: usize = (64 << 10) / 8;
+/// Max capacity, in words, that a writer retains for its next call.
+const RETAINED_WORDS: usize = (64 << 10) / 8;
 
-/// The longest reply in words: text, and beside it lengths, shapes and places, of as many arrays as a reply may have.
-pub(crate) const MAX_REPLY_WORDS: usize = MOST_TEXT / 8 + (1 << 16);
+/// Max words of a reply: its text, plus the lengths, shapes and extents of as many arrays as a reply may have.
+pub(crate) const MAX_REPLY_WORDS: usize = MAX_TEXT / 8 + (1 << 16);
 
-/// What a job holds in the supervisor's ledger until it is answered.
+/// What a job holds until it is answered.
 #[derive(Debug)]
 pub(crate) enum Lease {
     /// An array that the job reads.
     Shared(Arc<Block>),
     /// An array that moved into the job.
     Owned(Arc<Block>),
-    /// Rows of an array lent by a scope, which keeps it alive: here only for messages.
+    /// Rows of an array lent by a scope, which keeps it alive. Only used in messages.
     Lent(std::ops::Range<usize>),
 }
 
 impl Lease {
-    /// Bytes of the memory that it holds, or has of others.
+    /// The bytes of the block that it holds.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Shared(block) | Self::Owned(block) => block.extent().len,
@@ -48,27 +47,27 @@ impl Lease {
 /// The leases of one call: one per array argument, and one for a spilled argument block.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
 
-/// The arguments of one call, as the supervisor writes them.
+/// Writes the arguments of one call, in the supervisor.
 #[derive(Debug)]
 pub(crate) struct ArgWriter {
-    /// Identity of the arena whose arrays are accepted.
+    /// Id of the arena whose arrays are accepted.
     arena: u64,
     len: usize,
     inline: [u64; INLINE_WORDS],
-    /// Everything, once it no longer fits inline.
+    /// All words, once they no longer fit inline.
     long: Vec<u64>,
     pub(crate) leases: Leases,
-    /// An argument lies in private memory, a mapped file, or another engine.
+    /// Whether an argument is in private memory, a mapped file or another engine.
     pub(crate) foreign: bool,
-    /// There was no room to give a lent array pages of its own.
+    /// Set if the arena had no room to give a lent array pages of its own.
     pub(crate) full: Option<ArenaFull>,
-    /// What is too long for a slot, where workers can read it, or why it is not.
+    /// For a call that is too long for a slot: the block that holds it, or why there is none.
     pub(crate) spilled: Option<Result<Block, ArenaFull>>,
-    /// An argument is changed in place, so the job may not run twice.
+    /// Whether an argument is changed in place, so that the job may not run twice.
     pub(crate) exclusive: bool,
-    /// Which random numbers the job draws; 0: the next in the order of submission.
+    /// Seed of the job's random numbers; 0: the next one in the order of submission.
     pub(crate) seed: u64,
-    /// Handles of each of its arrays that whoever submits it keeps until it is answered.
+    /// The number of handles on each of its arrays that the submitter retains until it is answered.
     pub(crate) kept: usize,
 }
 
@@ -90,13 +89,13 @@ impl ArgWriter {
         }
     }
 
-    /// Whether it is too long for a slot, and lies nowhere else yet.
+    /// Whether the call is too long for a slot and has no block yet.
     #[inline]
     pub(crate) fn must_spill(&self) -> bool {
         self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_)))
     }
 
-    /// Forgets everything, to write another call into the same memory.
+    /// Clears everything, to write another call into the same memory.
     #[inline]
     pub(crate) fn reset(&mut self) {
         self.len = 0;
@@ -111,10 +110,10 @@ impl ArgWriter {
         self.kept = 0;
     }
 
-    /// The call was sent: gives back what only a long one needs.
+    /// Frees memory that only a long call needs; called once the call has been sent.
     #[inline]
     pub(crate) fn shrink(&mut self) {
-        if self.long.capacity() > KEPT_WORDS {
+        if self.long.capacity() > RETAINED_WORDS {
             self.long = Vec::new();
         }
     }
@@ -141,7 +140,7 @@ impl ArgWriter {
         self.long.push(word);
     }
 
-    /// Several words at once.
+    /// Appends several words.
     #[inline]
     pub(crate) fn extend(&mut self, words: &[u64]) {
         let end = self.len + words.len();
@@ -156,7 +155,7 @@ impl ArgWriter {
         self.len = end;
     }
 
-    /// Bytes, filled up to whole words.
+    /// Appends bytes, padded to whole words.
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
@@ -171,7 +170,7 @@ impl ArgWriter {
         write_shape(shape, |word| self.word(word));
     }
 
-    /// All words.
+    /// Returns all words.
     #[inline]
     pub(crate) fn words(&self) -> &[u64] {
         if self.len <= INLINE_WORDS {
@@ -199,7 +198,7 @@ fn read_shape(mut word: impl FnMut() -> Result<u64, Malformed>) -> Result<Shape,
     Shape::try_from(&*dims).map_err(|_| Malformed)
 }
 
-/// The words do not mean what their reader expects.
+/// The words do not match what their reader expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -214,7 +213,7 @@ impl<'a> WordReader<'a> {
         Self { words }
     }
 
-    /// Words that are left.
+    /// The number of words left.
     pub(crate) fn len(&self) -> usize {
         self.words.len()
     }
@@ -226,7 +225,7 @@ impl<'a> WordReader<'a> {
         Ok(*first)
     }
 
-    /// `len` bytes, as written by `bytes`.
+    /// Reads `len` bytes, as written by `bytes`.
     #[inline]
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let count = len.div_ceil(8);
@@ -238,7 +237,7 @@ impl<'a> WordReader<'a> {
         Ok(&bytemuck::cast_slice(these)[..len])
     }
 
-    /// The next `len` words, to be read apart.
+    /// Splits off a reader of the next `len` words.
     pub(crate) fn split(&mut self, len: usize) -> Result<WordReader<'a>, Malformed> {
         let (these, rest) = self.words.split_at_checked(len).ok_or(Malformed)?;
         self.words = rest;
@@ -254,19 +253,19 @@ impl<'a> WordReader<'a> {
     }
 }
 
-/// An array in a reply: the memory that was allocated for it, and the part that it shows.
+/// An array in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sent {
+pub(crate) struct SentArray {
     /// The whole allocation; equal to `view` for parameters that are sent back.
     pub(crate) chunk: Extent,
     /// The bytes of the array.
     pub(crate) view: Extent,
 }
 
-/// Words of a [`Sent`].
+/// Words of a [`SentArray`].
 pub(crate) const SENT_WORDS: usize = 4;
 
-impl Sent {
+impl SentArray {
     pub(crate) fn words(self) -> [u64; SENT_WORDS] {
         let Self { chunk, view } = self;
         [
@@ -290,16 +289,16 @@ impl Sent {
     }
 }
 
-/// A reply as the worker writes it: arrays first, then the words that describe the value.
+/// Writes a reply, in the worker: arrays first, then the words that describe the value.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyWriter {
-    /// Arrays sent, in the order of the value.
-    pub(crate) arrays: SmallVec<[Sent; 2]>,
+    /// The arrays, in the order of the value.
+    pub(crate) arrays: SmallVec<[SentArray; 2]>,
     /// Shapes, scalars, lengths.
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
-    /// It is no value yet: see [`Spawning`](super::Spawning).
+    /// Whether it is jobs to run instead of a value: see [`Spawning`](super::Spawning).
     pub(crate) spawns: bool,
-    /// Behind the value stands how the time is spread over the nodes of a chain.
+    /// Whether the words of the value are followed by how the time was divided among the nodes of a chain.
     pub(crate) timed: bool,
 }
 
@@ -320,24 +319,24 @@ impl ReplyWriter {
         write_shape(shape, |word| self.words.push(word));
     }
 
-    /// Nothing to send at all.
+    /// Whether there is nothing to send.
     pub(crate) fn is_empty(&self) -> bool {
         self.arrays.is_empty() && self.words.is_empty()
     }
 }
 
-/// An array of a reply after the supervisor checked it: a lease, and where in it.
+/// An array of a reply that the supervisor has checked.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedArray {
     pub(crate) block: Arc<Block>,
-    /// Bytes from the start of the block.
+    /// Bytes between the start of the block and the array.
     pub(crate) skip: u64,
     pub(crate) len: u64,
 }
 
-impl Received {
-    /// Another lease on the same.
-    pub(crate) fn again(&self) -> Self {
+impl ReceivedArray {
+    /// Returns another lease on the same array.
+    pub(crate) fn share(&self) -> Self {
         Self {
             block: Arc::clone(&self.block),
             ..*self
@@ -345,11 +344,11 @@ impl Received {
     }
 }
 
-/// A reply as the supervisor reads it.
+/// Reads a reply, in the supervisor.
 #[derive(Debug)]
 pub(crate) struct ReplyReader<'a> {
     pub(crate) words: WordReader<'a>,
-    pub(crate) arrays: smallvec::IntoIter<[Received; 1]>,
+    pub(crate) arrays: smallvec::IntoIter<[ReceivedArray; 1]>,
 }
 
 #[cfg(test)]

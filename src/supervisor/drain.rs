@@ -10,7 +10,9 @@ use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::Outcome;
 use super::worker::Status;
-use crate::kernel::wire::{Lease, Leases, MAX_REPLY_WORDS, Received, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{
+    Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
+};
 use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
@@ -339,7 +341,7 @@ impl Core {
             return Err("a reply shorter than its arrays".into());
         }
         let mut sent = read_sent(&words, arrays)?;
-        sent.push(Sent {
+        sent.push(SentArray {
             chunk: extent,
             view: extent,
         });
@@ -390,7 +392,7 @@ impl Core {
 /// A reply that was checked.
 #[derive(Debug)]
 pub(super) struct Unpacked {
-    pub(super) arrays: smallvec::SmallVec<[Received; 1]>,
+    pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
     long: Option<Vec<u64>>,
     /// Words that describe arrays.
     skip: usize,
@@ -418,7 +420,7 @@ impl Unpacked {
     }
 
     /// The words behind those that describe arrays, and the arrays.
-    pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<Received>) {
+    pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<ReceivedArray>) {
         let words = match self.long {
             Some(mut words) => {
                 words.drain(..self.skip);
@@ -430,10 +432,10 @@ impl Unpacked {
     }
 }
 
-fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[Sent; 2]>, String> {
+fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArray; 2]>, String> {
     let mut reader = WordReader::new(words);
     (0..arrays)
-        .map(|_| Sent::read(&mut reader).map_err(|_| "a cut list of arrays".to_owned()))
+        .map(|_| SentArray::read(&mut reader).map_err(|_| "a cut list of arrays".to_owned()))
         .collect()
 }
 

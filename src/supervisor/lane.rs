@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
-use crate::kernel::wire::{Lease, Received, Sent};
+use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::{Ask, LinkCells, NO_GRANT, Poster, SLOTS};
 use smallvec::SmallVec;
 
@@ -84,7 +84,7 @@ pub(super) struct Lane {
 /// What a reply sends, taken over.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub(super) arrays: SmallVec<[Received; 1]>,
+    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
     /// Output memory: inputs that come back take none.
     pub(super) bytes: u64,
 }
@@ -222,7 +222,7 @@ impl Lane {
         arena: &Arc<Arena>,
         grant: u64,
         cursor: u64,
-        sent: &[Sent],
+        sent: &[SentArray],
         leases: &[Lease],
     ) -> Result<Taken, String> {
         let mut pieces = self.advance(grant, cursor)?;
@@ -233,7 +233,7 @@ impl Lane {
                 // Nothing has no place: its offset may be that of any array beside it.
                 let empty = arena.alloc(self.region, 0, Placement::Packed);
                 let block = Arc::new(empty.map_err(|full| full.to_string())?);
-                received.push(Received {
+                received.push(ReceivedArray {
                     block,
                     skip: 0,
                     len: 0,
@@ -276,7 +276,7 @@ impl Lane {
                     (Arc::clone(&known.block), skip)
                 }
             };
-            received.push(Received {
+            received.push(ReceivedArray {
                 block,
                 skip,
                 len: array.view.len,

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
-use crate::kernel::wire::{Leases, Received};
+use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::JobError;
 use crate::supervisor::policy::{Policy, Priority};
@@ -101,7 +101,7 @@ pub(super) struct Record {
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
-    pub(super) arrays: SmallVec<[Received; 1]>,
+    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
     /// Somebody will ask whether it ended well, and nobody for its value.
     pub(super) unwanted: bool,
     /// Which unit of its graph it is.

@@ -16,7 +16,7 @@ use super::record::Stage;
 use super::worker::Status;
 use super::*;
 use crate::arena::{Block, Extent, Offset, Placement};
-use crate::kernel::wire::{Lease, Leases, Sent};
+use crate::kernel::wire::{Lease, Leases, SentArray};
 use crate::kernel::{Reply, Single};
 use crate::link::{Answering, NO_GRANT, Next, Taker, kind};
 
@@ -513,9 +513,9 @@ fn extent(at: u64, len: u64) -> Extent {
     }
 }
 
-fn whole(at: u64, len: u64) -> Sent {
+fn whole(at: u64, len: u64) -> SentArray {
     let chunk = extent(at, len);
-    Sent { chunk, view: chunk }
+    SentArray { chunk, view: chunk }
 }
 
 #[test]
@@ -541,7 +541,7 @@ fn views_of_the_same_memory_take_it_once() {
     sent.push(whole(at + 2 * PAGE, PAGE));
     let taken = lane.receive(&arena, 0, at + 3 * PAGE, &sent, &[]).unwrap();
     assert_eq!((taken.arrays.len(), taken.bytes), (101, 3 * PAGE));
-    let half = Sent {
+    let half = SentArray {
         view: extent(at + 3 * PAGE, PAGE / 2),
         ..whole(at + 3 * PAGE, PAGE)
     };
@@ -663,7 +663,7 @@ proptest! {
                 if at + len.next_multiple_of(unit) > from + held {
                     // It takes the input instead.
                     let view = Extent { at: input.extent().at, len: lied(len_lie, 100) };
-                    sent.push(Sent { chunk: view, view });
+                    sent.push(SentArray { chunk: view, view });
                     continue;
                 }
                 next = at + len.next_multiple_of(unit);
@@ -672,7 +672,7 @@ proptest! {
                     len: lied(len_lie, len),
                 };
                 let view = Extent { len: lied(view_lie, chunk.len), ..chunk };
-                sent.push(Sent { chunk, view });
+                sent.push(SentArray { chunk, view });
             }
             let said_grant = lied(told.grant, number);
             let said_cursor = lied(told.cursor, next);

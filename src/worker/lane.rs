@@ -16,7 +16,7 @@ use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
 use crate::kernel::actor::{self, take_state};
-use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, Sent, WordReader};
+use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{
     Answering, CallSlot, LinkCells, NO_GRANT, Next, Phase, SPILLED, STAMPED, Taker, kind,
@@ -451,7 +451,7 @@ impl Lane {
         let chunks = reply
             .arrays
             .iter()
-            .map(|sent: &Sent| sent.chunk)
+            .map(|sent: &SentArray| sent.chunk)
             .chain(spilled);
         crate::sync::point!("publish.spilled");
         let used = self.settle(chunks);

@@ -12,7 +12,7 @@ use crate::engine::{Engine, JobErrorKind};
 use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Failure, Init, Initial, KernelInfo, Key, Method, MethodParams, Params,
+    Arg, Args, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
     Reply, RetrySafe, SplitFirst,
 };
 use crate::supervisor::{ActorPlan, CheckpointPlan};
@@ -35,7 +35,7 @@ impl Engine {
     /// An actor under construction: with a name, with checkpoints. [`ActorBuilder::start`] starts it.
     pub fn actor_builder<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
     where
-        F: Init<P, O>,
+        F: Kernel<P, O>,
         A: Args<'static, P> + RetrySafe,
         P: Params,
         O: Initial<S>,
@@ -47,7 +47,7 @@ impl Engine {
             engine: self,
             args,
             here: |args| {
-                let made = crate::kernel::conjure::<F>().make(args.hold(), Key::new());
+                let made = crate::kernel::zst_value::<F>().call(args.hold(), Key::new());
                 made.into_state().map_err(Failure::Returned)
             },
             send: |args, call| args.send(call),
@@ -152,7 +152,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         P: MethodParams<Params = ()>,
         R: Reply<Out = Array<T>>,
         T: Element,
-        G: Init<Q, O>,
+        G: Kernel<Q, O>,
         Q: SplitFirst,
         O: Initial<S>,
         A: Args<'static, Q::Rest>,
@@ -160,7 +160,10 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     {
         // Names for their types: they have no bytes.
         let _ = (save, restore);
-        let _ = (crate::kernel::conjure::<F>(), crate::kernel::conjure::<G>());
+        let _ = (
+            crate::kernel::zst_value::<F>(),
+            crate::kernel::zst_value::<G>(),
+        );
         self.checkpoints = Some(CheckpointPlan {
             every: every.max(1),
             save: KernelInfo::of::<Save<F, S, P, R>>(),
@@ -239,7 +242,7 @@ mod tests {
     use super::*;
     use crate::arena::{Arena, Placement, Spec};
     use crate::kernel::Receiving;
-    use crate::kernel::wire::{Received, ReplyReader, WordReader};
+    use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
     /// A worker that says anything else than an array of that type: the next one would believe it.
     #[test]
@@ -257,7 +260,7 @@ mod tests {
         let arena = Arena::create(&Spec::default()).unwrap();
         let block = Arc::new(arena.alloc(0, 80, Placement::Packed).unwrap());
         let fits = |words: &[u64]| {
-            let received = Received {
+            let received = ReceivedArray {
                 block: Arc::clone(&block),
                 skip: 0,
                 len: 80,

@@ -15,8 +15,8 @@ use super::{ActorStatus, Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Failure, Init, Initial, KernelInfo, Key, Method, MethodParams, Params, Reply,
-    RetrySafe,
+    Args, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
+    Reply, RetrySafe,
 };
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
 use crate::sys::debug_as_text;
@@ -134,7 +134,7 @@ impl Engine {
     #[doc(alias = "remote")]
     pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> Actor<S>
     where
-        F: Init<P, O>,
+        F: Kernel<P, O>,
         A: Args<'static, P> + RetrySafe,
         P: Params,
         O: Initial<S>,
@@ -345,12 +345,7 @@ where
     let _job = seeds.here(0);
     let called = here.call(|state| {
         let held = args.hold();
-        run_here(name, || {
-            method
-                .call(state, held, Key::new())
-                .keep()
-                .map_err(Failure::from)
-        })
+        run_here(name, || method.call(state, held, Key::new()).into_value())
     });
     Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
 }

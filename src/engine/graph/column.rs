@@ -8,7 +8,7 @@ use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::engine::seeds::Series;
 use crate::kernel::{
-    Failure, Kept, Kernel, Key, Loading, NodeKernel, NodeParams, Reply, conjure, to_offset,
+    Failure, Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
 };
 use crate::supervisor::Calls;
 
@@ -19,12 +19,12 @@ pub(super) type Here = Result<Box<dyn Any + Send>, JobError>;
 struct Column<S> {
     rows: Vec<Option<S>>,
     load: fn(S, &mut Loading<'_>),
-    run: fn(S, &mut Kept) -> Here,
+    run: fn(S, &mut NodeValues) -> Here,
 }
 
 trait AnyColumn: Send {
     fn load(&mut self, row: u32, loading: &mut Loading<'_>);
-    fn run(&mut self, row: u32, kept: &mut Kept) -> Here;
+    fn run(&mut self, row: u32, values: &mut NodeValues) -> Here;
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
@@ -35,9 +35,9 @@ impl<S: Send + 'static> AnyColumn for Column<S> {
         let slots = self.rows[row as usize].take().expect(ONCE);
         (self.load)(slots, loading);
     }
-    fn run(&mut self, row: u32, kept: &mut Kept) -> Here {
+    fn run(&mut self, row: u32, values: &mut NodeValues) -> Here {
         let slots = self.rows[row as usize].take().expect(ONCE);
-        (self.run)(slots, kept)
+        (self.run)(slots, values)
     }
     fn as_any(&mut self) -> &mut dyn Any {
         self
@@ -63,7 +63,7 @@ impl Columns {
     pub(super) fn push<F, P, R>(&mut self, slots: P::Slots) -> u32
     where
         F: Kernel<P, R>,
-        P: NodeParams,
+        P: OwnedParams,
         R: Reply,
     {
         let id = TypeId::of::<F>();
@@ -83,21 +83,16 @@ impl Columns {
     fn column<F, P, R>(&mut self, id: TypeId) -> u32
     where
         F: Kernel<P, R>,
-        P: NodeParams,
+        P: OwnedParams,
         R: Reply,
     {
         let column = *self.index.entry(id).or_insert_with(|| {
             let column = Column::<P::Slots> {
                 rows: Vec::new(),
                 load: P::load,
-                run: |slots, kept| {
-                    let held = P::take(slots, kept);
-                    let run = || {
-                        conjure::<F>()
-                            .call(held, Key::new())
-                            .keep()
-                            .map_err(Failure::from)
-                    };
+                run: |slots, values| {
+                    let held = P::take(slots, values);
+                    let run = || zst_value::<F>().call(held, Key::new()).into_value();
                     let value = run_here(std::any::type_name::<F>(), run)?;
                     Ok(Box::new(value))
                 },
@@ -120,10 +115,10 @@ impl Columns {
     }
 
     /// Runs a node in this thread.
-    pub(super) fn run(&mut self, node: u32, kept: &mut Kept) -> Here {
+    pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> Here {
         let (column, row) = self.places[node as usize];
         let _job = self.series.map(|series| series.here(node.into()));
-        self.columns[column as usize].run(row, kept)
+        self.columns[column as usize].run(row, values)
     }
 }
 

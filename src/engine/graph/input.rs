@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::Node;
 use crate::array::{Array, ArrayMut, Element, Place, PlaceMut};
-use crate::kernel::{Arg, Feed, NodeParams, RetrySafe, Scalar, Slot};
+use crate::kernel::{Arg, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
 
 /// Where the nodes that are passed to a new one are noted.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl<R> AsNode<R> for &Node<R> {
     note = "a node of a tuple or an `Option` can only be asked for: let the kernel that needs it compute it, or return the parts from nodes of their own",
     note = "many nodes are passed for `&[Array<T>]`; numbers of many nodes are combined by `graph.reduce`, or returned as arrays of one element"
 )]
-pub trait Input<P: Feed> {
+pub trait Input<P: OwnedParam> {
     #[doc(hidden)]
     fn slot(self, wiring: &mut Wiring<'_>) -> P::Slot;
 }
@@ -179,36 +179,26 @@ impl<R: RetrySafe> RetrySafe for &Node<R> {}
     label = "not the inputs that this kernel takes",
     note = "pass a tuple with one argument or node for each parameter; for one parameter: `(x,)`"
 )]
-pub trait Inputs<P: NodeParams> {
+pub trait Inputs<P: OwnedParams> {
     #[doc(hidden)]
     fn slots(self, wiring: &mut Wiring<'_>) -> P::Slots;
 }
 
-macro_rules! inputs {
-    ($(($($p:ident $a:ident $i:tt),*))+) => { $(
-        impl<$($p: Feed, $a: Input<$p>),*> Inputs<($($p,)*)> for ($($a,)*) {
+macro_rules! impl_inputs {
+    ($($p:ident $a:ident $x:ident $i:tt),*) => {
+        impl<$($p: OwnedParam, $a: Input<$p>),*> Inputs<($($p,)*)> for ($($a,)*) {
             #[inline]
             #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
-            fn slots(self, wiring: &mut Wiring<'_>) -> <($($p,)*) as NodeParams>::Slots {
+            fn slots(self, wiring: &mut Wiring<'_>) -> <($($p,)*) as OwnedParams>::Slots {
                 ($({
                     wiring.argument = $i;
                     self.$i.slot(wiring)
                 },)*)
             }
         }
-    )+ };
+    };
 }
-inputs! {
-    ()
-    (P0 A0 0)
-    (P0 A0 0, P1 A1 1)
-    (P0 A0 0, P1 A1 1, P2 A2 2)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6, P7 A7 7)
-}
+for_each_arity!(impl_inputs);
 
 /// What a run is asked for: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
 pub trait Targets {

@@ -29,7 +29,7 @@ use plan::{Jobs, NONE, Sketch, sources};
 use running::Here;
 
 use super::{Engine, OnFailure};
-use crate::kernel::{Feed, Kernel, NodeParams, Reply};
+use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply};
 use crate::supervisor::{GraphPlan, Limit, Read, Terms};
 use crate::sys::HUGE;
 
@@ -183,7 +183,7 @@ impl Graph {
     where
         F: Kernel<P, R>,
         A: Inputs<P>,
-        P: NodeParams,
+        P: OwnedParams,
         R: Reply,
     {
         // A name for its type: it has no bytes.
@@ -232,7 +232,7 @@ impl Graph {
     ) -> Option<Node<R::Out>>
     where
         F: Kernel<(P, P), R>,
-        P: Feed,
+        P: OwnedParam,
         R: Reply,
         Node<R::Out>: Input<P>,
     {
@@ -276,7 +276,7 @@ impl Graph {
     where
         F: Kernel<P, R>,
         A: Inputs<P>,
-        P: NodeParams,
+        P: OwnedParams,
         R: Reply,
     {
         let node = self.add(kernel, inputs);

@@ -10,7 +10,8 @@ use super::here::run_program;
 use crate::engine::{Backoff, Engine, Limiter, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Loads, Program, Reply, RetrySafe, SplitFirst,
+    Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
+    SplitFirst,
 };
 use crate::supervisor::{Limit, RefusedBy, Terms};
 
@@ -304,7 +305,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// Runs it in this thread.
     pub(in crate::engine) fn run_here(self) -> Job<<G::Reply as Reply>::Out>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let ran = run_program::<G, A>(self.engine, self.args, &self.terms, self.seed);
         Job::here(ran)
@@ -320,7 +321,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// `async` code say [`submit_async`](JobBuilder::submit_async) there.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let Some(shared) = self.engine.shared() else {
             return self.run_here();
@@ -365,7 +366,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// else, as ever, arrives at [`Job::wait`].
     pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out>, Refused<A>>
     where
-        G: Loads<A>,
+        G: Accepts<A>,
     {
         let Some(shared) = self.engine.shared() else {
             return Ok(self.run_here());

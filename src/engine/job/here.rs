@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::why_here;
-use crate::kernel::{Failure, Loads, Reply, Stopped};
+use crate::kernel::{Accepts, Failure, Reply};
 use crate::supervisor::{Because, Failed, JobError, JobErrorKind, Limit, Permit, Terms};
 use crate::worker::fence::drop_payload;
 
@@ -71,13 +71,13 @@ pub(super) fn run_program<G, A>(
     seed: u64,
 ) -> Result<<G::Reply as Reply>::Out, JobError>
 where
-    G: Loads<A>,
+    G: Accepts<A>,
 {
     let run = || {
         let _permit = permit(&terms.limit, G::name())?;
         let _job = engine.seeds.here(seed);
         let at = Cell::new(G::name());
-        let run = || G::run_here(args, &at).map_err(|Stopped(why)| why);
+        let run = || G::run_inline(args, &at);
         run_here_at(&at, run)
     };
     run().map_err(|error| error.with_label(terms.label.as_ref()))

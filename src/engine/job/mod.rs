@@ -98,7 +98,7 @@ impl<R: Send + 'static> Job<R> {
         T: Reply<Out = R>,
     {
         Self::here(run_here(std::any::type_name::<F>(), || {
-            kernel.call(held, Key::new()).keep().map_err(Failure::from)
+            kernel.call(held, Key::new()).into_value()
         }))
     }
 

@@ -106,10 +106,9 @@ impl Engine {
             run: |item: I::Item| {
                 let held = item.hold();
                 let run = || {
-                    crate::kernel::conjure::<F>()
+                    crate::kernel::zst_value::<F>()
                         .call(held, Key::new())
-                        .keep()
-                        .map_err(Failure::from)
+                        .into_value()
                 };
                 run_here(std::any::type_name::<F>(), run)
             },

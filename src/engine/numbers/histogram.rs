@@ -7,7 +7,7 @@ use super::{Number, RETRIES, chunks};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
 use crate::engine::answers::{expect_len, lie};
-use crate::kernel::Ahead;
+use crate::kernel::SplitArgs;
 use crate::supervisor::Failed;
 
 /// What [`Engine::histogram`] returns.
@@ -67,7 +67,7 @@ impl Engine {
                 JobError::from(Failed::new(kind, "histogram", 0))
             })?;
         let step = chunks::elements::<T>(a.len());
-        let calls = chunks::flat(a, step).map(|first| Ahead { first, rest });
+        let calls = chunks::flat(a, step).map(|first| SplitArgs(first, rest));
         for part in self.map(count::<T>, calls).retries(RETRIES) {
             let part = part?;
             expect_len("histogram", &part, bins)?;

@@ -14,7 +14,7 @@ use super::super::{Engine, Job, JobError};
 use super::chunks;
 use crate::array::{Array, Element};
 use crate::kernel::{Arg, Args, Failure, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
-use crate::kernel::{SplitFirst, Subtree, Top, conjure, node};
+use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
 /// How long a run of chunks is to take at most, about: long beside what a job costs, some 20 µs.
 const RUN: Duration = Duration::from_millis(10);
@@ -116,15 +116,15 @@ impl Engine {
             send: Leaves::send::<P>,
             run: |leaf: Leaves<T, A>| {
                 run_here(type_name::<F>(), || {
-                    let value = conjure::<F>().call(leaf.hold_alone::<P>(), Key::new());
-                    value.keep().map_err(Failure::from)
+                    let value = zst_value::<F>().call(leaf.hold_single::<P>(), Key::new());
+                    value.into_value()
                 })
             },
             read: Top::<R, S>::receive,
         };
         if alone {
             calls.kernel = KernelInfo::of::<Single<F, P, R>>();
-            calls.send = Leaves::send_alone::<P>;
+            calls.send = Leaves::send_single::<P>;
             calls.read = R::receive;
         }
         let mut tree = Tree {

@@ -7,7 +7,7 @@ use super::super::{Engine, JobError, ScopedJob};
 use super::{Number, chunks};
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::engine::answers::expect_len;
-use crate::kernel::conjure;
+use crate::kernel::zst_value;
 
 impl Engine {
     /// An array of the same shape whose element `i`, in row-major order, is `f` of the elements up to and including
@@ -149,7 +149,7 @@ impl<T: Element, F: Fn(T, T) -> T + Copy + 'static> Scan for By<T, F> {
     }
     #[inline]
     fn join(left: T, right: T) -> Result<T, String> {
-        Ok(conjure::<F>()(left, right))
+        Ok(zst_value::<F>()(left, right))
     }
 }
 

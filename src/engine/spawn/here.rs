@@ -5,7 +5,7 @@ use std::vec;
 
 use super::{Plan, Ran, Task};
 use crate::engine::JobErrorKind;
-use crate::kernel::{AnyValue, SpawnedFailed, Unsent, seed_of_task};
+use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
 use crate::supervisor::{Because, MOST_DEEP};
 use crate::worker::{enter, entered};
 
@@ -39,9 +39,9 @@ pub(super) fn plan(plan: AnyValue) -> Box<Plan> {
 }
 
 /// Runs all of it, with the random numbers of the job that this thread runs.
-pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Unsent> {
+pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Failure> {
     let (run, seed) = entered();
-    let value = drive(plan, run, seed).map_err(|why| Unsent::Spawned(SpawnedFailed(why)))?;
+    let value = drive(plan, run, seed).map_err(|why| Failure::Spawned(SpawnedFailed(why)))?;
     let value: Box<dyn Any> = value;
     let value = value
         .downcast()

@@ -2,7 +2,7 @@
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Given, GivenParams, Scalar, Source};
+use crate::kernel::{Arg, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
 
 /// What may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: all that may be passed to a job ([`Arg`]), a
 /// [`Call`] whose value is of that type, and a `Vec` of such calls for a list. Sealed.
@@ -11,7 +11,7 @@ use crate::kernel::{Arg, Given, GivenParams, Scalar, Source};
     label = "not an argument, nor a call that gives one, for `{P}`",
     note = "a call of a tuple or an `Option` has no parameter: let each part be a call of its own, or the kernel compute it"
 )]
-pub trait SpawnInput<P: Given> {
+pub trait SpawnInput<P: OwnedParam> {
     #[doc(hidden)]
     fn source(self, children: &mut Children) -> Source<P::Held>;
 }
@@ -88,29 +88,19 @@ fn collect<V, H>(calls: Vec<Call<V>>, children: &mut Children) -> Source<H> {
     label = "not the inputs that this kernel takes",
     note = "pass a tuple with one argument or call for each parameter; for one parameter: `(x,)`"
 )]
-pub trait SpawnInputs<P: GivenParams> {
+pub trait SpawnInputs<P: OwnedParams> {
     #[doc(hidden)]
     fn sources(self, children: &mut Children) -> P::Sources;
 }
 
-macro_rules! inputs {
-    ($(($($p:ident $a:ident $i:tt),*))+) => { $(
-        impl<$($p: Given, $a: SpawnInput<$p>),*> SpawnInputs<($($p,)*)> for ($($a,)*) {
+macro_rules! impl_inputs {
+    ($($p:ident $a:ident $x:ident $i:tt),*) => {
+        impl<$($p: OwnedParam, $a: SpawnInput<$p>),*> SpawnInputs<($($p,)*)> for ($($a,)*) {
             #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
-            fn sources(self, children: &mut Children) -> <($($p,)*) as GivenParams>::Sources {
+            fn sources(self, children: &mut Children) -> <($($p,)*) as OwnedParams>::Sources {
                 ($(self.$i.source(children),)*)
             }
         }
-    )+ };
+    };
 }
-inputs! {
-    ()
-    (P0 A0 0)
-    (P0 A0 0, P1 A1 1)
-    (P0 A0 0, P1 A1 1, P2 A2 2)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6)
-    (P0 A0 0, P1 A1 1, P2 A2 2, P3 A3 3, P4 A4 4, P5 A5 5, P6 A6 6, P7 A7 7)
-}
+for_each_arity!(impl_inputs);

@@ -14,8 +14,8 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::kernel::{
-    AnyValue, Args, BadReply, Failure, GivenParams, Giving, Kernel, Key, Receiving, Reply, Sending,
-    SpawnKernel, Spawning, Unfolded, Unsent, conjure, reply_sealed, spawning,
+    AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply, Sending,
+    SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
 };
 
 /// What a kernel returns that may need more work: a value, or jobs that have to run first and a kernel that goes on with
@@ -143,7 +143,7 @@ impl<R: Reply> Spawn<R> {
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where
         F: Kernel<P, C>,
-        P: GivenParams,
+        P: OwnedParams,
         C: Reply<Out = R::Out>,
         I: SpawnInputs<P>,
     {
@@ -205,13 +205,13 @@ pub fn call<F, A, P, R>(kernel: F, args: A) -> Call<R::Out>
 where
     F: Kernel<P, R>,
     A: Args<'static, P>,
-    P: GivenParams,
+    P: OwnedParams,
     R: Reply,
 {
     // A name for its type: it has no bytes.
     let _ = kernel;
     Call {
-        task: prepared::<F, P, R>(P::given(args.hold())),
+        task: prepared::<F, P, R>(P::sources(args.hold())),
         value: PhantomData,
     }
 }
@@ -244,7 +244,7 @@ struct Prepared<S> {
 fn prepared<F, P, R>(sources: P::Sources) -> Box<dyn Task>
 where
     F: Kernel<P, R>,
-    P: GivenParams,
+    P: OwnedParams,
     R: Reply,
 {
     Box::new(Prepared {
@@ -254,12 +254,7 @@ where
         give: P::give,
         run: |sources, values| {
             let held = P::adopt(sources, &mut values.into_iter());
-            let run = || {
-                conjure::<F>()
-                    .call(held, Key::new())
-                    .unfold()
-                    .map_err(Failure::from)
-            };
+            let run = || zst_value::<F>().call(held, Key::new()).unfold();
             Ok(match run_here(std::any::type_name::<F>(), run)? {
                 Unfolded::Value(value) => Ran::Value(Box::new(value)),
                 Unfolded::More(plan) => Ran::More(here::plan(plan)),
@@ -292,7 +287,7 @@ impl<R: Reply> reply_sealed::Sealed for Spawn<R> {}
 impl<R: Reply> Reply for Spawn<R> {
     type Out = R::Out;
     const SPAWNS: bool = true;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
         match self.0 {
             State::Value(value) => value.send(reply),
             State::More(plan) => spawning(plan.tasks, reply),
@@ -301,13 +296,13 @@ impl<R: Reply> Reply for Spawn<R> {
     fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
         R::receive(reply)
     }
-    fn keep(self) -> Result<R::Out, Unsent> {
+    fn into_value(self) -> Result<R::Out, Failure> {
         match self.0 {
-            State::Value(value) => value.keep(),
+            State::Value(value) => value.into_value(),
             State::More(plan) => here::run(*plan),
         }
     }
-    fn unfold(self) -> Result<Unfolded<R::Out>, Unsent> {
+    fn unfold(self) -> Result<Unfolded<R::Out>, Failure> {
         match self.0 {
             State::Value(value) => value.unfold(),
             State::More(plan) => Ok(Unfolded::More(plan)),
@@ -320,19 +315,19 @@ impl<R: Reply, E: Display> reply_sealed::Sealed for Result<Spawn<R>, E> {}
 impl<R: Reply, E: Display> Reply for Result<Spawn<R>, E> {
     type Out = R::Out;
     const SPAWNS: bool = true;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Unsent> {
-        self.map_err(|error| Unsent::Returned(error.to_string()))?
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
+        self.map_err(|error| Failure::Returned(error.to_string()))?
             .send(reply)
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
         R::receive(reply)
     }
-    fn keep(self) -> Result<R::Out, Unsent> {
-        self.map_err(|error| Unsent::Returned(error.to_string()))?
-            .keep()
+    fn into_value(self) -> Result<R::Out, Failure> {
+        self.map_err(|error| Failure::Returned(error.to_string()))?
+            .into_value()
     }
-    fn unfold(self) -> Result<Unfolded<R::Out>, Unsent> {
-        self.map_err(|error| Unsent::Returned(error.to_string()))?
+    fn unfold(self) -> Result<Unfolded<R::Out>, Failure> {
+        self.map_err(|error| Failure::Returned(error.to_string()))?
             .unfold()
     }
 }

@@ -65,7 +65,7 @@ use stage::{Begun, CallFn, Stage, StageTerms};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
-use crate::kernel::{Arg, Args, Kernel, Reply, Split, SplitFirst};
+use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst};
 use crate::supervisor::Terms;
 
 /// Items in flight if nothing else is said: at least these, and four for each worker.
@@ -368,7 +368,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self,
         kernel: F,
         args: A,
-    ) -> Stream<'a, R::Out, AfterStage<'a, T, Split<T, A>>>
+    ) -> Stream<'a, R::Out, AfterStage<'a, T, SplitArgs<T, A>>>
     where
         F: Kernel<Q, R>,
         Q: SplitFirst + 'a,
@@ -377,7 +377,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         R: Reply + 'a,
     {
         let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, asked| {
-            let job = engine.job(kernel, Split(item, args.clone()));
+            let job = engine.job(kernel, SplitArgs(item, args.clone()));
             ((), Begun::new(job, asked))
         });
         self.add_stage(call, |(), value| value)

@@ -13,7 +13,7 @@ use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
 use super::letter::DeadLetter;
 use crate::engine::{Engine, Job, JobBuilder, JobError};
-use crate::kernel::{Loads, Reply};
+use crate::kernel::{Accepts, Reply};
 use crate::supervisor::{InLine, Shared, Terms};
 
 /// What was said of one stage after it was added.
@@ -56,7 +56,7 @@ impl<'a, R> Begun<'a, R> {
     /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
     pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, asked: &Asked<'_>) -> Self
     where
-        G: Loads<A> + 'a,
+        G: Accepts<A> + 'a,
         G::Reply: Reply<Out = R>,
     {
         let job = job.terms(asked.terms).seed(asked.seed);

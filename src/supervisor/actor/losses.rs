@@ -51,7 +51,7 @@ impl Core {
                 let fits = checkpoints.plan.fits;
                 let array = array.filter(|array| {
                     let words = WordReader::new(&words);
-                    let arrays = SmallVec::from([array.again()]).into_iter();
+                    let arrays = SmallVec::from([array.share()]).into_iter();
                     fits(&mut Receiving(ReplyReader { words, arrays }))
                 });
                 match (outcome, array, holds) {

@@ -21,7 +21,7 @@ use super::policy::Terms;
 use super::queue::Queue;
 use super::record::JobId;
 use crate::arena::Block;
-use crate::kernel::wire::{ArgWriter, Received};
+use crate::kernel::wire::{ArgWriter, ReceivedArray};
 use crate::kernel::{KernelInfo, Receiving, actor};
 
 /// Set in the group of a job that belongs to an actor; the rest is the actor's index.
@@ -130,7 +130,7 @@ enum Role {
 /// A state as its kernel saved it.
 #[derive(Debug)]
 struct Checkpoint {
-    array: Received,
+    array: ReceivedArray,
     /// The array's shape.
     words: SmallVec<[u64; 4]>,
 }

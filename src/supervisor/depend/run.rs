@@ -6,9 +6,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::LastEnd;
-use crate::kernel::wire::{ArgWriter, Received, ReplyReader, WordReader};
+use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
 use crate::kernel::{
-    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MOST_SHARES, NodeKernel,
+    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MAX_SHARES, NodeKernel,
     Receiving, Shares, to_offset,
 };
 use crate::supervisor::core::{Unread, fenced};
@@ -230,7 +230,7 @@ impl Ended for Values<'_> {
         let last = self.plan.units[unit as usize].uses == 1;
         let arrays = match (record.arrays.is_empty(), last) {
             (true, _) | (_, true) => std::mem::take(&mut record.arrays),
-            (false, false) => record.arrays.iter().map(Received::again).collect(),
+            (false, false) => record.arrays.iter().map(ReceivedArray::share).collect(),
         };
         let words: &[u64] = match &record.outcome {
             Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
@@ -526,7 +526,7 @@ impl Run {
         state.worker = worker;
         // Of longer chains it is not known of each node.
         if let Some(shares) = end.shares
-            && (2..=MOST_SHARES).contains(&self.plan.units[unit as usize].count)
+            && (2..=MAX_SHARES).contains(&self.plan.units[unit as usize].count)
         {
             self.shares.insert(unit, shares);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::arena::{ArenaFull, Block, Offset};
 use crate::array::{Array, ArrayMut, Shape};
-use crate::kernel::wire::{ArgWriter, Lease, Malformed, Received, WordReader};
+use crate::kernel::wire::{ArgWriter, Lease, Malformed, ReceivedArray, WordReader};
 use crate::kernel::{CHILDREN, GIVEN, MOVED, NAME_LIMIT, SPAWNS};
 use crate::supervisor::plain;
 use crate::sys::image::image;
@@ -43,7 +43,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) struct Told {
     words: Vec<u64>,
-    arrays: Vec<Option<Received>>,
+    arrays: Vec<Option<ReceivedArray>>,
     pub(super) kernels: Vec<KernelTold>,
     /// The children, and at the end what goes on with their values.
     pub(super) tasks: Vec<Task>,
@@ -52,7 +52,7 @@ pub(super) struct Told {
 /// A value of a child: its words, and its arrays.
 pub(super) struct ChildValue<'a> {
     pub(super) words: &'a [u64],
-    pub(super) arrays: smallvec::SmallVec<[Received; 1]>,
+    pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
 }
 
 const LOW: u64 = u32::MAX as u64;
@@ -63,7 +63,7 @@ impl Told {
         words.first().map_or(0, |head| (head >> 32) + 1)
     }
 
-    pub(super) fn read(words: Vec<u64>, arrays: Vec<Received>) -> Result<Self, String> {
+    pub(super) fn read(words: Vec<u64>, arrays: Vec<ReceivedArray>) -> Result<Self, String> {
         let told = read(&words, arrays.len());
         let (kernels, tasks) =
             told.map_err(|Malformed| "a list of jobs to spawn that is none".to_owned())?;
@@ -234,8 +234,8 @@ fn read(words: &[u64], arrays: usize) -> Result<(Vec<KernelTold>, Vec<Task>), Ma
 }
 
 /// An array into a call, with its lease.
-fn write_array(received: Received, moved: bool, call: &mut ArgWriter) -> Result<(), Unloaded> {
-    let Received { block, skip, len } = received;
+fn write_array(received: ReceivedArray, moved: bool, call: &mut ArgWriter) -> Result<(), Unloaded> {
+    let ReceivedArray { block, skip, len } = received;
     let block = if moved {
         call.exclusive = true;
         Arc::new(of_its_own(block, skip, len)?)

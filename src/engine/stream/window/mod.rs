@@ -24,7 +24,7 @@ use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
 use crate::engine::{Engine, Job, JobErrorKind};
-use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, Split, SplitFirst, kernel_name};
+use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, kernel_name};
 use crate::supervisor::Failed;
 
 /// What open windows may hold if nothing else is said.
@@ -174,7 +174,7 @@ where
         self,
         kernel: F,
         args: A,
-    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, Split<T::Arg, A>>>
+    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, SplitArgs<T::Arg, A>>>
     where
         F: Kernel<Q, R>,
         Q: SplitFirst + 'a,
@@ -186,7 +186,7 @@ where
             Box::new(move |engine, window, asked| {
                 let job = match T::gather(window.value, engine, Key::new()) {
                     Ok(items) => {
-                        let job = engine.job(kernel, Split(items, args.clone()));
+                        let job = engine.job(kernel, SplitArgs(items, args.clone()));
                         Begun::new(job, asked)
                     }
                     Err(full) => {

@@ -1,0 +1,64 @@
+//! Why a kernel produced no value: [`Failure`].
+
+use super::host::Unreachable;
+use super::reply::AnyValue;
+use super::wire::Malformed;
+use crate::arena::ArenaFull;
+
+/// Why a kernel produced no value, other than by panicking.
+#[derive(Debug)]
+pub enum Failure {
+    /// A job that it spawned failed. Only for spawns that run inline, on the caller's thread.
+    Spawned(SpawnedFailed),
+    /// Its arguments could not be accepted in this process.
+    Rejected(BadArgument),
+    /// It returned `Err`, with this text.
+    Returned(String),
+    /// The arena had no room for its result.
+    Full(ArenaFull),
+    /// It was cancelled between two of its parts.
+    Cancelled,
+}
+
+/// The error of a spawned job that ran inline. Its type is known to the engine, which created it.
+#[derive(Debug)]
+pub struct SpawnedFailed(pub(crate) AnyValue);
+
+/// Why a worker cannot accept the arguments of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadArgument {
+    /// The words do not fit the parameter.
+    Malformed,
+    /// The named memory is out of reach.
+    Unreachable(String),
+}
+
+impl From<Malformed> for BadArgument {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Unreachable> for BadArgument {
+    fn from(unreachable: Unreachable) -> Self {
+        Self::Unreachable(unreachable.0)
+    }
+}
+
+impl From<BadArgument> for Failure {
+    fn from(why: BadArgument) -> Self {
+        Self::Rejected(why)
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::Rejected(malformed.into())
+    }
+}
+
+impl From<ArenaFull> for Failure {
+    fn from(full: ArenaFull) -> Self {
+        Self::Full(full)
+    }
+}

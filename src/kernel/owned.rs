@@ -1,0 +1,318 @@
+//! Parameters whose arguments outlive the caller: [`OwnedParam`], for nodes of graphs and for spawned jobs.
+
+use super::arity::for_each_arity;
+use super::entry::Params;
+use super::failure::BadArgument;
+use super::param::{Arg, CallWriter, HostRef, Param, Words, array_mut_at, read_scalar};
+use super::reply::{AnyValue, Value};
+use super::scalar::Scalar;
+use super::spawn::{Giving, Piece, Source, only};
+use super::step::{Loading, NodeValues, Slot, receive_one};
+use crate::arena::ArenaFull;
+use crate::array::{Array, ArrayMut, Element};
+
+/// A parameter whose argument is not lent: it can wait in a graph, travel in a reply, and be the value of another job.
+/// Sealed, like [`Param`].
+#[diagnostic::on_unimplemented(
+    message = "a node of a graph or a spawned job cannot take a parameter of type `{Self}`",
+    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str` and scalars"
+)]
+pub trait OwnedParam: Param<Held: Send + 'static> {
+    /// The value of a job that can be passed for this parameter.
+    type Value: Value<Out = Self::Value> + Send + 'static;
+    /// An argument of a graph's node while it waits.
+    #[doc(hidden)]
+    type Slot: Send + 'static;
+    /// Whether the kernel changes it in place.
+    #[doc(hidden)]
+    const MOVED: bool = false;
+
+    #[doc(hidden)]
+    fn from_value(value: Self::Value) -> Self::Held;
+    /// Writes it as an argument of a job.
+    #[doc(hidden)]
+    fn send_held(held: Self::Held, call: &mut CallWriter);
+    /// Another handle on the same value; `None` where there can be only one.
+    #[doc(hidden)]
+    fn share(value: &Self::Value) -> Option<Self::Value>;
+
+    /// Writes the argument of a node.
+    #[doc(hidden)]
+    fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>);
+    /// The argument of a node that runs inline.
+    #[doc(hidden)]
+    fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held;
+
+    /// Writes it into a reply, as an argument of a spawned job.
+    #[doc(hidden)]
+    fn give(held: Self::Held, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
+    /// Reads an argument of a spawned job.
+    #[doc(hidden)]
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
+    /// The argument of a spawned job that runs inline, from the values of its children.
+    #[doc(hidden)]
+    fn adopt(values: Vec<AnyValue>) -> Option<Self::Held> {
+        only(values).map(Self::from_value)
+    }
+}
+
+/// Slots of a parameter that takes one value.
+macro_rules! one_slot {
+    () => {
+        type Slot = Slot<Self::Held>;
+        #[inline]
+        fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>) {
+            loading.slot::<Self>(slot, index);
+        }
+        fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held {
+            values.slot::<Self>(slot)
+        }
+    };
+}
+
+/// What the two parameters that read one array have in common.
+macro_rules! one_array {
+    () => {
+        type Value = Array<T>;
+        one_slot!();
+        fn from_value(value: Array<T>) -> Array<T> {
+            value
+        }
+        fn send_held(held: Array<T>, call: &mut CallWriter) {
+            Arg::<Self>::send(held, call);
+        }
+        fn share(value: &Array<T>) -> Option<Array<T>> {
+            Some(value.clone())
+        }
+        fn give(held: Array<T>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+            giving.one(held, Self::MOVED)
+        }
+    };
+}
+
+impl<T: Element> OwnedParam for &Array<T> {
+    one_array!();
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
+        Piece::single(&mut words.0)?.array_at(host)
+    }
+}
+
+impl<T: Element> OwnedParam for &[T] {
+    one_array!();
+    /// Reads an array, or elements each of which is the value of a job.
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
+        let count = words.0.word()?;
+        let mut elements = Vec::new();
+        for _ in 0..count {
+            let mut piece = Piece::read(&mut words.0)?;
+            if piece.count > 0 {
+                return match count {
+                    1 => piece.array_at(host),
+                    _ => Err(BadArgument::Malformed),
+                };
+            }
+            let bytes = piece.words.bytes(size_of::<T>())?;
+            elements.push(bytemuck::pod_read_unaligned::<T>(bytes));
+        }
+        Ok(Array::from_slice(&elements))
+    }
+    fn adopt(mut values: Vec<AnyValue>) -> Option<Array<T>> {
+        if values.len() == 1 && (&*values[0] as &dyn std::any::Any).is::<Array<T>>() {
+            return only(values);
+        }
+        let elements: Option<Vec<T>> = values.drain(..).map(|value| only(vec![value])).collect();
+        Some(Array::from_slice(&elements?))
+    }
+}
+
+/// A list: an array or a job's value for each position. A list of one position may take the value that a chain carries.
+impl<T: Element> OwnedParam for &[Array<T>] {
+    type Value = Array<T>;
+    type Slot = Vec<Slot<Array<T>>>;
+    fn from_value(value: Array<T>) -> Vec<Array<T>> {
+        vec![value]
+    }
+    fn send_held(held: Vec<Array<T>>, call: &mut CallWriter) {
+        Arg::<Self>::send(held, call);
+    }
+    fn share(value: &Array<T>) -> Option<Array<T>> {
+        Some(value.clone())
+    }
+    fn load(slots: Vec<Slot<Array<T>>>, index: u32, loading: &mut Loading<'_>) {
+        // The next node of a chain takes the value of one node.
+        if let [Slot::Node(node)] = slots[..]
+            && loading.before == Some(node)
+        {
+            loading.mask |= 1 << index;
+            return;
+        }
+        // The format in which `Arg::send` writes a list: its length, then each array.
+        loading.call.0.word(slots.len() as u64);
+        for slot in slots {
+            loading.slot::<&Array<T>>(slot, index);
+        }
+    }
+    fn take(slots: Vec<Slot<Array<T>>>, values: &mut NodeValues) -> Vec<Array<T>> {
+        let one = |slot| values.slot::<&Array<T>>(slot);
+        slots.into_iter().map(one).collect()
+    }
+    fn give(held: Vec<Array<T>>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+        giving.argument(held.len(), Self::MOVED);
+        held.into_iter().try_for_each(|array| giving.value(array))
+    }
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Array<T>>, BadArgument> {
+        // Each piece consumes words of the call, so a false count ends with an error.
+        let count = words.0.word()?;
+        (0..count)
+            .map(|_| Piece::read(&mut words.0)?.array_at(host))
+            .collect()
+    }
+    fn adopt(values: Vec<AnyValue>) -> Option<Vec<Array<T>>> {
+        values.into_iter().map(|value| only(vec![value])).collect()
+    }
+}
+
+const ONCE: &str = "each argument is passed once";
+
+impl<T: Element> OwnedParam for ArrayMut<T> {
+    type Value = ArrayMut<T>;
+    one_slot!();
+    const MOVED: bool = true;
+    fn from_value(value: ArrayMut<T>) -> Option<ArrayMut<T>> {
+        Some(value)
+    }
+    fn send_held(held: Option<ArrayMut<T>>, call: &mut CallWriter) {
+        match held {
+            Some(array) => Arg::<Self>::send(array, call),
+            None => call.0.foreign = true,
+        }
+    }
+    fn share(_: &ArrayMut<T>) -> Option<ArrayMut<T>> {
+        None
+    }
+    fn give(held: Self::Held, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+        giving.one(held.expect(ONCE), Self::MOVED)
+    }
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
+        let (extent, shape) = Piece::single(&mut words.0)?.array::<T>()?;
+        array_mut_at(extent, shape, host).map(Some)
+    }
+}
+
+impl OwnedParam for &str {
+    type Value = String;
+    one_slot!();
+    fn from_value(value: String) -> String {
+        value
+    }
+    fn send_held(held: String, call: &mut CallWriter) {
+        Arg::<&str>::send(held, call);
+    }
+    fn share(value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+    fn give(held: String, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+        giving.one(held, Self::MOVED)
+    }
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<String, BadArgument> {
+        let piece = Piece::single(&mut words.0)?;
+        <&str as Param>::receive(&mut Words(piece.words), host)
+    }
+}
+
+impl<S: Scalar> OwnedParam for S {
+    type Value = S;
+    one_slot!();
+    #[inline]
+    fn from_value(value: S) -> S {
+        value
+    }
+    #[inline]
+    fn send_held(held: S, call: &mut CallWriter) {
+        Arg::<S>::send(held, call);
+    }
+    fn share(value: &S) -> Option<S> {
+        Some(*value)
+    }
+    fn give(held: S, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+        giving.one(held, Self::MOVED)
+    }
+    fn read_given(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<S, BadArgument> {
+        Ok(read_scalar(&mut Piece::single(&mut words.0)?.words)?)
+    }
+}
+
+/// The parameters of a kernel that graphs and other kernels can run: a tuple of [`OwnedParam`]s. Sealed.
+pub trait OwnedParams: Params<Held: Send + 'static> {
+    /// How the arguments of a graph's node wait.
+    #[doc(hidden)]
+    type Slots: Send + 'static;
+    /// How the arguments of a spawned job wait.
+    #[doc(hidden)]
+    type Sources: Send + 'static;
+    #[doc(hidden)]
+    const COUNT: u32;
+
+    #[doc(hidden)]
+    fn load(slots: Self::Slots, loading: &mut Loading<'_>);
+    #[doc(hidden)]
+    fn take(slots: Self::Slots, values: &mut NodeValues) -> Self::Held;
+    /// Reads the arguments of a node of a chain. Bit `i` of `mask`: parameter `i` takes the value of the node before.
+    #[doc(hidden)]
+    fn receive_step(
+        mask: u64,
+        words: &mut Words<'_>,
+        host: &HostRef<'_>,
+    ) -> Result<Self::Held, BadArgument>;
+
+    #[doc(hidden)]
+    fn sources(held: Self::Held) -> Self::Sources;
+    #[doc(hidden)]
+    fn give(sources: Self::Sources, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
+    #[doc(hidden)]
+    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
+    /// The arguments of a spawned job that runs inline, with the values of its children.
+    #[doc(hidden)]
+    fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held;
+}
+
+macro_rules! impl_owned_params {
+    ($($p:ident $a:ident $x:ident $i:tt),*) => {
+        #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
+        impl<$($p: OwnedParam),*> OwnedParams for ($($p,)*) {
+            type Slots = ($($p::Slot,)*);
+            type Sources = ($(Source<$p::Held>,)*);
+            const COUNT: u32 = <[&str]>::len(&[$(stringify!($p)),*]) as u32;
+
+            fn load(slots: Self::Slots, loading: &mut Loading<'_>) {
+                let ($($x,)*) = slots;
+                $($p::load($x, $i, loading);)*
+            }
+            fn take(slots: Self::Slots, values: &mut NodeValues) -> Self::Held {
+                let ($($x,)*) = slots;
+                ($($p::take($x, values),)*)
+            }
+            fn receive_step(mask: u64, words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
+                Ok(($(receive_one::<$p>(mask, $i, words, host)?,)*))
+            }
+
+            fn sources(held: Self::Held) -> Self::Sources {
+                let ($($x,)*) = held;
+                ($(Source::Given($x),)*)
+            }
+            fn give(sources: Self::Sources, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+                let ($($x,)*) = sources;
+                $($x.give::<$p>(giving)?;)*
+                Ok(())
+            }
+            fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
+                Ok(($($p::read_given(words, host)?,)*))
+            }
+            fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held {
+                let ($($x,)*) = sources;
+                ($($x.adopt::<$p>(values),)*)
+            }
+        }
+    };
+}
+for_each_arity!(impl_owned_params);
