@@ -12,7 +12,7 @@ use super::seeds::Series;
 use super::{Canceller, Engine, JobError, JobErrorKind, Limiter, Place, Priority};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Failure, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
+    Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
 };
 use crate::supervisor::{Failed, Flight, JobId, Limit, Read, Shared, Terms};
 

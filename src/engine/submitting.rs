@@ -108,7 +108,7 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
         G: Accepts<A>,
     {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-        G::load(self.args, &mut call);
+        G::send(self.args, &mut call);
         (call.0.seed, call.0.kept) = (self.seed, kept);
         Unsent {
             call: call.0,

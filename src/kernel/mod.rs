@@ -39,7 +39,7 @@ pub(crate) use entry::{
     Chain, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset, zst_value,
 };
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
-pub(crate) use failure::{BadArgument, Failure, SpawnedFailed};
+pub(crate) use failure::{Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]

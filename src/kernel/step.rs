@@ -65,7 +65,7 @@ impl Loading<'_> {
             Slot::Node(node) if self.before == Some(node) => self.mask |= 1 << index,
             Slot::Node(node) => {
                 let forward: Forward = |reply, call| {
-                    let value = P::Value::receive(reply)?;
+                    let value = <P::Value as Value>::receive(reply)?;
                     P::send_held(P::from_value(value), call);
                     Ok(())
                 };

@@ -1,7 +1,7 @@
-//! What a link looks like in shared memory.
+//! The layout of a link in shared memory: [`LinkCells`].
 //!
-//! Layouts are fixed by the assertions at the end. Each field says who writes it; the other side
-//! only reads, or, for the state words, goes through [`StateWord`]'s transitions.
+//! Layouts are fixed by the assertions at the end. The comment of each field names its writer; the other side only reads it,
+//! or, for the state words, uses the transitions of [`StateWord`].
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence, prefetch_read};
 #[cfg(not(arenite_loom))]
 use crate::sys::abort::AbortNote;
 
-/// In place of the real one, which models do without.
+/// Stands for the real type in loom models, which do not use it.
 #[cfg(arenite_loom)]
 #[derive(Debug)]
 pub(crate) struct AbortNote;
@@ -32,16 +32,15 @@ pub(crate) const SLOTS: usize = 256;
 pub(crate) const INLINE_WORDS: usize = 12;
 /// Those of them that lie in a call slot's first cache line.
 pub(crate) const FIRST_LINE: usize = 4;
-/// Grants that may be on their way to a lane.
+/// Max unread grants of a lane.
 pub(crate) const GRANTS: usize = 8;
-/// Words of a refusal (an `ArenaFull` in numbers).
+/// Words of a refusal (the numbers of an `ArenaFull`).
 pub(crate) const REFUSAL_WORDS: usize = 6;
 
-/// Words of the flight recorder's notes: what the last page of a link has left. A model has no use for them.
+/// Words of the flight recorder's notes: the rest of its page. Loom models do not use them.
 pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 464 };
 
-/// Supervisor → worker: what to run. Written while the state word is not live, read from claim to
-/// finish.
+/// Supervisor → worker: the call of a job. Written while the state word is not live, read from claim to finish.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(128))]
 pub(crate) struct CallSlot {
@@ -53,14 +52,14 @@ pub(crate) struct CallSlot {
     pub(crate) len: u32,
     /// [`SPILLED`] and [`STAMPED`].
     pub(crate) form: u32,
-    /// Which random numbers the job draws.
+    /// Seed of the job's random numbers.
     pub(crate) seed: u64,
     /// The arguments.
     pub(crate) args: [u64; INLINE_WORDS],
 }
 
-/// Worker → supervisor: what came back. Written while `Running`, read once after the end.
-/// Word 0 is the head (kind, arrays, spilled, length), word 1 the grant, word 2 the cursor in it.
+/// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end.
+/// Word 0 is the head (kind, arrays, spilled, length), word 1 the number of the grant, word 2 the cursor in it.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ReplySlot {
@@ -71,8 +70,8 @@ pub(crate) struct ReplySlot {
     pub(crate) words: [AtomicU64; INLINE_WORDS],
 }
 
-/// Worker → supervisor, for jobs that are [`STAMPED`]: when the kernel was entered and left, on the clock that all
-/// processes share. Written while `Running`, read once after the end, or after the exit of a worker that died.
+/// Worker → supervisor, for [`STAMPED`] jobs: when the kernel was entered and left, in monotonic nanoseconds. Written while
+/// `Running`, read once after the end of the job or the exit of its worker.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StampCell {
@@ -82,25 +81,25 @@ pub(crate) struct StampCell {
     pub(crate) ended: AtomicU64,
 }
 
-/// State of a slot, and what comes of most jobs, dense.
+/// The state of a slot, with the duration and a reply of one word: all that most jobs need.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StateCell {
     /// Both sides, by transitions.
     pub(crate) state: StateWord,
-    /// Worker, before finish: the time that the job took, as `span` packs it.
+    /// Worker, before finish: the duration of the job, as packed by `span`.
     pub(crate) took: AtomicU32,
-    /// Worker, before finish: a reply that is one word.
+    /// Worker, before finish: a reply of one word.
     pub(crate) word: AtomicU64,
 }
 
-/// A range of the worker's region, on its way to the worker.
+/// A range of the worker's region that is granted to the lane.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct GrantCell {
     /// Byte offset in the region.
     pub(crate) offset: AtomicU64,
-    /// Bytes; the top bit says that they are known to be zero.
+    /// Its bytes; the top bit ([`FRESH`]) says that they are known to be zero.
     pub(crate) len: AtomicU64,
 }
 
@@ -108,16 +107,16 @@ pub(crate) struct GrantCell {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct PostHalf<const N: usize> {
-    /// Supervisor: the lane sleeps here; changed and woken once per sleep.
-    pub(crate) bell: AtomicU32,
-    /// Supervisor: `STOP`, `SPIN`, `MORE`, and from bit [`LOW_SHIFT`] on the number of jobs ahead
-    /// below which a lane with `MORE` rings.
+    /// Supervisor: the futex word on which the lane sleeps; changed and woken once per sleep.
+    pub(crate) doorbell: AtomicU32,
+    /// Supervisor: `STOP`, `SPIN`, `BACKLOG`, `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water mark: a lane with
+    /// `BACKLOG` signals the monitor when it has fewer jobs ahead.
     pub(crate) flags: AtomicU32,
-    /// Supervisor: grants given so far; published after the cell (Release).
+    /// Supervisor: the number of grants given; published after the cell (Release).
     pub(crate) granted: AtomicU32,
-    /// Supervisor: the last want that was refused; published after `refusal` (Release).
+    /// Supervisor: the number of the last allocation request that was refused; published after `refusal` (Release).
     pub(crate) refused: AtomicU32,
-    /// Supervisor: why.
+    /// Supervisor: the reason for the last refusal.
     pub(crate) refusal: [AtomicU64; REFUSAL_WORDS],
     /// Supervisor: the last grants, by number mod [`GRANTS`].
     pub(crate) grants: [GrantCell; GRANTS],
@@ -131,33 +130,33 @@ pub(crate) struct PostHalf<const N: usize> {
 pub(crate) struct ReplyHalf<const N: usize> {
     /// Worker: number of the current sleep, 0 while awake.
     pub(crate) asleep: AtomicU32,
-    /// Worker: wants made so far; published after `want_bytes` (Release).
-    pub(crate) wants: AtomicU32,
-    /// Worker: bytes wanted.
-    pub(crate) want_bytes: AtomicU64,
+    /// Worker: the number of allocation requests made; published after `alloc_bytes` (Release).
+    pub(crate) alloc_requests: AtomicU32,
+    /// Worker: the bytes of the last allocation request.
+    pub(crate) alloc_bytes: AtomicU64,
     /// Both, by transitions.
     pub(crate) states: [StateCell; N],
     /// Worker, by the state word.
     pub(crate) replies: [ReplySlot; N],
-    /// Worker: grants read so far; published after their cells were read (Release).
-    pub(crate) taken: AtomicU32,
-    /// Worker, at its end (Release): the system call that a sandbox denied; read after the exit is confirmed.
+    /// Worker: the number of grants read; published after their cells were read (Release).
+    pub(crate) grants_taken: AtomicU32,
+    /// Worker, before it exits (Release): the system call that the sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
-    /// Worker: which node of its chain the running job has come to (Relaxed). A name for errors, nothing else.
+    /// Worker: the node of its chain that the running job has reached (Relaxed). Only used in error messages.
     pub(crate) step: AtomicU32,
-    /// Worker, at its end, in the link of its first lane (Release): 1 + the number, in its worker, of the lane whose thread
-    /// ended the process; 0 for none. Read after the exit is confirmed.
-    pub(crate) fell: AtomicU32,
-    /// Worker: where the lane is, for its neighbours and for threads that keep away from it; see [`Neighbours`](super::Neighbours).
-    pub(crate) place: AtomicU64,
-    /// Worker, once, when it aborts. Read and emptied by the supervisor after its exit is confirmed.
+    /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane whose thread ended the
+    /// process; 0 for none. Read after the exit is confirmed.
+    pub(crate) culprit_lane: AtomicU32,
+    /// Worker: the core on which the lane runs, or that it sleeps; see [`Neighbours`](super::Neighbours).
+    pub(crate) location: AtomicU64,
+    /// Worker, once, when it aborts. The supervisor reads and clears it after the exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
-    /// Worker, with each want: when it was made, on the clock that all processes share.
-    pub(crate) wanted_at: AtomicU64,
-    /// Worker: what it is at, and its last notes; see there.
+    /// Worker, with each allocation request: when it was made, in monotonic nanoseconds.
+    pub(crate) alloc_requested_at: AtomicU64,
+    /// Worker: what it is doing, and its last notes.
     pub(crate) recorder: Recorder,
-    /// Worker, for jobs that ask for it, by the state word. The last page: without them it is never touched.
+    /// Worker, for [`STAMPED`] jobs, by the state word. On the last page, which is untouched without such jobs.
     pub(crate) stamps: [StampCell; N],
 }
 
@@ -167,39 +166,39 @@ pub(crate) struct ReplyHalf<const N: usize> {
 pub(crate) struct Hub {
     /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
     pub(crate) armed: AtomicU32,
-    /// Supervisor: the core of the thread that waited for an answer last. A hint.
+    /// Supervisor: the core of the thread that last waited for an answer. A hint.
     pub(crate) waiter_core: AtomicU32,
 }
 
 impl Hub {
-    /// The monitor is going to sleep: from here on whoever has a reason rings it, once for each number.
-    /// It has to look at everything once more before it sleeps.
+    /// Announces that the monitor is about to sleep: from here on a worker with a reason signals it, once for each number.
+    /// The monitor must look at everything once more before it sleeps.
     pub(crate) fn arm(&self, sleep: u32) {
         self.armed.store(sleep, Ordering::Relaxed);
-        // SeqCst fence: "armed, then looked again", pairs with `Taker::monitor_sleeps`.
+        // SeqCst fence: "armed, then looked again", pairs with `Consumer::claim_monitor_signal`.
         fence(Ordering::SeqCst);
     }
 
-    /// The monitor is awake, and will look at everything before it sleeps again.
+    /// Announces that the monitor is awake: it will look at everything before it sleeps again.
     pub(crate) fn disarm(&self) {
         self.armed.store(0, Ordering::Relaxed);
     }
 }
 
-/// In a call's form: `args` holds region offset and length of a block with the arguments.
+/// Form of a call: `args` holds the region offset and length of a block with the arguments.
 pub(crate) const SPILLED: u32 = 1;
-/// In a call's form: the worker is to say when the kernel was entered and left.
+/// Form of a call: the worker records when the kernel was entered and left.
 pub(crate) const STAMPED: u32 = 2;
 
-/// Stop when there is nothing left to run.
+/// Flag of a lane: stop when there is nothing left to run.
 pub(crate) const STOP: u32 = 1;
-/// This lane may spin for a moment when it runs dry.
+/// Flag of a lane: it may spin for a moment when it runs dry.
 pub(crate) const SPIN: u32 = 2;
-/// The supervisor keeps jobs that this lane could have.
-pub(crate) const MORE: u32 = 4;
-/// Other lanes have jobs ahead that this one could take over.
-pub(crate) const SPARE: u32 = 8;
-/// The low-water mark lies above this bit of the flags.
+/// Flag of a lane: jobs that it could run are queued in the supervisor.
+pub(crate) const BACKLOG: u32 = 4;
+/// Flag of a lane: other lanes have jobs ahead that it could take over.
+pub(crate) const STEALABLE: u32 = 8;
+/// The low-water mark begins at this bit of the flags.
 pub(crate) const LOW_SHIFT: u32 = 16;
 
 /// Top bit of a grant's length: the bytes are known to be zero.
@@ -207,18 +206,18 @@ pub(crate) const FRESH: u64 = 1 << 63;
 
 /// Bytes of one link: both halves.
 pub(crate) const LINK_BYTES: usize = size_of::<PostHalf<SLOTS>>() + size_of::<ReplyHalf<SLOTS>>();
-/// Where the reply half begins in a link.
+/// Offset of the reply half in a link.
 pub(crate) const REPLY_AT: usize = size_of::<PostHalf<SLOTS>>();
 /// Bytes of the control segment's body for this many lanes.
 pub(crate) const fn control_bytes(lanes: usize) -> usize {
     size_of::<Hub>() + lanes * LINK_BYTES
 }
-/// Where the link of a lane begins in the control segment's body.
+/// Offset of the link of a lane in the control segment's body.
 pub(crate) const fn link_at(lane: usize) -> usize {
     size_of::<Hub>() + lane * LINK_BYTES
 }
 
-/// Both halves of a link as this process sees them, and what keeps them mapped.
+/// Both halves of a link as mapped by this process, and what keeps them mapped.
 #[derive(Debug)]
 pub(crate) struct LinkCells<const N: usize = SLOTS> {
     post: NonNull<PostHalf<N>>,
@@ -227,22 +226,22 @@ pub(crate) struct LinkCells<const N: usize = SLOTS> {
     _mapped: Arc<dyn Keep>,
 }
 
-/// Whatever keeps the cells where they are.
+/// An owner of the memory of the cells.
 pub(crate) trait Keep: Send + Sync + std::fmt::Debug {}
 impl<T: Send + Sync + std::fmt::Debug> Keep for T {}
 
-// SAFETY: the cells are atomics, or `Cell`s whose accesses the state word keeps apart; the memory
-// itself stays mapped as long as `_mapped` lives.
+// SAFETY: the cells are atomics, or `Cell`s whose accesses the state word separates; the memory stays mapped as long as
+// `_mapped` lives.
 unsafe impl<const N: usize> Send for LinkCells<N> {}
 // SAFETY: as above.
 unsafe impl<const N: usize> Sync for LinkCells<N> {}
 
 impl<const N: usize> LinkCells<N> {
-    /// The link whose halves lie at these addresses.
+    /// The link whose halves are at these addresses.
     ///
     /// # Safety
-    /// The three point to zeroed or live cells of this layout, aligned, mapped (the worker: `post`
-    /// and `hub` may be read-only) as long as `mapped` lives.
+    /// The three point to zeroed or live cells of this layout, aligned, and mapped (in a worker: `post` and `hub` may be
+    /// read-only) as long as `mapped` lives.
     pub(crate) unsafe fn from_mapped(
         hub: NonNull<u8>,
         post: NonNull<u8>,
@@ -275,12 +274,12 @@ impl<const N: usize> LinkCells<N> {
         unsafe { self.hub.as_ref() }
     }
 
-    /// The worker has come to this node of a chain.
+    /// Worker: records the node of a chain that it has reached.
     pub(crate) fn note_step(&self, step: u32) {
         self.reply().step.store(step, Ordering::Relaxed);
     }
 
-    /// The node that the worker came to last, of whichever chain.
+    /// Supervisor: the node that the worker reached last, in any chain.
     pub(crate) fn noted_step(&self) -> u32 {
         self.reply().step.load(Ordering::Relaxed)
     }
@@ -291,18 +290,18 @@ impl<const N: usize> LinkCells<N> {
         &self.reply().states[Self::index(position)].state
     }
 
-    /// Supervisor, after the exit is confirmed, of a worker's first link: the lane, by its number in the worker, whose thread
-    /// ended the process, as far as that says.
-    pub(crate) fn fell(&self) -> Option<usize> {
-        // Acquire: "number noted", pairs with the handler.
-        let number = self.reply().fell.load(Ordering::Acquire);
+    /// Supervisor, after the exit is confirmed, on the first link of a worker: the index of the lane whose thread ended the
+    /// process, as claimed by the worker.
+    pub(crate) fn culprit_lane(&self) -> Option<usize> {
+        // Acquire: "number stored", pairs with the signal handler of the worker.
+        let number = self.reply().culprit_lane.load(Ordering::Acquire);
         (number as usize).checked_sub(1)
     }
 
-    /// Worker: this job is claimed. The call behind it will be read, so its cache line is asked for now, and comes from the
+    /// Worker, after a claim: prefetches the call of the next job, if it is posted, so that its cache line arrives from the
     /// supervisor's core while the kernel runs.
     #[inline]
-    pub(crate) fn expect(&self, position: u64) {
+    pub(crate) fn prefetch_next_call(&self, position: u64) {
         let next = position + 1;
         if self.state(next).is_queued(Generation::of(next, N)) {
             prefetch_read(&self.post().slots[Self::index(next)]);
@@ -331,7 +330,7 @@ impl<const N: usize> LinkCells<N> {
             args: [0; INLINE_WORDS],
         };
         let post = Box::new(PostHalf {
-            bell: a32(),
+            doorbell: a32(),
             flags: a32(),
             granted: a32(),
             refused: a32(),
@@ -344,8 +343,8 @@ impl<const N: usize> LinkCells<N> {
         });
         let reply = Box::new(ReplyHalf {
             asleep: a32(),
-            wants: a32(),
-            want_bytes: a64(),
+            alloc_requests: a32(),
+            alloc_bytes: a64(),
             states: from_fn(|_| StateCell {
                 state: StateWord::new(),
                 took: a32(),
@@ -358,14 +357,14 @@ impl<const N: usize> LinkCells<N> {
                 spare: a64(),
                 words: from_fn(|_| a64()),
             }),
-            taken: a32(),
+            grants_taken: a32(),
             denied: a32(),
             step: a32(),
-            fell: a32(),
-            place: a64(),
+            culprit_lane: a32(),
+            location: a64(),
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
-            wanted_at: a64(),
+            alloc_requested_at: a64(),
             recorder: Recorder {
                 now: a64(),
                 written: a64(),
@@ -382,7 +381,7 @@ impl<const N: usize> LinkCells<N> {
         });
         #[derive(Debug)]
         struct Owned<const N: usize>(*mut PostHalf<N>, *mut ReplyHalf<N>, *mut Hub);
-        // SAFETY: only the addresses are kept, to free them once.
+        // SAFETY: it only holds the addresses, to free them once.
         unsafe impl<const N: usize> Send for Owned<N> {}
         // SAFETY: as above.
         unsafe impl<const N: usize> Sync for Owned<N> {}

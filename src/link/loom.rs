@@ -3,9 +3,9 @@
 //! `RUSTFLAGS="--cfg arenite_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib
 //! --no-default-features link::loom`
 //!
-//! A sleeper is woken by a wake-up only (doorbell.rs), so a lost one is a deadlock that loom reports;
-//! so is a slot that is posted before its turn. The number of preemptions is bounded: three find every
-//! defect that was put in by hand, among them each fence taken out.
+//! Only a wake-up wakes a sleeper (futex.rs), so a lost one is a deadlock, which loom reports; so is a slot that is posted
+//! too early. The number of preemptions is bounded: three find every defect that was introduced by hand, including the
+//! removal of each fence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::doorbell;
-use super::poster::Drained;
+use super::futex;
+use super::producer::Drained;
 use super::state::Ask;
 use super::{
-    Answer, Answering, CANCEL, Call, LOW_SHIFT, LinkCells, MORE, NO_GRANT, NOTICE, Next, Poster,
-    Reply, Retract, STOP, Taker, WAITER, kind,
+    AllocAnswer, BACKLOG, CANCEL, Call, Consumer, LOW_SHIFT, LinkCells, NO_GRANT, NOTICE, Next,
+    OutgoingReply, Producer, Reply, Retract, STOP, WAITER, kind,
 };
 use crate::sync::death;
 
@@ -29,14 +29,14 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-fn link<const N: usize>() -> (Poster<N>, Taker<N>, Arc<LinkCells<N>>) {
+fn link<const N: usize>() -> (Producer<N>, Consumer<N>, Arc<LinkCells<N>>) {
     let cells = Arc::new(LinkCells::on_heap());
-    let poster = Poster::new(Arc::clone(&cells));
-    let taker = Taker::new(Arc::clone(&cells), 0, 0);
-    (poster, taker, cells)
+    let producer = Producer::new(Arc::clone(&cells));
+    let consumer = Consumer::new(Arc::clone(&cells), 0, 0);
+    (producer, consumer, cells)
 }
 
-fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
+fn post<const N: usize>(producer: &mut Producer<N>, job: u64, requests: u32) {
     let call = Call {
         job,
         entry: 0,
@@ -46,19 +46,19 @@ fn post<const N: usize>(poster: &mut Poster<N>, job: u64, requests: u32) {
         words: &[job * 10],
         requests,
     };
-    poster.post(&call);
+    producer.post(&call);
 }
 
-/// Which grant the reply of this job names: none for every second one, whose reply is then its only word.
+/// The grant that the reply of a job names. Every second job names none, so that its reply is a single word.
 fn grant_of(job: u64) -> u64 {
     if job % 2 == 0 { 7 } else { NO_GRANT }
 }
 
-/// Runs the claimed job; true if the monitor has to be rung.
-fn run<const N: usize>(taker: &mut Taker<N>) -> bool {
-    let call = taker.call();
+/// Runs the claimed job; true if the monitor has to be signalled.
+fn run<const N: usize>(consumer: &mut Consumer<N>) -> bool {
+    let call = consumer.call();
     assert_eq!(call.args[0], call.job * 10, "a torn call");
-    let answer = Answering {
+    let answer = OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
         spilled: false,
@@ -67,13 +67,13 @@ fn run<const N: usize>(taker: &mut Taker<N>) -> bool {
         cursor: call.job,
         words: &[call.job * 100],
     };
-    taker.finish(false, call.job, Some(&answer))
+    consumer.finish(false, call.job, Some(&answer))
 }
 
-/// Takes one answer, if there is one; it must be this job's.
-fn take<const N: usize>(poster: &mut Poster<N>, job: u64) -> bool {
+/// Drains one answer, if there is one; it must be that of `job`.
+fn take<const N: usize>(producer: &mut Producer<N>, job: u64) -> bool {
     let mut reply = Reply::default();
-    match poster.drain(&mut reply) {
+    match producer.drain(&mut reply) {
         Drained::Nothing => false,
         Drained::Ended {
             position, took_ns, ..
@@ -91,152 +91,144 @@ fn take<const N: usize>(poster: &mut Poster<N>, job: u64) -> bool {
     }
 }
 
-/// The monitor's doorbell: what an eventfd and a poller do.
+/// What an `EventFd` and a poller do for the monitor.
 #[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
-    heard: Condvar,
+struct Event {
+    signalled: Mutex<bool>,
+    changed: Condvar,
 }
 
-impl Bell {
-    fn ring(&self) {
-        *self.rung.lock().unwrap() = true;
-        self.heard.notify_one();
+impl Event {
+    fn signal(&self) {
+        *self.signalled.lock().unwrap() = true;
+        self.changed.notify_one();
     }
 
-    fn sleep(&self) {
-        let mut rung = self.rung.lock().unwrap();
-        while !*rung {
-            rung = self.heard.wait(rung).unwrap();
+    fn wait(&self) {
+        let mut signalled = self.signalled.lock().unwrap();
+        while !*signalled {
+            signalled = self.changed.wait(signalled).unwrap();
         }
-        *rung = false;
+        *signalled = false;
     }
 }
 
-/// Post, claim, finish, drain and post again, with a worker that sleeps when it finds nothing and a
-/// supervisor that rings once for each sleep.
-#[test]
-fn a_sleeping_worker_hears_of_every_job() {
-    explore(2, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        let worker = thread::spawn(move || {
-            let mut ran = 0;
-            loop {
-                match taker.next() {
-                    Next::Run => {
-                        let _ = run(&mut taker);
-                        ran += 1;
-                    }
-                    Next::Empty => taker.sleep(),
-                    Next::Stop => return ran,
+/// Counts the runs of each of `N` jobs.
+type Runs<const N: usize> = Arc<[Count; N]>;
+
+/// A worker that runs all jobs until it is stopped.
+fn worker<const N: usize, const JOBS: usize>(
+    mut consumer: Consumer<N>,
+) -> (thread::JoinHandle<()>, Runs<JOBS>) {
+    let runs: Runs<JOBS> = Arc::new(std::array::from_fn(|_| Count::new(0)));
+    let counts = Arc::clone(&runs);
+    let worker = thread::spawn(move || {
+        loop {
+            match consumer.next() {
+                Next::Run => {
+                    counts[consumer.call().job as usize].fetch_add(1, Relaxed);
+                    let _ = run(&mut consumer);
                 }
+                Next::Empty => consumer.sleep(),
+                Next::Stop => return,
             }
-        });
+        }
+    });
+    (worker, runs)
+}
+
+fn stop<const N: usize>(producer: &mut Producer<N>, worker: thread::JoinHandle<()>) {
+    producer.set_flags(STOP);
+    producer.ring();
+    worker.join().unwrap();
+}
+
+fn counts<const N: usize>(runs: &Runs<N>) -> [u32; N] {
+    runs.each_ref().map(|count| count.load(Relaxed))
+}
+
+/// Post, claim, finish, drain and post again, with a worker that sleeps when it finds no job and a supervisor that rings
+/// once per sleep.
+#[test]
+fn a_sleeping_worker_is_woken_for_every_job() {
+    explore(2, || {
+        let (mut producer, consumer, _) = link::<2>();
+        let (worker, runs) = worker::<2, 3>(consumer);
         let mut drained = 0;
         for job in 0..3 {
-            while poster.room() == 0 {
-                if take(&mut poster, drained) {
+            while producer.free_slots() == 0 {
+                if take(&mut producer, drained) {
                     drained += 1;
                 } else {
                     thread::yield_now();
                 }
             }
-            post(&mut poster, job, 0);
-            // Two jobs, one fence.
-            poster.ring_early();
-            if poster.room() == 0 {
-                poster.ring();
+            post(&mut producer, job, 0);
+            // One fence for two jobs.
+            producer.ring_early();
+            if producer.free_slots() == 0 {
+                producer.ring();
             }
         }
-        poster.set_flags(STOP);
-        poster.ring();
-        assert_eq!(worker.join().unwrap(), 3);
+        stop(&mut producer, worker);
+        assert_eq!(counts(&runs), [1; 3]);
         while drained < 3 {
-            assert!(take(&mut poster, drained));
+            assert!(take(&mut producer, drained));
             drained += 1;
         }
     });
 }
 
-/// A job is run or taken back and never both, and its slot is used again only when the worker is past it.
+/// A job is run or retracted, never both, and its slot is reused only after the worker has passed it.
 #[test]
-fn a_job_is_claimed_or_taken_back() {
+fn a_job_is_claimed_or_retracted() {
     explore(3, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        let ran: Arc<[Count; 3]> = Arc::default();
-        let runs = Arc::clone(&ran);
-        post(&mut poster, 0, 0);
-        let worker = thread::spawn(move || {
-            loop {
-                match taker.next() {
-                    Next::Run => {
-                        runs[taker.call().job as usize].fetch_add(1, Relaxed);
-                        let _ = run(&mut taker);
-                    }
-                    Next::Empty => taker.sleep(),
-                    Next::Stop => return,
-                }
-            }
-        });
-        let retracted = match poster.retract(0) {
+        let (mut producer, consumer, _) = link::<2>();
+        post(&mut producer, 0, 0);
+        let (worker, runs) = worker::<2, 3>(consumer);
+        let retracted = match producer.retract(0) {
             Retract::Taken { wake } => {
-                assert!(!wake, "nobody waits");
-                poster.ring();
+                assert!(!wake, "no thread waits");
+                producer.ring();
                 true
             }
             Retract::TooLate => false,
         };
-        post(&mut poster, 1, 0);
-        poster.ring();
+        post(&mut producer, 1, 0);
+        producer.ring();
         // The slot of job 0.
-        while poster.room() == 0 {
+        while producer.free_slots() == 0 {
             let mut reply = Reply::default();
-            match poster.drain(&mut reply) {
+            match producer.drain(&mut reply) {
                 Drained::Nothing => thread::yield_now(),
                 Drained::Skipped { position } => assert!(position == 0 && retracted),
                 Drained::Ended { position, .. } => assert!(position == 1 || !retracted),
                 Drained::Fault(what) => panic!("{what}"),
             }
         }
-        post(&mut poster, 2, 0);
-        poster.set_flags(STOP);
-        poster.ring();
-        worker.join().unwrap();
-        let ran = ran.each_ref().map(|count| count.load(Relaxed));
-        assert_eq!(ran, [u32::from(!retracted), 1, 1]);
+        post(&mut producer, 2, 0);
+        stop(&mut producer, worker);
+        assert_eq!(counts(&runs), [u32::from(!retracted), 1, 1]);
     });
 }
 
-/// A job is cancelled while it begins and ends: it is taken back and never runs, or it gets the flag, or it is over; and
-/// it is answered once, whichever it is.
+/// A job is cancelled while it begins and ends. It is retracted and never runs, or sees the flag, or is over; in each case it
+/// is answered once.
 #[test]
-fn a_job_that_is_cancelled_is_answered_once() {
+fn a_cancelled_job_is_answered_once() {
     explore(3, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        let ran = Arc::new(Count::new(0));
-        let runs = Arc::clone(&ran);
-        post(&mut poster, 0, 0);
-        let worker = thread::spawn(move || {
-            loop {
-                match taker.next() {
-                    Next::Run => {
-                        runs.fetch_add(1, Relaxed);
-                        let _ = run(&mut taker);
-                    }
-                    Next::Empty => taker.sleep(),
-                    Next::Stop => return,
-                }
-            }
-        });
-        let retracted = matches!(poster.retract(0), Retract::Taken { .. });
-        let asked = (!retracted).then(|| poster.ask(0, CANCEL));
+        let (mut producer, consumer, _) = link::<2>();
+        post(&mut producer, 0, 0);
+        let (worker, runs) = worker::<2, 1>(consumer);
+        let retracted = matches!(producer.retract(0), Retract::Taken { .. });
+        let asked = (!retracted).then(|| producer.ask(0, CANCEL));
         let mut reply = Reply::default();
         if asked == Some(Ask::Over) {
-            assert!(take(&mut poster, 0), "what is over has its answer");
+            assert!(take(&mut producer, 0), "a job that is over has its answer");
         } else {
-            poster.ring();
+            producer.ring();
             loop {
-                match poster.drain(&mut reply) {
+                match producer.drain(&mut reply) {
                     Drained::Nothing => thread::yield_now(),
                     Drained::Skipped { position: 0 } if retracted => break,
                     Drained::Ended { position: 0, .. } if !retracted => break,
@@ -245,34 +237,32 @@ fn a_job_that_is_cancelled_is_answered_once() {
             }
             assert!(retracted || reply.words[0] == 0 && reply.cursor == 0);
         }
-        assert_eq!(poster.open(), 0);
-        poster.set_flags(STOP);
-        poster.ring();
-        worker.join().unwrap();
-        assert_eq!(ran.load(Relaxed), u32::from(!retracted));
+        assert_eq!(producer.open(), 0);
+        stop(&mut producer, worker);
+        assert_eq!(counts(&runs), [u32::from(!retracted)]);
     });
 }
 
-/// A kernel that polls hears of the request, and the next job has none.
+/// A kernel that polls sees that its job is cancelled, and the next job is not.
 #[test]
-fn a_kernel_that_polls_hears_of_a_request() {
+fn a_polling_kernel_sees_the_cancel_request() {
     explore(3, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        post(&mut poster, 0, 0);
-        post(&mut poster, 1, 0);
+        let (mut producer, mut consumer, _) = link::<2>();
+        post(&mut producer, 0, 0);
+        post(&mut producer, 1, 0);
         let worker = thread::spawn(move || {
-            assert_eq!(taker.next(), Next::Run);
-            while !taker.is_cancelled() {
+            assert_eq!(consumer.next(), Next::Run);
+            while !consumer.is_cancelled() {
                 thread::yield_now();
             }
-            let _ = run(&mut taker);
-            assert_eq!(taker.next(), Next::Run);
-            assert!(!taker.is_cancelled(), "it was for the job before");
-            let _ = run(&mut taker);
+            let _ = run(&mut consumer);
+            assert_eq!(consumer.next(), Next::Run);
+            assert!(!consumer.is_cancelled(), "the job before was cancelled");
+            let _ = run(&mut consumer);
         });
-        assert!(matches!(poster.ask(0, CANCEL), Ask::Set(_)));
+        assert!(matches!(producer.ask(0, CANCEL), Ask::Set(_)));
         for job in 0..2 {
-            while !take(&mut poster, job) {
+            while !take(&mut producer, job) {
                 thread::yield_now();
             }
         }
@@ -280,7 +270,7 @@ fn a_kernel_that_polls_hears_of_a_request() {
     });
 }
 
-/// What the record of a job says in the end.
+/// The final state of a job's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Done,
@@ -288,12 +278,12 @@ enum Fate {
     BackInTheQueue,
 }
 
-/// The worker dies at any of its steps between claim and the last wake-up, while somebody waits on the word
-/// and takes what has ended. Recovery comes when it is gone: what was handed over is a result, what had not begun goes
-/// back, and whoever sleeps hears of it.
+/// The worker dies at any of its steps between claim and the last wake-up, while a thread waits on the word and drains.
+/// Recovery follows its exit: a finished job has its result, a job that had not begun goes back to the queue, and the waiting
+/// thread is woken.
 #[test]
 fn a_worker_may_die_at_any_step() {
-    // `claim.taken`, `publish.filled`, `complete.said`, `complete.woken`, and none.
+    // Before the claim, at `claim.taken`, `publish.filled`, `complete.said`, `complete.woken`, and not at all.
     for (point, expected) in [
         (0, Fate::BackInTheQueue),
         (1, Fate::Failed),
@@ -303,122 +293,125 @@ fn a_worker_may_die_at_any_step() {
         (5, Fate::Done),
     ] {
         explore(3, move || {
-            let (mut poster, mut taker, cells) = link::<2>();
-            post(&mut poster, 0, 0);
-            let core = Arc::new(Mutex::new((poster, None)));
+            let (mut producer, mut consumer, cells) = link::<2>();
+            post(&mut producer, 0, 0);
+            let core = Arc::new(Mutex::new((producer, None)));
             let worker = thread::spawn(move || {
                 let died = point == 0
                     || death::at(point, || {
-                        assert_eq!(taker.next(), Next::Run);
-                        let _ = run(&mut taker);
+                        assert_eq!(consumer.next(), Next::Run);
+                        let _ = run(&mut consumer);
                     })
                     .is_none();
-                assert_eq!(died, point < 5, "the points of this model have moved");
+                assert_eq!(
+                    died,
+                    point < 5,
+                    "the kill points of this model have changed"
+                );
             });
             let waiter = {
                 let (core, cells) = (Arc::clone(&core), Arc::clone(&cells));
                 thread::spawn(move || {
                     loop {
                         let mut held = core.lock().unwrap();
-                        let (poster, fate) = &mut *held;
-                        if fate.is_none() && take(poster, 0) {
+                        let (producer, fate) = &mut *held;
+                        if fate.is_none() && take(producer, 0) {
                             *fate = Some(Fate::Done);
                         }
                         if fate.is_some() {
                             return;
                         }
-                        let asked = poster.ask(0, WAITER);
+                        let asked = producer.ask(0, WAITER);
                         drop(held);
                         if let Ask::Set(value) = asked {
-                            doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+                            futex::wait(cells.state(0).as_futex(), value, None);
                         }
                     }
                 })
             };
-            // The exit is confirmed.
+            // The confirmed exit.
             worker.join().unwrap();
             let mut held = core.lock().unwrap();
-            let (poster, fate) = &mut *held;
-            if fate.is_none() && take(poster, 0) {
+            let (producer, fate) = &mut *held;
+            if fate.is_none() && take(producer, 0) {
                 *fate = Some(Fate::Done);
             }
             if fate.is_none() {
-                *fate = Some(if poster.is_queued(0) {
+                *fate = Some(if producer.is_queued(0) {
                     Fate::BackInTheQueue
                 } else {
                     Fate::Failed
                 });
             }
             assert_eq!(*fate, Some(expected));
-            poster.start_over();
-            assert_eq!((poster.open(), poster.tail()), (0, 1));
+            producer.reset();
+            assert_eq!((producer.open(), producer.tail()), (0, 1));
             drop(held);
             waiter.join().unwrap();
         });
     }
 }
 
-/// A thread that sleeps on the word of its job is woken, whether the job is claimed, finished or taken
-/// back meanwhile.
+/// A thread that sleeps on the word of its job is woken, even if the job is claimed and finished meanwhile.
 #[test]
 fn a_waiter_on_the_word_is_woken() {
     explore(3, || {
-        let (mut poster, mut taker, cells) = link::<2>();
-        post(&mut poster, 0, 0);
+        let (mut producer, mut consumer, cells) = link::<2>();
+        post(&mut producer, 0, 0);
         let worker = thread::spawn(move || {
-            assert_eq!(taker.next(), Next::Run);
-            let _ = run(&mut taker);
+            assert_eq!(consumer.next(), Next::Run);
+            let _ = run(&mut consumer);
         });
-        while !take(&mut poster, 0) {
-            if let Ask::Set(value) = poster.ask(0, WAITER) {
-                doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+        while !take(&mut producer, 0) {
+            if let Ask::Set(value) = producer.ask(0, WAITER) {
+                futex::wait(cells.state(0).as_futex(), value, None);
             }
         }
         worker.join().unwrap();
     });
 }
 
-/// A worker that runs the job it has; true if the monitor has to be rung.
-fn ends_one(mut taker: Taker<2>) -> thread::JoinHandle<bool> {
+/// A worker that runs one job; true if the monitor has to be signalled.
+fn run_one(mut consumer: Consumer<2>) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
-        assert_eq!(taker.next(), Next::Run);
-        taker.finish(false, 0, None)
+        assert_eq!(consumer.next(), Next::Run);
+        consumer.finish(false, 0, None)
     })
 }
 
-/// A thread waits for any of two jobs, in two lanes, and sleeps on both words: whichever ends first wakes it.
+/// A thread waits for any of two jobs, in two lanes, and sleeps on both words: the one that ends first wakes it.
 #[test]
-fn whoever_waits_for_any_of_two_is_woken() {
+fn a_waiter_for_any_of_two_jobs_is_woken() {
     explore(2, || {
         let links = [link::<2>(), link::<2>()];
-        let (mut posters, mut workers, mut cells) = (Vec::new(), Vec::new(), Vec::new());
-        for (mut poster, taker, cell) in links {
-            post(&mut poster, 0, 0);
-            workers.push(ends_one(taker));
-            posters.push(poster);
+        let (mut producers, mut workers, mut cells) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut producer, consumer, cell) in links {
+            post(&mut producer, 0, 0);
+            workers.push(run_one(consumer));
+            producers.push(producer);
             cells.push(cell);
         }
         let mut left = 2;
         while left > 0 {
             let mut words = Vec::new();
-            for (poster, cell) in posters.iter_mut().zip(&cells) {
-                if poster.open() == 0 {
+            for (producer, cell) in producers.iter_mut().zip(&cells) {
+                if producer.open() == 0 {
                     continue;
                 }
-                match poster.ask(0, WAITER) {
-                    Ask::Set(value) => words.push((cell.state(0).place_to_sleep(), value)),
+                match producer.ask(0, WAITER) {
+                    Ask::Set(value) => words.push((cell.state(0).as_futex(), value)),
                     Ask::Over => {
                         assert!(matches!(
-                            poster.drain(&mut Reply::default()),
+                            producer.drain(&mut Reply::default()),
                             Drained::Ended { position: 0, .. }
                         ));
                         left -= 1;
                     }
                 }
             }
-            // Whoever has found an end does not sleep.
+            // Does not sleep if it has found an ended job.
             if words.len() == left && left > 0 {
-                doorbell::wait_any(&words);
+                futex::wait_any(&words);
             }
         }
         for worker in workers {
@@ -427,59 +420,59 @@ fn whoever_waits_for_any_of_two_is_woken() {
     });
 }
 
-/// The supervisor keeps a job while a thread waits for the one that runs, and perhaps has given that up. Either the thread is
-/// woken, and gives the job out, or the monitor is rung.
+/// A job is queued in the supervisor while a thread waits for the running one, and may have given up. Either the thread is
+/// woken, and refills the lane, or the monitor is signalled.
 #[test]
-fn a_lane_that_wakes_nobody_rings() {
+fn a_lane_that_wakes_no_thread_signals_the_monitor() {
     explore(3, || {
-        let (mut poster, taker, cells) = link::<2>();
-        post(&mut poster, 0, 0);
-        poster.set_flags(MORE | 1 << LOW_SHIFT);
+        let (mut producer, consumer, cells) = link::<2>();
+        post(&mut producer, 0, 0);
+        producer.set_flags(BACKLOG | 1 << LOW_SHIFT);
         // The monitor sleeps.
         cells.hub().arm(1);
-        let Ask::Set(value) = poster.ask(0, WAITER) else {
-            panic!("nobody runs it yet");
+        let Ask::Set(value) = producer.ask(0, WAITER) else {
+            panic!("the job has not begun");
         };
-        let worker = ends_one(taker);
-        // Has it slept? If not, it found another value in its way.
-        doorbell::wait(cells.state(0).place_to_sleep(), value, None);
+        let worker = run_one(consumer);
+        // It has slept, or the word had changed.
+        futex::wait(cells.state(0).as_futex(), value, None);
         let woken_or_awake = matches!(
-            poster.drain(&mut Reply::default()),
+            producer.drain(&mut Reply::default()),
             Drained::Ended { position: 0, .. }
         );
         let rung = worker.join().unwrap();
         assert!(woken_or_awake || rung);
     });
-    // And one that has gone by then.
+    // The waiting thread has given up by then.
     explore(3, || {
-        let (mut poster, taker, cells) = link::<2>();
-        post(&mut poster, 0, 0);
-        poster.set_flags(MORE | 1 << LOW_SHIFT);
+        let (mut producer, consumer, cells) = link::<2>();
+        post(&mut producer, 0, 0);
+        producer.set_flags(BACKLOG | 1 << LOW_SHIFT);
         cells.hub().arm(1);
-        assert!(matches!(poster.ask(0, WAITER), Ask::Set(_)));
-        let worker = ends_one(taker);
-        assert!(worker.join().unwrap(), "nobody sleeps there");
+        assert!(matches!(producer.ask(0, WAITER), Ask::Set(_)));
+        let worker = run_one(consumer);
+        assert!(worker.join().unwrap(), "no thread sleeps on the word");
     });
 }
 
-/// As above, with a third thread that takes the job back and moves it to the next slot.
+/// As above, with a third thread that retracts the job and posts it in the next slot.
 #[test]
 fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
     explore(2, || {
-        let (poster, mut taker, cells) = link::<2>();
-        let core = Arc::new(Mutex::new((poster, 0)));
+        let (producer, mut consumer, cells) = link::<2>();
+        let core = Arc::new(Mutex::new((producer, 0)));
         post(&mut core.lock().unwrap().0, 0, 0);
         let worker = thread::spawn(move || {
             loop {
-                match taker.next() {
+                match consumer.next() {
                     Next::Run => {
-                        let job = taker.call().job;
+                        let job = consumer.call().job;
                         assert_eq!(job, 0);
-                        let _ = taker.finish(false, 0, None);
+                        let _ = consumer.finish(false, 0, None);
                         return;
                     }
-                    Next::Empty => taker.sleep(),
-                    Next::Stop => unreachable!("nobody says stop"),
+                    Next::Empty => consumer.sleep(),
+                    Next::Stop => unreachable!("STOP is not set"),
                 }
             }
         });
@@ -487,38 +480,38 @@ fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
             let (core, cells) = (Arc::clone(&core), Arc::clone(&cells));
             thread::spawn(move || {
                 let mut core = core.lock().unwrap();
-                let (poster, place) = &mut *core;
-                if let Retract::Taken { wake } = poster.retract(0) {
-                    post(poster, 0, 0);
-                    *place = 1;
+                let (producer, current) = &mut *core;
+                if let Retract::Taken { wake } = producer.retract(0) {
+                    post(producer, 0, 0);
+                    *current = 1;
                     if wake {
-                        doorbell::wake(cells.state(0).place_to_sleep());
+                        futex::wake(cells.state(0).as_futex());
                     }
-                    poster.ring();
+                    producer.ring();
                 }
             })
         };
         loop {
             let mut held = core.lock().unwrap();
-            let (poster, place) = &mut *held;
+            let (producer, current) = &mut *held;
             let mut reply = Reply::default();
-            match poster.drain(&mut reply) {
+            match producer.drain(&mut reply) {
                 Drained::Ended { position, .. } => {
-                    assert_eq!(position, *place);
+                    assert_eq!(position, *current);
                     break;
                 }
                 Drained::Skipped { .. } => continue,
                 Drained::Nothing => {}
                 Drained::Fault(what) => panic!("{what}"),
             }
-            let position = *place;
-            let asked = poster.ask(position, WAITER);
+            let position = *current;
+            let asked = producer.ask(position, WAITER);
             drop(held);
             match asked {
                 Ask::Set(value) => {
-                    doorbell::wait(cells.state(position).place_to_sleep(), value, None);
+                    futex::wait(cells.state(position).as_futex(), value, None);
                 }
-                // Ended; the slot before it will show at once that it was passed.
+                // Ended; the worker has passed the slot before it.
                 Ask::Over => thread::yield_now(),
             }
         }
@@ -527,26 +520,40 @@ fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
     });
 }
 
-/// A future asks for notice and goes away; the job ends; the monitor may be falling asleep.
+/// The monitor: sleeps by scheme 3 until `look` returns true.
+fn monitor(cells: &LinkCells<4>, event: &Event, mut look: impl FnMut() -> bool) {
+    let mut sleeps = 0;
+    while !look() {
+        sleeps += 1;
+        cells.hub().arm(sleeps);
+        if look() {
+            break;
+        }
+        event.wait();
+        cells.hub().disarm();
+    }
+}
+
+/// A future asks for notice and is dropped; the job ends; the monitor may be falling asleep.
 #[test]
 fn notice_reaches_the_sleeping_monitor() {
     explore(3, || {
-        let (mut poster, mut taker, cells) = link::<4>();
-        post(&mut poster, 0, 0);
-        let core = Arc::new(Mutex::new(poster));
-        let bell = Arc::new(Bell::default());
+        let (mut producer, mut consumer, cells) = link::<4>();
+        post(&mut producer, 0, 0);
+        let core = Arc::new(Mutex::new(producer));
+        let event = Arc::new(Event::default());
         let worker = {
-            let bell = Arc::clone(&bell);
+            let event = Arc::clone(&event);
             thread::spawn(move || {
-                assert_eq!(taker.next(), Next::Run);
-                if run(&mut taker) {
-                    bell.ring();
+                assert_eq!(consumer.next(), Next::Run);
+                if run(&mut consumer) {
+                    event.signal();
                 }
             })
         };
-        let answered = Arc::new(Bell::default());
+        let answered = Arc::new(Event::default());
         let user = {
-            let (core, bell) = (Arc::clone(&core), Arc::clone(&bell));
+            let (core, event) = (Arc::clone(&core), Arc::clone(&event));
             let answered = Arc::clone(&answered);
             thread::spawn(move || {
                 let mut core = core.lock().unwrap();
@@ -554,180 +561,162 @@ fn notice_reaches_the_sleeping_monitor() {
                 let taken = take(&mut core, 0);
                 drop(core);
                 if taken {
-                    // Only so that the monitor of this model comes to its end.
-                    bell.ring();
+                    // Lets the monitor of this model return.
+                    event.signal();
                 } else {
-                    answered.sleep();
+                    answered.wait();
                 }
             })
         };
-        let look = || {
+        monitor(&cells, &event, || {
             let mut core = core.lock().unwrap();
             if take(&mut core, 0) {
-                answered.ring();
+                answered.signal();
             }
             core.open() == 0
-        };
-        let mut sleeps = 0;
-        while !look() {
-            sleeps += 1;
-            cells.hub().arm(sleeps);
-            if look() {
-                break;
-            }
-            bell.sleep();
-            cells.hub().disarm();
-        }
+        });
         user.join().unwrap();
         worker.join().unwrap();
     });
 }
 
-/// The supervisor keeps a job because the lane seems to be busy. Whoever sees it last moves it: the
-/// thread that kept it, or the monitor, which the lane rings when it runs dry.
+/// A job is queued in the supervisor because the lane seems busy. It is posted later by the thread that queued it, or by the
+/// monitor, which the lane signals when it runs dry.
 #[test]
-fn a_job_that_is_kept_gets_its_turn() {
+fn a_queued_job_gets_its_turn() {
     explore(3, || {
-        let (mut poster, mut taker, cells) = link::<4>();
-        post(&mut poster, 0, 0);
-        let core = Arc::new(Mutex::new((poster, false)));
-        let bell = Arc::new(Bell::default());
+        let (mut producer, mut consumer, cells) = link::<4>();
+        post(&mut producer, 0, 0);
+        let core = Arc::new(Mutex::new((producer, false)));
+        let event = Arc::new(Event::default());
         let worker = {
-            let bell = Arc::clone(&bell);
+            let event = Arc::clone(&event);
             thread::spawn(move || {
                 let mut ran = 0;
                 while ran < 2 {
-                    match taker.next() {
+                    match consumer.next() {
                         Next::Run => {
                             ran += 1;
-                            if run(&mut taker) {
-                                bell.ring();
+                            if run(&mut consumer) {
+                                event.signal();
                             }
                         }
                         Next::Empty => {
-                            if taker.more() && taker.monitor_sleeps() {
-                                bell.ring();
+                            if consumer.work_elsewhere() && consumer.claim_monitor_signal() {
+                                event.signal();
                             }
-                            taker.sleep();
+                            consumer.sleep();
                         }
-                        Next::Stop => unreachable!("nobody says stop"),
+                        Next::Stop => unreachable!("STOP is not set"),
                     }
                 }
             })
         };
-        // Drains, and places the kept job where there is nothing before it.
-        fn look((poster, kept): &mut (Poster<4>, bool)) -> bool {
-            if poster.open() > 0 {
-                let job = poster.open_positions().start;
-                take(poster, job);
+        // Drains, and posts the queued job once the lane is idle.
+        fn look((producer, queued): &mut (Producer<4>, bool)) -> bool {
+            if producer.open() > 0 {
+                let job = producer.open_positions().start;
+                take(producer, job);
             }
-            if *kept && poster.open() == 0 {
-                *kept = false;
-                post(poster, 1, NOTICE);
-                poster.set_flags(0);
-                poster.ring();
+            if *queued && producer.open() == 0 {
+                *queued = false;
+                post(producer, 1, NOTICE);
+                producer.set_flags(0);
+                producer.ring();
             }
-            poster.tail() == 2 && poster.open() == 0
+            producer.tail() == 2 && producer.open() == 0
         }
         let user = {
             let core = Arc::clone(&core);
             thread::spawn(move || {
                 let mut core = core.lock().unwrap();
                 core.1 = true;
-                core.0.set_flags(MORE | 1 << LOW_SHIFT);
-                super::after_keeping();
+                core.0.set_flags(BACKLOG | 1 << LOW_SHIFT);
+                super::fence_after_queueing();
                 look(&mut core);
             })
         };
-        let mut sleeps = 0;
-        while !look(&mut core.lock().unwrap()) {
-            sleeps += 1;
-            cells.hub().arm(sleeps);
-            if !look(&mut core.lock().unwrap()) {
-                bell.sleep();
-                cells.hub().disarm();
-            }
-        }
+        monitor(&cells, &event, || look(&mut core.lock().unwrap()));
         user.join().unwrap();
         worker.join().unwrap();
     });
 }
 
-/// Wants and their answers: a grant given ahead may come first, and a refusal is for the want that it
+/// Allocation requests and their answers: a grant given ahead may satisfy a request, and a refusal is for the request that it
 /// names.
 #[test]
-fn a_want_is_answered() {
+fn an_alloc_request_is_answered() {
     explore(3, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        let bell = Arc::new(Bell::default());
-        let rings = Arc::clone(&bell);
+        let (mut producer, mut consumer, _) = link::<2>();
+        let event = Arc::new(Event::default());
+        let signals = Arc::clone(&event);
         let done = Arc::new(Count::new(0));
         let ended = Arc::clone(&done);
         let worker = thread::spawn(move || {
-            let mut want = |bytes| {
-                if let Some(granted) = taker.next_grant() {
-                    return Answer::Granted(granted);
+            let mut alloc = |bytes| {
+                if let Some(granted) = consumer.next_grant() {
+                    return AllocAnswer::Granted(granted);
                 }
-                taker.want(bytes, 0);
-                rings.ring();
-                taker.await_grant()
+                consumer.request_alloc(bytes, 0);
+                signals.signal();
+                consumer.await_grant()
             };
-            let Answer::Granted(first) = want(64) else {
+            let AllocAnswer::Granted(first) = alloc(64) else {
                 panic!("the first was not refused");
             };
             assert_eq!((first.number, first.offset, first.len), (0, 4096, 64));
-            match want(128) {
-                Answer::Granted(granted) => panic!("{granted:?} was not given"),
-                Answer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5]),
+            match alloc(128) {
+                AllocAnswer::Granted(granted) => panic!("{granted:?} was not given"),
+                AllocAnswer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5]),
             }
             ended.store(1, Relaxed);
-            rings.ring();
+            signals.signal();
         });
-        // Ahead, as with a job that is posted.
-        assert!(poster.grant(4096, 64, false));
-        poster.ring();
+        // A grant given ahead, as when a job is posted.
+        assert!(producer.grant(4096, 64, false));
+        producer.ring();
         // The monitor.
         while done.load(Relaxed) == 0 {
-            bell.sleep();
-            if let Some(want) = poster.wanted() {
-                // For the first one the grant given ahead is as good.
-                let refusal = (want.bytes != 64).then_some([want.bytes, 1, 2, 3, 4, 5]);
-                poster.answer_want(want, refusal);
+            event.wait();
+            if let Some(request) = producer.alloc_request() {
+                // The grant given ahead satisfies the first request.
+                let refusal = (request.bytes != 64).then_some([request.bytes, 1, 2, 3, 4, 5]);
+                producer.answer_alloc(request, refusal);
             }
         }
         worker.join().unwrap();
     });
 }
 
-/// A worker that has read all its grants may sleep for the next one: it is woken for each.
+/// A lane that has read all its grants sleeps until the next one, and is woken for each.
 #[test]
 fn a_grant_wakes_the_lane_that_waits() {
     explore(3, || {
-        let (mut poster, mut taker, _) = link::<2>();
-        let bell = Arc::new(Bell::default());
-        let rings = Arc::clone(&bell);
+        let (mut producer, mut consumer, _) = link::<2>();
+        let event = Arc::new(Event::default());
+        let signals = Arc::clone(&event);
         let worker = thread::spawn(move || {
             for number in 0..2u32 {
-                taker.want(64, 0);
-                rings.ring();
-                let Answer::Granted(granted) = taker.await_grant() else {
-                    panic!("nothing is refused");
+                consumer.request_alloc(64, 0);
+                signals.signal();
+                let AllocAnswer::Granted(granted) = consumer.await_grant() else {
+                    panic!("no request is refused");
                 };
                 assert_eq!(granted.number, number);
                 assert_eq!(granted.offset, 4096 * (u64::from(number) + 1));
             }
         });
         for number in 1..=2 {
-            // Jobs are posted while the lane waits: a ring that has nothing to do with the grant.
-            poster.ring();
-            let want = loop {
-                bell.sleep();
-                if let Some(want) = poster.wanted() {
-                    break want;
+            // A job is posted while the lane waits: a ring without a grant.
+            producer.ring();
+            let request = loop {
+                event.wait();
+                if let Some(request) = producer.alloc_request() {
+                    break request;
                 }
             };
-            assert!(poster.grant(4096 * number, 64, true));
-            poster.answer_want(want, None);
+            assert!(producer.grant(4096 * number, 64, true));
+            producer.answer_alloc(request, None);
         }
         worker.join().unwrap();
     });

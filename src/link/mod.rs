@@ -3,31 +3,31 @@
 #[cfg(not(arenite_loom))]
 mod attach;
 mod cells;
-mod doorbell;
+mod consumer;
+mod futex;
 #[cfg(all(test, arenite_loom))]
 mod loom;
 #[cfg(not(arenite_loom))]
 mod neighbours;
-mod poster;
+mod producer;
 mod recorder;
 mod span;
 mod state;
-mod taker;
 #[cfg(all(test, not(arenite_loom)))]
 mod tests;
 
 pub(crate) use cells::{
-    CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS, SLOTS, SPARE, SPILLED, SPIN,
-    STAMPED, STOP, control_bytes,
+    BACKLOG, CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, REFUSAL_WORDS, SLOTS, SPILLED, SPIN,
+    STAMPED, STEALABLE, STOP, control_bytes,
 };
+pub(crate) use consumer::{AllocAnswer, Consumer, Granted, NO_GRANT, Next, OutgoingReply};
 #[cfg(not(arenite_loom))]
 pub(crate) use neighbours::Neighbours;
-pub(crate) use poster::{Call, Drained, Poster, Reply, Want, after_keeping};
+pub(crate) use producer::{AllocRequest, Call, Drained, Producer, Reply, fence_after_queueing};
 pub(crate) use recorder::{Phase, steps};
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
-pub(crate) use taker::{Answer, Answering, Granted, NO_GRANT, Next, Taker};
 
-/// What a reply is.
+/// Kinds of replies.
 pub(crate) mod kind {
     /// The kernel's value.
     pub(crate) const VALUE: u8 = 0;
@@ -35,16 +35,16 @@ pub(crate) mod kind {
     pub(crate) const RETURNED: u8 = 1;
     /// Message, location and backtrace of a panic.
     pub(crate) const PANICKED: u8 = 2;
-    /// Handles that outlived the job: their number. The worker ends itself.
+    /// The number of array handles that outlived the job. The worker then exits.
     pub(crate) const ESCAPED: u8 = 3;
     /// The numbers of an `ArenaFull`.
     pub(crate) const ARENA_FULL: u8 = 4;
     /// Arguments that this worker cannot accept.
     pub(crate) const BAD_ARGUMENTS: u8 = 5;
-    /// No value yet: jobs that are to run first, and what goes on with theirs.
+    /// Jobs to run first, and the continuation that takes their values.
     pub(crate) const SPAWN: u8 = 6;
-    /// Nothing: it was asked to stop, and did so between two of its parts.
+    /// Nothing: the job was cancelled between two of its parts.
     pub(crate) const CANCELLED: u8 = 7;
-    /// A chain's value, and how its time is spread over its nodes.
+    /// The value of a chain, and how its time was divided among its nodes.
     pub(crate) const TIMED: u8 = 8;
 }

@@ -1,56 +1,56 @@
-//! The flight recorder: what a lane is at, and the last notes it took, where a dead process leaves them.
+//! The flight recorder: what a lane is doing and its last notes, in memory that outlives its process.
 //!
-//! Written by the worker with relaxed stores to lines of its own, and by the supervisor only after the
-//! exit is confirmed. Whoever reads takes every number for what a hostile worker may have left there.
+//! The worker writes it with stores to cache lines of its own; the supervisor writes it only after the exit is confirmed. The
+//! reader treats every number as the claim of a possibly hostile worker.
 
 use super::cells::{LinkCells, RECORDED};
 use crate::sync::{AtomicU64, Ordering};
 
-/// What a lane is at, and its last notes. The supervisor reads `now` at any time, the rest once the worker
-/// is gone.
+/// What a lane is doing, and its last notes. The supervisor reads `now` at any time, the rest after the worker's exit.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Recorder {
     /// Worker: the phase in the low byte, its number (a job, or a step of the start) above.
     pub(crate) now: AtomicU64,
-    /// Worker: words of notes so far; stored after them (Release).
+    /// Worker: the number of words of notes; stored after them (Release).
     pub(crate) written: AtomicU64,
-    /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space and
-    /// the text; it ends with a newline and is filled up with zeros to whole words.
+    /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space, the text and a
+    /// newline, padded with zeros to whole words.
     pub(crate) words: [AtomicU64; RECORDED],
 }
 
-/// The steps of a start that a link tells of, by their numbers in the README of [worker](crate::worker): it is mapped in the first.
+/// The start steps that are recorded, by their numbers in the README of [worker](crate::worker). The link is mapped in the
+/// first of them.
 pub(crate) mod steps {
     pub(crate) const MAP: u8 = 7;
     pub(crate) const LIMIT: u8 = 8;
     pub(crate) const ON_START: u8 = 9;
-    pub(crate) const LOCK_DOWN: u8 = 10;
+    pub(crate) const SANDBOX: u8 = 10;
     pub(crate) const LANES: u8 = 11;
     pub(crate) const READY: u8 = 12;
 }
 
-/// What a lane is at.
+/// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Its process has not come to this link.
+    /// Its process has not mapped this link yet.
     Unknown,
-    /// At this step of the start, one of [`steps`].
+    /// Executing this start step, one of [`steps`].
     Starting(u8),
-    /// Without a job.
+    /// Waiting for a job.
     Idle,
     /// Reading the call of this job.
     Opening(u64),
-    /// In the kernel of this job, its arguments included.
+    /// Running the kernel of this job, including the receipt of its arguments.
     Running(u64),
-    /// Sending what this job answers.
+    /// Writing the reply of this job.
     Publishing(u64),
-    /// Told to stop.
+    /// Stopping, as requested by the supervisor.
     Stopping,
 }
 
 impl Phase {
-    /// As one word. A job's number is cut to 56 bits, which no engine comes to.
+    /// Packs it into a word. Job numbers are truncated to 56 bits, which no engine reaches.
     #[inline]
     fn word(self) -> u64 {
         match self {
@@ -64,7 +64,7 @@ impl Phase {
         }
     }
 
-    /// Of a word that may be anything.
+    /// Unpacks an arbitrary word.
     pub(super) fn of(word: u64) -> Self {
         let number = word >> 8;
         match word as u8 {
@@ -78,7 +78,7 @@ impl Phase {
         }
     }
 
-    /// The job that it has, if it has one.
+    /// The job that the lane is working on.
     pub(crate) fn job(self) -> Option<u64> {
         match self {
             Self::Opening(job) | Self::Running(job) | Self::Publishing(job) => Some(job),
@@ -90,48 +90,50 @@ impl Phase {
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unknown => f.write_str("before its link was mapped"),
+            Self::Unknown => f.write_str("before it mapped its link"),
             Self::Starting(step) => write!(f, "at step {step} of its start"),
             Self::Idle => f.write_str("without a job"),
             Self::Opening(job) => write!(f, "reading the call of job {job}"),
             Self::Running(job) => write!(f, "in job {job}"),
-            Self::Publishing(job) => write!(f, "sending what job {job} answers"),
-            Self::Stopping => f.write_str("told to stop"),
+            Self::Publishing(job) => write!(f, "sending the reply of job {job}"),
+            Self::Stopping => f.write_str("stopping"),
         }
     }
 }
 
-/// The longest note in words, its newline included; longer ones are cut.
+/// Max words of a note, including its newline; longer ones are truncated.
 const NOTE_WORDS: usize = RECORDED / 4;
 
 impl<const N: usize> LinkCells<N> {
-    /// Worker: this is what the lane is at. One store to a line that nobody else writes.
+    /// Worker: records what the lane is doing. One store to a line that no other thread writes.
     #[inline]
     pub(crate) fn set_phase(&self, phase: Phase) {
-        // A hint as long as the worker lives, and the last value once its exit is confirmed. Release: what was printed
-        // before is in the pipe for whoever sees it.
+        // Release: "printed, then changed phase", pairs with `phase`: a reader that sees this phase finds earlier output in
+        // the pipe.
         let now = &self.reply().recorder.now;
         now.store(phase.word(), Ordering::Release);
     }
 
-    /// Supervisor: what the lane is at, as far as its worker says.
+    /// Supervisor: what the lane is doing, as claimed by its worker: a hint while it lives, the final value once its exit is
+    /// confirmed.
     pub(crate) fn phase(&self) -> Phase {
+        // Acquire: pairs with `set_phase`.
         Phase::of(self.reply().recorder.now.load(Ordering::Acquire))
     }
 
-    /// Worker: how far the notes are, for [`take_back_notes`](Self::take_back_notes).
-    pub(crate) fn noted(&self) -> u64 {
+    /// Worker: the current end of the notes, for [`truncate_notes`](Self::truncate_notes).
+    pub(crate) fn notes_end(&self) -> u64 {
         self.reply().recorder.written.load(Ordering::Relaxed)
     }
 
-    /// Worker, on its lane's thread: what was noted since [`noted`](Self::noted) is told otherwise.
-    pub(crate) fn take_back_notes(&self, noted: u64) {
+    /// Worker, on its lane's thread: discards the notes written since `end` was returned by [`notes_end`](Self::notes_end).
+    pub(crate) fn truncate_notes(&self, end: u64) {
         let recorder = &self.reply().recorder;
-        recorder.written.store(noted, Ordering::Release);
+        recorder.written.store(end, Ordering::Release);
     }
 
-    /// Worker, on its lane's thread: keeps a text beyond the end of the process, line by line, for this job (0:
-    /// for none).
+    /// Worker, on its lane's thread: records a text, line by line, that the supervisor can read after the exit. `job` 0: no
+    /// job.
     pub(crate) fn note(&self, job: u64, text: &str) {
         let mut line = String::new();
         for part in text.trim_end_matches('\n').split('\n') {
@@ -155,16 +157,16 @@ impl<const N: usize> LinkCells<N> {
             cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
             at = at.wrapping_add(1);
         }
-        // Release: whole notes only. Pairs with the confirmed exit, which is stronger.
+        // Release: "note written", pairs with `notes`. The confirmed exit in between is stronger.
         recorder.written.store(at, Ordering::Release);
     }
 
-    /// Supervisor, after the exit is confirmed: the notes that are left and their jobs, oldest first. Any
-    /// content makes some text of at most so many characters as the recorder has bytes.
+    /// Supervisor, after the exit is confirmed: the remaining notes with their jobs, oldest first. Accepts any content; the
+    /// result has at most as many characters as the recorder has bytes.
     pub(crate) fn notes(&self) -> Vec<(u64, String)> {
         let recorder = &self.reply().recorder;
         let written = recorder.written.load(Ordering::Acquire);
-        // A note that was being written may have overwritten what lies a lap behind it.
+        // An unfinished note may have overwritten the words a lap before it.
         const SAFE: u64 = (RECORDED - NOTE_WORDS) as u64;
         let whole = written <= SAFE;
         let count = written.min(SAFE);
@@ -175,7 +177,7 @@ impl<const N: usize> LinkCells<N> {
             bytes.extend(word.to_le_bytes().into_iter().filter(|&byte| byte != 0));
         }
         let text = String::from_utf8_lossy(&bytes);
-        // The oldest line of a ring that has gone round begins anywhere.
+        // After a wrap-around the oldest line is incomplete.
         let lines = text.lines().skip(usize::from(!whole));
         lines
             .filter_map(|line| line.split_once(' '))
@@ -183,8 +185,8 @@ impl<const N: usize> LinkCells<N> {
             .collect()
     }
 
-    /// Supervisor, after the exit is confirmed: nothing of this worker is left for the next one.
-    pub(crate) fn forget_notes(&self) {
+    /// Supervisor, after the exit is confirmed: clears the recorder for the next worker.
+    pub(crate) fn clear_notes(&self) {
         let recorder = &self.reply().recorder;
         recorder.now.store(0, Ordering::Relaxed);
         recorder.written.store(0, Ordering::Relaxed);
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_come_back_as_they_were_set() {
+    fn phases_round_trip() {
         let cells = cells();
         assert_eq!(cells.phase(), Phase::Unknown);
         for phase in [
@@ -215,12 +217,12 @@ mod tests {
             cells.set_phase(phase);
             assert_eq!(cells.phase(), phase);
         }
-        cells.forget_notes();
+        cells.clear_notes();
         assert_eq!(cells.phase(), Phase::Unknown);
     }
 
     #[test]
-    fn notes_are_kept_whole_and_the_newest_win() {
+    fn the_newest_notes_are_retained_whole() {
         let cells = cells();
         assert!(cells.notes().is_empty());
         let lines = ["first", "", "with 13 bytes", "with 14 bytes.", "two words"];
@@ -237,12 +239,12 @@ mod tests {
             let n = 9_999 - back as u64;
             assert_eq!(*note, (n, format!("note {n}")));
         }
-        cells.forget_notes();
+        cells.clear_notes();
         assert!(cells.notes().is_empty());
     }
 
     #[test]
-    fn each_line_of_a_note_is_its_jobs() {
+    fn each_line_of_a_note_belongs_to_its_job() {
         let cells = cells();
         cells.note(7, "the assertion failed\n  left: 1\n right: 2\n");
         cells.note(8, "one\n\n42 is no name");
@@ -261,36 +263,35 @@ mod tests {
     }
 
     #[test]
-    fn notes_that_are_told_otherwise_are_taken_back() {
+    fn truncated_notes_are_discarded() {
         let cells = cells();
         cells.note(7, "first");
-        let noted = cells.noted();
+        let end = cells.notes_end();
         cells.note(7, "second");
-        cells.take_back_notes(noted);
+        cells.truncate_notes(end);
         assert_eq!(cells.notes(), [(7, "first".to_owned())]);
         cells.note(8, "third");
         assert_eq!(cells.notes()[1], (8, "third".to_owned()));
     }
 
     #[test]
-    fn a_long_note_is_cut_at_a_character() {
+    fn a_long_note_is_truncated_at_a_character() {
         let cells = cells();
         cells.note(1, "before");
         cells.note(2, &"ä".repeat(5_000));
         let notes = cells.notes();
         assert_eq!(notes[0], (1, "before".to_owned()));
-        let (job, cut) = &notes[1];
-        assert!(*job == 2 && cut.len() < RECORDED * 8 / 4 && cut.len() > 100);
-        assert!(cut.chars().all(|each| each == 'ä'));
+        let (job, text) = &notes[1];
+        assert!(*job == 2 && text.len() < RECORDED * 8 / 4 && text.len() > 100);
+        assert!(text.chars().all(|each| each == 'ä'));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-        /// Whatever a worker leaves in its recorder, reading it gives some text that is not longer than the
-        /// recorder, and a next worker finds it empty.
+        /// Any content of a recorder reads as text not longer than the recorder, and the next worker finds it empty.
         #[test]
-        fn any_content_is_some_text(
+        fn any_content_reads_as_text(
             now: u64,
             written in prop_oneof![any::<u64>(), 0..2 * RECORDED as u64, u64::MAX - 300..=u64::MAX],
             words in prop::collection::vec(
@@ -308,10 +309,10 @@ mod tests {
             let phase = cells.phase();
             prop_assert!(phase.to_string().len() < 60);
             prop_assert!(phase.job().is_none_or(|job| job == now >> 8));
-            // A byte that is no character becomes one of three bytes.
+            // An invalid byte becomes a replacement character of three bytes.
             let notes = cells.notes();
             prop_assert!(notes.iter().map(|(_, line)| line.len()).sum::<usize>() <= RECORDED * 8 * 3);
-            cells.forget_notes();
+            cells.clear_notes();
             prop_assert!(cells.notes().is_empty());
         }
     }

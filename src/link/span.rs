@@ -1,16 +1,16 @@
-//! Nanoseconds in 32 bits, so that a slot's state and what comes of most jobs stay dense.
+//! Durations in nanoseconds as 32 bits, so that state cells stay dense.
 //!
-//! The upper five bits say by how many places the others are shifted: exact up to 134 ms, beyond that to eight digits, up to
-//! nine years. Any word means a time below 2⁵⁸ ns.
+//! The upper five bits are the shift of the other 27: exact up to 134 ms, then to eight digits, up to nine years. Any word is
+//! a duration below 2⁵⁸ ns.
 
 const DIGITS: u32 = 27;
-const MOST_SHIFT: u32 = (1 << (u32::BITS - DIGITS)) - 1;
+const MAX_SHIFT: u32 = (1 << (u32::BITS - DIGITS)) - 1;
 
-/// Rounded down; what is longer than fits is the longest that does.
+/// Packs a duration, rounded down; saturates at the longest one that fits.
 #[inline]
 pub(super) fn pack(ns: u64) -> u32 {
     let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(DIGITS);
-    if shift > MOST_SHIFT {
+    if shift > MAX_SHIFT {
         return u32::MAX;
     }
     shift << DIGITS | (ns >> shift) as u32
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_times_are_exact_and_long_ones_nearly() {
+    fn short_durations_are_exact_and_long_ones_accurate_to_eight_digits() {
         for ns in [0, 1, 999, (1 << 27) - 1] {
             assert_eq!(unpack(pack(ns)), ns);
         }
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_the_longest() {
+    fn too_long_durations_saturate() {
         let most = unpack(u32::MAX);
         assert_eq!(most, ((1 << 27) - 1) << 31);
         for ns in [1 << 58, u64::MAX] {

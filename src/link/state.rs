@@ -1,28 +1,28 @@
 //! The state word of a slot: its phases, and the transitions between them.
 //!
-//! The table of transitions, who makes them and what they pair with is in the README of this floor.
+//! The table of transitions, with the side that makes each and what it pairs with, is in the README of `link`.
 
 use crate::sync::{AtomicU32, Ordering};
 
 /// A thread of the supervisor sleeps on this word.
 pub(crate) const WAITER: u32 = 1 << 3;
-/// Somebody waits elsewhere: the monitor has to hear of the end of this job.
+/// A future or a set of jobs waits for this job: the worker signals the monitor at its end.
 pub(crate) const NOTICE: u32 = 1 << 4;
-/// The caller gave up; a kernel may ask and return early.
+/// The job was cancelled; its kernel may poll this and return early.
 pub(crate) const CANCEL: u32 = 1 << 5;
-/// The job answered with nothing: there is no reply to read.
-pub(crate) const BARE: u32 = 1 << 6;
-/// The job answered with one word, which lies beside this one.
-pub(crate) const LONE: u32 = 1 << 7;
+/// The job has no reply to read: its value is `()`.
+pub(crate) const EMPTY: u32 = 1 << 6;
+/// The reply of the job is one word, stored beside this one.
+pub(crate) const ONE_WORD: u32 = 1 << 7;
 
 const PHASE: u32 = 0b111;
 const GENERATION_SHIFT: u32 = 8;
 const REQUESTS: u32 = WAITER | NOTICE | CANCEL;
 
-/// How many bits of a lap number the word carries.
+/// Bits of the lap number in the word.
 pub(crate) const GENERATION_BITS: u32 = 32 - GENERATION_SHIFT;
 
-/// Where a job stands. Fresh memory says 0, which is none of them.
+/// The phase of a job. Fresh memory holds 0, which is no phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Phase {
@@ -34,7 +34,7 @@ pub(crate) enum Phase {
     Skipped = 6,
 }
 
-/// The lap on which a job uses its slot, as far as the word can tell.
+/// The lap on which a job uses its slot, modulo 2^[`GENERATION_BITS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(u32);
 
@@ -46,7 +46,7 @@ impl Generation {
     }
 }
 
-/// One reading of a state word.
+/// A value read from a state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u32);
 
@@ -84,8 +84,8 @@ impl std::fmt::Debug for Word {
             (WAITER, "WAITER"),
             (NOTICE, "NOTICE"),
             (CANCEL, "CANCEL"),
-            (BARE, "BARE"),
-            (LONE, "LONE"),
+            (EMPTY, "EMPTY"),
+            (ONE_WORD, "ONE_WORD"),
         ] {
             if self.has(bit) {
                 write!(f, "+{name}")?;
@@ -95,14 +95,14 @@ impl std::fmt::Debug for Word {
     }
 }
 
-/// Where the reply of a job lies that ended well.
+/// The location of the reply of a job that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyIn {
-    /// There is none.
+    /// There is no reply.
     Nothing,
-    /// Its only word is in the state cell.
+    /// The state cell holds its only word.
     Cell,
-    /// In the reply slot.
+    /// The reply slot.
     Slot,
 }
 
@@ -110,17 +110,17 @@ impl ReplyIn {
     #[inline]
     fn bits(self) -> u32 {
         match self {
-            Self::Nothing => BARE,
-            Self::Cell => LONE,
+            Self::Nothing => EMPTY,
+            Self::Cell => ONE_WORD,
             Self::Slot => 0,
         }
     }
 
     #[inline]
     fn of(word: Word) -> Self {
-        if word.has(BARE) {
+        if word.has(EMPTY) {
             Self::Nothing
-        } else if word.has(LONE) {
+        } else if word.has(ONE_WORD) {
             Self::Cell
         } else {
             Self::Slot
@@ -128,64 +128,64 @@ impl ReplyIn {
     }
 }
 
-/// What the worker finds at its next slot.
+/// Outcome of [`StateWord::claim`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Claim {
-    /// The job is this worker's now: run it.
+    /// The job belongs to this worker now: run it.
     Run,
-    /// The supervisor took it back: pass over it.
+    /// The supervisor took it back: pass it.
     Retracted,
-    /// Nothing posted yet.
+    /// No job is posted yet.
     Empty,
 }
 
-/// Whom the worker has to tell that a job ended.
+/// The notifications that [`StateWord::finish`] leaves to the worker.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Finished {
-    /// A thread sleeps on the word.
+    /// Wake the threads that sleep on the word.
     pub(crate) wake: bool,
-    /// The monitor wants to hear of it.
+    /// Signal the monitor.
     pub(crate) notice: bool,
 }
 
-/// What became of the attempt to take a job back.
+/// Outcome of [`StateWord::retract`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Retract {
-    /// It will not run. `wake`: a thread sleeps on the word.
+    /// The job will not run.
     Taken {
         /// A thread sleeps on the word.
         wake: bool,
     },
-    /// It runs, or has ended.
+    /// The job runs, or has ended.
     TooLate,
 }
 
-/// What became of a request bit.
+/// Outcome of [`StateWord::ask`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Ask {
-    /// The bit is set; the word now reads so.
+    /// The bit is set; the new value of the word.
     Set(u32),
-    /// The job has left `Queued` and `Running`: look at the record.
+    /// The job has left `Queued` and `Running`: look at its record.
     Over,
 }
 
-/// What the supervisor finds at its oldest open slot.
+/// State of the supervisor's oldest open slot.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Look {
     /// Queued, running, or retracted and not yet passed.
     Open,
-    /// Ended well.
+    /// Succeeded.
     Done(ReplyIn),
-    /// Ended badly; the reply says how.
+    /// Failed; the reply says why.
     Failed,
     /// Retracted and passed.
     Skipped,
-    /// Nothing that can follow from what was posted.
+    /// A value that cannot follow from what was posted.
     Fault(Word),
 }
 
@@ -200,13 +200,13 @@ impl StateWord {
         Self(AtomicU32::new(0))
     }
 
-    /// The word as a place to sleep.
+    /// The word as a futex, to sleep on and to wake.
     #[inline]
-    pub(crate) fn place_to_sleep(&self) -> &AtomicU32 {
+    pub(crate) fn as_futex(&self) -> &AtomicU32 {
         &self.0
     }
 
-    /// Supervisor: the call slot is filled; the worker may have it.
+    /// Supervisor: publishes the filled call slot to the worker.
     #[inline]
     pub(crate) fn post(&self, generation: Generation, requests: u32) {
         debug_assert_eq!(requests & !REQUESTS, 0);
@@ -217,10 +217,10 @@ impl StateWord {
         );
     }
 
-    /// Worker: take the job, if there is one.
+    /// Worker: claims the job, if one is posted.
     #[inline]
     pub(crate) fn claim(&self, generation: Generation) -> Claim {
-        // Relaxed: only a first look; the exchange below acquires.
+        // Relaxed: the exchange below acquires.
         let mut seen = Word(self.0.load(Ordering::Relaxed));
         loop {
             if seen.is(Phase::Retracted, generation) {
@@ -243,24 +243,24 @@ impl StateWord {
         }
     }
 
-    /// Worker: a retracted job is behind us.
+    /// Worker: skips a retracted job.
     #[inline]
     pub(crate) fn pass(&self, generation: Generation) {
-        // Release: "the worker will not look at this slot again", pairs with `look`.
+        // Release: "passed": the worker will not look at this slot again; pairs with `look`.
         self.0.store(
             Word::new(Phase::Skipped, generation, 0).0,
             Ordering::Release,
         );
     }
 
-    /// Supervisor, after the exit of the worker: as in fresh memory, whatever the worker left here.
+    /// Supervisor, after the exit of the worker: resets the word to its value in fresh memory.
     pub(crate) fn clear(&self) {
-        // Relaxed: only a sleeper compares it, with a phase that it read before; the record was updated under the core
-        // lock, and the next worker starts after its spawn.
+        // Relaxed: only a sleeping thread compares it, with a value that it read before; its record was updated under the
+        // core lock, and the next worker reads the word only after its spawn.
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Worker: the reply is where this says; that of a failure is in the slot.
+    /// Worker: ends the running job, whose reply is at `reply_in` (always in the slot if it failed).
     #[inline]
     pub(crate) fn finish(
         &self,
@@ -270,7 +270,7 @@ impl StateWord {
     ) -> Finished {
         let phase = if failed { Phase::Failed } else { Phase::Done };
         let word = Word::new(phase, generation, reply_in.bits());
-        // Release: "reply filled", pairs with `look`. Acquire: the requests of `ask`.
+        // Release: "reply filled", pairs with `look`. Acquire: "a thread waits", pairs with `ask`.
         let before = Word(self.0.swap(word.0, Ordering::AcqRel));
         Finished {
             wake: before.has(WAITER),
@@ -278,7 +278,7 @@ impl StateWord {
         }
     }
 
-    /// Supervisor: take the job back if it has not begun.
+    /// Supervisor: takes the job back if it has not begun.
     pub(crate) fn retract(&self, generation: Generation) -> Retract {
         let mut seen = Word(self.0.load(Ordering::Relaxed));
         loop {
@@ -286,7 +286,7 @@ impl StateWord {
                 return Retract::TooLate;
             }
             let word = Word::new(Phase::Retracted, generation, 0);
-            // Relaxed: nothing is published by it; excludes `claim`.
+            // Relaxed: publishes nothing. Excludes `claim`.
             match self
                 .0
                 .compare_exchange_weak(seen.0, word.0, Ordering::Relaxed, Ordering::Relaxed)
@@ -301,17 +301,17 @@ impl StateWord {
         }
     }
 
-    /// Supervisor: add a request to a job that has not ended.
+    /// Supervisor: adds a request bit to a job that has not ended.
     pub(crate) fn ask(&self, generation: Generation, request: u32) -> Ask {
         debug_assert_eq!(request & !REQUESTS, 0);
-        // Acquire: "over", pairs with `finish` and `pass`: whoever drains now finds it, and all before it.
+        // Acquire: "over", pairs with `finish` and `pass`: a drain after this finds this job and all before it ended.
         let mut seen = Word(self.0.load(Ordering::Acquire));
         loop {
             if !seen.is(Phase::Queued, generation) && !seen.is(Phase::Running, generation) {
                 return Ask::Over;
             }
             let word = seen.0 | request;
-            // Release: "somebody waits", pairs with the swap in `finish`.
+            // Release: "a thread waits", pairs with the swap in `finish`.
             match self
                 .0
                 .compare_exchange_weak(seen.0, word, Ordering::AcqRel, Ordering::Acquire)
@@ -322,7 +322,7 @@ impl StateWord {
         }
     }
 
-    /// Supervisor: how does the oldest open job stand?
+    /// Supervisor: reads the state of the oldest open job.
     #[inline]
     pub(crate) fn look(&self, generation: Generation) -> Look {
         // Acquire: "reply filled", pairs with `finish`; "passed", pairs with `pass`.
@@ -345,35 +345,35 @@ impl StateWord {
         }
     }
 
-    /// Is this job posted and not begun? A hint, while a worker lives.
+    /// Whether this job is posted and not begun. A hint while the worker lives.
     #[inline]
     pub(crate) fn is_queued(&self, generation: Generation) -> bool {
         Word(self.0.load(Ordering::Relaxed)).is(Phase::Queued, generation)
     }
 
-    /// Worker: does the running job have the request to end?
+    /// Worker: whether the running job is cancelled.
     #[inline]
     pub(crate) fn is_cancelled(&self, generation: Generation) -> bool {
-        // Relaxed: a request that stands for itself.
+        // Relaxed: the bit publishes nothing else.
         let word = Word(self.0.load(Ordering::Relaxed));
         word.is(Phase::Running, generation) && word.has(CANCEL)
     }
 
-    /// Worker: would a look find something, a job or a retracted one?
+    /// Worker: whether `claim` would find a job, posted or retracted.
     #[inline]
     pub(crate) fn is_live(&self, generation: Generation) -> bool {
-        // Acquire: pairs with what posts or retracts it.
+        // Acquire: pairs with `post`.
         let word = Word(self.0.load(Ordering::Acquire));
         word.is(Phase::Queued, generation) || word.is(Phase::Retracted, generation)
     }
 }
 
-/// Is the job at this position queued or running, as its state word reads now? For a thread that
-/// spins on the word without holding the link.
+/// Whether the state word of the job at this position says queued or running. For threads that spin on the word without the
+/// core lock.
 #[inline]
 pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
     let generation = Generation::of(position, slots);
-    // Relaxed: only a hint; whoever believes it drains under the lock.
+    // Relaxed: a hint; the caller then drains under the lock.
     let word = Word(word.load(Ordering::Relaxed));
     word.is(Phase::Queued, generation) || word.is(Phase::Running, generation)
 }

@@ -1,5 +1,4 @@
-//! Tests of the link on the heap: the state word against a model, and the steps that models of the
-//! memory order leave out.
+//! Tests of a link on the heap: the state word against a model, and what the loom models leave out.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,22 +7,22 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::cells::GRANTS;
-use super::poster::Drained;
-use super::state::{BARE, Claim, Finished, Generation, LONE, Look, ReplyIn, StateWord};
+use super::producer::Drained;
+use super::state::{Claim, EMPTY, Finished, Generation, Look, ONE_WORD, ReplyIn, StateWord};
 use super::*;
 use crate::sync::Ordering;
 
 type Cells = LinkCells<4>;
 
-fn link() -> (Poster<4>, Taker<4>, Arc<Cells>) {
+fn link() -> (Producer<4>, Consumer<4>, Arc<Cells>) {
     let cells = Arc::new(Cells::on_heap());
-    let poster = Poster::new(Arc::clone(&cells));
-    let taker = Taker::new(Arc::clone(&cells), 0, 0);
-    (poster, taker, cells)
+    let producer = Producer::new(Arc::clone(&cells));
+    let consumer = Consumer::new(Arc::clone(&cells), 0, 0);
+    (producer, consumer, cells)
 }
 
-fn post(poster: &mut Poster<4>, job: u64) -> u64 {
-    poster.post(&Call {
+fn post(producer: &mut Producer<4>, job: u64) -> u64 {
+    producer.post(&Call {
         job,
         entry: 1,
         len: 1,
@@ -35,27 +34,27 @@ fn post(poster: &mut Poster<4>, job: u64) -> u64 {
 }
 
 #[test]
-fn a_request_is_heard_by_the_job_it_is_for() {
-    let (mut poster, mut taker, _) = link();
+fn a_cancel_request_reaches_only_its_job() {
+    let (mut producer, mut consumer, _) = link();
     for lap in 0..3 {
-        let first = post(&mut poster, 1);
-        post(&mut poster, 2);
-        assert!(!taker.is_cancelled(), "lap {lap}: none runs");
-        assert_eq!(taker.next(), Next::Run);
-        assert!(!taker.is_cancelled());
-        assert!(matches!(poster.ask(first, CANCEL | NOTICE), Ask::Set(_)));
-        assert!(taker.is_cancelled());
-        taker.finish(false, 0, None);
-        assert!(!taker.is_cancelled(), "it has ended");
-        assert_eq!(taker.next(), Next::Run);
-        assert!(!taker.is_cancelled(), "the next one");
-        taker.finish(false, 0, None);
+        let first = post(&mut producer, 1);
+        post(&mut producer, 2);
+        assert!(!consumer.is_cancelled(), "lap {lap}: no job runs");
+        assert_eq!(consumer.next(), Next::Run);
+        assert!(!consumer.is_cancelled());
+        assert!(matches!(producer.ask(first, CANCEL | NOTICE), Ask::Set(_)));
+        assert!(consumer.is_cancelled());
+        consumer.finish(false, 0, None);
+        assert!(!consumer.is_cancelled(), "the job has ended");
+        assert_eq!(consumer.next(), Next::Run);
+        assert!(!consumer.is_cancelled(), "the next job");
+        consumer.finish(false, 0, None);
         let mut reply = Reply::default();
-        while !matches!(poster.drain(&mut reply), Drained::Nothing) {}
+        while !matches!(producer.drain(&mut reply), Drained::Nothing) {}
     }
 }
 
-/// One thing that somebody does to the word.
+/// An operation on the word.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Post(u32),
@@ -68,7 +67,7 @@ enum Act {
     Retract,
     Ask(u32),
     Look,
-    /// Somebody who is a lap ahead or behind.
+    /// Operations of a side that is a lap ahead or behind.
     Stray,
 }
 
@@ -95,7 +94,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..200)
 }
 
-/// What the word means, in words.
+/// The state that the word stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Model {
     Free,
@@ -107,20 +106,20 @@ enum Model {
 }
 
 proptest! {
-    /// Whoever does what he may do in whatever order: each transition says what the model says. The
-    /// laps go over the end of the generations.
+    /// Each transition returns what the model says, for any order of allowed operations. The laps cross the wrap-around of
+    /// generations.
     #[test]
     fn the_word_follows_its_model(acts in acts(), start in 0u64..6) {
         let word = StateWord::new();
         let first = (1u64 << 24) - 3 + start;
-        // Lap of the supervisor and of the worker; the word of the lap before looks old to both.
-        let (mut lap, mut mine) = (first, first);
+        // The laps of the supervisor and of the worker.
+        let (mut lap, mut worker_lap) = (first, first);
         let mut model = Model::Free;
         let at = |lap| Generation::of(lap, 1);
         for act in acts {
             match act {
                 Act::Post(bits) => {
-                    // Only when drained, as `room` says.
+                    // Only if drained, as `free_slots` ensures.
                     match model {
                         Model::Free => {}
                         Model::Ended { .. } | Model::Skipped => lap += 1,
@@ -131,28 +130,28 @@ proptest! {
                 }
                 Act::Claim => {
                     let expected = match model {
-                        Model::Queued(bits) if mine == lap => {
+                        Model::Queued(bits) if worker_lap == lap => {
                             model = Model::Running(bits);
                             Claim::Run
                         }
                         Model::Retracted => Claim::Retracted,
                         _ => Claim::Empty,
                     };
-                    prop_assert_eq!(word.claim(at(mine)), expected);
+                    prop_assert_eq!(word.claim(at(worker_lap)), expected);
                 }
                 Act::Pass => {
                     if model == Model::Retracted {
-                        word.pass(at(mine));
-                        mine += 1;
+                        word.pass(at(worker_lap));
+                        worker_lap += 1;
                         model = Model::Skipped;
                     }
                 }
                 Act::Finish { failed, reply_in } => {
                     if let Model::Running(bits) = model {
-                        let told = word.finish(at(mine), failed, reply_in);
+                        let finished = word.finish(at(worker_lap), failed, reply_in);
                         let expected = Finished { wake: bits & WAITER != 0, notice: bits & NOTICE != 0 };
-                        prop_assert_eq!(told, expected);
-                        mine += 1;
+                        prop_assert_eq!(finished, expected);
+                        worker_lap += 1;
                         model = Model::Ended { failed, reply_in };
                     }
                 }
@@ -204,25 +203,25 @@ proptest! {
             }
             prop_assert_eq!(word.is_queued(at(lap)), matches!(model, Model::Queued(_)));
             let open = matches!(model, Model::Queued(_) | Model::Running(_));
-            prop_assert_eq!(is_open(word.place_to_sleep(), lap, 1), open);
+            prop_assert_eq!(is_open(word.as_futex(), lap, 1), open);
         }
     }
 
-    /// Whatever a worker writes into its half, draining names a fault or gives values, and goes on.
+    /// With any content of the reply half, draining reports a fault or returns values, and goes on.
     #[test]
-    fn a_hostile_half_is_only_wrong(
+    fn draining_survives_any_reply_half(
         words in prop::collection::vec((any::<u32>(), 0u32..8), 4),
         garbage in any::<[u64; 4]>(),
     ) {
-        let (mut poster, _, cells) = link();
+        let (mut producer, _, cells) = link();
         for job in 0..4 {
-            post(&mut poster, job);
+            post(&mut producer, job);
         }
         for (position, (word, phase)) in words.into_iter().enumerate() {
-            // Of this generation, or of any.
-            let word = if word & 1 == 0 { word & (BARE | LONE) | phase } else { word };
+            // A word of this generation, or an arbitrary one.
+            let word = if word & 1 == 0 { word & (EMPTY | ONE_WORD) | phase } else { word };
             let cell = &cells.reply().states[position];
-            cell.state.place_to_sleep().store(word, crate::sync::Ordering::Relaxed);
+            cell.state.as_futex().store(word, crate::sync::Ordering::Relaxed);
             let reply = &cells.reply().replies[position];
             for (to, from) in [&reply.head, &reply.grant, &reply.cursor, &reply.words[0]].into_iter().zip(garbage) {
                 to.store(from, crate::sync::Ordering::Relaxed);
@@ -230,19 +229,19 @@ proptest! {
         }
         let mut reply = Reply::default();
         for _ in 0..5 {
-            match poster.drain(&mut reply) {
+            match producer.drain(&mut reply) {
                 Drained::Nothing | Drained::Fault(_) => break,
                 Drained::Ended { .. } | Drained::Skipped { .. } => {}
             }
         }
-        poster.start_over();
-        prop_assert_eq!(poster.open(), 0);
-        prop_assert_eq!(poster.tail(), 4);
+        producer.reset();
+        prop_assert_eq!(producer.open(), 0);
+        prop_assert_eq!(producer.tail(), 4);
     }
 }
 
 #[test]
-fn words_are_readable() {
+fn words_have_a_readable_debug_form() {
     let word = StateWord::new();
     word.post(Generation::of(7, 1), WAITER);
     assert!(matches!(word.look(Generation::of(7, 1)), Look::Open));
@@ -254,98 +253,97 @@ fn words_are_readable() {
 
 #[test]
 fn grants_are_not_overwritten_before_they_are_read() {
-    let (mut poster, mut taker, _) = link();
+    let (mut producer, mut consumer, _) = link();
     for number in 0..GRANTS as u64 {
-        assert!(poster.grant(number * 4096, 4096, false));
+        assert!(producer.grant(number * 4096, 4096, false));
     }
-    // The lane waits for memory: that says nothing about which of these it has read.
-    taker.want(64, 0);
-    assert!(!poster.grant(1 << 20, 4096, false));
-    assert_eq!(taker.next_grant().unwrap().offset, 0);
-    assert!(poster.grant(1 << 20, 4096, true));
+    // An allocation request does not imply that the lane has read its grants.
+    consumer.request_alloc(64, 0);
+    assert!(!producer.grant(1 << 20, 4096, false));
+    assert_eq!(consumer.next_grant().unwrap().offset, 0);
+    assert!(producer.grant(1 << 20, 4096, true));
     for number in 1..GRANTS as u64 {
-        assert_eq!(taker.next_grant().unwrap().offset, number * 4096);
+        assert_eq!(consumer.next_grant().unwrap().offset, number * 4096);
     }
-    let last = taker.next_grant().unwrap();
+    let last = consumer.next_grant().unwrap();
     assert_eq!((last.offset, last.len, last.fresh), (1 << 20, 4096, true));
-    assert!(taker.next_grant().is_none());
+    assert!(consumer.next_grant().is_none());
 }
 
 #[test]
-fn a_worker_that_claims_to_have_read_the_future_gets_no_grants() {
-    let (mut poster, _, cells) = link();
-    for lie in [1, 7, 9, 1 << 31] {
+fn a_worker_that_claims_unwritten_grants_gets_none() {
+    let (mut producer, _, cells) = link();
+    for claimed in [1, 7, 9, 1 << 31] {
         cells
             .reply()
-            .taken
-            .store(lie, crate::sync::Ordering::Relaxed);
-        assert!(!poster.grant(0, 4096, false), "{lie}");
+            .grants_taken
+            .store(claimed, crate::sync::Ordering::Relaxed);
+        assert!(!producer.grant(0, 4096, false), "{claimed}");
     }
 }
 
 #[test]
-fn an_answer_is_for_the_want_that_it_names() {
-    let (mut poster, mut taker, _) = link();
-    taker.want(1 << 30, 0);
-    let large = poster.wanted().unwrap();
-    // Memory for the large one is looked for. Meanwhile a grant given ahead was enough, and the lane
-    // wants something small.
-    assert!(poster.grant(0, 4096, false));
-    taker.next_grant().unwrap();
-    taker.want(64, 0);
-    poster.answer_want(large, Some([1 << 30, 0, 0, 0, 0, 0]));
-    let small = poster.wanted().unwrap();
+fn an_answer_is_for_the_request_that_it_names() {
+    let (mut producer, mut consumer, _) = link();
+    consumer.request_alloc(1 << 30, 0);
+    let large = producer.alloc_request().unwrap();
+    // While memory for the large request is sought, a grant given ahead satisfies it, and the lane makes a small request.
+    assert!(producer.grant(0, 4096, false));
+    consumer.next_grant().unwrap();
+    consumer.request_alloc(64, 0);
+    producer.answer_alloc(large, Some([1 << 30, 0, 0, 0, 0, 0]));
+    let small = producer.alloc_request().unwrap();
     assert_eq!(small.bytes, 64);
-    assert!(poster.grant(8192, 4096, false));
-    poster.answer_want(small, None);
-    assert!(poster.wanted().is_none());
-    let Answer::Granted(granted) = taker.await_grant() else {
+    assert!(producer.grant(8192, 4096, false));
+    producer.answer_alloc(small, None);
+    assert!(producer.alloc_request().is_none());
+    let AllocAnswer::Granted(granted) = consumer.await_grant() else {
         panic!("the small one was refused with the numbers of the large one");
     };
     assert_eq!(granted.offset, 8192);
 }
 
 #[test]
-fn starting_over_leaves_no_word_to_sleep_on() {
-    let (mut poster, mut taker, cells) = link();
-    let position = post(&mut poster, 1);
-    let Ask::Set(value) = poster.ask(position, WAITER) else {
+fn a_reset_leaves_no_word_to_sleep_on() {
+    let (mut producer, mut consumer, cells) = link();
+    let position = post(&mut producer, 1);
+    let Ask::Set(value) = producer.ask(position, WAITER) else {
         panic!("the job is queued");
     };
-    // The worker dies before it claims it. Whoever comes to sleep with what it read stays awake.
-    poster.start_over();
-    let word = cells.state(position).place_to_sleep();
+    // The worker dies before it claims the job. A thread that tries to sleep with the value it read does not.
+    producer.reset();
+    let word = cells.state(position).as_futex();
     assert_ne!(word.load(crate::sync::Ordering::Relaxed), value);
     assert!(!is_open(word, position, 4));
-    // The next worker begins behind it.
-    assert_eq!(taker.next(), Next::Empty);
-    let mut next = Taker::new(cells, poster.tail(), poster.granted());
+    // The next worker begins after the job.
+    assert_eq!(consumer.next(), Next::Empty);
+    let mut next = Consumer::new(cells, producer.tail(), producer.granted());
     assert_eq!(next.next(), Next::Empty);
-    post(&mut poster, 2);
+    post(&mut producer, 2);
     assert_eq!(next.next(), Next::Run);
     assert_eq!(next.call().job, 2);
 }
 
-/// Whoever has taken a worker over can write every word of its link, also those of jobs that nobody has posted yet.
+/// A hostile worker can write every word of its link, including those of jobs that are not posted yet.
 #[test]
-fn what_a_worker_wrote_beyond_its_jobs_dies_with_it() {
+fn words_written_beyond_the_posted_jobs_are_cleared() {
     for phase in 0..8u32 {
-        let (mut poster, mut taker, cells) = link();
+        let (mut producer, mut consumer, cells) = link();
         for job in 0..4 {
-            post(&mut poster, job);
+            post(&mut producer, job);
         }
-        assert_eq!(taker.next(), Next::Run);
+        assert_eq!(consumer.next(), Next::Run);
         for ahead in 0..4 {
-            let position = poster.tail() + ahead;
+            let position = producer.tail() + ahead;
             let word = phase | ((position / 4) as u32) << 8;
-            let cell = cells.state(position).place_to_sleep();
+            let cell = cells.state(position).as_futex();
             cell.store(word, crate::sync::Ordering::Relaxed);
         }
-        poster.start_over();
-        let mut next = Taker::new(cells, poster.tail(), poster.granted());
+        producer.reset();
+        let mut next = Consumer::new(cells, producer.tail(), producer.granted());
         assert_eq!(next.next(), Next::Empty, "{phase}");
         for job in 10..14 {
-            post(&mut poster, job);
+            post(&mut producer, job);
         }
         for job in 10..14 {
             assert_eq!(next.next(), Next::Run, "{phase}");
@@ -358,51 +356,54 @@ fn what_a_worker_wrote_beyond_its_jobs_dies_with_it() {
 
 #[test]
 fn jobs_posted_before_the_stop_are_run() {
-    let (mut poster, mut taker, _) = link();
-    post(&mut poster, 1);
-    post(&mut poster, 2);
-    assert!(matches!(poster.retract(0), Retract::Taken { wake: false }));
-    poster.set_flags(STOP);
-    assert_eq!(taker.next(), Next::Run);
-    assert_eq!(taker.call().job, 2);
-    assert!(!taker.finish(false, 1, None));
-    assert_eq!(taker.next(), Next::Stop);
+    let (mut producer, mut consumer, _) = link();
+    post(&mut producer, 1);
+    post(&mut producer, 2);
+    assert!(matches!(
+        producer.retract(0),
+        Retract::Taken { wake: false }
+    ));
+    producer.set_flags(STOP);
+    assert_eq!(consumer.next(), Next::Run);
+    assert_eq!(consumer.call().job, 2);
+    assert!(!consumer.finish(false, 1, None));
+    assert_eq!(consumer.next(), Next::Stop);
     let mut reply = Reply::default();
     assert!(matches!(
-        poster.drain(&mut reply),
+        producer.drain(&mut reply),
         Drained::Skipped { position: 0 }
     ));
     assert!(matches!(
-        poster.drain(&mut reply),
+        producer.drain(&mut reply),
         Drained::Ended {
             position: 1,
-            bare: true,
+            is_empty: true,
             ..
         }
     ));
-    assert!(matches!(poster.drain(&mut reply), Drained::Nothing));
+    assert!(matches!(producer.drain(&mut reply), Drained::Nothing));
 }
 
 #[test]
-fn neighbours_know_who_is_on_which_core_and_who_waits_for_one() {
+fn neighbours_see_cores_and_lanes_that_wait_for_one() {
     let cells = || -> &'static LinkCells<4> { Box::leak(Box::new(LinkCells::on_heap())) };
     let (one, two) = (cells(), cells());
     let neighbours = Neighbours::of(&[one, two]);
     let cores = || neighbours.cores().collect::<Vec<_>>();
     assert_eq!((neighbours.len(), cores()), (2, vec![]));
     assert!(!neighbours.any_waits_for_a_core());
-    one.runs_on(0);
-    two.runs_on(7);
+    one.set_core(0);
+    two.set_core(7);
     assert_eq!(cores(), [0, 7]);
-    one.goes_to_sleep();
+    one.set_asleep();
     assert_eq!(cores(), [7]);
     assert!(!neighbours.any_waits_for_a_core());
-    // Rung: it waits until it says where it is.
-    one.post().bell.fetch_add(1, Ordering::Relaxed);
+    // Rung: it waits for a core until it publishes one.
+    one.post().doorbell.fetch_add(1, Ordering::Relaxed);
     assert!(neighbours.any_waits_for_a_core());
-    one.runs_on(1);
+    one.set_core(1);
     assert!(!neighbours.any_waits_for_a_core());
-    // Between two jobs for longer than it takes to look twice. In a kernel it may be as long as it likes.
+    // It waits if it is between the same two jobs at two looks. A kernel may run for any time.
     two.set_phase(Phase::Running(1));
     assert!(!neighbours.any_waits_for_a_core());
     assert!(!neighbours.any_waits_for_a_core());
@@ -411,13 +412,13 @@ fn neighbours_know_who_is_on_which_core_and_who_waits_for_one() {
     assert!(neighbours.any_waits_for_a_core());
     two.set_phase(Phase::Opening(2));
     assert!(!neighbours.any_waits_for_a_core());
-    // Whatever a hostile one says is a number.
-    two.reply().place.store(u64::MAX, Ordering::Relaxed);
+    // Any value of a hostile lane is a number.
+    two.reply().location.store(u64::MAX, Ordering::Relaxed);
     assert_eq!(cores(), [1, u32::MAX]);
 }
 
-fn word(grant: u64) -> Answering<'static> {
-    Answering {
+fn word(grant: u64) -> OutgoingReply<'static> {
+    OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
         spilled: false,
@@ -429,16 +430,19 @@ fn word(grant: u64) -> Answering<'static> {
 }
 
 #[test]
-fn a_word_that_comes_with_news_of_a_grant_brings_them() {
-    let (mut poster, mut taker, _) = link();
+fn a_one_word_reply_may_report_a_grant() {
+    let (mut producer, mut consumer, _) = link();
     for grant in [3, NO_GRANT] {
-        post(&mut poster, 1);
-        assert_eq!(taker.next(), Next::Run);
-        let _ = taker.finish(false, 1, Some(&word(grant)));
+        post(&mut producer, 1);
+        assert_eq!(consumer.next(), Next::Run);
+        let _ = consumer.finish(false, 1, Some(&word(grant)));
         let mut reply = Reply::default();
         assert!(matches!(
-            poster.drain(&mut reply),
-            Drained::Ended { bare: false, .. }
+            producer.drain(&mut reply),
+            Drained::Ended {
+                is_empty: false,
+                ..
+            }
         ));
         assert_eq!((reply.kind, reply.len, reply.words[0]), (kind::VALUE, 1, 5));
         assert_eq!(reply.grant, grant);
@@ -447,15 +451,15 @@ fn a_word_that_comes_with_news_of_a_grant_brings_them() {
 }
 
 #[test]
-fn a_table_of_finished_jobs_is_no_reason_to_ring() {
-    let (mut poster, mut taker, cells) = link();
+fn a_full_table_of_finished_jobs_does_not_signal_the_monitor() {
+    let (mut producer, mut consumer, cells) = link();
     cells.hub().arm(1);
     for job in 0..4 {
-        post(&mut poster, job);
+        post(&mut producer, job);
     }
     for _ in 0..4 {
-        assert_eq!(taker.next(), Next::Run);
-        assert!(!taker.finish(false, 1, Some(&word(NO_GRANT))));
+        assert_eq!(consumer.next(), Next::Run);
+        assert!(!consumer.finish(false, 1, Some(&word(NO_GRANT))));
     }
-    assert_eq!(taker.next(), Next::Empty);
+    assert_eq!(consumer.next(), Next::Empty);
 }

@@ -120,7 +120,7 @@ impl Core {
         };
         let jobs = |&worker: &usize| -> usize {
             let lanes = self.lanes_of(worker);
-            lanes.map(|lane| self.lanes[lane].poster.open()).sum()
+            lanes.map(|lane| self.lanes[lane].producer.open()).sum()
         };
         let key = |worker: &usize| (self.workers[*worker].actors > 0, jobs(worker));
         if let Some(worker) = workers.filter(may).min_by_key(key) {

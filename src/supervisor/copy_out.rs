@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::arena::{Arena, ArenaFull, Block};
-use crate::kernel::wire::{Lease, Received};
+use crate::kernel::wire::{Lease, ReceivedArray};
 
 /// Puts fresh arrays of a reply into region 0. Inputs that come back lie there already.
 ///
@@ -11,7 +11,7 @@ use crate::kernel::wire::{Lease, Received};
 /// see that. Arrays that share their memory still do afterwards.
 pub(super) fn copy_out(
     arena: &Arc<Arena>,
-    arrays: &mut [Received],
+    arrays: &mut [ReceivedArray],
     leases: &[Lease],
 ) -> Result<(), ArenaFull> {
     let is_input = |block: &Arc<Block>| {

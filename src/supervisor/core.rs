@@ -29,7 +29,7 @@ use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::{ArgWriter, Lease, ReplyReader, WordReader};
 use crate::kernel::{BadReply, KernelInfo, Receiving};
-use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SPILLED, after_keeping};
+use crate::link::{Ask, INLINE_WORDS, NOTICE, Reply, Retract, SPILLED, fence_after_queueing};
 
 /// Jobs that are kept between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
@@ -350,7 +350,7 @@ impl Core {
         self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.kept");
         self.update_flags();
-        after_keeping();
+        fence_after_queueing();
         self.drain_busy();
         self.refill();
     }
@@ -567,7 +567,7 @@ impl Core {
         if lane.condemned || !lane.holds(position) {
             return false;
         }
-        match lane.poster.retract(position) {
+        match lane.producer.retract(position) {
             Retract::TooLate => false,
             Retract::Taken { wake } => {
                 let record = lane.take(position);
@@ -576,11 +576,11 @@ impl Core {
                 let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {
-                    let word = lane.poster.cells().state(position).place_to_sleep();
+                    let word = lane.producer.cells().state(position).as_futex();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
                 }
                 // The worker passes over the slot when it gets there; if it sleeps it has to be told.
-                lane.poster.ring();
+                lane.producer.ring();
                 if !lane.timed.is_empty() {
                     self.watch(link);
                 }

@@ -38,7 +38,7 @@ impl Core {
             lane.alarm = None;
             return self.end_alone(index);
         };
-        let open = lane.poster.open_positions();
+        let open = lane.producer.open_positions();
         let oldest = open.clone().find(|&position| lane.holds(position));
         let runs = oldest == Some(first);
         let next = if runs {
@@ -213,7 +213,7 @@ impl Core {
         let mut all = true;
         let mut back = Vec::new();
         // Newest first: none begins before one that was taken earlier.
-        for behind in (position + 1..self.lanes[index].poster.tail()).rev() {
+        for behind in (position + 1..self.lanes[index].producer.tail()).rev() {
             let record = self.lanes[index].record_at(behind);
             if record == NOBODY {
                 continue;

@@ -37,7 +37,7 @@ impl Core {
             if self.lanes[index].condemned {
                 break;
             }
-            match self.lanes[index].poster.drain(&mut self.reply) {
+            match self.lanes[index].producer.drain(&mut self.reply) {
                 Drained::Nothing => break,
                 Drained::Skipped { position } => {
                     any = true;
@@ -46,16 +46,16 @@ impl Core {
                 Drained::Ended {
                     position,
                     failed,
-                    bare,
+                    is_empty,
                     took_ns,
                 } => {
                     any = true;
                     crate::sync::point!("reap.seen");
-                    self.ended(index, position, failed, bare, took_ns);
+                    self.ended(index, position, failed, is_empty, took_ns);
                     crate::sync::point!("reap.answered");
                 }
                 Drained::Fault(what) => {
-                    let position = self.lanes[index].poster.open_positions().start;
+                    let position = self.lanes[index].producer.open_positions().start;
                     let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
                     self.condemn(index, record, JobErrorKind::Protocol(what));
                 }
@@ -111,7 +111,14 @@ impl Core {
     }
 
     #[inline]
-    fn ended(&mut self, lane_index: usize, position: u64, failed: bool, bare: bool, took_ns: u64) {
+    fn ended(
+        &mut self,
+        lane_index: usize,
+        position: u64,
+        failed: bool,
+        is_empty: bool,
+        took_ns: u64,
+    ) {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
         if index == NOBODY {
@@ -133,7 +140,7 @@ impl Core {
         if traced {
             self.trace_run(lane_index, position, index);
         }
-        if bare {
+        if is_empty {
             if traced {
                 self.trace_value(index, 0);
             }

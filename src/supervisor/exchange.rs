@@ -193,7 +193,7 @@ impl Shared {
                 match &mut words {
                     Some(words) if words.has_room() => {
                         if let Ask::Set(value) = lane_of.ask(position, WAITER) {
-                            let word = self.cells[lane].state(position).place_to_sleep();
+                            let word = self.cells[lane].state(position).as_futex();
                             words.push(word, value);
                         }
                     }
@@ -312,7 +312,7 @@ impl Core {
             return;
         }
         let lane = &mut self.lanes[lane];
-        for position in lane.poster.open_positions() {
+        for position in lane.producer.open_positions() {
             let behind = lane.record_at(position);
             if behind != NOBODY && self.records.look(behind).is_noticed() {
                 // Over already: the drain that is under way finds it.

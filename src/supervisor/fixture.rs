@@ -7,7 +7,7 @@ use super::worker::Status;
 use super::*;
 use crate::arena::{Backing, Spec};
 use crate::kernel::Single;
-use crate::link::Taker;
+use crate::link::Consumer;
 
 pub(super) fn arena_for(workers: u16, lanes: u16) -> Arc<Arena> {
     let spec = Spec {
@@ -51,12 +51,12 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
 }
 
 /// An engine without a monitor, whose workers are handles in this process.
-pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
+pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Consumer>) {
     with_lanes(workers, 1, ready)
 }
 
 /// The same, with so many lanes in each worker.
-pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>, Vec<Taker>) {
+pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>, Vec<Consumer>) {
     let arena = arena_for(workers, lanes);
     let settings = settings(workers, lanes);
     let cells: Vec<_> = (0..usize::from(workers * lanes))
@@ -67,9 +67,9 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
     let lanes: Vec<_> = lanes
         .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
         .collect();
-    let takers = cells
+    let consumers = cells
         .iter()
-        .map(|cells| Taker::new(Arc::clone(cells), 0, 0))
+        .map(|cells| Consumer::new(Arc::clone(cells), 0, 0))
         .collect();
     let mut core = Core::new(
         Arc::clone(&arena),
@@ -98,5 +98,5 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         one_came: AtomicBool::new(false),
         settings,
     };
-    (Arc::new(shared), takers)
+    (Arc::new(shared), consumers)
 }

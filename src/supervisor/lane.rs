@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::actor::Hosted;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
-use crate::link::{Ask, LinkCells, NO_GRANT, Poster, SLOTS};
+use crate::link::{Ask, LinkCells, NO_GRANT, Producer, SLOTS};
 use smallvec::SmallVec;
 
 /// No record: the job was retracted, or nobody placed one.
@@ -32,7 +32,7 @@ struct Grant {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) region: u16,
-    pub(super) poster: Poster,
+    pub(super) producer: Producer,
     /// Its worker takes jobs: a copy of [`Status`](super::worker::Status).
     pub(super) ready: bool,
     /// What its worker says here is not heard any more.
@@ -100,7 +100,7 @@ impl Lane {
     pub(super) fn new(region: u16, cells: Arc<LinkCells>) -> Self {
         Self {
             region,
-            poster: Poster::new(cells),
+            producer: Producer::new(cells),
             ready: false,
             condemned: false,
             life: 0,
@@ -130,7 +130,7 @@ impl Lane {
 
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.poster.open() == 0
+        self.producer.open() == 0
     }
 
     /// Jobs that it holds; slots that were retracted and not passed yet are none.
@@ -149,18 +149,18 @@ impl Lane {
 
     /// The positions of the jobs that it holds, oldest first.
     pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
-        let open = self.poster.open_positions();
+        let open = self.producer.open_positions();
         open.filter(|&position| self.record_at(position) != NOBODY)
     }
 
     /// Is there an open job at this position?
     pub(super) fn holds(&self, position: u64) -> bool {
-        self.poster.open_positions().contains(&position) && self.record_at(position) != NOBODY
+        self.producer.open_positions().contains(&position) && self.record_at(position) != NOBODY
     }
 
     /// Adds a request to the job at this position. If that is over, the next drain takes it, or the worker lies.
     pub(super) fn ask(&mut self, position: u64, request: u32) -> Ask {
-        let asked = self.poster.ask(position, request);
+        let asked = self.producer.ask(position, request);
         if asked == Ask::Over {
             self.said_over = position;
         }
@@ -169,7 +169,7 @@ impl Lane {
 
     /// Its oldest job is the one that the last tick saw there.
     pub(super) fn stands_still(&self) -> bool {
-        self.seen_at_tick == self.poster.open_positions().start
+        self.seen_at_tick == self.producer.open_positions().start
     }
 
     /// The job of this record now lies at this position.
@@ -200,8 +200,8 @@ impl Lane {
     /// Hands a block to the worker; gives it back when the link cannot take more grants now.
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
         let (at, len) = (block.extent().at.offset(), block.held());
-        let number = self.poster.granted();
-        if !self.poster.grant(at, len, block.is_fresh()) {
+        let number = self.producer.granted();
+        if !self.producer.grant(at, len, block.is_fresh()) {
             return Err(block);
         }
         self.ahead += len;
@@ -366,8 +366,8 @@ impl Lane {
 
     /// The next process begins here, after all that was posted; nothing is left of the last one.
     pub(super) fn start_over(&mut self) {
-        self.poster.start_over();
-        self.poster.cells().forget_notes();
+        self.producer.reset();
+        self.producer.cells().clear_notes();
         self.backlog_ns = 0;
         self.seen_at_tick = u64::MAX;
         self.condemned = false;

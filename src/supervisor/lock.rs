@@ -93,7 +93,7 @@ impl Core {
             while left != 0 {
                 let bit = left.trailing_zeros() as usize;
                 left &= left - 1;
-                self.lanes[group * 64 + bit].poster.ring();
+                self.lanes[group * 64 + bit].producer.ring();
                 crate::sync::point!("submit.rung");
             }
         }

@@ -29,7 +29,7 @@ use super::worker::{Process, Status, Worker};
 use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
-use crate::link::{STOP, Want};
+use crate::link::{AllocRequest, STOP};
 use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
@@ -419,8 +419,7 @@ impl Monitor {
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
                 let retiring = || core.workers[core.worker_of(index)].retiring;
                 let ready = lane.ready || retiring();
-                lane.poster
-                    .wanted()
+                lane.producer.alloc_request()
                     // Whoever has no job needs no memory: he would take all there is.
                     .filter(|_| ready && lane.live() > 0)
                     .map(|want| (index, lane.life, want))
@@ -478,7 +477,7 @@ impl Monitor {
     }
 
     /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
-    fn grant(&self, index: usize, life: u32, want: Want) {
+    fn grant(&self, index: usize, life: u32, want: AllocRequest) {
         let bytes = want.bytes;
         let (region, last) = {
             let core = self.shared.lock();
@@ -499,7 +498,7 @@ impl Monitor {
         }
         let lane = &mut core.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
-        if lane.life != life || lane.poster.wanted() != Some(want) {
+        if lane.life != life || lane.producer.alloc_request() != Some(want) {
             return;
         }
         let refusal = match block.map(|block| lane.grant(block)) {
@@ -511,8 +510,8 @@ impl Monitor {
             }),
         };
         let (given, now) = (refusal.is_none(), clock::monotonic_ns());
-        lane.poster
-            .answer_want(want, refusal.map(crate::worker::full_to_words));
+        lane.producer
+            .answer_alloc(want, refusal.map(crate::worker::full_to_words));
         core.trace_granted(index, bytes, given, now);
         crate::sync::point!("grant.answered");
         self.shared.unlock(core);
@@ -699,9 +698,9 @@ impl Monitor {
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             } else {
                 for lane in core.lanes_of(index) {
-                    let poster = &mut core.lanes[lane].poster;
-                    poster.set_flags(STOP);
-                    poster.ring();
+                    let producer = &mut core.lanes[lane].producer;
+                    producer.set_flags(STOP);
+                    producer.ring();
                 }
                 crate::sync::point!("stop.told");
             }

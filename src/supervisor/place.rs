@@ -8,7 +8,7 @@ use super::lane::{Lane, NOBODY};
 use super::policy::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
-use crate::link::{Call, LOW_SHIFT, MORE, NOTICE, SLOTS, SPARE, SPILLED, SPIN, STOP};
+use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
 
 /// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
 /// little; and long enough for somebody to be woken, get a core and refill it in the meantime.
@@ -81,7 +81,7 @@ impl Core {
         };
         // Before it is posted: whatever happens from here on, the lane hears of it.
         self.unrung[chosen / 64] |= 1 << (chosen % 64);
-        let position = lane.poster.post(&Call {
+        let position = lane.producer.post(&Call {
             job: record.job,
             entry: offset,
             len: record.len,
@@ -109,13 +109,13 @@ impl Core {
             self.watch_if_timed(index, chosen, position);
         }
         let lane = &mut self.lanes[chosen];
-        lane.poster.ring_early();
+        lane.producer.ring_early();
         // A job behind another one, while somebody has nothing to do: look at it soon.
-        if !self.ticking && lane.poster.open() > 1 && self.open < self.ready * 2 {
+        if !self.ticking && lane.producer.open() > 1 && self.open < self.ready * 2 {
             self.ticking = true;
             self.call_monitor = true;
         }
-        if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].poster.open() > SLOTS / 4 {
+        if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].producer.open() > SLOTS / 4 {
             self.drain(chosen);
         }
     }
@@ -140,7 +140,7 @@ impl Core {
         let recent = &self.lanes[self.recent];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.ready
-            && recent.poster.room() == 0
+            && recent.producer.free_slots() == 0
             && recent.backlog_ns + queued < 4 * WAKE_NS
             && !recent.stands_still()
         {
@@ -149,13 +149,13 @@ impl Core {
         // The submitting thread runs as well: while it streams tiny jobs through one lane, one more worker
         // than there are cores would only take turns with it. When it stops, the lane runs low and rings
         // the monitor, which places freely.
-        let open = recent.poster.open() as u64;
+        let open = recent.producer.open() as u64;
         let streams =
             recent.ready && recent.backlog_ns < open * u64::from(TINY_NS) && !recent.stands_still();
         let crowded =
             streams && expected_ns < TINY_NS && !self.freely && self.busy_lanes() + 1 >= self.cores;
         let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
-        let awake = |lane: &&Lane| !lane.poster.seems_asleep();
+        let awake = |lane: &&Lane| !lane.producer.seems_asleep();
         let position =
             |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
         let shortest = |wanted: &dyn Fn(&Lane) -> bool| {
@@ -201,18 +201,18 @@ impl Core {
         let spare = self.open > self.ready;
         let spin = self.may_spin && index == self.recent;
         let lane = &mut self.lanes[index];
-        if lane.poster.flags() & STOP != 0 {
+        if lane.producer.flags() & STOP != 0 {
             return;
         }
-        let mut flags = if spin { SPIN } else { 0 } | if spare { SPARE } else { 0 };
+        let mut flags = if spin { SPIN } else { 0 } | if spare { STEALABLE } else { 0 };
         if more {
             // A quarter of what the lane holds when it is full, in powers of two.
-            let low = (lane.poster.open() as u32 / 4)
+            let low = (lane.producer.open() as u32 / 4)
                 .clamp(1, 64)
                 .next_power_of_two();
-            flags |= MORE | low << LOW_SHIFT;
+            flags |= BACKLOG | low << LOW_SHIFT;
         }
-        lane.poster.set_flags(flags);
+        lane.producer.set_flags(flags);
     }
 
     /// Sets the flags of all lanes.
@@ -283,7 +283,7 @@ impl Core {
         }
         let mut back = Vec::new();
         for lane in 0..self.lanes.len() {
-            for position in self.lanes[lane].poster.open_positions().rev() {
+            for position in self.lanes[lane].producer.open_positions().rev() {
                 let record = self.lanes[lane].record_at(position);
                 if record == NOBODY {
                     continue;
@@ -329,7 +329,7 @@ impl Core {
                 continue;
             }
             waiting = true;
-            let oldest = lane.poster.open_positions().start;
+            let oldest = lane.producer.open_positions().start;
             let stuck = tick && std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
             if stuck {
                 // Longer than expected: nothing more should line up behind it.
@@ -349,11 +349,11 @@ impl Core {
     /// Does a lane hold a job ahead that may run elsewhere?
     fn has_movable(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
-        if !lane.ready || lane.poster.open() < 2 {
+        if !lane.ready || lane.producer.open() < 2 {
             return false;
         }
         lane.actors() == 0 || {
-            let mut ahead = lane.poster.open_positions().skip(1);
+            let mut ahead = lane.producer.open_positions().skip(1);
             ahead.any(|position| {
                 let record = lane.record_at(position);
                 record != NOBODY && actor_of(self.records.look(record).group).is_none()
@@ -366,7 +366,7 @@ impl Core {
         let lane = &self.lanes[index];
         let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
         // Slots that were retracted before count no more: the worker has only not passed them yet.
-        let open = lane.poster.open_positions();
+        let open = lane.producer.open_positions();
         let mut live: Vec<(u64, u32)> = open
             .map(|position| (position, held(&position)))
             .filter(|&(_, record)| record != NOBODY)
@@ -390,14 +390,14 @@ impl Lane {
     pub(super) fn fits(&self, expected_ns: u32) -> bool {
         self.ready
             && self.room() > 0
-            && (self.poster.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
+            && (self.producer.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
     }
 }
 
 /// Grants ahead what jobs of this kernel are known to need. True if the monitor is to do it.
 #[inline]
 fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
-    let jobs = lane.poster.open() as u64 + if shared { 1 } else { 2 };
+    let jobs = lane.producer.open() as u64 + if shared { 1 } else { 2 };
     lane.ahead < bytes.saturating_mul(jobs.min(8)) && top_up_slow(lane, arena, bytes, shared)
 }
 

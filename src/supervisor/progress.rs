@@ -123,7 +123,7 @@ impl Core {
         let mut running = 0;
         let mut stats = self.kernels.stats();
         for lane in &self.lanes {
-            let mut open = lane.poster.open_positions().map(|at| lane.record_at(at));
+            let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
             if let Some(oldest) = open.find(|&record| record != NOBODY) {
                 running += 1;
                 let kernel = self.records.look(oldest).kernel;

@@ -42,7 +42,7 @@ impl Shared {
     ) {
         // The first lane's link speaks for the whole process.
         let phase = self.cells[index].phase();
-        let fell = self.cells[index].fell();
+        let fell = self.cells[index].culprit_lane();
         let damage = self.arena.damage();
         let mut core = self.lock();
         core.workers[index].last_words = words;
@@ -171,7 +171,7 @@ impl Core {
         for lane_index in self.lanes_of(index) {
             let begun = self.begun(lane_index);
             let mut in_front = begun.is_none() && verdicts.is_empty();
-            for position in self.lanes[lane_index].poster.open_positions() {
+            for position in self.lanes[lane_index].producer.open_positions() {
                 let lane = &mut self.lanes[lane_index];
                 let record = lane.take(position);
                 if record == NOBODY {
@@ -181,7 +181,7 @@ impl Core {
                 // A worker that broke the protocol may have begun what it says is queued; only what it
                 // cannot have reached is put back then.
                 // What lies before one that has begun has begun as well: jobs are taken in their order.
-                let untouched = lane.poster.is_queued(position)
+                let untouched = lane.producer.is_queued(position)
                     && begun.is_none_or(|begun| begun < position)
                     && !broke_protocol
                     && !(std::mem::take(&mut in_front) && self.was_too_often(record, weight));
@@ -222,7 +222,7 @@ impl Core {
     fn begun(&self, lane: usize) -> Option<u64> {
         let lane = &self.lanes[lane];
         let mut newest_first = lane.held().rev();
-        newest_first.find(|&position| !lane.poster.is_queued(position))
+        newest_first.find(|&position| !lane.producer.is_queued(position))
     }
 
     /// One more worker has died with this job in front of a lane. Were there too many?

@@ -31,10 +31,10 @@ impl Lane {
     /// Jobs that may be posted now: none beyond the last one that this worker may have.
     #[inline]
     pub(super) fn room(&self) -> usize {
-        if self.poster.tail() >= self.until {
+        if self.producer.tail() >= self.until {
             return 0;
         }
-        self.poster.room()
+        self.producer.free_slots()
     }
 
     /// Nothing is posted, or it goes on.
@@ -54,7 +54,7 @@ impl Lane {
 
     /// The next worker may have so many jobs here.
     fn begin_life(&mut self, jobs: u64) {
-        self.share = self.poster.tail().saturating_add(jobs);
+        self.share = self.producer.tail().saturating_add(jobs);
         self.last = self.share;
         self.set_until();
         self.jobs_before = self.jobs;
@@ -68,7 +68,7 @@ impl Lane {
 
     /// The present worker has had all jobs that it may have here, and ended them.
     pub(super) fn has_served(&self) -> bool {
-        self.poster.tail() >= self.last && self.is_idle()
+        self.producer.tail() >= self.last && self.is_idle()
     }
 }
 
@@ -119,11 +119,11 @@ impl Core {
         self.reclaim(self.lanes_of(worker));
         crate::sync::point!("recycle.reclaimed");
         for lane in self.lanes_of(worker) {
-            self.lanes[lane].poster.set_flags(STOP);
+            self.lanes[lane].producer.set_flags(STOP);
         }
         crate::sync::point!("recycle.told");
         for lane in self.lanes_of(worker) {
-            self.lanes[lane].poster.ring();
+            self.lanes[lane].producer.ring();
         }
         crate::sync::point!("recycle.rung");
         self.expect_end(worker);
@@ -136,7 +136,7 @@ impl Core {
     pub(super) fn expect_end(&mut self, worker: usize) {
         let has_job = |lane: usize| {
             let lane = &self.lanes[lane];
-            let mut open = lane.poster.open_positions();
+            let mut open = lane.producer.open_positions();
             open.any(|position| lane.holds(position))
         };
         let own = &self.workers[worker];
@@ -176,7 +176,7 @@ impl Core {
     pub(super) fn reclaim(&mut self, lanes: impl Iterator<Item = usize>) {
         let mut back = Vec::new();
         for index in lanes {
-            for position in self.lanes[index].poster.open_positions().rev() {
+            for position in self.lanes[index].producer.open_positions().rev() {
                 let record = self.lanes[index].record_at(position);
                 if record == NOBODY {
                     continue;

@@ -70,11 +70,11 @@ impl Shared {
         let welcome = {
             let core = self.lock();
             let lanes = core.lanes_of(index).map(|link| {
-                let poster = &core.lanes[link].poster;
+                let producer = &core.lanes[link].producer;
                 LaneStart {
                     link: link as u32,
-                    position: poster.tail(),
-                    grants: poster.granted(),
+                    position: producer.tail(),
+                    grants: producer.granted(),
                 }
             });
             Welcome {

@@ -18,7 +18,7 @@ use super::*;
 use crate::arena::{Block, Extent, Offset, Placement};
 use crate::kernel::wire::{Lease, Leases, SentArray};
 use crate::kernel::{Reply, Single};
-use crate::link::{Answering, NO_GRANT, Next, Taker, kind};
+use crate::link::{Consumer, NO_GRANT, Next, OutgoingReply, kind};
 
 mod chains;
 mod lies;
@@ -75,8 +75,8 @@ fn submit_in(shared: &Shared, group: u32) -> JobId {
 }
 
 /// What a worker answers when it has a kind and one word to say.
-pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> Answering<'_> {
-    Answering {
+pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
+    OutgoingReply {
         kind,
         arrays: 0,
         spilled: false,
@@ -124,13 +124,13 @@ pub(super) fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
 
 #[test]
 fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
-    let (shared, takers) = fixture(1, 1);
+    let (shared, consumers) = fixture(1, 1);
     let (first, second) = (submit(&shared), submit(&shared));
     // "Retracted, and I am past it": nobody took it back.
     write_word(&shared, 0, SKIPPED);
     assert!(answer(&shared, first).is_none());
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
-    drop(takers);
+    drop(consumers);
     die(&shared, 0);
     let why = answer(&shared, first).unwrap();
     assert!(why.contains("passed over"), "{why}");
@@ -142,13 +142,13 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
 #[test]
 fn only_who_was_asked_to_stop_may_say_that_he_did() {
     for asked in [true, false] {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let id = submit(&shared);
-        assert_eq!(takers[0].next(), Next::Run);
+        assert_eq!(consumers[0].next(), Next::Run);
         if asked {
             shared.cancel(id);
         }
-        takers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
+        consumers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
         let told = answer(&shared, id);
         assert_eq!(told.is_some(), asked);
         if !asked {
@@ -162,11 +162,11 @@ fn only_who_was_asked_to_stop_may_say_that_he_did() {
 
 #[test]
 fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let [lie, runs, queued] = [(); 3].map(|()| submit(&shared));
-    assert_eq!(takers[0].next(), Next::Run);
-    let _ = takers[0].finish(false, 1, None);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
+    let _ = consumers[0].finish(false, 1, None);
+    assert_eq!(consumers[0].next(), Next::Run);
     // Nothing, where its kernel returns a number.
     let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
@@ -183,10 +183,10 @@ fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
 
 #[test]
 fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
-    let answer = Answering {
+    assert_eq!(consumers[0].next(), Next::Run);
+    let answer = OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
         spilled: false,
@@ -195,7 +195,7 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
         cursor: 0,
         words: &[42],
     };
-    let _ = takers[0].finish(false, 1, Some(&answer));
+    let _ = consumers[0].finish(false, 1, Some(&answer));
     die(&shared, 0);
     let value = shared.wait_timeout(id, <u64 as Reply>::receive, Duration::ZERO);
     assert_eq!(value.unwrap().unwrap(), 42);
@@ -203,12 +203,12 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
 
 #[test]
 fn long_jobs_count_with_all_their_time() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let minutes = Duration::from_mins(10);
     for _ in 0..2 {
         let id = submit(&shared);
-        assert_eq!(takers[0].next(), Next::Run);
-        let _ = takers[0].finish(false, minutes.as_nanos() as u64, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        let _ = consumers[0].finish(false, minutes.as_nanos() as u64, None);
         assert_eq!(answer(&shared, id).unwrap(), "value");
     }
     let total = shared.lock().kernels.get(0).stats().total;
@@ -221,11 +221,11 @@ fn long_jobs_count_with_all_their_time() {
 /// A value that turns out to be none when it is read, after the exit of its worker and before the start of the next one.
 #[test]
 fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let answer = one_word(kind::VALUE, &[42]);
-    let _ = takers[0].finish(false, 1, Some(&answer));
+    let _ = consumers[0].finish(false, 1, Some(&answer));
     die(&shared, 0);
     let value = shared.wait_timeout(
         id,
@@ -246,13 +246,13 @@ const DONE_BARE: u32 = 3 | 1 << 6;
 const SKIPPED: u32 = 6;
 
 fn write_word(shared: &Shared, position: u64, word: u32) {
-    let cell = shared.cells[0].state(position).place_to_sleep();
+    let cell = shared.cells[0].state(position).as_futex();
     cell.store(word, Ordering::Relaxed);
 }
 
 #[test]
 fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let (first, second) = (submit(&shared), submit(&shared));
     shared.abandon(second);
     write_word(&shared, 0, DONE_BARE);
@@ -267,7 +267,7 @@ fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
 
 #[test]
 fn a_condemned_lane_gives_nothing_back_before_its_end() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let first = submit(&shared);
     write_word(&shared, 0, 7);
     assert!(answer(&shared, first).is_none());
@@ -282,7 +282,7 @@ fn a_condemned_lane_gives_nothing_back_before_its_end() {
 
 #[test]
 fn an_engine_gives_up_when_no_worker_can_be_started() {
-    let (shared, takers) = fixture(2, 0);
+    let (shared, consumers) = fixture(2, 0);
     let id = submit(&shared);
     for worker in [0, 0, 0, 0, 0, 1, 1, 1] {
         shared.cannot_start(worker, "no room");
@@ -292,12 +292,12 @@ fn an_engine_gives_up_when_no_worker_can_be_started() {
     shared.cannot_start(1, "no room");
     let why = answer(&shared, id).unwrap();
     assert!(why.contains("4 times in a row: no room"), "{why}");
-    drop(takers);
+    drop(consumers);
 }
 
 #[test]
 fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
-    let (shared, _takers) = fixture(2, 0);
+    let (shared, _consumers) = fixture(2, 0);
     shared.lock().started = false;
     for death in 1..=3 {
         assert!(shared.lock().broken.is_none(), "{death}");
@@ -314,19 +314,19 @@ fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
 #[test]
 fn a_condemned_lane_is_not_asked_for_the_next_end() {
     in_time(|| {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let [lie, ends] = [(); 2].map(|()| submit(&shared));
         shared.lock().admission = Some(Box::new(Admission::new(1)));
         let entry = shared.try_enter(&kernel(), 0).unwrap();
         let mut call = ArgWriter::new(shared.arena.id());
         let id = shared.submit_entered(&kernel(), &mut call, None, entry);
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 1, None);
         let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
         value.unwrap().unwrap_err();
         // What it says from now on is not looked at.
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 1, None);
         let mut line = InLine::default();
         let context = Context::from_waker(Waker::noop());
         let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
@@ -342,16 +342,16 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
 
 #[test]
 fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let input = shared.arena.alloc(0, PAGE, Placement::Packed).unwrap();
     let input = Arc::new(input);
     let mut call = ArgWriter::new(shared.arena.id());
     call.leases.push(Lease::Shared(Arc::clone(&input)));
     let first = shared.submit(&kernel(), &mut call, 0, None);
     drop(call);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let escaped = one_word(kind::ESCAPED, &[1]);
-    takers[0].finish(true, 1, Some(&escaped));
+    consumers[0].finish(true, 1, Some(&escaped));
     let waiter = {
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -388,14 +388,14 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
 
 #[test]
 fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
-    let (shared, mut takers) = fixture(2, 1);
+    let (shared, mut consumers) = fixture(2, 1);
     let jobs = [submit(&shared), submit(&shared), submit(&shared)];
     let placed = |shared: &Shared| {
         let mut core = shared.lock();
         jobs.map(|id| matches!(core.records.get(id).stage, Stage::Placed { .. }))
     };
     assert_eq!(placed(&shared), [true, true, false]);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     shared.abandon(jobs[1]);
     shared.stats();
     die(&shared, 0);
@@ -413,7 +413,7 @@ fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
 
 #[test]
 fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     let jobs: Vec<_> = (0..7).map(|_| submit(&shared)).collect();
     for at in [3, 0, 6, 5, 1] {
         shared.abandon(jobs[at]);
@@ -430,7 +430,7 @@ fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
 
 #[test]
 fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     let group = shared.new_group(false);
     let jobs = [submit_in(&shared, group), submit_in(&shared, group)];
     let mut core = shared.lock();
@@ -442,13 +442,13 @@ fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
 
 #[test]
 fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let group = shared.new_group(false);
     // Two fill the lane, by expectation.
     let ahead = [submit_in(&shared, group), submit_in(&shared, group)];
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let failed = one_word(kind::RETURNED, &[0]);
-    takers[0].finish(true, 1, Some(&failed));
+    consumers[0].finish(true, 1, Some(&failed));
     let late = submit_in(&shared, group);
     assert_eq!(
         answer(&shared, ahead[0]).as_deref().map(str::is_empty),
@@ -470,7 +470,7 @@ fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
 
 #[test]
 fn a_limit_may_be_longer_than_time() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     shared.close(Closing::Now, None);
     let refused = submit(&shared);
     let answer = shared.wait_timeout(refused, <() as Reply>::receive, Duration::MAX);
@@ -641,7 +641,7 @@ proptest! {
         let mut granted: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for told in replies {
             for _ in 0..told.grants {
-                let number = lane.poster.granted();
+                let number = lane.producer.granted();
                 let Ok(block) = arena.grant(1, told.pages * PAGE, false) else { continue };
                 let (at, held) = (block.extent().at.offset(), block.held());
                 if lane.grant(block).is_ok() {

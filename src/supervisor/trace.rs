@@ -127,7 +127,7 @@ impl Core {
     #[cold]
     pub(super) fn trace_run(&mut self, lane: usize, position: u64, index: u32) {
         let now = monotonic_ns();
-        let (began, ended) = self.lanes[lane].poster.stamps(position);
+        let (began, ended) = self.lanes[lane].producer.stamps(position);
         let place = self.place_of(lane);
         let Some(trace) = &mut self.trace else { return };
         let open = &mut trace.open[index as usize];
@@ -245,7 +245,7 @@ impl Core {
     ///
     /// `at`: before it was, since the lane goes on then.
     pub(super) fn trace_granted(&mut self, lane: usize, bytes: u64, given: bool, at: u64) {
-        let wanted_at = self.lanes[lane].poster.wanted_at();
+        let wanted_at = self.lanes[lane].producer.alloc_requested_at();
         let (place, worker) = (self.place_of(lane), self.worker_of(lane));
         let Some(trace) = &mut self.trace else { return };
         // What a worker says counts within the limits of what is known here. A lane waits for one thing after the other.

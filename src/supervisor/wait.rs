@@ -131,7 +131,7 @@ impl Shared {
         if !self.may_spin() {
             return false;
         }
-        let word = self.cells[link].state(position).place_to_sleep();
+        let word = self.cells[link].state(position).as_futex();
         // So that the worker can keep away from this core.
         let (hub, core) = (self.cells[link].hub(), cores::current());
         if hub.waiter_core.load(Ordering::Relaxed) != core {
@@ -153,7 +153,7 @@ impl Shared {
         let asked = core.lanes[link as usize].ask(position, WAITER);
         self.unlock(core);
         if let Ask::Set(value) = asked {
-            let word = self.cells[link as usize].state(position).place_to_sleep();
+            let word = self.cells[link as usize].state(position).as_futex();
             let limit = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
             let _ = futex::wait(word, value, Some(limit));
         }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 use std::sync::Arc;
 
-use super::lane::{cells_here, take_back_notes};
+use super::lane::{cells_here, truncate_notes};
 use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
@@ -99,7 +99,7 @@ pub(super) fn install(cells: Arc<LinkCells>) {
             {
                 let cells = cells_here(&cells);
                 let job = cells.phase().job().unwrap_or(0);
-                NOTED.set(NOTED.get().or(Some(cells.noted())));
+                NOTED.set(NOTED.get().or(Some(cells.notes_end())));
                 cells.note(job, &format!("panicked at {location}: {message}"));
             }
             HEARD.replace(heard);
@@ -207,7 +207,7 @@ fn fenced<T>(stack: Stack, f: impl FnOnce() -> T) -> Outcome<T> {
         Err(payload) => {
             // It is answered: what ends a later attempt of the job in this process is something else.
             if let Some(noted) = NOTED.take() {
-                take_back_notes(noted);
+                truncate_notes(noted);
             }
             if let Some(full) = payload.downcast_ref::<ArenaFull>() {
                 return Outcome::Full(*full);

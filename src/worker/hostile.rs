@@ -16,7 +16,7 @@ use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, Placement,
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
 use crate::kernel::{Host, HostRef, Key, Param, Words};
-use crate::link::{LinkCells, Taker};
+use crate::link::{Consumer, LinkCells};
 use crate::sys::event::EventFd;
 
 /// Regions of the arena: the supervisor's, that of this worker, a neighbour's, and one without memory.
@@ -79,7 +79,7 @@ impl Place {
         };
         let view = Box::leak(Box::new(View::attach(attach).unwrap()));
         let cells = Arc::new(LinkCells::on_heap());
-        let taker = Taker::new(Arc::clone(&cells), 0, 0);
+        let consumer = Consumer::new(Arc::clone(&cells), 0, 0);
         let bell = EventFd::new().unwrap();
         let home = Box::leak(Box::new(Home {
             view,
@@ -93,7 +93,7 @@ impl Place {
             bell,
         }));
         let seat = Seat::new(Arc::clone(&cells), home, 0);
-        let lane = Lane::new(taker, seat, cells, 0, home);
+        let lane = Lane::new(consumer, seat, cells, 0, home);
         Self {
             lane: Box::leak(Box::new(lane)),
             lens,
@@ -302,7 +302,7 @@ impl Kind {
             look: impl FnOnce(&mut P::Held) -> (Vec<u8>, Option<*mut u8>),
         ) -> Result<Held, String> {
             let held = P::receive(words, &HostRef(lane));
-            let mut held = Box::new(held.map_err(|rejected| format!("{:?}", rejected.0))?);
+            let mut held = Box::new(held.map_err(|why| format!("{why:?}"))?);
             let (seen, first) = look(&mut held);
             Ok(Held {
                 seen,

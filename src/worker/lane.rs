@@ -19,7 +19,7 @@ use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
 use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
 use crate::link::{
-    Answering, CallSlot, LinkCells, NO_GRANT, Next, Phase, SPILLED, STAMPED, Taker, kind,
+    CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED, kind,
 };
 use crate::sync::spin_until;
 use crate::sys::event::EventFd;
@@ -62,7 +62,7 @@ thread_local! {
 pub fn cancelled() -> bool {
     // While the thread is being torn down nothing runs on it.
     let lane = LANE.try_with(Cell::get).ok().flatten();
-    let asked = lane.is_some_and(|lane| lane.taker.borrow().is_cancelled());
+    let asked = lane.is_some_and(|lane| lane.consumer.borrow().is_cancelled());
     if asked {
         crate::sync::point!("cancel.heard");
     }
@@ -96,9 +96,9 @@ pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
 }
 
 /// What this thread's lane has noted since then is told otherwise.
-pub(super) fn take_back_notes(noted: u64) {
+pub(super) fn truncate_notes(noted: u64) {
     if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
-        lane.cells.take_back_notes(noted);
+        lane.cells.truncate_notes(noted);
     }
 }
 
@@ -124,7 +124,7 @@ pub(super) fn drawing() -> Option<Drawing> {
 /// Everything that one lane of this worker has. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) taker: RefCell<Taker>,
+    pub(super) consumer: RefCell<Consumer>,
     /// For the recorder.
     cells: Arc<LinkCells>,
     /// Number of the link.
@@ -180,14 +180,14 @@ impl Ending {
 
 impl Lane {
     pub(super) fn new(
-        taker: Taker,
+        consumer: Consumer,
         seat: Seat,
         cells: Arc<LinkCells>,
         link: u32,
         home: &'static Home,
     ) -> Self {
         Self {
-            taker: RefCell::new(taker),
+            consumer: RefCell::new(consumer),
             cells,
             link,
             home,
@@ -207,9 +207,9 @@ impl Lane {
         cells: Arc<LinkCells>,
         home: &'static Home,
     ) -> &'static Self {
-        let taker = Taker::new(Arc::clone(&cells), start.position, start.grants);
+        let consumer = Consumer::new(Arc::clone(&cells), start.position, start.grants);
         let seat = Seat::new(Arc::clone(&cells), home, start.link as usize);
-        Box::leak(Box::new(Self::new(taker, seat, cells, start.link, home)))
+        Box::leak(Box::new(Self::new(consumer, seat, cells, start.link, home)))
     }
 
     /// Runs jobs until the supervisor says stop.
@@ -217,7 +217,7 @@ impl Lane {
         LANE.set(Some(self));
         let mut free_since = clock::monotonic_ns();
         loop {
-            let next = self.taker.borrow_mut().next();
+            let next = self.consumer.borrow_mut().next();
             match next {
                 Next::Run => {
                     let started = free_since;
@@ -256,23 +256,23 @@ impl Lane {
 
     /// Nothing to do: spins for a moment if it may, then sleeps. Returns the time now.
     fn idle(&self, free_since: u64) -> u64 {
-        let mut taker = self.taker.borrow_mut();
-        if taker.may_spin() {
-            if spin_until(EAGER, || taker.has_work()) {
+        let mut consumer = self.consumer.borrow_mut();
+        if consumer.may_spin() {
+            if spin_until(EAGER, || consumer.has_work()) {
                 return clock::monotonic_ns();
             }
-            self.seat.step_aside(taker.waiter_core());
+            self.seat.step_aside(consumer.waiter_core());
             let idle = clock::monotonic_ns().saturating_sub(free_since);
             let left = SPIN_FOR.saturating_sub(Duration::from_nanos(idle));
-            if spin_until(left, || taker.has_work()) {
+            if spin_until(left, || consumer.has_work()) {
                 return clock::monotonic_ns();
             }
         }
-        if taker.more() && taker.monitor_sleeps() {
+        if consumer.work_elsewhere() && consumer.claim_monitor_signal() {
             self.ring();
         }
         self.seat.leave();
-        taker.sleep();
+        consumer.sleep();
         let now = clock::monotonic_ns();
         self.seat.take(now);
         now
@@ -280,7 +280,7 @@ impl Lane {
 
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: u64) -> u64 {
-        let call = self.taker.borrow().call();
+        let call = self.consumer.borrow().call();
         // Threads that outlive their job may have printed since. Of lanes side by side nobody can tell who printed.
         if self.home.single {
             output::belongs_to(0);
@@ -322,8 +322,8 @@ impl Lane {
 
     /// Called by the running kernel; until then random numbers cost a job nothing.
     fn drawing(&self) -> Option<Drawing> {
-        let taker = self.taker.borrow();
-        let position = taker.claimed()?;
+        let consumer = self.consumer.borrow();
+        let position = consumer.claimed()?;
         let mut made = match self.drawn.get() {
             (drawn, made) if drawn == position => made,
             _ => Made::default(),
@@ -334,7 +334,7 @@ impl Lane {
             run: self.home.seed,
             job: match self.reseeded.get() {
                 (of, seed) if of == position => seed,
-                _ => taker.call().seed,
+                _ => consumer.call().seed,
             },
             stream,
         })
@@ -344,7 +344,7 @@ impl Lane {
     #[inline]
     fn stamp(&self, call: &CallSlot, ended: bool) {
         if call.form & STAMPED != 0 {
-            self.taker.borrow().stamp(clock::monotonic_ns(), ended);
+            self.consumer.borrow().stamp(clock::monotonic_ns(), ended);
         }
     }
 
@@ -461,7 +461,7 @@ impl Lane {
             Some(extent) => &[bytemuck::cast(extent.at), extent.len],
             None => &words,
         };
-        let answer = Answering {
+        let answer = OutgoingReply {
             kind,
             arrays: arrays as u16,
             spilled: spilled.is_some(),
@@ -480,7 +480,8 @@ impl Lane {
 
     /// Nobody may be waiting for a job that spawns others, or for one that may be tried again, and yet it has to go on.
     fn announce(&self, kind: u8) {
-        if [kind::SPAWN, kind::PANICKED].contains(&kind) && self.taker.borrow_mut().monitor_sleeps()
+        if [kind::SPAWN, kind::PANICKED].contains(&kind)
+            && self.consumer.borrow_mut().claim_monitor_signal()
         {
             self.ring();
         }
@@ -495,7 +496,7 @@ impl Lane {
         if moved.is_none() && words.is_empty() && !failed {
             return self.finish(false, took, None);
         }
-        let answer = Answering {
+        let answer = OutgoingReply {
             kind,
             arrays: 0,
             spilled: false,
@@ -516,8 +517,8 @@ impl Lane {
             .expect("a lane is set on this thread, so the array lies in it"))
     }
 
-    fn finish(&self, failed: bool, took: u64, answer: Option<&Answering<'_>>) {
-        if self.taker.borrow_mut().finish(failed, took, answer) {
+    fn finish(&self, failed: bool, took: u64, answer: Option<&OutgoingReply<'_>>) {
+        if self.consumer.borrow_mut().finish(failed, took, answer) {
             self.ring();
             crate::sync::point!("complete.rung");
         }
@@ -526,7 +527,7 @@ impl Lane {
     /// Handles outlived their job: says so and ends the process, before any of that memory can be
     /// reused.
     fn escaped(&self, alive: usize, took: u64) -> ! {
-        let answer = Answering {
+        let answer = OutgoingReply {
             kind: kind::ESCAPED,
             arrays: 0,
             spilled: false,
@@ -604,12 +605,12 @@ unsafe impl Host for Lane {
 
     fn step(&self, at: u32, seed: u64) -> bool {
         self.cells.note_step(at);
-        let taker = self.taker.borrow();
-        if let Some(position) = taker.claimed() {
+        let consumer = self.consumer.borrow();
+        if let Some(position) = consumer.claimed() {
             self.reseeded.set((position, seed));
             self.drawn.set((position, Made::default()));
         }
-        taker.is_cancelled()
+        consumer.is_cancelled()
     }
 
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {

@@ -7,7 +7,7 @@ use super::lane::Lane;
 use super::pages::GrantId;
 use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, Placement};
 use crate::array::{LaneChunk, LaneMemory};
-use crate::link::{Answer, Granted};
+use crate::link::{AllocAnswer, Granted};
 use crate::sys::clock;
 
 /// Where the lane allocates.
@@ -225,18 +225,18 @@ impl Lane {
     }
 
     fn refill_cold(&self, len: u64) -> Result<(), ArenaFull> {
-        let mut taker = self.taker.borrow_mut();
-        let granted = match taker.next_grant() {
+        let mut consumer = self.consumer.borrow_mut();
+        let granted = match consumer.next_grant() {
             Some(granted) => granted,
             None => {
-                taker.want(len, clock::monotonic_ns());
+                consumer.request_alloc(len, clock::monotonic_ns());
                 crate::sync::point!("allocate.wanted");
-                taker.monitor_sleeps();
+                consumer.claim_monitor_signal();
                 self.ring();
                 crate::sync::point!("allocate.rung");
-                match taker.await_grant() {
-                    Answer::Granted(granted) => granted,
-                    Answer::Refused(words) => {
+                match consumer.await_grant() {
+                    AllocAnswer::Granted(granted) => granted,
+                    AllocAnswer::Refused(words) => {
                         let full = super::full_from_words(words);
                         self.heap.full.set(Some(full));
                         return Err(full);
@@ -244,7 +244,7 @@ impl Lane {
                 }
             }
         };
-        drop(taker);
+        drop(consumer);
         crate::sync::point!("allocate.granted");
         let opened = self
             .home

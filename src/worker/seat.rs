@@ -58,7 +58,7 @@ impl Seat {
 
     /// The lane goes to sleep.
     pub(super) fn leave(&self) {
-        self.cells.goes_to_sleep();
+        self.cells.set_asleep();
     }
 
     /// The lane is awake.
@@ -66,7 +66,7 @@ impl Seat {
         if self.has_rested(now) {
             self.part(now);
         } else {
-            self.cells.runs_on(cores::current());
+            self.cells.set_core(cores::current());
         }
     }
 
@@ -87,7 +87,7 @@ impl Seat {
                 here = cores::current();
             }
         }
-        self.cells.runs_on(here);
+        self.cells.set_core(here);
     }
 
     /// Between two jobs, every now and then: is somebody else on this core?
@@ -144,12 +144,12 @@ mod tests {
             seat.take(now);
             let here = said().expect("it is awake");
             if neighbour_is_here {
-                other.runs_on(here);
+                other.set_core(here);
             }
             seat.take(now + seat.rest_ns);
             let left = said() != Some(here);
             // Not again at once, whatever the other one says.
-            other.runs_on(said().unwrap_or(here));
+            other.set_core(said().unwrap_or(here));
             let moved = seat.moved.get();
             seat.part(now + seat.rest_ns + 1);
             assert!(moved == 0 || seat.moved.get() == moved);
@@ -172,9 +172,9 @@ mod tests {
             let there = cores::current();
             let third = cores::leave([here, there]);
             cores::leave([there]);
-            other.runs_on(there);
+            other.set_core(there);
             if !neighbour_is_awake {
-                other.goes_to_sleep();
+                other.set_asleep();
             }
             seat.step_aside(cores::current());
             (cores::current() == there, third)

@@ -215,7 +215,7 @@ fn attach(
     #[cfg(feature = "tracing")]
     super::events::send(welcome.events, Arc::clone(&cells), single);
     // 10.
-    cells.set_phase(Phase::Starting(steps::LOCK_DOWN));
+    cells.set_phase(Phase::Starting(steps::SANDBOX));
     #[cfg(feature = "sandbox")]
     if let Some(before) = before {
         if welcome.memory_limit > 0 {
@@ -292,7 +292,7 @@ fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), 
     if single {
         heap::keep_freed(welcome.keep_freed);
     } else {
-        fault::note_ends(&for_good.reply().fell).map_err(text)?;
+        fault::note_ends(&for_good.reply().culprit_lane).map_err(text)?;
         fault::number_thread(1).map_err(text)?;
     }
     if welcome.memory_limit > 0 {

@@ -15,7 +15,7 @@ use super::{ActorStatus, Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
+    Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
     Reply, RetrySafe,
 };
 use crate::supervisor::{ActorId, Failed, Shared, Terms};

@@ -8,7 +8,7 @@ use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::engine::seeds::Series;
 use crate::kernel::{
-    Failure, Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
+    Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
 };
 use crate::supervisor::Calls;
 

@@ -14,7 +14,7 @@ use super::input::Wanted;
 use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
-use crate::kernel::Kept;
+use crate::kernel::NodeValues;
 use crate::supervisor::{Failed, GraphProgress, Limit, NodeFate, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
@@ -35,7 +35,7 @@ enum State {
 
 /// A graph that ran in this thread.
 pub(super) struct Here {
-    kept: Kept,
+    kept: NodeValues,
     /// Why nodes failed, or did not run because of another one or because the graph stopped.
     errors: Vec<Option<Lost>>,
     fates: Vec<NodeFate>,
@@ -64,7 +64,7 @@ impl Here {
     ) -> Self {
         let count = jobs.unit_of.len();
         let mut here = Self {
-            kept: Kept {
+            kept: NodeValues {
                 values: (0..count).map(|_| None).collect(),
                 uses: vec![0; count],
             },

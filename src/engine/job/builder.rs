@@ -327,7 +327,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
             return self.run_here();
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-        G::load(self.args, &mut call);
+        G::send(self.args, &mut call);
         call.0.seed = self.seed;
         let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, self.terms.asked());
         Job::sent::<G>(shared, id)
@@ -380,7 +380,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
             }
         };
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-        G::load(self.args, &mut call);
+        G::send(self.args, &mut call);
         call.0.seed = self.seed;
         let id = shared.submit_entered(&kernel, &mut call.0, self.terms.asked(), entry);
         Ok(Job::sent::<G>(shared, id))

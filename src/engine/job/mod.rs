@@ -14,7 +14,7 @@ pub use builder::{Again, FitFor, JobBuilder, Once, Refused};
 pub(super) use here::{permit, run_here};
 
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{CallWriter, Failure, Kernel, KernelInfo, Key, Params, Program, Reply};
+use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
 use crate::supervisor::{JobError, JobId, Read, Shared};
 
 /// A job that was submitted, and will have a value of type `R`.

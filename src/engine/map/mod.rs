@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::job::run_here;
 use super::seeds::Series;
 use super::{Backoff, Engine, JobError, Limiter, Priority};
-use crate::kernel::{Args, Failure, Kernel, KernelInfo, Key, Params, Reply, RetrySafe, Single};
+use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, RetrySafe, Single};
 use crate::supervisor::{Limit, Terms};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, Plan};

@@ -13,7 +13,7 @@ use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError};
 use super::chunks;
 use crate::array::{Array, Element};
-use crate::kernel::{Arg, Args, Failure, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
+use crate::kernel::{Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
 use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
 /// How long a run of chunks is to take at most, about: long beside what a job costs, some 20 µs.

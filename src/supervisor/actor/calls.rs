@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{ACTOR, Actor, ActorId, ActorPlan, Checkpoints, LOOK_EVERY, Place};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
-use crate::link::after_keeping;
+use crate::link::fence_after_queueing;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::policy::Terms;
@@ -179,7 +179,7 @@ impl Core {
             return;
         }
         self.update_flags();
-        after_keeping();
+        fence_after_queueing();
         if let Some(lane) = lane {
             self.drain(lane);
         }

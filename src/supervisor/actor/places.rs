@@ -122,7 +122,7 @@ impl Core {
 
     /// Has this lane a job that is no actor's? Nobody knows how long it runs.
     fn has_jobs(&self, lane: &Lane) -> bool {
-        let mut open = lane.poster.open_positions();
+        let mut open = lane.producer.open_positions();
         open.any(|position| {
             let record = lane.record_at(position);
             record != NOBODY && actor_of(self.records.look(record).group).is_none()
@@ -167,7 +167,7 @@ impl Core {
     pub(super) fn save(&mut self, index: u32, lane: usize) {
         let actor = self.actor(index);
         let holds = actor.posted;
-        let position = self.lanes[lane].poster.tail();
+        let position = self.lanes[lane].producer.tail();
         let Some(checkpoints) = &mut self.actor(index).checkpoints else {
             return;
         };

@@ -23,7 +23,7 @@ use super::error::{JobError, JobErrorKind};
 use super::lane::{Lane, NOBODY};
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
 use crate::kernel::Shares;
-use crate::link::{Ask, NOTICE, SLOTS, after_keeping};
+use crate::link::{Ask, NOTICE, SLOTS, fence_after_queueing};
 
 /// Jobs of one graph that have a record and no answer, at most: enough for every worker, however many are ready.
 const WINDOW: usize = 2 * SLOTS;
@@ -154,7 +154,7 @@ impl Core {
         let record = self.records.look(record);
         let run = self.graphs.runs.get(record.graph as usize)?.as_ref()?;
         // Relaxed: a name, which may be old.
-        let step = lane.poster.cells().noted_step();
+        let step = lane.producer.cells().noted_step();
         (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
     }
 
@@ -163,7 +163,7 @@ impl Core {
         match stage {
             _ if ended_in_worker(error) => self.graphs.last.step,
             Stage::Placed { link, .. } => {
-                let reply = self.lanes[link as usize].poster.cells().reply();
+                let reply = self.lanes[link as usize].producer.cells().reply();
                 // Relaxed: a name, read after the worker's end or from one that is being ended.
                 reply.step.load(Ordering::Relaxed)
             }
@@ -185,7 +185,7 @@ impl Core {
                 // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
                 self.be_watched();
                 self.update_flags();
-                after_keeping();
+                fence_after_queueing();
                 self.drain_busy();
                 self.refill();
             }
@@ -450,7 +450,7 @@ impl Core {
     /// The monitor is to go on with this graph: it hears of the end of each of its jobs.
     fn leave_to_monitor(&mut self, graph: u32) {
         for index in 0..self.lanes.len() {
-            for position in self.lanes[index].poster.open_positions() {
+            for position in self.lanes[index].producer.open_positions() {
                 let record = self.lanes[index].record_at(position);
                 if record == NOBODY || self.records.look(record).graph != graph {
                     continue;
@@ -492,7 +492,7 @@ impl Core {
             if lane.is_idle() || lane.condemned {
                 continue;
             }
-            let mut open = lane.poster.open_positions();
+            let mut open = lane.producer.open_positions();
             let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
             if let Some(position) = oldest {
                 let kernel = self.records.look(lane.record_at(position)).kernel;

@@ -16,7 +16,7 @@ use crate::arena::Placement;
 use crate::array::Array;
 use crate::kernel::wire::Lease;
 use crate::kernel::{BadReply, Receiving, Reply};
-use crate::link::{Answering, INLINE_WORDS, Next, Taker, kind};
+use crate::link::{Consumer, INLINE_WORDS, Next, OutgoingReply, kind};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::process::Exit;
 
@@ -117,7 +117,7 @@ enum Wants {
 struct Attack {
     shared: Arc<Shared>,
     monitor: Monitor,
-    takers: Vec<Taker>,
+    consumers: Vec<Consumer>,
     running: Vec<bool>,
     jobs: Vec<(JobId, Wants)>,
     /// Whose jobs are cancelled together, and how many it has had.
@@ -130,12 +130,12 @@ struct Attack {
 
 impl Attack {
     fn new() -> Self {
-        let (shared, takers) = fixture(LANES, LANES.into());
+        let (shared, consumers) = fixture(LANES, LANES.into());
         Self {
             group: (shared.new_group(false), 0),
             monitor: Monitor::idle(Arc::clone(&shared)),
             shared,
-            takers,
+            consumers,
             running: vec![false; LANES.into()],
             jobs: Vec::new(),
             submitted: 0,
@@ -209,21 +209,21 @@ impl Attack {
 
     /// The worker goes on with its job or begins one, and may answer with whatever it likes.
     fn work(&mut self, lane: usize, script: &mut Script<'_>) {
-        let taker = &mut self.takers[lane];
+        let consumer = &mut self.consumers[lane];
         if !self.running[lane] {
-            self.running[lane] = taker.next() == Next::Run;
+            self.running[lane] = consumer.next() == Next::Run;
             return;
         }
         self.running[lane] = false;
         let pick = script.byte();
         if pick.is_multiple_of(4) {
-            taker.finish(pick & 8 != 0, 10, None);
+            consumer.finish(pick & 8 != 0, 10, None);
             return;
         }
         let granted = self.shared.lock().lanes[lane].grants_held().next();
         let (at, held) = granted.unwrap_or((4096, 4096));
         let first = self.shared.lock().lanes[lane]
-            .poster
+            .producer
             .granted()
             .wrapping_sub(1);
         let region = u64::from(self.shared.lock().lanes[lane].region) << 48;
@@ -253,7 +253,7 @@ impl Attack {
             words
         };
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
-        let answer = Answering {
+        let answer = OutgoingReply {
             kind: tell(kind::VALUE.into(), 8) as u8,
             arrays: tell(arrays, 16) as u16,
             spilled,
@@ -262,13 +262,13 @@ impl Attack {
             cursor: tell(at + held.min(64), 64),
             words: &words,
         };
-        taker.finish(pick & 8 != 0, tell(10, 64), Some(&answer));
+        consumer.finish(pick & 8 != 0, tell(10, 64), Some(&answer));
     }
 
     fn take_memory(&mut self, lane: usize) {
-        let taker = &mut self.takers[lane];
-        if taker.next_grant().is_none() {
-            taker.want(5000, 0);
+        let consumer = &mut self.consumers[lane];
+        if consumer.next_grant().is_none() {
+            consumer.request_alloc(5000, 0);
         }
     }
 
@@ -277,7 +277,10 @@ impl Attack {
         let pick = script.byte();
         let slot = usize::from(script.byte());
         // Most of the time where the supervisor looks next.
-        let next = self.shared.lock().lanes[lane].poster.open_positions().start as usize;
+        let next = self.shared.lock().lanes[lane]
+            .producer
+            .open_positions()
+            .start as usize;
         let slot = if slot < 160 { next % SLOTS } else { slot };
         let word = usize::from(script.byte());
         let reply = self.shared.cells[lane].reply();
@@ -292,13 +295,13 @@ impl Attack {
         let answer = &reply.replies[slot];
         let notes = &reply.recorder;
         match pick % 11 {
-            0..=2 => short(reply.states[slot].state.place_to_sleep(), script),
+            0..=2 => short(reply.states[slot].state.as_futex(), script),
             3 if word % 2 == 0 => short(&reply.states[slot].took, script),
             3 => long(&reply.states[slot].word, script),
             4 => short(&reply.asleep, script),
-            5 => short(&reply.wants, script),
-            6 => long(&reply.want_bytes, script),
-            7 => short(&reply.taken, script),
+            5 => short(&reply.alloc_requests, script),
+            6 => long(&reply.alloc_bytes, script),
+            7 => short(&reply.grants_taken, script),
             8 => long(
                 [&answer.head, &answer.grant, &answer.cursor, &answer.spare][word % 4],
                 script,
@@ -385,8 +388,8 @@ impl Attack {
         self.running[lane] = false;
         let mut core = self.shared.lock();
         let it = &core.lanes[lane];
-        let (tail, granted) = (it.poster.tail(), it.poster.granted());
-        self.takers[lane] = Taker::new(Arc::clone(&self.shared.cells[lane]), tail, granted);
+        let (tail, granted) = (it.producer.tail(), it.producer.granted());
+        self.consumers[lane] = Consumer::new(Arc::clone(&self.shared.cells[lane]), tail, granted);
         core.next_life(lane);
         core.set_status(lane, Status::Ready);
         core.refill();
@@ -397,9 +400,9 @@ impl Attack {
         // Answers that do not fit cost a worker each, and none costs more.
         for _ in 0..2 * self.jobs.len() + SLOTS {
             for lane in 0..usize::from(LANES) {
-                let taker = &mut self.takers[lane];
-                while std::mem::take(&mut self.running[lane]) || taker.next() == Next::Run {
-                    taker.finish(false, 10, None);
+                let consumer = &mut self.consumers[lane];
+                while std::mem::take(&mut self.running[lane]) || consumer.next() == Next::Run {
+                    consumer.finish(false, 10, None);
                 }
             }
             self.monitor.serve();

@@ -81,17 +81,17 @@ fn flip_between_reads(seed: u64) {
             while !stop.load(Ordering::Relaxed) {
                 let (lane, slot) = (next() as usize % cells.len(), next() as usize % 8);
                 let reply = cells[lane].reply();
-                let word = reply.states[slot].state.place_to_sleep();
+                let word = reply.states[slot].state.as_futex();
                 word.fetch_xor(1 << (next() % 9), Ordering::Relaxed);
                 let answer = &reply.replies[slot];
                 answer.head.fetch_xor(1 << (next() % 40), Ordering::Relaxed);
                 answer
                     .cursor
                     .fetch_xor(1 << (next() % 20), Ordering::Relaxed);
-                reply.taken.fetch_add(1, Ordering::Relaxed);
-                reply.wants.fetch_add(1, Ordering::Relaxed);
+                reply.grants_taken.fetch_add(1, Ordering::Relaxed);
+                reply.alloc_requests.fetch_add(1, Ordering::Relaxed);
                 reply
-                    .want_bytes
+                    .alloc_bytes
                     .store(next() % (1 << 23), Ordering::Relaxed);
             }
         });
@@ -112,12 +112,12 @@ fn every_state_word_is_judged() {
     for phase in 0..8u32 {
         for bits in 0..32u32 {
             for lap in [0u32, 1, 2, 1 << 23, (1 << 24) - 1] {
-                let (shared, _takers) = fixture(1, 1);
+                let (shared, _consumers) = fixture(1, 1);
                 let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0, None);
                 let word = phase | bits << 3 | lap << GENERATION;
                 shared.cells[0]
                     .state(0)
-                    .place_to_sleep()
+                    .as_futex()
                     .store(word, Ordering::Relaxed);
                 shared.stats();
                 let condemned = shared.lock().workers[0].status() == Status::Leaving;
@@ -152,13 +152,13 @@ fn every_state_word_is_judged() {
 fn an_answer_without_what_its_kernel_returns_costs_the_worker() {
     const DONE: u32 = 3;
     for (form, word) in [("bare", DONE | 1 << 6), ("one word", DONE | 1 << 7)] {
-        let (shared, _takers) = fixture(2, 2);
+        let (shared, _consumers) = fixture(2, 2);
         let mut call = ArgWriter::new(shared.arena.id());
         let id = shared.submit(&kernel(), &mut call, 0, None);
         let lane = (0..2)
-            .find(|&lane| shared.lock().lanes[lane].poster.open() > 0)
+            .find(|&lane| shared.lock().lanes[lane].producer.open() > 0)
             .unwrap();
-        let state = shared.cells[lane].state(0).place_to_sleep();
+        let state = shared.cells[lane].state(0).as_futex();
         state.store(word, Ordering::Relaxed);
         let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
         let error = answer.unwrap().unwrap_err();
@@ -193,7 +193,7 @@ fn every_edge_of_a_reply_is_judged() {
                                 (1 << 20, 64),
                                 (8, 56),
                             ] {
-                                let (shared, mut takers) = fixture(1, 1);
+                                let (shared, mut consumers) = fixture(1, 1);
                                 let block = shared.arena.grant(1, 4096, false).unwrap();
                                 let at = block.extent().at.offset();
                                 shared.lock().lanes[0].grant(block).unwrap();
@@ -203,7 +203,7 @@ fn every_edge_of_a_reply_is_judged() {
                                     0,
                                     None,
                                 );
-                                assert_eq!(takers[0].next(), Next::Run);
+                                assert_eq!(consumers[0].next(), Next::Run);
                                 let whole = 1 << 48 | at;
                                 let words = [
                                     whole,
@@ -220,7 +220,7 @@ fn every_edge_of_a_reply_is_judged() {
                                     0,
                                 ];
                                 assert!(words.len() >= SENT_WORDS);
-                                let answer = Answering {
+                                let answer = OutgoingReply {
                                     kind,
                                     arrays: arrays.into(),
                                     spilled,
@@ -229,7 +229,7 @@ fn every_edge_of_a_reply_is_judged() {
                                     cursor: at + 64,
                                     words: &words,
                                 };
-                                takers[0].finish(failed, 1, Some(&answer));
+                                consumers[0].finish(failed, 1, Some(&answer));
                                 let answer = shared.wait_timeout(
                                     id,
                                     <Array<u8> as Reply>::receive,

@@ -355,7 +355,7 @@ proptest! {
 #[test]
 fn a_job_touches_no_limiter_but_its_own() {
     let locks = |hosts: usize| {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let submit = |limiter: &Limiter| {
             let terms = Terms {
                 limit: Some(Limit::of_this_thread(limiter)),
@@ -395,8 +395,8 @@ fn a_job_touches_no_limiter_but_its_own() {
         });
         assert_eq!(waiting(), hosts + 2);
         count(&mut || {
-            let _ = takers[0].next();
-            takers[0].finish(false, 0, None);
+            let _ = consumers[0].next();
+            consumers[0].finish(false, 0, None);
             shared.stats();
         });
         assert_eq!(waiting(), hosts + 1);

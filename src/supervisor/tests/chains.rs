@@ -6,22 +6,26 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{KernelInfo, Shares};
 
 /// An engine, and its one job, which is answered so.
-fn answer_with(kernel: &KernelInfo, kind: u8, words: &[u64]) -> (Arc<Shared>, Vec<Taker>, JobId) {
-    let (shared, mut takers) = fixture(1, 1);
+fn answer_with(
+    kernel: &KernelInfo,
+    kind: u8,
+    words: &[u64],
+) -> (Arc<Shared>, Vec<Consumer>, JobId) {
+    let (shared, mut consumers) = fixture(1, 1);
     let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
-    assert_eq!(takers[0].next(), Next::Run);
-    let answer = Answering {
+    assert_eq!(consumers[0].next(), Next::Run);
+    let answer = OutgoingReply {
         len: words.len() as u32,
         words,
         ..one_word(kind, &[0])
     };
-    takers[0].finish(false, 1000, Some(&answer));
-    (shared, takers, id)
+    consumers[0].finish(false, 1000, Some(&answer));
+    (shared, consumers, id)
 }
 
 /// What the record of a job holds that is answered so; `None` if its worker has to go.
 fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
-    let (shared, _takers, id) = answer_with(kernel, kind, words);
+    let (shared, _consumers, id) = answer_with(kernel, kind, words);
     assert_eq!(
         shared.is_done(id),
         shared.lock().workers[0].status() == Status::Ready
@@ -57,7 +61,7 @@ fn times_of_nothing_and_of_no_chain_are_faults() {
 #[test]
 fn times_are_kept_for_whoever_counts_them() {
     let words = [42, 1 << 16 | 3, 0];
-    let (shared, _takers, id) = answer_with(&KernelInfo::of_chain(), kind::TIMED, &words);
+    let (shared, _consumers, id) = answer_with(&KernelInfo::of_chain(), kind::TIMED, &words);
     assert!(shared.is_done(id));
     let shares = shared.lock().graphs.last.shares;
     assert_eq!(shares, Shares::of([1 << 16 | 3, 0]));

@@ -23,7 +23,7 @@ fn an_actor(shared: &Shared) -> ActorId {
 
 /// One job is in flight, and no other is let in.
 fn full(jobs: usize) -> (Arc<Shared>, Vec<JobId>) {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let all: Vec<_> = (0..jobs).map(|_| submit(&shared)).collect();
     let mut core = shared.lock();
     core.admission = Some(Box::new(Admission::new(1)));
@@ -73,7 +73,7 @@ fn an_end_behind_a_job_that_was_not_passed_keeps_nobody() {
 #[test]
 fn a_thread_that_waits_finds_out() {
     in_time(|| {
-        let (shared, _takers) = fixture(1, 1);
+        let (shared, _consumers) = fixture(1, 1);
         let [_first, second] = [(); 2].map(|()| submit(&shared));
         write_word(&shared, 1, DONE_BARE);
         let limit = Duration::from_millis(1);
@@ -109,7 +109,7 @@ fn is_answered_after_some_deaths(shared: &Shared, job: JobId) {
 /// A job that says that it has not begun, and ends its worker.
 #[test]
 fn a_job_does_not_come_back_for_ever() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let [lies, waits] = [(); 2].map(|()| submit(&shared));
     is_answered_after_some_deaths(&shared, lies);
     assert!(answer(&shared, waits).is_none(), "it was never in front");
@@ -118,7 +118,7 @@ fn a_job_does_not_come_back_for_ever() {
 /// It is another job each time, so it is the actor that counts.
 #[test]
 fn a_start_does_not_come_back_for_ever() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let args = || ArgWriter::new(shared.arena.id());
     let actor = an_actor(&shared);
     let call = shared.call_actor(actor, &kernel(), &mut args(), None);
@@ -128,18 +128,18 @@ fn a_start_does_not_come_back_for_ever() {
 /// Calls of an actor that is about to end, one of which is too late; its worker says that the end, behind them, has begun.
 #[test]
 fn calls_before_an_end_that_has_begun_are_answered() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let args = || ArgWriter::new(shared.arena.id());
     let actor = an_actor(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
-    takers[0].finish(false, 1000, None);
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(false, 1000, None);
     shared.stats();
     let index = shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(index).learn(1000, 0, false);
     let calls = [(); 3].map(|()| shared.call_actor(actor, &kernel(), &mut args(), None));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     shared.end_actor(actor);
-    let open = shared.lock().lanes[0].poster.open_positions();
+    let open = shared.lock().lanes[0].producer.open_positions();
     assert_eq!(open.clone().count(), 4, "three calls, and the end");
     let first = open.start;
     write_word(&shared, first + 3, RUNNING);
@@ -158,7 +158,7 @@ fn calls_before_an_end_that_has_begun_are_answered() {
 /// A job that says that it has not begun, and that one behind it has.
 #[test]
 fn a_job_puts_the_blame_on_no_other() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let [lies, waits, behind] = [(); 3].map(|()| submit(&shared));
     write_word(&shared, 1, RUNNING);
     die_of(&shared, 0, 11);
@@ -172,19 +172,19 @@ fn a_job_puts_the_blame_on_no_other() {
 #[test]
 fn a_failure_cancels_what_lies_behind_it_once() {
     for running in [1, 2] {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         // Of what is known to be short many lie in a lane.
         for _ in 0..50 {
             let job = submit(&shared);
-            assert_eq!(takers[0].next(), Next::Run);
-            takers[0].finish(false, 10, None);
+            assert_eq!(consumers[0].next(), Next::Run);
+            consumers[0].finish(false, 10, None);
             answer(&shared, job).unwrap();
         }
         let group = shared.new_group(false);
         let jobs = [(); 4].map(|()| submit_in(&shared, group));
         let held: Vec<_> = shared.lock().lanes[0].held().collect();
         assert_eq!(held.len(), 4);
-        assert_eq!(takers[0].next(), Next::Run);
+        assert_eq!(consumers[0].next(), Next::Run);
         write_word(&shared, held[running], RUNNING);
         die_of(&shared, 0, 6);
         let why = answer(&shared, jobs[0]).expect("it ran");

@@ -17,7 +17,7 @@ fn short_of(shared: &Shared) -> u64 {
 
 #[test]
 fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
-    let (shared, takers) = fixture(1, 1);
+    let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
     let turns = [0, 1].map(|region| arena.hold_turn(region));
@@ -45,12 +45,12 @@ fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
     assert!(matches!(&leases[..], [Lease::Shared(block)] if block.len() == 800));
     drop(core);
     shared.abandon(id);
-    drop(takers);
+    drop(consumers);
 }
 
 #[test]
 fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
-    let (shared, takers) = fixture(1, 1);
+    let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
     let full = arena.alloc(0, arena.capacity(), Placement::Packed).unwrap();
@@ -69,22 +69,22 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
     for id in [first, second, third] {
         shared.abandon(id);
     }
-    drop(takers);
+    drop(consumers);
 }
 
 #[test]
 fn who_has_no_job_gets_no_memory() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let mut monitor = Monitor::idle(Arc::clone(&shared));
     let in_use = || shared.arena.in_use();
     let before = in_use();
-    takers[0].want(1 << 20, 0);
+    consumers[0].request_alloc(1 << 20, 0);
     monitor.serve();
     assert_eq!(in_use(), before);
     let id = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     monitor.serve();
     assert!(in_use() >= before + (1 << 20), "its job needs it");
-    takers[0].finish(false, 1, None);
+    consumers[0].finish(false, 1, None);
     assert_eq!(answer(&shared, id).unwrap(), "value");
 }

@@ -119,18 +119,18 @@ impl Model {
 const QUARANTINE: u32 = 3;
 
 /// The worker takes the next job: its number.
-fn take_next(shared: &Shared, taker: &mut Taker) -> Option<u64> {
+fn take_next(shared: &Shared, consumer: &mut Consumer) -> Option<u64> {
     shared.stats();
     let mut core = shared.lock();
     core.refill();
     drop(core);
-    (taker.next() == Next::Run).then(|| taker.call().job)
+    (consumer.next() == Next::Run).then(|| consumer.call().job)
 }
 
 /// The worker is gone, and the next one is ready.
-fn replace(shared: &Shared, taker: &mut Taker) {
+fn replace(shared: &Shared, consumer: &mut Consumer) {
     die(shared, 0);
-    revive(shared, taker);
+    revive(shared, consumer);
 }
 
 proptest! {
@@ -140,9 +140,9 @@ proptest! {
     /// tries begin in the order of their class; the counts agree; nothing is left.
     #[test]
     fn the_books_agree_with_a_model(events in events()) {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         shared.lock().quarantine_after = QUARANTINE;
-        let taker = &mut takers[0];
+        let consumer = &mut consumers[0];
         let mut model = Model::default();
         let pause = Backoff::new(HOUR, HOUR);
         for event in events {
@@ -161,24 +161,24 @@ proptest! {
                         model.end(model.last, "shut down");
                     }
                 }
-                Event::Run => if let Some(job) = take_next(&shared, taker) {
+                Event::Run => if let Some(job) = take_next(&shared, consumer) {
                     prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    finish(taker);
+                    finish(consumer);
                     model.end(job, "value");
                 },
-                Event::Panic => if let Some(job) = take_next(&shared, taker) {
+                Event::Panic => if let Some(job) = take_next(&shared, consumer) {
                     prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
                     let said = one_word(kind::PANICKED, &[0]);
-                    taker.finish(true, 1, Some(&said));
+                    consumer.finish(true, 1, Some(&said));
                     shared.stats();
                     model.fail(job, false);
                 },
-                Event::Die => if let Some(job) = take_next(&shared, taker) {
+                Event::Die => if let Some(job) = take_next(&shared, consumer) {
                     prop_assert!(model.may_begin(job), "job {job}: {:?}", model.jobs);
-                    replace(&shared, taker);
+                    replace(&shared, consumer);
                     model.fail(job, true);
                 },
-                Event::Perish => replace(&shared, taker),
+                Event::Perish => replace(&shared, consumer),
                 Event::Cancel(n) => if let Some((job, id)) = model.asked(n) {
                     if n % 2 == 0 {
                         shared.cancel(id);
@@ -223,8 +223,8 @@ proptest! {
         let mut core = shared.lock();
         core.end_pauses(std::time::Instant::now() + 2 * HOUR);
         shared.unlock(core);
-        while let Some(job) = take_next(&shared, taker) {
-            finish(taker);
+        while let Some(job) = take_next(&shared, consumer) {
+            finish(consumer);
             model.end(job, "value");
         }
         prop_assert!(model.jobs.is_empty(), "never ran: {:?}", model.jobs);

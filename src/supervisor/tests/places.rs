@@ -23,7 +23,7 @@ fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
     // None of them sleeps, or all but the later ones of the first worker, which have not slept yet when it is ready.
     let sleeping: [fn(usize) -> bool; 2] = [|_| false, |lane| lane < 3 || lane % 3 != 0];
     for asleep in sleeping {
-        let (shared, takers) = with_lanes(3, 4, 3);
+        let (shared, consumers) = with_lanes(3, 4, 3);
         for (lane, cells) in shared.cells.iter().enumerate() {
             let asleep = u32::from(asleep(lane));
             cells.reply().asleep.store(asleep, Ordering::Relaxed);
@@ -40,31 +40,31 @@ fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
                 id
             })
             .collect();
-        drop((jobs, takers));
+        drop((jobs, consumers));
     }
 }
 
 #[test]
 fn a_job_goes_where_fewer_lanes_are_busy() {
-    let (shared, mut takers) = with_lanes(3, 4, 3);
+    let (shared, mut consumers) = with_lanes(3, 4, 3);
     let first: Vec<_> = (0..6).map(|_| submit(&shared)).collect();
     assert_eq!(busy(&shared), [2, 2, 2]);
     // All are through but the second job of the first worker, whose other lanes are the first that are idle.
     for (lane, &id) in first.iter().enumerate().filter(|(lane, _)| *lane != 3) {
-        assert_eq!(takers[lane].next(), Next::Run);
-        takers[lane].finish(false, 1_000_000, None);
+        assert_eq!(consumers[lane].next(), Next::Run);
+        consumers[lane].finish(false, 1_000_000, None);
         assert_eq!(answer(&shared, id).unwrap(), "value");
     }
     assert_eq!(busy(&shared), [1, 0, 0]);
     let second = [submit(&shared), submit(&shared)];
     assert_eq!(busy(&shared), [1, 1, 1], "not beside what runs");
-    drop((first, second, takers));
+    drop((first, second, consumers));
 }
 
 #[test]
 fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
-    let (shared, takers) = fixture(1, 1);
-    let bell = || shared.cells[0].post().bell.load(Ordering::Relaxed);
+    let (shared, consumers) = fixture(1, 1);
+    let bell = || shared.cells[0].post().doorbell.load(Ordering::Relaxed);
     let mut core = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
     core.submit(&kernel(), &mut call, 0, None);
@@ -73,14 +73,14 @@ fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
     let before = bell();
     drop(core);
     assert_ne!(bell(), before);
-    drop(takers);
+    drop(consumers);
 }
 
 /// In a stream of tiny jobs two lie behind each other again and again while another lane is idle, and have ended a
 /// moment later. The monitor is called for that once, and then looks when it is time.
 #[test]
 fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
-    let (shared, mut takers) = fixture(2, 2);
+    let (shared, mut consumers) = fixture(2, 2);
     let index = {
         let mut core = shared.lock();
         let index = core.kernels.index(&kernel());
@@ -91,8 +91,8 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         let jobs = [submit(&shared), submit(&shared)];
         let called = shared.bell.clear().unwrap();
         for id in jobs {
-            assert_eq!(takers[0].next(), Next::Run);
-            takers[0].finish(false, 100, None);
+            assert_eq!(consumers[0].next(), Next::Run);
+            consumers[0].finish(false, 100, None);
             assert_eq!(answer(&shared, id).unwrap(), "value");
         }
         assert_eq!(shared.lock().kernels.get(index).expected_ns, 100);
@@ -117,7 +117,7 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
 /// Whoever waits for the first of several jobs hears of each lane's, also when the oldest of them has gone to another lane.
 #[test]
 fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
-    let (shared, mut takers) = fixture(2, 1);
+    let (shared, mut consumers) = fixture(2, 1);
     {
         let mut core = shared.lock();
         let index = core.kernels.index(&kernel());
@@ -130,11 +130,11 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
         end: kernel(),
         checkpoints: None,
     });
-    assert_eq!(takers[0].next(), Next::Run);
-    takers[0].finish(false, 1000, None);
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(false, 1000, None);
     shared.stats();
     let long = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let movable = submit(&shared);
     let call = shared.call_actor(actor, &kernel(), &mut args(), None);
     let place = |id| match shared.lock().records.get(id).stage {
@@ -144,7 +144,7 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     let (lane, position) = place(call);
     assert_eq!((place(movable).0, lane), (0, 0));
     let asked = |link: u32, position| {
-        let cell = shared.cells[link as usize].state(position).place_to_sleep();
+        let cell = shared.cells[link as usize].state(position).as_futex();
         cell.load(Ordering::Relaxed) & NOTICE != 0
     };
     assert!(!asked(lane, position));
@@ -159,14 +159,14 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     let (link, moved_to) = place(movable);
     assert_eq!((link, place(call)), (1, (lane, position)));
     assert!(asked(link, moved_to) && asked(lane, position));
-    drop((long, takers));
+    drop((long, consumers));
 }
 
 /// Its size is read without the lock, and an actor may begin there in between: its state would be lost.
 #[test]
 fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
     for (actor, since) in [(true, Status::Ready), (false, Status::Leaving)] {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let life = shared.lock().workers[0].life();
         let id = actor.then(|| {
             let id = shared.new_actor(ActorPlan {
@@ -175,7 +175,7 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
                 end: kernel(),
                 checkpoints: None,
             });
-            assert_eq!(takers[0].next(), Next::Run);
+            assert_eq!(consumers[0].next(), Next::Run);
             id
         });
         let mut core = shared.lock();
@@ -184,7 +184,7 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
         core.retire_grown(0, life);
         assert_eq!(core.workers[0].status(), since);
         shared.unlock(core);
-        drop((id, takers));
+        drop((id, consumers));
     }
 }
 
@@ -192,7 +192,7 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
 #[test]
 fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
     for (longer, waits) in [(600_000, true), (1_000_000_000, false)] {
-        let (shared, takers) = fixture(2, 0);
+        let (shared, consumers) = fixture(2, 0);
         let begin = || {
             shared.new_actor(ActorPlan {
                 start: kernel(),
@@ -211,7 +211,7 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
         shared.lock().set_status(0, Status::Ready);
         let jobs = [submit(&shared), submit(&shared)];
         let mut core = shared.lock();
-        assert_eq!(core.lanes[0].poster.open(), 2);
+        assert_eq!(core.lanes[0].producer.open(), 2);
         core.lanes[0].expect_longer(0, longer);
         core.ticking = false;
         drop(core);
@@ -224,7 +224,7 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
         assert!(!core.ticking, "nobody waits any more");
         drop(core);
         assert_eq!(actors(), [0, 2]);
-        drop((jobs, takers));
+        drop((jobs, consumers));
     }
 }
 
@@ -237,20 +237,20 @@ fn who_is_woken_keeps_away_from_kernels_if_there_is_another_core() {
     let allowed = std::thread::available_parallelism().unwrap();
     // On a thread of its own, so that no other test is moved.
     let moved = move || {
-        let (shared, _takers) = with_lanes(2, 1, 2);
+        let (shared, _consumers) = with_lanes(2, 1, 2);
         let [kernel, other] = [&shared.cells[0], &shared.cells[1]];
         let here = cores::current();
-        kernel.runs_on(here);
+        kernel.set_core(here);
         shared.step_aside();
         let idle = cores::current() != here;
         // The lane is awake, and in a kernel.
         kernel.set_phase(Phase::Running(1));
         let here = cores::current();
-        kernel.runs_on(here);
+        kernel.set_core(here);
         shared.step_aside();
         let there = cores::current();
         // Where kernels run on all of two cores it stays; and nothing has been taken from it.
-        other.runs_on(there);
+        other.set_core(there);
         other.set_phase(Phase::Running(2));
         let stays = cores > 2 || !shared.step_aside() && cores::current() == there;
         assert_eq!(std::thread::available_parallelism().unwrap(), allowed);

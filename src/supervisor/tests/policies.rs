@@ -38,8 +38,8 @@ fn ranked(priority: Priority) -> Terms {
     }
 }
 
-pub(super) fn finish(taker: &mut Taker) {
-    taker.finish(false, 1, None);
+pub(super) fn finish(consumer: &mut Consumer) {
+    consumer.finish(false, 1, None);
 }
 
 /// The position whose clock runs in the first lane.
@@ -55,13 +55,13 @@ fn run_timers(shared: &Shared) {
 }
 
 /// The next worker is ready.
-pub(super) fn revive(shared: &Shared, taker: &mut Taker) {
+pub(super) fn revive(shared: &Shared, consumer: &mut Consumer) {
     let mut core = shared.lock();
-    let poster = &core.lanes[0].poster;
-    *taker = Taker::new(
+    let producer = &core.lanes[0].producer;
+    *consumer = Consumer::new(
         Arc::clone(&shared.cells[0]),
-        poster.tail(),
-        poster.granted(),
+        producer.tail(),
+        producer.granted(),
     );
     core.set_status(0, Status::Ready);
     core.refill();
@@ -70,19 +70,25 @@ pub(super) fn revive(shared: &Shared, taker: &mut Taker) {
 
 #[test]
 fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let first = submit_with(&shared, timed(HOUR));
     assert_eq!(clock(&shared), Some(0));
     let second = submit_with(&shared, timed(HOUR));
     assert_eq!(clock(&shared), Some(0));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     // The monitor "sleeps"; the worker rings it because the next job's clock starts with this end.
     shared.cells[0].hub().arm(1);
-    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    assert!(
+        consumers[0].finish(false, 1, None),
+        "the monitor hears of it"
+    );
     shared.stats();
     assert_eq!(clock(&shared), Some(1));
-    assert_eq!(takers[0].next(), Next::Run);
-    assert!(!takers[0].finish(false, 1, None), "nobody waits for this");
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert!(
+        !consumers[0].finish(false, 1, None),
+        "nobody waits for this"
+    );
     shared.stats();
     assert_eq!(clock(&shared), None);
     assert_eq!(answer(&shared, first).unwrap(), "value");
@@ -91,9 +97,9 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
 
 #[test]
 fn time_in_which_the_program_was_stopped_counts_against_no_job() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(MOMENT));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let mut core = shared.lock();
     assert!(core.has_clocks());
     core.postpone(HOUR);
@@ -102,7 +108,7 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     assert!(alarm.at > Instant::now() + HOUR / 2);
     shared.unlock(core);
     run_timers(&shared);
-    finish(&mut takers[0]);
+    finish(&mut consumers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
     assert!(!shared.lock().has_clocks());
 }
@@ -110,9 +116,9 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
 /// It was stopped while its monitor was awake, and so has not overslept.
 #[test]
 fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(MOMENT));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let mut monitor = Monitor::idle(Arc::clone(&shared));
     let long_ago = Instant::now()
         .checked_sub(HOUR)
@@ -120,16 +126,16 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     monitor.looked.0 = long_ago;
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
-    finish(&mut takers[0]);
+    finish(&mut consumers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
     // Whoever has slept all the time was not stopped.
     let late = submit_with(&shared, timed(MOMENT));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     monitor.looked.0 = long_ago;
     monitor.slept = 2 * HOUR;
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
-    drop(takers);
+    drop(consumers);
     monitor.bury(0, Exit::Signal(9));
     let why = answer(&shared, late).unwrap();
     assert!(why.contains("deadline"), "{why}");
@@ -149,7 +155,7 @@ fn only_what_is_neither_sleep_nor_work_counts_as_stopped() {
 
 #[test]
 fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
-    let (shared, takers) = fixture(1, 1);
+    let (shared, consumers) = fixture(1, 1);
     let id = submit(&shared);
     let mut core = shared.lock();
     core.closing = Closing::Drain;
@@ -159,7 +165,7 @@ fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
     core.run_timers();
     assert_eq!(core.closing, Closing::Drain);
     drop(core);
-    drop(takers);
+    drop(consumers);
     die(&shared, 0);
     assert!(answer(&shared, id).is_none());
 }
@@ -167,11 +173,11 @@ fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
 /// Nothing is sent that has no time, and nobody is ended for it.
 #[test]
 fn a_job_without_any_time_is_answered_at_once() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(Duration::ZERO));
     let why = answer(&shared, id).unwrap();
     assert!(why.contains("deadline of 0"), "{why}");
-    assert_eq!(takers[0].next(), Next::Empty);
+    assert_eq!(consumers[0].next(), Next::Empty);
     let core = shared.lock();
     assert_eq!((core.open, core.records.live()), (0, 0));
     assert_eq!(core.workers[0].status(), Status::Ready);
@@ -179,14 +185,18 @@ fn a_job_without_any_time_is_answered_at_once() {
 
 #[test]
 fn what_is_put_back_after_the_engine_gave_up_is_answered() {
-    let (shared, mut takers) = with_lanes(1, 2, 1);
+    let (shared, mut consumers) = with_lanes(1, 2, 1);
     let ids = [(); 2].map(|()| submit_with(&shared, retried(3)));
-    assert!(takers.iter_mut().all(|taker| taker.next() == Next::Run));
+    assert!(
+        consumers
+            .iter_mut()
+            .all(|consumer| consumer.next() == Next::Run)
+    );
     let mut core = shared.lock();
     core.give_up("no worker starts");
     shared.unlock(core);
     // The first lane says that it was the one.
-    let fell = &shared.cells[0].reply().fell;
+    let fell = &shared.cells[0].reply().culprit_lane;
     fell.store(1, Ordering::Relaxed);
     die(&shared, 0);
     let [culprit, beside] = ids.map(|id| answer(&shared, id).expect("nobody comes to run it"));
@@ -197,21 +207,24 @@ fn what_is_put_back_after_the_engine_gave_up_is_answered() {
 
 #[test]
 fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
     let (first, second) = (submit(&shared), submit(&shared));
     let third = submit_with(&shared, timed(HOUR));
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     shared.cells[0].hub().arm(1);
     // The neighbour goes; now the first is the one whose end matters.
     shared.cancel(second);
     assert_eq!(clock(&shared), None);
-    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    assert!(
+        consumers[0].finish(false, 1, None),
+        "the monitor hears of it"
+    );
     shared.stats();
     assert_eq!(clock(&shared), Some(2), "nothing that runs is before it");
-    assert_eq!(takers[0].next(), Next::Run);
-    finish(&mut takers[0]);
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
     assert_eq!(answer(&shared, third).unwrap(), "value");
     answer(&shared, first).unwrap();
     answer(&shared, second).unwrap();
@@ -219,10 +232,10 @@ fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
 
 #[test]
 fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let first = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
-    finish(&mut takers[0]);
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
     let second = submit_with(&shared, timed(HOUR));
     assert!(shared.lock().look_again, "the lane has to be drained first");
     answer(&shared, first).unwrap();
@@ -232,10 +245,10 @@ fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
 
 #[test]
 fn done_is_done_however_late() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let job = submit_with(&shared, timed(MOMENT));
-    assert_eq!(takers[0].next(), Next::Run);
-    finish(&mut takers[0]);
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
     run_timers(&shared);
     assert_eq!(answer(&shared, job).unwrap(), "value");
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
@@ -244,10 +257,10 @@ fn done_is_done_however_late() {
 /// It has ended, and nobody has looked: its worker is not to be killed.
 #[test]
 fn an_end_that_comes_too_late_kills_nobody() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let job = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
-    finish(&mut takers[0]);
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
     shared.cancel_now(job);
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     assert_eq!(answer(&shared, job).unwrap(), "value");
@@ -255,14 +268,14 @@ fn an_end_that_comes_too_late_kills_nobody() {
 
 #[test]
 fn what_ends_after_the_verdict_is_not_read() {
-    let (shared, mut takers) = fixture(2, 1);
+    let (shared, mut consumers) = fixture(2, 1);
     let late = submit_with(&shared, timed(MOMENT));
     let behind = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     run_timers(&shared);
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     assert!(shared.lock().next_timer().is_none(), "its time is up once");
-    finish(&mut takers[0]);
+    finish(&mut consumers[0]);
     assert!(answer(&shared, late).is_none(), "its process lives");
     assert_eq!(
         shared.lock().queue.len(),
@@ -282,26 +295,26 @@ fn what_ends_after_the_verdict_is_not_read() {
 
 #[test]
 fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
     let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
     // Over, and the next has begun: nobody is to be killed.
-    assert_eq!(takers[0].next(), Next::Run);
-    finish(&mut takers[0]);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
+    assert_eq!(consumers[0].next(), Next::Run);
     run_timers(&shared);
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     assert_eq!(answer(&shared, first).unwrap(), "value");
-    finish(&mut takers[0]);
+    finish(&mut consumers[0]);
     assert_eq!(answer(&shared, second).unwrap(), "value");
 }
 
 /// The words of a condemned lane mean nothing; a request that comes then is kept for its end.
 #[test]
 fn what_is_cancelled_behind_a_verdict_never_runs() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
     let escaping = submit(&shared);
@@ -311,9 +324,9 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
         submit(&shared),
         submit(&shared),
     ];
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let said = one_word(kind::ESCAPED, &[1]);
-    takers[0].finish(true, 1, Some(&said));
+    consumers[0].finish(true, 1, Some(&said));
     shared.stats();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     shared.cancel(behind[0]);
@@ -335,7 +348,7 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
 /// A worker that says of two jobs at once that they run is ended, not waited for.
 #[test]
 fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
     const RUNNING: u32 = 2;
@@ -361,7 +374,7 @@ fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
 
 #[test]
 fn after_a_broken_protocol_only_jobs_with_retries_run_again() {
-    let (shared, _takers) = fixture(1, 1);
+    let (shared, _consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
     let blamed = submit(&shared);
@@ -434,7 +447,7 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
 
 #[test]
 fn jobs_given_up_leave_no_trail_in_the_queue() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     let mut jobs: Vec<_> = (0..10_000).map(|_| submit(&shared)).collect();
     // In no order in particular.
     for n in 0..jobs.len() {
@@ -451,7 +464,7 @@ fn jobs_given_up_leave_no_trail_in_the_queue() {
 
 #[test]
 fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     let (gone, first) = (submit(&shared), submit(&shared));
     shared.abandon(gone);
     // The same record, queued anew: behind the other.
@@ -466,13 +479,13 @@ fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
 
 #[test]
 fn what_lies_ahead_waits_for_what_matters_more() {
-    let (shared, mut takers) = fixture(2, 2);
+    let (shared, mut consumers) = fixture(2, 2);
     // Each lane has one that begins and one ahead, all of the lowest class.
     let low: Vec<_> = (0..6)
         .map(|_| submit_with(&shared, ranked(Priority::Low)))
         .collect();
-    assert_eq!(takers[0].next(), Next::Run);
-    assert_eq!(takers[1].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert_eq!(consumers[1].next(), Next::Run);
     assert_eq!(shared.lock().open, 4);
     let normal = submit(&shared);
     let high = submit_with(&shared, ranked(Priority::High));
@@ -499,10 +512,10 @@ fn what_lies_ahead_waits_for_what_matters_more() {
 
 #[test]
 fn who_has_been_given_up_holds_nobody_back() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let submit = |priority| submit_with(&shared, ranked(priority));
     let _runs = submit(Priority::Low);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     // One lies ahead, the other is kept; then neither.
     let both = [submit(Priority::High), submit(Priority::High)];
     assert_eq!(shared.lock().queue.len(), 1);
@@ -570,12 +583,12 @@ fn what_an_attempt_leads_to() {
 
 #[test]
 fn a_lane_whose_workers_die_pauses_from_the_third_on() {
-    let (shared, mut takers) = fixture(1, 1);
-    let taker = &mut takers[0];
-    let die_with = |taker: &mut Taker, running: bool, signal: i32| {
+    let (shared, mut consumers) = fixture(1, 1);
+    let consumer = &mut consumers[0];
+    let die_with = |consumer: &mut Consumer, running: bool, signal: i32| {
         let job = running.then(|| submit(&shared));
         if running {
-            assert_eq!(taker.next(), Next::Run);
+            assert_eq!(consumer.next(), Next::Run);
         }
         die_of(&shared, 0, signal);
         if let Some(job) = job {
@@ -584,24 +597,24 @@ fn a_lane_whose_workers_die_pauses_from_the_third_on() {
         let Status::Absent { not_before } = shared.lock().workers[0].status() else {
             panic!("a dead worker is absent");
         };
-        revive(&shared, taker);
+        revive(&shared, consumer);
         not_before.is_some()
     };
-    let finish_one = |taker: &mut Taker| {
+    let finish_one = |consumer: &mut Consumer| {
         let job = submit(&shared);
-        assert_eq!(taker.next(), Next::Run);
-        finish(taker);
+        assert_eq!(consumer.next(), Next::Run);
+        finish(consumer);
         assert_eq!(answer(&shared, job).unwrap(), "value");
     };
     // Of jobs, without one, or of both in turns: a job that ends sets it back.
     for kinds in [[true; 4], [false; 4], [true, false, true, false]] {
-        let row = kinds.map(|running| die_with(taker, running, 6));
+        let row = kinds.map(|running| die_with(consumer, running, 6));
         assert_eq!(row, [false, false, true, true], "{kinds:?}");
-        finish_one(taker);
+        finish_one(consumer);
     }
     // An idle one that somebody ends is replaced at once, however often.
-    let row = [(); 4].map(|()| die_with(taker, false, 9));
+    let row = [(); 4].map(|()| die_with(consumer, false, 9));
     assert_eq!(row, [false; 4]);
-    let row = [(); 4].map(|()| die_with(taker, true, 9));
+    let row = [(); 4].map(|()| die_with(consumer, true, 9));
     assert_eq!(row, [false, false, true, true]);
 }

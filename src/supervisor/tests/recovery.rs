@@ -73,7 +73,7 @@ struct World {
     shared: Arc<Shared>,
     workers: usize,
     /// The worker's end of each lane; `None`: it has no worker.
-    takers: Vec<Option<Taker>>,
+    consumers: Vec<Option<Consumer>>,
     /// What each job reads.
     input: Arc<Block>,
     /// By number, answered ones too.
@@ -83,12 +83,12 @@ struct World {
 impl World {
     fn new(workers: usize) -> Self {
         let lanes = LANES / workers;
-        let (shared, takers) = with_lanes(workers as u16, lanes as u16, workers);
+        let (shared, consumers) = with_lanes(workers as u16, lanes as u16, workers);
         let input = shared.arena.alloc(0, 1000, Placement::Packed).unwrap();
         let world = Self {
             shared,
             workers,
-            takers: takers.into_iter().map(Some).collect(),
+            consumers: consumers.into_iter().map(Some).collect(),
             input: Arc::new(input),
             jobs: BTreeMap::new(),
         };
@@ -125,13 +125,13 @@ impl World {
         if self.running(lane).is_some() {
             return Ok(false);
         }
-        let Some(taker) = &mut self.takers[lane] else {
+        let Some(consumer) = &mut self.consumers[lane] else {
             return Ok(false);
         };
-        if taker.next() != Next::Run {
+        if consumer.next() != Next::Run {
             return Ok(false);
         }
-        let job = taker.call().job;
+        let job = consumer.call().job;
         match self.jobs.get_mut(&job) {
             Some(known) if known.stand == Stand::Waits => known.stand = Stand::RunsIn(lane),
             other => return Err(format!("job {job} begins, and it is {other:?}")),
@@ -143,9 +143,9 @@ impl World {
         let Some(job) = self.running(lane) else {
             return;
         };
-        let taker = self.takers[lane].as_mut().unwrap();
+        let consumer = self.consumers[lane].as_mut().unwrap();
         let said = one_word(kind::RETURNED, &[0]);
-        taker.finish(failed, 1, failed.then_some(&said));
+        consumer.finish(failed, 1, failed.then_some(&said));
         self.stands(job, if failed { Stand::Failed } else { Stand::Done });
     }
 
@@ -159,17 +159,17 @@ impl World {
     }
 
     fn die(&mut self, lane: usize, says_so: bool) {
-        if self.takers[lane].is_none() {
+        if self.consumers[lane].is_none() {
             return;
         }
         let worker = lane % self.workers;
         if says_so {
             let number = (lane / self.workers + 1) as u32;
-            let fell = &self.shared.cells[worker].reply().fell;
+            let fell = &self.shared.cells[worker].reply().culprit_lane;
             fell.store(number, std::sync::atomic::Ordering::Relaxed);
         }
         for lane in self.beside(lane) {
-            self.takers[lane] = None;
+            self.consumers[lane] = None;
             if let Some(job) = self.running(lane) {
                 self.stands(job, Stand::Lost);
             }
@@ -178,17 +178,18 @@ impl World {
     }
 
     fn revive(&mut self, lane: usize) {
-        if self.takers[lane].is_some() {
+        if self.consumers[lane].is_some() {
             return;
         }
         for lane in self.beside(lane) {
             self.grant(lane);
             let core = self.shared.lock();
-            let poster = &core.lanes[lane].poster;
+            let producer = &core.lanes[lane].producer;
             // The grant of this life is the first that it takes.
-            let taken = poster.granted() - 1;
-            let taker = Taker::new(Arc::clone(&self.shared.cells[lane]), poster.tail(), taken);
-            self.takers[lane] = Some(taker);
+            let taken = producer.granted() - 1;
+            let consumer =
+                Consumer::new(Arc::clone(&self.shared.cells[lane]), producer.tail(), taken);
+            self.consumers[lane] = Some(consumer);
         }
         let mut core = self.shared.lock();
         core.set_status(lane % self.workers, Status::Ready);
@@ -247,7 +248,7 @@ impl World {
         if leases != open {
             return Err(format!("{leases} leases for {open} open jobs"));
         }
-        let alive = self.takers.iter().flatten().count() as u64;
+        let alive = self.consumers.iter().flatten().count() as u64;
         let in_use = self.shared.arena.stats().in_use;
         let expected = self.input.held() + alive * GRANTED;
         if in_use != expected {

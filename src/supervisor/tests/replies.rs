@@ -211,19 +211,19 @@ fn extent_of(words: &[u64]) -> Extent {
 /// The worker, which writes what it says into its own memory.
 struct Worker {
     shared: Arc<Shared>,
-    taker: Taker,
+    consumer: Consumer,
     memory: std::fs::File,
 }
 
 impl Worker {
     fn new() -> Self {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let region = shared.arena.descriptors()[2];
         let memory = region.try_clone_to_owned().unwrap().into();
-        let taker = takers.remove(0);
+        let consumer = consumers.remove(0);
         Self {
             shared,
-            taker,
+            consumer,
             memory,
         }
     }
@@ -306,11 +306,11 @@ impl Worker {
         let (mut taken, mut refused) = (0, 0);
         for telling in tellings {
             for pages in &telling.pages {
-                let number = core.lanes[0].poster.granted();
+                let number = core.lanes[0].producer.granted();
                 let block = arena.grant(1, pages * PAGE, false).unwrap();
                 let (at, held) = (block.extent().at.offset(), block.held());
                 core.lanes[0].grant(block).unwrap();
-                while self.taker.next_grant().is_some() {}
+                while self.consumer.next_grant().is_some() {}
                 model.0.push((number.into(), at, held));
             }
             // One array of the job was published by this worker before.

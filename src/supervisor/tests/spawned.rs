@@ -18,17 +18,17 @@ fn list() -> Vec<u64> {
     vec![1 | one, entry, entry, 0, one, one, one, 5, one, 1 | one]
 }
 
-fn spawn(taker: &mut Taker, words: &[u64]) {
-    let answer = Answering {
+fn spawn(consumer: &mut Consumer, words: &[u64]) {
+    let answer = OutgoingReply {
         kind: kind::SPAWN,
         words,
         ..value(words)
     };
-    taker.finish(false, 10, Some(&answer));
+    consumer.finish(false, 10, Some(&answer));
 }
 
-fn value(words: &[u64]) -> Answering<'_> {
-    Answering {
+fn value(words: &[u64]) -> OutgoingReply<'_> {
+    OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
         spilled: false,
@@ -50,22 +50,22 @@ fn take(shared: &Shared, id: JobId) -> Option<Result<u64, JobError>> {
 
 #[test]
 fn children_run_and_the_last_one_answers() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared, &spawning());
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
     assert_eq!(shared.lock().waiting_for_spawned(), 1);
-    assert_eq!(takers[0].next(), Next::Run);
-    let child = takers[0].call();
+    assert_eq!(consumers[0].next(), Next::Run);
+    let child = consumers[0].call();
     assert_eq!(child.args[..child.len as usize], [1, 1 << 32, 5]);
-    takers[0].finish(false, 10, Some(&value(&[6])));
+    consumers[0].finish(false, 10, Some(&value(&[6])));
     assert!(take(&shared, id).is_none());
-    assert_eq!(takers[0].next(), Next::Run);
-    let last = takers[0].call();
+    assert_eq!(consumers[0].next(), Next::Run);
+    let last = consumers[0].call();
     assert_eq!(last.args[..last.len as usize], [1, 1 << 32, 6]);
     assert_ne!(last.seed, child.seed);
-    takers[0].finish(false, 10, Some(&value(&[7])));
+    consumers[0].finish(false, 10, Some(&value(&[7])));
     assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
     let core = shared.lock();
     assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
@@ -75,49 +75,52 @@ fn children_run_and_the_last_one_answers() {
 /// The one behind it was not asked to tell of its end: that of the job before it was to be heard.
 #[test]
 fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let ids = [submit(&shared, &spawning()), submit(&shared, &kernel())];
     assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
     // The monitor "sleeps".
     shared.cells[0].hub().arm(1);
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     shared.stats();
     assert_eq!(shared.lock().waiting_for_spawned(), 1);
     shared.cells[0].hub().arm(2);
-    assert_eq!(takers[0].next(), Next::Run);
-    assert!(takers[0].finish(false, 10, None), "the monitor hears of it");
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert!(
+        consumers[0].finish(false, 10, None),
+        "the monitor hears of it"
+    );
 }
 
 /// A job that was let in ends, with others to run first, before the books hear that it was submitted.
 #[test]
 fn who_has_spawned_already_counts_for_nothing() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let mut core = shared.lock();
     core.admission = Some(Box::new(Admission::new(1 << 20)));
     let kernel = core.kernels.index(&spawning());
     let entry = core.enter_unit(kernel, 1).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
     let id = core.submit(&spawning(), &mut call, 0, None);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let mut words = list();
     words[3] = SPAWNS;
-    spawn(&mut takers[0], &words);
+    spawn(&mut consumers[0], &words);
     core.drain(0);
     core.entered(id, entry);
     let bytes = |core: &Core| core.admission.as_ref().unwrap().bytes();
     assert_eq!(bytes(&core), 0, "it waits");
     // The child, which is let in and runs.
     core.refill();
-    assert_eq!(takers[0].next(), Next::Run);
-    takers[0].finish(false, 10, Some(&value(&[6])));
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(false, 10, Some(&value(&[6])));
     core.drain(0);
     // The last one goes on with others, and its record is gone.
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let mut open = core.records.of_group(0).into_iter();
     let last = open.find(|&other| other != id).unwrap();
     let entry = core.enter_unit(kernel, 1).unwrap();
-    spawn(&mut takers[0], &words);
+    spawn(&mut consumers[0], &words);
     core.drain(0);
     core.entered(last, entry);
     assert_eq!(core.waiting_for_spawned(), 1);
@@ -130,10 +133,10 @@ fn who_has_spawned_already_counts_for_nothing() {
 
 #[test]
 fn only_a_kernel_that_spawns_may() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared, &kernel());
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none(), "its worker is to go");
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(&shared, 0);
@@ -143,33 +146,33 @@ fn only_a_kernel_that_spawns_may() {
 
 #[test]
 fn nobody_that_is_locked_down_spawns() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     shared.lock().strict = true;
     // True or not: nobody looks at it.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());
-        assert_eq!(takers[0].next(), Next::Run);
-        spawn(&mut takers[0], &words);
+        assert_eq!(consumers[0].next(), Next::Run);
+        spawn(&mut consumers[0], &words);
         let error = take(&shared, id).unwrap().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
-        assert_ne!(takers[0].next(), Next::Run);
+        assert_ne!(consumers[0].next(), Next::Run);
     }
 }
 
 #[test]
 fn a_failed_child_and_one_given_up() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared, &spawning());
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let words = [3, u64::from_ne_bytes(*b"bad\0\0\0\0\0")];
-    let text = Answering {
+    let text = OutgoingReply {
         kind: kind::RETURNED,
         ..value(&words)
     };
-    takers[0].finish(true, 10, Some(&text));
+    consumers[0].finish(true, 10, Some(&text));
     let error = take(&shared, id).unwrap().unwrap_err();
     assert!(
         matches!(error.kind(), JobErrorKind::ChildFailed { job: 2, cause, .. }
@@ -178,23 +181,23 @@ fn a_failed_child_and_one_given_up() {
     );
     // One that has begun is asked to stop, and the job is answered when it has.
     let id = submit(&shared, &spawning());
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     shared.cancel(id);
-    assert!(take(&shared, id).is_none() && takers[0].is_cancelled());
-    takers[0].finish(false, 10, Some(&value(&[6])));
+    assert!(take(&shared, id).is_none() && consumers[0].is_cancelled());
+    consumers[0].finish(false, 10, Some(&value(&[6])));
     let error = take(&shared, id).unwrap().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     // One that has not begun never will.
     let id = submit(&shared, &spawning());
-    assert_eq!(takers[0].next(), Next::Run);
-    spawn(&mut takers[0], &list());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
     shared.cancel(id);
     assert!(take(&shared, id).unwrap().is_err());
-    assert_ne!(takers[0].next(), Next::Run);
+    assert_ne!(consumers[0].next(), Next::Run);
     assert_eq!(shared.lock().records.live(), 0);
 }
 
@@ -217,12 +220,12 @@ fn lies_are_refused_or_are_lists() {
             truth[at].rotate_left(32),
         ];
         for lie in lies {
-            let (shared, mut takers) = fixture(1, 1);
+            let (shared, mut consumers) = fixture(1, 1);
             let mut words = truth.clone();
             words[at] = lie;
             let id = submit(&shared, &spawning());
-            assert_eq!(takers[0].next(), Next::Run);
-            spawn(&mut takers[0], &words);
+            assert_eq!(consumers[0].next(), Next::Run);
+            spawn(&mut consumers[0], &words);
             let mut answer = take(&shared, id);
             if shared.lock().workers[0].status() == Status::Leaving {
                 assert!(answer.is_none());
@@ -232,8 +235,8 @@ fn lies_are_refused_or_are_lists() {
                 refused += 1;
             } else {
                 while answer.is_none() {
-                    assert_eq!(takers[0].next(), Next::Run, "word {at} is {lie:#x}");
-                    takers[0].finish(false, 10, Some(&value(&[6])));
+                    assert_eq!(consumers[0].next(), Next::Run, "word {at} is {lie:#x}");
+                    consumers[0].finish(false, 10, Some(&value(&[6])));
                     answer = take(&shared, id);
                 }
                 run += 1;

@@ -12,14 +12,14 @@ use crate::worker::fence::TEXT_LIMIT;
 
 struct World {
     shared: Arc<Shared>,
-    takers: Vec<Taker>,
+    consumers: Vec<Consumer>,
     _owner: Owner,
     folder: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> Self {
-        let (shared, takers) = fixture(1, 1);
+        let (shared, consumers) = fixture(1, 1);
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan {
             events: Some(folder.path().join("events.json")),
@@ -30,7 +30,7 @@ impl World {
         shared.lock().begin_trace(Arc::clone(&owner.0));
         Self {
             shared,
-            takers,
+            consumers,
             _owner: owner,
             folder,
         }
@@ -39,16 +39,16 @@ impl World {
     /// Runs one job whose worker says these times.
     fn run(&mut self, began: Option<u64>, ended: Option<u64>) {
         let id = submit(&self.shared);
-        let taker = &mut self.takers[0];
-        assert_eq!(taker.next(), Next::Run);
-        assert_eq!(taker.call().form, STAMPED);
+        let consumer = &mut self.consumers[0];
+        assert_eq!(consumer.next(), Next::Run);
+        assert_eq!(consumer.call().form, STAMPED);
         if let Some(at) = began {
-            taker.stamp(at, false);
+            consumer.stamp(at, false);
         }
         if let Some(at) = ended {
-            taker.stamp(at, true);
+            consumer.stamp(at, true);
         }
-        taker.finish(false, 0, None);
+        consumer.finish(false, 0, None);
         assert_eq!(answer(&self.shared, id).as_deref(), Some("value"));
     }
 
@@ -63,11 +63,11 @@ impl World {
 
 #[test]
 fn a_call_asks_for_times_only_with_a_trace() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
-    assert_eq!(takers[0].next(), Next::Run);
-    assert_eq!(takers[0].call().form, 0);
-    takers[0].finish(false, 0, None);
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert_eq!(consumers[0].call().form, 0);
+    consumers[0].finish(false, 0, None);
     assert!(answer(&shared, id).is_some());
     World::new().run(None, None);
 }
@@ -104,7 +104,7 @@ fn waits_for_memory_are_no_longer_than_they_can_be() {
     let mut said = Vec::new();
     for want in wants.iter().cycle().take(100) {
         let wanted_at = want(monotonic_ns());
-        world.takers[0].want(4096, wanted_at);
+        world.consumers[0].request_alloc(4096, wanted_at);
         let at = monotonic_ns();
         world.shared.lock().trace_granted(0, 4096, true, at);
         said.push((wanted_at, at));
@@ -174,12 +174,12 @@ fn what_leaves_without_running_is_told() {
 fn a_text_of_any_length_is_cut_to_its_limit() {
     let mut world = World::new();
     let id = submit(&world.shared);
-    assert_eq!(world.takers[0].next(), Next::Run);
+    assert_eq!(world.consumers[0].next(), Next::Run);
     // A worker that was taken over answers with a megabyte that is longer still when it is spelled out.
     let arena = Arc::clone(&world.shared.arena);
     let (number, at) = {
         let mut core = world.shared.lock();
-        let number = core.lanes[0].poster.granted();
+        let number = core.lanes[0].producer.granted();
         let block = arena.grant(1, 2 << 20, false).unwrap();
         let at = block.extent().at;
         core.lanes[0].grant(block).unwrap();
@@ -190,7 +190,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     bytes.resize(8 + len, 0x1b);
     let memory: std::fs::File = arena.descriptors()[2].try_clone_to_owned().unwrap().into();
     memory.write_all_at(&bytes, at.offset()).unwrap();
-    let told = Answering {
+    let told = OutgoingReply {
         spilled: true,
         len: (bytes.len() / 8) as u32,
         grant: number.into(),
@@ -198,8 +198,8 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
         words: &[bytemuck::cast(at), bytes.len() as u64],
         ..one_word(kind::RETURNED, &[0])
     };
-    while world.takers[0].next_grant().is_some() {}
-    let _ = world.takers[0].finish(true, 1, Some(&told));
+    while world.consumers[0].next_grant().is_some() {}
+    let _ = world.consumers[0].finish(true, 1, Some(&told));
     let value = world
         .shared
         .wait_timeout(id, <() as Reply>::receive, Duration::ZERO);

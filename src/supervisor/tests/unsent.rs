@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
     for goes_on in [true, false] {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         // Each runs alone.
         shared.lock().admission = Some(Box::new(Admission::new(1)));
         let (kernel, terms) = (kernel(), Terms::default());
@@ -23,8 +23,8 @@ fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
         shared.look_at_unsent();
         let mut written = unsent.lock();
         assert_eq!((written.sent().count(), written.len()), (1, 1));
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 0, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 0, None);
         assert!(shared.try_enter(&kernel, 0).is_err());
         if goes_on {
             shared.leave_line(written.end());

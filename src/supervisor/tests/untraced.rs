@@ -26,7 +26,7 @@ fn times_written(tracer: Option<Owner>) -> usize {
     }
     let written = {
         let core = shared.lock();
-        let stamps = (0..SLOTS as u64).map(|position| core.lanes[0].poster.stamps(position));
+        let stamps = (0..SLOTS as u64).map(|position| core.lanes[0].producer.stamps(position));
         stamps
             .map(|(began, ended)| usize::from(began > 0) + usize::from(ended > 0))
             .sum()
@@ -46,7 +46,7 @@ fn a_worker_takes_no_times_without_a_trace() {
 
 /// How often this thread looks at the clock for so many jobs, whose worker is a handle in it.
 fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     if let Some(owner) = &tracer {
         shared.lock().begin_trace(Arc::clone(&owner.0));
     }
@@ -58,8 +58,8 @@ fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
             shared.abandon(id);
             continue;
         }
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 0, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 0, None);
         assert_eq!(answer(&shared, id).as_deref(), Some("value"));
     }
     die(&shared, 0);

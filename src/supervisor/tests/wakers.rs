@@ -6,7 +6,7 @@ use crate::supervisor::bell::Words;
 
 #[test]
 fn a_waker_that_panics_takes_nobody_along() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let told = Arc::new(Tells::default());
     let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
     let ids = wakers.map(|waker| {
@@ -20,8 +20,8 @@ fn a_waker_that_panics_takes_nobody_along() {
         id
     });
     for _ in ids {
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 1, None);
     }
     shared.stats();
     assert!(told.0.load(Ordering::Relaxed));
@@ -45,7 +45,7 @@ impl Drop for Calls {
 
 #[test]
 fn wakers_are_dropped_outside_the_lock() {
-    let (shared, _takers) = fixture(1, 0);
+    let (shared, _consumers) = fixture(1, 0);
     in_time(move || {
         let poll = |id| {
             let waker = Waker::from(Arc::new(Calls(Arc::clone(&shared))));
@@ -87,13 +87,13 @@ impl Wake for Tells {
 }
 
 /// Ends the job that its thread is about to wait for, and sleeps itself.
-struct Ends(Arc<Shared>, std::sync::Mutex<Option<Taker>>);
+struct Ends(Arc<Shared>, std::sync::Mutex<Option<Consumer>>);
 
 impl Wake for Ends {
     fn wake(self: Arc<Self>) {
-        if let Some(mut taker) = self.1.lock().unwrap().take() {
-            assert_eq!(taker.next(), Next::Run);
-            taker.finish(false, 1, None);
+        if let Some(mut consumer) = self.1.lock().unwrap().take() {
+            assert_eq!(consumer.next(), Next::Run);
+            consumer.finish(false, 1, None);
             self.0.stats();
             // Uses up what others may have left to wake this thread.
             std::thread::park_timeout(Duration::from_millis(1));
@@ -103,22 +103,22 @@ impl Wake for Ends {
 
 #[test]
 fn a_waker_that_sleeps_in_a_waiting_thread_takes_no_end_away() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     in_time(move || {
         let (woken, awaited) = (submit(&shared), submit(&shared));
-        let mut taker = takers.remove(0);
+        let mut consumer = consumers.remove(0);
         let ends = Arc::new(Ends(Arc::clone(&shared), std::sync::Mutex::default()));
         assert!(!poll(&shared, woken, &Waker::from(Arc::clone(&ends))));
-        assert_eq!(taker.next(), Next::Run);
-        taker.finish(false, 1, None);
-        *ends.1.lock().unwrap() = Some(taker);
+        assert_eq!(consumer.next(), Next::Run);
+        consumer.finish(false, 1, None);
+        *ends.1.lock().unwrap() = Some(consumer);
         assert_eq!(shared.wait_any([awaited].into_iter(), None), Some(0));
     });
 }
 
 #[test]
 fn who_waits_for_any_leaves_tasks_waiting() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let [first, second] = [(); 2].map(|()| submit(&shared));
     let told = [(); 2].map(|()| Arc::new(Tells::default()));
     let is_told = |which: usize| told[which].0.load(Ordering::Relaxed);
@@ -133,14 +133,14 @@ fn who_waits_for_any_leaves_tasks_waiting() {
         assert_eq!(ended, None);
         assert!(!is_told(0) && !is_told(1));
     }
-    assert_eq!(takers[0].next(), Next::Run);
-    takers[0].finish(false, 1, None);
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(false, 1, None);
     assert_eq!(shared.look_any(ids), Some(0));
     shared.put_back(displaced);
     assert!(is_told(0), "it has ended, and its task was not told");
     assert!(!is_told(1));
-    assert_eq!(takers[0].next(), Next::Run);
-    takers[0].finish(false, 1, None);
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(false, 1, None);
     shared.stats();
     assert!(is_told(1));
 }
@@ -149,7 +149,7 @@ fn who_waits_for_any_leaves_tasks_waiting() {
 /// before.
 #[test]
 fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let hour = Duration::from_secs(3600);
     let terms = Terms {
         retries: 1,
@@ -164,22 +164,25 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
     assert_eq!(shared.poll_any(ids, &Waker::from(Arc::clone(&told))), None);
     // The monitor "sleeps".
     shared.cells[0].hub().arm(1);
-    assert_eq!(takers[0].next(), Next::Run);
+    assert_eq!(consumers[0].next(), Next::Run);
     let panicked = one_word(kind::PANICKED, &[0]);
-    assert!(takers[0].finish(true, 1, Some(&panicked)));
+    assert!(consumers[0].finish(true, 1, Some(&panicked)));
     shared.stats();
     assert_eq!(shared.lock().records.get(first).stage, Stage::Waiting);
     assert!(!told.0.load(Ordering::Relaxed), "it has no answer");
     shared.cells[0].hub().arm(2);
-    assert_eq!(takers[0].next(), Next::Run);
-    assert!(takers[0].finish(false, 1, None), "the monitor hears of it");
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert!(
+        consumers[0].finish(false, 1, None),
+        "the monitor hears of it"
+    );
     shared.stats();
     assert!(told.0.load(Ordering::Relaxed));
 }
 
 #[test]
 fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let ids = [(); 2].map(|()| submit(&shared));
     let told = Arc::new(Tells::default());
     let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
@@ -190,8 +193,8 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
     let ended = shared.poll_any_beside(ids.into_iter(), Waker::noop(), None, &mut displaced);
     assert_eq!(ended, None);
     for _ in ids {
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 1, None);
     }
     shared.stats();
     shared.put_back(displaced);
@@ -204,7 +207,7 @@ fn asked(shared: &Shared, id: JobId) -> u32 {
         panic!("it is in no lane");
     };
     let word = shared.cells[link as usize].state(position);
-    word.place_to_sleep().load(Ordering::Relaxed) & (WAITER | NOTICE)
+    word.as_futex().load(Ordering::Relaxed) & (WAITER | NOTICE)
 }
 
 fn is_placed(shared: &Shared, id: JobId) -> bool {
@@ -231,7 +234,7 @@ fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
     if !crate::sys::futex::has_wait_any() {
         return;
     }
-    let (shared, mut takers) = fixture(2, 2);
+    let (shared, mut consumers) = fixture(2, 2);
     let mut ids = submit_one_too_many(&shared);
     let queued = ids.pop().unwrap();
     assert_eq!(look(&shared, &ids, Waker::noop()), None);
@@ -251,8 +254,8 @@ fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || shared.wait_any(ids.into_iter(), None))
             };
-            assert_eq!(takers[1].next(), Next::Run);
-            assert!(!takers[1].finish(false, 1, None), "the monitor is rung");
+            assert_eq!(consumers[1].next(), Next::Run);
+            assert!(!consumers[1].finish(false, 1, None), "the monitor is rung");
             waiting.join().unwrap().expect("there is no limit")
         }
     });
@@ -265,7 +268,7 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
         return;
     }
     for awake in [false, true] {
-        let (shared, mut takers) = fixture(1, 1);
+        let (shared, mut consumers) = fixture(1, 1);
         let before = submit_one_too_many(&shared);
         let queued = *before.last().unwrap();
         let waits_for = [queued];
@@ -273,8 +276,8 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
         let waker = Waker::from(Arc::clone(&told));
         assert_eq!(look(&shared, &waits_for, &waker), None);
         while !is_placed(&shared, queued) {
-            assert_eq!(takers[0].next(), Next::Run);
-            takers[0].finish(false, 1, None);
+            assert_eq!(consumers[0].next(), Next::Run);
+            consumers[0].finish(false, 1, None);
             if awake {
                 assert_eq!(look(&shared, &waits_for, &waker), None);
             } else {
@@ -287,8 +290,8 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
         assert!(!told.0.load(Ordering::Relaxed));
         shared.cells[0].hub().arm(1);
         let last = loop {
-            assert_eq!(takers[0].next(), Next::Run);
-            let rings = takers[0].finish(false, 1, None);
+            assert_eq!(consumers[0].next(), Next::Run);
+            let rings = consumers[0].finish(false, 1, None);
             if shared.is_done(queued) {
                 break rings;
             }
@@ -301,11 +304,11 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
 /// The lane did not ring the monitor because a thread slept on the word. Somebody else has drained the lane before that one came.
 #[test]
 fn whoever_was_woken_gives_out_what_waits() {
-    let (shared, mut takers) = fixture(1, 1);
+    let (shared, mut consumers) = fixture(1, 1);
     let ids = submit_one_too_many(&shared);
     for _ in 1..ids.len() {
-        assert_eq!(takers[0].next(), Next::Run);
-        takers[0].finish(false, 1, None);
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].finish(false, 1, None);
     }
     shared.lock().drain(0);
     let queued = *ids.last().unwrap();

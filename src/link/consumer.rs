@@ -1,53 +1,53 @@
-//! The worker's side of a link.
+//! The worker's handle on a link: [`Consumer`].
 
 use std::sync::Arc;
 
 use super::cells::{
-    CallSlot, FIRST_LINE, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells, MORE, REFUSAL_WORDS,
-    SLOTS, SPARE, SPILLED, SPIN, STOP,
+    BACKLOG, CallSlot, FIRST_LINE, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells,
+    REFUSAL_WORDS, SLOTS, SPILLED, SPIN, STEALABLE, STOP,
 };
-use super::poster::Reply;
+use super::producer::Reply;
 use super::state::{Claim, Finished, Generation, ReplyIn};
-use super::{doorbell, kind, span};
+use super::{futex, kind, span};
 use crate::sync::{Ordering, fence};
 
-/// What a lane finds when it looks for work.
+/// Outcome of [`Consumer::next`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Next {
-    /// A job is claimed; read it with [`Taker::call`], end it with [`Taker::finish`].
+    /// A job is claimed: read it with [`Consumer::call`], end it with [`Consumer::finish`].
     Run,
-    /// Nothing posted.
+    /// No job is posted.
     Empty,
-    /// Nothing posted, and nothing will be.
+    /// No job is posted, and none will be.
     Stop,
 }
 
 /// A range of the worker's own region to allocate from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
-    /// Number of the grant, counted from the start of the link.
+    /// Number of the grant, counted from the creation of the link.
     pub(crate) number: u32,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Known to be zero.
+    /// Whether the bytes are known to be zero.
     pub(crate) fresh: bool,
 }
 
-/// What came of waiting for output memory.
+/// The answer to an allocation request.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum AllocAnswer {
     Granted(Granted),
-    /// No room; the numbers of the arena's refusal.
+    /// The arena has no room; the numbers of its `ArenaFull`.
     Refused([u64; REFUSAL_WORDS]),
 }
 
-/// In place of the number of a grant: a reply says nothing of memory. No number of a grant comes so far.
+/// Instead of the number of a grant: the reply reports no use of memory. Grant numbers have 32 bits.
 pub(crate) const NO_GRANT: u64 = u64::MAX;
 
-/// What the lane sends back: head, grant position and the words.
+/// A reply to write: head, position in a grant, and the words.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answering<'a> {
+pub(crate) struct OutgoingReply<'a> {
     pub(crate) kind: u8,
     pub(crate) arrays: u16,
     pub(crate) spilled: bool,
@@ -58,8 +58,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) words: &'a [u64],
 }
 
-impl Answering<'_> {
-    /// A value of one word, and nothing to say of memory.
+impl OutgoingReply<'_> {
+    /// Whether this is a value of one word without a report on memory.
     #[inline]
     fn is_one_word(&self) -> bool {
         self.kind == kind::VALUE
@@ -70,35 +70,35 @@ impl Answering<'_> {
     }
 }
 
-/// The worker's handle on a link. One per lane, used by its thread only.
+/// The worker's handle on a link. One per lane, used only by its thread.
 #[derive(Debug)]
-pub(crate) struct Taker<const N: usize = SLOTS> {
+pub(crate) struct Consumer<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
     /// Number of the next job to look at.
     position: u64,
-    /// The job at `position` is this lane's, until `finish`.
+    /// Whether the job at `position` is claimed, until `finish`.
     claimed: bool,
     /// Number of the last sleep.
     sleeps: u32,
-    /// The last sleep of the monitor that was rung.
-    rung: u32,
-    /// Grants taken.
+    /// Number of the monitor's last sleep that was signalled.
+    signalled: u32,
+    /// The number of grants taken.
     taken: u32,
-    /// Wants made.
-    wants: u32,
+    /// The number of allocation requests made.
+    alloc_requests: u32,
 }
 
-impl<const N: usize> Taker<N> {
-    /// The one taker of this link, beginning where the supervisor's posting stood.
+impl<const N: usize> Consumer<N> {
+    /// Creates the only consumer of this link. It begins where the producer's posting stopped.
     pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
         Self {
             cells,
             position,
             claimed: false,
             sleeps: 0,
-            rung: 0,
+            signalled: 0,
             taken,
-            wants: 0,
+            alloc_requests: 0,
         }
     }
 
@@ -106,14 +106,14 @@ impl<const N: usize> Taker<N> {
         Generation::of(self.position, N)
     }
 
-    /// Looks for the next job and claims it.
+    /// Claims the next job, if one is posted.
     #[inline]
     pub(crate) fn next(&mut self) -> Next {
         loop {
             match self.cells.state(self.position).claim(self.generation()) {
                 Claim::Run => {
                     self.claimed = true;
-                    self.cells.expect(self.position);
+                    self.cells.prefetch_next_call(self.position);
                     crate::sync::point!("claim.taken");
                     return Next::Run;
                 }
@@ -124,12 +124,12 @@ impl<const N: usize> Taker<N> {
                     self.position += 1;
                 }
                 Claim::Empty => {
-                    // Acquire: pairs with `Poster::set_flags`.
+                    // Acquire: pairs with `Producer::set_flags`.
                     let flags = self.cells.post().flags.load(Ordering::Acquire);
                     if flags & STOP == 0 {
                         return Next::Empty;
                     }
-                    // What was posted before the flag was set is seen now.
+                    // A job posted before the flag was set is visible now.
                     if !self.cells.state(self.position).is_live(self.generation()) {
                         return Next::Stop;
                     }
@@ -138,16 +138,16 @@ impl<const N: usize> Taker<N> {
         }
     }
 
-    /// A copy of the job that was claimed.
+    /// Copies the call of the claimed job.
     #[inline]
     pub(crate) fn call(&self) -> CallSlot {
         debug_assert!(self.claimed);
         let slot = &self.cells.post().slots[LinkCells::<N>::index(self.position)];
         slot.with(|slot| {
-            // SAFETY: `next` claimed this job, so the supervisor does not write its slot before `finish`.
+            // SAFETY: `next` has claimed this job, so the supervisor does not write its slot before `finish`.
             let slot = unsafe { &*slot };
             let mut args = [0; INLINE_WORDS];
-            // Mostly few: then the slot's second cache line stays where it is.
+            // Few arguments, the common case, leave the second cache line of the slot on the supervisor's core.
             if slot.len as usize <= FIRST_LINE || slot.form & SPILLED != 0 {
                 args[..FIRST_LINE].copy_from_slice(&slot.args[..FIRST_LINE]);
             } else {
@@ -162,15 +162,15 @@ impl<const N: usize> Taker<N> {
         self.claimed.then_some(self.position)
     }
 
-    /// The kernel of the claimed job is about to be entered, or has just been left.
+    /// Records when the kernel of the claimed job is entered or (`ended`) was left.
     pub(crate) fn stamp(&self, at: u64, ended: bool) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
         let field = if ended { &cell.ended } else { &cell.began };
-        // Relaxed: finish publishes it, or the worker's exit does.
+        // Relaxed: published by `finish`, or by the exit of the worker.
         field.store(at, Ordering::Relaxed);
     }
 
-    /// Has somebody asked the claimed job to end? False while there is none.
+    /// Whether the claimed job is cancelled. False while no job is claimed.
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.claimed
@@ -180,14 +180,13 @@ impl<const N: usize> Taker<N> {
                 .is_cancelled(self.generation())
     }
 
-    /// Ends the claimed job. Wakes whoever sleeps on it; the caller rings the monitor when this
-    /// returns true.
+    /// Ends the claimed job and wakes the threads that sleep on it. If this returns true, the caller must signal the monitor.
     #[inline]
     pub(crate) fn finish(
         &mut self,
         failed: bool,
         took_ns: u64,
-        answer: Option<&Answering<'_>>,
+        answer: Option<&OutgoingReply<'_>>,
     ) -> bool {
         let index = LinkCells::<N>::index(self.position);
         let reply = self.cells.reply();
@@ -214,24 +213,24 @@ impl<const N: usize> Taker<N> {
         crate::sync::point!("publish.filled");
         let Finished { wake, notice } = cell.state.finish(self.generation(), failed, reply_in);
         crate::sync::point!("complete.said");
-        let woken = wake && doorbell::wake(cell.state.place_to_sleep()) > 0;
+        let woken = wake && futex::wake(cell.state.as_futex()) > 0;
         crate::sync::point!("complete.woken");
         self.position += 1;
         self.claimed = false;
-        self.must_ring(notice, woken)
+        self.must_signal_monitor(notice, woken)
     }
 
-    /// Is there a reason to ring the monitor, and does it sleep unrung? A thread that was `woken` gives out what waits in the queue
-    /// itself.
+    /// Whether there is a reason to signal the monitor, and it sleeps and was not signalled. A `woken` thread refills the
+    /// lanes itself.
     #[inline]
-    fn must_ring(&mut self, notice: bool, woken: bool) -> bool {
+    fn must_signal_monitor(&mut self, notice: bool, woken: bool) -> bool {
         let post = self.cells.post();
         let flags = post.flags.load(Ordering::Relaxed);
-        let low = flags & MORE != 0 && !self.is_posted_ahead(u64::from(flags >> LOW_SHIFT));
-        (notice || low && !woken) && self.monitor_sleeps()
+        let low = flags & BACKLOG != 0 && !self.is_posted_ahead(u64::from(flags >> LOW_SHIFT));
+        (notice || low && !woken) && self.claim_monitor_signal()
     }
 
-    /// Is there a job `ahead` positions on? A hint.
+    /// Whether a job is posted `ahead` positions after the current one. A hint.
     fn is_posted_ahead(&self, ahead: u64) -> bool {
         let position = self.position + ahead;
         self.cells
@@ -239,68 +238,76 @@ impl<const N: usize> Taker<N> {
             .is_queued(Generation::of(position, N))
     }
 
-    /// Does the monitor sleep, and was it not rung for this sleep? Then it counts as rung.
-    pub(crate) fn monitor_sleeps(&mut self) -> bool {
-        // SeqCst fence: "finished, then looked for the sleeping monitor", pairs with the one after
-        // arming.
+    /// Returns true if the monitor sleeps and this lane has not signalled it for this sleep; the caller must then do so.
+    pub(crate) fn claim_monitor_signal(&mut self) -> bool {
+        // SeqCst fence: "finished, then looked for the sleeping monitor", pairs with `Hub::arm`.
         fence(Ordering::SeqCst);
         let armed = self.cells.hub().armed.load(Ordering::Relaxed);
-        if armed == 0 || armed == self.rung {
+        if armed == 0 || armed == self.signalled {
             return false;
         }
-        self.rung = armed;
+        self.signalled = armed;
         true
     }
 
-    /// The core of the thread that waits for this lane, as far as it said.
+    /// The core of the thread that last waited for an answer. A hint.
     pub(crate) fn waiter_core(&self) -> u32 {
         self.cells.hub().waiter_core.load(Ordering::Relaxed)
     }
 
-    /// May this lane spin for a moment?
+    /// Whether this lane may spin for a moment.
     #[inline]
     pub(crate) fn may_spin(&self) -> bool {
         self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
     }
 
-    /// Are there jobs that this lane could have, kept by the supervisor or posted to others? Asked
-    /// before a sleep.
-    pub(crate) fn more(&self) -> bool {
-        // SeqCst fence: "finished, then looked for MORE", pairs with `after_keeping`.
+    /// Whether there are jobs that this lane could run, queued in the supervisor or posted to other lanes. Called before a
+    /// sleep.
+    pub(crate) fn work_elsewhere(&self) -> bool {
+        // SeqCst fence: "finished, then looked for BACKLOG", pairs with `fence_after_queueing`.
         fence(Ordering::SeqCst);
-        self.cells.post().flags.load(Ordering::Relaxed) & (MORE | SPARE) != 0
+        self.cells.post().flags.load(Ordering::Relaxed) & (BACKLOG | STEALABLE) != 0
     }
 
-    /// Is there something to look at?
+    /// Whether `next` would return something other than `Empty`, or pass a retracted job.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.cells.state(self.position).is_live(self.generation())
-            // Acquire: pairs with what sets it.
+            // Acquire: pairs with `Producer::set_flags`.
             || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
     }
 
-    /// Sleeps until there is something to look at.
+    /// Sleeps until there is work. May return early.
     pub(crate) fn sleep(&mut self) {
-        let bell = &self.cells.post().bell;
-        // Acquire: "posted, then rung", pairs with `Poster::ring`.
-        let heard = bell.load(Ordering::Acquire);
+        let rings = self.announce_sleep();
+        crate::sync::point!("claim.announced");
+        if !self.has_work() {
+            futex::wait(&self.cells.post().doorbell, rings, None);
+        }
+        crate::sync::point!("claim.woken");
+        self.end_sleep();
+    }
+
+    /// Announces a sleep and returns the value of the doorbell to sleep on. The caller must look again before it sleeps.
+    fn announce_sleep(&mut self) -> u32 {
+        // Acquire: "posted, then rung", pairs with `Producer::ring`.
+        let rings = self.cells.post().doorbell.load(Ordering::Acquire);
         self.sleeps = self.sleeps.wrapping_add(1).max(1);
         let asleep = &self.cells.reply().asleep;
         asleep.store(self.sleeps, Ordering::Relaxed);
-        // SeqCst fence: "announced, then looked again", pairs with the one in `Poster::ring`.
+        // SeqCst fence: "announced, then looked again", pairs with `Producer::ring`.
         fence(Ordering::SeqCst);
-        crate::sync::point!("claim.announced");
-        if !self.has_work() {
-            doorbell::wait(bell, heard, None);
-        }
-        crate::sync::point!("claim.woken");
-        asleep.store(0, Ordering::Relaxed);
+        rings
     }
 
-    /// The next grant, if one was given ahead.
+    fn end_sleep(&self) {
+        self.cells.reply().asleep.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes the next grant, if there is one.
     pub(crate) fn next_grant(&mut self) -> Option<Granted> {
         let post = self.cells.post();
-        // Acquire: "grant cell filled", pairs with `Poster::grant`.
+        // Acquire: "grant cell filled", pairs with `Producer::grant`.
         if post.granted.load(Ordering::Acquire) == self.taken {
             return None;
         }
@@ -314,34 +321,36 @@ impl<const N: usize> Taker<N> {
         };
         crate::sync::point!("allocate.read");
         self.taken = self.taken.wrapping_add(1);
-        // Release: "grant cell read", pairs with `Poster::grant`, which may fill it again.
+        // Release: "grant cell read", pairs with `Producer::grant`, which may fill it again.
         self.cells
             .reply()
-            .taken
+            .grants_taken
             .store(self.taken, Ordering::Release);
         Some(granted)
     }
 
-    /// Asks for output memory. The caller rings the monitor, then calls [`Taker::await_grant`].
-    pub(crate) fn want(&mut self, bytes: u64, now: u64) {
-        self.wants = self.wants.wrapping_add(1).max(1);
+    /// Requests output memory. The caller signals the monitor, then calls [`Consumer::await_grant`].
+    pub(crate) fn request_alloc(&mut self, bytes: u64, now: u64) {
+        self.alloc_requests = self.alloc_requests.wrapping_add(1).max(1);
         let reply = self.cells.reply();
-        reply.want_bytes.store(bytes, Ordering::Relaxed);
-        reply.wanted_at.store(now, Ordering::Relaxed);
-        // Release: "want_bytes written", pairs with `Poster::wanted`.
-        reply.wants.store(self.wants, Ordering::Release);
+        reply.alloc_bytes.store(bytes, Ordering::Relaxed);
+        reply.alloc_requested_at.store(now, Ordering::Relaxed);
+        // Release: "alloc_bytes written", pairs with `Producer::alloc_request`.
+        reply
+            .alloc_requests
+            .store(self.alloc_requests, Ordering::Release);
     }
 
-    /// Sleeps until the want is answered.
-    pub(crate) fn await_grant(&mut self) -> Answer {
+    /// Sleeps until the allocation request is answered.
+    pub(crate) fn await_grant(&mut self) -> AllocAnswer {
         loop {
             if let Some(granted) = self.next_grant() {
-                return Answer::Granted(granted);
+                return AllocAnswer::Granted(granted);
             }
             let post = self.cells.post();
-            // Acquire: "refusal written", pairs with `Poster::answer_want`.
-            if post.refused.load(Ordering::Acquire) == self.wants {
-                return Answer::Refused(std::array::from_fn(|i| {
+            // Acquire: "refusal written", pairs with `Producer::answer_alloc`.
+            if post.refused.load(Ordering::Acquire) == self.alloc_requests {
+                return AllocAnswer::Refused(std::array::from_fn(|i| {
                     post.refusal[i].load(Ordering::Relaxed)
                 }));
             }
@@ -350,20 +359,13 @@ impl<const N: usize> Taker<N> {
     }
 
     fn sleep_for_grant(&mut self) {
-        let bell = &self.cells.post().bell;
-        // Acquire: as in `sleep`.
-        let heard = bell.load(Ordering::Acquire);
-        self.sleeps = self.sleeps.wrapping_add(1).max(1);
-        let asleep = &self.cells.reply().asleep;
-        asleep.store(self.sleeps, Ordering::Relaxed);
-        // SeqCst fence: as in `sleep`.
-        fence(Ordering::SeqCst);
+        let rings = self.announce_sleep();
         let post = self.cells.post();
         if post.granted.load(Ordering::Acquire) == self.taken
-            && post.refused.load(Ordering::Acquire) != self.wants
+            && post.refused.load(Ordering::Acquire) != self.alloc_requests
         {
-            doorbell::wait(bell, heard, None);
+            futex::wait(&post.doorbell, rings, None);
         }
-        asleep.store(0, Ordering::Relaxed);
+        self.end_sleep();
     }
 }

@@ -1,26 +1,26 @@
-//! The supervisor's side of a link.
+//! The supervisor's handle on a link: [`Producer`].
 
 use std::sync::Arc;
 
 use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
 use super::state::{Ask, Generation, Look, ReplyIn, Retract};
-use super::{NO_GRANT, doorbell, kind, span};
+use super::{NO_GRANT, futex, kind, span};
 use crate::sync::{Ordering, fence};
 
-/// What to post: the head of a call slot and its argument words.
+/// A call to post: the head of a call slot and its argument words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) job: u64,
     pub(crate) entry: u64,
     /// Words of arguments.
     pub(crate) len: u32,
-    /// `SPILLED`: `words` names a block that holds them. `STAMPED`: see [`Poster::stamps`].
+    /// `SPILLED`: `words` names a block that holds the arguments. `STAMPED`: see [`Producer::stamps`].
     pub(crate) form: u32,
-    /// Which random numbers it draws.
+    /// Seed of the job's random numbers.
     pub(crate) seed: u64,
     /// At most [`INLINE_WORDS`].
     pub(crate) words: &'a [u64],
-    /// Request bits that somebody already asked for.
+    /// Request bits that are set from the start.
     pub(crate) requests: u32,
 }
 
@@ -29,22 +29,22 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Reply {
     /// A value of [`super::kind`].
     pub(crate) kind: u8,
-    /// Array descriptors at the beginning of the words.
+    /// The number of array descriptors at the beginning of the words.
     pub(crate) arrays: u16,
-    /// The words name a block of the worker's region that holds the rest.
+    /// Whether the words name a block of the worker's region that holds the reply.
     pub(crate) spilled: bool,
     /// Words of the reply.
     pub(crate) len: u32,
-    /// Number of the grant in which `cursor` lies.
+    /// Number of the grant that contains `cursor`.
     pub(crate) grant: u64,
     /// Offset in the worker's region up to which that grant is used.
     pub(crate) cursor: u64,
-    /// The words, or where they are.
+    /// The words, or the extent of the block that holds them.
     pub(crate) words: [u64; INLINE_WORDS],
 }
 
 impl Reply {
-    /// A value of one word, and no memory.
+    /// The reply that is one word, without memory.
     #[inline]
     fn of_one(word: u64) -> Self {
         let mut words = [0; INLINE_WORDS];
@@ -66,61 +66,61 @@ impl Reply {
     }
 }
 
-/// One step of draining.
+/// Outcome of [`Producer::drain`] for the oldest open job.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Drained {
-    /// The oldest open job has not ended (or there is none).
+    /// It has not ended, or there is none.
     Nothing,
-    /// It ended, well or badly; the reply buffer is filled unless `bare`.
+    /// It has ended.
     Ended {
         position: u64,
         failed: bool,
-        bare: bool,
+        /// There is no reply: the reply buffer is unchanged.
+        is_empty: bool,
         took_ns: u64,
     },
-    /// It was retracted (the caller knows whether that is true), and the worker has passed it.
+    /// It was retracted (which the caller checks) and the worker has passed it.
     Skipped { position: u64 },
-    /// The worker wrote what it cannot have meant.
+    /// The worker wrote an impossible value.
     Fault(String),
 }
 
-/// After the supervisor kept a job and set `MORE`, before it looks once more for what has ended.
-pub(crate) fn after_keeping() {
-    // SeqCst fence: "MORE set, then looked", pairs with the one in `Taker::more`. Without the look a
-    // lane that ran dry just before would sleep beside the job.
+/// Called after the supervisor has queued a job and set `BACKLOG`, before it looks once more for jobs that have ended.
+pub(crate) fn fence_after_queueing() {
+    // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that ran dry just
+    // before could sleep although the job is queued.
     fence(Ordering::SeqCst);
 }
 
-/// A lane waits for output memory.
+/// A request of a lane for output memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
-    /// Which of the lane's wants this is; its answer names it.
+pub(crate) struct AllocRequest {
+    /// Its number in the lane; the answer names it.
     number: u32,
     pub(crate) bytes: u64,
 }
 
-/// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's
-/// core lock.
+/// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's core lock.
 #[derive(Debug)]
-pub(crate) struct Poster<const N: usize = SLOTS> {
+pub(crate) struct Producer<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
     /// Number of the next job to post.
     tail: u64,
     /// Number of the oldest job that is not drained.
     head: u64,
-    /// The last sleep of the worker that was rung.
+    /// Number of the worker's last sleep that was rung.
     rung: u32,
-    /// Grants given.
+    /// The number of grants given.
     granted: u32,
-    /// Wants that were answered.
+    /// Number of the last allocation request that was answered.
     answered: u32,
     /// The flags as last written.
     flags: u32,
 }
 
-impl<const N: usize> Poster<N> {
-    /// The one poster of this link.
+impl<const N: usize> Producer<N> {
+    /// Creates the only producer of this link.
     pub(crate) fn new(cells: Arc<LinkCells<N>>) -> Self {
         Self {
             cells,
@@ -133,17 +133,17 @@ impl<const N: usize> Poster<N> {
         }
     }
 
-    /// Number of the next job to post; where a new worker begins.
+    /// Number of the next job to post, where a new worker begins.
     pub(crate) fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// Grants given so far; where a new worker begins.
+    /// The number of grants given, where a new worker begins.
     pub(crate) fn granted(&self) -> u32 {
         self.granted
     }
 
-    /// Jobs posted and not drained.
+    /// The number of jobs posted and not drained.
     #[inline]
     pub(crate) fn open(&self) -> usize {
         (self.tail - self.head) as usize
@@ -154,22 +154,21 @@ impl<const N: usize> Poster<N> {
         self.head..self.tail
     }
 
-    /// Slots that are free.
+    /// The number of free slots.
     #[inline]
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn free_slots(&self) -> usize {
         N - self.open()
     }
 
-    /// Posts a job and returns its position. The worker may sleep: call [`Poster::ring`] after the
-    /// last one of a batch.
+    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring`] after the last job of a batch.
     #[inline]
     pub(crate) fn post(&mut self, call: &Call<'_>) -> u64 {
-        debug_assert!(self.room() > 0 && call.words.len() <= INLINE_WORDS);
+        debug_assert!(self.free_slots() > 0 && call.words.len() <= INLINE_WORDS);
         let position = self.tail;
         let index = LinkCells::<N>::index(position);
         self.cells.post().slots[index].with_mut(|slot| {
-            // SAFETY: this position was drained one lap ago (`room`), so its state word is not
-            // live and the worker does not read the slot until `post` below; there is one poster.
+            // SAFETY: this position was drained one lap ago (`free_slots`), so its state word is not live and the worker does
+            // not read the slot before `post` below; there is one producer.
             unsafe {
                 (*slot).job = call.job;
                 (*slot).entry = call.entry;
@@ -189,16 +188,17 @@ impl<const N: usize> Poster<N> {
         position
     }
 
-    /// Wakes the worker if it sleeps and was not rung for this sleep. True if it cost a wake-up.
+    /// Wakes the worker if it sleeps and was not rung for this sleep. Returns whether it did.
     #[inline]
     pub(crate) fn ring(&mut self) -> bool {
-        // SeqCst fence: "posted, then looked for a sleeper", pairs with the fence in `Taker::sleep`.
+        // SeqCst fence: "posted, then looked for a sleeper", pairs with `Consumer::announce_sleep`.
         fence(Ordering::SeqCst);
         self.ring_early()
     }
 
-    /// The same without the fence, which waits until what was posted has left this core: may overlook a worker that is about to
-    /// sleep. So [`Poster::ring`] has to follow, once for many jobs; this only lets a worker that sleeps already begin sooner.
+    /// Like [`Producer::ring`] without the fence, which waits until the posted words have left the store buffer: may miss a
+    /// worker that is about to sleep. `ring` must follow, once for many jobs; this lets a worker that already sleeps begin
+    /// sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
@@ -212,25 +212,25 @@ impl<const N: usize> Poster<N> {
 
     #[cold]
     fn ring_cold(&self) {
-        let bell = &self.cells.post().bell;
-        // Release: "posted, then rung", pairs with the look at the bell before a sleep: a worker that has heard this ring sees
-        // what was posted, and does not sleep on it. One early ring is all that this sleep gets.
-        bell.fetch_add(1, Ordering::Release);
-        doorbell::wake(bell);
+        let doorbell = &self.cells.post().doorbell;
+        // Release: "posted, then rung", pairs with the load of the doorbell in `Consumer::sleep`: a worker that sees this
+        // ring sees the posted job and does not sleep. An early ring is the only one for its sleep.
+        doorbell.fetch_add(1, Ordering::Release);
+        futex::wake(doorbell);
     }
 
-    /// Is the worker asleep, as far as it says?
+    /// Whether the worker claims to be asleep.
     #[inline]
     pub(crate) fn seems_asleep(&self) -> bool {
         self.cells.reply().asleep.load(Ordering::Relaxed) != 0
     }
 
-    /// Sets the lane's flags (`STOP`, `SPIN`, `MORE`), writing only on a change.
+    /// Sets the lane's flags; writes only if they change.
     #[inline]
     pub(crate) fn set_flags(&mut self, flags: u32) {
         if flags != self.flags {
             self.flags = flags;
-            // Release: "whatever led to it", pairs with the load in `Taker`.
+            // Release: "posted before STOP", pairs with `Consumer::next` and `Consumer::has_work`.
             self.cells.post().flags.store(flags, Ordering::Release);
         }
     }
@@ -240,7 +240,7 @@ impl<const N: usize> Poster<N> {
         self.flags
     }
 
-    /// Looks at the oldest open job; fills `reply` when it ended with one.
+    /// Takes the oldest open job if it has ended; fills `reply` if it has one.
     #[inline]
     pub(crate) fn drain(&mut self, reply: &mut Reply) -> Drained {
         if self.head == self.tail {
@@ -271,12 +271,12 @@ impl<const N: usize> Poster<N> {
         Drained::Ended {
             position,
             failed,
-            bare: reply_in == ReplyIn::Nothing,
+            is_empty: reply_in == ReplyIn::Nothing,
             took_ns,
         }
     }
 
-    /// Each word is read once; a worker that writes now spoils only the value.
+    /// Reads each word once; a worker that writes meanwhile only corrupts the value.
     fn copy_reply(&self, index: usize, reply: &mut Reply) {
         let slot = &self.cells.reply().replies[index];
         let head = slot.head.load(Ordering::Relaxed);
@@ -292,18 +292,21 @@ impl<const N: usize> Poster<N> {
         }
     }
 
-    /// When the kernel of this job was entered and left, as far as the worker says. For jobs that were posted as
-    /// `STAMPED`, after their end or that of their worker; what an older job left there may come instead.
+    /// When the kernel of this job was entered and left, as claimed by the worker. For `STAMPED` jobs, after the end of the
+    /// job or the exit of its worker. May return the stamps of an older job.
     pub(crate) fn stamps(&self, position: u64) -> (u64, u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
-        // Relaxed: the state word was read before, or the worker is gone.
+        // Relaxed: the state word was read before, or the worker has exited.
         let (began, ended) = (&cell.began, &cell.ended);
         (began.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
     }
 
-    /// When the present want was made, as far as the worker says.
-    pub(crate) fn wanted_at(&self) -> u64 {
-        self.cells.reply().wanted_at.load(Ordering::Relaxed)
+    /// When the current allocation request was made, as claimed by the worker.
+    pub(crate) fn alloc_requested_at(&self) -> u64 {
+        self.cells
+            .reply()
+            .alloc_requested_at
+            .load(Ordering::Relaxed)
     }
 
     /// Takes a queued job back.
@@ -320,11 +323,11 @@ impl<const N: usize> Poster<N> {
             .ask(Generation::of(position, N), request)
     }
 
-    /// Gives output memory to the lane; false when as many grants as it can hold are on their way,
-    /// as far as it says. A worker that lies spoils cells that only it reads.
+    /// Grants output memory to the lane; false if it claims to have [`GRANTS`] unread grants. A false claim only corrupts
+    /// cells that this worker alone reads.
     pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool) -> bool {
-        // Acquire: "grant cell read", pairs with `Taker::next_grant`.
-        let taken = self.cells.reply().taken.load(Ordering::Acquire);
+        // Acquire: "grant cell read", pairs with `Consumer::next_grant`.
+        let taken = self.cells.reply().grants_taken.load(Ordering::Acquire);
         if self.granted.wrapping_sub(taken) as usize >= GRANTS {
             return false;
         }
@@ -334,7 +337,7 @@ impl<const N: usize> Poster<N> {
             .store(len | if fresh { FRESH } else { 0 }, Ordering::Relaxed);
         self.granted = self.granted.wrapping_add(1);
         crate::sync::point!("grant.filled");
-        // Release: "grant cell filled", pairs with `Taker::next_grant`.
+        // Release: "grant cell filled", pairs with `Consumer::next_grant`.
         self.cells
             .post()
             .granted
@@ -343,53 +346,57 @@ impl<const N: usize> Poster<N> {
         true
     }
 
-    /// What the lane waits for, if it does.
-    pub(crate) fn wanted(&self) -> Option<Want> {
-        // Acquire: "want_bytes written", pairs with `Taker::want`.
-        let number = self.cells.reply().wants.load(Ordering::Acquire);
-        (number != self.answered).then(|| Want {
+    /// The allocation request that the lane waits for, if any.
+    pub(crate) fn alloc_request(&self) -> Option<AllocRequest> {
+        // Acquire: "alloc_bytes written", pairs with `Consumer::request_alloc`.
+        let number = self.cells.reply().alloc_requests.load(Ordering::Acquire);
+        (number != self.answered).then(|| AllocRequest {
             number,
-            bytes: self.cells.reply().want_bytes.load(Ordering::Relaxed),
+            bytes: self.cells.reply().alloc_bytes.load(Ordering::Relaxed),
         })
     }
 
-    /// This want is answered, by a grant or by a refusal with these numbers. If the lane has helped
-    /// itself to another grant and wants something else by now, that is still to be answered.
-    pub(crate) fn answer_want(&mut self, want: Want, refusal: Option<[u64; REFUSAL_WORDS]>) {
-        self.answered = want.number;
+    /// Marks this request as answered, by a grant before or by this refusal. A later request, of a lane that found another
+    /// grant meanwhile, stays unanswered.
+    pub(crate) fn answer_alloc(
+        &mut self,
+        request: AllocRequest,
+        refusal: Option<[u64; REFUSAL_WORDS]>,
+    ) {
+        self.answered = request.number;
         if let Some(words) = refusal {
             for (to, from) in self.cells.post().refusal.iter().zip(words) {
                 to.store(from, Ordering::Relaxed);
             }
-            // Release: "refusal written", pairs with `Taker::await_grant`.
+            // Release: "refusal written", pairs with `Consumer::await_grant`.
             self.cells
                 .post()
                 .refused
-                .store(want.number, Ordering::Release);
+                .store(request.number, Ordering::Release);
         }
         self.ring();
     }
 
-    /// The worker is gone and every record is in order: whoever sleeps on a word of this link looks at
-    /// its record, and the next worker begins at `tail`.
-    pub(crate) fn start_over(&mut self) {
-        // All of them. The next worker must not take for a job what this one may have written beyond its own; a thread may be
-        // on its way to sleep here with a value that it read before; and a job may have been taken whose worker died between
-        // finishing and waking.
+    /// Resets the link after the exit of its worker, once every record is updated: threads that sleep on a word of this link
+    /// look at their record again, and the next worker begins at `tail`.
+    pub(crate) fn reset(&mut self) {
+        // Clears and wakes all words, not only the open ones: the worker may have written a job into any of them; a thread
+        // may be about to sleep here with a value that it read before; and the worker may have died between finishing a job
+        // that was then drained and waking its waiter.
         for cell in &self.cells.reply().states {
             cell.state.clear();
-            doorbell::wake(cell.state.place_to_sleep());
+            futex::wake(cell.state.as_futex());
         }
         self.head = self.tail;
         let reply = self.cells.reply();
-        // Relaxed: no worker is there to read; the next one starts after its spawn.
+        // Relaxed: no worker reads this; the next one reads it after its spawn.
         reply.asleep.store(0, Ordering::Relaxed);
-        reply.wants.store(0, Ordering::Relaxed);
-        reply.taken.store(self.granted, Ordering::Relaxed);
+        reply.alloc_requests.store(0, Ordering::Relaxed);
+        reply.grants_taken.store(self.granted, Ordering::Relaxed);
         reply.denied.store(0, Ordering::Relaxed);
-        reply.fell.store(0, Ordering::Relaxed);
+        reply.culprit_lane.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
-        self.cells.goes_to_sleep();
+        self.cells.set_asleep();
         #[cfg(not(arenite_loom))]
         reply.abort.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
@@ -398,14 +405,14 @@ impl<const N: usize> Poster<N> {
         self.set_flags(0);
     }
 
-    /// After the exit of the worker: had it not begun this job?
+    /// After the exit of the worker: whether it had not begun this job.
     pub(crate) fn is_queued(&self, position: u64) -> bool {
         self.cells
             .state(position)
             .is_queued(Generation::of(position, N))
     }
 
-    /// The cells, for whoever sleeps on a state word or wakes a sleeper.
+    /// The cells, to sleep on a state word or wake its sleepers.
     pub(crate) fn cells(&self) -> &Arc<LinkCells<N>> {
         &self.cells
     }

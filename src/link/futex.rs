@@ -1,17 +1,17 @@
-//! Sleeping on a word and waking whoever sleeps there: a futex, or in a model what a futex does.
+//! Sleeping on a word and waking its sleepers: a futex, or its model under loom.
 
 #[cfg(not(arenite_loom))]
 use std::time::Duration;
 
 use crate::sync::AtomicU32;
 
-/// Sleeps while the word still reads `seen`, at most `limit`. May return early.
+/// Sleeps while the word has the value `seen`, at most for `limit`. May return early.
 #[cfg(not(arenite_loom))]
 pub(crate) fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {
     let _ = crate::sys::futex::wait(word, seen, limit);
 }
 
-/// Wakes every sleeper of the word, and says how many.
+/// Wakes every sleeper of the word and returns their number.
 #[cfg(not(arenite_loom))]
 pub(crate) fn wake(word: &AtomicU32) -> usize {
     crate::sys::futex::wake(word, u32::MAX >> 1)
@@ -20,8 +20,8 @@ pub(crate) fn wake(word: &AtomicU32) -> usize {
 #[cfg(arenite_loom)]
 pub(crate) use model::{wait, wait_any, wake};
 
-/// A futex as the kernel makes it: a list of sleepers behind a lock, under which the word is compared.
-/// Nobody is woken but by `wake`, so that a model in which the protocol forgets one ends in a deadlock.
+/// A futex as Linux implements it: a list of sleepers behind a lock, under which the word is compared. Only `wake` wakes, so
+/// a lost wake-up in a model ends in a deadlock.
 #[cfg(arenite_loom)]
 mod model {
     use loom::sync::Mutex;
@@ -41,13 +41,13 @@ mod model {
         SLEEPERS.lock().expect("a model that panics is over")
     }
 
-    /// See the real one. A model has no clock, and so no limit.
+    /// Like the real `wait`, without a limit: a model has no clock.
     pub(crate) fn wait(word: &AtomicU32, seen: u32, _limit: Option<std::time::Duration>) {
         wait_any(&[(word, seen)]);
     }
 
-    /// Sleeps on all of them, as `futex_waitv` does. That compares one after the other; who is woken on the way returns as well, so
-    /// it is no less to compare them in one step.
+    /// Sleeps on all words, like `futex_waitv`. That compares one word after the other, but a wake-up in between makes it
+    /// return as well, so comparing them in one step is equivalent.
     pub(crate) fn wait_any(words: &[(&AtomicU32, u32)]) {
         let mut all = sleepers();
         if words
@@ -58,13 +58,13 @@ mod model {
         }
         all.extend(words.iter().map(|(word, _)| (key(word), thread::current())));
         drop(all);
-        // Whoever takes an entry out of the list unparks.
+        // `wake` removes the entry from the list and unparks.
         thread::park();
         let me = thread::current().id();
         sleepers().retain(|(_, thread)| thread.id() != me);
     }
 
-    /// See the real one.
+    /// Like the real `wake`.
     pub(crate) fn wake(word: &AtomicU32) -> usize {
         let mut sleepers = sleepers();
         let (woken, others) = std::mem::take(&mut *sleepers)
