@@ -419,7 +419,8 @@ impl Monitor {
             let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
                 let retiring = || core.workers[core.worker_of(index)].retiring;
                 let ready = lane.ready || retiring();
-                lane.producer.alloc_request()
+                lane.producer
+                    .alloc_request()
                     // Whoever has no job needs no memory: he would take all there is.
                     .filter(|_| ready && lane.live() > 0)
                     .map(|want| (index, lane.life, want))

@@ -15,8 +15,8 @@ use super::{ActorStatus, Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
-    Reply, RetrySafe,
+    Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params, Reply,
+    RetrySafe,
 };
 use crate::supervisor::{ActorId, Failed, Shared, Terms};
 use crate::sys::debug_as_text;
