@@ -2,7 +2,7 @@
 //!
 //! A panic, a wild pointer, an `abort()` in a C library or a hostile input file ends one job with an error that
 //! says what happened. The program, its other jobs and their data go on. That is what threads cannot
-//! give; what it costs is what the benchmarks are there to show (`arenite bench`).
+//! give; what it costs is what the benchmarks are there to show (`cargo run --release -p arenite-bench`).
 //!
 //! It costs next to nothing per job, because arrays are neither copied nor serialised: they lie in memory that all
 //! processes have mapped, and what travels to a worker is a descriptor of 128 bytes. Only the results of workers that are
@@ -118,7 +118,6 @@
 //! | `engine` | the public face: [`engine`] |
 //! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
 //! | `image` | decode, resize, encode (feature `image`) |
-//! | `twins` | what the benchmarks compare with (feature `bench`) |
 //!
 //! # Features
 //!
@@ -129,7 +128,6 @@
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
 //!   [`Builder::on_log`] with level and target, and at the subscriber of the program, if it has
 //!   one, as events of the target `arenite::worker`. Spans stay in the worker.
-//! - `bench`: the systems that `arenite bench` measures beside the engine. Not meant for programs.
 //!
 //! # Platform
 //!
@@ -160,8 +158,6 @@ mod sync;
 mod sys;
 #[cfg(not(arenite_loom))]
 mod trace;
-#[cfg(all(feature = "bench", not(arenite_loom)))]
-pub mod twins;
 #[cfg(not(arenite_loom))]
 mod worker;
 

@@ -47,8 +47,6 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     #[command(hide = true)]
     Soak(crate::soak::SoakArgs),
-    #[cfg(feature = "bench")]
-    Bench(crate::bench::BenchArgs),
 }
 
 /// `--generate`, the same at the top and in each command.
@@ -134,8 +132,7 @@ fn manual(subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
         Some(command) => {
             let name: &'static str = match command.get_name() {
                 "resize" => "arenite-resize",
-                "doctor" => "arenite-doctor",
-                _ => "arenite-bench",
+                _ => "arenite-doctor",
             };
             command.clone().name(name).display_name(name)
         }

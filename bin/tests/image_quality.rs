@@ -203,11 +203,11 @@ fn samples_look_like_a_full_decode() {
     assert!(seen >= 4, "the samples are gone");
 }
 
-/// A photo from each sample as `arenite bench --only resize-12mp` makes it, by the very same function; with `ARENITE_PHOTOS=100`
+/// A photo from each sample as the bench `resize-12mp` makes it, by the very same function; with `ARENITE_PHOTOS=100`
 /// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB (photo 12).
 #[test]
 fn the_photos_of_the_bench_look_like_a_full_decode() {
-    use arenite::twins::photos;
+    use arenite_bench::photos;
 
     let check = |number| {
         let file = photos::nth(number, photos::LARGE).unwrap();

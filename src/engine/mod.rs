@@ -55,8 +55,6 @@ pub use map::{
     DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Reporting, Unordered,
     UnorderedKeepingArgs,
 };
-#[cfg(feature = "bench")]
-pub(crate) use numbers::sum;
 pub use numbers::{Histogram, Number};
 pub use observe::{Trace, TraceError};
 pub use par_report::ParReport;

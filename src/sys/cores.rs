@@ -1,54 +1,11 @@
-//! Which cores a thread runs on, and, for measuring, how much processor time a process has used.
-
-#[cfg(feature = "bench")]
-use std::time::Duration;
+//! Which cores a thread runs on.
 
 use nix::errno::Errno;
 
-#[cfg(feature = "bench")]
-use super::error::{Error, Result};
 use super::inject::allowed;
 
 /// Cores that this floor can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
-
-#[cfg(feature = "bench")]
-/// Keeps the calling thread on one core until dropped.
-pub struct Pinned {
-    before: libc::cpu_set_t,
-}
-
-#[cfg(feature = "bench")]
-impl std::fmt::Debug for Pinned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pinned")
-    }
-}
-
-#[cfg(feature = "bench")]
-impl Pinned {
-    /// Pins the calling thread to `core`.
-    pub fn to(core: usize) -> Result<Pinned> {
-        let what = || format!("core {core}");
-        if core >= LIMIT {
-            return Err(Error::new("sched_setaffinity", Errno::EINVAL, what()));
-        }
-        let before = affinity();
-        let mut set = empty_set();
-        // SAFETY: `set` is an initialised set and `core` lies within it.
-        unsafe { libc::CPU_SET(core, &mut set) };
-        set_affinity(&set).map_err(|errno| Error::new("sched_setaffinity", errno, what()))?;
-        Ok(Pinned { before })
-    }
-}
-
-#[cfg(feature = "bench")]
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // The kernel gave out this very set; failing to restore it could only cost speed.
-        let _ = set_affinity(&self.before);
-    }
-}
 
 /// The core that the calling thread runs on, at this moment.
 #[inline]
@@ -85,58 +42,6 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     true
 }
 
-#[cfg(feature = "bench")]
-/// Two cores that this thread may run on and that are not two threads of one core, if there are such; otherwise any two.
-pub fn two_cores() -> Option<(usize, usize)> {
-    let set = affinity();
-    // SAFETY: `set` is an initialised set and the numbers lie within it.
-    let allowed = |core: &usize| unsafe { libc::CPU_ISSET(*core, &set) };
-    let mut cores = (0..LIMIT).filter(allowed);
-    let first = cores.next()?;
-    let rest: Vec<usize> = cores.collect();
-    let siblings = std::fs::read_to_string(format!(
-        "/sys/devices/system/cpu/cpu{first}/topology/thread_siblings_list"
-    ))
-    .unwrap_or_default();
-    let apart = rest.iter().find(|core| !in_list(&siblings, **core));
-    apart.or(rest.first()).map(|&second| (first, second))
-}
-
-#[cfg(feature = "bench")]
-/// Whether a list such as `0-3,8` names `core`.
-fn in_list(list: &str, core: usize) -> bool {
-    list.trim().split(',').any(|part| {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let bounds = (from.parse::<usize>(), to.parse::<usize>());
-        matches!(bounds, (Ok(from), Ok(to)) if (from..=to).contains(&core))
-    })
-}
-
-#[cfg(feature = "bench")]
-/// Processor time that all threads of process `pid` have used so far, in nanoseconds rather than in ticks.
-pub fn cpu_time_of(pid: i32) -> Result<Duration> {
-    let what = || format!("process {pid}");
-    let mut clock: libc::clockid_t = 0;
-    // SAFETY: `clock` is a live place for the answer.
-    let answer = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
-    if answer != 0 {
-        let errno = Errno::from_raw(answer);
-        return Err(Error::new("clock_getcpuclockid", errno, what()));
-    }
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a live place for the answer.
-    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
-        return Err(Error::last("clock_gettime", what()));
-    }
-    Ok(Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    ))
-}
-
 fn empty_set() -> libc::cpu_set_t {
     // SAFETY: a set is plain bits, and zeros are an empty one.
     unsafe { std::mem::zeroed() }
@@ -164,16 +69,37 @@ fn set_affinity(set: &libc::cpu_set_t) -> nix::Result<()> {
     Errno::result(answer).map(drop)
 }
 
-#[cfg(all(test, feature = "bench"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
     use crate::sys::asked;
 
-    #[test]
-    fn lists_of_cores_are_read() {
-        assert!(in_list("0-3,8\n", 2) && in_list("0-3,8\n", 8) && in_list("5", 5));
-        assert!(!in_list("0-3,8\n", 4) && !in_list("", 0));
+    /// Keeps the calling thread on one core until dropped.
+    struct Pinned(libc::cpu_set_t);
+
+    impl Pinned {
+        fn to(core: usize) -> nix::Result<Pinned> {
+            let before = affinity();
+            let mut set = empty_set();
+            // SAFETY: `set` is an initialised set and `core` lies within it.
+            unsafe { libc::CPU_SET(core, &mut set) };
+            set_affinity(&set).map(|()| Pinned(before))
+        }
+    }
+
+    impl Drop for Pinned {
+        fn drop(&mut self) {
+            let _ = set_affinity(&self.0);
+        }
+    }
+
+    /// Two cores that the calling thread may run on.
+    fn two_cores() -> Option<(usize, usize)> {
+        let set = affinity();
+        // SAFETY: `set` is an initialised set and the numbers lie within it.
+        let mut allowed = (0..LIMIT).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) });
+        allowed.next().zip(allowed.next())
     }
 
     #[test]
@@ -238,35 +164,5 @@ mod tests {
         });
         std::fs::remove_dir(&group).unwrap();
         assert!(grown.unwrap().unwrap().is_some());
-    }
-
-    #[test]
-    fn pinning_ends_with_its_value() {
-        // On a thread of its own, so that no other test is pinned.
-        std::thread::spawn(|| {
-            let Some((first, second)) = two_cores() else {
-                return;
-            };
-            assert_ne!(first, second);
-            {
-                let _pinned = Pinned::to(second).unwrap();
-                assert_eq!(two_cores(), None);
-            }
-            assert_eq!(two_cores(), Some((first, second)));
-        })
-        .join()
-        .unwrap();
-    }
-
-    #[test]
-    fn processor_time_grows_with_work() {
-        let pid = std::process::id() as i32;
-        let before = cpu_time_of(pid).unwrap();
-        let mut x = 1_u64;
-        while cpu_time_of(pid).unwrap() <= before {
-            x = std::hint::black_box(x.wrapping_mul(3));
-        }
-        // Above every process number that the kernel gives out.
-        assert!(cpu_time_of(1 << 22 | 1).is_err());
     }
 }

@@ -39,19 +39,15 @@ pub use error::{Error, Result};
 pub(crate) use error::{debug_as_text, size};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
-#[cfg(feature = "bench")]
-pub use process::{getppid, set_pdeathsig};
 pub use random::random;
 pub use segment::{Access, Segment};
 
 // Short names for tests.
-#[cfg(all(test, not(feature = "bench")))]
-pub use process::{getppid, set_pdeathsig};
 #[cfg(test)]
 pub use {
     event::{EventFd, Poller},
     process::{
         Exit, PidFd, WatchPipe, close_all_except, first_target_fd, kill_me_on_hangup,
-        leave_signals_to_parent, set_dumpable, spawn_self,
+        getppid, leave_signals_to_parent, set_dumpable, set_pdeathsig, spawn_self,
     },
 };

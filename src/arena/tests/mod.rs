@@ -3,6 +3,7 @@
 
 mod plan;
 mod process;
+mod speed;
 
 use proptest::prelude::*;
 

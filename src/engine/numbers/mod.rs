@@ -10,8 +10,6 @@ use std::any::type_name;
 
 pub use histogram::Histogram;
 pub use number::Number;
-#[cfg(feature = "bench")]
-pub(crate) use number::sum;
 
 use super::answers::lie;
 use super::{Engine, JobError, JobErrorKind};

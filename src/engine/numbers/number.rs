@@ -200,7 +200,7 @@ pub(super) fn tree<P>(
 }
 
 /// The sum of a slice.
-pub(crate) fn sum<T: Number>(x: &[T]) -> T::Partial {
+pub(super) fn sum<T: Number>(x: &[T]) -> T::Partial {
     let block = |i: usize| T::block(&x[i * BLOCK..x.len().min((i + 1) * BLOCK)]);
     match x.len().div_ceil(BLOCK) {
         0 => T::ZERO,

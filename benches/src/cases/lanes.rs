@@ -1,0 +1,43 @@
+//! Calls that wait: many of them side by side in few workers.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::noop::timed;
+use super::{Case, Goal, Running, BenchError, Unit, ours};
+
+/// Calls in one operation.
+pub(super) const CALLS: u64 = 1000;
+/// How long each of them waits.
+const WAIT: Duration = Duration::from_millis(20);
+/// Lanes of all workers together.
+pub(super) const LANES: usize = 100;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = Case::new(
+        "io-lanes",
+        "1,000 calls that wait 20 ms each, on 100 lanes",
+        Unit::Milliseconds,
+    )
+    .plan(1, 5, 1)
+    .goals(&[Goal::AtMost(1.1, "ideal")])
+    .system("arenite", ours::calls_that_wait)
+    .system("ideal", |_| ideal());
+    vec![case]
+}
+
+/// One of them.
+pub(super) fn call(n: u64) -> u64 {
+    sleep(WAIT);
+    n
+}
+
+/// What the calls of one lane take, one after the other, if it costs nothing to hand them over.
+fn ideal() -> Result<Running, BenchError> {
+    Ok(Box::new(|times| {
+        timed(times, |_| {
+            (0..CALLS / LANES as u64).for_each(|_| sleep(WAIT));
+            Ok(())
+        })
+    }))
+}

@@ -1,0 +1,376 @@
+//! The cases: what is measured, by which systems, in which unit, and what the engine has to reach.
+//!
+//! A [`Case`] only describes; nothing is started before [`Entry::start`]. The runner (the program `arenite-bench`, or
+//! Criterion) starts all systems of a case, then lets them take turns.
+
+mod actor;
+mod arrays;
+mod graphs;
+mod handover;
+mod idle;
+mod lanes;
+mod maps;
+mod memory;
+mod mixed;
+mod noop;
+mod numbers;
+mod ours;
+mod protection;
+mod resize;
+mod start;
+mod streams;
+mod trace;
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::{BenchError, linux};
+
+/// What every case needs to know about this run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Less work per sample, no copies of 1 GiB.
+    pub quick: bool,
+    /// Worker processes and pool threads of every system that has workers.
+    pub workers: usize,
+    /// The `arenite` program, for the cases that measure its `resize` command.
+    pub command: Option<PathBuf>,
+}
+
+/// What one sample of a system gave.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Reading {
+    /// How long all operations took together.
+    Total(Duration),
+    /// How long each operation took, pauses left out.
+    Each(Vec<Duration>),
+    /// Something that is no time, in the case's unit.
+    Amount(f64),
+    /// A program ran over files.
+    Files {
+        /// How long it took from its start to its end.
+        total: Duration,
+        /// Bytes of the files it wrote.
+        written: u64,
+        /// The most memory that it and its children held at one time, in bytes.
+        peak: u64,
+    },
+}
+
+impl Reading {
+    /// The time of all operations together, where it is one.
+    #[must_use]
+    pub fn total(&self) -> Option<Duration> {
+        match self {
+            Self::Total(total) | Self::Files { total, .. } => Some(*total),
+            Self::Each(each) => Some(each.iter().sum()),
+            Self::Amount(_) => None,
+        }
+    }
+}
+
+/// One way to do the work of a case, ready to be measured.
+pub trait System {
+    /// Does the operation `times` times, one after the other.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being measured; the run goes on without this system.
+    fn run(&mut self, times: u64) -> Result<Reading, BenchError>;
+}
+
+impl<F: FnMut(u64) -> Result<Reading, BenchError>> System for F {
+    fn run(&mut self, times: u64) -> Result<Reading, BenchError> {
+        self(times)
+    }
+}
+
+/// A system that is running.
+pub type Running = Box<dyn System>;
+
+/// Starts a system.
+type Start = dyn Fn(&Setup) -> Result<Running, BenchError>;
+
+/// A system's name and how to start it.
+pub struct Entry {
+    /// The same in every output: `arenite`, `rayon`, `unix-socket` …
+    pub id: &'static str,
+    start: Box<Start>,
+}
+
+impl Entry {
+    fn new<F>(id: &'static str, start: F) -> Self
+    where
+        F: Fn(&Setup) -> Result<Running, BenchError> + 'static,
+    {
+        Self {
+            id,
+            start: Box::new(start),
+        }
+    }
+
+    /// Starts its processes or threads and makes its data ready.
+    ///
+    /// # Errors
+    /// [`BenchError::Missing`] where this machine lacks what it needs; other errors where it failed.
+    pub fn start(&self, setup: &Setup) -> Result<Running, BenchError> {
+        (self.start)(setup)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.id).finish()
+    }
+}
+
+/// What the figures of a case are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Microseconds per operation.
+    Microseconds,
+    /// Milliseconds per operation.
+    Milliseconds,
+    /// Jobs per second; an operation is this many jobs.
+    JobsPerSecond(u64),
+    /// Images per second; an operation is this many images.
+    ImagesPerSecond(u64),
+    /// Nanoseconds per job; an operation is this many jobs.
+    NanosecondsPerJob(u64),
+    /// Milliseconds of processor time.
+    CpuMilliseconds,
+    /// Megabytes (1,000,000 bytes).
+    Megabytes,
+}
+
+impl Unit {
+    /// The name in every output.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Microseconds => "us",
+            Self::Milliseconds => "ms",
+            Self::JobsPerSecond(_) => "jobs/s",
+            Self::ImagesPerSecond(_) => "images/s",
+            Self::NanosecondsPerJob(_) => "ns/job",
+            Self::CpuMilliseconds => "cpu-ms",
+            Self::Megabytes => "MB",
+        }
+    }
+
+    /// Whether a larger figure is the better one.
+    #[must_use]
+    pub fn more_is_better(self) -> bool {
+        matches!(self, Self::JobsPerSecond(_) | Self::ImagesPerSecond(_))
+    }
+
+    /// The figure of one sample of `times` operations. Where each operation has its own time, the median of them.
+    #[must_use]
+    pub fn figure(self, reading: &Reading, times: u64) -> f64 {
+        let seconds = match reading {
+            Reading::Amount(amount) => return *amount,
+            Reading::Files { peak, .. } if self == Self::Megabytes => return *peak as f64 / 1e6,
+            Reading::Each(each) if !each.is_empty() => {
+                let mut each = each.clone();
+                each.sort_unstable();
+                each[each.len() / 2].as_secs_f64()
+            }
+            reading => reading.total().unwrap_or_default().as_secs_f64() / times.max(1) as f64,
+        };
+        match self {
+            Self::Microseconds => seconds * 1e6,
+            Self::Milliseconds | Self::CpuMilliseconds => seconds * 1e3,
+            Self::JobsPerSecond(jobs) => jobs as f64 / seconds,
+            Self::ImagesPerSecond(images) => images as f64 / seconds,
+            Self::NanosecondsPerJob(jobs) => seconds * 1e9 / jobs as f64,
+            Self::Megabytes => seconds,
+        }
+    }
+}
+
+/// What the engine has to reach in a case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Goal {
+    /// The engine's figure is at most this part of that of another system (for times and sizes).
+    AtMost(f64, &'static str),
+    /// The engine is at least this many times as quick as another system (times are turned round).
+    AtLeast(f64, &'static str),
+    /// The same, comparing the best sample of each.
+    BestAtLeast(f64, &'static str),
+    /// The engine's figure is at most this.
+    Below(f64),
+    /// The engine's figure is at most this many times its figure in another case of the same run.
+    AtMostCase(f64, &'static str),
+}
+
+/// How a case is sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Operations in a sample.
+    pub times: u64,
+    /// Samples of each system.
+    pub runs: u32,
+    /// Untimed operations in front of each sample.
+    pub warmup: u64,
+}
+
+/// One thing that is measured.
+#[derive(Debug)]
+pub struct Case {
+    /// The same in every output.
+    pub id: String,
+    /// What it is in words, for somebody who knows none of the ids.
+    pub title: String,
+    /// What the figures are.
+    pub unit: Unit,
+    /// How it is sampled.
+    pub plan: Plan,
+    /// Whether each sample is of a system that was started for it: where a start has luck, with the pages that it gets, which moves
+    /// a figure by more than the goal leaves.
+    pub anew: bool,
+    /// Whether a quick run takes it in.
+    pub quick: bool,
+    /// Memory it needs free, in bytes.
+    pub memory: u64,
+    /// Who is measured, the engine first.
+    pub systems: Vec<Entry>,
+    /// What the engine has to reach.
+    pub goals: Vec<Goal>,
+    /// What somebody has to know who compares the figures: what a system is here, or why one is not among them.
+    pub notes: Vec<&'static str>,
+}
+
+impl Case {
+    fn new(id: impl Into<String>, title: impl Into<String>, unit: Unit) -> Self {
+        Self {
+            id: id.into(),
+            title: title.into(),
+            unit,
+            plan: Plan {
+                times: 1,
+                runs: 7,
+                warmup: 1,
+            },
+            anew: false,
+            quick: true,
+            memory: 0,
+            systems: Vec::new(),
+            goals: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Returns whether a system of this case is the `arenite` command, a program of its own.
+    #[must_use]
+    pub fn needs_command(&self) -> bool {
+        self.id.contains("resize")
+    }
+
+    /// What keeps this machine from running it at all: too little free memory, limits of containers counted.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        let available = linux::free_memory(Path::new("/"));
+        (available < self.memory).then(|| {
+            format!(
+                "the case needs {} MB of free memory, and {} MB are free",
+                self.memory / 1_000_000,
+                available / 1_000_000
+            )
+        })
+    }
+
+    fn plan(mut self, times: u64, runs: u32, warmup: u64) -> Self {
+        self.plan = Plan {
+            times,
+            runs,
+            warmup,
+        };
+        self
+    }
+
+    fn anew(mut self) -> Self {
+        self.anew = true;
+        self
+    }
+
+    fn goals(mut self, goals: &[Goal]) -> Self {
+        self.goals = goals.to_vec();
+        self
+    }
+
+    fn note(mut self, note: &'static str) -> Self {
+        self.notes.push(note);
+        self
+    }
+
+    fn system<F>(mut self, id: &'static str, start: F) -> Self
+    where
+        F: Fn(&Setup) -> Result<Running, BenchError> + 'static,
+    {
+        self.systems.push(Entry::new(id, start));
+        self
+    }
+}
+
+/// Every case, in the order in which they are run and shown.
+#[must_use]
+pub fn all(setup: &Setup) -> Vec<Case> {
+    let mut cases = noop::cases(setup);
+    cases.extend(actor::cases(setup));
+    cases.extend(maps::cases(setup));
+    cases.extend(handover::cases(setup));
+    cases.extend(arrays::cases(setup, &arrays::pictures()));
+    // Pictures of its own: data goes with the cases that need it.
+    cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(numbers::cases(setup));
+    cases.extend(start::cases());
+    cases.extend(memory::cases());
+    cases.extend(mixed::cases(setup));
+    cases.extend(streams::cases(setup));
+    cases.extend(trace::cases(setup));
+    cases.extend(idle::cases());
+    cases.extend(lanes::cases());
+    cases.extend(graphs::cases(setup));
+    cases.extend(resize::cases(setup));
+    cases
+}
+
+/// Data that the systems of one case have in common, made by the first that needs it, gone with the case.
+struct Shared<T> {
+    cell: Rc<OnceCell<Rc<T>>>,
+    make: fn() -> T,
+}
+
+impl<T> Shared<T> {
+    fn new(make: fn() -> T) -> Self {
+        Self {
+            cell: Rc::default(),
+            make,
+        }
+    }
+
+    fn get(&self) -> Rc<T> {
+        Rc::clone(self.cell.get_or_init(|| Rc::new((self.make)())))
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            cell: Rc::clone(&self.cell),
+            make: self.make,
+        }
+    }
+}
+
+/// A pool of threads as large as the engine's pool of processes.
+fn rayon_pool(setup: &Setup) -> Result<rayon::ThreadPool, BenchError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(setup.workers)
+        .build()
+        .map_err(|error| BenchError::io("start a rayon pool", std::io::Error::other(error)))
+}

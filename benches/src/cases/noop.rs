@@ -1,0 +1,227 @@
+//! No-op jobs: the round trip of a lone job, and how many a second.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::ipc::IpcPeer;
+use crate::page::{PagePeer, Placement};
+use crate::stream::{Means, StreamPeer};
+use crate::{pool, work};
+use super::{Case, Goal, Reading, Running, Setup, BenchError, Unit, ours, rayon_pool};
+
+/// Jobs in one operation of the rate cases.
+pub(super) const JOBS: u64 = 100_000;
+/// As many of them say how quick a bare page is: sleeping sides would take seconds for all.
+const TRIPS: u64 = 2_000;
+/// The pause of the idle case.
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
+
+pub(super) fn cases(setup: &Setup) -> Vec<Case> {
+    let (trips, idle_trips) = if setup.quick { (500, 40) } else { (2_000, 100) };
+    let hot = Case::new(
+        "noop-rtt-hot",
+        "Hand over an empty job and wait for it, back to back",
+        Unit::Microseconds,
+    )
+    .plan(trips, 9, 200)
+    .goals(&[
+        Goal::AtMost(0.4, "rayon"),
+        Goal::AtMost(4.0, "spin"),
+        Goal::AtMost(0.15, "unix-socket"),
+    ])
+    .system("arenite", ours::noop_hot)
+    .system("rayon", rayon_hot)
+    .system("spin", |_| page_hot(Placement::Spin))
+    .system("futex", |_| page_hot(Placement::Futex))
+    .system("futex-one-core", |_| page_hot(Placement::FutexOneCore))
+    .system("unix-socket", |_| stream_hot(Means::UnixSocket))
+    .system("pipe", |_| stream_hot(Means::Pipe))
+    .system("ipc-channel", |_| ipc_hot());
+
+    let idle = Case::new(
+        "noop-rtt-idle",
+        "Hand over an empty job after 2 ms in which nothing happens",
+        Unit::Microseconds,
+    )
+    .plan(idle_trips, 7, 5)
+    .goals(&[Goal::AtMost(1.25, "futex"), Goal::AtMost(1.0, "rayon")])
+    .note(
+        "no spin: what spins through the pause is not idle, and would be compared with what sleeps",
+    )
+    .system("arenite", ours::noop_idle)
+    .system("rayon", rayon_idle)
+    .system("futex", |_| page_idle(Placement::Futex))
+    .system("futex-one-core", |_| page_idle(Placement::FutexOneCore))
+    .system("unix-socket", |_| stream_idle(Means::UnixSocket))
+    .system("pipe", |_| stream_idle(Means::Pipe))
+    .system("ipc-channel", |_| ipc_idle());
+
+    let rate = with_pools(
+        Case::new(
+            "noop-rate",
+            "100,000 empty jobs by one call of map, 2 workers",
+            Unit::JobsPerSecond(JOBS),
+        )
+        .plan(1, 9, 1)
+        .goals(&[
+            Goal::AtLeast(1.0, "rayon"),
+            Goal::AtLeast(15.0, "unix-socket"),
+            Goal::AtLeast(20.0, "ipc-channel"),
+        ])
+        .system("arenite", ours::noop_map),
+    );
+    let submit = with_pools(
+        Case::new(
+            "noop-rate-submit",
+            "100,000 empty jobs submitted one at a time, 2 workers",
+            Unit::JobsPerSecond(JOBS),
+        )
+        .plan(1, 9, 1)
+        .goals(&[
+            Goal::AtLeast(0.8, "rayon"),
+            Goal::AtLeast(15.0, "unix-socket"),
+            Goal::AtLeast(20.0, "ipc-channel"),
+        ])
+        .system("arenite", ours::noop_submit),
+    );
+    vec![hot, idle, rate, submit]
+}
+
+/// Pools of processes, and what has no pool: a bare page carries one job at a time, so that its rate is that of one round
+/// trip after the other.
+fn with_pools(case: Case) -> Case {
+    case.note("spin, futex and futex-one-core hand over one job at a time to one process, 2,000 jobs a sample")
+        .note("rayon spawns each job in a scope; its par_iter hands over ranges, and is far quicker")
+        .note("unix-socket, pipe and ipc-channel make a system call for each job and for each answer")
+        .system("rayon", rayon_rate)
+        .system("spin", |_| page_rate(Placement::Spin))
+        .system("futex", |_| page_rate(Placement::Futex))
+        .system("futex-one-core", |_| page_rate(Placement::FutexOneCore))
+        .system("unix-socket", |setup| stream_rate(setup, Means::UnixSocket))
+        .system("pipe", |setup| stream_rate(setup, Means::Pipe))
+        .system("ipc-channel", ipc_rate)
+}
+
+/// Times the whole of `times` operations.
+pub(super) fn timed(
+    times: u64,
+    mut operation: impl FnMut(u64) -> Result<(), BenchError>,
+) -> Result<Reading, BenchError> {
+    let start = Instant::now();
+    for i in 0..times {
+        operation(i)?;
+    }
+    Ok(Reading::Total(start.elapsed()))
+}
+
+/// Times each of `times` operations, a pause before each.
+pub(super) fn timed_after_pauses(
+    times: u64,
+    mut operation: impl FnMut(u64) -> Result<(), BenchError>,
+) -> Result<Reading, BenchError> {
+    let mut each = Vec::with_capacity(times as usize);
+    for i in 0..times {
+        std::thread::sleep(PAUSE);
+        let start = Instant::now();
+        operation(i)?;
+        each.push(start.elapsed());
+    }
+    Ok(Reading::Each(each))
+}
+
+fn rayon_hot(setup: &Setup) -> Result<Running, BenchError> {
+    let pool = rayon_pool(setup)?;
+    Ok(Box::new(move |times| {
+        timed(times, |i| {
+            BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
+        })
+    }))
+}
+
+fn rayon_idle(setup: &Setup) -> Result<Running, BenchError> {
+    let pool = rayon_pool(setup)?;
+    Ok(Box::new(move |times| {
+        timed_after_pauses(times, |i| {
+            BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
+        })
+    }))
+}
+
+fn rayon_rate(setup: &Setup) -> Result<Running, BenchError> {
+    let pool = rayon_pool(setup)?;
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            pool.scope(|scope| {
+                for job in 0..JOBS {
+                    scope.spawn(move |_| {
+                        black_box(work::noop(black_box(job)));
+                    });
+                }
+            });
+            Ok(())
+        })
+    }))
+}
+
+fn page_hot(placement: Placement) -> Result<Running, BenchError> {
+    let mut peer = PagePeer::start(placement)?;
+    Ok(Box::new(move |times| {
+        peer.round_trips(times).map(Reading::Total)
+    }))
+}
+
+fn page_idle(placement: Placement) -> Result<Running, BenchError> {
+    let mut peer = PagePeer::start(placement)?;
+    Ok(Box::new(move |times| {
+        peer.after_pauses(times, PAUSE).map(Reading::Each)
+    }))
+}
+
+/// The time that all jobs would take.
+fn page_rate(placement: Placement) -> Result<Running, BenchError> {
+    let mut peer = PagePeer::start(placement)?;
+    Ok(Box::new(move |times| {
+        let part = peer.round_trips(times * TRIPS)?;
+        Ok(Reading::Total(part * (JOBS / TRIPS) as u32))
+    }))
+}
+
+fn stream_hot(means: Means) -> Result<Running, BenchError> {
+    let mut peer = StreamPeer::start(means)?;
+    Ok(Box::new(move |times| timed(times, |i| peer.noop(i))))
+}
+
+fn stream_idle(means: Means) -> Result<Running, BenchError> {
+    let mut peer = StreamPeer::start(means)?;
+    Ok(Box::new(move |times| {
+        timed_after_pauses(times, |i| peer.noop(i))
+    }))
+}
+
+fn stream_rate(setup: &Setup, means: Means) -> Result<Running, BenchError> {
+    let mut peers = pool::streams(means, setup.workers)?;
+    Ok(Box::new(move |times| {
+        timed(times, |_| pool::run_noops(&mut peers, JOBS))
+    }))
+}
+
+fn ipc_hot() -> Result<Running, BenchError> {
+    let mut peer = IpcPeer::start("ipc-channel")?;
+    Ok(Box::new(move |times| timed(times, |i| peer.noop(i))))
+}
+
+fn ipc_idle() -> Result<Running, BenchError> {
+    let mut peer = IpcPeer::start("ipc-channel")?;
+    Ok(Box::new(move |times| {
+        timed_after_pauses(times, |i| peer.noop(i))
+    }))
+}
+
+fn ipc_rate(setup: &Setup) -> Result<Running, BenchError> {
+    let mut peers = (0..setup.workers)
+        .map(|_| IpcPeer::start("ipc-channel"))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(move |times| {
+        timed(times, |_| pool::run_noops(&mut peers, JOBS))
+    }))
+}

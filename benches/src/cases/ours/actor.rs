@@ -1,0 +1,62 @@
+//! Actors and scopes that are cancelled.
+
+use std::time::Instant;
+
+use crate::work;
+use super::super::actor::GRACE;
+use super::super::noop::timed;
+use super::super::start::each;
+use super::super::{Running, Setup, BenchError};
+use super::{engine, engine_with, refused};
+use arenite::JobErrorKind;
+
+/// As much as the empty job does, and a state to do it on.
+fn next(calls: &mut u64, x: u64) -> u64 {
+    *calls += 1;
+    work::noop(x)
+}
+
+pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    let actor = engine.actor(|| 0_u64, ());
+    Ok(Box::new(move |times| {
+        // The engine goes with the actor.
+        let _ = &engine;
+        timed(times, |i| {
+            let got = actor.call(next, (i,)).wait().map_err(refused)?;
+            BenchError::expect(got, work::noop(i))
+        })
+    }))
+}
+
+/// Ends for nobody.
+fn hang() {
+    loop {
+        std::thread::park();
+    }
+}
+
+pub(in super::super) fn cancel_scope(setup: &Setup) -> Result<Running, BenchError> {
+    let workers = setup.workers;
+    let engine = engine_with(workers, |builder| builder.grace(GRACE))?;
+    Ok(Box::new(move |times| {
+        each(times, || {
+            let mut cancelled = Instant::now();
+            let result = engine.scope(|s| {
+                for _ in 0..1_000 {
+                    s.submit(hang, ());
+                }
+                while engine.progress().running < workers as u64 {
+                    std::thread::yield_now();
+                }
+                cancelled = Instant::now();
+                s.cancel();
+            });
+            let taken = cancelled.elapsed();
+            match result {
+                Err(error) if *error.kind() == JobErrorKind::Cancelled => Ok(taken),
+                other => Err(BenchError::Engine(format!("a cancelled scope: {other:?}"))),
+            }
+        })
+    }))
+}

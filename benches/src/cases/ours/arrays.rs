@@ -1,0 +1,68 @@
+//! Pictures shrunk and numbers squared where they lie.
+
+use crate::work;
+use super::super::arrays::{check_squares, checksum, expected_checksum};
+use super::super::noop::timed;
+use super::super::{Running, Setup, BenchError};
+use super::{engine, engine_with, refused};
+use arenite::{Array, ArrayMut};
+use arenite::Builder;
+
+fn shrink(pixels: &[u8]) -> Array<u8> {
+    let mut small = ArrayMut::zeros(work::THUMB_BYTES);
+    work::shrink(pixels, &mut small);
+    small.seal()
+}
+
+pub(in super::super) fn images(setup: &Setup, pictures: &[Vec<u8>]) -> Result<Running, BenchError> {
+    images_with(setup, pictures, |builder| builder)
+}
+
+pub(in super::super) fn images_with(
+    setup: &Setup,
+    pictures: &[Vec<u8>],
+    change: fn(Builder) -> Builder,
+) -> Result<Running, BenchError> {
+    let engine = engine_with(setup.workers, change)?;
+    let expected = expected_checksum(pictures);
+    let pictures = pictures
+        .iter()
+        .map(|picture| engine.from_slice(picture))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    Ok(Box::new(move |times| {
+        let mut got: Vec<Array<u8>> = Vec::new();
+        let reading = timed(times, |_| {
+            // All systems: those of two rounds would be twice as much memory to write to.
+            got.clear();
+            got = engine
+                .map(shrink, pictures.iter().map(|picture| (picture,)))
+                .collect::<Result<_, _>>()
+                .map_err(refused)?;
+            Ok(())
+        })?;
+        BenchError::expect(checksum(got.iter().map(|small| &small[..])), expected)?;
+        Ok(reading)
+    }))
+}
+
+pub(in super::super) fn squares(setup: &Setup, numbers: &[i64]) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    let array = engine.from_slice(numbers).map_err(refused)?;
+    let numbers = numbers.to_vec();
+    Ok(Box::new(move |times| {
+        let mut got = None;
+        let reading = timed(times, |_| {
+            // As the others write over their last result: two of them would be that much more memory to go through.
+            drop(got.take());
+            let squares =
+                engine.par_apply(&array, |x: &[i64], out: &mut [i64]| work::square(x, out));
+            got = Some(squares.map_err(refused)?);
+            Ok(())
+        })?;
+        if let Some(squares) = got {
+            check_squares(&numbers, &squares)?;
+        }
+        Ok(reading)
+    }))
+}

@@ -1,0 +1,26 @@
+//! An array that is already in the arena, read by a worker.
+
+use crate::work;
+use super::super::handover::Read;
+use super::super::noop::timed;
+use super::super::{Running, Setup, BenchError};
+use super::{engine, refused};
+
+pub(in super::super) fn handover(
+    setup: &Setup,
+    bytes: &[u8],
+    read: Read,
+) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    let array = engine.from_slice(bytes).map_err(refused)?;
+    let expected = read.of(bytes);
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            let job = match read {
+                Read::Touch => engine.submit(work::touch, (&array,)),
+                Read::Sum => engine.submit(work::sum, (&array,)),
+            };
+            BenchError::expect(job.wait().map_err(refused)?, expected)
+        })
+    }))
+}

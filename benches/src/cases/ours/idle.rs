@@ -1,0 +1,57 @@
+//! What an engine costs that has nothing to do.
+
+use std::time::Duration;
+
+use crate::work;
+use super::super::idle::{SPAN, cpu_time, private_bytes};
+use super::super::{Reading, Running, Setup, BenchError};
+use super::{engine, refused};
+use arenite::Engine;
+
+/// Long enough for everybody to have gone to sleep, and for what is done later to be done.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// An engine that has worked and has nothing to do now.
+fn idle_engine(setup: &Setup) -> Result<Engine, BenchError> {
+    let engine = engine(setup.workers)?;
+    for result in engine.map(work::noop, (0..1000_u64).map(|x| (x,))) {
+        result.map_err(refused)?;
+    }
+    std::thread::sleep(SETTLE);
+    Ok(engine)
+}
+
+fn workers(engine: &Engine) -> Vec<i32> {
+    let stats = engine.stats();
+    stats
+        .workers
+        .iter()
+        .map(|worker| worker.pid.cast_signed())
+        .collect()
+}
+
+/// The workers and the supervisor, which is this process; nothing else runs in it meanwhile.
+pub(in super::super) fn idle_cpu(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = idle_engine(setup)?;
+    Ok(Box::new(move |_| {
+        let mut pids = workers(&engine);
+        pids.push(std::process::id().cast_signed());
+        let before = cpu_time(&pids)?;
+        std::thread::sleep(SPAN);
+        let used = cpu_time(&pids)?.saturating_sub(before);
+        Ok(Reading::Amount(used.as_secs_f64() * 1e3))
+    }))
+}
+
+/// The worker that has most.
+pub(in super::super) fn idle_memory(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = idle_engine(setup)?;
+    Ok(Box::new(move |_| {
+        let bytes = workers(&engine)
+            .into_iter()
+            .map(private_bytes)
+            .collect::<Result<Vec<_>, _>>()?;
+        let most = bytes.into_iter().max().unwrap_or(0);
+        Ok(Reading::Amount(most as f64 / 1e6))
+    }))
+}

@@ -1,0 +1,59 @@
+//! No-op jobs.
+
+use crate::{pool, work};
+use super::super::noop::{JOBS, timed, timed_after_pauses};
+use super::super::{Running, Setup, BenchError};
+use super::{engine, refused};
+use arenite::Engine;
+
+pub(super) fn round_trip(engine: &Engine, x: u64) -> Result<(), BenchError> {
+    let got = engine.submit(work::noop, (x,)).wait().map_err(refused)?;
+    BenchError::expect(got, work::noop(x))
+}
+
+pub(in super::super) fn noop_hot(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    Ok(Box::new(move |times| {
+        timed(times, |i| round_trip(&engine, i))
+    }))
+}
+
+pub(in super::super) fn noop_idle(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    Ok(Box::new(move |times| {
+        timed_after_pauses(times, |i| round_trip(&engine, i))
+    }))
+}
+
+/// Runs all jobs of one operation by one call.
+pub(super) fn map_all(engine: &Engine, expected: u64) -> Result<(), BenchError> {
+    let mut total = 0_u64;
+    for result in engine.map(work::noop, (0..JOBS).map(|x| (x,))) {
+        total = total.wrapping_add(result.map_err(refused)?);
+    }
+    BenchError::expect(total, expected)
+}
+
+pub(in super::super) fn noop_map(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    let expected = pool::noop_total(JOBS);
+    Ok(Box::new(move |times| {
+        timed(times, |_| map_all(&engine, expected))
+    }))
+}
+
+/// All jobs are submitted, one call each, before the first result is asked for.
+pub(in super::super) fn noop_submit(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    let expected = pool::noop_total(JOBS);
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            let jobs: Vec<_> = (0..JOBS).map(|x| engine.submit(work::noop, (x,))).collect();
+            let mut total = 0_u64;
+            for job in jobs {
+                total = total.wrapping_add(job.wait().map_err(refused)?);
+            }
+            BenchError::expect(total, expected)
+        })
+    }))
+}

@@ -1,0 +1,22 @@
+//! From nothing to the first result.
+
+use std::time::Instant;
+
+use crate::work;
+use super::super::start::each;
+use super::super::{Running, Setup, BenchError};
+use super::{engine, refused};
+
+pub(in super::super) fn start(setup: &Setup) -> Result<Running, BenchError> {
+    let workers = setup.workers;
+    Ok(Box::new(move |times| {
+        each(times, || {
+            let start = Instant::now();
+            let engine = engine(workers)?;
+            let got = engine.submit(work::noop, (41,)).wait().map_err(refused)?;
+            let taken = start.elapsed();
+            BenchError::expect(got, 42)?;
+            Ok(taken)
+        })
+    }))
+}

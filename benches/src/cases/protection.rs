@@ -1,0 +1,120 @@
+//! What protection costs: the same work with it and without, and how long a replacement takes.
+
+use super::arrays::Pictures;
+use super::{Case, Goal, Running, Setup, BenchError, Unit, ours};
+use arenite::{Builder, Guard, Sandbox, SandboxReport};
+
+/// Words of the array that is changed in place: 10 MB.
+pub(super) const WORDS: usize = 1_250_000;
+
+/// The engine with a protection, and without it.
+type Change = fn(Builder) -> Builder;
+
+pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
+    let on: Change = |builder| builder.guard(Guard::On);
+    let off: Change = |builder| builder.guard(Guard::Off);
+    let guard_images = images(
+        "guard-images-64",
+        "Shrink 64 pictures of 10 MB, with published pages closed and left open",
+        (on, off),
+        setup,
+        pictures,
+    );
+    let guard_inplace = pair(
+        Case::new(
+            "guard-inplace",
+            "Change 10 MB in place, with lent pages opened for the job and always open",
+            Unit::Microseconds,
+        )
+        .plan(if setup.quick { 10 } else { 50 }, 15, 10)
+        .anew()
+        .goals(&[Goal::AtMost(1.10, "off")]),
+        (on, off),
+        ours::in_place,
+    );
+    let (strict, none): (Change, Change) = (
+        |builder| builder.sandbox(Sandbox::Strict),
+        |builder| builder.sandbox(Sandbox::Off),
+    );
+    let sandbox_images = images(
+        "sandbox-images-64",
+        "Shrink 64 pictures of 10 MB, in locked-down workers and in free ones",
+        (strict, none),
+        setup,
+        pictures,
+    );
+    let sandbox_noop = pair(
+        Case::new(
+            "sandbox-noop",
+            "Hand over an empty job and wait for it, with locked-down workers and free ones",
+            Unit::Microseconds,
+        )
+        .plan(if setup.quick { 500 } else { 2_000 }, 9, 200)
+        .goals(&[Goal::AtMost(1.1, "off")]),
+        (strict, none),
+        ours::noop_with,
+    );
+    let respawn = Case::new(
+        "respawn",
+        "From the answer that a worker has died to the first result of the next one",
+        Unit::Milliseconds,
+    )
+    .plan(10, 7, 2)
+    .goals(&[Goal::Below(5.0)])
+    .system("arenite", |_| ours::respawn(|builder| builder))
+    .system("sandbox", |_| {
+        whole_sandbox()?;
+        ours::respawn(|builder| builder.sandbox(Sandbox::Strict))
+    });
+    vec![
+        guard_images,
+        guard_inplace,
+        sandbox_images,
+        sandbox_noop,
+        respawn,
+    ]
+}
+
+fn images(
+    id: &'static str,
+    title: &'static str,
+    changes: (Change, Change),
+    setup: &Setup,
+    pictures: &Pictures,
+) -> Case {
+    let mut case = Case::new(id, title, Unit::Milliseconds)
+        .plan(1, if setup.quick { 3 } else { 15 }, 1)
+        .anew()
+        .goals(&[Goal::AtMost(1.03, "off")]);
+    case.memory = 3 << 30;
+    let pictures = pictures.clone();
+    pair(case, changes, move |setup, change| {
+        ours::images_with(setup, &pictures.get(), change)
+    })
+}
+
+/// The two systems of a case.
+fn pair<F>(case: Case, (on, off): (Change, Change), start: F) -> Case
+where
+    F: Fn(&Setup, Change) -> Result<Running, BenchError> + Clone + 'static,
+{
+    let needs_sandbox = case.id.starts_with("sandbox");
+    let without = start.clone();
+    case.system("on", move |setup| {
+        if needs_sandbox {
+            whole_sandbox()?;
+        }
+        start(setup, on)
+    })
+    .system("off", move |setup| without(setup, off))
+}
+
+/// Half a sandbox would cost less than a whole one.
+fn whole_sandbox() -> Result<(), BenchError> {
+    let report = SandboxReport::of_this_kernel();
+    if report.is_complete() {
+        Ok(())
+    } else {
+        Err(BenchError::Missing(report.to_string()))
+    }
+}

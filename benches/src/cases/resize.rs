@@ -1,0 +1,233 @@
+//! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
+//!
+//! Every system is a whole process, timed from its start to its end, and makes files of the same sides: 224 pixels
+//! the longer one, quality 80, Lanczos3, no metadata. The photos are in the page cache.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::child::Role;
+use crate::photos::{self, Folder};
+use crate::program::{self, CommandLine};
+use super::{Case, Goal, Reading, Running, Setup, Shared, BenchError, Unit};
+
+/// The target of every system.
+const SIZE: &str = "224x224";
+
+/// A folder that could perhaps not be made.
+type Photos = Shared<Result<Folder, BenchError>>;
+
+pub(super) fn cases(setup: &Setup) -> Vec<Case> {
+    let large: Photos = Shared::new(|| photos::make("12mp", 100, photos::LARGE));
+    let small: Photos = Shared::new(|| photos::make("0.3mp", 200, (640, 480)));
+    let mut cases = vec![
+        programs(
+            Case::new(
+                "resize-12mp",
+                "100 photos of 12 megapixels to thumbnails, 2 workers",
+                Unit::ImagesPerSecond(100),
+            )
+            .plan(1, 5, 0)
+            .goals(&[
+                Goal::AtLeast(2.0, "vipsthumbnail"),
+                Goal::AtLeast(1.2, "vipsthumbnail-p2"),
+                Goal::AtLeast(0.97, "rayon"),
+            ]),
+            &large,
+        ),
+        programs(
+            Case::new(
+                "resize-0.3mp",
+                "200 photos of 0.3 megapixels to thumbnails, 2 workers",
+                Unit::ImagesPerSecond(200),
+            )
+            .plan(1, if setup.quick { 3 } else { 7 }, 0)
+            .goals(&[
+                Goal::AtLeast(2.5, "vipsthumbnail-p2"),
+                Goal::AtLeast(0.95, "rayon"),
+            ]),
+            &small,
+        ),
+    ];
+    cases[0].quick = false;
+    // The same ones, again and again: larger neighbours are no growth.
+    const DIFFERENT: usize = 20;
+    for count in [DIFFERENT, 200] {
+        let goals: &[Goal] = match count {
+            200 => &[Goal::AtMostCase(1.1, "peak-resize-20")],
+            _ => &[],
+        };
+        let photos = large.clone();
+        let mut case = Case::new(
+            format!("peak-resize-{count}"),
+            format!("The most memory held while {count} photos of 12 megapixels are resized"),
+            Unit::Megabytes,
+        )
+        .plan(1, 3, 0)
+        .goals(goals)
+        .system("arenite", move |setup| {
+            let folder = photos::link(&format!("{count}"), count, DIFFERENT, made(&photos.get())?)?;
+            arenite(setup, Rc::new(Ok(folder)), Watch::All)
+        });
+        case.quick = false;
+        cases.push(case);
+    }
+    cases
+}
+
+fn made(photos: &Result<Folder, BenchError>) -> Result<&Folder, BenchError> {
+    photos
+        .as_ref()
+        .map_err(|error| BenchError::Missing(format!("no photos: {error}")))
+}
+
+fn programs(case: Case, photos: &Photos) -> Case {
+    let with = |start: fn(&Setup, &Photos) -> Result<Running, BenchError>| {
+        let photos = photos.clone();
+        move |setup: &Setup| start(setup, &photos)
+    };
+    case.system(
+        "arenite",
+        with(|setup, photos| arenite(setup, photos.get(), Watch::First)),
+    )
+    .system("rayon", with(rayon))
+    .system(
+        "vipsthumbnail",
+        with(|_, photos| vips("vipsthumbnail", photos, 1)),
+    )
+    .system(
+        "vipsthumbnail-p2",
+        with(|_, photos| vips("vipsthumbnail-p2", photos, 2)),
+    )
+}
+
+/// Which runs have their memory looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// Each.
+    All,
+    /// One before the others, which are timed.
+    First,
+}
+
+/// A program over a folder, once per operation; `lines` says how, given the photos and the folder to write to.
+fn running(
+    system: &'static str,
+    role: Role,
+    photos: Rc<Result<Folder, BenchError>>,
+    watch: Watch,
+    lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, BenchError> + 'static,
+) -> Result<Running, BenchError> {
+    made(&photos)?;
+    // They go when all is measured: for five seconds ext4 looks at each inode that was given back before it takes another, which makes
+    // whoever writes next slower.
+    let mut kept = Vec::new();
+    let mut seen = None;
+    Ok(Box::new(move |times| {
+        let photos = made(&photos)?;
+        let count = photos.files()?.len() as u64;
+        let mut run = |watched| {
+            let out = Folder::create(&format!("out-{system}"))?;
+            let lines = lines(photos, &out)?;
+            let reading = program::run(system, &role, &lines, &out, count, watched);
+            kept.push(out);
+            reading
+        };
+        if watch == Watch::First
+            && seen.is_none()
+            && let Reading::Files { peak, .. } = run(true)?
+        {
+            seen = Some(peak);
+        }
+        let mut last = None;
+        for _ in 0..times {
+            last = Some(run(watch == Watch::All)?);
+        }
+        if let (Some(Reading::Files { peak, .. }), Some(seen)) = (&mut last, seen) {
+            *peak = seen;
+        }
+        last.ok_or_else(|| BenchError::Missing("nothing was asked for".to_owned()))
+    }))
+}
+
+fn arenite(
+    setup: &Setup,
+    photos: Rc<Result<Folder, BenchError>>,
+    watch: Watch,
+) -> Result<Running, BenchError> {
+    made(&photos)?;
+    let command: PathBuf = setup.command.clone().ok_or_else(|| {
+        BenchError::Missing("the arenite command is not beside this program; run cargo build --release".to_owned())
+    })?;
+    let workers = setup.workers.to_string();
+    running(
+        "arenite",
+        Role::Program,
+        photos,
+        watch,
+        move |photos, out| {
+            let words = [
+                command.as_os_str(),
+                "resize".as_ref(),
+                photos.path().as_os_str(),
+                "--size".as_ref(),
+                SIZE.as_ref(),
+                "--out".as_ref(),
+                out.path().as_os_str(),
+                "--workers".as_ref(),
+                workers.as_ref(),
+                "--quiet".as_ref(),
+            ];
+            Ok(vec![words.iter().map(OsString::from).collect()])
+        },
+    )
+}
+
+fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, BenchError> {
+    let threads = setup.workers.to_string();
+    running(
+        "rayon",
+        Role::Photos,
+        photos.get(),
+        Watch::First,
+        move |photos, out| {
+            Ok(vec![vec![
+                threads.clone().into(),
+                SIZE.into(),
+                photos.path().into(),
+                out.path().into(),
+            ]])
+        },
+    )
+}
+
+/// Once over all photos, or as `xargs -P2` would with two batches.
+fn vips(system: &'static str, photos: &Photos, batches: usize) -> Result<Running, BenchError> {
+    const PROGRAM: &str = "vipsthumbnail";
+    if !program::is_installed(PROGRAM) {
+        return Err(BenchError::Missing(format!(
+            "{PROGRAM} is not installed (Debian: libvips-tools)"
+        )));
+    }
+    running(
+        system,
+        Role::Program,
+        photos.get(),
+        Watch::First,
+        move |photos, out| {
+            let files = photos.files()?;
+            let mut target = out.path().as_os_str().to_owned();
+            target.push("/%s.jpg[Q=80,strip]");
+            let size = files.len().div_ceil(batches).max(1);
+            let line = |batch: &[PathBuf]| -> CommandLine {
+                let mut line: CommandLine =
+                    [PROGRAM, "--size", SIZE, "-o"].map(OsString::from).into();
+                line.push(target.clone());
+                line.extend(batch.iter().map(OsString::from));
+                line
+            };
+            Ok(files.chunks(size).map(line).collect())
+        },
+    )
+}

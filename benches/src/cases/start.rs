@@ -1,0 +1,43 @@
+//! From nothing to the first result.
+
+use std::time::Duration;
+
+use crate::spawn;
+use super::{Case, Goal, Reading, Setup, BenchError, Unit, ours};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "start",
+            "Start 2 workers and have the first result",
+            Unit::Milliseconds,
+        )
+        .plan(3, 9, 1)
+        .goals(&[
+            Goal::AtMost(2.0, "bare-spawn"),
+            Goal::AtMost(1.0, "procspawn"),
+        ])
+        .system("arenite", ours::start)
+        .system("bare-spawn", |setup| {
+            let workers = setup.workers;
+            Ok(Box::new(move |times| each(times, || spawn::bare(workers))))
+        })
+        .system("procspawn", |setup: &Setup| {
+            let workers = setup.workers;
+            Ok(Box::new(move |times| {
+                each(times, || spawn::procspawn_pool(workers))
+            }))
+        }),
+    ]
+}
+
+/// Repeats what times itself, because the end of its processes is not part of it.
+pub(super) fn each(
+    times: u64,
+    mut operation: impl FnMut() -> Result<Duration, BenchError>,
+) -> Result<Reading, BenchError> {
+    (0..times)
+        .map(|_| operation())
+        .collect::<Result<_, _>>()
+        .map(Reading::Each)
+}

@@ -1,0 +1,124 @@
+//! A stream of large frames through three stages, and its slowest stage alone.
+
+use std::sync::mpsc;
+
+use crate::work::sum;
+use super::noop::timed;
+use super::{Case, Goal, Running, Setup, BenchError, Unit, ours};
+
+/// Bytes of a frame.
+pub(super) const FRAME: usize = 10_000_000;
+/// Frames that may be in flight.
+pub(super) const IN_FLIGHT: usize = 6;
+
+pub(super) fn cases(setup: &Setup) -> Vec<Case> {
+    let frames = if setup.quick { 24 } else { 60 };
+    let runs = if setup.quick { 3 } else { 9 };
+    let speed = Case::new(
+        "stream-3",
+        format!("{frames} frames of 10 MB through 3 stages, and the slowest stage alone"),
+        Unit::Milliseconds,
+    )
+    .plan(1, runs, 1)
+    .goals(&[Goal::AtLeast(0.95, "ideal")])
+    .system("arenite", move |setup| ours::stream(setup, frames))
+    .system("ideal", move |_| ideal(frames))
+    .system("threads", move |_| threads(frames))
+    .note("threads: the same three stages, each in a thread of this process, over bounded channels, in frames that are used again");
+    let memory = Case::new(
+        "stream-3-memory",
+        "The most memory that such a stream and its engine hold at one time, 6 frames in flight",
+        Unit::Megabytes,
+    )
+    .plan(1, 1, 0)
+    .goals(&[Goal::Below((IN_FLIGHT * FRAME / 1_000_000 + 20) as f64)])
+    .note("private memory of this process and of the workers, and all shared memory, beyond what was there before")
+    .system("arenite", move |setup| ours::stream_memory(setup, frames));
+    vec![speed, memory]
+}
+
+/// The first stage: each byte on its own.
+pub(super) fn brighten(frame: &mut [u8], by: u8) {
+    for byte in frame {
+        *byte = byte.saturating_add(by);
+    }
+}
+
+/// The second, slowest one: each byte depends on the one before it.
+pub(super) fn mix(frame: &mut [u8]) {
+    let mut state = 1u32;
+    for byte in frame {
+        state = state.wrapping_mul(31).wrapping_add(u32::from(*byte));
+        state ^= state >> 7;
+        *byte = state as u8;
+    }
+}
+
+/// One frame of zeros after both.
+pub(super) fn expected() -> u64 {
+    let mut frame = vec![0; FRAME];
+    brighten(&mut frame, 3);
+    mix(&mut frame);
+    sum(&frame)
+}
+
+/// What somebody writes by hand who needs no isolation.
+fn threads(frames: u64) -> Result<Running, BenchError> {
+    let expected = expected();
+    let mut pool: Vec<_> = (0..IN_FLIGHT).map(|_| vec![0u8; FRAME]).collect();
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            let (give_back, free) = mpsc::sync_channel(IN_FLIGHT);
+            let (to_mix, bright) = mpsc::sync_channel(IN_FLIGHT);
+            let (to_sum, mixed) = mpsc::sync_channel(IN_FLIGHT);
+            for frame in pool.drain(..) {
+                give_back.send(frame).expect("it is received below");
+            }
+            std::thread::scope(|scope| {
+                let back = &mut pool;
+                scope.spawn(move || {
+                    for _ in 0..frames {
+                        let Ok(mut frame): Result<Vec<u8>, _> = free.recv() else {
+                            break;
+                        };
+                        frame.fill(0);
+                        brighten(&mut frame, 3);
+                        if to_mix.send(frame).is_err() {
+                            break;
+                        }
+                    }
+                    drop(to_mix);
+                    back.extend(free);
+                });
+                scope.spawn(move || {
+                    for mut frame in bright {
+                        mix(&mut frame);
+                        if to_sum.send(frame).is_err() {
+                            break;
+                        }
+                    }
+                });
+                for frame in mixed {
+                    BenchError::expect(sum(&frame), expected)?;
+                    // The last ones, when no more are wanted, go back to the pool.
+                    let _ = give_back.send(frame);
+                }
+                drop(give_back);
+                Ok(())
+            })
+        })
+    }))
+}
+
+/// The slowest stage, one frame after the other, in one warm place: no stream can be quicker.
+fn ideal(frames: u64) -> Result<Running, BenchError> {
+    let mut frame = vec![0; FRAME];
+    Ok(Box::new(move |times| {
+        timed(times, |_| {
+            for _ in 0..frames {
+                mix(std::hint::black_box(&mut frame));
+            }
+            Ok(())
+        })
+    }))
+}

@@ -1,0 +1,142 @@
+//! Processes that answer over `ipc-channel`, used as its documentation shows: typed messages, byte channels, and
+//! [`IpcSharedMemory`] where the bytes already lie in shared memory.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use ipc_channel::ipc::{
+    self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender,
+    IpcSharedMemory,
+};
+use serde::{Deserialize, Serialize};
+
+use super::child::{Child, Role};
+use super::{BenchError, work};
+
+/// What the answering side has to do.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Answer `x + 1`; as wide as a small job's arguments.
+    Noop { x: u64, rest: [u64; 6] },
+    /// Read what comes next on the byte channel.
+    Bytes { sum: bool },
+    /// Read this shared memory.
+    Shared { memory: IpcSharedMemory, sum: bool },
+}
+
+/// The first message of an answering process: where to send requests and bytes, where answers come from.
+type Hello = (IpcSender<Request>, IpcBytesSender, IpcReceiver<u64>);
+
+/// The asking side of one answering process.
+#[derive(Debug)]
+pub(super) struct IpcPeer {
+    child: Child,
+    requests: IpcSender<Request>,
+    bytes: IpcBytesSender,
+    answers: IpcReceiver<u64>,
+}
+
+impl IpcPeer {
+    /// Starts the answering process and asks it once.
+    pub(super) fn start(system: &'static str) -> Result<Self, BenchError> {
+        let failed = |error| BenchError::io("make an ipc-channel server", error);
+        let (server, name) = IpcOneShotServer::<Hello>::new().map_err(failed)?;
+        let mut child = Child::start(system, &Role::Ipc { server: name }, None, None)?;
+        // `accept` has no time limit; a child that ends before it connects must not hang the benchmark.
+        let (arrived, arrival) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Nobody listens any more if the child was given up.
+            let _ = arrived.send(server.accept());
+        });
+        let hello = loop {
+            match arrival.recv_timeout(Duration::from_millis(20)) {
+                Ok(hello) => break hello,
+                Err(RecvTimeoutError::Timeout) if !child.has_ended() => {}
+                Err(_) => return Err(child.silent()),
+            }
+        };
+        let (_, (requests, bytes, answers)) = hello.map_err(|_| child.silent())?;
+        let mut peer = Self {
+            child,
+            requests,
+            bytes,
+            answers,
+        };
+        peer.noop(1)?;
+        Ok(peer)
+    }
+
+    /// Sends one request without waiting for the answer.
+    pub(super) fn send_noop(&mut self, x: u64) -> Result<(), BenchError> {
+        self.send(Request::Noop { x, rest: [0; 6] })
+    }
+
+    /// Takes the next answer.
+    pub(super) fn receive(&mut self) -> Result<u64, BenchError> {
+        self.answers.recv().map_err(|_| self.child.silent())
+    }
+
+    /// One round trip.
+    pub(super) fn noop(&mut self, x: u64) -> Result<(), BenchError> {
+        self.send_noop(x)?;
+        BenchError::expect(self.receive()?, work::noop(x))
+    }
+
+    /// Sends `bytes` through the byte channel; the result of reading them.
+    pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
+        self.send(Request::Bytes { sum })?;
+        self.bytes.send(bytes).map_err(|_| self.child.silent())?;
+        self.receive()
+    }
+
+    /// Sends a handle of `memory`; the result of reading it.
+    pub(super) fn hand_over_shared(
+        &mut self,
+        memory: &IpcSharedMemory,
+        sum: bool,
+    ) -> Result<u64, BenchError> {
+        self.send(Request::Shared {
+            memory: memory.clone(),
+            sum,
+        })?;
+        self.receive()
+    }
+
+    fn send(&mut self, request: Request) -> Result<(), BenchError> {
+        self.requests.send(request).map_err(|_| self.child.silent())
+    }
+}
+
+/// The answering side: works until the asking side is gone.
+pub(super) fn answer(server: &str) -> Result<(), BenchError> {
+    let failed = |error| BenchError::io("reach the ipc-channel server", error);
+    let hello = IpcSender::<Hello>::connect(server.to_owned()).map_err(failed)?;
+    let (requests, incoming) = ipc::channel::<Request>().map_err(failed)?;
+    let (bytes, incoming_bytes): (IpcBytesSender, IpcBytesReceiver) =
+        ipc::bytes_channel().map_err(failed)?;
+    let (answers, outgoing) = ipc::channel::<u64>().map_err(failed)?;
+    if hello.send((requests, bytes, outgoing)).is_err() {
+        return Ok(());
+    }
+    let read = |bytes: &[u8], sum| {
+        if sum {
+            work::sum(bytes)
+        } else {
+            work::touch(bytes)
+        }
+    };
+    while let Ok(request) = incoming.recv() {
+        let answer = match request {
+            Request::Noop { x, .. } => work::noop(x),
+            Request::Bytes { sum } => match incoming_bytes.recv() {
+                Ok(bytes) => read(&bytes, sum),
+                Err(_) => return Ok(()),
+            },
+            Request::Shared { memory, sum } => read(&memory, sum),
+        };
+        if answers.send(answer).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Samples the systems of a case ([`sample`]), sums up ([`figures`]), judges the goals ([`goals`]), and shows the result as
+//! a table, JSON or a picture.
+
+pub mod figures;
+pub mod goals;
+pub mod json;
+pub mod names;
+pub mod sample;
+pub mod svg;
+pub mod table;

@@ -1,0 +1,146 @@
+//! The figures for people.
+
+use std::io::{self, Write};
+
+use arenite_bench::cases::{Case, Goal, Unit};
+
+use super::figures::{CaseFigures, Machine, SystemFigures};
+use super::{goals, names};
+
+/// What stands above everything.
+///
+/// # Errors
+/// Those of `out`, here and below.
+pub fn head(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", machine.words())?;
+    writeln!(
+        out,
+        "Medians, with the smallest and the largest sample. Systems of a case take turns."
+    )
+}
+
+/// One case: a line per system, then its goals.
+pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "\n{}: {}", case.id, case.title)?;
+    for system in &case.systems {
+        line(case, system, out)?;
+    }
+    for note in &case.notes {
+        writeln!(out, "  note: {note}")?;
+    }
+    for verdict in goals::judge(case, before) {
+        let (mark, reached) = match (verdict.met, verdict.reached) {
+            (Some(true), Some(reached)) => ("met", names::number(reached)),
+            (Some(false), Some(reached)) => ("MISSED", names::number(reached)),
+            _ => ("not measured", "–".to_owned()),
+        };
+        let few = match verdict.samples {
+            1 if verdict.met.is_some() => " by one sample",
+            _ => "",
+        };
+        writeln!(out, "  goal: {}: {reached}, {mark}{few}", verdict.goal)?;
+    }
+    out.flush()
+}
+
+fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "  {:<17}", system.id)?;
+    let (Some(median), Some(min), Some(max)) = (system.median(), system.min(), system.max()) else {
+        let why = system.absent.as_ref();
+        let why = why.map_or_else(|| "no samples".to_owned(), ToString::to_string);
+        return writeln!(out, " {why}");
+    };
+    let unit = names::unit(case.unit);
+    let spread = format!("{} … {}", names::number(min), names::number(max));
+    write!(out, " {:>10} {unit:<9} {spread:<25}", names::number(median))?;
+    let ratio = match case.ours() {
+        Some(_) if names::is_ours(system.id) => "1".to_owned(),
+        Some(ours) => names::factor(ours, median, case.unit),
+        None => String::new(),
+    };
+    write!(out, " {ratio:<16}")?;
+    if let Some(written) = system.written {
+        write!(out, " wrote {:.2} MB", written as f64 / 1e6)?;
+    }
+    if let Some(peak) = system.peak {
+        write!(out, " peak {:.0} MB", peak as f64 / 1e6)?;
+    }
+    writeln!(out)
+}
+
+/// Fewer samples say little about a median.
+const ENOUGH: usize = 3;
+
+/// How many goals are met, and which are not.
+pub fn summary(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
+    let verdicts: Vec<(&str, goals::Verdict)> = cases
+        .iter()
+        .enumerate()
+        .flat_map(|(i, case)| {
+            let all = goals::judge(case, &cases[..i]);
+            all.into_iter().map(|verdict| (case.id.as_str(), verdict))
+        })
+        .collect();
+    let judged = verdicts.iter().filter(|(_, v)| v.met.is_some()).count();
+    if judged == 0 {
+        return Ok(());
+    }
+    let met = verdicts.iter().filter(|(_, v)| v.met == Some(true)).count();
+    let few = verdicts
+        .iter()
+        .filter(|(_, v)| v.met.is_some() && v.samples < ENOUGH);
+    let parts = [
+        (
+            few.count(),
+            format!("held against fewer than {ENOUGH} samples"),
+        ),
+        (verdicts.len() - judged, "not measured".to_owned()),
+    ];
+    write!(out, "\n{met} of {judged} goals met")?;
+    for (count, words) in parts.iter().filter(|(count, _)| *count > 0) {
+        write!(out, "; {count} {words}")?;
+    }
+    writeln!(out, ".")?;
+    for (id, verdict) in verdicts.iter().filter(|(_, v)| v.met == Some(false)) {
+        let reached = verdict.reached.map(names::number).unwrap_or_default();
+        writeln!(out, "missed: {id}: {}: {reached}", verdict.goal)?;
+    }
+    Ok(())
+}
+
+/// All cases without measuring them.
+pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
+    for case in cases {
+        let systems: Vec<&str> = case.systems.iter().map(|system| system.id).collect();
+        let quick = if case.quick { "" } else { ", not with --quick" };
+        writeln!(
+            out,
+            "{}: {} [{}{quick}]",
+            case.id,
+            case.title,
+            case.unit.id()
+        )?;
+        writeln!(out, "  {}", systems.join(", "))?;
+        for note in &case.notes {
+            writeln!(out, "  note: {note}")?;
+        }
+        for goal in &case.goals {
+            writeln!(out, "  goal: {}", words(goal, case.unit))?;
+        }
+    }
+    Ok(())
+}
+
+/// A goal before anything is measured.
+pub fn words(goal: &Goal, unit: Unit) -> String {
+    match goal {
+        Goal::AtMost(bound, id) => format!("at most {bound} × {id}"),
+        Goal::AtLeast(bound, id) => format!("at least {bound} × as quick as {id}"),
+        Goal::BestAtLeast(bound, id) => {
+            format!("best sample at least {bound} × as quick as the best of {id}")
+        }
+        Goal::Below(bound) => format!("at most {bound} {}", unit.id()),
+        Goal::AtMostCase(bound, id) => format!("at most {bound} × {id}"),
+        other => format!("{other:?}"),
+    }
+}

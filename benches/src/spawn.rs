@@ -1,0 +1,47 @@
+//! Starting processes: two bare ones of this program, and `procspawn`'s pool.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use super::child::{Child, Role};
+use super::{BenchError, work};
+
+/// Starts `workers` bare processes; the time until each has answered one byte.
+pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
+    let start = Instant::now();
+    let mut children = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let (from, to) =
+            std::io::pipe().map_err(|error| BenchError::io("make a pipe for bare-spawn", error))?;
+        let child = Child::start("bare-spawn", &Role::OneByte, None, Some(to.into()))?;
+        children.push((child, from));
+    }
+    for (child, from) in &mut children {
+        let mut byte = [0];
+        from.read_exact(&mut byte).map_err(|_| child.silent())?;
+    }
+    Ok(start.elapsed())
+}
+
+/// What a bare process does.
+pub(super) fn answer_one_byte() -> Result<(), BenchError> {
+    let mut out = std::io::stdout();
+    out.write_all(&[1])
+        .and_then(|()| out.flush())
+        .map_err(|error| BenchError::io("answer one byte", error))
+}
+
+/// Starts a pool of `procspawn` and runs one function in it; the time to its result.
+pub(super) fn procspawn_pool(workers: usize) -> Result<Duration, BenchError> {
+    let failed = |error: procspawn::SpawnError| BenchError::Peer {
+        system: "procspawn".to_owned(),
+        what: format!("failed: {error}"),
+    };
+    let start = Instant::now();
+    let pool = procspawn::Pool::builder(workers).build().map_err(failed)?;
+    let answer = pool.spawn(41_u64, work::noop).join().map_err(failed)?;
+    let taken = start.elapsed();
+    BenchError::expect(answer, 42)?;
+    pool.shutdown();
+    Ok(taken)
+}
