@@ -93,7 +93,7 @@
 //! | take what workers print, line by line | [`Builder::on_log`] |
 //! | debug without processes | [`Engine::inline`] |
 //! | read and write `.npy` | [`array::npy`] |
-//! | decode, resize and encode pictures | `arenite::image` (feature `image`) |
+//! | decode, resize and encode pictures | the crate `arenite-image` |
 //! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`doctor::examine`] |
@@ -117,12 +117,10 @@
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
 //! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
-//! | `image` | decode, resize, encode (feature `image`) |
 //!
 //! # Features
 //!
 //! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
-//! - `image`: pictures as kernels; builds C code of mozjpeg and libwebp with the system's C compiler.
 //! - `sandbox`: workers without rights: `Builder::sandbox`.
 //! - `points`: named places at which tests kill, and what fuzzers call; refused in release builds. Not meant for programs.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
@@ -144,8 +142,6 @@ mod control;
 pub mod doctor;
 #[cfg(not(arenite_loom))]
 pub mod engine;
-#[cfg(all(feature = "image", not(arenite_loom)))]
-pub mod image;
 #[cfg(not(arenite_loom))]
 pub mod kernel;
 #[cfg_attr(arenite_loom, allow(dead_code, unused_imports))]

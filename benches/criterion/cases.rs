@@ -9,9 +9,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use arenite::image::{ResizeSpec, resize_encoded};
 use arenite_bench::cases::{self, Case, Entry, Running, Setup, Unit};
 use arenite_bench::{BenchError, photos};
+use arenite_image::{ResizeSpec, resize_encoded};
 use criterion::{Criterion, SamplingMode};
 
 fn main() {

@@ -17,7 +17,7 @@ use super::cases::Reading;
 use super::child::{Child, MARKER, Role};
 use super::photos::{Folder, files};
 use super::work;
-use arenite::image::{ResizeSpec, resize_encoded};
+use arenite_image::{ResizeSpec, resize_encoded};
 
 /// One command line: the program, then its arguments.
 pub(super) type CommandLine = Vec<OsString>;

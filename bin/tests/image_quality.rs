@@ -2,7 +2,7 @@
 //! double precision written here: SSIM of at least 0.98 and PSNR of at least 36 dB.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use arenite::image::{Color, Filter, Fit, Plan, Region, ResizeSpec, Samples, resize_to_pixels};
+use arenite_image::{Color, Filter, Fit, Plan, Region, ResizeSpec, Samples, resize_to_pixels};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 #[path = "../../tests/common/asked.rs"]

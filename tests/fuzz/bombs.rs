@@ -1,6 +1,6 @@
 //! Small files that announce enormous pictures: refused from the header, before memory is asked for.
 
-use arenite::image::{ImageError, ResizeSpec, resize_encoded};
+use arenite_image::{ImageError, ResizeSpec, resize_encoded};
 use image::codecs::png::PngEncoder;
 use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, ImageFormat};
 

@@ -100,8 +100,8 @@ fn pictures_in_a_random_stretch() {
 #[test]
 fn seeds_are_pictures() {
     for (name, seed) in seeds() {
-        let spec = arenite::image::ResizeSpec::new("16".parse().unwrap());
-        if let Err(error) = arenite::image::resize_encoded(&seed, &spec) {
+        let spec = arenite_image::ResizeSpec::new("16".parse().unwrap());
+        if let Err(error) = arenite_image::resize_encoded(&seed, &spec) {
             panic!("{name}: {error}");
         }
     }

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use arenite::array::npy::{self, Dtype, Header, NpyError};
-use arenite::image::{Output, ResizeSpec, probe, resize_encoded};
+use arenite_image::{Output, ResizeSpec, probe, resize_encoded};
 
 /// Pixels and bytes that a picture may have here, so that a million cases are done in an hour.
 pub const MAX_PIXELS: u64 = 1_000_000;

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use arenite::Array;
-use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
+use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 
 use crate::harness::{step, tests};
 use crate::lab::strict;

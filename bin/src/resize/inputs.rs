@@ -23,7 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use arenite::image::{Format, ImageError, PROBE_BYTES};
+use arenite_image::{Format, ImageError, PROBE_BYTES};
 use walkdir::WalkDir;
 
 use super::fault::{Fault, reason};

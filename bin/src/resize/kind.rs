@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use arenite::image::{Format, probe};
+use arenite_image::{Format, probe};
 
 /// What the first bytes and the name of a file say together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Decides from the first [`PROBE_BYTES`](arenite::image::PROBE_BYTES) bytes. The name matters only where they do
+    /// Decides from the first [`PROBE_BYTES`](arenite_image::PROBE_BYTES) bytes. The name matters only where they do
     /// not tell: most camera raw files begin like TIFF, and hold a thumbnail where a TIFF holds the picture.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
         let found = probe(head);

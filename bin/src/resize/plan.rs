@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arenite::image::Format;
+use arenite_image::Format;
 
 use super::fault::Fault;
 use super::inputs::{Input, Stamp};

@@ -8,7 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
-use arenite::image::{ImageError, Output, ResizeSpec, resize_encoded};
+use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace,
     as_completed,

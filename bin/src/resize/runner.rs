@@ -80,7 +80,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use arenite::image::Format;
+    use arenite_image::Format;
 
     use super::*;
     use crate::resize::inputs::Stamp;

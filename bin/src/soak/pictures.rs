@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use arenite::image::{Output, ResizeSpec, Size, probe, resize_encoded};
+use arenite_image::{Output, ResizeSpec, Size, probe, resize_encoded};
 use arenite::{Array, Job, JobErrorKind};
 
 use super::lab::{Invariant, Lab, step};

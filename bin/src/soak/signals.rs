@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use arenite::image::{Output, ResizeSpec, resize_encoded};
+use arenite_image::{Output, ResizeSpec, resize_encoded};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 

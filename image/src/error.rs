@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::format::Format;
-use crate::sys::{debug_as_text, size};
 
 /// Why a picture could not be resized. The text of each variant is a sentence for a person.
 #[derive(Clone, PartialEq, Eq)]
@@ -188,7 +187,11 @@ impl fmt::Display for ImageError {
 
 impl std::error::Error for ImageError {}
 
-debug_as_text!(ImageError);
+impl fmt::Debug for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl ImageError {
     /// A `Corrupt` error with a decoder's own words, on one line and without a final stop.
@@ -206,6 +209,23 @@ impl ImageError {
 
 /// Bytes of a decoder's own words that are kept: some put whole tables of the file into them.
 const MOST_WORDS: usize = 400;
+
+/// Bytes for a reader: `1.5 GiB`.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    match unit {
+        "B" => format!("{bytes} B"),
+        _ => format!("{value:.1} {unit}"),
+    }
+}
 
 fn one_line(text: impl fmt::Display) -> String {
     let mut text = text.to_string().replace('\n', " ");

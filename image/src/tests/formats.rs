@@ -527,7 +527,7 @@ fn palettes_and_single_bits_in_png() {
         body.extend_from_slice(content);
         one_bit.extend_from_slice(&(content.len() as u32).to_be_bytes());
         one_bit.extend_from_slice(&body);
-        one_bit.extend_from_slice(&crate::image::meta::crc32(&body).to_be_bytes());
+        one_bit.extend_from_slice(&crate::meta::crc32(&body).to_be_bytes());
     };
     // 8×2, palette of two colours, 1 bit: left half first colour, right half second.
     chunk(b"IHDR", &[0, 0, 0, 8, 0, 0, 0, 2, 1, 3, 0, 0, 0]);

@@ -1,5 +1,5 @@
 //! A lazy pipeline over pictures, and what it looked like when it ran:
-//! `cargo run --release --features image --example graph [--svg FILE] [PHOTO…]`.
+//! `cargo run --release --example graph [--svg FILE] [PHOTO…]`.
 //!
 //! How sharp is each photo, and which is the sharpest? Nothing runs while the graph is described. What is asked for runs
 //! once, side by side; steps that only take over each other's values are one job; a file that breaks the decoder costs what
@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use arenite::image::{ResizeSpec, resize_to_pixels};
+use arenite_image::{ResizeSpec, resize_to_pixels};
 use arenite::{Array, Engine, Graph, JobErrorKind};
 
 /// Rows by columns by channels, at most so many pixels on a side.
@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     if paths.is_empty() {
-        let samples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/samples"))?;
+        let samples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples"))?;
         let samples: Result<Vec<_>, _> = samples
             .map(|entry| entry.map(|entry| entry.path()))
             .collect();

@@ -91,7 +91,7 @@ impl TryFrom<Format> for Output {
 /// worker as a kernel's argument.
 ///
 /// ```
-/// use arenite::image::{Fit, Output, ResizeSpec};
+/// use arenite_image::{Fit, Output, ResizeSpec};
 /// let spec = ResizeSpec {
 ///     fit: Fit::Cover,
 ///     output: Output::WebP,
@@ -139,7 +139,7 @@ pub struct ResizeSpec {
 
 const _: () = assert!(size_of::<ResizeSpec>() == 48);
 
-impl crate::kernel::Scalar for ResizeSpec {}
+impl arenite::Scalar for ResizeSpec {}
 
 impl ResizeSpec {
     /// The default of [`max_pixels`](Self::max_pixels): 128 million.
@@ -176,8 +176,8 @@ impl ResizeSpec {
     /// The defaults, and nothing is resized: for [`decode`](super::decode) with other limits, or for files in another format.
     ///
     /// ```
-    /// use arenite::image::{resize_encoded, Output, ResizeSpec};
-    /// let photo = std::fs::read("samples/chelsea.jpg")?;
+    /// use arenite_image::{resize_encoded, Output, ResizeSpec};
+    /// let photo = std::fs::read("../samples/chelsea.jpg")?;
     /// let webp = ResizeSpec { output: Output::WebP, max_pixels: 1_000_000, ..ResizeSpec::full_size() };
     /// let file = resize_encoded(&photo, &webp)?;
     /// assert_eq!((file.width, file.height), (451, 300));

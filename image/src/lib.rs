@@ -10,8 +10,8 @@
 //! | pixels | an array, and back | [`Pixels::to_array`], [`Pixels::from_array`] |
 //!
 //! ```
-//! use arenite::image::{probe, resize_encoded, Format, ResizeSpec};
-//! # let photo = std::fs::read("samples/chelsea.jpg")?;
+//! use arenite_image::{probe, resize_encoded, Format, ResizeSpec};
+//! # let photo = std::fs::read("../samples/chelsea.jpg")?;
 //! assert_eq!(probe(&photo), Some(Format::Jpeg));
 //! let small = resize_encoded(&photo, &ResizeSpec::new("100x100".parse()?))?;
 //! assert_eq!((small.width, small.height), (100, 67));
@@ -118,8 +118,8 @@ pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, Image
 /// Decodes one picture at its full size, upright and in sRGB, within the limits of [`ResizeSpec::full_size`].
 ///
 /// ```
-/// use arenite::image::{decode, Color};
-/// let photo = decode(&std::fs::read("samples/chelsea.jpg")?)?;
+/// use arenite_image::{decode, Color};
+/// let photo = decode(&std::fs::read("../samples/chelsea.jpg")?)?;
 /// assert_eq!((photo.width, photo.height, photo.color), (451, 300, Color::Rgb));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -135,8 +135,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
 /// the nearest). What the format cannot hold is converted: see the [decisions](self#decisions).
 ///
 /// ```
-/// use arenite::image::{decode, encode, Format};
-/// let photo = decode(&std::fs::read("samples/chelsea.jpg")?)?;
+/// use arenite_image::{decode, encode, Format};
+/// let photo = decode(&std::fs::read("../samples/chelsea.jpg")?)?;
 /// let file = encode(photo.clone(), Format::Png, 80)?;
 /// assert_eq!(decode(&file)?, photo);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -53,7 +53,7 @@ impl FromStr for Fit {
 /// (only enlarge) or `!` (exactly this size, proportions change; a side that is not given is as long as the other).
 ///
 /// ```
-/// use arenite::image::{Size, When};
+/// use arenite_image::{Size, When};
 /// let size: Size = "640x480>".parse()?;
 /// assert_eq!((size.width, size.height, size.when), (640, 480, When::Shrink));
 /// assert_eq!("x200".parse::<Size>()?.width, 0); // 0: follows from the picture
@@ -195,7 +195,7 @@ impl Plan {
     /// is ever stretched, whatever `size.when` says.
     ///
     /// ```
-    /// use arenite::image::{Fit, Plan, Size, When};
+    /// use arenite_image::{Fit, Plan, Size, When};
     /// let plan = Plan::new((4000, 3000), Size::new(224, 224, When::Always), Fit::Contain, true);
     /// assert_eq!((plan.width, plan.height), (224, 168));
     /// ```

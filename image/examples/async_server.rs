@@ -1,5 +1,5 @@
 //! A service on tokio that makes thumbnails of whatever people upload:
-//! `cargo run --release --features image,sandbox --example async_server [UPLOADS]`.
+//! `cargo run --release --example async_server [UPLOADS]`.
 //!
 //! Everything but the pictures happens in one thread: the event loop. Pictures are decoded in worker processes without
 //! rights, each for a limited time and with limited memory. How many bytes of uploads are in hand is limited, and so is how
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arenite::engine::Sandbox;
-use arenite::image::{ResizeSpec, resize_encoded};
+use arenite_image::{ResizeSpec, resize_encoded};
 use arenite::{Array, Engine, JobErrorKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -258,7 +258,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         }
     });
 
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    let samples = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples"));
     let photos = ["chelsea.jpg", "rocket.jpg", "astronaut.jpg", "coffee.png"];
     let photos: Vec<_> = photos
         .iter()

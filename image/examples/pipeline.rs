@@ -1,12 +1,12 @@
 //! From photos to figures, in two steps that share their memory:
-//! `cargo run --release --features image --example pipeline [PHOTO…]`.
+//! `cargo run --release --example pipeline [PHOTO…]`.
 //!
 //! The bytes of each file are read straight into the arena. One worker decodes them, and counts in the pixels without
 //! that these ever leave it. A file that breaks the decoder costs that file and nothing else.
 
 use std::path::PathBuf;
 
-use arenite::image::{ResizeSpec, resize_to_pixels};
+use arenite_image::{ResizeSpec, resize_to_pixels};
 use arenite::{Array, Engine, JobError, JobErrorKind};
 
 /// Rows by columns by channels, at most 512 pixels on a side.
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|path| path.is_file())
         .collect();
     if paths.is_empty() {
-        let samples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/samples"))?;
+        let samples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples"))?;
         paths = samples
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<_, _>>()?;

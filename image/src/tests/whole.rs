@@ -1,7 +1,7 @@
 //! Pictures at their full size: decoded, encoded, as arrays.
 
 use super::*;
-use crate::array::Array;
+use arenite::Array;
 
 #[test]
 fn what_is_decoded_is_what_another_decoder_sees() {
@@ -121,7 +121,7 @@ fn arrays_are_pictures_and_pictures_arrays() {
         (vec![4, 8, 3], Color::Rgb),
         (vec![4, 8, 4], Color::Rgba),
     ] {
-        let shape = crate::array::Shape::try_from(&shape[..]).unwrap();
+        let shape = arenite::Shape::try_from(&shape[..]).unwrap();
         let array = Array::from_fn(shape, |i| i as u8);
         let picture = Pixels::from_array(&array).unwrap();
         assert_eq!(

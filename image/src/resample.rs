@@ -75,11 +75,11 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 /// weighted by it.
 ///
 /// ```
-/// use arenite::image::{resize_pixels, Filter};
+/// use arenite_image::{resize_pixels, Filter};
 /// let white = vec![255; 64 * 48 * 3];
 /// let small = resize_pixels(&white, (64, 48), 3, (8, 6), Filter::Lanczos3)?;
 /// assert_eq!(small, vec![255; 8 * 6 * 3]);
-/// # Ok::<(), arenite::image::ImageError>(())
+/// # Ok::<(), arenite_image::ImageError>(())
 /// ```
 ///
 /// # Errors

@@ -90,7 +90,7 @@ impl Format {
     /// ones. Content decides, not this; it tells whether a file was *meant* to be a picture.
     ///
     /// ```
-    /// use arenite::image::Format;
+    /// use arenite_image::Format;
     /// assert_eq!(Format::from_extension("JPEG"), Some(Format::Jpeg));
     /// assert_eq!(Format::from_extension("txt"), None);
     /// ```
@@ -146,7 +146,7 @@ impl FromStr for Format {
 /// picture's. HEIC, AVIF, JPEG XL and JPEG 2000 are recognised, though [`Format::is_readable`] is false for them.
 ///
 /// ```
-/// use arenite::image::{probe, Format};
+/// use arenite_image::{probe, Format};
 /// assert_eq!(probe(b"\xff\xd8\xff\xe0\0\x10JFIF"), Some(Format::Jpeg));
 /// assert_eq!(probe(b"#!/bin/sh"), None);
 /// ```

@@ -5,7 +5,7 @@ use image::metadata::Orientation;
 use moxcms::ColorProfile;
 
 use super::*;
-use crate::image::meta::Metadata;
+use crate::meta::Metadata;
 
 const XMP: &str =
     r#"<x:xmpmeta><rdf:Description tiff:Orientation="6" dc:title="Cat"/></x:xmpmeta>"#;

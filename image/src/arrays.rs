@@ -1,16 +1,16 @@
 //! Pictures as arrays, and arrays as pictures.
 
-use super::error::ImageError;
-use super::pixels::{Color, Pixels, Samples, buffer, narrow};
-use crate::arena::ArenaFull;
-use crate::array::Array;
+use arenite::{ArenaFull, Array};
+
+use crate::error::ImageError;
+use crate::pixels::{Color, Pixels, Samples, buffer, narrow};
 
 impl Pixels {
     /// The samples as an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. In a kernel it lies in
     /// the arena, and is a result that nobody copies.
     ///
     /// ```
-    /// use arenite::image::{ResizeSpec, resize_to_pixels};
+    /// use arenite_image::{ResizeSpec, resize_to_pixels};
     /// use arenite::{Array, Engine};
     ///
     /// /// A photo as a network wants it: 224 × 224 × 3, the middle of it.
@@ -21,7 +21,7 @@ impl Pixels {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::inline();
-    /// let file = engine.read_file("samples/chelsea.jpg")?;
+    /// let file = engine.read_file("../samples/chelsea.jpg")?;
     /// let tensor = engine.submit(load, (&file,)).wait()?;
     /// assert_eq!(tensor.shape().dims(), [224, 224, 3]);
     /// # Ok(())
@@ -53,12 +53,12 @@ impl Pixels {
     ///
     /// ```
     /// use arenite::Array;
-    /// use arenite::image::{Color, Pixels};
+    /// use arenite_image::{Color, Pixels};
     ///
     /// let ramp = Array::from_fn([16, 256], |i| (i % 256) as u8);
     /// let picture = Pixels::from_array(&ramp)?;
     /// assert_eq!((picture.width, picture.height, picture.color), (256, 16, Color::Gray));
-    /// # Ok::<(), arenite::image::ImageError>(())
+    /// # Ok::<(), arenite_image::ImageError>(())
     /// ```
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! Where the time of one picture goes: `cargo run --release --features image --example image_speed [FILE [SIZE]]`.
+//! Where the time of one picture goes: `cargo run --release --example image_speed [FILE [SIZE]]`.
 //! With a size, only that is made, 300 times: for a profiler.
 //!
 //! Without a file it makes a 12-megapixel JPEG from a sample: enlarged, with seeded noise, quality 85.
 
 use std::time::{Duration, Instant};
 
-use arenite::image::{
+use arenite_image::{
     Filter, Pixels, ResizeSpec, Samples, resize_encoded, resize_pixels, resize_to_pixels,
 };
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (
             "224x224 cover",
             ResizeSpec {
-                fit: arenite::image::Fit::Cover,
+                fit: arenite_image::Fit::Cover,
                 ..spec
             },
         ),
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn twelve_megapixels() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let sample = std::fs::read("samples/seeding.jpg")?;
+    let sample = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/seeding.jpg"))?;
     let spec = ResizeSpec::new("4000x3000!".parse()?);
     let Pixels {
         samples,
@@ -90,7 +90,7 @@ fn twelve_megapixels() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     Ok(photo)
 }
 
-fn best<T>(mut work: impl FnMut() -> Result<T, arenite::image::ImageError>) -> Duration {
+fn best<T>(mut work: impl FnMut() -> Result<T, arenite_image::ImageError>) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..15 {
         let start = Instant::now();
