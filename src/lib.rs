@@ -96,7 +96,7 @@
 //! | decode, resize and encode pictures | the crate `arenite-image` |
 //! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
-//! | know what a machine or container offers | [`doctor::examine`] |
+//! | know what a machine or container offers | [`platform`], or the command `arenite doctor` |
 //!
 //! # Floors
 //!
@@ -116,7 +116,7 @@
 //! | `trace` | what happened when, as files |
 //! | `supervisor` | queue, policy, monitor, recovery |
 //! | `engine` | the public face: [`engine`] |
-//! | `doctor` | what this machine offers, and what will hurt: [`doctor`] |
+//! | `platform` | what this system offers an engine: [`platform`] |
 //!
 //! # Features
 //!
@@ -139,13 +139,13 @@ pub mod array;
 #[cfg(not(arenite_loom))]
 mod control;
 #[cfg(not(arenite_loom))]
-pub mod doctor;
-#[cfg(not(arenite_loom))]
 pub mod engine;
 #[cfg(not(arenite_loom))]
 pub mod kernel;
 #[cfg_attr(arenite_loom, allow(dead_code, unused_imports))]
 mod link;
+#[cfg(not(arenite_loom))]
+pub mod platform;
 #[cfg(not(arenite_loom))]
 mod supervisor;
 #[cfg_attr(arenite_loom, allow(dead_code))]

@@ -19,7 +19,7 @@ const FLOORS: [&str; 12] = [
     "trace",
     "supervisor",
     "engine",
-    "doctor",
+    "platform",
 ];
 
 /// Floors where `unsafe` stands only with the reason why it cannot be avoided.
@@ -31,7 +31,7 @@ const WITH_REASON: [&str; 5] = [
     "benches",
 ];
 /// Where there is none.
-const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "doctor", "bin"];
+const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "platform", "bin"];
 
 const MOST_LINES: usize = 900;
 
@@ -150,7 +150,7 @@ fn a_use_of_a_later_floor_is_found_however_it_is_written() {
             "use crate::link; fn f<'a>(x: &'a u8) { crate::arena::g('}') }",
             false,
         ),
-        ("src/engine/a.rs", "use crate::doctor;", true),
+        ("src/engine/a.rs", "use crate::platform;", true),
         (
             "src/link/b.rs",
             "#[macro_export]\nmacro_rules! loud { () => {} }\nfn f() { crate::loud!() }",

@@ -129,7 +129,7 @@ fn said(path: &Path) -> io::Result<String> {
 
 /// A control group that has a limit, and how near it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ceiling {
+pub struct GroupLimit {
     /// The folder of the group.
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
@@ -142,7 +142,7 @@ pub struct Ceiling {
 
 /// The memory control group that leaves this process least, in bytes, if any has a limit: where its container ends. `root` as
 /// above.
-pub fn container(root: &Path) -> Option<Ceiling> {
+pub fn memory_group(root: &Path) -> Option<GroupLimit> {
     let machine = total(&said(&root.join("proc/meminfo")).ok()?);
     nearest(groups(root).ok()?, |group| {
         group.limit_and_use(machine).ok()?
@@ -151,7 +151,7 @@ pub fn container(root: &Path) -> Option<Ceiling> {
 
 /// The control group that lets this process have the fewest more processes and threads (`pids.max`), if any has a limit;
 /// `root` as above. It binds root too.
-pub fn tasks(root: &Path) -> Option<Ceiling> {
+pub fn task_group(root: &Path) -> Option<GroupLimit> {
     nearest(groups_of(root, "pids").ok()?, |group| {
         // "max" is no number, and no limit.
         let limit = group.number("pids.max").ok()??;
@@ -163,17 +163,17 @@ pub fn tasks(root: &Path) -> Option<Ceiling> {
 fn nearest(
     groups: Vec<Group>,
     limit_and_use: impl Fn(&Group) -> Option<(u64, u64)>,
-) -> Option<Ceiling> {
-    let ceilings = groups.into_iter().filter_map(|group| {
+) -> Option<GroupLimit> {
+    let limits = groups.into_iter().filter_map(|group| {
         let (limit, used) = limit_and_use(&group)?;
-        Some(Ceiling {
+        Some(GroupLimit {
             version: if group.second { 2 } else { 1 },
             group: group.path,
             limit,
             used,
         })
     });
-    ceilings.min_by_key(|ceiling| ceiling.limit.saturating_sub(ceiling.used))
+    limits.min_by_key(|found| found.limit.saturating_sub(found.used))
 }
 
 /// What a machine has whose `/proc/meminfo` does not say it. Version 1 of control groups has no word for "no limit" and says

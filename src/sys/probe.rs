@@ -1,22 +1,12 @@
-//! What this kernel and this process's limits offer, asked without changing anything.
+//! Which features this kernel has, tried without changing anything.
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 
 use super::error::{Error, Result};
 use super::map::{HUGE, Map, Prot};
 use super::process::PidFd;
 use super::segment::Segment;
-
-/// The kernel's release, such as `6.18.1-generic`, and the machine's architecture.
-pub fn kernel() -> (String, String) {
-    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-    nix::sys::utsname::uname().map_or_else(
-        |_| (String::new(), std::env::consts::ARCH.to_owned()),
-        |name| (text(name.release()), text(name.machine())),
-    )
-}
 
 /// Whether processes can be held by a descriptor, and signalled through it.
 pub fn pidfd() -> Result<()> {
@@ -116,63 +106,8 @@ fn answered(call: &'static str, answer: libc::c_long) -> Result<libc::c_long> {
     Ok(answer)
 }
 
-/// Limits of this process that can get in the way of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// `RLIMIT_NOFILE`: open descriptors.
-    Files,
-    /// `RLIMIT_NPROC`: processes and threads of this user.
-    Processes,
-    /// `RLIMIT_AS`: bytes of addresses, reservations included.
-    AddressSpace,
-    /// `RLIMIT_DATA`: bytes of private memory.
-    Data,
-    /// `RLIMIT_FSIZE`: bytes of a file, shared memory included.
-    FileSize,
-    /// `RLIMIT_CPU`: seconds of computing.
-    CpuTime,
-}
-
-/// The limit in force, or `None` if there is none.
-pub fn bound(bound: Bound) -> Option<u64> {
-    let resource = match bound {
-        Bound::Files => Resource::RLIMIT_NOFILE,
-        Bound::Processes => Resource::RLIMIT_NPROC,
-        Bound::AddressSpace => Resource::RLIMIT_AS,
-        Bound::Data => Resource::RLIMIT_DATA,
-        Bound::FileSize => Resource::RLIMIT_FSIZE,
-        Bound::CpuTime => Resource::RLIMIT_CPU,
-    };
-    match getrlimit(resource) {
-        Ok((soft, _)) if soft != libc::RLIM_INFINITY => Some(soft),
-        _ => None,
-    }
-}
-
-/// Processes and threads that this user runs, as `RLIMIT_NPROC` counts them, but for those that `/proc` does not show.
-pub fn tasks_of_user() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return 0;
-    };
-    let user = super::effective_user();
-    entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
-        .filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == user))
-        .filter_map(|entry| std::fs::read_dir(entry.path().join("task")).ok())
-        .map(|tasks| tasks.count() as u64)
-        .sum()
-}
-
 /// Whether this process may make files in `folder`.
 pub fn may_write(folder: &std::path::Path) -> bool {
     use nix::unistd::{AccessFlags, access};
     access(folder, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(())
-}
-
-/// Whether `folder` is on a file system that is mounted to be read only.
-pub fn is_read_only(folder: &std::path::Path) -> bool {
-    use nix::sys::statvfs::{FsFlags, statvfs};
-    statvfs(folder).is_ok_and(|all| all.flags().contains(FsFlags::ST_RDONLY))
 }

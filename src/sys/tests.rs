@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::limits::{
-    Ceiling, Memory, UNKNOWN_MEMORY, container, memory_available, memory_now, tasks,
+    GroupLimit, Memory, UNKNOWN_MEMORY, memory_available, memory_group, memory_now, task_group,
 };
 use super::process::{GROUP_SIGNALS, exit_now};
 use super::*;
@@ -445,7 +445,7 @@ fn the_machine_bounds_memory_where_there_is_no_container() {
         available_contained: false,
     };
     assert_eq!(memory_available(root.path()), expected);
-    assert_eq!(container(root.path()), None);
+    assert_eq!(memory_group(root.path()), None);
 }
 
 #[test]
@@ -479,13 +479,13 @@ fn the_tightest_group_of_version_2_counts() {
         available_contained: true,
     };
     assert_eq!(memory_available(root.path()), expected);
-    let tightest = Ceiling {
+    let tightest = GroupLimit {
         group: root.path().join("sys/fs/cgroup/a"),
         version: 2,
         limit: 512 * MIB,
         used: 200 * MIB,
     };
-    assert_eq!(container(root.path()), Some(tightest));
+    assert_eq!(memory_group(root.path()), Some(tightest));
     fs::write(root.path().join(group), "104857600").unwrap();
     assert_eq!(memory_available(root.path()).limit, 100 * MIB);
 }
@@ -512,7 +512,7 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
         available_contained: true,
     };
     assert_eq!(memory_available(root.path()), expected);
-    let found = container(root.path()).unwrap();
+    let found = memory_group(root.path()).unwrap();
     assert_eq!(found.group, root.path().join("sys/fs/cgroup/memory"));
     assert_eq!(
         (found.version, found.limit, found.used),
@@ -521,7 +521,7 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
     // Version 1 writes no limit like this.
     let limit = "sys/fs/cgroup/memory/memory.limit_in_bytes";
     fs::write(root.path().join(limit), "9223372036854771712").unwrap();
-    assert_eq!(container(root.path()), None);
+    assert_eq!(memory_group(root.path()), None);
 }
 
 #[test]
@@ -534,17 +534,17 @@ fn the_group_that_lets_the_fewest_processes_start_counts() {
         ("sys/fs/cgroup/a/pids.max", "100\n"),
         ("sys/fs/cgroup/a/pids.current", "60\n"),
     ]);
-    let nearest = |path: &str, limit, used| Ceiling {
+    let nearest = |path: &str, limit, used| GroupLimit {
         group: root.path().join(path),
         version: 2,
         limit,
         used,
     };
     let outer = nearest("sys/fs/cgroup/a", 100, 60);
-    assert_eq!(tasks(root.path()), Some(outer));
+    assert_eq!(task_group(root.path()), Some(outer));
     fs::write(root.path().join(inner), "20\n").unwrap();
     let inner = nearest("sys/fs/cgroup/a/b", 20, 7);
-    assert_eq!(tasks(root.path()), Some(inner));
+    assert_eq!(task_group(root.path()), Some(inner));
 
     let root = tree(&[
         (
@@ -555,15 +555,15 @@ fn the_group_that_lets_the_fewest_processes_start_counts() {
         ("sys/fs/cgroup/pids/pids.max", "64\n"),
         ("sys/fs/cgroup/pids/pids.current", "70\n"),
     ]);
-    let first = Ceiling {
+    let first = GroupLimit {
         group: root.path().join("sys/fs/cgroup/pids"),
         version: 1,
         limit: 64,
         used: 70,
     };
-    assert_eq!(tasks(root.path()), Some(first));
+    assert_eq!(task_group(root.path()), Some(first));
     let root = tree(&[("proc/self/cgroup", "0::/\n")]);
-    assert_eq!(tasks(root.path()), None);
+    assert_eq!(task_group(root.path()), None);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! How an engine is built, and why it sometimes is not.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arenite::arena::Backing;
-use arenite::doctor::Machine;
 use arenite::engine::Builder;
-use arenite::{Array, ArrayMut, BuildError, Engine, Guard};
+use arenite::{Array, ArrayMut, BuildError, Engine, Guard, platform};
 
 use crate::harness::{Gate, Lab, pass, shared_memory_named, tests, wait_until};
 
@@ -121,8 +121,8 @@ fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
 }
 
 /// Which limit of memory there is, what to do about it, and its bytes.
-fn memory(machine: &Machine) -> ([&'static str; 2], u64) {
-    let largest = machine.memory.unwrap().size;
+fn memory() -> ([&'static str; 2], u64) {
+    let largest = platform::memory(Path::new("/")).unwrap().limit;
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
     let total = meminfo.lines().find(|line| line.starts_with("MemTotal:"));
     let total: u64 = total
@@ -140,17 +140,17 @@ fn memory(machine: &Machine) -> ([&'static str; 2], u64) {
 }
 
 fn too_large_a_capacity() {
-    let (words, largest) = memory(&Machine::look());
+    let (words, largest) = memory();
     refused(Engine::builder(), 1 << 50, &words, largest);
 }
 
 fn too_large_a_capacity_for_dev_shm() {
-    let machine = Machine::look();
-    let shm = machine.shm.as_ref().map_or(0, |room| room.size);
+    let shm = nix::sys::statvfs::statvfs("/dev/shm");
+    let shm = shm.map_or(0, |stat| stat.blocks() * stat.fragment_size());
     let capacity = shm + (1 << 20);
     let builder = Engine::builder().backing(Backing::Named);
     // The memory is looked at first, where it is the smaller of the two.
-    let (words, largest) = match memory(&machine) {
+    let (words, largest) = match memory() {
         (words, memory) if capacity > memory => (words, memory),
         _ => (["/dev/shm has", "mount a larger one"], shm),
     };

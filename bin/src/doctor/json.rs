@@ -1,11 +1,13 @@
 //! The report for programs.
 
-use arenite::arena::SegmentName;
-use arenite::doctor::{Feature, Level, Report, Room};
+use arenite::platform::SegmentName;
 use serde_json::{Value, json};
 
+use super::finding::{Level, Report};
+use super::machine::{Feature, Room};
+
 /// One object on one line.
-pub(super) fn text(report: &super::Report, removed: &[SegmentName]) -> String {
+pub(super) fn text(report: &Report, removed: &[SegmentName]) -> String {
     let mut text = value(report, removed).to_string();
     text.push('\n');
     text

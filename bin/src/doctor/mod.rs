@@ -1,20 +1,25 @@
 //! `arenite doctor`: what this machine offers, what will hurt, and what to do about it.
 
+mod finding;
 mod json;
+mod judge;
+mod machine;
 mod picture;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use arenite::arena::{self, SegmentName};
-use arenite::doctor::{self, Finding, Level, Report};
+use arenite::platform::{self, SegmentName};
 use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};
 use crate::cli::Generate;
 use crate::resize::reason;
+use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
 What is looked at:
@@ -64,7 +69,7 @@ pub(crate) struct DoctorArgs {
 /// Runs the command and says how it ended.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let removed = if args.clean { clean() } else { Vec::new() };
-    let mut report = doctor::examine();
+    let mut report = Report::examine();
     report.findings.push(trial());
     report.findings.push(sandbox_trial());
     let code = ExitCode::from(u8::from(report.worst() == Level::Trouble));
@@ -86,8 +91,8 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
 
 /// Removes what dead programs left; what it was.
 fn clean() -> Vec<SegmentName> {
-    let seen = arena::segments();
-    let gone = arena::sweep();
+    let seen = platform::segments();
+    let gone = platform::sweep();
     seen.into_iter()
         .filter(|name| gone.contains(&name.segment))
         .collect()

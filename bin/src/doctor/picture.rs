@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use arenite::arena::SegmentName;
-use arenite::doctor::{Finding, Level, Report, Room};
+use arenite::platform::SegmentName;
 
+use super::finding::{Finding, Level, Report};
+use super::machine::Room;
 use crate::units::show_bytes;
 
 /// Cells of a bar.

@@ -1,9 +1,10 @@
 //! What the facts mean: every rule in one place, and no system call.
 
+use arenite::platform::descriptors_for;
+
+use super::finding::{Finding, Level};
 use super::machine::{Feature, Machine, Need};
-use super::{Finding, Level};
-use crate::supervisor::descriptors_for;
-use crate::sys::size;
+use crate::units::show_bytes as size;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -30,7 +31,7 @@ const LEAST_MAPPINGS: u64 = 16_384;
 
 impl Machine {
     /// What these facts mean, in the order in which one would read them. Pure: nothing is looked at.
-    pub fn judge(&self) -> Vec<Finding> {
+    pub(super) fn judge(&self) -> Vec<Finding> {
         let mut findings = vec![self.kernel(), self.proc(), self.memory()];
         findings.push(self.container());
         findings.push(self.shm());

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use super::machine::is_root;
-use super::*;
-use crate::arena::SegmentName;
+use arenite::platform::SegmentName;
+
+use super::finding::{Finding, Level, Report};
+use super::machine::{
+    Bounds, ContainerRoom, ContainerTasks, Feature, Machine, Need, Room, is_root,
+};
 
 const GIB: u64 = 1 << 30;
 
@@ -236,7 +239,7 @@ fn limits_of_a_container_are_looked_at_in_both_versions() {
         write(group(memory[1]), "1048576");
         write(group(pids[0]), "40");
         write(group(pids[1]), "39");
-        let machine = Machine::look_below(root.path());
+        let machine = Machine::probe_below(root.path());
         let container = machine.container.as_ref().unwrap();
         assert_eq!((container.version, container.room.size), (version, GIB));
         let tasks = machine.container_tasks.as_ref().unwrap();
@@ -273,7 +276,7 @@ fn root_of_a_container_is_not_root_of_the_machine() {
         std::fs::write(root.path().join("proc/self/uid_map"), map).unwrap();
         assert_eq!(is_root(root.path(), 0), is_first, "{map}");
         assert!(!is_root(root.path(), 1000), "{map}");
-        let found = Machine::look_below(root.path()).root;
+        let found = Machine::probe_below(root.path()).root;
         assert!(is_first || !found, "{map}");
     }
 }
@@ -334,7 +337,7 @@ fn the_gravest_finding_is_that_of_the_report() {
 
 #[test]
 fn this_machine_can_be_examined() {
-    let report = examine();
+    let report = Report::examine();
     let machine = &report.machine;
     // These tests start workers, so what no engine can do without is there.
     for feature in machine
@@ -353,7 +356,7 @@ fn this_machine_can_be_examined() {
 fn memory_that_nobody_can_tell_is_no_number() {
     let root = tempfile::tempdir().unwrap();
     // No /proc/meminfo is there.
-    let seen = Machine::look_below(root.path());
+    let seen = Machine::probe_below(root.path());
     assert_eq!((seen.memory, seen.capacity), (None, None));
     let machine = Machine {
         memory: None,

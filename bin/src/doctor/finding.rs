@@ -1,0 +1,81 @@
+//! What the report consists of.
+
+use super::machine::Machine;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// As it should be.
+    Fine,
+    /// Less than it could be; the engine copes with it.
+    Notice,
+    /// An engine cannot start, or jobs will fail or be killed.
+    Trouble,
+}
+
+/// The verdict on one fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// A stable word for programs, such as `dev-shm` or `open-files`.
+    pub subject: &'static str,
+    /// How much it matters.
+    pub level: Level,
+    /// The fact with its numbers, in a few words.
+    pub found: String,
+    /// What it means for an engine: a sentence.
+    pub means: String,
+    /// What to do about it; empty where there is nothing to do.
+    pub advice: String,
+}
+
+impl Finding {
+    /// A finding of level [`Level::Fine`].
+    pub(super) fn fine(
+        subject: &'static str,
+        found: impl Into<String>,
+        means: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            subject,
+            level: Level::Fine,
+            found: found.into(),
+            means: means.into(),
+            advice: String::new(),
+        }
+    }
+
+    /// The same finding at another level, with advice.
+    #[must_use]
+    pub(super) fn at(mut self, level: Level, advice: impl Into<String>) -> Finding {
+        self.level = level;
+        self.advice = advice.into();
+        self
+    }
+}
+
+/// The facts and the verdicts on them.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    /// The facts.
+    pub machine: Machine,
+    /// The verdicts, in reading order.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Examines this machine. Takes milliseconds.
+    pub(super) fn examine() -> Report {
+        let machine = Machine::probe();
+        let findings = machine.judge();
+        Report { machine, findings }
+    }
+
+    /// The gravest level among the findings.
+    pub(super) fn worst(&self) -> Level {
+        self.findings
+            .iter()
+            .map(|finding| finding.level)
+            .max()
+            .unwrap_or(Level::Fine)
+    }
+}

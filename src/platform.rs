@@ -1,0 +1,99 @@
+//! What this system offers an engine, measured the way the engine does it.
+//!
+//! For programs that report on a machine before they start an engine on it. `arenite doctor` is such a program: it
+//! judges these facts and says what to do about them.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use arenite::platform;
+//!
+//! for feature in platform::features() {
+//!     if let Err(reason) = feature.state {
+//!         println!("{} does not work here: {reason}", feature.name);
+//!     }
+//! }
+//! if let Some(memory) = platform::memory(Path::new("/")) {
+//!     println!("{} of {} bytes available", memory.available, memory.limit);
+//! }
+//! ```
+
+use std::path::Path;
+
+pub use crate::arena::{SegmentName, default_capacity, segments, sweep};
+pub use crate::sys::limits::{GroupLimit, Memory, memory_group, task_group};
+
+use crate::sys::probe::{self, LANDLOCK_SCOPES};
+use crate::sys::{self, limits};
+use crate::{control, supervisor};
+
+/// A feature of Linux that engines use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Feature {
+    /// Its name in the manual pages: `pidfd`, `close_range`, `memfd`, `MADV_COLLAPSE`, `futex_waitv`, `seccomp`,
+    /// `Landlock` or `mseal`.
+    pub name: &'static str,
+    /// `Ok` if it works, with a detail such as its version or an empty text; `Err` with the reason if it does not.
+    pub state: Result<String, String>,
+}
+
+/// Tries each feature of Linux that engines use. Changes nothing, and takes about a millisecond.
+pub fn features() -> Vec<Feature> {
+    let tried = |name, outcome: sys::Result<()>| Feature {
+        name,
+        state: match outcome {
+            Ok(()) => Ok(String::new()),
+            Err(error) => Err(reason(&error)),
+        },
+    };
+    vec![
+        tried("pidfd", probe::pidfd()),
+        tried("close_range", probe::close_range()),
+        tried("memfd", probe::memfd_seals()),
+        tried("MADV_COLLAPSE", probe::collapse()),
+        tried("futex_waitv", probe::wait_any()),
+        tried("seccomp", probe::seccomp()),
+        Feature {
+            name: "Landlock",
+            state: landlock(),
+        },
+        tried("mseal", probe::mseal()),
+    ]
+}
+
+fn landlock() -> Result<String, String> {
+    match probe::landlock_abi() {
+        Ok(abi) if abi < LANDLOCK_SCOPES => Err(format!(
+            "version {abi} does not confine signals, version {LANDLOCK_SCOPES} (Linux 6.12) does"
+        )),
+        Ok(abi) => Ok(format!("version {abi}")),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+fn reason(error: &sys::Error) -> String {
+    error.errno().desc().to_lowercase()
+}
+
+/// The memory of the machine or of its container, whichever is less. `root` is the folder that has `proc` and `sys`: `/`.
+///
+/// `None` where neither says how much that is.
+pub fn memory(root: &Path) -> Option<Memory> {
+    let memory = limits::memory_available(root);
+    (memory.limit != limits::UNKNOWN_MEMORY).then_some(memory)
+}
+
+/// The number of file descriptors that an engine with this number of workers needs.
+pub const fn descriptors_for(workers: u64) -> u64 {
+    supervisor::descriptors_for(workers)
+}
+
+/// Checks that workers can connect to their program through a socket in `folder`, which is [`std::env::temp_dir`] for
+/// engines.
+///
+/// # Errors
+/// The reason why no socket can be made there.
+pub fn check_socket_folder(folder: &Path) -> Result<(), String> {
+    control::usable(folder)
+}
