@@ -1,4 +1,4 @@
-//! `arenite doctor` from outside: on this machine, under limits, and with a `/dev/shm` of its own.
+//! `arenite doctor` from outside: on this machine, under limits, and with a private `/dev/shm`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -27,7 +27,7 @@ fn shell(script: &str) -> Run {
     World::new().finish(command)
 }
 
-/// Runs a shell script as the only one that sees a `/dev/shm` of this size; `None` where nothing can be mounted.
+/// Runs a shell script with a private `/dev/shm` of this size; `None` where mounting is forbidden.
 fn with_own_shm(size: &str, script: &str) -> Option<Run> {
     let script = format!("mount -t tmpfs -o size={size} none /dev/shm && {{\n{script}\n}}");
     let mut command = Command::new("unshare");
@@ -52,14 +52,14 @@ fn report(run: &Run) -> Value {
 }
 
 #[test]
-fn the_report_is_the_same_for_people_and_for_programs() {
+fn the_text_and_the_json_report_agree() {
     let run = doctor("--json");
-    let told = report(&run);
-    let trouble = told["verdict"] == "trouble";
+    let seen = report(&run);
+    let trouble = seen["verdict"] == "trouble";
     assert_eq!(run.code, Some(i32::from(trouble)), "{}", run.stderr);
-    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
-    assert!(told["machine"]["memory"]["size"].as_u64().unwrap() > 0);
-    assert!(told["machine"]["features"].as_array().unwrap().len() >= 7);
+    assert_eq!(finding(&seen, "trial")["level"], "fine", "{seen}");
+    assert!(seen["machine"]["memory"]["size"].as_u64().unwrap() > 0);
+    assert!(seen["machine"]["features"].as_array().unwrap().len() >= 7);
 
     let run = doctor("");
     assert_eq!(run.code, Some(i32::from(trouble)));
@@ -68,22 +68,22 @@ fn the_report_is_the_same_for_people_and_for_programs() {
         "{}",
         run.stdout
     );
-    for one in told["findings"].as_array().unwrap() {
+    for one in seen["findings"].as_array().unwrap() {
         let subject = one["subject"].as_str().unwrap();
         assert!(run.stdout.contains(&format!(" {subject} ")), "{subject}");
         let advice = one["advice"].as_str().unwrap();
         assert_eq!(advice.is_empty(), one["level"] == "fine", "{one}");
     }
     let last = run.stdout.lines().last().unwrap();
-    assert_eq!(last.contains("Nothing here will hurt"), !trouble, "{last}");
+    assert_eq!(last.contains("No trouble found"), !trouble, "{last}");
 }
 
 #[test]
-fn a_limit_that_will_hurt_is_exit_code_1_with_what_to_do() {
+fn a_limit_that_is_too_low_is_exit_code_1_with_advice() {
     let run = shell("ulimit -n 40; exec $arenite doctor --json").exits(1);
-    let told = report(&run);
-    assert_eq!(told["verdict"], "trouble");
-    let files = finding(&told, "open-files");
+    let seen = report(&run);
+    assert_eq!(seen["verdict"], "trouble");
+    let files = finding(&seen, "open-files");
     assert_eq!(files["level"], "trouble", "{files}");
     assert!(files["found"].as_str().unwrap().contains("40"), "{files}");
     let run = shell("ulimit -n 40; exec $arenite doctor").exits(1);
@@ -95,10 +95,10 @@ fn a_limit_that_will_hurt_is_exit_code_1_with_what_to_do() {
     );
 }
 
-/// Anybody may make a name in `/dev/shm` that looks like one of somebody else's arenas.
+/// Any user may make a file in `/dev/shm` that is named like another user's arena.
 #[test]
-fn what_others_put_beside_the_names_holds_up_nobody_and_is_not_obeyed() {
-    // Only root can be one user beside another.
+fn foreign_files_with_arena_names_neither_block_nor_inject_control_characters() {
+    // Only root can act as a second user.
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     let script = r#"
         mount -t tmpfs none /dev/shm && cd /dev/shm || exit 9
@@ -132,9 +132,9 @@ fn what_others_put_beside_the_names_holds_up_nobody_and_is_not_obeyed() {
     assert_eq!(left.contains(&"arenite-0-other"), is_root, "{left:?}");
 }
 
-/// In a control group of its own, where one can be made: room for one small engine, and for none with a worker per core.
+/// Runs in a new control group, where one can be made, with room for one small engine but not for a worker per core.
 #[test]
-fn a_container_with_too_few_processes_hurts() {
+fn a_container_with_too_few_processes_is_trouble() {
     let script = r#"
         name=arenite-doctor-$$
         for group in /sys/fs/cgroup/pids/$name /sys/fs/cgroup/$name; do
@@ -147,7 +147,7 @@ fn a_container_with_too_few_processes_hurts() {
         else
             echo "no group" >&2
         fi
-        # Its workers have ended, and the group hears of it a little later.
+        # The group notices the end of its processes a little later.
         for look in $(seq 1000); do rmdir $group 2>/dev/null && break; done
         exit $code
     "#;
@@ -156,95 +156,95 @@ fn a_container_with_too_few_processes_hurts() {
         not_tried("no control group can be made here");
         return;
     }
-    let told = report(&run);
-    assert_eq!(run.code, Some(1), "{told}");
-    let tasks = finding(&told, "container-tasks");
+    let seen = report(&run);
+    assert_eq!(run.code, Some(1), "{seen}");
+    let tasks = finding(&seen, "container-tasks");
     assert_eq!(tasks["level"], "trouble", "{tasks}");
     assert!(
         tasks["advice"].as_str().unwrap().contains("--pids-limit"),
         "{tasks}"
     );
-    assert_eq!(told["machine"]["container_tasks"]["limit"], 10, "{told}");
-    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
+    assert_eq!(seen["machine"]["container_tasks"]["limit"], 10, "{seen}");
+    assert_eq!(finding(&seen, "trial")["level"], "fine", "{seen}");
 }
 
 #[test]
-fn an_engine_that_cannot_start_is_trouble_with_its_own_words() {
+fn an_engine_that_cannot_start_is_trouble_with_its_error() {
     // Not even the first memory file can be opened.
     let run = shell("ulimit -n 5; exec $arenite doctor --json").exits(1);
-    let told = report(&run);
-    let trial = finding(&told, "trial");
+    let seen = report(&run);
+    let trial = finding(&seen, "trial");
     assert_eq!(trial["level"], "trouble", "{trial}");
     assert!(!trial["means"].as_str().unwrap().is_empty(), "{trial}");
 }
 
 #[test]
-fn a_folder_for_temporary_files_that_is_not_there_is_named_with_what_to_do() {
+fn a_missing_temporary_folder_is_named_with_advice() {
     let run = shell("TMPDIR=/nonexistent exec $arenite doctor --json").exits(1);
-    let told = report(&run);
-    let temporary = finding(&told, "temporary");
+    let seen = report(&run);
+    let temporary = finding(&seen, "temporary");
     assert_eq!(temporary["level"], "trouble", "{temporary}");
     for (key, word) in [("found", "/nonexistent"), ("advice", "set TMPDIR")] {
         let text = temporary[key].as_str().unwrap();
         assert!(text.contains(word), "{temporary}");
     }
-    // What the trial says of marks above is true.
-    assert_eq!(finding(&told, "trial")["level"], "trouble", "{told}");
+    // The trial refers to the marks above: there is one.
+    assert_eq!(finding(&seen, "trial")["level"], "trouble", "{seen}");
 }
 
 #[test]
-fn a_small_dev_shm_is_lived_with_and_a_full_one_too() {
+fn a_small_or_full_dev_shm_is_only_a_notice() {
     let Some(run) = with_own_shm("64m", "$arenite doctor --json") else {
         return;
     };
-    let told = report(&run);
-    assert_eq!(finding(&told, "dev-shm")["level"], "notice", "{told}");
-    assert_eq!(told["machine"]["dev_shm"]["size"], 64 << 20);
-    assert_eq!(finding(&told, "trial")["level"], "fine", "{told}");
+    let seen = report(&run);
+    assert_eq!(finding(&seen, "dev-shm")["level"], "notice", "{seen}");
+    assert_eq!(seen["machine"]["dev_shm"]["size"], 64 << 20);
+    assert_eq!(finding(&seen, "trial")["level"], "fine", "{seen}");
 
     let fill = "head -c 64m /dev/zero >/dev/shm/other 2>/dev/null; $arenite doctor --json";
     let Some(run) = with_own_shm("4m", fill) else {
         return;
     };
-    let told = report(&run);
-    let trouble = told["verdict"] == "trouble";
-    assert_eq!(run.code, Some(i32::from(trouble)), "{told}");
-    let shm = finding(&told, "dev-shm");
+    let seen = report(&run);
+    let trouble = seen["verdict"] == "trouble";
+    assert_eq!(run.code, Some(i32::from(trouble)), "{seen}");
+    let shm = finding(&seen, "dev-shm");
     assert_eq!(shm["level"], "notice", "{shm}");
     assert!(
         shm["advice"].as_str().unwrap().contains("--shm-size"),
         "{shm}"
     );
     assert_eq!(
-        finding(&told, "trial")["level"],
+        finding(&seen, "trial")["level"],
         "fine",
-        "memory files are used: {told}"
+        "memory files are used: {seen}"
     );
 }
 
 #[test]
-fn a_dev_shm_that_nobody_may_write_says_how_it_is_mounted() {
+fn a_read_only_dev_shm_gets_advice_to_remount_it() {
     let script = "mount -o remount,ro /dev/shm; $arenite doctor --json";
     let Some(run) = with_own_shm("16m", script) else {
         return;
     };
-    let told = report(&run);
-    let shm = finding(&told, "dev-shm");
+    let seen = report(&run);
+    let shm = finding(&seen, "dev-shm");
     let advice = shm["advice"].as_str().unwrap();
     assert!(advice.contains("remount,rw"), "{shm}");
 }
 
 #[test]
-fn memory_that_nobody_can_tell_is_null_and_has_no_bar() {
+fn unknown_memory_is_null_and_has_no_bar() {
     let script = "mount --bind /dev/null /proc/meminfo; $arenite doctor --json; $arenite doctor";
     let Some(run) = with_own_shm("16m", script) else {
         return;
     };
     let (json, text) = run.stdout.split_once('\n').unwrap();
-    let told: Value = serde_json::from_str(json).unwrap();
-    let memory = &told["machine"]["memory"];
-    let contained = told["machine"]["container"].is_object();
-    assert_eq!(memory.is_null(), !contained, "{told}");
+    let seen: Value = serde_json::from_str(json).unwrap();
+    let memory = &seen["machine"]["memory"];
+    let contained = seen["machine"]["container"].is_object();
+    assert_eq!(memory.is_null(), !contained, "{seen}");
     assert!(contained || !text.contains("TiB"), "{text}");
 }
 
@@ -258,8 +258,8 @@ fn a_report_that_cannot_be_written_is_exit_code_1() {
 }
 
 #[test]
-fn clean_removes_what_was_left_behind_and_nothing_that_lives() {
-    // Three names as a killed program leaves them, one that somebody holds, and two that are none of ours.
+fn clean_removes_names_left_behind_and_keeps_those_in_use() {
+    // Three names as a killed program leaves them, one in use, and two foreign ones.
     let script = r#"
         cd /dev/shm
         for name in old.kept young.kept 0123456789abcdef; do head -c 8192 /dev/zero >arenite-$(id -u)-$name; done
@@ -322,12 +322,12 @@ fn clean_removes_what_was_left_behind_and_nothing_that_lives() {
     assert_eq!(
         lines.last().unwrap()["in_use"],
         1,
-        "the living one is shown"
+        "the name in use is shown"
     );
 }
 
 #[test]
-fn colours_are_for_terminals_and_who_asks_for_them() {
+fn colours_appear_on_terminals_or_on_request() {
     let run = doctor("");
     assert!(!run.stdout.contains('\x1b'), "none in a pipe");
     assert!(doctor("--color always").stdout.contains("\x1b[32m"));
@@ -339,7 +339,7 @@ fn colours_are_for_terminals_and_who_asks_for_them() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2_and_help_and_manual_are_there() {
+fn wrong_usage_is_exit_code_2_and_help_and_manual_exist() {
     for flags in ["--nonsense", "photo.jpg", "--color sometimes"] {
         let run = doctor(flags);
         assert_eq!(run.code, Some(2), "{flags}");
@@ -355,8 +355,8 @@ fn wrong_usage_is_exit_code_2_and_help_and_manual_are_there() {
     ] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
-    // What is wrapped by hand fits the narrowest usual terminal, or it would be wrapped twice.
-    let by_hand = help.split("What is looked at:").nth(1).unwrap();
+    // Text wrapped by hand fits 80 columns, or it would be wrapped again.
+    let by_hand = help.split("What is examined:").nth(1).unwrap();
     for line in by_hand.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }

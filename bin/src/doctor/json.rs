@@ -1,4 +1,4 @@
-//! The report for programs.
+//! The report as JSON.
 
 use arenite::platform::SegmentName;
 use serde_json::{Value, json};
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::finding::{Level, Report};
 use super::machine::{Feature, Room};
 
-/// One object on one line.
-pub(super) fn text(report: &Report, removed: &[SegmentName]) -> String {
+/// The report as one object on one line.
+pub(super) fn render(report: &Report, removed: &[SegmentName]) -> String {
     let mut text = value(report, removed).to_string();
     text.push('\n');
     text
@@ -90,7 +90,7 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// What nothing bounds is null.
+/// Unbounded sizes become null.
 fn room(room: Room) -> Value {
     let bounded = |bytes| (bytes != u64::MAX).then_some(bytes);
     json!({ "size": bounded(room.size), "free": bounded(room.free) })

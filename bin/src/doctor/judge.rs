@@ -1,36 +1,36 @@
-//! What the facts mean: every rule in one place, and no system call.
+//! What the facts mean for an engine. All rules are here; none makes a system call.
 
 use arenite::platform::descriptors_for;
 
 use super::finding::{Finding, Level};
 use super::machine::{Feature, Machine, Need};
-use crate::units::show_bytes as size;
+use crate::units::show_bytes;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The oldest kernel that engines are built for.
+/// The oldest supported Linux.
 const OLDEST: (u32, u32) = (6, 1);
-/// Descriptors that a program has open by itself, and files that it works on.
+/// Descriptors that a program has open besides those of the engine, and files that it works on.
 const FILES: u64 = 32;
-/// Threads of an engine, and of each worker.
+/// Threads of the program with its engine, and of each worker.
 const TASKS: u64 = 8;
 const TASKS_PER_WORKER: u64 = 2;
-/// Less memory than this is not enough to work with.
+/// Less free memory is trouble.
 const LEAST_MEMORY: u64 = 128 * MIB;
-/// Less capacity than this is of no use.
+/// Less capacity is of no use.
 const LEAST_CAPACITY: u64 = 16 * MIB;
-/// Less memory than this is soon used up.
+/// Less free memory is worth a notice.
 const LITTLE_MEMORY: u64 = GIB;
-/// A named arena needs some room for its names, whatever its memory is made of.
+/// A named arena needs this much of `/dev/shm` for its control segment, whatever the rest is made of.
 const LEAST_SHM: u64 = MIB;
-/// What `arenite resize` allows a worker, and what a large picture takes.
+/// The private memory that `arenite resize` allows a worker, and that a large picture takes.
 const PRIVATE_MEMORY: u64 = GIB;
 /// Each published block may split a mapping.
 const LEAST_MAPPINGS: u64 = 16_384;
 
 impl Machine {
-    /// What these facts mean, in the order in which one would read them. Pure: nothing is looked at.
+    /// The verdict on each fact, in reading order.
     pub(super) fn judge(&self) -> Vec<Finding> {
         let mut findings = vec![self.kernel(), self.proc(), self.memory()];
         findings.push(self.container());
@@ -67,10 +67,10 @@ impl Machine {
         match version(&self.kernel) {
             None => fine("its version could not be read").at(
                 Level::Notice,
-                "see below which features it has: they are what counts",
+                "see below which features it has; they decide",
             ),
             Some(version) if version < OLDEST => {
-                fine("older than 6.1: engines are neither built for it nor tested on it")
+                fine("older than 6.1: not supported and not tested")
                     .at(Level::Trouble, "run Linux 6.1 or newer")
             }
             Some(_) => fine("new enough: 6.1 is needed"),
@@ -93,19 +93,19 @@ impl Machine {
 
     fn memory(&self) -> Finding {
         let found = self.memory.map_or_else(
-            || "how much there is, /proc/meminfo does not say".into(),
-            |room| format!("{} of {} available", size(room.free), size(room.size)),
+            || "unknown: /proc/meminfo does not say".into(),
+            |room| format!("{} of {} available", show_bytes(room.free), show_bytes(room.size)),
         );
         let finding = Finding::fine(
             "memory",
             found,
             match self.capacity {
                 Some(capacity) => format!(
-                    "an engine takes at most {} of it for arrays, unless it is told otherwise, and only as they come",
-                    size(capacity)
+                    "an engine takes at most {} of it for arrays by default, and only as arrays are made",
+                    show_bytes(capacity)
                 ),
                 None => {
-                    "an engine takes what its arrays need, unless it is told how much that may be"
+                    "an engine takes what its arrays need, unless it is given a capacity"
                         .into()
                 }
             },
@@ -123,7 +123,7 @@ impl Machine {
             return Finding::fine(
                 "container",
                 "no memory limit",
-                "nothing but the machine bounds what this process uses",
+                "only the machine bounds what this process uses",
             );
         };
         let room = container.room;
@@ -131,12 +131,12 @@ impl Machine {
             "container",
             format!(
                 "{} of {} left (control groups version {}, {})",
-                size(room.free),
-                size(room.size),
+                show_bytes(room.free),
+                show_bytes(room.size),
                 container.version,
                 container.group.display()
             ),
-            "beyond that limit the kernel ends a process of the container, whichever it likes; engines count it",
+            "beyond that limit Linux kills a process of the container, not necessarily the one that grew; engines count the limit",
         );
         let advice =
             "raise the limit (docker run --memory=…), or use fewer workers and a smaller capacity";
@@ -153,8 +153,8 @@ impl Machine {
         let Some(room) = self.shm else {
             return Finding::fine(
                 "dev-shm",
-                "/dev/shm is not there",
-                "arenas are memory files and do not need it; Backing::Named and names for other programs do not work",
+                "/dev/shm does not exist",
+                "arenas are memory files and do not need it; Backing::Named and named arenas do not work",
             )
             .at(Level::Notice, "mount it: mount -t tmpfs tmpfs /dev/shm");
         };
@@ -163,20 +163,20 @@ impl Machine {
         } else {
             format!(
                 "{} of {} free in /dev/shm",
-                size(room.free),
-                size(room.size)
+                show_bytes(room.free),
+                show_bytes(room.size)
             )
         };
         let finding = |means: String| Finding::fine("dev-shm", bound.clone(), means);
         if self.shm_read_only {
             return finding(
-                "it is mounted to be read only: arenas are memory files and do not need it, but cannot have names".into(),
+                "it is mounted read-only: arenas are memory files and do not need it, but cannot have names".into(),
             )
             .at(Level::Notice, "mount -o remount,rw /dev/shm, as it usually is");
         }
         if !self.shm_writable {
             return finding(
-                "this user may not write there: arenas are memory files and do not need to, but cannot have names".into(),
+                "this user may not write there: arenas are memory files and do not need it, but cannot have names".into(),
             )
             .at(Level::Notice, "chmod 1777 /dev/shm, as it usually is");
         }
@@ -193,19 +193,19 @@ impl Machine {
             && room.free < capacity
         {
             return finding(format!(
-                "less than the {} of an engine's default capacity: Backing::Named is bound by it, other arenas are \
-                 memory files and are not",
-                size(capacity)
+                "less than the {} of an engine's default capacity: it bounds Backing::Named; other arenas are memory files, \
+                 which it does not bound",
+                show_bytes(capacity)
             ))
             .at(Level::Notice, format!("nothing, or {larger}"));
         }
-        finding("arenas lie there only with Backing::Named, and their names are gone before workers start".into())
+        finding("only arenas with Backing::Named are there, and their names are removed before workers start".into())
     }
 
     fn temporary(&self) -> Finding {
         let folder = self.temporary.display();
         let finding = |found| {
-            let means = "workers meet their program at a socket there when they start";
+            let means = "workers connect to their program through a socket there when they start";
             Finding::fine("temporary", found, means)
         };
         match &self.temporary_fault {
@@ -221,7 +221,7 @@ impl Machine {
         let workers = self.cores as u64;
         let needed = |workers| descriptors_for(workers).saturating_add(FILES);
         let means = format!(
-            "an engine with {workers} workers needs {} of them, {} for each worker",
+            "an engine with {workers} workers needs {}, {} per worker",
             needed(workers),
             needed(1) - needed(0)
         );
@@ -261,14 +261,14 @@ impl Machine {
         )
     }
 
-    /// Beside the limit of the user: of all that the container runs, whoever runs it, and root is bound by it too.
+    /// The limit of the container. It counts the processes of all its users and binds root too.
     fn container_tasks(&self) -> Finding {
         const SUBJECT: &str = "container-tasks";
         let Some(tasks) = &self.container_tasks else {
             return Finding::fine(
                 SUBJECT,
                 "processes of the container: no limit",
-                "nothing but the limits of this process bounds how many workers there can be",
+                "only the limits of this process bound the number of workers",
             );
         };
         let workers = self.cores as u64;
@@ -283,8 +283,8 @@ impl Machine {
                 tasks.group.display()
             ),
             format!(
-                "beyond that limit nothing in the container starts any more, and an engine with {workers} workers adds \
-                 {needed}"
+                "beyond that limit no process or thread of the container can start, and an engine with {workers} workers \
+                 adds {needed}"
             ),
         );
         if left >= needed {
@@ -298,17 +298,17 @@ impl Machine {
         finding.at(Level::Trouble, advice)
     }
 
-    /// Whether an engine would like a larger capacity, if it is not told which.
+    /// Whether the default capacity of an engine is larger than this.
     fn wants_more_than(&self, bytes: u64) -> bool {
         self.capacity.is_none_or(|capacity| bytes < capacity)
     }
 
     fn address_space(&self) -> Finding {
         let regions = self.cores as u64 + 1;
-        let means = "reservations count, and every process maps every region";
+        let means = "reservations count, and each process maps all regions";
         let limit = self.bounds.address_space;
         bound("address-space", "addresses", limit, means, |limit| {
-            // What `Spec::plan` grants each region.
+            // The part that the arena reserves for each region.
             let each = limit / 4 / regions;
             self.wants_more_than(each)
                 .then(|| lift_or_shrink("ulimit -v unlimited", each))
@@ -316,7 +316,7 @@ impl Machine {
     }
 
     fn file_size(&self) -> Finding {
-        let means = "shared memory counts as a file, and none grows beyond the limit";
+        let means = "shared memory counts as a file, and no file grows beyond the limit";
         bound(
             "file-size",
             "size of a file",
@@ -331,7 +331,7 @@ impl Machine {
 
     fn data(&self) -> Finding {
         let means =
-            "this bounds the private memory of the program and of every worker, arrays not counted";
+            "bounds the private memory of the program and of each worker, arrays not counted";
         bound(
             "private-memory",
             "private memory",
@@ -348,10 +348,10 @@ impl Machine {
 
     fn cpu_time(&self) -> Finding {
         let means =
-            "a process that has computed for so long is ended, the program as well as a worker";
+            "Linux kills a process that has used this much CPU time, the program as well as a worker";
         let finding = bound(
             "cpu-time",
-            "seconds of computing",
+            "seconds of CPU time",
             self.bounds.cpu_seconds,
             means,
             |_| None,
@@ -363,7 +363,7 @@ impl Machine {
     }
 
     fn mappings(&self) -> Finding {
-        let means = "each array that is made read-only may split a mapping of its worker in two";
+        let means = "each array that becomes read-only may split a mapping of its worker in two";
         bound(
             "mappings",
             "mappings",
@@ -382,13 +382,13 @@ impl Machine {
         if stale.is_empty() {
             let found = match live {
                 0 => "no names in /dev/shm".to_owned(),
-                1 => "1 living arena has a name".to_owned(),
-                _ => format!("{live} living arenas have names"),
+                1 => "1 arena in use has a name".to_owned(),
+                _ => format!("{live} arenas in use have names"),
             };
             return Finding::fine(
                 "stale-names",
                 found,
-                "nothing was left behind by programs that died",
+                "no program that died left one behind",
             );
         }
         let bytes: u64 = stale.iter().map(|name| name.bytes).sum();
@@ -397,24 +397,24 @@ impl Machine {
             format!(
                 "{} left behind by programs that died, {} in all",
                 stale.len(),
-                size(bytes)
+                show_bytes(bytes)
             ),
-            "they hold that memory; the next engine removes them by itself",
+            "they hold that memory; the next engine removes them",
         )
         .at(Level::Notice, "arenite doctor --clean")
     }
 }
 
-/// What to do about a limit that leaves an engine so many bytes of capacity.
+/// Advice about a limit that leaves an engine `room` bytes of capacity.
 fn lift_or_shrink(lift: &str, room: u64) -> String {
     if room < LEAST_CAPACITY {
         return format!("lift it ({lift}): what it leaves is too little for arrays");
     }
-    let room = size(room);
+    let room = show_bytes(room);
     format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
-/// A limit of this process; `hurts` says what to do if it is too low.
+/// The verdict on a limit of this process; `hurts` returns advice if the limit is too low.
 fn bound(
     subject: &'static str,
     what: &str,
@@ -430,7 +430,7 @@ fn bound(
         if counted {
             format!("{what}: {limit} at most")
         } else {
-            format!("{what}: {} at most", size(limit))
+            format!("{what}: {} at most", show_bytes(limit))
         }
     };
     let found = limit.map_or_else(|| format!("{what}: no limit"), shown);
@@ -459,25 +459,25 @@ fn feature(feature: &Feature) -> Finding {
         match feature.need {
             Need::Always => format!("no engine can start without it: {}", feature.purpose),
             Need::Speed => format!(
-                "engines do without, and are slower at it: {}",
+                "engines work without it, more slowly: {}",
                 feature.purpose
             ),
             Need::Sealed => format!(
                 "arenas have to fit in /dev/shm, and cannot be sealed: {}",
                 feature.purpose
             ),
-            Need::Sandbox => format!("sandboxed workers do without: {}", feature.purpose),
+            Need::Sandbox => format!("sandboxed workers start without it, with less protection: {}", feature.purpose),
         },
     );
     let advice = format!(
-        "it came with Linux {}: use that or a newer one, and a container that does not forbid it",
+        "it came with Linux {}: use that or a newer release, and a container that does not forbid it",
         feature.since
     );
     match feature.need {
         Need::Always => finding.at(Level::Trouble, advice),
         Need::Speed if feature.name == "MADV_COLLAPSE" => finding.at(
             Level::Notice,
-            "nothing: memory in pieces mends itself, and the engine tries again; or use Linux 6.1 or newer",
+            "nothing: fragmented memory recovers, and the engine tries again; or use Linux 6.1 or newer",
         ),
         Need::Speed | Need::Sealed | Need::Sandbox => finding.at(Level::Notice, advice),
     }
@@ -497,7 +497,7 @@ fn subject(name: &str) -> &'static str {
     }
 }
 
-/// The first two numbers of a release.
+/// The first two numbers of a release of Linux.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let major = numbers.next()?.parse().ok()?;

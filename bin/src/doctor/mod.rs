@@ -1,10 +1,10 @@
-//! `arenite doctor`: what this machine offers, what will hurt, and what to do about it.
+//! `arenite doctor`: examines this machine and advises on what engines will run into.
 
 mod finding;
 mod json;
 mod judge;
 mod machine;
-mod picture;
+mod text;
 #[cfg(test)]
 mod tests;
 
@@ -22,35 +22,36 @@ use crate::resize::reason;
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
-What is looked at:
-  Memory of the machine and of the container, and how many processes that
-  may have (control groups version 1 and 2), room in /dev/shm, the folder for
-  temporary files (TMPDIR), limits of this process (ulimit), features of the
-  kernel, names in /dev/shm that arenas of this user have or have left there.
-  In the end an engine with one worker is started, and does a job; and once
-  more with a worker that is locked down (see resize --sandbox).
+What is examined:
+  Memory of the machine and of the container, the container's limit on
+  processes (control groups version 1 and 2), room in /dev/shm, the folder for
+  temporary files (TMPDIR), limits of this process (ulimit), features of Linux,
+  and names of this user's arenas in /dev/shm, in use or left behind. Then an
+  engine with one worker runs a job; and another one with a sandboxed worker
+  (see resize --sandbox).
 
 Marks:
-  ✔ as it should be   ! less than it could be, the engine lives with it
-  ✘ will hurt
+  ✔ as it should be
+  ! less than it could be; the engine copes with it
+  ✘ trouble: engines cannot start, or jobs will fail or be killed
 
 --json:
   One object: verdict (\"fine\", \"notice\" or \"trouble\", the gravest level of
-  the findings), machine (the facts, in bytes, null where nothing bounds them
-  or nobody can tell), findings (subject, level, found, means, advice), names
-  (segment, arena, live, bytes, age_s) and removed (the same, after --clean).
+  the findings), machine (the facts, in bytes, null if unbounded or unknown),
+  findings (subject, level, found, means, advice), names (segment, arena, live,
+  bytes, age_s) and removed (the same, after --clean).
 
-Exit codes: 0 nothing will hurt, 1 something will, or the report could not be
-written, 2 wrong usage.";
+Exit codes: 0 no trouble, 1 trouble, or the report could not be written,
+2 wrong usage.";
 
-/// Look at this machine: what it offers, what will hurt, and what to do about it
+/// Examine this machine: what it offers, what will be trouble, and what to do about it
 ///
-/// Looks at memory, /dev/shm, limits and the kernel, starts an engine with one worker, and says what each finding
-/// means. Nothing is changed without --clean.
+/// Examines memory, /dev/shm, limits and Linux, starts an engine with one worker, and says what each finding means.
+/// Changes nothing without --clean.
 #[derive(Args, Debug)]
 #[command(after_long_help = DETAILS)]
 pub(crate) struct DoctorArgs {
-    /// Remove names that dead programs left in /dev/shm; those of living ones stay
+    /// Remove names that dead programs left in /dev/shm; names in use stay
     #[arg(long)]
     clean: bool,
 
@@ -58,7 +59,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     json: bool,
 
-    /// Colours; auto heeds NO_COLOR and the terminal
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto)]
     color: Choice,
 
@@ -66,7 +67,7 @@ pub(crate) struct DoctorArgs {
     pub generate: Generate,
 }
 
-/// Runs the command and says how it ended.
+/// Runs the command and returns its exit code.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let removed = if args.clean { clean() } else { Vec::new() };
     let mut report = Report::examine();
@@ -75,9 +76,9 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let code = ExitCode::from(u8::from(report.worst() == Level::Trouble));
     let color = wants_color(args.color, io::stdout().is_terminal());
     let text = if args.json {
-        json::text(&report, &removed)
+        json::render(&report, &removed)
     } else {
-        picture::text(&report, &removed, color)
+        text::render(&report, &removed, color)
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // A reader that stops early, such as `head`, is no failure.
@@ -89,17 +90,17 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     }
 }
 
-/// Removes what dead programs left; what it was.
+/// Removes the names that dead programs left and returns them.
 fn clean() -> Vec<SegmentName> {
-    let seen = platform::segments();
+    let before = platform::segments();
     let gone = platform::sweep();
-    seen.into_iter()
+    before.into_iter()
         .filter(|name| gone.contains(&name.segment))
         .collect()
 }
 
-/// What to do when a trial fails: its cause has been looked at above, if anybody knows it.
-const MEND: &str = "mend what is marked above, then look again";
+/// Advice when a trial fails: an earlier finding may show the cause.
+const MEND: &str = "fix what is marked above, then run this command again";
 
 fn answer(question: u64) -> u64 {
     question + 1
@@ -111,11 +112,11 @@ fn smallest() -> Builder {
         .capacity(4 << 20)
         .on_log(|_| ())
         .label("doctor")
-        // Whoever looks changes nothing.
+        // Examining changes nothing.
         .sweep(false)
 }
 
-/// Whether an engine starts here and does what it is told.
+/// Starts an engine and runs a job.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";
     let start = Instant::now();
@@ -131,28 +132,28 @@ fn trial() -> Finding {
     match result {
         Ok(42) => Finding::fine(
             SUBJECT,
-            format!("an engine started a worker, which did a job: {millis:.1} ms"),
-            "this is what a program does that uses the library",
+            format!("an engine started a worker, which ran a job: {millis:.1} ms"),
+            "this is what each program does that uses the library",
         ),
         Ok(other) => Finding::fine(
             SUBJECT,
-            format!("a worker answered {other} instead of 42"),
+            format!("a worker returned {other} instead of 42"),
             "results cannot be trusted here",
         )
-        .at(Level::Trouble, "look for faulty memory, and report this"),
-        Err(error) => Finding::fine(SUBJECT, "a worker failed at a tiny job", error.to_string())
+        .at(Level::Trouble, "check the memory of this machine, and report this"),
+        Err(error) => Finding::fine(SUBJECT, "a tiny job failed in a worker", error.to_string())
             .at(Level::Trouble, MEND),
     }
 }
 
-/// The same with a worker that is locked down. Nobody has to use one: what is missing is no trouble.
+/// Starts an engine with a sandboxed worker and runs a job. A failure is only a notice: the sandbox is optional.
 fn sandbox_trial() -> Finding {
     const SUBJECT: &str = "sandbox-trial";
-    const WITHOUT: &str = "nothing, unless you mean to use --sandbox; it wants seccomp, Landlock and mseal, see above";
+    const WITHOUT: &str = "nothing, unless you mean to use --sandbox; it needs seccomp, Landlock and mseal, see above";
     let engine = match smallest().sandbox(Sandbox::Strict).build() {
         Ok(engine) => engine,
         Err(error) => {
-            let found = "an engine with a locked-down worker does not start";
+            let found = "an engine with a sandboxed worker does not start";
             return Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT);
         }
     };
@@ -164,20 +165,20 @@ fn sandbox_trial() -> Finding {
     match (result, lacks) {
         (Ok(42), None) => Finding::fine(
             SUBJECT,
-            "a worker without rights did a job",
-            "hostile files can be kept in: no files, no network, no other processes",
+            "a sandboxed worker ran a job",
+            "hostile files can be confined: no files, no network, no other processes",
         ),
         (Ok(42), Some(lacks)) => {
-            Finding::fine(SUBJECT, "a worker did a job, but kept some rights", lacks)
+            Finding::fine(SUBJECT, "a sandboxed worker ran a job, with some rights left", lacks)
                 .at(Level::Notice, WITHOUT)
         }
         (Ok(other), _) => {
-            let found = format!("a locked-down worker answered {other} instead of 42");
+            let found = format!("a sandboxed worker returned {other} instead of 42");
             Finding::fine(SUBJECT, found, "results cannot be trusted here")
-                .at(Level::Trouble, "look for faulty memory, and report this")
+                .at(Level::Trouble, "check the memory of this machine, and report this")
         }
         (Err(error), _) => {
-            let found = "a locked-down worker failed at a tiny job";
+            let found = "a tiny job failed in a sandboxed worker";
             Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT)
         }
     }

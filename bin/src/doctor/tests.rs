@@ -1,4 +1,4 @@
-//! Made-up machines, and this one.
+//! The judgement on fictitious machines, and a probe of this one.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::machine::{
 
 const GIB: u64 = 1 << 30;
 
-/// A machine on which nothing will hurt.
+/// A machine without a notice or trouble.
 fn good() -> Machine {
     let feature = |name, need| Feature {
         name,
@@ -66,7 +66,7 @@ fn finding(machine: &Machine, subject: &str) -> Finding {
 }
 
 #[test]
-fn nothing_hurts_on_a_good_machine_and_everything_is_explained() {
+fn a_good_machine_has_only_fine_findings_each_with_an_explanation() {
     let findings = good().judge();
     for finding in &findings {
         assert_eq!(finding.level, Level::Fine, "{finding:?}");
@@ -81,11 +81,11 @@ fn nothing_hurts_on_a_good_machine_and_everything_is_explained() {
     assert_eq!(subjects.len(), findings.len(), "each subject once");
 }
 
-/// Something that is wrong with a machine.
+/// Makes one fact of a machine bad.
 type Spoil = fn(&mut Machine);
 
 #[test]
-fn each_thing_that_hurts_is_found_and_says_what_to_do() {
+fn each_bad_fact_is_found_and_comes_with_advice() {
     let cases: [(&str, Level, &str, Spoil); 26] = [
         ("kernel", Level::Trouble, "6.1", |m| {
             m.kernel = "5.15.0".into()
@@ -114,14 +114,14 @@ fn each_thing_that_hurts_is_found_and_says_what_to_do() {
         ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 64 << 20)
         }),
-        // Full, and yet only arenas with names lie there.
+        // Full: only named arenas need it.
         ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 4096)
         }),
         ("dev-shm", Level::Notice, "chmod", |m| {
             m.shm_writable = false
         }),
-        // For everybody: no mode would mend it.
+        // Read-only for all users: no file mode would help.
         ("dev-shm", Level::Notice, "remount,rw", |m| {
             m.shm_writable = false;
             m.shm_read_only = true;
@@ -206,9 +206,9 @@ fn tasks(limit: u64, used: u64) -> Option<ContainerTasks> {
     })
 }
 
-/// The files of control groups, in a made-up root folder.
+/// Control group files in a temporary root folder.
 #[test]
-fn limits_of_a_container_are_looked_at_in_both_versions() {
+fn container_limits_are_read_in_both_versions_of_control_groups() {
     for (version, of_this_process, memory, pids) in [
         (
             1,
@@ -251,12 +251,12 @@ fn limits_of_a_container_are_looked_at_in_both_versions() {
 }
 
 #[test]
-fn limits_that_do_not_bind_root_do_not_hurt_root() {
+fn a_process_limit_is_no_trouble_for_root() {
     let mut machine = good();
     machine.bounds.processes = Some(1);
     let found = finding(&machine, "processes");
     assert_eq!(found.level, Level::Trouble);
-    // Those of other containers are not seen, and count.
+    // Processes in other containers count too, but are not visible.
     assert!(found.means.contains("at least 300"), "{found:?}");
     machine.root = true;
     assert_eq!(finding(&machine, "processes").level, Level::Fine);
@@ -282,7 +282,7 @@ fn root_of_a_container_is_not_root_of_the_machine() {
 }
 
 #[test]
-fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
+fn a_missing_feature_is_as_grave_as_its_need() {
     for (index, subject, level) in [
         (0, "pidfd", Level::Trouble),
         (1, "huge-pages", Level::Notice),
@@ -300,7 +300,7 @@ fn what_is_missing_in_the_kernel_hurts_as_much_as_it_is_needed() {
 }
 
 #[test]
-fn names_left_behind_are_counted_and_living_ones_are_not() {
+fn only_names_left_behind_count_as_stale() {
     let name = |segment: &str, live| SegmentName {
         segment: segment.into(),
         arena: None,
@@ -324,7 +324,7 @@ fn names_left_behind_are_counted_and_living_ones_are_not() {
 }
 
 #[test]
-fn the_gravest_finding_is_that_of_the_report() {
+fn the_worst_level_of_a_report_is_its_gravest_finding() {
     let mut machine = good();
     machine.shm = None;
     machine.bounds.files = Some(3);
@@ -339,7 +339,7 @@ fn the_gravest_finding_is_that_of_the_report() {
 fn this_machine_can_be_examined() {
     let report = Report::examine();
     let machine = &report.machine;
-    // These tests start workers, so what no engine can do without is there.
+    // The tests of this package start workers, so the indispensable features work.
     for feature in machine
         .features
         .iter()
@@ -353,9 +353,9 @@ fn this_machine_can_be_examined() {
 }
 
 #[test]
-fn memory_that_nobody_can_tell_is_no_number() {
+fn unknown_memory_is_not_shown_as_a_number() {
     let root = tempfile::tempdir().unwrap();
-    // No /proc/meminfo is there.
+    // There is no /proc/meminfo.
     let seen = Machine::probe_below(root.path());
     assert_eq!((seen.memory, seen.capacity), (None, None));
     let machine = Machine {

@@ -1,4 +1,4 @@
-//! The report for people: bars where one would look, a mark where one would count, a sentence where one has to act.
+//! The report as text: bars for room, a mark per check, a sentence where there is something to do.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::units::show_bytes;
 
 /// Cells of a bar.
 const BAR: usize = 40;
-/// Where lines are broken.
+/// Characters per line, at most.
 const WIDTH: usize = 96;
 
 /// The whole report.
-pub(super) fn text(report: &Report, removed: &[SegmentName], color: bool) -> String {
+pub(super) fn render(report: &Report, removed: &[SegmentName], color: bool) -> String {
     let mut page = Page {
         text: String::new(),
         color,
@@ -68,7 +68,7 @@ impl Page {
         self.line(&head);
     }
 
-    /// Bars: what is used, what an engine would take, what else is free.
+    /// Bars that show what is used, what an engine would take, and what else is free.
     fn room(&mut self, report: &Report) {
         let machine = &report.machine;
         let wanted = machine.capacity.unwrap_or(u64::MAX);
@@ -90,7 +90,7 @@ impl Page {
             self.bar("/dev/shm", shm, wanted, level("dev-shm"));
         }
         let most = machine.capacity.map_or_else(String::new, |capacity| {
-            format!(", {} at most unless told otherwise", show_bytes(capacity))
+            format!(", {} at most by default", show_bytes(capacity))
         });
         self.line(&format!(
             "  {:<10} █ used   ▒ an engine's arrays{most}   ░ free",
@@ -113,7 +113,7 @@ impl Page {
         self.line(&format!("  {name:<10} {bar}  {words}"));
     }
 
-    /// One line each.
+    /// One line per finding.
     fn checks(&mut self, findings: &[Finding]) {
         self.head("Checks");
         for finding in findings {
@@ -154,8 +154,8 @@ impl Page {
         for (state, level, name) in all {
             let (_, style) = mark(level);
             let state = self.painted(style, &format!("{state:<12}"));
-            let called = name.arena.as_deref().unwrap_or("without a name of its own");
-            // A name may have anything in it, and a terminal obeys some of that.
+            let called = name.arena.as_deref().unwrap_or("unnamed");
+            // A name may contain control characters.
             self.line(&format!(
                 "  {state} {:>10}  {:>9} old  {}  ({})",
                 show_bytes(name.bytes),
@@ -166,7 +166,7 @@ impl Page {
         }
     }
 
-    /// What is not as it should be, with what to do about it, and the last word.
+    /// Notices and troubles with advice, then the verdict.
     fn advice(&mut self, findings: &[Finding]) {
         for finding in findings.iter().filter(|f| f.level != Level::Fine) {
             let (sign, style) = mark(finding.level);
@@ -192,15 +192,15 @@ impl Page {
         };
         let (troubles, notices) = (count(Level::Trouble), count(Level::Notice));
         let (level, mut words) = match troubles {
-            0 => (Level::Fine, "Nothing here will hurt".to_owned()),
-            1 => (Level::Trouble, "One thing here will hurt".to_owned()),
-            _ => (Level::Trouble, format!("{troubles} things here will hurt")),
+            0 => (Level::Fine, "No trouble found".to_owned()),
+            1 => (Level::Trouble, "1 finding is trouble".to_owned()),
+            _ => (Level::Trouble, format!("{troubles} findings are trouble")),
         };
         match notices {
             0 => {}
-            1 => words.push_str("; one could be better"),
+            1 => words.push_str("; 1 is a notice"),
             _ => {
-                let _ = write!(words, "; {notices} could be better");
+                let _ = write!(words, "; {notices} are notices");
             }
         }
         words.push('.');
@@ -227,7 +227,7 @@ fn cells(room: Room, wanted: u64) -> String {
     )
 }
 
-/// Lines of at most `width` characters, broken at blanks.
+/// Breaks text at blanks into lines of at most `width` characters.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_has_always_the_same_length() {
+    fn a_bar_always_has_the_same_length() {
         let room = |size, free| Room { size, free };
         for (room, wanted, used, ours) in [
             (room(100, 100), 50, 0, 20),
@@ -277,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn text_is_broken_at_blanks() {
+    fn text_wraps_at_blanks() {
         assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
         assert_eq!(wrapped("", 7), [""]);
         assert_eq!(wrapped("longer-than-that x", 5), ["longer-than-that", "x"]);
     }
 
     #[test]
-    fn ages_are_short() {
+    fn an_age_is_shown_in_one_unit() {
         let of = |seconds| age(Duration::from_secs(seconds));
         assert_eq!(
             [of(7), of(300), of(7300), of(864_000)],
