@@ -3,35 +3,38 @@
 mod choice;
 mod cli;
 mod doctor;
+mod exit;
+mod generate;
 mod resize;
 mod soak;
+mod text;
 mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    // First of all: in a worker this does not return.
+    // First: a worker never returns from here.
     arenite::init();
 
     let cli = Cli::parse();
-    if let Some(what) = cli.generate.what {
-        return cli::generate(what, None);
+    let (what, name) = match &cli.command {
+        None => (cli.generate.what, None),
+        Some(Command::Resize(args)) => (args.generate.what, Some("resize")),
+        Some(Command::Doctor(args)) => (args.generate.what, Some("doctor")),
+        Some(Command::Soak(_)) => (None, None),
+    };
+    if let Some(what) = what {
+        return generate::run(what, Cli::command(), name);
     }
     match cli.command {
-        Some(Command::Resize(args)) => match args.generate.what {
-            Some(what) => cli::generate(what, Some("resize")),
-            None => resize::run(&args),
-        },
-        Some(Command::Doctor(args)) => match args.generate.what {
-            Some(what) => cli::generate(what, Some("doctor")),
-            None => doctor::run(&args),
-        },
+        Some(Command::Resize(args)) => resize::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
-        // Without any argument clap has printed the help; this is left for `arenite --`.
-        None => ExitCode::from(cli::USAGE),
+        // Without any argument clap prints the help itself; this is left for `arenite --`.
+        None => ExitCode::from(exit::USAGE),
     }
 }

@@ -17,8 +17,8 @@ use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};
-use crate::cli::Generate;
-use crate::resize::reason;
+use crate::generate::Generate;
+use crate::text::reason;
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\

@@ -1,18 +1,15 @@
-//! The flags of `arenite resize`.
+//! The command line of `arenite resize`; [`Options`](super::options::Options) is made from it.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use arenite_image::{Filter, Fit, Format, ResizeSpec, Size, When};
+use arenite_image::{Filter, Fit, Format, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::plan::{identity, place};
 use crate::choice::Choice;
-use crate::cli::Generate;
+use crate::generate::Generate;
 use crate::units;
 
 const EXAMPLES: &str = "\
@@ -285,15 +282,6 @@ pub(crate) enum LockDown {
     Require,
 }
 
-/// Whether an input is none, but a value that was to be `--sandbox`'s: the run would go on with less than was asked for.
-fn is_lost_word(input: &OsStr) -> bool {
-    let is_value = |value: &LockDown| {
-        let value = value.to_possible_value();
-        value.is_some_and(|value| input == value.get_name())
-    };
-    LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
-}
-
 fn fits() -> impl TypedValueParser<Value = Fit> {
     PossibleValuesParser::new([
         PossibleValue::new("contain").help("The whole picture, inside the box"),
@@ -345,7 +333,7 @@ fn color(text: &str) -> Result<[u8; 3], String> {
 }
 
 /// 0 is the default: a variable that is set and empty stands for none.
-fn workers(text: &str) -> Result<u16, String> {
+pub(crate) fn workers(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Ok(0);
     }
@@ -366,123 +354,6 @@ fn private_memory(text: &str) -> Result<u64, String> {
     }
 }
 
-impl ResizeArgs {
-    /// What clap cannot tell by itself.
-    ///
-    /// # Errors
-    ///
-    /// A sentence about flags that contradict each other.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        if let (Some(trace), Some(report)) = (&self.trace, &self.report)
-            && (place(trace) == place(report)
-                || identity(trace).is_some_and(|there| identity(report) == Some(there)))
-        {
-            return Err("--trace and --report need a file each".to_owned());
-        }
-        if self.lossless && self.format == Some(Format::Jpeg) {
-            return Err(
-                "JPEG is never without loss; take --format webp or --format png".to_owned(),
-            );
-        }
-        if let Some(format) = self.format.filter(|&format| format != Format::Jpeg) {
-            let jpeg = [
-                ("--progressive", self.progressive),
-                ("--background", self.background.is_some()),
-            ];
-            if let Some((flag, _)) = jpeg.iter().find(|(_, asked)| *asked) {
-                return Err(format!(
-                    "{flag} is about JPEG, and --format {} writes none",
-                    format.name().to_lowercase()
-                ));
-            }
-        }
-        if self.sandbox == Some(LockDown::Available)
-            && let Some(word) = self.inputs.iter().find(|input| is_lost_word(input))
-        {
-            let word = word.to_string_lossy();
-            return Err(format!("no such file: {word}; write --sandbox={word}"));
-        }
-        self.workers_asked()?;
-        match self.size.map(|size| size.when) {
-            Some(When::Enlarge) if self.no_enlarge => {
-                Err("--size with < only enlarges, and --no-enlarge forbids it".to_owned())
-            }
-            Some(When::Force) if self.fit == Fit::Cover => Err(
-                "--size with ! forces the size, and --fit cover cuts to it: use one of the two"
-                    .to_owned(),
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// How many workers are asked for, by the flag or else by the variable.
-    ///
-    /// # Errors
-    ///
-    /// A sentence about the variable.
-    pub(crate) fn workers_asked(&self) -> Result<Option<u16>, String> {
-        const VARIABLE: &str = "ARENITE_WORKERS";
-        let asked = match (self.workers, env::var_os(VARIABLE)) {
-            (Some(flag), _) => flag,
-            (None, None) => 0,
-            (None, Some(value)) => {
-                let value = value.to_string_lossy();
-                workers(&value).map_err(|why| format!("{VARIABLE} is {value:?}: {why}"))?
-            }
-        };
-        Ok(Some(asked).filter(|count| *count > 0))
-    }
-
-    /// Files beside the results that are written, each with its flag.
-    pub(crate) fn written(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let files = [("--trace", &self.trace), ("--report", &self.report)];
-        files
-            .into_iter()
-            .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
-    }
-
-    fn background(&self) -> [u8; 3] {
-        self.background.unwrap_or([u8::MAX; 3])
-    }
-
-    /// What to make of each picture; `None` only under `--generate`, where no size is asked for.
-    pub(crate) fn spec(&self) -> Option<ResizeSpec> {
-        Some(ResizeSpec {
-            max_pixels: self.max_pixels,
-            max_bytes: self.memory_limit,
-            max_ratio: self.max_ratio,
-            fit: self.fit,
-            enlarge: !self.no_enlarge,
-            filter: self.filter,
-            quality: self.quality,
-            keep_metadata: self.keep_metadata,
-            lossless: self.lossless,
-            progressive: self.progressive,
-            background: self.background(),
-            ..ResizeSpec::new(self.size?)
-        })
-    }
-
-    /// Everything that changes a result, as text, for `--resume`. The number in front rises when a later version makes
-    /// other pictures from the same options.
-    pub(crate) fn fingerprint(&self) -> String {
-        format!(
-            "6 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} progressive={} background={:?}",
-            self.size.map(|size| size.to_string()).unwrap_or_default(),
-            self.fit,
-            !self.no_enlarge,
-            self.format.map_or("own", Format::name),
-            self.filter,
-            self.quality,
-            self.keep_metadata,
-            self.lossless,
-            self.progressive,
-            self.background(),
-        )
-        .to_lowercase()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -499,17 +370,6 @@ mod tests {
             Some(Command::Resize(args)) => args,
             other => panic!("{other:?}"),
         })
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_documentation() {
-        let args = parse("photos --size 224x224 --out thumbs").unwrap();
-        assert_eq!(args.spec(), Some(ResizeSpec::new("224".parse().unwrap())));
-        assert_eq!(
-            (args.memory_limit, args.format, args.capacity),
-            (1 << 30, None, None)
-        );
-        assert_eq!((args.progress, args.color), (Choice::Auto, Choice::Auto));
     }
 
     #[test]
@@ -553,21 +413,6 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_a_format_knows_nothing_of_are_refused() {
-        let check = |flags: &str| parse(&format!("p -s 5 -o x {flags}")).unwrap().check();
-        for (flags, word) in [
-            ("--lossless --format jpeg", "--format webp"),
-            ("--progressive --format png", "--progressive"),
-            ("--background black --format webp", "--background"),
-        ] {
-            let why = check(flags).unwrap_err();
-            assert!(why.contains(word), "{flags}: {why}");
-        }
-        // Each picture keeps its own format: the flags are for those that know them.
-        check("--lossless --progressive --background black").unwrap();
-    }
-
-    #[test]
     fn the_sandbox_takes_its_word_behind_a_sign() {
         let sandbox = |line: &str| parse(line).map(|args| args.sandbox);
         assert_eq!(sandbox("p -s 5 -o x").unwrap(), None);
@@ -601,55 +446,6 @@ mod tests {
         ] {
             let error = parse(&format!("p -s 5 -o x {wrong}")).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn flags_that_contradict_each_other_are_refused() {
-        let both = parse("p -s 5 -o x --trace t --report t").unwrap();
-        assert!(both.check().is_err());
-        // By whatever path.
-        let both = parse("p -s 5 -o x --trace t --report ./t").unwrap();
-        assert!(both.check().is_err());
-        let each = parse("p -s 5 -o x --trace t --report ./u").unwrap();
-        assert!(each.check().is_ok());
-        assert!(parse("p -s 5< -o x --no-enlarge").unwrap().check().is_err());
-        assert!(parse("p -s 5! -o x --fit cover").unwrap().check().is_err());
-        assert!(
-            parse("p -s 5> -o x --no-enlarge --fit cover")
-                .unwrap()
-                .check()
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn the_fingerprint_sees_what_changes_a_result_and_nothing_else() {
-        let base = parse("p -s 224 -o x").unwrap().fingerprint();
-        for same in [
-            "q -s 224x224 -o y",
-            "p -s 224 -o x -j 3 --resume --json --capacity 1G --max-pixels 5M",
-        ] {
-            assert_eq!(parse(same).unwrap().fingerprint(), base, "{same}");
-        }
-        for other in [
-            "-s 225",
-            "-s 224>",
-            "-s 224 --fit cover",
-            "-s 224 --no-enlarge",
-            "-s 224 --format png",
-            "-s 224 --filter box",
-            "-s 224 --quality 81",
-            "-s 224 --keep-metadata",
-            "-s 224 --lossless",
-            "-s 224 --progressive",
-            "-s 224 --background 000",
-        ] {
-            assert_ne!(
-                parse(&format!("p -o x {other}")).unwrap().fingerprint(),
-                base,
-                "{other}"
-            );
         }
     }
 }

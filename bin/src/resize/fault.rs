@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::text::{one_line, reason};
+
 /// A failure of one input: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -51,48 +53,9 @@ pub(crate) fn is_gone(path: &Path, error: &io::Error) -> bool {
         && path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
 }
 
-/// The system's words, without the number that `io::Error` puts behind them.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
-    }
-}
-
-/// Line breaks and other control characters would break "one line per failure".
-pub(crate) fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let joined = lines.join("; ");
-    if joined.contains(char::is_control) {
-        joined
-            .chars()
-            .flat_map(|c| {
-                if c.is_control() {
-                    c.escape_default().collect::<Vec<_>>()
-                } else {
-                    vec![c]
-                }
-            })
-            .collect()
-    } else {
-        joined
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_text_is_one_line() {
-        assert_eq!(one_line("a\n  b\n\n"), "a; b");
-        assert_eq!(one_line("bell\x07"), "bell\\u{7}");
-    }
 
     #[test]
     fn system_errors_read_as_words() {

@@ -20,40 +20,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use arenite_image::{Format, ImageError, PROBE_BYTES};
 use walkdir::WalkDir;
 
-use super::fault::{Fault, reason};
+use super::fault::Fault;
+use super::files::{Stamp, identity};
 use super::kind::Kind;
 use super::pattern::{Glob, foreign, is_hidden, is_pattern};
-
-/// What tells whether two paths are one file, and whether a file has changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub device: u64,
-    pub inode: u64,
-    pub len: u64,
-    /// Nanoseconds since 1970.
-    pub modified: i128,
-}
-
-impl Stamp {
-    pub(crate) fn of(meta: &Metadata) -> Stamp {
-        Stamp {
-            device: meta.dev(),
-            inode: meta.ino(),
-            len: meta.len(),
-            modified: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
-        }
-    }
-
-    pub(crate) fn identity(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-}
+use crate::text::{reason, show_path};
 
 /// One picture, or something that was expected to be one.
 #[derive(Debug)]
@@ -126,7 +102,7 @@ impl std::fmt::Display for SetupError {
             SetupError::InputIsOutput(path) => write!(
                 f,
                 "{}: the input folder is the output folder; give another one with --out",
-                super::report::show(path)
+                show_path(path)
             ),
             SetupError::Stdin(error) => {
                 write!(f, "the list on stdin cannot be read: {}", reason(error))
@@ -150,11 +126,8 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Looks up every input; reads the first bytes of each, and decodes nothing.
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
-    let out = fs::metadata(request.out)
-        .ok()
-        .map(|meta| Stamp::of(&meta).identity());
     let mut finder = Finder {
-        out,
+        out: identity(request.out),
         found: Found::default(),
     };
     let mut listed = false;
@@ -289,9 +262,7 @@ impl Finder {
 
     /// Asks for the folder itself: the number in a listing is that of the place below, where something is mounted.
     fn is_out(&self, folder: &Path) -> bool {
-        self.out.is_some_and(|out| {
-            fs::metadata(folder).is_ok_and(|meta| Stamp::of(&meta).identity() == out)
-        })
+        self.out.is_some() && identity(folder) == self.out
     }
 
     /// Something that a walk could not look into.

@@ -9,7 +9,7 @@ use std::fs::{self, File, Metadata};
 use std::path::Path;
 use std::time::Duration;
 
-use super::inputs::Stamp;
+use super::files::Stamp;
 
 /// Far longer than any file is written.
 const OLD: Duration = Duration::from_secs(60 * 60);

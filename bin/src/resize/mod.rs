@@ -2,9 +2,11 @@
 
 mod args;
 mod fault;
+mod files;
 mod inputs;
 mod kind;
 mod leftovers;
+mod options;
 mod output;
 mod pattern;
 mod plan;
@@ -24,29 +26,32 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use args::ResizeArgs;
-pub(crate) use fault::reason;
 use fault::{Fault, is_gone};
-use inputs::{Request, Stamp};
+use files::{Stamp, identity, location};
+use inputs::Request;
+use options::Options;
 use output::{OutFolder, WriteFault};
-use plan::{Item, Task, place};
+use plan::{Item, Task};
 use pool::{Early, EnginePool};
 use record::{Fingerprint, Record, Recorder};
-use report::{Outcome, Report, show};
+use report::{Outcome, Report};
 use runner::Made;
 use stop::Stop;
 
-use crate::cli::USAGE;
+use crate::exit::USAGE;
+use crate::text::{reason, show_path};
 
 /// More conflicts than this are only counted.
 const CONFLICTS_SHOWN: usize = 10;
 
-/// Runs the command; says what went wrong, and how, by the exit code.
+/// Runs the command and returns its exit code.
 pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let stop = Stop::listen();
-    let mut report = Report::new(args);
-    match resize(args, &stop, &mut report) {
+    let mut report = Report::new(options::style(args));
+    let options = Options::from_args(args).map_err(Refusal::from);
+    match options.and_then(|options| resize(&options, &stop, &mut report)) {
         Ok(code) => {
-            // All is told, and the engine is gone.
+            // Everything is printed, and the engine is gone.
             stop::end_by_code(code);
             ExitCode::from(code)
         }
@@ -74,18 +79,14 @@ impl From<String> for Refusal {
 }
 
 /// The exit code, or why nothing was started.
-fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Refusal> {
-    args.check()?;
-    let (Some(out), Some(spec)) = (&args.out, args.spec()) else {
-        return Err("--size and --out are needed".to_owned().into());
-    };
+fn resize(options: &Options, stop: &Stop, report: &mut Report) -> Result<u8, Refusal> {
     thread::scope(|threads| {
-        let early = Early::begin(args, spec, threads);
-        let mut items = prepare(args, out, report)?;
-        if args.resume {
-            mark_fresh(&mut items, out, &args.fingerprint());
+        let early = Early::begin(&options.engine, options.starts_early(), threads);
+        let mut items = prepare(options, report)?;
+        if options.resume {
+            mark_fresh(&mut items, &options.out, &options.fingerprint);
         }
-        if args.dry_run {
+        if options.dry_run {
             for item in &items {
                 let outcome = Outcome::unworked(item, Outcome::Planned);
                 report.decided(item, &outcome);
@@ -95,17 +96,18 @@ fn resize(args: &ResizeArgs, stop: &Stop, report: &mut Report) -> Result<u8, Ref
             return Ok(report.code());
         }
         let start = |pictures| early.or_start(pictures);
-        let done = work(args, out, start, &items, stop, report);
+        let done = work(options, start, &items, stop, report);
         done.map_err(|why| Refusal { items, why })
     })
 }
 
 /// Finds and names everything; afterwards nothing but the work itself can go wrong.
-fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Item>, Refusal> {
+fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal> {
+    let out = options.out.as_path();
     if out.exists() && !out.is_dir() {
         return Err(format!(
             "{}: the output folder is a file; give another --out",
-            show(out)
+            show_path(out)
         )
         .into());
     }
@@ -115,13 +117,13 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
             .is_err_and(|error| is_gone(folder, &error))
     };
     if let Some(link) = out.ancestors().find(leads_nowhere) {
-        let (out, link) = (show(out), show(link));
+        let (out, link) = (show_path(out), show_path(link));
         let why = "the output folder cannot be used";
         return Err(format!("{out}: {why}: {link} is a link whose target is missing").into());
     }
     let request = Request {
-        inputs: &args.inputs,
-        null: args.null,
+        inputs: &options.inputs,
+        null: options.null,
         out,
     };
     let found =
@@ -130,15 +132,15 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     if let Some(folder) = &found.left_out {
         report.note(&format!(
             "{}: left out: it is the output folder",
-            show(folder)
+            show_path(folder)
         ));
     }
     let nothing = found.nothing();
-    let items = plan::plan(found.inputs, out, args.format).map_err(|clash| {
+    let items = plan::plan(found.inputs, out, options.format).map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
         }
-        let todo = clash.todo(args.format);
+        let todo = clash.todo(options.format);
         let why = match clash.conflicts.len() {
             0..=CONFLICTS_SHOWN => format!("nothing was done; {todo}"),
             count => format!("nothing was done: {count} conflicts; {todo}"),
@@ -149,12 +151,12 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
     if nothing.is_some() {
         for item in &items {
             if let Err(fault) = &item.task {
-                report.error(&format!("{}: {fault}", show(&item.input)));
+                report.error(&format!("{}: {fault}", show_path(&item.input)));
             }
         }
     }
     report.planned(items.len());
-    match nothing.or_else(|| in_the_way(args, &items)) {
+    match nothing.or_else(|| in_the_way(options, &items)) {
         Some(why) => Err(Refusal { items, why }),
         None => Ok(items),
     }
@@ -162,22 +164,22 @@ fn prepare(args: &ResizeArgs, out: &Path, report: &mut Report) -> Result<Vec<Ite
 
 /// Whether a file beside the results has the place of an input or of a result. Where one is there already, device and inode say
 /// so: it is written over in its place, under each name that it has.
-fn in_the_way(args: &ResizeArgs, items: &[Item]) -> Option<String> {
+fn in_the_way(options: &Options, items: &[Item]) -> Option<String> {
     let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
-    args.written().find_map(|(flag, file)| {
-        let place_of_file = place(file);
-        let there = plan::identity(file);
-        let is_there = |path: &Path| there.is_some() && plan::identity(path) == there;
-        let what = if items.iter().any(|item| is_there(&item.input)) {
+    options.extra_files().find_map(|(flag, file)| {
+        let existing = identity(file);
+        let is_file = |path: &Path| existing.is_some() && identity(path) == existing;
+        let location_of_file = location(file);
+        let what = if items.iter().any(|item| is_file(&item.input)) {
             "would overwrite an input"
-        } else if tasks().any(|task| place(&task.output) == place_of_file) {
+        } else if tasks().any(|task| location(&task.output) == location_of_file) {
             "would be overwritten by a result"
-        } else if tasks().any(|task| is_there(&task.output)) {
+        } else if tasks().any(|task| is_file(&task.output)) {
             "would overwrite a result"
         } else {
             return None;
         };
-        Some(format!("{}: {flag} {what}", show(file)))
+        Some(format!("{}: {flag} {what}", show_path(file)))
     })
 }
 
@@ -197,14 +199,14 @@ fn is_ready(item: &Item) -> Option<&Task> {
     item.task.as_ref().ok().filter(|task| task.fresh.is_none())
 }
 
-fn work(
-    args: &ResizeArgs,
-    out: &Path,
-    start: impl FnOnce(usize) -> Result<EnginePool, String>,
+fn work<'a>(
+    options: &Options,
+    start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
     items: &[Item],
     stop: &Stop,
     report: &mut Report,
 ) -> Result<u8, String> {
+    let out = options.out.as_path();
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
     let mut turn = Turn {
         items,
@@ -216,14 +218,14 @@ fn work(
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
         folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
-        let mut recorder = Some(Recorder::new(out, args.fingerprint(), stop));
+        let mut recorder = Some(Recorder::new(out, options.fingerprint.clone(), stop));
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
-        // Protection that was asked for and is not there is no chatter.
-        for part in pool::lacking(&pool) {
+        // Also under --quiet: protection that was asked for is missing.
+        for part in pool.missing_protection() {
             report.warn(&format!("not enforced by this kernel: {part}"));
         }
-        stop.begin_work(args.quiet);
-        report.work(args, ready as u64);
+        stop.begin_work(report.is_quiet());
+        report.work(ready as u64);
         let feed = items
             .iter()
             .enumerate()
@@ -236,7 +238,7 @@ fn work(
                 (&mut recorder, &items[index].task, &made)
                 && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
             {
-                let name = show(&out.join(record::NAME));
+                let name = show_path(&out.join(record::NAME));
                 report.note(&format!(
                     "warning: {name}: {}; --resume will not know of this run",
                     reason(&error)
@@ -253,7 +255,7 @@ fn work(
             );
             flow
         });
-        if let Err(text) = pool::write_trace(args, &pool) {
+        if let Err(text) = pool.write_trace() {
             report.untold(&text);
         }
     } else {

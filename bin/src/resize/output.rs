@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::fault::{Fault, reason};
-use super::inputs::Stamp;
+use super::fault::Fault;
+use super::files::Stamp;
 use super::leftovers;
-use super::report::show;
 use super::stop::Stop;
+use crate::text::{reason, show_path};
 use crate::units::show_bytes;
 
 /// The folder given with `--out`, and the only place that anything is written to.
@@ -52,7 +52,7 @@ impl OutFolder {
         let sentence = |error: io::Error| {
             format!(
                 "{}: the output folder cannot be used: {}",
-                show(root),
+                show_path(root),
                 reason(&error)
             )
         };
@@ -204,8 +204,8 @@ impl OutFolder {
         }
         let text = format!(
             "not written: {} is a link that leads out of {}",
-            show(folder),
-            show(&self.root)
+            show_path(folder),
+            show_path(&self.root)
         );
         Err(WriteFault {
             fault: Fault::new("write", text),
@@ -222,7 +222,7 @@ fn may_be_one(one: &Path, other: &Path) -> bool {
 }
 
 fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
-    let folder = show(folder);
+    let folder = show_path(folder);
     let size = show_bytes(len as u64);
     let (cause, text, fatal) = match error.kind() {
         io::ErrorKind::StorageFull => (

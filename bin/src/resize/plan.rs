@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use arenite_image::Format;
 
 use super::fault::Fault;
-use super::inputs::{Input, Stamp};
+use super::files::{Stamp, identity, is_same};
+use super::inputs::Input;
 use super::kind::Kind;
-use super::report::show;
+use crate::text::show_path;
 
 /// One line of the plan, in the order of the inputs.
 #[derive(Debug)]
@@ -107,9 +108,9 @@ impl fmt::Display for Conflict {
                 write!(
                     f,
                     "{} and {} would both be written to {}",
-                    show(first),
-                    show(second),
-                    show(output)
+                    show_path(first),
+                    show_path(second),
+                    show_path(output)
                 )
             }
             Conflict::OverInput {
@@ -120,8 +121,8 @@ impl fmt::Display for Conflict {
                 write!(
                     f,
                     "{} would be overwritten by its own result {}",
-                    show(input),
-                    show(output)
+                    show_path(input),
+                    show_path(output)
                 )
             }
             Conflict::OverInput {
@@ -131,9 +132,9 @@ impl fmt::Display for Conflict {
             } => write!(
                 f,
                 "{}, the result of {}, would overwrite the input {}",
-                show(output),
-                show(input),
-                show(victim)
+                show_path(output),
+                show_path(input),
+                show_path(victim)
             ),
             Conflict::FileAndFolder {
                 file,
@@ -142,9 +143,9 @@ impl fmt::Display for Conflict {
             } => write!(
                 f,
                 "{}, the result of {}, is needed as a folder for the result of {}",
-                show(output),
-                show(file),
-                show(other)
+                show_path(output),
+                show_path(file),
+                show_path(other)
             ),
         }
     }
@@ -237,30 +238,6 @@ fn blame(items: &mut [Item], conflicts: &[Conflict]) {
             item.task = Err(conflict.fault());
         }
     }
-}
-
-/// Where a file lies that may not be there yet.
-pub(crate) fn place(file: &Path) -> PathBuf {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let whole = folder
-        .canonicalize()
-        .or_else(|_| std::path::absolute(folder));
-    let whole = whole.unwrap_or_else(|_| folder.to_owned());
-    whole.join(file.file_name().unwrap_or_default())
-}
-
-/// The file system and the number there of what is there, links followed.
-pub(crate) fn identity(file: &Path) -> Option<(u64, u64)> {
-    Some(Stamp::of(&fs::metadata(file).ok()?).identity())
-}
-
-/// One file by two names?
-fn is_same(one: &Path, other: &Path) -> bool {
-    one.canonicalize()
-        .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn folders_in_the_way(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,52 @@ use arenite::{
     as_completed,
 };
 
-use super::args::{LockDown, ResizeArgs};
-use super::fault::{Fault, one_line, reason};
+use super::fault::Fault;
 use super::plan::Task;
-use super::report::show;
 use super::runner::{Ended, Made, Pool, Refused};
+use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
 /// Jobs under way per worker: one runs, one waits beside it. A third made small pictures 1 % quicker and photos 2 % slower, whose
 /// bytes were out of the caches by the time a worker read them.
 const PER_WORKER: usize = 2;
 
+/// The engine of a run, and what it does with each picture.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// What to make of each picture; its output format is set per picture.
+    pub spec: ResizeSpec,
+    /// Worker processes.
+    pub workers: usize,
+    /// Capacity of the arena in bytes; `None` for the engine's default.
+    pub capacity: Option<u64>,
+    /// Private memory of a worker in bytes.
+    pub memory_limit: u64,
+    /// How workers are confined.
+    pub sandbox: Sandbox,
+    /// Deadline of an attempt.
+    pub timeout: Option<Duration>,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// File for the trace.
+    pub trace: Option<PathBuf>,
+    /// File for the report.
+    pub report: Option<PathBuf>,
+}
+
 /// An engine whose workers make pictures.
 #[derive(Debug)]
-pub(crate) struct EnginePool {
-    /// What is under way. In front of the engine, which ends after it.
+pub(crate) struct EnginePool<'a> {
+    /// Jobs in flight. Declared before the engine: it is dropped first.
     jobs: AsCompleted<(Array<u8>, u64)>,
-    /// The number of each one's picture and the bytes of its file, by the number of its job.
+    /// Index of the picture and bytes of its file, by job.
     pictures: HashMap<usize, (usize, u64)>,
-    /// The bytes of all of them.
-    under_way: u64,
+    /// Sum of those bytes.
+    in_flight_bytes: u64,
     engine: Engine,
-    spec: ResizeSpec,
+    settings: &'a Settings,
     workers: usize,
-    timeout: Option<Duration>,
-    retries: u32,
-    /// Most bytes of files under way at once: half of the arena, so that there is room for results. One file alone
-    /// may take more.
+    /// Limit of `in_flight_bytes`: half of the arena, so that there is room for results. A single file may exceed it.
     budget: u64,
 }
 
@@ -123,29 +142,25 @@ fn returned(text: &str) -> Fault {
     Fault::new(cause, text)
 }
 
-impl EnginePool {
-    /// Starts so many workers.
+impl<'a> EnginePool<'a> {
+    /// Starts this number of workers.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    fn start(args: &ResizeArgs, spec: ResizeSpec, workers: usize) -> Result<EnginePool, String> {
+    fn start(settings: &'a Settings, workers: usize) -> Result<EnginePool<'a>, String> {
         let mut builder = Engine::builder()
             .workers(workers)
-            .memory_limit(args.memory_limit)
-            // What was asked for is tried, also where the engine would give up sooner.
-            .quarantine_after(args.retries.saturating_add(1).max(5))
+            .memory_limit(settings.memory_limit)
+            // All retries happen, even where the engine would quarantine the job sooner.
+            .quarantine_after(settings.retries.saturating_add(1).max(5))
+            .sandbox(settings.sandbox)
             .label("resize")
             .on_log(|line| super::progress::print_aside(&line.to_string()));
-        if let Some(capacity) = args.capacity {
+        if let Some(capacity) = settings.capacity {
             builder = builder.capacity(capacity);
         }
-        builder = builder.sandbox(match args.sandbox {
-            None => Sandbox::Off,
-            Some(LockDown::Available) => Sandbox::Strict,
-            Some(LockDown::Require) => Sandbox::Required,
-        });
-        let trace = match (&args.trace, &args.report) {
+        let trace = match (&settings.trace, &settings.report) {
             (Some(events), Some(page)) => Some(Trace::to(events).report(page)),
             (Some(events), None) => Some(Trace::to(events)),
             (None, Some(page)) => Some(Trace::only_report(page)),
@@ -155,78 +170,87 @@ impl EnginePool {
             builder = builder.trace(trace);
         }
         let engine = builder.build().map_err(|error| match error {
-            BuildError::Trace(error) => no_trace(args, &error),
+            BuildError::Trace(error) => settings.trace_failed(&error),
             error => with_fewer_workers(error.to_string(), workers),
         })?;
         let budget = engine.stats().arena.capacity / 2;
         Ok(EnginePool {
             jobs: as_completed([]),
             pictures: HashMap::new(),
-            under_way: 0,
+            in_flight_bytes: 0,
             engine,
-            spec,
+            settings,
             workers,
-            timeout: args.timeout,
-            retries: args.retries,
             budget,
         })
     }
+
+    /// Completes the files of `--trace` and `--report`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the file.
+    pub(crate) fn write_trace(&self) -> Result<(), String> {
+        let written = self.engine.write_trace();
+        written
+            .map(drop)
+            .map_err(|error| self.settings.trace_failed(&error))
+    }
+
+    /// The parts of the requested sandbox that this machine cannot enforce, a sentence each.
+    pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
+        let report = self.engine.sandbox_report();
+        report.map_or_else(Vec::new, |report| report.lacking())
+    }
 }
 
-/// A pool that starts while its pictures are still being looked for, where that is known to be worth it: workers take as long to load
-/// as the names of some hundred files.
+impl Settings {
+    fn trace_failed(&self, error: &TraceError) -> String {
+        let what = match self.report.as_ref() == Some(&error.path) {
+            true => "report",
+            false => "trace",
+        };
+        let file = show_path(&error.path);
+        let why = reason(&error.error);
+        format!("cannot write the {what} to {file}: {why}")
+    }
+}
+
+/// A pool that may start while the inputs are still being searched for: workers take as long to load as the names of
+/// several hundred files.
 pub(crate) struct Early<'scope> {
-    args: &'scope ResizeArgs,
-    spec: ResizeSpec,
-    /// Workers that were asked for, or one for each core.
-    workers: Result<usize, String>,
-    started: Option<ScopedJoinHandle<'scope, Result<EnginePool, String>>>,
+    settings: &'scope Settings,
+    started: Option<ScopedJoinHandle<'scope, Result<EnginePool<'scope>, String>>>,
 }
 
 impl<'scope> Early<'scope> {
-    /// Starts it, if there is work for all of its workers by all that can be told in advance, and nothing to be decided before.
+    /// Starts the pool on a thread if `now`; otherwise it starts in [`or_start`](Early::or_start).
     pub(crate) fn begin<'env: 'scope>(
-        args: &'env ResizeArgs,
-        spec: ResizeSpec,
+        settings: &'env Settings,
+        now: bool,
         threads: &'scope Scope<'scope, 'env>,
     ) -> Early<'scope> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let asked = args.workers_asked();
-        let workers = asked.map(|asked| asked.map_or(cores, usize::from));
-        // Files beside the results may be in the way of an input; and perhaps nothing is to be done at all.
-        let is_settled = !args.dry_run && !args.resume && args.written().next().is_none();
-        let has_much = |workers: usize| {
-            args.inputs.len() >= workers
-                || args.inputs.iter().any(|input| Path::new(input).is_dir())
-        };
-        let started = match workers {
-            Ok(workers) if is_settled && workers <= cores && has_much(workers) => {
-                let start = move || EnginePool::start(args, spec, workers);
-                let named = std::thread::Builder::new().name("start".into());
-                // Without a thread for it, it starts in its turn.
-                named.spawn_scoped(threads, start).ok()
-            }
-            _ => None,
-        };
+        let start = move || EnginePool::start(settings, settings.workers);
+        let thread = std::thread::Builder::new().name("start".into());
+        // Without a thread for it the pool starts later.
+        let started = now.then(|| thread.spawn_scoped(threads, start).ok());
         Early {
-            args,
-            spec,
-            workers,
-            started,
+            settings,
+            started: started.flatten(),
         }
     }
 
-    /// The pool, or one that is started now, with no more workers than there are pictures.
+    /// The pool that has started, or one that starts now with at most one worker per picture.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn or_start(self, pictures: usize) -> Result<EnginePool, String> {
+    pub(crate) fn or_start(self, pictures: usize) -> Result<EnginePool<'scope>, String> {
         match self.started {
             Some(started) => started
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            None => EnginePool::start(self.args, self.spec, self.workers?.min(pictures)),
+            None => EnginePool::start(self.settings, self.settings.workers.min(pictures)),
         }
     }
 }
@@ -239,36 +263,7 @@ fn with_fewer_workers(mut error: String, workers: usize) -> String {
     error
 }
 
-/// Completes the files of `--trace` and `--report`.
-///
-/// # Errors
-///
-/// A sentence that names the file.
-pub(crate) fn write_trace(args: &ResizeArgs, pool: &EnginePool) -> Result<(), String> {
-    let written = pool.engine.write_trace();
-    written.map(drop).map_err(|error| no_trace(args, &error))
-}
-
-fn no_trace(args: &ResizeArgs, error: &TraceError) -> String {
-    let what = if args.report.as_ref() == Some(&error.path) {
-        "report"
-    } else {
-        "trace"
-    };
-    let file = show(&error.path);
-    format!(
-        "cannot write the {what} to {file}: {}",
-        reason(&error.error)
-    )
-}
-
-/// What the running kernel lacks of the sandbox that was asked for, a sentence each.
-pub(crate) fn lacking(engine: &EnginePool) -> Vec<&'static str> {
-    let report = engine.engine.sandbox_report();
-    report.map_or_else(Vec::new, |report| report.lacking())
-}
-
-impl Pool for EnginePool {
+impl Pool for EnginePool<'_> {
     type Bytes = Array<u8>;
 
     fn depth(&self) -> usize {
@@ -276,7 +271,7 @@ impl Pool for EnginePool {
     }
 
     fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
-        if self.under_way > 0 && self.under_way + task.stamp.len > self.budget {
+        if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > self.budget {
             let text = format!(
                 "{} do not fit beside what is under way",
                 show_bytes(task.stamp.len)
@@ -290,18 +285,18 @@ impl Pool for EnginePool {
             .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
         let spec = ResizeSpec {
             output,
-            ..self.spec
+            ..self.settings.spec
         };
         let mut job = self
             .engine
             .job(resize_file, (file, spec))
             .label(path.to_string_lossy());
-        if let Some(limit) = self.timeout {
+        if let Some(limit) = self.settings.timeout {
             job = job.deadline(limit);
         }
-        let job = self.jobs.push(job.retries(self.retries).submit());
+        let job = self.jobs.push(job.retries(self.settings.retries).submit());
         self.pictures.insert(job, (index, len));
-        self.under_way += len;
+        self.in_flight_bytes += len;
         Ok(())
     }
 
@@ -309,7 +304,7 @@ impl Pool for EnginePool {
         let (job, result) = self.jobs.next()?;
         let picture = self.pictures.remove(&job);
         let (index, len) = picture.expect("each job was noted when it was started");
-        self.under_way -= len;
+        self.in_flight_bytes -= len;
         let made = match result {
             Ok((bytes, micros)) => Ok(Made {
                 bytes,

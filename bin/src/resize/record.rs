@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::inputs::Stamp;
+use super::files::Stamp;
 use super::leftovers;
 use super::stop::Stop;
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::ResizeArgs;
-use super::fault::{Fault, one_line, reason};
+use super::fault::Fault;
 use super::inputs::Found;
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
-use crate::choice::{Choice, wants_color};
+use crate::choice::Choice;
+use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
 /// What became of one input.
@@ -43,7 +43,20 @@ impl Outcome {
     }
 }
 
-/// Prints, and counts.
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    /// JSON lines on stdout instead of paths.
+    pub json: bool,
+    /// Errors only on stderr.
+    pub quiet: bool,
+    /// Colours on stderr.
+    pub color: bool,
+    /// Progress on stderr.
+    pub progress: Choice,
+}
+
+/// Prints the outcome of each input, and counts them.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// `None` once nobody reads it any more.
@@ -52,9 +65,7 @@ pub(crate) struct Report {
     stdout_is_terminal: bool,
     /// Results were made, but not all that was to tell of them arrived: their names, the files of `--trace` and `--report`.
     untold: bool,
-    json: bool,
-    quiet: bool,
-    color: bool,
+    style: Style,
     progress: Progress,
     start: Instant,
     count: Count,
@@ -103,14 +114,12 @@ struct SummaryLine<'a> {
 }
 
 impl Report {
-    pub(crate) fn new(args: &ResizeArgs) -> Report {
+    pub(crate) fn new(style: Style) -> Report {
         Report {
             stdout: Some(LineWriter::new(io::stdout())),
             stdout_is_terminal: io::stdout().is_terminal(),
             untold: false,
-            json: args.json,
-            quiet: args.quiet,
-            color: wants_color(args.color, io::stderr().is_terminal()),
+            style,
             progress: Progress::None,
             start: Instant::now(),
             count: Count::default(),
@@ -129,13 +138,8 @@ impl Report {
     }
 
     /// Starts showing progress over `total` pictures.
-    pub(crate) fn work(&mut self, args: &ResizeArgs, total: u64) {
-        let choice = if args.quiet && args.progress == Choice::Auto {
-            Choice::Never
-        } else {
-            args.progress
-        };
-        self.progress = Progress::new(choice, total, self.color);
+    pub(crate) fn work(&mut self, total: u64) {
+        self.progress = Progress::new(self.style.progress, total, self.style.color);
     }
 
     /// One input is decided: it counts, and a failure is told.
@@ -147,20 +151,20 @@ impl Report {
             self.progress.step();
         }
         if let Outcome::Failed(fault) = outcome {
-            self.error(&format!("{}: {fault}", show(&item.input)));
+            self.error(&format!("{}: {fault}", show_path(&item.input)));
         }
     }
 
     /// Its line on stdout, if it has one.
     pub(crate) fn list(&mut self, item: &Item, outcome: &Outcome) {
-        if self.json {
+        if self.style.json {
             self.print_json(&FileLine::of(item, outcome));
         } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
-            (outcome, &item.task, self.quiet)
+            (outcome, &item.task, self.style.quiet)
         {
             // A program gets the bytes of the name, a terminal nothing that it would obey.
             let mut line = if self.stdout_is_terminal {
-                show(&task.output).into_bytes()
+                show_path(&task.output).into_bytes()
             } else {
                 task.output.as_os_str().as_bytes().to_vec()
             };
@@ -171,7 +175,7 @@ impl Report {
 
     /// One line on stderr.
     pub(crate) fn error(&self, text: &str) {
-        self.progress.aside(|| say(self.color, text));
+        self.progress.aside(|| say(self.style.color, text));
     }
 
     /// Something that was to tell of the results is not there, or not whole: the run has failed in that.
@@ -182,7 +186,7 @@ impl Report {
 
     /// A line on stderr that is no error; not under `--quiet`.
     pub(crate) fn note(&self, text: &str) {
-        if !self.quiet {
+        if !self.style.quiet {
             self.warn(text);
         }
     }
@@ -199,7 +203,7 @@ impl Report {
     /// Nothing was started: the reason, and under `--json` every input, so that a program need not read stderr.
     pub(crate) fn refuse(&mut self, items: &[Item], why: &str) {
         self.error(why);
-        if !self.json {
+        if !self.style.json {
             return;
         }
         self.planned(items.len());
@@ -214,7 +218,7 @@ impl Report {
     /// The last word.
     pub(crate) fn end(&mut self, status: &'static str) {
         self.progress.end();
-        if self.json {
+        if self.style.json {
             self.print_summary(status, None);
         } else {
             self.note(&self.count.sentence(status, self.start.elapsed()));
@@ -259,6 +263,11 @@ impl Report {
                 self.untold(&format!("stdout: {}", reason(&error)));
             }
         }
+    }
+
+    /// Whether only errors are printed.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.style.quiet
     }
 
     /// How many inputs were not begun.
@@ -371,14 +380,4 @@ pub(crate) fn say(color: bool, text: &str) {
         format!("error: {text}\n")
     };
     let _ = io::stderr().lock().write_all(line.as_bytes());
-}
-
-/// A path in a sentence: one line, readable.
-pub(crate) fn show(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if text.is_empty() || text.trim() != text || text.contains(|c: char| c.is_control()) {
-        format!("{text:?}")
-    } else {
-        text.into_owned()
-    }
 }

@@ -83,7 +83,7 @@ mod tests {
     use arenite_image::Format;
 
     use super::*;
-    use crate::resize::inputs::Stamp;
+    use crate::resize::files::Stamp;
 
     /// Works in this process, on the latest first; the room is counted in bytes.
     struct Here {

@@ -175,7 +175,7 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
     if rows.is_empty() {
         let names = ROWS.map(|row| row.name).join(", ");
         eprintln!("error: no row has that in its name; there are: {names}");
-        return ExitCode::from(crate::cli::USAGE);
+        return ExitCode::from(crate::exit::USAGE);
     }
     let seed = args.seed.unwrap_or_else(|| {
         let clock = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,0 +1,64 @@
+//! Text for people: errors, paths and other strings as parts of a line.
+
+use std::io;
+use std::path::Path;
+
+/// The system's message in lower case, without the number that `io::Error` appends.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+/// A path as part of a line: quoted and escaped where it contains control characters or starts or ends with a blank.
+pub(crate) fn show_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.is_empty() || text.trim() != text || text.contains(|c: char| c.is_control()) {
+        format!("{text:?}")
+    } else {
+        text.into_owned()
+    }
+}
+
+/// Joins lines by `; ` and escapes control characters: each failure is reported on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let mut joined = String::with_capacity(text.len());
+    for c in lines.join("; ").chars() {
+        match c.is_control() {
+            true => joined.extend(c.escape_default()),
+            false => joined.push(c),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_becomes_one_line() {
+        assert_eq!(one_line("a\n  b\n\n"), "a; b");
+        assert_eq!(one_line("bell\x07"), "bell\\u{7}");
+    }
+
+    #[test]
+    fn a_system_error_is_shown_without_its_number() {
+        let error = io::Error::from_raw_os_error(13);
+        assert_eq!(reason(&error), "permission denied");
+    }
+
+    #[test]
+    fn unusual_paths_are_quoted() {
+        for (path, shown) in [("a b", "a b"), (" a", "\" a\""), ("a\nb", "\"a\\nb\""), ("", "\"\"")] {
+            assert_eq!(show_path(Path::new(path)), shown);
+        }
+    }
+}
