@@ -16,106 +16,105 @@ const EXAMPLES: &str = "\
 Examples:
   A folder of photos to thumbnails of at most 224x224 pixels:
     arenite resize photos --size 224 --out thumbs
-  Squares, cut from the middle, all as WebP:
+  Squares, cropped at the middle, all as WebP:
     arenite resize photos -s 512x512 --fit cover --format webp -o squares
-  Only shrink what is wider than 1600 pixels (the shell knows the sign too):
+  Only shrink pictures wider than 1600 pixels (> is quoted for the shell):
     arenite resize photos -s '1600x>' -o web
   A glob, expanded by arenite; results keep their path below 'photos':
     arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
   A list of names:
     find photos -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
-  Go on after an interruption:
+  Continue after an interruption:
     arenite resize photos -s 224 -o thumbs --resume";
 
 const DETAILS: &str = "\
 Inputs:
   JPEG, PNG, WebP, GIF, TIFF and BMP are read; JPEG, PNG and WebP are
-  written. Of an animation and of a TIFF with several pages the first
-  picture is taken. The content decides, not the extension. A folder is
-  searched for pictures at any depth; hidden files and DIR are left out,
-  other files are passed by and counted. Links to files are followed, links
-  to folders only where they are named as inputs. In a glob * and ? stand for
-  parts of a name, [a-c] for one of these, [!a-c] or [^a-c] for any other, **
-  for folders at any depth or for none; {a,b} and ~ are left to the shell.
-  What has a picture's extension and cannot be read, such as a pipe, is an
-  error; HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
+  written. Of an animation, and of a TIFF with several pages, the first
+  picture is used. The content decides, not the extension. Folders are
+  searched at any depth, without hidden files and without DIR; files that are
+  no pictures are skipped and counted. Links to files are followed, links to
+  folders only if named as inputs. In a glob, * and ? match parts of a name,
+  [a-c] one of these characters, [!a-c] or [^a-c] any other, and ** folders
+  at any depth, including none; {a,b} and ~ are left to the shell. A file
+  with a picture's extension that cannot be read, such as a pipe, is an
+  error. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
   unsupported.
 
 Units:
-  Bytes count in 1024s (128M and 128MiB) or in 1000s (128MB), pixels in
-  1000s (128M). A time without a unit counts seconds.
+  Bytes: 128M and 128MiB count in 1024s, 128MB in 1000s. Pixels: 128M counts
+  in 1000s. Times without a unit are seconds.
 
 Names:
-  A result keeps the path below the folder given, or below the part of a
-  glob before its first pattern. A file named by itself keeps its relative
+  A result keeps its path below the folder given, or below the part of a
+  glob before the first pattern. A file given by name keeps its relative
   path, or only its name if the path is absolute or contains '..'. The
   extension is that of the format written: jpg, png or webp. It replaces a
-  picture's, and is put behind any other: IMG.0001 becomes IMG.0001.jpg. If
-  two inputs would get one name, or a result would overwrite an input,
-  nothing is started. Existing results are replaced, each at once and whole.
-  A name with a line break takes more than one line on stdout: use --json
-  for such names.
+  picture's extension and is appended to any other: IMG.0001 becomes
+  IMG.0001.jpg. If two inputs would get the same name, or a result would
+  overwrite an input, nothing is started. Existing results are replaced
+  atomically. A name with a line break takes more than one line on stdout:
+  use --json for such names.
 
 Sizes:
-  N means NxN. WxH is a box; the picture keeps its proportions and fits
-  inside (see --fit). Wx and xH give one side, the other follows. A sign
-  behind it: > only shrinks, < only enlarges, ! forces exactly WxH, where a
-  side that is not given is as long as the other. With --fit fill it stays as
-  it is.
+  N means NxN. WxH is a box: the picture keeps its proportions and fits
+  inside (see --fit). Wx and xH give one side; the other follows. A suffix:
+  > only shrinks, < only enlarges, ! forces exactly WxH, where a missing
+  side is as long as the other. With --fit fill, a missing side keeps its
+  length.
 
 --resume:
-  DIR/.arenite-resize notes what made each result. A result is skipped if it
-  was made with the same options, and neither it nor its input has been
-  changed since: either by its length and time.
+  DIR/.arenite-resize records what made each result. A result is skipped if
+  it was made with the same options, and neither it nor its input has changed
+  since, judged by length and time.
 
 --keep-metadata:
-  Without it colours become sRGB, and nothing but the pixels is written.
-  With it the pixels keep their colours, and the profile that says what they
-  mean goes along. CMYK, and grey in WebP, become sRGB either way. EXIF
-  and XMP go along as well, but of TIFF no EXIF, and nothing else is kept:
-  no IPTC, no comments, no extended XMP, and no XMP that speaks of what lies
-  in the file beside the picture: gain maps, films, small copies. Orientation
-  is applied either way;
-  EXIF then says so, gives the sides of the result, and has no thumbnail.
+  Without it, colours become sRGB and no metadata is written. With it, the
+  pixels keep their colours and the result carries their profile; CMYK, and
+  grey in WebP, still become sRGB. EXIF and XMP are kept too (of TIFF no
+  EXIF). Nothing else is kept: no IPTC, no comments, no extended XMP, and no
+  XMP about other parts of the file, such as gain maps, motion photos and
+  thumbnails. Orientation is always applied; EXIF is updated to say so, gets
+  the sides of the result, and loses its thumbnail.
 
 --background, --lossless and --progressive:
-  They are about what is written as JPEG, as WebP and as JPEG. What keeps
-  its transparency has no background. A colour is #rrggbb, #rgb, white or
-  black, in quotes or without its sign where a shell would take that for a
-  comment. With --keep-metadata it is one of the picture's own colours.
+  --background and --progressive apply to results in JPEG, --lossless to
+  those in WebP. A result with transparency has no background. A colour is
+  #rrggbb, #rgb, white or black; quote it, or omit the #, which starts a
+  comment in a shell. With --keep-metadata it is in the colours of the
+  picture.
 
 --sandbox:
-  Decoders work on bytes from strangers. Under --sandbox a worker that such
-  bytes take over can open no file and no socket, and start or touch no
-  process (seccomp, Landlock); trying ends it, with the cause \"denied\". It
-  still sees the pictures under way in this run, and nothing stops it from
-  putting one into another's result. What this kernel cannot enforce is
+  Decoders process untrusted bytes. With --sandbox, a worker that such bytes
+  take over can open no file and no socket, and can start or touch no process
+  (seccomp, Landlock); an attempt ends it, with the cause \"denied\". It can
+  still read the other pictures being processed in this run, and could put
+  one into another's result. Protection that this kernel does not support is
   named on stderr, also with --quiet.
 
 --timeout and --retries:
-  The time is that of one attempt in its worker; waiting for a worker does
-  not count, nor does Ctrl-Z. When it is over the worker is killed and
-  replaced. What a decoder says about a picture is final, and not tried
-  again.
+  The timeout applies to each attempt, from its start in a worker; waiting
+  for a worker and time stopped by Ctrl-Z do not count. At the timeout the
+  worker is killed and replaced. An error that a decoder returns is final and
+  not retried.
 
 --trace and --report:
-  Both files are made before the first picture is read; an existing one is
-  replaced. The trace is JSON for https://ui.perfetto.dev or
-  chrome://tracing, with a row for each worker, and the picture's name with
-  each run. The report is one page that loads nothing from elsewhere. Where
+  Both files are created before the first picture is read, and replace
+  existing ones. The trace is JSON for https://ui.perfetto.dev or
+  chrome://tracing, with one row per worker and the picture's name on each
+  run. The report is a single page that loads nothing from elsewhere. If
   there is nothing to do, neither is written.
 
 --json:
-  One object per line and input, in the order of the inputs: a picture that
-  takes long holds back the lines of those behind it, but not their work.
-  Type (\"file\"), input, output, status (written, planned, fresh, failed or
-  pending), error, cause, attempts (of a failure in a worker), ms and bytes;
-  at the end one of type \"summary\", with a status: done, dry-run,
-  interrupted (by a signal), stopped or refused.
-  Stopped means that the results of the rest had no place, as on a full
-  disk: they are pending, and the exit code is 1. Refused means that nothing
-  was begun: the exit code is 2, and the error says why. Names that are not
-  UTF-8 are shown with replacement characters.
+  One object per line and input, in the order of the inputs: a slow picture
+  delays the lines of those after it, but not their processing. Fields: type
+  (\"file\"), input, output, status (written, planned, fresh, failed or
+  pending), error, cause, attempts (of a failure in a worker), ms and bytes.
+  The last object has type \"summary\" and a status: done, dry-run,
+  interrupted (by a signal), stopped or refused. Stopped: results could no
+  longer be written, as on a full disk; the rest is pending, and the exit
+  code is 1. Refused: nothing was started; the exit code is 2, and the error
+  says why. Names that are not UTF-8 are shown with replacement characters.
   Causes: not-found, read (of the file); unsupported-format, not-an-image,
   truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
   output-too-large, out-of-memory, encode, returned (of the picture);
@@ -125,24 +124,24 @@ Sizes:
   code).
 
 Signals:
-  The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets finish what is under
-  way, and says how to go on. A second one ends the run at once (but not a
-  second SIGHUP), and so does one before work begins. Neither leaves a torn
-  file; but ended at once, stdout may lack results that wait for their turn
-  behind a slow one: --resume --json has those as \"fresh\". The program ends
-  by the signal, so that a loop of the shell ends with it. One that is
-  killed may leave a hidden file, .arenite-N-*.tmp, which a run into the
-  same folder takes away when it is an hour old.
+  The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets the pictures under way
+  finish and prints how to continue. A second one ends the run at once (but
+  not a second SIGHUP), and so does one before work begins. Neither leaves a
+  torn file. After an end at once, stdout may lack results that were waiting
+  for a slow one before them; --resume --json lists those as \"fresh\". The
+  program ends by the signal, so that a shell loop around it ends too. A
+  killed run may leave a hidden file, .arenite-N-*.tmp, which a later run
+  into the same folder removes once it is an hour old.
 
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr), or the
 list on stdout, the trace or the report could not be written, 2 wrong usage
-or set-up or no input found; and as a shell shows the end by a signal: 130
+or set-up, or no input found; and as a shell shows the end by a signal: 130
 interrupted, 143 terminated, 129 hung up.";
 
 /// Resize photos: files, folders, globs or a list on stdin
 ///
-/// Every picture is read, resized and written by itself: a broken one is reported, the others are done. Decoding
-/// happens in worker processes, so that no file can take the program down.
+/// Each picture is read, resized and written on its own: a broken one is reported, and the others are done. Decoding
+/// happens in worker processes, so that no file can crash the program.
 #[derive(Args, Debug)]
 #[command(override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
 pub(crate) struct ResizeArgs {
@@ -150,7 +149,7 @@ pub(crate) struct ResizeArgs {
     #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath, required_unless_present_any = ["null", "what"])]
     pub inputs: Vec<OsString>,
 
-    /// Target size in pixels: N, WxH, Wx or xH, with > < or ! behind it if wanted
+    /// Target size in pixels: N, WxH, Wx or xH, optionally followed by >, < or !
     #[arg(
         short,
         long,
@@ -160,27 +159,27 @@ pub(crate) struct ResizeArgs {
     )]
     pub size: Option<Size>,
 
-    /// Folder for the results; made if it does not exist
+    /// Folder for the results; created if it does not exist
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "what")]
     pub out: Option<PathBuf>,
 
-    /// Read the list on stdin NUL-separated, as find -print0 writes it (implies -)
+    /// Read a NUL-separated list from stdin, as written by find -print0 (implies -)
     #[arg(short = '0', long = "null")]
     pub null: bool,
 
-    /// How a picture fills the size given
+    /// How a picture fills the target size
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
     pub fit: Fit,
 
-    /// Make no picture larger: smaller ones are encoded anew at their own size (the same as > behind the size)
+    /// Do not enlarge: smaller pictures are re-encoded at their own size (same as > after the size)
     #[arg(long, help_heading = "Result")]
     pub no_enlarge: bool,
 
-    /// Write this format instead of the input's own (GIF, TIFF and BMP become PNG)
+    /// Output format [default: that of the input; GIF, TIFF and BMP become PNG]
     #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 
-    /// Resampling filter; box and nearest decode all of a JPEG, which takes longer
+    /// Resampling filter; box and nearest are slower for JPEG, which they decode at full size
     #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
     pub filter: Filter,
 
@@ -188,84 +187,84 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
     pub quality: u8,
 
-    /// Write WebP without loss (PNG always is)
+    /// Write lossless WebP (PNG always is)
     #[arg(long, help_heading = "Result")]
     pub lossless: bool,
 
-    /// Write JPEG that shows a rough picture first: longer work, and 1 % smaller
+    /// Write progressive JPEG (slower, about 1 % smaller)
     #[arg(long, help_heading = "Result")]
     pub progressive: bool,
 
-    /// Colour behind what is transparent, in JPEG, such as #ff8000 or black [default: white]
+    /// Background for transparent parts in JPEG, such as #ff8000 or black [default: white]
     #[arg(long, value_name = "COLOR", value_parser = color, help_heading = "Result")]
     pub background: Option<[u8; 3]>,
 
-    /// Keep EXIF, XMP and the profile (of TIFF the latter two), but no IPTC and no comments; colours then stay as they are, and become sRGB without it
+    /// Keep EXIF, XMP and the colour profile (of TIFF only the latter two), and the colours as they are; otherwise colours become sRGB
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
-    /// Skip what was made with the same options and has not changed since, nor its input
+    /// Skip results that were made with the same options from the same input
     #[arg(long, help_heading = "Run")]
     pub resume: bool,
 
-    /// Show what would be written, and write nothing
+    /// Print what would be written, and write nothing
     #[arg(short = 'n', long, help_heading = "Run")]
     pub dry_run: bool,
 
-    // Not `env` of clap, which takes a variable for something that was typed, and so for one word too many beside --generate.
+    // Not clap's `env`: it counts a set variable as an argument, which conflicts with the exclusive --generate.
     /// Worker processes [env: ARENITE_WORKERS] [default: one per core]
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = workers, help_heading = "Run")]
     pub workers: Option<u16>,
 
-    /// Shared memory for files on their way, such as 512MiB [default: half of what is available]
+    /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::bytes, help_heading = "Run")]
     pub capacity: Option<u64>,
 
-    /// Private memory that each worker may use, at least 8MiB
+    /// Private memory of each worker, at least 8MiB
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = private_memory, default_value = "1GiB", help_heading = "Run")]
     pub memory_limit: u64,
 
-    /// Lock workers down: no files, no network, no other processes; with =require, fail where the kernel lacks a part
+    /// Sandbox the workers: no files, no network, no other processes; =require fails if this kernel lacks a part
     #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "available", help_heading = "Run")]
     pub sandbox: Option<LockDown>,
 
-    /// Kill a picture's worker when it takes longer, such as 30s, 500ms or 2m, and go on [default: no limit]
+    /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: none]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = units::duration, help_heading = "Run")]
     pub timeout: Option<Duration>,
 
-    /// Try a picture again, up to N times, when it takes too long or takes its worker down
+    /// Retry a picture up to N times if it times out or crashes its worker
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100), help_heading = "Run")]
     pub retries: u32,
 
-    /// Refuse larger pictures, by their header, before anything is decoded
+    /// Reject larger pictures by their header, before decoding
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true, value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
     pub max_pixels: u64,
 
-    /// Refuse what is better compressed than any photo: more bytes of pixels than this per byte of the file, from 64MiB of pixels on
+    /// Reject pictures that decode to more than N bytes per byte of the file, from 64MiB of pixels on
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
     pub max_ratio: u32,
 
-    /// Write what each worker did when: events for Perfetto or Chrome's trace viewer
+    /// Write a trace of all workers for Perfetto or Chrome's trace viewer
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
-    /// Write a report for a browser: a timeline of all workers, how long pictures took, what failed
+    /// Write an HTML report: a timeline of all workers, durations, failures
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub report: Option<PathBuf>,
 
-    /// Print one JSON object per input and a summary, instead of the written paths
+    /// Print a JSON object per input and a summary instead of paths
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Print errors only, and what --sandbox cannot enforce here
+    /// Print only errors, and protection missing from --sandbox
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Progress on stderr; auto shows it on a terminal
+    /// When to show progress on stderr; auto: on a terminal
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
     pub progress: Choice,
 
-    /// Colours on stderr; auto heeds NO_COLOR and the terminal
+    /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
     pub color: Choice,
 
@@ -273,22 +272,22 @@ pub(crate) struct ResizeArgs {
     pub generate: Generate,
 }
 
-/// What `--sandbox` insists on.
+/// How strict `--sandbox` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LockDown {
-    /// What this kernel has; what it lacks is named on stderr
+    /// Use what this kernel supports; name what it lacks on stderr
     Available,
-    /// Everything, or nothing is started
+    /// Fail if any part is missing
     Require,
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {
     PossibleValuesParser::new([
-        PossibleValue::new("contain").help("The whole picture, inside the box"),
+        PossibleValue::new("contain").help("Fit the whole picture inside the box"),
         PossibleValue::new("cover")
-            .help("The whole box; the picture is cut to it, evenly on both sides"),
+            .help("Fill the box; the picture is cropped evenly on both sides"),
         PossibleValue::new("fill")
-            .help("The whole picture in the whole box; its proportions are lost"),
+            .help("Stretch the picture to the box"),
     ])
     .try_map(|name| name.parse::<Fit>())
 }
@@ -314,7 +313,7 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
-/// A colour of a page: `#rrggbb` or `#rgb`, the sign may be missing (a shell takes it for a comment), or `white` or `black`.
+/// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or `black`.
 fn color(text: &str) -> Result<[u8; 3], String> {
     let digits = match text {
         "white" => "fff",
@@ -332,7 +331,7 @@ fn color(text: &str) -> Result<[u8; 3], String> {
     }
 }
 
-/// 0 is the default: a variable that is set and empty stands for none.
+/// Parses a number of workers; an empty value is 0, which means the default.
 pub(crate) fn workers(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Ok(0);
@@ -344,13 +343,13 @@ pub(crate) fn workers(text: &str) -> Result<u16, String> {
     }
 }
 
-/// With less no worker gets through a small picture; one that is locked down does not even start.
+/// The least private memory: with less, even small pictures fail, and sandboxed workers do not start.
 const LEAST_MEMORY: u64 = 8 << 20;
 
 fn private_memory(text: &str) -> Result<u64, String> {
     match units::bytes(text)? {
         bytes @ LEAST_MEMORY.. => Ok(bytes),
-        _ => Err("a worker needs 8MiB at least".to_owned()),
+        _ => Err("a worker needs at least 8MiB".to_owned()),
     }
 }
 
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn needed_flags_are_asked_for_and_wrong_ones_refused() {
+    fn missing_and_invalid_flags_are_rejected() {
         for line in [
             "photos --size 224",
             "photos --out x",
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_those_of_a_page() {
+    fn colours_parse_as_in_css() {
         for (text, expected) in [
             ("#ff8000", [255, 128, 0]),
             ("FF8000", [255, 128, 0]),
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sandbox_takes_its_word_behind_a_sign() {
+    fn the_value_of_sandbox_needs_an_equals_sign() {
         let sandbox = |line: &str| parse(line).map(|args| args.sandbox);
         assert_eq!(sandbox("p -s 5 -o x").unwrap(), None);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Why one input was not done.
+//! The failure of one input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::path::Path;
 
 use crate::text::{one_line, reason};
 
-/// A failure of one input: a word for programs and a sentence for people.
+/// The failure of one input: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// Stable words, listed in the help of `--json`.
     pub cause: Cow<'static, str>,
     /// One line, without the input's name.
     pub text: String,
-    /// How often it was tried, where a worker did.
+    /// Attempts, if it failed in a worker.
     pub attempts: Option<u32>,
 }
 
@@ -30,7 +30,7 @@ impl Fault {
     /// A file or folder that cannot be read.
     pub(crate) fn read(path: &Path, error: &io::Error) -> Fault {
         match error.kind() {
-            _ if is_gone(path, error) => Fault::new("not-found", "a link whose target is missing"),
+            _ if is_broken_link(path, error) => Fault::new("not-found", "a link whose target is missing"),
             io::ErrorKind::NotFound => Fault::missing(),
             _ => Fault::new("read", format!("cannot be read: {}", reason(error))),
         }
@@ -47,8 +47,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Whether what is missing is not `path` but what it leads to.
-pub(crate) fn is_gone(path: &Path, error: &io::Error) -> bool {
+/// Whether `path` is a link whose target is missing.
+pub(crate) fn is_broken_link(path: &Path, error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         && path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn system_errors_read_as_words() {
+    fn a_system_error_reads_as_words() {
         let error = io::Error::from_raw_os_error(13);
         assert_eq!(
             Fault::read(Path::new("a"), &error).text,

@@ -1,28 +1,28 @@
-//! What a file is, from its first bytes and its name.
+//! The kind of a file, by its first bytes and its name.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use arenite_image::{Format, probe};
 
-/// What the first bytes and the name of a file say together.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A format that can be read.
+    /// A picture in a supported format.
     Readable(Format),
-    /// A picture in a format that cannot be read, by its usual name.
+    /// A picture in an unsupported format, with the name of the format.
     Foreign(&'static str),
-    /// The name says picture, the content does not.
+    /// The name is that of a picture, the content is not.
     Misnamed,
-    /// A file of no bytes whose name says picture.
+    /// An empty file with the name of a picture.
     Empty,
-    /// Neither name nor content say picture.
+    /// Neither the name nor the content is that of a picture.
     Other,
 }
 
 impl Kind {
-    /// Decides from the first [`PROBE_BYTES`](arenite_image::PROBE_BYTES) bytes. The name matters only where they do
-    /// not tell: most camera raw files begin like TIFF, and hold a thumbnail where a TIFF holds the picture.
+    /// Decides by the first [`PROBE_BYTES`](arenite_image::PROBE_BYTES) bytes. The name matters only where they are
+    /// ambiguous: most camera raw files begin like TIFF, with a thumbnail in the place of the picture.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
         let found = probe(head);
         if is_camera_raw(path) && matches!(found, None | Some(Format::Tiff)) {
@@ -38,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// Whether the name alone says that this is a picture, so that failing to open it is worth an error.
+    /// Whether the name is that of a picture, so that a failure to open the file is an error.
     pub(crate) fn expected(path: &Path) -> bool {
         named(path).is_some() || is_camera_raw(path)
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn first_bytes_beat_the_extension() {
+    fn the_first_bytes_override_the_extension() {
         assert_eq!(
             of("a.png", b"\xff\xd8\xff\xe0"),
             Kind::Readable(Format::Jpeg)
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_that_cannot_be_read_have_a_name() {
+    fn unsupported_formats_are_named() {
         assert_eq!(of("a.heic", b""), Kind::Foreign("HEIC"));
         assert_eq!(
             of("a", b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_promises_a_picture_is_remembered() {
+    fn a_file_named_like_a_picture_is_not_skipped() {
         assert_eq!(of("a.JPG", b""), Kind::Empty);
         assert_eq!(of("a.tif", b"<html>"), Kind::Misnamed);
         assert_eq!(of("a.txt", b""), Kind::Other);

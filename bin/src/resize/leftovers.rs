@@ -1,9 +1,9 @@
-//! Temporary files of runs that were killed, which nobody else takes away.
+//! Removes temporary files that killed runs left behind.
 //!
-//! Whoever writes a result holds a `flock` on its temporary file until that has its final name or is gone. A file is taken for
-//! left behind if it has such a name, has not been written to for an hour, and nobody holds its lock. The lock alone would do
-//! but for the moment before it is taken, and for file systems that keep locks to one machine; process numbers tell nothing
-//! where containers share a folder. Where a file system has no locks nothing is taken away.
+//! A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as left behind if it
+//! has such a name, has not been written to for an hour, and is not locked. The lock alone does not suffice: there is a
+//! moment before it is taken, and some file systems keep locks to one machine. Process numbers in names decide nothing,
+//! because containers may share a folder. On a file system without locks nothing is removed.
 
 use std::fs::{self, File, Metadata};
 use std::path::Path;
@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use super::files::Stamp;
 
-/// Far longer than any file is written.
+/// Far longer than the writing of a file takes.
 const OLD: Duration = Duration::from_secs(60 * 60);
 
-/// In a name: what is no result.
+/// Marks the temporary file of the record among those of results.
 const RECORD: &str = "record";
 
-/// The name of a run's temporary file, of which it has one at a time.
+/// The name of a temporary file for a result. A run has one at a time.
 pub(crate) fn name(process: u32, count: u64) -> String {
     format!(".arenite-{process}-{count}.tmp")
 }
 
-/// The name of the file in which a run writes the record of results again.
+/// The name of the temporary file in which a run rewrites the record of results.
 pub(crate) fn record_name(process: u32) -> String {
     format!(".arenite-{process}-{RECORD}.tmp")
 }
@@ -36,13 +36,13 @@ fn is_name(name: &str) -> bool {
     parts.is_some_and(|(process, what)| digits(process) && (digits(what) || what == RECORD))
 }
 
-/// Says that this file is being written, until it is closed.
+/// Locks a file until it is closed: it is being written.
 pub(crate) fn claim(file: &File) {
-    // Where there are no locks, whoever would take it away gets none either.
+    // On a file system without locks `remove` gets no lock either.
     let _ = file.try_lock();
 }
 
-/// Takes away what earlier runs have left in this folder, as far as that is allowed.
+/// Removes files that earlier runs have left in this folder, as far as permissions allow.
 pub(crate) fn remove(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
@@ -53,14 +53,14 @@ pub(crate) fn remove(folder: &Path) {
 }
 
 fn remove_if_left(path: &Path) -> Option<()> {
-    let there = || path.symlink_metadata().ok().filter(Metadata::is_file);
-    there().filter(is_old)?;
-    // Some file systems lock only what may be written.
+    let file_at_path = || path.symlink_metadata().ok().filter(Metadata::is_file);
+    file_at_path().filter(is_old)?;
+    // Some file systems lock only files opened for writing.
     let file = File::options().read(true).write(true).open(path).ok()?;
     file.try_lock().ok()?;
-    // What is locked is what was opened, which may have another name by now.
+    // The opened and locked file may have been renamed since.
     let locked = Stamp::of(&file.metadata().ok().filter(is_old)?).identity();
-    let same = there().is_some_and(|meta| Stamp::of(&meta).identity() == locked);
+    let same = file_at_path().is_some_and(|meta| Stamp::of(&meta).identity() == locked);
     same.then(|| fs::remove_file(path).ok()).flatten()
 }
 

@@ -1,4 +1,4 @@
-//! `arenite resize`: find the inputs, plan every name, then work.
+//! `arenite resize`: finds the inputs, names all results, then makes them.
 
 mod args;
 mod fault;
@@ -26,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use args::ResizeArgs;
-use fault::{Fault, is_gone};
+use fault::{Fault, is_broken_link};
 use files::{Stamp, identity, location};
 use inputs::Request;
 use options::Options;
@@ -41,7 +41,7 @@ use stop::Stop;
 use crate::exit::USAGE;
 use crate::text::{reason, show_path};
 
-/// More conflicts than this are only counted.
+/// Conflicts that are printed; further ones are only counted.
 const CONFLICTS_SHOWN: usize = 10;
 
 /// Runs the command and returns its exit code.
@@ -62,12 +62,12 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     }
 }
 
-/// Nothing was started.
+/// The run ended before any work.
 #[derive(Debug)]
 struct Refusal {
-    /// What had been found by then.
+    /// The inputs found by then.
     items: Vec<Item>,
-    /// A sentence.
+    /// The reason, a sentence.
     why: String,
 }
 
@@ -78,7 +78,7 @@ impl From<String> for Refusal {
     }
 }
 
-/// The exit code, or why nothing was started.
+/// Returns the exit code, or why nothing was started.
 fn resize(options: &Options, stop: &Stop, report: &mut Report) -> Result<u8, Refusal> {
     thread::scope(|threads| {
         let early = Early::begin(&options.engine, options.starts_early(), threads);
@@ -101,7 +101,7 @@ fn resize(options: &Options, stop: &Stop, report: &mut Report) -> Result<u8, Ref
     })
 }
 
-/// Finds and names everything; afterwards nothing but the work itself can go wrong.
+/// Finds all inputs and names all results; afterwards only the work itself can fail.
 fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal> {
     let out = options.out.as_path();
     if out.exists() && !out.is_dir() {
@@ -114,7 +114,7 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     let leads_nowhere = |folder: &&Path| {
         folder
             .metadata()
-            .is_err_and(|error| is_gone(folder, &error))
+            .is_err_and(|error| is_broken_link(folder, &error))
     };
     if let Some(link) = out.ancestors().find(leads_nowhere) {
         let (out, link) = (show_path(out), show_path(link));
@@ -131,7 +131,7 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     report.begin(&found);
     if let Some(folder) = &found.left_out {
         report.note(&format!(
-            "{}: left out: it is the output folder",
+            "{}: skipped: it is the output folder",
             show_path(folder)
         ));
     }
@@ -162,8 +162,8 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     }
 }
 
-/// Whether a file beside the results has the place of an input or of a result. Where one is there already, device and inode say
-/// so: it is written over in its place, under each name that it has.
+/// Returns an error if an extra file would overwrite an input or a result, or a result the extra file. An existing file
+/// is compared by device and inode, because it is overwritten in place, under all of its names.
 fn in_the_way(options: &Options, items: &[Item]) -> Option<String> {
     let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
     options.extra_files().find_map(|(flag, file)| {
@@ -208,12 +208,12 @@ fn work<'a>(
 ) -> Result<u8, String> {
     let out = options.out.as_path();
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
-    let mut turn = Turn {
+    let mut listing = InOrder {
         items,
         next: 0,
         ended: HashMap::new(),
     };
-    // Otherwise nothing is written either, and the folder need not be there, nor let anybody write.
+    // Without work nothing is written, and the folder need neither exist nor be writable.
     if ready > 0 {
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
@@ -231,7 +231,7 @@ fn work<'a>(
             .enumerate()
             .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
         let may_begin = || stop.code().is_none();
-        // Breaking is the end of the loop below either way: the rest stays pending.
+        // A break ends the run: the rest stays pending.
         let _ = runner::run(&mut pool, feed, may_begin, |index, result| {
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok((stamp, _))) =
@@ -240,12 +240,12 @@ fn work<'a>(
             {
                 let name = show_path(&out.join(record::NAME));
                 report.note(&format!(
-                    "warning: {name}: {}; --resume will not know of this run",
+                    "warning: {name}: {}; --resume will not skip the results of this run",
                     reason(&error)
                 ));
                 recorder = None;
             }
-            turn.ended(
+            listing.ended(
                 index,
                 made.map_or_else(Outcome::Failed, |(stamp, took)| Outcome::Written {
                     bytes: stamp.len,
@@ -256,16 +256,16 @@ fn work<'a>(
             flow
         });
         if let Err(text) = pool.write_trace() {
-            report.untold(&text);
+            report.list_is_incomplete(&text);
         }
     } else {
         leftovers::remove(out);
     }
-    turn.rest(report);
-    Ok(farewell(stop, report))
+    listing.rest(report);
+    Ok(finish(stop, report))
 }
 
-/// Writes a result; what it looks like then and how long it took, or why not, and whether to go on.
+/// Writes a result. Returns its stamp and the time it took, or the failure, and whether to continue.
 fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
@@ -287,16 +287,16 @@ fn settle<B: Deref<Target = [u8]>>(
     }
 }
 
-/// Keeps the list of results in the order of the inputs, whichever ends first, with what needed no work between them.
-struct Turn<'a> {
+/// Lists outcomes in the order of the inputs, in whichever order they end.
+struct InOrder<'a> {
     items: &'a [Item],
-    /// The first that is not listed.
+    /// Index of the first item not yet listed.
     next: usize,
-    /// Those after it that have ended.
+    /// Outcomes of later items that have ended.
     ended: HashMap<usize, Outcome>,
 }
 
-impl Turn<'_> {
+impl InOrder<'_> {
     fn ended(&mut self, index: usize, outcome: Outcome, report: &mut Report) {
         report.decided(&self.items[index], &outcome);
         self.ended.insert(index, outcome);
@@ -307,7 +307,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whatever has not ended now was not begun.
+    /// Lists all remaining items; those without an outcome were not begun.
     fn rest(&mut self, report: &mut Report) {
         while let Some(item) = self.items.get(self.next) {
             self.list(item, report);
@@ -325,8 +325,8 @@ impl Turn<'_> {
     }
 }
 
-/// The summary, what to do about an early end, and the exit code.
-fn farewell(stop: &Stop, report: &mut Report) -> u8 {
+/// Prints the summary and advice about an early end; returns the exit code.
+fn finish(stop: &Stop, report: &mut Report) -> u8 {
     let signal = stop.end_work();
     let pending = report.pending();
     report.end(match (signal, pending) {
@@ -336,18 +336,18 @@ fn farewell(stop: &Stop, report: &mut Report) -> u8 {
     });
     match (signal, pending) {
         (Some(code), 0) => {
-            report.error("interrupted, after the last image was begun: nothing is left to do");
+            report.error("interrupted after the last image was begun: nothing is left to do");
             code
         }
         (Some(code), _) => {
             report.error(&format!(
-                "interrupted: {pending} not begun; run the same command with --resume to go on"
+                "interrupted: {pending} not begun; run the same command with --resume to continue"
             ));
             code
         }
         (None, 0) => report.code(),
         (None, _) => {
-            report.error(&format!("stopped: {pending} not begun; run the same command with --resume when that is mended"));
+            report.error(&format!("stopped: {pending} not begun; run the same command with --resume when that is fixed"));
             1
         }
     }

@@ -1,11 +1,11 @@
-//! Globs, followed name by name while a folder is walked.
+//! Globs, matched name by name during a walk.
 //!
-//! `*`, `?` and `[…]` stand for parts of one name, `**` for folders at any depth or for none. A point at the beginning of
-//! a name is matched by a point alone. What lies before the first pattern is the [prefix](Glob::prefix), where walking
-//! begins.
+//! `*`, `?` and `[…]` match parts of one name, `**` folders at any depth, including none. A leading point of a name is
+//! only matched by a point. The components before the first pattern are the [prefix](Glob::prefix), where the walk
+//! starts.
 //!
-//! A path may be read in several ways, as `**/a/*` reads `a/a/b` in two. [`Reached`] keeps all of them, so that a walk
-//! comes by each path once, and turns back where none of them goes on.
+//! A path may match in several ways, as `a/a/b` matches `**/a/*` in two. [`Reached`] holds all of them, so that a walk
+//! visits each path once and turns back where none of them can go on.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -20,26 +20,26 @@ const OPTIONS: MatchOptions = MatchOptions {
     require_literal_leading_dot: true,
 };
 
-/// A glob, cut at its slashes.
+/// A glob, split at its slashes.
 #[derive(Debug)]
 pub(crate) struct Glob {
     prefix: PathBuf,
     parts: Vec<Part>,
-    /// It ends with a slash.
+    /// Whether it ends with a slash.
     folders_only: bool,
 }
 
 #[derive(Debug)]
 enum Part {
-    /// This name, byte for byte.
+    /// Exactly this name.
     Name(OsString),
-    /// One name of this kind.
+    /// One name that matches.
     Pattern(Pattern),
     /// `**`
     Folders,
 }
 
-/// How many parts of the glob a path has used up, for each way to read it.
+/// The number of parts of the glob that a path has matched, for each way to match it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reached(Vec<usize>);
 
@@ -53,7 +53,7 @@ impl Reached {
 impl Glob {
     /// # Errors
     ///
-    /// A sentence about the part that is no pattern.
+    /// A sentence about the part that is not a valid pattern.
     pub(crate) fn new(pattern: &Path) -> Result<Glob, String> {
         let components: Vec<Component<'_>> = pattern.components().collect();
         let first = components
@@ -64,7 +64,7 @@ impl Glob {
         let mut parts: Vec<Part> = rest.iter().map(part).collect::<Result<_, _>>()?;
         let folders_only = pattern.as_os_str().as_bytes().ends_with(b"/");
         if matches!(parts.last(), Some(Part::Folders)) && !folders_only {
-            // All that is in those folders.
+            // A final `**` means everything in those folders.
             parts.push(part(&Component::Normal(OsStr::new("*")))?);
         }
         Ok(Glob {
@@ -79,12 +79,12 @@ impl Glob {
         &self.prefix
     }
 
-    /// The prefix itself.
+    /// The state at the prefix.
     pub(crate) fn start(&self) -> Reached {
         self.with_empty_folders(vec![0])
     }
 
-    /// What is called `name` in the folder that was reached.
+    /// The state at `name` inside `folder`.
     pub(crate) fn enter(&self, folder: &Reached, name: &OsStr) -> Reached {
         let text = text(name);
         let mut reached = Vec::new();
@@ -101,12 +101,12 @@ impl Glob {
         self.with_empty_folders(reached)
     }
 
-    /// Whether a path that was reached matches as a whole.
+    /// Whether the path in this state matches the whole glob.
     pub(crate) fn matches(&self, reached: &Reached, is_folder: bool) -> bool {
         reached.0.contains(&self.parts.len()) && (is_folder || !self.folders_only)
     }
 
-    /// `**` stands for no folder, too.
+    /// Adds the states in which a `**` matches no folder.
     fn with_empty_folders(&self, mut reached: Vec<usize>) -> Reached {
         let mut next = 0;
         while let Some(&used) = reached.get(next) {
@@ -124,7 +124,7 @@ impl Glob {
 fn part(component: &Component<'_>) -> Result<Part, String> {
     let name = component.as_os_str();
     if *component == Component::ParentDir {
-        return Err("'..' may stand before the first pattern only".to_owned());
+        return Err("'..' is only allowed before the first pattern".to_owned());
     }
     if !is_pattern(name) {
         return Ok(Part::Name(name.to_owned()));
@@ -137,7 +137,7 @@ fn part(component: &Component<'_>) -> Result<Part, String> {
     Ok(Part::Pattern(pattern))
 }
 
-/// `[^…]` as `[!…]`: shells take either.
+/// Turns `[^…]` into `[!…]`, which shells treat alike.
 fn with_exclamation_marks(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -149,7 +149,7 @@ fn with_exclamation_marks(pattern: &str) -> String {
             out.push('!');
         }
         let within = negated.unwrap_or(within);
-        // The first character does not end it, whatever it is.
+        // The first character never ends the set.
         let first = within.chars().next().map_or(0, char::len_utf8);
         let end = within[first..].find(']').map_or(0, |end| first + end + 1);
         out.push_str(&within[..end]);
@@ -159,15 +159,15 @@ fn with_exclamation_marks(pattern: &str) -> String {
     out
 }
 
-/// What to tell of a pattern that only shells know.
+/// A hint about syntax that only shells support.
 pub(crate) fn foreign(text: &OsStr) -> Option<&'static str> {
     let text = text.as_bytes();
     let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
     (has(b"{") || has(b"[[:") || text.starts_with(b"~/"))
-        .then_some("globs of arenite know *, ?, […] and **, and no {…}, [[:…:]] or ~")
+        .then_some("globs of arenite support *, ?, […] and **, but no {…}, [[:…:]] or ~")
 }
 
-/// Whether something in it stands for something else.
+/// Whether a name contains a pattern.
 pub(crate) fn is_pattern(text: &OsStr) -> bool {
     text.as_bytes()
         .iter()
@@ -178,7 +178,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
 }
 
-/// A name as text, in which each byte that is none is a character of its own, so that `?` stands for it.
+/// A name as text. Each byte that is not UTF-8 becomes one character, so that `?` matches it.
 fn text(name: &OsStr) -> Cow<'_, str> {
     if let Some(text) = name.to_str() {
         return Cow::Borrowed(text);
@@ -191,7 +191,7 @@ fn text(name: &OsStr) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// From the end of Unicode's private characters, which names hardly have for another reason.
+/// A character from the end of the private use area of Unicode, which names rarely contain.
 fn stand_in(byte: u8) -> char {
     char::from_u32(0x0010_ff00 | u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
@@ -205,7 +205,7 @@ mod tests {
         Glob::new(Path::new(OsStr::from_bytes(pattern))).unwrap()
     }
 
-    /// How far a glob without a prefix comes on this path.
+    /// The state of a glob without a prefix at this path.
     fn reach(glob: &Glob, path: &[u8]) -> Reached {
         let names = path.split(|byte| *byte == b'/');
         names.fold(glob.start(), |folder, name| {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_behind_its_literal_prefix() {
+    fn a_walk_starts_at_the_literal_prefix() {
         let cases = [
             ("*.jpg", ""),
             ("photos/2024*/x/*.jpg", "photos"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_stand_for_one_name_each_and_two_stars_for_any_number() {
+    fn a_part_matches_one_name_and_two_stars_any_number() {
         for (pattern, path) in [
             ("*.jpg", "a.jpg"),
             ("?[0-9]*", "a1b"),
@@ -272,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn a_roof_negates_as_an_exclamation_mark_does() {
+    fn a_caret_negates_a_set_like_an_exclamation_mark() {
         for (pattern, path, expected) in [
             ("[^a]", "b", true),
             ("[^a]", "a", false),
             ("[!a]", "b", true),
             ("x[^a-c][^d].jpg", "xde.jpg", true),
             ("x[^a-c][^d].jpg", "xdd.jpg", false),
-            // Not in front: a character like others. Nor is the first one the end.
+            // A caret elsewhere is an ordinary character, and so is a bracket at the start.
             ("[a^]", "^", true),
             ("[a^]", "b", false),
             ("[][^]", "^", true),
@@ -293,25 +293,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_for_where_nothing_can_match() {
-        let goes_on = |pattern: &[u8], path: &[u8]| !reach(&glob(pattern), path).is_dead_end();
-        assert!(goes_on(b"*/b/*.jpg", b"a/b"));
-        assert!(!goes_on(b"*/b/*.jpg", b"a/c"));
-        assert!(!goes_on(b"2024-*/*.jpg", b"2023-01"));
-        assert!(!goes_on(b"*/*.jpg", b"a/b"), "too deep");
-        assert!(goes_on(b"**/*.jpg", b"a/b/c/d"));
-        assert!(!goes_on(b"**/*.jpg", b"a/.b"));
+    fn a_walk_turns_back_where_nothing_can_match() {
+        let can_match = |pattern: &[u8], path: &[u8]| !reach(&glob(pattern), path).is_dead_end();
+        assert!(can_match(b"*/b/*.jpg", b"a/b"));
+        assert!(!can_match(b"*/b/*.jpg", b"a/c"));
+        assert!(!can_match(b"2024-*/*.jpg", b"2023-01"));
+        assert!(!can_match(b"*/*.jpg", b"a/b"), "too deep");
+        assert!(can_match(b"**/*.jpg", b"a/b/c/d"));
+        assert!(!can_match(b"**/*.jpg", b"a/.b"));
     }
 
     #[test]
-    fn a_slash_behind_it_asks_for_folders() {
+    fn a_trailing_slash_matches_only_folders() {
         let glob = glob(b"*/");
         let reached = reach(&glob, b"a");
         assert!(glob.matches(&reached, true) && !glob.matches(&reached, false));
     }
 
     #[test]
-    fn each_byte_that_is_no_text_is_a_character() {
+    fn a_question_mark_matches_a_byte_that_is_not_utf8() {
         let matches = |pattern: &[u8], name: &[u8]| {
             let glob = glob(pattern);
             glob.matches(&reach(&glob, name), false)
@@ -321,7 +321,7 @@ mod tests {
         assert!(!matches(b"?.jpg", b"\xff\xfe.jpg"));
         assert!(
             matches(b"??", b"\xe4\xbd"),
-            "a character that is cut off is its bytes"
+            "a truncated character counts as its bytes"
         );
         assert!(matches(b"?", "ä".as_bytes()));
         assert!(matches(b"\xff*", b"\xff\xfe"));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_named() {
+    fn an_invalid_part_is_named_in_the_error() {
         for (pattern, word) in [
             ("p/a**", "a**"),
             ("p/***/b", "***"),

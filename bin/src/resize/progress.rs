@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, a line now and then elsewhere if it is asked for.
+//! Progress on stderr: a bar on a terminal, otherwise lines if requested.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -9,14 +9,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::choice::Choice;
 
-/// The bar on the screen, for those who print on other threads.
+/// The bar on the screen, for other threads that print.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Prints a line on stderr, above the bar if there is one.
 pub(crate) fn print_aside(line: &str) {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let line = format!("{line}\n");
-    // One write; nobody listening is no reason to stop working.
+    // One write; a failure does not end the work.
     let print = || drop(std::io::stderr().lock().write_all(line.as_bytes()));
     match bar {
         Some(bar) => bar.suspend(print),
@@ -24,7 +24,7 @@ pub(crate) fn print_aside(line: &str) {
     }
 }
 
-/// Takes the bar off the screen, if there is one; it does not come back.
+/// Removes the bar from the screen permanently, if there is one.
 pub(crate) fn clear() {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(bar) = bar {
@@ -32,22 +32,22 @@ pub(crate) fn clear() {
     }
 }
 
-/// How far the work is.
+/// The display of progress.
 #[derive(Debug)]
 pub(crate) enum Progress {
     None,
     Bar(ProgressBar),
-    /// `--progress always` into a pipe or a file, where a bar would be noise.
+    /// For `--progress always` into a pipe or a file.
     Lines(Lines),
 }
 
-/// Plain lines, at most one per second and a last one.
+/// Plain lines: at most one per second, and a last one.
 #[derive(Debug)]
 pub(crate) struct Lines {
     done: u64,
     total: u64,
     start: Instant,
-    said: Instant,
+    last_line: Instant,
 }
 
 impl Progress {
@@ -72,13 +72,13 @@ impl Progress {
                     done: 0,
                     total,
                     start: now,
-                    said: now,
+                    last_line: now,
                 })
             }
         }
     }
 
-    /// One more is finished.
+    /// Counts one more finished picture.
     pub(crate) fn step(&mut self) {
         match self {
             Progress::None => {}
@@ -87,7 +87,7 @@ impl Progress {
         }
     }
 
-    /// Lets `f` print without the bar in the way.
+    /// Runs `f`, which prints, with the bar suspended.
     pub(crate) fn aside<R>(&self, f: impl FnOnce() -> R) -> R {
         match self {
             Progress::Bar(bar) => bar.suspend(f),
@@ -95,7 +95,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar off the screen.
+    /// Removes the bar from the screen.
     pub(crate) fn end(&mut self) {
         if let Progress::Bar(_) = self {
             clear();
@@ -107,10 +107,10 @@ impl Lines {
     fn step(&mut self) {
         self.done += 1;
         let now = Instant::now();
-        if self.done < self.total && now - self.said < Duration::from_secs(1) {
+        if self.done < self.total && now - self.last_line < Duration::from_secs(1) {
             return;
         }
-        self.said = now;
+        self.last_line = now;
         let elapsed = now - self.start;
         let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-6);
         let left = Duration::from_secs_f64((self.total - self.done) as f64 / rate);
@@ -121,7 +121,7 @@ impl Lines {
             rate_text(rate),
             clock(left)
         );
-        // One write; nobody listening is no reason to stop working.
+        // One write; a failure does not end the work.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 }
@@ -152,7 +152,7 @@ fn style(color: bool) -> ProgressStyle {
         )
 }
 
-/// Images per second, with as many digits as mean something.
+/// Images per second, with one decimal place below 10.
 pub(crate) fn rate_text(rate: f64) -> String {
     let mut text = String::new();
     let digits = if rate < 10.0 { 1 } else { 0 };
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_rates_are_short() {
+    fn times_and_rates_are_shown_compactly() {
         assert_eq!(clock(Duration::from_secs(7)), "0:07");
         assert_eq!(clock(Duration::from_secs(7509)), "2:05:09");
         assert_eq!(rate_text(3.456), "3.5 images/s");

@@ -1,4 +1,4 @@
-//! What the user sees: paths or JSON on stdout, failures and the summary on stderr.
+//! Output: paths or JSON on stdout, failures and the summary on stderr.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
@@ -16,24 +16,24 @@ use crate::choice::Choice;
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
-/// What became of one input.
+/// The outcome of one input.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Written {
         bytes: u64,
         took: Duration,
     },
-    /// `--dry-run` would have written it.
+    /// Would be written without `--dry-run`.
     Planned,
-    /// `--resume` found it done.
+    /// `--resume` found its result up to date.
     Fresh,
     Failed(Fault),
-    /// Not begun when the run was stopped, or refused.
+    /// Not begun when the run was stopped or refused.
     Pending,
 }
 
 impl Outcome {
-    /// What becomes of an item without work; `ready` is what becomes of one that needs some.
+    /// The outcome of an item that is not worked on; `ready` if it needs work.
     pub(crate) fn unworked(item: &Item, ready: Outcome) -> Outcome {
         match &item.task {
             Err(fault) => Outcome::Failed(fault.clone()),
@@ -59,12 +59,12 @@ pub(crate) struct Style {
 /// Prints the outcome of each input, and counts them.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// `None` once nobody reads it any more.
+    /// `None` once writing to it has failed.
     stdout: Option<LineWriter<Stdout>>,
-    /// A bar on the same screen has to make room for each line.
+    /// If so, the progress bar has to make room for each line.
     stdout_is_terminal: bool,
-    /// Results were made, but not all that was to tell of them arrived: their names, the files of `--trace` and `--report`.
-    untold: bool,
+    /// The list on stdout, or a file of `--trace` or `--report`, could not be written completely.
+    list_is_incomplete: bool,
     style: Style,
     progress: Progress,
     start: Instant,
@@ -81,7 +81,7 @@ pub(crate) struct Count {
     pub fresh: u64,
     pub failed: u64,
     pub pending: u64,
-    /// Files that are no pictures.
+    /// Files that are not pictures.
     pub skipped: u64,
     /// Hidden files and folders.
     pub hidden: u64,
@@ -118,7 +118,7 @@ impl Report {
         Report {
             stdout: Some(LineWriter::new(io::stdout())),
             stdout_is_terminal: io::stdout().is_terminal(),
-            untold: false,
+            list_is_incomplete: false,
             style,
             progress: Progress::None,
             start: Instant::now(),
@@ -126,13 +126,13 @@ impl Report {
         }
     }
 
-    /// Notes what was found; `--quiet` means no progress unless it is asked for by name.
+    /// Takes the counts of what the search skipped.
     pub(crate) fn begin(&mut self, found: &Found) {
         self.count.skipped = found.others;
         self.count.hidden = found.hidden;
     }
 
-    /// Notes how many inputs there are: names for one file are one.
+    /// Sets the number of inputs; two names of one file are one input.
     pub(crate) fn planned(&mut self, inputs: usize) {
         self.count.inputs = inputs as u64;
     }
@@ -142,7 +142,7 @@ impl Report {
         self.progress = Progress::new(self.style.progress, total, self.style.color);
     }
 
-    /// One input is decided: it counts, and a failure is told.
+    /// Counts an outcome, and prints a failure.
     pub(crate) fn decided(&mut self, item: &Item, outcome: &Outcome) {
         self.count.add(item, outcome);
         if matches!(outcome, Outcome::Written { .. })
@@ -155,14 +155,14 @@ impl Report {
         }
     }
 
-    /// Its line on stdout, if it has one.
+    /// Prints the line of an outcome on stdout, if it has one.
     pub(crate) fn list(&mut self, item: &Item, outcome: &Outcome) {
         if self.style.json {
             self.print_json(&FileLine::of(item, outcome));
         } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
             (outcome, &item.task, self.style.quiet)
         {
-            // A program gets the bytes of the name, a terminal nothing that it would obey.
+            // A program gets the raw bytes of the name, a terminal no control characters.
             let mut line = if self.stdout_is_terminal {
                 show_path(&task.output).into_bytes()
             } else {
@@ -173,25 +173,25 @@ impl Report {
         }
     }
 
-    /// One line on stderr.
+    /// Prints an error on stderr.
     pub(crate) fn error(&self, text: &str) {
-        self.progress.aside(|| say(self.style.color, text));
+        self.progress.aside(|| print_error(self.style.color, text));
     }
 
-    /// Something that was to tell of the results is not there, or not whole: the run has failed in that.
-    pub(crate) fn untold(&mut self, text: &str) {
-        self.untold = true;
+    /// Reports that the list, the trace or the report could not be written: the exit code becomes 1.
+    pub(crate) fn list_is_incomplete(&mut self, text: &str) {
+        self.list_is_incomplete = true;
         self.error(text);
     }
 
-    /// A line on stderr that is no error; not under `--quiet`.
+    /// Prints a message on stderr, except under `--quiet`.
     pub(crate) fn note(&self, text: &str) {
         if !self.style.quiet {
             self.warn(text);
         }
     }
 
-    /// A line on stderr that is no error, and that nobody may miss: also under `--quiet`.
+    /// Prints a message on stderr, also under `--quiet`.
     pub(crate) fn warn(&self, text: &str) {
         self.progress.aside(|| {
             let _ = io::stderr()
@@ -200,7 +200,7 @@ impl Report {
         });
     }
 
-    /// Nothing was started: the reason, and under `--json` every input, so that a program need not read stderr.
+    /// Prints why nothing was started, and under `--json` every input, so that a program need not read stderr.
     pub(crate) fn refuse(&mut self, items: &[Item], why: &str) {
         self.error(why);
         if !self.style.json {
@@ -215,7 +215,7 @@ impl Report {
         self.print_summary("refused", Some(&one_line(why)));
     }
 
-    /// The last word.
+    /// Prints the summary.
     pub(crate) fn end(&mut self, status: &'static str) {
         self.progress.end();
         if self.style.json {
@@ -247,7 +247,7 @@ impl Report {
         }
     }
 
-    /// A reader that went away, as `head` does, is no reason to stop working.
+    /// Prints on stdout. A reader that stops early, such as `head`, does not end the work.
     fn print(&mut self, line: &[u8]) {
         let Some(stdout) = &mut self.stdout else {
             return;
@@ -260,7 +260,7 @@ impl Report {
         if let Err(error) = result {
             self.stdout = None;
             if error.kind() != io::ErrorKind::BrokenPipe {
-                self.untold(&format!("stdout: {}", reason(&error)));
+                self.list_is_incomplete(&format!("stdout: {}", reason(&error)));
             }
         }
     }
@@ -270,14 +270,14 @@ impl Report {
         self.style.quiet
     }
 
-    /// How many inputs were not begun.
+    /// The number of inputs that were not begun.
     pub(crate) fn pending(&self) -> u64 {
         self.count.pending
     }
 
     /// The exit code of a run that was not stopped: 0, or 1 after any failure.
     pub(crate) fn code(&self) -> u8 {
-        u8::from(self.count.failed > 0 || self.untold)
+        u8::from(self.count.failed > 0 || self.list_is_incomplete)
     }
 }
 
@@ -316,7 +316,7 @@ impl<'a> FileLine<'a> {
     }
 }
 
-/// To the microsecond.
+/// Milliseconds, rounded to the microsecond.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
@@ -368,8 +368,8 @@ impl Count {
     }
 }
 
-/// One line `error: …` on stderr.
-pub(crate) fn say(color: bool, text: &str) {
+/// Prints a line `error: …` on stderr.
+fn print_error(color: bool, text: &str) {
     let style = anstyle::Style::new()
         .fg_color(Some(anstyle::AnsiColor::Red.into()))
         .bold();

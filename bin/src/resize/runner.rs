@@ -1,4 +1,4 @@
-//! Work on its way: bounded, each result as soon as it is there, with a place for what fails.
+//! Runs jobs: a bounded number in flight, each result as soon as it is ready.
 
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
@@ -14,34 +14,34 @@ pub(crate) struct Made<B> {
     pub took: Duration,
 }
 
-/// A job that has ended: its number, and what became of it.
+/// A job that has ended: its index, and its result or failure.
 pub(crate) type Ended<B> = (usize, Result<Made<B>, Fault>);
 
-/// Why a job was not taken in.
+/// Why a job was not started.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// No room now; there is some when a job that runs has finished.
+    /// No room now; there may be when a running job has finished.
     Full(Fault),
-    /// This input cannot be done.
+    /// This input cannot be processed.
     Failed(Fault),
 }
 
-/// Whoever does the work.
+/// What runs the jobs.
 pub(crate) trait Pool {
     /// The bytes of a result.
     type Bytes: Deref<Target = [u8]>;
 
-    /// How many jobs keep it busy while results are written and files are read.
+    /// The number of jobs that keeps it busy while results are written and files are read.
     fn depth(&self) -> usize;
-    /// Reads the file and starts its job, which has this number.
+    /// Reads the file and starts its job under this index.
     fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused>;
-    /// Waits for the job that ends first; `None` where none is on its way.
+    /// Waits for the job that ends first; `None` if none is in flight.
     fn finish(&mut self) -> Option<Ended<Self::Bytes>>;
 }
 
-/// Runs what `feed` yields and hands each result to `done` when it is there, at most [`Pool::depth`] on their way: a picture
-/// that takes long holds up none of the others. Ends when `feed` does or nothing more `may_begin`, or at once when `done`
-/// breaks; what is then on its way stays in the pool.
+/// Runs the jobs of `feed`, at most [`Pool::depth`] at a time, and passes each result to `done` as soon as it is ready: a
+/// slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and all jobs in flight
+/// have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
 pub(crate) fn run<'a, P: Pool>(
     pool: &mut P,
     mut feed: impl Iterator<Item = (usize, &'a Path, &'a Task)>,
@@ -49,16 +49,16 @@ pub(crate) fn run<'a, P: Pool>(
     mut done: impl FnMut(usize, Result<Made<P::Bytes>, Fault>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let depth = pool.depth().max(1);
-    let mut under_way = 0;
+    let mut in_flight = 0;
     let mut waiting = None;
     loop {
-        while under_way < depth && may_begin() {
+        while in_flight < depth && may_begin() {
             let Some((index, path, task)) = waiting.take().or_else(|| feed.next()) else {
                 break;
             };
             match pool.start(index, path, task) {
-                Ok(()) => under_way += 1,
-                Err(Refused::Full(_)) if under_way > 0 => {
+                Ok(()) => in_flight += 1,
+                Err(Refused::Full(_)) if in_flight > 0 => {
                     waiting = Some((index, path, task));
                     break;
                 }
@@ -68,7 +68,7 @@ pub(crate) fn run<'a, P: Pool>(
         let Some((index, result)) = pool.finish() else {
             return ControlFlow::Continue(());
         };
-        under_way -= 1;
+        in_flight -= 1;
         done(index, result)?;
     }
 }
@@ -85,16 +85,16 @@ mod tests {
     use super::*;
     use crate::resize::files::Stamp;
 
-    /// Works in this process, on the latest first; the room is counted in bytes.
-    struct Here {
+    /// Works in this process, on the latest job first; `room` is in bytes.
+    struct InlinePool {
         room: usize,
         running: Vec<(usize, Vec<u8>)>,
         most: usize,
     }
 
-    impl Here {
-        fn with_room(room: usize) -> Here {
-            Here {
+    impl InlinePool {
+        fn with_room(room: usize) -> InlinePool {
+            InlinePool {
                 room,
                 running: Vec::new(),
                 most: 0,
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    impl Pool for Here {
+    impl Pool for InlinePool {
         type Bytes = Vec<u8>;
 
         fn depth(&self) -> usize {
@@ -160,8 +160,8 @@ mod tests {
         numbered.map(|(index, (path, task))| (index, path.as_path(), task))
     }
 
-    /// What became of each, in the order in which it was known.
-    fn outcome(pool: &mut Here, files: &[(PathBuf, Task)]) -> Vec<(usize, String)> {
+    /// The outcomes, in the order in which they were reported.
+    fn outcome(pool: &mut InlinePool, files: &[(PathBuf, Task)]) -> Vec<(usize, String)> {
         let mut outcome = Vec::new();
         let begin = || true;
         let flow = run(pool, feed(files), begin, |index, result| {
@@ -179,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_result_and_the_first_waits_for_all_others_without_holding_them_up() {
+    fn a_slow_first_job_does_not_delay_the_others() {
         let (_folder, files) = files(&["a", "bad", "missing", "b", "c", "d", "e"]);
-        let mut pool = Here::with_room(1000);
+        let mut pool = InlinePool::with_room(1000);
         let mut outcome = outcome(&mut pool, &files);
         assert_eq!(outcome.last().unwrap(), &(0, "a".to_owned()));
         outcome.sort();
@@ -192,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_arena_waits_for_what_runs_and_fails_only_what_never_fits() {
+    fn a_full_arena_fails_only_jobs_that_never_fit() {
         let (_folder, files) = files(&["aaaa", "bbbb", "a file that never fits", "cccc"]);
-        let mut pool = Here::with_room(5);
+        let mut pool = InlinePool::with_room(5);
         let causes: Vec<_> = outcome(&mut pool, &files)
             .into_iter()
             .map(|(_, text)| text)
@@ -204,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn breaking_ends_it_at_once() {
+    fn a_break_ends_the_run_at_once() {
         let (_folder, files) = files(&["a", "b", "c", "d", "e", "f"]);
-        let mut pool = Here::with_room(1000);
+        let mut pool = InlinePool::with_room(1000);
         let mut seen = 0;
         let begin = || true;
         let flow = run(&mut pool, feed(&files), begin, |_, _| {
@@ -218,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_room_when_nothing_more_may_begin_is_not_begun() {
+    fn a_job_that_waits_for_room_does_not_start_after_a_stop() {
         let (_folder, files) = files(&["aaaa", "bbbb", "cccc"]);
-        let mut pool = Here::with_room(5);
+        let mut pool = InlinePool::with_room(5);
         let (stopped, mut seen) = (Cell::new(false), Vec::new());
         let begin = || !stopped.get();
         let flow = run(&mut pool, feed(&files), begin, |index, _| {
             seen.push(index);
-            // By now the second one has been refused, and waits.
+            // By now the second job has been refused and waits.
             stopped.set(true);
             ControlFlow::Continue(())
         });

@@ -2,17 +2,17 @@
 //!
 //! | phase | first | second |
 //! |---|---|---|
-//! | before work begins, while nothing has been written | ends the program at once | |
-//! | at work | what is under way is finished, the rest is not begun | ends the program at once |
+//! | before work, while nothing has been written | ends the program at once | |
+//! | during work | pictures in flight finish, the rest is not begun | ends the program at once |
 //!
-//! A SIGHUP behind another one is the same: a shell and the kernel each send it when a terminal closes.
+//! A SIGHUP after another SIGHUP is ignored: a shell and Linux each send one when a terminal closes.
 //!
-//! Whatever it was that ended the run, the program ends *by* that signal, when it has cleaned up: a shell's loop around it ends with
-//! it, and shows 128 and the signal's number.
+//! The program ends *by* the signal after cleaning up: a shell loop around it ends too, and the shell shows 128 plus the
+//! signal's number.
 //!
-//! A thread of its own takes them, so that the main thread may wait for whatever it likes. What the first one does is told
-//! by yet another thread: where nobody reads stderr that one waits, and a second signal still ends the program. Ending at
-//! once leaves no worker (they end with the program), no name, and no file under a temporary name.
+//! Signals are handled on a separate thread, so that the main thread may block anywhere. The message about the first
+//! signal is printed by another thread: it blocks if stderr is not read, and a second signal still ends the program. An
+//! end at once leaves no worker (they end with the program), no name in `/dev/shm`, and no temporary file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,15 +28,15 @@ use signal_hook::low_level;
 
 use super::progress::{clear, print_aside};
 
-/// What is told when the first signal comes.
-const NOTE: &str = "stopping: what is under way is finished; a second signal ends at once";
+/// The message about the first signal.
+const FIRST_MESSAGE: &str = "stopping: pictures under way finish; a second signal ends at once";
 
-/// What is told when the second one does.
-const LAST: &str = "error: ended at once; run the same command with --resume to go on";
-/// How long that may take.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// The message about the second signal.
+const SECOND_MESSAGE: &str = "error: ended at once; run the same command with --resume to continue";
+/// Time limit for printing it.
+const PRINT_LIMIT: Duration = Duration::from_millis(200);
 
-/// Whether somebody asked for an end, and how.
+/// Whether a signal asked for the end of the run, and which.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
     shared: Arc<Shared>,
@@ -44,27 +44,27 @@ pub(crate) struct Stop {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// There is work under way that is worth finishing.
+    /// Whether the first signal lets work finish.
     working: AtomicBool,
-    /// The exit code that the first signal stands for; 0 before it.
+    /// The exit code of the first signal; 0 before it.
     code: AtomicU8,
-    /// The file under a temporary name, if there is one just now.
+    /// The temporary file that exists now, if any.
     temporary: Mutex<Option<PathBuf>>,
-    note: Mutex<Note>,
+    message: Mutex<Message>,
 }
 
-/// Whether the first signal is told to the user.
+/// The message about the first signal.
 #[derive(Debug, Default)]
-struct Note {
-    /// There is work for it to stop, and somebody wants to know.
-    wanted: bool,
-    /// Whoever tells it.
-    teller: Option<JoinHandle<()>>,
+struct Message {
+    /// Whether to print it: during work, and not under `--quiet`.
+    is_wanted: bool,
+    /// The thread that prints it.
+    printer: Option<JoinHandle<()>>,
 }
 
 impl Stop {
-    /// Listens from now on. A signal that this program was started without (`nohup`, a shell's background job) stays
-    /// ignored, and where listening fails signals keep their usual effect.
+    /// Starts to handle signals. A signal that was ignored when the program started (`nohup`, a background job of a shell)
+    /// stays ignored; if handling cannot be set up, signals keep their default effect.
     pub(crate) fn listen() -> Stop {
         let stop = Stop::default();
         let ignored = ignored();
@@ -74,12 +74,12 @@ impl Stop {
             .collect();
         let shared = Arc::clone(&stop.shared);
         let (listening, begins) = sync_channel(0);
-        // The handlers are installed by the thread that serves them: where there is none, there are none.
+        // The handling thread installs the handlers: if it cannot start, there are none.
         let thread = Builder::new().spawn(move || {
             let signals = Signals::new(wanted);
             let _ = listening.send(());
             if let Ok(mut signals) = signals {
-                signals.forever().for_each(|signal| shared.take(signal));
+                signals.forever().for_each(|signal| shared.handle(signal));
             }
         });
         if thread.is_ok() {
@@ -88,14 +88,14 @@ impl Stop {
         stop
     }
 
-    /// From now on the first signal lets finish what is under way, and that is told.
+    /// From now on the first signal lets pictures in flight finish; a message says so unless `quiet`.
     pub(crate) fn begin_work(&self, quiet: bool) {
-        self.shared.note().wanted = !quiet;
-        // Release: "nothing written before this", pairs with `take`.
+        self.shared.message().is_wanted = !quiet;
+        // Release: "nothing written before this", pairs with the load in `Shared::handle`.
         self.shared.working.store(true, Ordering::Release);
     }
 
-    /// The exit code that the first signal stands for, once one has come.
+    /// The exit code of the first signal, once one has arrived.
     pub(crate) fn code(&self) -> Option<u8> {
         // Relaxed: the number carries no other data with it.
         match self.shared.code.load(Ordering::Relaxed) {
@@ -104,21 +104,21 @@ impl Stop {
         }
     }
 
-    /// The same when all is done, after whatever was to be told of it; from now on nothing is.
+    /// Ends the phase of work: waits for the message in progress and prints no further one. Returns [`code`](Self::code).
     pub(crate) fn end_work(&self) -> Option<u8> {
-        let teller = {
-            let mut note = self.shared.note();
-            note.wanted = false;
-            note.teller.take()
+        let printer = {
+            let mut message = self.shared.message();
+            message.is_wanted = false;
+            message.printer.take()
         };
-        if let Some(teller) = teller {
-            let _ = teller.join();
+        if let Some(printer) = printer {
+            let _ = printer.join();
         }
         self.code()
     }
 
-    /// Has `make` make the file `path`, and then `write` fill it and take it away again. An end at once does not leave it behind: it
-    /// waits while the file is made, and finds it, or came before, and none is made any more.
+    /// Runs `make`, which creates the temporary file `path`, then `write`, which fills it and renames or removes it. An end
+    /// at once removes the file: it holds the lock under which files are created, so it finds the file or prevents it.
     pub(crate) fn guarding<F, T>(
         &self,
         path: &Path,
@@ -138,8 +138,8 @@ impl Stop {
 }
 
 impl Shared {
-    fn note(&self) -> MutexGuard<'_, Note> {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    fn message(&self) -> MutexGuard<'_, Message> {
+        self.message.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn temporary(&self) -> MutexGuard<'_, Option<PathBuf>> {
@@ -148,52 +148,53 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, signal: i32) {
+    fn handle(&self, signal: i32) {
         let code = code_of(signal);
-        // Acquire: pairs with `begin_work`. Relaxed: see `Stop::code`; this is the only thread that writes it.
+        // Relaxed: see `Stop::code`; only this thread writes it.
         let before = self.code.load(Ordering::Relaxed);
         let first = before == 0;
         if signal == SIGHUP && before == code {
             return;
         }
+        // Acquire: pairs with the store in `begin_work`.
         if first && self.working.load(Ordering::Acquire) {
-            // Held meanwhile: who sees the code at the end of its work finds the teller too.
-            let mut note = self.note();
+            // The lock is held across the store: `end_work`, once it sees the code, finds the printer too.
+            let mut message = self.message();
             self.code.store(code, Ordering::Relaxed);
-            if note.wanted {
-                note.teller = Builder::new().spawn(|| print_aside(NOTE)).ok();
+            if message.is_wanted {
+                message.printer = Builder::new().spawn(|| print_aside(FIRST_MESSAGE)).ok();
             }
             return;
         }
-        // The lock is held to the end, so that no other file is begun.
+        // Held to the end, so that no further file is created.
         let temporary = self.temporary();
         if let Some(path) = &*temporary {
-            // Under its real name already.
+            // Fails if the file has its final name already.
             let _ = std::fs::remove_file(path);
         }
-        let last = self.note().wanted.then_some(LAST);
-        // As the first is told: where nobody reads stderr the end does not wait for it.
-        let (told, heard) = sync_channel(1);
-        let tell = move || {
+        let last = self.message().is_wanted.then_some(SECOND_MESSAGE);
+        // On another thread: the end does not wait for a stderr that is not read.
+        let (printed, wait) = sync_channel(1);
+        let print = move || {
             clear();
             last.inspect(|last| print_aside(last));
-            told.send(())
+            printed.send(())
         };
-        if Builder::new().spawn(tell).is_ok() {
-            let _ = heard.recv_timeout(PATIENCE);
+        if Builder::new().spawn(print).is_ok() {
+            let _ = wait.recv_timeout(PRINT_LIMIT);
         }
-        // Workers may be about to start.
-        let _nameless = arenite::nameless(PATIENCE);
+        // Workers may be starting: they must leave no name behind.
+        let _nameless = arenite::nameless(PRINT_LIMIT);
         end_by(signal);
     }
 }
 
-/// What a shell shows of a program that this signal has ended.
+/// The exit code that a shell shows for a program ended by this signal.
 fn code_of(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(130)
 }
 
-/// Ends the program by the signal that [`Stop::code`] stands for, if this is one of those codes.
+/// Ends the program by the signal of this exit code, if it is one of a signal.
 pub(crate) fn end_by_code(code: u8) {
     if let Some(signal) = [SIGINT, SIGTERM, SIGHUP]
         .into_iter()
@@ -204,12 +205,12 @@ pub(crate) fn end_by_code(code: u8) {
 }
 
 fn end_by(signal: i32) -> ! {
-    // Ends it, or fails.
+    // Returns only on failure.
     let _ = low_level::emulate_default_handler(signal);
     low_level::exit(code_of(signal).into());
 }
 
-/// The signals that this process ignores, as bits. One that it ignores it was told to ignore by whoever started it.
+/// The signals that this process ignores, as bits. They were ignored by the process that started it.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_finds_the_temporary_file_or_none_is_made() {
+    fn an_end_at_once_finds_the_temporary_file_or_prevents_it() {
         let stop = Stop::default();
         let path = Path::new("picture.tmp");
         let noted = || {
@@ -236,7 +237,7 @@ mod tests {
                 .map(|path| path.clone())
         };
         let make = || {
-            assert_eq!(noted(), None, "an end would have to wait");
+            assert_eq!(noted(), None, "an end at once would have to wait");
             Ok(())
         };
         let write = |()| assert_eq!(noted(), Some(Some(path.to_owned())));
