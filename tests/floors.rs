@@ -23,13 +23,7 @@ const FLOORS: [&str; 12] = [
 ];
 
 /// Floors where `unsafe` stands only with the reason why it cannot be avoided.
-const WITH_REASON: [&str; 5] = [
-    "worker",
-    "supervisor",
-    "engine",
-    "image",
-    "benches",
-];
+const WITH_REASON: [&str; 5] = ["worker", "supervisor", "engine", "image", "benches"];
 /// Where there is none.
 const WITHOUT_UNSAFE: [&str; 4] = ["control", "trace", "platform", "bin"];
 

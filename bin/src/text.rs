@@ -57,7 +57,12 @@ mod tests {
 
     #[test]
     fn unusual_paths_are_quoted() {
-        for (path, shown) in [("a b", "a b"), (" a", "\" a\""), ("a\nb", "\"a\\nb\""), ("", "\"\"")] {
+        for (path, shown) in [
+            ("a b", "a b"),
+            (" a", "\" a\""),
+            ("a\nb", "\"a\\nb\""),
+            ("", "\"\""),
+        ] {
             assert_eq!(show_path(Path::new(path)), shown);
         }
     }

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arenite::engine::Sandbox;
-use arenite_image::{ResizeSpec, resize_encoded};
 use arenite::{Array, Engine, JobErrorKind};
+use arenite_image::{ResizeSpec, resize_encoded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};

@@ -7,8 +7,8 @@
 
 use std::path::PathBuf;
 
-use arenite_image::{ResizeSpec, resize_to_pixels};
 use arenite::{Array, Engine, Graph, JobErrorKind};
+use arenite_image::{ResizeSpec, resize_to_pixels};
 
 /// Rows by columns by channels, at most so many pixels on a side.
 fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error>> {

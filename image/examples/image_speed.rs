@@ -59,7 +59,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn twelve_megapixels() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let sample = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/seeding.jpg"))?;
+    let sample = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../samples/seeding.jpg"
+    ))?;
     let spec = ResizeSpec::new("4000x3000!".parse()?);
     let Pixels {
         samples,

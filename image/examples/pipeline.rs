@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
-use arenite_image::{ResizeSpec, resize_to_pixels};
 use arenite::{Array, Engine, JobError, JobErrorKind};
+use arenite_image::{ResizeSpec, resize_to_pixels};
 
 /// Rows by columns by channels, at most 512 pixels on a side.
 fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error>> {

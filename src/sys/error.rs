@@ -19,24 +19,6 @@ macro_rules! debug_as_text {
 
 pub(crate) use debug_as_text;
 
-/// Bytes for a reader.
-pub(crate) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {unit}")
-    }
-}
-
 /// What every wrapper in this floor answers with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -36,7 +36,7 @@ pub(crate) mod tests;
 pub mod umask;
 
 pub use error::{Error, Result};
-pub(crate) use error::{debug_as_text, size};
+pub(crate) use error::debug_as_text;
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 pub use random::random;
@@ -47,7 +47,7 @@ pub use segment::{Access, Segment};
 pub use {
     event::{EventFd, Poller},
     process::{
-        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, kill_me_on_hangup,
-        getppid, leave_signals_to_parent, set_dumpable, set_pdeathsig, spawn_self,
+        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, kill_me_on_hangup,
+        leave_signals_to_parent, set_dumpable, set_pdeathsig, spawn_self,
     },
 };

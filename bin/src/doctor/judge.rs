@@ -94,7 +94,13 @@ impl Machine {
     fn memory(&self) -> Finding {
         let found = self.memory.map_or_else(
             || "unknown: /proc/meminfo does not say".into(),
-            |room| format!("{} of {} available", show_bytes(room.free), show_bytes(room.size)),
+            |room| {
+                format!(
+                    "{} of {} available",
+                    show_bytes(room.free),
+                    show_bytes(room.size)
+                )
+            },
         );
         let finding = Finding::fine(
             "memory",
@@ -105,8 +111,7 @@ impl Machine {
                     show_bytes(capacity)
                 ),
                 None => {
-                    "an engine takes what its arrays need, unless it is given a capacity"
-                        .into()
+                    "an engine takes what its arrays need, unless it is given a capacity".into()
                 }
             },
         );
@@ -347,8 +352,7 @@ impl Machine {
     }
 
     fn cpu_time(&self) -> Finding {
-        let means =
-            "Linux kills a process that has used this much CPU time, the program as well as a worker";
+        let means = "Linux kills a process that has used this much CPU time, the program as well as a worker";
         let finding = bound(
             "cpu-time",
             "seconds of CPU time",
@@ -385,11 +389,7 @@ impl Machine {
                 1 => "1 arena in use has a name".to_owned(),
                 _ => format!("{live} arenas in use have names"),
             };
-            return Finding::fine(
-                "stale-names",
-                found,
-                "no program that died left one behind",
-            );
+            return Finding::fine("stale-names", found, "no program that died left one behind");
         }
         let bytes: u64 = stale.iter().map(|name| name.bytes).sum();
         Finding::fine(
@@ -458,15 +458,15 @@ fn feature(feature: &Feature) -> Finding {
         format!("{} does not work: {why}", feature.name),
         match feature.need {
             Need::Always => format!("no engine can start without it: {}", feature.purpose),
-            Need::Speed => format!(
-                "engines work without it, more slowly: {}",
-                feature.purpose
-            ),
+            Need::Speed => format!("engines work without it, more slowly: {}", feature.purpose),
             Need::Sealed => format!(
                 "arenas have to fit in /dev/shm, and cannot be sealed: {}",
                 feature.purpose
             ),
-            Need::Sandbox => format!("sandboxed workers start without it, with less protection: {}", feature.purpose),
+            Need::Sandbox => format!(
+                "sandboxed workers start without it, with less protection: {}",
+                feature.purpose
+            ),
         },
     );
     let advice = format!(

@@ -172,8 +172,7 @@ impl Machine {
             }),
             shm: room_of(shm),
             shm_writable: access(shm, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(()),
-            shm_read_only: statvfs(shm)
-                .is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)),
+            shm_read_only: statvfs(shm).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)),
             temporary_fault: platform::check_socket_folder(&temporary).err(),
             temporary,
             capacity: memory.map(|_| platform::default_capacity()),

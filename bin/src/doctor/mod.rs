@@ -4,9 +4,9 @@ mod finding;
 mod json;
 mod judge;
 mod machine;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -94,7 +94,8 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
 fn clean() -> Vec<SegmentName> {
     let before = platform::segments();
     let gone = platform::sweep();
-    before.into_iter()
+    before
+        .into_iter()
         .filter(|name| gone.contains(&name.segment))
         .collect()
 }
@@ -140,7 +141,10 @@ fn trial() -> Finding {
             format!("a worker returned {other} instead of 42"),
             "results cannot be trusted here",
         )
-        .at(Level::Trouble, "check the memory of this machine, and report this"),
+        .at(
+            Level::Trouble,
+            "check the memory of this machine, and report this",
+        ),
         Err(error) => Finding::fine(SUBJECT, "a tiny job failed in a worker", error.to_string())
             .at(Level::Trouble, MEND),
     }
@@ -168,14 +172,18 @@ fn sandbox_trial() -> Finding {
             "a sandboxed worker ran a job",
             "hostile files can be confined: no files, no network, no other processes",
         ),
-        (Ok(42), Some(lacks)) => {
-            Finding::fine(SUBJECT, "a sandboxed worker ran a job, with some rights left", lacks)
-                .at(Level::Notice, WITHOUT)
-        }
+        (Ok(42), Some(lacks)) => Finding::fine(
+            SUBJECT,
+            "a sandboxed worker ran a job, with some rights left",
+            lacks,
+        )
+        .at(Level::Notice, WITHOUT),
         (Ok(other), _) => {
             let found = format!("a sandboxed worker returned {other} instead of 42");
-            Finding::fine(SUBJECT, found, "results cannot be trusted here")
-                .at(Level::Trouble, "check the memory of this machine, and report this")
+            Finding::fine(SUBJECT, found, "results cannot be trusted here").at(
+                Level::Trouble,
+                "check the memory of this machine, and report this",
+            )
         }
         (Err(error), _) => {
             let found = "a tiny job failed in a sandboxed worker";

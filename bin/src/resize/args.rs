@@ -286,8 +286,7 @@ fn fits() -> impl TypedValueParser<Value = Fit> {
         PossibleValue::new("contain").help("Fit the whole picture inside the box"),
         PossibleValue::new("cover")
             .help("Fill the box; the picture is cropped evenly on both sides"),
-        PossibleValue::new("fill")
-            .help("Stretch the picture to the box"),
+        PossibleValue::new("fill").help("Stretch the picture to the box"),
     ])
     .try_map(|name| name.parse::<Fit>())
 }

@@ -30,7 +30,9 @@ impl Fault {
     /// A file or folder that cannot be read.
     pub(crate) fn read(path: &Path, error: &io::Error) -> Fault {
         match error.kind() {
-            _ if is_broken_link(path, error) => Fault::new("not-found", "a link whose target is missing"),
+            _ if is_broken_link(path, error) => {
+                Fault::new("not-found", "a link whose target is missing")
+            }
             io::ErrorKind::NotFound => Fault::missing(),
             _ => Fault::new("read", format!("cannot be read: {}", reason(error))),
         }

@@ -87,7 +87,10 @@ impl Options {
 
     /// Files that are written besides the results, each with its flag.
     pub(crate) fn extra_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let files = [("--trace", &self.engine.trace), ("--report", &self.engine.report)];
+        let files = [
+            ("--trace", &self.engine.trace),
+            ("--report", &self.engine.report),
+        ];
         files
             .into_iter()
             .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))

@@ -8,11 +8,11 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
-use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace,
     as_completed,
 };
+use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 
 use super::fault::Fault;
 use super::plan::Task;

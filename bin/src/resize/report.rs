@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use arenite_image::{Output, ResizeSpec, Size, probe, resize_encoded};
 use arenite::{Array, Job, JobErrorKind};
+use arenite_image::{Output, ResizeSpec, Size, probe, resize_encoded};
 
 use super::lab::{Invariant, Lab, step};
 use super::runs::{Dice, Order, Seen};

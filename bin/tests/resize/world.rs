@@ -157,7 +157,8 @@ impl World {
 
     /// `arenite resize` with `line` split at blanks, ready to be changed and run.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(option_env!("CARGO_BIN_EXE_arenite").expect("a test of the command"));
+        let mut command =
+            Command::new(option_env!("CARGO_BIN_EXE_arenite").expect("a test of the command"));
         command
             .arg("resize")
             .args(line.split_whitespace())

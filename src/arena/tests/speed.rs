@@ -57,7 +57,9 @@ fn alloc_and_free_with_100_000_live_blocks() {
     let arena = arena(4 << 30);
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let alloc = |len| arena.alloc(0, len, Placement::Packed).unwrap();
-    let mut blocks: Vec<Block> = (0..LIVE_BLOCKS).map(|_| alloc(size(random.next()))).collect();
+    let mut blocks: Vec<Block> = (0..LIVE_BLOCKS)
+        .map(|_| alloc(size(random.next())))
+        .collect();
     let mut replace_one = || {
         let at = (random.next() % LIVE_BLOCKS as u64) as usize;
         drop(blocks.swap_remove(at));
