@@ -49,9 +49,7 @@ pub(crate) fn two_cores() -> Option<(usize, usize)> {
     ))
     .unwrap_or_default();
     let separate = rest.iter().find(|core| !is_in_list(&siblings, **core));
-    separate
-        .or(rest.first())
-        .map(|&second| (first, second))
+    separate.or(rest.first()).map(|&second| (first, second))
 }
 
 /// Returns whether a list such as `0-3,8` names `core`.
@@ -106,7 +104,11 @@ impl MemoryGroup {
     /// before it refuses memory.
     fn free(&self) -> Option<u64> {
         let (limit, usage, caches) = match self.is_version_2 {
-            true => ("memory.max", "memory.current", ["inactive_file", "active_file"]),
+            true => (
+                "memory.max",
+                "memory.current",
+                ["inactive_file", "active_file"],
+            ),
             false => (
                 "memory.limit_in_bytes",
                 "memory.usage_in_bytes",
@@ -126,7 +128,8 @@ impl MemoryGroup {
 /// Returns the memory control groups that a line of `/proc/self/cgroup` names, from the group itself up to the root.
 fn levels(root: &Path, line: &str) -> Vec<MemoryGroup> {
     let mut parts = line.splitn(3, ':');
-    let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Vec::new();
     };
     let is_version_2 = controllers.is_empty();
@@ -215,7 +218,8 @@ mod tests {
 
     #[test]
     fn the_smallest_limit_bounds_the_free_memory() {
-        const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n");
+        const MEMINFO: (&str, &str) =
+            ("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n");
         let machine = tree(&[MEMINFO, ("proc/self/cgroup", "0::/\n")]);
         assert_eq!(free_memory(machine.path()), 8000 * 1024);
         let second = tree(&[
@@ -224,7 +228,10 @@ mod tests {
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("sys/fs/cgroup/a/memory.max", "5000\n"),
             ("sys/fs/cgroup/a/memory.current", "3000\n"),
-            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 700\nactive_file 300\n"),
+            (
+                "sys/fs/cgroup/a/memory.stat",
+                "anon 1\ninactive_file 700\nactive_file 300\n",
+            ),
         ]);
         assert_eq!(free_memory(second.path()), 3000);
         let first = tree(&[

@@ -63,8 +63,8 @@ impl SharedPage {
     }
 
     fn open(memory: OwnedFd) -> Result<Self, BenchError> {
-        let map =
-            MmapRaw::map_raw(&memory).map_err(|error| BenchError::io("map a shared page", error))?;
+        let map = MmapRaw::map_raw(&memory)
+            .map_err(|error| BenchError::io("map a shared page", error))?;
         // The other side sized it, and `cells` reads all of it.
         BenchError::expect(map.len() as u64, work::PAGE as u64)?;
         Ok(Self { map, memory })

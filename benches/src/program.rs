@@ -220,5 +220,8 @@ pub(super) fn become_program() -> Result<(), BenchError> {
         .ok_or_else(|| BenchError::Missing("no program was named".to_owned()))?;
     // The signal at the parent's death outlives `exec`; the marker must not.
     let error = Command::new(&program).args(words).env_remove(MARKER).exec();
-    Err(BenchError::io(format!("start {}", program.display()), error))
+    Err(BenchError::io(
+        format!("start {}", program.display()),
+        error,
+    ))
 }

@@ -12,8 +12,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     loop {
         let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
         let number = rest.strip_suffix(digits).unwrap_or_default();
-        let number: f64 = number.parse().map_err(|_| format!("'{rest}' is not a duration"))?;
-        let next = digits.find(|c: char| c.is_ascii_digit()).unwrap_or(digits.len());
+        let number: f64 = number
+            .parse()
+            .map_err(|_| format!("'{rest}' is not a duration"))?;
+        let next = digits
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(digits.len());
         let (unit, behind) = digits.split_at(next);
         let factor = match unit.trim().to_ascii_lowercase().as_str() {
             "ms" => 0.001,
@@ -21,7 +25,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             "" if rest.len() == text.trim().len() && behind.is_empty() => 1.0,
             "m" | "min" => 60.0,
             "h" => 3600.0,
-            _ => return Err(format!("'{unit}' is no unit of time; write 30s, 500ms or 2m")),
+            _ => {
+                return Err(format!(
+                    "'{unit}' is no unit of time; write 30s, 500ms or 2m"
+                ));
+            }
         };
         seconds += number * factor;
         rest = behind;

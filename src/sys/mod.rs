@@ -35,8 +35,8 @@ pub mod socket;
 pub(crate) mod tests;
 pub mod umask;
 
-pub use error::{Error, Result};
 pub(crate) use error::debug_as_text;
+pub use error::{Error, Result};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 pub use random::random;

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::noop::timed;
+use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_pool};
 use crate::stream::Means;
 use crate::{pool, work};
-use super::noop::timed;
-use super::{Case, Goal, Running, Setup, Shared, BenchError, Unit, ours, rayon_pool};
 
 /// Pictures in one operation.
 pub(super) const PICTURES: usize = 64;

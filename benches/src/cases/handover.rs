@@ -2,11 +2,11 @@
 
 use ipc_channel::ipc::IpcSharedMemory;
 
+use super::noop::timed;
+use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_pool};
 use crate::ipc::IpcPeer;
 use crate::stream::{Means, StreamPeer, task};
 use crate::work;
-use super::noop::timed;
-use super::{Case, Goal, Running, Setup, Shared, BenchError, Unit, ours, rayon_pool};
 
 /// What the receiver reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

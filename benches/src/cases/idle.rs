@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Case, Goal, BenchError, Unit, ours};
+use super::{BenchError, Case, Goal, Unit, ours};
 use crate::linux;
 
 /// How long nothing is asked of it.

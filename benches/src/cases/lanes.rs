@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::noop::timed;
-use super::{Case, Goal, Running, BenchError, Unit, ours};
+use super::{BenchError, Case, Goal, Running, Unit, ours};
 
 /// Calls in one operation.
 pub(super) const CALLS: u64 = 1000;

@@ -9,7 +9,7 @@ use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 
 use super::start::each;
-use super::{Case, Goal, Running, BenchError, Unit, ours};
+use super::{BenchError, Case, Goal, Running, Unit, ours};
 
 /// Bytes written.
 pub(super) const LEN: usize = 1 << 30;

@@ -1,9 +1,9 @@
 //! Long and short jobs mixed, and the cost of having many workers.
 
+use super::noop::{JOBS, timed};
+use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use crate::stream::{Header, Means, StreamPeer, task};
 use crate::{pool, work};
-use super::noop::{JOBS, timed};
-use super::{Case, Goal, Running, Setup, BenchError, Unit, ours};
 
 /// Jobs of 20 µs.
 const SHORT: usize = 1_000;

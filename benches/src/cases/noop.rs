@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use super::{BenchError, Case, Goal, Reading, Running, Setup, Unit, ours, rayon_pool};
 use crate::ipc::IpcPeer;
 use crate::page::{PagePeer, Placement};
 use crate::stream::{Means, StreamPeer};
 use crate::{pool, work};
-use super::{Case, Goal, Reading, Running, Setup, BenchError, Unit, ours, rayon_pool};
 
 /// Jobs in one operation of the rate cases.
 pub(super) const JOBS: u64 = 100_000;

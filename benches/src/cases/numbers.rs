@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::work::{self, DIMENSIONS, GROUPS};
 use super::noop::timed;
-use super::{Case, Goal, Running, Setup, Shared, BenchError, Unit, ours, rayon_pool};
+use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_pool};
 use crate::work::pairwise_sum as sum;
+use crate::work::{self, DIMENSIONS, GROUPS};
 
 /// Numbers of `reduce-1gib`.
 const NUMBERS: usize = (1 << 30) / size_of::<f32>();

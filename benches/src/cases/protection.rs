@@ -1,7 +1,7 @@
 //! What protection costs: the same work with it and without, and how long a replacement takes.
 
 use super::arrays::Pictures;
-use super::{Case, Goal, Running, Setup, BenchError, Unit, ours};
+use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use arenite::{Builder, Guard, Sandbox, SandboxReport};
 
 /// Words of the array that is changed in place: 10 MB.

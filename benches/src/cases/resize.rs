@@ -7,10 +7,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::{BenchError, Case, Goal, Reading, Running, Setup, Shared, Unit};
 use crate::child::Role;
 use crate::photos::{self, Folder};
 use crate::program::{self, CommandLine};
-use super::{Case, Goal, Reading, Running, Setup, Shared, BenchError, Unit};
 
 /// The target of every system.
 const SIZE: &str = "224x224";
@@ -158,7 +158,9 @@ fn arenite(
 ) -> Result<Running, BenchError> {
     made(&photos)?;
     let command: PathBuf = setup.command.clone().ok_or_else(|| {
-        BenchError::Missing("the arenite command is not beside this program; run cargo build --release".to_owned())
+        BenchError::Missing(
+            "the arenite command is not beside this program; run cargo build --release".to_owned(),
+        )
     })?;
     let workers = setup.workers.to_string();
     running(

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::{BenchError, Case, Goal, Reading, Setup, Unit, ours};
 use crate::spawn;
-use super::{Case, Goal, Reading, Setup, BenchError, Unit, ours};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

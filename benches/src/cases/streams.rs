@@ -2,9 +2,9 @@
 
 use std::sync::mpsc;
 
-use crate::work::sum;
 use super::noop::timed;
-use super::{Case, Goal, Running, Setup, BenchError, Unit, ours};
+use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
+use crate::work::sum;
 
 /// Bytes of a frame.
 pub(super) const FRAME: usize = 10_000_000;

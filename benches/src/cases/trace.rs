@@ -7,8 +7,8 @@
 //! never heard of traces: what is left of them is a bit in the form of each job, which is looked at where the form is looked
 //! at anyway, so that off costs nothing by construction and not by measurement.
 
-use crate::work;
 use super::{Case, Goal, Setup, Unit, ours};
+use crate::work;
 
 /// Jobs in one operation.
 const JOBS: usize = 1_000;

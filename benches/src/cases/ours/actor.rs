@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::work;
 use super::super::actor::GRACE;
 use super::super::noop::timed;
 use super::super::start::each;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, engine_with, refused};
+use crate::work;
 use arenite::JobErrorKind;
 
 /// As much as the empty job does, and a state to do it on.

@@ -1,12 +1,12 @@
 //! Pictures shrunk and numbers squared where they lie.
 
-use crate::work;
 use super::super::arrays::{check_squares, checksum, expected_checksum};
 use super::super::noop::timed;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, engine_with, refused};
-use arenite::{Array, ArrayMut};
+use crate::work;
 use arenite::Builder;
+use arenite::{Array, ArrayMut};
 
 fn shrink(pixels: &[u8]) -> Array<u8> {
     let mut small = ArrayMut::zeros(work::THUMB_BYTES);

@@ -2,7 +2,7 @@
 
 use super::super::graphs::{LENGTH, NODES, WIDE};
 use super::super::noop::timed;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
 use arenite::{Engine, Graph, Node};
 

@@ -1,10 +1,10 @@
 //! An array that is already in the arena, read by a worker.
 
-use crate::work;
 use super::super::handover::Read;
 use super::super::noop::timed;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
+use crate::work;
 
 pub(in super::super) fn handover(
     setup: &Setup,

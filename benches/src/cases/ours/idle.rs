@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::work;
 use super::super::idle::{SPAN, cpu_time, private_bytes};
-use super::super::{Reading, Running, Setup, BenchError};
+use super::super::{BenchError, Reading, Running, Setup};
 use super::{engine, refused};
+use crate::work;
 use arenite::Engine;
 
 /// Long enough for everybody to have gone to sleep, and for what is done later to be done.

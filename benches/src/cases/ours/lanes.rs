@@ -2,7 +2,7 @@
 
 use super::super::lanes::{CALLS, LANES, call};
 use super::super::noop::timed;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::refused;
 use arenite::Engine;
 

@@ -1,11 +1,11 @@
 //! One long map of small arguments, and as many no-op jobs.
 
-use crate::{pool, program};
 use super::super::maps::ITEMS;
 use super::super::noop::{JOBS, timed};
-use super::super::{Reading, Running, Setup, BenchError};
+use super::super::{BenchError, Reading, Running, Setup};
 use super::noop::map_all;
 use super::{engine, refused};
+use crate::{pool, program};
 
 /// Results between two looks at the memory.
 const LOOK_EVERY: u64 = 20_000;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::memory::LEN;
 use super::super::start::each;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
 use arenite::Engine;
 

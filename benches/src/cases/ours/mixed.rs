@@ -1,10 +1,10 @@
 //! Long and short jobs mixed, and many workers.
 
-use crate::{pool, work};
 use super::super::noop::{JOBS, timed};
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::noop::map_all;
 use super::{engine, refused};
+use crate::{pool, work};
 
 pub(in super::super) fn mixed(setup: &Setup, jobs: &[u64]) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;

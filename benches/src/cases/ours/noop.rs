@@ -1,9 +1,9 @@
 //! No-op jobs.
 
-use crate::{pool, work};
 use super::super::noop::{JOBS, timed, timed_after_pauses};
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
+use crate::{pool, work};
 use arenite::Engine;
 
 pub(super) fn round_trip(engine: &Engine, x: u64) -> Result<(), BenchError> {

@@ -1,10 +1,10 @@
 //! One large array, in rounds.
 
-use crate::work::{self, CENTRES, DIMENSIONS};
 use super::super::noop::timed;
 use super::super::numbers::{checksum, expected_checksum, expected_sum};
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
+use crate::work::{self, CENTRES, DIMENSIONS};
 use arenite::Array;
 
 /// Numbers of workers that have to add up to the same bits as those that are measured.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::work;
 use super::super::noop::timed;
 use super::super::protection::WORDS;
 use super::super::start::each;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::noop::round_trip;
 use super::{engine_with, refused};
+use crate::work;
 use arenite::Builder;
 
 pub(in super::super) fn noop_with(

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::work;
 use super::super::start::each;
-use super::super::{Running, Setup, BenchError};
+use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
+use crate::work;
 
 pub(in super::super) fn start(setup: &Setup) -> Result<Running, BenchError> {
     let workers = setup.workers;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{program, work};
 use super::super::noop::timed;
 use super::super::streams::{FRAME, IN_FLIGHT, brighten, expected, mix};
-use super::super::{Reading, Running, Setup, BenchError};
+use super::super::{BenchError, Reading, Running, Setup};
 use super::{engine, refused};
+use crate::{program, work};
 use arenite::ArrayMut;
 use arenite::Engine;
 use arenite::stream::Stream;

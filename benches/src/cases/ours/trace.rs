@@ -1,10 +1,10 @@
 //! The engine with a trace.
 
+use super::super::noop::timed;
+use super::super::{BenchError, Reading, Running, Setup, System};
+use super::refused;
 use crate::photos::Folder;
 use crate::work;
-use super::super::noop::timed;
-use super::super::{Reading, Running, Setup, System, BenchError};
-use super::refused;
 use arenite::{Engine, Trace};
 
 /// Jobs between two looks at the progress.
